@@ -1,0 +1,15 @@
+// Package firewall owns the LIBVIRT_* chains of iptables and ip6tables: the
+// rules that make a network translated, routed or isolated, and the jumps of
+// the built-in chains that lead to them.
+//
+// It works in three steps, each usable by itself. Render turns a network's
+// intent into rules as data, in the very text that iptables-save prints. A
+// listing of what the kernel holds is compared with that text, which gives the
+// smallest list of increments. One iptables-restore per family carries them
+// out: it takes effect table by table, never rule by rule, and names only the
+// rules it changes, so whatever others keep in the same tables stays.
+//
+// Chains, rules and their order are those of libvirt's network driver with its
+// iptables backend, so that scripts, other tools and a libvirtd beside vnetd
+// find what they expect.
+package firewall

@@ -1,0 +1,107 @@
+package firewall
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// listing is what one family's tables hold: by table and chain the rules in
+// their order, each as iptables-save prints it after "-A CHAIN ". A chain that
+// exists has an entry, an empty one too.
+type listing map[string]map[string][]string
+
+// parseListing reads the output of iptables-save. Tables that exist but hold
+// rules which iptables can't show are an error if we have chains in them:
+// acting on half a picture could double or lose rules.
+func parseListing(text string) (listing, error) {
+	l := listing{}
+	table := ""
+	for line := range strings.Lines(text) {
+		line = strings.TrimRight(line, "\n")
+		switch {
+		case strings.HasPrefix(line, "#"):
+			if name, hidden := hiddenTable(line); hidden {
+				return nil, fmt.Errorf("table %s holds rules that iptables can't show, made by nft(8): see \"nft list ruleset\"", name)
+			}
+		case strings.HasPrefix(line, "*"):
+			table = line[1:]
+			l[table] = map[string][]string{}
+		case table == "":
+		case strings.HasPrefix(line, ":"):
+			chain, _, _ := strings.Cut(line[1:], " ")
+			l.declare(table, chain)
+		case strings.HasPrefix(line, "-A "):
+			chain, args, _ := strings.Cut(line[len("-A "):], " ")
+			l[table][chain] = append(l[table][chain], args)
+		}
+	}
+	return l, nil
+}
+
+// hiddenTable recognises the comment in place of a table that iptables-nft
+// can't express, and tells which of our tables it is about.
+func hiddenTable(comment string) (string, bool) {
+	name, found := strings.CutPrefix(comment, "# Table `")
+	name, rest, _ := strings.Cut(name, "'")
+	return name, found && strings.HasPrefix(rest, " is incompatible") && slices.Contains(tables(), name)
+}
+
+// tables are those in which we have chains, in the order of the transaction.
+func tables() []string {
+	return []string{tableFilter, tableNAT, tableMangle}
+}
+
+// declare makes sure that the chain has an entry.
+func (l listing) declare(table, chain string) {
+	if l[table] == nil {
+		l[table] = map[string][]string{}
+	}
+	if _, exists := l[table][chain]; !exists {
+		l[table][chain] = nil
+	}
+}
+
+// has tells whether the chain exists.
+func (l listing) has(table, chain string) bool {
+	_, exists := l[table][chain]
+	return exists
+}
+
+// held are those of the rules that the listing has, each once, in the order in
+// which the chains hold them.
+func (l listing) held(f Family, rules []Rule) []Rule {
+	var out []Rule
+	for _, c := range byChain(f, rules) {
+		for _, args := range l[c.table][c.name] {
+			r := Rule{f, c.table, c.name, args}
+			if slices.Contains(rules, r) && !slices.Contains(out, r) {
+				out = append(out, r)
+			}
+		}
+	}
+	return out
+}
+
+// chainRules are the rules of one chain.
+type chainRules struct {
+	table, name string
+	args        []string
+}
+
+// byChain groups the rules of one family by chain, both in order of appearance.
+func byChain(f Family, rules []Rule) []chainRules {
+	var out []chainRules
+	for _, r := range rules {
+		if r.Family != f {
+			continue
+		}
+		i := slices.IndexFunc(out, func(c chainRules) bool { return c.table == r.Table && c.name == r.Chain })
+		if i < 0 {
+			i = len(out)
+			out = append(out, chainRules{table: r.Table, name: r.Chain})
+		}
+		out[i].args = append(out[i].args, r.Args)
+	}
+	return out
+}

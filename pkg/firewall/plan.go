@@ -1,0 +1,145 @@
+package firewall
+
+import (
+	"slices"
+	"strings"
+)
+
+// change is one network's part in a transaction.
+type change struct {
+	remove []Rule // must be absent afterwards, unless in place as well
+	place  []Rule // must be there once, in this order
+}
+
+// edit is a list of increments to one family's tables. It keeps the listing in
+// step with the increments, so that later ones see the effect of earlier ones.
+type edit struct {
+	listed   listing
+	commands map[string][]string // by table
+}
+
+// newEdit starts from what was listed. The listing belongs to the edit then.
+func newEdit(l listing) *edit {
+	return &edit{listed: l, commands: map[string][]string{}}
+}
+
+// plan lists the increments that carry out the changes, in their order: that
+// of the last change stands first in the chains. It is pure. Chains and jumps
+// are made in both families as soon as any network places a rule in one, as
+// libvirt does.
+func plan(l listing, f Family, prefix string, changes []change) *edit {
+	e := newEdit(l)
+	if slices.ContainsFunc(changes, func(c change) bool { return len(c.place) > 0 }) {
+		e.scaffold(f, prefix)
+	}
+	for _, c := range changes {
+		for _, stale := range byChain(f, c.remove) {
+			e.delete(stale.table, stale.name, without(stale.args, c.place, f, stale))
+		}
+		for _, wanted := range byChain(f, c.place) {
+			e.place(wanted.table, wanted.name, wanted.args)
+		}
+	}
+	return e
+}
+
+// without are the rules of a chain that are not among those to be placed.
+func without(args []string, placed []Rule, f Family, c chainRules) []string {
+	return slices.DeleteFunc(slices.Clone(args), func(a string) bool {
+		return slices.Contains(placed, Rule{f, c.table, c.name, a})
+	})
+}
+
+// scaffold makes the missing chains, and the jumps of every parent that lacks
+// one or has them in another order.
+func (e *edit) scaffold(f Family, prefix string) {
+	for _, parent := range byChain(f, Jumps(prefix)) {
+		for _, jump := range parent.args {
+			e.newChain(parent.table, jumpTarget(jump))
+		}
+		e.place(parent.table, parent.name, parent.args)
+	}
+}
+
+// jumpTarget is the chain that a rule of Jumps leads to.
+func jumpTarget(args string) string {
+	return strings.TrimPrefix(args, "-j ")
+}
+
+// newChain makes a chain if it is missing. It says -N, which fails on a chain
+// that somebody made in the meantime; the form ":CHAIN" would empty it.
+func (e *edit) newChain(table, chain string) {
+	if e.listed.has(table, chain) {
+		return
+	}
+	e.listed.declare(table, chain)
+	e.command(table, "-N "+chain)
+}
+
+// place makes the chain hold each of the rules once and in this order. If it
+// does not yet, all copies are deleted and the rules inserted at its head; what
+// stands between and around them is not touched.
+func (e *edit) place(table, chain string, rules []string) {
+	held := slices.DeleteFunc(slices.Clone(e.listed[table][chain]), func(args string) bool {
+		return !slices.Contains(rules, args)
+	})
+	if slices.Equal(held, rules) {
+		return
+	}
+	e.delete(table, chain, rules)
+	for _, args := range slices.Backward(rules) {
+		e.insert(table, chain, args)
+	}
+}
+
+// insert puts a rule at the head of the chain.
+func (e *edit) insert(table, chain, args string) {
+	e.listed.declare(table, chain)
+	e.listed[table][chain] = slices.Insert(e.listed[table][chain], 0, args)
+	e.command(table, "-I "+chain+" "+args)
+}
+
+// delete removes every listed copy of the rules. Nothing else may be deleted: a
+// -D without its rule fails the whole transaction.
+func (e *edit) delete(table, chain string, rules []string) {
+	if !e.listed.has(table, chain) {
+		return
+	}
+	e.listed[table][chain] = slices.DeleteFunc(e.listed[table][chain], func(args string) bool {
+		gone := slices.Contains(rules, args)
+		if gone {
+			e.command(table, "-D "+chain+" "+args)
+		}
+		return gone
+	})
+}
+
+// deleteChain removes an empty chain.
+func (e *edit) deleteChain(table, chain string) {
+	if !e.listed.has(table, chain) {
+		return
+	}
+	delete(e.listed[table], chain)
+	e.command(table, "-X "+chain)
+}
+
+// command notes one line of the transaction.
+func (e *edit) command(table, line string) {
+	e.commands[table] = append(e.commands[table], line)
+}
+
+// text is the input of iptables-restore, "" when there is nothing to do.
+func (e *edit) text() string {
+	var b strings.Builder
+	for _, table := range tables() {
+		if len(e.commands[table]) == 0 {
+			continue
+		}
+		b.WriteString("*" + table + "\n")
+		for _, line := range e.commands[table] {
+			b.WriteString(line + "\n")
+		}
+		b.WriteString("COMMIT\n")
+	}
+	return b.String()
+}

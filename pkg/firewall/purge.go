@@ -1,0 +1,82 @@
+package firewall
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+)
+
+// Purge removes the jumps and chains, and with them the rules that Set or Adopt
+// knows of. If any chain holds another rule, or a rule of somebody else leads
+// to one, it changes nothing in either family and the error names what it
+// found. Nothing to remove is no error.
+func (f *Firewall) Purge(ctx context.Context) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var known []Rule
+	for _, rules := range f.placed {
+		known = append(known, rules...)
+	}
+	for _, act := range []bool{false, true} {
+		if err := f.purge(ctx, known, act); err != nil {
+			return fmt.Errorf("removing the chains %s*: %w", f.prefix, err)
+		}
+	}
+	clear(f.placed)
+	return nil
+}
+
+// purge looks for rules of others in both families, and removes what is ours if
+// it shall act. The caller holds mu.
+func (f *Firewall) purge(ctx context.Context, known []Rule, act bool) error {
+	var faults []error
+	for _, t := range f.tools {
+		if t.missing != nil {
+			continue
+		}
+		_, err := t.commit(ctx, nil, func(l listing) (*edit, error) {
+			e, err := planPurge(l, t.family, f.prefix, known)
+			if err == nil && !act {
+				e = newEdit(l)
+			}
+			return e, err
+		})
+		faults = append(faults, err)
+	}
+	return errors.Join(faults...)
+}
+
+// planPurge lists the increments that remove everything of ours. It is pure,
+// and fails if rules of others would be in the way.
+func planPurge(l listing, f Family, prefix string, known []Rule) (*edit, error) {
+	e := newEdit(l)
+	for _, c := range byChain(f, append(slices.Clone(known), Jumps(prefix)...)) {
+		e.delete(c.table, c.name, c.args)
+	}
+	var faults []error
+	for _, c := range byChain(f, Jumps(prefix)) {
+		for _, jump := range c.args {
+			faults = append(faults, foreign(e.listed, c.table, jumpTarget(jump)))
+			e.deleteChain(c.table, jumpTarget(jump))
+		}
+	}
+	return e, errors.Join(faults...)
+}
+
+// foreign is an error if the chain holds rules, or if any rule of the table
+// leads to it.
+func foreign(l listing, table, chain string) error {
+	if n := len(l[table][chain]); n > 0 {
+		return fmt.Errorf("table %s: chain %s still holds %d rules of others, the first is %q", table, chain, n, l[table][chain][0])
+	}
+	for parent, rules := range l[table] {
+		for _, args := range rules {
+			if strings.HasSuffix(" "+args, " -j "+chain) || strings.HasSuffix(" "+args, " -g "+chain) {
+				return fmt.Errorf("table %s: rule %q of chain %s leads to chain %s", table, args, parent, chain)
+			}
+		}
+	}
+	return nil
+}
