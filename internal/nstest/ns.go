@@ -6,7 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"testing"
 
 	"golang.org/x/sys/unix"
 )
@@ -15,11 +14,11 @@ import (
 // on the LAN. It stands under /run/netns, so `ip -n NAME` reaches it.
 type NS struct {
 	Name string
-	t    testing.TB
+	t    TB
 }
 
 // NewNS makes a network namespace with lo up, removed when the test ends.
-func NewNS(t testing.TB, name string) *NS {
+func NewNS(t TB, name string) *NS {
 	t.Helper()
 	IP(t, "netns add "+name)
 	t.Cleanup(func() { _ = command(context.Background(), "ip", "netns", "del", name) })
@@ -72,7 +71,7 @@ func (n *NS) Do(fn func() error) error {
 // Guest is a namespace whose eth0 is plugged into bridge, a device of the
 // test's own namespace, by a veth pair. eth0 is up and has the given MAC
 // address, empty for a random one, and no IP address.
-func Guest(t testing.TB, bridge, name, mac string) *NS {
+func Guest(t TB, bridge, name, mac string) *NS {
 	t.Helper()
 	n := NewNS(t, name)
 	address := ""
@@ -97,7 +96,7 @@ const (
 // NewLAN puts a LAN behind eno1: the test's own namespace becomes a hypervisor
 // with the uplink eno1 (Uplink) and a default route to the LAN host (LANHost)
 // in the returned namespace, which has no route back to any guest.
-func NewLAN(t testing.TB) *NS {
+func NewLAN(t TB) *NS {
 	t.Helper()
 	lan := NewNS(t, "lan")
 	IP(t, "link add eno1 type veth peer name lan0 netns lan")

@@ -113,8 +113,8 @@ func announce() {
 }
 
 // enter makes the fresh namespaces habitable: no mount is shared with the
-// machine, /proc and /sys show the namespaces' own state, /run, /etc/vnetd and
-// /var/lib/vnetd are empty, lo is up.
+// machine, /proc and /sys show the namespaces' own state, /run is empty, lo is
+// up, and what an installed vnetd keeps in /etc and /var/lib is out of sight.
 func enter() error {
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return fmt.Errorf("making mounts private: %w", err)
@@ -131,6 +131,11 @@ func enter() error {
 	if err := os.MkdirAll("/run/netns", 0o755); err != nil {
 		return err
 	}
+	for _, at := range []string{"/etc/vnetd", "/var/lib/vnetd"} {
+		if err := unix.Mount("tmpfs", at, "tmpfs", 0, ""); err != nil && !errors.Is(err, unix.ENOENT) {
+			return fmt.Errorf("mounting %s: %w", at, err)
+		}
+	}
 	return command(context.Background(), "ip", "link", "set", "lo", "up")
 }
 
@@ -145,7 +150,7 @@ func command(ctx context.Context, name string, args ...string) error {
 
 // Exec runs a program in the test's own namespace, returns its standard output
 // and fails the test when it fails.
-func Exec(t testing.TB, name string, args ...string) string {
+func Exec(t TB, name string, args ...string) string {
 	t.Helper()
 	var stderr bytes.Buffer
 	cmd := exec.Command(name, args...)
@@ -158,14 +163,14 @@ func Exec(t testing.TB, name string, args ...string) string {
 }
 
 // IP runs ip(8) with blank-separated arguments, as on a command line.
-func IP(t testing.TB, args string) string {
+func IP(t TB, args string) string {
 	t.Helper()
 	return Exec(t, "ip", strings.Fields(args)...)
 }
 
 // Eventually calls probe until it returns nil, at most for limit, and fails the
 // test with its last error otherwise.
-func Eventually(t testing.TB, limit time.Duration, what string, probe func() error) {
+func Eventually(t TB, limit time.Duration, what string, probe func() error) {
 	t.Helper()
 	deadline := time.Now().Add(limit)
 	err := errors.New("never probed")

@@ -1,0 +1,68 @@
+package nstest
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+)
+
+// busAddress is where the system bus of the namespaces listens: the standard
+// place, in the private /run.
+const busAddress = "unix:path=/run/dbus/system_bus_socket"
+
+// busConfig lets everybody own and call everything. Without receive_sender
+// clients are told that the transport endpoint is not connected.
+const busConfig = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
+ "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
+<busconfig>
+  <listen>` + busAddress + `</listen>
+  <auth>EXTERNAL</auth>
+  <policy context="default">
+    <allow user="*"/>
+    <allow own="*"/>
+    <allow send_destination="*"/>
+    <allow receive_sender="*"/>
+  </policy>
+</busconfig>
+`
+
+// StartBus starts a system bus for the test's namespaces, ended with the test,
+// and points DBUS_SYSTEM_BUS_ADDRESS of this process and its children to it. It
+// accepts connections when StartBus returns.
+func StartBus(t TB) {
+	t.Helper()
+	if err := startBus(t); err != nil {
+		t.Fatalf("starting the system bus: %v", err)
+	}
+}
+
+func startBus(t TB) error {
+	if err := os.MkdirAll("/run/dbus", 0o755); err != nil {
+		return err
+	}
+	const config = "/run/dbus/bus.conf"
+	if err := os.WriteFile(config, []byte(busConfig), 0o644); err != nil {
+		return err
+	}
+	address, w, err := os.Pipe()
+	if err != nil {
+		return err
+	}
+	defer address.Close()
+	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), "dbus-daemon", "--nofork", "--nopidfile", "--config-file="+config, "--print-address=3")
+	cmd.Stderr = os.Stderr
+	cmd.ExtraFiles = []*os.File{w}
+	err = cmd.Start()
+	_ = w.Close()
+	if err != nil {
+		return err
+	}
+	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	// The address is printed when the bus listens.
+	if _, err := bufio.NewReader(address).ReadString('\n'); err != nil {
+		return fmt.Errorf("it did not say where it listens: %w", err)
+	}
+	return os.Setenv("DBUS_SYSTEM_BUS_ADDRESS", busAddress)
+}

@@ -1,0 +1,139 @@
+#!/bin/sh
+# Installs what `make check` and `make demo` need and this machine lacks, on
+# Debian 12 with Go: packages, and the kernel and initramfs of the guests that
+# QEMU boots. Quiet when nothing is to do. Safe to run again, and twice at once.
+set -eu
+
+cd "$(dirname "$0")/.."
+cache=$PWD/.cache
+guest=$cache/guest
+meta=linux-image-cloud-amd64
+
+# Programs of the tests, the demo, the linters and the benchmarks. None of them
+# starts a service: dnsmasq-base and dbus-daemon are the programs alone.
+packages='bind9-dnsutils busybox-static cpio dbus-daemon dnsmasq-base ethtool gcc
+	iperf3 iproute2 iptables iputils-ping isc-dhcp-client kea-admin libc6-dev
+	mandoc nftables procps qemu-system-x86 shellcheck systemd tcpdump udhcpc xz-utils'
+
+# Modules of the guest, in the order in which they can be loaded.
+modules='failover net_failover virtio_ring virtio virtio_pci_modern_dev
+	virtio_pci_legacy_dev virtio_pci virtio_net'
+
+say() { printf 'deps: %s\n' "$*"; }
+
+die() {
+	printf 'deps: %s\n' "$*" >&2
+	exit 1
+}
+
+# missing prints those of its arguments that dpkg does not know as installed.
+missing() {
+	installed=" $(dpkg-query -W -f '${db:Status-Status}:${Package}\n' "$@" 2>/dev/null |
+		sed -n 's/^installed://p' | tr '\n' ' ')"
+	for package in "$@"; do
+		case $installed in
+		*" $package "*) ;;
+		*) printf ' %s' "$package" ;;
+		esac
+	done
+}
+
+apt() {
+	DEBIAN_FRONTEND=noninteractive apt-get -qq -o APT::Sandbox::User=root "$@" >"$cache/apt.log" 2>&1 </dev/null || {
+		cat "$cache/apt.log" >&2
+		die "apt-get $1 failed"
+	}
+}
+
+updated=
+update() {
+	[ -z "$updated" ] || return 0
+	[ "$(id -u)" = 0 ] || die "something is missing on this machine: run this as root"
+	say "reading the package lists"
+	apt update
+	updated=yes
+}
+
+# No package may start a service on the machine while it is installed.
+guard=/usr/sbin/policy-rc.d
+forbid_services() {
+	[ ! -e $guard ] || return 0
+	trap 'rm -f $guard' EXIT
+	trap 'exit 1' HUP INT TERM
+	printf '#!/bin/sh\nexit 101\n' >$guard
+	chmod 755 $guard
+}
+
+install_packages() {
+	# shellcheck disable=SC2046,SC2086 # lists of words
+	set -- $(missing $packages)
+	[ $# -gt 0 ] || return 0
+	update
+	say "installing $*"
+	(
+		forbid_services
+		apt install -y --no-install-recommends "$@"
+	)
+}
+
+# newest prints the package on which the meta package of the kernel depends.
+newest() { apt-cache depends "$meta" 2>/dev/null | sed -n 's/^ *Depends: \(linux-image-.*-cloud-amd64\)$/\1/p' | head -n 1; }
+
+# fetch_kernel unpacks the kernel beside the machine's own, without installing it.
+fetch_kernel() {
+	[ ! -e "$guest/vmlinuz" ] || return 0
+	update
+	package=$(newest)
+	[ -n "$package" ] || die "$meta names no kernel: is this Debian 12 on amd64?"
+	say "fetching $package for the guests"
+	rm -rf "$guest/linux" "$guest/deb"
+	mkdir -p "$guest/linux" "$guest/deb"
+	(cd "$guest/deb" && apt download "$package")
+	dpkg -x "$guest"/deb/*.deb "$guest/linux"
+	rm -rf "$guest/deb"
+	ln -sfn "linux/boot/vmlinuz-${package#linux-image-}" "$guest/vmlinuz"
+}
+
+# add_module copies a module of the guest's kernel into the tree $1 and names it
+# in the list of what the guest loads.
+add_module() {
+	file=$(find "$guest/linux/lib/modules" -name "$2.ko" -o -name "$2.ko.xz" | head -n 1)
+	case $file in
+	*.ko) cp "$file" "$1/modules/$2.ko" ;;
+	*.ko.xz) xz -dc "$file" >"$1/modules/$2.ko" ;;
+	*) die "the kernel of the guests has no module $2" ;;
+	esac
+	echo "$2" >>"$1/modules/order"
+}
+
+# inputs prints a digest of all that the initramfs is made of.
+inputs() {
+	{
+		readlink "$guest/vmlinuz"
+		echo "$modules"
+		cat /bin/busybox test/guest/init test/guest/udhcpc.script
+	} | sha256sum
+}
+
+build_initramfs() {
+	want=$(inputs)
+	[ ! -e "$guest/initramfs.gz" ] || [ "$want" != "$(cat "$guest/inputs" 2>/dev/null)" ] || return 0
+	say "packing the initramfs of the guests"
+	root=$(mktemp -d "$guest/root.XXXXXX")
+	mkdir -p "$root/bin" "$root/dev" "$root/etc" "$root/modules" "$root/proc" "$root/run" "$root/sys" "$root/tmp"
+	cp /bin/busybox "$root/bin/busybox"
+	install -m 755 test/guest/init test/guest/udhcpc.script "$root/"
+	for module in $modules; do add_module "$root" "$module"; done
+	(cd "$root" && find . | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0 | gzip -n) >"$guest/initramfs.tmp"
+	mv "$guest/initramfs.tmp" "$guest/initramfs.gz"
+	echo "$want" >"$guest/inputs"
+	rm -rf "$root"
+}
+
+[ "$(dpkg --print-architecture 2>/dev/null)" = amd64 ] || die "the guests need Debian on amd64"
+mkdir -p "$guest"
+exec 9>"$cache/deps.lock"
+flock 9
+install_packages
+fetch_kernel
+build_initramfs
