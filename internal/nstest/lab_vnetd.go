@@ -1,0 +1,164 @@
+package nstest
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// startLimit is how long vnetd may take until it says that it is ready. It only
+// ends tests that would hang.
+const startLimit = time.Minute
+
+// Vnetd is a running daemon.
+type Vnetd struct {
+	// Ready is the time from starting the process to its READY=1.
+	Ready time.Duration
+
+	cmd  *exec.Cmd
+	log  *syncBuffer
+	done chan struct{} // closed when the process is gone
+}
+
+// StartVnetd starts vnetd with its default configuration and waits until it
+// tells its service manager that it is ready. It is killed when the test ends,
+// and its log is shown when the test failed.
+func (l *Lab) StartVnetd(args ...string) *Vnetd {
+	l.t.Helper()
+	v, err := l.startVnetd(args)
+	if err != nil {
+		l.t.Fatalf("starting vnetd: %v", err)
+	}
+	return v
+}
+
+func (l *Lab) startVnetd(args []string) (*Vnetd, error) {
+	notify, err := listenNotify()
+	if err != nil {
+		return nil, err
+	}
+	defer notify.Close()
+	v := &Vnetd{cmd: exec.Command(filepath.Join(l.Bin, "vnetd"), args...), log: new(syncBuffer), done: make(chan struct{})}
+	v.cmd.Stdout, v.cmd.Stderr = v.log, v.log
+	v.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify.LocalAddr().String())
+	begin := time.Now()
+	if err := v.cmd.Start(); err != nil {
+		return nil, err
+	}
+	go func() {
+		defer close(v.done)
+		_ = v.cmd.Wait()
+		// Unblocks the wait for READY=1.
+		_ = notify.Close()
+	}()
+	l.t.Cleanup(func() {
+		v.Kill()
+		if l.t.Failed() {
+			l.t.Logf("log of vnetd:\n%s", v.Log())
+		}
+	})
+	if err := awaitReady(notify); err != nil {
+		return nil, fmt.Errorf("%w\n%s", err, v.Log())
+	}
+	v.Ready = time.Since(begin)
+	return v, nil
+}
+
+// listenNotify opens the socket of sd_notify(3).
+func listenNotify() (*net.UnixConn, error) {
+	dir, err := os.MkdirTemp("/run", "notify")
+	if err != nil {
+		return nil, err
+	}
+	return net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "socket"), Net: "unixgram"})
+}
+
+// awaitReady reads notifications up to READY=1.
+func awaitReady(notify *net.UnixConn) error {
+	if err := notify.SetReadDeadline(time.Now().Add(startLimit)); err != nil {
+		return err
+	}
+	message := make([]byte, 4096)
+	for {
+		n, err := notify.Read(message)
+		if errors.Is(err, net.ErrClosed) {
+			return errors.New("it ended before it was ready")
+		}
+		if err != nil {
+			return fmt.Errorf("waiting for READY=1: %w", err)
+		}
+		for line := range bytes.Lines(message[:n]) {
+			if string(bytes.TrimSpace(line)) == "READY=1" {
+				return nil
+			}
+		}
+	}
+}
+
+// Kill ends vnetd with SIGKILL and waits until it is gone.
+func (v *Vnetd) Kill() {
+	_ = v.cmd.Process.Kill()
+	<-v.done
+}
+
+// Stop ends vnetd with SIGTERM and waits until it is gone. It returns an error
+// if vnetd did not end with exit code 0.
+func (v *Vnetd) Stop(ctx context.Context) error {
+	if err := v.cmd.Process.Signal(unix.SIGTERM); err != nil {
+		return fmt.Errorf("stopping vnetd: %w", err)
+	}
+	select {
+	case <-v.done:
+	case <-ctx.Done():
+		return fmt.Errorf("stopping vnetd: %w", ctx.Err())
+	}
+	if code := v.cmd.ProcessState.ExitCode(); code != 0 {
+		return fmt.Errorf("vnetd ended with exit code %d: %s", code, v.Log())
+	}
+	return nil
+}
+
+// Done is closed when vnetd is gone.
+func (v *Vnetd) Done() <-chan struct{} { return v.done }
+
+// Log is what vnetd wrote so far.
+func (v *Vnetd) Log() string { return v.log.String() }
+
+// Cleanup runs vnetd --cleanup, which removes all that vnetd made.
+func (l *Lab) Cleanup(ctx context.Context) error {
+	out, err := exec.CommandContext(ctx, filepath.Join(l.Bin, "vnetd"), "--cleanup").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("vnetd --cleanup: %w: %s", err, out)
+	}
+	return nil
+}
+
+// syncBuffer is a buffer that may be read while it is written.
+type syncBuffer struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+// Write never fails.
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+// String is what was written so far.
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}

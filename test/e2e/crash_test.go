@@ -1,0 +1,172 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/test/story"
+)
+
+// begin tells the story up to the guest's lease.
+func begin(t *testing.T) (*story.Story, *nstest.Vnetd) {
+	t.Helper()
+	s := story.New(t)
+	s.Lab = nstest.NewLab(t)
+	v := s.Lab.StartVnetd()
+	startNetwork(t, s.Lab, story.Network)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	for _, do := range []func(context.Context, story.Say) error{s.BootGuest, s.TakeLease} {
+		if err := do(ctx, t.Logf); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return s, v
+}
+
+// The download of the crash test: long enough that the daemon is gone and back
+// while it runs, paced so that a stall is seen in the guest.
+const (
+	size = 24 << 20
+	rate = 3 << 20
+	// maxStall is the longest time without a byte. A connection that lost its
+	// rules or its port would be reset or wait for much longer.
+	maxStall = time.Second
+)
+
+func TestKilledDuringDownload(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		s, v := begin(t)
+		before, leases := state(t), vnetctl(t, s.Lab, "leases", story.Network)
+		ctx, cancel := context.WithTimeout(t.Context(), limit)
+		defer cancel()
+		inGuest(t, ctx, s, fmt.Sprintf("wget -q -T 20 -O /tmp/d 'http://%s/download?bytes=%d&rate=%d' && touch /tmp/complete &", nstest.LANHost, size, rate))
+		inGuest(t, ctx, s, "while :; do echo $(cut -d' ' -f1 /proc/uptime) $(stat -c %s /tmp/d); usleep 50000; done >/tmp/samples 2>/dev/null &")
+		awaitBytes(t, ctx, s, size/8)
+
+		v.Kill()
+		awaitBytes(t, ctx, s, size/3)
+		same(t, "links and rules while vnetd is gone", before, state(t))
+		s.Lab.StartVnetd()
+		if got := downloaded(t, ctx, s); got >= size {
+			t.Fatalf("the download was complete (%d bytes) before vnetd was back", got)
+		}
+
+		awaitBytes(t, ctx, s, size)
+		inGuest(t, ctx, s, "for i in 1 2 3 4 5 6 7 8 9 10; do [ -e /tmp/complete ] && break; sleep 1; done; [ -e /tmp/complete ]")
+		stall := longestStall(t, inGuest(t, ctx, s, "cat /tmp/samples"))
+		t.Logf("longest time without a byte: %v", stall)
+		if stall > maxStall {
+			t.Errorf("the guest's download stalled for %v", stall)
+		}
+		same(t, "links and rules after vnetd is back", before, state(t))
+		same(t, "leases", leases, vnetctl(t, s.Lab, "leases", story.Network))
+		if err := s.ResolveNames(ctx, t.Logf); err != nil {
+			t.Errorf("after vnetd is back: %v", err)
+		}
+	})
+}
+
+// inGuest runs a command in the guest that must succeed.
+func inGuest(t *testing.T, ctx context.Context, s *story.Story, command string) string {
+	t.Helper()
+	out, err := s.InGuest(ctx, command)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// downloaded is how many bytes the guest has.
+func downloaded(t *testing.T, ctx context.Context, s *story.Story) int {
+	t.Helper()
+	out := inGuest(t, ctx, s, "stat -c %s /tmp/d 2>/dev/null || echo 0")
+	n, err := strconv.Atoi(strings.TrimSpace(out))
+	if err != nil {
+		t.Fatalf("size of the download: %v", err)
+	}
+	return n
+}
+
+// awaitBytes waits until the guest has n bytes.
+func awaitBytes(t *testing.T, ctx context.Context, s *story.Story, n int) {
+	t.Helper()
+	nstest.Eventually(t, limit, fmt.Sprintf("download of %d bytes", n), func() error {
+		if got := downloaded(t, ctx, s); got < n {
+			return fmt.Errorf("%d bytes so far", got)
+		}
+		return nil
+	})
+}
+
+// longestStall is the longest time, by the guest's clock, in which the download
+// did not grow before it was complete.
+func longestStall(t *testing.T, samples string) time.Duration {
+	t.Helper()
+	var longest, last float64
+	known := 0
+	for line := range strings.Lines(samples) {
+		var at float64
+		var got int
+		if n, _ := fmt.Sscan(line, &at, &got); n != 2 || got == known {
+			continue
+		}
+		if known > 0 {
+			longest = max(longest, at-last)
+		}
+		known, last = got, at
+	}
+	if known != size {
+		t.Fatalf("the samples end at %d bytes of %d", known, size)
+	}
+	return time.Duration(longest * float64(time.Second))
+}
+
+// Wherever a start is cut off, the next daemon and the next start make it right.
+func TestKilledDuringStart(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		l := nstest.NewLab(t)
+		v := l.StartVnetd()
+		startNetwork(t, l, story.Network)
+		want := state(t)
+		for _, delay := range []time.Duration{0, 2, 5, 10, 15, 20, 30, 40, 60, 80, 120} {
+			vnetctl(t, l, "stop", story.Network)
+			killDuringStart(t, l, v, delay*time.Millisecond)
+			v = l.StartVnetd()
+			if !active(t, l) {
+				vnetctl(t, l, "start", story.Network)
+			}
+			same(t, fmt.Sprintf("a start killed after %d ms", delay), want, state(t))
+		}
+		sameAsListed(t)
+		guest := nstest.Guest(t, story.Bridge, "g1", "")
+		if got := leaseOf(t, guest, story.Host); got != story.Address {
+			t.Errorf("the guest's address is %q, want %s", got, story.Address)
+		}
+	})
+}
+
+// killDuringStart kills vnetd some time after a start was asked for.
+func killDuringStart(t *testing.T, l *nstest.Lab, v *nstest.Vnetd, delay time.Duration) {
+	t.Helper()
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		// Its outcome depends on when the kill comes.
+		_ = l.Vnetctl(t.Context(), "start", story.Network)
+	}()
+	time.Sleep(delay)
+	v.Kill()
+	<-done
+}
+
+// active reports whether nat-network runs.
+func active(t *testing.T, l *nstest.Lab) bool {
+	t.Helper()
+	return network(t, l, story.Network).Active
+}
