@@ -1,0 +1,153 @@
+// Package house holds the rules of the house as tests: which package may import
+// which, and where a library's types end.
+package house
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/vnetd/vnetd"
+
+// mayImport lists, for each package of the project, the others of the project
+// that it may import. "*" stands for all.
+var mayImport = map[string][]string{
+	"cmd/vnetd":              {"*"},
+	"cmd/vnetctl":            {"pkg/client"},
+	"cmd/vnet-bridge-helper": {"pkg/client"},
+	"pkg/client":             {},
+	"pkg/dbusapi":            {"pkg/network", "pkg/netdef"},
+	"pkg/libvirtrpc":         {"pkg/network", "pkg/netdef"},
+	"pkg/network":            {"pkg/netdef", "pkg/bridge", "pkg/tap", "pkg/firewall", "pkg/dhcpd", "pkg/dnsd", "pkg/store"},
+	"pkg/netdef":             {},
+	"pkg/bridge":             {},
+	"pkg/tap":                {},
+	"pkg/firewall":           {},
+	"pkg/dhcpd":              {},
+	"pkg/dnsd":               {},
+	"pkg/store":              {"pkg/netdef", "pkg/dhcpd"},
+}
+
+// mayUse lists, for each fixed library, the packages whose business it is.
+var mayUse = map[string][]string{
+	"github.com/vishvananda/netlink":         {"pkg/bridge", "pkg/tap"},
+	"github.com/coreos/go-iptables":          {"pkg/firewall"},
+	"github.com/insomniacslk/dhcp":           {"pkg/dhcpd"},
+	"github.com/mdlayher/packet":             {"pkg/dhcpd"},
+	"github.com/miekg/dns":                   {"pkg/dnsd"},
+	"github.com/godbus/dbus/v5":              {"pkg/dbusapi", "pkg/client"},
+	"go.etcd.io/bbolt":                       {"pkg/store"},
+	"github.com/BurntSushi/toml":             {"cmd/vnetd"},
+	"github.com/spf13/cobra":                 {"cmd/vnetctl"},
+	"github.com/prometheus/client_golang":    {"cmd/vnetd"},
+	"libvirt.org/go/libvirtxml":              {}, // the tests' oracle
+	"github.com/rogpeppe/go-internal":        {}, // tests
+	"github.com/google/go-cmp":               {}, // tests
+	"github.com/vnetd/vnetd/internal/nstest": {}, // tests
+}
+
+// testsOnly are the parts of the project that no rule binds: they are tests.
+var testsOnly = []string{"internal/", "test/"}
+
+type listed struct {
+	ImportPath, Dir string
+	Imports         []string
+	GoFiles         []string
+}
+
+// packages lists the packages of the project with what their non-test files
+// import.
+func packages(t *testing.T) []listed {
+	t.Helper()
+	cmd := exec.Command("go", "list", "-json=ImportPath,Dir,Imports,GoFiles", module+"/...")
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("listing packages: %v", err)
+	}
+	var all []listed
+	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
+		var p listed
+		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
+			return all
+		} else if err != nil {
+			t.Fatal(err)
+		}
+		p.ImportPath = strings.TrimPrefix(p.ImportPath, module+"/")
+		if len(p.GoFiles) > 0 && !hasAnyPrefix(p.ImportPath, testsOnly) {
+			all = append(all, p)
+		}
+	}
+}
+
+func hasAnyPrefix(s string, prefixes []string) bool {
+	return slices.ContainsFunc(prefixes, func(p string) bool { return strings.HasPrefix(s, p) })
+}
+
+// owner is the package of the project that path is in: pkg/client/x belongs to
+// pkg/client.
+func owner(path string) string {
+	if parts := strings.Split(path, "/"); len(parts) > 2 {
+		return strings.Join(parts[:2], "/")
+	}
+	return path
+}
+
+func TestImportsPointDown(t *testing.T) {
+	seen := 0
+	for _, p := range packages(t) {
+		allowed, known := mayImport[owner(p.ImportPath)]
+		if !known {
+			t.Errorf("package %s has no row in the table of imports", p.ImportPath)
+		}
+		for _, imported := range p.Imports {
+			path, ours := strings.CutPrefix(imported, module+"/")
+			if !ours || owner(path) == owner(p.ImportPath) {
+				continue
+			}
+			seen++
+			if !slices.Contains(allowed, path) && !slices.Contains(allowed, "*") {
+				t.Errorf("%s imports %s, which the house does not allow", p.ImportPath, path)
+			}
+		}
+	}
+	if seen == 0 {
+		t.Error("no import within the project was seen: this test sees nothing")
+	}
+}
+
+func TestLibrariesStayInTheirLeaf(t *testing.T) {
+	for _, p := range packages(t) {
+		for _, imported := range p.Imports {
+			for library, users := range mayUse {
+				if imported != library && !strings.HasPrefix(imported, library+"/") {
+					continue
+				}
+				if !slices.Contains(users, owner(p.ImportPath)) {
+					t.Errorf("%s imports %s, which is the business of %v", p.ImportPath, imported, users)
+				}
+			}
+		}
+	}
+}
+
+// TestNoInit holds that nothing happens by being imported, and that no package
+// goes by a name that says nothing.
+func TestNoInit(t *testing.T) {
+	for _, p := range packages(t) {
+		if slices.Contains([]string{"util", "utils", "common", "types", "helpers"}, filepath.Base(p.ImportPath)) {
+			t.Errorf("package %s is named after nothing", p.ImportPath)
+		}
+		for _, name := range p.GoFiles {
+			out, err := exec.Command("grep", "-nE", `^func init\(\)`, filepath.Join(p.Dir, name)).Output()
+			if err == nil {
+				t.Errorf("%s/%s: %s", p.ImportPath, name, out)
+			}
+		}
+	}
+}
