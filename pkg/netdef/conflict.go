@@ -1,0 +1,71 @@
+package netdef
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Conflict is a claim of a network on something that another network has.
+type Conflict struct {
+	Path    string // the claiming element, as in Fault
+	Value   string // what it claims
+	Network string // name of the network that has it
+	Problem string // how the two collide
+}
+
+// Error renders c on one line.
+func (c *Conflict) Error() string {
+	return fmt.Sprintf("%s: '%s': %s", c.Path, oneLine(c.Value), c.Problem)
+}
+
+// Conflicts returns what keeps n from living beside others: the name with
+// another UUID, the UUID with another name, a bridge of the same name, or a
+// subnet that overlaps. The network in others with n's name and UUID, or with
+// n's name if n has no UUID yet, is n itself and skipped. The error joins every
+// *Conflict; it is nil if there is none.
+func Conflicts(n *Network, others []*Network) error {
+	var errs []error
+	for _, o := range others {
+		sameName, sameUUID := n.Name == o.Name, n.UUID != "" && n.UUID == o.UUID
+		if sameName && (sameUUID || n.UUID == "") {
+			continue
+		}
+		add := func(path, value, format string, args ...any) {
+			errs = append(errs, &Conflict{path, value, o.Name, fmt.Sprintf(format, args...)})
+		}
+		if sameName {
+			add("network/name", n.Name, "a network of this name exists with uuid %s", o.UUID)
+			continue // what else collides is a consequence
+		}
+		if sameUUID {
+			add("network/uuid", n.UUID, "the uuid is that of network '%s'", o.Name)
+		}
+		bridgeConflict(n, o, add)
+		subnetConflicts(n, o, add)
+	}
+	return errors.Join(errs...)
+}
+
+// bridgeConflict finds a bridge that n would make and o already uses. Networks
+// on bridges of the host may share one.
+func bridgeConflict(n, o *Network, add func(path, value, format string, args ...any)) {
+	if n.Mode().OwnsBridge() && n.Bridge.Name != "" && n.Bridge.Name == o.Bridge.Name {
+		add("network/bridge/@name", n.Bridge.Name, "the bridge is that of network '%s'", o.Name)
+	}
+}
+
+// subnetConflicts finds subnets of n that overlap one of o. libvirt looks only
+// at start, and only at exactly equal ones; two overlapping networks can't both
+// reach their guests.
+func subnetConflicts(n, o *Network, add func(path, value, format string, args ...any)) {
+	for i := range n.IPs {
+		mine := n.IPs[i].Prefix()
+		for j := range o.IPs {
+			theirs := o.IPs[j].Prefix()
+			if mine.Overlaps(theirs) {
+				add(fmt.Sprintf("network/ip[%d]/@address", i+1), mine.String(),
+					"overlaps the subnet %s of network '%s'", theirs.Masked(), o.Name)
+			}
+		}
+	}
+}

@@ -1,0 +1,124 @@
+package netdef
+
+import (
+	"errors"
+	"fmt"
+	"path"
+	"strings"
+)
+
+// Fault is one thing wrong with a network definition.
+type Fault struct {
+	// Path names the element or attribute, as in
+	// network/ip[1]/dhcp/range[2]/@start. Elements that may stand more than
+	// once are counted from 1. It is empty when the text is not XML at all.
+	Path string
+	// Value is what was written there; empty if nothing was.
+	Value string
+	// Problem says what is wrong with it and what would be right.
+	Problem string
+}
+
+// Error renders f on one line.
+func (f Fault) Error() string {
+	var b strings.Builder
+	if f.Path != "" {
+		b.WriteString(f.Path + ": ")
+	}
+	if f.Value != "" {
+		fmt.Fprintf(&b, "'%s': ", oneLine(f.Value))
+	}
+	b.WriteString(f.Problem)
+	return b.String()
+}
+
+// maxQuoted bounds how much of a value an error message repeats.
+const maxQuoted = 100
+
+// oneLine returns s without line breaks and not longer than maxQuoted bytes,
+// so that a message stays one line of a log.
+func oneLine(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' {
+			return ' '
+		}
+		return r
+	}, s)
+	if len(s) > maxQuoted {
+		s = strings.ToValidUTF8(s[:maxQuoted], "") + "..."
+	}
+	return s
+}
+
+// Faults is everything wrong with a definition, in document order where that
+// is known. It is never empty when returned as an error.
+type Faults []Fault
+
+// Error renders one fault per line.
+func (fs Faults) Error() string {
+	lines := make([]string, len(fs))
+	for i, f := range fs {
+		lines[i] = f.Error()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// Unwrap returns each Fault, for errors.As.
+func (fs Faults) Unwrap() []error {
+	errs := make([]error, len(fs))
+	for i, f := range fs {
+		errs[i] = f
+	}
+	return errs
+}
+
+// err returns fs as an error: nil if there are none.
+func (fs Faults) err() error {
+	if len(fs) == 0 {
+		return nil
+	}
+	return fs
+}
+
+// add appends a fault.
+func (fs *Faults) add(path, value, problem string) {
+	*fs = append(*fs, Fault{Path: path, Value: value, Problem: problem})
+}
+
+// addf appends a fault whose problem is formatted.
+func (fs *Faults) addf(path, value, format string, args ...any) {
+	fs.add(path, value, fmt.Sprintf(format, args...))
+}
+
+// merge appends those of more that are not mere consequences of a fault in fs:
+// a value that can't be read also looks wrong, or the element as if something
+// were missing.
+func (fs Faults) merge(more Faults) Faults {
+	known := make(map[string]bool, 2*len(fs))
+	for _, f := range fs {
+		known[f.Path] = true
+		known[owner(f.Path)] = true
+	}
+	for _, f := range more {
+		if consequence := known[f.Path] || f.Value == "" && known[owner(f.Path)]; !consequence {
+			fs = append(fs, f)
+		}
+	}
+	return fs
+}
+
+// owner returns the path of the element that an attribute stands in, and that
+// of an element itself.
+func owner(p string) string {
+	if dir, last := path.Split(p); strings.HasPrefix(last, "@") {
+		return strings.TrimSuffix(dir, "/")
+	}
+	return p
+}
+
+// asFault returns err, which is a Fault, as one.
+func asFault(err error) Fault {
+	var f Fault
+	errors.As(err, &f)
+	return f
+}

@@ -1,0 +1,385 @@
+package netdef
+
+import (
+	"net"
+	"net/netip"
+	"time"
+)
+
+// Mode is what a network does with traffic that leaves it: libvirt's forward
+// mode.
+type Mode string
+
+// The forward modes. In the first four vnetd owns the bridge; the others use
+// devices of the host as they are.
+const (
+	ModeIsolated    Mode = "none" // no <forward> element
+	ModeNAT         Mode = "nat"
+	ModeRoute       Mode = "route"
+	ModeOpen        Mode = "open"
+	ModeBridge      Mode = "bridge"
+	ModePrivate     Mode = "private"
+	ModeVEPA        Mode = "vepa"
+	ModePassthrough Mode = "passthrough"
+	ModeHostdev     Mode = "hostdev"
+)
+
+// modes returns every mode that may be written, in the order of the schema.
+func modes() []string {
+	return []string{
+		string(ModeIsolated), string(ModeNAT), string(ModeRoute), string(ModeOpen), string(ModeBridge),
+		string(ModePrivate), string(ModeVEPA), string(ModePassthrough), string(ModeHostdev),
+	}
+}
+
+// OwnsBridge reports whether a network of this mode makes its bridge, and with
+// it has addresses and services of its own.
+func (m Mode) OwnsBridge() bool {
+	switch m {
+	case ModeIsolated, ModeNAT, ModeRoute, ModeOpen:
+		return true
+	default:
+		return false
+	}
+}
+
+// Tristate is a yes or no that may be left out.
+type Tristate string
+
+// The values of a Tristate.
+const (
+	Unset Tristate = ""
+	Yes   Tristate = "yes"
+	No    Tristate = "no"
+)
+
+// Or returns t as a bool, and def if t is Unset.
+func (t Tristate) Or(def bool) bool {
+	if t == Unset {
+		return def
+	}
+	return t == Yes
+}
+
+// Network is a <network> definition. Its zero value is an isolated network
+// without a name. Fields that hold what libvirt defaults stay empty until
+// Complete.
+type Network struct {
+	Name                string
+	UUID                string // canonical lower case; "" until Complete
+	Title, Description  string
+	IPv6                bool     // IPv6 between guests without an IPv6 <ip>
+	TrustGuestRxFilters Tristate // default for ports
+
+	Metadata    []Fragment // one per namespace
+	Forward     *Forward   // nil: isolated
+	Bridge      Bridge
+	MTU         int              // bytes; 0: the kernel's default
+	MAC         net.HardwareAddr // of the bridge; nil until Complete
+	Domain      *Domain          // nil: none
+	DNS         *DNS             // nil: nothing written, DNS is on
+	VLAN        *VLAN
+	Bandwidth   *Bandwidth
+	Isolated    Tristate // <port isolated=>: ports don't reach each other
+	IPs         []IP
+	Routes      []Route
+	VirtualPort *VirtualPort
+	PortGroups  []PortGroup
+	// DnsmasqOptions are raw dnsmasq configuration lines. They are kept, not
+	// acted on: there is no dnsmasq.
+	DnsmasqOptions []string
+	// Extensions are elements in vnetd's own namespace, kept as written.
+	Extensions []Fragment
+
+	// Ignored has the paths of elements and attributes that the schema does
+	// not know. They are dropped, as libvirt drops them; XML doesn't print them.
+	Ignored []string
+}
+
+// Mode returns n's forward mode. A Forward without one means NAT.
+func (n *Network) Mode() Mode {
+	switch {
+	case n.Forward == nil:
+		return ModeIsolated
+	case n.Forward.Mode == "":
+		return ModeNAT
+	}
+	return n.Forward.Mode
+}
+
+// Fragment is an element in a foreign namespace, kept as text.
+type Fragment struct {
+	Namespace string // URI
+	XML       string // the element, with every namespace it uses declared in it
+}
+
+// Forward is the <forward> element.
+type Forward struct {
+	Mode Mode // "" until Complete: NAT
+	// Dev is the host's interface that traffic is limited to; "" for any.
+	Dev string
+	// Interfaces has Dev first. More than one makes a pool for macvtap modes.
+	Interfaces []string
+	PF         string       // the physical function whose virtual functions make the pool
+	Addresses  []PCIAddress // hostdev pool
+	Managed    bool         // hostdev: detach from the host's driver by itself
+	Driver     *HostdevDriver
+	NAT        *NAT // nil: no <nat>
+}
+
+// HostdevDriver is the driver of a hostdev pool.
+type HostdevDriver struct{ Name, Model string }
+
+// PCIAddress is a device of a hostdev pool.
+type PCIAddress struct{ Domain, Bus, Slot, Function int }
+
+// NAT narrows what a NAT network's traffic is translated to.
+type NAT struct {
+	IPv6    Tristate      // translate IPv6 too; default no: IPv6 is routed
+	Address *AddressRange // nil: the address of the outgoing interface
+	Port    *PortRange    // nil: 1024-65535
+}
+
+// AddressRange is an inclusive range of addresses of one family.
+type AddressRange struct{ Start, End netip.Addr }
+
+// PortRange is an inclusive range of ports.
+type PortRange struct{ Start, End uint16 }
+
+// Bridge is the <bridge> element.
+type Bridge struct {
+	// Name is the device's; "" or a template like "virbr%d" until Complete.
+	Name  string
+	Zone  string // firewalld's; "" for the default of the mode
+	STP   bool   // only where the mode owns the bridge; Parse sets it unless stp='off'
+	Delay int    // forward delay, seconds
+	// MACTableManager is "kernel", "libvirt" or "" (kernel).
+	MACTableManager string
+}
+
+// Domain is the DNS domain of the network's guests.
+type Domain struct {
+	Name      string
+	LocalOnly Tristate // don't forward unknown names of the domain; default no
+	Register  Tristate // make it known to the host's resolver; default no
+}
+
+// DNS is the <dns> element.
+type DNS struct {
+	Enable            Tristate // default yes
+	ForwardPlainNames Tristate // forward names without a dot; default yes
+	Forwarders        []Forwarder
+	TXT               []TXT
+	SRV               []SRV
+	Hosts             []DNSHost
+}
+
+// Forwarder is an upstream server, for all names or for one domain.
+type Forwarder struct {
+	Domain string     // "": all names
+	Addr   netip.Addr // zero: the host's own servers
+	Port   uint16     // 0: 53
+}
+
+// TXT is a TXT record.
+type TXT struct{ Name, Value string }
+
+// SRV is an SRV record (RFC 2782).
+type SRV struct {
+	Service, Protocol, Domain, Target string // without the underscores
+	Port, Priority, Weight            int    // 0 prints as absent
+}
+
+// DNSHost is an address with its names.
+type DNSHost struct {
+	IP        netip.Addr
+	Hostnames []string
+}
+
+// IP is an <ip> element: an address of the bridge and what is served there.
+type IP struct {
+	Family       string     // "", "ipv4" or "ipv6" as written
+	Address      netip.Addr // zero if it could not be read
+	Netmask      netip.Addr // zero if not written
+	PrefixLength int        // prefix= as written; 0 if not: see Prefix
+	LocalPtr     Tristate   // answer for the reverse zone; default no
+	TFTPRoot     string     // directory served by TFTP; "": none
+	DHCP         *DHCP      // nil: no DHCP on this address
+}
+
+// DHCP is what is handed out on one <ip>. It has a range or a host.
+type DHCP struct {
+	Ranges []DHCPRange
+	Hosts  []DHCPHost
+	Bootp  *Bootp // nil: no network boot
+}
+
+// DHCPRange is an inclusive range of addresses.
+type DHCPRange struct {
+	Start, End netip.Addr
+	Lease      *LeaseTime // nil: the default of the family
+}
+
+// DHCPHost is a static assignment. A client is matched by MAC or Name in IPv4,
+// by ID (its DUID) or Name in IPv6.
+type DHCPHost struct {
+	MAC   net.HardwareAddr // nil: match by name
+	ID    string           // hexadecimal digits and colons
+	Name  string
+	IP    netip.Addr
+	Lease *LeaseTime
+}
+
+// Bootp is the network boot of IPv4 clients.
+type Bootp struct {
+	File   string
+	Server netip.Addr // zero: the network's own address
+}
+
+// LeaseTime is how long a lease lasts. The zero value is infinite.
+type LeaseTime struct {
+	Expiry uint64 // in Unit; 0: infinite
+	Unit   string // "seconds", "minutes" (also "") or "hours"
+}
+
+// maxLease is the longest finite lease: 0xffffffff seconds mean infinity
+// (RFC 2132 section 9.2, RFC 8415 section 7.7).
+const maxLease = (1<<32 - 2) * time.Second
+
+// Duration returns l as a duration, and whether it is infinite. A nil l is
+// neither: it returns 0, false. Durations beyond maxLease are cut to it.
+func (l *LeaseTime) Duration() (d time.Duration, infinite bool) {
+	if l == nil {
+		return 0, false
+	}
+	unit := l.unit()
+	if l.Expiry > uint64(maxLease/unit) {
+		return maxLease, false
+	}
+	return time.Duration(l.Expiry) * unit, l.Expiry == 0
+}
+
+// unit returns the length of l's unit.
+func (l *LeaseTime) unit() time.Duration {
+	switch l.Unit {
+	case "seconds":
+		return time.Second
+	case "hours":
+		return time.Hour
+	default:
+		return time.Minute
+	}
+}
+
+// Route is a static route of the host into the network.
+type Route struct {
+	Family          string // "", "ipv4" or "ipv6" as written
+	Address         netip.Addr
+	Netmask         netip.Addr // zero if not written
+	PrefixLength    int        // as written, if HasPrefixLength
+	HasPrefixLength bool
+	Gateway         netip.Addr
+	Metric          int // 0: not written, the kernel gets 1
+}
+
+// Prefix returns the route's destination; invalid if r is.
+func (r *Route) Prefix() netip.Prefix {
+	if r.Netmask.IsValid() {
+		return prefixOf(r.Address, maskLength(r.Netmask))
+	}
+	if r.HasPrefixLength || r.Address.IsUnspecified() {
+		return prefixOf(r.Address, r.PrefixLength)
+	}
+	return netip.Prefix{}
+}
+
+// Prefix returns the address with the length of its subnet, as libvirt finds
+// it: from the netmask, from the prefix, or else from the address: class A, B
+// or C in IPv4, 64 in IPv6. It is invalid if ip is.
+func (ip *IP) Prefix() netip.Prefix {
+	switch {
+	case ip.PrefixLength > 0:
+		return prefixOf(ip.Address, ip.PrefixLength)
+	case ip.Netmask.IsValid():
+		return prefixOf(ip.Address, maskLength(ip.Netmask))
+	}
+	return prefixOf(ip.Address, naturalLength(ip.Address))
+}
+
+// prefixOf is netip.PrefixFrom that is invalid for a negative length.
+func prefixOf(a netip.Addr, length int) netip.Prefix {
+	if p := netip.PrefixFrom(a, length); p.IsValid() {
+		return p
+	}
+	return netip.Prefix{}
+}
+
+// maskLength returns the number of leading ones of an IPv4 netmask, or -1 if
+// it is not a netmask.
+func maskLength(mask netip.Addr) int {
+	if !mask.Is4() {
+		return -1
+	}
+	ones, size := net.IPMask(mask.AsSlice()).Size()
+	if size == 0 {
+		return -1
+	}
+	return ones
+}
+
+// naturalLength returns the length of a prefix that was not written: by class
+// in IPv4 (RFC 791 section 3.2), 64 in IPv6; -1 if there is none.
+func naturalLength(a netip.Addr) int {
+	if a.Is6() {
+		return 64
+	}
+	if !a.Is4() {
+		return -1
+	}
+	switch first := a.As4()[0]; {
+	case first < 128:
+		return 8
+	case first < 192:
+		return 16
+	case first < 224:
+		return 24
+	}
+	return -1
+}
+
+// VLAN is a <vlan> element.
+type VLAN struct {
+	Trunk bool
+	Tags  []VLANTag
+}
+
+// VLANTag is one VLAN.
+type VLANTag struct {
+	ID         int    // 0-4095
+	NativeMode string // "", "tagged" or "untagged"
+}
+
+// Bandwidth limits traffic, as seen from the device it is set on. It has at
+// least one direction.
+type Bandwidth struct{ Inbound, Outbound *Rate }
+
+// Rate is the limit of one direction. Average, Peak and Floor are in kibibytes
+// per second as libvirt has them, Burst in kibibytes; 0 is absent.
+type Rate struct{ Average, Peak, Floor, Burst uint64 }
+
+// VirtualPort is a port profile of Open vSwitch, 802.1Qbg or 802.1Qbh.
+type VirtualPort struct {
+	Type                               string // "" in a portgroup: inherit
+	ManagerID, TypeID, TypeIDVersion   *int
+	InstanceID, InterfaceID, ProfileID string
+}
+
+// PortGroup is a named set of port settings.
+type PortGroup struct {
+	Name                string
+	Default             bool
+	TrustGuestRxFilters Tristate
+	VLAN                *VLAN
+	VirtualPort         *VirtualPort
+	Bandwidth           *Bandwidth
+}

@@ -1,0 +1,114 @@
+package netdef
+
+// Parse reads a <network> document. The error is of type Faults: either one
+// fault with its line if the text is not acceptable XML, or every value that
+// can't be read together with everything that Validate finds in the rest.
+// Unknown elements and attributes are dropped and listed in Ignored. Without an
+// error the network may still be invalid: see Validate. Values beyond the
+// bounds of documents (4 MiB, 64 levels) are refused.
+func Parse(src []byte) (*Network, error) {
+	root, err := parseTree(src)
+	if err != nil {
+		return nil, Faults{asFault(err)}
+	}
+	if root.name != "network" || root.space != "" {
+		return nil, Faults{{Problem: "the document is a <" + oneLine(root.qname) + ">, want <network>"}}
+	}
+	var faults Faults
+	e := element{node: root, faults: &faults}
+	n := e.network()
+	if len(faults) > 0 {
+		return nil, faults.merge(n.validate())
+	}
+	n.Ignored = root.unused(nil)
+	return n, nil
+}
+
+// network decodes the root.
+func (e element) network() *Network {
+	e = e.at(e.node, "network")
+	e.str("connections") // libvirt's live count: never read back
+	n := &Network{
+		Name:                e.content("name"),
+		UUID:                e.uuid(),
+		Title:               e.content("title"),
+		Description:         e.content("description"),
+		IPv6:                value(e, "ipv6", parseTristate) == Yes,
+		TrustGuestRxFilters: value(e, "trustGuestRxFilters", parseTristate),
+		Forward:             e.forward(),
+		Domain:              e.domain(),
+		DNS:                 e.dns(),
+	}
+	n.Bridge = e.bridge(n.Mode())
+	if mtu, ok := e.first("mtu"); ok {
+		n.MTU = value(mtu, "size", parseUint[int](0, 65535))
+	}
+	if mac, ok := e.first("mac"); ok {
+		n.MAC = value(mac, "address", parseMAC)
+	}
+	for _, ip := range e.all("ip") {
+		n.IPs = append(n.IPs, ip.ip())
+	}
+	for _, route := range e.all("route") {
+		n.Routes = append(n.Routes, route.route())
+	}
+	return n
+}
+
+// uuid reads the <uuid> child; "" if absent or empty.
+func (e element) uuid() string {
+	s := e.content("uuid")
+	if s == "" {
+		return ""
+	}
+	u, err := parseUUID(s)
+	if err != nil {
+		e.fault("uuid", s, err.Error())
+	}
+	return u
+}
+
+// bridge decodes <bridge> of a network of that mode.
+func (e element) bridge(m Mode) Bridge {
+	b := Bridge{STP: m.OwnsBridge()}
+	e, ok := e.first("bridge")
+	if !ok {
+		return b
+	}
+	b.Name, b.Zone = e.str("name"), e.str("zone")
+	b.Delay = value(e, "delay", parseUint[int](0, maxDelay))
+	if _, ok := e.attr("macTableManager"); ok {
+		b.MACTableManager = value(e, "macTableManager", parseWord("kernel", "libvirt"))
+	}
+	stp := e.str("stp")
+	// virNetworkDefParseXML: anything but "off" is on; but the attribute has
+	// no place where the bridge is the host's.
+	if stp != "" && !m.OwnsBridge() && knownMode(m) {
+		e.fault("@stp", stp, "not allowed in mode "+string(m)+": the bridge is the host's")
+	}
+	if stp == "off" {
+		b.STP = false
+	}
+	return b
+}
+
+// maxDelay bounds the forward delay; the kernel keeps it in centiseconds.
+const maxDelay = 1<<32/100 - 1
+
+// domain decodes <domain>. One without a name does nothing: nil.
+func (e element) domain() *Domain {
+	e, ok := e.first("domain")
+	if !ok {
+		return nil
+	}
+	d := &Domain{
+		Name:      e.str("name"),
+		LocalOnly: value(e, "localOnly", parseTristate),
+		Register:  value(e, "register", parseTristate),
+	}
+	if d.Name == "" {
+		e.path = "" // unread again: listed in Ignored
+		return nil
+	}
+	return d
+}
