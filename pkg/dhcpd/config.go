@@ -1,0 +1,212 @@
+package dhcpd
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// Lease times.
+const (
+	// DefaultLeaseTime is the lease time of a Config that names none.
+	DefaultLeaseTime = time.Hour
+	// Infinite as a lease time means that leases never expire. It is 0xffffffff
+	// seconds, the value that RFC 2131, section 3.3 reserves for it.
+	Infinite = 0xffffffff * time.Second
+)
+
+// Config is what a Server shall do. It states intent; the zero value of a field
+// that is not said to be optional is an error.
+type Config struct {
+	// Network is the network's name: for logs, and the seed of the choice of
+	// addresses.
+	Network string
+	// Interface is the bridge. The sockets are bound to it.
+	Interface string
+	// MAC is the bridge's hardware address, the source of frames that we build.
+	MAC net.HardwareAddr
+	// Server is our IPv4 address on the bridge: server identifier and siaddr.
+	Server netip.Addr
+	// Prefix is the subnet. Server lies in it.
+	Prefix netip.Prefix
+	// Router is option 3. Zero: the option is absent, as on isolated networks.
+	Router netip.Addr
+	// DNS is option 6. Empty: the option is absent.
+	DNS []netip.Addr
+	// Domain is option 15 and completes client names. Empty: the option is absent.
+	Domain string
+	// MTU is option 26. 0: the option is absent.
+	MTU int
+	// Ranges is the pool. Empty: only reserved clients are served.
+	Ranges []Range
+	// Reservations are the static hosts. One whose address is outside Prefix, or
+	// is no host's address there, is logged and ignored: libvirt accepts it too.
+	Reservations []Reservation
+	// LeaseTime is how long a lease lasts. 0: DefaultLeaseTime. See Infinite.
+	LeaseTime time.Duration
+	// Store keeps the leases. Reconfigure ignores it.
+	Store LeaseStore
+	// OnLease is told of each change of a lease after its commit, in commit
+	// order and from one goroutine, before the client's reply leaves. Replies wait
+	// for it: it must return quickly. It may call Leases and Stats; it must not
+	// call Reconfigure. Nil: nobody is told. Reconfigure ignores it.
+	OnLease func(Event)
+	// Logger receives the log. Nil: slog.Default. Reconfigure ignores it.
+	Logger *slog.Logger
+}
+
+// Range is a part of the pool, both ends included. The network's, broadcast's
+// and our own address in it are never given away.
+type Range struct {
+	Start, End netip.Addr
+	// LeaseTime is the lease time of addresses in the range. 0: that of Config.
+	LeaseTime time.Duration
+}
+
+// Reservation sets an address aside for one client. It may lie outside all
+// ranges.
+type Reservation struct {
+	// MAC is the client. Nil: the client that sends Name has the reservation.
+	MAC net.HardwareAddr
+	// Name is the client's host name: with a MAC it overrides what the client
+	// says and may be empty; without one it is compared, ignoring case, with the
+	// name in options 12 and 81, plain or with the network's domain.
+	Name string
+	// Addr is what the client gets.
+	Addr netip.Addr
+	// LeaseTime is the lease time. 0: that of the range or of Config.
+	LeaseTime time.Duration
+}
+
+// Validate returns every fault of c, joined, or nil.
+func (c *Config) Validate() error {
+	var errs []error
+	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if c.Interface == "" {
+		fault("interface: empty")
+	}
+	if len(c.MAC) != hwAddrLen {
+		fault("mac: %d bytes long, want %d", len(c.MAC), hwAddrLen)
+	}
+	if c.Store == nil {
+		fault("store: nil")
+	}
+	if c.LeaseTime < 0 {
+		fault("lease time: negative")
+	}
+	errs = append(errs, c.validateAddrs(), validateOptions(c))
+	for i := range c.Ranges {
+		if err := c.Ranges[i].validate(c.Prefix); err != nil {
+			fault("range %d: %w", i, err)
+		}
+	}
+	errs = append(errs, validateReservations(c.Reservations))
+	return errors.Join(errs...)
+}
+
+// validateAddrs checks the subnet and our place in it.
+func (c *Config) validateAddrs() error {
+	switch {
+	case !c.Prefix.IsValid() || !c.Prefix.Addr().Is4():
+		return fmt.Errorf("prefix: %v is not an IPv4 prefix", c.Prefix)
+	case !c.Prefix.Contains(c.Server):
+		return fmt.Errorf("server: %v is not in %v", c.Server, c.Prefix)
+	default:
+		return nil
+	}
+}
+
+// validateOptions checks what is sent to clients besides their address.
+func validateOptions(c *Config) error {
+	var errs []error
+	if c.Router.IsValid() && !c.Router.Is4() {
+		errs = append(errs, fmt.Errorf("router: %v is not an IPv4 address", c.Router))
+	}
+	for _, a := range c.DNS {
+		if !a.Is4() {
+			errs = append(errs, fmt.Errorf("dns: %v is not an IPv4 address", a))
+		}
+	}
+	if len(c.Domain) > maxName {
+		errs = append(errs, fmt.Errorf("domain: longer than %d bytes", maxName))
+	}
+	// RFC 2132, section 5.1: "The minimum legal value for the MTU is 68."
+	if c.MTU != 0 && (c.MTU < 68 || c.MTU > 65535) {
+		errs = append(errs, fmt.Errorf("mtu: %d is not in 68..65535", c.MTU))
+	}
+	return errors.Join(errs...)
+}
+
+func (r *Range) validate(p netip.Prefix) error {
+	switch {
+	case !p.Contains(r.Start) || !p.Contains(r.End):
+		return fmt.Errorf("%v-%v is not in %v", r.Start, r.End, p)
+	case r.End.Less(r.Start):
+		return fmt.Errorf("%v-%v ends before it starts", r.Start, r.End)
+	case r.LeaseTime < 0:
+		return errors.New("lease time: negative")
+	default:
+		return nil
+	}
+}
+
+// validateReservations checks that no client has two reservations and no
+// address two clients.
+func validateReservations(rs []Reservation) error {
+	var errs []error
+	seen := make(map[string]bool)
+	for i, r := range rs {
+		if err := r.validate(); err != nil {
+			errs = append(errs, fmt.Errorf("reservation %d: %w", i, err))
+			continue
+		}
+		keys := []string{"address " + r.Addr.String()}
+		if r.MAC != nil {
+			keys = append(keys, "mac "+r.MAC.String())
+		} else {
+			keys = append(keys, "name "+strings.ToLower(r.Name))
+		}
+		for _, key := range keys {
+			if seen[key] {
+				errs = append(errs, fmt.Errorf("reservation %d: another one has the same %s", i, key))
+			}
+			seen[key] = true
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (r *Reservation) validate() error {
+	switch {
+	case r.MAC == nil && r.Name == "":
+		return errors.New("neither mac nor name")
+	case r.MAC != nil && len(r.MAC) != hwAddrLen:
+		return fmt.Errorf("mac: %d bytes long, want %d", len(r.MAC), hwAddrLen)
+	case !r.Addr.Is4():
+		return fmt.Errorf("address: %v is not an IPv4 address", r.Addr)
+	case r.LeaseTime < 0:
+		return errors.New("lease time: negative")
+	default:
+		return nil
+	}
+}
+
+// broadcastOf is the last address of p, an IPv4 prefix.
+func broadcastOf(p netip.Prefix) netip.Addr {
+	return addrOf(offset(p.Masked().Addr()) | uint32(1<<(32-p.Bits())-1))
+}
+
+// offset is an IPv4 address as a number.
+func offset(a netip.Addr) uint32 {
+	b := a.As4()
+	return uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
+}
+
+// addrOf is the inverse of offset.
+func addrOf(n uint32) netip.Addr {
+	return netip.AddrFrom4([4]byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)})
+}

@@ -1,0 +1,125 @@
+package dhcpd
+
+import (
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+)
+
+// State says what a lease record stands for.
+type State string
+
+// The states of a lease record, as stored.
+const (
+	// StateBound: the client has the address until Expiry.
+	StateBound State = "bound"
+	// StateReleased: the client gave the address back (DHCPRELEASE) or moved to
+	// another one. The record stays so that the client gets it again.
+	StateReleased State = "released"
+	// StateDeclined: a client found the address in use by somebody else
+	// (DHCPDECLINE). Nobody gets it until Expiry.
+	StateDeclined State = "declined"
+
+	// stateExpired is StateBound after Expiry, in memory only.
+	stateExpired State = "expired"
+)
+
+// Lease is one record of who has which address. Its JSON form, see leaseJSON, is
+// stored on disk and stays readable by later versions.
+type Lease struct {
+	// Addr is the address and the key of the record.
+	Addr netip.Addr
+	// MAC is the client's hardware address. Six bytes.
+	MAC net.HardwareAddr
+	// ClientID is option 61 as the client sent it, nil when it sent none.
+	ClientID []byte
+	// Hostname is a valid DNS label, or empty when the client has no name.
+	Hostname string
+	// Expiry is when the lease, or the quarantine of a declined address, ends.
+	// Zero means never.
+	Expiry time.Time
+	// State says whether the address is taken.
+	State State
+}
+
+// leaseJSON is a Lease as JSON.
+type leaseJSON struct {
+	Addr     netip.Addr `json:"addr"`
+	MAC      string     `json:"mac"`                 // six hex bytes, with colons
+	ClientID string     `json:"client_id,omitempty"` // hex bytes, without
+	Hostname string     `json:"hostname,omitempty"`
+	Expiry   time.Time  `json:"expiry,omitzero"` // RFC 3339
+	State    State      `json:"state"`
+}
+
+// MarshalJSON implements json.Marshaler.
+func (l Lease) MarshalJSON() ([]byte, error) {
+	return json.Marshal(leaseJSON{
+		Addr: l.Addr, MAC: l.MAC.String(), ClientID: hex.EncodeToString(l.ClientID),
+		Hostname: l.Hostname, Expiry: l.Expiry, State: l.State,
+	})
+}
+
+// UnmarshalJSON implements json.Unmarshaler. It refuses what MarshalJSON does not
+// write for a Lease of this package.
+func (l *Lease) UnmarshalJSON(data []byte) error {
+	var j leaseJSON
+	if err := json.Unmarshal(data, &j); err != nil {
+		return err
+	}
+	mac, err := net.ParseMAC(j.MAC)
+	if err != nil {
+		return fmt.Errorf("reading lease of %v: %w", j.Addr, err)
+	}
+	id, err := hex.DecodeString(j.ClientID)
+	if err != nil {
+		return fmt.Errorf("reading lease of %v: client id: %w", j.Addr, err)
+	}
+	switch j.State {
+	case StateBound, StateReleased, StateDeclined:
+	default:
+		return fmt.Errorf("reading lease of %v: unknown state %q", j.Addr, j.State)
+	}
+	*l = Lease{Addr: j.Addr, MAC: mac, Hostname: j.Hostname, Expiry: j.Expiry, State: j.State}
+	if len(id) > 0 {
+		l.ClientID = id
+	}
+	return nil
+}
+
+// live reports whether the record keeps the address from others at now.
+func (l *Lease) live(now time.Time) bool {
+	switch l.State {
+	case StateBound, StateDeclined:
+		return l.Expiry.IsZero() || now.Before(l.Expiry)
+	default:
+		return false
+	}
+}
+
+// boundAt reports whether a client has the address at now.
+func (l *Lease) boundAt(now time.Time) bool { return l.State == StateBound && l.live(now) }
+
+// clone copies l, so that the caller may keep or change the result.
+func (l *Lease) clone() Lease {
+	c := *l
+	c.MAC = append(net.HardwareAddr(nil), l.MAC...)
+	c.ClientID = append([]byte(nil), l.ClientID...)
+	return c
+}
+
+// LeaseStore keeps the lease records of one network. The Server is its only
+// user for that network.
+type LeaseStore interface {
+	// Load returns every record, in any order.
+	Load() ([]Lease, error)
+	// Commit stores puts (by their Addr, over an older record) and removes the
+	// records of deletes, all or nothing. No address stands in both. It returns
+	// nil only once the change is durable. It may be called concurrently with the
+	// Commit of other networks' stores; the Server calls it from one goroutine at
+	// a time. It must not keep or change the slices.
+	Commit(puts []Lease, deletes []netip.Addr) error
+}

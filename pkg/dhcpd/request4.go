@@ -1,0 +1,176 @@
+package dhcpd
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/iana"
+)
+
+// maxClientID bounds the client identifier that is stored.
+const maxClientID = 255
+
+// datagram is one UDP datagram as it arrived.
+type datagram struct {
+	payload []byte
+	src     netip.AddrPort
+	dst     netip.Addr // our address, or broadcast
+}
+
+// request is a client's message, understood.
+type request struct {
+	msg *dhcpv4.DHCPv4
+	now time.Time
+	// typ is MessageTypeNone for BOOTP.
+	typ dhcpv4.MessageType
+	mac hwAddr
+	// id is option 61, nil when absent or meaningless.
+	id  []byte
+	key clientKey
+	// src is where the datagram came from; unicast whether it was sent to us alone.
+	src     netip.Addr
+	unicast bool
+	// Addresses that the client sent; the zero Addr where absent or 0.0.0.0.
+	ciaddr, giaddr, requested, serverID netip.Addr
+	// asked is option 51, 0 when absent.
+	asked time.Duration
+	// name is the client's own; named whether it sent one at all, usable or not.
+	name  clientName
+	named bool
+	// fqdn is option 81, nil when absent or malformed.
+	fqdn *fqdn4
+	// reserved is the client's reservation, nil when it has none.
+	reserved *Reservation
+}
+
+// fqdn4 is the Client FQDN option (RFC 4702, section 2).
+type fqdn4 struct {
+	flags byte
+	name  clientName
+}
+
+// The flags of the Client FQDN option.
+const (
+	fqdnServerUpdates = 1 << iota // S: the server updates the address record
+	fqdnOverride                  // O: the server overrode the client's S
+	fqdnEncoded                   // E: the name is in DNS wire format
+)
+
+// parse4 understands d, or says why it is no message of a client on this link.
+func parse4(d datagram, p *plan, now time.Time) (*request, error) {
+	m, err := dhcpv4.FromBytes(d.payload)
+	if err != nil {
+		return nil, err
+	}
+	c := &request{
+		msg: m, now: now, typ: m.MessageType(), src: d.src.Addr(), unicast: d.dst == p.cfg.Server,
+		ciaddr: addr4(m.ClientIPAddr), giaddr: addr4(m.GatewayIPAddr),
+		requested: addr4(m.Options.Get(dhcpv4.OptionRequestedIPAddress)),
+		serverID:  addr4(m.Options.Get(dhcpv4.OptionServerIdentifier)),
+	}
+	if err := c.checkHeader(p); err != nil {
+		return nil, err
+	}
+	c.mac = hwAddr(m.ClientHWAddr)
+	if err := c.parseOptions(); err != nil {
+		return nil, err
+	}
+	c.key = p.key(c.mac, c.id)
+	c.reserved = p.reservation(c.mac, c.name)
+	return c, nil
+}
+
+// checkHeader says why the fixed part of the message is no client's.
+func (c *request) checkHeader(p *plan) error {
+	m := c.msg
+	switch {
+	case m.OpCode != dhcpv4.OpcodeBootRequest:
+		return fmt.Errorf("op is %d", m.OpCode)
+	case m.HWType != iana.HWTypeEthernet || len(m.ClientHWAddr) != hwAddrLen:
+		return errors.New("hardware type is not Ethernet")
+	case m.ClientHWAddr[0]&1 != 0:
+		return errors.New("hardware address is a group")
+	case hwAddr(m.ClientHWAddr) == hwAddr{}:
+		return errors.New("hardware address is zero")
+	case c.giaddr.IsValid() && (c.giaddr != c.src || !p.usable(c.giaddr)):
+		// A relay's reply goes where the message says. On one link that is nobody
+		// but its sender.
+		return fmt.Errorf("relay %v is not the sender", c.giaddr)
+	default:
+		return nil
+	}
+}
+
+// parseOptions understands the options that say who asks for what.
+func (c *request) parseOptions() error {
+	o := c.msg.Options
+	// RFC 2132, section 9.14: the identifier has two bytes at least.
+	if id := o.Get(dhcpv4.OptionClientIdentifier); len(id) > maxClientID {
+		return errors.New("client identifier is too long")
+	} else if len(id) >= 2 {
+		c.id = id
+	}
+	if t := o.Get(dhcpv4.OptionIPAddressLeaseTime); len(t) == 4 {
+		c.asked = time.Duration(binary.BigEndian.Uint32(t)) * time.Second
+	}
+	if raw := o.Get(dhcpv4.OptionHostName); raw != nil {
+		c.name, c.named = parseName(raw), true
+	}
+	// RFC 4702, section 3.1: where a client sends both, the FQDN counts.
+	if raw := o.Get(dhcpv4.OptionFQDN); len(raw) >= 3 {
+		c.fqdn = parseFQDN4(raw)
+		if c.fqdn.name.label != "" {
+			c.name, c.named = c.fqdn.name, true
+		}
+	}
+	return nil
+}
+
+// parseFQDN4 understands the value of option 81, at least three bytes.
+func parseFQDN4(raw []byte) *fqdn4 {
+	f := &fqdn4{flags: raw[0]}
+	// RFC 4702, section 2.2: the two RCODE bytes are obsolete and ignored.
+	name := raw[3:]
+	if f.flags&fqdnEncoded != 0 {
+		name = fromLabels(name)
+	}
+	f.name = parseName(name)
+	return f
+}
+
+// fromLabels turns a name in DNS wire format, whose final zero may be missing
+// (RFC 4702, section 2.3.1), into dotted form. Compression is not allowed there.
+// What is malformed becomes empty.
+func fromLabels(wire []byte) []byte {
+	var name []byte
+	for len(wire) > 0 && wire[0] != 0 {
+		n := int(wire[0])
+		if n > maxLabel || n >= len(wire) {
+			return nil
+		}
+		if len(name) > 0 {
+			name = append(name, '.')
+		}
+		name = append(name, wire[1:1+n]...)
+		wire = wire[1+n:]
+	}
+	return name
+}
+
+// addr4 is the IPv4 address in b. It is the zero Addr when there is none or it
+// is 0.0.0.0.
+func addr4(b net.IP) netip.Addr {
+	if len(b) != net.IPv4len {
+		return netip.Addr{}
+	}
+	a := netip.AddrFrom4([4]byte(b))
+	if a.IsUnspecified() {
+		return netip.Addr{}
+	}
+	return a
+}

@@ -1,0 +1,129 @@
+package dhcpd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+
+	"github.com/mdlayher/packet"
+	"golang.org/x/net/ipv4"
+	"golang.org/x/sys/unix"
+)
+
+// receiveBuffer holds what arrives while the server is busy: some thousand
+// messages.
+const receiveBuffer = 4 << 20
+
+// oobSize is room for the control messages of one datagram.
+const oobSize = 64
+
+// sockets are the server's end of one bridge.
+//
+// The UDP socket receives, and sends to those whose address works already. The
+// packet socket sends frames to those who have none yet, for whom ARP can't
+// ask; it receives nothing. It stays open, since closing a packet socket takes
+// the kernel milliseconds.
+type sockets struct {
+	udp     *net.UDPConn
+	frames  *packet.Conn
+	mac     hwAddr
+	server  netip.Addr
+	control []byte // makes the kernel send from server
+	oob     []byte
+}
+
+// type check
+var _ transport = (*sockets)(nil)
+
+// listen opens the sockets of cfg, which is valid.
+func listen(cfg *Config) (*sockets, error) {
+	ifi, err := net.InterfaceByName(cfg.Interface)
+	if err != nil {
+		return nil, fmt.Errorf("finding the interface: %w", err)
+	}
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		return configure(c, cfg.Interface)
+	}}
+	conn, err := lc.ListenPacket(context.Background(), "udp4", fmt.Sprintf("0.0.0.0:%d", serverPort))
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("another DHCP server, dnsmasq perhaps, has UDP port %d of the interface: %w", serverPort, err)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("binding UDP port %d: %w", serverPort, err)
+	}
+	// Protocol 0: the kernel queues no frame on this socket.
+	frames, err := packet.Listen(ifi, packet.Raw, 0, nil)
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("opening the packet socket: %w", err), conn.Close())
+	}
+	cm := ipv4.ControlMessage{Src: cfg.Server.AsSlice()}
+	return &sockets{
+		udp:     conn.(*net.UDPConn),
+		frames:  frames,
+		mac:     hwAddr(cfg.MAC),
+		server:  cfg.Server,
+		control: cm.Marshal(),
+		oob:     make([]byte, oobSize),
+	}, nil
+}
+
+// configure sets the options of the UDP socket before it is bound. SO_REUSEADDR
+// and SO_REUSEPORT stay off: a second server on the interface must be noticed.
+func configure(c syscall.RawConn, ifname string) error {
+	var err error
+	ctlErr := c.Control(func(fd uintptr) {
+		s := int(fd)
+		// The buffer is best effort; FORCE needs CAP_NET_ADMIN.
+		if unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
+			_ = unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
+		}
+		err = errors.Join(
+			unix.BindToDevice(s, ifname),
+			unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_BROADCAST, 1),
+			// Guests' raw sockets see checksums that a device was meant to fill in.
+			// A UDP checksum of zero means none (RFC 768).
+			unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_NO_CHECK, 1),
+			unix.SetsockoptInt(s, unix.IPPROTO_IP, unix.IP_PKTINFO, 1),
+		)
+	})
+	return errors.Join(ctlErr, err)
+}
+
+// Receive implements transport.
+func (s *sockets) Receive(buf []byte) (datagram, error) {
+	n, oobn, _, src, err := s.udp.ReadMsgUDPAddrPort(buf, s.oob)
+	if err != nil {
+		return datagram{}, err
+	}
+	d := datagram{payload: buf[:n], src: netip.AddrPortFrom(src.Addr().Unmap(), src.Port())}
+	var cm ipv4.ControlMessage
+	if err := cm.Parse(s.oob[:oobn]); err == nil {
+		d.dst, _ = netip.AddrFromSlice(cm.Dst.To4())
+	}
+	return d, nil
+}
+
+// Send implements transport.
+func (s *sockets) Send(out *outgoing) error {
+	var err error
+	if out.framed {
+		frame := frame4(s.mac, out.hw, s.server, out.dst, out.payload)
+		_, err = s.frames.WriteTo(frame, &packet.Addr{HardwareAddr: out.hw[:]})
+	} else {
+		_, _, err = s.udp.WriteMsgUDPAddrPort(out.payload, s.control, out.dst)
+	}
+	if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO) {
+		return errors.Join(errLinkGone, err)
+	}
+	return err
+}
+
+// Interrupt implements transport.
+func (s *sockets) Interrupt() { _ = s.udp.SetReadDeadline(time.Unix(1, 0)) }
+
+// Close implements transport.
+func (s *sockets) Close() error { return errors.Join(s.udp.Close(), s.frames.Close()) }
