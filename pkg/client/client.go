@@ -1,0 +1,178 @@
+package client
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+	"sync"
+
+	"github.com/godbus/dbus/v5"
+)
+
+// The names of the API on the bus.
+const (
+	busName  = "org.vnetd1"
+	rootPath = dbus.ObjectPath("/org/vnetd1")
+
+	managerInterface    = "org.vnetd1.Manager"
+	networkInterface    = "org.vnetd1.Network"
+	portInterface       = "org.vnetd1.Port"
+	propertiesInterface = "org.freedesktop.DBus.Properties"
+
+	getManagedObjects = "org.freedesktop.DBus.ObjectManager.GetManagedObjects"
+)
+
+// Client is one connection to vnetd over the system bus. All methods may be
+// called at the same time from several goroutines. A Client does not reconnect:
+// after an ErrNotRunning caused by a lost bus, dial again. A restart of vnetd
+// alone is not a lost connection.
+type Client struct {
+	conn   *dbus.Conn
+	cancel context.CancelFunc
+	flags  dbus.Flags
+
+	// abandoned counts requests whose caller went away before the answer.
+	abandoned sync.WaitGroup
+}
+
+// Option changes how a Client calls vnetd.
+type Option func(*Client)
+
+// Interactive lets the host ask the user for a password when a call needs it.
+// A call may then take as long as the user does. Without it such a call fails
+// with ErrDenied at once.
+func Interactive() Option {
+	return func(c *Client) { c.flags |= dbus.FlagAllowInteractiveAuthorization }
+}
+
+// Dial connects to the system bus, or to the bus that the environment variable
+// DBUS_SYSTEM_BUS_ADDRESS names. The end of ctx stops the dialling only. A bus
+// that cannot be reached is ErrNotRunning; a bus without vnetd is noticed by
+// the first call. The caller must Close the client.
+func Dial(ctx context.Context, opts ...Option) (*Client, error) {
+	connCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	stop := context.AfterFunc(ctx, cancel)
+	conn, err := connect(connCtx)
+	if !stop() {
+		cancel()
+		return nil, fmt.Errorf("dialling the system bus: %w", context.Cause(ctx))
+	}
+	if err != nil {
+		cancel()
+		return nil, &Error{
+			Kind:    ErrNotRunning,
+			Message: fmt.Sprintf("vnetd cannot be reached, the system bus does not answer: %v", err),
+		}
+	}
+	c := &Client{conn: conn, cancel: cancel}
+	for _, opt := range opts {
+		opt(c)
+	}
+	return c, nil
+}
+
+// Close ends the connection and every call on it. Files of ports stay open.
+func (c *Client) Close() error {
+	err := c.conn.Close()
+	c.cancel()
+	c.abandoned.Wait()
+	return err
+}
+
+// Version returns the version of the running vnetd.
+func (c *Client) Version(ctx context.Context) (string, error) {
+	var version dbus.Variant
+	err := c.call(ctx, rootPath, propertiesInterface+".Get", managerInterface, "Version").into(&version)
+	if err != nil {
+		return "", err
+	}
+	text, _ := version.Value().(string)
+	return text, nil
+}
+
+// Reload makes vnetd read its configuration and definitions again and repair
+// what differs, as SIGHUP does.
+func (c *Client) Reload(ctx context.Context) error {
+	return c.call(ctx, rootPath, managerInterface+".Reload").into()
+}
+
+// Describe returns vnetd's description of itself, a JSON object.
+func (c *Client) Describe(ctx context.Context) (json.RawMessage, error) {
+	return c.describe(ctx, rootPath, managerInterface)
+}
+
+// describe calls Describe of the interface at path.
+func (c *Client) describe(ctx context.Context, path dbus.ObjectPath, iface string) (json.RawMessage, error) {
+	var text string
+	if err := c.call(ctx, path, iface+".Describe").into(&text); err != nil {
+		return nil, err
+	}
+	if !json.Valid([]byte(text)) {
+		return nil, badReply(iface+".Describe", fmt.Errorf("not JSON"))
+	}
+	return json.RawMessage(text), nil
+}
+
+// reply is the answer to one method call.
+type reply struct {
+	method string
+	body   []any
+	// err is what convertError returns.
+	err error
+}
+
+// call calls a method of vnetd and waits for its answer or the end of ctx.
+func (c *Client) call(ctx context.Context, path dbus.ObjectPath, method string, args ...any) reply {
+	call := c.conn.Object(busName, path).CallWithContext(ctx, method, c.flags, args...)
+	return reply{method: method, body: call.Body, err: convertError(call.Err)}
+}
+
+// into stores the results of the call, which must be as many as the API says.
+func (r reply) into(results ...any) error {
+	if r.err != nil {
+		return r.err
+	}
+	if err := dbus.Store(r.body, results...); err != nil {
+		return badReply(r.method, err)
+	}
+	return nil
+}
+
+// properties are the properties of one interface of one object.
+type properties map[string]dbus.Variant
+
+// property returns the property key, or the zero value if the object does not
+// have it or has it with another type: vnetd may be older or newer.
+func property[T any](p properties, key string) T {
+	value, _ := p[key].Value().(T)
+	return value
+}
+
+// objectProperties returns all properties of one interface of the object.
+func (c *Client) objectProperties(ctx context.Context, path dbus.ObjectPath, iface string) (properties, error) {
+	var props properties
+	err := c.call(ctx, path, propertiesInterface+".GetAll", iface).into(&props)
+	return props, err
+}
+
+// managedObjects returns the properties of every object that has the interface.
+func (c *Client) managedObjects(ctx context.Context, iface string) (map[dbus.ObjectPath]properties, error) {
+	var objects map[dbus.ObjectPath]map[string]map[string]dbus.Variant
+	if err := c.call(ctx, rootPath, getManagedObjects).into(&objects); err != nil {
+		return nil, err
+	}
+	found := make(map[dbus.ObjectPath]properties)
+	for path, interfaces := range objects {
+		if props, ok := interfaces[iface]; ok {
+			found[path] = props
+		}
+	}
+	return found, nil
+}
+
+// uuidOf returns the UUID that an object path ends in.
+func uuidOf(path dbus.ObjectPath) string {
+	text := string(path)
+	return strings.ReplaceAll(text[strings.LastIndexByte(text, '/')+1:], "_", "-")
+}

@@ -1,0 +1,329 @@
+package clienttest
+
+import (
+	"encoding/json"
+	"encoding/xml"
+	"fmt"
+
+	"github.com/godbus/dbus/v5"
+)
+
+// Lease has the fields of one lease on the wire, a(sxisssuss).
+type Lease struct {
+	Interface string
+	Expiry    int64 // seconds of Unix time; 0 is never
+	Type      int32 // 0 IPv4, 1 IPv6
+	MAC       string
+	IAID      string
+	Address   string
+	Prefix    uint32
+	Hostname  string
+	ClientID  string
+}
+
+// document is the little that the server reads of a <network>.
+type document struct {
+	XMLName xml.Name `xml:"network"`
+	Name    string   `xml:"name"`
+	UUID    string   `xml:"uuid"`
+	Bridge  struct {
+		Name string `xml:"name,attr"`
+	} `xml:"bridge"`
+	Forward *struct {
+		Mode string `xml:"mode,attr"`
+	} `xml:"forward"`
+	IPs []struct {
+		Address string `xml:"address,attr"`
+		Prefix  string `xml:"prefix,attr"`
+	} `xml:"ip"`
+}
+
+// network is one network. Server.mu guards it.
+type network struct {
+	doc        document
+	definition string // empty: transient
+	running    string // empty: inactive
+	autostart  bool
+	leases     []Lease
+	state      string // overrides the state if not empty
+	lastError  string
+}
+
+// SetLeases sets the leases of the network with the name.
+func (s *Server) SetLeases(name string, leases ...Lease) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := s.byName(name); n != nil {
+		n.leases = leases
+	}
+}
+
+// SetState makes the network with the name show a state and a last error.
+func (s *Server) SetState(name, state, lastError string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := s.byName(name); n != nil {
+		n.state, n.lastError = state, lastError
+	}
+}
+
+// byName returns the network with the name or nil. s.mu must be locked.
+func (s *Server) byName(name string) *network {
+	for _, n := range s.networks {
+		if n.doc.Name == name {
+			return n
+		}
+	}
+	return nil
+}
+
+// anyName finds a network as RequestPort does. s.mu must be locked.
+func (s *Server) anyName(name string) *network {
+	if n := s.byName(name); n != nil {
+		return n
+	}
+	for uuid, n := range s.networks {
+		if uuid == name || n.doc.Bridge.Name == name {
+			return n
+		}
+	}
+	return nil
+}
+
+// parse reads a document and completes it. s.mu must be locked.
+func (s *Server) parse(text string) (document, *dbus.Error) {
+	var doc document
+	if err := xml.Unmarshal([]byte(text), &doc); err != nil {
+		return doc, errorf("Invalid", "the network XML does not parse: %v", err)
+	}
+	if doc.Name == "" {
+		return doc, errorf("Invalid", "network/name: missing\nnetwork/ip: missing")
+	}
+	if doc.UUID == "" {
+		if n := s.byName(doc.Name); n != nil {
+			doc.UUID = n.doc.UUID
+		} else {
+			doc.UUID = s.uuid()
+		}
+	}
+	if doc.Bridge.Name == "" {
+		doc.Bridge.Name = fmt.Sprintf("virbr%d", len(s.networks))
+	}
+	for uuid, n := range s.networks {
+		if n.doc.Name == doc.Name && uuid != doc.UUID {
+			return doc, errorf("Exists", "network %q already exists with UUID %s", doc.Name, uuid)
+		}
+		if n.doc.Bridge.Name == doc.Bridge.Name && uuid != doc.UUID {
+			return doc, errorf("Conflict", "bridge %q is in use by network %q", doc.Bridge.Name, n.doc.Name)
+		}
+	}
+	return doc, nil
+}
+
+func (s *Server) defineNetwork(text string) (dbus.ObjectPath, *dbus.Error) {
+	return s.addNetwork("DefineNetwork", text, func(n *network) { n.definition = text })
+}
+
+func (s *Server) createNetwork(text string) (dbus.ObjectPath, *dbus.Error) {
+	return s.addNetwork("CreateNetwork", text, func(n *network) { n.running = text })
+}
+
+// addNetwork parses text and lets set note it in a new or known network.
+func (s *Server) addNetwork(method, text string, set func(*network)) (dbus.ObjectPath, *dbus.Error) {
+	if err := s.enter(method); err != nil {
+		return "", err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	doc, err := s.parse(text)
+	if err != nil {
+		return "", err
+	}
+	n := s.networks[doc.UUID]
+	if n == nil {
+		n = &network{}
+		s.networks[doc.UUID] = n
+	}
+	n.doc = doc
+	set(n)
+	return objectPath("network", doc.UUID), nil
+}
+
+func (s *Server) getNetwork(name string) (dbus.ObjectPath, *dbus.Error) {
+	if err := s.enter("GetNetwork"); err != nil {
+		return "", err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.byName(name)
+	if n == nil {
+		return "", errorf("NotFound", "no network is named %q", name)
+	}
+	return objectPath("network", n.doc.UUID), nil
+}
+
+func (s *Server) getNetworkByUUID(uuid string) (dbus.ObjectPath, *dbus.Error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.networks[uuid] == nil {
+		return "", errorf("NotFound", "no network has the UUID %q", uuid)
+	}
+	return objectPath("network", uuid), nil
+}
+
+func (s *Server) listNetworks() ([]struct {
+	Name, UUID string
+	Path       dbus.ObjectPath
+}, *dbus.Error,
+) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var rows []struct {
+		Name, UUID string
+		Path       dbus.ObjectPath
+	}
+	for _, uuid := range sortedKeys(s.networks) {
+		rows = append(rows, struct {
+			Name, UUID string
+			Path       dbus.ObjectPath
+		}{s.networks[uuid].doc.Name, uuid, objectPath("network", uuid)})
+	}
+	return rows, nil
+}
+
+// onNetwork runs fn on the network that a call is for, with s.mu locked.
+func (s *Server) onNetwork(msg dbus.Message, method string, fn func(*network) *dbus.Error) *dbus.Error {
+	if err := s.enter(method); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.networks[uuidOf(pathOf(msg))]
+	if n == nil {
+		return errorf("NotFound", "the network is gone")
+	}
+	return fn(n)
+}
+
+func (s *Server) startNetwork(msg dbus.Message) *dbus.Error {
+	return s.onNetwork(msg, "Start", func(n *network) *dbus.Error {
+		if n.running != "" {
+			return errorf("InvalidState", "network %q is already active", n.doc.Name)
+		}
+		n.running = n.definition
+		return nil
+	})
+}
+
+func (s *Server) stopNetwork(msg dbus.Message) *dbus.Error {
+	return s.onNetwork(msg, "Stop", func(n *network) *dbus.Error {
+		if n.running == "" {
+			return errorf("InvalidState", "network %q is not active", n.doc.Name)
+		}
+		n.running = ""
+		s.dropIfGone(n)
+		return nil
+	})
+}
+
+func (s *Server) undefineNetwork(msg dbus.Message) *dbus.Error {
+	return s.onNetwork(msg, "Undefine", func(n *network) *dbus.Error {
+		if n.definition == "" {
+			return errorf("InvalidState", "network %q has no definition", n.doc.Name)
+		}
+		n.definition, n.autostart = "", false
+		s.dropIfGone(n)
+		return nil
+	})
+}
+
+// dropIfGone forgets a network that has neither definition nor life.
+func (s *Server) dropIfGone(n *network) {
+	if n.definition == "" && n.running == "" {
+		delete(s.networks, n.doc.UUID)
+	}
+}
+
+func (s *Server) getXML(msg dbus.Message, flags uint32) (text string, err *dbus.Error) {
+	err = s.onNetwork(msg, "GetXML", func(n *network) *dbus.Error {
+		if flags > 1 {
+			return errorf("Invalid", "unknown flags %#x", flags)
+		}
+		if flags == 1 && n.definition == "" {
+			return errorf("InvalidState", "network %q has no definition", n.doc.Name)
+		}
+		if text = n.running; text == "" || flags == 1 {
+			text = n.definition
+		}
+		return nil
+	})
+	return text, err
+}
+
+func (s *Server) getLeases(msg dbus.Message) (leases []Lease, err *dbus.Error) {
+	err = s.onNetwork(msg, "GetLeases", func(n *network) *dbus.Error {
+		if n.running == "" {
+			return errorf("InvalidState", "network %q is not active", n.doc.Name)
+		}
+		leases = n.leases
+		return nil
+	})
+	return leases, err
+}
+
+// properties returns the properties of the network.
+func (n *network) properties() map[string]dbus.Variant {
+	return map[string]dbus.Variant{
+		"Name":       dbus.MakeVariant(n.doc.Name),
+		"UUID":       dbus.MakeVariant(n.doc.UUID),
+		"Active":     dbus.MakeVariant(n.running != ""),
+		"Persistent": dbus.MakeVariant(n.definition != ""),
+		"Autostart":  dbus.MakeVariant(n.autostart),
+		"Bridge":     dbus.MakeVariant(n.doc.Bridge.Name),
+		"Mode":       dbus.MakeVariant(n.mode()),
+		"State":      dbus.MakeVariant(n.currentState()),
+		"LastError":  dbus.MakeVariant(n.lastError),
+	}
+}
+
+// mode follows libvirt: no <forward> is isolated, one without a mode is nat.
+func (n *network) mode() string {
+	switch {
+	case n.doc.Forward == nil:
+		return "none"
+	case n.doc.Forward.Mode == "":
+		return "nat"
+	}
+	return n.doc.Forward.Mode
+}
+
+// currentState returns what SetState said, or what is the case.
+func (n *network) currentState() string {
+	switch {
+	case n.state != "":
+		return n.state
+	case n.running != "":
+		return "active"
+	}
+	return "inactive"
+}
+
+// describe returns the network's description. s.mu must be locked.
+func (s *Server) describe(n *network) string {
+	addresses := []string{}
+	for _, ip := range n.doc.IPs {
+		addresses = append(addresses, ip.Address+"/"+ip.Prefix)
+	}
+	ports := []map[string]any{}
+	for _, uuid := range sortedKeys(s.ports) {
+		if p := s.ports[uuid]; p.network == n {
+			ports = append(ports, map[string]any{"uuid": uuid, "ifname": p.ifname, "mac": p.mac, "name": p.name})
+		}
+	}
+	text, _ := json.Marshal(map[string]any{
+		"name": n.doc.Name, "uuid": n.doc.UUID, "mode": n.mode(), "state": n.currentState(),
+		"bridge": n.doc.Bridge.Name, "addresses": addresses, "ports": ports, "leases": len(n.leases),
+		"last_error": n.lastError,
+	})
+	return string(text)
+}

@@ -1,0 +1,104 @@
+package clienttest
+
+import (
+	"encoding/json"
+
+	"github.com/godbus/dbus/v5"
+)
+
+func (s *Server) reload() *dbus.Error {
+	if err := s.enter("Reload"); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.reloads++
+	return nil
+}
+
+func (s *Server) describeManager() (string, *dbus.Error) {
+	if err := s.enter("Describe"); err != nil {
+		return "", err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	text, _ := json.Marshal(map[string]any{"version": Version, "networks": len(s.networks), "ports": len(s.ports)})
+	return string(text), nil
+}
+
+func (s *Server) describeNetwork(msg dbus.Message) (text string, err *dbus.Error) {
+	err = s.onNetwork(msg, "Describe", func(n *network) *dbus.Error {
+		text = s.describe(n)
+		return nil
+	})
+	return text, err
+}
+
+func (s *Server) describePort(msg dbus.Message) (string, *dbus.Error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.ports[uuidOf(pathOf(msg))]
+	if p == nil {
+		return "", errorf("NotFound", "the port is gone")
+	}
+	text, _ := json.Marshal(p.describe())
+	return string(text), nil
+}
+
+func (s *Server) getManagedObjects() (map[dbus.ObjectPath]map[string]map[string]dbus.Variant, *dbus.Error) {
+	if err := s.enter("GetManagedObjects"); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	objects := make(map[dbus.ObjectPath]map[string]map[string]dbus.Variant)
+	for uuid, n := range s.networks {
+		objects[objectPath("network", uuid)] = map[string]map[string]dbus.Variant{"org.vnetd1.Network": n.properties()}
+	}
+	for uuid, p := range s.ports {
+		objects[objectPath("port", uuid)] = map[string]map[string]dbus.Variant{"org.vnetd1.Port": p.properties()}
+	}
+	return objects, nil
+}
+
+func (s *Server) getAllProperties(msg dbus.Message, iface string) (map[string]dbus.Variant, *dbus.Error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	uuid := uuidOf(pathOf(msg))
+	if n := s.networks[uuid]; n != nil && iface == "org.vnetd1.Network" {
+		return n.properties(), nil
+	}
+	if p := s.ports[uuid]; p != nil && iface == "org.vnetd1.Port" {
+		return p.properties(), nil
+	}
+	if pathOf(msg) == rootPath {
+		return map[string]dbus.Variant{"Version": dbus.MakeVariant(Version)}, nil
+	}
+	return nil, errorf("NotFound", "the object is gone")
+}
+
+func (s *Server) getProperty(msg dbus.Message, iface, name string) (dbus.Variant, *dbus.Error) {
+	props, err := s.getAllProperties(msg, iface)
+	if err != nil {
+		return dbus.Variant{}, err
+	}
+	value, ok := props[name]
+	if !ok {
+		return value, dbus.NewError("org.freedesktop.DBus.Error.UnknownProperty", []any{"no property " + name})
+	}
+	return value, nil
+}
+
+func (s *Server) setProperty(msg dbus.Message, _, name string, value dbus.Variant) *dbus.Error {
+	return s.onNetwork(msg, "Set", func(n *network) *dbus.Error {
+		on, ok := value.Value().(bool)
+		switch {
+		case name != "Autostart" || !ok:
+			return errorf("Invalid", "property %q cannot be set so", name)
+		case n.definition == "":
+			return errorf("InvalidState", "network %q has no definition", n.doc.Name)
+		}
+		n.autostart = on
+		return nil
+	})
+}

@@ -1,0 +1,215 @@
+package clienttest
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+
+	"github.com/godbus/dbus/v5"
+	"golang.org/x/sys/unix"
+)
+
+// port is one port. Server.mu guards it.
+type port struct {
+	network              *network
+	name, mac, ifname    string
+	lifetime             string
+	addresses            []string
+	files                []*os.File
+	queues               uint32
+	vnetHdr, isolated    bool
+	callerID, machineUID string
+}
+
+// Requests returns the options of all calls of RequestPort, with the network
+// under "network", in their order.
+func (s *Server) Requests() []map[string]any {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return append([]map[string]any(nil), s.requests...)
+}
+
+// PortFile returns the first file of the port with the device name, or nil. It
+// is the server's: it must not be closed.
+func (s *Server) PortFile(ifname string) *os.File {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.ports {
+		if p.ifname == ifname {
+			return p.files[0]
+		}
+	}
+	return nil
+}
+
+// requestPort holds the files open in the port: the reply, which carries them,
+// is written after this function returns.
+func (s *Server) requestPort(name string, options map[string]dbus.Variant) (
+	path dbus.ObjectPath, fds []dbus.UnixFD, info map[string]dbus.Variant, failure *dbus.Error,
+) {
+	s.note(name, options)
+	if err := s.enter("RequestPort"); err != nil {
+		return "", nil, nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	n := s.anyName(name)
+	if n == nil {
+		return "", nil, nil, errorf("NotFound", "no network has the name, UUID or bridge %q", name)
+	}
+	if n.running == "" {
+		return "", nil, nil, errorf("InvalidState", "network %q is not active", n.doc.Name)
+	}
+	p, failure := s.newPort(n, options)
+	if failure != nil {
+		return "", nil, nil, failure
+	}
+	uuid := s.uuid()
+	s.ports[uuid] = p
+	for _, file := range p.files {
+		fds = append(fds, dbus.UnixFD(file.Fd()))
+	}
+	return objectPath("port", uuid), fds, map[string]dbus.Variant{
+		"mac":     dbus.MakeVariant(p.mac),
+		"ifname":  dbus.MakeVariant(p.ifname),
+		"bridge":  dbus.MakeVariant(n.doc.Bridge.Name),
+		"mtu":     dbus.MakeVariant(uint32(1500)),
+		"network": dbus.MakeVariant(n.doc.Name),
+		"uuid":    dbus.MakeVariant(uuid),
+	}, nil
+}
+
+// note keeps the request for Requests.
+func (s *Server) note(name string, options map[string]dbus.Variant) {
+	request := map[string]any{"network": name}
+	for key, value := range options {
+		request[key] = value.Value()
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.requests = append(s.requests, request)
+}
+
+// newPort checks the options and opens the port's files. s.mu must be locked.
+func (s *Server) newPort(n *network, options map[string]dbus.Variant) (*port, *dbus.Error) {
+	p := &port{network: n, lifetime: "fd", queues: 1}
+	into := map[string]any{
+		"name": &p.name, "mac": &p.mac, "ifname": &p.ifname, "queues": &p.queues, "vnet_hdr": &p.vnetHdr,
+		"isolated": &p.isolated, "id": &p.callerID, "lifetime": &p.lifetime, "owner_uuid": &p.machineUID, "address": &p.addresses,
+	}
+	for key, value := range options {
+		if into[key] == nil {
+			return nil, errorf("Invalid", "unknown option %q", key)
+		}
+		if err := dbus.Store([]any{value.Value()}, into[key]); err != nil {
+			return nil, errorf("Invalid", "option %q: %v", key, err)
+		}
+	}
+	if p.lifetime != "fd" {
+		return nil, errorf("Unsupported", "lifetime %q is not supported", p.lifetime)
+	}
+	for _, other := range s.ports {
+		if other.mac == p.mac {
+			return nil, errorf("Conflict", "MAC address %s is in use by port %s", p.mac, other.ifname)
+		}
+	}
+	p.ifname = cmp.Or(p.ifname, fmt.Sprintf("vnet%d", len(s.ports)))
+	p.mac = cmp.Or(p.mac, fmt.Sprintf("00:00:5e:00:53:%02x", len(s.ports)+1))
+	if err := p.open(); err != nil {
+		return nil, errorf("Internal", "opening the port's files: %v", err)
+	}
+	return p, nil
+}
+
+// open makes one empty file in memory for each queue.
+func (p *port) open() error {
+	for range p.queues {
+		fd, err := unix.MemfdCreate(p.ifname, unix.MFD_CLOEXEC)
+		if err != nil {
+			return errors.Join(err, p.close())
+		}
+		p.files = append(p.files, os.NewFile(uintptr(fd), p.ifname))
+	}
+	return nil
+}
+
+// close closes the server's copies of the files.
+func (p *port) close() (err error) {
+	for _, file := range p.files {
+		err = errors.Join(err, file.Close())
+	}
+	return err
+}
+
+func (s *Server) getPort(uuid string) (dbus.ObjectPath, *dbus.Error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ports[uuid] == nil {
+		return "", errorf("NotFound", "no port has the UUID %q", uuid)
+	}
+	return objectPath("port", uuid), nil
+}
+
+func (s *Server) listPorts() ([]struct {
+	UUID, Network string
+	Path          dbus.ObjectPath
+}, *dbus.Error,
+) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var rows []struct {
+		UUID, Network string
+		Path          dbus.ObjectPath
+	}
+	for _, uuid := range sortedKeys(s.ports) {
+		rows = append(rows, struct {
+			UUID, Network string
+			Path          dbus.ObjectPath
+		}{uuid, s.ports[uuid].network.doc.Name, objectPath("port", uuid)})
+	}
+	return rows, nil
+}
+
+func (s *Server) releasePort(msg dbus.Message) *dbus.Error {
+	if err := s.enter("Release"); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	uuid := uuidOf(pathOf(msg))
+	p := s.ports[uuid]
+	if p == nil {
+		return errorf("NotFound", "the port is gone")
+	}
+	delete(s.ports, uuid)
+	if err := p.close(); err != nil {
+		return errorf("Internal", "closing the port: %v", err)
+	}
+	return nil
+}
+
+// properties returns the properties of the port.
+func (p *port) properties() map[string]dbus.Variant {
+	return map[string]dbus.Variant{
+		"Network":   dbus.MakeVariant(p.network.doc.Name),
+		"Name":      dbus.MakeVariant(p.name),
+		"MAC":       dbus.MakeVariant(p.mac),
+		"IfName":    dbus.MakeVariant(p.ifname),
+		"Bridge":    dbus.MakeVariant(p.network.doc.Bridge.Name),
+		"MTU":       dbus.MakeVariant(uint32(1500)),
+		"Addresses": dbus.MakeVariant(append([]string{}, p.addresses...)),
+		"Lifetime":  dbus.MakeVariant(p.lifetime),
+		"Owner":     dbus.MakeVariant(uid()),
+	}
+}
+
+// describe returns the port's description.
+func (p *port) describe() map[string]any {
+	values := make(map[string]any)
+	for key, value := range maps.All(p.properties()) {
+		values[key] = value.Value()
+	}
+	return values
+}

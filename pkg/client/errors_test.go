@@ -1,0 +1,122 @@
+package client_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/vnetd/vnetd/pkg/client"
+)
+
+func TestErrorKinds(t *testing.T) {
+	const bus = "org.freedesktop.DBus.Error."
+	tests := []struct {
+		name string
+		want *client.Error
+	}{
+		{"NotFound", &client.Error{Kind: client.ErrNotFound, Message: "no"}},
+		{"Exists", &client.Error{Kind: client.ErrExists, Message: "no"}},
+		{"Invalid", &client.Error{Kind: client.ErrInvalid, Message: "no"}},
+		{"InvalidState", &client.Error{Kind: client.ErrInvalidState, Message: "no"}},
+		{"Conflict", &client.Error{Kind: client.ErrConflict, Message: "no"}},
+		{"Busy", &client.Error{Kind: client.ErrBusy, Message: "no"}},
+		{"Denied", &client.Error{Kind: client.ErrDenied, Message: "no"}},
+		{"LimitExceeded", &client.Error{Kind: client.ErrLimitExceeded, Message: "no"}},
+		{"Unsupported", &client.Error{Kind: client.ErrUnsupported, Message: "no"}},
+		{"Internal", &client.Error{Kind: client.ErrInternal, Message: "no"}},
+		{"FromTheFuture", &client.Error{Kind: "FromTheFuture", Message: "no"}},
+		{bus + "AccessDenied", &client.Error{Kind: client.ErrDenied, Message: "access denied: no"}},
+		{bus + "UnknownObject", &client.Error{Kind: client.ErrNotFound, Message: "no"}},
+		{bus + "UnknownMethod", &client.Error{Kind: client.ErrUnsupported, Message: "this vnetd cannot do that: no"}},
+		{bus + "InvalidArgs", &client.Error{Kind: client.ErrInvalid, Message: "no"}},
+		{bus + "NoReply", &client.Error{Kind: client.ErrNotRunning, Message: "vnetd went away before it answered"}},
+		{bus + "NameHasNoOwner", &client.Error{Kind: client.ErrNotRunning, Message: "vnetd is not running"}},
+		{bus + "LimitsExceeded", &client.Error{Kind: client.ErrLimitExceeded, Message: "no"}},
+		{"org.example.Odd", &client.Error{Kind: client.ErrInternal, Message: "no"}},
+	}
+	s, c := labServer(t)
+	for _, test := range tests {
+		s.Fail("Start", test.name, "no")
+		err := c.Start(t.Context(), "lab")
+		var got *client.Error
+		if !errors.As(err, &got) {
+			t.Errorf("%s: %v is not an *Error", test.name, err)
+			continue
+		}
+		if diff := cmp.Diff(test.want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", test.name, diff)
+		}
+		if !errors.Is(err, test.want.Kind) {
+			t.Errorf("%s: errors.Is does not know the kind", test.name)
+		}
+	}
+}
+
+// TestErrorOfLookup has the look-up of the network fail, not the method.
+func TestErrorOfLookup(t *testing.T) {
+	_, c := labServer(t)
+	want := &client.Error{Kind: client.ErrNotFound, Message: `no network is named "none"`}
+	var got *client.Error
+	if err := c.Start(t.Context(), "none"); !errors.As(err, &got) {
+		t.Fatalf("error %v", err)
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("error (-want +got):\n%s", diff)
+	}
+}
+
+func TestNotRunning(t *testing.T) {
+	s, c := labServer(t)
+	if err := s.Leave(); err != nil {
+		t.Fatal(err)
+	}
+	_, err := c.Networks(t.Context())
+	if !errors.Is(err, client.ErrNotRunning) || err.Error() != "vnetd is not running" {
+		t.Errorf("no service: %v", err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Networks(t.Context()); !errors.Is(err, client.ErrNotRunning) {
+		t.Errorf("lost bus: %v", err)
+	}
+	if c, err := client.Dial(t.Context()); !errors.Is(err, client.ErrNotRunning) {
+		t.Errorf("no bus: %v, %v", c, err)
+	}
+}
+
+func TestDialCancelled(t *testing.T) {
+	labServer(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if c, err := client.Dial(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, %v, want context.Canceled", c, err)
+	}
+}
+
+// TestContextAfterDial checks that the context of Dial is of no meaning later.
+func TestContextAfterDial(t *testing.T) {
+	labServer(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	c := must(client.Dial(ctx, client.Interactive()))(t)
+	cancel()
+	if _, err := c.Networks(t.Context()); err != nil {
+		t.Error(err)
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestCallTimeout(t *testing.T) {
+	s, c := labServer(t)
+	defer s.Hold("Stop")()
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	if err := c.Stop(ctx, "lab"); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("error %v, want context.DeadlineExceeded", err)
+	}
+}

@@ -1,0 +1,199 @@
+package client
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"regexp"
+	"slices"
+
+	"github.com/godbus/dbus/v5"
+)
+
+// State is what a network does at the moment.
+type State string
+
+// The states of a network.
+const (
+	StateInactive State = "inactive"
+	StateStarting State = "starting"
+	StateActive   State = "active"
+	// StateDegraded: the network is up, but a part of it failed and is being
+	// retried. Network.LastError says which.
+	StateDegraded State = "degraded"
+	StateStopping State = "stopping"
+	// StateFailed: the last start failed. Network.LastError says why.
+	StateFailed State = "failed"
+)
+
+// Network is a snapshot of one network.
+type Network struct {
+	Name string
+	// UUID is in the form of RFC 9562, lower case.
+	UUID string
+	// Active: the bridge is there, whatever State says beside it.
+	Active bool
+	// Persistent: there is a definition on disk. A network that is not
+	// persistent is gone when it is stopped.
+	Persistent bool
+	// Autostart: the network is started with the host.
+	Autostart bool
+	// Bridge is the name of the bridge device; empty if none is chosen yet.
+	Bridge string
+	// Mode is nat, route, none (isolated), open or bridge.
+	Mode  string
+	State State
+	// LastError is the failure behind StateDegraded and StateFailed, or empty.
+	LastError string
+}
+
+// Networks returns all networks, sorted by name.
+func (c *Client) Networks(ctx context.Context) ([]Network, error) {
+	objects, err := c.managedObjects(ctx, networkInterface)
+	if err != nil {
+		return nil, err
+	}
+	networks := make([]Network, 0, len(objects))
+	for _, props := range objects {
+		networks = append(networks, newNetwork(props))
+	}
+	slices.SortFunc(networks, func(a, b Network) int {
+		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.UUID, b.UUID))
+	})
+	return networks, nil
+}
+
+// Network returns the network with the name or the UUID. ErrNotFound if there
+// is none. So it is with every method that takes a network: a name wins over a
+// UUID.
+func (c *Client) Network(ctx context.Context, name string) (Network, error) {
+	path, err := c.networkPath(ctx, name)
+	if err != nil {
+		return Network{}, err
+	}
+	return c.networkAt(ctx, path)
+}
+
+// DefineNetwork writes a network's definition, a libvirt <network> document,
+// to disk; it replaces the definition with the same name and UUID. It does not
+// start the network. ErrInvalid, ErrExists and ErrConflict say what is wrong
+// with it.
+func (c *Client) DefineNetwork(ctx context.Context, xml string) (Network, error) {
+	return c.makeNetwork(ctx, managerInterface+".DefineNetwork", xml)
+}
+
+// CreateNetwork starts a network that is not written to disk and goes when it
+// is stopped.
+func (c *Client) CreateNetwork(ctx context.Context, xml string) (Network, error) {
+	return c.makeNetwork(ctx, managerInterface+".CreateNetwork", xml)
+}
+
+// Start starts a defined network. It returns when the network serves.
+// ErrInvalidState if it is active already.
+func (c *Client) Start(ctx context.Context, name string) error {
+	return c.callNetwork(ctx, name, "Start").into()
+}
+
+// Stop stops a network and takes its ports off. ErrInvalidState if it is not
+// active.
+func (c *Client) Stop(ctx context.Context, name string) error {
+	return c.callNetwork(ctx, name, "Stop").into()
+}
+
+// Undefine removes a network's definition. An active network goes on as a
+// transient one.
+func (c *Client) Undefine(ctx context.Context, name string) error {
+	return c.callNetwork(ctx, name, "Undefine").into()
+}
+
+// SetAutostart says whether a persistent network is started with the host.
+func (c *Client) SetAutostart(ctx context.Context, name string, on bool) error {
+	path, err := c.networkPath(ctx, name)
+	if err != nil {
+		return err
+	}
+	return c.call(ctx, path, propertiesInterface+".Set", networkInterface, "Autostart", dbus.MakeVariant(on)).into()
+}
+
+// XML returns a network's libvirt document: that of the running network, or
+// with inactive the one on disk, which the next start will use. An inactive
+// network has only the second.
+func (c *Client) XML(ctx context.Context, name string, inactive bool) (string, error) {
+	// Flag 1 is libvirt's VIR_NETWORK_XML_INACTIVE.
+	var flags uint32
+	if inactive {
+		flags = 1
+	}
+	var xml string
+	err := c.callNetwork(ctx, name, "GetXML", flags).into(&xml)
+	return xml, err
+}
+
+// DescribeNetwork returns vnetd's description of the network, a JSON object.
+func (c *Client) DescribeNetwork(ctx context.Context, name string) (json.RawMessage, error) {
+	path, err := c.networkPath(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	return c.describe(ctx, path, networkInterface)
+}
+
+// makeNetwork calls a method that turns XML into a network.
+func (c *Client) makeNetwork(ctx context.Context, method, xml string) (Network, error) {
+	var path dbus.ObjectPath
+	if err := c.call(ctx, rootPath, method, xml).into(&path); err != nil {
+		return Network{}, err
+	}
+	return c.networkAt(ctx, path)
+}
+
+// callNetwork looks the network up and calls a method of its interface.
+func (c *Client) callNetwork(ctx context.Context, name, method string, args ...any) reply {
+	path, err := c.networkPath(ctx, name)
+	if err != nil {
+		return reply{method: method, err: err}
+	}
+	return c.call(ctx, path, networkInterface+"."+method, args...)
+}
+
+// networkPath returns the object of the network with the name or UUID.
+func (c *Client) networkPath(ctx context.Context, name string) (dbus.ObjectPath, error) {
+	var path dbus.ObjectPath
+	err := c.call(ctx, rootPath, managerInterface+".GetNetwork", name).into(&path)
+	if errors.Is(err, ErrNotFound) && looksLikeUUID(name) {
+		err = c.call(ctx, rootPath, managerInterface+".GetNetworkByUUID", name).into(&path)
+	}
+	return path, err
+}
+
+// networkAt reads the network object at path.
+func (c *Client) networkAt(ctx context.Context, path dbus.ObjectPath) (Network, error) {
+	props, err := c.objectProperties(ctx, path, networkInterface)
+	if err != nil {
+		return Network{}, err
+	}
+	return newNetwork(props), nil
+}
+
+// newNetwork makes a Network of its object's properties.
+func newNetwork(props properties) Network {
+	return Network{
+		Name:       property[string](props, "Name"),
+		UUID:       property[string](props, "UUID"),
+		Active:     property[bool](props, "Active"),
+		Persistent: property[bool](props, "Persistent"),
+		Autostart:  property[bool](props, "Autostart"),
+		Bridge:     property[string](props, "Bridge"),
+		Mode:       property[string](props, "Mode"),
+		State:      State(property[string](props, "State")),
+		LastError:  property[string](props, "LastError"),
+	}
+}
+
+// looksLikeUUID reports whether s is worth a look-up by UUID. libvirt takes
+// UUIDs without dashes and in upper case, too.
+func looksLikeUUID(s string) bool {
+	matched, _ := regexp.MatchString(`^[0-9a-fA-F-]{32,36}$`, s)
+	return matched
+}

@@ -1,0 +1,273 @@
+package client
+
+import (
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+
+	"github.com/godbus/dbus/v5"
+)
+
+// Lifetime says what ends a port.
+type Lifetime string
+
+// The lifetimes of a port. Not every vnetd has all of them; it answers
+// ErrUnsupported to the others.
+const (
+	// LifetimeFD: the port goes when the last copy of its files is closed.
+	LifetimeFD Lifetime = "fd"
+	// LifetimeBus: the port goes when the client that asked for it leaves the
+	// bus.
+	LifetimeBus Lifetime = "bus"
+	// LifetimePersistent: the port stays until it is released.
+	LifetimePersistent Lifetime = "persistent"
+)
+
+// PortOptions say what a port shall be. The zero value asks for a port with a
+// chosen MAC address and one queue, that lives as long as its file.
+type PortOptions struct {
+	// Name is the guest's host name, which the network's DNS serves. Empty
+	// means none.
+	Name string
+	// MAC is the guest's address. Nil lets vnetd choose one.
+	MAC net.HardwareAddr
+	// IfName is the name of the TAP device. Empty lets vnetd choose one.
+	IfName string
+	// Addresses are reserved for this port. Empty leaves it to DHCP.
+	Addresses []netip.Addr
+	// Queues is the number of queues and of files. Zero means one.
+	Queues int
+	// VnetHdr makes the TAP carry virtio-net headers (IFF_VNET_HDR), which
+	// QEMU probes. Leave it out only for programs that cannot.
+	VnetHdr bool
+	// Isolated keeps the port from the network's other isolated ports.
+	Isolated bool
+	// ID makes the request repeatable: the same caller with the same ID gets
+	// the same port again. Empty means a new port every time.
+	ID string
+	// Lifetime empty means LifetimeFD.
+	Lifetime Lifetime
+	// OwnerUUID is the UUID of the virtual machine, for display. May be empty.
+	OwnerUUID string
+}
+
+// PortInfo is a snapshot of one port.
+type PortInfo struct {
+	UUID string
+	// Network is the name of the port's network.
+	Network string
+	// Name is the guest's name, or empty.
+	Name string
+	// MAC is the guest's address, not that of the TAP device.
+	MAC net.HardwareAddr
+	// IfName is the name of the TAP device.
+	IfName string
+	// Bridge is the name of the bridge device that the port is plugged into.
+	Bridge string
+	// MTU is in bytes; zero if vnetd did not say.
+	MTU int
+	// Addresses are those reserved for the port.
+	Addresses []netip.Addr
+	Lifetime  Lifetime
+	// Owner is the numeric id of the user who asked for the port.
+	Owner uint32
+}
+
+// Port is a port that this process asked for and holds open.
+type Port struct {
+	// Info has what vnetd told with the port: UUID, Network, MAC, IfName,
+	// Bridge and MTU. The other fields are zero; ask for them with Client.Port.
+	Info PortInfo
+	// Files are the TAP descriptors, one per queue, close-on-exec. They are
+	// the caller's, to pass on or to close.
+	Files []*os.File
+}
+
+// Close closes the port's files. With LifetimeFD and no other copy of them,
+// that ends the port.
+func (p *Port) Close() error {
+	errs := make([]error, 0, len(p.Files))
+	for _, file := range p.Files {
+		errs = append(errs, file.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// RequestPort makes a port on a network, named by its name, its UUID or its
+// bridge's name. The network must be active. If ctx ends first, the port is
+// given back as soon as vnetd hands it over. The caller must close the port.
+func (c *Client) RequestPort(ctx context.Context, network string, opts PortOptions) (*Port, error) {
+	body, err := c.callForFDs(ctx, managerInterface+".RequestPort", network, opts.wire())
+	if err != nil {
+		return nil, err
+	}
+	port, err := newPort(body)
+	if err != nil {
+		closeBodyFDs(body)
+		return nil, badReply("RequestPort", err)
+	}
+	return port, nil
+}
+
+// Ports returns all ports, sorted by network, then by device name.
+func (c *Client) Ports(ctx context.Context) ([]PortInfo, error) {
+	objects, err := c.managedObjects(ctx, portInterface)
+	if err != nil {
+		return nil, err
+	}
+	ports := make([]PortInfo, 0, len(objects))
+	for path, props := range objects {
+		info, err := newPortInfo(path, props)
+		if err != nil {
+			return nil, badReply("GetManagedObjects", err)
+		}
+		ports = append(ports, info)
+	}
+	slices.SortFunc(ports, func(a, b PortInfo) int {
+		return cmp.Or(cmp.Compare(a.Network, b.Network), cmp.Compare(a.IfName, b.IfName), cmp.Compare(a.UUID, b.UUID))
+	})
+	return ports, nil
+}
+
+// Port returns the port with the UUID.
+func (c *Client) Port(ctx context.Context, uuid string) (PortInfo, error) {
+	path, err := c.portPath(ctx, uuid)
+	if err != nil {
+		return PortInfo{}, err
+	}
+	props, err := c.objectProperties(ctx, path, portInterface)
+	if err != nil {
+		return PortInfo{}, err
+	}
+	info, err := newPortInfo(path, props)
+	if err != nil {
+		return PortInfo{}, badReply("GetAll", err)
+	}
+	return info, nil
+}
+
+// DescribePort returns vnetd's description of the port, a JSON object.
+func (c *Client) DescribePort(ctx context.Context, uuid string) (json.RawMessage, error) {
+	path, err := c.portPath(ctx, uuid)
+	if err != nil {
+		return nil, err
+	}
+	return c.describe(ctx, path, portInterface)
+}
+
+// Release takes a port away, even from a guest that still runs.
+func (c *Client) Release(ctx context.Context, uuid string) error {
+	path, err := c.portPath(ctx, uuid)
+	if err != nil {
+		return err
+	}
+	return c.call(ctx, path, portInterface+".Release").into()
+}
+
+// portPath returns the object of the port with the UUID.
+func (c *Client) portPath(ctx context.Context, uuid string) (dbus.ObjectPath, error) {
+	var path dbus.ObjectPath
+	err := c.call(ctx, rootPath, managerInterface+".GetPort", uuid).into(&path)
+	return path, err
+}
+
+// wire returns the options as RequestPort's a{sv}. What is zero is left out,
+// but for vnet_hdr, which is always said.
+func (o PortOptions) wire() map[string]dbus.Variant {
+	options := map[string]dbus.Variant{"vnet_hdr": dbus.MakeVariant(o.VnetHdr)}
+	for key, text := range map[string]string{
+		"name":       o.Name,
+		"mac":        o.MAC.String(),
+		"ifname":     o.IfName,
+		"id":         o.ID,
+		"lifetime":   string(o.Lifetime),
+		"owner_uuid": o.OwnerUUID,
+	} {
+		if text != "" {
+			options[key] = dbus.MakeVariant(text)
+		}
+	}
+	if o.Queues != 0 {
+		options["queues"] = dbus.MakeVariant(uint32(o.Queues))
+	}
+	if o.Isolated {
+		options["isolated"] = dbus.MakeVariant(true)
+	}
+	if len(o.Addresses) > 0 {
+		options["address"] = dbus.MakeVariant(addressTexts(o.Addresses))
+	}
+	return options
+}
+
+// addressTexts returns the addresses in text form.
+func addressTexts(addrs []netip.Addr) []string {
+	texts := make([]string, 0, len(addrs))
+	for _, addr := range addrs {
+		texts = append(texts, addr.String())
+	}
+	return texts
+}
+
+// newPort makes a Port of the body of RequestPort's reply, (o, ah, a{sv}). On
+// error the descriptors in body are still the caller's.
+func newPort(body []any) (*Port, error) {
+	var (
+		path dbus.ObjectPath
+		fds  []dbus.UnixFD
+		info properties
+	)
+	if err := dbus.Store(body, &path, &fds, &info); err != nil {
+		return nil, err
+	}
+	if len(fds) == 0 {
+		return nil, errors.New("no file descriptor")
+	}
+	mac, err := parseMAC(property[string](info, "mac"))
+	if err != nil {
+		return nil, err
+	}
+	port := &Port{Info: PortInfo{
+		UUID:    cmp.Or(property[string](info, "uuid"), uuidOf(path)),
+		Network: property[string](info, "network"),
+		MAC:     mac,
+		IfName:  property[string](info, "ifname"),
+		Bridge:  property[string](info, "bridge"),
+		MTU:     int(property[uint32](info, "mtu")),
+	}}
+	for _, fd := range fds {
+		port.Files = append(port.Files, os.NewFile(uintptr(fd), "tap "+port.Info.IfName))
+	}
+	return port, nil
+}
+
+// newPortInfo makes a PortInfo of the properties of the object at path.
+func newPortInfo(path dbus.ObjectPath, props properties) (PortInfo, error) {
+	mac, err := parseMAC(property[string](props, "MAC"))
+	if err != nil {
+		return PortInfo{}, err
+	}
+	info := PortInfo{
+		UUID:     uuidOf(path),
+		Network:  property[string](props, "Network"),
+		Name:     property[string](props, "Name"),
+		MAC:      mac,
+		IfName:   property[string](props, "IfName"),
+		Bridge:   property[string](props, "Bridge"),
+		MTU:      int(property[uint32](props, "MTU")),
+		Lifetime: Lifetime(property[string](props, "Lifetime")),
+		Owner:    property[uint32](props, "Owner"),
+	}
+	for _, text := range property[[]string](props, "Addresses") {
+		addr, err := netip.ParseAddr(text)
+		if err != nil {
+			return PortInfo{}, err
+		}
+		info.Addresses = append(info.Addresses, addr)
+	}
+	return info, nil
+}
