@@ -1,0 +1,164 @@
+package bridge
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// address is an address of a link.
+type address struct {
+	index  int
+	prefix netip.Prefix
+	scope  uint8
+	flags  uint32
+}
+
+// usable tells whether a socket may bind to the address: duplicate address
+// detection (RFC 4862 section 5.4) is neither under way nor lost. On a bridge
+// without ports it would never end, as there is no carrier.
+func (a *address) usable() bool {
+	return a.flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) == 0
+}
+
+// setAddresses gives the link the wanted addresses, in their order, and takes
+// every other address of global scope away.
+func (b *Bridges) setAddresses(index int, wanted []netip.Prefix) error {
+	have, err := b.addresses(index)
+	if err != nil {
+		return err
+	}
+	if unwanted := unwantedAddresses(have, wanted); len(unwanted) > 0 {
+		if err := b.removeAddresses(index, unwanted); err != nil {
+			return err
+		}
+		// The kernel may have removed more: secondary addresses.
+		if have, err = b.addresses(index); err != nil {
+			return err
+		}
+	}
+	for _, p := range wanted {
+		if slices.ContainsFunc(have, func(a address) bool { return a.prefix == p }) {
+			continue
+		}
+		err := b.conn.do(changeAddress(unix.RTM_NEWADDR, index, p))
+		if err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("adding address %v: %w", p, err)
+		}
+	}
+	return nil
+}
+
+// unwantedAddresses are those of have that must go, also in order to come back
+// usable.
+func unwantedAddresses(have []address, wanted []netip.Prefix) []address {
+	var unwanted []address
+	for _, a := range have {
+		keep := a.scope != unix.RT_SCOPE_UNIVERSE
+		if slices.Contains(wanted, a.prefix) {
+			keep = a.usable()
+		}
+		if !keep {
+			unwanted = append(unwanted, a)
+		}
+	}
+	return unwanted
+}
+
+func (b *Bridges) removeAddresses(index int, addrs []address) error {
+	for _, a := range addrs {
+		// EADDRNOTAVAIL: a secondary address, gone with its primary.
+		err := b.conn.do(changeAddress(unix.RTM_DELADDR, index, a.prefix))
+		if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
+			return fmt.Errorf("removing address %v: %w", a.prefix, err)
+		}
+	}
+	return nil
+}
+
+// changeAddress is the request that adds (RTM_NEWADDR) or removes (RTM_DELADDR)
+// an address. An IPv4 address has the broadcast address of its network, if the
+// network has one (RFC 3021: a /31 has none). An IPv6 address goes without
+// duplicate address detection, see usable.
+func changeAddress(kind uint16, index int, p netip.Prefix) *nl.NetlinkRequest {
+	req := nl.NewNetlinkRequest(int(kind), unix.NLM_F_CREATE|unix.NLM_F_EXCL)
+	msg := nl.NewIfAddrmsg(unix.AF_INET)
+	msg.Index, msg.Prefixlen = uint32(index), uint8(p.Bits())
+	if p.Addr().Is6() {
+		msg.Family = unix.AF_INET6
+		msg.IfAddrmsg.Flags = unix.IFA_F_NODAD
+	}
+	req.AddData(msg)
+	ip := p.Addr().AsSlice()
+	req.AddData(nl.NewRtAttr(unix.IFA_LOCAL, ip))
+	req.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, ip))
+	if p.Addr().Is4() && p.Bits() < 31 {
+		req.AddData(nl.NewRtAttr(unix.IFA_BROADCAST, broadcast(p)))
+	}
+	return req
+}
+
+// broadcast is the last address of an IPv4 network.
+func broadcast(p netip.Prefix) []byte {
+	ip := p.Addr().As4()
+	hosts := uint32(1)<<(32-p.Bits()) - 1
+	return binary.BigEndian.AppendUint32(nil, binary.BigEndian.Uint32(ip[:])|hosts)
+}
+
+// addresses lists the addresses of one link, of all links when index is 0.
+func (b *Bridges) addresses(index int) ([]address, error) {
+	var all []address
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		msg := nl.NewIfAddrmsg(family)
+		msg.Index = uint32(index)
+		msgs, err := b.conn.dump(unix.RTM_GETADDR, unix.RTM_NEWADDR, msg)
+		if err != nil {
+			return nil, fmt.Errorf("listing addresses of link %d: %w", index, err)
+		}
+		for _, m := range msgs {
+			a, err := parseAddress(m)
+			if err != nil {
+				return nil, err
+			}
+			// A kernel without IPv6 answers with what it has.
+			ofFamily := a.prefix.Addr().Is6() == (family == unix.AF_INET6)
+			if ofFamily && (index == 0 || a.index == index) {
+				all = append(all, a)
+			}
+		}
+	}
+	return all, nil
+}
+
+// parseAddress reads the body of an RTM_NEWADDR message. IFA_LOCAL is the link's
+// own address; IFA_ADDRESS is the peer's where there is one, and the only one
+// that IPv6 gives otherwise.
+func parseAddress(m []byte) (address, error) {
+	if len(m) < unix.SizeofIfAddrmsg {
+		return address{}, errors.New("short address message")
+	}
+	msg := nl.DeserializeIfAddrmsg(m)
+	a := address{index: int(msg.Index), scope: msg.Scope, flags: uint32(msg.IfAddrmsg.Flags)}
+	var local, other netip.Addr
+	err := attributes(m[unix.SizeofIfAddrmsg:], func(kind uint16, value []byte) error {
+		switch kind {
+		case unix.IFA_LOCAL:
+			local, _ = netip.AddrFromSlice(value)
+		case unix.IFA_ADDRESS:
+			other, _ = netip.AddrFromSlice(value)
+		case unix.IFA_FLAGS:
+			a.flags = binary.NativeEndian.Uint32(value)
+		}
+		return nil
+	})
+	if !local.IsValid() {
+		local = other
+	}
+	a.prefix = netip.PrefixFrom(local, int(msg.Prefixlen))
+	return a, err
+}

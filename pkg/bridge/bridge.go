@@ -1,0 +1,309 @@
+package bridge
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"hash/maphash"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// kindBridge is the kernel's name of the device type.
+const kindBridge = "bridge"
+
+// With STP on the kernel keeps the forward delay between these two
+// (BR_MIN_FORWARD_DELAY, BR_MAX_FORWARD_DELAY of net/bridge/br_private_stp.h).
+const (
+	minForwardDelay = 2 * time.Second
+	maxForwardDelay = 30 * time.Second
+)
+
+// ErrNotBridge says that the name belongs to a link of another kind.
+var ErrNotBridge = errors.New("not a bridge")
+
+// Config is what a bridge shall be.
+type Config struct {
+	// Name is the device's name, 1 to 15 bytes.
+	Name string
+	// MAC is required. A bridge without an explicit one takes that of a port,
+	// changes it with the ports, and has none when the last port went.
+	MAC net.HardwareAddr
+	// STP switches the spanning tree protocol on.
+	STP bool
+	// ForwardDelay is how long a port listens and how long it learns before
+	// it forwards; it counts in hundredths of a second. While STP is on the
+	// kernel uses 2 s for less and 30 s for more. Ports that Attach plugs in
+	// don't wait.
+	ForwardDelay time.Duration
+	// MTU is the device's and, unless PortConfig says otherwise, its ports';
+	// a port with a smaller one doesn't change it. 0 leaves it to the kernel:
+	// 1500, or the smallest of the ports'.
+	MTU int
+	// Addrs are the addresses of the bridge, with the length of their
+	// network's prefix. Every other address of global scope is removed.
+	// Without an IPv6 address, IPv6 is off on the bridge.
+	Addrs []netip.Prefix
+}
+
+// Bridges speaks with the kernel about the links of one network namespace, that
+// of the thread that called New. All methods are safe for concurrent use.
+type Bridges struct {
+	conn *conn
+	seed maphash.Seed
+	// names serialises Ensure per name, indexes the changes of a bridge's STP
+	// state and ports per bridge. A name's lock is taken before an index's.
+	names, indexes shards
+}
+
+// shards are locks for many keys; a few keys share one.
+type shards [64]sync.Mutex
+
+// lock locks the key and returns how to unlock it.
+func (s *shards) lock(key uint64) (unlock func()) {
+	mu := &s[key%uint64(len(s))]
+	mu.Lock()
+	return mu.Unlock
+}
+
+// New opens the netlink socket for requests.
+func New() (*Bridges, error) {
+	c, err := dial()
+	if err != nil {
+		return nil, err
+	}
+	return &Bridges{conn: c, seed: maphash.MakeSeed()}, nil
+}
+
+// Close closes the netlink socket. No bridge changes. No method may be called
+// any more.
+func (b *Bridges) Close() { b.conn.close() }
+
+// Ensure makes the bridge that cfg asks for, or brings the one that has the
+// name to it, sets it up, and returns its index. What is right already is not
+// touched: a second call with the same cfg sends no change to the kernel.
+//
+// A link of another kind with that name gives ErrNotBridge. When a bridge that
+// didn't exist can't be configured, it is deleted again.
+func (b *Bridges) Ensure(ctx context.Context, cfg Config) (ifindex int, err error) {
+	if err := cfg.validate(); err != nil {
+		return 0, fmt.Errorf("bridge %q: %w", cfg.Name, err)
+	}
+	defer b.names.lock(maphash.String(b.seed, cfg.Name))()
+	if err := ctx.Err(); err != nil {
+		return 0, fmt.Errorf("bridge %q: %w", cfg.Name, err)
+	}
+	l, created, err := b.findOrCreate(&cfg)
+	if err != nil {
+		return 0, err
+	}
+	if err := b.converge(&l, &cfg); err != nil {
+		err = fmt.Errorf("configuring bridge %q: %w", cfg.Name, err)
+		if created {
+			err = errors.Join(err, remove(l.Index))
+		}
+		return 0, err
+	}
+	return l.Index, nil
+}
+
+// validate refuses what the kernel would misunderstand or refuse late.
+func (c *Config) validate() error {
+	switch {
+	case !validName(c.Name):
+		return errors.New("invalid name for a link")
+	case len(c.MAC) != 6 || c.MAC[0]&1 != 0 || bytes.Equal(c.MAC, make([]byte, 6)):
+		return fmt.Errorf("MAC address %q is not one of a single Ethernet device", c.MAC)
+	case c.ForwardDelay < 0:
+		return fmt.Errorf("negative forward delay %v", c.ForwardDelay)
+	case c.MTU < 0:
+		return fmt.Errorf("negative MTU %d", c.MTU)
+	}
+	for _, p := range c.Addrs {
+		if !p.IsValid() || p.Addr().Is4In6() {
+			return fmt.Errorf("invalid address %v", p)
+		}
+	}
+	return nil
+}
+
+// validName is dev_valid_name of the kernel (net/core/dev.c), and no '%', which
+// would make the name a template.
+func validName(name string) bool {
+	return name != "" && len(name) <= maxName && name != "." && name != ".." &&
+		!strings.ContainsAny(name, "/:% \t\n\v\f\r")
+}
+
+// hasIPv6 tells whether the bridge is to have an IPv6 address.
+func (c *Config) hasIPv6() bool {
+	for _, p := range c.Addrs {
+		if p.Addr().Is6() {
+			return true
+		}
+	}
+	return false
+}
+
+// delay is the forward delay in the kernel's unit, hundredths of a second, as
+// the kernel will report it.
+func (c *Config) delay() uint32 {
+	d := c.ForwardDelay
+	if c.STP {
+		d = min(max(d, minForwardDelay), maxForwardDelay)
+	}
+	return uint32(d / (10 * time.Millisecond))
+}
+
+// findOrCreate finds the bridge or makes it, with nothing but its MAC address.
+func (b *Bridges) findOrCreate(cfg *Config) (l link, created bool, err error) {
+	l, err = b.byName(cfg.Name)
+	if errors.Is(err, ErrNotFound) {
+		err = b.conn.do(createBridge(cfg))
+		// EEXIST: another program was faster; its bridge does as well.
+		if err != nil && !errors.Is(err, unix.EEXIST) {
+			return link{}, false, fmt.Errorf("creating bridge %q: %w", cfg.Name, err)
+		}
+		created = err == nil
+		l, err = b.byName(cfg.Name)
+	}
+	if err == nil {
+		err = l.mustBeBridge(cfg.Name)
+	}
+	return l, created, err
+}
+
+// mustBeBridge gives ErrNotBridge unless l is a bridge and name its own name:
+// the kernel finds links by their alternative names too.
+func (l *link) mustBeBridge(name string) error {
+	if l.Name != name {
+		return fmt.Errorf("%w: %q is another name of link %q", ErrNotBridge, name, l.Name)
+	}
+	switch l.Kind {
+	case kindBridge:
+		return nil
+	case "":
+		return fmt.Errorf("%w: link %q is a hardware device", ErrNotBridge, name)
+	}
+	return fmt.Errorf("%w: link %q is of kind %q", ErrNotBridge, name, l.Kind)
+}
+
+// createBridge is the request that makes the bridge. With its address given
+// here the kernel counts the address as set, not random, and neither udev's
+// MACAddressPolicy nor a port ever changes it.
+//
+// The MTU in this request is one off what is wanted on purpose. Only an MTU that
+// is changed later counts as the user's, which no port lowers
+// (BROPT_MTU_SET_BY_USER of net/bridge/br_device.c); one given here would not,
+// and setting it to what it is already would do nothing.
+func createBridge(cfg *Config) *nl.NetlinkRequest {
+	req := setLink(0, 0, 0,
+		nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(cfg.Name)),
+		nl.NewRtAttr(unix.IFLA_ADDRESS, cfg.MAC),
+		linkInfo(unix.IFLA_INFO_KIND, unix.IFLA_INFO_DATA))
+	if cfg.MTU != 0 {
+		req.AddData(nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(cfg.MTU)^1)))
+	}
+	req.Flags |= unix.NLM_F_CREATE | unix.NLM_F_EXCL
+	return req
+}
+
+// converge brings l to cfg. IPv6 is switched before the link is up, so that no
+// link-local address and no router solicitation appears on a bridge without
+// IPv6. Addresses come last: the kernel adds the route of an IPv6 address only
+// while the link is up.
+func (b *Bridges) converge(l *link, cfg *Config) error {
+	if err := b.setAttributes(l, cfg); err != nil {
+		return err
+	}
+	if err := setIPv6(l.Name, cfg.hasIPv6()); err != nil {
+		return err
+	}
+	if !l.Up {
+		if err := b.conn.do(setUp(l.Index)); err != nil {
+			return fmt.Errorf("setting the link up: %w", err)
+		}
+	}
+	return b.setAddresses(l.Index, cfg.Addrs)
+}
+
+// setAttributes brings MAC address, MTU, STP and forward delay of l to cfg.
+func (b *Bridges) setAttributes(l *link, cfg *Config) error {
+	defer b.indexes.lock(uint64(l.Index))()
+	var reqs []*nl.NetlinkRequest
+	if !bytes.Equal(l.MAC, cfg.MAC) {
+		reqs = append(reqs, setLink(l.Index, 0, 0, nl.NewRtAttr(unix.IFLA_ADDRESS, cfg.MAC)))
+	}
+	if cfg.MTU != 0 && l.MTU != cfg.MTU {
+		reqs = append(reqs, setLink(l.Index, 0, 0, nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(cfg.MTU)))))
+	}
+	reqs = append(reqs, spanningTree(l, cfg)...)
+	if len(reqs) == 0 {
+		return nil
+	}
+	return b.conn.do(reqs...)
+}
+
+// spanningTree are the requests that bring STP and forward delay of l to cfg.
+// While STP is on the kernel refuses a delay outside its limits with ERANGE, and
+// in one request it looks at the delay first. A delay within the limits may
+// therefore go along with "STP on"; any other waits for "STP off" to be done.
+//
+// A bridge that isn't the root of its tree reports the root's delay instead of
+// its own, which then can't be compared and is left alone.
+func spanningTree(l *link, cfg *Config) []*nl.NetlinkRequest {
+	delay := nl.NewRtAttr(nl.IFLA_BR_FORWARD_DELAY, nl.Uint32Attr(cfg.delay()))
+	sameSTP := (l.stp != stpOff) == cfg.STP
+	sameDelay := l.delay == cfg.delay() || cfg.STP && !l.root
+	switch {
+	case sameSTP && sameDelay:
+		return nil
+	case sameSTP:
+		return []*nl.NetlinkRequest{setBridge(l.Index, delay)}
+	case cfg.STP:
+		return []*nl.NetlinkRequest{setBridge(l.Index, delay, stpState(stpKernel))}
+	}
+	return []*nl.NetlinkRequest{setBridge(l.Index, stpState(stpOff)), setBridge(l.Index, delay)}
+}
+
+// stpState is the attribute that switches STP.
+func stpState(state uint32) *nl.RtAttr {
+	return nl.NewRtAttr(nl.IFLA_BR_STP_STATE, nl.Uint32Attr(state))
+}
+
+// Remove deletes the bridge of that name if its index is still ifindex, or
+// whatever its index is when ifindex is 0. Its ports stay as links of their own.
+// It succeeds when there is no such bridge; a link of another kind with that
+// name gives ErrNotBridge.
+func (b *Bridges) Remove(name string, ifindex int) error {
+	l, err := b.byName(name)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	case ifindex != 0 && l.Index != ifindex:
+		return nil
+	}
+	if err := l.mustBeBridge(name); err != nil {
+		return err
+	}
+	if err := remove(l.Index); err != nil {
+		return fmt.Errorf("removing bridge %q: %w", name, err)
+	}
+	return nil
+}
+
+// remove deletes a link; one that is gone already is success.
+func remove(index int) error {
+	if err := doAlone(deleteLink(index)); err != nil && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("deleting link %d: %w", index, err)
+	}
+	return nil
+}

@@ -1,0 +1,13 @@
+// Package bridge owns the bridge devices of the daemon's network namespace and
+// what is plugged into them: attributes, MAC address, MTU, addresses, IPv6
+// sysctls, and the ports.
+//
+// Bridges.Ensure brings a device to what its Config asks and is silent when
+// nothing differs. Bridges.Attach plugs a port in so that it forwards at once,
+// with spanning tree left on. Bridges.Watch tells about links that came, changed
+// or went.
+//
+// Everything goes over rtnetlink; of /proc/sys only the IPv6 and forwarding
+// switches are used, which have no netlink equivalent that also applies them.
+// The package keeps no copy of kernel state.
+package bridge

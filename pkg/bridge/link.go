@@ -1,0 +1,266 @@
+package bridge
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// ErrNotFound says that no link has the name or the index.
+var ErrNotFound = errors.New("no such link")
+
+// maxName is the longest name of a link: IFNAMSIZ less the final NUL.
+const maxName = unix.IFNAMSIZ - 1
+
+// rtextFilterSkipStats leaves the counters, half the message, out of an answer
+// (RTEXT_FILTER_SKIP_STATS of linux/rtnetlink.h).
+const rtextFilterSkipStats = 1 << 3
+
+// Link is a network device as the kernel described it at one moment.
+type Link struct {
+	Name  string
+	Index int
+	// Kind is the kernel's name of the device type: "bridge", "tun" (TAP
+	// devices too), "veth"; empty for hardware.
+	Kind string
+	MAC  net.HardwareAddr
+	MTU  int
+	// Master is the index of the bridge or bond the link is a port of, 0
+	// for none.
+	Master int
+	// Up is the administrative state (IFF_UP), Carrier whether the other end
+	// is there (IFF_LOWER_UP): for a bridge a forwarding port, for a TAP
+	// device an open file descriptor.
+	Up, Carrier bool
+}
+
+// STP state of a bridge (IFLA_BR_STP_STATE): off, run by the kernel, run by a
+// program in user space (mstpd).
+const (
+	stpOff = iota
+	stpKernel
+	_ // user space
+)
+
+// State of a bridge port (IFLA_BRPORT_STATE, BR_STATE_* of linux/if_bridge.h).
+const (
+	stateDisabled = iota
+	stateListening
+	stateLearning
+	stateForwarding
+)
+
+// link is a Link with what this package alone uses.
+type link struct {
+	Link
+	// Of a bridge: STP state, forward delay in hundredths of a second, and
+	// whether it is its spanning tree's root. The delay of another bridge is
+	// the root's, not its own.
+	stp   uint32
+	delay uint32
+	root  bool
+	// Of a bridge port.
+	state    uint8
+	isolated bool
+}
+
+// Lookup describes the link of that name, which may be an alternative one. The
+// error is ErrNotFound when there is none.
+func (b *Bridges) Lookup(name string) (Link, error) {
+	l, err := b.byName(name)
+	return l.Link, err
+}
+
+// LookupIndex describes the link with that index. The error is ErrNotFound
+// when there is none.
+func (b *Bridges) LookupIndex(index int) (Link, error) {
+	l, err := b.byIndex(index)
+	return l.Link, err
+}
+
+func (b *Bridges) byName(name string) (link, error) {
+	if name == "" || len(name) > maxName {
+		return link{}, fmt.Errorf("looking up link %q: %w", name, ErrNotFound)
+	}
+	l, err := b.getLink(0, nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
+	if err != nil {
+		return link{}, fmt.Errorf("looking up link %q: %w", name, err)
+	}
+	return l, nil
+}
+
+func (b *Bridges) byIndex(index int) (link, error) {
+	if index <= 0 {
+		return link{}, fmt.Errorf("looking up link %d: %w", index, ErrNotFound)
+	}
+	l, err := b.getLink(index)
+	if err != nil {
+		return link{}, fmt.Errorf("looking up link %d: %w", index, err)
+	}
+	return l, nil
+}
+
+func (b *Bridges) getLink(index int, attrs ...*nl.RtAttr) (link, error) {
+	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(index)
+	req.AddData(msg)
+	for _, a := range attrs {
+		req.AddData(a)
+	}
+	req.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(rtextFilterSkipStats)))
+	m, err := b.conn.get(req, unix.RTM_NEWLINK)
+	switch {
+	case errors.Is(err, unix.ENODEV):
+		return link{}, ErrNotFound
+	case err != nil:
+		return link{}, err
+	}
+	return parseLink(m)
+}
+
+// attributes calls f with the type and value of each attribute in data.
+func attributes(data []byte, f func(kind uint16, value []byte) error) error {
+	attrs, err := nl.ParseRouteAttr(data)
+	if err != nil {
+		return fmt.Errorf("parsing netlink attributes: %w", err)
+	}
+	for _, a := range attrs {
+		// The kernel flags some containers as such, others not.
+		if err := f(a.Attr.Type&nl.NLA_TYPE_MASK, a.Value); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// parseLink reads the body of an RTM_NEWLINK or RTM_DELLINK message.
+func parseLink(m []byte) (link, error) {
+	if len(m) < unix.SizeofIfInfomsg {
+		return link{}, errors.New("short link message")
+	}
+	msg := nl.DeserializeIfInfomsg(m)
+	l := link{Link: Link{
+		Index:   int(msg.Index),
+		Up:      msg.Flags&unix.IFF_UP != 0,
+		Carrier: msg.Flags&unix.IFF_LOWER_UP != 0,
+	}}
+	err := attributes(m[unix.SizeofIfInfomsg:], l.setAttr)
+	return l, err
+}
+
+func (l *link) setAttr(kind uint16, value []byte) error {
+	switch kind {
+	case unix.IFLA_IFNAME:
+		l.Name = unix.ByteSliceToString(value)
+	case unix.IFLA_ADDRESS:
+		l.MAC = bytes.Clone(value)
+	case unix.IFLA_MTU:
+		l.MTU = int(binary.NativeEndian.Uint32(value))
+	case unix.IFLA_MASTER:
+		l.Master = int(binary.NativeEndian.Uint32(value))
+	case unix.IFLA_LINKINFO:
+		return l.setInfo(value)
+	}
+	return nil
+}
+
+// setInfo reads IFLA_LINKINFO, in which the kind stands before its data.
+func (l *link) setInfo(info []byte) error {
+	var slaveKind string
+	return attributes(info, func(kind uint16, value []byte) error {
+		switch {
+		case kind == unix.IFLA_INFO_KIND:
+			l.Kind = unix.ByteSliceToString(value)
+		case kind == unix.IFLA_INFO_SLAVE_KIND:
+			slaveKind = unix.ByteSliceToString(value)
+		case kind == unix.IFLA_INFO_DATA && l.Kind == kindBridge:
+			return l.setBridge(value)
+		case kind == unix.IFLA_INFO_SLAVE_DATA && slaveKind == kindBridge:
+			return attributes(value, l.setPort)
+		}
+		return nil
+	})
+}
+
+func (l *link) setBridge(data []byte) error {
+	var own, root []byte
+	err := attributes(data, func(kind uint16, value []byte) error {
+		switch kind {
+		case nl.IFLA_BR_STP_STATE:
+			l.stp = binary.NativeEndian.Uint32(value)
+		case nl.IFLA_BR_FORWARD_DELAY:
+			l.delay = binary.NativeEndian.Uint32(value)
+		case nl.IFLA_BR_BRIDGE_ID:
+			own = value
+		case nl.IFLA_BR_ROOT_ID:
+			root = value
+		}
+		return nil
+	})
+	l.root = bytes.Equal(own, root)
+	return err
+}
+
+func (l *link) setPort(kind uint16, value []byte) error {
+	switch kind {
+	case nl.IFLA_BRPORT_STATE:
+		l.state = value[0]
+	case nl.IFLA_BRPORT_ISOLATED:
+		l.isolated = value[0] != 0
+	}
+	return nil
+}
+
+// setLink is the request that gives a link attributes and those of the IFF_
+// flags that change names.
+func setLink(index int, flags, change uint32, attrs ...*nl.RtAttr) *nl.NetlinkRequest {
+	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, 0)
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index, msg.Flags, msg.Change = int32(index), flags, change
+	req.AddData(msg)
+	for _, a := range attrs {
+		req.AddData(a)
+	}
+	return req
+}
+
+// setUp is the request that sets a link up.
+func setUp(index int) *nl.NetlinkRequest { return setLink(index, unix.IFF_UP, unix.IFF_UP) }
+
+// linkInfo is IFLA_LINKINFO for a bridge (kind IFLA_INFO_KIND, data
+// IFLA_INFO_DATA) or a port of one (IFLA_INFO_SLAVE_KIND, _DATA).
+func linkInfo(kind, data int, attrs ...*nl.RtAttr) *nl.RtAttr {
+	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(kind, nl.NonZeroTerminated(kindBridge))
+	nested := info.AddRtAttr(data, nil)
+	for _, a := range attrs {
+		nested.AddChild(a)
+	}
+	return info
+}
+
+// setBridge is the request that gives a bridge IFLA_BR_ attributes. Of those in
+// one request the kernel applies the forward delay before the STP state.
+func setBridge(index int, attrs ...*nl.RtAttr) *nl.NetlinkRequest {
+	return setLink(index, 0, 0, linkInfo(unix.IFLA_INFO_KIND, unix.IFLA_INFO_DATA, attrs...))
+}
+
+// setPort is the request that gives a bridge's port IFLA_BRPORT_ attributes.
+func setPort(index int, attrs ...*nl.RtAttr) *nl.NetlinkRequest {
+	return setLink(index, 0, 0, linkInfo(unix.IFLA_INFO_SLAVE_KIND, unix.IFLA_INFO_SLAVE_DATA, attrs...))
+}
+
+// deleteLink is the request that deletes a link.
+func deleteLink(index int) *nl.NetlinkRequest {
+	req := nl.NewNetlinkRequest(unix.RTM_DELLINK, 0)
+	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	msg.Index = int32(index)
+	req.AddData(msg)
+	return req
+}

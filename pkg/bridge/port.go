@@ -1,0 +1,158 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// kindTun is the kernel's name of the device type of TAP (and TUN) devices.
+const kindTun = "tun"
+
+// PortConfig is how a port shall be plugged in.
+type PortConfig struct {
+	// MTU is the port's, 0 for the bridge's. A port with a smaller MTU lowers
+	// that of a bridge whose own was never set.
+	MTU int
+	// Isolated keeps the port from reaching other isolated ports of the
+	// bridge; it reaches the host and ports that aren't.
+	Isolated bool
+}
+
+// Attach makes the link with index port a port of the bridge with index bridge,
+// sets it up, and has it forward frames before Attach returns, with STP on as it
+// was. It may be called again for a port that is plugged in: what differs from p
+// is brought to it, and a port that STP keeps waiting (listening, learning)
+// forwards at once. A port that STP blocks because of a loop stays blocked.
+//
+// A port without carrier, such as a persistent TAP device that nobody has open,
+// can't forward; call Attach again when Watch shows its carrier.
+//
+// The error is ErrNotFound when one of the links is gone, ErrNotBridge when
+// bridge is none.
+func (b *Bridges) Attach(ctx context.Context, bridge, port int, p PortConfig) error {
+	defer b.indexes.lock(uint64(bridge))()
+	if err := ctx.Err(); err != nil {
+		return fmt.Errorf("attaching port %d: %w", port, err)
+	}
+	br, err := b.byIndex(bridge)
+	if err != nil {
+		return err
+	}
+	if err := br.mustBeBridge(br.Name); err != nil {
+		return err
+	}
+	l, err := b.byIndex(port)
+	if err != nil {
+		return err
+	}
+	if err := b.plugIn(&br, &l, p); err != nil {
+		return fmt.Errorf("attaching port %q to bridge %q: %w", l.Name, br.Name, err)
+	}
+	return nil
+}
+
+// plugIn is Attach for links that were looked up, with the bridge locked.
+func (b *Bridges) plugIn(br, l *link, p PortConfig) error {
+	if reqs := plugRequests(br, l, p); len(reqs) > 0 {
+		if err := b.withoutSTP(br, reqs...); err != nil {
+			return err
+		}
+		// The kernel lets a carrier that just came (a veth's) take effect
+		// late, but not later than somebody asks for the link.
+		fresh, err := b.byIndex(l.Index)
+		if err != nil {
+			return err
+		}
+		*l = fresh
+	}
+	if l.state != stateListening && l.state != stateLearning {
+		return nil
+	}
+	forward := nl.NewRtAttr(nl.IFLA_BRPORT_STATE, nl.Uint8Attr(stateForwarding))
+	return b.withoutSTP(br, setPort(l.Index, forward))
+}
+
+// withoutSTP sends requests about ports of br while its STP is off, if it is the
+// kernel's STP: a port that becomes enabled then forwards at once and goes on
+// doing so under STP, and the state of a port may be set, which is EBUSY
+// otherwise.
+//
+// Ports that STP has blocked stay blocked: switching it off leaves their states
+// and what they learnt about the tree alone, and every later choice of states,
+// with STP or without, blocks a port that isn't the tree's designated one
+// (br_port_state_selection of net/bridge/br_stp.c). Everything is one datagram,
+// which the kernel carries out even if this process dies.
+func (b *Bridges) withoutSTP(br *link, reqs ...*nl.NetlinkRequest) error {
+	if br.stp != stpKernel {
+		return b.conn.do(reqs...)
+	}
+	all := []*nl.NetlinkRequest{setBridge(br.Index, stpState(stpOff))}
+	all = append(all, reqs...)
+	all = append(all, setBridge(br.Index, stpState(stpKernel)))
+	return b.conn.do(all...)
+}
+
+// plugRequests are the requests that make l a port of br as p asks. Isolation is
+// set before the port is up, so that no frame slips through.
+func plugRequests(br, l *link, p PortConfig) []*nl.NetlinkRequest {
+	var reqs []*nl.NetlinkRequest
+	mtu := p.MTU
+	if mtu == 0 {
+		mtu = br.MTU
+	}
+	if l.MTU != mtu {
+		reqs = append(reqs, setLink(l.Index, 0, 0, nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(mtu)))))
+	}
+	isPort := l.Master == br.Index
+	if !isPort {
+		reqs = append(reqs, setMaster(l.Index, br.Index))
+	}
+	if isPort && l.isolated != p.Isolated || !isPort && p.Isolated {
+		isolated := nl.NewRtAttr(nl.IFLA_BRPORT_ISOLATED, boolAttr(p.Isolated))
+		reqs = append(reqs, setPort(l.Index, isolated))
+	}
+	if !l.Up {
+		reqs = append(reqs, setUp(l.Index))
+	}
+	return reqs
+}
+
+func boolAttr(v bool) []byte {
+	if v {
+		return nl.Uint8Attr(1)
+	}
+	return nl.Uint8Attr(0)
+}
+
+// setMaster is the request that makes a link a port of master, 0 for none.
+func setMaster(index, master int) *nl.NetlinkRequest {
+	return setLink(index, 0, 0, nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(master))))
+}
+
+// Detach takes a port off the bridge it is plugged into. The link stays, up as
+// it was. A link that is no port, or gone, is success.
+func (b *Bridges) Detach(port int) error {
+	if err := doAlone(setMaster(port, 0)); err != nil && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("detaching port %d: %w", port, err)
+	}
+	return nil
+}
+
+// DeleteLink deletes the TAP device with that index. One that is gone is
+// success; a link of another kind is an error and stays.
+func (b *Bridges) DeleteLink(index int) error {
+	l, err := b.byIndex(index)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return nil
+	case err != nil:
+		return err
+	case l.Kind != kindTun:
+		return fmt.Errorf("deleting link %d: %q is of kind %q, not a TAP device", index, l.Name, l.Kind)
+	}
+	return remove(index)
+}
