@@ -1,0 +1,14 @@
+// Package store owns everything that vnetd keeps on disk, and its crash
+// safety: network definitions as libvirt keeps them (one XML file each, and
+// autostart links), the run-state of active networks and ports, and leases.
+//
+//	/etc/vnetd/networks/NAME.xml            definition, survives a reboot
+//	/etc/vnetd/networks/autostart/NAME.xml  symbolic link: started at boot
+//	/run/vnetd/networks/UUID.json           an active network, until reboot
+//	/run/vnetd/ports/UUID.json              a port, until reboot
+//	/var/lib/vnetd/leases.db                leases, one bucket per network UUID
+//
+// Every write is complete and on disk before the call returns: a crash leaves
+// the old file or the new one, never a part. Only one process may have a store
+// open; a second Open fails and names the first.
+package store

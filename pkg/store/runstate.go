@@ -1,0 +1,146 @@
+package store
+
+import (
+	"encoding/json"
+	"fmt"
+	"net"
+	"path/filepath"
+	"time"
+
+	"github.com/vnetd/vnetd/pkg/netdef"
+)
+
+// Phase says how far an active network had come when its run-state was written.
+type Phase string
+
+const (
+	// Starting stands before the first link is made: what a crash leaves
+	// behind in this phase is ours and half made.
+	Starting Phase = "starting"
+	// Active stands before the start is acknowledged.
+	Active Phase = "active"
+	// Stopping stands before the first thing is taken down.
+	Stopping Phase = "stopping"
+)
+
+// Run is the run-state of one network that is not inactive: what the next
+// vnetd must know to adopt it, or to clear it away.
+type Run struct {
+	Phase      Phase
+	Network    *netdef.Network // live definition
+	Persistent bool            // false: there is no definition, it goes when it stops
+}
+
+// runFile is Run as it stands on disk.
+type runFile struct {
+	Phase      Phase  `json:"phase"`
+	Persistent bool   `json:"persistent"`
+	XML        string `json:"xml"`
+}
+
+// SaveRun writes r, replacing what stood for its network's UUID.
+func (s *Store) SaveRun(r Run) error {
+	f := runFile{Phase: r.Phase, Persistent: r.Persistent, XML: string(r.Network.XML())}
+	if err := writeJSON(s.run(r.Network.UUID), f); err != nil {
+		return fmt.Errorf("saving run-state of network %q: %w", r.Network.Name, err)
+	}
+	return nil
+}
+
+// DeleteRun forgets the run-state of the network with that UUID.
+func (s *Store) DeleteRun(uuid string) error {
+	if err := removeFile(s.run(uuid)); err != nil {
+		return fmt.Errorf("deleting run-state of network %s: %w", uuid, err)
+	}
+	return nil
+}
+
+// Runs reads the run-state of every network; files that can't be used are
+// reported in the error, joined, and left out.
+func (s *Store) Runs() ([]Run, error) {
+	var runs []Run
+	err := readDir(s.dirs.runs(), ".json", func(_ string, data []byte) error {
+		var f runFile
+		if err := json.Unmarshal(data, &f); err != nil {
+			return err
+		}
+		n, err := netdef.Parse([]byte(f.XML))
+		if err != nil {
+			return err
+		}
+		runs = append(runs, Run{Phase: f.Phase, Network: n, Persistent: f.Persistent})
+		return nil
+	})
+	return runs, err
+}
+
+func (s *Store) run(uuid string) string { return filepath.Join(s.dirs.runs(), uuid+".json") }
+
+// Port is the run-state of one port.
+type Port struct {
+	UUID     string    `json:"uuid"`
+	Network  string    `json:"network"` // UUID of its network
+	Name     string    `json:"name,omitempty"`
+	MAC      HexMAC    `json:"mac"`
+	IfName   string    `json:"ifname"`
+	Index    int       `json:"ifindex"`
+	Isolated bool      `json:"isolated,omitempty"`
+	Lifetime string    `json:"lifetime"`
+	Owner    uint32    `json:"owner"` // uid
+	Created  time.Time `json:"created"`
+}
+
+// HexMAC is a MAC address that stands in JSON as aa:bb:cc:dd:ee:ff.
+type HexMAC net.HardwareAddr
+
+// MarshalText implements encoding.TextMarshaler.
+func (m HexMAC) MarshalText() ([]byte, error) { return []byte(net.HardwareAddr(m).String()), nil }
+
+// UnmarshalText implements encoding.TextUnmarshaler.
+func (m *HexMAC) UnmarshalText(text []byte) error {
+	mac, err := net.ParseMAC(string(text))
+	*m = HexMAC(mac)
+	return err
+}
+
+// SavePort writes p, replacing what stood for its UUID.
+func (s *Store) SavePort(p Port) error {
+	if err := writeJSON(s.port(p.UUID), p); err != nil {
+		return fmt.Errorf("saving port %s: %w", p.UUID, err)
+	}
+	return nil
+}
+
+// DeletePort forgets the port with that UUID.
+func (s *Store) DeletePort(uuid string) error {
+	if err := removeFile(s.port(uuid)); err != nil {
+		return fmt.Errorf("deleting port %s: %w", uuid, err)
+	}
+	return nil
+}
+
+// Ports reads every port; files that can't be used are reported in the error,
+// joined, and left out.
+func (s *Store) Ports() ([]Port, error) {
+	var ports []Port
+	err := readDir(s.dirs.ports(), ".json", func(_ string, data []byte) error {
+		var p Port
+		if err := json.Unmarshal(data, &p); err != nil {
+			return err
+		}
+		ports = append(ports, p)
+		return nil
+	})
+	return ports, err
+}
+
+func (s *Store) port(uuid string) string { return filepath.Join(s.dirs.ports(), uuid+".json") }
+
+// writeJSON replaces the file at path by v.
+func writeJSON(path string, v any) error {
+	data, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	return writeFile(path, append(data, '\n'), 0o600)
+}

@@ -1,0 +1,189 @@
+package store
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+
+	"go.etcd.io/bbolt"
+	"golang.org/x/sys/unix"
+)
+
+// Dirs says where things are kept. All three must be set; missing directories
+// are made.
+type Dirs struct {
+	Networks string // definitions: /etc/vnetd/networks
+	Run      string // run-state, empty after a reboot: /run/vnetd
+	State    string // leases: /var/lib/vnetd
+}
+
+// Store is the open store of a running vnetd. Its methods may be called
+// concurrently, except that calls about one network, or one port, must not
+// overlap: the caller's lock per network sees to that.
+type Store struct {
+	dirs Dirs
+	log  *slog.Logger
+	lock *os.File
+	db   *bbolt.DB
+
+	commits chan *commit // to the committer
+	closing chan struct{}
+	done    sync.WaitGroup
+}
+
+// ErrLocked is returned by Open when another process has the store open.
+var ErrLocked = errors.New("another vnetd is running")
+
+// Open makes the directories, takes the lock and opens the lease database. A
+// database that can't be read is set aside under another name and reported in
+// the log: a network without its old leases is better than none.
+func Open(dirs Dirs, log *slog.Logger) (*Store, error) {
+	for dir, perm := range map[string]os.FileMode{
+		dirs.autostart(): 0o755,
+		dirs.runs():      0o755,
+		dirs.ports():     0o755,
+		dirs.State:       0o750,
+	} {
+		if err := os.MkdirAll(dir, perm); err != nil {
+			return nil, fmt.Errorf("making directory %q: %w", dir, err)
+		}
+	}
+	lock, err := acquire(filepath.Join(dirs.Run, "vnetd.pid"))
+	if err != nil {
+		return nil, err
+	}
+	for _, dir := range []string{dirs.Networks, dirs.runs(), dirs.ports()} {
+		if err := sweep(dir); err != nil {
+			return nil, errors.Join(fmt.Errorf("sweeping %q: %w", dir, err), lock.Close())
+		}
+	}
+	db, err := openLeases(filepath.Join(dirs.State, "leases.db"), log)
+	if err != nil {
+		return nil, errors.Join(err, lock.Close())
+	}
+	s := &Store{
+		dirs: dirs, log: log, lock: lock, db: db,
+		commits: make(chan *commit), closing: make(chan struct{}),
+	}
+	s.done.Go(s.commitLoop)
+	return s, nil
+}
+
+// Close waits for commits under way and closes everything. No other method may
+// be running or called afterwards.
+func (s *Store) Close() error {
+	close(s.closing)
+	s.done.Wait()
+	return errors.Join(s.db.Close(), s.lock.Close())
+}
+
+func (d Dirs) autostart() string { return filepath.Join(d.Networks, "autostart") }
+func (d Dirs) runs() string      { return filepath.Join(d.Run, "networks") }
+func (d Dirs) ports() string     { return filepath.Join(d.Run, "ports") }
+
+// acquire takes the lock that a living vnetd holds, and writes our pid into the
+// file for the one who finds it taken. The kernel drops the lock with the
+// process.
+func acquire(path string) (*os.File, error) {
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return nil, fmt.Errorf("opening lock file: %w", err)
+	}
+	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		pid, _ := io.ReadAll(io.LimitReader(f, 32))
+		_ = f.Close()
+		return nil, fmt.Errorf("%w as pid %s (%s is locked)", ErrLocked, bytes.TrimSpace(pid), path)
+	}
+	if err := f.Truncate(0); err == nil {
+		_, err = fmt.Fprintf(f, "%d\n", os.Getpid())
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("writing lock file: %w", err), f.Close())
+	}
+	return f, nil
+}
+
+// writeFile replaces the file at path by data in one step: a crash leaves the
+// old content or the new one.
+func writeFile(path string, data []byte, perm os.FileMode) (err error) {
+	dir := filepath.Dir(path)
+	f, err := os.CreateTemp(dir, temporary+"*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
+	}()
+	_, err = f.Write(data)
+	err = errors.Join(err, f.Chmod(perm), f.Sync(), f.Close())
+	if err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+// removeFile deletes the file at path for good; an absent one is success.
+func removeFile(path string) error {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+// syncDir makes renames and removals in dir durable.
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// temporary begins the name of a file that writeFile has not finished.
+const temporary = ".tmp-"
+
+// sweep removes what an interrupted writeFile left in dir.
+func sweep(dir string) error {
+	left, err := filepath.Glob(filepath.Join(dir, temporary+"*"))
+	errs := []error{err}
+	for _, path := range left {
+		errs = append(errs, os.Remove(path))
+	}
+	return errors.Join(errs...)
+}
+
+// readDir calls read with every file of dir whose name ends in suffix, in order
+// of name. Faults of single files are joined and don't end the walk.
+func readDir(dir, suffix string, read func(stem string, data []byte) error) error {
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	var faults []error
+	for _, e := range entries {
+		path := filepath.Join(dir, e.Name())
+		stem, ok := strings.CutSuffix(e.Name(), suffix)
+		if !ok || e.IsDir() {
+			continue
+		}
+		data, err := os.ReadFile(path)
+		if err == nil {
+			err = read(stem, data)
+		}
+		if err != nil {
+			faults = append(faults, fmt.Errorf("reading %q: %w", path, err))
+		}
+	}
+	return errors.Join(faults...)
+}

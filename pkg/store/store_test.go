@@ -1,0 +1,319 @@
+package store_test
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/vnetd/vnetd/pkg/dhcpd"
+	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/store"
+)
+
+const uuid = "40b7c068-9791-4466-bfa6-77ca0bedb2e4"
+
+func dirsIn(root string) store.Dirs {
+	return store.Dirs{
+		Networks: filepath.Join(root, "etc"), Run: filepath.Join(root, "run"), State: filepath.Join(root, "state"),
+	}
+}
+
+// open opens a store; close it to open another over the same directories.
+func open(t *testing.T, dirs store.Dirs) *store.Store {
+	t.Helper()
+	s, err := store.Open(dirs, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func closed(t *testing.T, s *store.Store) {
+	t.Helper()
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func parse(t *testing.T, xml string) *netdef.Network {
+	t.Helper()
+	n, err := netdef.Parse([]byte(xml))
+	if err == nil {
+		err = n.Complete(netdef.Completion{})
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func TestDefinitionsSurvive(t *testing.T) {
+	dirs := dirsIn(t.TempDir())
+	s := open(t, dirs)
+	one := parse(t, "<network><name>one</name><bridge name='b1'/></network>")
+	two := parse(t, "<network><name>two</name><bridge name='b2'/></network>")
+	for _, err := range []error{
+		s.SaveDefinition(one), s.SaveDefinition(two), s.SetAutostart("two", true), s.SetAutostart("two", true),
+	} {
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	closed(t, s)
+	s = open(t, dirs)
+	got, err := s.Definitions()
+	want := []store.Definition{{Network: one}, {Network: two, Autostart: true}}
+	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" || err != nil {
+		t.Errorf("definitions (%v) (-want +got):\n%s", err, diff)
+	}
+	if info, err := os.Stat(filepath.Join(dirs.Networks, "one.xml")); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("definition file: %v, %v, want mode 0600", info, err)
+	}
+	if err := errors.Join(s.DeleteDefinition("two"), s.DeleteDefinition("two"), s.SetAutostart("one", false)); err != nil {
+		t.Fatal(err)
+	}
+	closed(t, s)
+	left, err := filepath.Glob(filepath.Join(dirs.Networks, "*", "*"))
+	if err != nil || len(left) != 0 {
+		t.Errorf("autostart links left: %v (%v)", left, err)
+	}
+}
+
+// TestDefinitionsAsCopiedFromLibvirt reads what an admin copied there: links to
+// another place, files that are broken or bear another name.
+func TestDefinitionsAsCopiedFromLibvirt(t *testing.T) {
+	dirs := dirsIn(t.TempDir())
+	if err := os.MkdirAll(filepath.Join(dirs.Networks, "autostart"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for name, text := range map[string]string{
+		"good.xml":    "<!-- a comment -->\n<network><name>good</name><bridge name='b1'/></network>",
+		"broken.xml":  "<network><name>broken",
+		"renamed.xml": "<network><name>former</name></network>",
+		"note.txt":    "not a definition",
+		".tmp-1234":   "left by a crash",
+	} {
+		if err := os.WriteFile(filepath.Join(dirs.Networks, name), []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.Symlink("/etc/libvirt/qemu/networks/good.xml", filepath.Join(dirs.Networks, "autostart", "good.xml")); err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, dirs)
+	defer closed(t, s)
+	got, err := s.Definitions()
+	if len(got) != 1 || got[0].Network.Name != "good" || !got[0].Autostart {
+		t.Errorf("definitions %v, want good alone, with autostart", got)
+	}
+	for _, name := range []string{"broken.xml", "renamed.xml"} {
+		if err == nil || !strings.Contains(err.Error(), name) {
+			t.Errorf("error %v does not name %s", err, name)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(dirs.Networks, ".tmp-1234")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the half-written file is still there (%v)", err)
+	}
+}
+
+func TestRunStateSurvives(t *testing.T) {
+	dirs := dirsIn(t.TempDir())
+	s := open(t, dirs)
+	n := parse(t, "<network><name>n</name><bridge name='b1'/></network>")
+	p := store.Port{
+		UUID: uuid, Network: n.UUID, Name: "guest", MAC: store.HexMAC{0x52, 0x54, 0, 1, 2, 3},
+		IfName: "vnet0", Index: 7, Lifetime: "fd", Owner: 1000, Created: time.Unix(1800000000, 0).UTC(),
+	}
+	if err := errors.Join(
+		s.SaveRun(store.Run{Phase: store.Starting, Network: n}),
+		s.SaveRun(store.Run{Phase: store.Active, Network: n, Persistent: true}),
+		s.SavePort(p),
+	); err != nil {
+		t.Fatal(err)
+	}
+	closed(t, s)
+	s = open(t, dirs)
+	defer closed(t, s)
+	runs, err := s.Runs()
+	want := []store.Run{{Phase: store.Active, Network: n, Persistent: true}}
+	if diff := cmp.Diff(want, runs, cmpopts.EquateComparable(netip.Addr{})); diff != "" || err != nil {
+		t.Errorf("run-state (%v) (-want +got):\n%s", err, diff)
+	}
+	ports, err := s.Ports()
+	if diff := cmp.Diff([]store.Port{p}, ports); diff != "" || err != nil {
+		t.Errorf("ports (%v) (-want +got):\n%s", err, diff)
+	}
+	if err := errors.Join(s.DeleteRun(n.UUID), s.DeleteRun(n.UUID), s.DeletePort(uuid)); err != nil {
+		t.Fatal(err)
+	}
+	runs, _ = s.Runs()
+	ports, _ = s.Ports()
+	if len(runs)+len(ports) != 0 {
+		t.Errorf("after deleting: %v, %v", runs, ports)
+	}
+}
+
+func TestOnlyOneStore(t *testing.T) {
+	dirs := dirsIn(t.TempDir())
+	s := open(t, dirs)
+	_, err := store.Open(dirs, slog.New(slog.DiscardHandler))
+	if !errors.Is(err, store.ErrLocked) || !strings.Contains(err.Error(), fmt.Sprint(os.Getpid())) {
+		t.Errorf("second Open: %v, want ErrLocked with the first one's pid", err)
+	}
+	closed(t, s)
+	closed(t, open(t, dirs))
+}
+
+func lease(last byte, name string) dhcpd.Lease {
+	return dhcpd.Lease{
+		Addr: netip.AddrFrom4([4]byte{192, 0, 2, last}), MAC: net.HardwareAddr{0, 0, 0x5e, 0, 0x53, last},
+		Hostname: name, Expiry: time.Unix(1800000000, 0).UTC(), State: dhcpd.StateBound,
+	}
+}
+
+func TestLeasesSurvive(t *testing.T) {
+	dirs := dirsIn(t.TempDir())
+	s := open(t, dirs)
+	ls, other := s.Leases(uuid), s.Leases("11111111-2222-3333-4444-555555555555")
+	a, b, c := lease(10, "a"), lease(11, "b"), lease(10, "c")
+	if err := errors.Join(
+		ls.Commit([]dhcpd.Lease{a, b}, nil), other.Commit([]dhcpd.Lease{c}, nil),
+		ls.Commit(nil, []netip.Addr{b.Addr}),
+	); err != nil {
+		t.Fatal(err)
+	}
+	closed(t, s)
+	if err := ls.Commit([]dhcpd.Lease{b}, nil); err == nil {
+		t.Error("a commit after Close was acknowledged")
+	}
+	s = open(t, dirs)
+	defer closed(t, s)
+	got, err := s.Leases(uuid).Load()
+	if diff := cmp.Diff([]dhcpd.Lease{a}, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" || err != nil {
+		t.Errorf("leases (%v) (-want +got):\n%s", err, diff)
+	}
+	if err := errors.Join(s.DropLeases(uuid), s.DropLeases(uuid)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Leases(uuid).Load(); len(got) != 0 || err != nil {
+		t.Errorf("after DropLeases: %v, %v", got, err)
+	}
+	if got, _ := s.Leases("11111111-2222-3333-4444-555555555555").Load(); len(got) != 1 {
+		t.Errorf("another network's leases after DropLeases: %v", got)
+	}
+}
+
+func TestCorruptLeasesAreSetAside(t *testing.T) {
+	dirs := dirsIn(t.TempDir())
+	if err := os.MkdirAll(dirs.State, 0o750); err != nil {
+		t.Fatal(err)
+	}
+	junk := []byte(strings.Repeat("not a database ", 1000))
+	if err := os.WriteFile(filepath.Join(dirs.State, "leases.db"), junk, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, dirs)
+	defer closed(t, s)
+	aside, err := filepath.Glob(filepath.Join(dirs.State, "leases.db.corrupt-*"))
+	if err != nil || len(aside) != 1 {
+		t.Fatalf("set aside: %v (%v), want one file", aside, err)
+	}
+	if kept, err := os.ReadFile(aside[0]); err != nil || string(kept) != string(junk) {
+		t.Errorf("what was set aside is not what was there (%v)", err)
+	}
+	if err := s.Leases(uuid).Commit([]dhcpd.Lease{lease(10, "")}, nil); err != nil {
+		t.Errorf("the new database takes no lease: %v", err)
+	}
+}
+
+// TestAcknowledgedCommitsSurviveKill kills a process that commits as fast as it
+// can, and finds every lease that it had reported as committed.
+func TestAcknowledgedCommitsSurviveKill(t *testing.T) {
+	root := os.Getenv("VNETD_STORE_WRITER")
+	if root != "" {
+		writeUntilKilled(t, root)
+		return
+	}
+	root = t.TempDir()
+	cmd := exec.Command(os.Args[0], "-test.run=^TestAcknowledgedCommitsSurviveKill$")
+	cmd.Env = append(os.Environ(), "VNETD_STORE_WRITER="+root)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	var acked []string
+	buf := make([]byte, 5)
+	for len(acked) < 200 {
+		if _, err := out.Read(buf); err != nil {
+			t.Fatalf("the writer ended early: %v", err)
+		}
+		acked = append(acked, strings.TrimSpace(string(buf)))
+	}
+	_ = cmd.Process.Kill()
+	_ = cmd.Wait()
+	s := open(t, dirsIn(root))
+	defer closed(t, s)
+	leases, err := s.Leases(uuid).Load()
+	if err != nil {
+		t.Fatal(err)
+	}
+	there := make(map[string]bool)
+	for _, l := range leases {
+		there[l.Hostname] = true
+	}
+	for _, name := range acked {
+		if !there[name] {
+			t.Errorf("lease %s was acknowledged and is lost", name)
+		}
+	}
+}
+
+// writeUntilKilled prints the name of each lease, four characters and a line
+// feed, once it is committed.
+func writeUntilKilled(t *testing.T, root string) {
+	s := open(t, dirsIn(root))
+	ls := s.Leases(uuid)
+	for i := range 10000 {
+		l := lease(0, fmt.Sprintf("%04d", i))
+		l.Addr = netip.AddrFrom4([4]byte{198, 51, byte(i >> 8), byte(i)})
+		if err := ls.Commit([]dhcpd.Lease{l}, nil); err != nil {
+			t.Fatal(err)
+		}
+		fmt.Println(l.Hostname)
+	}
+}
+
+func TestCommitsOfManyNetworks(t *testing.T) {
+	s := open(t, dirsIn(t.TempDir()))
+	defer closed(t, s)
+	var wg sync.WaitGroup
+	for n := range 8 {
+		ls := s.Leases(fmt.Sprintf("%08d-0000-0000-0000-000000000000", n))
+		wg.Go(func() {
+			for i := range byte(20) {
+				if err := ls.Commit([]dhcpd.Lease{lease(i, "")}, nil); err != nil {
+					t.Error(err)
+				}
+			}
+			if got, err := ls.Load(); len(got) != 20 || err != nil {
+				t.Errorf("network %d has %d leases (%v), want 20", n, len(got), err)
+			}
+		})
+	}
+	wg.Wait()
+}
