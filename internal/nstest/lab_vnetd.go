@@ -43,6 +43,11 @@ func (l *Lab) StartVnetd(args ...string) *Vnetd {
 }
 
 func (l *Lab) startVnetd(args []string) (*Vnetd, error) {
+	for _, name := range []string{"vnetd", "vnetctl", "vnet-bridge-helper"} {
+		if _, err := exec.LookPath(filepath.Join(l.Bin, name)); err != nil {
+			return nil, fmt.Errorf("the programs are not built, run make build: %w", err)
+		}
+	}
 	notify, err := listenNotify()
 	if err != nil {
 		return nil, err

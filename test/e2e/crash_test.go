@@ -138,7 +138,7 @@ func TestKilledDuringStart(t *testing.T) {
 			vnetctl(t, l, "stop", story.Network)
 			killDuringStart(t, l, v, delay*time.Millisecond)
 			v = l.StartVnetd()
-			if !active(t, l) {
+			if !active(t) {
 				vnetctl(t, l, "start", story.Network)
 			}
 			same(t, fmt.Sprintf("a start killed after %d ms", delay), want, state(t))
@@ -166,7 +166,7 @@ func killDuringStart(t *testing.T, l *nstest.Lab, v *nstest.Vnetd, delay time.Du
 }
 
 // active reports whether nat-network runs.
-func active(t *testing.T, l *nstest.Lab) bool {
+func active(t *testing.T) bool {
 	t.Helper()
-	return network(t, l, story.Network).Active
+	return networks(t)[story.Network].Active
 }

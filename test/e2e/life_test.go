@@ -1,0 +1,128 @@
+package e2e
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/test/story"
+)
+
+// stop ends vnetd as a service manager does.
+func stop(t *testing.T, v *nstest.Vnetd) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	if err := v.Stop(ctx); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestStopKeepsNetworks(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		l := nstest.NewLab(t)
+		v := l.StartVnetd()
+		startNetwork(t, l, story.Network)
+		vnetctl(t, l, "create", testdata(t, "isolated-network.xml"))
+		before := state(t)
+		stop(t, v)
+		same(t, "links and rules after SIGTERM", before, state(t))
+		l.StartVnetd()
+		same(t, "links and rules after the next start", before, state(t))
+		for _, name := range []string{story.Network, "isolated-network"} {
+			if n := networks(t)[name]; !n.Active || n.State != "active" {
+				t.Errorf("after the next start %s is %+v", name, n)
+			}
+		}
+		if n := networks(t)["isolated-network"]; n.Persistent {
+			t.Error("the transient network became persistent")
+		}
+		guest := nstest.Guest(t, story.Bridge, "g1", "")
+		if got := leaseOf(t, guest, story.Host); got != story.Address {
+			t.Errorf("the address of a guest of the adopted network is %q, want %s", got, story.Address)
+		}
+	})
+}
+
+func TestStartedNetworksStop(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		l := nstest.NewLab(t)
+		l.StartVnetd()
+		vnetctl(t, l, "define", testdata(t, story.Network+".xml"))
+		vnetctl(t, l, "start", story.Network)
+		started := state(t)
+		vnetctl(t, l, "stop", story.Network)
+		stopped := state(t)
+		if strings.Contains(stopped, story.Bridge) {
+			t.Errorf("after the stop something is left of %s:\n%s", story.Bridge, stopped)
+		}
+		vnetctl(t, l, "start", story.Network)
+		same(t, "a second start", started, state(t))
+		vnetctl(t, l, "stop", story.Network)
+		same(t, "a second stop", stopped, state(t))
+		vnetctl(t, l, "undefine", story.Network)
+		if files := defined(t); len(files) > 1 {
+			t.Errorf("after undefine /etc/vnetd/networks holds %q", files)
+		}
+		if r := l.Vnetctl(t.Context(), "start", story.Network); r.Code != 3 {
+			t.Errorf("starting a network that is not there ended with %+v, want code 3", r)
+		}
+	})
+}
+
+func TestCleanupRemovesEverything(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		l := nstest.NewLab(t)
+		before := state(t)
+		v := l.StartVnetd()
+		for _, name := range []string{story.Network, "default", "isolated-network", "routed-network"} {
+			startNetwork(t, l, name)
+		}
+		vnetctl(t, l, "port", "create", story.Network, "--lifetime", "persistent", "--name", "other")
+		for _, end := range []func(){func() { stop(t, v) }, v.Kill} {
+			end()
+			ctx, cancel := context.WithTimeout(t.Context(), limit)
+			if err := l.Cleanup(ctx); err != nil {
+				t.Error(err)
+			}
+			cancel()
+			same(t, "links and rules after vnetd --cleanup", before, state(t))
+			v = l.StartVnetd()
+			if n := networks(t)[story.Network]; n.Active {
+				t.Errorf("after vnetd --cleanup %s is %+v", story.Network, n)
+			}
+			vnetctl(t, l, "start", story.Network)
+		}
+	})
+}
+
+func TestAutostart(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		l := nstest.NewLab(t)
+		v := l.StartVnetd()
+		startNetwork(t, l, story.Network)
+		vnetctl(t, l, "enable", story.Network)
+		vnetctl(t, l, "define", testdata(t, "routed-network.xml"))
+		want := state(t)
+		// As after a reboot: nothing of the kernel's state and of /run is left.
+		stop(t, v)
+		if err := l.Cleanup(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		v = l.StartVnetd()
+		same(t, "links and rules of an autostarted network", want, state(t))
+		if n := networks(t); !n[story.Network].Active || !n[story.Network].Autostart || n["routed-network"].Active {
+			t.Errorf("after a reboot the networks are %+v", n)
+		}
+		vnetctl(t, l, "disable", story.Network)
+		stop(t, v)
+		if err := l.Cleanup(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		l.StartVnetd()
+		if n := networks(t)[story.Network]; n.Active || n.Autostart {
+			t.Errorf("a network that is not to start with the host is %+v", n)
+		}
+	})
+}
