@@ -50,7 +50,7 @@ func startBus(t TB) error {
 	if err != nil {
 		return err
 	}
-	defer address.Close()
+	defer func() { _ = address.Close() }()
 	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), "dbus-daemon", "--nofork", "--nopidfile", "--config-file="+config, "--print-address=3")
 	cmd.Stderr = os.Stderr
 	cmd.ExtraFiles = []*os.File{w}

@@ -52,7 +52,7 @@ func (l *Lab) startVnetd(args []string) (*Vnetd, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer notify.Close()
+	defer func() { _ = notify.Close() }()
 	v := &Vnetd{cmd: exec.Command(filepath.Join(l.Bin, "vnetd"), args...), log: new(syncBuffer), done: make(chan struct{})}
 	v.cmd.Stdout, v.cmd.Stderr = v.log, v.log
 	v.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify.LocalAddr().String())

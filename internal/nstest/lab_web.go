@@ -65,7 +65,7 @@ func (w *Web) page(rw http.ResponseWriter, r *http.Request) {
 	w.mu.Lock()
 	w.clients = append(w.clients, host)
 	w.mu.Unlock()
-	fmt.Fprintf(rw, "hello %s, this is the LAN host\n", host)
+	_, _ = fmt.Fprintf(rw, "hello %s, this is the LAN host\n", host)
 }
 
 func download(rw http.ResponseWriter, r *http.Request) {

@@ -58,7 +58,7 @@ func (n *NS) Do(fn func() error) error {
 			if err != nil {
 				return err
 			}
-			defer f.Close()
+			defer func() { _ = f.Close() }()
 			if err := unix.Setns(int(f.Fd()), unix.CLONE_NEWNET); err != nil {
 				return fmt.Errorf("entering namespace %q: %w", n.Name, err)
 			}

@@ -63,7 +63,7 @@ func runChild(t *testing.T) {
 	if err != nil {
 		t.Fatalf("making a pipe: %v", err)
 	}
-	defer started.Close()
+	defer func() { _ = started.Close() }()
 	args := []string{"-test.run=" + exactPattern(t.Name()), "-test.v=true", "-test.count=1"}
 	if deadline, ok := t.Deadline(); ok {
 		args = append(args, "-test.timeout="+max(time.Until(deadline)-childMargin, time.Second).String())

@@ -100,11 +100,14 @@ type player struct {
 	err      error
 }
 
-func (p *player) Helper()                         {}
-func (p *player) Context() context.Context        { return p.ctx }
-func (p *player) Cleanup(f func())                { p.cleanups = append(p.cleanups, f) }
-func (p *player) Logf(format string, args ...any) { fmt.Fprintf(p.log, format+"\n", args...) }
-func (p *player) Failed() bool                    { return p.err != nil }
+func (p *player) Helper()                  {}
+func (p *player) Context() context.Context { return p.ctx }
+func (p *player) Cleanup(f func())         { p.cleanups = append(p.cleanups, f) }
+func (p *player) Failed() bool             { return p.err != nil }
+
+func (p *player) Logf(format string, args ...any) {
+	_, _ = fmt.Fprintf(p.log, format+"\n", args...)
+}
 
 // Fatalf ends the goroutine in which body runs, like testing.TB's.
 func (p *player) Fatalf(format string, args ...any) {

@@ -77,20 +77,18 @@ func (p *printer) paint(attribute, text string) string {
 	return "\x1b[" + attribute + "m" + text + "\x1b[0m"
 }
 
-func (p *printer) heading(title string) { fmt.Fprintf(p.out, "\n%s\n", p.paint(bold, title)) }
+func (p *printer) heading(title string) { p.print("\n%s\n", p.paint(bold, title)) }
 
-func (p *printer) line(format string, args ...any) {
-	fmt.Fprintf(p.out, "  %s\n", fmt.Sprintf(format, args...))
-}
+func (p *printer) line(format string, args ...any) { p.print("  "+format+"\n", args...) }
 
 func (p *printer) tick(took time.Duration) {
-	fmt.Fprintf(p.out, "  %s %s\n", p.paint(green, "✓"), p.paint(dim, took.Round(time.Millisecond).String()))
+	p.print("  %s %s\n", p.paint(green, "✓"), p.paint(dim, took.Round(time.Millisecond).String()))
 }
 
-func (p *printer) failed(err error) {
-	fmt.Fprintf(p.out, "  %s %v\n", p.paint(red, "✗"), err)
-}
+func (p *printer) failed(err error) { p.print("  %s %v\n", p.paint(red, "✗"), err) }
 
 func (p *printer) ended(took time.Duration) {
-	fmt.Fprintf(p.out, "\n%s in %v\n", p.paint(green, "All of it was observed"), took.Round(100*time.Millisecond))
+	p.print("\n%s in %v\n", p.paint(green, "All of it was observed"), took.Round(100*time.Millisecond))
 }
+
+func (p *printer) print(format string, args ...any) { _, _ = fmt.Fprintf(p.out, format, args...) }

@@ -81,11 +81,8 @@ func TestExampleNetworks(t *testing.T) {
 				t.Errorf("%s after its start: %+v", e.name, n)
 			}
 		}
-		for i, e := range examples {
-			if e.subnet == "" {
-				continue
-			}
-			guest := nstest.Guest(t, e.bridge, "g"+string(rune('a'+i)), "")
+		for _, e := range examples[:4] {
+			guest := nstest.Guest(t, e.bridge, "g-"+e.bridge[5:], "")
 			if got := leaseOf(t, guest, "guest"); !strings.HasPrefix(got, e.subnet) {
 				t.Errorf("a guest of %s has the address %q", e.name, got)
 			}

@@ -55,7 +55,7 @@ func (s *Story) hypervisorReaches(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("the hypervisor does not reach the guest: %w", err)
 	}
-	defer response.Body.Close()
+	defer func() { _ = response.Body.Close() }()
 	if response.StatusCode != http.StatusOK {
 		return fmt.Errorf("the guest's web server says %s", response.Status)
 	}
