@@ -1,0 +1,171 @@
+package dnsd
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Defaults of Config.
+const (
+	defaultPort       = 53
+	defaultResolvConf = "/etc/resolv.conf"
+)
+
+// Keys of log attributes.
+const (
+	keyNetwork  = "network"
+	keyName     = "name"
+	keyIP       = "ip"
+	keyUpstream = "upstream"
+	keyError    = "error"
+)
+
+// Config is what a network wants of its name server. The zero value of a field
+// is its documented default; Network, Interface and Logger are fixed when the
+// server is opened, and so are Addrs and Port.
+type Config struct {
+	// Network is the network's name, for the log.
+	Network string
+
+	// Interface is the bridge that the sockets are bound to (SO_BINDTODEVICE):
+	// queries that come in elsewhere are not seen. Empty: any interface.
+	Interface string
+
+	// Addrs are the gateway's addresses; at least one. Each gets a UDP and a TCP
+	// socket. They need not be there yet (IP_FREEBIND).
+	Addrs []netip.Addr
+
+	// Domain is the network's domain, without a trailing dot. Empty: none.
+	// Names answer plain and with the domain.
+	Domain string
+
+	// LocalOnly makes Domain ours alone: an unknown name in it does not exist
+	// (libvirt's localOnly='yes'). Otherwise it is forwarded.
+	LocalOnly bool
+
+	// NoPlainNames keeps address queries for unknown names of a single label
+	// from the upstream: they don't exist (libvirt's forwardPlainNames='no').
+	NoPlainNames bool
+
+	// Prefixes are the network's subnets. Their reverse names are ours: the
+	// PTR of a free address does not exist.
+	Prefixes []netip.Prefix
+
+	// Static are the names that hold for as long as the configuration does. A
+	// name that is here, and an address that is here, is never a dynamic
+	// host's. Several hosts of one name make a name with several addresses; of
+	// several names of one address the first is its PTR.
+	Static []Host
+
+	// ResolvConf is the path of the host's resolv.conf. Empty:
+	// /etc/resolv.conf. Looked at again while queries are forwarded, so a
+	// change, a replaced file or link, and a file that appears later count
+	// within a second.
+	ResolvConf string
+
+	// NoForward refuses what is not local: an isolated network.
+	NoForward bool
+
+	// Port is the port to serve. 0: 53.
+	Port int
+
+	// Logger gets the server's messages. Nil: none are written.
+	Logger *slog.Logger
+}
+
+// Host is one name of one address.
+type Host struct {
+	// Name is a host name, case kept but not significant. A dynamic name is
+	// one label: a trailing Config.Domain is cut off, and of any other domain
+	// only the first label counts, so that a guest can't take somebody else's
+	// name. A static name may have several labels.
+	Name string
+
+	// Addr is the host's address; an IPv4-mapped one counts as IPv4.
+	Addr netip.Addr
+
+	// TTL is how long others may keep the answer, in whole seconds. 0: not at
+	// all, as libvirt has it, since a lease may change hands at any time.
+	TTL time.Duration
+}
+
+// withDefaults is c with its defaults in place and its addresses unmapped.
+// It shares nothing with c that anyone may change.
+func (c Config) withDefaults() Config {
+	if c.Port == 0 {
+		c.Port = defaultPort
+	}
+	if c.ResolvConf == "" {
+		c.ResolvConf = defaultResolvConf
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
+	c.Domain = strings.TrimSuffix(c.Domain, ".")
+	c.Addrs = slices.Clone(c.Addrs)
+	for i, a := range c.Addrs {
+		c.Addrs[i] = a.Unmap()
+	}
+	c.Prefixes = slices.Clone(c.Prefixes)
+	c.Static = slices.Clone(c.Static)
+	for i := range c.Static {
+		c.Static[i].Addr = c.Static[i].Addr.Unmap()
+	}
+	return c
+}
+
+// validate returns every fault of c, joined. c must have its defaults.
+func (c Config) validate() error {
+	var errs []error
+	if len(c.Interface) >= unix.IFNAMSIZ {
+		errs = append(errs, fmt.Errorf("interface %q: name too long", c.Interface))
+	}
+	if len(c.Addrs) == 0 {
+		errs = append(errs, errors.New("addrs: no address to serve on"))
+	}
+	for i, a := range c.Addrs {
+		if !a.IsValid() {
+			errs = append(errs, fmt.Errorf("addrs[%d]: no address", i))
+		}
+	}
+	if c.Domain != "" && !isHostName(c.Domain) {
+		errs = append(errs, fmt.Errorf("domain %q: not a domain name", c.Domain))
+	}
+	for i, p := range c.Prefixes {
+		if !p.IsValid() {
+			errs = append(errs, fmt.Errorf("prefixes[%d]: no prefix", i))
+		}
+	}
+	for i, h := range c.Static {
+		errs = append(errs, h.validate(fmt.Sprintf("static[%d]", i)))
+	}
+	if c.Port < 0 || c.Port > 0xffff {
+		errs = append(errs, fmt.Errorf("port %d: out of range", c.Port))
+	}
+	return errors.Join(errs...)
+}
+
+// validate returns the faults of h, a static host that stands at path.
+func (h Host) validate(path string) error {
+	var errs []error
+	if !isHostName(strings.TrimSuffix(h.Name, ".")) {
+		errs = append(errs, fmt.Errorf("%s: name %q: not a host name", path, h.Name))
+	}
+	if !h.Addr.IsValid() {
+		errs = append(errs, fmt.Errorf("%s: name %q: no address", path, h.Name))
+	}
+	return errors.Join(errs...)
+}
+
+// seconds is the TTL on the wire.
+func (h Host) seconds() uint32 {
+	const limit = 1<<31 - 1 // RFC 2181 section 8
+	return uint32(min(max(h.TTL/time.Second, 0), limit))
+}

@@ -1,0 +1,215 @@
+package dnsd
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/miekg/dns"
+)
+
+// timing is how long to wait for upstreams.
+type timing struct {
+	total      time.Duration // for an answer from any server
+	stagger    time.Duration // before the next server is asked too
+	retransmit time.Duration // before a server is asked again; doubled each time
+	tcp        time.Duration // for an answer over TCP
+}
+
+// defaultTiming gives a query as long as a resolver takes at most to find an
+// answer, which is longer than clients wait before they ask again: what they
+// repeat joins the flight.
+var defaultTiming = timing{
+	total:      10 * time.Second,
+	stagger:    500 * time.Millisecond,
+	retransmit: time.Second,
+	tcp:        3 * time.Second,
+}
+
+// result is how asking one server ended.
+type result struct {
+	index int    // of the server in the order of asking
+	msg   []byte // nil: it did not answer
+	err   error
+}
+
+// exchange asks servers, each a moment after the one before or as soon as that
+// one failed, until one has an answer. If there are only failures (SERVFAIL,
+// REFUSED and their like) it returns the last; nil if no server said anything.
+// query's id is not used.
+func (f *forwarder) exchange(ctx context.Context, query []byte, servers []*upstream) []byte {
+	ctx, cancel := context.WithTimeout(ctx, f.timing.total)
+	var asking sync.WaitGroup
+	defer asking.Wait()
+	defer cancel()
+	stagger := time.NewTicker(f.timing.stagger)
+	defer stagger.Stop()
+
+	results := make(chan result, len(servers))
+	asked := make([]time.Time, len(servers)) // zero: not yet, or it was heard
+	started, running := 0, 0
+	next := func() {
+		if started == len(servers) || ctx.Err() != nil {
+			return
+		}
+		i := started
+		asking.Go(func() {
+			msg, err := f.ask(ctx, servers[i], query)
+			results <- result{index: i, msg: msg, err: err}
+		})
+		asked[i] = time.Now()
+		started++
+		running++
+	}
+	var failure []byte
+	for next(); running > 0; {
+		select {
+		case <-stagger.C:
+		case r := <-results:
+			running--
+			if f.judge(ctx, servers, asked, r); r.msg != nil && !isFailure(r.msg) {
+				return r.msg
+			}
+			if r.msg != nil {
+				failure = r.msg
+			}
+			asked[r.index] = time.Time{}
+		}
+		next()
+	}
+	return failure
+}
+
+// judge notes what r, which has just come in, says about the servers; asked is
+// when each was asked, zero for those that were heard.
+func (f *forwarder) judge(ctx context.Context, servers []*upstream, asked []time.Time, r result) {
+	switch {
+	case r.msg != nil:
+		servers[r.index].succeeded(time.Now())
+	case errors.Is(ctx.Err(), context.Canceled):
+		return // we were stopped, the server has done nothing wrong
+	default:
+		f.demote(servers[r.index], asked[r.index], r.err)
+		return
+	}
+	if isFailure(r.msg) {
+		return // the others may do better
+	}
+	for i := range r.index {
+		if !asked[i].IsZero() {
+			f.demote(servers[i], asked[i], errSlower)
+		}
+	}
+}
+
+// errSlower is what a server did wrong whom another one beat.
+var errSlower = errors.New("another server, asked later, answered first")
+
+// demote notes that a server did not answer what it was asked then.
+func (f *forwarder) demote(u *upstream, asked time.Time, err error) {
+	if u.failed(time.Now(), asked) {
+		f.counters.demoted.Add(1)
+		f.log.Warn("upstream name server does not answer", keyUpstream, u.addr, keyError, err)
+	}
+}
+
+// ask asks one server until it answers or ctx ends, over UDP and, if the answer
+// is cut, over TCP. Each call has its own id and, from the kernel, its own
+// random port (RFC 5452 section 9.2), and hears only that server.
+func (f *forwarder) ask(ctx context.Context, u *upstream, query []byte) ([]byte, error) {
+	query = append([]byte(nil), query...)
+	if _, err := rand.Read(query[:2]); err != nil {
+		return nil, err
+	}
+	msg, err := f.askUDP(ctx, u, query)
+	if err != nil || !isTruncated(msg) {
+		return msg, err
+	}
+	whole, err := f.askTCP(ctx, u, query)
+	if err != nil {
+		return msg, nil //nolint:nilerr // the cut answer is one: the client learns that it is cut
+	}
+	return whole, nil
+}
+
+// askUDP asks until an answer comes, again after longer and longer waits.
+func (f *forwarder) askUDP(ctx context.Context, u *upstream, query []byte) ([]byte, error) {
+	c, err := new(net.Dialer).DialContext(ctx, "udp", u.addr.String())
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
+	defer stop()
+	buf := make([]byte, maxQuery)
+	for wait := f.timing.retransmit; ; wait *= 2 {
+		if err := c.SetReadDeadline(time.Now().Add(wait)); err != nil {
+			return nil, err
+		}
+		f.counters.upstreamQueries.Add(1)
+		if _, err := c.Write(query); err != nil {
+			return nil, err
+		}
+		msg, err := f.hear(c, query, buf)
+		if ctx.Err() != nil {
+			return nil, ctx.Err()
+		}
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return msg, err
+		}
+	}
+}
+
+// hear reads until there is an answer to query; everything else is
+// ignored (RFC 5452 section 9.1).
+func (f *forwarder) hear(c net.Conn, query, buf []byte) ([]byte, error) {
+	for {
+		n, err := c.Read(buf)
+		if err != nil {
+			return nil, err
+		}
+		if msg := readAnswer(buf[:n], query); msg != nil {
+			return msg, nil
+		}
+		f.counters.ignored.Add(1)
+	}
+}
+
+// errNoAnswer is what a server did wrong who sent something else over TCP.
+var errNoAnswer = errors.New("the message does not answer the question")
+
+// askTCP asks over TCP.
+func (f *forwarder) askTCP(ctx context.Context, u *upstream, query []byte) ([]byte, error) {
+	ctx, cancel := context.WithTimeout(ctx, f.timing.tcp)
+	defer cancel()
+	c, err := new(net.Dialer).DialContext(ctx, "tcp", u.addr.String())
+	if err != nil {
+		return nil, err
+	}
+	defer c.Close()
+	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
+	defer stop()
+	f.counters.upstreamQueries.Add(1)
+	if _, err := c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(query))), query...)); err != nil {
+		return nil, err
+	}
+	var prefix [2]byte
+	if _, err := io.ReadFull(c, prefix[:]); err != nil {
+		return nil, err
+	}
+	msg := make([]byte, binary.BigEndian.Uint16(prefix[:]))
+	if _, err := io.ReadFull(c, msg); err != nil {
+		return nil, err
+	}
+	if msg = readAnswer(msg, query); msg == nil {
+		f.counters.ignored.Add(1)
+		return nil, errNoAnswer
+	}
+	return msg, nil
+}

@@ -1,0 +1,194 @@
+package dnsd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/miekg/dns"
+)
+
+// tcpLimit is the number of TCP connections that one network's server keeps.
+const tcpLimit = 128
+
+// Server answers the DNS queries of one network. Its methods are safe for
+// concurrent use.
+type Server struct {
+	log        *slog.Logger
+	zone       *zone
+	forwarder  *forwarder
+	counters   *counters
+	tcpClients *limiter
+	udp        []*net.UDPConn
+	tcp        []*net.TCPListener
+
+	mu  sync.Mutex // guards cfg
+	cfg Config
+
+	closed    chan struct{}
+	closeOnce sync.Once
+	closeErr  error
+}
+
+// Open checks cfg, joining all its faults, and binds the sockets. When an
+// address is taken the error says by whom, if that can be found out, and
+// errors.Is(err, unix.EADDRINUSE) holds. Nothing is served before Run. The
+// caller closes the server, run or not.
+func Open(cfg Config) (*Server, error) {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return nil, fmt.Errorf("checking the dns configuration of network %q: %w", cfg.Network, err)
+	}
+	log := cfg.Logger.With(keyNetwork, cfg.Network)
+	s := &Server{
+		log:        log,
+		zone:       newZone(cfg),
+		counters:   new(counters),
+		tcpClients: newLimiter(tcpLimit),
+		cfg:        cfg,
+		closed:     make(chan struct{}),
+	}
+	s.forwarder = newForwarder(cfg, s.counters, log)
+	for _, a := range cfg.Addrs {
+		if err := s.listen(a); err != nil {
+			return nil, errors.Join(fmt.Errorf("opening dns of network %q: %w", cfg.Network, err), s.Close())
+		}
+	}
+	return s, nil
+}
+
+// listen binds the two sockets of an address.
+func (s *Server) listen(a netip.Addr) error {
+	at := netip.AddrPortFrom(a, uint16(s.cfg.Port))
+	u, err := listenUDP(at, s.cfg.Interface)
+	if err != nil {
+		return err
+	}
+	s.udp = append(s.udp, u)
+	t, err := listenTCP(at, s.cfg.Interface)
+	if err != nil {
+		return err
+	}
+	s.tcp = append(s.tcp, t)
+	return nil
+}
+
+// Run serves until ctx ends or Close is called, and returns nil then, or until
+// a socket fails, and returns that error: the caller opens another server. All
+// the goroutines that it started have ended and the sockets are closed when it
+// returns. Run is called once.
+func (s *Server) Run(parent context.Context) error {
+	ctx, cancel := context.WithCancelCause(parent)
+	defer cancel(nil)
+	var readers sync.WaitGroup
+	start := func(serve func(context.Context) error) {
+		readers.Go(func() { cancel(serve(ctx)) })
+	}
+	for _, c := range s.udp {
+		start(func(ctx context.Context) error { return s.serveUDP(ctx, c) })
+	}
+	for _, l := range s.tcp {
+		start(func(ctx context.Context) error { return s.serveTCP(ctx, l) })
+	}
+	select {
+	case <-ctx.Done():
+	case <-s.closed:
+		cancel(nil)
+	}
+	err := s.Close()
+	readers.Wait()
+	s.forwarder.wait()
+	cause := context.Cause(ctx)
+	if parent.Err() != nil || errors.Is(cause, context.Canceled) || errors.Is(cause, net.ErrClosed) {
+		return err // asked to end
+	}
+	return errors.Join(fmt.Errorf("serving dns: %w", cause), err)
+}
+
+// Close closes the sockets and so ends Run. It may be called more than once.
+func (s *Server) Close() error {
+	s.closeOnce.Do(func() {
+		close(s.closed)
+		var errs []error
+		for _, c := range s.udp {
+			errs = append(errs, c.Close())
+		}
+		for _, l := range s.tcp {
+			errs = append(errs, l.Close())
+		}
+		s.closeErr = errors.Join(errs...)
+	})
+	return s.closeErr
+}
+
+// SetHost makes h a dynamic host: its name has its address, and its address its
+// name. What the address was called before is forgotten. Of several addresses
+// of one family that claim a name the last has it, and the others have none
+// until it is gone; claiming again what one claims already changes nothing but
+// the TTL. The name of a static host, the name of a static host's address and
+// names that no guest may have (localhost, wpad, isatap, what is no host name)
+// are not given out. An empty name only forgets what the address had.
+func (s *Server) SetHost(h Host) {
+	if h.Addr = h.Addr.Unmap(); h.Addr.IsValid() {
+		s.zone.set(h)
+	}
+}
+
+// DeleteAddr forgets the dynamic name of an address. A static one stays.
+func (s *Server) DeleteAddr(a netip.Addr) { s.zone.remove(a.Unmap()) }
+
+// Reconfigure puts another configuration in force for the queries that come
+// from now on; the dynamic hosts are kept. It fails, and changes nothing, when
+// cfg has faults or wants other sockets: another Interface, Port or Addrs.
+func (s *Server) Reconfigure(cfg Config) error {
+	cfg = cfg.withDefaults()
+	if err := cfg.validate(); err != nil {
+		return fmt.Errorf("checking the dns configuration of network %q: %w", cfg.Network, err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if cfg.Interface != s.cfg.Interface || cfg.Port != s.cfg.Port || !slices.Equal(cfg.Addrs, s.cfg.Addrs) {
+		return fmt.Errorf("reconfiguring dns of network %q: other sockets are wanted: open it anew", s.cfg.Network)
+	}
+	s.zone.configure(cfg)
+	s.forwarder.configure(cfg)
+	s.cfg = cfg
+	return nil
+}
+
+// respond answers one message. It returns the whole answer, packed into buf if
+// that is long enough; or the query that an upstream is to be asked; or neither
+// for a message that is not answered. size is that of the transport's largest
+// answer.
+func (s *Server) respond(raw, buf []byte, size int) ([]byte, *query) {
+	defer s.counters.catch(s.log)
+	s.counters.queries.Add(1)
+	q, reply := parseQuery(raw, size)
+	if q == nil {
+		if reply == nil {
+			s.counters.dropped.Add(1)
+		} else {
+			s.counters.malformed.Add(1)
+		}
+		return reply, nil
+	}
+	v := s.zone.view.Load()
+	if rcode, refused := q.refusal(); refused {
+		s.counters.refused.Add(1)
+		return q.reply(rcode, !v.noForward, buf), nil
+	}
+	if a, ok := v.lookup(q); ok {
+		s.counters.local.Add(1)
+		return q.local(a, !v.noForward, buf), nil
+	}
+	if v.noForward {
+		s.counters.refused.Add(1)
+		return q.reply(dns.RcodeRefused, false, buf), nil
+	}
+	return nil, q
+}

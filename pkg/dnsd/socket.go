@@ -1,0 +1,82 @@
+package dnsd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+)
+
+// listenUDP binds a UDP socket to an address and, unless it is empty, a device.
+func listenUDP(at netip.AddrPort, device string) (*net.UDPConn, error) {
+	lc := listenConfig(device)
+	c, err := lc.ListenPacket(context.Background(), network("udp", at.Addr()), at.String())
+	if err != nil {
+		return nil, explain("udp", at, err)
+	}
+	return c.(*net.UDPConn), nil
+}
+
+// listenTCP is listenUDP for TCP.
+func listenTCP(at netip.AddrPort, device string) (*net.TCPListener, error) {
+	lc := listenConfig(device)
+	l, err := lc.Listen(context.Background(), network("tcp", at.Addr()), at.String())
+	if err != nil {
+		return nil, explain("tcp", at, err)
+	}
+	return l.(*net.TCPListener), nil
+}
+
+// network is the name that package net gives to a protocol over one family.
+func network(protocol string, a netip.Addr) string {
+	if a.Is4() {
+		return protocol + "4"
+	}
+	return protocol + "6"
+}
+
+// listenConfig sets the options that a socket needs before it is bound.
+func listenConfig(device string) net.ListenConfig {
+	return net.ListenConfig{Control: func(network, _ string, c syscall.RawConn) error {
+		var err error
+		controlErr := c.Control(func(fd uintptr) { err = setOptions(int(fd), network, device) })
+		return errors.Join(controlErr, err)
+	}}
+}
+
+// setOptions prepares a socket. SO_BINDTODEVICE leaves queries that come in by
+// another interface to others, though the address is ours (the kernel's weak
+// host model). The address need not be there: that of a bridge without carrier
+// stays tentative in IPv6 (IP_FREEBIND).
+func setOptions(fd int, network, device string) error {
+	level, option := unix.IPPROTO_IP, unix.IP_FREEBIND
+	if network[len(network)-1] == '6' {
+		level, option = unix.IPPROTO_IPV6, unix.IPV6_FREEBIND
+	}
+	if err := unix.SetsockoptInt(fd, level, option, 1); err != nil {
+		return fmt.Errorf("setting freebind: %w", err)
+	}
+	if device == "" {
+		return nil
+	}
+	if err := unix.BindToDevice(fd, device); err != nil {
+		return fmt.Errorf("binding to device %q: %w", device, err)
+	}
+	return nil
+}
+
+// explain annotates an error of bind with who is in the way.
+func explain(protocol string, at netip.AddrPort, err error) error {
+	if !errors.Is(err, unix.EADDRINUSE) {
+		return fmt.Errorf("listening on %s %s: %w", protocol, at, err)
+	}
+	who := findListener(protocol, at)
+	if who == "" {
+		who = "another name server, perhaps one that listens on all addresses"
+	}
+	return fmt.Errorf("listening on %s %s: %w (taken by %s)", protocol, at, err, who)
+}

@@ -1,0 +1,183 @@
+package dnsd
+
+import (
+	"context"
+	"encoding/binary"
+	"errors"
+	"io"
+	"net"
+	"net/netip"
+	"slices"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
+)
+
+// Limits of a TCP connection, RFC 7766 section 6.2.3 and 6.2.1.
+const (
+	tcpIdle      = 10 * time.Second      // for the whole next message to arrive
+	tcpWrite     = 10 * time.Second      // for one answer to leave
+	tcpPipelined = 32                    // queries that are not yet answered
+	tcpRetry     = 50 * time.Millisecond // of an accept that failed for a moment
+)
+
+// serveTCP answers the clients that connect to l until accepting fails, which
+// it does when l is closed. It returns that error, after the end of every
+// connection.
+func (s *Server) serveTCP(ctx context.Context, l *net.TCPListener) error {
+	var clients sync.WaitGroup
+	defer clients.Wait()
+	for {
+		c, err := l.AcceptTCP()
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return err
+		case isTransient(err):
+			pause(ctx, tcpRetry)
+			continue
+		case err != nil:
+			return err
+		}
+		client := remoteAddr(c)
+		if !s.tcpClients.acquire(client) {
+			_ = c.Close()
+			continue
+		}
+		clients.Go(func() {
+			defer s.tcpClients.release(client)
+			s.serveConn(ctx, c, client)
+		})
+	}
+}
+
+// isTransient tells whether accept may do better in a moment: something ran out,
+// or the client was gone before it was accepted.
+func isTransient(err error) bool {
+	return slices.ContainsFunc([]syscall.Errno{
+		unix.EMFILE, unix.ENFILE, unix.ENOBUFS, unix.ENOMEM, unix.ECONNABORTED,
+	}, func(errno syscall.Errno) bool { return errors.Is(err, errno) })
+}
+
+// pause waits for d, or until ctx ends.
+func pause(ctx context.Context, d time.Duration) {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-t.C:
+	case <-ctx.Done():
+	}
+}
+
+// remoteAddr is the address of c's client.
+func remoteAddr(c *net.TCPConn) netip.Addr {
+	a, _ := c.RemoteAddr().(*net.TCPAddr)
+	return a.AddrPort().Addr().Unmap()
+}
+
+// conn is one TCP connection. A query takes a place until its answer is
+// written, so that there is always room in answers and nobody who has one waits
+// for a client that does not read.
+type conn struct {
+	c       *net.TCPConn
+	places  chan struct{}
+	answers chan []byte // an empty one: the query is not answered
+}
+
+// serveConn answers the queries of one client, each as soon as it can be (RFC
+// 7766 section 6.2.1.1), until the client ends or idles, or ctx ends.
+func (s *Server) serveConn(ctx context.Context, c *net.TCPConn, client netip.Addr) {
+	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
+	defer stop()
+	tc := &conn{
+		c:       c,
+		places:  make(chan struct{}, tcpPipelined),
+		answers: make(chan []byte, tcpPipelined),
+	}
+	var writer sync.WaitGroup
+	done := make(chan struct{})
+	writer.Go(func() { tc.write(done) })
+	defer func() { _ = c.Close() }()
+	defer writer.Wait()
+	defer close(done)
+
+	s.readQueries(ctx, tc, client)
+	// The client may have closed its side only: what it asked is answered.
+	for range tcpPipelined {
+		select {
+		case tc.places <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// readQueries reads queries until there are no more.
+func (s *Server) readQueries(ctx context.Context, tc *conn, client netip.Addr) {
+	raw := make([]byte, maxQuery)
+	for {
+		select {
+		case tc.places <- struct{}{}:
+		case <-ctx.Done():
+			return
+		}
+		n, err := tc.read(raw)
+		if err != nil {
+			<-tc.places
+			return
+		}
+		reply, q := s.respond(raw[:n], nil, dns.MaxMsgSize)
+		if q == nil {
+			tc.answers <- reply
+			continue
+		}
+		s.forwarder.forward(ctx, waiter{q: q, client: client, send: func(b []byte) { tc.answers <- b }})
+	}
+}
+
+// read reads one message into raw and returns its length; what does not fit is
+// read and dropped.
+func (tc *conn) read(raw []byte) (int, error) {
+	if err := tc.c.SetReadDeadline(time.Now().Add(tcpIdle)); err != nil {
+		return 0, err
+	}
+	var prefix [2]byte
+	if _, err := io.ReadFull(tc.c, prefix[:]); err != nil {
+		return 0, err
+	}
+	length := int(binary.BigEndian.Uint16(prefix[:]))
+	n, err := io.ReadFull(tc.c, raw[:min(length, len(raw))])
+	if err != nil {
+		return 0, err
+	}
+	_, err = io.CopyN(io.Discard, tc.c, int64(length-n))
+	return n, err
+}
+
+// write writes answers until done is closed. After the first that can't be
+// written it only takes them, and the reader finds the connection closed.
+func (tc *conn) write(done <-chan struct{}) {
+	for {
+		select {
+		case b := <-tc.answers:
+			if len(b) > 0 && tc.send(b) != nil {
+				_ = tc.c.Close()
+			}
+			<-tc.places
+		case <-done:
+			return
+		}
+	}
+}
+
+// send writes one message, RFC 1035 section 4.2.2, in one segment if it fits
+// (RFC 7766 section 8).
+func (tc *conn) send(b []byte) error {
+	if err := tc.c.SetWriteDeadline(time.Now().Add(tcpWrite)); err != nil {
+		return err
+	}
+	_, err := tc.c.Write(append(binary.BigEndian.AppendUint16(make([]byte, 0, len(b)+2), uint16(len(b))), b...))
+	return err
+}

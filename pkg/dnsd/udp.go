@@ -1,0 +1,47 @@
+package dnsd
+
+import (
+	"context"
+	"net"
+	"net/netip"
+)
+
+// serveUDP answers what comes in on c until reading fails, which it does when c
+// is closed. It returns that error.
+func (s *Server) serveUDP(ctx context.Context, c *net.UDPConn) error {
+	raw := make([]byte, maxQuery)
+	buf := make([]byte, payloadSize)
+	for {
+		n, client, err := c.ReadFromUDPAddrPort(raw)
+		if err != nil {
+			return err
+		}
+		if client.Port() == 0 {
+			continue // nobody can be answered there
+		}
+		s.answerUDP(ctx, c, client, raw[:n], buf)
+	}
+}
+
+// answerUDP answers one datagram, at once or when an upstream has answered.
+func (s *Server) answerUDP(ctx context.Context, c *net.UDPConn, client netip.AddrPort, raw, buf []byte) {
+	reply, q := s.respond(raw, buf, payloadSize)
+	if q != nil {
+		s.forwarder.forward(ctx, waiter{q: q, client: client.Addr(), send: func(b []byte) {
+			s.writeUDP(c, client, b)
+		}})
+		return
+	}
+	if reply != nil {
+		s.writeUDP(c, client, reply)
+	}
+}
+
+// writeUDP sends an answer. A client that can't be reached asks again, or is
+// gone: no reason to stop.
+func (s *Server) writeUDP(c *net.UDPConn, client netip.AddrPort, b []byte) {
+	if _, err := c.WriteToUDPAddrPort(b, client); err != nil {
+		s.counters.dropped.Add(1)
+		s.log.Debug("sending an answer", keyIP, client.Addr(), keyError, err)
+	}
+}

@@ -1,0 +1,77 @@
+package dnsd
+
+import (
+	"net/netip"
+	"sync"
+	"time"
+)
+
+// How long an upstream that does not answer stands behind the others: doubled
+// with each time that it fails again.
+const (
+	firstDemotion = 2 * time.Second
+	maxDemotion   = time.Minute
+	probing       = time.Second // for one query to find out whether it is back
+)
+
+// upstream is a server that queries are forwarded to, and how it does.
+type upstream struct {
+	addr netip.AddrPort
+
+	mu       sync.Mutex
+	failures int       // in a row
+	until    time.Time // demoted until then
+	heard    time.Time // when it last answered
+}
+
+// succeeded notes that the upstream answered.
+func (u *upstream) succeeded(now time.Time) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.failures, u.until, u.heard = 0, time.Time{}, now
+}
+
+// failed notes that the upstream did not answer a query asked at that time. It
+// returns false when that means nothing: the upstream has answered another query
+// since, so that it is only this name that it has no answer for; or it is
+// demoted already, and of the queries that wait together only the first counts.
+func (u *upstream) failed(now, asked time.Time) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.heard.After(asked) || u.failures > 0 && now.Before(u.until.Add(-probing)) {
+		return false
+	}
+	u.until = now.Add(min(firstDemotion<<min(u.failures, 10), maxDemotion))
+	u.failures++
+	return true
+}
+
+// preferred tells whether the upstream is to be asked in its turn. Of one whose
+// demotion is over only one query at a time finds out.
+func (u *upstream) preferred(now time.Time) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.failures == 0 {
+		return true
+	}
+	if now.Before(u.until) {
+		return false
+	}
+	u.until = now.Add(probing)
+	return true
+}
+
+// inOrder is the order in which servers are asked: as they are listed, but
+// those that don't answer last.
+func inOrder(servers []*upstream, now time.Time) []*upstream {
+	order := make([]*upstream, 0, len(servers))
+	var demoted []*upstream
+	for _, u := range servers {
+		if u.preferred(now) {
+			order = append(order, u)
+		} else {
+			demoted = append(demoted, u)
+		}
+	}
+	return append(order, demoted...)
+}

@@ -1,0 +1,214 @@
+package dnsd
+
+import (
+	"encoding/binary"
+
+	"github.com/miekg/dns"
+)
+
+// upstreamQuery packs what is asked of an upstream for q, with an id that is
+// still to be set: the question alone, and an OPT record of our own if the
+// client knows EDNS. No option of a guest leaves the host.
+func upstreamQuery(q *query) ([]byte, error) {
+	m := &dns.Msg{
+		MsgHdr:   dns.MsgHdr{RecursionDesired: q.rd, CheckingDisabled: q.cd},
+		Question: []dns.Question{{Name: q.name, Qtype: q.qtype, Qclass: q.class}},
+	}
+	if q.edns {
+		m.Extra = []dns.RR{q.opt()}
+	}
+	return m.Pack()
+}
+
+// matches tells whether msg is a response to query: its id, and its question
+// but for the case of letters (RFC 5452 section 9.1). A failure may come without
+// the question.
+func matches(msg, query []byte) bool {
+	if len(msg) < headerSize || msg[0] != query[0] || msg[1] != query[1] {
+		return false
+	}
+	bits := binary.BigEndian.Uint16(msg[2:])
+	if bits&bitQR == 0 || bits>>11&0xf != dns.OpcodeQuery {
+		return false
+	}
+	if !hasQuestion(msg) {
+		return isFailure(msg)
+	}
+	end := questionEnd(query)
+	return binary.BigEndian.Uint16(msg[4:]) == 1 && len(msg) >= end &&
+		equalFold(msg[headerSize:end], query[headerSize:end])
+}
+
+// readAnswer is the part of msg that answers query, nil if it does not: the
+// header of a failure without its question, or a message whose records are all
+// in their place. Of one that is cut anyway the records don't matter.
+func readAnswer(msg, query []byte) []byte {
+	if !matches(msg, query) {
+		return nil
+	}
+	if !hasQuestion(msg) {
+		return msg[:headerSize]
+	}
+	if _, ok := scan(msg); !ok && !isTruncated(msg) {
+		return nil
+	}
+	return msg
+}
+
+// hasQuestion tells whether a message has a question section.
+func hasQuestion(msg []byte) bool { return binary.BigEndian.Uint16(msg[4:]) != 0 }
+
+// isFailure tells whether a response says only that this server has no answer,
+// so that another may be asked.
+func isFailure(msg []byte) bool {
+	switch rcodeOf(msg) {
+	case dns.RcodeFormatError, dns.RcodeServerFailure, dns.RcodeNotImplemented, dns.RcodeRefused:
+		return true
+	}
+	return false
+}
+
+// rcodeOf is the rcode in a message's header.
+func rcodeOf(msg []byte) int { return int(msg[3] & 0xf) }
+
+// isTruncated tells whether a message has the TC bit set.
+func isTruncated(msg []byte) bool { return binary.BigEndian.Uint16(msg[2:])&bitTC != 0 }
+
+// equalFold compares the octets of two questions; letters are equal in either
+// case (RFC 4343 section 3).
+func equalFold(a, b []byte) bool {
+	for i := range a {
+		if foldOctet(a[i]) != foldOctet(b[i]) {
+			return false
+		}
+	}
+	return len(a) == len(b)
+}
+
+func foldOctet(c byte) byte {
+	if c >= 'A' && c <= 'Z' {
+		return c + ('a' - 'A')
+	}
+	return c
+}
+
+// questionEnd is the offset behind the question of a message that we packed.
+func questionEnd(msg []byte) int {
+	end, _ := skipName(msg, headerSize)
+	return end + 4
+}
+
+// skipName is the offset behind the name at off; ok is false when the name
+// leaves msg. A compression pointer ends a name and is not followed.
+func skipName(msg []byte, off int) (end int, ok bool) {
+	for off < len(msg) {
+		switch c := int(msg[off]); {
+		case c == 0:
+			return off + 1, true
+		case c&0xc0 == 0xc0:
+			return off + 2, off+2 <= len(msg)
+		case c&0xc0 != 0:
+			return 0, false
+		default:
+			off += c + 1
+		}
+	}
+	return 0, false
+}
+
+// layout is where the parts of a well-formed message are.
+type layout struct {
+	question int // offset behind the question
+	opt      int // offset of the OPT record, 0: none
+	end      int // offset behind the last record
+}
+
+// scan finds the parts of msg, an answer; ok is false unless all the records
+// that its header counts are in it.
+func scan(msg []byte) (l layout, ok bool) {
+	off, ok := skipName(msg, headerSize)
+	if off += 4; !ok || off > len(msg) {
+		return layout{}, false
+	}
+	l.question = off
+	for section := 6; section <= 10; section += 2 {
+		for range binary.BigEndian.Uint16(msg[section:]) {
+			rtype, next, ok := scanRecord(msg, off)
+			if !ok {
+				return layout{}, false
+			}
+			if rtype == dns.TypeOPT && section == 10 {
+				l.opt = off
+			}
+			off = next
+		}
+	}
+	l.end = off
+	return l, true
+}
+
+// scanRecord reads the record at off: its type and the offset behind it.
+func scanRecord(msg []byte, off int) (rtype uint16, end int, ok bool) {
+	const fixed = 10 // type, class, TTL, RDLENGTH
+	off, ok = skipName(msg, off)
+	if !ok || off+fixed > len(msg) {
+		return 0, 0, false
+	}
+	rtype = binary.BigEndian.Uint16(msg[off:])
+	end = off + fixed + int(binary.BigEndian.Uint16(msg[off+8:]))
+	return rtype, end, end <= len(msg)
+}
+
+// adapt is the answer to q that an upstream's msg makes, nil if it makes none.
+// msg must answer q's question; it is not changed, since others wait for it too.
+func (q *query) adapt(msg []byte) []byte {
+	l, ok := scan(msg)
+	if !ok {
+		return nil
+	}
+	b := append([]byte(nil), msg[:l.end]...)
+	binary.BigEndian.PutUint16(b, q.id)
+	// The answer was not validated here, and the way to the upstream is not
+	// known to be safe: RFC 4035 section 3.2.3 leaves the AD bit to those who know.
+	bits := binary.BigEndian.Uint16(b[2:]) &^ bitAD
+	binary.BigEndian.PutUint16(b[2:], bits)
+	// The question as this client spelled it: compressed names in the records
+	// point to it and follow.
+	if _, err := dns.PackDomainName(q.name, b, headerSize, nil, false); err != nil {
+		return nil
+	}
+	if l.opt > 0 && b[l.opt] == 0 {
+		// RFC 6891 section 6.1.1: the OPT record is hop-by-hop, so the size in
+		// it is ours. It stands behind the root name and the type.
+		binary.BigEndian.PutUint16(b[l.opt+3:], payloadSize)
+	}
+	if len(b) > q.size || l.opt > 0 && !q.edns {
+		return q.repack(b)
+	}
+	return b
+}
+
+// repack cuts b, an answer to q, to what the client takes, and leaves the OPT
+// record out when the client does not know it.
+func (q *query) repack(b []byte) []byte {
+	m := new(dns.Msg)
+	if err := m.Unpack(b); err != nil {
+		if len(b) <= q.size {
+			return nil
+		}
+		// It has records that we can't read: the client gets them over TCP.
+		m = q.message(rcodeOf(b), true)
+		m.Truncated = true
+	}
+	if !q.edns {
+		rest := m.Extra[:0]
+		for _, rr := range m.Extra {
+			if rr.Header().Rrtype != dns.TypeOPT {
+				rest = append(rest, rr)
+			}
+		}
+		m.Extra = rest
+		m.Rcode &= 0xf
+	}
+	return q.pack(m, nil)
+}
