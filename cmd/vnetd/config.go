@@ -1,0 +1,124 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+
+	"github.com/BurntSushi/toml"
+
+	"github.com/vnetd/vnetd/pkg/store"
+)
+
+// defaultConfig is read when no --config is given; it may be absent.
+const defaultConfig = "/etc/vnetd/vnetd.toml"
+
+// config is the validated configuration.
+type config struct {
+	LogLevel    slog.Level
+	Dirs        store.Dirs
+	ChainPrefix string
+	ResolvConf  string
+}
+
+// file is the configuration as the admin writes it; configs/vnetd.toml explains
+// each key.
+type file struct {
+	LogLevel    string       `toml:"log_level"`
+	NetworksDir string       `toml:"networks_dir"`
+	StateDir    string       `toml:"state_dir"`
+	RunDir      string       `toml:"run_dir"`
+	Firewall    fileFirewall `toml:"firewall"`
+	DNS         fileDNS      `toml:"dns"`
+}
+
+type fileFirewall struct {
+	ChainPrefix string `toml:"chain_prefix"`
+}
+
+type fileDNS struct {
+	ResolvConf string `toml:"resolv_conf"`
+}
+
+// defaults is what an empty file means.
+func defaults() file {
+	return file{
+		LogLevel:    "info",
+		NetworksDir: "/etc/vnetd/networks",
+		StateDir:    "/var/lib/vnetd",
+		RunDir:      "/run/vnetd",
+		Firewall:    fileFirewall{ChainPrefix: "LIBVIRT_"},
+		DNS:         fileDNS{ResolvConf: "/etc/resolv.conf"},
+	}
+}
+
+// loadConfig reads the file at path. An empty path stands for the default one,
+// which may be absent; a file that was asked for may not.
+func loadConfig(path string) (config, error) {
+	optional := path == ""
+	if optional {
+		path = defaultConfig
+	}
+	data, err := os.ReadFile(path)
+	if err != nil && (!optional || !errors.Is(err, fs.ErrNotExist)) {
+		return config{}, fmt.Errorf("reading configuration: %w", err)
+	}
+	cfg, err := parseConfig(string(data))
+	if err != nil {
+		return config{}, fmt.Errorf("configuration %s: %w", path, err)
+	}
+	return cfg, nil
+}
+
+// parseConfig reads and validates the text of a configuration; every fault is
+// reported, each with its key.
+func parseConfig(text string) (config, error) {
+	f := defaults()
+	meta, err := toml.Decode(text, &f)
+	if err != nil {
+		return config{}, err
+	}
+	var faults []error
+	for _, key := range meta.Undecoded() {
+		faults = append(faults, fmt.Errorf("%s: not a key that vnetd knows", key))
+	}
+	cfg := config{
+		Dirs:        store.Dirs{Networks: f.NetworksDir, State: f.StateDir, Run: f.RunDir},
+		ChainPrefix: f.Firewall.ChainPrefix,
+		ResolvConf:  f.DNS.ResolvConf,
+	}
+	faults = append(faults, f.validate()...)
+	if err := cfg.LogLevel.UnmarshalText([]byte(f.LogLevel)); err != nil {
+		faults = append(faults, fmt.Errorf("log_level: %q is not a level, want debug, info, warn or error", f.LogLevel))
+	}
+	return cfg, errors.Join(faults...)
+}
+
+// chainPrefix is what leaves room for the longest chain's name within the 28
+// characters that iptables allows (XT_EXTENSION_MAXNAMELEN).
+var chainPrefix = regexp.MustCompile(`^[A-Za-z0-9_-]{1,24}$`)
+
+// validate finds the faults that are not of type.
+func (f *file) validate() []error {
+	var faults []error
+	for _, path := range []struct{ key, value string }{
+		{"networks_dir", f.NetworksDir},
+		{"state_dir", f.StateDir},
+		{"run_dir", f.RunDir},
+		{"dns.resolv_conf", f.DNS.ResolvConf},
+	} {
+		if !filepath.IsAbs(path.value) {
+			faults = append(faults, fmt.Errorf("%s: %q is not an absolute path", path.key, path.value))
+		}
+	}
+	prefix := f.Firewall.ChainPrefix
+	if !chainPrefix.MatchString(prefix) || strings.HasPrefix(prefix, "-") {
+		faults = append(faults, fmt.Errorf("firewall.chain_prefix: %q can't begin a chain's name, want up to 24 letters, digits, - and _", prefix))
+	}
+	return faults
+}

@@ -1,0 +1,105 @@
+package main
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/vnetd/vnetd/pkg/store"
+)
+
+// TestReferenceConfigIsTheDefault holds configs/vnetd.toml to its word: it shows
+// every key with its default.
+func TestReferenceConfigIsTheDefault(t *testing.T) {
+	reference, err := loadConfig("../../configs/vnetd.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	empty, err := parseConfig("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(empty, reference); diff != "" {
+		t.Errorf("the reference file differs from the defaults (-default +reference):\n%s", diff)
+	}
+	text, err := os.ReadFile("../../configs/vnetd.toml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{"log_level", "networks_dir", "state_dir", "run_dir", "chain_prefix", "resolv_conf"} {
+		if !strings.Contains(string(text), "\n"+key+" = ") {
+			t.Errorf("the reference file does not show the key %s", key)
+		}
+	}
+}
+
+func TestParseConfig(t *testing.T) {
+	tests := []struct {
+		name, text string
+		want       config
+		faults     []string // each in the error
+	}{
+		{
+			name: "all keys",
+			text: "log_level='debug'\nnetworks_dir='/n'\nstate_dir='/s'\nrun_dir='/r'\n" +
+				"[firewall]\nchain_prefix='VNET_'\n[dns]\nresolv_conf='/x'\n",
+			want: config{
+				LogLevel: slog.LevelDebug, ChainPrefix: "VNET_", ResolvConf: "/x",
+				Dirs: store.Dirs{Networks: "/n", State: "/s", Run: "/r"},
+			},
+		},
+		{
+			name: "every fault at once",
+			text: "log_level='loud'\nstate_dir='var'\nnetwork_dir='/n'\n[firewall]\nchain_prefix='a b'\n",
+			faults: []string{
+				`network_dir: not a key that vnetd knows`,
+				`state_dir: "var" is not an absolute path`,
+				`log_level: "loud" is not a level`,
+				`firewall.chain_prefix: "a b" can't begin a chain's name`,
+			},
+		},
+		{name: "not TOML", text: "log_level=", faults: []string{"line 1"}},
+		{name: "wrong type", text: "log_level=3", faults: []string{"log_level"}},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := parseConfig(tt.text)
+			if tt.faults == nil {
+				if diff := cmp.Diff(tt.want, got); diff != "" || err != nil {
+					t.Errorf("error %v, config (-want +got):\n%s", err, diff)
+				}
+				return
+			}
+			if err == nil {
+				t.Fatal("no error")
+			}
+			for _, fault := range tt.faults {
+				if !strings.Contains(err.Error(), fault) {
+					t.Errorf("error %q does not say %q", err, fault)
+				}
+			}
+		})
+	}
+}
+
+func TestLoadConfigAsked(t *testing.T) {
+	missing := filepath.Join(t.TempDir(), "none.toml")
+	if _, err := loadConfig(missing); err == nil || !strings.Contains(err.Error(), missing) {
+		t.Errorf("a missing file that was asked for gives %v, want an error that names it", err)
+	}
+}
+
+func FuzzParseConfig(f *testing.F) {
+	f.Add("log_level='info'\n[firewall]\nchain_prefix='X_'")
+	f.Add("[dns]\nresolv_conf=1")
+	f.Fuzz(func(t *testing.T, text string) {
+		cfg, err := parseConfig(text)
+		if err == nil && !filepath.IsAbs(cfg.Dirs.Run) {
+			t.Errorf("accepted run_dir %q", cfg.Dirs.Run)
+		}
+	})
+}

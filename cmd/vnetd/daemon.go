@@ -1,0 +1,165 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/mdlayher/sdnotify"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/dbusapi"
+	"github.com/vnetd/vnetd/pkg/firewall"
+	"github.com/vnetd/vnetd/pkg/network"
+	"github.com/vnetd/vnetd/pkg/store"
+)
+
+// house is the wired daemon, before anything runs.
+type house struct {
+	store   *store.Store
+	links   *bridge.Bridges
+	manager *network.Manager
+}
+
+// build opens the store and the kernel's ends and puts the manager on them.
+func build(ctx context.Context, cfg config, log *slog.Logger) (*house, error) {
+	st, err := store.Open(cfg.Dirs, log)
+	if err != nil {
+		return nil, err
+	}
+	links, err := bridge.New()
+	if err != nil {
+		return nil, errors.Join(err, st.Close())
+	}
+	rules, err := firewall.New(ctx, firewall.Config{ChainPrefix: cfg.ChainPrefix, Logger: log})
+	if err != nil {
+		links.Close()
+		return nil, errors.Join(err, st.Close())
+	}
+	m := network.New(network.Config{
+		Store: st, Links: links, Rules: rules, ResolvConf: cfg.ResolvConf, Logger: log,
+	})
+	return &house{st, links, m}, nil
+}
+
+// close ends everything and leaves networks as they are.
+func (h *house) close() error {
+	h.manager.Close()
+	h.links.Close()
+	return h.store.Close()
+}
+
+// serve runs the daemon until ctx ends. Networks, ports and rules stay when it
+// does: only --cleanup removes them.
+func serve(ctx context.Context, cfg config, path string, log *slog.Logger) (err error) {
+	h, err := build(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, h.close()) }()
+	reload := func(ctx context.Context) error { return reload(ctx, h.manager, path) }
+	bus, err := dbusapi.Connect(dbusapi.Config{
+		Manager: h.manager, Version: programVersion(), Reload: reload, Logger: log,
+	})
+	if err != nil {
+		return err
+	}
+	notifier, err := sdnotify.New()
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("reaching systemd: %w", err)
+	}
+	log.Info("vnetd starts", "version", programVersion(), "pid", os.Getpid())
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return h.manager.Watch(ctx) })
+	g.Go(func() error { return onHangup(ctx, reload, log) })
+	g.Go(func() error {
+		if err := h.manager.Load(ctx); err != nil {
+			return err
+		}
+		return bus.Serve(ctx, func() { announce(notifier, h.manager, log) })
+	})
+	g.Go(func() error {
+		<-ctx.Done()
+		return notifier.Notify(sdnotify.Stopping)
+	})
+	err = g.Wait()
+	log.Info("vnetd ends: networks stay up")
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// announce tells systemd and the log that the daemon is ready.
+func announce(notifier *sdnotify.Notifier, m *network.Manager, log *slog.Logger) {
+	active := 0
+	for _, n := range m.Networks() {
+		if n.Info().Active {
+			active++
+		}
+	}
+	log.Info("ready", "networks", len(m.Networks()), "active", active)
+	status := sdnotify.Statusf("%d of %d networks active", active, len(m.Networks()))
+	if err := notifier.Notify(sdnotify.Ready, status); err != nil {
+		log.Warn("telling systemd that vnetd is ready", "error", err)
+	}
+}
+
+// onHangup reloads on SIGHUP until ctx ends.
+func onHangup(ctx context.Context, reload func(context.Context) error, log *slog.Logger) error {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-hangups:
+		}
+		if err := reload(ctx); err != nil {
+			log.Error("reload failed in part", "error", err)
+		} else {
+			log.Info("reloaded")
+		}
+	}
+}
+
+// reload checks the configuration, whose changes take effect at the next start,
+// and has the definitions read again and every active network repaired.
+func reload(ctx context.Context, m *network.Manager, path string) error {
+	_, err := loadConfig(path)
+	return errors.Join(err, m.Reload(ctx))
+}
+
+// cleanup removes what a former vnetd left in the kernel. It refuses while one
+// is running.
+func cleanup(ctx context.Context, cfg config, log *slog.Logger) (err error) {
+	h, err := build(ctx, cfg, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, h.close()) }()
+	return h.manager.Cleanup(ctx)
+}
+
+// check reads and validates every definition without changing anything.
+func check(cfg config, w io.Writer) error {
+	defs, err := store.ReadDefinitions(cfg.Dirs)
+	faults := []error{err}
+	for _, d := range defs {
+		if err := d.Network.Validate(); err != nil {
+			faults = append(faults, fmt.Errorf("network %q: %w", d.Network.Name, err))
+		}
+	}
+	if err := errors.Join(faults...); err != nil {
+		return err
+	}
+	fmt.Fprintf(w, "configuration and %d definitions are in order\n", len(defs))
+	return nil
+}

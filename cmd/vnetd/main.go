@@ -1,0 +1,124 @@
+// Command vnetd is the network daemon of a hypervisor: it makes the bridges and
+// TAP ports of libvirt-style networks, their firewall rules, and serves DHCP
+// and DNS on them. See vnetd(8).
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+)
+
+// Exit codes.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+)
+
+// version is set by the linker; otherwise the module's own is told.
+var version string
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
+	defer stop()
+	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
+}
+
+// options are the command line.
+type options struct {
+	config   string
+	logLevel string
+	check    bool
+	cleanup  bool
+	version  bool
+}
+
+// run is main with its surroundings as arguments; it returns the exit code.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	opts, err := parseFlags(args, stderr)
+	if errors.Is(err, flag.ErrHelp) {
+		return exitOK
+	}
+	if err != nil {
+		return exitUsage
+	}
+	if opts.version {
+		fmt.Fprintf(stdout, "vnetd %s\n", programVersion())
+		return exitOK
+	}
+	cfg, err := loadConfig(opts.config)
+	if err == nil && opts.logLevel != "" {
+		err = cfg.LogLevel.UnmarshalText([]byte(opts.logLevel))
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "vnetd: %v\n", err)
+		return exitFailed
+	}
+	log := newLogger(stderr, cfg.LogLevel)
+	switch {
+	case opts.check:
+		err = check(cfg, stdout)
+	case opts.cleanup:
+		err = cleanup(ctx, cfg, log)
+	default:
+		err = serve(ctx, cfg, opts.config, log)
+	}
+	if err != nil {
+		fmt.Fprintf(stderr, "vnetd: %v\n", err)
+		return exitFailed
+	}
+	return exitOK
+}
+
+func parseFlags(args []string, stderr io.Writer) (options, error) {
+	var o options
+	fs := flag.NewFlagSet("vnetd", flag.ContinueOnError)
+	fs.SetOutput(stderr)
+	fs.StringVar(&o.config, "config", "", "read `FILE` instead of "+defaultConfig)
+	fs.StringVar(&o.logLevel, "log-level", "", "log from `LEVEL` on: debug, info, warn or error")
+	fs.BoolVar(&o.check, "check", false, "check the configuration and all definitions, change nothing, and exit")
+	fs.BoolVar(&o.cleanup, "cleanup", false, "take down every network, port and rule that a vnetd left, and exit")
+	fs.BoolVar(&o.version, "version", false, "print the version and exit")
+	if err := fs.Parse(args); err != nil {
+		return o, err
+	}
+	if fs.NArg() > 0 {
+		err := fmt.Errorf("unexpected argument %q", fs.Arg(0))
+		fmt.Fprintf(stderr, "vnetd: %v\n", err)
+		return o, err
+	}
+	return o, nil
+}
+
+// newLogger logs text to w. The journal has times of its own.
+func newLogger(w io.Writer, level slog.Level) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: level}
+	if os.Getenv("JOURNAL_STREAM") != "" {
+		opts.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
+			if a.Key == slog.TimeKey && len(groups) == 0 {
+				return slog.Attr{}
+			}
+			return a
+		}
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}
+
+// programVersion is the version that this binary was built as.
+func programVersion() string {
+	if version != "" {
+		return version
+	}
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "unknown"
+}

@@ -1,0 +1,181 @@
+package dbusapi
+
+import (
+	"context"
+	"encoding/json"
+	"net"
+	"os"
+
+	"github.com/godbus/dbus/v5"
+
+	"github.com/vnetd/vnetd/pkg/network"
+)
+
+// listed is an entry of ListNetworks and ListPorts.
+type listed struct {
+	First, Second string
+	Path          dbus.ObjectPath
+}
+
+// manager is the Manager interface.
+func (s *Server) manager() iface {
+	xml := []arg{{"xml", "s"}}
+	path := func(name string) []arg { return []arg{{name, "o"}} }
+	return iface{
+		name: managerInterface,
+		methods: []method{
+			{"DefineNetwork", xml, path("network"), manageNetworks, s.defineNetwork},
+			{"CreateNetwork", xml, path("network"), manageNetworks, s.createNetwork},
+			{"GetNetwork", []arg{{"name", "s"}}, path("network"), read, s.getNetwork},
+			{"GetNetworkByUUID", []arg{{"uuid", "s"}}, path("network"), read, s.getNetworkByUUID},
+			{"ListNetworks", nil, []arg{{"networks", "a(sso)"}}, read, s.listNetworks},
+			{
+				"RequestPort",
+				[]arg{{"network", "s"}, {"options", "a{sv}"}},
+				[]arg{{"port", "o"}, {"fds", "ah"}, {"info", "a{sv}"}},
+				requestPort, s.requestPort,
+			},
+			{"GetPort", []arg{{"uuid", "s"}}, path("port"), read, s.getPort},
+			{"ListPorts", nil, []arg{{"ports", "a(sso)"}}, read, s.listPorts},
+			{"Reload", nil, nil, manageNetworks, s.reload},
+			{"Describe", nil, []arg{{"json", "s"}}, read, s.describe},
+		},
+		properties: []property{
+			{name: "Version", sig: "s", constant: true, get: func() any { return s.cfg.Version }},
+		},
+	}
+}
+
+func (s *Server) defineNetwork(ctx context.Context, c *call) ([]any, error) {
+	return networkPath(s.cfg.Manager.Define(ctx, []byte(c.body[0].(string))))
+}
+
+func (s *Server) createNetwork(ctx context.Context, c *call) ([]any, error) {
+	return networkPath(s.cfg.Manager.Create(ctx, []byte(c.body[0].(string))))
+}
+
+func (s *Server) getNetwork(_ context.Context, c *call) ([]any, error) {
+	return networkPath(s.cfg.Manager.ByName(c.body[0].(string)))
+}
+
+func (s *Server) getNetworkByUUID(_ context.Context, c *call) ([]any, error) {
+	return networkPath(s.cfg.Manager.ByUUID(c.body[0].(string)))
+}
+
+// networkPath is the reply that names a network.
+func networkPath(n *network.Network, err error) ([]any, error) {
+	if err != nil {
+		return nil, err
+	}
+	return []any{pathOf(networkPaths, n.Info().UUID)}, nil
+}
+
+func (s *Server) listNetworks(context.Context, *call) ([]any, error) {
+	list := []listed{}
+	for _, n := range s.cfg.Manager.Networks() {
+		info := n.Info()
+		list = append(list, listed{info.Name, info.UUID, pathOf(networkPaths, info.UUID)})
+	}
+	return []any{list}, nil
+}
+
+func (s *Server) getPort(_ context.Context, c *call) ([]any, error) {
+	p, err := s.cfg.Manager.Port(c.body[0].(string))
+	if err != nil {
+		return nil, err
+	}
+	return []any{pathOf(portPaths, p.UUID)}, nil
+}
+
+func (s *Server) listPorts(context.Context, *call) ([]any, error) {
+	list := []listed{}
+	for _, p := range s.cfg.Manager.Ports() {
+		list = append(list, listed{p.UUID, p.Network, pathOf(portPaths, p.UUID)})
+	}
+	return []any{list}, nil
+}
+
+func (s *Server) reload(ctx context.Context, _ *call) ([]any, error) {
+	return nil, s.cfg.Reload(ctx)
+}
+
+func (s *Server) describe(context.Context, *call) ([]any, error) {
+	networks := []networkDescription{}
+	for _, n := range s.cfg.Manager.Networks() {
+		networks = append(networks, s.describeNetwork(n))
+	}
+	return toJSON(map[string]any{"version": s.cfg.Version, "networks": networks})
+}
+
+// toJSON is the reply that holds v as JSON text.
+func toJSON(v any) ([]any, error) {
+	text, err := json.Marshal(v)
+	return []any{string(text)}, err
+}
+
+// requestPort makes a port; its file descriptors are closed here once the reply
+// that carries them has been written.
+func (s *Server) requestPort(ctx context.Context, c *call) ([]any, error) {
+	opts, err := portOptions(c.body[1].(map[string]dbus.Variant))
+	if err != nil {
+		return nil, err
+	}
+	opts.Owner = c.uid
+	n, err := s.cfg.Manager.Lookup(c.body[0].(string))
+	if err != nil {
+		return nil, err
+	}
+	info, files, err := n.RequestPort(ctx, opts)
+	if err != nil {
+		return nil, err
+	}
+	c.afterReply = func() { closeAll(files) }
+	fds := make([]dbus.UnixFD, len(files))
+	for i, f := range files {
+		fds[i] = dbus.UnixFD(f.Fd())
+	}
+	return []any{pathOf(portPaths, info.UUID), fds, map[string]dbus.Variant{
+		"uuid":    dbus.MakeVariant(info.UUID),
+		"network": dbus.MakeVariant(info.Network),
+		"mac":     dbus.MakeVariant(info.MAC),
+		"ifname":  dbus.MakeVariant(info.IfName),
+		"bridge":  dbus.MakeVariant(info.Bridge),
+		"mtu":     dbus.MakeVariant(uint32(info.MTU)),
+	}}, nil
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		_ = f.Close()
+	}
+}
+
+// portOptions reads the options of RequestPort. An option that is not known, or
+// not of its type, is an error: ignored, it would be a promise not kept.
+func portOptions(options map[string]dbus.Variant) (network.PortOptions, error) {
+	opts := network.PortOptions{VnetHdr: true}
+	var mac string
+	var queues uint32
+	known := map[string]any{
+		"name": &opts.Name, "mac": &mac, "ifname": &opts.IfName, "queues": &queues,
+		"vnet_hdr": &opts.VnetHdr, "isolated": &opts.Isolated, "lifetime": &opts.Lifetime,
+	}
+	for key, v := range options {
+		into, ok := known[key]
+		if !ok {
+			return opts, network.Errorf(network.Unsupported, "option %q is not known to this vnetd", key)
+		}
+		if err := v.Store(into); err != nil {
+			return opts, network.Errorf(network.Invalid, "option %s: type %s is not what it takes", key, v.Signature())
+		}
+	}
+	opts.Queues = int(queues)
+	if mac != "" {
+		parsed, err := net.ParseMAC(mac)
+		if err != nil {
+			return opts, network.Errorf(network.Invalid, "option mac: %q is not a MAC address, want a form like 52:54:00:12:34:56", mac)
+		}
+		opts.MAC = parsed
+	}
+	return opts, nil
+}

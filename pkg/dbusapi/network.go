@@ -1,0 +1,152 @@
+package dbusapi
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/vnetd/vnetd/pkg/network"
+)
+
+// inactiveXML is the flag of GetXML that asks for what the network will be at
+// its next start.
+const inactiveXML = 1
+
+// leaseSignature is a lease on the bus, in the order that libvirt's D-Bus
+// binding has, too: interface, expiry (Unix seconds, 0 for never), type (0 for
+// IPv4, 1 for IPv6), MAC, IAID, address, prefix length, host name, client id.
+const leaseSignature = "(sxisssuss)"
+
+// lease has leaseSignature.
+type lease struct {
+	Interface string
+	Expiry    int64
+	Type      int32
+	MAC       string
+	IAID      string
+	Address   string
+	Prefix    uint32
+	Hostname  string
+	ClientID  string
+}
+
+// network is the Network interface of n.
+func (s *Server) network(n *network.Network) iface {
+	// do is a method without arguments and results.
+	do := func(f func(context.Context) error) func(context.Context, *call) ([]any, error) {
+		return func(ctx context.Context, _ *call) ([]any, error) { return nil, f(ctx) }
+	}
+	get := func(f func(network.Info) any) func() any { return func() any { return f(n.Info()) } }
+	return iface{
+		name: networkInterface,
+		methods: []method{
+			{"Start", nil, nil, manageNetworks, do(n.Start)},
+			{"Stop", nil, nil, manageNetworks, do(n.Stop)},
+			{"Undefine", nil, nil, manageNetworks, do(n.Undefine)},
+			{"GetXML", []arg{{"flags", "u"}}, []arg{{"xml", "s"}}, read, func(_ context.Context, c *call) ([]any, error) {
+				return networkXML(n, c.body[0].(uint32))
+			}},
+			{"GetLeases", nil, []arg{{"leases", "a" + leaseSignature}}, read, func(context.Context, *call) ([]any, error) {
+				leases, err := leasesOf(n)
+				return []any{leases}, err
+			}},
+			{"Describe", nil, []arg{{"json", "s"}}, read, func(context.Context, *call) ([]any, error) {
+				return toJSON(s.describeNetwork(n))
+			}},
+		},
+		properties: []property{
+			{name: "Name", sig: "s", constant: true, get: get(func(i network.Info) any { return i.Name })},
+			{name: "UUID", sig: "s", constant: true, get: get(func(i network.Info) any { return i.UUID })},
+			{name: "Active", sig: "b", get: get(func(i network.Info) any { return i.Active })},
+			{name: "Persistent", sig: "b", get: get(func(i network.Info) any { return i.Persistent })},
+			{
+				name: "Autostart", sig: "b", get: get(func(i network.Info) any { return i.Autostart }),
+				set: func(_ context.Context, v any) error { return n.SetAutostart(v.(bool)) },
+			},
+			{name: "Bridge", sig: "s", get: get(func(i network.Info) any { return i.Bridge })},
+			{name: "Mode", sig: "s", get: get(func(i network.Info) any { return i.Mode })},
+			{name: "State", sig: "s", get: get(func(i network.Info) any { return string(i.State) })},
+			{name: "LastError", sig: "s", get: get(func(i network.Info) any { return i.LastError })},
+		},
+		signals: []signal{
+			{"LeaseChanged", []arg{{"change", "s"}, {"lease", leaseSignature}}},
+		},
+	}
+}
+
+// networkXML is the reply of GetXML.
+func networkXML(n *network.Network, flags uint32) ([]any, error) {
+	if flags&^inactiveXML != 0 {
+		return nil, network.Errorf(network.Invalid, "flags: %#x is not known, want 0 or %d (inactive)", flags, inactiveXML)
+	}
+	return []any{string(n.XML(flags&inactiveXML != 0))}, nil
+}
+
+// leasesOf lists n's leases as they go over the bus.
+func leasesOf(n *network.Network) ([]lease, error) {
+	held, err := n.Leases()
+	leases := make([]lease, 0, len(held))
+	for _, l := range held {
+		leases = append(leases, busLease(l))
+	}
+	return leases, err
+}
+
+func busLease(l network.Lease) lease {
+	b := lease{
+		Interface: l.Interface, MAC: l.MAC.String(), Address: l.Addr.String(), Prefix: uint32(l.PrefixLen),
+		Hostname: l.Hostname, ClientID: hexColons(l.ClientID),
+	}
+	if !l.Expiry.IsZero() {
+		b.Expiry = l.Expiry.Unix()
+	}
+	if l.Addr.Is6() {
+		b.Type = 1
+	}
+	return b
+}
+
+// hexColons writes bytes as 01:52:54:00.
+func hexColons(b []byte) string { return net.HardwareAddr(b).String() }
+
+// networkDescription is the JSON of a network's Describe.
+type networkDescription struct {
+	network.Info
+	Ports  []network.PortInfo `json:"ports"`
+	Leases []leaseDescription `json:"leases"`
+}
+
+// leaseDescription is a lease in JSON.
+type leaseDescription struct {
+	Expiry   *time.Time `json:"expiry"` // null: never
+	MAC      string     `json:"mac"`
+	Address  string     `json:"address"`
+	Prefix   int        `json:"prefix"`
+	Hostname string     `json:"hostname"`
+	ClientID string     `json:"client_id"`
+}
+
+func (s *Server) describeNetwork(n *network.Network) networkDescription {
+	d := networkDescription{Info: n.Info(), Ports: []network.PortInfo{}, Leases: []leaseDescription{}}
+	for _, p := range s.cfg.Manager.Ports() {
+		if p.Network == d.Name {
+			d.Ports = append(d.Ports, p)
+		}
+	}
+	leases, err := n.Leases()
+	if err != nil {
+		d.LastError = fmt.Sprintf("reading leases: %v", err)
+	}
+	for _, l := range leases {
+		ld := leaseDescription{
+			MAC: l.MAC.String(), Address: l.Addr.String(), Prefix: l.PrefixLen,
+			Hostname: l.Hostname, ClientID: hexColons(l.ClientID),
+		}
+		if !l.Expiry.IsZero() {
+			ld.Expiry = &l.Expiry
+		}
+		d.Leases = append(d.Leases, ld)
+	}
+	return d
+}

@@ -1,0 +1,179 @@
+package dbusapi
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/godbus/dbus/v5"
+)
+
+// object finds what stands at path, with its standard interfaces; nil when
+// nothing does.
+func (s *Server) object(path dbus.ObjectPath) *object {
+	o := &object{path: path}
+	if uuid, ok := uuidOf(networkPaths, path); ok {
+		n, err := s.cfg.Manager.ByUUID(uuid)
+		if err != nil {
+			return nil
+		}
+		o.ifaces = []iface{s.network(n)}
+	} else if uuid, ok := uuidOf(portPaths, path); ok {
+		p, err := s.cfg.Manager.Port(uuid)
+		if err != nil || !strings.EqualFold(p.UUID, uuid) {
+			return nil
+		}
+		o.ifaces = []iface{s.port(p)}
+	} else {
+		o.children = s.children(path)
+		if o.children == nil {
+			return nil
+		}
+	}
+	if path == rootPath {
+		o.ifaces = []iface{s.manager(), s.objectManager()}
+	}
+	o.ifaces = append(o.ifaces, s.properties(o), introspectable(o))
+	return o
+}
+
+// children lists the next path elements below an inner node of the tree; nil
+// when path is none.
+func (s *Server) children(path dbus.ObjectPath) []string {
+	base := strings.TrimSuffix(string(path), "/") + "/"
+	var below []string
+	for _, p := range append(s.paths(), networkPaths+"x", portPaths+"x") {
+		rest, ok := strings.CutPrefix(string(p), base)
+		if !ok {
+			continue
+		}
+		next, _, _ := strings.Cut(rest, "/")
+		if next == "x" {
+			next = "" // stands for the node itself, which is there without objects
+		}
+		below = append(below, next)
+	}
+	slices.Sort(below)
+	return slices.Compact(below)
+}
+
+// paths lists the objects below the root.
+func (s *Server) paths() []dbus.ObjectPath {
+	var paths []dbus.ObjectPath
+	for _, n := range s.cfg.Manager.Networks() {
+		paths = append(paths, pathOf(networkPaths, n.Info().UUID))
+	}
+	for _, p := range s.cfg.Manager.Ports() {
+		paths = append(paths, pathOf(portPaths, p.UUID))
+	}
+	return paths
+}
+
+// introspectable is org.freedesktop.DBus.Introspectable of o.
+func introspectable(o *object) iface {
+	return iface{
+		name: introspectInterface,
+		methods: []method{{"Introspect", nil, []arg{{"xml", "s"}}, read, func(context.Context, *call) ([]any, error) {
+			return []any{o.document()}, nil
+		}}},
+	}
+}
+
+// objectManager is org.freedesktop.DBus.ObjectManager of the root.
+func (s *Server) objectManager() iface {
+	return iface{
+		name: objectsInterface,
+		methods: []method{{"GetManagedObjects", nil, []arg{{"objects", "a{oa{sa{sv}}}"}}, read, func(context.Context, *call) ([]any, error) {
+			return []any{s.managedObjects()}, nil
+		}}},
+		signals: []signal{
+			{"InterfacesAdded", []arg{{"object", "o"}, {"interfaces", "a{sa{sv}}"}}},
+			{"InterfacesRemoved", []arg{{"object", "o"}, {"interfaces", "as"}}},
+		},
+	}
+}
+
+// managedObjects reads every object below the root.
+func (s *Server) managedObjects() map[dbus.ObjectPath]map[string]map[string]dbus.Variant {
+	all := make(map[dbus.ObjectPath]map[string]map[string]dbus.Variant)
+	for _, n := range s.cfg.Manager.Networks() {
+		i := s.network(n)
+		all[pathOf(networkPaths, n.Info().UUID)] = map[string]map[string]dbus.Variant{i.name: i.values()}
+	}
+	for _, p := range s.cfg.Manager.Ports() {
+		i := s.port(p)
+		all[pathOf(portPaths, p.UUID)] = map[string]map[string]dbus.Variant{i.name: i.values()}
+	}
+	return all
+}
+
+// properties is org.freedesktop.DBus.Properties of o.
+func (s *Server) properties(o *object) iface {
+	which := []arg{{"interface", "s"}, {"property", "s"}}
+	return iface{
+		name: propertiesInterface,
+		methods: []method{
+			{"Get", which, []arg{{"value", "v"}}, read, func(_ context.Context, c *call) ([]any, error) {
+				p, err := o.property(c.body[0].(string), c.body[1].(string))
+				if err != nil {
+					return nil, err
+				}
+				return []any{dbus.MakeVariant(p.get())}, nil
+			}},
+			{"GetAll", []arg{{"interface", "s"}}, []arg{{"properties", "a{sv}"}}, read, func(_ context.Context, c *call) ([]any, error) {
+				return []any{o.all(c.body[0].(string))}, nil
+			}},
+			{"Set", append(which, arg{"value", "v"}), nil, manageNetworks, func(ctx context.Context, c *call) ([]any, error) {
+				return nil, o.set(ctx, c)
+			}},
+		},
+		signals: []signal{
+			{"PropertiesChanged", []arg{{"interface", "s"}, {"changed", "a{sv}"}, {"invalidated", "as"}}},
+		},
+	}
+}
+
+// property finds a property; without an interface, the first of that name.
+func (o *object) property(ifaceName, name string) (*property, error) {
+	for i := range o.ifaces {
+		if ifaceName != "" && o.ifaces[i].name != ifaceName {
+			continue
+		}
+		for j := range o.ifaces[i].properties {
+			if p := &o.ifaces[i].properties[j]; p.name == name {
+				return p, nil
+			}
+		}
+	}
+	return nil, busError{errUnknownProperty, fmt.Sprintf("object %s has no property %q", o.path, name)}
+}
+
+// all reads the properties of an interface; without one, of the object.
+func (o *object) all(ifaceName string) map[string]dbus.Variant {
+	all := make(map[string]dbus.Variant)
+	for i := range o.ifaces {
+		if ifaceName == "" || o.ifaces[i].name == ifaceName {
+			for name, v := range o.ifaces[i].values() {
+				all[name] = v
+			}
+		}
+	}
+	return all
+}
+
+// set writes the property that c names.
+func (o *object) set(ctx context.Context, c *call) error {
+	p, err := o.property(c.body[0].(string), c.body[1].(string))
+	if err != nil {
+		return err
+	}
+	if p.set == nil {
+		return busError{errReadOnly, fmt.Sprintf("property %q can't be written", p.name)}
+	}
+	v := c.body[2].(dbus.Variant)
+	if v.Signature().String() != p.sig {
+		return busError{errInvalidArgs, fmt.Sprintf("property %q takes a value of type %q, not %q", p.name, p.sig, v.Signature())}
+	}
+	return p.set(ctx, v.Value())
+}

@@ -1,0 +1,99 @@
+package network
+
+import "sync"
+
+// EventKind says what happened.
+type EventKind string
+
+// What happens to networks, ports and leases.
+const (
+	NetworkDefined   EventKind = "network-defined"
+	NetworkChanged   EventKind = "network-changed" // state, autostart or last error
+	NetworkUndefined EventKind = "network-undefined"
+	PortAdded        EventKind = "port-added"
+	PortRemoved      EventKind = "port-removed"
+	LeaseChanged     EventKind = "lease-changed"
+)
+
+// Event is one thing that happened. Network is always set, the rest by kind.
+type Event struct {
+	Kind    EventKind
+	Network Info
+	Port    *PortInfo // PortAdded, PortRemoved
+	Lease   *Lease    // LeaseChanged
+	Change  string    // LeaseChanged: bound, renewed, released, expired or declined
+}
+
+// broker hands every event to every subscriber, in order. A slow subscriber
+// delays nobody: its events wait in a queue of its own.
+type broker struct {
+	mu   sync.Mutex
+	subs map[*subscription]struct{}
+}
+
+type subscription struct {
+	mu     sync.Mutex
+	wake   *sync.Cond
+	queue  []Event
+	closed bool
+}
+
+// subscribe calls f with each event, from one goroutine, until cancel is
+// called; cancel waits for a running f, so f must not call it.
+func (b *broker) subscribe(f func(Event)) (cancel func()) {
+	s := &subscription{}
+	s.wake = sync.NewCond(&s.mu)
+	b.mu.Lock()
+	if b.subs == nil {
+		b.subs = make(map[*subscription]struct{})
+	}
+	b.subs[s] = struct{}{}
+	b.mu.Unlock()
+	var done sync.WaitGroup
+	done.Go(func() { s.deliver(f) })
+	return func() {
+		b.mu.Lock()
+		delete(b.subs, s)
+		b.mu.Unlock()
+		s.close()
+		done.Wait()
+	}
+}
+
+// publish queues e for every subscriber. It never blocks on one.
+func (b *broker) publish(e Event) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	for s := range b.subs {
+		s.mu.Lock()
+		s.queue = append(s.queue, e)
+		s.mu.Unlock()
+		s.wake.Signal()
+	}
+}
+
+func (s *subscription) close() {
+	s.mu.Lock()
+	s.closed = true
+	s.mu.Unlock()
+	s.wake.Signal()
+}
+
+// deliver calls f until the subscription is closed.
+func (s *subscription) deliver(f func(Event)) {
+	for {
+		s.mu.Lock()
+		for len(s.queue) == 0 && !s.closed {
+			s.wake.Wait()
+		}
+		batch, closed := s.queue, s.closed
+		s.queue = nil
+		s.mu.Unlock()
+		if closed {
+			return
+		}
+		for _, e := range batch {
+			f(e)
+		}
+	}
+}

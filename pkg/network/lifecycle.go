@@ -1,0 +1,304 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+
+	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/store"
+)
+
+// Start makes a defined network active: links, rules, services, in this order,
+// and takes back what it made when a step fails. Its error is InvalidState for
+// an active network and Conflict when something of the host is in the way.
+func (n *Network) Start(ctx context.Context) error {
+	return n.start(ctx, n.definition)
+}
+
+// start makes active what choose returns once the network's turn has come; nil
+// when the network is gone by then.
+func (n *Network) start(ctx context.Context, choose func() *netdef.Network) error {
+	n.op.Lock()
+	defer n.op.Unlock()
+	def := choose()
+	if def == nil {
+		return Errorf(NotFound, "network %q does not exist", n.name)
+	}
+	if n.Info().Active {
+		return Errorf(InvalidState, "network %q is already active", n.name)
+	}
+	if err := unsupported(def); err != nil {
+		return err
+	}
+	n.setState(Starting, nil)
+	live := def.Clone()
+	err := n.clearLeftover(ctx)
+	if err == nil {
+		err = n.bringUp(ctx, live)
+	}
+	if err != nil {
+		n.setState(Failed, err)
+		return err
+	}
+	n.m.log.Info("network started", keyNetwork, n.name, keyBridge, live.Bridge.Name)
+	return nil
+}
+
+// bringUp makes live active, or leaves nothing behind.
+func (n *Network) bringUp(ctx context.Context, live *netdef.Network) (err error) {
+	if err := n.hostConflicts(live); err != nil {
+		return err
+	}
+	var u undo
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, u.run())
+		}
+	}()
+	st := n.m.cfg.Store
+	run := store.Run{Phase: store.Starting, Network: live, Persistent: n.definition() != nil}
+	if err := st.SaveRun(run); err != nil {
+		return err
+	}
+	u.add(func() error { return n.clear(context.WithoutCancel(ctx), live) })
+	index, err := n.ensure(ctx, live)
+	if err != nil {
+		return err
+	}
+	sv, err := n.openServices(live)
+	if err != nil {
+		return err
+	}
+	run.Phase = store.Active
+	if err := st.SaveRun(run); err != nil {
+		return errors.Join(err, sv.close())
+	}
+	n.activate(live, index, sv)
+	return nil
+}
+
+// activate records that live is up on the bridge with that ifindex, and sets
+// its services going.
+func (n *Network) activate(live *netdef.Network, index int, sv *services) {
+	n.mu.Lock()
+	n.live, n.last, n.bridge, n.services, n.faults = live, live, index, sv, nil
+	n.mu.Unlock()
+	sv.run()
+	n.setState(Active, nil)
+}
+
+// hostConflicts refuses what would clash with the host: a device of the
+// bridge's name, a route or an address of one of its subnets. A start that
+// failed half way leaves nothing, so what is there is not ours.
+func (n *Network) hostConflicts(live *netdef.Network) error {
+	if !live.Mode().OwnsBridge() {
+		return nil
+	}
+	name := live.Bridge.Name
+	l, err := n.m.cfg.Links.Lookup(name)
+	if err == nil {
+		return Errorf(Conflict, "network/bridge/@name: a device %q (%s) already exists and is not vnetd's: delete it, or choose another bridge name", name, l.Kind)
+	}
+	if !errors.Is(err, bridge.ErrNotFound) {
+		return err
+	}
+	for i := range live.IPs {
+		if err := n.subnetConflict(live.IPs[i].Prefix(), i+1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// subnetConflict refuses the subnet of the nth <ip> when the host already has
+// it elsewhere.
+func (n *Network) subnetConflict(p netip.Prefix, nth int) error {
+	owner, err := n.m.cfg.Links.AddressOwner(p, "")
+	if err != nil {
+		return fmt.Errorf("looking for other owners of %v: %w", p.Masked(), err)
+	}
+	if owner != "" {
+		return Errorf(Conflict, "network/ip[%d]: subnet %v is already in use by interface %q", nth, p.Masked(), owner)
+	}
+	return nil
+}
+
+// ensure makes the links and rules of live what they should be, whether none,
+// some or all of it is there, and plugs its ports back in. It is how networks
+// start, are adopted, and are repaired; where nothing is missing it changes
+// nothing. It returns the ifindex of the bridge; 0 where that is the admin's and
+// not there, which as with libvirt keeps no network from being active.
+func (n *Network) ensure(ctx context.Context, live *netdef.Network) (index int, err error) {
+	if !live.Mode().OwnsBridge() {
+		l, err := n.m.cfg.Links.Lookup(live.Bridge.Name)
+		if errors.Is(err, bridge.ErrNotFound) {
+			return 0, nil
+		}
+		if err != nil {
+			return 0, err
+		}
+		return l.Index, n.m.replug(ctx, n, l.Index)
+	}
+	if index, err = n.m.cfg.Links.Ensure(ctx, bridgeConfig(live)); err != nil {
+		return 0, err
+	}
+	if err := n.m.cfg.Rules.Set(ctx, firewallNetwork(live)); err != nil {
+		return 0, err
+	}
+	if err := n.m.cfg.Links.EnableForwarding(forwards(live)); err != nil {
+		return 0, err
+	}
+	return index, n.m.replug(ctx, n, index)
+}
+
+// Stop takes the network down: its services end, its ports lose their bridge
+// (and find it again at the next start), its rules and its bridge go. Every
+// step is tried; failures are joined. A transient network is gone afterwards.
+func (n *Network) Stop(ctx context.Context) error {
+	n.op.Lock()
+	defer n.op.Unlock()
+	live := n.liveNetwork()
+	if live == nil {
+		return Errorf(InvalidState, "network %q is not active", n.name)
+	}
+	// From here on it is done, whoever hangs up.
+	ctx = context.WithoutCancel(ctx)
+	persistent := n.definition() != nil
+	run := store.Run{Phase: store.Stopping, Network: live, Persistent: persistent}
+	if err := n.m.cfg.Store.SaveRun(run); err != nil {
+		return err
+	}
+	n.setState(Stopping, nil)
+	n.mu.Lock()
+	sv := n.services
+	n.services = nil
+	n.mu.Unlock()
+	sv.stop()
+	err := n.clear(ctx, live)
+	if !persistent {
+		err = errors.Join(err, n.m.releaseAll(n))
+	}
+	n.mu.Lock()
+	n.live, n.bridge, n.faults = nil, 0, nil
+	n.mu.Unlock()
+	if err != nil {
+		n.setState(Failed, err)
+	} else {
+		n.setState(Inactive, nil)
+	}
+	n.m.log.Info("network stopped", keyNetwork, n.name, keyBridge, live.Bridge.Name)
+	if !persistent {
+		n.m.drop(n)
+	}
+	return err
+}
+
+// clearLeftover completes what an earlier clear could not, if there is any such.
+func (n *Network) clearLeftover(ctx context.Context) error {
+	n.mu.Lock()
+	leftover := n.leftover
+	n.mu.Unlock()
+	if leftover == nil {
+		return nil
+	}
+	return n.clear(ctx, leftover)
+}
+
+// clear removes the links and rules of live and then its run-state. Rules go
+// while the bridge stands but no port is on it: nothing passes unfiltered.
+func (n *Network) clear(ctx context.Context, live *netdef.Network) error {
+	errs := []error{n.m.unplug(n)}
+	if live.Mode().OwnsBridge() {
+		fw := firewallNetwork(live)
+		n.m.cfg.Rules.Adopt(fw)
+		errs = append(errs,
+			n.m.cfg.Links.Remove(live.Bridge.Name, 0),
+			n.m.cfg.Rules.Delete(ctx, fw))
+	}
+	err := errors.Join(errs...)
+	n.mu.Lock()
+	n.leftover = nil
+	if err != nil {
+		n.leftover = live
+	}
+	n.mu.Unlock()
+	if err != nil {
+		return fmt.Errorf("taking down network %q: %w", n.name, err)
+	}
+	return n.m.cfg.Store.DeleteRun(live.UUID)
+}
+
+// recover deals with what a former vnetd left of the network: an active one is
+// adopted as it is, a half made or half removed one is cleared away.
+func (n *Network) recover(ctx context.Context, r store.Run) {
+	n.op.Lock()
+	defer n.op.Unlock()
+	log := n.m.log.With(keyNetwork, n.name, keyBridge, r.Network.Bridge.Name)
+	if r.Phase != store.Active {
+		err := n.clear(ctx, r.Network)
+		log.Warn("cleared away a network that was being changed when vnetd ended", "phase", string(r.Phase), keyError, err)
+		if n.definition() == nil {
+			n.m.drop(n)
+		} else if err != nil {
+			n.setState(Failed, err)
+		}
+		return
+	}
+	n.adopt(ctx, r.Network)
+	log.Info("network adopted", "state", string(n.Info().State))
+}
+
+// adopt takes over live, which a former vnetd left active. What fails leaves
+// the network degraded, never down: its guests may be at work.
+func (n *Network) adopt(ctx context.Context, live *netdef.Network) {
+	n.m.cfg.Rules.Adopt(firewallNetwork(live))
+	index, err := n.ensure(ctx, live)
+	sv, openErr := n.openServices(live)
+	if openErr != nil {
+		sv = n.pendingServices(live)
+	}
+	n.activate(live, index, sv)
+	if err != nil {
+		n.fault(partLinks, err)
+	}
+}
+
+// The parts of a network that can fail on their own.
+const (
+	partLinks = "links and rules"
+	partDHCP  = "dhcp"
+	partDNS   = "dns"
+)
+
+// repair puts back what is missing of an active network; of an inactive one
+// nothing is. A bridge that had to be made anew takes new sockets with it.
+func (n *Network) repair(ctx context.Context) error {
+	n.op.Lock()
+	defer n.op.Unlock()
+	live := n.liveNetwork()
+	if live == nil {
+		return nil
+	}
+	index, err := n.ensure(ctx, live)
+	n.fault(partLinks, err)
+	if err != nil {
+		return fmt.Errorf("repairing network %q: %w", n.name, err)
+	}
+	n.mu.Lock()
+	moved, sv := index != n.bridge, n.services
+	n.bridge = index
+	n.mu.Unlock()
+	if moved {
+		n.m.log.Warn("bridge was gone and is made anew", keyNetwork, n.name, keyBridge, live.Bridge.Name)
+		sv.stop()
+		sv = n.pendingServices(live)
+		n.mu.Lock()
+		n.services = sv
+		n.mu.Unlock()
+		sv.run()
+	}
+	return nil
+}

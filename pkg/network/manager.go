@@ -1,0 +1,384 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/firewall"
+	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/store"
+)
+
+// Keys of log attributes.
+const (
+	keyNetwork = "network"
+	keyBridge  = "bridge"
+	keyPort    = "port"
+	keyIfName  = "ifname"
+	keyMAC     = "mac"
+	keyError   = "error"
+)
+
+// Links is what the hub asks of pkg/bridge; *bridge.Bridges is the real one,
+// whose contracts hold.
+type Links interface {
+	Ensure(ctx context.Context, cfg bridge.Config) (ifindex int, err error)
+	Remove(name string, ifindex int) error
+	Lookup(name string) (bridge.Link, error)
+	LookupIndex(index int) (bridge.Link, error)
+	Attach(ctx context.Context, bridge, port int, cfg bridge.PortConfig) error
+	Detach(port int) error
+	DeleteLink(index int) error
+	EnableForwarding(v4, v6 bool) error
+	AddressOwner(p netip.Prefix, except string) (owner string, err error)
+	Watch(ctx context.Context, f func(bridge.LinkEvent)) error
+}
+
+// Rules is what the hub asks of pkg/firewall; *firewall.Firewall is the real
+// one, whose contracts hold.
+type Rules interface {
+	Adopt(n firewall.Network)
+	Set(ctx context.Context, n firewall.Network) error
+	Delete(ctx context.Context, n firewall.Network) error
+	Purge(ctx context.Context) error
+}
+
+// Config is what a Manager works with. All but ResolvConf must be set.
+type Config struct {
+	Store      *store.Store
+	Links      Links
+	Rules      Rules
+	ResolvConf string // the host's resolvers; empty for /etc/resolv.conf
+	Logger     *slog.Logger
+}
+
+// Manager knows every network and port. Its methods may be called concurrently.
+type Manager struct {
+	cfg    Config
+	log    *slog.Logger
+	events broker
+
+	// services runs as long as the manager: its end stops the networks'
+	// services and leaves the networks themselves up.
+	services context.Context
+	stop     context.CancelFunc
+	running  sync.WaitGroup
+
+	defining sync.Mutex // one definition at a time: conflicts are checked against all others
+
+	mu     sync.Mutex
+	byName map[string]*Network
+	ports  map[string]*port // by UUID
+}
+
+// New makes a manager that knows no network yet: Load follows. Close ends it.
+func New(cfg Config) *Manager {
+	ctx, stop := context.WithCancel(context.Background())
+	return &Manager{
+		cfg: cfg, log: cfg.Logger, services: ctx, stop: stop,
+		byName: make(map[string]*Network), ports: make(map[string]*port),
+	}
+}
+
+// Close stops serving and leaves every active network up, for the next vnetd to
+// adopt. The store is still open afterwards.
+func (m *Manager) Close() {
+	m.stop()
+	m.running.Wait()
+}
+
+// Subscribe calls f with every event from now on, in order and from one
+// goroutine, until cancel is called. f must not call cancel.
+func (m *Manager) Subscribe(f func(Event)) (cancel func()) { return m.events.subscribe(f) }
+
+// startLimit bounds how many networks start at a time.
+const startLimit = 16
+
+// Load reads the definitions, adopts what a former vnetd left active, clears
+// away what it left half made, and starts the networks marked for autostart.
+// Failures of single networks are logged and shown as their state; an error
+// means that the store could not be read.
+func (m *Manager) Load(ctx context.Context) error {
+	if err := m.loadDefinitions(); err != nil {
+		m.log.Error("some definitions can't be used", keyError, err)
+	}
+	runs, err := m.cfg.Store.Runs()
+	if err != nil {
+		m.log.Error("some run-state can't be used", keyError, err)
+	}
+	ports, err := m.cfg.Store.Ports()
+	if err != nil {
+		m.log.Error("some ports can't be used", keyError, err)
+	}
+	m.loadPorts(ports, runs)
+
+	var g errgroup.Group
+	g.SetLimit(startLimit)
+	for _, r := range runs {
+		n := m.ensureNetwork(r.Network)
+		g.Go(func() error { n.recover(ctx, r); return nil })
+	}
+	_ = g.Wait()
+	m.autostart(ctx)
+	return ctx.Err()
+}
+
+// loadDefinitions makes an inactive network of every usable definition that is
+// not known yet. A definition without UUID, MAC address or bridge name, as an
+// admin copied it there, is completed and saved.
+func (m *Manager) loadDefinitions() error {
+	m.defining.Lock()
+	defer m.defining.Unlock()
+	defs, err := m.cfg.Store.Definitions()
+	faults := []error{err}
+	for _, d := range defs {
+		faults = append(faults, m.loadDefinition(d))
+	}
+	return errors.Join(faults...)
+}
+
+func (m *Manager) loadDefinition(d store.Definition) error {
+	asWritten := string(d.Network.XML())
+	known := m.find(d.Network.Name)
+	def, err := m.complete(d.Network, known)
+	if err != nil {
+		return fmt.Errorf("network %q: %w", d.Network.Name, err)
+	}
+	if string(def.XML()) != asWritten {
+		if err := m.cfg.Store.SaveDefinition(def); err != nil {
+			return err
+		}
+	}
+	if known == nil {
+		known = newNetwork(m, def)
+		m.add(known)
+	}
+	known.setDefinition(def)
+	known.setAutostart(d.Autostart)
+	return nil
+}
+
+// ensureNetwork is the network that doc describes: a defined one, or, made
+// here, a transient one that only its run-state still knows.
+func (m *Manager) ensureNetwork(doc *netdef.Network) *Network {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := m.byName[doc.Name]
+	if n == nil {
+		n = newNetwork(m, doc)
+		m.byName[n.name] = n
+	}
+	return n
+}
+
+// autostart starts every inactive network that is marked for it, in parallel.
+func (m *Manager) autostart(ctx context.Context) {
+	var g errgroup.Group
+	g.SetLimit(startLimit)
+	for _, n := range m.all() {
+		if info := n.Info(); !info.Autostart || info.Active {
+			continue
+		}
+		g.Go(func() error {
+			if err := n.Start(ctx); err != nil {
+				m.log.Error("autostart failed", keyNetwork, n.name, keyError, err)
+			}
+			return nil
+		})
+	}
+	_ = g.Wait()
+}
+
+// Reload reads the definitions again, for those that an admin put there by
+// hand, and puts back what is missing of every active network.
+func (m *Manager) Reload(ctx context.Context) error {
+	errs := []error{m.loadDefinitions()}
+	for _, n := range m.all() {
+		errs = append(errs, n.repair(ctx))
+	}
+	return errors.Join(errs...)
+}
+
+// Define makes xml the definition of a network, new or known by name. An active
+// network keeps running as it is until it is started anew. Errors are Invalid
+// with every fault in xml, or Conflict with the network in the way.
+func (m *Manager) Define(_ context.Context, xml []byte) (*Network, error) {
+	parsed, err := netdef.Parse(xml)
+	if err != nil {
+		return nil, err
+	}
+	m.defining.Lock()
+	defer m.defining.Unlock()
+	n := m.find(parsed.Name)
+	def, err := m.complete(parsed, n)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.cfg.Store.SaveDefinition(def); err != nil {
+		return nil, err
+	}
+	if n == nil {
+		n = newNetwork(m, def)
+		m.add(n)
+	}
+	n.setDefinition(def)
+	m.log.Info("network defined", keyNetwork, n.name)
+	m.events.publish(Event{Kind: NetworkDefined, Network: n.Info()})
+	return n, nil
+}
+
+// Create makes a transient network of xml and starts it: it has no definition
+// and is gone when it stops.
+func (m *Manager) Create(ctx context.Context, xml []byte) (*Network, error) {
+	parsed, err := netdef.Parse(xml)
+	if err != nil {
+		return nil, err
+	}
+	// Held until it is active and so known to other definitions.
+	m.defining.Lock()
+	defer m.defining.Unlock()
+	if m.find(parsed.Name) != nil {
+		return nil, Errorf(Exists, "network %q already exists: start it, or choose another name", parsed.Name)
+	}
+	def, err := m.complete(parsed, nil)
+	if err != nil {
+		return nil, err
+	}
+	n := newNetwork(m, def)
+	m.add(n)
+	if err := n.start(ctx, func() *netdef.Network { return def }); err != nil {
+		m.drop(n)
+		return nil, err
+	}
+	return n, nil
+}
+
+// complete gives parsed what it lacks (UUID, MAC address, bridge name: those
+// of known, the network of the same name, if there is one), and checks it
+// against itself and every other network. The caller holds m.defining.
+func (m *Manager) complete(parsed *netdef.Network, known *Network) (*netdef.Network, error) {
+	def := parsed.Clone()
+	if known != nil {
+		known.inherit(def)
+	}
+	if err := def.Validate(); err != nil {
+		return nil, err
+	}
+	others := m.definitions(known)
+	taken := func(name string) bool {
+		if slices.ContainsFunc(others, func(o *netdef.Network) bool { return o.Bridge.Name == name }) {
+			return true
+		}
+		_, err := m.cfg.Links.Lookup(name)
+		return err == nil
+	}
+	if err := def.Complete(netdef.Completion{BridgeTaken: taken}); err != nil {
+		return nil, err
+	}
+	if err := netdef.Conflicts(def, others); err != nil {
+		return nil, err
+	}
+	return def, nil
+}
+
+// definitions lists what every network is, active or defined, except one.
+func (m *Manager) definitions(except *Network) []*netdef.Network {
+	var defs []*netdef.Network
+	for _, n := range m.all() {
+		if n != except {
+			defs = append(defs, n.definitions()...)
+		}
+	}
+	return defs
+}
+
+// Lookup finds a network by name, by bridge name or by UUID, in this order.
+func (m *Manager) Lookup(key string) (*Network, error) {
+	if n := m.find(key); n != nil {
+		return n, nil
+	}
+	for _, n := range m.all() {
+		if info := n.Info(); info.Bridge == key || strings.EqualFold(info.UUID, key) {
+			return n, nil
+		}
+	}
+	return nil, Errorf(NotFound, "no network, bridge or UUID %q is known here", key)
+}
+
+// ByName finds a network by its name.
+func (m *Manager) ByName(name string) (*Network, error) {
+	if n := m.find(name); n != nil {
+		return n, nil
+	}
+	return nil, Errorf(NotFound, "network %q does not exist", name)
+}
+
+// ByUUID finds a network by its UUID, in any case.
+func (m *Manager) ByUUID(uuid string) (*Network, error) {
+	for _, n := range m.all() {
+		if strings.EqualFold(n.Info().UUID, uuid) {
+			return n, nil
+		}
+	}
+	return nil, Errorf(NotFound, "no network has the UUID %q", uuid)
+}
+
+// Networks lists every network, in order of name.
+func (m *Manager) Networks() []*Network { return m.all() }
+
+func (m *Manager) all() []*Network {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return slices.SortedFunc(maps.Values(m.byName), func(a, b *Network) int { return strings.Compare(a.name, b.name) })
+}
+
+// find returns the network of that name, nil when there is none.
+func (m *Manager) find(name string) *Network {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.byName[name]
+}
+
+func (m *Manager) add(n *Network) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.byName[n.name] = n
+}
+
+// drop forgets a network that is neither defined nor active any more.
+func (m *Manager) drop(n *Network) {
+	m.mu.Lock()
+	if m.byName[n.name] == n {
+		delete(m.byName, n.name)
+	}
+	m.mu.Unlock()
+	m.events.publish(Event{Kind: NetworkUndefined, Network: n.Info()})
+}
+
+// Cleanup takes down every active network, every port and the chains, as if no
+// vnetd had ever run; definitions and leases stay. The manager must be new:
+// neither Load nor anything else was called on it.
+func (m *Manager) Cleanup(ctx context.Context) error {
+	runs, err := m.cfg.Store.Runs()
+	errs := []error{err}
+	ports, err := m.cfg.Store.Ports()
+	errs = append(errs, err)
+	for _, p := range ports {
+		errs = append(errs, m.clearPort(p))
+	}
+	for _, r := range runs {
+		n := newNetwork(m, r.Network)
+		errs = append(errs, n.clear(ctx, r.Network))
+	}
+	return errors.Join(append(errs, m.cfg.Rules.Purge(ctx))...)
+}

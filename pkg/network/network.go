@@ -1,0 +1,307 @@
+package network
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net/netip"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/vnetd/vnetd/pkg/dhcpd"
+	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/store"
+)
+
+// State says where a network stands.
+type State string
+
+// The states of a network.
+const (
+	Inactive State = "inactive"
+	Starting State = "starting"
+	Active   State = "active"
+	Degraded State = "degraded" // active, but something of it is missing: LastError says what
+	Stopping State = "stopping"
+	Failed   State = "failed" // inactive, because the last start or stop failed: LastError says why
+)
+
+// Network is one network, defined, active or both. Its methods may be called
+// concurrently; operations wait for each other.
+type Network struct {
+	m    *Manager
+	name string // for good: a network can't be renamed
+
+	op sync.Mutex // one operation at a time; held for as long as it takes
+
+	mu        sync.Mutex // guards what follows; held for moments
+	def       *netdef.Network
+	live      *netdef.Network // nil while inactive
+	last      *netdef.Network // what def or live was last: tells what a network was that is gone
+	autostart bool
+	state     State
+	lastErr   error
+	faults    map[string]error // of a degraded network, by the part that fails
+	leftover  *netdef.Network  // of a stop, or an undone start, that could not be completed
+	bridge    int              // ifindex of the bridge while active
+	services  *services        // nil while inactive and where nothing is served
+}
+
+// Info is what a network is at one moment.
+type Info struct {
+	Name       string         `json:"name"`
+	UUID       string         `json:"uuid"`
+	Mode       string         `json:"mode"` // nat, route, open, none, bridge
+	Bridge     string         `json:"bridge"`
+	State      State          `json:"state"`
+	Active     bool           `json:"active"`
+	Persistent bool           `json:"persistent"`
+	Autostart  bool           `json:"autostart"`
+	LastError  string         `json:"last_error"`
+	MAC        string         `json:"mac"`
+	MTU        int            `json:"mtu"`
+	Addresses  []netip.Prefix `json:"addresses"`
+}
+
+// newNetwork is the inactive network that doc names, with no definition yet.
+func newNetwork(m *Manager, doc *netdef.Network) *Network {
+	return &Network{m: m, name: doc.Name, last: doc, state: Inactive}
+}
+
+// Info tells what the network is now.
+func (n *Network) Info() Info {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	info := Info{
+		Name: n.name, State: n.state, Autostart: n.autostart,
+		Active: n.live != nil, Persistent: n.def != nil, Addresses: []netip.Prefix{},
+	}
+	if err := n.currentError(); err != nil {
+		info.LastError = err.Error()
+	}
+	is := cmp.Or(n.live, n.def, n.last)
+	if is == nil {
+		return info
+	}
+	info.UUID, info.Mode, info.Bridge = is.UUID, string(is.Mode()), is.Bridge.Name
+	info.MAC, info.MTU = is.MAC.String(), is.MTU
+	for i := range is.IPs {
+		info.Addresses = append(info.Addresses, is.IPs[i].Prefix())
+	}
+	return info
+}
+
+// currentError is the reason of a failed or degraded state. The caller holds
+// n.mu.
+func (n *Network) currentError() error {
+	errs := []error{n.lastErr}
+	for _, err := range n.faults {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// XML is the network's document: what it is now, or, with inactive, what it
+// will be at its next start. A transient network has no other than the first,
+// an inactive one no other than the second.
+func (n *Network) XML(inactive bool) []byte {
+	connections := n.m.countPorts(n)
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.live != nil && (!inactive || n.def == nil) {
+		return n.live.LiveXML(connections)
+	}
+	if n.def == nil {
+		return nil
+	}
+	return n.def.XML()
+}
+
+// SetAutostart says whether the network starts with vnetd.
+func (n *Network) SetAutostart(on bool) error {
+	n.op.Lock()
+	defer n.op.Unlock()
+	if info := n.Info(); !info.Persistent {
+		return Errorf(InvalidState, "network %q has no definition: a transient network can't be started automatically", n.name)
+	}
+	if err := n.m.cfg.Store.SetAutostart(n.name, on); err != nil {
+		return err
+	}
+	n.setAutostart(on)
+	n.changed()
+	return nil
+}
+
+// Undefine deletes the definition. An active network goes on as a transient
+// one; an inactive one is gone, with its leases and ports.
+func (n *Network) Undefine(_ context.Context) error {
+	n.m.defining.Lock()
+	defer n.m.defining.Unlock()
+	n.op.Lock()
+	defer n.op.Unlock()
+	info := n.Info()
+	if !info.Persistent {
+		return Errorf(InvalidState, "network %q is transient: it has no definition to delete, stop it", n.name)
+	}
+	if live := n.liveNetwork(); live != nil {
+		// The run-state first: a crash in between must not lose the network.
+		if err := n.m.cfg.Store.SaveRun(store.Run{Phase: store.Active, Network: live}); err != nil {
+			return err
+		}
+	}
+	if err := n.m.cfg.Store.DeleteDefinition(n.name); err != nil {
+		return err
+	}
+	n.setAutostart(false)
+	n.m.log.Info("network undefined", keyNetwork, n.name)
+	if info.Active {
+		n.setDefinition(nil)
+		n.changed()
+		return nil
+	}
+	n.m.drop(n)
+	n.setDefinition(nil)
+	return errors.Join(n.m.releaseAll(n), n.m.cfg.Store.DropLeases(info.UUID))
+}
+
+// Lease is an address that a guest holds.
+type Lease struct {
+	Interface string // the bridge
+	dhcpd.Lease
+	PrefixLen int // of the network
+}
+
+// Leases lists the addresses that guests hold, in order of address; also of an
+// inactive network, whose leases outlive it.
+func (n *Network) Leases() ([]Lease, error) {
+	n.mu.Lock()
+	is, running := cmp.Or(n.live, n.def), n.services
+	n.mu.Unlock()
+	if is == nil {
+		return nil, nil
+	}
+	ip := dhcpIP(is)
+	if ip == nil {
+		return nil, nil
+	}
+	held, served := running.leases()
+	if !served {
+		stored, err := n.m.cfg.Store.Leases(is.UUID).Load()
+		if err != nil {
+			return nil, err
+		}
+		held = slices.DeleteFunc(stored, func(l dhcpd.Lease) bool {
+			return l.State != dhcpd.StateBound || !l.Expiry.IsZero() && !l.Expiry.After(time.Now())
+		})
+	}
+	leases := make([]Lease, 0, len(held))
+	for _, l := range held {
+		leases = append(leases, Lease{Interface: is.Bridge.Name, Lease: l, PrefixLen: ip.Prefix().Bits()})
+	}
+	return leases, nil
+}
+
+// inherit gives def what it lacks and the network already has, so that a
+// document without them can be defined again and again.
+func (n *Network) inherit(def *netdef.Network) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	had := cmp.Or(n.def, n.live)
+	if had == nil {
+		return
+	}
+	if def.UUID == "" {
+		def.UUID = had.UUID
+	}
+	if def.MAC == nil {
+		def.MAC = had.MAC
+	}
+	if def.Bridge.Name == "" {
+		def.Bridge.Name = had.Bridge.Name
+	}
+}
+
+// definitions lists what the network is and what it will be.
+func (n *Network) definitions() []*netdef.Network {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	var defs []*netdef.Network
+	for _, d := range []*netdef.Network{n.live, n.def} {
+		if d != nil {
+			defs = append(defs, d)
+		}
+	}
+	return defs
+}
+
+func (n *Network) setDefinition(def *netdef.Network) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.def, n.last = def, cmp.Or(def, n.last)
+}
+
+func (n *Network) setAutostart(on bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.autostart = on
+}
+
+// definition is what the next start will make; nil for a transient network.
+func (n *Network) definition() *netdef.Network {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.def
+}
+
+// liveNetwork is what the network is now, nil while inactive.
+func (n *Network) liveNetwork() *netdef.Network {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.live
+}
+
+// setState moves the network to a state for a reason, nil for none, and tells.
+func (n *Network) setState(s State, reason error) {
+	n.mu.Lock()
+	n.state, n.lastErr = s, reason
+	n.mu.Unlock()
+	n.changed()
+}
+
+// fault records that a part of an active network fails, or works again with a
+// nil err, and tells.
+func (n *Network) fault(part string, err error) {
+	n.mu.Lock()
+	if n.faults == nil {
+		n.faults = make(map[string]error)
+	}
+	if err != nil {
+		n.faults[part] = err
+	} else {
+		delete(n.faults, part)
+	}
+	switch {
+	case n.state == Active && len(n.faults) > 0:
+		n.state = Degraded
+	case n.state == Degraded && len(n.faults) == 0:
+		n.state = Active
+	}
+	n.mu.Unlock()
+	n.changed()
+}
+
+// recovered records that a part works, and tells if it had failed.
+func (n *Network) recovered(part string) {
+	n.mu.Lock()
+	failing := n.faults[part] != nil
+	n.mu.Unlock()
+	if failing {
+		n.fault(part, nil)
+	}
+}
+
+// changed tells subscribers that the network's Info may differ.
+func (n *Network) changed() {
+	n.m.events.publish(Event{Kind: NetworkChanged, Network: n.Info()})
+}
