@@ -51,8 +51,9 @@ func explain(t *tool, text string, failed *execError) error {
 	return e
 }
 
-// failedLine finds the command that stderr complains about. Legacy names the
-// line of the COMMIT when the kernel refuses a table as a whole.
+// failedLine finds the command that stderr complains about. Where only the
+// COMMIT is named, because the fault showed at the end of the table, the command
+// is the first one with the target that stderr quotes, if any.
 func failedLine(text, stderr string) (table, command string) {
 	number := regexp.MustCompile(`\bline:? (\d+)`).FindStringSubmatch(stderr)
 	if number == nil {
@@ -63,15 +64,30 @@ func failedLine(text, stderr string) (table, command string) {
 	if err != nil || n < 1 || n > len(lines) {
 		return "", ""
 	}
-	for _, line := range lines[:n] {
+	start := 0
+	for i, line := range lines[:n] {
 		if name, starts := strings.CutPrefix(line, "*"); starts {
-			table = name
+			table, start = name, i
 		}
 	}
 	if command = lines[n-1]; !strings.HasPrefix(command, "-") {
-		command = ""
+		command = quotedTarget(lines[start:n], stderr)
 	}
 	return table, command
+}
+
+// quotedTarget is the first line with the target that stderr quotes, or "".
+func quotedTarget(lines []string, stderr string) string {
+	quoted := regexp.MustCompile("[`'](\\w+)'").FindStringSubmatch(stderr)
+	if quoted == nil {
+		return ""
+	}
+	for _, line := range lines {
+		if strings.Contains(line+" ", " -j "+quoted[1]+" ") {
+			return line
+		}
+	}
+	return ""
 }
 
 // advice knows the faults that users meet.
@@ -86,8 +102,8 @@ func advice(t *tool, e *RestoreError, stderr string) string {
 		return "CAP_NET_ADMIN is needed"
 	case says("initialize table"), says("Table does not exist"):
 		return fmt.Sprintf("the kernel has no table %s for %s: load the module %s", e.Table, t.family, tableModule(t, e.Table))
-	case says("load target"), says("load match"):
-		return "this iptables lacks an extension"
+	case says("load target"), says("load match"), says("does not exist"):
+		return "this iptables lacks the extension"
 	case says("No such file or directory"), says("No chain/target/match"):
 		return missingExtension(e.Line)
 	}

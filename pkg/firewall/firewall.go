@@ -170,22 +170,22 @@ func union(a, b []Rule) []Rule {
 
 // apply carries out the changes of any number of networks, with one transaction
 // per family, and returns those of their rules that stood before. Both families
-// are tried; errors are joined. The caller holds mu.
+// are tried, side by side; errors are joined. The caller holds mu.
 func (f *Firewall) apply(ctx context.Context, changes []change) ([]Rule, error) {
-	var interest, before []Rule
+	var interest []Rule
 	for _, c := range changes {
 		interest = append(append(interest, c.remove...), c.place...)
 	}
 	if len(interest) == 0 {
 		return nil, nil
 	}
-	var faults []error
-	for _, t := range f.tools {
-		held, err := f.applyFamily(ctx, t, interest, changes)
-		before = append(before, held...)
-		faults = append(faults, err)
+	held, faults := make([][]Rule, len(f.tools)), make([]error, len(f.tools))
+	var wg sync.WaitGroup
+	for i, t := range f.tools {
+		wg.Go(func() { held[i], faults[i] = f.applyFamily(ctx, t, interest, changes) })
 	}
-	return before, errors.Join(faults...)
+	wg.Wait()
+	return slices.Concat(held...), errors.Join(faults...)
 }
 
 // applyFamily is apply for one family. A family that can't be used, or a table

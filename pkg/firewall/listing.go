@@ -26,7 +26,9 @@ func parseListing(text string) (listing, error) {
 			}
 		case strings.HasPrefix(line, "*"):
 			table = line[1:]
-			l[table] = map[string][]string{}
+			if l[table] == nil {
+				l[table] = map[string][]string{}
+			}
 		case table == "":
 		case strings.HasPrefix(line, ":"):
 			chain, _, _ := strings.Cut(line[1:], " ")

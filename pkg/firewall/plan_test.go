@@ -1,0 +1,194 @@
+package firewall
+
+import (
+	"fmt"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+)
+
+// fuzzNetworks are two networks that share a subnet's worth of chains.
+func fuzzNetworks() (former, wanted Network) {
+	former = Network{
+		Bridge: "virbr0", Mode: ModeNAT, DHCP: true,
+		Subnets: []netip.Prefix{netip.MustParsePrefix("192.168.122.0/24")},
+	}
+	wanted = former
+	wanted.TFTP, wanted.Mode = true, ModeRoute
+	return former, wanted
+}
+
+// FuzzPlan checks on any listing that what plan asks for leads, by the commands
+// alone, to a listing with which plan is content, that nobody else's rules are
+// touched, and that no command names a rule or a chain that is not there.
+func FuzzPlan(f *testing.F) {
+	former, wanted := fuzzNetworks()
+	var full strings.Builder
+	for _, r := range append(Jumps(DefaultPrefix), Render(former, DefaultPrefix)...) {
+		fmt.Fprintf(&full, "*%s\n:%s - [0:0]\n-A %s %s\n", r.Table, r.Chain, r.Chain, r.Args)
+	}
+	f.Add("")
+	f.Add(full.String())
+	f.Add("*filter\n:FORWARD DROP [0:0]\n:LIBVIRT_FWX - [0:0]\n-A FORWARD -j LIBVIRT_FWX\n-A FORWARD -j DOCKER\n-A LIBVIRT_FWX\nCOMMIT\n")
+	f.Add("# Table `filter' is incompatible, use 'nft' tool.\n")
+	f.Add("-A LIBVIRT_FWX -j ACCEPT\n:X\n*\n-A \n*nat\n:LIBVIRT_PRT -")
+	f.Fuzz(func(t *testing.T, text string) {
+		l, err := parseListing(text)
+		if err != nil {
+			return
+		}
+		changes := []change{{remove: Render(former, DefaultPrefix), place: Render(wanted, DefaultPrefix)}}
+		others := foreignRules(l, former, wanted)
+		replayed := clone(l)
+		replay(t, replayed, plan(l, IPv4, DefaultPrefix, changes).text())
+		if again := plan(clone(replayed), IPv4, DefaultPrefix, changes).text(); again != "" {
+			t.Errorf("not content with its own work:\n%s", again)
+		}
+		if diff := cmp.Diff(others, foreignRules(replayed, former, wanted)); diff != "" {
+			t.Errorf("rules of others changed:\n%s", diff)
+		}
+	})
+}
+
+// clone is a deep copy.
+func clone(l listing) listing {
+	out := listing{}
+	for table, chains := range l {
+		out[table] = map[string][]string{}
+		for chain, rules := range chains {
+			out[table][chain] = slices.Clone(rules)
+		}
+	}
+	return out
+}
+
+// foreignRules are the rules that neither the networks nor the jumps have.
+func foreignRules(l listing, networks ...Network) map[string][]string {
+	ours := Jumps(DefaultPrefix)
+	for _, n := range networks {
+		ours = append(ours, Render(n, DefaultPrefix)...)
+	}
+	out := map[string][]string{}
+	for table, chains := range l {
+		for chain, rules := range chains {
+			for _, args := range rules {
+				if !slices.Contains(ours, Rule{IPv4, table, chain, args}) {
+					out[table+" "+chain] = append(out[table+" "+chain], args)
+				}
+			}
+		}
+	}
+	return out
+}
+
+// replay is an iptables-restore that works on a listing.
+func replay(t *testing.T, l listing, text string) {
+	t.Helper()
+	table := ""
+	for line := range strings.Lines(text) {
+		line = strings.TrimSuffix(line, "\n")
+		if strings.HasPrefix(line, "*") {
+			table = line[1:]
+			l.declare(table, "INPUT")
+			continue
+		}
+		command, rest, _ := strings.Cut(line, " ")
+		chain, args, _ := strings.Cut(rest, " ")
+		switch command {
+		case "-N":
+			if l.has(table, chain) {
+				t.Fatalf("%q: chain exists", line)
+			}
+			l.declare(table, chain)
+		case "-I":
+			if strings.HasPrefix(chain, DefaultPrefix) && !l.has(table, chain) {
+				t.Fatalf("%q: no such chain", line)
+			}
+			l[table][chain] = slices.Insert(l[table][chain], 0, args)
+		case "-D":
+			at := slices.Index(l[table][chain], args)
+			if at < 0 {
+				t.Fatalf("%q: no such rule", line)
+			}
+			l[table][chain] = slices.Delete(l[table][chain], at, at+1)
+		}
+	}
+}
+
+// Several networks join one transaction; the last one's rules stand first.
+func TestPlanJoinsNetworks(t *testing.T) {
+	former, _ := fuzzNetworks()
+	second := former
+	second.Bridge, second.Subnets = "virbr1", []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
+	l := listing{}
+	replay(t, l, plan(listing{}, IPv4, DefaultPrefix, []change{
+		{place: Render(former, DefaultPrefix)},
+		{place: Render(second, DefaultPrefix)},
+	}).text())
+	want := []string{"-i virbr1 -o virbr1 -j ACCEPT", "-i virbr0 -o virbr0 -j ACCEPT"}
+	if diff := cmp.Diff(want, l["filter"]["LIBVIRT_FWX"]); diff != "" {
+		t.Errorf("LIBVIRT_FWX (-want +got):\n%s", diff)
+	}
+	if diff := cmp.Diff([]string{"-j LIBVIRT_FWX", "-j LIBVIRT_FWI", "-j LIBVIRT_FWO"}, l["filter"]["FORWARD"]); diff != "" {
+		t.Errorf("FORWARD (-want +got):\n%s", diff)
+	}
+}
+
+// The messages are those of iptables 1.8.9.
+func TestExplain(t *testing.T) {
+	const text = "*filter\n-N LIBVIRT_FWX\nCOMMIT\n*mangle\n-N LIBVIRT_PRT\n-I LIBVIRT_PRT -o virbr0 -j CHECKSUM --checksum-fill\nCOMMIT\n"
+	const rule = "-I LIBVIRT_PRT -o virbr0 -j CHECKSUM --checksum-fill"
+	for _, c := range []struct {
+		variant, stderr, table, line, advice string
+	}{
+		{variantNFT, "iptables-nft-restore v1.8.9 (nf_tables): Chain 'CHECKSUM' does not exist\nError occurred at line: 7\n", "mangle", rule, "this iptables lacks the extension"},
+		{variantNFT, "iptables-nft-restore v1.8.9 (nf_tables): \nline 6: RULE_INSERT failed (No such file or directory): rule in chain LIBVIRT_PRT\n", "mangle", rule, "is a kernel module missing: xt_CHECKSUM?"},
+		{variantNFT, "iptables-nft-restore: line 2 failed: Chain already exists.\n", "filter", "-N LIBVIRT_FWX", ""},
+		{variantLegacy, "iptables-restore: line 7 failed\n", "mangle", "", ""},
+		{variantLegacy, "iptables-restore v1.8.9 (legacy): iptables-restore: unable to initialize table 'mangle'\n\nError occurred at line: 4\n", "mangle", "", "the kernel has no table mangle for IPv4: load the module iptable_mangle"},
+		{variantLegacy, "Another app is currently holding the xtables lock; still 1s 0us time ahead to have a chance to grab the lock...\n", "", "", "another program has held /run/xtables.lock for 5s"},
+		{variantLegacy, "Error occurred at line: 99999999999999999999\n", "", "", ""},
+		{variantLegacy, "Error occurred at line: 0\n", "", "", ""},
+	} {
+		err := explain(&tool{family: IPv4, variant: c.variant}, text, &execError{stderr: c.stderr, err: fmt.Errorf("exit status 1")})
+		e := err.(*RestoreError)
+		got := []string{e.Table, e.Line, e.Advice}
+		if diff := cmp.Diff([]string{c.table, c.line, c.advice}, got); diff != "" {
+			t.Errorf("%q (-want +got):\n%s", c.stderr, diff)
+		}
+	}
+}
+
+func TestCheck(t *testing.T) {
+	good, _ := fuzzNetworks()
+	if err := good.check(); err != nil {
+		t.Errorf("a good network: %v", err)
+	}
+	addr := netip.MustParseAddr
+	for name, spoil := range map[string]func(n *Network){
+		"mode":           func(n *Network) { n.Mode = "vepa" },
+		"no bridge":      func(n *Network) { n.Bridge = "" },
+		"long bridge":    func(n *Network) { n.Bridge = "virbr90123456789" },
+		"wildcard":       func(n *Network) { n.Bridge = "virbr+" },
+		"line break":     func(n *Network) { n.Bridge = "virbr0\nCOMMIT" },
+		"option as dev":  func(n *Network) { n.Dev = "-j" },
+		"negated dev":    func(n *Network) { n.Dev = "!eth0" },
+		"zero subnet":    func(n *Network) { n.Subnets = append(n.Subnets, netip.Prefix{}) },
+		"all addresses":  func(n *Network) { n.Subnets = append(n.Subnets, netip.MustParsePrefix("0.0.0.0/0")) },
+		"mapped subnet":  func(n *Network) { n.Subnets = append(n.Subnets, netip.MustParsePrefix("::ffff:192.0.2.0/120")) },
+		"port range":     func(n *Network) { n.NATPorts = PortRange{Start: 5, End: 4} },
+		"IPv6 addresses": func(n *Network) { n.NATAddrs = AddrRange{Start: addr("2001:db8::1")} },
+		"mixed range":    func(n *Network) { n.NATAddrs = AddrRange{Start: addr("192.0.2.1"), End: addr("2001:db8::1")} },
+		"address range":  func(n *Network) { n.NATAddrs = AddrRange{Start: addr("192.0.2.2"), End: addr("192.0.2.1")} },
+	} {
+		n := good
+		n.Subnets = slices.Clone(good.Subnets)
+		spoil(&n)
+		if err := n.check(); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}
