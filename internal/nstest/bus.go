@@ -52,7 +52,8 @@ func startBus(t TB) error {
 	}
 	defer func() { _ = address.Close() }()
 	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), "dbus-daemon", "--nofork", "--nopidfile", "--config-file="+config, "--print-address=3")
-	cmd.Stderr = os.Stderr
+	complaints := new(syncBuffer)
+	cmd.Stderr = complaints
 	cmd.ExtraFiles = []*os.File{w}
 	err = cmd.Start()
 	_ = w.Close()
@@ -62,7 +63,7 @@ func startBus(t TB) error {
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
 	// The address is printed when the bus listens.
 	if _, err := bufio.NewReader(address).ReadString('\n'); err != nil {
-		return fmt.Errorf("it did not say where it listens: %w", err)
+		return fmt.Errorf("it did not say where it listens: %w\n%s", err, complaints)
 	}
 	return os.Setenv("DBUS_SYSTEM_BUS_ADDRESS", busAddress)
 }

@@ -45,7 +45,7 @@ func TestKilledDuringDownload(t *testing.T) {
 		before, leases := state(t), vnetctl(t, s.Lab, "leases", story.Network)
 		ctx, cancel := context.WithTimeout(t.Context(), limit)
 		defer cancel()
-		inGuest(t, ctx, s, fmt.Sprintf("wget -q -T 20 -O /tmp/d 'http://%s/download?bytes=%d&rate=%d' && touch /tmp/complete &", nstest.LANHost, size, rate))
+		inGuest(t, ctx, s, fmt.Sprintf("wget -q -O /tmp/d 'http://%s/download?bytes=%d&rate=%d' && touch /tmp/complete &", nstest.LANHost, size, rate))
 		inGuest(t, ctx, s, "while :; do echo $(cut -d' ' -f1 /proc/uptime) $(stat -c %s /tmp/d); usleep 50000; done >/tmp/samples 2>/dev/null &")
 		awaitBytes(t, ctx, s, size/8)
 

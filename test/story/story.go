@@ -170,7 +170,7 @@ func (s *Story) TakeLease(ctx context.Context, say Say) error {
 func (s *Story) ResolveNames(ctx context.Context, say Say) error {
 	for _, q := range []struct{ query, answer string }{
 		{"nslookup -type=a " + Host, Address},
-		{"nslookup -type=ptr " + Address, Host},
+		{"nslookup " + Address, Host},
 		{"nslookup -type=a " + strings.TrimSuffix(nstest.LANName, "."), nstest.LANHost},
 	} {
 		out, err := s.InGuest(ctx, q.query)
@@ -206,7 +206,7 @@ func (s *Story) InGuest(ctx context.Context, command string) (string, error) {
 
 // FetchPage fetches a page from the LAN host by its name.
 func (s *Story) FetchPage(ctx context.Context, say Say) error {
-	command := "wget -q -T 10 -O - http://" + strings.TrimSuffix(nstest.LANName, ".") + "/page"
+	command := "wget -q -O - http://" + strings.TrimSuffix(nstest.LANName, ".") + "/page"
 	say("%s# %s", Host, command)
 	out, err := s.InGuest(ctx, command)
 	if err != nil {
