@@ -188,7 +188,7 @@ func TestPort(t *testing.T) {
 	if diff := cmp.Diff(want, port.Info); diff != "" {
 		t.Errorf("info (-want +got):\n%s", diff)
 	}
-	want.Name, want.Lifetime, want.Owner = "one", client.LifetimeFD, uint32(os.Getuid())
+	want.Name, want.Lifetime, want.Owner = "one", client.LifetimeFD, clienttest.Owner
 	want.Addresses = []netip.Addr{netip.MustParseAddr("192.0.2.9")}
 	equate := cmpopts.EquateComparable(netip.Addr{})
 	if diff := cmp.Diff([]client.PortInfo{want}, must(c.Ports(ctx))(t), equate); diff != "" {

@@ -43,7 +43,8 @@ func (c *fdConn) Read(b []byte) (int, error) {
 	if oobn > 0 {
 		err = errors.Join(err, c.keep(c.oob[:oobn]))
 	}
-	return n, err
+	// ReadMsgUnix gives -1 on an error, an io.Reader must not.
+	return max(n, 0), err
 }
 
 // keep parses control messages and keeps their descriptors.

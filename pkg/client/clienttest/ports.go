@@ -201,7 +201,7 @@ func (p *port) properties() map[string]dbus.Variant {
 		"MTU":       dbus.MakeVariant(uint32(1500)),
 		"Addresses": dbus.MakeVariant(append([]string{}, p.addresses...)),
 		"Lifetime":  dbus.MakeVariant(p.lifetime),
-		"Owner":     dbus.MakeVariant(uid()),
+		"Owner":     dbus.MakeVariant(uint32(Owner)),
 	}
 }
 

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -17,6 +16,9 @@ const (
 	busName  = "org.vnetd1"
 	rootPath = dbus.ObjectPath("/org/vnetd1")
 )
+
+// Owner is the user id that owns all ports of the server.
+const Owner = 1000
 
 // Version is what the server says its version is.
 const Version = "1.2.3"
@@ -234,6 +236,3 @@ func uuidOf(path dbus.ObjectPath) string {
 func sortedKeys[V any](m map[string]V) []string {
 	return slices.Sorted(maps.Keys(m))
 }
-
-// uid is the owner of all ports.
-func uid() uint32 { return uint32(os.Getuid()) }

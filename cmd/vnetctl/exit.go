@@ -1,0 +1,73 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vnetd/vnetd/pkg/client"
+)
+
+// The exit codes are a contract with scripts.
+const (
+	exitOK       = 0
+	exitFailed   = 1
+	exitUsage    = 2
+	exitNotFound = 3
+	exitDenied   = 4
+	exitConflict = 5
+)
+
+// usageError is a command line that makes no sense.
+type usageError struct{ message string }
+
+// Error returns what is wrong and how it would be right.
+func (e *usageError) Error() string { return e.message }
+
+// newUsageError returns a usageError for cmd.
+func newUsageError(cmd *cobra.Command, fault string) error {
+	if cmd.HasSubCommands() {
+		return &usageError{fmt.Sprintf("%s; see %q", fault, cmd.CommandPath()+" --help")}
+	}
+	return &usageError{fmt.Sprintf("%s; usage: %s", fault, cmd.UseLine())}
+}
+
+// fail prints err as one sentence and returns the exit code for it.
+func (a *app) fail(err error) int {
+	message := err.Error()
+	if errors.Is(err, context.Canceled) {
+		message = "interrupted"
+	}
+	// There is no other place to report an error of stderr.
+	_, _ = fmt.Fprintf(a.stderr, "vnetctl: %s\n", oneLine(message))
+	return exitCode(err)
+}
+
+// exitCode returns the exit code for err.
+func exitCode(err error) int {
+	var usage *usageError
+	switch {
+	case errors.As(err, &usage):
+		return exitUsage
+	case errors.Is(err, client.ErrNotFound):
+		return exitNotFound
+	case errors.Is(err, client.ErrDenied):
+		return exitDenied
+	case errors.Is(err, client.ErrConflict), errors.Is(err, client.ErrExists):
+		return exitConflict
+	}
+	return exitFailed
+}
+
+// oneLine joins the lines of text, as of several faults in one definition, and
+// makes it safe to print.
+func oneLine(text string) string {
+	return printable(strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == '\n' }), "; "))
+}
+
+// quote quotes what the user typed.
+func quote(text string) string { return strconv.Quote(text) }

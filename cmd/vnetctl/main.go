@@ -1,0 +1,46 @@
+// Command vnetctl is the command line of vnetd.
+package main
+
+import (
+	"context"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+	"time"
+
+	"github.com/vnetd/vnetd/pkg/client"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:], environment{
+		stdin:   os.Stdin,
+		stdout:  os.Stdout,
+		stderr:  os.Stderr,
+		dial:    dialSystemBus,
+		now:     time.Now,
+		version: buildVersion(),
+	})
+	stop()
+	os.Exit(code)
+}
+
+// dialSystemBus connects to vnetd for a person, who may be asked for a password.
+func dialSystemBus(ctx context.Context) (daemon, error) {
+	c, err := client.Dial(ctx, client.Interactive())
+	if err != nil {
+		// Not c: a nil *Client in a daemon is not a nil daemon.
+		return nil, err
+	}
+	return c, nil
+}
+
+// buildVersion returns the version that the Go tool put into the binary.
+func buildVersion() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	return info.Main.Version
+}

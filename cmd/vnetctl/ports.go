@@ -1,0 +1,220 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/vnetd/vnetd/pkg/client"
+)
+
+// portView is a port in JSON.
+type portView struct {
+	UUID      string   `json:"uuid"`
+	Network   string   `json:"network"`
+	Name      string   `json:"name"`
+	MAC       string   `json:"mac"`
+	IfName    string   `json:"ifname"`
+	Bridge    string   `json:"bridge"`
+	MTU       int      `json:"mtu"`
+	Addresses []string `json:"addresses"`
+	Lifetime  string   `json:"lifetime"`
+	OwnerUID  uint32   `json:"owner_uid"`
+}
+
+// newPortView returns the view of p.
+func newPortView(p client.PortInfo) portView {
+	view := portView{
+		UUID: p.UUID, Network: p.Network, Name: p.Name, MAC: p.MAC.String(), IfName: p.IfName,
+		Bridge: p.Bridge, MTU: p.MTU, Addresses: []string{}, Lifetime: string(p.Lifetime), OwnerUID: p.Owner,
+	}
+	for _, addr := range p.Addresses {
+		view.Addresses = append(view.Addresses, addr.String())
+	}
+	return view
+}
+
+func (a *app) portCommand() *cobra.Command {
+	return group("port", "Manage the ports of guests",
+		a.portCreateCommand(), a.portListCommand(), a.portShowCommand(), a.portDeleteCommand())
+}
+
+// portFlags are the flags of port create as typed.
+type portFlags struct {
+	client.PortOptions
+	mac       string
+	addresses []string
+}
+
+func (a *app) portCreateCommand() *cobra.Command {
+	var flags portFlags
+	cmd := a.command("create NET [flags]", "Make a port and hold it until interrupted", 1, 1,
+		func(ctx context.Context, d daemon, args []string) error {
+			return a.holdPort(ctx, d, args[0], flags.PortOptions)
+		})
+	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
+		if err := flags.parse(); err != nil {
+			return newUsageError(cmd, err.Error())
+		}
+		return nil
+	}
+	set := cmd.Flags()
+	set.StringVar(&flags.Name, "name", "", "the guest's host name")
+	set.StringVar(&flags.mac, "mac", "", "the guest's MAC address")
+	set.StringVar(&flags.IfName, "ifname", "", "the name of the TAP device")
+	set.StringSliceVar(&flags.addresses, "address", nil, "an address reserved for the port; may be repeated")
+	set.IntVar(&flags.Queues, "queues", 1, "the number of queues")
+	set.BoolVar(&flags.VnetHdr, "vnet-hdr", false, "carry virtio-net headers")
+	set.BoolVar(&flags.Isolated, "isolated", false, "keep the port from other isolated ports")
+	set.StringVar(&flags.ID, "id", "", "get the same port for the same id again")
+	set.StringVar(&flags.OwnerUUID, "owner-uuid", "", "the UUID of the virtual machine")
+	return cmd
+}
+
+// parse fills the options that have a syntax of their own.
+func (f *portFlags) parse() (err error) {
+	if f.Queues < 1 {
+		return fmt.Errorf("--queues %d is less than one", f.Queues)
+	}
+	if f.mac != "" {
+		if f.MAC, err = net.ParseMAC(f.mac); err != nil || len(f.MAC) != 6 {
+			return fmt.Errorf("--mac %q is not a MAC address", f.mac)
+		}
+	}
+	for _, text := range f.addresses {
+		addr, err := netip.ParseAddr(text)
+		if err != nil {
+			return fmt.Errorf("--address %q is not an address", text)
+		}
+		f.Addresses = append(f.Addresses, addr)
+	}
+	return nil
+}
+
+// holdPort makes a port, prints it, and holds its files open until ctx ends.
+func (a *app) holdPort(ctx context.Context, d daemon, network string, opts client.PortOptions) (err error) {
+	opts.Lifetime = client.LifetimeFD
+	port, err := d.RequestPort(ctx, network, opts)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, port.Close()) }()
+	info, err := d.Port(ctx, port.Info.UUID)
+	if err != nil {
+		return err
+	}
+	if err := a.printPort(info); err != nil {
+		return err
+	}
+	if _, err := fmt.Fprintf(a.stderr, "vnetctl: holding port %s until interrupted\n", info.IfName); err != nil {
+		return err
+	}
+	<-ctx.Done()
+	return nil
+}
+
+// printPort prints one port.
+func (a *app) printPort(p client.PortInfo) error {
+	view := newPortView(p)
+	if a.json {
+		return a.printJSON(view)
+	}
+	return a.printFields([]field{
+		{"uuid", view.UUID},
+		{"network", view.Network},
+		{"name", view.Name},
+		{"ifname", view.IfName},
+		{"mac", view.MAC},
+		{"bridge", view.Bridge},
+		{"mtu", strconv.Itoa(view.MTU)},
+		{"addresses", strings.Join(view.Addresses, ", ")},
+		{"lifetime", view.Lifetime},
+		{"owner_uid", strconv.FormatUint(uint64(view.OwnerUID), 10)},
+	})
+}
+
+func (a *app) portListCommand() *cobra.Command {
+	return a.command("list [NET]", "List the ports of a network, or of all", 0, 1,
+		func(ctx context.Context, d daemon, args []string) error {
+			ports, err := findPorts(ctx, d, argument(args))
+			if err != nil {
+				return err
+			}
+			views := make([]portView, 0, len(ports))
+			rows := make([][]string, 0, len(ports))
+			for _, port := range ports {
+				v := newPortView(port)
+				views = append(views, v)
+				rows = append(rows, []string{
+					v.UUID, v.Network, v.IfName, v.MAC, v.Name, strings.Join(v.Addresses, ","), v.Lifetime,
+				})
+			}
+			if a.json {
+				return a.printJSON(views)
+			}
+			return a.printTable("UUID NETWORK IFNAME MAC NAME ADDRESSES LIFETIME", rows)
+		})
+}
+
+// findPorts returns the ports of one network, or all if name is empty.
+func findPorts(ctx context.Context, d daemon, name string) ([]client.PortInfo, error) {
+	ports, err := d.Ports(ctx)
+	if err != nil || name == "" {
+		return ports, err
+	}
+	network, err := d.Network(ctx, name)
+	if err != nil {
+		return nil, err
+	}
+	var found []client.PortInfo
+	for _, port := range ports {
+		if port.Network == network.Name {
+			found = append(found, port)
+		}
+	}
+	return found, nil
+}
+
+func (a *app) portShowCommand() *cobra.Command {
+	return a.command("show ID", "Print a port, by its UUID or device name", 1, 1,
+		func(ctx context.Context, d daemon, args []string) error {
+			port, err := findPort(ctx, d, args[0])
+			if err != nil {
+				return err
+			}
+			return a.printPort(port)
+		})
+}
+
+func (a *app) portDeleteCommand() *cobra.Command {
+	return a.command("delete ID", "Take a port away, by its UUID or device name", 1, 1,
+		func(ctx context.Context, d daemon, args []string) error {
+			port, err := findPort(ctx, d, args[0])
+			if err != nil {
+				return err
+			}
+			return d.Release(ctx, port.UUID)
+		})
+}
+
+// findPort returns the port with the UUID or the device name.
+func findPort(ctx context.Context, d daemon, id string) (client.PortInfo, error) {
+	ports, err := d.Ports(ctx)
+	if err != nil {
+		return client.PortInfo{}, err
+	}
+	for _, port := range ports {
+		if port.UUID == id || port.IfName == id {
+			return port, nil
+		}
+	}
+	return client.PortInfo{}, &client.Error{
+		Kind: client.ErrNotFound, Message: fmt.Sprintf("no port has the UUID or device name %q", id),
+	}
+}

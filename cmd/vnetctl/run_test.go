@@ -1,0 +1,387 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/vnetd/vnetd/pkg/client"
+	"github.com/vnetd/vnetd/pkg/client/clienttest"
+)
+
+var update = flag.Bool("update", false, "write the golden files")
+
+// now is 2026-03-01 12:00:00 in a zone that is one hour ahead of UTC.
+var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.FixedZone("", 3600))
+
+// session runs command lines against a fake vnetd and writes down what they do.
+type session struct {
+	t          *testing.T
+	server     *clienttest.Server
+	transcript bytes.Buffer
+}
+
+// newSession starts a fake vnetd with the active network default and the
+// inactive network lab.
+func newSession(t *testing.T) *session {
+	s := &session{t: t, server: clienttest.New(t)}
+	s.quietly("define", "testdata/default.xml")
+	s.quietly("start", "default")
+	s.quietly("define", "testdata/lab.xml")
+	return s
+}
+
+// quietly runs a command that must succeed, without writing it down.
+func (s *session) quietly(args ...string) {
+	s.t.Helper()
+	if code, _, stderr := s.execute(s.t.Context(), "", args); code != 0 {
+		s.t.Fatalf("vnetctl %v: exit %d: %s", args, code, stderr)
+	}
+}
+
+// run runs a command line, split at blanks, and writes it down. After " < "
+// stands a file for standard input.
+func (s *session) run(line string) {
+	s.t.Helper()
+	command, file, _ := strings.Cut(line, " < ")
+	var stdin string
+	if file != "" {
+		stdin = readFile(s.t, file)
+	}
+	code, stdout, stderr := s.execute(s.t.Context(), stdin, strings.Fields(command))
+	s.note(line, code, stdout, stderr)
+}
+
+// note writes a command and what it did down.
+func (s *session) note(line string, code int, stdout, stderr string) {
+	fmt.Fprintf(&s.transcript, "$ vnetctl %s\n%s", line, stdout)
+	for _, text := range strings.Split(strings.TrimSuffix(stderr, "\n"), "\n") {
+		if text != "" {
+			fmt.Fprintf(&s.transcript, "stderr: %s\n", text)
+		}
+	}
+	if code != 0 {
+		fmt.Fprintf(&s.transcript, "exit: %d\n", code)
+	}
+	s.transcript.WriteByte('\n')
+}
+
+// execute runs vnetctl as the command does, but for its surroundings.
+func (s *session) execute(ctx context.Context, stdin string, args []string) (code int, stdout, stderr string) {
+	var out, errs bytes.Buffer
+	code = run(ctx, args, s.environment(strings.NewReader(stdin), &out, &errs))
+	return code, out.String(), errs.String()
+}
+
+func (s *session) environment(stdin io.Reader, stdout, stderr io.Writer) environment {
+	return environment{
+		stdin: stdin, stdout: stdout, stderr: stderr, dial: dialSystemBus,
+		now: func() time.Time { return now }, version: "0.9.0",
+	}
+}
+
+// check compares the transcript with the golden file.
+func (s *session) check() {
+	s.t.Helper()
+	golden := filepath.Join("testdata", s.t.Name()+".golden")
+	if *update {
+		if err := os.WriteFile(golden, s.transcript.Bytes(), 0o644); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	if diff := cmp.Diff(readFile(s.t, golden), s.transcript.String()); diff != "" {
+		s.t.Errorf("%s (-want +got):\n%s", golden, diff)
+	}
+}
+
+func readFile(t *testing.T, name string) string {
+	t.Helper()
+	text, err := os.ReadFile(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(text)
+}
+
+func TestNetworks(t *testing.T) {
+	s := newSession(t)
+	for _, line := range []string{
+		"list", "list --json",
+		"enable default", "start lab", "list",
+		"disable default", "stop lab", "undefine default", "list",
+		"stop default", "undefine lab", "list", "--json list",
+		"define testdata/default.xml", "create - < testdata/lab.xml", "create --json - < testdata/web.xml",
+		"define --json testdata/default.xml", "list",
+	} {
+		s.run(line)
+	}
+	s.check()
+}
+
+func TestNetworkErrors(t *testing.T) {
+	s := newSession(t)
+	for _, line := range []string{
+		"start none", "stop none", "enable none", "cat none", "status none", "undefine none",
+		"start default", "stop lab",
+		"define testdata/none.xml", "define - < testdata/broken.txt", "define - < testdata/noname.xml",
+		"define testdata/otheruuid.xml", "define testdata/samebridge.xml",
+	} {
+		s.run(line)
+	}
+	s.check()
+}
+
+func TestCat(t *testing.T) {
+	s := newSession(t)
+	for _, line := range []string{
+		"cat lab", "cat lab --json", "cat --inactive lab", "cat 11111111-2222-4333-8444-555555555555",
+		"undefine default", "cat default --inactive",
+	} {
+		s.run(line)
+	}
+	s.check()
+}
+
+func TestStatus(t *testing.T) {
+	s := newSession(t)
+	s.quietly("create", "testdata/web.xml")
+	s.server.SetState("web", "degraded", "dns: listening on virbr2\nport 53 is in use")
+	s.server.SetLeases("default", clienttest.Lease{Address: "192.0.2.9", Prefix: 24})
+	s.hold("port create default --name one", func() {
+		s.hold("port create default --name two --ifname tap2", func() {
+			for _, line := range []string{"status", "status --json", "status default", "status default --json", "status web"} {
+				s.run(line)
+			}
+		})
+	})
+	s.check()
+}
+
+func TestLeases(t *testing.T) {
+	s := newSession(t)
+	s.run("leases")
+	s.run("leases default --json")
+	s.run("leases lab")
+	s.run("start lab")
+	at := func(d time.Duration) int64 { return now.Add(d).Unix() }
+	s.server.SetLeases("default",
+		clienttest.Lease{
+			Interface: "virbr0", Expiry: at(3599 * time.Second), MAC: "00:00:5e:00:53:0a", Address: "192.0.2.100", Prefix: 24,
+			Hostname: "web1", ClientID: "01:00:00:5e:00:53:0a",
+		},
+		clienttest.Lease{Interface: "virbr0", Expiry: at(26 * time.Hour), MAC: "00:00:5e:00:53:0b", Address: "192.0.2.20", Prefix: 24},
+		clienttest.Lease{Interface: "virbr0", MAC: "00:00:5e:00:53:0c", Address: "192.0.2.30", Prefix: 24, Hostname: "ev\x1b[2Jil\n"},
+		clienttest.Lease{
+			Interface: "virbr0", Expiry: at(-time.Second), Type: 1, IAID: "7", Address: "2001:db8::a", Prefix: 64, ClientID: "00:03",
+		},
+	)
+	s.server.SetLeases("lab", clienttest.Lease{
+		Interface: "virbr1", Expiry: at(125 * time.Minute), MAC: "00:00:5e:00:53:0d", Address: "198.51.100.2", Prefix: 24, Hostname: "db",
+	})
+	for _, line := range []string{"leases", "leases lab", "leases default", "leases --json", "leases none"} {
+		s.run(line)
+	}
+	s.check()
+}
+
+// signalWriter closes held at the first write.
+type signalWriter struct {
+	bytes.Buffer
+	held chan struct{}
+}
+
+func (w *signalWriter) Write(b []byte) (int, error) {
+	if w.Len() == 0 {
+		close(w.held)
+	}
+	return w.Buffer.Write(b)
+}
+
+// hold runs a port create, works while it holds the port, interrupts it, and
+// writes it down.
+func (s *session) hold(line string, work func()) {
+	s.t.Helper()
+	ctx, interrupt := context.WithCancel(s.t.Context())
+	defer interrupt()
+	var stdout bytes.Buffer
+	stderr := &signalWriter{held: make(chan struct{})}
+	codeC := make(chan int, 1)
+	go func() {
+		codeC <- run(ctx, strings.Fields(line), s.environment(strings.NewReader(""), &stdout, stderr))
+	}()
+	select {
+	case <-stderr.held:
+	case code := <-codeC:
+		s.t.Fatalf("vnetctl %s: exit %d before the interrupt", line, code)
+	}
+	work()
+	interrupt()
+	s.note(line, <-codeC, stdout.String(), stderr.String())
+}
+
+func TestPorts(t *testing.T) {
+	s := newSession(t)
+	s.run("port list")
+	s.run("port list --json")
+	s.hold("port create default", func() {
+		s.hold("port create virbr0 --json --name web1 --mac 00:00:5e:00:53:77 --ifname tap7 "+
+			"--queues 2 --vnet-hdr --isolated --id vm/0 --address 192.0.2.7,2001:db8::7", func() {
+			for _, line := range []string{
+				"port list", "port list --json", "port list lab", "port list none",
+				"port show vnet0", "port show tap7 --json", "port show none",
+				"port create default --mac 00:00:5e:00:53:77", "port create none", "port create lab",
+				"port delete tap7", "port delete tap7", "port list default",
+			} {
+				s.run(line)
+			}
+		})
+	})
+	s.check()
+}
+
+// TestPortHeld checks that the port's file is open while port create runs and
+// closed after it: the fake vnetd has one copy itself.
+func TestPortHeld(t *testing.T) {
+	s := newSession(t)
+	s.hold("port create default --ifname held0", func() {
+		if n := openFiles(t, "held0"); n != 2 {
+			t.Errorf("%d copies of the file while it is held, want 2", n)
+		}
+	})
+	if n := openFiles(t, "held0"); n != 1 {
+		t.Errorf("%d copies of the file after the interrupt, want 1", n)
+	}
+}
+
+// openFiles counts the descriptors of this process that are the memory file
+// with the name.
+func openFiles(t *testing.T, name string) (count int) {
+	t.Helper()
+	links, err := filepath.Glob("/proc/self/fd/*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, link := range links {
+		if target, err := os.Readlink(link); err == nil && strings.HasPrefix(target, "/memfd:"+name+" ") {
+			count++
+		}
+	}
+	return count
+}
+
+func TestUsage(t *testing.T) {
+	s := newSession(t)
+	for _, line := range []string{
+		"", "frobnicate", "port", "port frobnicate", "start", "start a b", "list --frobnicate", "list a",
+		"cat", "port create", "port create default --mac x", "port create default --mac 00:00:5e:00:53:01:02:03",
+		"port create default --queues 0", "port create default --queues x", "port create default --address x",
+		"version x", "--help", "port create --help",
+	} {
+		s.run(line)
+	}
+	s.check()
+}
+
+func TestVersion(t *testing.T) {
+	s := newSession(t)
+	s.run("version")
+	s.run("version --json")
+	if err := s.server.Leave(); err != nil {
+		t.Fatal(err)
+	}
+	s.run("version")
+	s.run("version --json")
+	s.run("list")
+	s.check()
+}
+
+func TestExitCodes(t *testing.T) {
+	s := newSession(t)
+	for name, want := range map[string]int{
+		"NotFound": 3, "Exists": 5, "Invalid": 1, "InvalidState": 1, "Conflict": 5, "Busy": 1, "Denied": 4,
+		"LimitExceeded": 1, "Unsupported": 1, "Internal": 1, "FromTheFuture": 1,
+		"org.freedesktop.DBus.Error.AccessDenied": 4, "org.freedesktop.DBus.Error.ServiceUnknown": 1,
+	} {
+		s.server.Fail("Start", name, "no")
+		if code, _, stderr := s.execute(t.Context(), "", []string{"start", "lab"}); code != want {
+			t.Errorf("%s: exit %d, want %d: %s", name, code, want, stderr)
+		}
+	}
+}
+
+func TestInterrupted(t *testing.T) {
+	s := newSession(t)
+	ctx, interrupt := context.WithCancel(t.Context())
+	interrupt()
+	code, stdout, stderr := s.execute(ctx, "", []string{"start", "lab"})
+	if code != 1 || stdout != "" || stderr != "vnetctl: interrupted\n" {
+		t.Errorf("exit %d, %q, %q", code, stdout, stderr)
+	}
+}
+
+// TestOutputFails has a full disk behind standard output.
+func TestOutputFails(t *testing.T) {
+	s := newSession(t)
+	full, err := os.OpenFile("/dev/full", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer full.Close()
+	for _, line := range []string{"list", "list --json", "status", "cat lab", "port create default", "version"} {
+		var stderr bytes.Buffer
+		code := run(t.Context(), strings.Fields(line), s.environment(strings.NewReader(""), full, &stderr))
+		if code != 1 || !strings.Contains(stderr.String(), "no space left") {
+			t.Errorf("%s: exit %d: %s", line, code, stderr.String())
+		}
+	}
+}
+
+// TestJSONParses checks that every printing verb prints one JSON value.
+func TestJSONParses(t *testing.T) {
+	s := newSession(t)
+	for _, line := range []string{
+		"list", "status", "status lab", "cat lab", "leases", "port list", "version", "define testdata/web.xml",
+	} {
+		_, stdout, stderr := s.execute(t.Context(), "", strings.Fields(line+" --json"))
+		if dec := json.NewDecoder(strings.NewReader(stdout)); dec.Decode(new(any)) != nil || dec.More() {
+			t.Errorf("%s: not one JSON value: %q %s", line, stdout, stderr)
+		}
+	}
+}
+
+func TestDialFails(t *testing.T) {
+	env := environment{stdout: io.Discard, dial: func(context.Context) (daemon, error) {
+		return nil, &client.Error{Kind: client.ErrNotRunning, Message: "vnetd is not running"}
+	}}
+	var stderr bytes.Buffer
+	env.stderr = &stderr
+	if code := run(t.Context(), []string{"list"}, env); code != 1 || stderr.String() != "vnetctl: vnetd is not running\n" {
+		t.Errorf("exit %d: %s", code, stderr.String())
+	}
+	env.dial = func(context.Context) (daemon, error) { return nil, errors.New("odd") }
+	if code := run(t.Context(), []string{"version"}, env); code != 1 {
+		t.Errorf("exit %d of version", code)
+	}
+}
+
+func TestRemainder(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		time.Millisecond: "0s", 59 * time.Second: "59s", time.Minute: "1m", 3599 * time.Second: "59m",
+		time.Hour: "1h00m", 26*time.Hour + 59*time.Minute: "1d02h", 500 * 24 * time.Hour: "500d00h",
+	} {
+		if got := remainder(d); got != want {
+			t.Errorf("%s: %s, want %s", d, got, want)
+		}
+	}
+}
