@@ -15,8 +15,11 @@ import (
 type address struct {
 	index  int
 	prefix netip.Prefix
-	scope  uint8
-	flags  uint32
+	// peer is IFA_ADDRESS: the other end's address, without one the same as
+	// the own.
+	peer  netip.Addr
+	scope uint8
+	flags uint32
 }
 
 // usable tells whether a socket may bind to the address: duplicate address
@@ -46,7 +49,7 @@ func (b *Bridges) setAddresses(index int, wanted []netip.Prefix) error {
 		if slices.ContainsFunc(have, func(a address) bool { return a.prefix == p }) {
 			continue
 		}
-		err := b.conn.do(changeAddress(unix.RTM_NEWADDR, index, p))
+		err := b.conn.do(newAddress(index, p))
 		if err != nil && !errors.Is(err, unix.EEXIST) {
 			return fmt.Errorf("adding address %v: %w", p, err)
 		}
@@ -73,7 +76,7 @@ func unwantedAddresses(have []address, wanted []netip.Prefix) []address {
 func (b *Bridges) removeAddresses(index int, addrs []address) error {
 	for _, a := range addrs {
 		// EADDRNOTAVAIL: a secondary address, gone with its primary.
-		err := b.conn.do(changeAddress(unix.RTM_DELADDR, index, a.prefix))
+		err := b.conn.do(delAddress(index, a))
 		if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
 			return fmt.Errorf("removing address %v: %w", a.prefix, err)
 		}
@@ -81,26 +84,42 @@ func (b *Bridges) removeAddresses(index int, addrs []address) error {
 	return nil
 }
 
-// changeAddress is the request that adds (RTM_NEWADDR) or removes (RTM_DELADDR)
-// an address. An IPv4 address has the broadcast address of its network, if the
-// network has one (RFC 3021: a /31 has none). An IPv6 address goes without
-// duplicate address detection, see usable.
-func changeAddress(kind uint16, index int, p netip.Prefix) *nl.NetlinkRequest {
-	req := nl.NewNetlinkRequest(int(kind), unix.NLM_F_CREATE|unix.NLM_F_EXCL)
-	msg := nl.NewIfAddrmsg(unix.AF_INET)
-	msg.Index, msg.Prefixlen = uint32(index), uint8(p.Bits())
+// newAddress is the request that adds an address. An IPv4 address has the
+// broadcast address of its network, if the network has one (RFC 3021: a /31 has
+// none). An IPv6 address goes without duplicate address detection, see usable.
+func newAddress(index int, p netip.Prefix) *nl.NetlinkRequest {
+	msg := addressMessage(index, p)
 	if p.Addr().Is6() {
-		msg.Family = unix.AF_INET6
 		msg.IfAddrmsg.Flags = unix.IFA_F_NODAD
 	}
+	req := nl.NewNetlinkRequest(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
 	req.AddData(msg)
-	ip := p.Addr().AsSlice()
-	req.AddData(nl.NewRtAttr(unix.IFA_LOCAL, ip))
-	req.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, ip))
+	req.AddData(nl.NewRtAttr(unix.IFA_LOCAL, p.Addr().AsSlice()))
+	req.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, p.Addr().AsSlice()))
 	if p.Addr().Is4() && p.Bits() < 31 {
 		req.AddData(nl.NewRtAttr(unix.IFA_BROADCAST, broadcast(p)))
 	}
 	return req
+}
+
+// delAddress is the request that removes an address.
+func delAddress(index int, a address) *nl.NetlinkRequest {
+	req := nl.NewNetlinkRequest(unix.RTM_DELADDR, 0)
+	req.AddData(addressMessage(index, a.prefix))
+	req.AddData(nl.NewRtAttr(unix.IFA_LOCAL, a.prefix.Addr().AsSlice()))
+	req.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, a.peer.AsSlice()))
+	return req
+}
+
+// addressMessage is the fixed part of a request about an address.
+func addressMessage(index int, p netip.Prefix) *nl.IfAddrmsg {
+	family := unix.AF_INET
+	if p.Addr().Is6() {
+		family = unix.AF_INET6
+	}
+	msg := nl.NewIfAddrmsg(family)
+	msg.Index, msg.Prefixlen = uint32(index), uint8(p.Bits())
+	return msg
 }
 
 // broadcast is the last address of an IPv4 network.
@@ -144,20 +163,20 @@ func parseAddress(m []byte) (address, error) {
 	}
 	msg := nl.DeserializeIfAddrmsg(m)
 	a := address{index: int(msg.Index), scope: msg.Scope, flags: uint32(msg.IfAddrmsg.Flags)}
-	var local, other netip.Addr
+	var local netip.Addr
 	err := attributes(m[unix.SizeofIfAddrmsg:], func(kind uint16, value []byte) error {
 		switch kind {
 		case unix.IFA_LOCAL:
 			local, _ = netip.AddrFromSlice(value)
 		case unix.IFA_ADDRESS:
-			other, _ = netip.AddrFromSlice(value)
+			a.peer, _ = netip.AddrFromSlice(value)
 		case unix.IFA_FLAGS:
 			a.flags = binary.NativeEndian.Uint32(value)
 		}
 		return nil
 	})
 	if !local.IsValid() {
-		local = other
+		local = a.peer
 	}
 	a.prefix = netip.PrefixFrom(local, int(msg.Prefixlen))
 	return a, err

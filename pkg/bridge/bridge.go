@@ -260,7 +260,7 @@ func (b *Bridges) setAttributes(l *link, cfg *Config) error {
 func spanningTree(l *link, cfg *Config) []*nl.NetlinkRequest {
 	delay := nl.NewRtAttr(nl.IFLA_BR_FORWARD_DELAY, nl.Uint32Attr(cfg.delay()))
 	sameSTP := (l.stp != stpOff) == cfg.STP
-	sameDelay := l.delay == cfg.delay() || cfg.STP && !l.root
+	sameDelay := sameDelay(l.delay, cfg.delay()) || cfg.STP && !l.root
 	switch {
 	case sameSTP && sameDelay:
 		return nil
@@ -270,6 +270,12 @@ func spanningTree(l *link, cfg *Config) []*nl.NetlinkRequest {
 		return []*nl.NetlinkRequest{setBridge(l.Index, delay, stpState(stpKernel))}
 	}
 	return []*nl.NetlinkRequest{setBridge(l.Index, stpState(stpOff)), setBridge(l.Index, delay)}
+}
+
+// sameDelay compares forward delays in hundredths of a second. The kernel keeps
+// them in its own ticks (250 a second on many machines), which may cost one.
+func sameDelay(has, wanted uint32) bool {
+	return has+1 >= wanted && has <= wanted+1
 }
 
 // stpState is the attribute that switches STP.

@@ -1,0 +1,525 @@
+package bridge_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/vishvananda/netlink/nl"
+	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/bridge"
+	"golang.org/x/sys/unix"
+)
+
+func TestEnsureMakesTheBridge(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		index := ensure(t, newBridges(t), defaultConfig())
+		got := show(t, name)
+		if got.Index != index || got.Info.Kind != "bridge" || got.Address != mac || got.MTU != 1500 {
+			t.Errorf("index %d, link %+v", index, got)
+		}
+		if !slices.Contains(got.Flags, "UP") {
+			t.Errorf("flags %v, want UP", got.Flags)
+		}
+		want := []shownAddr{
+			{Local: "192.168.122.1", Bits: 24, Broadcast: "192.168.122.255", Scope: "global"},
+			{Local: "2001:db8:122::1", Bits: 64, Scope: "global", NoDAD: true},
+		}
+		if diff := cmp.Diff(want, got.Addrs); diff != "" {
+			t.Errorf("addresses (-want +got):\n%s", diff)
+		}
+		for key, want := range map[string]string{"disable_ipv6": "0", "accept_ra": "0", "autoconf": "0"} {
+			if got := sysctl(t, "ipv6/conf/virbr0/"+key); got != want {
+				t.Errorf("%s = %s, want %s", key, got, want)
+			}
+		}
+	})
+}
+
+func TestEnsureWithoutIPv6Address(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		cfg := defaultConfig()
+		cfg.Addrs = cfg.Addrs[:1]
+		ensure(t, newBridges(t), cfg)
+		for key, want := range map[string]string{"disable_ipv6": "1", "accept_ra": "0", "autoconf": "0"} {
+			if got := sysctl(t, "ipv6/conf/virbr0/"+key); got != want {
+				t.Errorf("%s = %s, want %s", key, got, want)
+			}
+		}
+	})
+}
+
+// spanningTrees are configurations and what the kernel shows for them.
+var spanningTrees = []struct {
+	name  string
+	stp   bool
+	delay time.Duration
+	state int
+	shown int
+}{
+	{"libvirt's default: on without delay", true, 0, 1, 200},
+	{"on, 2 s", true, 2 * time.Second, 1, 200},
+	{"on, 4.2 s", true, 4200 * time.Millisecond, 1, 420},
+	{"on, more than the kernel's limit", true, time.Minute, 1, 3000},
+	{"off without delay", false, 0, 0, 0},
+	{"off, 15 s", false, 15 * time.Second, 0, 1500},
+}
+
+func TestSpanningTree(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		b := newBridges(t)
+		for i, tt := range spanningTrees {
+			cfg := defaultConfig()
+			cfg.Name = fmt.Sprintf("new%d", i)
+			cfg.MAC[5], cfg.STP, cfg.ForwardDelay, cfg.Addrs = byte(i), tt.stp, tt.delay, nil
+			ensure(t, b, cfg)
+			got := show(t, cfg.Name).Info.Data
+			if got.STPState != tt.state || got.ForwardDelay != tt.shown {
+				t.Errorf("%s: STP %d, delay %d, want %d, %d", tt.name, got.STPState, got.ForwardDelay, tt.state, tt.shown)
+			}
+		}
+	})
+}
+
+// TestSpanningTreeChanges goes from every configuration to every other.
+func TestSpanningTreeChanges(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		b := newBridges(t)
+		for _, from := range spanningTrees {
+			for _, to := range spanningTrees {
+				cfg := defaultConfig()
+				cfg.STP, cfg.ForwardDelay = from.stp, from.delay
+				ensure(t, b, cfg)
+				cfg.STP, cfg.ForwardDelay = to.stp, to.delay
+				ensure(t, b, cfg)
+				got := show(t, name).Info.Data
+				if got.STPState != to.state || got.ForwardDelay != to.shown {
+					t.Errorf("from %s to %s: STP %d, delay %d, want %d, %d",
+						from.name, to.name, got.STPState, got.ForwardDelay, to.state, to.shown)
+				}
+			}
+		}
+	})
+}
+
+func TestEnsureTwiceIsSilent(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		b := newBridges(t)
+		for i, tree := range []struct {
+			stp   bool
+			delay time.Duration
+		}{
+			{true, 0},
+			{false, 0},
+			{true, 4250 * time.Millisecond}, // rounded by a kernel of 250 ticks a second
+		} {
+			cfg := defaultConfig()
+			cfg.Name, cfg.STP, cfg.ForwardDelay, cfg.MTU = fmt.Sprintf("virbr%d", i), tree.stp, tree.delay, 9000
+			cfg.Addrs = prefixes(fmt.Sprintf("192.0.2.%d/25", i+1), fmt.Sprintf("2001:db8:%d::1/64", i+1))
+			index := ensure(t, b, cfg)
+			nstest.IP(t, "link show dev "+cfg.Name) // what is under way in the kernel takes effect
+			heard := monitor(t)
+			if again := ensure(t, b, cfg); again != index {
+				t.Errorf("the second Ensure gave index %d, the first %d", again, index)
+			}
+			if n := heard(index); n != 0 {
+				t.Errorf("the second Ensure changed something: %d messages", n)
+			}
+			cfg.MTU = 1400
+			ensure(t, b, cfg)
+			if heard(index) == 0 {
+				t.Errorf("the monitor didn't hear a change of the MTU")
+			}
+		}
+	})
+}
+
+// monitor listens to changes of links and addresses. What it returns counts
+// those of the link with that index since it was last called.
+func monitor(t *testing.T) (heard func(index int) int) {
+	t.Helper()
+	s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(s.Close)
+	return func(index int) (count int) {
+		t.Helper()
+		nstest.IP(t, "link add marker type bridge")
+		marker := show(t, "marker").Index
+		nstest.IP(t, "link del marker")
+		for {
+			msgs, _, err := s.Receive()
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, m := range msgs {
+				// Both struct ifinfomsg and struct ifaddrmsg have the index there.
+				of := int(nl.NativeEndian().Uint32(m.Data[4:]))
+				if of == index {
+					count++
+				}
+				if of == marker && m.Header.Type == unix.RTM_DELLINK {
+					return count
+				}
+			}
+		}
+	}
+}
+
+func TestEnsureBringsBackWhatAnAdminChanged(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		b := newBridges(t)
+		cfg := defaultConfig()
+		cfg.MTU = 1500
+		index := ensure(t, b, cfg)
+		want := show(t, name)
+		for _, change := range []string{
+			"link set virbr0 address 52:54:00:5e:00:99",
+			"link set virbr0 mtu 1400",
+			"link set virbr0 type bridge stp_state 0",
+			"link set virbr0 type bridge forward_delay 700",
+			"link set virbr0 down",
+			"addr flush dev virbr0",
+			"addr del 192.168.122.1/24 dev virbr0",
+			"addr del 2001:db8:122::1/64 dev virbr0",
+			"addr add 198.51.100.1/24 dev virbr0",
+			"addr add 198.51.100.1 peer 203.0.113.1/32 dev virbr0",
+			"addr add 2001:db8:9::1/64 dev virbr0",
+			"link del virbr0",
+		} {
+			nstest.IP(t, change)
+			if cmp.Equal(want, show2(t)) {
+				t.Errorf("%s changed nothing", change)
+			}
+			index = ensure(t, b, cfg)
+			want.Index = index
+			got := show(t, name)
+			sortAddrs(got.Addrs)
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("after %q (-want +got):\n%s", change, diff)
+			}
+		}
+		setSysctl(t, "ipv6/conf/virbr0/accept_ra", "2")
+		setSysctl(t, "ipv6/conf/virbr0/disable_ipv6", "1")
+		ensure(t, b, cfg)
+		if diff := cmp.Diff(want, show(t, name)); diff != "" {
+			t.Errorf("after switching IPv6 off (-want +got):\n%s", diff)
+		}
+		if got := sysctl(t, "ipv6/conf/virbr0/accept_ra"); got != "0" {
+			t.Errorf("accept_ra = %s", got)
+		}
+	})
+}
+
+// show2 is show for a bridge that may be gone.
+func show2(t *testing.T) shown {
+	t.Helper()
+	if !exists(t, name) {
+		return shown{}
+	}
+	return show(t, name)
+}
+
+func sortAddrs(addrs []shownAddr) {
+	slices.SortFunc(addrs, func(a, b shownAddr) int { return strings.Compare(a.Local, b.Local) })
+}
+
+func TestEnsureReplacesAddresses(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		b := newBridges(t)
+		cfg := defaultConfig()
+		// The second is a secondary address, which goes with the first.
+		cfg.Addrs = prefixes("192.0.2.1/24", "192.0.2.2/24", "2001:db8:1::1/64")
+		ensure(t, b, cfg)
+		cfg.Addrs = prefixes("192.0.2.2/24", "198.51.100.1/31", "203.0.113.1/32")
+		ensure(t, b, cfg)
+		want := []shownAddr{
+			{Local: "192.0.2.2", Bits: 24, Broadcast: "192.0.2.255", Scope: "global"},
+			{Local: "198.51.100.1", Bits: 31, Scope: "global"},
+			{Local: "203.0.113.1", Bits: 32, Scope: "global"},
+		}
+		got := show(t, name).Addrs
+		sortAddrs(got)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("addresses (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// TestEnsureEndsTentativeAddresses: an address whose duplicate address detection
+// waits for a carrier is of no use to a server.
+func TestEnsureEndsTentativeAddresses(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		b := newBridges(t)
+		cfg := defaultConfig()
+		ensure(t, b, cfg)
+		nstest.IP(t, "addr del 2001:db8:122::1/64 dev virbr0")
+		nstest.IP(t, "addr add 2001:db8:122::1/64 dev virbr0")
+		if err := bind("2001:db8:122::1"); !errors.Is(err, unix.EADDRNOTAVAIL) {
+			t.Fatalf("binding to a tentative address: %v", err)
+		}
+		ensure(t, b, cfg)
+		if err := bind("2001:db8:122::1"); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+func bind(ip string) error {
+	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(ip), 53)))
+	if err != nil {
+		return err
+	}
+	return conn.Close()
+}
+
+func TestAddressesBindOnAPortlessBridge(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		ensure(t, newBridges(t), defaultConfig())
+		for _, ip := range []string{"192.168.122.1", "2001:db8:122::1"} {
+			if err := bind(ip); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
+
+func TestBridgeKeepsItsMAC(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		b := newBridges(t)
+		index := ensure(t, b, defaultConfig())
+		check := func(when string) {
+			t.Helper()
+			if got := show(t, name).Address; got != mac {
+				t.Errorf("%s: MAC address %s, want %s", when, got, mac)
+			}
+		}
+		check("without ports")
+		f, port := openTAP(t, "vnet0")
+		nstest.IP(t, "link set vnet0 address 02:00:00:00:00:01")
+		attach(t, b, index, port, bridge.PortConfig{})
+		check("with a port of a lower address")
+		_ = f.Close()
+		check("after the last port went")
+	})
+}
+
+func TestMTU(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		b := newBridges(t)
+		fixed, auto := defaultConfig(), defaultConfig()
+		fixed.Name, fixed.MTU = "fixed", 1500
+		auto.Name = "auto"
+		auto.MAC, auto.Addrs = parseMAC("52:54:00:5e:00:02"), nil
+		fixedIndex, autoIndex := ensure(t, b, fixed), ensure(t, b, auto)
+		for i, tt := range []struct {
+			bridge         string
+			index          int
+			mtu            int
+			atPort, atBrid int
+		}{
+			{"fixed", fixedIndex, 0, 1500, 1500},
+			{"fixed", fixedIndex, 1400, 1400, 1500},
+			{"auto", autoIndex, 0, 1500, 1500},
+			{"auto", autoIndex, 1400, 1400, 1400},
+			{"auto", autoIndex, 0, 1400, 1400}, // inherits what the one before made of it
+		} {
+			tap := fmt.Sprintf("vnet%d", i)
+			_, port := openTAP(t, tap)
+			attach(t, b, tt.index, port, bridge.PortConfig{MTU: tt.mtu})
+			if got := show(t, tap).MTU; got != tt.atPort {
+				t.Errorf("%d: port has MTU %d, want %d", i, got, tt.atPort)
+			}
+			if got := show(t, tt.bridge).MTU; got != tt.atBrid {
+				t.Errorf("%d: bridge has MTU %d, want %d", i, got, tt.atBrid)
+			}
+		}
+	})
+}
+
+func TestFailedEnsureLeavesNothing(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		b := newBridges(t)
+		for _, change := range []func(*bridge.Config){
+			func(c *bridge.Config) { c.MTU = 70000 },
+			func(c *bridge.Config) { c.MTU = -1 },
+			func(c *bridge.Config) { c.MAC = nil },
+			func(c *bridge.Config) { c.MAC = parseMAC("01:00:5e:00:00:01") },
+			func(c *bridge.Config) { c.ForwardDelay = -time.Second },
+			func(c *bridge.Config) { c.Addrs = prefixes("192.0.2.1/24", "ff02::1/64") }, // refused by the kernel
+			func(c *bridge.Config) { c.Addrs = []netip.Prefix{{}} },
+		} {
+			cfg := defaultConfig()
+			change(&cfg)
+			if _, err := b.Ensure(t.Context(), cfg); err == nil {
+				t.Errorf("Ensure(%+v) succeeded", cfg)
+			} else if !strings.Contains(err.Error(), name) {
+				t.Errorf("error %q doesn't name the bridge", err)
+			}
+			if exists(t, name) {
+				t.Errorf("Ensure(%+v) left the bridge", cfg)
+				nstest.IP(t, "link del virbr0")
+			}
+		}
+	})
+}
+
+func TestFailedEnsureKeepsABridgeThatWasThere(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		b := newBridges(t)
+		cfg := defaultConfig()
+		ensure(t, b, cfg)
+		cfg.Addrs = prefixes("ff02::1/64")
+		if _, err := b.Ensure(t.Context(), cfg); err == nil {
+			t.Error("Ensure with a multicast address succeeded")
+		}
+		if !exists(t, name) {
+			t.Error("the bridge was deleted")
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		if _, err := b.Ensure(ctx, defaultConfig()); !errors.Is(err, context.Canceled) {
+			t.Errorf("Ensure with an ended context: %v", err)
+		}
+	})
+}
+
+func TestNamesThatAreNotABridge(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		b := newBridges(t)
+		nstest.IP(t, "link add eno1 type veth peer name eno2")
+		nstest.IP(t, "link property add dev eno1 altname uplink0")
+		for _, tt := range []struct{ name, says string }{
+			{"eno1", `"veth"`},
+			{"uplink0", `another name of link "eno1"`},
+		} {
+			cfg := defaultConfig()
+			cfg.Name = tt.name
+			_, err := b.Ensure(t.Context(), cfg)
+			if !errors.Is(err, bridge.ErrNotBridge) || !strings.Contains(err.Error(), tt.says) {
+				t.Errorf("Ensure of %s: %v, want ErrNotBridge with %s", tt.name, err, tt.says)
+			}
+			if err := b.Remove(tt.name, 0); !errors.Is(err, bridge.ErrNotBridge) {
+				t.Errorf("Remove of %s: %v, want ErrNotBridge", tt.name, err)
+			}
+		}
+		for _, bad := range []string{"", ".", "..", "a/b", "a b", "virbr%d", "sixteen-bytes-xx"} {
+			cfg := defaultConfig()
+			cfg.Name = bad
+			if _, err := b.Ensure(t.Context(), cfg); err == nil {
+				t.Errorf("Ensure of %q succeeded", bad)
+			}
+		}
+	})
+}
+
+func TestRemove(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		b := newBridges(t)
+		index := ensure(t, b, defaultConfig())
+		_, port := openTAP(t, "vnet0")
+		attach(t, b, index, port, bridge.PortConfig{})
+		if err := b.Remove(name, index+100); err != nil {
+			t.Error(err)
+		}
+		if !exists(t, name) {
+			t.Fatal("Remove with another index removed the bridge")
+		}
+		for range 2 {
+			if err := b.Remove(name, index); err != nil {
+				t.Error(err)
+			}
+		}
+		if exists(t, name) {
+			t.Error("the bridge is there after Remove")
+		}
+		l, err := b.LookupIndex(port)
+		if err != nil || l.Master != 0 || l.Name != "vnet0" {
+			t.Errorf("the port became %+v, %v", l, err)
+		}
+		ensure(t, b, defaultConfig())
+		if err := b.Remove(name, 0); err != nil || exists(t, name) {
+			t.Errorf("Remove with index 0: %v", err)
+		}
+	})
+}
+
+func TestLookup(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		b := newBridges(t)
+		index := ensure(t, b, defaultConfig())
+		want := bridge.Link{Name: name, Index: index, Kind: "bridge", MAC: parseMAC(mac), MTU: 1500, Up: true}
+		for how, find := range map[string]func() (bridge.Link, error){
+			"by name":  func() (bridge.Link, error) { return b.Lookup(name) },
+			"by index": func() (bridge.Link, error) { return b.LookupIndex(index) },
+		} {
+			got, err := find()
+			if diff := cmp.Diff(want, got); err != nil || diff != "" {
+				t.Errorf("%s: %v (-want +got):\n%s", how, err, diff)
+			}
+		}
+		for _, missing := range []string{"", "nosuch0", "far-too-long-for-a-link"} {
+			if _, err := b.Lookup(missing); !errors.Is(err, bridge.ErrNotFound) {
+				t.Errorf("Lookup(%q): %v, want ErrNotFound", missing, err)
+			}
+		}
+		for _, missing := range []int{-1, 0, index + 100} {
+			if _, err := b.LookupIndex(missing); !errors.Is(err, bridge.ErrNotFound) {
+				t.Errorf("LookupIndex(%d): %v, want ErrNotFound", missing, err)
+			}
+		}
+	})
+}
+
+// TestParallel runs many networks' lives at once.
+func TestParallel(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		b := newBridges(t)
+		var wg sync.WaitGroup
+		for i := range 50 {
+			_, port := openTAP(t, fmt.Sprintf("vnet%d", i))
+			wg.Go(func() {
+				if err := live(t.Context(), b, i, port); err != nil {
+					t.Errorf("network %d: %v", i, err)
+				}
+			})
+		}
+		wg.Wait()
+		if left := nstest.IP(t, "link show type bridge"); left != "" {
+			t.Errorf("left over:\n%s", left)
+		}
+	})
+}
+
+// live makes the bridge of network i, twice at once, plugs the port in and out,
+// and removes the bridge.
+func live(ctx context.Context, b *bridge.Bridges, i, port int) error {
+	cfg := defaultConfig()
+	cfg.Name, cfg.MAC[5], cfg.Addrs = fmt.Sprintf("virbr%d", i), byte(i), prefixes(fmt.Sprintf("10.0.%d.1/24", i))
+	rival := make(chan error, 1)
+	go func() {
+		_, err := b.Ensure(ctx, cfg)
+		rival <- err
+	}()
+	index, err := b.Ensure(ctx, cfg)
+	if err = errors.Join(err, <-rival); err != nil {
+		return err
+	}
+	if err := b.Attach(ctx, index, port, bridge.PortConfig{Isolated: i%2 == 0}); err != nil {
+		return err
+	}
+	l, err := b.LookupIndex(port)
+	if err != nil || l.Master != index || !l.Up {
+		return fmt.Errorf("port is %+v: %w", l, err)
+	}
+	return errors.Join(b.Detach(port), b.Remove(cfg.Name, index))
+}

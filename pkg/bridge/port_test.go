@@ -1,0 +1,383 @@
+package bridge_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/bridge"
+	"golang.org/x/sys/unix"
+)
+
+// etherType is that of the frames the tests send: for local experiments (IEEE
+// 802), no protocol of the kernel's.
+const etherType = 0x88b5
+
+// broadcastFrame is a frame to everybody with a payload.
+func broadcastFrame(payload string) []byte {
+	frame := append(bytes.Repeat([]byte{0xff}, 6), parseMAC("52:54:00:00:53:01")...)
+	frame = binary.BigEndian.AppendUint16(frame, etherType)
+	frame = append(frame, payload...)
+	return append(frame, make([]byte, 60-len(frame))...)
+}
+
+// sniff opens a socket in the namespace that receives such frames.
+func sniff(t *testing.T, ns *nstest.NS) (fd int) {
+	t.Helper()
+	err := ns.Do(func() (err error) {
+		protocol := int(binary.NativeEndian.Uint16([]byte{etherType >> 8, etherType & 0xff}))
+		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, protocol)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Sec: 2}); err != nil {
+		t.Fatal(err)
+	}
+	return fd
+}
+
+func receive(t *testing.T, fd int, payload string) {
+	t.Helper()
+	buf := make([]byte, 2000)
+	n, _, err := unix.Recvfrom(fd, buf, 0)
+	if err != nil {
+		t.Fatalf("waiting for frame %q: %v", payload, err)
+	}
+	if !bytes.Contains(buf[:n], []byte(payload)) {
+		t.Fatalf("received %q, want %q", buf[:n], payload)
+	}
+}
+
+// TestAttachForwardsAtOnce sends a single frame the moment Attach returned: with
+// the tree's usual pace it would be dropped for 4 s.
+func TestAttachForwardsAtOnce(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		b := newBridges(t)
+		for _, stp := range []bool{true, false} {
+			cfg := defaultConfig()
+			cfg.STP = stp
+			index := ensure(t, b, cfg)
+			guest := nstest.Guest(t, name, fmt.Sprintf("guest-%v", stp), "")
+			attach(t, b, index, show(t, "v-"+guest.Name).Index, bridge.PortConfig{})
+			fd := sniff(t, guest)
+			for i := range 3 {
+				f, port := openTAP(t, "vnet0")
+				start := time.Now()
+				attach(t, b, index, port, bridge.PortConfig{})
+				attached := time.Since(start)
+				payload := "frame " + strconv.Itoa(i)
+				if _, err := f.Write(broadcastFrame(payload)); err != nil {
+					t.Fatal(err)
+				}
+				receive(t, fd, payload)
+				t.Logf("STP %v: attached after %v, frame received after %v", stp, attached, time.Since(start))
+				checkPort(t, "vnet0", "forwarding")
+				if got := show(t, name).Info.Data.STPState != 0; got != stp {
+					t.Errorf("STP is %v after Attach, want %v", got, stp)
+				}
+				_ = f.Close()
+			}
+		}
+	})
+}
+
+func checkPort(t *testing.T, port, state string) {
+	t.Helper()
+	got := show(t, port)
+	if got.Master != name || got.Info.Slave.State != state || !slices.Contains(got.Flags, "UP") {
+		t.Errorf("port %s: master %q, state %s, flags %v; want %s, %s, UP",
+			port, got.Master, got.Info.Slave.State, got.Flags, name, state)
+	}
+}
+
+// TestAttachEndsListening: a port that was plugged in by other means, or whose
+// carrier came later, forwards when Attach is called again.
+func TestAttachEndsListening(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		b := newBridges(t)
+		index := ensure(t, b, defaultConfig())
+		_, port := openTAP(t, "vnet0")
+		nstest.IP(t, "link set vnet0 master virbr0 up")
+		checkPort(t, "vnet0", "listening")
+		attach(t, b, index, port, bridge.PortConfig{})
+		checkPort(t, "vnet0", "forwarding")
+		if got := show(t, name).Info.Data; got.STPState != 1 || got.ForwardDelay != 200 {
+			t.Errorf("STP %d, delay %d", got.STPState, got.ForwardDelay)
+		}
+	})
+}
+
+func TestPersistentTAPForwardsWhenOpened(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		b := newBridges(t)
+		index := ensure(t, b, defaultConfig())
+		nstest.IP(t, "tuntap add mode tap vnet0")
+		port := show(t, "vnet0").Index
+		attach(t, b, index, port, bridge.PortConfig{})
+		checkPort(t, "vnet0", "disabled")
+		events := watch(t, b)
+		openTAP(t, "vnet0")
+		await(t, events, func(e bridge.LinkEvent) bool { return e.Index == port && e.Carrier })
+		attach(t, b, index, port, bridge.PortConfig{})
+		checkPort(t, "vnet0", "forwarding")
+	})
+}
+
+func TestAttachBringsBackWhatAnAdminChanged(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		b := newBridges(t)
+		index := ensure(t, b, defaultConfig())
+		nstest.IP(t, "link add other type bridge")
+		_, port := openTAP(t, "vnet0")
+		want := bridge.PortConfig{MTU: 1400, Isolated: true}
+		for _, change := range []string{
+			"link show dev vnet0", // none: the port is new
+			"link set vnet0 nomaster",
+			"link set vnet0 master other",
+			"link set vnet0 down",
+			"link set vnet0 mtu 1300",
+			"link set vnet0 type bridge_slave isolated off",
+		} {
+			nstest.IP(t, change)
+			attach(t, b, index, port, want)
+			checkPort(t, "vnet0", "forwarding")
+			if got := show(t, "vnet0"); !got.Info.Slave.Isolated || got.MTU != 1400 {
+				t.Errorf("after %q: isolated %v, MTU %d", change, got.Info.Slave.Isolated, got.MTU)
+			}
+		}
+		attach(t, b, index, port, bridge.PortConfig{})
+		if show(t, "vnet0").Info.Slave.Isolated {
+			t.Error("the port is isolated still")
+		}
+	})
+}
+
+func TestAttachTwiceIsSilent(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		b := newBridges(t)
+		index := ensure(t, b, defaultConfig())
+		_, port := openTAP(t, "vnet0")
+		attach(t, b, index, port, bridge.PortConfig{Isolated: true})
+		checkPort(t, "vnet0", "forwarding")
+		nstest.IP(t, "link show dev virbr0")
+		heard := monitor(t)
+		attach(t, b, index, port, bridge.PortConfig{Isolated: true})
+		if n := heard(port) + heard(index); n != 0 {
+			t.Errorf("the second Attach changed something: %d messages", n)
+		}
+	})
+}
+
+func TestIsolatedPorts(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		b := newBridges(t)
+		index := ensure(t, b, defaultConfig())
+		open := nstest.Guest(t, name, "open", "")
+		closed := nstest.Guest(t, name, "closed", "")
+		attach(t, b, index, show(t, "v-open").Index, bridge.PortConfig{})
+		attach(t, b, index, show(t, "v-closed").Index, bridge.PortConfig{Isolated: true})
+		f, port := openTAP(t, "vnet0")
+		attach(t, b, index, port, bridge.PortConfig{Isolated: true})
+		toOpen, toClosed := sniff(t, open), sniff(t, closed)
+		if _, err := f.Write(broadcastFrame("hidden")); err != nil {
+			t.Fatal(err)
+		}
+		receive(t, toOpen, "hidden")
+		attach(t, b, index, port, bridge.PortConfig{})
+		if _, err := f.Write(broadcastFrame("seen")); err != nil {
+			t.Fatal(err)
+		}
+		receive(t, toClosed, "seen") // and not "hidden"
+	})
+}
+
+// loops are networks with a loop through virbr0, and two ports of virbr0 in it.
+var loops = []struct {
+	name  string
+	build []string
+	ports [2]string
+}{
+	{
+		"both ends of a cable",
+		[]string{"link add l0 type veth peer name l1", "link set l0 up", "link set l1 up"},
+		[2]string{"l0", "l1"},
+	},
+	{
+		"two cables to a switch that is the tree's root",
+		[]string{
+			"link add switch type bridge stp_state 1 priority 4096",
+			"link set switch up",
+			"link add l0 type veth peer name s0",
+			"link add l1 type veth peer name s1",
+			"link set s0 master switch up",
+			"link set s1 master switch up",
+		},
+		[2]string{"l0", "l1"},
+	},
+}
+
+// TestAttachKeepsLoopsBlocked: the spanning tree's decision about a loop
+// survives that other ports are plugged in.
+func TestAttachKeepsLoopsBlocked(t *testing.T) {
+	for _, loop := range loops {
+		t.Run(loop.name, func(t *testing.T) {
+			nstest.Run(t, func(t *testing.T) {
+				b := newBridges(t)
+				index := ensure(t, b, defaultConfig())
+				for _, args := range loop.build {
+					nstest.IP(t, args)
+				}
+				for _, port := range loop.ports {
+					attach(t, b, index, show(t, port).Index, bridge.PortConfig{})
+				}
+				blocked := awaitBlocked(t, loop.ports)
+				for i := range 20 {
+					tap := fmt.Sprintf("vnet%d", i)
+					f, port := openTAP(t, tap)
+					attach(t, b, index, port, bridge.PortConfig{})
+					checkPort(t, tap, "forwarding")
+					checkPort(t, blocked, "blocking")
+					if _, err := f.Write(broadcastFrame("around")); err != nil {
+						t.Fatal(err)
+					}
+				}
+				attach(t, b, index, show(t, blocked).Index, bridge.PortConfig{})
+				checkPort(t, blocked, "blocking")
+				checkCalm(t, loop.ports[0])
+			})
+		})
+	}
+}
+
+// awaitBlocked waits until one of the ports is blocked and returns it.
+func awaitBlocked(t *testing.T, ports [2]string) (blocked string) {
+	t.Helper()
+	nstest.Eventually(t, soon, "the spanning tree blocks the loop", func() error {
+		for _, port := range ports {
+			if show(t, port).Info.Slave.State == "blocking" {
+				blocked = port
+				return nil
+			}
+		}
+		return errors.New("both ports are open")
+	})
+	return blocked
+}
+
+// checkCalm fails when frames run round and round: more than a thousand while
+// one goes through a new port.
+func checkCalm(t *testing.T, port string) {
+	t.Helper()
+	before := received(t, port)
+	b := newBridges(t)
+	f, tap := openTAP(t, "calm")
+	attach(t, b, show(t, name).Index, tap, bridge.PortConfig{})
+	if _, err := f.Write(broadcastFrame("calm")); err != nil {
+		t.Fatal(err)
+	}
+	nstest.Eventually(t, soon, "two BPDUs pass", func() error {
+		if received(t, port) < before+2 && received(t, "calm") == 0 {
+			return errors.New("nothing yet")
+		}
+		return nil
+	})
+	if n := received(t, port) - before; n > 1000 {
+		t.Errorf("%d frames on %s", n, port)
+	}
+}
+
+func received(t *testing.T, link string) int {
+	t.Helper()
+	data, err := os.ReadFile("/sys/class/net/" + link + "/statistics/rx_packets")
+	if err != nil {
+		t.Fatal(err)
+	}
+	n, err := strconv.Atoi(strings.TrimSpace(string(data)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return n
+}
+
+func TestAttachErrors(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		b := newBridges(t)
+		index := ensure(t, b, defaultConfig())
+		_, port := openTAP(t, "vnet0")
+		ctx, cancel := context.WithCancel(t.Context())
+		cancel()
+		for _, tt := range []struct {
+			what         string
+			ctx          context.Context
+			bridge, port int
+			p            bridge.PortConfig
+			want         error
+		}{
+			{"no bridge", t.Context(), 1000, port, bridge.PortConfig{}, bridge.ErrNotFound},
+			{"no port", t.Context(), index, 1000, bridge.PortConfig{}, bridge.ErrNotFound},
+			{"port as bridge", t.Context(), port, index, bridge.PortConfig{}, bridge.ErrNotBridge},
+			{"bridge as port", t.Context(), index, index, bridge.PortConfig{}, unix.ELOOP},
+			{"ended", ctx, index, port, bridge.PortConfig{}, context.Canceled},
+			{"MTU", t.Context(), index, port, bridge.PortConfig{MTU: 1 << 20}, unix.EINVAL},
+		} {
+			if err := b.Attach(tt.ctx, tt.bridge, tt.port, tt.p); !errors.Is(err, tt.want) {
+				t.Errorf("%s: %v, want %v", tt.what, err, tt.want)
+			}
+			if show(t, name).Info.Data.STPState != 1 {
+				t.Fatalf("%s: STP is off", tt.what)
+			}
+		}
+	})
+}
+
+func TestDetach(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		b := newBridges(t)
+		index := ensure(t, b, defaultConfig())
+		_, port := openTAP(t, "vnet0")
+		attach(t, b, index, port, bridge.PortConfig{})
+		for range 2 {
+			if err := b.Detach(port); err != nil {
+				t.Error(err)
+			}
+			if got := show(t, "vnet0"); got.Master != "" || !slices.Contains(got.Flags, "UP") {
+				t.Errorf("after Detach: master %q, flags %v", got.Master, got.Flags)
+			}
+		}
+		if err := b.Detach(1000); err != nil {
+			t.Errorf("Detach of a link that is gone: %v", err)
+		}
+	})
+}
+
+func TestDeleteLink(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		b := newBridges(t)
+		index := ensure(t, b, defaultConfig())
+		nstest.IP(t, "tuntap add mode tap vnet0")
+		port := show(t, "vnet0").Index
+		for range 2 {
+			if err := b.DeleteLink(port); err != nil {
+				t.Error(err)
+			}
+			if exists(t, "vnet0") {
+				t.Error("the TAP device is there after DeleteLink")
+			}
+		}
+		if err := b.DeleteLink(index); err == nil || !exists(t, name) {
+			t.Errorf("DeleteLink of a bridge: %v", err)
+		}
+	})
+}
