@@ -36,11 +36,14 @@ func (e element) first(name string) (element, bool) {
 }
 
 // all returns the children of that name in order.
-func (e element) all(name string) []element {
+func (e element) all(name string) []element { return e.children("", name) }
+
+// children is all for a namespace.
+func (e element) children(space, name string) []element {
 	var list []element
 	for _, kid := range e.kids {
-		if kid.name == name && kid.space == "" {
-			list = append(list, e.at(kid, fmt.Sprintf("%s/%s[%d]", e.path, name, len(list)+1)))
+		if kid.name == name && kid.space == space {
+			list = append(list, e.at(kid, fmt.Sprintf("%s/%s[%d]", e.path, kid.qname, len(list)+1)))
 		}
 	}
 	return list

@@ -2,6 +2,7 @@ package netdef_test
 
 import (
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 
@@ -32,8 +33,8 @@ func subnet6(inside string) string {
 }
 
 func faultRows() []faultRow {
-	return append(append(append(documentRows(), identityRows()...), append(modeRows(), natRows()...)...),
-		append(append(ipRows(), dhcpRows()...), append(routeRows(), dnsRows()...)...)...)
+	return slices.Concat(documentRows(), identityRows(), modeRows(), natRows(), ipRows(), rangeRows(), hostRows(),
+		routeRows(), dnsRows(), portRows(), poolRows())
 }
 
 func documentRows() []faultRow {
@@ -235,10 +236,6 @@ func ipRows() []faultRow {
 	}
 }
 
-func dhcpRows() []faultRow {
-	return append(rangeRows(), hostRows()...)
-}
-
 func rangeRows() []faultRow {
 	r := func(start, end string) string { return "<dhcp><range start='" + start + "' end='" + end + "'/></dhcp>" }
 	lease := func(attrs string) string {
@@ -392,6 +389,124 @@ func dnsRows() []faultRow {
 			"network/dns/host[1]/hostname[1]: empty, want a host name",
 			"network/dns/host[1]/hostname[2]: 'a b': want letters, digits, '-', '_' and '.' only, not ' '",
 		}},
+	}
+}
+
+func portRows() []faultRow {
+	port := func(inside string) string {
+		return network("<forward mode='bridge'/><bridge name='br0'/>" + inside)
+	}
+	const noVLAN = ": not allowed in mode none with this virtualport: only ports of a host's bridge, Open vSwitch or hardware have a vlan"
+	return []faultRow{
+		{"vlan mode", network("<vlan><tag id='1'/></vlan>"), []string{"network/vlan" + noVLAN}},
+		{"vlan mode in group", network("<portgroup name='a'><vlan><tag id='1'/></vlan></portgroup>"), []string{"network/portgroup[1]/vlan" + noVLAN}},
+		{"vlan empty", port("<vlan/>"), []string{"network/vlan/tag: missing, want at least one"}},
+		{"vlan id", port("<vlan><tag/><tag id='4096'/></vlan>"), []string{
+			"network/vlan/tag[1]/@id: missing, want a number from 0 to 4095",
+			"network/vlan/tag[2]/@id: '4096': want a number from 0 to 4095",
+		}},
+		{"vlan native", port("<vlan><tag id='1' nativeMode='tagged'/><tag id='2' nativeMode='untagged'/></vlan>"), []string{
+			"network/vlan: want one native tag at most",
+		}},
+		{"vlan native mode", port("<vlan><tag id='1' nativeMode='default'/></vlan>"), []string{
+			"network/vlan/tag[1]/@nativeMode: 'default': want tagged or untagged",
+		}},
+		{"vlan trunk", port("<vlan trunk='no'><tag id='1'/><tag id='2'/></vlan>"), []string{
+			"network/vlan/@trunk: 'no': want trunk='yes' with more than one tag",
+		}},
+		{"vlan trunk native", port("<vlan trunk='no'><tag id='1' nativeMode='tagged'/></vlan>"), []string{
+			"network/vlan/@trunk: 'no': want trunk='yes' with a native tag",
+		}},
+		{"vlan trunk word", port("<vlan trunk='on'><tag id='1'/></vlan>"), []string{"network/vlan/@trunk: 'on': want yes or no"}},
+		{"bandwidth", network("<bandwidth classID='3'><inbound peak='1'/><outbound average='1' floor='2'/></bandwidth>"), []string{
+			"network/bandwidth/@classID: '3': not allowed here: it belongs to a port",
+			"network/bandwidth/inbound/@average: missing, want a rate in KiB/s",
+			"network/bandwidth/outbound/@floor: '2': not allowed here: it belongs to a port",
+		}},
+		{"bandwidth mode", network("<forward mode='private' dev='eno1'/><bandwidth><inbound average='1'/></bandwidth>"), []string{
+			"network/bandwidth: not allowed in mode private: the network has no bridge",
+		}},
+		{"burst", network("<bandwidth><inbound average='1' burst='4194304'/></bandwidth>"), []string{
+			"network/bandwidth/inbound/@burst: '4194304': want a number from 0 to 4194303",
+		}},
+		{"port", network("<port isolated='1'/>"), []string{"network/port/@isolated: '1': want yes or no"}},
+		{"profile type", network("<virtualport type='x'/>"), []string{
+			"network/virtualport/@type: 'x': want 802.1Qbg or 802.1Qbh or openvswitch or midonet",
+		}},
+		{"profile without type", network("<virtualport><parameters profileid='p'/></virtualport>"), []string{
+			"network/virtualport/@type: missing, want 802.1Qbg, 802.1Qbh, openvswitch or midonet",
+		}},
+		{"profile extra", port("<virtualport type='openvswitch'><parameters managerid='1'/></virtualport>"), []string{
+			"network/virtualport/parameters/@managerid: '1': not allowed with type='openvswitch'",
+		}},
+		{"profile number", port("<virtualport type='802.1Qbg'><parameters managerid='0x100'/></virtualport>"), []string{
+			"network/virtualport/parameters/@managerid: '0x100': want a number from 0 to 255 or 0xff",
+		}},
+		{"profile name", port("<virtualport type='802.1Qbh'><parameters profileid='" + strings.Repeat("a", 40) + "'/></virtualport>"), []string{
+			"network/virtualport/parameters/@profileid: '" + strings.Repeat("a", 40) + "': the name has 40 bytes, want at most 39",
+		}},
+		{"groups", network("<portgroup/><portgroup name='a' default='yes'/><portgroup name='a' default='yes'/>"), []string{
+			"network/portgroup[1]/@name: missing, want a name",
+			"network/portgroup[3]/@name: 'a': the name is that of network/portgroup[2]",
+			"network/portgroup[3]/@default: 'yes': want one default group, and network/portgroup[2] is",
+		}},
+		{"dnsmasq", "<network xmlns:d='http://libvirt.org/schemas/network/dnsmasq/1.0'><name>n</name><d:options><d:option/></d:options></network>", []string{
+			"network/d:options[1]/d:option[1]/@value: missing, want a line of dnsmasq's configuration",
+		}},
+		{"undeclared prefix", "<network xmlns:x=''/>", []string{"line 1: xmlns:x in <network> is empty, want a namespace"}},
+	}
+}
+
+func poolRows() []faultRow {
+	hostdev := func(inside string) string { return network("<forward mode='hostdev'>" + inside + "</forward>") }
+	return []faultRow{
+		{"pool of two kinds", hostdev("<pf dev='eno1'/><address type='pci' bus='1'/>"), []string{
+			"network/forward: want one of dev or <interface>, <address> and <pf>",
+		}},
+		{"pool of interfaces", hostdev("<interface dev='eno1'/>"), []string{
+			"network/forward/@dev: 'eno1': not allowed in mode hostdev, want <address type='pci'> or <pf>",
+		}},
+		{"pool elsewhere", network("<forward mode='vepa'><address type='pci'/></forward>"), []string{
+			"network/forward/address[1]: not allowed in mode vepa, only in mode hostdev",
+		}},
+		{"pool twice", hostdev("<address type='pci' bus='1'/><address type='pci' bus='0x01'/>"), []string{
+			"network/forward/address[2]: want each device once",
+		}},
+		{"pool type", hostdev("<address type='usb'/>"), []string{"network/forward/address[1]/@type: 'usb': want pci"}},
+		{"pool function", hostdev("<address type='pci' function='8'/>"), []string{
+			"network/forward/address[1]/@function: '8': want a number from 0 to 7 or 0x7",
+		}},
+		{"pool driver", hostdev("<driver name='x'/><pf dev='eno1'/>"), []string{"network/forward/driver/@name: 'x': want kvm or vfio or xen"}},
+		{"physical function", hostdev("<pf/>"), []string{"network/forward/pf/@dev: missing, want the name of an interface"}},
+		{"physical function name", hostdev("<pf dev='a/b'/>"), []string{"network/forward/pf/@dev: 'a/b': want a name without '/', ':' and '%'"}},
+		{"two physical functions", hostdev("<pf dev='eno1'/><pf dev='eno2'/>"), []string{"network/forward/pf[2]: only one <pf> is allowed"}},
+		{"physical function of nat", network("<forward mode='nat'><pf dev='eno1'/></forward><ip address='192.0.2.1' prefix='24'/>"), []string{
+			"network/forward/pf/@dev: 'eno1': not allowed in mode nat, which uses no virtual functions",
+		}},
+	}
+}
+
+// TestFragments checks networks that were made by hand with text that can't be
+// kept.
+func TestFragments(t *testing.T) {
+	n := &netdef.Network{
+		Name: "n",
+		Metadata: []netdef.Fragment{
+			{Namespace: "urn:a", XML: "<a xmlns='urn:a'/>"},
+			{Namespace: "urn:a", XML: "<a xmlns='urn:a'/>"},
+			{Namespace: "urn:b", XML: "<a xmlns='urn:a'/>"},
+			{Namespace: "urn:c", XML: "<a xmlns='urn:c'></network>"},
+		},
+		Extensions: []netdef.Fragment{{Namespace: "urn:a", XML: "<a xmlns='urn:a'/>"}},
+	}
+	want := []string{
+		"network/metadata: 'urn:a': want one element of each namespace",
+		"network/metadata: 'urn:b': want an element of the namespace 'urn:b'",
+		"network/metadata: 'urn:c': line 1: </network> does not close anything here, want </a>",
+		"network: 'urn:a': want the namespace urn:vnetd:network:1",
+	}
+	if diff := cmp.Diff(want, strings.Split(n.Validate().Error(), "\n")); diff != "" {
+		t.Errorf("faults (-want +got):\n%s", diff)
 	}
 }
 

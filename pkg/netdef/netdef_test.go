@@ -91,9 +91,13 @@ func TestXML(t *testing.T) {
 }
 
 // TestOracle compares what libvirt's own Go schema reads from our print with
-// what it reads from the source.
+// what it reads from the source. It compares values as text, so the file with
+// other spellings is left to TestXML.
 func TestOracle(t *testing.T) {
 	for _, file := range definitions(t) {
+		if file == "testdata/spelling.xml" {
+			continue
+		}
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			src := read(t, file)
 			want, got := oracle(t, src), oracle(t, parse(t, src).XML())
@@ -110,6 +114,9 @@ func oracle(t *testing.T, src []byte) *libvirtxml.Network {
 	n := &libvirtxml.Network{}
 	if err := n.Unmarshal(string(src)); err != nil {
 		t.Fatalf("libvirtxml: %v", err)
+	}
+	if f := n.Forward; f != nil && f.Dev == "" && len(f.Interfaces) > 0 {
+		f.Dev = f.Interfaces[0].Dev
 	}
 	if f := n.Forward; f != nil && f.Dev != "" && len(f.Interfaces) == 0 {
 		f.Interfaces = []libvirtxml.NetworkForwardInterface{{Dev: f.Dev}}
@@ -188,12 +195,22 @@ func TestIgnored(t *testing.T) {
 	}
 }
 
+func TestTristate(t *testing.T) {
+	for _, def := range []bool{true, false} {
+		if netdef.Unset.Or(def) != def || !netdef.Yes.Or(def) || netdef.No.Or(def) {
+			t.Errorf("with default %v: unset %v, yes %v, no %v", def, netdef.Unset.Or(def), netdef.Yes.Or(def), netdef.No.Or(def))
+		}
+	}
+}
+
 func FuzzParse(f *testing.F) {
 	for _, file := range definitions(f) {
 		f.Add(read(f, file))
 	}
 	for _, tt := range faultRows() {
-		f.Add([]byte(tt.xml))
+		if len(tt.xml) < 4096 { // the bounds' rows only slow the fuzzer down
+			f.Add([]byte(tt.xml))
+		}
 	}
 	f.Fuzz(func(t *testing.T, src []byte) {
 		n, err := netdef.Parse(src)

@@ -38,6 +38,12 @@ func (e element) network() *Network {
 		Forward:             e.forward(),
 		Domain:              e.domain(),
 		DNS:                 e.dns(),
+		VLAN:                e.vlan(),
+		Bandwidth:           e.bandwidth(),
+		VirtualPort:         e.virtualPort(),
+		Metadata:            e.metadata(),
+		DnsmasqOptions:      e.dnsmasqOptions(),
+		Extensions:          e.extensions(),
 	}
 	n.Bridge = e.bridge(n.Mode())
 	if mtu, ok := e.first("mtu"); ok {
@@ -46,11 +52,17 @@ func (e element) network() *Network {
 	if mac, ok := e.first("mac"); ok {
 		n.MAC = value(mac, "address", parseMAC)
 	}
+	if port, ok := e.first("port"); ok {
+		n.Isolated = value(port, "isolated", parseTristate)
+	}
 	for _, ip := range e.all("ip") {
 		n.IPs = append(n.IPs, ip.ip())
 	}
 	for _, route := range e.all("route") {
 		n.Routes = append(n.Routes, route.route())
+	}
+	for _, group := range e.all("portgroup") {
+		n.PortGroups = append(n.PortGroups, group.portGroup())
 	}
 	return n
 }

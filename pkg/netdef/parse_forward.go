@@ -11,7 +11,9 @@ func (e element) forward() *Forward {
 	if !ok {
 		return nil
 	}
-	f := &Forward{Mode: Mode(e.str("mode")), Dev: e.str("dev"), Managed: strings.EqualFold(e.str("managed"), "yes")}
+	f := &Forward{Mode: Mode(e.str("mode")), Dev: e.str("dev")}
+	managed := e.str("managed") // says nothing in other modes
+	f.Managed = f.Mode == ModeHostdev && strings.EqualFold(managed, "yes")
 	if f.Mode == "" {
 		f.Mode = ModeNAT
 	}
@@ -20,6 +22,7 @@ func (e element) forward() *Forward {
 		f.Interfaces = append(f.Interfaces, i.str("dev"))
 	}
 	f.NAT = e.nat(f.Mode)
+	e.hostdevPool(f)
 	switch {
 	case f.Dev == "" && len(f.Interfaces) > 0:
 		f.Dev = f.Interfaces[0]

@@ -190,6 +190,9 @@ func (n *node) setAttributes(attrs []xml.Attr) error {
 		}
 		seen[qname] = true
 		switch {
+		case a.Name.Space == "xmlns" && a.Value == "":
+			// Namespaces in XML 1.0 section 5: a prefix can't be undeclared.
+			return fmt.Errorf("%s in <%s> is empty, want a namespace", qname, n.qname)
 		case a.Name.Space == "xmlns":
 			n.declare(a.Name.Local, a.Value)
 		case qname == "xmlns":

@@ -35,6 +35,8 @@ func (n *Network) validate() Faults {
 	for i := range n.Routes {
 		c.route(fmt.Sprintf("network/route[%d]", i+1), &n.Routes[i])
 	}
+	c.ports()
+	c.fragments()
 	return c.Faults
 }
 

@@ -29,6 +29,7 @@ func (c *checker) forward() {
 		}
 		seen[dev] = true
 	}
+	c.pool(f)
 	c.nat(f.NAT)
 }
 

@@ -1,6 +1,7 @@
 package netdef
 
 import (
+	"fmt"
 	"strconv"
 )
 
@@ -33,7 +34,12 @@ func (n *Network) livePorts() {
 // print renders n with the count of connections unless it is 0.
 func (n *Network) print(connections int) []byte {
 	p := &printer{}
+	xmlns := attr{}
+	if len(n.DnsmasqOptions) > 0 {
+		xmlns = attr{"xmlns:dnsmasq", nsDnsmasq}
+	}
 	p.pair("network", func() { p.network(n) },
+		xmlns,
 		num("connections", connections),
 		flag("ipv6", n.IPv6),
 		opt("trustGuestRxFilters", n.TrustGuestRxFilters))
@@ -46,6 +52,9 @@ func (p *printer) network(n *Network) {
 	p.text("uuid", n.UUID)
 	p.text("title", n.Title)
 	p.text("description", n.Description)
+	if len(n.Metadata) > 0 {
+		p.pair("metadata", func() { p.fragments(n.Metadata) })
+	}
 	p.forward(n)
 	p.bridge(n)
 	if n.MTU != 0 {
@@ -58,12 +67,26 @@ func (p *printer) network(n *Network) {
 		p.leaf("domain", opt("name", d.Name), opt("localOnly", d.LocalOnly), opt("register", d.Register))
 	}
 	p.dns(n.DNS)
+	p.vlan(n.VLAN)
+	p.bandwidth(n.Bandwidth)
+	if n.Isolated != Unset {
+		p.leaf("port", opt("isolated", n.Isolated))
+	}
 	for i := range n.IPs {
 		p.ip(&n.IPs[i])
 	}
 	for i := range n.Routes {
 		p.route(&n.Routes[i])
 	}
+	p.virtualPort(n.VirtualPort)
+	for _, g := range n.PortGroups {
+		p.pair("portgroup", func() { p.portGroup(g) }, attr{"name", g.Name}, flag("default", g.Default),
+			opt("trustGuestRxFilters", g.TrustGuestRxFilters))
+	}
+	if len(n.DnsmasqOptions) > 0 {
+		p.pair("dnsmasq:options", func() { p.dnsmasqOptions(n.DnsmasqOptions) })
+	}
+	p.fragments(n.Extensions)
 }
 
 // forward prints <forward>, nothing for an isolated network.
@@ -80,12 +103,27 @@ func (p *printer) forward(n *Network) {
 	if len(interfaces) > 0 {
 		dev = interfaces[0]
 	}
+	managed := attr{}
+	if n.Mode() == ModeHostdev {
+		managed = attr{"managed", yesNo(f.Managed)}
+	}
 	p.elem("forward", func() {
+		if d := f.Driver; d != nil {
+			p.leaf("driver", opt("name", d.Name), opt("model", d.Model))
+		}
 		p.nat(f.NAT)
+		if f.PF != "" {
+			p.leaf("pf", opt("dev", f.PF))
+		}
 		for _, i := range interfaces {
 			p.leaf("interface", attr{"dev", i})
 		}
-	}, opt("dev", dev), opt("mode", n.Mode()))
+		for _, a := range f.Addresses {
+			p.leaf("address", attr{"type", "pci"}, attr{"domain", fmt.Sprintf("0x%04x", a.Domain)},
+				attr{"bus", fmt.Sprintf("0x%02x", a.Bus)}, attr{"slot", fmt.Sprintf("0x%02x", a.Slot)},
+				attr{"function", fmt.Sprintf("0x%x", a.Function)})
+		}
+	}, opt("dev", dev), opt("mode", n.Mode()), managed)
 }
 
 // nat prints <nat>, nothing if it says nothing.

@@ -1,0 +1,190 @@
+package netdef
+
+import (
+	"fmt"
+	"slices"
+)
+
+// vlan checks a <vlan>.
+func (c *checker) vlan(path string, v *VLAN) {
+	if v == nil {
+		return
+	}
+	if len(v.Tags) == 0 {
+		c.add(path+"/tag", "", "missing, want at least one")
+	}
+	if v.native() > 1 {
+		c.add(path, "", "want one native tag at most")
+	}
+}
+
+// bandwidth checks a <bandwidth>. A floor is what a port is promised; a
+// network or a group of ports has none.
+func (c *checker) bandwidth(path string, b *Bandwidth) {
+	if b == nil {
+		return
+	}
+	if !c.mode.OwnsBridge() && c.mode != ModeBridge && knownMode(c.mode) {
+		c.addf(path, "", "not allowed in mode %s: the network has no bridge", c.mode)
+		return
+	}
+	c.rate(path+"/inbound", b.Inbound)
+	c.rate(path+"/outbound", b.Outbound)
+}
+
+// rate checks one direction of a <bandwidth>.
+func (c *checker) rate(path string, r *Rate) {
+	if r == nil {
+		return
+	}
+	if r.Floor != 0 {
+		c.add(path+"/@floor", fmt.Sprint(r.Floor), "not allowed here: it belongs to a port")
+	} else if r.Average == 0 {
+		c.add(path+"/@average", "", "missing, want a rate in KiB/s")
+	}
+}
+
+// virtualPort checks a <virtualport>.
+func (c *checker) virtualPort(path string, v *VirtualPort, typed bool) {
+	if v == nil {
+		return
+	}
+	if typed && v.Type == "" {
+		c.add(path+"/@type", "", "missing, want 802.1Qbg, 802.1Qbh, openvswitch or midonet")
+	}
+	// virNetDevVPortProfile has 40 bytes with the null at the end.
+	if len(v.ProfileID) > 39 {
+		c.addf(path+"/parameters/@profileid", v.ProfileID, "the name has %d bytes, want at most 39", len(v.ProfileID))
+	}
+}
+
+// ports checks what is set on ports: VLAN, limits, profiles and groups.
+func (c *checker) ports() {
+	n := c.n
+	c.vlan("network/vlan", n.VLAN)
+	c.bandwidth("network/bandwidth", n.Bandwidth)
+	c.virtualPort("network/virtualport", n.VirtualPort, true)
+	names, def := make(map[string]string), ""
+	for i := range n.PortGroups {
+		g, path := &n.PortGroups[i], fmt.Sprintf("network/portgroup[%d]", i+1)
+		c.vlan(path+"/vlan", g.VLAN)
+		c.bandwidth(path+"/bandwidth", g.Bandwidth)
+		c.virtualPort(path+"/virtualport", g.VirtualPort, false)
+		if g.Name == "" {
+			c.add(path+"/@name", "", "missing, want a name")
+		} else if first, ok := names[g.Name]; ok {
+			c.addf(path+"/@name", g.Name, "the name is that of %s", first)
+		}
+		names[g.Name] = path
+		if g.Default && def != "" {
+			c.addf(path+"/@default", "yes", "want one default group, and %s is", def)
+		}
+		if g.Default {
+			def = path
+		}
+	}
+	c.vlanMode()
+}
+
+// vlanMode checks that ports with a VLAN are of a kind that can have one:
+// those of a bridge of the host, of Open vSwitch and of hardware
+// (networkValidate). Ports of a group have the group's profile, and the
+// network's <vlan> if the group has none.
+func (c *checker) vlanMode() {
+	n := c.n
+	const problem = "not allowed in mode %s with this virtualport: only ports of a host's bridge, Open vSwitch or hardware have a vlan"
+	own := n.VLAN != nil
+	grouped := slices.ContainsFunc(n.PortGroups, func(g PortGroup) bool { return g.Default })
+	if own && !grouped && !c.canVLAN(n.VirtualPort) {
+		c.addf("network/vlan", "", problem, c.mode)
+		return
+	}
+	for i := range n.PortGroups {
+		g := &n.PortGroups[i]
+		profile := g.VirtualPort
+		if profile == nil {
+			profile = n.VirtualPort
+		}
+		if (own || g.VLAN != nil) && !c.canVLAN(profile) {
+			c.addf(fmt.Sprintf("network/portgroup[%d]/vlan", i+1), "", problem, c.mode)
+		}
+	}
+}
+
+// canVLAN reports whether ports with that profile can have a VLAN.
+func (c *checker) canVLAN(profile *VirtualPort) bool {
+	switch c.mode {
+	case ModeHostdev, ModePassthrough:
+		return true
+	case ModeBridge:
+		return profile == nil || profile.Type == "openvswitch" ||
+			profile.Type == "" && (c.n.VirtualPort == nil || c.n.VirtualPort.Type == "openvswitch")
+	}
+	return !knownMode(c.mode)
+}
+
+// pool checks that a <forward> has devices of one kind, fit for the mode.
+func (c *checker) pool(f *Forward) {
+	const path = "network/forward"
+	kinds := 0
+	for _, there := range []bool{len(f.Interfaces) > 0, len(f.Addresses) > 0, f.PF != ""} {
+		if there {
+			kinds++
+		}
+	}
+	if kinds > 1 {
+		c.add(path, "", "want one of dev or <interface>, <address> and <pf>")
+	}
+	if c.mode == ModeHostdev && len(f.Interfaces) > 0 {
+		c.add(path+"/@dev", f.Interfaces[0], "not allowed in mode hostdev, want <address type='pci'> or <pf>")
+	}
+	c.physicalFunction(path+"/pf/@dev", f.PF)
+	c.pciAddresses(path, f)
+}
+
+// pciAddresses checks the devices of a hostdev pool.
+func (c *checker) pciAddresses(path string, f *Forward) {
+	if c.mode != ModeHostdev && knownMode(c.mode) && len(f.Addresses) > 0 {
+		c.addf(path+"/address[1]", "", "not allowed in mode %s, only in mode hostdev", c.mode)
+	}
+	seen := make(map[PCIAddress]bool)
+	for i, a := range f.Addresses {
+		if seen[a] {
+			c.add(fmt.Sprintf("%s/address[%d]", path, i+1), "", "want each device once")
+		}
+		seen[a] = true
+	}
+}
+
+// physicalFunction checks the device whose virtual functions make a pool.
+func (c *checker) physicalFunction(path, dev string) {
+	if dev == "" {
+		return
+	}
+	if problem := deviceName(dev); problem != "" {
+		c.add(path, dev, problem)
+	}
+	if c.mode.OwnsBridge() {
+		c.addf(path, dev, "not allowed in mode %s, which uses no virtual functions", c.mode)
+	}
+}
+
+// fragments checks what is kept as text.
+func (c *checker) fragments() {
+	seen := make(map[string]bool)
+	for _, f := range c.n.Metadata {
+		if problem := checkFragment(f); problem != "" {
+			c.add("network/metadata", f.Namespace, problem)
+		} else if seen[f.Namespace] {
+			c.add("network/metadata", f.Namespace, "want one element of each namespace")
+		}
+		seen[f.Namespace] = true
+	}
+	for _, f := range c.n.Extensions {
+		if problem := checkFragment(f); problem != "" {
+			c.add("network", f.Namespace, problem)
+		} else if f.Namespace != nsVnetd {
+			c.add("network", f.Namespace, "want the namespace "+nsVnetd)
+		}
+	}
+}
