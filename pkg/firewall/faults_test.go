@@ -274,6 +274,24 @@ func TestRulesInTheOtherVariant(t *testing.T) {
 	})
 }
 
+// What could not be listed was not changed and must not be "put back" either.
+func TestFailingListingKeepsFormerRules(t *testing.T) {
+	onKernel(t, func(h *host) {
+		former := intents()["nat66"]
+		h.set(h.firewall(), former)
+		before := h.saved()
+		w := h.wrap()
+		f := w.firewall()
+		f.Adopt(former)
+		w.script(w.program(firewall.IPv6)+"-save", "mkdir "+w.dir+"/failed && echo out of memory >&2 && exit 1\nexec "+w.program(firewall.IPv6)+"-save")
+		err := f.Set(h.Context(), with(former, func(n *firewall.Network) { n.Mode = firewall.ModeRoute }))
+		if err == nil || !strings.Contains(err.Error(), "out of memory") {
+			h.Errorf("Set says %v", err)
+		}
+		h.expect("after the failed Set", before)
+	})
+}
+
 func TestSetEndsWithItsContext(t *testing.T) {
 	onKernel(t, func(h *host) {
 		f := h.firewall()

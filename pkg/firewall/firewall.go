@@ -115,10 +115,9 @@ func (f *Firewall) Set(ctx context.Context, n Network) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	rules := Render(n, f.prefix)
-	changes := []change{{remove: f.placed[n.Bridge], place: rules}}
-	before, err := f.apply(ctx, changes)
+	back, err := f.apply(ctx, []change{{remove: f.placed[n.Bridge], place: rules}})
 	if err != nil {
-		err = errors.Join(err, f.undo(ctx, changes, before))
+		err = errors.Join(err, f.undo(ctx, back))
 		return fmt.Errorf("setting the firewall of bridge %q: %w", n.Bridge, err)
 	}
 	f.remember(n.Bridge, rules)
@@ -169,29 +168,36 @@ func union(a, b []Rule) []Rule {
 }
 
 // apply carries out the changes of any number of networks, with one transaction
-// per family, and returns those of their rules that stood before. Both families
-// are tried, side by side; errors are joined. The caller holds mu.
-func (f *Firewall) apply(ctx context.Context, changes []change) ([]Rule, error) {
-	var interest []Rule
+// per family, and returns the changes that put back what it may have altered.
+// Both families are tried, side by side; errors are joined. The caller holds mu.
+func (f *Firewall) apply(ctx context.Context, changes []change) ([]change, error) {
+	var rules []Rule
 	for _, c := range changes {
-		interest = append(append(interest, c.remove...), c.place...)
+		rules = append(append(rules, c.remove...), c.place...)
 	}
-	if len(interest) == 0 {
+	if len(rules) == 0 {
 		return nil, nil
 	}
-	held, faults := make([][]Rule, len(f.tools)), make([]error, len(f.tools))
+	ways, faults := make([]*change, len(f.tools)), make([]error, len(f.tools))
 	var wg sync.WaitGroup
 	for i, t := range f.tools {
-		wg.Go(func() { held[i], faults[i] = f.applyFamily(ctx, t, interest, changes) })
+		wg.Go(func() { ways[i], faults[i] = f.applyFamily(ctx, t, rules, changes) })
 	}
 	wg.Wait()
-	return slices.Concat(held...), errors.Join(faults...)
+	var back []change
+	for _, way := range ways {
+		if way != nil {
+			back = append(back, *way)
+		}
+	}
+	return back, errors.Join(faults...)
 }
 
-// applyFamily is apply for one family. A family that can't be used, or a table
-// of it that fails, matters only where the changes have rules.
-func (f *Firewall) applyFamily(ctx context.Context, t *tool, interest []Rule, changes []change) ([]Rule, error) {
-	needed := slices.ContainsFunc(interest, func(r Rule) bool { return r.Family == t.family })
+// applyFamily is apply for one family; rules are those of the changes. A family
+// that can't be used, or a table of it that fails, matters only where the
+// changes have rules.
+func (f *Firewall) applyFamily(ctx context.Context, t *tool, rules []Rule, changes []change) (*change, error) {
+	needed := len(ofFamily(t.family, rules)) > 0
 	if t.missing != nil && needed {
 		t.detect(ctx)
 	}
@@ -201,14 +207,14 @@ func (f *Firewall) applyFamily(ctx context.Context, t *tool, interest []Rule, ch
 	case t.missing != nil:
 		return nil, nil
 	}
-	before, err := t.commit(ctx, interest, func(l listing) (*edit, error) {
+	back, err := t.commit(ctx, rules, func(l listing) (*edit, error) {
 		return plan(l, t.family, f.prefix, changes), nil
 	})
-	if err != nil && ctx.Err() == nil && (!needed || dispensable(err, t.family, interest)) {
+	if err != nil && ctx.Err() == nil && (!needed || dispensable(err, t.family, rules)) {
 		f.log.Warn("firewall incomplete, going on without", "family", t.family, "error", err)
 		err = nil
 	}
-	return before, err
+	return back, err
 }
 
 // dispensable tells whether networks work without what failed: they have no
@@ -224,22 +230,13 @@ func dispensable(err error, f Family, rules []Rule) bool {
 	})
 }
 
-// undo puts back what stood before the changes. The tables that failed are as
-// they were; those that were committed before them are not. It runs even if ctx
-// is over. The caller holds mu.
-func (f *Firewall) undo(ctx context.Context, changes []change, before []Rule) error {
+// undo takes the way back that apply returned. Tables that failed are as they
+// were; those that were committed before them are not. It runs even if ctx is
+// over. The caller holds mu.
+func (f *Firewall) undo(ctx context.Context, back []change) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
 	defer cancel()
-	var touched []Rule
-	for _, c := range changes {
-		touched = append(append(touched, c.remove...), c.place...)
-	}
-	for _, t := range f.tools {
-		if t.missing != nil {
-			touched = slices.DeleteFunc(touched, func(r Rule) bool { return r.Family == t.family })
-		}
-	}
-	if _, err := f.apply(ctx, []change{{remove: touched, place: before}}); err != nil {
+	if _, err := f.apply(ctx, back); err != nil {
 		return fmt.Errorf("putting the former rules back: %w", err)
 	}
 	return nil

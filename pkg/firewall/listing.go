@@ -85,6 +85,11 @@ func (l listing) held(f Family, rules []Rule) []Rule {
 	return out
 }
 
+// ofFamily are the rules of one family.
+func ofFamily(f Family, rules []Rule) []Rule {
+	return slices.DeleteFunc(slices.Clone(rules), func(r Rule) bool { return r.Family != f })
+}
+
 // chainRules are the rules of one chain.
 type chainRules struct {
 	table, name string
@@ -94,10 +99,7 @@ type chainRules struct {
 // byChain groups the rules of one family by chain, both in order of appearance.
 func byChain(f Family, rules []Rule) []chainRules {
 	var out []chainRules
-	for _, r := range rules {
-		if r.Family != f {
-			continue
-		}
+	for _, r := range ofFamily(f, rules) {
 		i := slices.IndexFunc(out, func(c chainRules) bool { return c.table == r.Table && c.name == r.Chain })
 		if i < 0 {
 			i = len(out)

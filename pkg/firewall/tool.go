@@ -55,40 +55,41 @@ func (t *tool) restore(ctx context.Context, text string) error {
 
 // commit lists, plans and restores. When the restore fails and a fresh listing
 // asks for other increments, somebody changed the rules in between: it tries
-// those, once. It returns the first listing's state of the rules of interest.
-func (t *tool) commit(ctx context.Context, interest []Rule, planner func(listing) (*edit, error)) ([]Rule, error) {
-	before, text, err := t.prepare(ctx, interest, planner)
+// those, once. It returns the change that puts those of the rules back that the
+// first listing had, nil if no restore was tried and so nothing can be different.
+func (t *tool) commit(ctx context.Context, rules []Rule, planner func(listing) (*edit, error)) (*change, error) {
+	back, text, err := t.prepare(ctx, rules, planner)
 	if err != nil || text == "" {
-		return before, err
+		return nil, err
 	}
 	failure := t.restore(ctx, text)
 	if failure == nil {
-		return before, nil
+		return back, nil
 	}
 	_, fresh, err := t.prepare(ctx, nil, planner)
 	switch {
 	case err != nil:
-		return before, errors.Join(failure, err)
+		return back, errors.Join(failure, err)
 	case fresh == text:
-		return before, failure
+		return back, failure
 	case fresh == "":
-		return before, nil
+		return back, nil
 	}
-	return before, t.restore(ctx, fresh)
+	return back, t.restore(ctx, fresh)
 }
 
-// prepare lists and plans.
-func (t *tool) prepare(ctx context.Context, interest []Rule, planner func(listing) (*edit, error)) ([]Rule, string, error) {
+// prepare lists and plans. The change is the way back for the rules.
+func (t *tool) prepare(ctx context.Context, rules []Rule, planner func(listing) (*edit, error)) (*change, string, error) {
 	l, err := t.list(ctx)
 	if err != nil {
 		return nil, "", err
 	}
-	held := l.held(t.family, interest)
+	back := &change{remove: ofFamily(t.family, rules), place: l.held(t.family, rules)}
 	e, err := planner(l)
 	if err != nil {
-		return held, "", err
+		return nil, "", err
 	}
-	return held, e.text(), nil
+	return back, e.text(), nil
 }
 
 // execError is a program that ended with a fault.
