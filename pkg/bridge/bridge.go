@@ -75,6 +75,9 @@ func (s *shards) lock(key uint64) (unlock func()) {
 
 // New opens the netlink socket for requests.
 func New() (*Bridges, error) {
+	// The library finds it out on first use, unguarded: before anything is
+	// concurrent here.
+	nl.NativeEndian()
 	c, err := dial()
 	if err != nil {
 		return nil, err

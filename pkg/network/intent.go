@@ -29,6 +29,7 @@ func unsupported(n *netdef.Network) error {
 		path  string
 	}{
 		{!n.Mode().OwnsBridge() && n.Mode() != netdef.ModeBridge, fmt.Sprintf("network/forward/@mode: %q", n.Mode())},
+		{n.Mode() == netdef.ModeBridge && n.Bridge.Name == "", "network/forward/interface: a pool of interfaces"},
 		{len(n.Routes) > 0, "network/route"},
 		{n.VLAN != nil, "network/vlan"},
 		{n.Bandwidth != nil, "network/bandwidth"},

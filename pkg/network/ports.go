@@ -118,7 +118,7 @@ func (n *Network) plugIn(ctx context.Context, target bridge.Link, opts PortOptio
 		Name: opts.IfName, MAC: tap.HostMAC(mac), MTU: target.MTU,
 		Queues: opts.Queues, VnetHdr: opts.VnetHdr,
 	})
-	if errors.Is(err, os.ErrExist) {
+	if errors.Is(err, tap.ErrExists) {
 		return nil, nil, Errorf(Exists, "option ifname: an interface %q already exists", opts.IfName)
 	}
 	if err != nil {

@@ -1,0 +1,156 @@
+package network_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/network"
+)
+
+func TestDefineRefuses(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := newHub(t, t.TempDir(), hubOptions{})
+		h.define(natXML("first", "192.0.2"))
+		before := files(t, h.dirs.Networks)
+		for name, tt := range map[string]struct {
+			xml  string
+			kind network.Kind
+			says []string
+		}{
+			"unknown mode": {
+				"<network><name>n</name><forward mode='nats'/><bridge name='n'/></network>",
+				network.Invalid, []string{"network/forward/@mode", "nats"},
+			},
+			"two faults": {
+				strings.ReplaceAll(natXML("bridge-name-of-16", "198.51.100"), "198.51.100.254", "198.51.101.9"),
+				network.Invalid, []string{"network/bridge/@name", "network/ip[1]/dhcp/range[1]", "198.51.101.9"},
+			},
+			"subnet of another": {
+				natXML("second", "192.0.2"), network.Conflict, []string{"192.0.2.0/24", "first"},
+			},
+			"bridge of another": {
+				strings.ReplaceAll(natXML("second", "198.51.100"), "<bridge name='second'/>", "<bridge name='first'/>"),
+				network.Conflict, []string{"network/bridge/@name", "first"},
+			},
+			"truncated": {natXML("n", "198.51.100")[:100], network.Invalid, []string{"line 1"}},
+		} {
+			_, err := h.Define(t.Context(), []byte(tt.xml))
+			if network.KindOf(err) != tt.kind {
+				t.Errorf("%s: %v is %s, want %s", name, err, network.KindOf(err), tt.kind)
+			}
+			for _, say := range tt.says {
+				if err == nil || !strings.Contains(err.Error(), say) {
+					t.Errorf("%s: error %q does not say %q", name, err, say)
+				}
+			}
+		}
+		if diff := cmp.Diff(before, files(t, h.dirs.Networks)); diff != "" || len(h.Networks()) != 1 {
+			t.Errorf("a definition that was refused left %d networks, files (-before +after):\n%s", len(h.Networks()), diff)
+		}
+	})
+}
+
+// files lists what is below dir.
+func files(t *testing.T, dir string) []string {
+	t.Helper()
+	var all []string
+	err := filepath.Walk(dir, func(path string, _ os.FileInfo, err error) error {
+		all = append(all, path)
+		return err
+	})
+	must(t, err)
+	return all
+}
+
+// TestRedefineKeepsWhatItIs defines a document without UUID and MAC twice.
+func TestRedefineKeepsWhatItIs(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := newHub(t, t.TempDir(), hubOptions{})
+		n := h.started(natXML("one", "192.0.2"))
+		before := n.Info()
+		changed := strings.ReplaceAll(natXML("one", "192.0.2"), "192.0.2.10", "192.0.2.20")
+		if again := h.define(changed); again != n {
+			t.Error("a second definition made a second network")
+		}
+		if diff := cmp.Diff(before.UUID+before.MAC, n.Info().UUID+n.Info().MAC); diff != "" {
+			t.Errorf("UUID and MAC changed: %s", diff)
+		}
+		if live, next := string(n.XML(false)), string(n.XML(true)); strings.Contains(live, "192.0.2.20") || !strings.Contains(next, "192.0.2.20") {
+			t.Errorf("live:\n%s\nnext:\n%s", live, next)
+		}
+	})
+}
+
+func TestUndefine(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := newHub(t, t.TempDir(), hubOptions{})
+		n := h.started(natXML("one", "192.0.2"))
+		must(t, n.SetAutostart(true))
+		must(t, n.Undefine(t.Context()))
+		if info := n.Info(); !info.Active || info.Persistent || info.Autostart {
+			t.Errorf("an active network is %+v after undefine, want it active and transient", info)
+		}
+		if err := n.Undefine(t.Context()); network.KindOf(err) != network.InvalidState {
+			t.Errorf("undefine of a transient network: %v, want InvalidState", err)
+		}
+		must(t, n.Stop(t.Context()))
+		if _, err := h.ByName("one"); network.KindOf(err) != network.NotFound {
+			t.Errorf("after its stop a transient network: %v, want NotFound", err)
+		}
+		until(t, "its end is told", func() bool { return h.saw(network.NetworkUndefined) })
+
+		n = h.define(natXML("one", "192.0.2"))
+		must(t, n.Undefine(t.Context()))
+		if len(h.Networks()) != 0 {
+			t.Error("an inactive network is still there after undefine")
+		}
+		if left := files(t, h.dirs.Networks); len(left) != 2 {
+			t.Errorf("files left: %v, want the two directories", left)
+		}
+	})
+}
+
+// TestAutostart starts what is marked, and completes what an admin copied into
+// the directory by hand.
+func TestAutostart(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		root := t.TempDir()
+		h := newHub(t, root, hubOptions{})
+		must(t, h.define(natXML("one", "192.0.2")).SetAutostart(true))
+		h.define(natXML("two", "198.51.100"))
+		h.end()
+		must(t, os.WriteFile(filepath.Join(h.dirs.Networks, "three.xml"), []byte(natXML("three", "203.0.113")), 0o600))
+		must(t, os.Symlink("/etc/libvirt/qemu/networks/three.xml", filepath.Join(h.dirs.Networks, "autostart", "three.xml")))
+		must(t, os.WriteFile(filepath.Join(h.dirs.Networks, "bad.xml"), []byte("<network>"), 0o600))
+
+		h = newHub(t, root, hubOptions{})
+		for name, active := range map[string]bool{"one": true, "two": false, "three": true} {
+			n, err := h.ByName(name)
+			must(t, err)
+			if n.Info().Active != active {
+				t.Errorf("network %s: %+v, want active %v", name, n.Info(), active)
+			}
+		}
+		text, err := os.ReadFile(filepath.Join(h.dirs.Networks, "three.xml"))
+		must(t, err)
+		if !strings.Contains(string(text), "<uuid>") || !strings.Contains(string(text), "<mac address=") {
+			t.Errorf("the copied definition was not completed:\n%s", text)
+		}
+	})
+}
+
+func TestUnsupportedIsRefusedAtStart(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := newHub(t, t.TempDir(), hubOptions{})
+		n := h.define("<network><name>n</name><forward mode='bridge'><interface dev='eth0'/></forward></network>")
+		err := n.Start(t.Context())
+		if network.KindOf(err) != network.Unsupported {
+			t.Errorf("start: %v, want Unsupported", err)
+		}
+	})
+}

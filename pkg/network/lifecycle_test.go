@@ -1,0 +1,302 @@
+package network_test
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/firewall"
+	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network"
+	"github.com/vnetd/vnetd/pkg/store"
+)
+
+func TestStartAndStopLeaveNothing(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := newHub(t, t.TempDir(), hubOptions{})
+		before := kernel(t)
+		n := h.started(natXML("one", "192.0.2"))
+		if info := n.Info(); info.State != network.Active || !info.Active || info.Bridge != "one" {
+			t.Errorf("after start: %+v", info)
+		}
+		if rules := kernel(t); !strings.Contains(rules, "MASQUERADE") || !strings.Contains(rules, "one ") {
+			t.Errorf("after start links and rules are\n%s", rules)
+		}
+		if err := n.Start(t.Context()); network.KindOf(err) != network.InvalidState {
+			t.Errorf("second start: %v, want InvalidState", err)
+		}
+		must(t, n.Stop(t.Context()))
+		if diff := cmp.Diff(before, kernel(t)); diff != "" {
+			t.Errorf("after stop (-before +after):\n%s", diff)
+		}
+		if err := n.Stop(t.Context()); network.KindOf(err) != network.InvalidState {
+			t.Errorf("second stop: %v, want InvalidState", err)
+		}
+		if runs, err := h.store.Runs(); len(runs) != 0 || err != nil {
+			t.Errorf("after stop the run-state is %v (%v)", runs, err)
+		}
+		must(t, n.Start(t.Context()))
+	})
+}
+
+// TestEveryModeStarts starts the five example networks as they stand.
+func TestEveryModeStarts(t *testing.T) {
+	files, err := filepath.Glob("../../test/testdata/*-network.xml")
+	if err != nil || len(files) != 4 {
+		t.Fatalf("example networks: %v, %v", files, err)
+	}
+	nstest.Run(t, func(t *testing.T) {
+		h := newHub(t, t.TempDir(), hubOptions{})
+		for _, file := range append(files, "../../configs/default.xml") {
+			text, err := os.ReadFile(file)
+			must(t, err)
+			if info := h.started(string(text)).Info(); info.State != network.Active {
+				t.Errorf("%s: %+v", file, info)
+			}
+		}
+		for _, n := range h.Networks() {
+			must(t, n.Stop(t.Context()))
+		}
+	})
+}
+
+// failing fails where its test wants it to.
+type failing struct {
+	network.Rules
+	set, del error
+}
+
+func (f *failing) Set(ctx context.Context, n firewall.Network) error {
+	if f.set != nil {
+		return f.set
+	}
+	return f.Rules.Set(ctx, n)
+}
+
+func (f *failing) Delete(ctx context.Context, n firewall.Network) error {
+	return errors.Join(f.del, f.Rules.Delete(ctx, n))
+}
+
+func TestFailedStartLeavesNothing(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		rules := &failing{set: errors.New("no such target")}
+		h := newHub(t, t.TempDir(), hubOptions{rules: func(r network.Rules) network.Rules { rules.Rules = r; return rules }})
+		before := kernel(t)
+		n := h.define(natXML("one", "192.0.2"))
+		if err := n.Start(t.Context()); !errors.Is(err, rules.set) {
+			t.Fatalf("start: %v, want %v", err, rules.set)
+		}
+		if diff := cmp.Diff(before, kernel(t)); diff != "" {
+			t.Errorf("after a failed start (-before +after):\n%s", diff)
+		}
+		if info := n.Info(); info.State != network.Failed || info.Active || !strings.Contains(info.LastError, "no such target") {
+			t.Errorf("after a failed start: %+v", info)
+		}
+		if runs, _ := h.store.Runs(); len(runs) != 0 {
+			t.Errorf("after a failed start the run-state is %v", runs)
+		}
+		rules.set = nil
+		must(t, n.Start(t.Context()))
+		rules.del = errors.New("lock held")
+		if err := n.Stop(t.Context()); !errors.Is(err, rules.del) {
+			t.Errorf("stop: %v, want %v", err, rules.del)
+		}
+		rules.del = nil
+		must(t, n.Start(t.Context()))
+		must(t, n.Stop(t.Context()))
+		if diff := cmp.Diff(before, kernel(t)); diff != "" {
+			t.Errorf("in the end (-before +after):\n%s", diff)
+		}
+	})
+}
+
+func TestStartMeetsTheHost(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := newHub(t, t.TempDir(), hubOptions{})
+		nstest.IP(t, "link add one type bridge")
+		nstest.IP(t, "link add eth7 type veth peer name eth8")
+		nstest.IP(t, "addr add 198.51.100.1/24 dev eth7")
+		nstest.IP(t, "link set eth7 up")
+		nstest.IP(t, "link set eth8 up")
+		for xml, say := range map[string]string{
+			natXML("one", "192.0.2"):    `a device "one" (bridge) already exists`,
+			natXML("two", "198.51.100"): `subnet 198.51.100.0/24 is already in use by interface "eth7"`,
+		} {
+			n := h.define(xml)
+			err := n.Start(t.Context())
+			if network.KindOf(err) != network.Conflict || !strings.Contains(err.Error(), say) {
+				t.Errorf("start: %v, want a Conflict that says %s", err, say)
+			}
+		}
+		if !linkExists("one") || linkExists("two") {
+			t.Error("a start that was refused touched links")
+		}
+	})
+}
+
+// TestPortTaken starts a network where another server has its port.
+func TestPortTaken(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := newHub(t, t.TempDir(), hubOptions{})
+		before := kernel(t)
+		taken, err := net.ListenPacket("udp", ":53")
+		must(t, err)
+		n := h.define(natXML("one", "192.0.2"))
+		if err := n.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "53") {
+			t.Errorf("start: %v, want an error that names the port", err)
+		}
+		if diff := cmp.Diff(before, kernel(t)); diff != "" {
+			t.Errorf("after a failed start (-before +after):\n%s", diff)
+		}
+		must(t, taken.Close())
+		must(t, n.Start(t.Context()))
+	})
+}
+
+func TestAdoption(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		root := t.TempDir()
+		h := newHub(t, root, hubOptions{})
+		h.started(natXML("one", "192.0.2"))
+		h.define(natXML("two", "198.51.100"))
+		_, err := h.Create(t.Context(), []byte(natXML("three", "203.0.113")))
+		must(t, err)
+		one, err := net.InterfaceByName("one")
+		must(t, err)
+		before := kernel(t)
+		h.end()
+
+		h = newHub(t, root, hubOptions{})
+		again, err := net.InterfaceByName("one")
+		if err != nil || again.Index != one.Index {
+			t.Errorf("the bridge was made anew: %v, %v", again, err)
+		}
+		if diff := cmp.Diff(before, kernel(t)); diff != "" {
+			t.Errorf("after adoption (-before +after):\n%s", diff)
+		}
+		for name, want := range map[string]struct {
+			state      network.State
+			persistent bool
+		}{
+			"one": {network.Active, true}, "two": {network.Inactive, true}, "three": {network.Active, false},
+		} {
+			n, err := h.ByName(name)
+			must(t, err)
+			if info := n.Info(); info.State != want.state || info.Persistent != want.persistent {
+				t.Errorf("after adoption: %+v, want %+v", info, want)
+			}
+		}
+	})
+}
+
+// TestHalfMadeIsCleared finds what a vnetd left that was killed while it
+// started one network and stopped another.
+func TestHalfMadeIsCleared(t *testing.T) {
+	for _, phase := range []store.Phase{store.Starting, store.Stopping} {
+		t.Run(string(phase), func(t *testing.T) {
+			nstest.Run(t, func(t *testing.T) {
+				root := t.TempDir()
+				h := newHub(t, root, hubOptions{})
+				before := kernel(t)
+				n := h.started(natXML("one", "192.0.2"))
+				live, err := netdef.Parse(n.XML(true))
+				must(t, err)
+				must(t, h.store.SaveRun(store.Run{Phase: phase, Network: live, Persistent: true}))
+				h.end()
+
+				h = newHub(t, root, hubOptions{})
+				if diff := cmp.Diff(before, kernel(t)); diff != "" {
+					t.Errorf("after recovery (-before +after):\n%s", diff)
+				}
+				n, err = h.ByName("one")
+				must(t, err)
+				if state := n.Info().State; state != network.Inactive {
+					t.Errorf("after recovery the network is %s", state)
+				}
+				must(t, n.Start(t.Context()))
+			})
+		})
+	}
+}
+
+// TestDegradedUntilPortIsFree adopts a network whose DNS port somebody took
+// while no vnetd was running.
+func TestDegradedUntilPortIsFree(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		root := t.TempDir()
+		h := newHub(t, root, hubOptions{})
+		h.started(natXML("one", "192.0.2"))
+		h.end()
+		taken, err := net.ListenPacket("udp", ":53")
+		must(t, err)
+		h = newHub(t, root, hubOptions{})
+		n, err := h.ByName("one")
+		must(t, err)
+		until(t, "the network is degraded", func() bool {
+			info := n.Info()
+			return info.State == network.Degraded && info.Active && strings.Contains(info.LastError, "53")
+		})
+		must(t, taken.Close())
+		until(t, "the network is whole again", func() bool {
+			info := n.Info()
+			return info.State == network.Active && info.LastError == ""
+		})
+	})
+}
+
+// TestBridgeComesBack deletes the bridge of a network with a port by hand.
+func TestBridgeComesBack(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := newHub(t, t.TempDir(), hubOptions{})
+		n := h.started(natXML("one", "192.0.2"))
+		info, f := h.port(n, network.PortOptions{})
+		defer f.Close()
+		rules := kernel(t)
+		nstest.IP(t, "link del one")
+		until(t, "the port is back on a bridge", func() bool { return h.master(info.IfName) == "one" })
+		until(t, "DNS answers on the new bridge", func() bool {
+			c := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+				return (&net.Dialer{}).DialContext(ctx, network, "192.0.2.1:53")
+			}}
+			addrs, err := c.LookupHost(t.Context(), "myhost")
+			return err == nil && len(addrs) == 1 && addrs[0] == "192.0.2.10"
+		})
+		if diff := cmp.Diff(rules, kernel(t)); diff != "" {
+			t.Errorf("links and rules (-before +after):\n%s", diff)
+		}
+	})
+}
+
+func TestCleanup(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		root := t.TempDir()
+		before := kernel(t)
+		h := newHub(t, root, hubOptions{})
+		h.started(natXML("one", "192.0.2"))
+		n := h.started(natXML("two", "198.51.100"))
+		_, f := h.port(n, network.PortOptions{})
+		defer f.Close()
+		h.end()
+
+		h = newHub(t, root, hubOptions{bare: true})
+		must(t, h.Cleanup(t.Context()))
+		if diff := cmp.Diff(before, kernel(t)); diff != "" {
+			t.Errorf("after cleanup (-before +after):\n%s", diff)
+		}
+		if chains := nstest.Exec(t, "iptables-save"); strings.Contains(chains, "LIBVIRT_") {
+			t.Errorf("after cleanup chains are left:\n%s", chains)
+		}
+		h.end()
+		h = newHub(t, root, hubOptions{})
+		if all := h.Networks(); len(all) != 2 || all[0].Info().Active {
+			t.Errorf("after cleanup the networks are %v", all)
+		}
+	})
+}

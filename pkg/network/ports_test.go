@@ -1,0 +1,127 @@
+package network_test
+
+import (
+	"net"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/network"
+)
+
+func TestPortEndsWithItsFile(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := newHub(t, t.TempDir(), hubOptions{})
+		n := h.started(natXML("one", "192.0.2"))
+		mac := net.HardwareAddr{0x52, 0x54, 0, 1, 2, 3}
+		info, f := h.port(n, network.PortOptions{Name: "guest", MAC: mac, VnetHdr: true, Owner: 1000})
+		want := network.PortInfo{
+			UUID: info.UUID, Network: "one", Name: "guest", MAC: "52:54:00:01:02:03", IfName: info.IfName,
+			Bridge: "one", MTU: 1500, Lifetime: "fd", Owner: 1000, Created: info.Created,
+		}
+		if diff := cmp.Diff(want, info); diff != "" {
+			t.Errorf("port (-want +got):\n%s", diff)
+		}
+		if ifi, err := net.InterfaceByName(info.IfName); err != nil || ifi.HardwareAddr.String() != "fe:54:00:01:02:03" {
+			t.Errorf("the TAP device is %v (%v), want MAC fe:54:00:01:02:03", ifi, err)
+		}
+		if h.master(info.IfName) != "one" {
+			t.Errorf("the TAP device is on %q", h.master(info.IfName))
+		}
+		if live := string(n.XML(false)); !strings.Contains(live, "connections='1'") {
+			t.Errorf("the live document does not count the port:\n%s", live)
+		}
+		must(t, f.Close())
+		until(t, "the port is gone", func() bool { return len(h.Ports()) == 0 && h.saw(network.PortRemoved) })
+		if ports, err := h.store.Ports(); len(ports) != 0 || err != nil {
+			t.Errorf("run-state of ports: %v (%v)", ports, err)
+		}
+	})
+}
+
+func TestReleaseDeletesTheDevice(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := newHub(t, t.TempDir(), hubOptions{})
+		n := h.started(natXML("one", "192.0.2"))
+		info, f := h.port(n, network.PortOptions{IfName: "mytap"})
+		defer f.Close()
+		if got, err := h.Port("mytap"); err != nil || got.UUID != info.UUID {
+			t.Errorf("the port by its interface: %v, %v", got, err)
+		}
+		must(t, h.ReleasePort(t.Context(), strings.ToUpper(info.UUID)))
+		if linkExists("mytap") || len(h.Ports()) != 0 {
+			t.Error("after its release the port is still there")
+		}
+		if err := h.ReleasePort(t.Context(), info.UUID); network.KindOf(err) != network.NotFound {
+			t.Errorf("second release: %v, want NotFound", err)
+		}
+	})
+}
+
+func TestRequestPortRefuses(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := newHub(t, t.TempDir(), hubOptions{})
+		n := h.define(natXML("one", "192.0.2"))
+		refused := func(opts network.PortOptions, kind network.Kind) {
+			t.Helper()
+			_, _, err := n.RequestPort(t.Context(), opts)
+			if network.KindOf(err) != kind {
+				t.Errorf("%+v: %v, want %s", opts, err, kind)
+			}
+		}
+		refused(network.PortOptions{}, network.InvalidState)
+		must(t, n.Start(t.Context()))
+		links := nstest.Exec(t, "ip", "-br", "link")
+		refused(network.PortOptions{Lifetime: "for ever"}, network.Unsupported)
+		refused(network.PortOptions{Queues: 1000}, network.Invalid)
+		refused(network.PortOptions{IfName: "name-of-16-chars"}, network.Invalid)
+		refused(network.PortOptions{IfName: "a/b"}, network.Invalid)
+		refused(network.PortOptions{IfName: "one"}, network.Exists)
+		refused(network.PortOptions{MAC: net.HardwareAddr{1, 0, 0, 0, 0, 1}}, network.Invalid)
+		if diff := cmp.Diff(links, nstest.Exec(t, "ip", "-br", "link")); diff != "" {
+			t.Errorf("refused requests left links (-before +after):\n%s", diff)
+		}
+	})
+}
+
+// TestPortsOverRestart restarts the hub while one of two ports ends.
+func TestPortsOverRestart(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		root := t.TempDir()
+		h := newHub(t, root, hubOptions{})
+		n := h.started(natXML("one", "192.0.2"))
+		stays, f1 := h.port(n, network.PortOptions{Name: "stays"})
+		defer f1.Close()
+		_, f2 := h.port(n, network.PortOptions{Name: "goes"})
+		h.end()
+		must(t, f2.Close())
+
+		h = newHub(t, root, hubOptions{})
+		ports := h.Ports()
+		if diff := cmp.Diff([]network.PortInfo{stays}, ports); diff != "" {
+			t.Errorf("ports after the restart (-want +got):\n%s", diff)
+		}
+		must(t, f1.Close())
+		until(t, "the other port is gone, too", func() bool { return len(h.Ports()) == 0 })
+	})
+}
+
+// TestPortsOutliveAStop stops and starts a network under a living guest.
+func TestPortsOutliveAStop(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := newHub(t, t.TempDir(), hubOptions{})
+		n := h.started(natXML("one", "192.0.2"))
+		info, f := h.port(n, network.PortOptions{})
+		defer f.Close()
+		must(t, n.Stop(t.Context()))
+		if !linkExists(info.IfName) || h.master(info.IfName) != "" {
+			t.Error("after the stop the TAP device is gone or still on a bridge")
+		}
+		must(t, n.Start(t.Context()))
+		if h.master(info.IfName) != "one" {
+			t.Error("after the start the port is not back on the bridge")
+		}
+	})
+}
