@@ -50,15 +50,21 @@ func oneLine(s string) string {
 	return s
 }
 
-// Faults is everything wrong with a definition, in document order where that
-// is known. It is never empty when returned as an error.
+// Faults is everything wrong with a definition: first what can't be read, then
+// what can't work. It is never empty when returned as an error.
 type Faults []Fault
 
-// Error renders one fault per line.
+// maxLines bounds how many faults an error message shows.
+const maxLines = 100
+
+// Error renders one fault per line, at most a hundred of them.
 func (fs Faults) Error() string {
-	lines := make([]string, len(fs))
-	for i, f := range fs {
-		lines[i] = f.Error()
+	var lines []string
+	for _, f := range fs[:min(len(fs), maxLines)] {
+		lines = append(lines, f.Error())
+	}
+	if more := len(fs) - maxLines; more > 0 {
+		lines = append(lines, fmt.Sprintf("and %d more", more))
 	}
 	return strings.Join(lines, "\n")
 }

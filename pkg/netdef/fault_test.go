@@ -118,7 +118,7 @@ func modeRows() []faultRow {
 			"network/forward/@dev: 'eno1 eno2': want a name without blanks",
 		}},
 		{"device missing", network("<forward mode='private'><interface/></forward>"), []string{
-			"network/forward/@dev: missing, want the name of an interface",
+			"network/forward/interface[1]/@dev: missing, want the name of an interface",
 		}},
 		{"device twice", network("<forward mode='private'><interface dev='eno1'/><interface dev='eno1'/></forward>"), []string{
 			"network/forward/interface[2]/@dev: 'eno1': want each interface once",
@@ -187,6 +187,9 @@ func natRows() []faultRow {
 
 func ipRows() []faultRow {
 	return []faultRow{
+		{"many addresses", network(strings.Repeat("<ip address='192.0.2.1'/>", 257)), []string{
+			"network/ip[257]: more than 256 <ip> elements",
+		}},
 		{"no address", network("<ip/>"), []string{"network/ip[1]/@address: missing, want an IP address"}},
 		{"bad address", network("<ip address='192.0.2'/>"), []string{
 			"network/ip[1]/@address: '192.0.2': not an IP address, want one like 192.0.2.1 or 2001:db8::1",
@@ -528,6 +531,16 @@ func TestFaults(t *testing.T) {
 				t.Errorf("errors.As gives %v, want the first fault", f)
 			}
 		})
+	}
+}
+
+// TestFaultsBounded checks that a hostile definition does not make an error of
+// the same size.
+func TestFaultsBounded(t *testing.T) {
+	_, err := netdef.Parse([]byte(network("<dns>" + strings.Repeat("<txt/>", 5000) + "</dns>")))
+	lines := strings.Split(err.Error(), "\n")
+	if last := lines[len(lines)-1]; len(lines) != 101 || last != "and 4900 more" {
+		t.Errorf("got %d lines, the last %q; want 101 and the number left out", len(lines), last)
 	}
 }
 

@@ -20,11 +20,12 @@ func (e element) metadata() []Fragment {
 		return nil
 	}
 	var list []Fragment
+	seen := map[string]bool{"": true}
 	for _, kid := range e.kids {
-		known := slices.ContainsFunc(list, func(f Fragment) bool { return f.Namespace == kid.space })
-		if kid.space != "" && !known {
+		if !seen[kid.space] {
 			list = append(list, e.fragment(kid))
 		}
+		seen[kid.space] = true
 	}
 	return list
 }

@@ -28,13 +28,7 @@ func (n *Network) validate() Faults {
 	c.mtu()
 	c.domain()
 	c.dns()
-	for i := range n.IPs {
-		c.ip(fmt.Sprintf("network/ip[%d]", i+1), &n.IPs[i])
-	}
-	c.uniqueIPs()
-	for i := range n.Routes {
-		c.route(fmt.Sprintf("network/route[%d]", i+1), &n.Routes[i])
-	}
+	c.addresses()
 	c.ports()
 	c.fragments()
 	return c.Faults

@@ -17,10 +17,17 @@ func (c *checker) forward() {
 	if f.Dev != "" && len(f.Interfaces) > 0 && f.Interfaces[0] != f.Dev {
 		c.addf("network/forward/@dev", f.Dev, "want the same device as the first <interface>, '%s'", f.Interfaces[0])
 	}
+	c.interfaces(f)
+	c.pool(f)
+	c.nat(f.NAT)
+}
+
+// interfaces checks the devices of the host that a <forward> names.
+func (c *checker) interfaces(f *Forward) {
 	seen := make(map[string]bool)
 	for i, dev := range f.Interfaces {
 		path := fmt.Sprintf("network/forward/interface[%d]/@dev", i+1)
-		if i == 0 && dev == f.Dev {
+		if i == 0 && dev == f.Dev && dev != "" {
 			path = "network/forward/@dev"
 		}
 		c.device(path, dev)
@@ -29,8 +36,6 @@ func (c *checker) forward() {
 		}
 		seen[dev] = true
 	}
-	c.pool(f)
-	c.nat(f.NAT)
 }
 
 // device checks the name of a device of the host that must be there.

@@ -8,6 +8,26 @@ import (
 	"time"
 )
 
+// maxIPs bounds the addresses of a network, against each of which each route
+// and each address of every other network is checked.
+const maxIPs = 256
+
+// addresses checks every <ip> and <route>.
+func (c *checker) addresses() {
+	n := c.n
+	if len(n.IPs) > maxIPs {
+		c.addf(fmt.Sprintf("network/ip[%d]", maxIPs+1), "", "more than %d <ip> elements", maxIPs)
+		return
+	}
+	for i := range n.IPs {
+		c.ip(fmt.Sprintf("network/ip[%d]", i+1), &n.IPs[i])
+	}
+	c.uniqueIPs()
+	for i := range n.Routes {
+		c.route(fmt.Sprintf("network/route[%d]", i+1), &n.Routes[i])
+	}
+}
+
 // ip checks one <ip> and what is inside.
 func (c *checker) ip(path string, ip *IP) {
 	if !ip.Address.IsValid() {
