@@ -73,7 +73,7 @@ func labServer(t *testing.T) (*clienttest.Server, *client.Client) {
 	return s, c
 }
 
-func TestNetworkLife(t *testing.T) {
+func TestNetworks(t *testing.T) {
 	_, c := labServer(t)
 	ctx := t.Context()
 	web := must(c.CreateNetwork(ctx, webXML))(t)
@@ -95,6 +95,12 @@ func TestNetworkLife(t *testing.T) {
 	if diff := cmp.Diff(labXML, must(c.XML(ctx, "lab", true))(t)); diff != "" {
 		t.Errorf("XML (-want +got):\n%s", diff)
 	}
+}
+
+func TestNetworkEnd(t *testing.T) {
+	_, c := labServer(t)
+	ctx := t.Context()
+	must(c.CreateNetwork(ctx, webXML))(t)
 	if err := c.Undefine(ctx, "lab"); err != nil {
 		t.Fatal(err)
 	}

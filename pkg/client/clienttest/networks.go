@@ -109,15 +109,22 @@ func (s *Server) parse(text string) (document, *dbus.Error) {
 	if doc.Bridge.Name == "" {
 		doc.Bridge.Name = fmt.Sprintf("virbr%d", len(s.networks))
 	}
-	for uuid, n := range s.networks {
-		if n.doc.Name == doc.Name && uuid != doc.UUID {
-			return doc, errorf("Exists", "network %q already exists with UUID %s", doc.Name, uuid)
-		}
-		if n.doc.Bridge.Name == doc.Bridge.Name && uuid != doc.UUID {
-			return doc, errorf("Conflict", "bridge %q is in use by network %q", doc.Bridge.Name, n.doc.Name)
+	return doc, s.clash(doc)
+}
+
+// clash reports another network that stands in the way. s.mu must be locked.
+func (s *Server) clash(doc document) *dbus.Error {
+	for _, uuid := range sortedKeys(s.networks) {
+		n := s.networks[uuid]
+		switch {
+		case uuid == doc.UUID:
+		case n.doc.Name == doc.Name:
+			return errorf("Exists", "network %q already exists with UUID %s", doc.Name, uuid)
+		case n.doc.Bridge.Name == doc.Bridge.Name:
+			return errorf("Conflict", "bridge %q is in use by network %q", doc.Bridge.Name, n.doc.Name)
 		}
 	}
-	return doc, nil
+	return nil
 }
 
 func (s *Server) defineNetwork(text string) (dbus.ObjectPath, *dbus.Error) {
