@@ -52,18 +52,19 @@ func (l *Lab) startVnetd(args []string) (*Vnetd, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = notify.Close() }()
 	v := &Vnetd{cmd: exec.Command(filepath.Join(l.Bin, "vnetd"), args...), log: new(syncBuffer), done: make(chan struct{})}
 	v.cmd.Stdout, v.cmd.Stderr = v.log, v.log
 	v.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify.LocalAddr().String())
 	begin := time.Now()
 	if err := v.cmd.Start(); err != nil {
+		_ = notify.Close()
 		return nil, err
 	}
 	go func() {
 		defer close(v.done)
 		_ = v.cmd.Wait()
-		// Unblocks the wait for READY=1.
+		// Like a service manager, the lab listens as long as vnetd runs. The end
+		// unblocks the wait for READY=1.
 		_ = notify.Close()
 	}()
 	l.t.Cleanup(func() {

@@ -1,7 +1,9 @@
 package e2e
 
 import (
+	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -69,18 +71,28 @@ func TestQEMUKilled(t *testing.T) {
 	})
 }
 
+// leases are those of nat-network, one on a line.
+func leases(t *testing.T) string {
+	t.Helper()
+	list, err := dial(t).Leases(t.Context(), story.Network)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	for _, lease := range list {
+		fmt.Fprintf(&b, "%+v\n", lease)
+	}
+	return b.String()
+}
+
 // noPorts is an error while there is a port.
 func noPorts(t *testing.T) error {
 	t.Helper()
 	if left := ports(t); len(left) > 0 {
-		return &leftOver{left}
+		return fmt.Errorf("there still is the port %s", left[0].IfName)
 	}
 	return nil
 }
-
-type leftOver struct{ ports []client.PortInfo }
-
-func (e *leftOver) Error() string { return "there still is a port: " + e.ports[0].IfName }
 
 // The lease that a guest has is told the same way everywhere.
 func TestLeaseIsTold(t *testing.T) {

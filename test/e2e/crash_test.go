@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
@@ -42,7 +43,7 @@ const (
 func TestKilledDuringDownload(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		s, v := begin(t)
-		before, leases := state(t), vnetctl(t, s.Lab, "leases", story.Network)
+		before, known := state(t), leases(t)
 		ctx, cancel := context.WithTimeout(t.Context(), limit)
 		defer cancel()
 		inGuest(t, ctx, s, fmt.Sprintf("wget -q -O /tmp/d 'http://%s/download?bytes=%d&rate=%d' && touch /tmp/complete &", nstest.LANHost, size, rate))
@@ -65,7 +66,7 @@ func TestKilledDuringDownload(t *testing.T) {
 			t.Errorf("the guest's download stalled for %v", stall)
 		}
 		same(t, "links and rules after vnetd is back", before, state(t))
-		same(t, "leases", leases, vnetctl(t, s.Lab, "leases", story.Network))
+		same(t, "leases", known, leases(t))
 		if err := s.ResolveNames(ctx, t.Logf); err != nil {
 			t.Errorf("after vnetd is back: %v", err)
 		}
@@ -133,16 +134,19 @@ func TestKilledDuringStart(t *testing.T) {
 		l := nstest.NewLab(t)
 		v := l.StartVnetd()
 		startNetwork(t, l, story.Network)
-		want := state(t)
-		for _, delay := range []time.Duration{0, 2, 5, 10, 15, 20, 30, 40, 60, 80, 120} {
+		want, cut := state(t), 0
+		for i, moment := range moments(t) {
 			vnetctl(t, l, "stop", story.Network)
-			killDuringStart(t, l, v, delay*time.Millisecond)
+			if killDuringStart(t, l, v, moment) {
+				cut++
+			}
 			v = l.StartVnetd()
-			if !active(t) {
+			if !networks(t)[story.Network].Active {
 				vnetctl(t, l, "start", story.Network)
 			}
-			same(t, fmt.Sprintf("a start killed after %d ms", delay), want, state(t))
+			same(t, fmt.Sprintf("the start after the one killed at moment %d", i), want, state(t))
 		}
+		t.Logf("%d of %d starts were cut off", cut, len(moments(t)))
 		sameAsListed(t)
 		guest := nstest.Guest(t, story.Bridge, "g1", "")
 		if got := leaseOf(t, guest, story.Host); got != story.Address {
@@ -151,22 +155,95 @@ func TestKilledDuringStart(t *testing.T) {
 	})
 }
 
-// killDuringStart kills vnetd some time after a start was asked for.
-func killDuringStart(t *testing.T, l *nstest.Lab, v *nstest.Vnetd, delay time.Duration) {
+// moments are functions that return when vnetd is to be killed: after some time,
+// and at the sight of what a start makes.
+func moments(t *testing.T) []func() {
 	t.Helper()
-	done := make(chan struct{})
-	go func() {
-		defer close(done)
-		// Its outcome depends on when the kill comes.
-		_ = l.Vnetctl(t.Context(), "start", story.Network)
-	}()
-	time.Sleep(delay)
-	v.Kill()
-	<-done
+	var all []func()
+	for delay := range 15 {
+		all = append(all, func() { time.Sleep(time.Duration(2*delay) * time.Millisecond) })
+	}
+	for _, made := range []string{
+		"/sys/class/net/" + story.Bridge,
+		"/sys/class/net/" + story.Bridge + "/bridge/stp_state",
+		"/proc/sys/net/ipv6/conf/" + story.Bridge,
+	} {
+		all = append(all, func() {
+			nstest.Eventually(t, limit, made+" to appear", func() error { _, err := os.Stat(made); return err })
+		})
+	}
+	return all
 }
 
-// active reports whether nat-network runs.
-func active(t *testing.T) bool {
+// killDuringStart kills vnetd at some moment after a start was asked for. It
+// reports whether the start was cut off.
+func killDuringStart(t *testing.T, l *nstest.Lab, v *nstest.Vnetd, moment func()) bool {
 	t.Helper()
-	return networks(t)[story.Network].Active
+	result := make(chan nstest.Result)
+	go func() { result <- l.Vnetctl(t.Context(), "start", story.Network) }()
+	moment()
+	v.Kill()
+	return (<-result).Code != 0
+}
+
+// Wherever the making of a port is cut off, no TAP device is left.
+func TestKilledDuringPort(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		l := nstest.NewLab(t)
+		v := l.StartVnetd()
+		startNetwork(t, l, story.Network)
+		before := state(t)
+		for delay := range 12 {
+			done := make(chan struct{})
+			go func() {
+				defer close(done)
+				// Its outcome depends on when the kill comes.
+				_, _ = runHelper(t, l, nil, story.Network)
+			}()
+			time.Sleep(time.Duration(delay) * time.Millisecond)
+			v.Kill()
+			<-done
+			v = l.StartVnetd()
+			nstest.Eventually(t, limit, "the port going", func() error { return noPorts(t) })
+			same(t, fmt.Sprintf("a port killed after %d ms", delay), before, state(t))
+		}
+	})
+}
+
+// Guests neither lose their port with vnetd nor keep it when they end meanwhile.
+func TestPortsWhileVnetdIsGone(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		l := nstest.NewLab(t)
+		v := l.StartVnetd()
+		startNetwork(t, l, story.Network)
+		before := state(t)
+		s := &story.Story{Lab: l}
+		var guests []*nstest.QEMU
+		// The bridge's name does for the network's.
+		for _, network := range []string{story.Network, story.Bridge} {
+			q := nstest.BootGuest(t, nstest.GuestConfig{Name: story.Host, Netdev: s.Netdev(network), NoDHCP: true})
+			if _, err := q.LinkUp(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			guests = append(guests, q)
+		}
+		if got := ports(t); len(got) != 2 {
+			t.Fatalf("with two guests the ports are %+v", got)
+		}
+		v.Kill()
+		guests[0].Kill()
+		l.StartVnetd()
+		nstest.Eventually(t, limit, "one port going", func() error {
+			if got := ports(t); len(got) != 1 {
+				return fmt.Errorf("there are %d ports", len(got))
+			}
+			return nil
+		})
+		if _, err := os.Stat("/sys/class/net/" + ports(t)[0].IfName); err != nil {
+			t.Errorf("the port of the living guest has no device: %v", err)
+		}
+		guests[1].Kill()
+		nstest.Eventually(t, limit, "the other port going", func() error { return noPorts(t) })
+		same(t, "links and rules after both guests", before, state(t))
+	})
 }

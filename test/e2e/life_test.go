@@ -2,10 +2,16 @@ package e2e
 
 import (
 	"context"
+	"errors"
+	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/client"
 	"github.com/vnetd/vnetd/test/story"
 )
 
@@ -71,6 +77,65 @@ func TestStartedNetworksStop(t *testing.T) {
 	})
 }
 
+// A transient network is gone with its stop, and so is one that was undefined
+// while it ran.
+func TestTransientNetworks(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		l := nstest.NewLab(t)
+		l.StartVnetd()
+		vnetctl(t, l, "create", testdata(t, story.Network+".xml"))
+		startNetwork(t, l, "isolated-network")
+		vnetctl(t, l, "undefine", "isolated-network")
+		for _, name := range []string{story.Network, "isolated-network"} {
+			if n := networks(t)[name]; !n.Active || n.Persistent {
+				t.Errorf("the transient network %s is %+v", name, n)
+			}
+			vnetctl(t, l, "stop", name)
+		}
+		if left := networks(t); len(left) > 0 {
+			t.Errorf("after the stop there still are %+v", left)
+		}
+	})
+}
+
+// What others do to the rules is put right without a command.
+func TestRulesAreRepaired(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		l := nstest.NewLab(t)
+		l.StartVnetd()
+		startNetwork(t, l, story.Network)
+		want := listed(t)
+		for _, damage := range []string{"-t nat -F", "-F", "-D FORWARD -j LIBVIRT_FWX", "-t mangle -F LIBVIRT_PRT"} {
+			nstest.Exec(t, "iptables", strings.Fields(damage)...)
+			nstest.Eventually(t, limit, "repair after iptables "+damage, func() error {
+				if diff := cmp.Diff(want, rules(t, "iptables-save")); diff != "" {
+					return errors.New(diff)
+				}
+				return nil
+			})
+		}
+	})
+}
+
+func TestOneVnetdAtATime(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		l := nstest.NewLab(t)
+		l.StartVnetd()
+		startNetwork(t, l, story.Network)
+		before := state(t)
+		for _, args := range [][]string{nil, {"--cleanup"}} {
+			out, err := exec.CommandContext(t.Context(), filepath.Join(l.Bin, "vnetd"), args...).CombinedOutput()
+			if err == nil {
+				t.Errorf("a second vnetd %q ended with 0", args)
+			}
+			if err := story.Contains("the second vnetd", string(out), "another vnetd is running"); err != nil {
+				t.Error(err)
+			}
+		}
+		same(t, "links and rules after a second vnetd", before, state(t))
+	})
+}
+
 func TestCleanupRemovesEverything(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		l := nstest.NewLab(t)
@@ -79,8 +144,8 @@ func TestCleanupRemovesEverything(t *testing.T) {
 		for _, name := range []string{story.Network, "default", "isolated-network", "routed-network"} {
 			startNetwork(t, l, name)
 		}
-		vnetctl(t, l, "port", "create", story.Network, "--lifetime", "persistent", "--name", "other")
-		for _, end := range []func(){func() { stop(t, v) }, v.Kill} {
+		holdPort(t, story.Network)
+		for _, end := range []func(){func() { stop(t, v) }, func() { v.Kill() }} {
 			end()
 			ctx, cancel := context.WithTimeout(t.Context(), limit)
 			if err := l.Cleanup(ctx); err != nil {
@@ -95,6 +160,16 @@ func TestCleanupRemovesEverything(t *testing.T) {
 			vnetctl(t, l, "start", story.Network)
 		}
 	})
+}
+
+// holdPort asks for a port and keeps its file open, as a guest does.
+func holdPort(t *testing.T, network string) {
+	t.Helper()
+	port, err := dial(t).RequestPort(t.Context(), network, client.PortOptions{Name: "held"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = port.Close() })
 }
 
 func TestAutostart(t *testing.T) {
