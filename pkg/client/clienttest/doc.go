@@ -6,5 +6,6 @@
 // again, and so on, with vnetd's error names. It needs the program dbus-daemon
 // and no privilege. The order of its identifiers is fixed, so that output can
 // be compared with golden files. Unlike with vnetd, a port stays until it is
-// released, whatever its lifetime, and its file is an empty file in memory.
+// released, whatever its lifetime, and its file is an empty file in memory unless
+// the test says otherwise.
 package clienttest

@@ -117,22 +117,31 @@ func (s *Server) newPort(n *network, options map[string]dbus.Variant) (*port, *d
 	}
 	p.ifname = cmp.Or(p.ifname, fmt.Sprintf("vnet%d", len(s.ports)))
 	p.mac = cmp.Or(p.mac, fmt.Sprintf("00:00:5e:00:53:%02x", len(s.ports)+1))
-	if err := p.open(); err != nil {
+	if err := p.open(s.openPort); err != nil {
 		return nil, errorf("Internal", "opening the port's files: %v", err)
 	}
 	return p, nil
 }
 
-// open makes one empty file in memory for each queue.
-func (p *port) open() error {
+// open opens one file for each queue.
+func (p *port) open(openFile func(ifname string, vnetHdr bool) (*os.File, error)) error {
 	for range p.queues {
-		fd, err := unix.MemfdCreate(p.ifname, unix.MFD_CLOEXEC)
+		file, err := openFile(p.ifname, p.vnetHdr)
 		if err != nil {
 			return errors.Join(err, p.close())
 		}
-		p.files = append(p.files, os.NewFile(uintptr(fd), p.ifname))
+		p.files = append(p.files, file)
 	}
 	return nil
+}
+
+// openMemory makes an empty file in memory.
+func openMemory(ifname string, _ bool) (*os.File, error) {
+	fd, err := unix.MemfdCreate(ifname, unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	return os.NewFile(uintptr(fd), ifname), nil
 }
 
 // close closes the server's copies of the files.

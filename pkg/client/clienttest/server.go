@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -35,6 +36,7 @@ type Server struct {
 	holds    map[string]chan struct{}
 	requests []map[string]any
 	reloads  int
+	openPort func(ifname string, vnetHdr bool) (*os.File, error)
 	serial   int
 }
 
@@ -50,6 +52,7 @@ func Start() (*Server, error) {
 		ports:    make(map[string]*port),
 		failures: make(map[string]*dbus.Error),
 		holds:    make(map[string]chan struct{}),
+		openPort: openMemory,
 	}
 	if err := s.serve(); err != nil {
 		return nil, errors.Join(fmt.Errorf("serving %s: %w", busName, err), s.Close())
@@ -181,6 +184,14 @@ func (s *Server) Hold(method string) (release func()) {
 		delete(s.holds, method)
 		close(hold)
 	}
+}
+
+// OpenPortsWith makes the server open the files of later ports with open, as
+// real TAP devices where the test may make some.
+func (s *Server) OpenPortsWith(open func(ifname string, vnetHdr bool) (*os.File, error)) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.openPort = open
 }
 
 // Reloads returns how often Reload was called.
