@@ -58,9 +58,38 @@ type Config struct {
 type Bridges struct {
 	conn *conn
 	seed maphash.Seed
-	// names serialises Ensure per name, indexes the changes of a bridge's STP
-	// state and ports per bridge. A name's lock is taken before an index's.
-	names, indexes shards
+	// names serialises Ensure per name. A name's lock is taken before a
+	// bridge's.
+	names shards
+
+	mu    sync.Mutex // for the map; the last lock taken
+	trees map[int]*tree
+}
+
+// tree is what there is to know about the spanning tree of a bridge beyond what
+// the kernel tells. Its lock serialises changes of STP state and of ports.
+type tree struct {
+	sync.Mutex
+	pace pace
+}
+
+// lockTree returns the locked tree of the bridge with that index.
+func (b *Bridges) lockTree(index int) *tree {
+	b.mu.Lock()
+	t := b.trees[index]
+	if t == nil {
+		t = new(tree)
+		b.trees[index] = t
+	}
+	b.mu.Unlock()
+	t.Lock()
+	return t
+}
+
+func (b *Bridges) forgetTree(index int) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	delete(b.trees, index)
 }
 
 // shards are locks for many keys; a few keys share one.
@@ -82,7 +111,7 @@ func New() (*Bridges, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Bridges{conn: c, seed: maphash.MakeSeed()}, nil
+	return &Bridges{conn: c, seed: maphash.MakeSeed(), trees: make(map[int]*tree)}, nil
 }
 
 // Close closes the netlink socket. No bridge changes. No method may be called
@@ -238,7 +267,7 @@ func (b *Bridges) converge(l *link, cfg *Config) error {
 
 // setAttributes brings MAC address, MTU, STP and forward delay of l to cfg.
 func (b *Bridges) setAttributes(l *link, cfg *Config) error {
-	defer b.indexes.lock(uint64(l.Index))()
+	defer b.lockTree(l.Index).Unlock()
 	var reqs []*nl.NetlinkRequest
 	if !bytes.Equal(l.MAC, cfg.MAC) {
 		reqs = append(reqs, setLink(l.Index, 0, 0, nl.NewRtAttr(unix.IFLA_ADDRESS, cfg.MAC)))
@@ -306,6 +335,7 @@ func (b *Bridges) Remove(name string, ifindex int) error {
 	if err := remove(l.Index); err != nil {
 		return fmt.Errorf("removing bridge %q: %w", name, err)
 	}
+	b.forgetTree(l.Index)
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"time"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -64,6 +65,8 @@ type link struct {
 	stp   uint32
 	delay uint32
 	root  bool
+	// How often the root sends BPDUs, and for how long one is believed.
+	hello, maxAge time.Duration
 	// Of a bridge port.
 	state    uint8
 	isolated bool
@@ -196,6 +199,10 @@ func (l *link) setBridge(data []byte) error {
 			l.stp = binary.NativeEndian.Uint32(value)
 		case nl.IFLA_BR_FORWARD_DELAY:
 			l.delay = binary.NativeEndian.Uint32(value)
+		case nl.IFLA_BR_HELLO_TIME:
+			l.hello = ticks(value)
+		case nl.IFLA_BR_MAX_AGE:
+			l.maxAge = ticks(value)
 		case nl.IFLA_BR_BRIDGE_ID:
 			own = value
 		case nl.IFLA_BR_ROOT_ID:
@@ -205,6 +212,11 @@ func (l *link) setBridge(data []byte) error {
 	})
 	l.root = bytes.Equal(own, root)
 	return err
+}
+
+// ticks reads a time in hundredths of a second.
+func ticks(value []byte) time.Duration {
+	return time.Duration(binary.NativeEndian.Uint32(value)) * 10 * time.Millisecond
 }
 
 func (l *link) setPort(kind uint16, value []byte) error {

@@ -28,13 +28,17 @@ type PortConfig struct {
 // is brought to it, and a port that STP keeps waiting (listening, learning)
 // forwards at once. A port that STP blocks because of a loop stays blocked.
 //
+// Where ports of one bridge come at short intervals for many seconds, Attach
+// waits now and then for up to two seconds, see hold.
+//
 // A port without carrier, such as a persistent TAP device that nobody has open,
 // can't forward; call Attach again when Watch shows its carrier.
 //
 // The error is ErrNotFound when one of the links is gone, ErrNotBridge when
 // bridge is none.
 func (b *Bridges) Attach(ctx context.Context, bridge, port int, p PortConfig) error {
-	defer b.indexes.lock(uint64(bridge))()
+	t := b.lockTree(bridge)
+	defer t.Unlock()
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("attaching port %d: %w", port, err)
 	}
@@ -49,16 +53,16 @@ func (b *Bridges) Attach(ctx context.Context, bridge, port int, p PortConfig) er
 	if err != nil {
 		return err
 	}
-	if err := b.plugIn(&br, &l, p); err != nil {
+	if err := b.plugIn(ctx, t, &br, &l, p); err != nil {
 		return fmt.Errorf("attaching port %q to bridge %q: %w", l.Name, br.Name, err)
 	}
 	return nil
 }
 
-// plugIn is Attach for links that were looked up, with the bridge locked.
-func (b *Bridges) plugIn(br, l *link, p PortConfig) error {
+// plugIn is Attach for links that were looked up, with the bridge's tree t locked.
+func (b *Bridges) plugIn(ctx context.Context, t *tree, br, l *link, p PortConfig) error {
 	if reqs := plugRequests(br, l, p); len(reqs) > 0 {
-		if err := b.withoutSTP(br, reqs...); err != nil {
+		if err := b.withoutSTP(ctx, t, br, reqs...); err != nil {
 			return err
 		}
 		// The kernel lets a carrier that just came (a veth's) take effect
@@ -73,7 +77,7 @@ func (b *Bridges) plugIn(br, l *link, p PortConfig) error {
 		return nil
 	}
 	forward := nl.NewRtAttr(nl.IFLA_BRPORT_STATE, nl.Uint8Attr(stateForwarding))
-	return b.withoutSTP(br, setPort(l.Index, forward))
+	return b.withoutSTP(ctx, t, br, setPort(l.Index, forward))
 }
 
 // withoutSTP sends requests about ports of br while its STP is off, if it is the
@@ -86,9 +90,12 @@ func (b *Bridges) plugIn(br, l *link, p PortConfig) error {
 // with STP or without, blocks a port that isn't the tree's designated one
 // (br_port_state_selection of net/bridge/br_stp.c). Everything is one datagram,
 // which the kernel carries out even if this process dies.
-func (b *Bridges) withoutSTP(br *link, reqs ...*nl.NetlinkRequest) error {
+func (b *Bridges) withoutSTP(ctx context.Context, t *tree, br *link, reqs ...*nl.NetlinkRequest) error {
 	if br.stp != stpKernel {
 		return b.conn.do(reqs...)
+	}
+	if err := t.pace.hold(ctx, br); err != nil {
+		return err
 	}
 	all := []*nl.NetlinkRequest{setBridge(br.Index, stpState(stpOff))}
 	all = append(all, reqs...)

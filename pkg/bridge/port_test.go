@@ -269,6 +269,30 @@ func attachManyBeside(t *testing.T, b *bridge.Bridges, index int, blocked string
 	}
 }
 
+// TestHellosGoOutBetweenPorts: ports that come faster than the hello time for
+// longer than the max age don't open a loop. The tree's times are the shortest
+// that the kernel takes.
+func TestHellosGoOutBetweenPorts(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		b := newBridges(t)
+		index := ensure(t, b, defaultConfig())
+		nstest.IP(t, "link set virbr0 type bridge hello_time 100 max_age 600")
+		for _, args := range loops[0].build {
+			nstest.IP(t, args)
+		}
+		for _, port := range loops[0].ports {
+			attach(t, b, index, show(t, port).Index, bridge.PortConfig{})
+		}
+		blocked := awaitBlocked(t, loops[0].ports)
+		for start := time.Now(); time.Since(start) < 14*time.Second && !t.Failed(); {
+			f, port := openTAP(t, "vnet0")
+			attach(t, b, index, port, bridge.PortConfig{})
+			_ = f.Close()
+			checkPort(t, blocked, "blocking")
+		}
+	})
+}
+
 // awaitBlocked waits until one of the ports is blocked and returns it.
 func awaitBlocked(t *testing.T, ports [2]string) (blocked string) {
 	t.Helper()

@@ -5,10 +5,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/vnetd/vnetd/internal/nstest"
 	"github.com/vnetd/vnetd/pkg/bridge"
 )
@@ -56,10 +58,10 @@ func TestWatchSeesPortsComeAndGo(t *testing.T) {
 		events := watch(t, b)
 		f, port := openTAP(t, "vnet0")
 		attach(t, b, index, port, bridge.PortConfig{})
-		isPort := func(e bridge.LinkEvent) bool { return !e.Deleted && e.Index == port && e.Master == index && e.Up }
-		seen := await(t, events, isPort)
-		if last := seen[len(seen)-1]; last.Name != "vnet0" || last.Kind != "tun" || last.MTU != 1500 || len(last.MAC) != 6 {
-			t.Errorf("the event tells %+v", last)
+		seen := await(t, events, func(e bridge.LinkEvent) bool { return e.Index == port && e.Master == index && e.Up })
+		want, err := b.LookupIndex(port)
+		if diff := cmp.Diff(want, seen[len(seen)-1].Link); err != nil || diff != "" {
+			t.Errorf("the event tells something else than Lookup, %v (-want +got):\n%s", err, diff)
 		}
 		if err := b.Detach(port); err != nil {
 			t.Fatal(err)
@@ -67,14 +69,9 @@ func TestWatchSeesPortsComeAndGo(t *testing.T) {
 		seen = await(t, events, func(e bridge.LinkEvent) bool { return e.Index == port && e.Master == 0 })
 		_ = f.Close()
 		seen = append(seen, await(t, events, func(e bridge.LinkEvent) bool { return e.Index == port && e.Deleted })...)
-		deleted := 0
-		for _, e := range seen {
-			if e.Deleted {
-				deleted++
-			}
-		}
-		if deleted != 1 {
-			t.Errorf("%d deletions reported, want one: leaving the bridge is none", deleted)
+		seen = slices.DeleteFunc(seen, func(e bridge.LinkEvent) bool { return !e.Deleted })
+		if len(seen) != 1 {
+			t.Errorf("%d deletions reported, want one: leaving the bridge is none", len(seen))
 		}
 	})
 }
