@@ -134,6 +134,9 @@ func (v *Vnetd) Stop(ctx context.Context) error {
 	return nil
 }
 
+// Reload sends vnetd SIGHUP. It returns before vnetd has reloaded.
+func (v *Vnetd) Reload() error { return v.cmd.Process.Signal(unix.SIGHUP) }
+
 // Done is closed when vnetd is gone.
 func (v *Vnetd) Done() <-chan struct{} { return v.done }
 

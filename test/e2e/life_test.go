@@ -98,15 +98,18 @@ func TestTransientNetworks(t *testing.T) {
 	})
 }
 
-// What others do to the rules is put right without a command.
+// What others do to the rules is put right by a reload.
 func TestRulesAreRepaired(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		l := nstest.NewLab(t)
-		l.StartVnetd()
+		v := l.StartVnetd()
 		startNetwork(t, l, story.Network)
 		want := listed(t)
 		for _, damage := range []string{"-t nat -F", "-F", "-D FORWARD -j LIBVIRT_FWX", "-t mangle -F LIBVIRT_PRT"} {
 			nstest.Exec(t, "iptables", strings.Fields(damage)...)
+			if err := v.Reload(); err != nil {
+				t.Fatal(err)
+			}
 			nstest.Eventually(t, limit, "repair after iptables "+damage, func() error {
 				if diff := cmp.Diff(want, rules(t, "iptables-save")); diff != "" {
 					return errors.New(diff)
