@@ -142,6 +142,35 @@ func TestEnsureTwiceIsSilent(t *testing.T) {
 	})
 }
 
+// TestEnsureLeavesTheRootsDelay: below another root the bridge reports that
+// one's forward delay, which is no reason to set its own again and again.
+func TestEnsureLeavesTheRootsDelay(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		b := newBridges(t)
+		index := ensure(t, b, defaultConfig())
+		for _, args := range []string{
+			"link add switch type bridge stp_state 1 priority 4096 forward_delay 1700",
+			"link set switch up",
+			"link add l0 type veth peer name s0",
+			"link set s0 master switch up",
+		} {
+			nstest.IP(t, args)
+		}
+		attach(t, b, index, show(t, "l0").Index, bridge.PortConfig{})
+		nstest.Eventually(t, soon, "the switch is the root", func() error {
+			if d := show(t, name).Info.Data.ForwardDelay; d != 1700 {
+				return fmt.Errorf("forward delay %d", d)
+			}
+			return nil
+		})
+		heard := monitor(t)
+		ensure(t, b, defaultConfig())
+		if n := heard(index); n != 0 {
+			t.Errorf("Ensure changed something: %d messages", n)
+		}
+	})
+}
+
 // monitor listens to changes of links and addresses. What it returns counts
 // those of the link with that index since it was last called.
 func monitor(t *testing.T) (heard func(index int) int) {
