@@ -21,7 +21,6 @@ const (
 // Keys of log attributes.
 const (
 	keyNetwork  = "network"
-	keyName     = "name"
 	keyIP       = "ip"
 	keyUpstream = "upstream"
 	keyError    = "error"
@@ -123,10 +122,22 @@ func (c Config) withDefaults() Config {
 
 // validate returns every fault of c, joined. c must have its defaults.
 func (c Config) validate() error {
-	var errs []error
+	errs := []error{c.validateLists()}
 	if len(c.Interface) >= unix.IFNAMSIZ {
 		errs = append(errs, fmt.Errorf("interface %q: name too long", c.Interface))
 	}
+	if c.Domain != "" && !isHostName(c.Domain) {
+		errs = append(errs, fmt.Errorf("domain %q: not a domain name", c.Domain))
+	}
+	if c.Port < 0 || c.Port > 0xffff {
+		errs = append(errs, fmt.Errorf("port %d: out of range", c.Port))
+	}
+	return errors.Join(errs...)
+}
+
+// validateLists returns the faults of what c has several of.
+func (c Config) validateLists() error {
+	var errs []error
 	if len(c.Addrs) == 0 {
 		errs = append(errs, errors.New("addrs: no address to serve on"))
 	}
@@ -135,9 +146,6 @@ func (c Config) validate() error {
 			errs = append(errs, fmt.Errorf("addrs[%d]: no address", i))
 		}
 	}
-	if c.Domain != "" && !isHostName(c.Domain) {
-		errs = append(errs, fmt.Errorf("domain %q: not a domain name", c.Domain))
-	}
 	for i, p := range c.Prefixes {
 		if !p.IsValid() {
 			errs = append(errs, fmt.Errorf("prefixes[%d]: no prefix", i))
@@ -145,9 +153,6 @@ func (c Config) validate() error {
 	}
 	for i, h := range c.Static {
 		errs = append(errs, h.validate(fmt.Sprintf("static[%d]", i)))
-	}
-	if c.Port < 0 || c.Port > 0xffff {
-		errs = append(errs, fmt.Errorf("port %d: out of range", c.Port))
 	}
 	return errors.Join(errs...)
 }

@@ -10,8 +10,6 @@ import (
 	"os"
 	"sync"
 	"time"
-
-	"github.com/miekg/dns"
 )
 
 // timing is how long to wait for upstreams.
@@ -144,7 +142,7 @@ func (f *forwarder) askUDP(ctx context.Context, u *upstream, query []byte) ([]by
 	if err != nil {
 		return nil, err
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
 	defer stop()
 	buf := make([]byte, maxQuery)
@@ -192,7 +190,7 @@ func (f *forwarder) askTCP(ctx context.Context, u *upstream, query []byte) ([]by
 	if err != nil {
 		return nil, err
 	}
-	defer c.Close()
+	defer func() { _ = c.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
 	defer stop()
 	f.counters.upstreamQueries.Add(1)

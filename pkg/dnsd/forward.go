@@ -106,8 +106,8 @@ func (f *forwarder) fly(ctx context.Context, key flightKey, q *query) {
 	delete(f.flights, key)
 	f.mu.Unlock()
 	for _, w := range waiters {
-		f.land(w, msg)
 		f.limit.release(w.client)
+		f.land(w, msg)
 	}
 }
 

@@ -1,0 +1,145 @@
+package dnsd_test
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+
+	"github.com/miekg/dns"
+
+	"github.com/vnetd/vnetd/pkg/dnsd"
+)
+
+// TestConcurrency changes hosts and configuration while names are asked. A name
+// that always somebody has is always answered, with an address of somebody who
+// claims it.
+func TestConcurrency(t *testing.T) {
+	cfg := dnsd.Config{Addrs: []netip.Addr{addr(gateway)}, NoForward: true}
+	s := dnsd.NewUnbound(cfg)
+	s.SetHost(dnsd.Host{Name: "shared", Addr: addr("192.0.2.10")})
+	const rounds = 300
+	var writers, readers sync.WaitGroup
+	for i := range 4 {
+		writers.Go(func() {
+			a := addr(fmt.Sprintf("192.0.2.%d", 20+i))
+			for n := range rounds {
+				s.SetHost(dnsd.Host{Name: "shared", Addr: a})
+				s.SetHost(dnsd.Host{Name: fmt.Sprintf("own%d", n), Addr: a})
+				s.DeleteAddr(a)
+			}
+		})
+	}
+	writers.Go(func() {
+		for n := range rounds {
+			c := cfg
+			c.Domain = []string{"", "vm.example"}[n%2]
+			if err := s.Reconfigure(c); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	done := make(chan struct{})
+	for range 2 {
+		readers.Go(func() {
+			for {
+				select {
+				case <-done:
+					return
+				default:
+				}
+				if got := respond(t, s, question("shared.", dns.TypeA)); !strings.HasPrefix(got, "192.0.2.") {
+					t.Errorf("the shared name is %s", got)
+					return
+				}
+			}
+		})
+	}
+	writers.Wait()
+	close(done)
+	readers.Wait()
+	if got := respond(t, s, question("shared.", dns.TypeA)); got != "192.0.2.10" {
+		t.Errorf("in the end the shared name is %s", got)
+	}
+	if got := respond(t, s, question("20.2.0.192.in-addr.arpa.", dns.TypePTR)); got != "-" {
+		t.Errorf("in the end 192.0.2.20 is %s", got)
+	}
+}
+
+// TestLimiter shares ten places.
+func TestLimiter(t *testing.T) {
+	l := dnsd.NewLimiter(10)
+	take := func(ip string) int {
+		n := 0
+		for l.Acquire(addr(ip)) {
+			n++
+		}
+		return n
+	}
+	if a, b, c := take("192.0.2.1"), take("192.0.2.2"), take("192.0.2.3"); a != 5 || b != 3 || c != 1 {
+		t.Errorf("shares %d, %d, %d", a, b, c)
+	}
+	for range 5 {
+		l.Release(addr("192.0.2.1"))
+	}
+	if n := take("192.0.2.4"); n != 3 || l.InUse() != 7 {
+		t.Errorf("the share of a fourth: %d; in use %d", n, l.InUse())
+	}
+}
+
+// BenchmarkRespond is a query from its octets to those of its answer, on a
+// network of 1000 guests.
+func BenchmarkRespond(b *testing.B) {
+	s := dnsd.NewUnbound(dnsd.Config{
+		Domain:    "vm.example",
+		LocalOnly: true,
+		NoForward: true,
+		Prefixes:  []netip.Prefix{netip.MustParsePrefix("198.18.0.0/16")},
+	})
+	a := addr("198.18.1.1")
+	for i := range 1000 {
+		s.SetHost(dnsd.Host{Name: fmt.Sprintf("vm%d", i), Addr: a})
+		a = a.Next()
+	}
+	withEDNS := question("vm500.vm.example.", dns.TypeA)
+	withEDNS.SetEdns0(1232, false)
+	for _, c := range []struct {
+		name string
+		m    *dns.Msg
+	}{
+		{"A", question("vm500.vm.example.", dns.TypeA)},
+		{"A-EDNS", withEDNS},
+		{"AAAA-NODATA", question("vm500.vm.example.", dns.TypeAAAA)},
+		{"PTR", question("1.1.18.198.in-addr.arpa.", dns.TypePTR)},
+		{"NXDOMAIN", question("nobody.vm.example.", dns.TypeA)},
+	} {
+		b.Run(c.name, func(b *testing.B) {
+			raw, buf := mustPack(b, c.m), make([]byte, 1232)
+			b.ReportAllocs()
+			for b.Loop() {
+				if reply, _ := s.RespondUDP(raw, buf); reply == nil {
+					b.Fatal("no answer")
+				}
+			}
+		})
+	}
+}
+
+// BenchmarkSetHost is a lease of one network of 10000.
+func BenchmarkSetHost(b *testing.B) {
+	s := dnsd.NewUnbound(dnsd.Config{})
+	hosts := make([]dnsd.Host, 10000)
+	a := addr("198.18.0.1")
+	for i := range hosts {
+		hosts[i] = dnsd.Host{Name: fmt.Sprintf("vm%d", i), Addr: a}
+		s.SetHost(hosts[i])
+		a = a.Next()
+	}
+	b.ReportAllocs()
+	n := 0
+	for b.Loop() {
+		s.SetHost(hosts[n%len(hosts)])
+		n++
+	}
+}

@@ -1,0 +1,75 @@
+package dnsd
+
+import (
+	"net/netip"
+	"time"
+)
+
+// What tests reach inside for.
+
+// SetTiming shortens the waits for upstreams. To be called before Run.
+func (s *Server) SetTiming(total, stagger, retransmit time.Duration) {
+	s.forwarder.timing = timing{total: total, stagger: stagger, retransmit: retransmit, tcp: total}
+}
+
+// NewUnbound is a server without sockets.
+func NewUnbound(cfg Config) *Server {
+	cfg = cfg.withDefaults()
+	s := &Server{log: cfg.Logger, zone: newZone(cfg), counters: new(counters), tcpClients: newLimiter(1), cfg: cfg}
+	s.forwarder = newForwarder(cfg, s.counters, cfg.Logger)
+	return s
+}
+
+// RespondUDP is the answer to a datagram; forwarded tells that an upstream is
+// to be asked.
+func (s *Server) RespondUDP(raw, buf []byte) (reply []byte, forwarded bool) {
+	reply, q := s.respond(raw, buf, payloadSize)
+	return reply, q != nil
+}
+
+// Break makes every query that looks at the zone panic.
+func (s *Server) Break() { s.zone.view.Store(nil) }
+
+// ParseResolvConf is parseResolvConf.
+func ParseResolvConf(text []byte) []netip.Addr { return parseResolvConf(text) }
+
+// AnswerFrom is what the client that sent raw is told when an upstream sends
+// response, whose id and question are made to fit when fit is set. Nil: raw is
+// not forwarded, or response is ignored.
+func (s *Server) AnswerFrom(raw, response []byte, fit bool) []byte {
+	_, q := s.respond(raw, nil, payloadSize)
+	if q == nil {
+		return nil
+	}
+	query, err := upstreamQuery(q)
+	if err != nil {
+		return nil
+	}
+	if end := questionEnd(query); fit && len(response) >= end {
+		response = append([]byte(nil), response...)
+		copy(response, query[:2])
+		response[2] |= bitQR >> 8
+		copy(response[4:], query[4:6])
+		copy(response[headerSize:], query[headerSize:end])
+	}
+	msg := readAnswer(response, query)
+	if msg == nil {
+		return nil
+	}
+	return s.forwarder.adapt(q, msg)
+}
+
+// Limiter is the limiter.
+type Limiter = limiter
+
+// NewLimiter is newLimiter.
+func NewLimiter(places int) *Limiter { return newLimiter(places) }
+
+// Acquire is acquire.
+func (l *Limiter) Acquire(a netip.Addr) bool { return l.acquire(a) }
+
+// Release is release.
+func (l *Limiter) Release(a netip.Addr) { l.release(a) }
+
+// InUse is inUse.
+func (l *Limiter) InUse() int { return l.inUse() }

@@ -1,0 +1,408 @@
+package dnsd_test
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/miekg/dns"
+
+	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/dnsd"
+)
+
+// open is start with waits short enough for a test in which nobody answers.
+func open(t *testing.T, cfg dnsd.Config, total time.Duration) *dnsd.Server {
+	t.Helper()
+	s, err := dnsd.Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.SetTiming(total, 50*time.Millisecond, 200*time.Millisecond)
+	run(t, s)
+	return s
+}
+
+// gist is an answer in one line: rcode, flags, records.
+func gist(m *dns.Msg) string {
+	return strings.Join(append([]string{dns.RcodeToString[m.Rcode], "(" + flags(m) + ")"}, records(m.Answer)...), " ")
+}
+
+// silent is a handler that never answers.
+func silent(string, *dns.Msg) [][]byte { return nil }
+
+// forwardCase is what the two upstreams do with www.example.com and what the
+// client is told.
+type forwardCase struct {
+	what          string
+	first, second func(string, *dns.Msg) [][]byte // nil: nobody listens there
+	want          string
+}
+
+const wwwIs1 = "www.example.com. 60 IN A 198.51.100.1"
+
+var forwardCases = []forwardCase{
+	{"answers", always("198.51.100.1"), always("198.51.100.2"), "NOERROR (ra) " + wwwIs1},
+	{"first is down", nil, always("198.51.100.1"), "NOERROR (ra) " + wwwIs1},
+	{"first is silent", silent, always("198.51.100.1"), "NOERROR (ra) " + wwwIs1},
+	{"first fails", rcode(dns.RcodeServerFailure), always("198.51.100.1"), "NOERROR (ra) " + wwwIs1},
+	{"first refuses", rcode(dns.RcodeRefused), always("198.51.100.1"), "NOERROR (ra) " + wwwIs1},
+	{"name does not exist", rcode(dns.RcodeNameError), always("198.51.100.2"), "NXDOMAIN ()"},
+	{"both fail", rcode(dns.RcodeServerFailure), rcode(dns.RcodeServerFailure), "SERVFAIL ()"},
+	{"both refuse", rcode(dns.RcodeRefused), rcode(dns.RcodeRefused), "REFUSED ()"},
+	{"both are silent", silent, silent, "SERVFAIL (ra)"},
+	{"both are down", nil, nil, "SERVFAIL (ra)"},
+	{"one refuses, one is silent", rcode(dns.RcodeRefused), silent, "REFUSED ()"},
+	{"wrong ids before the answer", lies(func(m *dns.Msg) { m.Id++ }), silent, "NOERROR (ra) " + wwwIs1},
+	{"wrong question before the answer", lies(func(m *dns.Msg) { m.Question[0].Name = "www.example.net." }), silent, "NOERROR (ra) " + wwwIs1},
+	{"wrong type before the answer", lies(func(m *dns.Msg) { m.Question[0].Qtype = dns.TypeTXT }), silent, "NOERROR (ra) " + wwwIs1},
+	{"a query before the answer", lies(func(m *dns.Msg) { m.Response = false }), silent, "NOERROR (ra) " + wwwIs1},
+	{"no question before the answer", lies(func(m *dns.Msg) { m.Question = nil }), silent, "NOERROR (ra) " + wwwIs1},
+	{"garbage before the answer", raw([]byte("garbage"), nil), silent, "NOERROR (ra) " + wwwIs1},
+	{"a failure without its question", headerOnly(dns.RcodeRefused), always("198.51.100.1"), "NOERROR (ra) " + wwwIs1},
+	{"failures without their question", headerOnly(dns.RcodeRefused), headerOnly(dns.RcodeRefused), "REFUSED (ra)"},
+	{"validated", validated, silent, "NOERROR (ra) " + wwwIs1},
+	{"truncated, whole over TCP", truncating(always("198.51.100.1")), silent, "NOERROR (ra) " + wwwIs1},
+	{"truncated, lies over TCP", truncating(raw([]byte("garbage that is longer"), nil)), silent, "NOERROR (tc)"},
+	{"truncated in the middle of a record", cut, silent, "NOERROR (ra) " + wwwIs1},
+}
+
+// lies sends an answer that is bad, and a good one after it.
+func lies(change func(*dns.Msg)) func(string, *dns.Msg) [][]byte {
+	return func(_ string, q *dns.Msg) [][]byte {
+		bad := answerA(q, "198.51.100.66")
+		change(bad)
+		return append(pack(bad), pack(answerA(q, "198.51.100.1"))...)
+	}
+}
+
+// raw sends octets, and a good answer after them.
+func raw(b ...[]byte) func(string, *dns.Msg) [][]byte {
+	return func(_ string, q *dns.Msg) [][]byte {
+		return append(b[:1:1], pack(answerA(q, "198.51.100.1"))...)
+	}
+}
+
+// headerOnly answers with an rcode and nothing else.
+func headerOnly(code int) func(string, *dns.Msg) [][]byte {
+	return func(_ string, q *dns.Msg) [][]byte {
+		m := new(dns.Msg).SetRcode(q, code)
+		m.Question = nil
+		return pack(m)
+	}
+}
+
+// validated claims that it validated the answer.
+func validated(_ string, q *dns.Msg) [][]byte {
+	m := answerA(q, "198.51.100.1")
+	m.AuthenticatedData = true
+	return pack(m)
+}
+
+// truncating answers over UDP that the client should use TCP, where tcp answers.
+func truncating(tcp func(string, *dns.Msg) [][]byte) func(string, *dns.Msg) [][]byte {
+	return func(proto string, q *dns.Msg) [][]byte {
+		if proto == "tcp" {
+			return tcp(proto, q)
+		}
+		m := new(dns.Msg).SetReply(q)
+		m.Truncated = true
+		return pack(m)
+	}
+}
+
+// cut sends a message that ends too early, with the TC bit.
+func cut(proto string, q *dns.Msg) [][]byte {
+	m := answerA(q, "198.51.100.1")
+	if proto == "tcp" {
+		return pack(m)
+	}
+	m.Truncated = true
+	b := pack(m)[0]
+	return [][]byte{b[:len(b)-2]}
+}
+
+// TestForward asks through two upstreams that behave in all ways.
+func TestForward(t *testing.T) {
+	for _, c := range forwardCases {
+		t.Run(c.what, func(t *testing.T) {
+			nstest.Run(t, func(t *testing.T) {
+				c.run(t, "udp")
+			})
+		})
+	}
+}
+
+func (c forwardCase) run(t *testing.T, proto string) {
+	t.Helper()
+	for ip, handler := range map[string]func(string, *dns.Msg) [][]byte{upstream: c.first, upstream2: c.second} {
+		if handler != nil {
+			startResolver(t, ip, handler)
+		}
+	}
+	cfg := loConfig(t)
+	writeResolvConf(t, cfg.ResolvConf, upstream, upstream2)
+	s := open(t, cfg, time.Second)
+	m := question("www.example.com.", dns.TypeA)
+	r := ask(t, proto, gateway, m)
+	if diff := cmp.Diff(c.want, gist(r)); diff != "" {
+		t.Errorf("-want +got:\n%s", diff)
+	}
+	if r.Id != m.Id || r.IsEdns0() != nil {
+		t.Errorf("id %d, EDNS %v", r.Id, r.IsEdns0())
+	}
+	if n := s.Stats().Forwarding; n != 0 {
+		t.Errorf("%d queries are still waiting", n)
+	}
+}
+
+// TestForwardedForm checks what of a query reaches the upstream and what of the
+// answer the client.
+func TestForwardedForm(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		seen := make(chan *dns.Msg, 1)
+		startResolver(t, upstream, func(_ string, q *dns.Msg) [][]byte {
+			seen <- q.Copy()
+			q.Question[0].Name = strings.ToLower(q.Question[0].Name)
+			m := answerA(q, "198.51.100.1")
+			m.Compress = true
+			return pack(m)
+		})
+		cfg := loConfig(t)
+		writeResolvConf(t, cfg.ResolvConf, upstream)
+		start(t, cfg)
+
+		m := question("wWw.ExAmPlE.com.", dns.TypeA)
+		m.RecursionDesired, m.CheckingDisabled = false, true
+		m.SetEdns0(4096, true)
+		m.IsEdns0().Option = []dns.EDNS0{&dns.EDNS0_SUBNET{Code: dns.EDNS0SUBNET, Family: 1, SourceNetmask: 32, Address: net.IPv4(192, 0, 2, 11)}}
+		r := ask(t, "udp", gateway, m)
+		if diff := cmp.Diff([]string{"wWw.ExAmPlE.com. 60 IN A 198.51.100.1"}, records(r.Answer)); diff != "" {
+			t.Errorf("answer (-want +got):\n%s", diff)
+		}
+		if opt := r.IsEdns0(); opt == nil || opt.UDPSize() != 1232 || !opt.Do() {
+			t.Errorf("OPT record to the client: %v", opt)
+		}
+		q := <-seen
+		if q.RecursionDesired || !q.CheckingDisabled {
+			t.Errorf("flags at the upstream: %v", q.MsgHdr)
+		}
+		if opt := q.IsEdns0(); opt == nil || opt.UDPSize() != 1232 || !opt.Do() || len(opt.Option) > 0 {
+			t.Errorf("OPT record to the upstream: %v", opt)
+		}
+		ask(t, "udp", gateway, question("www.example.com.", dns.TypeA))
+		if q := <-seen; q.IsEdns0() != nil {
+			t.Errorf("a query without EDNS arrived as %v", q)
+		}
+	})
+}
+
+// TestForwardTruncation has an upstream whose answer only TCP can carry.
+func TestForwardTruncation(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		startResolver(t, upstream, truncating(func(_ string, q *dns.Msg) [][]byte {
+			m := answerA(q, "198.51.100.1")
+			for range 99 {
+				m.Answer = append(m.Answer, m.Answer[0])
+			}
+			return pack(m)
+		}))
+		cfg := loConfig(t)
+		writeResolvConf(t, cfg.ResolvConf, upstream)
+		start(t, cfg)
+		m := question("www.example.com.", dns.TypeA)
+		r := ask(t, "udp", gateway, m)
+		if r.Compress = true; !r.Truncated || r.Len() > 512 || len(r.Answer) == 0 {
+			t.Errorf("over UDP: tc %v, %d octets, %d records", r.Truncated, r.Len(), len(r.Answer))
+		}
+		if r := ask(t, "tcp", gateway, m); r.Truncated || len(r.Answer) != 100 {
+			t.Errorf("over TCP: tc %v, %d records", r.Truncated, len(r.Answer))
+		}
+	})
+}
+
+// TestCoalesce asks one question many times while the upstream thinks: it is
+// asked once and everyone gets an answer with the question as he spelled it.
+func TestCoalesce(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		release := make(chan struct{})
+		r := startResolver(t, upstream, func(_ string, q *dns.Msg) [][]byte {
+			<-release
+			return pack(answerA(q, "198.51.100.1"))
+		})
+		cfg := loConfig(t)
+		writeResolvConf(t, cfg.ResolvConf, upstream)
+		s, err := dnsd.Open(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.SetTiming(limit, limit, limit)
+		run(t, s)
+		const n = 20
+		var clients sync.WaitGroup
+		for i := range n {
+			clients.Go(func() {
+				name := "www.example.com."
+				if i%2 > 0 {
+					name = "WWW.example.com."
+				}
+				m, err := tryAsk([]string{"udp", "tcp"}[i%4/2], gateway, question(name, dns.TypeA))
+				if err != nil || m.Question[0].Name != name || len(m.Answer) != 1 {
+					t.Errorf("asking for %s: %v, %v", name, m, err)
+				}
+			})
+		}
+		nstest.Eventually(t, limit, "all queries wait", func() error { return waiting(s, n) })
+		close(release)
+		clients.Wait()
+		if r.asked() != 1 || s.Stats().Coalesced != n-1 {
+			t.Errorf("the upstream was asked %d times; %+v", r.asked(), s.Stats())
+		}
+	})
+}
+
+// TestDeadUpstream: after the first query a silent first server is asked last.
+func TestDeadUpstream(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		dead := startResolver(t, upstream, silent)
+		startResolver(t, upstream2, always("198.51.100.1"))
+		cfg := loConfig(t)
+		writeResolvConf(t, cfg.ResolvConf, upstream, upstream2)
+		s := start(t, cfg)
+		for i := range 20 {
+			if r := ask(t, "udp", gateway, question(fmt.Sprintf("h%d.example.com.", i), dns.TypeA)); len(r.Answer) != 1 {
+				t.Errorf("query %d: %v", i, r)
+			}
+		}
+		if n := dead.asked(); n != 1 {
+			t.Errorf("the silent server was asked %d times", n)
+		}
+		if n := s.Stats().UpstreamDemotion; n != 1 {
+			t.Errorf("demoted %d times", n)
+		}
+	})
+}
+
+// TestResolvConf changes the file in every way while the server runs.
+func TestResolvConf(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		startResolver(t, upstream, always("198.51.100.1"))
+		startResolver(t, upstream2, always("198.51.100.2"))
+		cfg := loConfig(t)
+		path := cfg.ResolvConf
+		start(t, cfg)
+		becomes := func(what, want string) {
+			t.Helper()
+			nstest.Eventually(t, limit, what, func() error {
+				r, err := tryAsk("udp", gateway, question("www.example.com.", dns.TypeA))
+				if err == nil && gist(r) != want {
+					err = errors.New(gist(r))
+				}
+				return err
+			})
+		}
+		const one, two = "NOERROR (ra) " + wwwIs1, "NOERROR (ra) www.example.com. 60 IN A 198.51.100.2"
+		becomes("no file", "SERVFAIL (ra)")
+		writeResolvConf(t, path, upstream)
+		becomes("appears", one)
+		writeResolvConf(t, path, upstream2)
+		becomes("renamed over", two)
+		rewrite(t, path, "nameserver "+upstream+"\n")
+		becomes("rewritten", one)
+		writeResolvConf(t, path+".target", upstream2)
+		relink(t, path, path+".target")
+		becomes("is a link now", two)
+		writeResolvConf(t, path+".target", upstream)
+		becomes("the link's target is replaced", one)
+		writeResolvConf(t, path+".target", gateway)
+		becomes("names only us: no loop", "SERVFAIL (ra)")
+		writeResolvConf(t, path+".target", gateway, gateway6, upstream2)
+		becomes("names us and another", two)
+		relink(t, path, path+".nowhere")
+		becomes("a link to nothing", "SERVFAIL (ra)")
+		writeResolvConf(t, path+".nowhere", upstream)
+		becomes("which appears", one)
+	})
+}
+
+func rewrite(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func relink(t *testing.T, path, target string) {
+	t.Helper()
+	_ = os.Remove(path)
+	if err := os.Symlink(target, path); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestForwardLimit: a guest whose queries are not answered keeps nobody else
+// from being served.
+func TestForwardLimit(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		startResolver(t, upstream, func(_ string, q *dns.Msg) [][]byte {
+			if strings.HasPrefix(q.Question[0].Name, "slow") {
+				return nil
+			}
+			return pack(answerA(q, "198.51.100.1"))
+		})
+		cfg := loConfig(t)
+		writeResolvConf(t, cfg.ResolvConf, upstream)
+		s, err := dnsd.Open(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.SetTiming(time.Minute, time.Minute, time.Minute)
+		run(t, s)
+		flood, err := net.Dial("udp", net.JoinHostPort(gateway, "53"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer flood.Close()
+		_ = flood.SetDeadline(time.Now().Add(limit))
+		// Its share is half of 1000; the rest is answered with SERVFAIL at once.
+		buf := make([]byte, 512)
+		for i := range 600 {
+			if _, err := flood.Write(mustPack(t, question(fmt.Sprintf("slow%d.example.com.", i), dns.TypeA))); err != nil {
+				t.Fatal(err)
+			}
+			if i < 500 {
+				if i%50 == 49 { // more at once would overflow the socket's buffer
+					nstest.Eventually(t, limit, "they wait", func() error { return waiting(s, i+1) })
+				}
+				continue
+			}
+			n, err := flood.Read(buf)
+			if err != nil {
+				t.Fatalf("query %d: %v", i, err)
+			}
+			if r := new(dns.Msg); r.Unpack(buf[:n]) != nil || r.Rcode != dns.RcodeServerFailure {
+				t.Fatalf("query %d: %v", i, r)
+			}
+		}
+		if r := ask(t, "udp", gateway6, question("www.example.com.", dns.TypeA)); gist(r) != "NOERROR (ra) "+wwwIs1 {
+			t.Errorf("another client: %v", gist(r))
+		}
+		if st := s.Stats(); st.Forwarding != 500 || st.Limited != 100 {
+			t.Errorf("%+v", st)
+		}
+	})
+}
+
+// waiting is nil when n queries wait for an upstream.
+func waiting(s *dnsd.Server, n int) error {
+	if got := s.Stats().Forwarding; got != n {
+		return fmt.Errorf("%d wait", got)
+	}
+	return nil
+}
