@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
-	"strings"
 	"time"
 )
 
@@ -43,8 +42,9 @@ type Config struct {
 	MTU int
 	// Ranges is the pool. Empty: only reserved clients are served.
 	Ranges []Range
-	// Reservations are the static hosts. One whose address is outside Prefix, or
-	// is no host's address there, is logged and ignored: libvirt accepts it too.
+	// Reservations are the static hosts. One whose address is outside Prefix or is
+	// no host's address there, and one whose client or address an earlier one has,
+	// is logged and ignored: libvirt accepts such networks too.
 	Reservations []Reservation
 	// LeaseTime is how long a lease lasts. 0: DefaultLeaseTime. See Infinite.
 	LeaseTime time.Duration
@@ -104,7 +104,11 @@ func (c *Config) Validate() error {
 			fault("range %d: %w", i, err)
 		}
 	}
-	errs = append(errs, validateReservations(c.Reservations))
+	for i := range c.Reservations {
+		if err := c.Reservations[i].validate(); err != nil {
+			fault("reservation %d: %w", i, err)
+		}
+	}
 	return errors.Join(errs...)
 }
 
@@ -152,32 +156,6 @@ func (r *Range) validate(p netip.Prefix) error {
 	default:
 		return nil
 	}
-}
-
-// validateReservations checks that no client has two reservations and no
-// address two clients.
-func validateReservations(rs []Reservation) error {
-	var errs []error
-	seen := make(map[string]bool)
-	for i, r := range rs {
-		if err := r.validate(); err != nil {
-			errs = append(errs, fmt.Errorf("reservation %d: %w", i, err))
-			continue
-		}
-		keys := []string{"address " + r.Addr.String()}
-		if r.MAC != nil {
-			keys = append(keys, "mac "+r.MAC.String())
-		} else {
-			keys = append(keys, "name "+strings.ToLower(r.Name))
-		}
-		for _, key := range keys {
-			if seen[key] {
-				errs = append(errs, fmt.Errorf("reservation %d: another one has the same %s", i, key))
-			}
-			seen[key] = true
-		}
-	}
-	return errors.Join(errs...)
 }
 
 func (r *Reservation) validate() error {

@@ -57,11 +57,9 @@ func newPlan(cfg *Config, log *slog.Logger) *plan {
 		p.cfg.LeaseTime = DefaultLeaseTime
 	}
 	for _, r := range cfg.Reservations {
-		if !p.usable(r.Addr) {
-			log.Warn("ignoring a reservation that no client could use", "network", cfg.Network, "ip", r.Addr, "name", r.Name)
-			continue
+		if !p.usable(r.Addr) || !p.reserve(&r) {
+			log.Warn("ignoring a reservation that no client could use", "ip", r.Addr, "mac", r.MAC, "name", r.Name)
 		}
-		p.addReservation(&r)
 	}
 	for _, r := range cfg.Ranges {
 		p.size += r.len()
@@ -69,15 +67,25 @@ func newPlan(cfg *Config, log *slog.Logger) *plan {
 	return p
 }
 
-func (p *plan) addReservation(r *Reservation) {
-	p.byAddr[r.Addr] = r
-	if r.MAC != nil {
-		p.byMAC[hwAddr(r.MAC)] = r
-	}
+// reserve adds r, unless an earlier reservation has its address or its client.
+func (p *plan) reserve(r *Reservation) bool {
 	label := strings.ToLower(parseName([]byte(r.Name)).label)
+	if p.byAddr[r.Addr] != nil {
+		return false
+	}
+	if r.MAC != nil {
+		if p.byMAC[hwAddr(r.MAC)] != nil {
+			return false
+		}
+		p.byMAC[hwAddr(r.MAC)] = r
+	} else if label == "" || p.byName[label] != nil {
+		return false
+	}
+	p.byAddr[r.Addr] = r
 	if label != "" && p.byName[label] == nil {
 		p.byName[label] = r
 	}
+	return true
 }
 
 // len is the number of addresses in r.

@@ -1,0 +1,327 @@
+package dhcpd_test
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/dhcpd"
+)
+
+// The link that all tests share.
+var (
+	serverAddr = netip.MustParseAddr("192.0.2.1")
+	prefix     = netip.MustParsePrefix("192.0.2.0/24")
+	broadcast  = netip.MustParseAddr("255.255.255.255")
+	probeAddr  = netip.MustParseAddr("192.0.2.250")
+	probeMAC   = mac(0xff)
+)
+
+// mac is a client's hardware address (RFC 7042, section 2.1.2).
+func mac(n byte) net.HardwareAddr { return net.HardwareAddr{0, 0, 0x5e, 0, 0x53, n} }
+
+// ip is an address of the link.
+func ip(n byte) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, n}) }
+
+// testConfig is a pool of ten addresses, .100 to .109, and the reservation that
+// env.quiet needs.
+func testConfig() dhcpd.Config {
+	return dhcpd.Config{
+		Network:      "test",
+		Interface:    "br0",
+		MAC:          mac(1),
+		Server:       serverAddr,
+		Prefix:       prefix,
+		Router:       serverAddr,
+		DNS:          []netip.Addr{serverAddr},
+		Domain:       "vm.example",
+		Ranges:       []dhcpd.Range{{Start: ip(100), End: ip(109)}},
+		Reservations: []dhcpd.Reservation{{MAC: probeMAC, Addr: probeAddr}},
+		Store:        newStore(),
+		Logger:       slog.New(slog.DiscardHandler),
+	}
+}
+
+// wire is what stands between a test's clients and the server.
+type wire interface {
+	// send sends a client's message from an address, zero for none.
+	send(t testing.TB, payload []byte, hw net.HardwareAddr, src, dst netip.Addr)
+	// receive waits for the next reply.
+	receive(t testing.TB) dhcpd.Sent
+}
+
+// env is a server that runs, and clients of it.
+type env struct {
+	t      testing.TB
+	srv    *dhcpd.Server
+	cfg    dhcpd.Config
+	store  *memStore
+	wire   wire
+	events *eventLog
+	xid    byte
+	stop   func() error
+}
+
+// eventLog records the events of a server.
+type eventLog struct {
+	mu  sync.Mutex
+	all []string
+}
+
+func (l *eventLog) add(e dhcpd.Event) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.all = append(l.all, fmt.Sprintf("%v %v %v", e.Kind, e.Lease.Addr, e.Lease.MAC))
+}
+
+// take returns what happened since the last call.
+func (l *eventLog) take() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	all := l.all
+	l.all = nil
+	return all
+}
+
+// start runs srv until the test ends or e.stop is called.
+func start(t testing.TB, cfg dhcpd.Config, w wire, open func(dhcpd.Config) (*dhcpd.Server, error)) *env {
+	t.Helper()
+	e := &env{t: t, cfg: cfg, wire: w, events: new(eventLog)}
+	e.store, _ = cfg.Store.(*memStore)
+	cfg.OnLease = e.events.add
+	srv, err := open(cfg)
+	if err != nil {
+		t.Fatalf("opening: %v", err)
+	}
+	e.srv = srv
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- srv.Run(ctx) }()
+	e.stop = sync.OnceValue(func() error {
+		cancel()
+		return <-ended
+	})
+	t.Cleanup(func() {
+		if err := e.stop(); err != nil {
+			t.Errorf("running: %v", err)
+		}
+		if n := srv.Stats().Panics; n != 0 {
+			t.Errorf("%d panics", n)
+		}
+	})
+	return e
+}
+
+// simulated runs body over a simulated link with simulated time.
+func simulated(t *testing.T, cfg func() dhcpd.Config, body func(t *testing.T, e *env)) {
+	t.Helper()
+	synctest.Test(t, func(t *testing.T) {
+		link := dhcpd.NewSimLink(256)
+		e := start(t, cfg(), simWire{link}, func(c dhcpd.Config) (*dhcpd.Server, error) { return dhcpd.OpenOn(c, link) })
+		body(t, e)
+	})
+}
+
+// both runs body over a simulated link and over a bridge with a guest on a veth.
+func both(t *testing.T, cfg func() dhcpd.Config, body func(t *testing.T, e *env)) {
+	t.Helper()
+	t.Run("simulated", func(t *testing.T) { simulated(t, cfg, body) })
+	t.Run("veth", func(t *testing.T) {
+		nstest.Run(t, func(t *testing.T) {
+			makeBridge(t)
+			w := newVethWire(t)
+			body(t, start(t, cfg(), w, dhcpd.Open))
+		})
+	})
+}
+
+// simWire is a simulated link as a wire.
+type simWire struct{ link *dhcpd.SimLink }
+
+func (w simWire) send(_ testing.TB, payload []byte, _ net.HardwareAddr, src, dst netip.Addr) {
+	if !src.IsValid() {
+		src = netip.IPv4Unspecified()
+	}
+	w.link.Deliver(payload, netip.AddrPortFrom(src, 68), dst)
+}
+
+func (w simWire) receive(t testing.TB) dhcpd.Sent {
+	t.Helper()
+	select {
+	case s := <-w.link.Replies():
+		return s
+	case <-time.After(replyLimit):
+		t.Fatal("no reply")
+		return dhcpd.Sent{}
+	}
+}
+
+// reply is a reply as a client gets it.
+type reply struct {
+	*dhcpv4.DHCPv4
+	sent dhcpd.Sent
+}
+
+// yiaddr is the address that the reply gives.
+func (r reply) yiaddr() netip.Addr {
+	a, _ := netip.AddrFromSlice(r.YourIPAddr.To4())
+	return a
+}
+
+// String is the reply's type, with its address or, for a NAK, its text.
+func (r reply) String() string {
+	if r.MessageType() == dhcpv4.MessageTypeNak {
+		return "NAK " + string(r.Options.Get(dhcpv4.OptionMessage))
+	}
+	return fmt.Sprint(r.MessageType(), " ", r.yiaddr())
+}
+
+// mod changes a message before it is sent.
+type mod = func(m *dhcpv4.DHCPv4)
+
+// opt sets an option.
+func opt(code dhcpv4.OptionCode, value ...byte) mod {
+	return func(m *dhcpv4.DHCPv4) { m.Options[code.Code()] = value }
+}
+
+func requested(a netip.Addr) mod {
+	return opt(dhcpv4.OptionRequestedIPAddress, a.AsSlice()...)
+}
+
+func serverID(a netip.Addr) mod {
+	return opt(dhcpv4.OptionServerIdentifier, a.AsSlice()...)
+}
+
+func hostname(name string) mod {
+	return opt(dhcpv4.OptionHostName, []byte(name)...)
+}
+
+func clientID(id string) mod {
+	return opt(dhcpv4.OptionClientIdentifier, []byte(id)...)
+}
+
+func ciaddr(a netip.Addr) mod {
+	return func(m *dhcpv4.DHCPv4) { m.ClientIPAddr = a.AsSlice() }
+}
+
+func broadcastFlag(m *dhcpv4.DHCPv4) { m.SetBroadcast() }
+
+// message is a message of a client.
+func (e *env) message(typ dhcpv4.MessageType, hw net.HardwareAddr, mods ...mod) *dhcpv4.DHCPv4 {
+	e.xid++
+	m := &dhcpv4.DHCPv4{
+		OpCode: dhcpv4.OpcodeBootRequest, HWType: 1, ClientHWAddr: hw,
+		TransactionID: dhcpv4.TransactionID{1, 2, 3, e.xid}, Options: dhcpv4.Options{},
+	}
+	if typ != dhcpv4.MessageTypeNone {
+		m.UpdateOption(dhcpv4.OptMessageType(typ))
+	}
+	for _, f := range mods {
+		f(m)
+	}
+	return m
+}
+
+// send broadcasts a message.
+func (e *env) send(typ dhcpv4.MessageType, hw net.HardwareAddr, mods ...mod) {
+	e.t.Helper()
+	e.sendTo(broadcast, typ, hw, mods...)
+}
+
+// sendTo sends a message to dst, from ciaddr.
+func (e *env) sendTo(dst netip.Addr, typ dhcpv4.MessageType, hw net.HardwareAddr, mods ...mod) {
+	e.t.Helper()
+	m := e.message(typ, hw, mods...)
+	src, _ := netip.AddrFromSlice(m.ClientIPAddr.To4())
+	e.wire.send(e.t, m.ToBytes(), hw, src, dst)
+}
+
+// receive waits for the next reply.
+func (e *env) receive() reply {
+	e.t.Helper()
+	s := e.wire.receive(e.t)
+	m, err := dhcpv4.FromBytes(s.Payload)
+	if err != nil {
+		e.t.Fatalf("parsing a reply: %v", err)
+	}
+	return reply{m, s}
+}
+
+// ask broadcasts a message and returns the reply to it.
+func (e *env) ask(typ dhcpv4.MessageType, hw net.HardwareAddr, mods ...mod) reply {
+	e.t.Helper()
+	e.send(typ, hw, mods...)
+	r := e.receive()
+	if r.TransactionID[3] != e.xid {
+		e.t.Fatalf("the next reply is %v for another transaction", r)
+	}
+	return r
+}
+
+// quiet fails the test unless the server has answered all that it will: the
+// reply to a message that needs a commit comes next.
+func (e *env) quiet() {
+	e.t.Helper()
+	if r := e.ask(dhcpv4.MessageTypeRequest, probeMAC, requested(probeAddr)); r.String() != "ACK 192.0.2.250" {
+		e.t.Errorf("the server was to be silent, got %v", r)
+	}
+}
+
+// want fails the test unless r is what String says.
+func (e *env) want(r reply, want string) {
+	e.t.Helper()
+	if r.String() != want {
+		e.t.Errorf("got %v, want %v", r, want)
+	}
+}
+
+// discover gets an offer.
+func (e *env) discover(hw net.HardwareAddr, mods ...mod) netip.Addr {
+	e.t.Helper()
+	r := e.ask(dhcpv4.MessageTypeDiscover, hw, mods...)
+	if r.MessageType() != dhcpv4.MessageTypeOffer {
+		e.t.Fatalf("got %v, want an offer", r)
+	}
+	return r.yiaddr()
+}
+
+// lease takes a client from INIT to BOUND.
+func (e *env) lease(hw net.HardwareAddr, mods ...mod) netip.Addr {
+	e.t.Helper()
+	a := e.discover(hw, mods...)
+	e.want(e.selecting(hw, a, mods...), fmt.Sprint("ACK ", a))
+	return a
+}
+
+func (e *env) selecting(hw net.HardwareAddr, a netip.Addr, mods ...mod) reply {
+	e.t.Helper()
+	return e.ask(dhcpv4.MessageTypeRequest, hw, append(mods, requested(a), serverID(serverAddr))...)
+}
+
+func (e *env) initReboot(hw net.HardwareAddr, a netip.Addr, mods ...mod) reply {
+	e.t.Helper()
+	return e.ask(dhcpv4.MessageTypeRequest, hw, append(mods, requested(a))...)
+}
+
+// renew sends the unicast REQUEST of the RENEWING state.
+func (e *env) renew(hw net.HardwareAddr, a netip.Addr, mods ...mod) reply {
+	e.t.Helper()
+	e.sendTo(serverAddr, dhcpv4.MessageTypeRequest, hw, append(mods, ciaddr(a))...)
+	return e.receive()
+}
+
+// release sends a RELEASE and waits until it has been acted on.
+func (e *env) release(hw net.HardwareAddr, a netip.Addr, mods ...mod) {
+	e.t.Helper()
+	e.sendTo(serverAddr, dhcpv4.MessageTypeRelease, hw, append(mods, ciaddr(a), serverID(serverAddr))...)
+	e.quiet()
+}

@@ -1,0 +1,107 @@
+package dhcpd
+
+import (
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+)
+
+// Names of unexported things that tests need.
+const (
+	OfferHold   = offerHold
+	DeclineHold = declineHold
+	MaxPending  = maxPending
+)
+
+// Sent is a reply as the server handed it to the link.
+type Sent struct {
+	Framed  bool
+	HW      net.HardwareAddr // of framed ones
+	Dst     netip.AddrPort
+	Payload []byte
+}
+
+// SimLink is a link without a kernel. The zero value is not ready, see
+// NewSimLink.
+type SimLink struct {
+	in   chan datagram
+	out  chan Sent
+	stop chan struct{}
+	once sync.Once
+}
+
+// NewSimLink makes a link that holds size datagrams in each direction. Replies
+// beyond are lost.
+func NewSimLink(size int) *SimLink {
+	return &SimLink{in: make(chan datagram, size), out: make(chan Sent, size), stop: make(chan struct{})}
+}
+
+// Deliver brings a client's datagram to the server. It waits while the link is
+// full.
+func (l *SimLink) Deliver(payload []byte, src netip.AddrPort, dst netip.Addr) {
+	l.in <- datagram{payload: payload, src: src, dst: dst}
+}
+
+// Replies is what the server sends.
+func (l *SimLink) Replies() <-chan Sent { return l.out }
+
+// Receive implements transport.
+func (l *SimLink) Receive(buf []byte) (datagram, error) {
+	select {
+	case d := <-l.in:
+		d.payload = buf[:copy(buf, d.payload)]
+		return d, nil
+	case <-l.stop:
+		return datagram{}, os.ErrDeadlineExceeded
+	}
+}
+
+// Send implements transport.
+func (l *SimLink) Send(out *outgoing) error {
+	select {
+	case l.out <- sent(out):
+	default:
+	}
+	return nil
+}
+
+func sent(out *outgoing) Sent {
+	s := Sent{Framed: out.framed, Dst: out.dst, Payload: out.payload}
+	if out.framed {
+		s.HW = out.hw[:]
+	}
+	return s
+}
+
+// Interrupt implements transport.
+func (l *SimLink) Interrupt() { l.once.Do(func() { close(l.stop) }) }
+
+// Close implements transport.
+func (l *SimLink) Close() error { return nil }
+
+// OpenOn is Open on a simulated link.
+func OpenOn(cfg Config, link *SimLink) (*Server, error) {
+	return open(cfg, func() (transport, error) { return link, nil })
+}
+
+// Handle is what happens to one datagram, and then to what it left for the
+// committer. For a server that does not run.
+func (s *Server) Handle(payload []byte, src netip.AddrPort, dst netip.Addr, now time.Time) []Sent {
+	var all []Sent
+	if out := s.serve(datagram{payload: payload, src: src, dst: dst}, now); out != nil {
+		all = append(all, sent(out))
+	}
+	s.expire(now)
+	s.commitPending()
+	return all
+}
+
+// Frame4 is the frame that carries payload to dst.
+func Frame4(from, to net.HardwareAddr, src netip.Addr, dst netip.AddrPort, payload []byte) []byte {
+	return frame4(hwAddr(from), hwAddr(to), src, dst, payload)
+}
+
+// ParseName is the label that is made of a client's host name.
+func ParseName(raw []byte) string { return parseName(raw).label }
