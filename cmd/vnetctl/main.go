@@ -36,8 +36,14 @@ func dialSystemBus(ctx context.Context) (daemon, error) {
 	return c, nil
 }
 
-// buildVersion returns the version that the Go tool put into the binary.
+// version is set by the linker; otherwise the module's own is told.
+var version string
+
+// buildVersion returns the version that this program was built as.
 func buildVersion() string {
+	if version != "" {
+		return version
+	}
 	info, ok := debug.ReadBuildInfo()
 	if !ok {
 		return "unknown"

@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	"github.com/godbus/dbus/v5"
+
+	"github.com/vnetd/vnetd/internal/sysbus"
 )
 
 // The names of the API on the bus.
@@ -28,7 +30,7 @@ const (
 // after an ErrNotRunning caused by a lost bus, dial again. A restart of vnetd
 // alone is not a lost connection.
 type Client struct {
-	conn   *dbus.Conn
+	conn   *sysbus.Conn
 	cancel context.CancelFunc
 	flags  dbus.Flags
 
@@ -53,7 +55,7 @@ func Interactive() Option {
 func Dial(ctx context.Context, opts ...Option) (*Client, error) {
 	connCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, cancel)
-	conn, err := connect(connCtx)
+	conn, err := sysbus.Connect(connCtx)
 	if !stop() {
 		cancel()
 		return nil, fmt.Errorf("dialling the system bus: %w", context.Cause(ctx))

@@ -11,6 +11,8 @@ import (
 	"slices"
 
 	"github.com/godbus/dbus/v5"
+
+	"github.com/vnetd/vnetd/internal/sysbus"
 )
 
 // Lifetime says what ends a port.
@@ -108,7 +110,7 @@ func (c *Client) RequestPort(ctx context.Context, network string, opts PortOptio
 	}
 	port, err := newPort(body)
 	if err != nil {
-		closeBodyFDs(body)
+		sysbus.CloseFDs(body)
 		return nil, badReply("RequestPort", err)
 	}
 	return port, nil
@@ -270,4 +272,24 @@ func newPortInfo(path dbus.ObjectPath, props properties) (PortInfo, error) {
 		info.Addresses = append(info.Addresses, addr)
 	}
 	return info, nil
+}
+
+// callForFDs calls a method of the Manager whose reply carries descriptors. The
+// descriptors in the returned body are the caller's. If ctx ends first, they are
+// closed when the reply comes: the bus library would drop them unseen and open.
+func (c *Client) callForFDs(ctx context.Context, method string, args ...any) ([]any, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, convertError(err)
+	}
+	call := c.conn.Object(busName, rootPath).Go(method, c.flags, make(chan *dbus.Call, 1), args...)
+	select {
+	case <-call.Done:
+		return call.Body, convertError(call.Err)
+	case <-ctx.Done():
+		c.abandoned.Go(func() {
+			<-call.Done
+			sysbus.CloseFDs(call.Body)
+		})
+		return nil, convertError(ctx.Err())
+	}
 }

@@ -3,12 +3,10 @@ package dbusapi
 import (
 	"context"
 	"fmt"
-	"reflect"
 	"runtime/debug"
 	"time"
 
 	"github.com/godbus/dbus/v5"
-	"golang.org/x/sys/unix"
 
 	"github.com/vnetd/vnetd/pkg/network"
 )
@@ -44,8 +42,7 @@ func (everything) DecodeArguments(_ *dbus.Conn, _ string, msg *dbus.Message, _ [
 }
 
 // Call answers the message. The library is told that no reply is expected of
-// it: file descriptors must be closed after the reply is written, and only who
-// writes it knows when that is.
+// it: files go with a reply of ours, and are closed once it is written.
 func (e everything) Call(args ...any) ([]any, error) {
 	msg := args[0].(*dbus.Message)
 	wanted := msg.Flags&dbus.FlagNoReplyExpected == 0
@@ -65,9 +62,7 @@ func (s *Server) answer(msg *dbus.Message, wanted bool) {
 	sender, _ := msg.Headers[dbus.FieldSender].Value().(string)
 	c := &call{sender: sender, body: msg.Body}
 	results, err := s.invoke(c, msg)
-	if c.afterReply != nil {
-		defer c.afterReply()
-	}
+	defer closeAll(c.files)
 	if !wanted {
 		return
 	}
@@ -77,21 +72,23 @@ func (s *Server) answer(msg *dbus.Message, wanted bool) {
 		reply.Type, reply.Body = dbus.TypeError, []any{text}
 		reply.Headers = map[dbus.HeaderField]dbus.Variant{dbus.FieldErrorName: dbus.MakeVariant(name)}
 	}
-	s.send(reply, sender, msg.Serial())
+	s.send(reply, c, msg.Serial())
 }
 
-// send addresses reply to the sender of the message with that serial.
-func (s *Server) send(reply *dbus.Message, to string, serial uint32) {
+// send answers the call that came as the message with that serial.
+func (s *Server) send(reply *dbus.Message, c *call, serial uint32) {
 	if reply.Headers == nil {
 		reply.Headers = make(map[dbus.HeaderField]dbus.Variant)
 	}
-	reply.Headers[dbus.FieldDestination] = dbus.MakeVariant(to)
+	reply.Headers[dbus.FieldDestination] = dbus.MakeVariant(c.sender)
 	reply.Headers[dbus.FieldReplySerial] = dbus.MakeVariant(serial)
 	if len(reply.Body) > 0 {
 		reply.Headers[dbus.FieldSignature] = dbus.MakeVariant(dbus.SignatureOf(reply.Body...))
 	}
-	if done := s.conn.Send(reply, nil); done != nil && done.Err != nil {
-		s.cfg.Logger.Warn("sending a reply", "to", to, "error", done.Err)
+	if len(c.files) == 0 {
+		s.conn.Send(reply, nil)
+	} else if err := s.conn.SendFiles(reply, c.files); err != nil {
+		s.cfg.Logger.Warn("sending files to a client", "client", c.sender, "error", err)
 	}
 }
 
@@ -148,35 +145,4 @@ func errorName(err error) (name, text string) {
 		return b.name, b.text
 	}
 	return busName + ".Error." + string(network.KindOf(err)), err.Error()
-}
-
-// closeFDsIn closes the file descriptors in one value of a message's body:
-// whatever the caller nested them in.
-func closeFDsIn(v any) {
-	switch v := v.(type) {
-	case dbus.UnixFD:
-		_ = unix.Close(int(v))
-	case dbus.Variant:
-		closeFDsIn(v.Value())
-	case []any:
-		closeFDs(v)
-	case string, []byte, nil:
-	default:
-		closeFDsByKind(reflect.ValueOf(v))
-	}
-}
-
-// closeFDsByKind walks the arrays and dictionaries that the decoder makes with
-// types of their own.
-func closeFDsByKind(v reflect.Value) {
-	switch v.Kind() {
-	case reflect.Slice:
-		for i := range v.Len() {
-			closeFDsIn(v.Index(i).Interface())
-		}
-	case reflect.Map:
-		for it := v.MapRange(); it.Next(); {
-			closeFDsIn(it.Value().Interface())
-		}
-	}
 }

@@ -5,9 +5,11 @@ import (
 	"encoding/json"
 	"net"
 	"os"
+	"slices"
 
 	"github.com/godbus/dbus/v5"
 
+	"github.com/vnetd/vnetd/internal/sysbus"
 	"github.com/vnetd/vnetd/pkg/network"
 )
 
@@ -113,8 +115,7 @@ func toJSON(v any) ([]any, error) {
 	return []any{string(text)}, err
 }
 
-// requestPort makes a port; its file descriptors are closed here once the reply
-// that carries them has been written.
+// requestPort makes a port.
 func (s *Server) requestPort(ctx context.Context, c *call) ([]any, error) {
 	opts, err := portOptions(c.body[1].(map[string]dbus.Variant))
 	if err != nil {
@@ -129,12 +130,8 @@ func (s *Server) requestPort(ctx context.Context, c *call) ([]any, error) {
 	if err != nil {
 		return nil, err
 	}
-	c.afterReply = func() { closeAll(files) }
-	fds := make([]dbus.UnixFD, len(files))
-	for i, f := range files {
-		fds[i] = dbus.UnixFD(f.Fd())
-	}
-	return []any{pathOf(portPaths, info.UUID), fds, map[string]dbus.Variant{
+	c.files = files
+	return []any{pathOf(portPaths, info.UUID), sysbus.Files(files), map[string]dbus.Variant{
 		"uuid":    dbus.MakeVariant(info.UUID),
 		"network": dbus.MakeVariant(info.Network),
 		"mac":     dbus.MakeVariant(info.MAC),
@@ -150,6 +147,10 @@ func closeAll(files []*os.File) {
 	}
 }
 
+// notYet are options that RequestPort is documented to take and that this
+// version can't give.
+var notYet = []string{"address", "id", "owner_uid", "owner_uuid"}
+
 // portOptions reads the options of RequestPort. An option that is not known, or
 // not of its type, is an error: ignored, it would be a promise not kept.
 func portOptions(options map[string]dbus.Variant) (network.PortOptions, error) {
@@ -162,8 +163,11 @@ func portOptions(options map[string]dbus.Variant) (network.PortOptions, error) {
 	}
 	for key, v := range options {
 		into, ok := known[key]
+		if slices.Contains(notYet, key) {
+			return opts, network.Errorf(network.Unsupported, "option %s is not available in this version of vnetd", key)
+		}
 		if !ok {
-			return opts, network.Errorf(network.Unsupported, "option %q is not known to this vnetd", key)
+			return opts, network.Errorf(network.Invalid, "option %q is not known: want name, mac, ifname, queues, vnet_hdr, isolated or lifetime", key)
 		}
 		if err := v.Store(into); err != nil {
 			return opts, network.Errorf(network.Invalid, "option %s: type %s is not what it takes", key, v.Signature())

@@ -9,6 +9,7 @@ import (
 
 	"github.com/godbus/dbus/v5"
 
+	"github.com/vnetd/vnetd/internal/sysbus"
 	"github.com/vnetd/vnetd/pkg/network"
 )
 
@@ -23,7 +24,7 @@ type Config struct {
 // Server answers for a Manager on the system bus.
 type Server struct {
 	cfg    Config
-	conn   *dbus.Conn
+	conn   *sysbus.Conn
 	cancel func() // ends the subscription to the manager's events
 
 	// known is what the bus has been told of each object, by path. Once
@@ -45,12 +46,7 @@ const (
 // without a name yet. Serve must follow.
 func Connect(cfg Config) (*Server, error) {
 	s := &Server{cfg: cfg, known: make(map[dbus.ObjectPath]map[string]dbus.Variant)}
-	conn, err := dbus.ConnectSystemBus(
-		dbus.WithHandler(s),
-		// No method of ours takes a file descriptor: what comes is uninvited,
-		// and would stay open for ever.
-		dbus.WithIncomingInterceptor(func(msg *dbus.Message) { closeFDs(msg.Body) }),
-	)
+	conn, err := sysbus.Connect(context.Background(), dbus.WithHandler(s))
 	if err != nil {
 		return nil, fmt.Errorf("connecting to the system bus: %w", err)
 	}
@@ -118,12 +114,5 @@ func (s *Server) untilLost(ctx context.Context) {
 	s.cancel()
 	if err := s.conn.Close(); err != nil {
 		s.cfg.Logger.Debug("closing the bus connection", "error", err)
-	}
-}
-
-// closeFDs closes every file descriptor in a message's body, however deep.
-func closeFDs(body []any) {
-	for _, v := range body {
-		closeFDsIn(v)
 	}
 }

@@ -2,6 +2,7 @@ package dbusapi
 
 import (
 	"context"
+	"os"
 	"strings"
 
 	"github.com/godbus/dbus/v5"
@@ -63,8 +64,9 @@ type call struct {
 	uid    uint32 // of the sender; only known where the method needs more than read
 	body   []any
 
-	// afterReply runs when the reply has been written, or could not be.
-	afterReply func()
+	// files go with the reply, in whose body sysbus.Files stands for them, and
+	// are closed when it has been written, or could not be.
+	files []*os.File
 }
 
 // object is what stands at a path: its interfaces, the standard ones left out,

@@ -1,11 +1,11 @@
-package client
+package sysbus
 
 import (
 	"bufio"
 	"bytes"
-	"context"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 
@@ -17,19 +17,21 @@ import (
 // Unix socket carries.
 const maxFDs = 253
 
-// fdConn is a connection to the bus that takes the file descriptors of
-// incoming messages aside. The bus library must not see them: it panics on an
-// array of descriptors, which is what RequestPort returns, and it loses those
-// that no argument refers to.
+// fdConn is a connection to the bus that handles the file descriptors of
+// messages itself. The bus library must not see them: it panics on an array of
+// descriptors, which any peer may send, and it loses those that no argument
+// refers to.
 //
 // The library reads messages one by one and never beyond a message's end, so
 // the descriptors that have come when a message is complete are that message's.
+// It writes each message with one call.
 type fdConn struct {
 	*net.UnixConn
+	oob []byte // for Read
 
-	mu  sync.Mutex
-	oob []byte
-	fds []int
+	mu       sync.Mutex
+	received []int
+	sending  []int // for the next message that says it carries descriptors
 }
 
 // newFDConn returns an fdConn on conn.
@@ -58,7 +60,7 @@ func (c *fdConn) keep(oob []byte) error {
 	for i := range messages {
 		// An error is a message of another type, which carries no descriptor.
 		if fds, err := unix.ParseUnixRights(&messages[i]); err == nil {
-			c.fds = append(c.fds, fds...)
+			c.received = append(c.received, fds...)
 		}
 	}
 	return nil
@@ -68,8 +70,8 @@ func (c *fdConn) keep(oob []byte) error {
 func (c *fdConn) take() []int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	fds := c.fds
-	c.fds = nil
+	fds := c.received
+	c.received = nil
 	return fds
 }
 
@@ -80,16 +82,56 @@ func (c *fdConn) Close() error {
 	return err
 }
 
-// Write writes b. Before the line that ends the authentication it negotiates
-// the passing of descriptors, which the bus library does only on its own
-// transport. (D-Bus specification, "NEGOTIATE_UNIX_FD command")
+// Write writes b, a whole message or a line of the authentication. Before the
+// line that ends that it negotiates the passing of descriptors, which the bus
+// library does only on its own transport. (D-Bus specification,
+// "NEGOTIATE_UNIX_FD command")
 func (c *fdConn) Write(b []byte) (int, error) {
 	if bytes.Equal(b, []byte("BEGIN\r\n")) {
 		if err := c.negotiate(); err != nil {
 			return 0, err
 		}
 	}
-	return c.UnixConn.Write(b)
+	fds := c.claim(b)
+	if fds == nil {
+		return c.UnixConn.Write(b)
+	}
+	n, _, err := c.WriteMsgUnix(b, unix.UnixRights(fds...), nil)
+	if err == nil && n < len(b) {
+		err = io.ErrShortWrite
+	}
+	return n, err
+}
+
+// claim returns the descriptors that the message b carries, nil for none: those
+// that wait, if its header says that it has some (UNIX_FDS, field 9 of "Header
+// Fields" in the D-Bus specification). Other messages, which other goroutines
+// send, must not take them.
+func (c *fdConn) claim(b []byte) []int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.sending == nil {
+		return nil
+	}
+	msg, err := dbus.DecodeMessage(bytes.NewReader(b))
+	if err != nil {
+		return nil
+	}
+	if _, carries := msg.Headers[dbus.FieldUnixFDs]; !carries {
+		return nil
+	}
+	fds := c.sending
+	c.sending = nil
+	return fds
+}
+
+// offer has the next message that says it carries descriptors take these, and
+// returns what was offered before and not taken.
+func (c *fdConn) offer(fds []int) (left []int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	left, c.sending = c.sending, fds
+	return left
 }
 
 // negotiate asks the bus to pass descriptors. The bus sends nothing but the
@@ -165,32 +207,12 @@ func closeFDs(fds []int) {
 	}
 }
 
-// closeBodyFDs closes the descriptors that intercept put into a reply.
-func closeBodyFDs(body []any) {
+// CloseFDs closes the descriptors that came with a reply and stand in its body.
+func CloseFDs(body []any) {
 	for _, value := range body {
 		fds, _ := value.([]dbus.UnixFD)
 		for _, fd := range fds {
 			closeFDs([]int{int(fd)})
 		}
-	}
-}
-
-// callForFDs calls a method of the Manager whose reply carries descriptors. The
-// descriptors in the returned body are the caller's. If ctx ends first, they are
-// closed when the reply comes: the bus library would drop them unseen and open.
-func (c *Client) callForFDs(ctx context.Context, method string, args ...any) ([]any, error) {
-	if err := ctx.Err(); err != nil {
-		return nil, convertError(err)
-	}
-	call := c.conn.Object(busName, rootPath).Go(method, c.flags, make(chan *dbus.Call, 1), args...)
-	select {
-	case <-call.Done:
-		return call.Body, convertError(call.Err)
-	case <-ctx.Done():
-		c.abandoned.Go(func() {
-			<-call.Done
-			closeBodyFDs(call.Body)
-		})
-		return nil, convertError(ctx.Err())
 	}
 }

@@ -1,4 +1,4 @@
-package client
+package sysbus
 
 import (
 	"context"
@@ -8,8 +8,6 @@ import (
 	"net/url"
 	"os"
 	"strings"
-
-	"github.com/godbus/dbus/v5"
 )
 
 // defaultBus is where every system bus listens. (D-Bus specification,
@@ -22,27 +20,6 @@ func busAddress() string {
 		return address
 	}
 	return defaultBus
-}
-
-// connect returns a connection to the system bus that lives until it is closed
-// or ctx ends.
-func connect(ctx context.Context) (*dbus.Conn, error) {
-	socket, err := dialFirst(ctx, busAddress())
-	if err != nil {
-		return nil, err
-	}
-	fds := newFDConn(socket)
-	conn, err := dbus.NewConn(fds, dbus.WithContext(ctx), dbus.WithIncomingInterceptor(fds.intercept))
-	if err != nil {
-		return nil, errors.Join(err, fds.Close())
-	}
-	if err := conn.Auth(nil); err != nil {
-		return nil, errors.Join(err, conn.Close())
-	}
-	if err := conn.Hello(); err != nil {
-		return nil, errors.Join(err, conn.Close())
-	}
-	return conn, nil
 }
 
 // dialFirst connects to the first of the addresses that answers.
