@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -57,59 +56,6 @@ func TestEnsureWithoutIPv6Address(t *testing.T) {
 	})
 }
 
-// spanningTrees are configurations and what the kernel shows for them.
-var spanningTrees = []struct {
-	name  string
-	stp   bool
-	delay time.Duration
-	state int
-	shown int
-}{
-	{"libvirt's default: on without delay", true, 0, 1, 200},
-	{"on, 2 s", true, 2 * time.Second, 1, 200},
-	{"on, 4.2 s", true, 4200 * time.Millisecond, 1, 420},
-	{"on, more than the kernel's limit", true, time.Minute, 1, 3000},
-	{"off without delay", false, 0, 0, 0},
-	{"off, 15 s", false, 15 * time.Second, 0, 1500},
-}
-
-func TestSpanningTree(t *testing.T) {
-	nstest.Run(t, func(t *testing.T) {
-		b := newBridges(t)
-		for i, tt := range spanningTrees {
-			cfg := defaultConfig()
-			cfg.Name = fmt.Sprintf("new%d", i)
-			cfg.MAC[5], cfg.STP, cfg.ForwardDelay, cfg.Addrs = byte(i), tt.stp, tt.delay, nil
-			ensure(t, b, cfg)
-			got := show(t, cfg.Name).Info.Data
-			if got.STPState != tt.state || got.ForwardDelay != tt.shown {
-				t.Errorf("%s: STP %d, delay %d, want %d, %d", tt.name, got.STPState, got.ForwardDelay, tt.state, tt.shown)
-			}
-		}
-	})
-}
-
-// TestSpanningTreeChanges goes from every configuration to every other.
-func TestSpanningTreeChanges(t *testing.T) {
-	nstest.Run(t, func(t *testing.T) {
-		b := newBridges(t)
-		for _, from := range spanningTrees {
-			for _, to := range spanningTrees {
-				cfg := defaultConfig()
-				cfg.STP, cfg.ForwardDelay = from.stp, from.delay
-				ensure(t, b, cfg)
-				cfg.STP, cfg.ForwardDelay = to.stp, to.delay
-				ensure(t, b, cfg)
-				got := show(t, name).Info.Data
-				if got.STPState != to.state || got.ForwardDelay != to.shown {
-					t.Errorf("from %s to %s: STP %d, delay %d, want %d, %d",
-						from.name, to.name, got.STPState, got.ForwardDelay, to.state, to.shown)
-				}
-			}
-		}
-	})
-}
-
 func TestEnsureTwiceIsSilent(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		b := newBridges(t)
@@ -138,35 +84,6 @@ func TestEnsureTwiceIsSilent(t *testing.T) {
 			if heard(index) == 0 {
 				t.Errorf("the monitor didn't hear a change of the MTU")
 			}
-		}
-	})
-}
-
-// TestEnsureLeavesTheRootsDelay: below another root the bridge reports that
-// one's forward delay, which is no reason to set its own again and again.
-func TestEnsureLeavesTheRootsDelay(t *testing.T) {
-	nstest.Run(t, func(t *testing.T) {
-		b := newBridges(t)
-		index := ensure(t, b, defaultConfig())
-		for _, args := range []string{
-			"link add switch type bridge stp_state 1 priority 4096 forward_delay 1700",
-			"link set switch up",
-			"link add l0 type veth peer name s0",
-			"link set s0 master switch up",
-		} {
-			nstest.IP(t, args)
-		}
-		attach(t, b, index, show(t, "l0").Index, bridge.PortConfig{})
-		nstest.Eventually(t, soon, "the switch is the root", func() error {
-			if d := show(t, name).Info.Data.ForwardDelay; d != 1700 {
-				return fmt.Errorf("forward delay %d", d)
-			}
-			return nil
-		})
-		heard := monitor(t)
-		ensure(t, b, defaultConfig())
-		if n := heard(index); n != 0 {
-			t.Errorf("Ensure changed something: %d messages", n)
 		}
 	})
 }
@@ -244,70 +161,6 @@ func TestEnsureBringsBackWhatAnAdminChanged(t *testing.T) {
 		}
 		if got := sysctl(t, "ipv6/conf/virbr0/accept_ra"); got != "0" {
 			t.Errorf("accept_ra = %s", got)
-		}
-	})
-}
-
-func sortAddrs(addrs []shownAddr) {
-	slices.SortFunc(addrs, func(a, b shownAddr) int { return strings.Compare(a.Local, b.Local) })
-}
-
-func TestEnsureReplacesAddresses(t *testing.T) {
-	nstest.Run(t, func(t *testing.T) {
-		b := newBridges(t)
-		cfg := defaultConfig()
-		// The second is a secondary address, which goes with the first.
-		cfg.Addrs = prefixes("192.0.2.1/24", "192.0.2.2/24", "2001:db8:1::1/64")
-		ensure(t, b, cfg)
-		cfg.Addrs = prefixes("192.0.2.2/24", "198.51.100.1/31", "203.0.113.1/32")
-		ensure(t, b, cfg)
-		want := []shownAddr{
-			{Local: "192.0.2.2", Bits: 24, Broadcast: "192.0.2.255", Scope: "global"},
-			{Local: "198.51.100.1", Bits: 31, Scope: "global"},
-			{Local: "203.0.113.1", Bits: 32, Scope: "global"},
-		}
-		got := show(t, name).Addrs
-		sortAddrs(got)
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("addresses (-want +got):\n%s", diff)
-		}
-	})
-}
-
-// TestEnsureEndsTentativeAddresses: an address whose duplicate address detection
-// waits for a carrier is of no use to a server.
-func TestEnsureEndsTentativeAddresses(t *testing.T) {
-	nstest.Run(t, func(t *testing.T) {
-		b := newBridges(t)
-		cfg := defaultConfig()
-		ensure(t, b, cfg)
-		nstest.IP(t, "addr del 2001:db8:122::1/64 dev virbr0")
-		nstest.IP(t, "addr add 2001:db8:122::1/64 dev virbr0")
-		if err := bind("2001:db8:122::1"); !errors.Is(err, unix.EADDRNOTAVAIL) {
-			t.Fatalf("binding to a tentative address: %v", err)
-		}
-		ensure(t, b, cfg)
-		if err := bind("2001:db8:122::1"); err != nil {
-			t.Error(err)
-		}
-	})
-}
-
-func bind(ip string) error {
-	conn, err := net.ListenUDP("udp", net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(ip), 53)))
-	if err != nil {
-		return err
-	}
-	return conn.Close()
-}
-
-func TestAddressesBindOnAPortlessBridge(t *testing.T) {
-	nstest.Run(t, func(t *testing.T) {
-		ensure(t, newBridges(t), defaultConfig())
-		for _, ip := range []string{"192.168.122.1", "2001:db8:122::1"} {
-			if err := bind(ip); err != nil {
-				t.Error(err)
-			}
 		}
 	})
 }

@@ -7,7 +7,7 @@
 // with spanning tree left on. Bridges.Watch tells about links that came, changed
 // or went.
 //
-// Everything goes over rtnetlink; of /proc/sys only the IPv6 and forwarding
-// switches are used, which have no netlink equivalent that also applies them.
+// Everything goes over rtnetlink, but for the switches of IPv6 and of forwarding,
+// which are sysctls.
 // The package keeps no copy of kernel state.
 package bridge
