@@ -11,9 +11,10 @@ meta=linux-image-cloud-amd64
 
 # Programs of the tests, the demo, the linters and the benchmarks. None of them
 # starts a service: dnsmasq-base and dbus-daemon are the programs alone.
-packages='bind9-dnsutils busybox-static cpio dbus-daemon dnsmasq-base ethtool gcc
-	iperf3 iproute2 iptables iputils-ping isc-dhcp-client kea-admin libc6-dev
-	mandoc nftables procps qemu-system-x86 shellcheck systemd tcpdump udhcpc xz-utils'
+packages='bind9-dnsutils busybox-static ca-certificates cpio dbus-daemon dnsmasq-base
+	ethtool gcc git iperf3 iproute2 iptables iputils-ping isc-dhcp-client kea-admin
+	libc6-dev mandoc nftables procps qemu-system-x86 shellcheck systemd tcpdump udhcpc
+	xz-utils'
 
 # Modules of the guest, in the order in which they can be loaded.
 modules='failover net_failover virtio_ring virtio virtio_pci_modern_dev
@@ -111,7 +112,7 @@ inputs() {
 	{
 		readlink "$guest/vmlinuz"
 		echo "$modules"
-		cat /bin/busybox test/guest/init test/guest/udhcpc.script
+		cat /bin/busybox test/guest/*.sh
 	} | sha256sum
 }
 
@@ -122,7 +123,8 @@ build_initramfs() {
 	root=$(mktemp -d "$guest/root.XXXXXX")
 	mkdir -p "$root/bin" "$root/dev" "$root/etc" "$root/modules" "$root/proc" "$root/run" "$root/sys" "$root/tmp"
 	cp /bin/busybox "$root/bin/busybox"
-	install -m 755 test/guest/init test/guest/udhcpc.script "$root/"
+	install -m 755 test/guest/init.sh "$root/init"
+	install -m 755 test/guest/udhcpc.sh "$root/"
 	for module in $modules; do add_module "$root" "$module"; done
 	(cd "$root" && find . | LC_ALL=C sort | cpio --quiet -o -H newc -R 0:0 | gzip -n) >"$guest/initramfs.tmp"
 	mv "$guest/initramfs.tmp" "$guest/initramfs.gz"

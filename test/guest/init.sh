@@ -37,7 +37,7 @@ if [ -e /sys/class/net/eth0 ]; then
 	ip link set eth0 up
 	while [ "$(cat /sys/class/net/eth0/carrier)" != 1 ]; do usleep 10000; done
 	echo "GUEST link-up $(uptime)"
-	[ "$dhcp" != on ] || udhcpc -f -i eth0 -x "hostname:$name" -s /udhcpc.script -t 5 -T 1 -A 1 >/tmp/udhcpc.log 2>&1 &
+	[ "$dhcp" != on ] || udhcpc -f -i eth0 -x "hostname:$name" -s /udhcpc.sh -t 5 -T 1 -A 1 >/tmp/udhcpc.log 2>&1 &
 fi
 
 echo "GUEST ready $(uptime)"
