@@ -67,6 +67,7 @@ var forwardCases = []forwardCase{
 	{"garbage before the answer", raw([]byte("garbage"), nil), silent, "NOERROR (ra) " + wwwIs1},
 	{"a failure without its question", headerOnly(dns.RcodeRefused), always("198.51.100.1"), "NOERROR (ra) " + wwwIs1},
 	{"failures without their question", headerOnly(dns.RcodeRefused), headerOnly(dns.RcodeRefused), "REFUSED (ra)"},
+	{"EDNS that was not asked for", ednsUnasked, silent, "NOERROR (ra) " + wwwIs1},
 	{"validated", validated, silent, "NOERROR (ra) " + wwwIs1},
 	{"truncated, whole over TCP", truncating(always("198.51.100.1")), silent, "NOERROR (ra) " + wwwIs1},
 	{"truncated, lies over TCP", truncating(raw([]byte("garbage that is longer"), nil)), silent, "NOERROR (tc)"},
@@ -128,26 +129,31 @@ func cut(proto string, q *dns.Msg) [][]byte {
 	return [][]byte{b[:len(b)-2]}
 }
 
-// TestForward asks through two upstreams that behave in all ways.
-func TestForward(t *testing.T) {
-	for _, c := range forwardCases {
-		t.Run(c.what, func(t *testing.T) {
-			nstest.Run(t, func(t *testing.T) {
-				c.run(t, "udp")
-			})
-		})
-	}
+// ednsUnasked puts an OPT record into every answer.
+func ednsUnasked(_ string, q *dns.Msg) [][]byte {
+	return pack(answerA(q, "198.51.100.1").SetEdns0(4096, true))
 }
 
-func (c forwardCase) run(t *testing.T, proto string) {
+// TestForward asks through two upstreams that behave in all ways.
+func TestForward(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		cfg := loConfig(t)
+		writeResolvConf(t, cfg.ResolvConf, upstream, upstream2)
+		for _, c := range forwardCases {
+			for _, proto := range []string{"udp", "tcp"} {
+				t.Run(c.what+" "+proto, func(t *testing.T) { c.run(t, cfg, proto) })
+			}
+		}
+	})
+}
+
+func (c forwardCase) run(t *testing.T, cfg dnsd.Config, proto string) {
 	t.Helper()
 	for ip, handler := range map[string]func(string, *dns.Msg) [][]byte{upstream: c.first, upstream2: c.second} {
 		if handler != nil {
 			startResolver(t, ip, handler)
 		}
 	}
-	cfg := loConfig(t)
-	writeResolvConf(t, cfg.ResolvConf, upstream, upstream2)
 	s := open(t, cfg, time.Second)
 	m := question("www.example.com.", dns.TypeA)
 	r := ask(t, proto, gateway, m)
@@ -283,7 +289,7 @@ func TestDeadUpstream(t *testing.T) {
 		if n := dead.asked(); n != 1 {
 			t.Errorf("the silent server was asked %d times", n)
 		}
-		if n := s.Stats().UpstreamDemotion; n != 1 {
+		if n := s.Stats().UpstreamDemotions; n != 1 {
 			t.Errorf("demoted %d times", n)
 		}
 	})

@@ -82,6 +82,9 @@ func (s *Server) listen(a netip.Addr) error {
 // a socket fails, and returns that error: the caller opens another server. All
 // the goroutines that it started have ended and the sockets are closed when it
 // returns. Run is called once.
+//
+// The kernel does not tell a socket that the device it is bound to was deleted.
+// Who makes the bridge anew opens the server anew.
 func (s *Server) Run(parent context.Context) error {
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)

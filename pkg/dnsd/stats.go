@@ -19,9 +19,9 @@ type Stats struct {
 	Failed    uint64 // SERVFAIL since no upstream gave an answer, or there is none
 	Panics    uint64 // queries that ended in a panic
 
-	UpstreamQueries  uint64 // questions sent to an upstream
-	UpstreamIgnored  uint64 // messages that did not answer what was asked
-	UpstreamDemotion uint64 // times an upstream was put behind the others
+	UpstreamQueries   uint64 // questions sent to an upstream
+	UpstreamIgnored   uint64 // messages that did not answer what was asked
+	UpstreamDemotions uint64 // times an upstream was put behind the others
 
 	Forwarding int // queries that wait for an upstream, now
 	TCPClients int // TCP connections, now
@@ -48,20 +48,20 @@ func (c *counters) catch(log *slog.Logger) {
 func (s *Server) Stats() Stats {
 	c := s.counters
 	return Stats{
-		Queries:          c.queries.Load(),
-		Local:            c.local.Load(),
-		Forwarded:        c.forwarded.Load(),
-		Coalesced:        c.coalesced.Load(),
-		Refused:          c.refused.Load(),
-		Malformed:        c.malformed.Load(),
-		Dropped:          c.dropped.Load(),
-		Limited:          c.limited.Load(),
-		Failed:           c.failed.Load(),
-		Panics:           c.panics.Load(),
-		UpstreamQueries:  c.upstreamQueries.Load(),
-		UpstreamIgnored:  c.ignored.Load(),
-		UpstreamDemotion: c.demoted.Load(),
-		Forwarding:       s.forwarder.limit.inUse(),
-		TCPClients:       s.tcpClients.inUse(),
+		Queries:           c.queries.Load(),
+		Local:             c.local.Load(),
+		Forwarded:         c.forwarded.Load(),
+		Coalesced:         c.coalesced.Load(),
+		Refused:           c.refused.Load(),
+		Malformed:         c.malformed.Load(),
+		Dropped:           c.dropped.Load(),
+		Limited:           c.limited.Load(),
+		Failed:            c.failed.Load(),
+		Panics:            c.panics.Load(),
+		UpstreamQueries:   c.upstreamQueries.Load(),
+		UpstreamIgnored:   c.ignored.Load(),
+		UpstreamDemotions: c.demoted.Load(),
+		Forwarding:        s.forwarder.limit.inUse(),
+		TCPClients:        s.tcpClients.inUse(),
 	}
 }

@@ -37,9 +37,13 @@ func (s *Server) answerUDP(ctx context.Context, c *net.UDPConn, client netip.Add
 	}
 }
 
-// writeUDP sends an answer. A client that can't be reached asks again, or is
+// writeUDP sends an answer, none if b is empty. A client that can't be reached asks again, or is
 // gone: no reason to stop.
 func (s *Server) writeUDP(c *net.UDPConn, client netip.AddrPort, b []byte) {
+	if len(b) == 0 {
+		s.counters.dropped.Add(1)
+		return
+	}
 	if _, err := c.WriteToUDPAddrPort(b, client); err != nil {
 		s.counters.dropped.Add(1)
 		s.log.Debug("sending an answer", keyIP, client.Addr(), keyError, err)
