@@ -117,6 +117,9 @@ func start(t testing.TB, cfg dhcpd.Config, w wire, open func(dhcpd.Config) (*dhc
 		if n := srv.Stats().Panics; n != 0 {
 			t.Errorf("%d panics", n)
 		}
+		if t.Failed() {
+			t.Logf("counters: %+v", srv.Stats())
+		}
 	})
 	return e
 }

@@ -1,0 +1,218 @@
+package dhcpd_test
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"net/netip"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"github.com/vnetd/vnetd/pkg/dhcpd"
+)
+
+// model is what clients believe: it holds what they were acknowledged.
+type model struct {
+	t     *testing.T
+	srv   *dhcpd.Server
+	store *memStore
+	rng   *rand.Rand
+	now   time.Time
+	held  map[netip.Addr]holding
+	e     env
+}
+
+type holding struct {
+	client string
+	until  time.Time
+}
+
+// TestPoolProperty: whatever clients send and whenever commits fail, no address
+// is acknowledged to a client while another one has it.
+func TestPoolProperty(t *testing.T) {
+	for seed := range uint64(30) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			m := &model{
+				t: t, rng: rand.New(rand.NewPCG(seed, 1)), now: time.Now(),
+				held: make(map[netip.Addr]holding), store: newStore(),
+			}
+			m.open()
+			for range 3000 {
+				m.step()
+			}
+		})
+	}
+}
+
+// open starts the server anew from what is stored.
+func (m *model) open() {
+	cfg := testConfig()
+	cfg.Store = m.store
+	cfg.Ranges = []dhcpd.Range{{Start: ip(100), End: ip(104)}, {Start: ip(103), End: ip(107)}}
+	for n := range byte(m.rng.IntN(4)) {
+		cfg.Reservations = append(cfg.Reservations, dhcpd.Reservation{MAC: mac(n), Addr: ip(102 + n)})
+	}
+	if m.srv != nil && m.rng.IntN(2) == 0 {
+		if err := m.srv.Reconfigure(cfg); err != nil {
+			m.t.Fatal(err)
+		}
+		return
+	}
+	srv, err := dhcpd.OpenOn(cfg, dhcpd.NewSimLink(1))
+	if err != nil {
+		m.t.Fatal(err)
+	}
+	m.srv = srv
+}
+
+// step does one random thing.
+func (m *model) step() {
+	switch m.rng.IntN(40) {
+	case 0:
+		m.now = m.now.Add(time.Duration(m.rng.IntN(3600)) * time.Second)
+	case 1:
+		m.store.failWith(nil)
+		m.open()
+	case 2:
+		m.store.failWith(errors.New("broken"))
+	case 3, 4, 5:
+		m.store.failWith(nil)
+	default:
+		m.message()
+	}
+	m.now = m.now.Add(time.Duration(m.rng.IntN(3000)) * time.Millisecond)
+}
+
+// message sends one and looks at the replies.
+func (m *model) message() {
+	hw := mac(byte(m.rng.IntN(12)))
+	types := []dhcpv4.MessageType{1, 1, 3, 3, 3, 3, 4, 7, 8, 0}
+	typ := types[m.rng.IntN(len(types))]
+	a := ip(byte(99 + m.rng.IntN(11)))
+	var mods []mod
+	if m.rng.IntN(2) == 0 {
+		mods = append(mods, requested(a))
+	} else {
+		mods = append(mods, ciaddr(a))
+	}
+	if m.rng.IntN(2) == 0 {
+		mods = append(mods, serverID(serverAddr))
+	}
+	client := hw.String()
+	if m.rng.IntN(6) == 0 {
+		client += " id"
+		mods = append(mods, clientID("\x00id"))
+	}
+	msg := m.e.message(typ, hw, mods...)
+	m.leave(typ, client, a)
+	for _, s := range m.srv.Handle(msg.ToBytes(), netip.AddrPortFrom(ip(9), 68), serverAddr, m.now) {
+		m.check(typ, client, hw, s)
+	}
+}
+
+// leave notes that a client stops using an address before it says so.
+func (m *model) leave(typ dhcpv4.MessageType, client string, a netip.Addr) {
+	if (typ == dhcpv4.MessageTypeRelease || typ == dhcpv4.MessageTypeDecline) && m.held[a].client == client {
+		delete(m.held, a)
+	}
+}
+
+// check holds a reply against what the clients have.
+func (m *model) check(typ dhcpv4.MessageType, client string, hw net.HardwareAddr, s dhcpd.Sent) {
+	r, err := dhcpv4.FromBytes(s.Payload)
+	if err != nil {
+		m.t.Fatalf("parsing a reply: %v", err)
+	}
+	if typ == dhcpv4.MessageTypeInform || (r.MessageType() != dhcpv4.MessageTypeAck && r.MessageType() != dhcpv4.MessageTypeNone) {
+		return
+	}
+	a, _ := netip.AddrFromSlice(r.YourIPAddr.To4())
+	h, taken := m.held[a]
+	// What is reserved for a MAC address belongs to all clients behind it.
+	sameMachine := len(h.client) >= 17 && h.client[:17] == hw.String()
+	if taken && h.client != client && m.now.Before(h.until) && !(sameMachine && m.reserved(hw, a)) {
+		m.t.Fatalf("%v was acknowledged to %q while %q has it", a, client, h.client)
+	}
+	maps := m.held
+	for b, other := range maps {
+		if other.client == client {
+			delete(m.held, b)
+		}
+	}
+	until := m.now.Add(r.IPAddressLeaseTime(100000 * time.Hour))
+	m.held[a] = holding{client, until}
+	stored, ok := m.store.lease(m.t, a)
+	if !ok || stored.MAC.String() != hw.String() || stored.State != dhcpd.StateBound {
+		m.t.Fatalf("%v was acknowledged to %q, stored is %+v", a, client, stored)
+	}
+	if !slices.ContainsFunc(m.srv.Leases(), func(l dhcpd.Lease) bool { return l.Addr == a }) && m.now.Before(time.Now()) {
+		m.t.Fatalf("%v was acknowledged but is not listed", a)
+	}
+}
+
+// reserved reports whether a may be reserved for hw.
+func (m *model) reserved(hw net.HardwareAddr, a netip.Addr) bool { return ip(102+hw[5]) == a }
+
+// FuzzPacket4: no bytes make the handler panic, answer more than twice or answer
+// with what does not parse.
+func FuzzPacket4(f *testing.F) {
+	var e env
+	for _, m := range []*dhcpv4.DHCPv4{
+		e.message(dhcpv4.MessageTypeDiscover, mac(2), hostname("guest"), clientID("\x01id")),
+		e.message(dhcpv4.MessageTypeRequest, mac(2), requested(ip(100)), serverID(serverAddr), opt(dhcpv4.OptionFQDN, 4, 0, 0, 1, 'a', 0)),
+		e.message(dhcpv4.MessageTypeRequest, mac(2), ciaddr(ip(100)), opt(dhcpv4.OptionMaximumDHCPMessageSize, 2, 64)),
+		e.message(dhcpv4.MessageTypeDecline, mac(2), requested(ip(100))),
+		e.message(dhcpv4.MessageTypeRelease, mac(2), ciaddr(ip(100))),
+		e.message(dhcpv4.MessageTypeInform, mac(2), ciaddr(ip(50)), opt(dhcpv4.OptionParameterRequestList, 1, 3, 6)),
+		e.message(dhcpv4.MessageTypeNone, mac(0xff)),
+		e.message(dhcpv4.MessageTypeDiscover, mac(2), opt(dhcpv4.OptionRelayAgentInformation, 1, 1, 1), func(m *dhcpv4.DHCPv4) { m.GatewayIPAddr = ip(9).AsSlice() }),
+	} {
+		f.Add(m.ToBytes(), false)
+		f.Add(m.ToBytes(), true)
+	}
+	f.Fuzz(func(t *testing.T, data []byte, unicast bool) {
+		srv, err := dhcpd.OpenOn(testConfig(), dhcpd.NewSimLink(1))
+		if err != nil {
+			t.Fatal(err)
+		}
+		dst := broadcast
+		if unicast {
+			dst = serverAddr
+		}
+		replies := srv.Handle(data, netip.AddrPortFrom(ip(9), 68), dst, time.Now())
+		if len(replies) > 1 || srv.Stats().Panics != 0 {
+			t.Errorf("%d replies, counters %+v", len(replies), srv.Stats())
+		}
+		for _, s := range replies {
+			if _, err := dhcpv4.FromBytes(s.Payload); err != nil || len(s.Payload) > 1472 {
+				t.Errorf("a reply of %d bytes: %v", len(s.Payload), err)
+			}
+		}
+	})
+}
+
+// BenchmarkFourWay is DISCOVER, OFFER, REQUEST and ACK of a new client each, with
+// a store in memory.
+func BenchmarkFourWay(b *testing.B) {
+	cfg := testConfig()
+	cfg.Prefix = netip.MustParsePrefix("10.0.0.0/8")
+	cfg.Server = netip.MustParseAddr("10.0.0.1")
+	cfg.Ranges = []dhcpd.Range{{Start: netip.MustParseAddr("10.1.0.0"), End: netip.MustParseAddr("10.250.0.0")}}
+	link := dhcpd.NewSimLink(16)
+	e := start(b, cfg, simWire{link}, func(c dhcpd.Config) (*dhcpd.Server, error) { return dhcpd.OpenOn(c, link) })
+	n := 0
+	b.ReportAllocs()
+	for b.Loop() {
+		n++
+		hw := net.HardwareAddr{2, 0, byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}
+		a := e.discover(hw)
+		r := e.ask(dhcpv4.MessageTypeRequest, hw, requested(a), serverID(cfg.Server))
+		if r.yiaddr() != a {
+			b.Fatalf("got %v, want an ACK of %v", r, a)
+		}
+	}
+}
