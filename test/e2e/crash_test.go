@@ -105,27 +105,48 @@ func awaitBytes(t *testing.T, ctx context.Context, s *story.Story, n int) {
 	})
 }
 
+// maxGap is the most that one sample counts: a guest that was not running took
+// no sample, and its pause says nothing of its network.
+const maxGap = 200 * time.Millisecond
+
 // longestStall is the longest time, by the guest's clock, in which the download
-// did not grow before it was complete.
+// did not grow between its first byte and its last. A sample is a line with the
+// uptime in seconds and the bytes so far.
 func longestStall(t *testing.T, samples string) time.Duration {
 	t.Helper()
-	var longest, last float64
+	var longest, stall, last time.Duration
 	known := 0
 	for line := range strings.Lines(samples) {
-		var at float64
+		var seconds float64
 		var got int
-		if n, _ := fmt.Sscan(line, &at, &got); n != 2 || got == known {
+		if n, _ := fmt.Sscan(line, &seconds, &got); n != 2 {
 			continue
 		}
+		at := time.Duration(seconds * float64(time.Second))
 		if known > 0 {
-			longest = max(longest, at-last)
+			stall += min(at-last, maxGap)
+		}
+		if got > known {
+			longest, stall = max(longest, stall), 0
 		}
 		known, last = got, at
 	}
 	if known != size {
 		t.Fatalf("the samples end at %d bytes of %d", known, size)
 	}
-	return time.Duration(longest * float64(time.Second))
+	return longest
+}
+
+func TestLongestStall(t *testing.T) {
+	for samples, want := range map[string]time.Duration{
+		fmt.Sprintf("1.0 0\n5.0 10\n5.1 20\n5.2 %d\n9.0 %[1]d\n", size):         100 * time.Millisecond,
+		fmt.Sprintf("1.0 10\n1.1 10\n1.25 10\n1.35 20\n1.4 %d\n", size):         350 * time.Millisecond,
+		fmt.Sprintf("1.0 10\n9.0 10\ncut of\n9.1 20\n9.15 %d\n9.3 %[1]d", size): 300 * time.Millisecond,
+	} {
+		if got := longestStall(t, samples).Round(time.Millisecond); got != want {
+			t.Errorf("the longest stall of %q is %v, want %v", samples, got, want)
+		}
+	}
 }
 
 // Wherever a start is cut off, the next daemon and the next start make it right.
