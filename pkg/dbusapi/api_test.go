@@ -289,8 +289,12 @@ func TestUninvitedDescriptorsAreClosed(t *testing.T) {
 		fd := dbus.UnixFD(f.Fd())
 		for _, member := range []string{manager + ".Describe", manager + ".Nothing", "x.y.z"} {
 			for _, arg := range []any{
-				fd, []dbus.UnixFD{fd, fd}, dbus.MakeVariant(fd), map[string]dbus.Variant{"x": dbus.MakeVariant(fd)},
-				[][]dbus.UnixFD{{fd}, {fd, fd}}, dbus.MakeVariant([]dbus.UnixFD{fd}),
+				fd,
+				[]dbus.UnixFD{fd, fd},
+				dbus.MakeVariant(fd),
+				map[string]dbus.Variant{"x": dbus.MakeVariant(fd)},
+				[][]dbus.UnixFD{{fd}, {fd, fd}},
+				dbus.MakeVariant([]dbus.UnixFD{fd}),
 			} {
 				err := hostile.Object(name, root).Call(member, 0, arg).Err
 				if e, ok := err.(dbus.Error); !ok || !strings.HasPrefix(e.Name, "org.freedesktop.DBus.Error.") {

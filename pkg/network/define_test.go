@@ -24,18 +24,21 @@ func TestDefineRefuses(t *testing.T) {
 		}{
 			"unknown mode": {
 				"<network><name>n</name><forward mode='nats'/><bridge name='n'/></network>",
-				network.Invalid, []string{"network/forward/@mode", "nats"},
+				network.Invalid,
+				[]string{"network/forward/@mode", "nats"},
 			},
 			"two faults": {
 				strings.ReplaceAll(natXML("bridge-name-of-16", "198.51.100"), "198.51.100.254", "198.51.101.9"),
-				network.Invalid, []string{"network/bridge/@name", "network/ip[1]/dhcp/range[1]", "198.51.101.9"},
+				network.Invalid,
+				[]string{"network/bridge/@name", "network/ip[1]/dhcp/range[1]", "198.51.101.9"},
 			},
 			"subnet of another": {
 				natXML("second", "192.0.2"), network.Conflict, []string{"192.0.2.0/24", "first"},
 			},
 			"bridge of another": {
 				strings.ReplaceAll(natXML("second", "198.51.100"), "<bridge name='second'/>", "<bridge name='first'/>"),
-				network.Conflict, []string{"network/bridge/@name", "first"},
+				network.Conflict,
+				[]string{"network/bridge/@name", "first"},
 			},
 			"truncated": {natXML("n", "198.51.100")[:100], network.Invalid, []string{"line 1"}},
 		} {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 )
@@ -25,7 +26,7 @@ func openLeases(path string, log *slog.Logger) (*bbolt.DB, error) {
 	if err == nil {
 		return db, nil
 	}
-	if !errors.Is(err, bbolt.ErrInvalid) && !errors.Is(err, bbolt.ErrChecksum) && !errors.Is(err, bbolt.ErrVersionMismatch) {
+	if !errors.Is(err, bolterrors.ErrInvalid) && !errors.Is(err, bolterrors.ErrChecksum) && !errors.Is(err, bolterrors.ErrVersionMismatch) {
 		return nil, fmt.Errorf("opening lease database %q: %w", path, err)
 	}
 	aside := path + ".corrupt-" + time.Now().UTC().Format("20060102T150405")
@@ -158,7 +159,7 @@ func (l *leaseStore) Commit(puts []dhcpd.Lease, deletes []netip.Addr) error {
 // DropLeases forgets all leases of the network with that UUID.
 func (s *Store) DropLeases(uuid string) error {
 	err := s.db.Update(func(tx *bbolt.Tx) error { return tx.DeleteBucket([]byte(uuid)) })
-	if err != nil && !errors.Is(err, bbolt.ErrBucketNotFound) {
+	if err != nil && !errors.Is(err, bolterrors.ErrBucketNotFound) {
 		return fmt.Errorf("dropping leases of network %s: %w", uuid, err)
 	}
 	return nil

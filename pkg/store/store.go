@@ -100,7 +100,8 @@ func acquire(path string) (*os.File, error) {
 		_ = f.Close()
 		return nil, fmt.Errorf("%w as pid %s (%s is locked)", ErrLocked, bytes.TrimSpace(pid), path)
 	}
-	if err := f.Truncate(0); err == nil {
+	err = f.Truncate(0)
+	if err == nil {
 		_, err = fmt.Fprintf(f, "%d\n", os.Getpid())
 	}
 	if err != nil {
