@@ -1,0 +1,100 @@
+// Package configs holds what is installed beside the programs, and the tests of
+// what it promises. The settings of vnetd.toml are tested where they are read.
+package configs
+
+import (
+	"bufio"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/vnetd/vnetd/internal/nstest"
+)
+
+// denyAll is a system bus as Debian has it: nothing is allowed that no policy
+// allows.
+const denyAll = `<busconfig>
+  <listen>unix:path=%[1]s</listen>
+  <auth>EXTERNAL</auth>
+  <policy context="default">
+    <allow user="*"/>
+    <deny own="*"/>
+    <deny send_type="method_call"/>
+    <allow send_type="signal"/>
+    <allow send_requested_reply="true" send_type="method_return"/>
+    <allow send_requested_reply="true" send_type="error"/>
+    <allow receive_type="method_call"/>
+    <allow receive_type="method_return"/>
+    <allow receive_type="error"/>
+    <allow receive_type="signal"/>
+    <allow send_destination="org.freedesktop.DBus"/>
+  </policy>
+  <include>%[2]s</include>
+</busconfig>`
+
+// TestBusPolicy holds that root alone may be vnetd, and that everybody may talk
+// to it.
+func TestBusPolicy(t *testing.T) {
+	policy, err := filepath.Abs("org.vnetd1.conf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	nstest.Run(t, func(t *testing.T) {
+		const socket = "/run/bus"
+		if err := os.WriteFile("/run/bus.conf", fmt.Appendf(nil, denyAll, socket, policy), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		startBus(t)
+		const nobody = 65534
+		if out, err := own(0); err != nil {
+			t.Errorf("root may not own the name: %v: %s", err, out)
+		}
+		if out, err := own(nobody); err == nil || !strings.Contains(out, "Access denied") {
+			t.Errorf("a user may own the name: %v: %s", err, out)
+		}
+		// Nobody owns the name: that it is unknown says that the policy let the
+		// message pass.
+		out, err := busctl(nobody, "call", "org.vnetd1", "/org/vnetd1", "org.vnetd1.Manager", "ListNetworks").CombinedOutput()
+		if err == nil || !strings.Contains(string(out), "was not provided") {
+			t.Errorf("a user's call: %v: %s", err, out)
+		}
+	})
+}
+
+// startBus starts a bus with /run/bus.conf and waits until it listens.
+func startBus(t *testing.T) {
+	t.Helper()
+	bus := exec.Command("dbus-daemon", "--config-file=/run/bus.conf", "--nofork", "--nopidfile", "--print-address")
+	out, err := bus.StdoutPipe()
+	if err == nil {
+		err = bus.Start()
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		_ = bus.Process.Kill()
+		_ = bus.Wait()
+	})
+	if _, err := bufio.NewReader(out).ReadString('\n'); err != nil {
+		t.Fatalf("the bus did not start: %v", err)
+	}
+}
+
+// own asks the bus for the name as a user.
+func own(uid uint32) (string, error) {
+	out, err := busctl(uid, "call", "org.freedesktop.DBus", "/org/freedesktop/DBus",
+		"org.freedesktop.DBus", "RequestName", "su", "org.vnetd1", "4").CombinedOutput()
+	return string(out), err
+}
+
+// busctl is a call as a user.
+func busctl(uid uint32, args ...string) *exec.Cmd {
+	cmd := exec.Command("busctl", append([]string{"--address=unix:path=/run/bus"}, args...)...)
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+	return cmd
+}
