@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -68,6 +69,28 @@ func TestQEMUKilled(t *testing.T) {
 		q.Kill()
 		nstest.Eventually(t, limit, "the port going", func() error { return noPorts(t) })
 		same(t, "links and rules after the guest is gone", before, state(t))
+	})
+}
+
+// The port of a guest forwards when its request is answered, although the
+// bridge speaks STP with a forward delay of 2 s.
+func TestPortForwardsAtOnce(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		l := nstest.NewLab(t)
+		l.StartVnetd()
+		startNetwork(t, l, story.Network)
+		ifname := holdPort(t, story.Network)
+		for file, want := range map[string]string{
+			"/sys/class/net/" + ifname + "/brport/state":               "3", // BR_STATE_FORWARDING
+			"/sys/class/net/" + story.Bridge + "/bridge/stp_state":     "1",
+			"/sys/class/net/" + story.Bridge + "/bridge/forward_delay": "200", // in 1/100 s
+		} {
+			// At once: waiting would hide the wait.
+			got, err := os.ReadFile(file)
+			if err != nil || strings.TrimSpace(string(got)) != want {
+				t.Errorf("%s is %q (%v), want %s", file, got, err, want)
+			}
+		}
 	})
 }
 

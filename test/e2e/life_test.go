@@ -165,14 +165,16 @@ func TestCleanupRemovesEverything(t *testing.T) {
 	})
 }
 
-// holdPort asks for a port and keeps its file open, as a guest does.
-func holdPort(t *testing.T, network string) {
+// holdPort asks for a port and keeps its file open, as a guest does. It returns
+// the name of the TAP device.
+func holdPort(t *testing.T, network string) string {
 	t.Helper()
 	port, err := dial(t).RequestPort(t.Context(), network, client.PortOptions{Name: "held"})
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = port.Close() })
+	return port.Info.IfName
 }
 
 func TestAutostart(t *testing.T) {

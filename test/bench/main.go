@@ -1,0 +1,128 @@
+// Bench measures vnetd beside dnsmasq as libvirt runs it, in namespaces of its
+// own: the machine on which it runs is not touched. It prints figures and
+// judges none.
+//
+//	go run ./test/bench [NAME...]
+//
+// measures what is named, or everything. docs/performance.md explains the
+// figures.
+package main
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+
+	"github.com/vnetd/vnetd/internal/nstest"
+)
+
+// benchmark is one measurement.
+type benchmark struct {
+	name  string // as given on the command line
+	about string
+	run   func(b *bench)
+}
+
+// benchmarks are all measurements, in the order in which they run.
+func benchmarks() []benchmark {
+	return []benchmark{
+		{"dhcp-rate", "new clients per second that get a lease, without a lost message", dhcpRate},
+		{"first-lease", "time from a new client's DISCOVER to its ACK", firstLease},
+		{"start-network", "time to start and stop NAT networks", startNetwork},
+	}
+}
+
+// bench is what a measurement works with. Its TB ends with the measurement.
+type bench struct {
+	nstest.TB
+	lab *nstest.Lab
+	out io.Writer
+	dir string // on a disk, to be written to
+}
+
+// cleanupContext is for what must go on when the measurement was interrupted.
+func (b *bench) cleanupContext() context.Context { return context.WithoutCancel(b.Context()) }
+
+// printf writes to the report.
+func (b *bench) printf(format string, args ...any) { _, _ = fmt.Fprintf(b.out, format, args...) }
+
+func main() {
+	if filepath.Base(os.Args[0]) == leasesHelper {
+		os.Exit(helpLeases(os.Args[1:]))
+	}
+	chosen, err := choose(os.Args[1:])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(2)
+	}
+	os.Exit(nstest.Alone(func(ctx context.Context) int { return runAll(ctx, chosen) }))
+}
+
+// choose returns the benchmarks of those names, all of them for none.
+func choose(names []string) ([]benchmark, error) {
+	all := benchmarks()
+	if len(names) == 0 {
+		return all, nil
+	}
+	var chosen []benchmark
+	for _, name := range names {
+		i := slices.IndexFunc(all, func(b benchmark) bool { return b.name == name })
+		if i < 0 {
+			return nil, fmt.Errorf("there is no benchmark %q", name)
+		}
+		chosen = append(chosen, all[i])
+	}
+	return chosen, nil
+}
+
+// runAll prints the figures of every benchmark and returns the exit code.
+func runAll(ctx context.Context, chosen []benchmark) int {
+	begin := time.Now()
+	err := nstest.Play(ctx, os.Stderr, func(t nstest.TB) {
+		b := &bench{TB: t, lab: nstest.NewLab(t), out: os.Stdout, dir: diskDir(t)}
+		b.printf("%s\n", machine(b.dir))
+		for _, one := range chosen {
+			b.printf("\n== %s: %s\n", one.name, one.about)
+			b.play(one.run)
+		}
+		b.printf("\nmeasured in %v\n", time.Since(begin).Round(time.Second))
+	})
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+// play calls body with a bench whose cleanups run when body returns.
+func (b *bench) play(body func(b *bench)) {
+	err := nstest.Play(b.Context(), os.Stderr, func(t nstest.TB) {
+		body(&bench{TB: t, lab: b.lab, out: b.out, dir: b.dir})
+	})
+	if err != nil {
+		b.Fatalf("%w", err)
+	}
+}
+
+// diskDir makes a folder on the disk that holds the source tree, removed in the
+// end: /run and the lab's /var/lib are memory, where durability costs nothing.
+func diskDir(t nstest.TB) string {
+	root, err := nstest.Root()
+	if err != nil {
+		t.Fatalf("finding the source tree: %w", err)
+	}
+	cache := filepath.Join(root, ".cache")
+	if err := os.MkdirAll(cache, 0o755); err != nil {
+		t.Fatalf("making a folder: %w", err)
+	}
+	dir, err := os.MkdirTemp(cache, "bench-")
+	if err != nil {
+		t.Fatalf("making a folder: %w", err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
+}
