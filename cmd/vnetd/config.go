@@ -24,6 +24,9 @@ type config struct {
 	Dirs        store.Dirs
 	ChainPrefix string
 	ResolvConf  string
+
+	StartOnDemand bool
+	Hook          string // empty: none
 }
 
 // file is the configuration as the admin writes it; configs/vnetd.toml explains
@@ -33,8 +36,14 @@ type file struct {
 	NetworksDir string       `toml:"networks_dir"`
 	StateDir    string       `toml:"state_dir"`
 	RunDir      string       `toml:"run_dir"`
+	Network     fileNetwork  `toml:"network"`
 	Firewall    fileFirewall `toml:"firewall"`
 	DNS         fileDNS      `toml:"dns"`
+}
+
+type fileNetwork struct {
+	StartOnDemand bool   `toml:"start_on_demand"`
+	Hook          string `toml:"hook"`
 }
 
 type fileFirewall struct {
@@ -52,6 +61,7 @@ func defaults() file {
 		NetworksDir: "/etc/vnetd/networks",
 		StateDir:    "/var/lib/vnetd",
 		RunDir:      "/run/vnetd",
+		Network:     fileNetwork{StartOnDemand: true},
 		Firewall:    fileFirewall{ChainPrefix: "LIBVIRT_"},
 		DNS:         fileDNS{ResolvConf: "/etc/resolv.conf"},
 	}
@@ -91,6 +101,9 @@ func parseConfig(text string) (config, error) {
 		Dirs:        store.Dirs{Networks: f.NetworksDir, State: f.StateDir, Run: f.RunDir},
 		ChainPrefix: f.Firewall.ChainPrefix,
 		ResolvConf:  f.DNS.ResolvConf,
+
+		StartOnDemand: f.Network.StartOnDemand,
+		Hook:          f.Network.Hook,
 	}
 	faults = append(faults, f.validate()...)
 	if err := cfg.LogLevel.UnmarshalText([]byte(f.LogLevel)); err != nil {
@@ -111,8 +124,9 @@ func (f *file) validate() []error {
 		{"state_dir", f.StateDir},
 		{"run_dir", f.RunDir},
 		{"dns.resolv_conf", f.DNS.ResolvConf},
+		{"network.hook", f.Network.Hook},
 	} {
-		if !filepath.IsAbs(path.value) {
+		if !filepath.IsAbs(path.value) && (path.value != "" || path.key != "network.hook") {
 			faults = append(faults, fmt.Errorf("%s: %q is not an absolute path", path.key, path.value))
 		}
 	}

@@ -43,7 +43,8 @@ func build(ctx context.Context, cfg config, log *slog.Logger) (*house, error) {
 		return nil, errors.Join(err, st.Close())
 	}
 	m := network.New(network.Config{
-		Store: st, Links: links, Rules: rules, ResolvConf: cfg.ResolvConf, Logger: log,
+		Store: st, Links: links, Rules: rules, Logger: log,
+		ResolvConf: cfg.ResolvConf, Hook: cfg.Hook, StartOnDemand: cfg.StartOnDemand,
 	})
 	return &house{st, links, m}, nil
 }

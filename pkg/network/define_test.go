@@ -74,17 +74,13 @@ func files(t *testing.T, dir string) []string {
 func TestRedefineKeepsWhatItIs(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		h := newHub(t, t.TempDir(), hubOptions{})
-		n := h.started(natXML("one", "192.0.2"))
+		n := h.define(natXML("one", "192.0.2"))
 		before := n.Info()
-		changed := strings.ReplaceAll(natXML("one", "192.0.2"), "192.0.2.10", "192.0.2.20")
-		if again := h.define(changed); again != n {
+		if again := h.define(natXML("one", "198.51.100")); again != n {
 			t.Error("a second definition made a second network")
 		}
 		if diff := cmp.Diff(before.UUID+before.MAC, n.Info().UUID+n.Info().MAC); diff != "" {
 			t.Errorf("UUID and MAC changed: %s", diff)
-		}
-		if live, next := string(n.XML(false)), string(n.XML(true)); strings.Contains(live, "192.0.2.20") || !strings.Contains(next, "192.0.2.20") {
-			t.Errorf("live:\n%s\nnext:\n%s", live, next)
 		}
 	})
 }

@@ -40,6 +40,9 @@ type hub struct {
 type hubOptions struct {
 	rules func(network.Rules) network.Rules // wraps the real one
 	bare  bool                              // nothing is loaded
+
+	startOnDemand bool
+	hook          string
 }
 
 // newHub starts a hub whose state is below root, as vnetd would; closing it
@@ -61,7 +64,10 @@ func newHub(t *testing.T, root string, opts hubOptions) *hub {
 	if opts.rules != nil {
 		rules = opts.rules(rules)
 	}
-	h.Manager = network.New(network.Config{Store: h.store, Links: h.links, Rules: rules, Logger: log})
+	h.Manager = network.New(network.Config{
+		Store: h.store, Links: h.links, Rules: rules, Logger: log,
+		StartOnDemand: opts.startOnDemand, Hook: opts.hook,
+	})
 	cancelEvents := h.Subscribe(h.onEvent)
 	ctx, cancel := context.WithCancel(context.Background())
 	var watching sync.WaitGroup
@@ -161,9 +167,13 @@ func natXML(name, subnet string) string {
 func kernel(t *testing.T) string {
 	t.Helper()
 	var b strings.Builder
-	links := strings.Split(nstest.Exec(t, "ip", "-br", "link"), "\n")
+	var links []string
+	for line := range strings.Lines(nstest.Exec(t, "ip", "-br", "link")) {
+		f := strings.Fields(line) // name, state, MAC address, flags
+		links = append(links, f[0]+" "+f[2]+"\n")
+	}
 	slices.Sort(links)
-	b.WriteString(strings.Join(links, "\n") + "\n")
+	b.WriteString(strings.Join(links, ""))
 	for _, tool := range []string{"iptables-save", "ip6tables-save"} {
 		for line := range strings.Lines(nstest.Exec(t, tool)) {
 			if strings.HasPrefix(line, "-A LIBVIRT_") {

@@ -27,7 +27,12 @@ func (n *Network) start(ctx context.Context, choose func() *netdef.Network) erro
 	if def == nil {
 		return Errorf(NotFound, "network %q does not exist", n.name)
 	}
-	if n.Info().Active {
+	return n.startLocked(ctx, def)
+}
+
+// startLocked makes def active. The caller holds n.op.
+func (n *Network) startLocked(ctx context.Context, def *netdef.Network) error {
+	if n.liveNetwork() != nil {
 		return Errorf(InvalidState, "network %q is already active", n.name)
 	}
 	if err := unsupported(def); err != nil {
@@ -52,6 +57,9 @@ func (n *Network) bringUp(ctx context.Context, live *netdef.Network) (err error)
 	if err := n.hostConflicts(live); err != nil {
 		return err
 	}
+	if err := n.m.hook(ctx, hookStart, live); err != nil {
+		return err
+	}
 	var u undo
 	defer func() {
 		if err != nil {
@@ -73,7 +81,7 @@ func (n *Network) bringUp(ctx context.Context, live *netdef.Network) (err error)
 		return err
 	}
 	run.Phase = store.Active
-	if err := st.SaveRun(run); err != nil {
+	if err := errors.Join(n.m.hook(ctx, hookStarted, live), st.SaveRun(run)); err != nil {
 		return errors.Join(err, sv.close())
 	}
 	n.activate(live, index, sv)
@@ -190,6 +198,9 @@ func (n *Network) Stop(ctx context.Context) error {
 		n.setState(Inactive, nil)
 	}
 	n.m.log.Info("network stopped", keyNetwork, n.name, keyBridge, live.Bridge.Name)
+	if err := n.m.hook(ctx, hookStopped, live); err != nil {
+		n.m.log.Warn("the network is stopped all the same", keyNetwork, n.name, keyError, err)
+	}
 	if !persistent {
 		n.m.drop(n)
 	}

@@ -53,13 +53,17 @@ type Rules interface {
 	Purge(ctx context.Context) error
 }
 
-// Config is what a Manager works with. All but ResolvConf must be set.
+// Config is what a Manager works with. Store, Links, Rules and Logger must be
+// set.
 type Config struct {
-	Store      *store.Store
-	Links      Links
-	Rules      Rules
-	ResolvConf string // the host's resolvers; empty for /etc/resolv.conf
-	Logger     *slog.Logger
+	Store  *store.Store
+	Links  Links
+	Rules  Rules
+	Logger *slog.Logger
+
+	ResolvConf    string // the host's resolvers; empty for /etc/resolv.conf
+	Hook          string // a program that is told when networks start and stop; empty for none
+	StartOnDemand bool   // a port requested on an inactive network starts it
 }
 
 // Manager knows every network and port. Its methods may be called concurrently.
@@ -181,38 +185,23 @@ func (m *Manager) ensureNetwork(doc *netdef.Network) *Network {
 	return n
 }
 
-// autostart starts every inactive network that is marked for it, in parallel.
-func (m *Manager) autostart(ctx context.Context) {
-	var g errgroup.Group
-	g.SetLimit(startLimit)
-	for _, n := range m.all() {
-		if info := n.Info(); !info.Autostart || info.Active {
-			continue
-		}
-		g.Go(func() error {
-			if err := n.Start(ctx); err != nil {
-				m.log.Error("autostart failed", keyNetwork, n.name, keyError, err)
-			}
-			return nil
-		})
-	}
-	_ = g.Wait()
-}
-
 // Reload reads the definitions again, for those that an admin put there by
-// hand, and puts back what is missing of every active network.
+// hand, puts back what is missing of every active network, and starts what is
+// marked for autostart and inactive.
 func (m *Manager) Reload(ctx context.Context) error {
 	errs := []error{m.loadDefinitions()}
 	for _, n := range m.all() {
 		errs = append(errs, n.repair(ctx))
 	}
+	m.autostart(ctx)
 	return errors.Join(errs...)
 }
 
 // Define makes xml the definition of a network, new or known by name. An active
-// network keeps running as it is until it is started anew. Errors are Invalid
-// with every fault in xml, or Conflict with the network in the way.
-func (m *Manager) Define(_ context.Context, xml []byte) (*Network, error) {
+// network becomes what xml says, in place. Errors are Invalid with every fault
+// in xml, Conflict with what is in the way, and InvalidState for what an active
+// network can't become; nothing is changed then.
+func (m *Manager) Define(ctx context.Context, xml []byte) (*Network, error) {
 	parsed, err := netdef.Parse(xml)
 	if err != nil {
 		return nil, err
@@ -224,14 +213,16 @@ func (m *Manager) Define(_ context.Context, xml []byte) (*Network, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := m.cfg.Store.SaveDefinition(def); err != nil {
+	added := n == nil
+	if added {
+		n = newNetwork(m, def)
+	}
+	if err := n.define(ctx, def); err != nil {
 		return nil, err
 	}
-	if n == nil {
-		n = newNetwork(m, def)
+	if added {
 		m.add(n)
 	}
-	n.setDefinition(def)
 	m.log.Info("network defined", keyNetwork, n.name)
 	m.events.publish(Event{Kind: NetworkDefined, Network: n.Info()})
 	return n, nil

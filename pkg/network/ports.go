@@ -60,7 +60,8 @@ type port struct {
 
 // RequestPort makes a TAP device on the network's bridge, up and forwarding,
 // and returns its open file descriptors: the caller hands them over and closes
-// its own. The error is InvalidState where the network is not active.
+// its own. An inactive network is started, if that is configured; otherwise the
+// error is InvalidState.
 func (n *Network) RequestPort(ctx context.Context, opts PortOptions) (PortInfo, []*os.File, error) {
 	if err := opts.check(); err != nil {
 		return PortInfo{}, nil, err
@@ -68,6 +69,12 @@ func (n *Network) RequestPort(ctx context.Context, opts PortOptions) (PortInfo, 
 	n.op.Lock()
 	defer n.op.Unlock()
 	live := n.liveNetwork()
+	if live == nil {
+		var err error
+		if live, err = n.startOnDemand(ctx); err != nil {
+			return PortInfo{}, nil, err
+		}
+	}
 	if live == nil {
 		return PortInfo{}, nil, Errorf(InvalidState, "network %q is not active: start it first", n.name)
 	}

@@ -23,14 +23,14 @@ const (
 // supervised and re-opened on its own, so that neither takes the other down.
 // The methods of a nil *services find nothing to do.
 type services struct {
-	n    *Network
-	live *netdef.Network
+	n *Network
 
 	ctx    context.Context
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 
-	mu   sync.Mutex // guards the servers, and orders what DNS is told
+	mu   sync.Mutex // guards what follows, and orders what DNS is told
+	live *netdef.Network
 	dhcp *dhcpd.Server
 	dns  *dnsd.Server
 }
@@ -73,8 +73,8 @@ func (s *services) parts() []part {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var parts []part
-	if ip := dhcpIP(s.live); ip != nil {
-		p := part{name: partDHCP, open: func() (server, error) { return s.openDHCP(ip) }}
+	if dhcpIP(s.live) != nil {
+		p := part{name: partDHCP, open: s.openDHCP}
 		if s.dhcp != nil {
 			p.first = s.dhcp
 		}
@@ -90,11 +90,25 @@ func (s *services) parts() []part {
 	return parts
 }
 
-func (s *services) openDHCP(ip *netdef.IP) (server, error) {
-	cfg := dhcpConfig(s.live, ip)
-	cfg.Store = s.n.m.cfg.Store.Leases(s.live.UUID)
+// dhcpSettings is what live asks of DHCP, complete.
+func (s *services) dhcpSettings(live *netdef.Network) dhcpd.Config {
+	cfg := dhcpConfig(live, dhcpIP(live))
+	cfg.Store = s.n.m.cfg.Store.Leases(live.UUID)
 	cfg.OnLease = s.onLease
 	cfg.Logger = s.n.m.log
+	return cfg
+}
+
+// dnsSettings is what live asks of DNS, complete.
+func (s *services) dnsSettings(live *netdef.Network) dnsd.Config {
+	cfg := dnsConfig(live)
+	cfg.ResolvConf = s.n.m.cfg.ResolvConf
+	cfg.Logger = s.n.m.log
+	return cfg
+}
+
+func (s *services) openDHCP() (server, error) {
+	cfg := s.dhcpSettings(s.network())
 	srv, err := dhcpd.Open(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("opening dhcp on %q: %w", cfg.Interface, err)
@@ -107,9 +121,7 @@ func (s *services) openDHCP(ip *netdef.IP) (server, error) {
 }
 
 func (s *services) openDNS() (server, error) {
-	cfg := dnsConfig(s.live)
-	cfg.ResolvConf = s.n.m.cfg.ResolvConf
-	cfg.Logger = s.n.m.log
+	cfg := s.dnsSettings(s.network())
 	srv, err := dnsd.Open(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("opening dns on %q: %w", cfg.Interface, err)
@@ -119,6 +131,35 @@ func (s *services) openDNS() (server, error) {
 	s.dns = srv
 	s.tellLeases()
 	return srv, nil
+}
+
+// network is what is served.
+func (s *services) network() *netdef.Network {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.live
+}
+
+// reconfigure serves next from now on, with the sockets that are open. It
+// changes nothing and returns false where next needs others, or where a service
+// is down: then the services must be opened anew.
+func (s *services) reconfigure(next *netdef.Network) bool {
+	s.mu.Lock()
+	dhcp, dns := s.dhcp, s.dns
+	s.mu.Unlock()
+	if (dhcp != nil) != (dhcpIP(next) != nil) || (dns != nil) != servesDNS(next) {
+		return false
+	}
+	if dhcp != nil && dhcp.Reconfigure(s.dhcpSettings(next)) != nil {
+		return false
+	}
+	if dns != nil && dns.Reconfigure(s.dnsSettings(next)) != nil {
+		return false
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.live = next
+	return true
 }
 
 // tellLeases gives DNS the names of all leases. The caller holds s.mu.
@@ -143,9 +184,10 @@ func (s *services) onLease(e dhcpd.Event) {
 	default:
 		s.dns.DeleteAddr(e.Lease.Addr)
 	}
+	live := s.live
 	s.mu.Unlock()
-	lease := Lease{Interface: s.live.Bridge.Name, Lease: e.Lease}
-	if ip := dhcpIP(s.live); ip != nil {
+	lease := Lease{Interface: live.Bridge.Name, Lease: e.Lease}
+	if ip := dhcpIP(live); ip != nil {
 		lease.PrefixLen = ip.Prefix().Bits()
 	}
 	s.n.m.events.publish(Event{

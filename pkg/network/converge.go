@@ -1,0 +1,131 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+
+	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/store"
+)
+
+// define makes def the network's definition. An active network becomes what def
+// says, in place: no port loses its link, and traffic that both allow goes on.
+// What can't be changed in place is refused, and then nothing is changed.
+func (n *Network) define(ctx context.Context, def *netdef.Network) error {
+	n.op.Lock()
+	defer n.op.Unlock()
+	live, former := n.liveNetwork(), n.definition()
+	if live != nil {
+		if err := changeable(live, def); err != nil {
+			return err
+		}
+	}
+	if err := n.m.cfg.Store.SaveDefinition(def); err != nil {
+		return err
+	}
+	if live != nil {
+		if err := n.converge(ctx, live, def, true); err != nil {
+			return errors.Join(err, n.restoreDefinition(former))
+		}
+	}
+	n.setDefinition(def)
+	return nil
+}
+
+// restoreDefinition puts back the definition that the network had, nil for none.
+func (n *Network) restoreDefinition(former *netdef.Network) error {
+	if former == nil {
+		return n.m.cfg.Store.DeleteDefinition(n.name)
+	}
+	return n.m.cfg.Store.SaveDefinition(former)
+}
+
+// changeable refuses what an active network can't become without its guests
+// losing their link.
+func changeable(live, next *netdef.Network) error {
+	if err := unsupported(next); err != nil {
+		return err
+	}
+	fixed := []struct{ path, is, want string }{
+		{"network/uuid", live.UUID, next.UUID},
+		{"network/bridge/@name", live.Bridge.Name, next.Bridge.Name},
+	}
+	if live.Mode().OwnsBridge() != next.Mode().OwnsBridge() {
+		fixed = append(fixed, struct{ path, is, want string }{"network/forward/@mode", string(live.Mode()), string(next.Mode())})
+	}
+	var refused []error
+	for _, f := range fixed {
+		if f.is != f.want {
+			refused = append(refused, Errorf(InvalidState, "%s: can't change from %q to %q while network %q is active: stop it first", f.path, f.is, f.want, live.Name))
+		}
+	}
+	return errors.Join(refused...)
+}
+
+// converge makes an active network next instead of live. When a step fails, it
+// makes it live again. The caller holds n.op and has asked changeable.
+func (n *Network) converge(ctx context.Context, live, next *netdef.Network, persistent bool) error {
+	if err := n.newSubnets(live, next); err != nil {
+		return err
+	}
+	next = next.Clone()
+	run := store.Run{Phase: store.Active, Network: next, Persistent: persistent}
+	if err := n.m.cfg.Store.SaveRun(run); err != nil {
+		return err
+	}
+	err := n.become(ctx, next)
+	if err == nil {
+		err = n.m.hook(ctx, hookUpdated, next)
+	}
+	if err != nil {
+		run.Network, run.Persistent = live, n.definition() != nil
+		err = fmt.Errorf("changing network %q in place: %w", n.name, err)
+		return errors.Join(err, n.m.cfg.Store.SaveRun(run), n.become(context.WithoutCancel(ctx), live))
+	}
+	n.m.log.Info("network changed in place", keyNetwork, n.name, keyBridge, next.Bridge.Name)
+	n.changed()
+	return nil
+}
+
+// newSubnets refuses a subnet of next that live has not when the host already
+// has it elsewhere.
+func (n *Network) newSubnets(live, next *netdef.Network) error {
+	for i := range next.IPs {
+		p := next.IPs[i].Prefix()
+		if slices.ContainsFunc(live.IPs, func(ip netdef.IP) bool { return ip.Prefix().Masked() == p.Masked() }) {
+			continue
+		}
+		if err := n.subnetConflict(p, i+1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// become makes links, rules and services those of next.
+func (n *Network) become(ctx context.Context, next *netdef.Network) error {
+	index, err := n.ensure(ctx, next)
+	if err != nil {
+		return err
+	}
+	n.mu.Lock()
+	n.live, n.last, n.bridge = next, next, index
+	sv := n.services
+	n.mu.Unlock()
+	if sv.reconfigure(next) {
+		return nil
+	}
+	// Other sockets are needed: the old ones go first, they may have the ports.
+	sv.stop()
+	sv, err = n.openServices(next)
+	if err != nil {
+		sv = n.pendingServices(next)
+	}
+	n.mu.Lock()
+	n.services = sv
+	n.mu.Unlock()
+	sv.run()
+	return err
+}

@@ -1,0 +1,214 @@
+package network_test
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/network"
+)
+
+// lookup asks the network's DNS for the address of a name.
+func lookup(t *testing.T, server, name string) []string {
+	t.Helper()
+	r := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, network, net.JoinHostPort(server, "53"))
+	}}
+	addrs, err := r.LookupHost(t.Context(), name)
+	if err != nil {
+		return nil
+	}
+	return addrs
+}
+
+// TestRedefineInPlace changes an active network in several steps while a guest
+// floods its gateway and the LAN with pings: none may be lost while both the
+// document before and the one after allow it.
+func TestRedefineInPlace(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		nstest.NewLAN(t)
+		h := newHub(t, t.TempDir(), hubOptions{})
+		n := h.started(natXML("one", "192.0.2"))
+		bridge, err := net.InterfaceByName("one")
+		must(t, err)
+		guest := nstest.Guest(t, "one", "guest", "")
+		guest.IP("addr add 192.0.2.77/24 dev eth0")
+		guest.IP("route add default via 192.0.2.1")
+		nstest.Eventually(t, wait, "the guest reaches the LAN", func() error {
+			return guest.Command(t.Context(), "ping", "-c1", "-W1", nstest.LANHost).Run()
+		})
+		flood := startFlood(t, guest, nstest.LANHost)
+
+		for _, change := range []struct{ old, new string }{
+			{"192.0.2.254'/>", "192.0.2.100'/>"},
+			{"ip='192.0.2.10'", "ip='192.0.2.20'"},
+			{"stp='on' delay='0'/>", "stp='on' delay='3'/><mtu size='1400'/><domain name='vm.example'/>"},
+			{"</network>", "<ip family='ipv6' address='2001:db8:1::1' prefix='64'/></network>"},
+			{"</network>", "<ip address='198.51.100.1' netmask='255.255.255.0'/></network>"},
+			{"<ip address='198.51.100.1' netmask='255.255.255.0'>\n  </ip>", ""},
+			{"<forward mode='nat'/>", "<forward mode='nat' dev='eno1'/>"},
+		} {
+			before := string(n.XML(true))
+			after := strings.Replace(before, change.old, change.new, 1)
+			if before == after {
+				t.Fatalf("%q is not in\n%s", change.old, before)
+			}
+			h.define(after)
+		}
+		flood.stop(t)
+
+		live := string(n.XML(false))
+		for _, want := range []string{"192.0.2.100", "192.0.2.20", "1400", "vm.example", "2001:db8:1::1", "dev='eno1'"} {
+			if !strings.Contains(live, want) {
+				t.Errorf("the live document lacks %s:\n%s", want, live)
+			}
+		}
+		if now, err := net.InterfaceByName("one"); err != nil || now.Index != bridge.Index || now.MTU != 1400 {
+			t.Errorf("the bridge is %+v (%v), want index %d and MTU 1400", now, err, bridge.Index)
+		}
+		if got := lookup(t, "192.0.2.1", "myhost.vm.example"); len(got) != 1 || got[0] != "192.0.2.20" {
+			t.Errorf("myhost.vm.example is %v, want 192.0.2.20", got)
+		}
+		for line := range strings.Lines(kernel(t)) {
+			if strings.Contains(line, "MASQUERADE") && !strings.Contains(line, "-o eno1") {
+				t.Errorf("a rule of the network as it was is left: %s", line)
+			}
+		}
+	})
+}
+
+// flood is a guest that pings all the time.
+type flood struct {
+	cmd    *exec.Cmd
+	cancel context.CancelFunc
+	out    *strings.Builder
+}
+
+// startFlood has the guest ping an address a hundred times a second.
+func startFlood(t *testing.T, guest *nstest.NS, to string) *flood {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	f := &flood{cmd: guest.Command(ctx, "ping", "-q", "-i", "0.01", "-W", "1", to), cancel: cancel, out: new(strings.Builder)}
+	f.cmd.Stdout = f.out
+	f.cmd.Cancel = func() error { return f.cmd.Process.Signal(os.Interrupt) }
+	must(t, f.cmd.Start())
+	return f
+}
+
+// stop ends the flood and holds that no ping was lost.
+func (f *flood) stop(t *testing.T) {
+	t.Helper()
+	f.cancel()
+	_ = f.cmd.Wait()
+	var sent, received int
+	for line := range strings.Lines(f.out.String()) {
+		_, _ = fmt.Sscanf(line, "%d packets transmitted, %d received", &sent, &received)
+	}
+	// The last may have been under way.
+	if sent < 10 || received < sent-1 {
+		t.Errorf("%d of %d pings were lost:\n%s", sent-received, sent, f.out)
+	}
+}
+
+func TestRedefineRefusesInPlace(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := newHub(t, t.TempDir(), hubOptions{})
+		n := h.started(natXML("one", "192.0.2"))
+		before, rules := string(n.XML(true)), kernel(t)
+		nstest.IP(t, "link add eth7 type veth peer name eth8")
+		nstest.IP(t, "addr add 198.51.100.1/24 dev eth7")
+		nstest.IP(t, "link set eth7 up")
+		nstest.IP(t, "link set eth8 up")
+		taken := kernel(t)
+		for name, tt := range map[string]struct {
+			old, new string
+			kind     network.Kind
+			says     string
+		}{
+			"bridge name":     {"bridge name='one'", "bridge name='two'", network.InvalidState, "network/bridge/@name"},
+			"not yet":         {"</network>", "<bandwidth><inbound average='1'/></bandwidth></network>", network.Unsupported, "network/bandwidth"},
+			"subnet of a NIC": {"</network>", "<ip address='198.51.100.7' prefix='24'/></network>", network.Conflict, "eth7"},
+		} {
+			_, err := h.Define(t.Context(), []byte(strings.Replace(before, tt.old, tt.new, 1)))
+			if network.KindOf(err) != tt.kind || !strings.Contains(err.Error(), tt.says) {
+				t.Errorf("%s: %v, want %s that says %s", name, err, tt.kind, tt.says)
+			}
+		}
+		if diff := cmp.Diff(before, string(n.XML(true))); diff != "" {
+			t.Errorf("the definition (-before +after):\n%s", diff)
+		}
+		if diff := cmp.Diff(taken, kernel(t)); diff != "" {
+			t.Errorf("links and rules (-before +after):\n%s\n%s", diff, rules)
+		}
+	})
+}
+
+func TestStartOnDemand(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := newHub(t, t.TempDir(), hubOptions{startOnDemand: true})
+		n := h.define(natXML("one", "192.0.2"))
+		info, f := h.port(n, network.PortOptions{})
+		defer f.Close()
+		if h.master(info.IfName) != "one" || !n.Info().Active {
+			t.Errorf("after a port was requested: %+v", n.Info())
+		}
+	})
+}
+
+// TestAutostartTriesAgain frees what kept a network from starting.
+func TestAutostartTriesAgain(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		root := t.TempDir()
+		h := newHub(t, root, hubOptions{})
+		must(t, h.define(natXML("one", "192.0.2")).SetAutostart(true))
+		h.end()
+		nstest.IP(t, "link add one type bridge")
+		h = newHub(t, root, hubOptions{})
+		n, err := h.ByName("one")
+		must(t, err)
+		if info := n.Info(); info.State != network.Failed || !strings.Contains(info.LastError, "already exists") {
+			t.Errorf("with its bridge's name taken the network is %+v", info)
+		}
+		nstest.IP(t, "link del one")
+		until(t, "the network has started", func() bool { return n.Info().State == network.Active })
+	})
+}
+
+func TestHook(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		dir := t.TempDir()
+		hook, log, fail := filepath.Join(dir, "hook"), filepath.Join(dir, "log"), filepath.Join(dir, "fail")
+		script := "#!/bin/sh\necho \"$@\" $(grep -c '<name>one</name>') >> " + log +
+			"\n[ ! -e " + fail + "-$2 ] || { echo no way >&2; exit 1; }\n"
+		must(t, os.WriteFile(hook, []byte(script), 0o755))
+		h := newHub(t, t.TempDir(), hubOptions{hook: hook})
+		before := kernel(t)
+		n := h.started(natXML("one", "192.0.2"))
+		h.define(strings.Replace(natXML("one", "192.0.2"), "192.0.2.10", "192.0.2.20", 1))
+		must(t, n.Stop(t.Context()))
+		said, err := os.ReadFile(log)
+		must(t, err)
+		want := "one start begin - 1\none started begin - 1\none updated begin - 1\none stopped end - 1\n"
+		if diff := cmp.Diff(want, string(said)); diff != "" {
+			t.Errorf("the hook was called (-want +got):\n%s", diff)
+		}
+		for _, operation := range []string{"start", "started"} {
+			must(t, os.WriteFile(fail+"-"+operation, nil, 0o644))
+			if err := n.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "no way") {
+				t.Errorf("start with a hook that fails at %s: %v", operation, err)
+			}
+			must(t, os.Remove(fail+"-"+operation))
+		}
+		if diff := cmp.Diff(before, kernel(t)); diff != "" {
+			t.Errorf("starts that a hook refused left (-before +after):\n%s", diff)
+		}
+	})
+}
