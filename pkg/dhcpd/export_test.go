@@ -87,14 +87,15 @@ func OpenOn(cfg Config, link *SimLink) (*Server, error) {
 }
 
 // Handle is what happens to one datagram, and then to what it left for the
-// committer. For a server that does not run.
+// committer. For a server on a SimLink that does not run.
 func (s *Server) Handle(payload []byte, src netip.AddrPort, dst netip.Addr, now time.Time) []Sent {
-	var all []Sent
-	if out := s.serve(datagram{payload: payload, src: src, dst: dst}, now); out != nil {
-		all = append(all, sent(out))
-	}
+	s.send(s.serve(datagram{payload: payload, src: src, dst: dst}, now))
 	s.expire(now)
 	s.commitPending()
+	var all []Sent
+	for link := s.link.(*SimLink); len(link.out) > 0; {
+		all = append(all, <-link.out)
+	}
 	return all
 }
 

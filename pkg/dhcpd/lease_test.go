@@ -298,6 +298,27 @@ func TestFailedCommit(t *testing.T) {
 	})
 }
 
+// A commit that fails undoes nothing that was decided after it.
+func TestFailedCommitBeforeAGoodOne(t *testing.T) {
+	simulated(t, oneAddress, func(_ *testing.T, e *env) {
+		a := e.lease(mac(2))
+		e.store.gate, e.store.began = make(chan struct{}), make(chan struct{}, 16)
+		e.sendTo(serverAddr, dhcpv4.MessageTypeRequest, mac(2), ciaddr(a))
+		<-e.store.began
+		e.sendTo(serverAddr, dhcpv4.MessageTypeRelease, mac(2), ciaddr(a))
+		synctest.Wait()
+		e.store.failWith(errors.New("disk full"))
+		e.store.gate <- struct{}{}
+		<-e.store.began
+		e.store.failWith(nil)
+		close(e.store.gate)
+		e.quiet()
+		if got := e.lease(mac(3)); got != a {
+			e.t.Errorf("the released address was not given again: got %v", got)
+		}
+	})
+}
+
 // gatedConfig has a store whose commits tell when they begin and wait for leave.
 func gatedConfig() dhcpd.Config {
 	c := testConfig()

@@ -3,6 +3,7 @@ package dhcpd_test
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/netip"
@@ -24,6 +25,9 @@ type model struct {
 	now   time.Time
 	held  map[netip.Addr]holding
 	e     env
+	// reserved are the MAC addresses that have a reservation.
+	reserved []string
+	acks     int
 }
 
 type holding struct {
@@ -44,6 +48,9 @@ func TestPoolProperty(t *testing.T) {
 			for range 3000 {
 				m.step()
 			}
+			if m.acks < 100 {
+				t.Errorf("only %d messages were acknowledged", m.acks)
+			}
 		})
 	}
 }
@@ -53,7 +60,9 @@ func (m *model) open() {
 	cfg := testConfig()
 	cfg.Store = m.store
 	cfg.Ranges = []dhcpd.Range{{Start: ip(100), End: ip(104)}, {Start: ip(103), End: ip(107)}}
+	m.reserved = nil
 	for n := range byte(m.rng.IntN(4)) {
+		m.reserved = append(m.reserved, mac(n).String())
 		cfg.Reservations = append(cfg.Reservations, dhcpd.Reservation{MAC: mac(n), Addr: ip(102 + n)})
 	}
 	if m.srv != nil && m.rng.IntN(2) == 0 {
@@ -62,7 +71,7 @@ func (m *model) open() {
 		}
 		return
 	}
-	srv, err := dhcpd.OpenOn(cfg, dhcpd.NewSimLink(1))
+	srv, err := dhcpd.OpenOn(cfg, dhcpd.NewSimLink(4))
 	if err != nil {
 		m.t.Fatal(err)
 	}
@@ -116,7 +125,8 @@ func (m *model) message() {
 
 // leave notes that a client stops using an address before it says so.
 func (m *model) leave(typ dhcpv4.MessageType, client string, a netip.Addr) {
-	if (typ == dhcpv4.MessageTypeRelease || typ == dhcpv4.MessageTypeDecline) && m.held[a].client == client {
+	h, taken := m.held[a]
+	if taken && (typ == dhcpv4.MessageTypeRelease || typ == dhcpv4.MessageTypeDecline) && m.same(h.client, client) {
 		delete(m.held, a)
 	}
 }
@@ -127,35 +137,40 @@ func (m *model) check(typ dhcpv4.MessageType, client string, hw net.HardwareAddr
 	if err != nil {
 		m.t.Fatalf("parsing a reply: %v", err)
 	}
-	if typ == dhcpv4.MessageTypeInform || (r.MessageType() != dhcpv4.MessageTypeAck && r.MessageType() != dhcpv4.MessageTypeNone) {
+	acked := r.MessageType() == dhcpv4.MessageTypeAck || r.MessageType() == dhcpv4.MessageTypeNone
+	if typ == dhcpv4.MessageTypeInform || !acked {
 		return
 	}
+	m.acks++
 	a, _ := netip.AddrFromSlice(r.YourIPAddr.To4())
+	m.mayHave(a, client)
+	m.isStored(a, client, hw)
+	// A client that gets an address gives up the one that it had.
+	maps.DeleteFunc(m.held, func(_ netip.Addr, h holding) bool { return m.same(h.client, client) })
+	m.held[a] = holding{client, m.now.Add(r.IPAddressLeaseTime(100000 * time.Hour))}
+}
+
+// mayHave fails the test when another client has a.
+func (m *model) mayHave(a netip.Addr, client string) {
 	h, taken := m.held[a]
-	// What is reserved for a MAC address belongs to all clients behind it.
-	sameMachine := len(h.client) >= 17 && h.client[:17] == hw.String()
-	if taken && h.client != client && m.now.Before(h.until) && !(sameMachine && m.reserved(hw, a)) {
+	if taken && m.now.Before(h.until) && !m.same(h.client, client) {
 		m.t.Fatalf("%v was acknowledged to %q while %q has it", a, client, h.client)
-	}
-	maps := m.held
-	for b, other := range maps {
-		if other.client == client {
-			delete(m.held, b)
-		}
-	}
-	until := m.now.Add(r.IPAddressLeaseTime(100000 * time.Hour))
-	m.held[a] = holding{client, until}
-	stored, ok := m.store.lease(m.t, a)
-	if !ok || stored.MAC.String() != hw.String() || stored.State != dhcpd.StateBound {
-		m.t.Fatalf("%v was acknowledged to %q, stored is %+v", a, client, stored)
-	}
-	if !slices.ContainsFunc(m.srv.Leases(), func(l dhcpd.Lease) bool { return l.Addr == a }) && m.now.Before(time.Now()) {
-		m.t.Fatalf("%v was acknowledged but is not listed", a)
 	}
 }
 
-// reserved reports whether a may be reserved for hw.
-func (m *model) reserved(hw net.HardwareAddr, a netip.Addr) bool { return ip(102+hw[5]) == a }
+// same reports whether two clients are one: so are all behind a MAC address that
+// has a reservation.
+func (m *model) same(a, b string) bool {
+	return a == b || (a[:17] == b[:17] && slices.Contains(m.reserved, a[:17]))
+}
+
+// isStored fails the test unless the store has the lease of a.
+func (m *model) isStored(a netip.Addr, client string, hw net.HardwareAddr) {
+	l, ok := m.store.lease(m.t, a)
+	if !ok || l.MAC.String() != hw.String() || l.State != dhcpd.StateBound {
+		m.t.Fatalf("%v was acknowledged to %q, stored is %+v", a, client, l)
+	}
+}
 
 // FuzzPacket4: no bytes make the handler panic, answer more than twice or answer
 // with what does not parse.
@@ -175,7 +190,7 @@ func FuzzPacket4(f *testing.F) {
 		f.Add(m.ToBytes(), true)
 	}
 	f.Fuzz(func(t *testing.T, data []byte, unicast bool) {
-		srv, err := dhcpd.OpenOn(testConfig(), dhcpd.NewSimLink(1))
+		srv, err := dhcpd.OpenOn(testConfig(), dhcpd.NewSimLink(4))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -1,6 +1,7 @@
 package dhcpd_test
 
 import (
+	"bytes"
 	"encoding/binary"
 	"net"
 	"net/netip"
@@ -135,14 +136,19 @@ func (w *vethWire) receive(t testing.TB) dhcpd.Sent {
 		if err != nil {
 			t.Fatalf("waiting for a reply: %v", err)
 		}
-		f := buf[:n]
-		switch {
-		case n >= 42 && binary.BigEndian.Uint16(f[12:]) == unix.ETH_P_ARP && f[21] == 1 && net.HardwareAddr(f[6:12]).String() == mac(1).String():
+		switch f := buf[:n]; {
+		case n < 42:
+		case isServersQuestion(f):
 			w.answerARP(f)
-		case n >= 42 && binary.BigEndian.Uint16(f[12:]) == unix.ETH_P_IP && f[23] == 17 && binary.BigEndian.Uint16(f[34:]) == 67:
+		case binary.BigEndian.Uint16(f[12:]) == unix.ETH_P_IP && f[23] == 17 && binary.BigEndian.Uint16(f[34:]) == 67:
 			return parseFrame(t, f)
 		}
 	}
+}
+
+// isServersQuestion reports whether a frame is an ARP request of the bridge.
+func isServersQuestion(f []byte) bool {
+	return binary.BigEndian.Uint16(f[12:]) == unix.ETH_P_ARP && f[21] == 1 && bytes.Equal(f[6:12], mac(1))
 }
 
 // answerARP answers the server's question with the hardware address that a
