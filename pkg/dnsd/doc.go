@@ -12,10 +12,10 @@
 //
 //	udp.go, tcp.go   a message is read
 //	message.go       it is checked and becomes a query (RFC 1035, RFC 6891)
-//	zone.go          the query is answered from the zone, or is not ours
+//	lookup.go        the zone (zone.go) answers it, or it is not ours
 //	forward.go       it joins a flight: one exchange per distinct question
 //	exchange.go      the flight asks the upstream servers
-//	message.go       the answer is fitted to each client that waits for it
+//	wire.go          the answer is fitted to each client that waits for it
 //
 // Local answers are packed in the read loop; forwarding never blocks it. The
 // number of queries that wait for an upstream and the number of TCP clients are
