@@ -60,6 +60,17 @@ func TestLifeOfANetwork(t *testing.T) {
 		if !strings.Contains(live, "<port start='1024' end='65535'/>") || strings.Contains(next, "<port ") {
 			t.Errorf("live document:\n%s\nnext:\n%s", live, next)
 		}
+		host := "<host mac='52:54:00:01:02:03' name='web' ip='192.0.2.80'/>"
+		invoke(t, conn, path, name+".Network.Update", []any{"add", "ip-dhcp-host", int32(-1), host, uint32(3)})
+		fails(t, conn, path, name+".Network.Update", []any{"add", "ip-dhcp-host", int32(-1), host, uint32(1)}, name+".Error.Exists", "192.0.2.80")
+		fails(t, conn, path, name+".Network.Update", []any{"bend", "ip-dhcp-host", int32(-1), host, uint32(1)}, name+".Error.Invalid", "bend")
+		for _, flags := range []uint32{0, 1} {
+			var text string
+			invoke(t, conn, path, name+".Network.GetXML", []any{flags}, &text)
+			if !strings.Contains(text, "192.0.2.80") {
+				t.Errorf("after the update the document %d is\n%s", flags, text)
+			}
+		}
 		var leases [][]any
 		invoke(t, conn, path, name+".Network.GetLeases", nil, &leases)
 		if len(leases) != 0 {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"time"
 
+	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network"
 )
 
@@ -44,6 +45,12 @@ func (s *Server) network(n *network.Network) iface {
 			{"Start", nil, nil, manageNetworks, do(n.Start)},
 			{"Stop", nil, nil, manageNetworks, do(n.Stop)},
 			{"Undefine", nil, nil, manageNetworks, do(n.Undefine)},
+			{
+				"Update",
+				[]arg{{"command", "s"}, {"section", "s"}, {"index", "i"}, {"xml", "s"}, {"flags", "u"}},
+				nil, manageNetworks,
+				func(ctx context.Context, c *call) ([]any, error) { return nil, update(ctx, n, c.body) },
+			},
 			{"GetXML", []arg{{"flags", "u"}}, []arg{{"xml", "s"}}, read, func(_ context.Context, c *call) ([]any, error) {
 				return networkXML(n, c.body[0].(uint32))
 			}},
@@ -73,6 +80,20 @@ func (s *Server) network(n *network.Network) iface {
 			{"LeaseChanged", []arg{{"change", "s"}, {"lease", leaseSignature}}},
 		},
 	}
+}
+
+// update changes one entry of n by the arguments of Update.
+func update(ctx context.Context, n *network.Network, args []any) error {
+	command, err := netdef.ParseCommand(args[0].(string))
+	if err != nil {
+		return network.Errorf(network.Invalid, "%w", err)
+	}
+	section, err := netdef.ParseSection(args[1].(string))
+	if err != nil {
+		return network.Errorf(network.Invalid, "%w", err)
+	}
+	u := netdef.Update{Command: command, Section: section, Index: int(args[2].(int32)), XML: []byte(args[3].(string))}
+	return n.Update(ctx, u, network.Target(args[4].(uint32)))
 }
 
 // networkXML is the reply of GetXML.

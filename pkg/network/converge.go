@@ -16,22 +16,12 @@ import (
 func (n *Network) define(ctx context.Context, def *netdef.Network) error {
 	n.op.Lock()
 	defer n.op.Unlock()
-	live, former := n.liveNetwork(), n.definition()
+	live := n.liveNetwork()
+	next := live
 	if live != nil {
-		if err := changeable(live, def); err != nil {
-			return err
-		}
+		next = def
 	}
-	if err := n.m.cfg.Store.SaveDefinition(def); err != nil {
-		return err
-	}
-	if live != nil {
-		if err := n.converge(ctx, live, def, true); err != nil {
-			return errors.Join(err, n.restoreDefinition(former))
-		}
-	}
-	n.setDefinition(def)
-	return nil
+	return n.apply(ctx, live, n.definition(), next, def)
 }
 
 // restoreDefinition puts back the definition that the network had, nil for none.

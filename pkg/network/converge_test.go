@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network"
 )
 
@@ -209,6 +210,53 @@ func TestHook(t *testing.T) {
 		}
 		if diff := cmp.Diff(before, kernel(t)); diff != "" {
 			t.Errorf("starts that a hook refused left (-before +after):\n%s", diff)
+		}
+	})
+}
+
+// TestUpdate reserves an address for a guest that has another one.
+func TestUpdate(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := newHub(t, t.TempDir(), hubOptions{})
+		n := h.started(natXML("one", "192.0.2"))
+		add := netdef.Update{
+			Command: netdef.CommandAddLast, Section: netdef.SectionIPDHCPHost, Index: -1,
+			XML: []byte("<host name='web' ip='192.0.2.80'/>"),
+		}
+		must(t, n.Update(t.Context(), add, network.TargetCurrent))
+		if got := lookup(t, "192.0.2.1", "web"); len(got) != 1 || got[0] != "192.0.2.80" {
+			t.Errorf("after a live update web is %v", got)
+		}
+		if strings.Contains(string(n.XML(true)), "web") {
+			t.Error("a live update changed the definition")
+		}
+		// The definition can be changed, what is live has the entry already.
+		if err := n.Update(t.Context(), add, network.TargetLive|network.TargetConfig); network.KindOf(err) != network.Exists {
+			t.Errorf("the same update again: %v, want Exists", err)
+		}
+		if strings.Contains(string(n.XML(true)), "web") {
+			t.Error("an update that failed for one document changed the other")
+		}
+		must(t, n.Update(t.Context(), add, network.TargetConfig))
+		must(t, n.Stop(t.Context()))
+		must(t, n.Start(t.Context()))
+		if got := lookup(t, "192.0.2.1", "web"); len(got) != 1 {
+			t.Errorf("after a restart web is %v", got)
+		}
+		remove := add
+		remove.Command = netdef.CommandDelete
+		must(t, n.Update(t.Context(), remove, network.TargetLive|network.TargetConfig))
+		if got := lookup(t, "192.0.2.1", "web"); got != nil {
+			t.Errorf("after its deletion web is %v", got)
+		}
+		for kind, u := range map[network.Kind]netdef.Update{
+			network.NotFound:    remove,
+			network.Unsupported: {Command: netdef.CommandModify, Section: netdef.SectionBridge, Index: -1, XML: []byte("<bridge name='x'/>")},
+			network.Invalid:     {Command: netdef.CommandAddLast, Section: netdef.SectionIPDHCPHost, Index: -1, XML: []byte("<host")},
+		} {
+			if err := n.Update(t.Context(), u, network.TargetCurrent); network.KindOf(err) != kind {
+				t.Errorf("%+v: %v, want %s", u, err, kind)
+			}
 		}
 	})
 }

@@ -40,7 +40,8 @@ func Errorf(kind Kind, format string, args ...any) error {
 }
 
 // KindOf tells the kind of err: that of the *Error in it, Invalid for faults in
-// a definition, Conflict for a clash with another network, Internal otherwise.
+// a definition, Conflict for a clash with another network, by its reason for an
+// update that can't be applied, Internal otherwise.
 func KindOf(err error) Kind {
 	if e, ok := errors.AsType[*Error](err); ok {
 		return e.Kind
@@ -50,6 +51,9 @@ func KindOf(err error) Kind {
 	}
 	if _, ok := errors.AsType[*netdef.Conflict](err); ok {
 		return Conflict
+	}
+	if kind, ok := updateKind(err); ok {
+		return kind
 	}
 	return Internal
 }

@@ -1,0 +1,115 @@
+package network
+
+import (
+	"context"
+	"errors"
+
+	"github.com/vnetd/vnetd/pkg/netdef"
+)
+
+// Target says which of a network's documents an update changes. The values are
+// libvirt's virNetworkUpdateFlags; they can be joined by or.
+type Target uint32
+
+// The targets.
+const (
+	TargetCurrent Target = 0 // what the network is while it is active, its definition otherwise
+	TargetLive    Target = 1 // what it is
+	TargetConfig  Target = 2 // what it will be at its next start
+)
+
+// Update changes one entry of the network, in place where it is active. Where
+// both documents are asked for, each is changed by itself, and neither when one
+// can't be.
+func (n *Network) Update(ctx context.Context, u netdef.Update, target Target) error {
+	n.op.Lock()
+	defer n.op.Unlock()
+	live, def := n.liveNetwork(), n.definition()
+	if target == TargetCurrent {
+		target = TargetConfig
+		if live != nil {
+			target = TargetLive
+		}
+	}
+	if err := n.checkTarget(target, live, def); err != nil {
+		return err
+	}
+	nextLive, err := updated(live, u, target&TargetLive != 0)
+	if err != nil {
+		return err
+	}
+	nextDef, err := updated(def, u, target&TargetConfig != 0)
+	if err != nil {
+		return err
+	}
+	return n.apply(ctx, live, def, nextLive, nextDef)
+}
+
+// checkTarget refuses to update what the network has not.
+func (n *Network) checkTarget(target Target, live, def *netdef.Network) error {
+	switch {
+	case target&^(TargetLive|TargetConfig) != 0:
+		return Errorf(Invalid, "flags: %#x is not known, want %d (live), %d (config), both or neither", target, TargetLive, TargetConfig)
+	case target&TargetLive != 0 && live == nil:
+		return Errorf(InvalidState, "network %q is not active", n.name)
+	case target&TargetConfig != 0 && def == nil:
+		return Errorf(InvalidState, "network %q is transient: it has no definition to update", n.name)
+	}
+	return nil
+}
+
+// updated is doc with u applied, or doc itself where that is not wanted.
+func updated(doc *netdef.Network, u netdef.Update, wanted bool) (*netdef.Network, error) {
+	if !wanted {
+		return doc, nil
+	}
+	next := doc.Clone()
+	if err := next.Update(u); err != nil {
+		return nil, err
+	}
+	return next, nil
+}
+
+// apply makes nextLive and nextDef the network's documents where they are
+// others than live and def. The caller holds n.op.
+func (n *Network) apply(ctx context.Context, live, def, nextLive, nextDef *netdef.Network) error {
+	if nextLive != live {
+		if err := changeable(live, nextLive); err != nil {
+			return err
+		}
+	}
+	if nextDef != def {
+		if err := n.m.cfg.Store.SaveDefinition(nextDef); err != nil {
+			return err
+		}
+	}
+	if nextLive != live {
+		if err := n.converge(ctx, live, nextLive, nextDef != nil); err != nil {
+			if nextDef != def {
+				err = errors.Join(err, n.restoreDefinition(def))
+			}
+			return err
+		}
+	}
+	n.setDefinition(nextDef)
+	return nil
+}
+
+// updateKind tells the kind of an update's error by its reason.
+func updateKind(err error) (Kind, bool) {
+	reasons := []struct {
+		reason error
+		kind   Kind
+	}{
+		{netdef.ErrNoEntry, NotFound},
+		{netdef.ErrEntryExists, Exists},
+		{netdef.ErrAmbiguous, Invalid},
+		{netdef.ErrUnsupported, Unsupported},
+	}
+	for _, r := range reasons {
+		if errors.Is(err, r.reason) {
+			return r.kind, true
+		}
+	}
+	return "", false
+}
