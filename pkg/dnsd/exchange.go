@@ -23,11 +23,13 @@ type timing struct {
 // defaultTiming gives a query as long as a resolver takes at most to find an
 // answer, which is longer than clients wait before they ask again: what they
 // repeat joins the flight.
-var defaultTiming = timing{
-	total:      10 * time.Second,
-	stagger:    500 * time.Millisecond,
-	retransmit: time.Second,
-	tcp:        3 * time.Second,
+func defaultTiming() timing {
+	return timing{
+		total:      10 * time.Second,
+		stagger:    500 * time.Millisecond,
+		retransmit: time.Second,
+		tcp:        3 * time.Second,
+	}
 }
 
 // result is how asking one server ended.

@@ -56,7 +56,7 @@ func newForwarder(cfg Config, c *counters, log *slog.Logger) *forwarder {
 		log:      log,
 		counters: c,
 		limit:    newLimiter(forwardLimit),
-		timing:   defaultTiming,
+		timing:   defaultTiming(),
 		flights:  make(map[flightKey]*flight),
 	}
 	f.configure(cfg)
