@@ -21,6 +21,7 @@ type daemon interface {
 	Start(ctx context.Context, name string) error
 	Stop(ctx context.Context, name string) error
 	Undefine(ctx context.Context, name string) error
+	Update(ctx context.Context, name string, u client.Update) error
 	SetAutostart(ctx context.Context, name string, on bool) error
 	XML(ctx context.Context, name string, inactive bool) (string, error)
 	DescribeNetwork(ctx context.Context, name string) (json.RawMessage, error)
@@ -75,7 +76,7 @@ func (a *app) rootCommand() *cobra.Command {
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON")
 	root.AddCommand(
 		a.listCommand(), a.statusCommand(), a.defineCommand(), a.createCommand(), a.undefineCommand(),
-		a.startCommand(), a.stopCommand(), a.enableCommand(), a.disableCommand(), a.catCommand(),
+		a.startCommand(), a.stopCommand(), a.enableCommand(), a.disableCommand(), a.catCommand(), a.updateCommand(),
 		a.leasesCommand(), a.portCommand(), a.versionCommand(),
 	)
 	return root

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -117,6 +118,33 @@ func (a *app) enableCommand() *cobra.Command {
 func (a *app) disableCommand() *cobra.Command {
 	return a.command("disable NET", "Do not start a network with the host", 1, 1,
 		func(ctx context.Context, d daemon, args []string) error { return d.SetAutostart(ctx, args[0], false) })
+}
+
+func (a *app) updateCommand() *cobra.Command {
+	var u client.Update
+	cmd := a.command("update NET COMMAND SECTION XML|FILE [--live] [--config] [--index N]",
+		"Add, delete or modify one entry of a network, - for standard input", 4, 4,
+		func(ctx context.Context, d daemon, args []string) error {
+			xml, err := a.readEntry(args[3])
+			if err != nil {
+				return fmt.Errorf("reading the entry: %w", err)
+			}
+			u.Command, u.Section, u.XML = args[1], args[2], string(xml)
+			return d.Update(ctx, args[0], u)
+		})
+	cmd.Flags().BoolVar(&u.Live, "live", false, "what the network is now")
+	cmd.Flags().BoolVar(&u.Config, "config", false, "its definition, which counts from its next start")
+	cmd.Flags().IntVar(&u.Index, "index", -1, "the <ip> that is meant, counted from 0; -1 for the first with DHCP")
+	return cmd
+}
+
+// readEntry returns what stands on the command line, if that is XML, or in the
+// file of that name.
+func (a *app) readEntry(entry string) ([]byte, error) {
+	if strings.HasPrefix(strings.TrimSpace(entry), "<") {
+		return []byte(entry), nil
+	}
+	return a.readFile(entry)
 }
 
 func (a *app) catCommand() *cobra.Command {

@@ -142,6 +142,20 @@ func TestNetworkErrors(t *testing.T) {
 	s.check()
 }
 
+func TestUpdate(t *testing.T) {
+	s := newSession(t)
+	for _, line := range []string{
+		"define testdata/default.xml", "update default add ip-dhcp-host testdata/host.xml", "cat default",
+		"start default", "update default add dns-host - --live --config < testdata/host.xml", "cat default", "cat default --inactive",
+		"update default add dns-host testdata/none.xml", "update default delete dns-host testdata/host.xml",
+		"update default bend dns-host testdata/host.xml", "update none add dns-host testdata/host.xml",
+		"update default add dns-host", "stop default", "update default add dns-host testdata/host.xml --live",
+	} {
+		s.run(line)
+	}
+	s.check()
+}
+
 func TestCat(t *testing.T) {
 	s := newSession(t)
 	for _, line := range []string{

@@ -107,6 +107,38 @@ func (c *Client) Undefine(ctx context.Context, name string) error {
 	return c.callNetwork(ctx, name, "Undefine").into()
 }
 
+// Update is one change of one entry of a network, in the words of virsh
+// net-update.
+type Update struct {
+	// Command is add-first, add-last (or add), delete or modify.
+	Command string
+	// Section is ip-dhcp-host, ip-dhcp-range, dns-host, dns-txt, dns-srv,
+	// portgroup or forward-interface.
+	Section string
+	// Index is the <ip> whose DHCP is meant, counted from 0. Negative: the first
+	// that has DHCP.
+	Index int
+	// XML is the entry.
+	XML string
+	// Live and Config say which documents change: what the network is, what it
+	// will be at its next start. Neither: the first while it is active, otherwise
+	// the second.
+	Live, Config bool
+}
+
+// Update changes one entry of a network. An active network changes in place.
+// Where both documents are asked for, neither changes when one can't.
+func (c *Client) Update(ctx context.Context, name string, u Update) error {
+	var flags uint32
+	if u.Live {
+		flags |= 1
+	}
+	if u.Config {
+		flags |= 2
+	}
+	return c.callNetwork(ctx, name, "Update", u.Command, u.Section, int32(u.Index), u.XML, flags).into()
+}
+
 // SetAutostart says whether a persistent network is started with the host.
 func (c *Client) SetAutostart(ctx context.Context, name string, on bool) error {
 	path, err := c.networkPath(ctx, name)

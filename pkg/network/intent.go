@@ -179,7 +179,10 @@ func dnsConfig(n *netdef.Network) dnsd.Config {
 		NoForward: n.Mode() == netdef.ModeIsolated,
 	}
 	if n.Domain != nil {
-		c.Domain = n.Domain.Name
+		c.Domain, c.LocalOnly = n.Domain.Name, n.Domain.LocalOnly == netdef.Yes
+	}
+	if n.DNS != nil {
+		c.NoPlainNames = n.DNS.ForwardPlainNames == netdef.No
 	}
 	for i := range n.IPs {
 		ip := &n.IPs[i]

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"encoding/xml"
 	"fmt"
+	"strings"
 
 	"github.com/godbus/dbus/v5"
 )
@@ -240,6 +241,35 @@ func (s *Server) undefineNetwork(msg dbus.Message) *dbus.Error {
 		}
 		n.definition, n.autostart = "", false
 		s.dropIfGone(n)
+		return nil
+	})
+}
+
+// updateNetwork adds entries only, and not where they belong: what an entry
+// means is not the business of a client.
+func (s *Server) updateNetwork(msg dbus.Message, command, section string, _ int32, xml string, flags uint32) *dbus.Error {
+	return s.onNetwork(msg, "Update", func(n *network) *dbus.Error {
+		live := flags&1 != 0 || flags == 0 && n.running != ""
+		config := flags&2 != 0 || flags == 0 && n.running == ""
+		switch {
+		case flags > 3:
+			return errorf("Invalid", "unknown flags %#x", flags)
+		case command == "delete":
+			return errorf("NotFound", "network %q has no such entry in its section %s", n.doc.Name, section)
+		case command != "add":
+			return errorf("Invalid", "unknown command %q", command)
+		case live && n.running == "":
+			return errorf("InvalidState", "network %q is not active", n.doc.Name)
+		case config && n.definition == "":
+			return errorf("InvalidState", "network %q has no definition", n.doc.Name)
+		}
+		added := "  <!-- " + section + " -->" + xml + "\n</network>"
+		if live {
+			n.running = strings.Replace(n.running, "</network>", added, 1)
+		}
+		if config {
+			n.definition = strings.Replace(n.definition, "</network>", added, 1)
+		}
 		return nil
 	})
 }

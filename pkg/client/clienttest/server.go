@@ -113,6 +113,7 @@ func (s *Server) methods() map[string]map[string]any {
 			"Start":     s.startNetwork,
 			"Stop":      s.stopNetwork,
 			"Undefine":  s.undefineNetwork,
+			"Update":    s.updateNetwork,
 			"GetXML":    s.getXML,
 			"GetLeases": s.getLeases,
 			"Describe":  s.describeNetwork,
