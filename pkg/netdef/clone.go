@@ -19,7 +19,7 @@ func (n *Network) Clone() *Network {
 		g.VLAN, g.VirtualPort, g.Bandwidth = g.VLAN.clone(), g.VirtualPort.clone(), g.Bandwidth.clone()
 	})
 	c.DnsmasqOptions = slices.Clone(n.DnsmasqOptions)
-	c.Extensions = slices.Clone(n.Extensions)
+	c.Access = n.Access.clone()
 	c.Ignored = slices.Clone(n.Ignored)
 	return &c
 }
@@ -48,6 +48,14 @@ func (f *Forward) clone() *Forward {
 		c.Interfaces, c.Addresses = slices.Clone(f.Interfaces), slices.Clone(f.Addresses)
 		c.Driver = clonePtr(f.Driver)
 		c.NAT = f.NAT.clone()
+	}
+	return c
+}
+
+func (a *Access) clone() *Access {
+	c := clonePtr(a)
+	if c != nil {
+		c.Users, c.Groups = slices.Clone(a.Users), slices.Clone(a.Groups)
 	}
 	return c
 }

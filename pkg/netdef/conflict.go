@@ -49,7 +49,10 @@ func Conflicts(n *Network, others []*Network) error {
 // bridgeConflict finds a bridge that n would make and o already uses. Networks
 // on bridges of the host may share one.
 func bridgeConflict(n, o *Network, add func(path, value, format string, args ...any)) {
-	if n.Mode().OwnsBridge() && n.Bridge.Name != "" && n.Bridge.Name == o.Bridge.Name {
+	if n.Uplink != "" && n.Uplink == o.Uplink {
+		add("network/vnetd:uplink/@dev", n.Uplink, "the interface is the uplink of network '%s'", o.Name)
+	}
+	if n.OwnsBridge() && n.Bridge.Name != "" && n.Bridge.Name == o.Bridge.Name {
 		add("network/bridge/@name", n.Bridge.Name, "the bridge is that of network '%s'", o.Name)
 	}
 }

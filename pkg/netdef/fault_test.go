@@ -126,8 +126,11 @@ func modeRows() []faultRow {
 		{"open with dev", network("<forward mode='open' dev='eno1'/>"), []string{
 			"network/forward/@dev: 'eno1': not allowed in mode open, which limits no traffic to an interface",
 		}},
-		{"bridge without name", network("<forward mode='bridge'/>"), []string{
-			"network/bridge/@name: missing, want the name of the host's bridge in mode bridge",
+		{"limits without bridge", network("<forward mode='bridge'/><bandwidth><inbound average='1'/></bandwidth>"), []string{
+			"network/bandwidth: not allowed in mode bridge: the network has no bridge",
+		}},
+		{"bridge template", network("<forward mode='bridge'/><bridge name='br%d'/>"), []string{
+			"network/bridge/@name: 'br%d': want a name without '/', ':' and '%'",
 		}},
 		{"bridge and dev", network("<forward mode='bridge' dev='eno1'/><bridge name='br0'/>"), []string{
 			"network/bridge/@name: 'br0': want either a bridge name or a forward interface in mode bridge, not both",
@@ -136,7 +139,7 @@ func modeRows() []faultRow {
 			"<mac address='52:54:00:00:53:01'/><domain name='d'/><dns><txt name='a' value='b'/></dns><ip address='192.0.2.1' prefix='24'/>"), []string{
 			"network/bridge/@stp: 'on': not allowed in mode bridge: the bridge is the host's",
 			"network/bridge/@delay: '2': not allowed in mode bridge: the bridge is the host's",
-			"network/bridge/@zone: 'z': not allowed in mode bridge: the bridge is the host's",
+			"network/bridge/@zone: 'z': not allowed in mode bridge: its traffic is not the network's to filter",
 			"network/ip[1]: not allowed in mode bridge: the network has no bridge of its own",
 			"network/mac: not allowed in mode bridge: the network has no bridge of its own",
 			"network/dns: not allowed in mode bridge: the network has no bridge of its own",
@@ -500,13 +503,11 @@ func TestFragments(t *testing.T) {
 			{Namespace: "urn:b", XML: "<a xmlns='urn:a'/>"},
 			{Namespace: "urn:c", XML: "<a xmlns='urn:c'></network>"},
 		},
-		Extensions: []netdef.Fragment{{Namespace: "urn:a", XML: "<a xmlns='urn:a'/>"}},
 	}
 	want := []string{
 		"network/metadata: 'urn:a': want one element of each namespace",
 		"network/metadata: 'urn:b': want an element of the namespace 'urn:b'",
 		"network/metadata: 'urn:c': line 1: </network> does not close anything here, want </a>",
-		"network: 'urn:a': want the namespace urn:vnetd:network:1",
 	}
 	if diff := cmp.Diff(want, strings.Split(n.Validate().Error(), "\n")); diff != "" {
 		t.Errorf("faults (-want +got):\n%s", diff)

@@ -1,16 +1,9 @@
 package netdef
 
-import (
-	"maps"
-	"slices"
-	"strings"
-)
+import "strings"
 
-// Namespaces beside that of the schema itself, which is none.
-const (
-	nsDnsmasq = "http://libvirt.org/schemas/network/dnsmasq/1.0"
-	nsVnetd   = "urn:vnetd:network:1"
-)
+// nsDnsmasq is libvirt's namespace of raw dnsmasq options.
+const nsDnsmasq = "http://libvirt.org/schemas/network/dnsmasq/1.0"
 
 // metadata decodes <metadata>: the first child of each namespace. Children
 // without a namespace are dropped, as in libvirt.
@@ -30,17 +23,6 @@ func (e element) metadata() []Fragment {
 	return list
 }
 
-// extensions decodes the children in vnetd's namespace.
-func (e element) extensions() []Fragment {
-	var list []Fragment
-	for _, kid := range e.kids {
-		if kid.space == nsVnetd {
-			list = append(list, e.fragment(kid))
-		}
-	}
-	return list
-}
-
 // dnsmasqOptions decodes the raw options of libvirt's dnsmasq namespace.
 func (e element) dnsmasqOptions() []string {
 	var list []string
@@ -56,21 +38,14 @@ func (e element) dnsmasqOptions() []string {
 	return list
 }
 
-// fragment takes a child as text. Prefixes that it uses and its parents
+// fragment takes a child as text, in libvirt's form. Prefixes that it uses and its parents
 // declare are declared in it.
 func (e element) fragment(n *node) Fragment {
 	e.at(n, e.path+"/"+n.qname)
 	n.keepRaw = true
 	missing := make(map[string]string)
 	n.undeclared(n.parent, missing)
-	head := "<" + n.qname
-	var b strings.Builder
-	b.WriteString(head)
-	for _, prefix := range slices.Sorted(maps.Keys(missing)) {
-		b.WriteString(" xmlns:" + prefix + `="` + escape(missing[prefix], true) + `"`)
-	}
-	b.Write(n.raw[len(head):])
-	return Fragment{Namespace: n.space, XML: b.String()}
+	return Fragment{Namespace: n.space, XML: formatElement(string(n.raw), missing, 0)}
 }
 
 // undeclared adds the prefixes used in n and below whose declaration stands at

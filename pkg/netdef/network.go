@@ -11,7 +11,7 @@ import (
 type Mode string
 
 // The forward modes. In the first four vnetd owns the bridge; the others use
-// devices of the host as they are.
+// devices of the host as they are, but see Network.Uplink.
 const (
 	ModeIsolated    Mode = "none" // no <forward> element
 	ModeNAT         Mode = "nat"
@@ -88,8 +88,13 @@ type Network struct {
 	// DnsmasqOptions are raw dnsmasq configuration lines. They are kept, not
 	// acted on: there is no dnsmasq.
 	DnsmasqOptions []string
-	// Extensions are elements in vnetd's own namespace, kept as written.
-	Extensions []Fragment
+
+	// Uplink is the interface of the host that the network puts into the bridge
+	// it makes, in mode bridge; "": the bridge is the host's, as it is.
+	Uplink string
+	// Access is who may use the network; nil: as the daemon's configuration
+	// says. An empty one is nobody else.
+	Access *Access
 
 	// Ignored has the paths of elements and attributes that the schema does
 	// not know. They are dropped, as libvirt drops them; XML doesn't print them.
@@ -110,7 +115,7 @@ func (n *Network) Mode() Mode {
 // Fragment is an element in a foreign namespace, kept as text.
 type Fragment struct {
 	Namespace string // URI
-	XML       string // the element, with every namespace it uses declared in it
+	XML       string // the element in libvirt's form, with every namespace it uses declared in it
 }
 
 // Forward is the <forward> element.
@@ -149,10 +154,12 @@ type PortRange struct{ Start, End uint16 }
 // Bridge is the <bridge> element.
 type Bridge struct {
 	// Name is the device's; "" or a template like "virbr%d" until Complete.
-	Name  string
-	Zone  string // firewalld's; "" for the default of the mode
-	STP   bool   // only where the mode owns the bridge; Parse sets it unless stp='off'
-	Delay int    // forward delay, seconds
+	Name string
+	Zone string // firewalld's; "" for the default of the mode
+	// STP only counts where the network owns the bridge. Parse sets it unless
+	// stp='off'; with an uplink only for stp='on', as other switches are there.
+	STP   bool
+	Delay int // forward delay, seconds
 	// MACTableManager is "kernel", "libvirt" or "" (kernel).
 	MACTableManager string
 }

@@ -17,6 +17,7 @@ func Parse(src []byte) (*Network, error) {
 	var faults Faults
 	e := element{node: root, faults: &faults}
 	n := e.network()
+	e.unknownExtensions()
 	if len(faults) > 0 {
 		return nil, faults.merge(n.validate())
 	}
@@ -43,9 +44,10 @@ func (e element) network() *Network {
 		VirtualPort:         e.virtualPort(),
 		Metadata:            e.metadata(),
 		DnsmasqOptions:      e.dnsmasqOptions(),
-		Extensions:          e.extensions(),
+		Uplink:              e.uplink(),
+		Access:              e.access(),
 	}
-	n.Bridge = e.bridge(n.Mode())
+	n.Bridge = e.bridge(n.Mode(), n.Uplink != "")
 	if mtu, ok := e.first("mtu"); ok {
 		n.MTU = value(mtu, "size", parseUint[int](0, 65535))
 	}
@@ -80,8 +82,8 @@ func (e element) uuid() string {
 	return u
 }
 
-// bridge decodes <bridge> of a network of that mode.
-func (e element) bridge(m Mode) Bridge {
+// bridge decodes <bridge> of a network of that mode, with an uplink or without.
+func (e element) bridge(m Mode, uplink bool) Bridge {
 	b := Bridge{STP: m.OwnsBridge()}
 	e, ok := e.first("bridge")
 	if !ok {
@@ -92,16 +94,24 @@ func (e element) bridge(m Mode) Bridge {
 	if _, ok := e.attr("macTableManager"); ok {
 		b.MACTableManager = value(e, "macTableManager", parseWord("kernel", "libvirt"))
 	}
+	b.STP = e.stp(m, uplink)
+	return b
+}
+
+// stp decodes the attribute of <bridge>. virNetworkDefParseXML: anything but
+// "off" is on; but the attribute has no place where the bridge is the host's.
+// On a bridge with an uplink it is for the LAN's admin to ask for it.
+func (e element) stp(m Mode, uplink bool) bool {
 	stp := e.str("stp")
-	// virNetworkDefParseXML: anything but "off" is on; but the attribute has
-	// no place where the bridge is the host's.
-	if stp != "" && !m.OwnsBridge() && knownMode(m) {
+	switch {
+	case m.OwnsBridge():
+		return stp != "off"
+	case uplink && m == ModeBridge:
+		return value(e, "stp", parseWord("on", "off")) == "on"
+	case stp != "" && knownMode(m):
 		e.fault("@stp", stp, "not allowed in mode "+string(m)+": the bridge is the host's")
 	}
-	if stp == "off" {
-		b.STP = false
-	}
-	return b
+	return false
 }
 
 // maxDelay bounds the forward delay; the kernel keeps it in centiseconds.

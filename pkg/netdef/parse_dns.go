@@ -24,10 +24,15 @@ func (e element) dns() *DNS {
 	for _, h := range e.all("host") {
 		d.Hosts = append(d.Hosts, h.dnsHost())
 	}
-	if d.Enable == Unset && d.ForwardPlainNames == Unset && d.records() == 0 {
+	if d.silent() {
 		return nil
 	}
 	return d
+}
+
+// silent reports whether d says nothing: the same as no <dns>.
+func (d *DNS) silent() bool {
+	return d.Enable == Unset && d.ForwardPlainNames == Unset && d.records() == 0
 }
 
 // records counts the elements inside.

@@ -29,9 +29,7 @@ func (e element) ip() IP {
 func (e element) dhcp() *DHCP {
 	d := &DHCP{}
 	for _, r := range e.all("range") {
-		d.Ranges = append(d.Ranges, DHCPRange{
-			Start: value(r, "start", parseAddr), End: value(r, "end", parseAddr), Lease: r.lease(),
-		})
+		d.Ranges = append(d.Ranges, r.dhcpRange())
 	}
 	for _, h := range e.all("host") {
 		d.Hosts = append(d.Hosts, h.dhcpHost())
@@ -43,6 +41,11 @@ func (e element) dhcp() *DHCP {
 		d.Bootp = &Bootp{File: b.str("file"), Server: value(b, "server", parseAddr)}
 	}
 	return d
+}
+
+// dhcpRange decodes one <range>.
+func (e element) dhcpRange() DHCPRange {
+	return DHCPRange{Start: value(e, "start", parseAddr), End: value(e, "end", parseAddr), Lease: e.lease()}
 }
 
 // dhcpHost decodes one <host> of <dhcp>.

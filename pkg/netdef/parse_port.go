@@ -58,6 +58,11 @@ func (e element) bandwidth() *Bandwidth {
 	if id, ok := e.attr("classID"); ok {
 		e.fault("@classID", id, "not allowed here: it belongs to a port")
 	}
+	return e.rates()
+}
+
+// rates decodes what is inside <bandwidth>; nil if it sets no limit.
+func (e element) rates() *Bandwidth {
 	b := &Bandwidth{Inbound: e.rate("inbound"), Outbound: e.rate("outbound")}
 	if *b == (Bandwidth{}) {
 		return nil
@@ -66,7 +71,7 @@ func (e element) bandwidth() *Bandwidth {
 }
 
 // rate decodes one direction; nil if there is none. libvirt takes an average
-// of 0 for no limit.
+// of 0 for no limit, unless there is a floor.
 func (e element) rate(direction string) *Rate {
 	e, ok := e.first(direction)
 	if !ok {
@@ -79,8 +84,8 @@ func (e element) rate(direction string) *Rate {
 		Floor:   value(e, "floor", speed),
 		Burst:   value(e, "burst", parseUint[uint64](0, 1<<22-1)),
 	}
-	average, written := e.attr("average")
-	if written && strings.Trim(average, "0") == "" && average != "" {
+	average := e.str("average")
+	if zero := average != "" && strings.Trim(average, "0") == ""; zero && r.Floor == 0 {
 		return nil
 	}
 	return r
@@ -193,17 +198,30 @@ func (e element) hostdevPool(f *Forward) {
 	}
 	for _, a := range e.all("address") {
 		a.faultUnless("type", "pci")
-		f.Addresses = append(f.Addresses, PCIAddress{
-			Domain: value(a, "domain", parseID(0xffff)), Bus: value(a, "bus", parseID(0xff)),
-			Slot: value(a, "slot", parseID(0x1f)), Function: value(a, "function", parseID(7)),
-		})
+		f.Addresses = append(f.Addresses, a.pciAddress())
 	}
-	if d, ok := e.first("driver"); ok {
-		f.Driver = &HostdevDriver{Name: value(d, "name", parseWord("kvm", "vfio", "xen")), Model: d.str("model")}
-		if *f.Driver == (HostdevDriver{}) {
-			f.Driver = nil
-		}
+	f.Driver = e.hostdevDriver()
+}
+
+// pciAddress decodes an <address>.
+func (e element) pciAddress() PCIAddress {
+	return PCIAddress{
+		Domain: value(e, "domain", parseID(0xffff)), Bus: value(e, "bus", parseID(0xff)),
+		Slot: value(e, "slot", parseID(0x1f)), Function: value(e, "function", parseID(7)),
 	}
+}
+
+// hostdevDriver decodes the <driver> child; nil if it says nothing.
+func (e element) hostdevDriver() *HostdevDriver {
+	e, ok := e.first("driver")
+	if !ok {
+		return nil
+	}
+	d := &HostdevDriver{Name: value(e, "name", parseWord("kvm", "vfio", "xen")), Model: e.str("model")}
+	if *d == (HostdevDriver{}) {
+		return nil
+	}
+	return d
 }
 
 // faultUnless adds a fault unless an attribute has the one value it may have.

@@ -27,7 +27,7 @@ func opt[T ~string](name string, value T) attr {
 }
 
 // num is an attribute that is left out when its value is 0.
-func num[T int | uint16 | uint64](name string, value T) attr {
+func num[T int | uint16 | uint32 | uint64](name string, value T) attr {
 	if value == 0 {
 		return attr{}
 	}

@@ -25,6 +25,8 @@ func (n *Network) validate() Faults {
 	c.forward()
 	c.bridge()
 	c.forwardMode()
+	c.uplink()
+	c.access()
 	c.mtu()
 	c.domain()
 	c.dns()
@@ -100,18 +102,22 @@ func deviceName(name string) string {
 func (c *checker) bridge() {
 	const path = "network/bridge"
 	b := c.n.Bridge
-	// A template's number has one to three digits; Complete sees to the length.
-	if problem := deviceName(strings.Replace(b.Name, "%d", "0", 1)); b.Name != "" && problem != "" {
+	name := b.Name
+	if c.mode.OwnsBridge() {
+		// A template's number has one to three digits; Complete sees to the length.
+		name = strings.Replace(name, "%d", "0", 1)
+	}
+	if problem := deviceName(name); problem != "" {
 		c.add(path+"/@name", b.Name, problem)
 	}
 	if c.mode.OwnsBridge() || !knownMode(c.mode) {
 		return
 	}
-	if b.Delay != 0 {
+	if b.Delay != 0 && !c.n.OwnsBridge() {
 		c.addf(path+"/@delay", fmt.Sprint(b.Delay), "not allowed in mode %s: the bridge is the host's", c.mode)
 	}
 	if b.Zone != "" {
-		c.addf(path+"/@zone", b.Zone, "not allowed in mode %s: the bridge is the host's", c.mode)
+		c.addf(path+"/@zone", b.Zone, "not allowed in mode %s: its traffic is not the network's to filter", c.mode)
 	}
 	if c.mode == ModeBridge {
 		return

@@ -112,23 +112,25 @@ func (c *checker) forwardMode() {
 	}
 }
 
-// bridgeMode checks that a network in mode bridge has one source of ports.
+// bridgeMode checks that a network in mode bridge has one source of ports. It
+// may have none: a network of Open vSwitch, as libvirt has it.
 func (c *checker) bridgeMode(interfaces int) {
 	f, name := c.n.Forward, c.n.Bridge.Name
-	switch {
-	case name != "" && (interfaces > 0 || f.PF != ""):
+	if name != "" && (interfaces > 0 || f.PF != "") {
 		c.add("network/bridge/@name", name, "want either a bridge name or a forward interface in mode bridge, not both")
-	case name == "" && interfaces == 0 && f.PF == "":
-		c.add("network/bridge/@name", "", "missing, want the name of the host's bridge in mode bridge")
 	}
 }
 
 // hostMode checks that a network on devices of the host has nothing that needs
 // a bridge of its own.
 func (c *checker) hostMode() {
+	problem := "not allowed in mode %s: the network has no bridge of its own"
+	if c.n.OwnsBridge() {
+		problem = "not allowed in mode %s with an uplink: addresses, names and services are the LAN's"
+	}
 	refuse := func(there bool, path string) {
 		if there {
-			c.addf(path, "", "not allowed in mode %s: the network has no bridge of its own", c.mode)
+			c.addf(path, "", problem, c.mode)
 		}
 	}
 	n := c.n
@@ -141,5 +143,5 @@ func (c *checker) hostMode() {
 	refuse(n.MAC != nil, "network/mac")
 	refuse(n.DNS != nil && len(n.DNS.TXT)+len(n.DNS.SRV)+len(n.DNS.Hosts) > 0, "network/dns")
 	refuse(n.Domain != nil, "network/domain")
-	refuse(n.MTU != 0, "network/mtu")
+	refuse(n.MTU != 0 && !n.OwnsBridge(), "network/mtu")
 }

@@ -24,7 +24,8 @@ func (c *checker) bandwidth(path string, b *Bandwidth) {
 	if b == nil {
 		return
 	}
-	if !c.mode.OwnsBridge() && c.mode != ModeBridge && knownMode(c.mode) {
+	bridged := c.mode.OwnsBridge() || c.mode == ModeBridge && c.n.Bridge.Name != ""
+	if !bridged && knownMode(c.mode) {
 		c.addf(path, "", "not allowed in mode %s: the network has no bridge", c.mode)
 		return
 	}
@@ -179,12 +180,5 @@ func (c *checker) fragments() {
 			c.add("network/metadata", f.Namespace, "want one element of each namespace")
 		}
 		seen[f.Namespace] = true
-	}
-	for _, f := range c.n.Extensions {
-		if problem := checkFragment(f); problem != "" {
-			c.add("network", f.Namespace, problem)
-		} else if f.Namespace != nsVnetd {
-			c.add("network", f.Namespace, "want the namespace "+nsVnetd)
-		}
 	}
 }

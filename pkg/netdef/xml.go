@@ -1,9 +1,6 @@
 package netdef
 
-import (
-	"fmt"
-	"strconv"
-)
+import "strconv"
 
 // XML prints n as virsh net-dumpxml --inactive does: libvirt's order of
 // elements and attributes, single quotes, two spaces of indentation, a newline
@@ -34,12 +31,15 @@ func (n *Network) livePorts() {
 // print renders n with the count of connections unless it is 0.
 func (n *Network) print(connections int) []byte {
 	p := &printer{}
-	xmlns := attr{}
+	var dnsmasq, vnetd attr
 	if len(n.DnsmasqOptions) > 0 {
-		xmlns = attr{"xmlns:dnsmasq", nsDnsmasq}
+		dnsmasq = attr{"xmlns:dnsmasq", nsDnsmasq}
+	}
+	if n.Uplink != "" || n.Access != nil {
+		vnetd = attr{"xmlns:vnetd", nsVnetd}
 	}
 	p.pair("network", func() { p.network(n) },
-		xmlns,
+		dnsmasq, vnetd,
 		num("connections", connections),
 		flag("ipv6", n.IPv6),
 		opt("trustGuestRxFilters", n.TrustGuestRxFilters))
@@ -79,14 +79,13 @@ func (p *printer) network(n *Network) {
 		p.route(&n.Routes[i])
 	}
 	p.virtualPort(n.VirtualPort)
-	for _, g := range n.PortGroups {
-		p.pair("portgroup", func() { p.portGroup(g) }, attr{"name", g.Name}, flag("default", g.Default),
-			opt("trustGuestRxFilters", g.TrustGuestRxFilters))
+	for i := range n.PortGroups {
+		p.portGroup(&n.PortGroups[i])
 	}
 	if len(n.DnsmasqOptions) > 0 {
 		p.pair("dnsmasq:options", func() { p.dnsmasqOptions(n.DnsmasqOptions) })
 	}
-	p.fragments(n.Extensions)
+	p.extensions(n)
 }
 
 // forward prints <forward>, nothing for an isolated network.
@@ -108,23 +107,22 @@ func (p *printer) forward(n *Network) {
 		managed = attr{"managed", yesNo(f.Managed)}
 	}
 	p.elem("forward", func() {
-		if d := f.Driver; d != nil {
-			p.leaf("driver", opt("name", d.Name), opt("model", d.Model))
-		}
+		p.hostdevDriver(f.Driver)
 		p.nat(f.NAT)
 		if f.PF != "" {
 			p.leaf("pf", opt("dev", f.PF))
 		}
-		for _, i := range interfaces {
-			p.leaf("interface", attr{"dev", i})
+		for i := range interfaces {
+			p.forwardInterface(&interfaces[i])
 		}
 		for _, a := range f.Addresses {
-			p.leaf("address", attr{"type", "pci"}, attr{"domain", fmt.Sprintf("0x%04x", a.Domain)},
-				attr{"bus", fmt.Sprintf("0x%02x", a.Bus)}, attr{"slot", fmt.Sprintf("0x%02x", a.Slot)},
-				attr{"function", fmt.Sprintf("0x%x", a.Function)})
+			p.pciAddress(a, attr{"type", "pci"})
 		}
 	}, opt("dev", dev), opt("mode", n.Mode()), managed)
 }
+
+// forwardInterface prints <interface>.
+func (p *printer) forwardInterface(dev *string) { p.leaf("interface", attr{"dev", *dev}) }
 
 // nat prints <nat>, nothing if it says nothing.
 func (p *printer) nat(n *NAT) {
@@ -142,7 +140,8 @@ func (p *printer) nat(n *NAT) {
 }
 
 // bridge prints <bridge>. STP and delay are the host's own affair where the
-// network doesn't make the bridge.
+// network doesn't make the bridge. With an uplink they are only printed if they
+// say something: libvirt's clients refuse them in mode bridge.
 func (p *printer) bridge(n *Network) {
 	b := n.Bridge
 	if n.Mode().OwnsBridge() {
@@ -154,8 +153,15 @@ func (p *printer) bridge(n *Network) {
 			attr{"delay", strconv.Itoa(b.Delay)}, opt("macTableManager", b.MACTableManager))
 		return
 	}
+	var stp, delay attr
+	if n.OwnsBridge() {
+		delay = num("delay", b.Delay)
+		if b.STP {
+			stp = attr{"stp", "on"}
+		}
+	}
 	if b.Name != "" || b.MACTableManager != "" {
-		p.leaf("bridge", opt("name", b.Name), opt("zone", b.Zone), opt("macTableManager", b.MACTableManager))
+		p.leaf("bridge", opt("name", b.Name), opt("zone", b.Zone), stp, delay, opt("macTableManager", b.MACTableManager))
 	}
 }
 
@@ -168,24 +174,34 @@ func (p *printer) dns(d *DNS) {
 		for _, f := range d.Forwarders {
 			p.leaf("forwarder", opt("domain", f.Domain), addr("addr", f.Addr), num("port", f.Port))
 		}
-		for _, t := range d.TXT {
-			p.leaf("txt", attr{"name", t.Name}, attr{"value", t.Value})
+		for i := range d.TXT {
+			p.txt(&d.TXT[i])
 		}
-		for _, s := range d.SRV {
-			p.leaf("srv", opt("service", s.Service), opt("protocol", s.Protocol), opt("domain", s.Domain),
-				opt("target", s.Target), num("port", s.Port), num("priority", s.Priority), num("weight", s.Weight))
+		for i := range d.SRV {
+			p.srv(&d.SRV[i])
 		}
-		for _, h := range d.Hosts {
-			p.pair("host", func() { p.hostnames(h) }, addr("ip", h.IP))
+		for i := range d.Hosts {
+			p.dnsHost(&d.Hosts[i])
 		}
 	}, opt("enable", d.Enable), opt("forwardPlainNames", d.ForwardPlainNames))
 }
 
-// hostnames prints the names of a DNS host.
-func (p *printer) hostnames(h DNSHost) {
-	for _, name := range h.Hostnames {
-		p.text("hostname", name)
-	}
+// txt prints <txt>.
+func (p *printer) txt(t *TXT) { p.leaf("txt", attr{"name", t.Name}, attr{"value", t.Value}) }
+
+// srv prints <srv>.
+func (p *printer) srv(s *SRV) {
+	p.leaf("srv", opt("service", s.Service), opt("protocol", s.Protocol), opt("domain", s.Domain),
+		opt("target", s.Target), num("port", s.Port), num("priority", s.Priority), num("weight", s.Weight))
+}
+
+// dnsHost prints <host> of <dns>.
+func (p *printer) dnsHost(h *DNSHost) {
+	p.pair("host", func() {
+		for _, name := range h.Hostnames {
+			p.text("hostname", name)
+		}
+	}, addr("ip", h.IP))
 }
 
 // ip prints <ip>, as a pair of tags even if it is empty.
@@ -203,16 +219,26 @@ func (p *printer) ip(ip *IP) {
 
 // dhcp prints what is inside <dhcp>.
 func (p *printer) dhcp(d *DHCP) {
-	for _, r := range d.Ranges {
-		p.elem("range", func() { p.lease(r.Lease) }, addr("start", r.Start), addr("end", r.End))
+	for i := range d.Ranges {
+		p.dhcpRange(&d.Ranges[i])
 	}
-	for _, h := range d.Hosts {
-		p.elem("host", func() { p.lease(h.Lease) },
-			opt("mac", h.MAC.String()), opt("id", h.ID), opt("name", h.Name), addr("ip", h.IP))
+	for i := range d.Hosts {
+		p.dhcpHost(&d.Hosts[i])
 	}
 	if b := d.Bootp; b != nil {
 		p.leaf("bootp", opt("file", b.File), addr("server", b.Server))
 	}
+}
+
+// dhcpRange prints <range>.
+func (p *printer) dhcpRange(r *DHCPRange) {
+	p.elem("range", func() { p.lease(r.Lease) }, addr("start", r.Start), addr("end", r.End))
+}
+
+// dhcpHost prints <host> of <dhcp>.
+func (p *printer) dhcpHost(h *DHCPHost) {
+	p.elem("host", func() { p.lease(h.Lease) },
+		opt("mac", h.MAC.String()), opt("id", h.ID), opt("name", h.Name), addr("ip", h.IP))
 }
 
 // lease prints <lease>, nothing for nil. An infinite one has no unit.

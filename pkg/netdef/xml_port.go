@@ -1,12 +1,15 @@
 package netdef
 
-import "strconv"
+import (
+	"fmt"
+	"strconv"
+)
 
 // fragments prints what was kept as text.
 func (p *printer) fragments(list []Fragment) {
 	for _, f := range list {
 		p.margin()
-		p.buf.WriteString(f.XML + "\n")
+		p.buf.WriteString(formatElement(f.XML, nil, p.indent) + "\n")
 	}
 }
 
@@ -30,14 +33,14 @@ func (p *printer) vlan(v *VLAN) {
 }
 
 // bandwidth prints <bandwidth>, nothing for nil.
-func (p *printer) bandwidth(b *Bandwidth) {
+func (p *printer) bandwidth(b *Bandwidth, attrs ...attr) {
 	if b == nil {
 		return
 	}
 	p.pair("bandwidth", func() {
 		p.rate("inbound", b.Inbound)
 		p.rate("outbound", b.Outbound)
-	})
+	}, attrs...)
 }
 
 // rate prints one direction of a <bandwidth>, nothing for nil.
@@ -69,11 +72,26 @@ func id(name string, v *int) attr {
 	return attr{name, strconv.Itoa(*v)}
 }
 
-// portGroup prints what is inside <portgroup>.
-func (p *printer) portGroup(g PortGroup) {
-	p.vlan(g.VLAN)
-	p.virtualPort(g.VirtualPort)
-	p.bandwidth(g.Bandwidth)
+// portGroup prints <portgroup>.
+func (p *printer) portGroup(g *PortGroup) {
+	p.pair("portgroup", func() {
+		p.vlan(g.VLAN)
+		p.virtualPort(g.VirtualPort)
+		p.bandwidth(g.Bandwidth)
+	}, attr{"name", g.Name}, flag("default", g.Default), opt("trustGuestRxFilters", g.TrustGuestRxFilters))
+}
+
+// hostdevDriver prints <driver>, nothing for nil.
+func (p *printer) hostdevDriver(d *HostdevDriver) {
+	if d != nil {
+		p.leaf("driver", opt("name", d.Name), opt("model", d.Model))
+	}
+}
+
+// pciAddress prints <address>, with attributes before the device's.
+func (p *printer) pciAddress(a PCIAddress, attrs ...attr) {
+	p.leaf("address", append(attrs, attr{"domain", fmt.Sprintf("0x%04x", a.Domain)}, attr{"bus", fmt.Sprintf("0x%02x", a.Bus)},
+		attr{"slot", fmt.Sprintf("0x%02x", a.Slot)}, attr{"function", fmt.Sprintf("0x%x", a.Function)})...)
 }
 
 // yesNo renders a bool as libvirt does.
