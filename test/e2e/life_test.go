@@ -206,3 +206,26 @@ func TestAutostart(t *testing.T) {
 		}
 	})
 }
+
+// An entry that is added to a running network counts for the next guest, and
+// nothing of the network is made anew.
+func TestUpdateWhileActive(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		l := nstest.NewLab(t)
+		v := l.StartVnetd()
+		startNetwork(t, l, story.Network)
+		before := state(t)
+		vnetctl(t, l, "update", story.Network, "add", "ip-dhcp-host", "<host name='other' ip='192.168.10.20'/>", "--live", "--config")
+		same(t, "links and rules after vnetctl update", before, state(t))
+		if got := leaseOf(t, nstest.Guest(t, story.Bridge, "g1", ""), "other"); got != "192.168.10.20" {
+			t.Errorf("the address of the guest that was added is %q", got)
+		}
+		stop(t, v)
+		l.StartVnetd()
+		for _, args := range [][]string{{"cat", story.Network}, {"cat", story.Network, "--inactive"}} {
+			if err := story.Contains("vnetctl "+args[0], vnetctl(t, l, args...), "192.168.10.20"); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}
