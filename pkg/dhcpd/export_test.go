@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -106,3 +107,72 @@ func Frame4(from, to net.HardwareAddr, src netip.Addr, dst netip.AddrPort, paylo
 
 // ParseName is the label that is made of a client's host name.
 func ParseName(raw []byte) string { return parseName(raw).label }
+
+// RALink is a link for router advertisements without a kernel. Its methods may
+// be called from any goroutine.
+type RALink struct {
+	in   chan solicit
+	out  chan Advert
+	stop chan struct{}
+	down atomic.Bool
+}
+
+// Advert is an advertisement as the server sent it.
+type Advert struct {
+	Dst     netip.Addr
+	Payload []byte
+	At      time.Time
+}
+
+// NewRALink makes a link that can't send yet.
+func NewRALink() *RALink {
+	l := &RALink{in: make(chan solicit), out: make(chan Advert, 4096), stop: make(chan struct{})}
+	l.down.Store(true)
+	return l
+}
+
+// Up lets the link send.
+func (l *RALink) Up() { l.down.Store(false) }
+
+// Adverts is what the server sends.
+func (l *RALink) Adverts() <-chan Advert { return l.out }
+
+// Solicit brings a guest's message to the server.
+func (l *RALink) Solicit(payload []byte, src netip.Addr, hopLimit int) {
+	l.in <- solicit{payload: payload, src: src, hopLimit: hopLimit}
+}
+
+func (l *RALink) receive([]byte) (solicit, error) {
+	select {
+	case m := <-l.in:
+		return m, nil
+	case <-l.stop:
+		return solicit{}, os.ErrDeadlineExceeded
+	}
+}
+
+func (l *RALink) source() (netip.Addr, error) {
+	if l.down.Load() {
+		return netip.Addr{}, errNoLinkLocal
+	}
+	return netip.MustParseAddr("fe80::1"), nil
+}
+
+func (l *RALink) send(payload []byte, _, dst netip.Addr) error {
+	l.out <- Advert{Dst: dst, Payload: payload, At: time.Now()}
+	return nil
+}
+
+func (l *RALink) interrupt() { close(l.stop) }
+
+func (l *RALink) close() error { return nil }
+
+// OpenRAOn is OpenRA on a simulated link.
+func OpenRAOn(cfg RAConfig, link *RALink) (*RAServer, error) {
+	return openRA(cfg, func() (raLink, error) { return link, nil })
+}
+
+// CheckSolicit says why a message is no valid solicitation.
+func CheckSolicit(payload []byte, src netip.Addr, hopLimit int) error {
+	return checkSolicit(solicit{payload: payload, src: src, hopLimit: hopLimit})
+}

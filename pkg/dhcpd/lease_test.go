@@ -461,6 +461,9 @@ func TestBridgeGone(t *testing.T) {
 		if err := <-ended; err == nil {
 			t.Error("Run ended without an error")
 		}
+		if err := errors.Join(srv.Close(), srv.Close()); err != nil {
+			t.Errorf("closing after Run: %v", err)
+		}
 	})
 }
 

@@ -56,3 +56,17 @@ func labelByte(c byte) bool {
 		return false
 	}
 }
+
+// validDomain reports whether s, without a final dot, is a domain name made of
+// host name labels.
+func validDomain(s string) bool {
+	if s == "" || len(s) > maxName {
+		return false
+	}
+	for label := range strings.SplitSeq(s, ".") {
+		if !validLabel(label) {
+			return false
+		}
+	}
+	return true
+}

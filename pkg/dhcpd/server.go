@@ -43,6 +43,7 @@ type Server struct {
 	leases  LeaseStore
 	onLease func(Event)
 	link    transport
+	close   func() error // of link, once
 	count   counters
 	limit   limiter
 	wake    chan struct{} // capacity 1: changes are pending
@@ -84,6 +85,7 @@ func open(cfg Config, dial func() (transport, error)) (*Server, error) {
 		leases:  cfg.Store,
 		onLease: cfg.OnLease,
 		link:    link,
+		close:   once(link.Close),
 		wake:    make(chan struct{}, 1),
 		failed:  make(chan error, 1),
 		pool:    pl,
@@ -120,8 +122,9 @@ func restore(pl *pool, store LeaseStore, now time.Time) error {
 	return nil
 }
 
-// Close gives up a server that was opened and never run.
-func (s *Server) Close() error { return s.link.Close() }
+// Close gives up a server that does not run. After Run, or a second time, it does
+// nothing.
+func (s *Server) Close() error { return s.close() }
 
 // Run serves until ctx ends, which is no error, or the link fails. It returns
 // when all that it started has ended: pending changes are stored, their replies
@@ -144,7 +147,7 @@ func (s *Server) Run(ctx context.Context) error {
 	readers.Wait()
 	close(stopped)
 	committer.Wait()
-	closeErr := s.link.Close()
+	closeErr := s.close()
 	select {
 	case err := <-s.failed:
 		return fmt.Errorf("serving DHCP: %w", errors.Join(err, closeErr))
