@@ -87,7 +87,8 @@ func serve(ctx context.Context, cfg config, path string, log *slog.Logger) (err 
 	})
 	g.Go(func() error {
 		<-ctx.Done()
-		return notifier.Notify(sdnotify.Stopping)
+		tell(notifier, log, sdnotify.Stopping)
+		return nil
 	})
 	err = g.Wait()
 	log.Info("vnetd ends: networks stay up")
@@ -106,9 +107,13 @@ func announce(notifier *sdnotify.Notifier, m *network.Manager, log *slog.Logger)
 		}
 	}
 	log.Info("ready", "networks", len(m.Networks()), "active", active)
-	status := sdnotify.Statusf("%d of %d networks active", active, len(m.Networks()))
-	if err := notifier.Notify(sdnotify.Ready, status); err != nil {
-		log.Warn("telling systemd that vnetd is ready", "error", err)
+	tell(notifier, log, sdnotify.Ready, sdnotify.Statusf("%d of %d networks active", active, len(m.Networks())))
+}
+
+// tell notifies systemd; that it can't be reached is no reason to fail.
+func tell(notifier *sdnotify.Notifier, log *slog.Logger, states ...string) {
+	if err := notifier.Notify(states...); err != nil {
+		log.Warn("notifying systemd", "states", states, "error", err)
 	}
 }
 
