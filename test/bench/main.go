@@ -14,6 +14,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"time"
 
@@ -39,9 +40,10 @@ func benchmarks() []benchmark {
 // bench is what a measurement works with. Its TB ends with the measurement.
 type bench struct {
 	nstest.TB
-	lab *nstest.Lab
-	out io.Writer
-	dir string // on a disk, to be written to
+	root nstest.TB // the lab's
+	lab  *nstest.Lab
+	out  io.Writer
+	dir  string // on a disk, to be written to
 }
 
 // cleanupContext is for what must go on when the measurement was interrupted.
@@ -83,7 +85,7 @@ func choose(names []string) ([]benchmark, error) {
 func runAll(ctx context.Context, chosen []benchmark) int {
 	begin := time.Now()
 	err := nstest.Play(ctx, os.Stderr, func(t nstest.TB) {
-		b := &bench{TB: t, lab: nstest.NewLab(t), out: os.Stdout, dir: diskDir(t)}
+		b := &bench{TB: t, root: t, lab: nstest.NewLab(t), out: os.Stdout, dir: diskDir(t)}
 		b.printf("%s\n", machine(b.dir))
 		for _, one := range chosen {
 			b.printf("\n== %s: %s\n", one.name, one.about)
@@ -101,10 +103,13 @@ func runAll(ctx context.Context, chosen []benchmark) int {
 // play calls body with a bench whose cleanups run when body returns.
 func (b *bench) play(body func(b *bench)) {
 	err := nstest.Play(b.Context(), os.Stderr, func(t nstest.TB) {
-		body(&bench{TB: t, lab: b.lab, out: b.out, dir: b.dir})
+		body(&bench{TB: t, root: b.root, lab: b.lab, out: b.out, dir: b.dir})
 	})
 	if err != nil {
 		b.Fatalf("%w", err)
+	}
+	if b.root.Failed() {
+		runtime.Goexit() // the lab has told why
 	}
 }
 
