@@ -6,13 +6,12 @@ import (
 	"fmt"
 	"log/slog"
 	"regexp"
-	"slices"
 	"sync"
 	"time"
 )
 
-// undoTime is how long a failed Set may take to put the former rules back.
-const undoTime = 15 * time.Second
+// DefaultAudit is how often a firewall that tells nothing is looked at.
+const DefaultAudit = 5 * time.Second
 
 // Config is what New needs to know. The zero value is a good one.
 type Config struct {
@@ -23,21 +22,36 @@ type Config struct {
 	// and "-restore" appended for their companions; "" is "iptables" and
 	// "ip6tables". "iptables-nft" or "iptables-legacy" choose a variant.
 	IPTables, IP6Tables string
+	// LibvirtExactRules leaves out the rules by which vnetd differs from libvirt:
+	// see Guards.
+	LibvirtExactRules bool
+	// DockerUserAccept has the chain DOCKER-USER, where Docker made one, lead to
+	// the networks' chains as well, and accept what open networks' guests send
+	// and get: Docker's own chains may stand before the networks'.
+	DockerUserAccept bool
+	// Audit is the time between two looks at what no notification tells about,
+	// while Watch runs; 0 is DefaultAudit.
+	Audit time.Duration
 	// Logger is told what was found and changed; nil discards it.
 	Logger *slog.Logger
 }
 
 // Firewall writes networks' rules into the kernel of the network namespace in
-// which it was made. It keeps no copy of what the kernel holds, only what it
-// placed itself, by bridge. All methods may be called concurrently; changes are
-// made one after the other.
+// which it was made. It knows which rules shall stand; what the kernel holds it
+// remembers only as long as nftables says that nothing has changed. All methods
+// may be called concurrently; changes that wait for each other become one.
 type Firewall struct {
-	prefix string
+	layout layout
+	audit  time.Duration
 	log    *slog.Logger
 	tools  []*tool // IPv4, IPv6
+	zones  zones
+	queue  queue
 
-	mu     sync.Mutex
-	placed map[string][]Rule // by bridge; guarded by mu
+	mu       sync.Mutex
+	standing standing // what shall be there; guarded by mu
+	memory   memory   // what was seen in the kernel; guarded by mu
+	stats    Stats    // guarded by mu
 }
 
 // New finds iptables and ip6tables and tries them. It fails if iptables does
@@ -46,17 +60,21 @@ type Firewall struct {
 // read, is a warning: it is tried again when a network has rules for it, and
 // only that network fails. New makes no chain and no rule.
 func New(ctx context.Context, cfg Config) (*Firewall, error) {
-	f := &Firewall{prefix: cfg.ChainPrefix, log: cfg.Logger, placed: map[string][]Rule{}}
-	if f.prefix == "" {
-		f.prefix = DefaultPrefix
+	f := &Firewall{
+		layout: layout{prefix: orDefault(cfg.ChainPrefix, DefaultPrefix), exact: cfg.LibvirtExactRules, docker: cfg.DockerUserAccept},
+		audit:  cfg.Audit,
+		log:    cfg.Logger,
+	}
+	if f.audit <= 0 {
+		f.audit = DefaultAudit
 	}
 	if f.log == nil {
 		f.log = slog.New(slog.DiscardHandler)
 	}
 	// XT_EXTENSION_MAXNAMELEN of linux/netfilter/x_tables.h, 29 with the closing
 	// NUL, bounds a chain's name; ours add three characters.
-	if !regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,24}$`).MatchString(f.prefix) {
-		return nil, fmt.Errorf("chain prefix %q: 1 to 25 letters, digits, '_', '.' or '-' are needed", f.prefix)
+	if !regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,24}$`).MatchString(f.layout.prefix) {
+		return nil, fmt.Errorf("chain prefix %q: 1 to 25 letters, digits, '_', '.' or '-' are needed", f.layout.prefix)
 	}
 	f.tools = []*tool{
 		{family: IPv4, command: orDefault(cfg.IPTables, "iptables")},
@@ -98,146 +116,63 @@ func (f *Firewall) report(ctx context.Context) {
 	}
 }
 
+// Close gives back what New and the calls since have opened. It touches no rule.
+func (f *Firewall) Close() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return errors.Join(f.memory.close(), f.zones.close())
+}
+
+// Rules are those that Set places for n, in the order of Render. With
+// LibvirtExactRules they are Render's alone.
+func (f *Firewall) Rules(n Network) []Rule { return f.layout.rules(n) }
+
 // Set makes the kernel hold exactly one copy of n's rules, in order, with the
 // chains and jumps that lead to them. What is not complete goes to the head of
 // its chain, so the newest network stands first. Rules that Set or Adopt knows
 // of for the same bridge and n does not have are deleted in the same
-// transaction. When nothing is to do, nothing is executed but the listing.
+// transaction, and so are those that a libvirtd left for the bridge. When
+// nothing is to do, nothing is executed but the listing, and under nf_tables not
+// even that if nothing has changed since the last one. Sets and Deletes that
+// wait for one that is under way are carried out together.
 //
 // On an error the rules that stood before are put back. The error is a
 // *RestoreError where iptables-restore refused a rule. A failing CHECKSUM rule
 // is only logged, as with libvirt: kernels without that target exist, and DHCP
 // clients that mind are rare.
+//
+// Where firewalld runs, the bridge goes into its zone first: n.Zone, or
+// libvirt's. Only for n.Zone a failure of that is an error.
 func (f *Firewall) Set(ctx context.Context, n Network) error {
 	if err := n.check(); err != nil {
 		return fmt.Errorf("firewall of bridge %q: %w", n.Bridge, err)
 	}
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	rules := Render(n, f.prefix)
-	back, err := f.apply(ctx, []change{{remove: f.placed[n.Bridge], place: rules}})
-	if err != nil {
-		err = errors.Join(err, f.undo(ctx, back))
+	if err := f.zones.bind(ctx, n, f.log); err != nil {
 		return fmt.Errorf("setting the firewall of bridge %q: %w", n.Bridge, err)
 	}
-	f.remember(n.Bridge, rules)
+	if err := f.submit(&request{ctx: ctx, network: n, set: true}); err != nil {
+		return fmt.Errorf("setting the firewall of bridge %q: %w", n.Bridge, err)
+	}
 	return nil
 }
 
 // Adopt says that n's rules were placed by a former process, so that a Set with
-// other intent replaces them and Delete and Purge remove them. It touches
-// nothing, and need not be true.
+// other intent replaces them, Delete and Purge remove them, and a repair puts
+// them back. It touches nothing, and need not be true.
 func (f *Firewall) Adopt(n Network) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.remember(n.Bridge, union(f.placed[n.Bridge], Render(n, f.prefix)))
+	f.standing.adopt(n, f.layout.rules(n))
 }
 
 // Delete removes every copy of n's rules, and of those that Set or Adopt knows
 // of for the same bridge. Chains and jumps stay, as with libvirt. Rules that
 // are not there are no error. Both families are tried; their errors are joined.
+// Where firewalld runs, the bridge leaves its zone.
 func (f *Firewall) Delete(ctx context.Context, n Network) error {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	rules := union(f.placed[n.Bridge], Render(n, f.prefix))
-	if _, err := f.apply(ctx, []change{{remove: rules}}); err != nil {
+	if err := f.submit(&request{ctx: ctx, network: n}); err != nil {
 		return fmt.Errorf("deleting the firewall of bridge %q: %w", n.Bridge, err)
 	}
-	f.remember(n.Bridge, nil)
-	return nil
-}
-
-// remember notes what stands for a bridge. The caller holds mu.
-func (f *Firewall) remember(bridge string, rules []Rule) {
-	if len(rules) == 0 {
-		delete(f.placed, bridge)
-		return
-	}
-	f.placed[bridge] = rules
-}
-
-// union is a followed by what only b has.
-func union(a, b []Rule) []Rule {
-	out := slices.Clone(a)
-	for _, r := range b {
-		if !slices.Contains(out, r) {
-			out = append(out, r)
-		}
-	}
-	return out
-}
-
-// apply carries out the changes of any number of networks, with one transaction
-// per family, and returns the changes that put back what it may have altered.
-// Both families are tried, side by side; errors are joined. The caller holds mu.
-func (f *Firewall) apply(ctx context.Context, changes []change) ([]change, error) {
-	var rules []Rule
-	for _, c := range changes {
-		rules = append(append(rules, c.remove...), c.place...)
-	}
-	if len(rules) == 0 {
-		return nil, nil
-	}
-	ways, faults := make([]*change, len(f.tools)), make([]error, len(f.tools))
-	var wg sync.WaitGroup
-	for i, t := range f.tools {
-		wg.Go(func() { ways[i], faults[i] = f.applyFamily(ctx, t, rules, changes) })
-	}
-	wg.Wait()
-	var back []change
-	for _, way := range ways {
-		if way != nil {
-			back = append(back, *way)
-		}
-	}
-	return back, errors.Join(faults...)
-}
-
-// applyFamily is apply for one family; rules are those of the changes. A family
-// that can't be used, or a table of it that fails, matters only where the
-// changes have rules.
-func (f *Firewall) applyFamily(ctx context.Context, t *tool, rules []Rule, changes []change) (*change, error) {
-	needed := len(ofFamily(t.family, rules)) > 0
-	if t.missing != nil && needed {
-		t.detect(ctx)
-	}
-	switch {
-	case t.missing != nil && needed:
-		return nil, t.missing
-	case t.missing != nil:
-		return nil, nil
-	}
-	back, err := t.commit(ctx, rules, func(l listing) (*edit, error) {
-		return plan(l, t.family, f.prefix, changes), nil
-	})
-	if err != nil && ctx.Err() == nil && (!needed || dispensable(err, t.family, rules)) {
-		f.log.Warn("firewall incomplete, going on without", "family", t.family, "error", err)
-		err = nil
-	}
-	return back, err
-}
-
-// dispensable tells whether networks work without what failed: they have no
-// rule in the table, or the CHECKSUM rule alone. Tables are written in an order
-// in which mangle is the last, so its failure leaves nothing else undone.
-func dispensable(err error, f Family, rules []Rule) bool {
-	var e *RestoreError
-	if !errors.As(err, &e) || e.Table == "" {
-		return false
-	}
-	return e.Table == tableMangle || !slices.ContainsFunc(rules, func(r Rule) bool {
-		return r.Family == f && r.Table == e.Table
-	})
-}
-
-// undo takes the way back that apply returned. Tables that failed are as they
-// were; those that were committed before them are not. It runs even if ctx is
-// over. The caller holds mu.
-func (f *Firewall) undo(ctx context.Context, back []change) error {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
-	defer cancel()
-	if _, err := f.apply(ctx, back); err != nil {
-		return fmt.Errorf("putting the former rules back: %w", err)
-	}
+	f.zones.unbind(ctx, n, f.log)
 	return nil
 }

@@ -39,10 +39,10 @@ func (h *host) program(f firewall.Family) string {
 	return "iptables-" + h.variant
 }
 
-// firewall starts a process' worth of firewall.
+// firewall starts a process' worth of firewall, with libvirt's rules alone.
 func (h *host) firewall() *firewall.Firewall {
 	h.Helper()
-	return h.configured(firewall.Config{})
+	return h.configured(firewall.Config{LibvirtExactRules: true})
 }
 
 // configured is firewall with other settings; programs and log are the host's
@@ -60,6 +60,11 @@ func (h *host) configured(cfg firewall.Config) *firewall.Firewall {
 	if err != nil {
 		h.Fatalf("New: %v", err)
 	}
+	h.Cleanup(func() {
+		if err := f.Close(); err != nil {
+			h.Errorf("Close: %v", err)
+		}
+	})
 	return f
 }
 

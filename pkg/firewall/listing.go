@@ -75,10 +75,14 @@ func (l listing) has(table, chain string) bool {
 func (l listing) held(f Family, rules []Rule) []Rule {
 	var out []Rule
 	for _, c := range byChain(f, rules) {
+		asked := map[string]bool{}
+		for _, args := range c.args {
+			asked[args] = true
+		}
 		for _, args := range l[c.table][c.name] {
-			r := Rule{f, c.table, c.name, args}
-			if slices.Contains(rules, r) && !slices.Contains(out, r) {
-				out = append(out, r)
+			if asked[args] {
+				asked[args] = false
+				out = append(out, Rule{f, c.table, c.name, args})
 			}
 		}
 	}
@@ -99,10 +103,16 @@ type chainRules struct {
 // byChain groups the rules of one family by chain, both in order of appearance.
 func byChain(f Family, rules []Rule) []chainRules {
 	var out []chainRules
-	for _, r := range ofFamily(f, rules) {
-		i := slices.IndexFunc(out, func(c chainRules) bool { return c.table == r.Table && c.name == r.Chain })
-		if i < 0 {
+	at := map[[2]string]int{}
+	for _, r := range rules {
+		if r.Family != f {
+			continue
+		}
+		key := [2]string{r.Table, r.Chain}
+		i, known := at[key]
+		if !known {
 			i = len(out)
+			at[key] = i
 			out = append(out, chainRules{table: r.Table, name: r.Chain})
 		}
 		out[i].args = append(out[i].args, r.Args)

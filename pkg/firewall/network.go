@@ -71,6 +71,9 @@ type Network struct {
 	IPv6 bool
 	// DHCP says that an IPv4 <ip> has a dynamic range or a fixed host.
 	DHCP bool
+	// Zone is <bridge zone=>, the zone of firewalld that the bridge belongs to.
+	// Empty: libvirt's zone, where firewalld has it.
+	Zone string
 	// TFTP says that guests may fetch boot files from this host.
 	TFTP bool
 }

@@ -9,38 +9,65 @@ import (
 type change struct {
 	remove []Rule // must be absent afterwards, unless in place as well
 	place  []Rule // must be there once, in this order
+	// network is the one whose rules are placed; what a libvirtd left for its
+	// bridge is removed. Zero: nothing is looked for.
+	network Network
+	others  []Network // own rules that are none of libvirtd's leavings
 }
 
 // edit is a list of increments to one family's tables. It keeps the listing in
 // step with the increments, so that later ones see the effect of earlier ones.
 type edit struct {
 	listed   listing
+	before   listing             // the chains in which rules were deleted, as listed
 	commands map[string][]string // by table
+	opened   bool                // a rule was placed in DOCKER-USER
 }
 
 // newEdit starts from what was listed. The listing belongs to the edit then.
 func newEdit(l listing) *edit {
-	return &edit{listed: l, commands: map[string][]string{}}
+	return &edit{listed: l, before: listing{}, commands: map[string][]string{}}
 }
 
 // plan lists the increments that carry out the changes, in their order: that
 // of the last change stands first in the chains. It is pure. Chains and jumps
 // are made in both families as soon as any network places a rule in one, as
 // libvirt does.
-func plan(l listing, f Family, prefix string, changes []change) *edit {
+func plan(l listing, f Family, as layout, changes []change) *edit {
 	e := newEdit(l)
-	if slices.ContainsFunc(changes, func(c change) bool { return len(c.place) > 0 }) {
-		e.scaffold(f, prefix)
+	if placesAny(changes) {
+		e.scaffold(f, as)
 	}
 	for _, c := range changes {
-		for _, stale := range byChain(f, c.remove) {
-			e.delete(stale.table, stale.name, without(stale.args, c.place, f, stale))
+		remove := slices.Concat(c.remove, stale(e.listed, f, as.prefix, c))
+		for _, gone := range byChain(f, remove) {
+			e.delete(gone.table, gone.name, without(gone.args, c.place, f, gone))
 		}
 		for _, wanted := range byChain(f, c.place) {
 			e.place(wanted.table, wanted.name, wanted.args)
 		}
 	}
+	if as.docker && placesAny(changes) {
+		e.leadDocker(f, as)
+	}
 	return e
+}
+
+// placesAny tells whether any change places a rule.
+func placesAny(changes []change) bool {
+	return slices.ContainsFunc(changes, func(c change) bool { return len(c.place) > 0 })
+}
+
+// leadDocker makes DOCKER-USER, where it exists, lead to the chains. The jumps
+// stand before the accepts that were placed there just now: what the networks'
+// rules reject must not pass by those.
+func (e *edit) leadDocker(f Family, as layout) {
+	for _, c := range byChain(f, as.dockerJumps()) {
+		if e.opened {
+			e.delete(c.table, c.name, c.args)
+		}
+		e.place(c.table, c.name, c.args)
+	}
 }
 
 // without are the rules of a chain that are not among those to be placed.
@@ -52,8 +79,8 @@ func without(args []string, placed []Rule, f Family, c chainRules) []string {
 
 // scaffold makes the missing chains, and the jumps of every parent that lacks
 // one or has them in another order.
-func (e *edit) scaffold(f Family, prefix string) {
-	for _, parent := range byChain(f, Jumps(prefix)) {
+func (e *edit) scaffold(f Family, as layout) {
+	for _, parent := range byChain(f, Jumps(as.prefix)) {
 		for _, jump := range parent.args {
 			e.newChain(parent.table, jumpTarget(jump))
 		}
@@ -76,16 +103,20 @@ func (e *edit) newChain(table, chain string) {
 	e.command(table, "-N "+chain)
 }
 
-// place makes the chain hold each of the rules once and in this order. If it
-// does not yet, all copies are deleted and the rules inserted at its head; what
+// place makes the chain hold each of the rules once and in this order, unless it
+// is DOCKER-USER and Docker did not make it. If it does not hold them yet, all copies are deleted and the rules inserted at its head; what
 // stands between and around them is not touched.
 func (e *edit) place(table, chain string, rules []string) {
+	if chain == chainDockerUser && !e.listed.has(table, chain) {
+		return
+	}
 	held := slices.DeleteFunc(slices.Clone(e.listed[table][chain]), func(args string) bool {
 		return !slices.Contains(rules, args)
 	})
 	if slices.Equal(held, rules) {
 		return
 	}
+	e.opened = e.opened || chain == chainDockerUser
 	e.delete(table, chain, rules)
 	for _, args := range slices.Backward(rules) {
 		e.insert(table, chain, args)
@@ -105,6 +136,7 @@ func (e *edit) delete(table, chain string, rules []string) {
 	if !e.listed.has(table, chain) {
 		return
 	}
+	e.touch(table, chain)
 	e.listed[table][chain] = slices.DeleteFunc(e.listed[table][chain], func(args string) bool {
 		gone := slices.Contains(rules, args)
 		if gone {
@@ -127,6 +159,20 @@ func (e *edit) deleteChain(table, chain string) {
 func (e *edit) command(table, line string) {
 	e.commands[table] = append(e.commands[table], line)
 }
+
+// touch keeps a chain as it was listed, once.
+func (e *edit) touch(table, chain string) {
+	if !e.before.has(table, chain) {
+		e.before.declare(table, chain)
+		e.before[table][chain] = slices.Clone(e.listed[table][chain])
+	}
+}
+
+// empty tells whether nothing is to do.
+func (e *edit) empty() bool { return e.tables() == 0 }
+
+// tables is the number of tables that change.
+func (e *edit) tables() int { return len(e.commands) }
 
 // text is the input of iptables-restore, "" when there is nothing to do.
 func (e *edit) text() string {

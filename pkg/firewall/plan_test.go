@@ -43,8 +43,8 @@ func FuzzPlan(f *testing.F) {
 		changes := []change{{remove: Render(former, DefaultPrefix), place: Render(wanted, DefaultPrefix)}}
 		others := foreignRules(l, former, wanted)
 		replayed := clone(l)
-		replay(t, replayed, plan(l, IPv4, DefaultPrefix, changes).text())
-		if again := plan(clone(replayed), IPv4, DefaultPrefix, changes).text(); again != "" {
+		replay(t, replayed, plan(l, IPv4, layout{prefix: DefaultPrefix, exact: true}, changes).text())
+		if again := plan(clone(replayed), IPv4, layout{prefix: DefaultPrefix, exact: true}, changes).text(); again != "" {
 			t.Errorf("not content with its own work:\n%s", again)
 		}
 		if diff := cmp.Diff(others, foreignRules(replayed, former, wanted)); diff != "" {
@@ -124,7 +124,7 @@ func TestPlanJoinsNetworks(t *testing.T) {
 	second := former
 	second.Bridge, second.Subnets = "virbr1", []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")}
 	l := listing{}
-	replay(t, l, plan(listing{}, IPv4, DefaultPrefix, []change{
+	replay(t, l, plan(listing{}, IPv4, layout{prefix: DefaultPrefix, exact: true}, []change{
 		{place: Render(former, DefaultPrefix)},
 		{place: Render(second, DefaultPrefix)},
 	}).text())

@@ -15,48 +15,29 @@ import (
 func (f *Firewall) Purge(ctx context.Context) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	var known []Rule
-	for _, rules := range f.placed {
-		known = append(known, rules...)
+	known := f.standing.rules()
+	_, err := f.transact(ctx, transaction{whole: true, strict: true, plan: func(l listing, family Family) (*edit, error) {
+		return planPurge(l, family, f.layout, known)
+	}})
+	if err != nil {
+		return fmt.Errorf("removing the chains %s*: %w", f.layout.prefix, err)
 	}
-	for _, act := range []bool{false, true} {
-		if err := f.purge(ctx, known, act); err != nil {
-			return fmt.Errorf("removing the chains %s*: %w", f.prefix, err)
-		}
+	for _, e := range f.standing.entries {
+		f.zones.unbind(ctx, e.network, f.log)
 	}
-	clear(f.placed)
+	f.standing = standing{}
 	return nil
-}
-
-// purge looks for rules of others in both families, and removes what is ours if
-// it shall act. The caller holds mu.
-func (f *Firewall) purge(ctx context.Context, known []Rule, act bool) error {
-	var faults []error
-	for _, t := range f.tools {
-		if t.missing != nil {
-			continue
-		}
-		_, err := t.commit(ctx, nil, func(l listing) (*edit, error) {
-			e, err := planPurge(l, t.family, f.prefix, known)
-			if err == nil && !act {
-				e = newEdit(l)
-			}
-			return e, err
-		})
-		faults = append(faults, err)
-	}
-	return errors.Join(faults...)
 }
 
 // planPurge lists the increments that remove everything of ours. It is pure,
 // and fails if rules of others would be in the way.
-func planPurge(l listing, f Family, prefix string, known []Rule) (*edit, error) {
+func planPurge(l listing, f Family, as layout, known []Rule) (*edit, error) {
 	e := newEdit(l)
-	for _, c := range byChain(f, append(slices.Clone(known), Jumps(prefix)...)) {
+	for _, c := range byChain(f, slices.Concat(known, Jumps(as.prefix), as.dockerJumps())) {
 		e.delete(c.table, c.name, c.args)
 	}
 	var faults []error
-	for _, c := range byChain(f, Jumps(prefix)) {
+	for _, c := range byChain(f, Jumps(as.prefix)) {
 		for _, jump := range c.args {
 			faults = append(faults, foreign(e.listed, c.table, jumpTarget(jump)))
 			e.deleteChain(c.table, jumpTarget(jump))

@@ -27,6 +27,8 @@ type tool struct {
 	missing error
 }
 
+var _ backend = (*tool)(nil)
+
 // list reads all tables of the family, with one exec.
 func (t *tool) list(ctx context.Context) (listing, error) {
 	out, err := run(ctx, "", t.path+"-save")
@@ -40,10 +42,10 @@ func (t *tool) list(ctx context.Context) (listing, error) {
 	return l, nil
 }
 
-// restore carries out increments, with one exec. Each table of the text takes
+// apply carries out increments, with one exec. Each table of the text takes
 // effect at its COMMIT, as a whole or not at all; after a fault in one the later
 // ones are not looked at.
-func (t *tool) restore(ctx context.Context, text string) error {
+func (t *tool) apply(ctx context.Context, text string) error {
 	wait := strconv.Itoa(int(lockWait / time.Second))
 	_, err := run(ctx, text, t.path+"-restore", "--noflush", "-w", wait)
 	var failed *execError
@@ -51,45 +53,6 @@ func (t *tool) restore(ctx context.Context, text string) error {
 		return explain(t, text, failed)
 	}
 	return err
-}
-
-// commit lists, plans and restores. When the restore fails and a fresh listing
-// asks for other increments, somebody changed the rules in between: it tries
-// those, once. It returns the change that puts those of the rules back that the
-// first listing had, nil if no restore was tried and so nothing can be different.
-func (t *tool) commit(ctx context.Context, rules []Rule, planner func(listing) (*edit, error)) (*change, error) {
-	back, text, err := t.prepare(ctx, rules, planner)
-	if err != nil || text == "" {
-		return nil, err
-	}
-	failure := t.restore(ctx, text)
-	if failure == nil {
-		return back, nil
-	}
-	_, fresh, err := t.prepare(ctx, nil, planner)
-	switch {
-	case err != nil:
-		return back, errors.Join(failure, err)
-	case fresh == text:
-		return back, failure
-	case fresh == "":
-		return back, nil
-	}
-	return back, t.restore(ctx, fresh)
-}
-
-// prepare lists and plans. The change is the way back for the rules.
-func (t *tool) prepare(ctx context.Context, rules []Rule, planner func(listing) (*edit, error)) (*change, string, error) {
-	l, err := t.list(ctx)
-	if err != nil {
-		return nil, "", err
-	}
-	back := &change{remove: ofFamily(t.family, rules), place: l.held(t.family, rules)}
-	e, err := planner(l)
-	if err != nil {
-		return nil, "", err
-	}
-	return back, e.text(), nil
 }
 
 // execError is a program that ended with a fault.

@@ -1,0 +1,151 @@
+package firewall
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+	"time"
+)
+
+// batchTime is how long a change that stands for several callers may take. It
+// does not end with any one of them.
+const batchTime = 30 * time.Second
+
+// request is a Set or a Delete that waits for its turn.
+type request struct {
+	ctx     context.Context
+	network Network
+	set     bool
+
+	done bool  // guarded by Firewall.mu, as is err
+	err  error // the outcome
+}
+
+// queue holds the requests that no one has taken yet.
+type queue struct {
+	mu      sync.Mutex
+	waiting []*request // guarded by mu
+}
+
+// add appends a request.
+func (q *queue) add(r *request) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.waiting = append(q.waiting, r)
+}
+
+// take removes and returns the requests up to the second one for any bridge: what
+// is done together must not depend on each other.
+func (q *queue) take() []*request {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	bridges := map[string]bool{}
+	n := slices.IndexFunc(q.waiting, func(r *request) bool {
+		again := bridges[r.network.Bridge]
+		bridges[r.network.Bridge] = true
+		return again
+	})
+	if n < 0 {
+		n = len(q.waiting)
+	}
+	taken := q.waiting[:n:n]
+	q.waiting = q.waiting[n:]
+	return taken
+}
+
+// submit returns when the request was carried out. A lone one is at once; those
+// that come while another is under way wait for it, and the first of them to go
+// on carries out all of them as one transaction.
+func (f *Firewall) submit(r *request) error {
+	f.queue.add(r)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for !r.done {
+		f.serve(f.queue.take())
+	}
+	return r.err
+}
+
+// serve carries out requests together or, if that fails, one by one, so that
+// each has its own outcome. The caller holds mu.
+func (f *Firewall) serve(batch []*request) {
+	var live []*request
+	for _, r := range batch {
+		if r.err = r.ctx.Err(); r.err == nil {
+			live = append(live, r)
+		}
+		r.done = true
+	}
+	if len(live) > 1 {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(live[0].ctx), batchTime)
+		defer cancel()
+		if f.carryOut(ctx, live) == nil {
+			return
+		}
+	}
+	for _, r := range live {
+		r.err = f.carryOut(r.ctx, []*request{r})
+	}
+}
+
+// carryOut makes the requests' changes in one transaction per family. After an
+// error the rules that stood before stand again. The caller holds mu.
+func (f *Firewall) carryOut(ctx context.Context, requests []*request) error {
+	var changes []change
+	for _, r := range requests {
+		changes = append(changes, f.change(r))
+	}
+	if f.leavesNone(requests) {
+		changes = append(changes, change{remove: f.usable(f.layout.dockerJumps())})
+	}
+	back, err := f.apply(ctx, changes)
+	if err != nil {
+		if slices.ContainsFunc(requests, func(r *request) bool { return r.set }) || len(requests) > 1 {
+			err = errors.Join(err, f.undo(ctx, back))
+		}
+		return err
+	}
+	for i, r := range requests {
+		if r.set {
+			f.standing.set(r.network, changes[i].place)
+		} else {
+			f.standing.forget(r.network.Bridge)
+		}
+	}
+	return nil
+}
+
+// leavesNone tells whether no network with rules is left after the requests, so
+// that Docker's chain has nowhere to lead. The caller holds mu.
+func (f *Firewall) leavesNone(requests []*request) bool {
+	if !f.layout.docker || slices.ContainsFunc(requests, func(r *request) bool { return r.set }) {
+		return false
+	}
+	return !slices.ContainsFunc(f.standing.entries, func(e entry) bool {
+		return len(e.rules) > 0 && !slices.ContainsFunc(requests, func(r *request) bool {
+			return r.network.Bridge == e.network.Bridge
+		})
+	})
+}
+
+// usable are the rules of the families that can be used.
+func (f *Firewall) usable(rules []Rule) []Rule {
+	var out []Rule
+	for _, t := range f.tools {
+		if t.missing == nil {
+			out = append(out, ofFamily(t.family, rules)...)
+		}
+	}
+	return out
+}
+
+// change is what a request asks for. The caller holds mu.
+func (f *Firewall) change(r *request) change {
+	known := f.standing.find(r.network.Bridge).all()
+	rules := f.layout.rules(r.network)
+	if !r.set {
+		return change{remove: union(known, rules)}
+	}
+	return change{remove: known, place: rules, network: r.network, others: f.standing.without(r.network.Bridge)}
+}

@@ -1,0 +1,195 @@
+package firewall
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// What is done to the rules often comes in many steps. Watch looks at them when
+// nothing has happened for quietTime, but not later than patience after the
+// first step.
+const (
+	quietTime = 100 * time.Millisecond
+	patience  = 400 * time.Millisecond
+)
+
+// retryTime is how long Watch waits before it looks for the bus again.
+const retryTime = 5 * time.Second
+
+// Watch puts the rules back whenever somebody else removes them, until ctx ends,
+// whose error it returns. Under nf_tables it hears of every change from the
+// kernel; iptables-legacy tells nothing, so its rules are compared at every
+// audit. firewalld tells on the system bus that it has loaded its rules anew;
+// bridges are put back into their zones then. A program that removes rules as
+// fast as they are put back makes the repairs rarer, see limiter. Only one Watch
+// may run.
+func (f *Firewall) Watch(ctx context.Context) error {
+	w := &watch{Firewall: f, wake: make(chan struct{}, 1)}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	var running sync.WaitGroup
+	defer running.Wait()
+	running.Go(func() { w.followNFT(ctx, cancel) })
+	running.Go(func() { w.followFirewalld(ctx) })
+	err := w.run(ctx)
+	cancel(nil)
+	return err
+}
+
+// watch is one run of Watch.
+type watch struct {
+	*Firewall
+	wake chan struct{}
+
+	mu    sync.Mutex
+	found finding      // guarded by mu
+	made  []generation // by others or by us, guarded by mu
+	limit limiter
+}
+
+// followNFT notes every change of the rules that nftables tells of. Where the
+// kernel has no nftables, the audits must do.
+func (w *watch) followNFT(ctx context.Context, fail context.CancelCauseFunc) {
+	socket, err := openNFT(1 << (unix.NFNLGRP_NFTABLES - 1))
+	if err != nil {
+		w.log.Info("no notifications of changes of the firewall", "error", err)
+		return
+	}
+	stop := context.AfterFunc(ctx, func() { _ = socket.close() })
+	defer func() {
+		if stop() {
+			_ = socket.close()
+		}
+	}()
+	for {
+		datagram, err := socket.receive()
+		switch {
+		case ctx.Err() != nil:
+			return
+		case errors.Is(err, unix.ENOBUFS):
+			// More happened than the socket holds: look at all of it.
+			w.note(func(*finding) {}, generation{})
+		case err != nil:
+			fail(fmt.Errorf("listening to nftables: %w", err))
+			return
+		}
+		for m := range netlinkMessages(datagram) {
+			if g, ok := m.generation(); ok {
+				w.note(func(*finding) {}, g)
+			}
+		}
+	}
+}
+
+// followFirewalld notes what firewalld tells, whenever there is a system bus.
+func (w *watch) followFirewalld(ctx context.Context) {
+	for {
+		// What fails is tried again: the bus may come later, or come back.
+		_ = watchFirewalld(ctx, func(reason Cause) {
+			w.note(func(f *finding) { f.cause, f.zones = reason, true })
+		})
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(retryTime):
+		}
+	}
+}
+
+// note adds to what was found and wakes run.
+func (w *watch) note(add func(*finding), made ...generation) {
+	w.mu.Lock()
+	add(&w.found)
+	w.made = append(w.made, made...)
+	w.mu.Unlock()
+	select {
+	case w.wake <- struct{}{}:
+	default:
+	}
+}
+
+// run repairs until ctx ends.
+func (w *watch) run(ctx context.Context) error {
+	audit := time.NewTicker(w.audit)
+	defer audit.Stop()
+	due := time.NewTimer(time.Hour)
+	due.Stop()
+	var first time.Time // of the changes that were not looked at yet
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case now := <-audit.C:
+			if first.IsZero() {
+				w.look(ctx, now)
+			}
+		case <-w.wake:
+			now := time.Now()
+			if first.IsZero() {
+				first = now
+			}
+			due.Reset(w.wait(now, first))
+		case now := <-due.C:
+			if later := w.limit.wait(now); later > 0 {
+				due.Reset(later)
+				continue
+			}
+			first = time.Time{}
+			w.look(ctx, now)
+		}
+	}
+}
+
+// wait is the time until the changes since first are looked at.
+func (w *watch) wait(now, first time.Time) time.Duration {
+	soon := min(quietTime, first.Add(patience).Sub(now))
+	return max(soon, w.limit.wait(now), 0)
+}
+
+// look repairs what is amiss, unless that happened too often of late.
+func (w *watch) look(ctx context.Context, now time.Time) {
+	if w.limit.wait(now) > 0 {
+		return
+	}
+	report, err := w.repair(ctx, w.take())
+	if err != nil || report.Repaired() {
+		w.limit.repaired(time.Now())
+	}
+	contended := w.limit.contended(time.Now())
+	if w.contend(contended) && contended {
+		w.log.Warn("another program keeps removing firewall rules: repairing less often from now on",
+			"process", report.Process, "repairs", limitBurst, "within", limitWindow)
+	}
+}
+
+// contend notes whether somebody keeps removing rules, and tells whether that is
+// news.
+func (f *Firewall) contend(contended bool) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	before := f.stats.Contended
+	f.stats.Contended = contended
+	return contended != before
+}
+
+// take returns what was found since the last time.
+func (w *watch) take() finding {
+	w.mu.Lock()
+	found, made := w.found, w.made
+	w.found, w.made = finding{}, nil
+	w.mu.Unlock()
+	w.Firewall.mu.Lock()
+	defer w.Firewall.mu.Unlock()
+	for _, g := range made {
+		if g.process != "" && !w.memory.ours[g.id] {
+			found.process = g.process
+		}
+	}
+	clear(w.memory.ours)
+	return found
+}
