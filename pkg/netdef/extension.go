@@ -34,7 +34,8 @@ func (e element) ours(name string) (element, bool) {
 		case first == nil:
 			first = kid
 		default:
-			e.at(kid, path).faults.addf(path, "", "only one <vnetd:%s> is allowed", name)
+			e.at(kid, path).keepRaw = true // nothing inside is a fault of its own
+			e.faults.addf(path, "", "only one <vnetd:%s> is allowed", name)
 		}
 	}
 	if first == nil {

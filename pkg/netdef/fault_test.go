@@ -34,7 +34,7 @@ func subnet6(inside string) string {
 
 func faultRows() []faultRow {
 	return slices.Concat(documentRows(), identityRows(), modeRows(), natRows(), ipRows(), rangeRows(), hostRows(),
-		routeRows(), dnsRows(), portRows(), poolRows())
+		routeRows(), dnsRows(), portRows(), poolRows(), extensionRows())
 }
 
 func documentRows() []faultRow {

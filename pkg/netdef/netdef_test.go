@@ -159,6 +159,9 @@ func scribble(n *netdef.Network) {
 			clear(h.Hostnames)
 		}
 	}
+	if n.Access != nil {
+		clear(n.Access.Users)
+	}
 	clear(n.IPs)
 	clear(n.Routes)
 	clear(n.PortGroups)

@@ -1,0 +1,131 @@
+package netdef_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/vnetd/vnetd/pkg/netdef"
+)
+
+// extended is network with vnetd's namespace.
+func extended(inside string) string {
+	return strings.Replace(network(inside), "<network>", "<network xmlns:vnetd='urn:vnetd:network:1'>", 1)
+}
+
+// lan wraps elements into a network with an uplink.
+func lan(inside string) string {
+	return extended("<forward mode='bridge'/><bridge name='br0'/><vnetd:uplink dev='ens33'/>" + inside)
+}
+
+func extensionRows() []faultRow {
+	return append(uplinkRows(), []faultRow{
+		{"unknown extension", extended("<vnetd:flag/>"), []string{"network/vnetd:flag: not known to this version of vnetd"}},
+		{"unknown inside", lan("<vnetd:access flag='1'><vnetd:role name='x'/><user name='x'/></vnetd:access>"), []string{
+			"network/vnetd:access/@flag: '1': not known to this version of vnetd",
+			"network/vnetd:access/vnetd:role: not known to this version of vnetd",
+			"network/vnetd:access/user: not known to this version of vnetd",
+		}},
+		{"extension elsewhere", extended("<bridge name='virbr0' vnetd:flag='1'><vnetd:uplink dev='ens33'/></bridge>"), []string{
+			"network/bridge/@vnetd:flag: '1': not known to this version of vnetd",
+			"network/bridge/vnetd:uplink: not known to this version of vnetd",
+		}},
+		{"access twice", extended("<vnetd:access/><vnetd:access/>"), []string{"network/vnetd:access: only one <vnetd:access> is allowed"}},
+		{"accounts", extended("<vnetd:access><vnetd:user/><vnetd:user name='a'/><vnetd:user name='a'/><vnetd:group name='1000'/>" +
+			"<vnetd:group name='a b'/><vnetd:group name='a:b'/></vnetd:access>"), []string{
+			"network/vnetd:access/vnetd:user[1]/@name: missing, want a name",
+			"network/vnetd:access/vnetd:user[3]/@name: 'a': want each name once",
+			"network/vnetd:access/vnetd:group[1]/@name: '1000': want a name, not a number",
+			"network/vnetd:access/vnetd:group[2]/@name: 'a b': want a name without blanks",
+			"network/vnetd:access/vnetd:group[3]/@name: 'a:b': want a name without ':' and ','",
+		}},
+	}...)
+}
+
+func uplinkRows() []faultRow {
+	const bridge = "<forward mode='bridge'/><bridge name='br0'/>"
+	return []faultRow{
+		{"uplink without dev", extended(bridge + "<vnetd:uplink/>"), []string{"network/vnetd:uplink/@dev: missing, want the name of an interface"}},
+		{"uplink twice", lan("<vnetd:uplink dev='ens34'/>"), []string{"network/vnetd:uplink: only one <vnetd:uplink> is allowed"}},
+		{"uplink name", extended(bridge + "<vnetd:uplink dev='a/b'/>"), []string{"network/vnetd:uplink/@dev: 'a/b': want a name without '/', ':' and '%'"}},
+		{"uplink is bridge", extended(bridge + "<vnetd:uplink dev='br0'/>"), []string{"network/vnetd:uplink/@dev: 'br0': the bridge has the same name"}},
+		{"uplink of nat", extended("<forward/><ip address='192.0.2.1'/><vnetd:uplink dev='ens33'/>"), []string{
+			"network/vnetd:uplink: only allowed in mode bridge, not in nat",
+		}},
+		{"uplink without bridge", extended("<forward mode='bridge'/><vnetd:uplink dev='ens33'/>"), []string{
+			"network/bridge/@name: missing, want the name of the bridge that is made for the uplink",
+		}},
+		{"uplink and interface", extended("<forward mode='bridge' dev='ens34'/><bridge name='br0'/><vnetd:uplink dev='ens33'/>"), []string{
+			"network/bridge/@name: 'br0': want either a bridge name or a forward interface in mode bridge, not both",
+		}},
+		{"uplink stp", extended("<forward mode='bridge'/><bridge name='br0' stp='yes'/><vnetd:uplink dev='ens33'/>"), []string{
+			"network/bridge/@stp: 'yes': want on or off",
+		}},
+		{"uplink with all", lan("<mac address='52:54:00:00:53:01'/><domain name='d'/><dns><txt name='a' value='b'/></dns>" +
+			"<ip address='192.0.2.1' prefix='24'/><virtualport type='openvswitch'/><portgroup name='a'><virtualport type='openvswitch'/></portgroup>"), []string{
+			"network/ip[1]: not allowed in mode bridge with an uplink: addresses, names and services are the LAN's",
+			"network/mac: not allowed in mode bridge with an uplink: addresses, names and services are the LAN's",
+			"network/dns: not allowed in mode bridge with an uplink: addresses, names and services are the LAN's",
+			"network/domain: not allowed in mode bridge with an uplink: addresses, names and services are the LAN's",
+			"network/virtualport: not allowed with an uplink: the bridge has no ports with a profile",
+			"network/portgroup[1]/virtualport: not allowed with an uplink: the bridge has no ports with a profile",
+		}},
+	}
+}
+
+// TestOwnsBridge checks who makes the bridge, and what is filled in for it.
+func TestOwnsBridge(t *testing.T) {
+	for _, tt := range []struct {
+		name, xml string
+		want      bool
+	}{
+		{"isolated", network(""), true},
+		{"host's bridge", network("<forward mode='bridge'/><bridge name='br0'/>"), false},
+		{"uplink", lan(""), true},
+		{"macvtap", network("<forward mode='bridge' dev='ens33'/>"), false},
+	} {
+		if got := parse(t, []byte(tt.xml)).OwnsBridge(); got != tt.want {
+			t.Errorf("%s: got %v, want %v", tt.name, got, tt.want)
+		}
+	}
+	n := parse(t, []byte(lan("")))
+	if err := n.Complete(netdef.Completion{}); err != nil {
+		t.Fatal(err)
+	}
+	if n.MAC != nil || n.Bridge != (netdef.Bridge{Name: "br0"}) || n.Uplink != "ens33" {
+		t.Errorf("completed: MAC %s, bridge %+v, uplink %s; want what was written and no more", n.MAC, n.Bridge, n.Uplink)
+	}
+}
+
+// TestUplinkConflicts checks that two networks don't take one interface or make
+// one bridge, and that networks may be on the bridge of another.
+func TestUplinkConflicts(t *testing.T) {
+	other := parse(t, []byte(strings.Replace(lan(""), "<name>n<", "<name>other<", 1)))
+	for _, tt := range []struct{ name, xml, want string }{
+		{
+			"both", lan(""), "network/vnetd:uplink/@dev: 'ens33': the interface is the uplink of network 'other'\n" +
+				"network/bridge/@name: 'br0': the bridge is that of network 'other'",
+		},
+		{"guest of the bridge", network("<forward mode='bridge'/><bridge name='br0'/>"), ""},
+		{"another", strings.NewReplacer("br0", "br1", "ens33", "ens34").Replace(lan("")), ""},
+	} {
+		if diff := cmp.Diff(tt.want, text(netdef.Conflicts(parse(t, []byte(tt.xml)), []*netdef.Network{other}))); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tt.name, diff)
+		}
+	}
+}
+
+// TestAccess checks that no access and access for nobody are told apart.
+func TestAccess(t *testing.T) {
+	n := parse(t, []byte(extended("<vnetd:access/>")))
+	if n.Access == nil || len(n.Access.Users)+len(n.Access.Groups) > 0 {
+		t.Errorf("got %+v, want an empty access", n.Access)
+	}
+	if again := parse(t, n.XML()); again.Access == nil {
+		t.Errorf("lost in print:\n%s", n.XML())
+	}
+	if n := parse(t, []byte(network(""))); n.Access != nil {
+		t.Errorf("got %+v, want none", n.Access)
+	}
+}
