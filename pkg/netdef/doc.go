@@ -1,6 +1,7 @@
 // Package netdef is libvirt's network schema: it parses a <network>, fills in
-// what libvirt fills in, checks it, finds conflicts with other networks and
-// prints it as virsh net-dumpxml does.
+// what libvirt fills in, checks it, finds conflicts with other networks, changes
+// sections of it and prints it as virsh net-dumpxml does. It does the same for
+// the <networkport> of a guest, which has no conflicts and sections.
 //
 // The package is pure: it touches no file, no kernel and no clock. The way of a
 // definition is Parse, Validate, Conflicts, Complete. Parse reports every value
