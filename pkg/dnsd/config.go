@@ -63,13 +63,31 @@ type Config struct {
 	// several names of one address the first is its PTR.
 	Static []Host
 
+	// TXT, SRV and CNAMEs are other records of static names.
+	TXT    []TXT
+	SRV    []SRV
+	CNAMEs []CNAME
+
+	// Addresses are what the names of whole domains have.
+	Addresses []Address
+
+	// LocalDomains are domains whose unknown names don't exist, as Domain with
+	// LocalOnly.
+	LocalDomains []string
+
+	// Forwarders are the upstream servers. Without one for all names those that
+	// ResolvConf names are asked.
+	Forwarders []Forwarder
+
 	// ResolvConf is the path of the host's resolv.conf. Empty:
 	// /etc/resolv.conf. Looked at again while queries are forwarded, so a
 	// change, a replaced file or link, and a file that appears later count
 	// within a second.
 	ResolvConf string
 
-	// NoForward refuses what is not local: an isolated network.
+	// NoForward keeps queries from the host's resolvers: an isolated network.
+	// What is neither local nor the matter of a Forwarder with an address is
+	// refused.
 	NoForward bool
 
 	// Port is the port to serve. 0: 53.
@@ -93,6 +111,11 @@ type Host struct {
 	// TTL is how long others may keep the answer, in whole seconds. 0: not at
 	// all, as libvirt has it, since a lease may change hands at any time.
 	TTL time.Duration
+
+	// Expiry is when the lease ends: nobody may keep the answer for longer,
+	// whatever TTL says. Zero: it does not end. The name does not go by
+	// itself, see DeleteAddr.
+	Expiry time.Time
 }
 
 // withDefaults is c with its defaults in place and its addresses unmapped.
@@ -117,12 +140,24 @@ func (c Config) withDefaults() Config {
 	for i := range c.Static {
 		c.Static[i].Addr = c.Static[i].Addr.Unmap()
 	}
+	c.Addresses = slices.Clone(c.Addresses)
+	for i := range c.Addresses {
+		c.Addresses[i].Addr = c.Addresses[i].Addr.Unmap()
+	}
+	c.Forwarders = slices.Clone(c.Forwarders)
+	for i := range c.Forwarders {
+		f := &c.Forwarders[i]
+		f.Addr = f.Addr.Unmap()
+		if f.Port == 0 {
+			f.Port = defaultPort
+		}
+	}
 	return c
 }
 
 // validate returns every fault of c, joined. c must have its defaults.
 func (c Config) validate() error {
-	errs := []error{c.validateLists()}
+	errs := []error{c.validateLists(), c.validateRecords()}
 	if len(c.Interface) >= unix.IFNAMSIZ {
 		errs = append(errs, fmt.Errorf("interface %q: name too long", c.Interface))
 	}
@@ -167,10 +202,4 @@ func (h Host) validate(path string) error {
 		errs = append(errs, fmt.Errorf("%s: name %q: no address", path, h.Name))
 	}
 	return errors.Join(errs...)
-}
-
-// seconds is the TTL on the wire.
-func (h Host) seconds() uint32 {
-	const limit = 1<<31 - 1 // RFC 2181 section 8
-	return uint32(min(max(h.TTL/time.Second, 0), limit))
 }

@@ -12,10 +12,13 @@ func (s *Server) SetTiming(total, stagger, retransmit time.Duration) {
 	s.forwarder.timing = timing{total: total, stagger: stagger, retransmit: retransmit, tcp: total}
 }
 
+// SetClock gives s another clock. To be called before Run.
+func (s *Server) SetClock(now func() time.Time) { s.now = now }
+
 // NewUnbound is a server without sockets.
 func NewUnbound(cfg Config) *Server {
 	cfg = cfg.withDefaults()
-	s := &Server{log: cfg.Logger, zone: newZone(cfg), counters: new(counters), tcpClients: newLimiter(1), cfg: cfg}
+	s := &Server{log: cfg.Logger, zone: newZone(cfg), counters: new(counters), tcpClients: newLimiter(1), cfg: cfg, now: time.Now}
 	s.forwarder = newForwarder(cfg, s.counters, cfg.Logger)
 	return s
 }
@@ -23,8 +26,7 @@ func NewUnbound(cfg Config) *Server {
 // RespondUDP is the answer to a datagram; forwarded tells that an upstream is
 // to be asked.
 func (s *Server) RespondUDP(raw, buf []byte) (reply []byte, forwarded bool) {
-	reply, q := s.respond(raw, buf, payloadSize)
-	return reply, q != nil
+	return s.respond(new(query), raw, buf, payloadSize, s.now())
 }
 
 // Break makes every query that looks at the zone panic.
@@ -37,14 +39,11 @@ func ParseResolvConf(text []byte) []netip.Addr { return parseResolvConf(text) }
 // response, whose id and question are made to fit when fit is set. Nil: raw is
 // not forwarded, or response is ignored.
 func (s *Server) AnswerFrom(raw, response []byte, fit bool) []byte {
-	_, q := s.respond(raw, nil, payloadSize)
-	if q == nil {
+	q := new(query)
+	if _, forward := s.respond(q, raw, nil, payloadSize, s.now()); !forward {
 		return nil
 	}
-	query, err := upstreamQuery(q)
-	if err != nil {
-		return nil
-	}
+	query := upstreamQuery(q)
 	if end := questionEnd(query); fit && len(response) >= end {
 		response = append([]byte(nil), response...)
 		copy(response, query[:2])

@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
@@ -21,6 +22,7 @@ type forwarder struct {
 	log      *slog.Logger
 	counters *counters
 	resolv   resolvConf
+	routes   atomic.Pointer[routes]
 	limit    *limiter
 	timing   timing
 	running  sync.WaitGroup
@@ -71,6 +73,26 @@ func (f *forwarder) configure(cfg Config) {
 		own = cfg.Addrs
 	}
 	f.resolv.configure(cfg.ResolvConf, own)
+	f.routes.Store(newRoutes(cfg, f.routes.Load()))
+}
+
+// serves tells whether there is anybody to ask for a name.
+func (f *forwarder) serves(key string) bool {
+	r := f.routes.Load().of(key)
+	return r.host || len(r.servers) > 0
+}
+
+// upstreams are the servers that a name is asked of.
+func (f *forwarder) upstreams(key string, now time.Time) []*upstream {
+	r := f.routes.Load().of(key)
+	if !r.host {
+		return r.servers
+	}
+	servers, changed := f.resolv.upstreams(now)
+	if changed {
+		f.log.Info("upstream name servers", keyUpstream, addressesOf(servers))
+	}
+	return servers
 }
 
 // wait returns when no flight is left. No query may be forwarded any more.
@@ -139,18 +161,11 @@ func (f *forwarder) adapt(q *query, msg []byte) []byte {
 func (f *forwarder) resolve(ctx context.Context, q *query) []byte {
 	defer f.counters.catch(f.log)
 	now := time.Now()
-	servers, changed := f.resolv.upstreams(now)
-	if changed {
-		f.log.Info("upstream name servers", keyUpstream, addressesOf(servers))
-	}
+	servers := f.upstreams(q.key, now)
 	if len(servers) == 0 {
 		return nil
 	}
-	question, err := upstreamQuery(q)
-	if err != nil {
-		return nil
-	}
-	return f.exchange(ctx, question, inOrder(servers, now))
+	return f.exchange(ctx, upstreamQuery(q), inOrder(servers, now))
 }
 
 // addressesOf are the addresses of servers.

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -134,11 +135,18 @@ type resolver struct {
 // query, as many as it likes; proto is "udp" or "tcp".
 func startResolver(t *testing.T, ip string, handler func(proto string, q *dns.Msg) [][]byte) *resolver {
 	t.Helper()
-	u, err := net.ListenPacket("udp", net.JoinHostPort(ip, "53"))
+	return startResolverAt(t, ip, 53, handler)
+}
+
+// startResolverAt is startResolver on another port.
+func startResolverAt(t *testing.T, ip string, port int, handler func(proto string, q *dns.Msg) [][]byte) *resolver {
+	t.Helper()
+	at := net.JoinHostPort(ip, strconv.Itoa(port))
+	u, err := net.ListenPacket("udp", at)
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, err := net.Listen("tcp", net.JoinHostPort(ip, "53"))
+	l, err := net.Listen("tcp", at)
 	if err != nil {
 		t.Fatal(err)
 	}

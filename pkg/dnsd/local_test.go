@@ -36,7 +36,7 @@ var plainCases = []localCase{
 	{"gateway.", dns.TypeAAAA, dns.RcodeSuccess, []string{"gateway. 0 IN AAAA 2001:db8::1"}, "", "aa"},
 	{"11.2.0.192.in-addr.arpa.", dns.TypePTR, dns.RcodeSuccess, []string{"11.2.0.192.in-addr.arpa. 0 IN PTR vm1."}, "", "aa"},
 	{"11.2.0.192.in-addr.arpa.", dns.TypeANY, dns.RcodeSuccess, []string{"11.2.0.192.in-addr.arpa. 0 IN PTR vm1."}, "", "aa"},
-	{"11.2.0.192.in-addr.arpa.", dns.TypeTXT, dns.RcodeSuccess, nil, "11.2.0.192.in-addr.arpa.", "aa"},
+	{"11.2.0.192.in-addr.arpa.", dns.TypeTXT, dns.RcodeSuccess, nil, "2.0.192.in-addr.arpa.", "aa"},
 	{"1.2.0.192.IN-ADDR.arpa.", dns.TypePTR, dns.RcodeSuccess, []string{"1.2.0.192.IN-ADDR.arpa. 0 IN PTR gateway."}, "", "aa"},
 	{"99.2.0.192.in-addr.arpa.", dns.TypePTR, dns.RcodeNameError, nil, "2.0.192.in-addr.arpa.", "aa"},
 	{"2.0.192.in-addr.arpa.", dns.TypeNS, dns.RcodeSuccess, nil, "2.0.192.in-addr.arpa.", "aa"},

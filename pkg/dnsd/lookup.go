@@ -7,10 +7,15 @@ import (
 	"github.com/miekg/dns"
 )
 
+// maxAliases is how many CNAME records an answer follows.
+const maxAliases = 8
+
 // answer is what the zone says to a query.
 type answer struct {
 	rcode   int
-	records []dns.RR
+	aliases []record // CNAME records: the first of the question's name, each other of the one before
+	rtype   uint16   // of records
+	records []record
 	soa     string // owner of the SOA record of a negative answer; "" none
 }
 
@@ -21,40 +26,101 @@ func (v *view) lookup(q *query) (a answer, ok bool) {
 			return a, true
 		}
 	}
-	if n := v.host(q.key); n != nil {
-		return n.answer(q, v.zoneOf(q.key)), true
+	n := v.host(q.key)
+	if n != nil {
+		if a, ok := v.ask(n, q.qtype, q.key); ok {
+			return a, true
+		}
 	}
-	if rest, ok := inDomain(q.key, v.domain); ok && v.localOnly {
-		return negative(rest != "", v.domain), true
+	if a, forward, ok := v.lookupRule(q.key, q.qtype, n != nil); forward || ok {
+		return a, ok
 	}
-	if v.noPlainNames && isPlain(q.key) && (q.qtype == dns.TypeA || q.qtype == dns.TypeAAAA) {
-		return negative(true, ""), true
+	if isPlain(q.key) && v.noPlainNames && (q.qtype == dns.TypeA || q.qtype == dns.TypeAAAA) {
+		return negative(n == nil && !v.between[q.key], ""), true
 	}
 	return answer{}, false
 }
 
-// host is the node of a name, lower-case and fully qualified, nil if there is none.
-func (v *view) host(name string) *node {
-	key := v.bare(name)
-	if n := v.staticNames[key]; n != nil {
+// lookupRule answers a question by what is said of whole domains, the longest
+// that the name is in first. forward tells that the domain is an upstream's.
+// exists tells that the name is known, with records of other types.
+func (v *view) lookupRule(key string, qtype uint16, exists bool) (a answer, forward, ok bool) {
+	if len(v.rules) == 0 {
+		return answer{}, false, false
+	}
+	try := func(domain string) bool {
+		if r := v.rules[domain]; r != nil {
+			a, forward, ok = r.apply(qtype, exists || domain == key || v.between[key])
+		}
+		return !forward && !ok
+	}
+	if try(key) {
+		parents(key, try)
+	}
+	return a, forward, ok
+}
+
+// apply answers a question for a name in r's domain.
+func (r *rule) apply(qtype uint16, exists bool) (a answer, forward, ok bool) {
+	switch {
+	case r.node != nil && (qtype == dns.TypeA || qtype == dns.TypeAAAA || qtype == dns.TypeANY):
+		a, _ := r.node.answer(qtype, r.domain)
+		return a, false, true
+	case r.forward:
+		return answer{}, true, false
+	case r.local:
+		return negative(!exists, r.domain), false, true
+	}
+	return answer{}, false, false
+}
+
+// host is the node of a name, nil if there is none.
+func (v *view) host(key string) *node {
+	key = v.bare(key)
+	static := v.staticNames[key]
+	if static != nil && static.complete {
+		return static
+	}
+	if n, ok := v.names.load(key); ok {
 		return n
 	}
-	n, _ := v.names.Load(key)
-	found, _ := n.(*node)
-	return found
+	return static
+}
+
+// ask is n's answer to a question for its name, key. Where the name is an alias,
+// what we know of the other name follows (RFC 1034 section 4.3.2, step 3a). The
+// answer's rcode is that of the last name (RFC 6604 section 3).
+func (v *view) ask(n *node, qtype uint16, key string) (a answer, ok bool) {
+	if n.records(dns.TypeCNAME) == nil || qtype == dns.TypeCNAME || qtype == dns.TypeANY {
+		return n.answer(qtype, v.zoneOf(key))
+	}
+	var aliases []record
+	for alias := n.records(dns.TypeCNAME); alias != nil && len(aliases) < maxAliases; alias = n.records(dns.TypeCNAME) {
+		aliases = append(aliases, alias[0])
+		key = string(appendKey(nil, alias[0].data))
+		n = v.host(key)
+	}
+	if n != nil {
+		a, ok = n.answer(qtype, v.zoneOf(key))
+	}
+	if !ok {
+		a, _, _ = v.lookupRule(key, qtype, n != nil)
+	}
+	a.aliases = aliases
+	return a, true
 }
 
 // zoneOf is the zone that a known name belongs to: the domain, or the name's own.
-func (v *view) zoneOf(name string) string {
-	if _, ok := inDomain(name, v.domain); ok {
+func (v *view) zoneOf(key string) string {
+	if _, ok := inDomain(key, v.domain); ok {
 		return v.domain
 	}
-	return name
+	return key
 }
 
-// isPlain tells whether a fully qualified name has one label.
-func isPlain(name string) bool {
-	return len(name) > 1 && strings.IndexByte(name, '.') == len(name)-1
+// isPlain tells whether a key has one label.
+func isPlain(key string) bool {
+	return len(key) > 1 && strings.IndexByte(key, '.') == len(key)-1
 }
 
 // negative is the answer without records: the name does not exist, or has none
@@ -66,41 +132,18 @@ func negative(nxdomain bool, soa string) answer {
 	return answer{soa: soa}
 }
 
-// answer is what n says to q; a type that the name has not got is an empty
-// answer with the SOA record of zone (RFC 2308 section 2.2).
-func (n *node) answer(q *query, zone string) answer {
-	var a answer
-	switch q.qtype {
-	case dns.TypeA:
-		a.records = addressRecords(q, dns.TypeA, n.a)
-	case dns.TypeAAAA:
-		a.records = addressRecords(q, dns.TypeAAAA, n.aaaa)
-	case dns.TypeANY:
+// answer is what n says to a question for its name. A type that a host has not
+// got is an empty answer with the SOA record of zone (RFC 2308 section 2.2); ok
+// is false for one that another name has not got.
+func (n *node) answer(qtype uint16, zone string) (a answer, ok bool) {
+	if qtype == dns.TypeANY {
 		// RFC 8482 section 4.1: one RRset of those at the name is an answer.
-		if a.records = addressRecords(q, dns.TypeA, n.a); len(a.records) == 0 {
-			a.records = addressRecords(q, dns.TypeAAAA, n.aaaa)
-		}
+		return answer{rtype: n.sets[0].rtype, records: n.sets[0].records}, true
 	}
-	if len(a.records) == 0 {
-		a.soa = zone
+	if records := n.records(qtype); records != nil {
+		return answer{rtype: qtype, records: records}, true
 	}
-	return a
-}
-
-// addressRecords are the A or AAAA records of records.
-func addressRecords(q *query, rtype uint16, records []record) []dns.RR {
-	if len(records) == 0 {
-		return nil
-	}
-	rrs := make([]dns.RR, 0, len(records))
-	for _, r := range records {
-		if rtype == dns.TypeA {
-			rrs = append(rrs, &dns.A{Hdr: q.header(rtype, r.ttl), A: r.ip})
-		} else {
-			rrs = append(rrs, &dns.AAAA{Hdr: q.header(rtype, r.ttl), AAAA: r.ip})
-		}
-	}
-	return rrs
+	return answer{soa: zone}, n.complete
 }
 
 // lookupReverse answers q if it is a reverse name of a host that we know or of
@@ -110,33 +153,36 @@ func (v *view) lookupReverse(q *query) (answer, bool) {
 	if !ok {
 		return answer{}, false
 	}
+	zone := v.reverseZone(r.prefix)
 	if r.prefix.IsSingleIP() && !r.below {
-		if p := v.pointer(r.prefix.Addr()); p != nil {
-			return p.answer(q), true
+		if n := v.pointer(r.prefix.Addr()); n != nil {
+			if zone == "" {
+				zone = q.key
+			}
+			return n.answer(q.qtype, zone)
 		}
 	}
-	for _, p := range v.prefixes {
-		if p.Bits() <= r.prefix.Bits() && p.Contains(r.prefix.Addr()) {
-			return negative(r.below || r.prefix.IsSingleIP(), reverseZone(p)), true
+	if zone == "" {
+		return answer{}, false
+	}
+	return negative(r.below || r.prefix.IsSingleIP(), zone), true
+}
+
+// reverseZone is the reverse zone of the subnet that has all of p; "" if none has.
+func (v *view) reverseZone(p netip.Prefix) string {
+	for i, subnet := range v.prefixes {
+		if subnet.Bits() <= p.Bits() && subnet.Contains(p.Addr()) {
+			return v.reverse[i]
 		}
 	}
-	return answer{}, false
+	return ""
 }
 
-// pointer is the name of a, nil if it has none.
-func (v *view) pointer(a netip.Addr) *pointer {
-	if p := v.staticAddrs[a]; p != nil {
-		return p
+// pointer is the node of an address, nil if it has no name.
+func (v *view) pointer(a netip.Addr) *node {
+	if n := v.staticAddrs[a]; n != nil {
+		return n
 	}
-	p, _ := v.addrs.Load(a)
-	found, _ := p.(*pointer)
-	return found
-}
-
-// answer is what p says to q.
-func (p *pointer) answer(q *query) answer {
-	if q.qtype != dns.TypePTR && q.qtype != dns.TypeANY {
-		return answer{soa: q.key}
-	}
-	return answer{records: []dns.RR{&dns.PTR{Hdr: q.header(dns.TypePTR, p.ttl), Ptr: p.target}}}
+	n, _ := v.addrs.load(a)
+	return n
 }

@@ -2,7 +2,8 @@ package dnsd
 
 import (
 	"encoding/binary"
-	"strings"
+	"slices"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -25,8 +26,10 @@ const (
 // section 3.
 const (
 	bitQR = 1 << 15
+	bitAA = 1 << 10
 	bitTC = 1 << 9
 	bitRD = 1 << 8
+	bitRA = 1 << 7
 	bitAD = 1 << 5
 	bitCD = 1 << 4
 )
@@ -39,47 +42,57 @@ const (
 	maxAdditional = 2
 )
 
-// query is a question and what its client can take as the answer.
+// query is a question and what its client can take as the answer. It may be
+// used again for the next message; clone keeps one.
 type query struct {
-	name  string // as the client spelled it: the answer repeats that
-	key   string // lower-case
-	qtype uint16
-	class uint16
+	question []byte // name, type and class as the client sent them: the answer repeats that
+	key      string // see appendKey
+	keyBuf   []byte
+	qtype    uint16
+	class    uint16
 
 	id      uint16
 	rd, cd  bool
 	edns    bool // the client sent an OPT record
 	version uint8
 	do      bool
-	size    int // of the largest answer
+	size    int       // of the largest answer
+	now     time.Time // when it came
 }
 
-// parseQuery reads a message. A nil query is not to be answered but with reply,
-// a whole message, which is nil too when the message calls for silence. size is
-// that of the largest answer over the message's transport.
-func parseQuery(raw []byte, size int) (q *query, reply []byte) {
+// clone is a copy of q that shares nothing with it.
+func (q *query) clone() *query {
+	c := *q
+	c.question = slices.Clone(q.question)
+	c.keyBuf = nil
+	return &c
+}
+
+// parse reads a message, which q refers to from then on. ok is false for one
+// that is not answered; one with an rcode other than NOERROR is answered with
+// that and no more (headerReply), and q means nothing. size is that of the
+// largest answer over the message's transport.
+func (q *query) parse(raw []byte, size int, now time.Time) (rcode int, ok bool) {
 	if len(raw) < headerSize {
-		return nil, nil
+		return 0, false
 	}
 	bits := binary.BigEndian.Uint16(raw[2:])
 	if bits&bitQR != 0 {
-		return nil, nil // two servers must not keep each other busy
+		return 0, false // two servers must not keep each other busy
 	}
 	if opcode := int(bits >> 11 & 0xf); opcode != dns.OpcodeQuery {
-		return nil, headerReply(raw, dns.RcodeNotImplemented)
+		return dns.RcodeNotImplemented, true
 	}
-	if !plausibleCounts(raw) {
-		return nil, headerReply(raw, dns.RcodeFormatError)
+	if !plausibleCounts(raw) || !q.readQuestion(raw) {
+		return dns.RcodeFormatError, true
 	}
-	m := new(dns.Msg)
-	if err := m.Unpack(raw); err != nil || len(m.Question) != 1 {
-		return nil, headerReply(raw, dns.RcodeFormatError)
+	q.id = binary.BigEndian.Uint16(raw)
+	q.rd, q.cd = bits&bitRD != 0, bits&bitCD != 0
+	q.size, q.now = size, now
+	if !q.readEDNS(raw) {
+		return dns.RcodeFormatError, true
 	}
-	q = newQuery(m, size)
-	if !q.readEDNS(m) {
-		return nil, headerReply(raw, dns.RcodeFormatError)
-	}
-	return q, nil
+	return dns.RcodeSuccess, true
 }
 
 // plausibleCounts looks at the record counts before any record is read. RFC
@@ -93,60 +106,83 @@ func plausibleCounts(raw []byte) bool {
 
 // headerReply is the answer that needs nothing but raw's header: the rcode and
 // no section.
-func headerReply(raw []byte, rcode int) []byte {
-	b := make([]byte, headerSize)
-	copy(b, raw[:2])
+func headerReply(raw, buf []byte, rcode int) []byte {
 	bits := binary.BigEndian.Uint16(raw[2:])
 	bits = bitQR | bits&(0xf<<11|bitRD|bitCD) | uint16(rcode)
-	binary.BigEndian.PutUint16(b[2:], bits)
-	return b
+	b := append(buf[:0], raw[:2]...)
+	b = binary.BigEndian.AppendUint16(b, bits)
+	return append(b, 0, 0, 0, 0, 0, 0, 0, 0)
 }
 
-// newQuery is the query that m, which must have a question, asks.
-func newQuery(m *dns.Msg, size int) *query {
-	question := m.Question[0]
-	return &query{
-		name:  question.Name,
-		key:   strings.ToLower(question.Name),
-		qtype: question.Qtype,
-		class: question.Qclass,
-		id:    m.Id,
-		rd:    m.RecursionDesired,
-		cd:    m.CheckingDisabled,
-		size:  size,
+// readQuestion reads the question of raw, which must have a header. Its name
+// has nothing before it that it could point to.
+func (q *query) readQuestion(raw []byte) bool {
+	end := nameEnd(raw[headerSize:])
+	if end == 0 || headerSize+end+4 > len(raw) {
+		return false
 	}
+	q.question = raw[headerSize : headerSize+end+4]
+	q.keyBuf = appendKey(q.keyBuf[:0], q.question)
+	q.key = string(q.keyBuf)
+	q.qtype = binary.BigEndian.Uint16(q.question[end:])
+	q.class = binary.BigEndian.Uint16(q.question[end+2:])
+	return true
 }
 
-// readEDNS takes over what m's OPT record says; its options are ignored. It
-// returns false when m is malformed.
-func (q *query) readEDNS(m *dns.Msg) bool {
+// name is q's name on the wire.
+func (q *query) name() []byte { return q.question[:len(q.question)-4] }
+
+// readEDNS takes over what raw's OPT record says; its options are ignored (RFC
+// 6891 section 6.1.2: "Any OPTION-CODE values not understood by a responder or
+// requestor MUST be ignored"). It returns false when raw is malformed.
+func (q *query) readEDNS(raw []byte) bool {
+	q.edns, q.version, q.do = false, 0, false
 	udp := q.size <= payloadSize
 	if udp {
 		q.size = dns.MinMsgSize
 	}
-	for _, rr := range m.Extra {
-		opt, ok := rr.(*dns.OPT)
+	off := headerSize + len(q.question)
+	for range binary.BigEndian.Uint16(raw[8:]) + binary.BigEndian.Uint16(raw[10:]) {
+		rtype, end, ok := scanRecord(raw, off)
 		if !ok {
-			continue
-		}
-		// RFC 6891 section 6.1.1: "If a query message with more than one OPT RR
-		// is received, a FORMERR (RCODE=1) MUST be returned."
-		// Section 6.1.2: the name "MUST be 0 (root domain)".
-		if q.edns || opt.Hdr.Name != "." {
 			return false
 		}
-		q.edns, q.version, q.do = true, opt.Version(), opt.Do()
-		if udp {
-			// Section 6.2.3: "Values lower than 512 MUST be treated as equal to 512."
-			q.size = min(max(int(opt.UDPSize()), dns.MinMsgSize), payloadSize)
+		if rtype == dns.TypeOPT && !q.readOPT(raw[off:end], udp) {
+			return false
 		}
+		off = end
 	}
 	return true
 }
 
-// header is the header of a record of q's name.
-func (q *query) header(rtype uint16, ttl uint32) dns.RR_Header {
-	return dns.RR_Header{Name: q.name, Rrtype: rtype, Class: dns.ClassINET, Ttl: ttl}
+// readOPT reads an OPT record, which is all there.
+func (q *query) readOPT(rr []byte, udp bool) bool {
+	// RFC 6891 section 6.1.1: "If a query message with more than one OPT RR
+	// is received, a FORMERR (RCODE=1) MUST be returned."
+	// Section 6.1.2: the name "MUST be 0 (root domain)".
+	if q.edns || rr[0] != 0 || !areOptions(rr[optSize:]) {
+		return false
+	}
+	// Section 6.1.3: the TTL is the extended RCODE, the version and 16 flags, DO first.
+	q.edns, q.version, q.do = true, rr[6], rr[7]&0x80 != 0
+	if udp {
+		// Section 6.2.3: "Values lower than 512 MUST be treated as equal to 512."
+		q.size = min(max(int(binary.BigEndian.Uint16(rr[3:])), dns.MinMsgSize), payloadSize)
+	}
+	return true
+}
+
+// areOptions tells whether rdata is made of whole options, of whatever code:
+// RFC 6891 section 6.1.2.
+func areOptions(rdata []byte) bool {
+	for len(rdata) >= 4 {
+		end := 4 + int(binary.BigEndian.Uint16(rdata[2:]))
+		if end > len(rdata) {
+			return false
+		}
+		rdata = rdata[end:]
+	}
+	return len(rdata) == 0
 }
 
 // refusal tells whether q is one that is answered without a look at its name,
@@ -170,81 +206,4 @@ func (q *query) refusal() (rcode int, refused bool) {
 // them, but for ANY.
 func isMeta(qtype uint16) bool {
 	return qtype == dns.TypeNone || qtype == dns.TypeOPT || qtype >= 128 && qtype < dns.TypeANY
-}
-
-// reply packs the answer to q without any record, into buf if that is long
-// enough. recursion tells whether we forward.
-func (q *query) reply(rcode int, recursion bool, buf []byte) []byte {
-	return q.pack(q.message(rcode, recursion), buf)
-}
-
-// local packs the zone's answer to q.
-func (q *query) local(a answer, recursion bool, buf []byte) []byte {
-	m := q.message(a.rcode, recursion)
-	m.Authoritative = true
-	m.Answer = a.records
-	if a.soa != "" {
-		m.Ns = []dns.RR{soa(a.soa)}
-	}
-	return q.pack(m, buf)
-}
-
-// soa is the SOA record of a negative answer. Nothing of it is to be kept (RFC
-// 2308 section 5: for the lesser of its TTL and its last field): the name may
-// be there a moment later.
-func soa(zone string) *dns.SOA {
-	return &dns.SOA{
-		Hdr:     dns.RR_Header{Name: zone, Rrtype: dns.TypeSOA, Class: dns.ClassINET},
-		Ns:      zone,
-		Mbox:    "hostmaster." + zone,
-		Serial:  1,
-		Refresh: 3600,
-		Retry:   600,
-		Expire:  86400,
-	}
-}
-
-// message is the answer to q but for its records.
-func (q *query) message(rcode int, recursion bool) *dns.Msg {
-	m := &dns.Msg{
-		MsgHdr: dns.MsgHdr{
-			Id:                 q.id,
-			Response:           true,
-			Opcode:             dns.OpcodeQuery,
-			RecursionDesired:   q.rd,
-			RecursionAvailable: recursion,
-			// RFC 4035 section 3.1.6: the CD bit is copied into the response.
-			CheckingDisabled: q.cd,
-			Rcode:            rcode,
-		},
-		Question: []dns.Question{{Name: q.name, Qtype: q.qtype, Qclass: q.class}},
-	}
-	if q.edns {
-		// RFC 6891 section 7: an OPT record only in answers to requests that have one.
-		m.Extra = []dns.RR{q.opt()}
-	}
-	return m
-}
-
-// opt is our OPT record. RFC 3225 section 3: the DO bit is copied into the
-// response.
-func (q *query) opt() *dns.OPT {
-	opt := &dns.OPT{Hdr: dns.RR_Header{Name: ".", Rrtype: dns.TypeOPT}}
-	opt.SetUDPSize(payloadSize)
-	opt.SetDo(q.do)
-	return opt
-}
-
-// pack packs m, cut to what q's client takes. It returns nil for what can't be
-// packed: a name longer than a name may be.
-func (q *query) pack(m *dns.Msg, buf []byte) []byte {
-	m.Compress = len(m.Answer) > 1
-	if m.Len() > q.size {
-		m.Truncate(q.size)
-	}
-	b, err := m.PackBuffer(buf)
-	if err != nil {
-		return nil
-	}
-	return b
 }

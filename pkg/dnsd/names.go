@@ -12,6 +12,8 @@ import (
 const (
 	maxLabel = 63
 	maxName  = 253
+
+	maxWireName = 255
 )
 
 // isHostName tells whether s, without a trailing dot, is made of labels of
@@ -143,4 +145,77 @@ func reverseZone(p netip.Prefix) string {
 		b.WriteString(strconv.FormatUint(uint64(nibble), 16) + ".")
 	}
 	return b.String() + "ip6.arpa."
+}
+
+// nameEnd is the length of the name that b begins with, 0 if there is none: it
+// is cut, longer than 255 octets, or has a pointer.
+func nameEnd(b []byte) int {
+	for off := 0; off < min(len(b), maxWireName); off += int(b[off]) + 1 {
+		switch {
+		case b[off] == 0:
+			return off + 1
+		case b[off] > maxLabel:
+			return 0
+		}
+	}
+	return 0
+}
+
+// appendKey appends the name that b begins with, which must be whole, as the
+// text that names are looked up by: in lower case (RFC 4343 section 3) and fully
+// qualified, with octets other than those of host names escaped as \DDD.
+func appendKey(dst, b []byte) []byte {
+	if b[0] == 0 {
+		return append(dst, '.')
+	}
+	for b[0] != 0 {
+		end := int(b[0]) + 1
+		for _, c := range b[1:end] {
+			if c = foldOctet(c); isPlainOctet(c) {
+				dst = append(dst, c)
+			} else {
+				dst = append(dst, '\\', '0'+c/100, '0'+c/10%10, '0'+c%10)
+			}
+		}
+		dst = append(dst, '.')
+		b = b[end:]
+	}
+	return dst
+}
+
+// isPlainOctet tells whether a lower-case octet is one of a host name.
+func isPlainOctet(c byte) bool {
+	return c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || c == '-' || c == '_'
+}
+
+// appendName appends a name without escapes, with or without the trailing dot,
+// as it is on the wire. The labels must have the length that labels may have.
+func appendName(dst []byte, name string) []byte {
+	name = strings.TrimSuffix(name, ".")
+	if name == "" {
+		return append(dst, 0)
+	}
+	for label := range strings.SplitSeq(name, ".") {
+		dst = append(append(dst, byte(len(label))), label...)
+	}
+	return append(dst, 0)
+}
+
+// keyOf is the key of a name without escapes, with or without the trailing dot.
+func keyOf(name string) string {
+	return string(appendKey(nil, appendName(nil, name)))
+}
+
+// parents calls f with the key of each name above key, the root last, until f
+// returns false.
+func parents(key string, f func(string) bool) {
+	for key != "." {
+		_, key, _ = strings.Cut(key, ".")
+		if key == "" {
+			key = "."
+		}
+		if !f(key) {
+			return
+		}
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -20,6 +21,7 @@ const tcpLimit = 128
 // concurrent use.
 type Server struct {
 	log        *slog.Logger
+	now        func() time.Time
 	zone       *zone
 	forwarder  *forwarder
 	counters   *counters
@@ -47,6 +49,7 @@ func Open(cfg Config) (*Server, error) {
 	log := cfg.Logger.With(keyNetwork, cfg.Network)
 	s := &Server{
 		log:        log,
+		now:        time.Now,
 		zone:       newZone(cfg),
 		counters:   new(counters),
 		tcpClients: newLimiter(tcpLimit),
@@ -165,33 +168,32 @@ func (s *Server) Reconfigure(cfg Config) error {
 }
 
 // respond answers one message. It returns the whole answer, packed into buf if
-// that is long enough; or the query that an upstream is to be asked; or neither
-// for a message that is not answered. size is that of the transport's largest
-// answer.
-func (s *Server) respond(raw, buf []byte, size int) ([]byte, *query) {
+// that is long enough; or nothing and true for a query that an upstream is to be
+// asked, which is in q then and refers to raw; or nothing for a message that is
+// not answered. size is that of the transport's largest answer.
+func (s *Server) respond(q *query, raw, buf []byte, size int, now time.Time) (reply []byte, forward bool) {
 	defer s.counters.catch(s.log)
 	s.counters.queries.Add(1)
-	q, reply := parseQuery(raw, size)
-	if q == nil {
-		if reply == nil {
-			s.counters.dropped.Add(1)
-		} else {
-			s.counters.malformed.Add(1)
-		}
-		return reply, nil
+	switch rcode, ok := q.parse(raw, size, now); {
+	case !ok:
+		s.counters.dropped.Add(1)
+		return nil, false
+	case rcode != dns.RcodeSuccess:
+		s.counters.malformed.Add(1)
+		return headerReply(raw, buf, rcode), false
 	}
 	v := s.zone.view.Load()
 	if rcode, refused := q.refusal(); refused {
 		s.counters.refused.Add(1)
-		return q.reply(rcode, !v.noForward, buf), nil
+		return q.reply(rcode, v.forwards, buf), false
 	}
 	if a, ok := v.lookup(q); ok {
 		s.counters.local.Add(1)
-		return q.local(a, !v.noForward, buf), nil
+		return q.local(a, v.forwards, buf), false
 	}
-	if v.noForward {
+	if !s.forwarder.serves(q.key) {
 		s.counters.refused.Add(1)
-		return q.reply(dns.RcodeRefused, false, buf), nil
+		return q.reply(dns.RcodeRefused, false, buf), false
 	}
-	return nil, q
+	return nil, true
 }

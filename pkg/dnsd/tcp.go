@@ -117,6 +117,7 @@ func (s *Server) serveConn(ctx context.Context, c *net.TCPConn, client netip.Add
 // readQueries reads queries until there are no more.
 func (s *Server) readQueries(ctx context.Context, tc *conn, client netip.Addr) {
 	raw := make([]byte, maxQuery)
+	q := new(query)
 	for {
 		select {
 		case tc.places <- struct{}{}:
@@ -128,12 +129,12 @@ func (s *Server) readQueries(ctx context.Context, tc *conn, client netip.Addr) {
 			<-tc.places
 			return
 		}
-		reply, q := s.respond(raw[:n], nil, dns.MaxMsgSize)
-		if q == nil {
+		reply, forward := s.respond(q, raw[:n], nil, dns.MaxMsgSize, s.now())
+		if !forward {
 			tc.answers <- reply
 			continue
 		}
-		s.forwarder.forward(ctx, waiter{q: q, client: client, send: func(b []byte) { tc.answers <- b }})
+		s.forwarder.forward(ctx, waiter{q: q.clone(), client: client, send: func(b []byte) { tc.answers <- b }})
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 func (s *Server) serveUDP(ctx context.Context, c *net.UDPConn) error {
 	raw := make([]byte, maxQuery)
 	buf := make([]byte, payloadSize)
+	q := new(query)
 	for {
 		n, client, err := c.ReadFromUDPAddrPort(raw)
 		if err != nil {
@@ -19,15 +20,15 @@ func (s *Server) serveUDP(ctx context.Context, c *net.UDPConn) error {
 		if client.Port() == 0 {
 			continue // nobody can be answered there
 		}
-		s.answerUDP(ctx, c, client, raw[:n], buf)
+		s.answerUDP(ctx, c, client, q, raw[:n], buf)
 	}
 }
 
 // answerUDP answers one datagram, at once or when an upstream has answered.
-func (s *Server) answerUDP(ctx context.Context, c *net.UDPConn, client netip.AddrPort, raw, buf []byte) {
-	reply, q := s.respond(raw, buf, payloadSize)
-	if q != nil {
-		s.forwarder.forward(ctx, waiter{q: q, client: client.Addr(), send: func(b []byte) {
+func (s *Server) answerUDP(ctx context.Context, c *net.UDPConn, client netip.AddrPort, q *query, raw, buf []byte) {
+	reply, forward := s.respond(q, raw, buf, payloadSize, s.now())
+	if forward {
+		s.forwarder.forward(ctx, waiter{q: q.clone(), client: client.Addr(), send: func(b []byte) {
 			s.writeUDP(c, client, b)
 		}})
 		return

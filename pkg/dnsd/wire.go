@@ -2,6 +2,7 @@ package dnsd
 
 import (
 	"encoding/binary"
+	"slices"
 
 	"github.com/miekg/dns"
 )
@@ -9,15 +10,23 @@ import (
 // upstreamQuery packs what is asked of an upstream for q, with an id that is
 // still to be set: the question alone, and an OPT record of our own if the
 // client knows EDNS. No option of a guest leaves the host.
-func upstreamQuery(q *query) ([]byte, error) {
-	m := &dns.Msg{
-		MsgHdr:   dns.MsgHdr{RecursionDesired: q.rd, CheckingDisabled: q.cd},
-		Question: []dns.Question{{Name: q.name, Qtype: q.qtype, Qclass: q.class}},
+func upstreamQuery(q *query) []byte {
+	var bits uint16
+	if q.rd {
+		bits |= bitRD
 	}
+	if q.cd {
+		bits |= bitCD
+	}
+	b := make([]byte, headerSize, headerSize+len(q.question)+optSize)
+	binary.BigEndian.PutUint16(b[2:], bits)
+	b[5] = 1
+	b = append(b, q.question...)
 	if q.edns {
-		m.Extra = []dns.RR{q.opt()}
+		b[countExtra+1] = 1
+		b = q.appendOPT(b, 0)
 	}
-	return m.Pack()
+	return b
 }
 
 // matches tells whether msg is a response to query: its id, and its question
@@ -174,9 +183,7 @@ func (q *query) adapt(msg []byte) []byte {
 	binary.BigEndian.PutUint16(b[2:], bits)
 	// The question as this client spelled it: compressed names in the records
 	// point to it and follow.
-	if _, err := dns.PackDomainName(q.name, b, headerSize, nil, false); err != nil {
-		return nil
-	}
+	copy(b[headerSize:], q.question)
 	if l.opt > 0 && b[l.opt] == 0 {
 		// RFC 6891 section 6.1.1: the OPT record is hop-by-hop, so the size in
 		// it is ours. It stands behind the root name and the type.
@@ -196,19 +203,18 @@ func (q *query) repack(b []byte) []byte {
 		if len(b) <= q.size {
 			return nil
 		}
-		// It has records that we can't read: the client gets them over TCP.
-		m = q.message(rcodeOf(b), true)
-		m.Truncated = true
+		return q.cut(rcodeOf(b)) // it has records that we can't read: the client gets them over TCP
 	}
 	if !q.edns {
-		rest := m.Extra[:0]
-		for _, rr := range m.Extra {
-			if rr.Header().Rrtype != dns.TypeOPT {
-				rest = append(rest, rr)
-			}
-		}
-		m.Extra = rest
+		m.Extra = slices.DeleteFunc(m.Extra, func(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeOPT })
 		m.Rcode &= 0xf
 	}
-	return q.pack(m, nil)
+	m.Compress = true
+	m.Truncate(q.size)
+	packed, err := m.Pack()
+	if err != nil || len(packed) > q.size || len(packed) < headerSize+len(q.question) {
+		return q.cut(rcodeOf(b))
+	}
+	copy(packed[headerSize:], q.question)
+	return packed
 }

@@ -1,12 +1,14 @@
 package dnsd
 
 import (
-	"net"
+	"cmp"
 	"net/netip"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
+
+	"github.com/miekg/dns"
 )
 
 // zone is what one network knows of names and addresses. Readers take the view
@@ -27,37 +29,58 @@ type claim struct {
 	key  string // of the name, as in view.names
 }
 
-// view is what readers see. Everything but the two maps of dynamic hosts is
+// view is what readers see. Everything but the two tables of dynamic hosts is
 // fixed; those change one entry at a time, each from one complete state to the
 // next.
 type view struct {
-	domain       string // lower-case and fully qualified; "" none
-	localOnly    bool
+	domain       string // key; "" none
 	noPlainNames bool
-	noForward    bool
+	forwards     bool // some queries have an upstream
 	prefixes     []netip.Prefix
+	reverse      []string // the reverse zones of prefixes
 
-	staticNames map[string]*node
-	staticAddrs map[netip.Addr]*pointer
-	names       sync.Map // string -> *node
-	addrs       sync.Map // netip.Addr -> *pointer
+	staticNames map[string]*node // by bare key
+	staticAddrs map[netip.Addr]*node
+	between     map[string]bool  // names that have none but names below them
+	rules       map[string]*rule // by key
+	names       table[string, *node]
+	addrs       table[netip.Addr, *node]
 }
 
-// node holds the addresses of a name.
-type node struct {
-	a, aaaa []record
+// rule is what holds for all the names of a domain that nothing else is known of.
+type rule struct {
+	domain  string // key
+	node    *node  // addresses; nil: none
+	forward bool   // the rest has an upstream of its own
+	local   bool   // the rest does not exist
 }
 
-// record is one address of a name.
-type record struct {
-	ip  net.IP // 4 or 16 octets
-	ttl uint32
+// table is a map that is read and changed at the same time.
+type table[K comparable, V any] struct {
+	mu sync.RWMutex
+	m  map[K]V
 }
 
-// pointer is the name of an address.
-type pointer struct {
-	target string // fully qualified, spelled as it was given
-	ttl    uint32
+func (t *table[K, V]) load(k K) (V, bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	v, ok := t.m[k]
+	return v, ok
+}
+
+func (t *table[K, V]) store(k K, v V) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.m == nil {
+		t.m = make(map[K]V)
+	}
+	t.m[k] = v
+}
+
+func (t *table[K, V]) remove(k K) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.m, k)
 }
 
 // newZone returns the zone that cfg, which must be valid, describes.
@@ -80,34 +103,6 @@ func (z *zone) configure(cfg Config) {
 		z.publish(v, key)
 	}
 	z.view.Store(v)
-}
-
-// newView is the view of cfg without any dynamic host.
-func newView(cfg Config) *view {
-	v := &view{
-		localOnly:    cfg.LocalOnly,
-		noPlainNames: cfg.NoPlainNames,
-		noForward:    cfg.NoForward,
-		staticNames:  make(map[string]*node),
-		staticAddrs:  make(map[netip.Addr]*pointer),
-	}
-	if cfg.Domain != "" {
-		v.domain = strings.ToLower(cfg.Domain) + "."
-	}
-	for _, p := range cfg.Prefixes {
-		v.prefixes = append(v.prefixes, p.Masked())
-	}
-	for _, h := range cfg.Static {
-		key := v.key(h.Name)
-		if v.staticNames[key] == nil {
-			v.staticNames[key] = new(node)
-		}
-		v.staticNames[key].add(h)
-		if v.staticAddrs[h.Addr] == nil {
-			v.staticAddrs[h.Addr] = v.pointerTo(h)
-		}
-	}
-	return v
 }
 
 // set records the claim of a dynamic host. A host that repeats its claim, as
@@ -149,7 +144,7 @@ func (z *zone) forget(v *view, a netip.Addr) {
 		return
 	}
 	z.unclaim(a)
-	v.addrs.Delete(a)
+	v.addrs.remove(a)
 	z.publish(v, old.key)
 }
 
@@ -176,24 +171,28 @@ func (z *zone) publish(v *view, key string) {
 	winner4, winner6 := z.winner(v, key, true), z.winner(v, key, false)
 	for _, a := range z.byName[key] {
 		if a != winner4 && a != winner6 {
-			v.addrs.Delete(a)
+			v.addrs.remove(a)
 			continue
 		}
 		h := z.claims[a].host
-		n.add(h)
-		v.addrs.Store(a, v.pointerTo(h))
+		n.addHost(h)
+		v.addrs.store(a, v.pointerTo(h))
 	}
-	if len(n.a)+len(n.aaaa) == 0 {
-		v.names.Delete(key)
+	if !n.complete {
+		v.names.remove(key)
 		return
 	}
-	v.names.Store(key, n)
+	if static := v.staticNames[key]; static != nil {
+		n.sets = append(n.sets, static.sets...)
+	}
+	slices.SortStableFunc(n.sets, func(a, b rrset) int { return cmp.Compare(a.rtype, b.rtype) })
+	v.names.store(key, n)
 }
 
 // winner is the last address of a family to claim key among those that may have
 // it, the zero Addr if there is none. z.mu must be held.
 func (z *zone) winner(v *view, key string, is4 bool) netip.Addr {
-	if v.staticNames[key] != nil {
+	if n := v.staticNames[key]; n != nil && n.complete {
 		return netip.Addr{}
 	}
 	for _, a := range slices.Backward(z.byName[key]) {
@@ -204,36 +203,26 @@ func (z *zone) winner(v *view, key string, is4 bool) netip.Addr {
 	return netip.Addr{}
 }
 
-// add gives n another address.
-func (n *node) add(h Host) {
-	r := record{ip: h.Addr.AsSlice(), ttl: h.seconds()}
-	if h.Addr.Is4() {
-		n.a = append(n.a, r)
-		return
-	}
-	n.aaaa = append(n.aaaa, r)
-}
-
 // key is the spelling under which a host's name is kept, see bare.
-func (v *view) key(name string) string {
-	return v.bare(strings.ToLower(strings.TrimSuffix(name, ".")) + ".")
-}
+func (v *view) key(name string) string { return v.bare(keyOf(name)) }
 
-// bare is name, lower-case and fully qualified, without the domain where a
-// single label stands before it: a name is found plain and with the domain.
-func (v *view) bare(name string) string {
-	if label, ok := inDomain(name, v.domain); ok && label != "" && !strings.Contains(label, ".") {
-		return name[:len(label)+1]
+// bare is a key without the domain where a single label stands before it: a name
+// is found plain and with the domain.
+func (v *view) bare(key string) string {
+	if label, ok := inDomain(key, v.domain); ok && label != "" && !strings.Contains(label, ".") {
+		return key[:len(label)+1]
 	}
-	return name
+	return key
 }
 
-// pointerTo is the PTR record of h: its name, with the domain if it is a plain
-// one.
-func (v *view) pointerTo(h Host) *pointer {
+// pointerTo is the node of h's address: a PTR record with its name, with the
+// domain if it is a plain one.
+func (v *view) pointerTo(h Host) *node {
 	target := strings.TrimSuffix(h.Name, ".") + "."
 	if key := v.key(h.Name); isPlain(key) {
 		target = target[:len(key)] + v.domain
 	}
-	return &pointer{target: target, ttl: h.seconds()}
+	n := &node{complete: true}
+	n.add(dns.TypePTR, h.record(appendName(nil, target)))
+	return n
 }
