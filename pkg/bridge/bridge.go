@@ -51,6 +51,15 @@ type Config struct {
 	// network's prefix. Every other address of global scope is removed.
 	// Without an IPv6 address, IPv6 is off on the bridge.
 	Addrs []netip.Prefix
+	// Routes are the static routes through the bridge. Others that Ensure once
+	// added to it are removed.
+	Routes []Route
+	// MACTable prepares the bridge for ports without learning and flooding,
+	// whose guests' addresses AddFDB tells it: VLAN filtering is switched on,
+	// as libvirt does for macTableManager='libvirt', so that the kernel can
+	// take such ports out of promiscuous mode. A kernel without VLAN filtering
+	// goes without. It is never switched off.
+	MACTable bool
 }
 
 // Bridges speaks with the kernel about the links of one network namespace, that
@@ -64,6 +73,17 @@ type Bridges struct {
 
 	mu    sync.Mutex // for the map; the last lock taken
 	trees map[int]*tree
+
+	// sysctlDir is where forwarding is persisted, empty for nowhere;
+	// forwarding serialises changes of it.
+	sysctlDir  string
+	forwarding sync.Mutex
+
+	// uplinks serialises AttachUplink and DetachUplink. It is taken first.
+	uplinks sync.Mutex
+	// afterStep is called after each change that these two made, for tests
+	// that stop them half-way; nil otherwise.
+	afterStep func() error
 }
 
 // tree is what there is to know about the spanning tree of a bridge beyond what
@@ -102,8 +122,17 @@ func (s *shards) lock(key uint64) (unlock func()) {
 	return mu.Unlock
 }
 
+// Option is a deviation from what New does by itself.
+type Option func(*Bridges)
+
+// SysctlDir has EnableForwarding persist its sysctls in a file of dir instead of
+// DefaultSysctlDir. Empty: nowhere.
+func SysctlDir(dir string) Option {
+	return func(b *Bridges) { b.sysctlDir = dir }
+}
+
 // New opens the netlink socket for requests.
-func New() (*Bridges, error) {
+func New(options ...Option) (*Bridges, error) {
 	// The library finds it out on first use, unguarded: before anything is
 	// concurrent here.
 	nl.NativeEndian()
@@ -111,7 +140,11 @@ func New() (*Bridges, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Bridges{conn: c, seed: maphash.MakeSeed(), trees: make(map[int]*tree)}, nil
+	b := &Bridges{conn: c, seed: maphash.MakeSeed(), trees: make(map[int]*tree), sysctlDir: DefaultSysctlDir}
+	for _, o := range options {
+		o(b)
+	}
+	return b, nil
 }
 
 // Close closes the netlink socket. No bridge changes. No method may be called
@@ -161,6 +194,11 @@ func (c *Config) validate() error {
 	for _, p := range c.Addrs {
 		if !p.IsValid() || p.Addr().Is4In6() {
 			return fmt.Errorf("invalid address %v", p)
+		}
+	}
+	for _, r := range c.Routes {
+		if err := r.validate(); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -248,8 +286,9 @@ func createBridge(cfg *Config) *nl.NetlinkRequest {
 
 // converge brings l to cfg. IPv6 is switched before the link is up, so that no
 // link-local address and no router solicitation appears on a bridge without
-// IPv6. Addresses come last: the kernel adds the route of an IPv6 address only
-// while the link is up.
+// IPv6. Addresses come after that: the kernel adds the route of an IPv6 address
+// only while the link is up. Routes come last, as their gateways must be in the
+// network of an address.
 func (b *Bridges) converge(l *link, cfg *Config) error {
 	if err := b.setAttributes(l, cfg); err != nil {
 		return err
@@ -262,10 +301,14 @@ func (b *Bridges) converge(l *link, cfg *Config) error {
 			return fmt.Errorf("setting the link up: %w", err)
 		}
 	}
-	return b.setAddresses(l.Index, cfg.Addrs)
+	if err := b.setAddresses(l.Index, cfg.Addrs); err != nil {
+		return err
+	}
+	return b.setRoutes(l.Index, cfg.Routes)
 }
 
-// setAttributes brings MAC address, MTU, STP and forward delay of l to cfg.
+// setAttributes brings MAC address, MTU, STP, forward delay and VLAN filtering of
+// l to cfg.
 func (b *Bridges) setAttributes(l *link, cfg *Config) error {
 	defer b.lockTree(l.Index).Unlock()
 	var reqs []*nl.NetlinkRequest
@@ -274,6 +317,9 @@ func (b *Bridges) setAttributes(l *link, cfg *Config) error {
 	}
 	if cfg.MTU != 0 && l.MTU != cfg.MTU {
 		reqs = append(reqs, setLink(l.Index, 0, 0, nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(cfg.MTU)))))
+	}
+	if cfg.MACTable && l.canFilterVLAN && !l.vlanFiltering {
+		reqs = append(reqs, setBridge(l.Index, nl.NewRtAttr(nl.IFLA_BR_VLAN_FILTERING, boolAttr(true))))
 	}
 	reqs = append(reqs, spanningTree(l, cfg)...)
 	if len(reqs) == 0 {

@@ -52,6 +52,21 @@ func (c *conn) close() { c.handle.Close() }
 // doesn't stop them half-way, and one that fails doesn't stop those behind it.
 // The error joins those of all requests.
 func (c *conn) do(reqs ...*nl.NetlinkRequest) error {
+	return errors.Join(c.doEach(reqs...)...)
+}
+
+// doEach is do with the error of each request, nil for one that succeeded.
+func (c *conn) doEach(reqs ...*nl.NetlinkRequest) []error {
+	errs := make([]error, len(reqs))
+	if err := c.sendAll(reqs, errs); err != nil {
+		return append(errs, err)
+	}
+	return errs
+}
+
+// sendAll sends requests in one datagram and puts the answer to each in errs.
+// Its own error means that some are missing.
+func (c *conn) sendAll(reqs []*nl.NetlinkRequest, errs []error) error {
 	s := c.handle.Socket
 	s.Lock()
 	defer s.Unlock()
@@ -67,27 +82,28 @@ func (c *conn) do(reqs ...*nl.NetlinkRequest) error {
 	if err != nil {
 		return fmt.Errorf("sending a netlink request: %w", err)
 	}
-	return awaitAcks(s, first, count)
+	return awaitAcks(s, first, errs)
 }
 
-// awaitAcks reads until count requests with sequence numbers from first on are
-// acknowledged. What answers another request is a left-over and is dropped.
-func awaitAcks(s *nl.NetlinkSocket, first, count uint32) error {
-	var errs []error
-	for left := count; left > 0; {
+// awaitAcks reads until the requests with sequence numbers from first on, one
+// for each of errs, are acknowledged. What answers another request is a left-over
+// and is dropped.
+func awaitAcks(s *nl.NetlinkSocket, first uint32, errs []error) error {
+	for left := len(errs); left > 0; {
 		msgs, _, err := s.Receive()
 		if err != nil {
 			return fmt.Errorf("waiting for a netlink answer: %w", err)
 		}
 		for _, m := range msgs {
-			if m.Header.Type != unix.NLMSG_ERROR || m.Header.Seq-first >= count {
+			nth := m.Header.Seq - first
+			if m.Header.Type != unix.NLMSG_ERROR || nth >= uint32(len(errs)) {
 				continue
 			}
-			errs = append(errs, ackError(m))
+			errs[nth] = ackError(m)
 			left--
 		}
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
 // ackError is the error that an NLMSG_ERROR message carries, nil for a plain

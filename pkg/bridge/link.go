@@ -67,9 +67,14 @@ type link struct {
 	root  bool
 	// How often the root sends BPDUs, and for how long one is believed.
 	hello, maxAge time.Duration
+	// vlanFiltering is on, canFilterVLAN tells whether the kernel has it at all.
+	vlanFiltering, canFilterVLAN bool
 	// Of a bridge port.
-	state    uint8
-	isolated bool
+	state            uint8
+	isolated         bool
+	noLearn, noFlood bool
+
+	loopback bool
 }
 
 // Lookup describes the link of that name, which may be an alternative one. The
@@ -152,7 +157,7 @@ func parseLink(m []byte) (link, error) {
 		Index:   int(msg.Index),
 		Up:      msg.Flags&unix.IFF_UP != 0,
 		Carrier: msg.Flags&unix.IFF_LOWER_UP != 0,
-	}}
+	}, loopback: msg.Flags&unix.IFF_LOOPBACK != 0}
 	err := attributes(m[unix.SizeofIfInfomsg:], l.setAttr)
 	return l, err
 }
@@ -203,6 +208,11 @@ func (l *link) setBridge(data []byte) error {
 			l.hello = ticks(value)
 		case nl.IFLA_BR_MAX_AGE:
 			l.maxAge = ticks(value)
+		case nl.IFLA_BR_VLAN_FILTERING:
+			l.vlanFiltering = value[0] != 0
+		case nl.IFLA_BR_VLAN_PROTOCOL:
+			// Without CONFIG_BRIDGE_VLAN_FILTERING there is none.
+			l.canFilterVLAN = true
 		case nl.IFLA_BR_BRIDGE_ID:
 			own = value
 		case nl.IFLA_BR_ROOT_ID:
@@ -225,6 +235,10 @@ func (l *link) setPort(kind uint16, value []byte) error {
 		l.state = value[0]
 	case nl.IFLA_BRPORT_ISOLATED:
 		l.isolated = value[0] != 0
+	case nl.IFLA_BRPORT_LEARNING:
+		l.noLearn = value[0] == 0
+	case nl.IFLA_BRPORT_UNICAST_FLOOD:
+		l.noFlood = value[0] == 0
 	}
 	return nil
 }

@@ -20,6 +20,10 @@ type PortConfig struct {
 	// Isolated keeps the port from reaching other isolated ports of the
 	// bridge; it reaches the host and ports that aren't.
 	Isolated bool
+	// NoLearning keeps the bridge from learning addresses from the port's
+	// frames, NoFlood from sending it unicast frames to addresses that the
+	// bridge doesn't know. Both are for ports whose addresses AddFDB tells.
+	NoLearning, NoFlood bool
 }
 
 // Attach makes the link with index port a port of the bridge with index bridge,
@@ -103,8 +107,8 @@ func (b *Bridges) withoutSTP(ctx context.Context, t *tree, br *link, reqs ...*nl
 	return b.conn.do(all...)
 }
 
-// plugRequests are the requests that make l a port of br as p asks. Isolation is
-// set before the port is up, so that no frame slips through.
+// plugRequests are the requests that make l a port of br as p asks. Isolation and
+// the like are set before the port is up, so that no frame slips through.
 func plugRequests(br, l *link, p PortConfig) []*nl.NetlinkRequest {
 	var reqs []*nl.NetlinkRequest
 	mtu := p.MTU
@@ -114,18 +118,36 @@ func plugRequests(br, l *link, p PortConfig) []*nl.NetlinkRequest {
 	if l.MTU != mtu {
 		reqs = append(reqs, setLink(l.Index, 0, 0, nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(mtu)))))
 	}
-	isPort := l.Master == br.Index
-	if !isPort {
+	if l.Master != br.Index {
 		reqs = append(reqs, setMaster(l.Index, br.Index))
 	}
-	if isPort && l.isolated != p.Isolated || !isPort && p.Isolated {
-		isolated := nl.NewRtAttr(nl.IFLA_BRPORT_ISOLATED, boolAttr(p.Isolated))
-		reqs = append(reqs, setPort(l.Index, isolated))
+	if attrs := portAttributes(br, l, p); len(attrs) > 0 {
+		reqs = append(reqs, setPort(l.Index, attrs...))
 	}
 	if !l.Up {
 		reqs = append(reqs, setUp(l.Index))
 	}
 	return reqs
+}
+
+// portAttributes are those of l, a port of br or about to become one, that differ
+// from p. A new port has none of the three.
+func portAttributes(br, l *link, p PortConfig) []*nl.RtAttr {
+	has := PortConfig{}
+	if l.Master == br.Index {
+		has = PortConfig{Isolated: l.isolated, NoLearning: l.noLearn, NoFlood: l.noFlood}
+	}
+	var attrs []*nl.RtAttr
+	if has.Isolated != p.Isolated {
+		attrs = append(attrs, nl.NewRtAttr(nl.IFLA_BRPORT_ISOLATED, boolAttr(p.Isolated)))
+	}
+	if has.NoLearning != p.NoLearning {
+		attrs = append(attrs, nl.NewRtAttr(nl.IFLA_BRPORT_LEARNING, boolAttr(!p.NoLearning)))
+	}
+	if has.NoFlood != p.NoFlood {
+		attrs = append(attrs, nl.NewRtAttr(nl.IFLA_BRPORT_UNICAST_FLOOD, boolAttr(!p.NoFlood)))
+	}
+	return attrs
 }
 
 func boolAttr(v bool) []byte {

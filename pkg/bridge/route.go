@@ -13,6 +13,8 @@ import (
 // route is a route of the main table.
 type route struct {
 	dst      netip.Prefix
+	gateway  netip.Addr // of a route with one way out
+	metric   uint32
 	protocol uint8
 	// indexes are the links it leads out of: none for an unreachable one,
 	// several for a multipath one.
@@ -109,6 +111,10 @@ func parseRoute(m []byte) (route, error) {
 		switch kind {
 		case unix.RTA_DST:
 			dst, _ = netip.AddrFromSlice(value)
+		case unix.RTA_GATEWAY:
+			r.gateway, _ = netip.AddrFromSlice(value)
+		case unix.RTA_PRIORITY:
+			r.metric = binary.NativeEndian.Uint32(value)
 		case unix.RTA_OIF:
 			r.indexes = append(r.indexes, int(binary.NativeEndian.Uint32(value)))
 		case unix.RTA_MULTIPATH:
@@ -120,18 +126,24 @@ func parseRoute(m []byte) (route, error) {
 	return r, err
 }
 
-// nextHops reads RTA_MULTIPATH: a struct rtnexthop per way out, each followed by
-// its attributes, its length in the first two bytes and its link in the last
-// four.
+// nextHops are the links of RTA_MULTIPATH.
 func nextHops(value []byte) []int {
 	var indexes []int
-	for len(value) >= unix.SizeofRtNexthop {
-		indexes = append(indexes, int(binary.NativeEndian.Uint32(value[4:])))
-		size := (int(binary.NativeEndian.Uint16(value)) + 3) &^ 3
-		if size < unix.SizeofRtNexthop || size > len(value) {
-			break
-		}
-		value = value[size:]
-	}
+	eachHop(value, func(head, _ []byte) {
+		indexes = append(indexes, int(binary.NativeEndian.Uint32(head[4:])))
+	})
 	return indexes
+}
+
+// eachHop calls f with every way out in RTA_MULTIPATH: a struct rtnexthop, with its
+// length in the first two bytes and its link in the last four, and its attributes.
+func eachHop(value []byte, f func(head, attrs []byte)) {
+	for len(value) >= unix.SizeofRtNexthop {
+		size := int(binary.NativeEndian.Uint16(value))
+		if size < unix.SizeofRtNexthop || size > len(value) {
+			return
+		}
+		f(value[:unix.SizeofRtNexthop], value[unix.SizeofRtNexthop:size])
+		value = value[min((size+3)&^3, len(value)):]
+	}
 }

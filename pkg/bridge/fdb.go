@@ -1,0 +1,47 @@
+package bridge
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// AddFDB tells the bridge that the address is behind the port with that index:
+// a static entry of the forwarding database, which neither ages nor moves with
+// what the bridge learns. An entry that is there is success; one that names
+// another port of the bridge is moved. It goes when the port leaves the bridge.
+func (b *Bridges) AddFDB(port int, mac net.HardwareAddr) error {
+	err := b.conn.do(fdbRequest(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, port, mac))
+	if err != nil {
+		return fmt.Errorf("adding the forwarding entry of %v on port %d: %w", mac, port, err)
+	}
+	return nil
+}
+
+// DeleteFDB removes the entry that AddFDB made. No such entry, or no such port,
+// is success.
+func (b *Bridges) DeleteFDB(port int, mac net.HardwareAddr) error {
+	err := b.conn.do(fdbRequest(unix.RTM_DELNEIGH, 0, port, mac))
+	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV) {
+		return fmt.Errorf("removing the forwarding entry of %v on port %d: %w", mac, port, err)
+	}
+	return nil
+}
+
+// fdbRequest is a request about a static entry of the port's bridge (NTF_MASTER),
+// in every VLAN of the port.
+func fdbRequest(kind, flags, port int, mac net.HardwareAddr) *nl.NetlinkRequest {
+	head := make([]byte, unix.SizeofNdMsg) // struct ndmsg
+	head[0] = unix.AF_BRIDGE
+	binary.NativeEndian.PutUint32(head[4:], uint32(port))
+	binary.NativeEndian.PutUint16(head[8:], unix.NUD_NOARP|unix.NUD_REACHABLE)
+	head[10] = unix.NTF_MASTER
+	req := nl.NewNetlinkRequest(kind, flags)
+	m := message{head: head, attrs: []attr{{unix.NDA_LLADDR, mac}}}
+	req.AddRawData(m.bytes())
+	return req
+}

@@ -1,0 +1,107 @@
+package bridge
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"slices"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// message is the body of an rtnetlink message about an address, a route or a
+// neighbour: a fixed head and attributes. It carries also what this package
+// doesn't know, so that what is moved from link to link keeps it.
+type message struct {
+	head  []byte
+	attrs []attr
+}
+
+// attr is one attribute.
+type attr struct {
+	kind  uint16
+	value []byte
+}
+
+// parseMessage reads a body whose head has that size.
+func parseMessage(data []byte, head int) (message, error) {
+	if len(data) < head {
+		return message{}, errors.New("short netlink message")
+	}
+	m := message{head: bytes.Clone(data[:head])}
+	err := attributes(data[head:], func(kind uint16, value []byte) error {
+		m.attrs = append(m.attrs, attr{kind, bytes.Clone(value)})
+		return nil
+	})
+	slices.SortStableFunc(m.attrs, func(a, b attr) int { return cmp.Compare(a.kind, b.kind) })
+	return m, err
+}
+
+// bytes is the body as the kernel takes it.
+func (m message) bytes() []byte {
+	data := bytes.Clone(m.head)
+	for _, a := range m.attrs {
+		size := unix.SizeofRtAttr + len(a.value)
+		data = binary.NativeEndian.AppendUint16(data, uint16(size))
+		data = binary.NativeEndian.AppendUint16(data, a.kind)
+		data = append(data, a.value...)
+		data = append(data, make([]byte, -size&3)...)
+	}
+	return data
+}
+
+// request is a request with m as its body.
+func (m message) request(kind, flags int) *nl.NetlinkRequest {
+	req := nl.NewNetlinkRequest(kind, flags)
+	req.AddRawData(m.bytes())
+	return req
+}
+
+// get is the value of an attribute, nil if there is none.
+func (m message) get(kind uint16) []byte {
+	for _, a := range m.attrs {
+		if a.kind == kind {
+			return a.value
+		}
+	}
+	return nil
+}
+
+// with is m with another value of an attribute.
+func (m message) with(kind uint16, value []byte) message {
+	m = m.without(kind)
+	at, _ := slices.BinarySearchFunc(m.attrs, kind, func(a attr, k uint16) int { return cmp.Compare(a.kind, k) })
+	m.attrs = slices.Insert(m.attrs, at, attr{kind, value})
+	return m
+}
+
+// without is m without attributes of these kinds.
+func (m message) without(kinds ...uint16) message {
+	return m.filter(func(kind uint16) bool { return !slices.Contains(kinds, kind) })
+}
+
+// only is m with attributes of these kinds alone.
+func (m message) only(kinds ...uint16) message {
+	return m.filter(func(kind uint16) bool { return slices.Contains(kinds, kind) })
+}
+
+// filter is a copy of m with the attributes for which keep is true.
+func (m message) filter(keep func(kind uint16) bool) message {
+	kept := message{head: bytes.Clone(m.head)}
+	for _, a := range m.attrs {
+		if keep(a.kind) {
+			kept.attrs = append(kept.attrs, a)
+		}
+	}
+	return kept
+}
+
+// u32 is the value of an attribute that is a number, 0 if there is none.
+func (m message) u32(kind uint16) uint32 {
+	if v := m.get(kind); len(v) >= 4 {
+		return binary.NativeEndian.Uint32(v)
+	}
+	return 0
+}

@@ -1,0 +1,116 @@
+package bridge
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// routeProtocol marks the routes that Ensure adds (`ip route show proto 66`).
+// linux/rtnetlink.h: the kernel doesn't interpret values from RTPROT_STATIC on,
+// and no routing daemon in /etc/iproute2/rt_protos has this one. Routes with
+// another protocol are never removed.
+const routeProtocol = 66
+
+// defaultMetric is that of a route that names none, as in libvirt.
+const defaultMetric = 1
+
+// Route is a static route through a bridge, to a network behind one of its
+// guests.
+type Route struct {
+	// Prefix is where the route leads; bits after the prefix don't count.
+	Prefix netip.Prefix
+	// Gateway is the guest that has the network behind it. It is in the
+	// network of one of the bridge's addresses.
+	Gateway netip.Addr
+	// Metric is smaller the more a route is preferred, 0 for 1.
+	Metric uint32
+}
+
+func (r Route) String() string { return fmt.Sprintf("%v via %v", r.Prefix, r.Gateway) }
+
+func (r Route) validate() error {
+	p, gw := r.Prefix, r.Gateway
+	if !p.IsValid() || p.Addr().Is4In6() || !gw.IsValid() || gw.Is4() != p.Addr().Is4() || gw.Zone() != "" {
+		return fmt.Errorf("invalid route %v", r)
+	}
+	return nil
+}
+
+// normal is r as the kernel will show it.
+func (r Route) normal() Route {
+	r.Prefix = r.Prefix.Masked()
+	if r.Metric == 0 {
+		r.Metric = defaultMetric
+	}
+	return r
+}
+
+// setRoutes gives the link the wanted routes and takes others of ours away. One
+// that can't be added fails, unlike in libvirt, which starts the network without.
+func (b *Bridges) setRoutes(index int, wanted []Route) error {
+	have, err := b.ourRoutes(index)
+	if err != nil {
+		return err
+	}
+	var missing []Route
+	for _, r := range wanted {
+		n := slices.Index(have, r.normal())
+		if n < 0 {
+			missing = append(missing, r.normal())
+			continue
+		}
+		have = slices.Delete(have, n, n+1)
+	}
+	for _, r := range have {
+		err := b.conn.do(routeRequest(unix.RTM_DELROUTE, 0, index, r))
+		// ESRCH: it went with an address or a neighbour meanwhile.
+		if err != nil && !errors.Is(err, unix.ESRCH) {
+			return fmt.Errorf("removing route %v: %w", r, err)
+		}
+	}
+	for _, r := range missing {
+		err := b.conn.do(routeRequest(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, index, r))
+		if err != nil {
+			return fmt.Errorf("adding route %v: %w", r, err)
+		}
+	}
+	return nil
+}
+
+// ourRoutes lists the routes of a link that Ensure added.
+func (b *Bridges) ourRoutes(index int) ([]Route, error) {
+	var ours []Route
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		routes, err := b.routes(family)
+		if err != nil {
+			return nil, err
+		}
+		for _, r := range routes {
+			if r.protocol == routeProtocol && slices.Equal(r.indexes, []int{index}) {
+				ours = append(ours, Route{Prefix: r.dst, Gateway: r.gateway, Metric: r.metric})
+			}
+		}
+	}
+	return ours, nil
+}
+
+// routeRequest is the request that adds or removes a route of the main table.
+func routeRequest(kind, flags, index int, r Route) *nl.NetlinkRequest {
+	msg := nl.NewRtMsg()
+	msg.Family, msg.Dst_len, msg.Protocol = unix.AF_INET, uint8(r.Prefix.Bits()), routeProtocol
+	if r.Prefix.Addr().Is6() {
+		msg.Family = unix.AF_INET6
+	}
+	req := nl.NewNetlinkRequest(kind, flags)
+	req.AddData(msg)
+	req.AddData(nl.NewRtAttr(unix.RTA_DST, r.Prefix.Addr().AsSlice()))
+	req.AddData(nl.NewRtAttr(unix.RTA_GATEWAY, r.Gateway.AsSlice()))
+	req.AddData(nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(uint32(index))))
+	req.AddData(nl.NewRtAttr(unix.RTA_PRIORITY, nl.Uint32Attr(r.Metric)))
+	return req
+}

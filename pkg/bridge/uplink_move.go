@@ -1,0 +1,436 @@
+package bridge
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"slices"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// change is one request, what it is for, and the error that is as good as
+// success.
+type change struct {
+	req  *nl.NetlinkRequest
+	what string
+	fine error
+}
+
+// changesPerDatagram keeps datagrams below what a socket sends by default.
+const changesPerDatagram = 200
+
+// carryOut makes changes in as few datagrams as possible; where somebody watches,
+// one by one. Those behind a failing one are made too.
+func (b *Bridges) carryOut(changes []change) error {
+	size := changesPerDatagram
+	if b.afterStep != nil {
+		size = 1
+	}
+	var errs []error
+	for part := range slices.Chunk(changes, size) {
+		var reqs []*nl.NetlinkRequest
+		for _, c := range part {
+			reqs = append(reqs, c.req)
+		}
+		for i, err := range b.conn.doEach(reqs...) {
+			switch {
+			case err == nil || i < len(part) && part[i].fine != nil && errors.Is(err, part[i].fine):
+			case i < len(part):
+				errs = append(errs, fmt.Errorf("%s: %w", part[i].what, err))
+			default:
+				errs = append(errs, err)
+			}
+		}
+		if err := b.stepped(); err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func (b *Bridges) stepped() error {
+	if b.afterStep == nil {
+		return nil
+	}
+	return b.afterStep()
+}
+
+// uplinkMove is addresses, routes and neighbours on their way from one link to
+// another. All are as they were on the uplink, less the time since.
+type uplinkMove struct {
+	from, to   link
+	addresses  []uplinkAddress
+	routes     []uplinkRoute
+	neighbours []message
+	uplink     int // index of the uplink when the routes were read
+}
+
+// newMove reads the state's messages.
+func newMove(s *UplinkState, from, to link) (*uplinkMove, error) {
+	now, err := sinceBoot()
+	if err != nil {
+		return nil, err
+	}
+	mv := &uplinkMove{from: from, to: to, uplink: s.Index}
+	elapsed := now - s.Taken
+	for _, data := range s.Addresses {
+		a, err := parseUplinkAddress(data)
+		if err != nil {
+			return nil, fmt.Errorf("in the saved state: %w", err)
+		}
+		mv.addresses = append(mv.addresses, a.aged(elapsed))
+	}
+	for _, saved := range s.Routes {
+		r, err := parseUplinkRoute(saved)
+		if err != nil {
+			return nil, fmt.Errorf("in the saved state: %w", err)
+		}
+		mv.routes = append(mv.routes, r.aged(elapsed))
+	}
+	for _, data := range s.Neighbours {
+		n, err := parseMessage(data, unix.SizeofNdMsg)
+		if err != nil {
+			return nil, fmt.Errorf("in the saved state: %w", err)
+		}
+		mv.neighbours = append(mv.neighbours, n)
+	}
+	return mv, nil
+}
+
+// moveToBridge makes the bridge and moves the uplink's to it.
+func (b *Bridges) moveToBridge(s *UplinkState) (index int, err error) {
+	br, err := b.makeUplinkBridge(s)
+	if err != nil {
+		return 0, err
+	}
+	up, err := b.byName(s.Uplink)
+	if err != nil {
+		return 0, err
+	}
+	mv, err := newMove(s, up, br)
+	if err != nil {
+		return 0, err
+	}
+	if err := b.prepare(mv); err != nil {
+		return 0, err
+	}
+	// The uplink first: until the routes change it sends as before.
+	changes := []change{{req: setMaster(up.Index, br.Index), what: "making the uplink a port"}}
+	if !up.Up {
+		changes = append(changes, change{req: setUp(up.Index), what: "setting the uplink up"})
+	}
+	if err := b.carryOut(append(changes, mv.switchOver()...)); err != nil {
+		return 0, err
+	}
+	return br.Index, b.settle(mv)
+}
+
+// makeUplinkBridge makes the bridge as the uplink's twin and sets it up. It gives
+// itself no IPv6 link-local address (addr_gen_mode, IN6_ADDR_GEN_MODE_NONE): it
+// gets the uplink's.
+func (b *Bridges) makeUplinkBridge(s *UplinkState) (link, error) {
+	cfg := Config{Name: s.Bridge, MAC: s.MAC, MTU: s.MTU}
+	br, created, err := b.findOrCreate(&cfg)
+	if err != nil {
+		return link{}, err
+	}
+	if !created {
+		return link{}, fmt.Errorf("bridge %q: %w", s.Bridge, ErrExists)
+	}
+	if err := b.stepped(); err != nil {
+		return link{}, err
+	}
+	if err := b.setAttributes(&br, &cfg); err != nil {
+		return link{}, err
+	}
+	for _, family := range []string{"ipv4", "ipv6"} {
+		if err := copySysctls(filepath.Join(netSysctls, family, "conf"), s.Uplink, s.Bridge); err != nil {
+			return link{}, err
+		}
+	}
+	err = writeSysctl(filepath.Join(ipv6Conf, s.Bridge, "addr_gen_mode"), "1")
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return link{}, err
+	}
+	if err := b.conn.do(setUp(br.Index)); err != nil {
+		return link{}, fmt.Errorf("setting bridge %q up: %w", s.Bridge, err)
+	}
+	return br, b.stepped()
+}
+
+// copySysctls gives link to the sysctls of link from, but for those that can't be
+// read or written (stable_secret, while it isn't set). A kernel without the family
+// has none.
+func copySysctls(dir, from, to string) error {
+	entries, err := os.ReadDir(filepath.Join(dir, from))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	for _, e := range entries {
+		if value, err := readSysctl(filepath.Join(dir, from, e.Name())); err == nil {
+			_ = writeSysctl(filepath.Join(dir, to, e.Name()), value)
+		}
+	}
+	return nil
+}
+
+// prepare makes the addresses valid on the new link too, tells it the neighbours,
+// and adds the routes that can only be added beside a datagram.
+func (b *Bridges) prepare(mv *uplinkMove) error {
+	have, err := b.uplinkAddresses(mv.to.Index)
+	if err != nil {
+		return err
+	}
+	var changes []change
+	for _, a := range mv.addresses {
+		n := slices.IndexFunc(have, a.same)
+		switch {
+		case n < 0:
+			changes = append(changes, addAddress(a, mv.to)...)
+		case a.settable() != have[n].settable():
+			changes = append(changes, setAddressFlags(have[n], mv.to, a.settable()))
+		}
+	}
+	for _, n := range mv.neighbours {
+		changes = append(changes, addNeighbour(n, mv.to.Index))
+	}
+	if err := b.carryOut(changes); err != nil {
+		return err
+	}
+	for _, r := range mv.routes {
+		if !r.advertised {
+			continue
+		}
+		if err := addAdvertised(r, mv.to.Index); err != nil {
+			return fmt.Errorf("adding route %v: %w", r.dst(), err)
+		}
+		if err := b.stepped(); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// switchOver are the changes that let the new link have the routes, and the
+// addresses alone. Routes to the addresses' networks come and go with these.
+func (mv *uplinkMove) switchOver() []change {
+	var changes []change
+	for _, r := range mv.routes {
+		if !r.ofAddress() && !r.advertised {
+			changes = append(changes, mv.addRoute(r))
+		}
+	}
+	for _, r := range mv.routes {
+		if !r.ofAddress() && !mv.replaces(r) {
+			changes = append(changes, mv.removeRoute(r))
+		}
+	}
+	// From the last on: a secondary IPv4 address doesn't go with its primary.
+	for _, a := range slices.Backward(mv.addresses) {
+		if !a.linkLocal() {
+			req := delAddress(mv.from.Index, a.address)
+			changes = append(changes, change{req, fmt.Sprintf("removing address %v", a.prefix), unix.EADDRNOTAVAIL})
+		}
+	}
+	// The route of an IPv6 address with a lifetime outlives it.
+	for _, r := range mv.routes {
+		if r.ofAddress() {
+			changes = append(changes, mv.removeRoute(r))
+		}
+	}
+	return changes
+}
+
+// removeRoute removes a route from the old link.
+func (mv *uplinkMove) removeRoute(r uplinkRoute) change {
+	req := r.on(mv.uplink, mv.from.Index).request(unix.RTM_DELROUTE, 0)
+	return change{req, fmt.Sprintf("removing route %v", r.dst()), unix.ESRCH}
+}
+
+// replaces tells whether the new route takes the old one's place instead of being
+// added beside it: IPv6 routes with several ways out, as the kernel merges the
+// ways of equal routes.
+func (mv *uplinkMove) replaces(r uplinkRoute) bool {
+	return r.family() == unix.AF_INET6 && r.shared()
+}
+
+// addRoute adds a route to the new link, before or behind those that equal it but
+// for the link.
+func (mv *uplinkMove) addRoute(r uplinkRoute) change {
+	flags := unix.NLM_F_CREATE
+	switch {
+	case mv.replaces(r):
+		flags |= unix.NLM_F_REPLACE
+	case !r.first:
+		flags |= unix.NLM_F_APPEND
+	}
+	m := r.on(mv.uplink, mv.to.Index)
+	if r.life != forever {
+		m.message = m.with(unix.RTA_EXPIRES, nl.Uint32Attr(r.life))
+	}
+	return change{m.request(unix.RTM_NEWROUTE, flags), fmt.Sprintf("adding route %v", r.dst()), unix.EEXIST}
+}
+
+// settleTries is how often routes are added whose gateways are reached by routes
+// that are to be added too.
+const settleTries = 3
+
+// settle brings the routes of the new link to what they were on the uplink.
+func (b *Bridges) settle(mv *uplinkMove) error {
+	var err error
+	for range settleTries {
+		var changes []change
+		if changes, err = b.unsettled(mv); err != nil || len(changes) == 0 {
+			return err
+		}
+		err = b.carryOut(changes)
+	}
+	return err
+}
+
+// unsettled are the changes that add the missing routes of the new link and take
+// away those of its addresses that the uplink didn't have, or that come behind
+// another link's and didn't.
+func (b *Bridges) unsettled(mv *uplinkMove) ([]change, error) {
+	have, err := b.uplinkRoutes(&mv.to)
+	if err != nil {
+		return nil, err
+	}
+	var changes []change
+	var right []uplinkRoute
+	for _, r := range have {
+		is := r.on(mv.to.Index, mv.to.Index)
+		wanted := slices.IndexFunc(mv.routes, func(w uplinkRoute) bool { return w.on(mv.uplink, mv.to.Index).same(is) })
+		switch {
+		case wanted < 0 && !mv.ofOurs(r):
+		case wanted >= 0 && (r.first || !mv.routes[wanted].first || r.family() == unix.AF_INET6):
+			right = append(right, is)
+		default:
+			changes = append(changes, change{is.request(unix.RTM_DELROUTE, 0), fmt.Sprintf("removing route %v", r.dst()), unix.ESRCH})
+		}
+	}
+	for _, w := range mv.routes {
+		if !slices.ContainsFunc(right, w.on(mv.uplink, mv.to.Index).same) {
+			changes = append(changes, mv.addRoute(w))
+		}
+	}
+	return changes, nil
+}
+
+// ofOurs tells whether the route came with one of the moved addresses.
+func (mv *uplinkMove) ofOurs(r uplinkRoute) bool {
+	return r.ofAddress() && slices.ContainsFunc(mv.addresses, func(a uplinkAddress) bool {
+		return netip.PrefixFrom(a.peer, a.prefix.Bits()).Masked() == r.dst()
+	})
+}
+
+// putBack brings the uplink to the state and removes the bridge.
+func (b *Bridges) putBack(s *UplinkState) error {
+	br, err := b.uplinkBridge(s)
+	if err != nil {
+		return err
+	}
+	up, err := b.byName(s.Uplink)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return b.removeUplinkBridge(br)
+	case err != nil:
+		return err
+	}
+	mv, err := newMove(s, br, up)
+	if err != nil {
+		return err
+	}
+	if err := b.refresh(mv); err != nil {
+		return err
+	}
+	mv.dropDead()
+	if err := b.prepare(mv); err != nil {
+		return err
+	}
+	if err := b.carryOut(mv.putBackChanges(br.Index)); err != nil {
+		return err
+	}
+	if err := b.settle(mv); err != nil {
+		return err
+	}
+	if err := b.removeUplinkBridge(br); err != nil || s.Up {
+		return err
+	}
+	return b.setDown(up.Index)
+}
+
+// putBackChanges give the routes and addresses to the uplink and take it off the
+// bridge, if that is there. Routes first: leaving a bridge takes the kernel some
+// milliseconds, in which the uplink sends already.
+func (mv *uplinkMove) putBackChanges(br int) []change {
+	if br == 0 {
+		return nil
+	}
+	changes := mv.switchOver()
+	if mv.to.Master == br {
+		changes = append(changes, change{req: setMaster(mv.to.Index, 0), what: "taking the uplink off the bridge"})
+	}
+	return changes
+}
+
+// refresh takes over what changed on the bridge since: lifetimes, which a client
+// or router advertisements renew there, and neighbours.
+func (b *Bridges) refresh(mv *uplinkMove) error {
+	if mv.from.Index == 0 {
+		return nil
+	}
+	addrs, err := b.uplinkAddresses(mv.from.Index)
+	if err != nil {
+		return err
+	}
+	for i, a := range mv.addresses {
+		if n := slices.IndexFunc(addrs, a.same); n >= 0 {
+			mv.addresses[i] = a.withLifetimesOf(addrs[n])
+		}
+	}
+	routes, err := b.uplinkRoutes(&mv.from)
+	if err != nil {
+		return err
+	}
+	for i, r := range mv.routes {
+		moved := r.on(mv.uplink, mv.from.Index)
+		for _, is := range routes {
+			if moved.same(is.on(mv.from.Index, mv.from.Index)) {
+				mv.routes[i].life = is.life
+			}
+		}
+	}
+	neighbours, err := b.neighbours(mv.from.Index)
+	mv.neighbours = append(neighbours, permanent(mv.neighbours)...)
+	return err
+}
+
+// dropDead leaves behind what has no lifetime left.
+func (mv *uplinkMove) dropDead() {
+	mv.addresses = slices.DeleteFunc(mv.addresses, func(a uplinkAddress) bool { return a.valid() == 0 })
+	mv.routes = slices.DeleteFunc(mv.routes, func(r uplinkRoute) bool { return r.life == 0 })
+}
+
+func (b *Bridges) removeUplinkBridge(br link) error {
+	if br.Index == 0 {
+		return nil
+	}
+	if err := remove(br.Index); err != nil {
+		return err
+	}
+	b.forgetTree(br.Index)
+	return b.stepped()
+}
+
+// setDown sets the uplink down, which it was.
+func (b *Bridges) setDown(index int) error {
+	if err := b.conn.do(setLink(index, 0, unix.IFF_UP)); err != nil {
+		return fmt.Errorf("setting link %d down: %w", index, err)
+	}
+	return nil
+}

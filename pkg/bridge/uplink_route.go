@@ -1,0 +1,220 @@
+package bridge
+
+import (
+	"bytes"
+	"cmp"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// rtaNHID is RTA_NH_ID of linux/rtnetlink.h: the nexthop object of a route.
+const rtaNHID = 30
+
+// Offsets in struct rtmsg.
+const (
+	rtmFamily = iota
+	rtmDstLen
+	rtmSrcLen
+	rtmTOS
+	rtmTable
+	rtmProtocol
+	rtmScope
+	rtmType
+	rtmFlags // 4 bytes
+)
+
+// routeFlags are those flags of a route or a nexthop that were asked for; others
+// tell about the link.
+const routeFlags = unix.RTNH_F_ONLINK | unix.RTNH_F_PERVASIVE
+
+// uplinkRoute is a route of an uplink or its bridge.
+type uplinkRoute struct {
+	message
+	first, advertised bool
+	life              uint32 // seconds, or forever
+}
+
+func parseUplinkRoute(saved UplinkRoute) (uplinkRoute, error) {
+	m, err := parseMessage(saved.Message, unix.SizeofRtMsg)
+	if err == nil && m.get(unix.RTA_OIF) == nil && m.get(unix.RTA_MULTIPATH) == nil {
+		err = errors.New("route message without a way out")
+	}
+	for _, number := range []uint16{unix.RTA_OIF, unix.RTA_PRIORITY, unix.RTA_TABLE} {
+		if v := m.get(number); err == nil && v != nil && len(v) != 4 {
+			err = fmt.Errorf("route attribute %d of %d bytes", number, len(v))
+		}
+	}
+	r := uplinkRoute{message: m, first: saved.First, advertised: saved.Advertised}
+	if err == nil {
+		r.life = r.lifetime()
+	}
+	return r, err
+}
+
+func (r uplinkRoute) family() byte { return r.head[rtmFamily] }
+
+// dst is where the route leads.
+func (r uplinkRoute) dst() netip.Prefix {
+	dst := netip.IPv4Unspecified()
+	if r.family() == unix.AF_INET6 {
+		dst = netip.IPv6Unspecified()
+	}
+	if ip, ok := netip.AddrFromSlice(r.get(unix.RTA_DST)); ok {
+		dst = ip
+	}
+	return netip.PrefixFrom(dst, int(r.head[rtmDstLen]))
+}
+
+// movable tells whether the route goes along with the addresses: not those that
+// each link has by itself (local, broadcast, multicast, IPv6 link-local).
+func (r uplinkRoute) movable() bool {
+	own := r.head[rtmProtocol] == unix.RTPROT_KERNEL && r.family() == unix.AF_INET6 && r.dst().Addr().IsLinkLocalUnicast()
+	return r.head[rtmType] == unix.RTN_UNICAST && r.u32(unix.RTA_TABLE) != unix.RT_TABLE_LOCAL && !own
+}
+
+// ofAddress tells whether the route is the one to the network of an address,
+// which the kernel adds and removes with the address.
+func (r uplinkRoute) ofAddress() bool {
+	return r.head[rtmProtocol] == unix.RTPROT_KERNEL && len(r.get(unix.RTA_GATEWAY)) == 0
+}
+
+// rank is 0 for a route to neighbours, 1 for one by a gateway, which the kernel
+// takes only when it can reach the gateway.
+func (r uplinkRoute) rank() int {
+	if r.get(unix.RTA_GATEWAY) == nil && r.get(unix.RTA_VIA) == nil && r.get(unix.RTA_MULTIPATH) == nil {
+		return 0
+	}
+	return 1
+}
+
+// equals is what routes among which the kernel prefers the first have in common.
+func (r uplinkRoute) equals() string {
+	same := r.only(unix.RTA_DST, unix.RTA_SRC, unix.RTA_TABLE, unix.RTA_PRIORITY)
+	same.head = []byte{r.family(), r.head[rtmDstLen], r.head[rtmSrcLen], r.head[rtmTOS]}
+	return string(same.bytes())
+}
+
+// leads tells whether a way of the route is out of the link.
+func (r uplinkRoute) leads(index int) bool {
+	return r.u32(unix.RTA_OIF) == uint32(index) || slices.Contains(nextHops(r.get(unix.RTA_MULTIPATH)), index)
+}
+
+// shared tells whether the route has several ways out.
+func (r uplinkRoute) shared() bool { return r.get(unix.RTA_MULTIPATH) != nil }
+
+// on is the route out of link to instead of from, without the signs of the
+// moment: as it is asked for, and for comparison.
+func (r uplinkRoute) on(from, to int) uplinkRoute {
+	r.message = r.without(unix.RTA_CACHEINFO)
+	flags := binary.NativeEndian.Uint32(r.head[rtmFlags:]) & routeFlags
+	binary.NativeEndian.PutUint32(r.head[rtmFlags:], flags)
+	if r.get(unix.RTA_OIF) != nil && r.u32(unix.RTA_OIF) == uint32(from) {
+		r.message = r.with(unix.RTA_OIF, nl.Uint32Attr(uint32(to)))
+	}
+	if r.shared() {
+		hops := bytes.Clone(r.get(unix.RTA_MULTIPATH))
+		eachHop(hops, func(head, _ []byte) {
+			head[2] &= routeFlags // rtnh_flags
+			if binary.NativeEndian.Uint32(head[4:]) == uint32(from) {
+				binary.NativeEndian.PutUint32(head[4:], uint32(to))
+			}
+		})
+		r.message = r.with(unix.RTA_MULTIPATH, hops)
+	}
+	return r
+}
+
+// same tells whether both, after on, are the same route to the kernel. Of those
+// that routers advertise, protocol and metrics change when addAdvertised puts them
+// somewhere else and with the next advertisement.
+func (r uplinkRoute) same(other uplinkRoute) bool {
+	if r.advertised || other.advertised {
+		return r.equals() == other.equals() && bytes.Equal(r.get(unix.RTA_GATEWAY), other.get(unix.RTA_GATEWAY)) &&
+			r.u32(unix.RTA_OIF) == other.u32(unix.RTA_OIF)
+	}
+	return bytes.Equal(r.bytes(), other.bytes())
+}
+
+// gateways are those of the route by link index.
+func (r uplinkRoute) gateways(index int) []netip.Addr {
+	var all []netip.Addr
+	add := func(m message) {
+		gw := m.get(unix.RTA_GATEWAY)
+		if via := m.get(unix.RTA_VIA); len(via) > 2 {
+			gw = via[2:] // struct rtvia: family, address
+		}
+		if ip, ok := netip.AddrFromSlice(gw); ok {
+			all = append(all, ip)
+		}
+	}
+	if r.u32(unix.RTA_OIF) == uint32(index) {
+		add(r.message)
+	}
+	eachHop(r.get(unix.RTA_MULTIPATH), func(head, attrs []byte) {
+		hop, err := parseMessage(attrs, 0)
+		if err == nil && binary.NativeEndian.Uint32(head[4:]) == uint32(index) {
+			add(hop)
+		}
+	})
+	return all
+}
+
+// lifetime is the rest of the route's life in seconds, or forever: rta_expires of
+// struct rta_cacheinfo, hundredths of a second at offset 8, 0 if it doesn't end.
+func (r uplinkRoute) lifetime() uint32 {
+	c := r.get(unix.RTA_CACHEINFO)
+	if r.family() != unix.AF_INET6 || len(c) < 12 {
+		return forever
+	}
+	left := int32(binary.NativeEndian.Uint32(c[8:]))
+	if left == 0 {
+		return forever
+	}
+	return uint32(max(left, 0)+99) / 100
+}
+
+// aged is the route after that time.
+func (r uplinkRoute) aged(by time.Duration) uplinkRoute {
+	r.life = aged(r.life, by)
+	return r
+}
+
+// uplinkRoutes lists the movable routes of a link, of both families and all
+// tables, those first by which the gateways of others are reached.
+func (b *Bridges) uplinkRoutes(l *link) ([]uplinkRoute, error) {
+	advertised, err := advertisedRoutes()
+	if err != nil {
+		return nil, err
+	}
+	var all []uplinkRoute
+	seen := make(map[string]bool)
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		msgs, err := b.conn.dump(unix.RTM_GETROUTE, unix.RTM_NEWROUTE, &nl.RtMsg{RtMsg: unix.RtMsg{Family: family}})
+		if err != nil {
+			return nil, fmt.Errorf("listing routes: %w", err)
+		}
+		for _, m := range msgs {
+			r, err := parseUplinkRoute(UplinkRoute{Message: m})
+			if err != nil || r.family() != family || !r.movable() {
+				continue
+			}
+			key := r.equals()
+			r.first = !seen[key]
+			seen[key] = true
+			if r.leads(l.Index) {
+				gw, _ := netip.AddrFromSlice(r.get(unix.RTA_GATEWAY))
+				r.advertised = slices.Contains(advertised, advertisement{l.Name, r.dst(), gw})
+				all = append(all, r)
+			}
+		}
+	}
+	slices.SortStableFunc(all, func(a, b uplinkRoute) int { return cmp.Compare(a.rank(), b.rank()) })
+	return all, nil
+}

@@ -1,0 +1,415 @@
+package bridge_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/bridge"
+)
+
+func TestUplinkMovesAndComesBack(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		lan := hypervisor(t)
+		before := hostState(t)
+		uplink, routes := show(t, "eno1"), routesOf(t, "eno1")
+		b := newBridges(t)
+		s := attachUplink(t, b, "eno1")
+
+		br := show(t, "br0")
+		if br.Address != uplink.Address || br.MTU != uplink.MTU || br.Info.Data.STPState != 0 || show(t, "eno1").Master != "br0" {
+			t.Errorf("bridge %+v of uplink %+v", br, show(t, "eno1"))
+		}
+		checkMoved(t, routes)
+		if ok, err := b.UplinkAttached(s); !ok || err != nil {
+			t.Errorf("UplinkAttached: %v, %v", ok, err)
+		}
+		lan.Exec("ping", "-c1", "-W5", nstest.Uplink)
+		lan.Exec("ping", "-c1", "-W5", nstest.Uplink6)
+		nstest.Exec(t, "ping", "-c1", "-W5", nstest.LANHost6)
+
+		detachUplink(t, b, s)
+		sameHost(t, "after DetachUplink", before)
+		if ok, err := b.UplinkAttached(s); ok || err != nil {
+			t.Errorf("UplinkAttached: %v, %v", ok, err)
+		}
+		detachUplink(t, b, s)
+		sameHost(t, "after another DetachUplink", before)
+	})
+}
+
+// checkMoved sees whether br0 has what eno1 had.
+func checkMoved(t *testing.T, routes []string) {
+	t.Helper()
+	if diff := cmp.Diff(routes, routesOf(t, "br0")); diff != "" {
+		t.Errorf("routes (-uplink +bridge):\n%s", diff)
+	}
+	if left := routesOf(t, "eno1"); len(left) != 0 {
+		t.Errorf("routes of the uplink: %q", left)
+	}
+	if out := nstest.IP(t, "-br addr show dev eno1 scope global"); out != "" {
+		t.Errorf("addresses of the uplink: %s", out)
+	}
+	for _, want := range []string{
+		"203.0.113.4/24 brd 203.0.113.127 scope global secondary dynamic br0:web",
+		"192.0.2.130 peer 192.0.2.131/32 scope global br0",
+		"inet6 2001:db8:1::2/64 scope global nodad deprecated dynamic",
+		"inet6 2001:db8:ffff::3/128 scope global \n",
+		"inet6 fe80:",
+	} {
+		if out := nstest.IP(t, "addr show dev br0"); !strings.Contains(out, want) {
+			t.Errorf("br0 lacks %s: %s", want, out)
+		}
+	}
+}
+
+func TestUplinkKeepsConnections(t *testing.T) {
+	for _, address := range []string{nstest.LANHost, nstest.LANHost6} {
+		t.Run(address, func(t *testing.T) {
+			nstest.Run(t, func(t *testing.T) {
+				lan := hypervisor(t)
+				b := newBridges(t)
+				s := openStream(t, lan, address)
+				s.flows(t)
+				for range 3 {
+					state := attachUplink(t, b, "eno1")
+					stall := s.flows(t)
+					detachUplink(t, b, state)
+					t.Logf("max stall: %v at attach, %v at detach", stall, s.flows(t))
+				}
+				s.close(t)
+			})
+		})
+	}
+}
+
+func TestUplinkCarriesGuests(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		hypervisor(t)
+		b := newBridges(t)
+		s := attachUplink(t, b, "eno1")
+		guest := nstest.Guest(t, "br0", "guest", "")
+		attach(t, b, show(t, "br0").Index, show(t, "v-guest").Index, bridge.PortConfig{})
+		guest.IP("addr add 203.0.113.50/24 dev eth0")
+		guest.Exec("ping", "-c1", "-W5", nstest.LANHost)
+		guest.Exec("ping", "-c1", "-W5", nstest.Uplink)
+		detachUplink(t, b, s)
+		if got := show(t, "v-guest"); got.Master != "" {
+			t.Errorf("the guest's port has master %q", got.Master)
+		}
+	})
+}
+
+// breakers make the LAN unreachable as soon as eno1 is a port.
+var breakers = []struct {
+	name  string
+	apply func(t *testing.T, lan *nstest.NS)
+}{
+	{"the LAN's end goes down", func(t *testing.T, lan *nstest.NS) { lan.IP("link set lan0 down") }},
+	{"the LAN drops everything", func(t *testing.T, lan *nstest.NS) {
+		lan.IP("link add sink type bridge")
+		lan.IP("link set lan0 master sink")
+	}},
+	{"the gateway forgot us", func(t *testing.T, lan *nstest.NS) {
+		lan.IP("addr del " + nstest.LANHost + "/24 dev lan0")
+	}},
+}
+
+func TestBrokenUplinkRollsBack(t *testing.T) {
+	for _, br := range breakers {
+		t.Run(br.name, func(t *testing.T) {
+			t.Parallel()
+			nstest.Run(t, func(t *testing.T) {
+				lan := hypervisor(t)
+				before := hostState(t)
+				b := newBridges(t)
+				start := time.Now()
+				_, err := b.AttachUplink(t.Context(), bridge.UplinkConfig{Bridge: "br0", Uplink: "eno1", Save: func(bridge.UplinkState) error {
+					start = time.Now()
+					br.apply(t, lan)
+					return nil
+				}})
+				took := time.Since(start)
+				if !errors.Is(err, bridge.ErrNoAnswer) || took > 10*time.Second {
+					t.Errorf("AttachUplink: %v after %v", err, took)
+				}
+				t.Logf("rolled back after %v: %v", took, err)
+				if br.name == "the LAN's end goes down" {
+					lan.IP("link set lan0 up")
+					lan.IP("-6 addr replace " + nstest.LANHost6 + "/64 dev lan0 nodad")
+					nstest.Eventually(t, soon, "eno1 has carrier", func() error {
+						if out := nstest.IP(t, "link show eno1"); !strings.Contains(out, "LOWER_UP") || !strings.Contains(out, "state UP") {
+							return errors.New(out)
+						}
+						return nil
+					})
+				}
+				sameHost(t, "after the roll-back", before)
+			})
+		})
+	}
+}
+
+// TestSilentGatewayIsNotAwaited: a gateway that never answered is none that the
+// bridge broke.
+func TestSilentGatewayIsNotAwaited(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		nstest.NewLAN(t)
+		nstest.IP(t, "route replace default via 203.0.113.99")
+		awaitDAD(t)
+		before := hostState(t)
+		b := newBridges(t)
+		detachUplink(t, b, attachUplink(t, b, "eno1"))
+		sameHost(t, "after DetachUplink", before)
+	})
+}
+
+// untilStep calls f on a goroutine that ends, like a process that dies, after n
+// changes. It tells whether f came to its end before.
+func untilStep(b *bridge.Bridges, n int, f func()) (finished bool) {
+	b.AfterStep(func() error {
+		if n--; n == 0 {
+			runtime.Goexit()
+		}
+		return nil
+	})
+	defer b.AfterStep(nil)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		f()
+		finished = true
+	}()
+	<-done
+	return finished
+}
+
+func TestUplinkCrashWhileAttaching(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		hypervisor(t)
+		before := hostState(t)
+		b := newBridges(t)
+		var s saved
+		for n := 1; ; n++ {
+			finished := untilStep(b, n, func() {
+				if _, err := b.AttachUplink(t.Context(), bridge.UplinkConfig{Bridge: "br0", Uplink: "eno1", Save: s.save}); err != nil {
+					t.Error(err)
+				}
+			})
+			detachUplink(t, b, s.state(t))
+			sameHost(t, fmt.Sprintf("after a crash at step %d", n), before)
+			if finished || t.Failed() {
+				t.Logf("%d steps", n-1)
+				return
+			}
+		}
+	})
+}
+
+func TestUplinkCrashWhileDetaching(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		hypervisor(t)
+		before := hostState(t)
+		b := newBridges(t)
+		for n := 1; ; n++ {
+			s := attachUplink(t, b, "eno1")
+			finished := untilStep(b, n, func() {
+				if err := b.DetachUplink(t.Context(), s); err != nil {
+					t.Error(err)
+				}
+			})
+			detachUplink(t, b, s)
+			sameHost(t, fmt.Sprintf("after a crash at step %d", n), before)
+			if finished || t.Failed() {
+				t.Logf("%d steps", n-1)
+				return
+			}
+		}
+	})
+}
+
+// TestUplinkFailureAtEveryStep: AttachUplink itself undoes what it did.
+func TestUplinkFailureAtEveryStep(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		hypervisor(t)
+		before := hostState(t)
+		b := newBridges(t)
+		broken := errors.New("broken")
+		for n := 1; ; n++ {
+			left := n
+			b.AfterStep(func() error {
+				if left--; left == 0 {
+					return broken
+				}
+				return nil
+			})
+			s, err := b.AttachUplink(t.Context(), bridge.UplinkConfig{Bridge: "br0", Uplink: "eno1"})
+			b.AfterStep(nil)
+			if err == nil {
+				detachUplink(t, b, *s)
+			} else if !errors.Is(err, broken) {
+				t.Error(err)
+			}
+			sameHost(t, fmt.Sprintf("after a failure of step %d", n), before)
+			if err == nil || t.Failed() {
+				t.Logf("%d steps", n-1)
+				return
+			}
+		}
+	})
+}
+
+func TestUplinkRefusals(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		nstest.NewLAN(t)
+		b := newBridges(t)
+		ensure(t, b, defaultConfig())
+		for _, args := range []string{
+			"link add port type veth peer name peer",
+			"link set port master virbr0",
+			"link add macv link peer type macvlan mode bridge",
+			"link add tun0 type veth peer name tun1",
+			"link set tun0 up",
+			"link set tun1 up",
+			"nexthop add id 7 dev tun0",
+			"route add 198.51.100.0/24 nhid 7",
+		} {
+			nstest.IP(t, args)
+		}
+		awaitDAD(t)
+		before := hostState(t)
+		ended, cancel := context.WithCancel(t.Context())
+		cancel()
+		for _, tt := range []struct {
+			what, bridge, uplink, want string
+			ctx                        context.Context
+		}{
+			{"no uplink", "br0", "eth7", "no such link", t.Context()},
+			{"a port", "br0", "port", "port of link", t.Context()},
+			{"a bridge", "br0", name, "bridge itself", t.Context()},
+			{"loopback", "br0", "lo", "not an Ethernet device", t.Context()},
+			{"the bridge is there", name, "eno1", "link exists", t.Context()},
+			{"no name", "a b", "eno1", "invalid name", t.Context()},
+			{"under a macvlan", "br0", "peer", "making the uplink a port", t.Context()},
+			{"nexthop object", "br0", "tun0", "nexthop object 7", t.Context()},
+			{"ended", "br0", "eno1", "canceled", ended},
+		} {
+			_, err := b.AttachUplink(tt.ctx, bridge.UplinkConfig{Bridge: tt.bridge, Uplink: tt.uplink})
+			if err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("%s: %v, want %q", tt.what, err, tt.want)
+			}
+			sameHost(t, tt.what, before)
+		}
+		full := errors.New("disk full")
+		_, err := b.AttachUplink(t.Context(), bridge.UplinkConfig{Bridge: "br0", Uplink: "eno1", Save: func(bridge.UplinkState) error { return full }})
+		if !errors.Is(err, full) {
+			t.Errorf("unsaved state: %v", err)
+		}
+		sameHost(t, "unsaved state", before)
+	})
+}
+
+// TestDownUplink: a device that nobody set up yet becomes a port all the same.
+func TestDownUplink(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		nstest.IP(t, "link add eno1 type veth peer name lan0")
+		nstest.IP(t, "link set eno1 up")
+		nstest.IP(t, "link set eno1 down")
+		nstest.IP(t, "addr add 203.0.113.2/24 dev eno1")
+		before := hostState(t)
+		b := newBridges(t)
+		s := attachUplink(t, b, "eno1")
+		if got := show(t, "eno1"); !slices.Contains(got.Flags, "UP") || got.Master != "br0" {
+			t.Errorf("uplink %+v", got)
+		}
+		detachUplink(t, b, s)
+		sameHost(t, "after DetachUplink", before)
+	})
+}
+
+func TestDetachUplinkOfWhatChanged(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		hypervisor(t)
+		before := hostState(t)
+		b := newBridges(t)
+		for _, change := range []string{
+			"link del br0",
+			"link set eno1 nomaster",
+			"link set br0 down",
+			"addr flush dev br0",
+			"addr add 203.0.113.2/24 dev eno1", // a DHCP client's renewal
+			"route flush dev br0",
+		} {
+			s := attachUplink(t, b, "eno1")
+			nstest.IP(t, change)
+			detachUplink(t, b, s)
+			sameHost(t, change, before)
+		}
+		s := attachUplink(t, b, "eno1")
+		nstest.IP(t, "link del eno1")
+		detachUplink(t, b, s)
+		if exists(t, "br0") {
+			t.Error("the bridge of an uplink that is gone is there")
+		}
+	})
+}
+
+// TestUplinkKeepsRenewedLifetimes: a client that renews a lease does so on br0.
+func TestUplinkKeepsRenewedLifetimes(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		nstest.NewLAN(t)
+		nstest.IP(t, "addr add 203.0.113.9/24 dev eno1 valid_lft 1000 preferred_lft 900")
+		b := newBridges(t)
+		s := attachUplink(t, b, "eno1")
+		if got := fmt.Sprint(s.Temporary()); got != "[203.0.113.9/24]" {
+			t.Errorf("temporary addresses %s", got)
+		}
+		nstest.IP(t, "addr change 203.0.113.9/24 dev br0 valid_lft 7000 preferred_lft 6000")
+		detachUplink(t, b, s)
+		if out := nstest.IP(t, "addr show dev eno1"); !strings.Contains(out, "valid_lft 69") && !strings.Contains(out, "valid_lft 7000") {
+			t.Errorf("the address has its old lifetime: %s", out)
+		}
+	})
+}
+
+// TestBondAsUplink needs the kernel's bonding driver.
+func TestBondAsUplink(t *testing.T) {
+	release := strings.TrimSpace(nstest.Exec(t, "uname", "-r"))
+	if _, err := os.Stat(filepath.Join("/lib/modules", release, "kernel/drivers/net/bonding")); err != nil {
+		if _, err := os.Stat("/sys/module/bonding"); err != nil {
+			t.Skip("this kernel has no bonding driver")
+		}
+	}
+	nstest.Run(t, func(t *testing.T) {
+		lan := nstest.NewLAN(t)
+		for _, args := range []string{
+			"link add bond0 type bond mode active-backup miimon 100",
+			"addr flush dev eno1",
+			"link set eno1 down",
+			"link set eno1 master bond0",
+			"link set bond0 up",
+			"addr add " + nstest.Uplink + "/24 dev bond0",
+			"route add default via " + nstest.LANHost,
+		} {
+			nstest.IP(t, args)
+		}
+		before := hostState(t)
+		b := newBridges(t)
+		stream := openStream(t, lan, nstest.LANHost)
+		s := attachUplink(t, b, "bond0")
+		stream.flows(t)
+		detachUplink(t, b, s)
+		stream.flows(t)
+		stream.close(t)
+		sameHost(t, "after DetachUplink", before)
+	})
+}
