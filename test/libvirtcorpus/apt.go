@@ -25,19 +25,20 @@ func download(ctx context.Context, dir string) (string, error) {
 	if err := a.setUp(ctx); err != nil {
 		return "", err
 	}
-	// One source that can't be read must not hide the others.
-	_, updateErr := a.run(ctx, "apt-get", "--quiet=2", "update")
+	// One source that can't be read must not hide the others: it only matters
+	// if nothing is found.
+	_, err := a.run(ctx, "apt-get", "--quiet=2", "-o", "APT::Update::Error-Mode=any", "update")
+	errs := []error{err}
 	versions, err := a.versions(ctx)
 	if err != nil {
-		return "", errors.Join(err, updateErr)
+		return "", errors.Join(append(errs, err)...)
 	}
-	var errs []error
 	for _, version := range versions {
 		_, err := a.run(ctx, "apt-get", "--quiet=2", "source", "--download-only", "--tar-only", "libvirt="+version)
 		if files, _ := filepath.Glob(filepath.Join(dir, "libvirt_*.orig.tar.*")); err == nil && len(files) > 0 {
 			return files[0], nil
 		}
-		errs = append(errs, fmt.Errorf("version %s: %w", version, err))
+		errs = append(errs, fmt.Errorf("fetching version %s: %w", version, err))
 	}
 	return "", errors.Join(errs...)
 }
