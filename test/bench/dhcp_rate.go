@@ -36,6 +36,7 @@ type rateRun struct {
 	stored int // leases on disk after the server was killed, -1: it keeps none
 	cpu    time.Duration
 	after  usage
+	open   bool // it held, and the next rate was not tried
 }
 
 // held reports whether the server gave a lease to everybody at that rate.
@@ -66,8 +67,8 @@ func dhcpRate(b *bench) {
 	}
 }
 
-// climb returns the long runs of a server by rate: those at the highest rate that
-// held and at the next, which did not.
+// climb returns long runs of a server by rate: the one at the highest rate that
+// held, and the one at the next, which did not. One of them may be missing.
 func climb(b *bench, s subject) []rateRun {
 	var long []rateRun
 	left := again
@@ -77,7 +78,13 @@ func climb(b *bench, s subject) []rateRun {
 		return r
 	}
 	below, above := search(len(rates()),
-		func(rung int) bool { return try(rung, shortRun).held() },
+		func(rung int) bool {
+			r := try(rung, shortRun)
+			if !r.held() {
+				r = try(rung, shortRun) // other work may have disturbed it
+			}
+			return r.held()
+		},
 		func(rung int) bool {
 			r := try(rung, longRun)
 			for ; r.void() && left > 0; left-- {
@@ -91,6 +98,7 @@ func climb(b *bench, s subject) []rateRun {
 		return rung != below && rung != above
 	})
 	slices.SortFunc(long, func(a, b rateRun) int { return cmp.Compare(a.rate, b.rate) })
+	long[0].open = below >= 0 && above == len(rates())
 	return long
 }
 
@@ -122,8 +130,11 @@ func (r rateRun) cells() []string {
 	if r.stored >= 0 {
 		stored = strconv.Itoa(r.stored)
 	}
-	if !r.held() {
+	switch {
+	case !r.held():
 		verdict = "not held"
+	case r.open:
+		verdict = "held, more not tried"
 	}
 	return []string{
 		strconv.Itoa(r.rate),
