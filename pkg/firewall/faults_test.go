@@ -1,7 +1,6 @@
 package firewall_test
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -245,7 +244,7 @@ func TestWithoutIPv6(t *testing.T) {
 // it blindly.
 func TestTableThatIPTablesCantShow(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
-		h := &host{T: t, variant: "nft", log: new(bytes.Buffer)}
+		h := &host{T: t, variant: "nft", log: new(logBuffer)}
 		f := h.firewall()
 		h.set(f, natNetwork())
 		nstest.Exec(t, "nft", "add rule ip filter FORWARD fib daddr type local counter ip saddr vmap { 192.0.2.1 : accept }")

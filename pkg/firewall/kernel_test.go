@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -17,15 +18,34 @@ import (
 type host struct {
 	*testing.T
 	variant string // "nft" or "legacy"
-	log     *bytes.Buffer
+	log     *logBuffer
+}
+
+// logBuffer is a buffer that may be read while it is written.
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
 }
 
 // onKernel runs body on a fresh kernel for each variant of iptables.
 func onKernel(t *testing.T, body func(h *host)) {
 	for _, variant := range []string{"nft", "legacy"} {
 		t.Run(variant, func(t *testing.T) {
+			t.Parallel()
 			nstest.Run(t, func(t *testing.T) {
-				body(&host{T: t, variant: variant, log: new(bytes.Buffer)})
+				body(&host{T: t, variant: variant, log: new(logBuffer)})
 			})
 		})
 	}

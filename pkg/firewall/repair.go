@@ -133,9 +133,14 @@ func (f *Firewall) complete(ctx context.Context) (Report, error) {
 		return e, nil
 	}})
 	if err == nil {
-		f.memory.whole = f.memory.id != 0
+		f.memory.whole = f.memory.id != 0 && f.tracked()
 	}
 	return summary(f.layout.prefix, found[IPv4], found[IPv6]), err
+}
+
+// tracked tells whether generations count the changes of all families in use.
+func (f *Firewall) tracked() bool {
+	return !slices.ContainsFunc(f.tools, func(t *tool) bool { return t.missing == nil && t.variant != variantNFT })
 }
 
 // count keeps the counts and writes the log.
