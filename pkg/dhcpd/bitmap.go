@@ -2,34 +2,76 @@ package dhcpd
 
 import "math/bits"
 
-// bitmap is a set of the integers 0..n-1.
+// chunkSize is how many integers one piece of a bitmap holds.
+const chunkSize = 64 * chunkWords
+
+const chunkWords = 64
+
+// bitmap is a set of the integers 0..n-1. Its memory grows with what is in it,
+// not with n.
 type bitmap struct {
-	words []uint64
-	n     int
+	n      uint64
+	chunks map[uint64]*chunk
 }
 
-func newBitmap(n int) *bitmap { return &bitmap{words: make([]uint64, (n+63)/64), n: n} }
+// chunk is a piece of a bitmap with size integers in it, one at least.
+type chunk struct {
+	words [chunkWords]uint64
+	size  int
+}
+
+func newBitmap(n uint64) *bitmap { return &bitmap{n: n, chunks: make(map[uint64]*chunk)} }
 
 // set adds i to the set or removes it.
-func (b *bitmap) set(i int, in bool) {
-	if in {
-		b.words[i/64] |= 1 << (i % 64)
-	} else {
-		b.words[i/64] &^= 1 << (i % 64)
+func (b *bitmap) set(i uint64, in bool) {
+	c := b.chunks[i/chunkSize]
+	if c == nil {
+		c = new(chunk)
+		b.chunks[i/chunkSize] = c
+	}
+	c.set(i%chunkSize, in)
+	if c.size == 0 {
+		delete(b.chunks, i/chunkSize)
 	}
 }
 
-// nextClear is the smallest integer from i on that is not in the set, or -1.
-func (b *bitmap) nextClear(i int) int {
-	for i < b.n {
-		if clear := ^b.words[i/64] >> (i % 64); clear != 0 {
-			i += bits.TrailingZeros64(clear)
-			break
+// nextClear is the smallest integer from i on that is not in the set; false when
+// there is none.
+func (b *bitmap) nextClear(i uint64) (uint64, bool) {
+	for ; i < b.n; i = (i/chunkSize + 1) * chunkSize {
+		c := b.chunks[i/chunkSize]
+		if c == nil {
+			return i, true
 		}
-		i = (i/64 + 1) * 64
+		if at, ok := c.nextClear(i % chunkSize); ok {
+			i += at - i%chunkSize
+			return i, i < b.n
+		}
 	}
-	if i >= b.n {
-		return -1
+	return 0, false
+}
+
+func (c *chunk) set(i uint64, in bool) {
+	w, bit := &c.words[i/64], uint64(1)<<(i%64)
+	switch {
+	case in && *w&bit == 0:
+		*w |= bit
+		c.size++
+	case !in && *w&bit != 0:
+		*w &^= bit
+		c.size--
 	}
-	return i
+}
+
+// nextClear is as that of bitmap, inside the chunk.
+func (c *chunk) nextClear(i uint64) (uint64, bool) {
+	if c.size == chunkSize {
+		return 0, false
+	}
+	for ; i < chunkSize; i = (i/64 + 1) * 64 {
+		if free := ^c.words[i/64] >> (i % 64); free != 0 {
+			return i + uint64(bits.TrailingZeros64(free)), true
+		}
+	}
+	return 0, false
 }

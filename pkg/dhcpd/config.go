@@ -70,10 +70,14 @@ type Range struct {
 // Reservation sets an address aside for one client. It may lie outside all
 // ranges.
 type Reservation struct {
-	// MAC is the client. Nil: the client that sends Name has the reservation.
+	// MAC is the client. Nil: unknown.
 	MAC net.HardwareAddr
-	// Name is the client's host name: with a MAC it overrides what the client
-	// says and may be empty; without one it is compared, ignoring case, with the
+	// DUID is the client's DHCP unique identifier (RFC 8415, section 11). Empty:
+	// unknown. Without MAC and DUID, the client that sends Name has the
+	// reservation. DHCPv4 has no use for it.
+	DUID []byte
+	// Name is the client's host name: with a MAC or DUID it overrides what the
+	// client says and may be empty; without them it is compared, ignoring case, with the
 	// name in options 12 and 81, plain or with the network's domain.
 	Name string
 	// Addr is what the client gets.
@@ -175,16 +179,5 @@ func (r *Reservation) validate() error {
 
 // broadcastOf is the last address of p, an IPv4 prefix.
 func broadcastOf(p netip.Prefix) netip.Addr {
-	return addrOf(offset(p.Masked().Addr()) | uint32(1<<(32-p.Bits())-1))
-}
-
-// offset is an IPv4 address as a number.
-func offset(a netip.Addr) uint32 {
-	b := a.As4()
-	return uint32(b[0])<<24 | uint32(b[1])<<16 | uint32(b[2])<<8 | uint32(b[3])
-}
-
-// addrOf is the inverse of offset.
-func addrOf(n uint32) netip.Addr {
-	return netip.AddrFrom4([4]byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)})
+	return advance(p.Masked().Addr(), 1<<(32-p.Bits())-1)
 }

@@ -11,24 +11,21 @@ import (
 // handle4 acts on a client's message. It returns the reply that can leave at
 // once, nil when there is none or it waits for a commit. s.mu must be locked.
 func (s *Server) handle4(c *request) *outgoing {
+	if int(c.typ) < len(s.count.received) {
+		s.count.received[c.typ].Add(1)
+	}
 	switch c.typ {
 	case dhcpv4.MessageTypeDiscover:
-		s.count.discover.Add(1)
 		return s.handleDiscover(c)
 	case dhcpv4.MessageTypeRequest:
-		s.count.request.Add(1)
 		return s.handleRequest(c)
 	case dhcpv4.MessageTypeDecline:
-		s.count.decline.Add(1)
 		s.handleDecline(c)
 	case dhcpv4.MessageTypeRelease:
-		s.count.release.Add(1)
 		s.handleRelease(c)
 	case dhcpv4.MessageTypeInform:
-		s.count.inform.Add(1)
 		return s.handleInform(c)
 	case dhcpv4.MessageTypeNone:
-		s.count.bootp.Add(1)
 		s.handleBOOTP(c)
 	default:
 		s.count.ignored.Add(1)
@@ -43,13 +40,13 @@ func (s *Server) handle4(c *request) *outgoing {
 // address is available, the server may choose to report the problem to the
 // system administrator."
 func (s *Server) handleDiscover(c *request) *outgoing {
-	a, ok := s.pool.choose(c)
+	a, ok := s.pool.choose(&c.client)
 	if !ok {
 		s.exhausted(c)
 		return nil
 	}
 	s.pool.hold(a, c.key, c.now.Add(offerHold))
-	p := s.pool.plan
+	p := s.plan
 	l := lease4{addr: a, time: p.leaseTime(a, c.asked)}
 	if c.reserved != nil && c.reserved.Addr == a {
 		l.hostname = p.hostname(a, c.reserved, c.name)
@@ -59,12 +56,12 @@ func (s *Server) handleDiscover(c *request) *outgoing {
 
 // exhausted notes that there is no address for c.
 func (s *Server) exhausted(c *request) {
-	if s.pool.plan.size == 0 {
+	if s.plan.size == 0 {
 		s.count.ignored.Add(1) // static hosts only, and c is none
 		return
 	}
 	s.count.exhausted.Add(1)
-	s.warn("exhausted", "no free DHCP address", "mac", c.mac, "size", s.pool.plan.size)
+	s.warn("exhausted", "no free DHCP address", "mac", c.mac, "size", s.plan.size)
 }
 
 // handleRequest finds out in which state the client is (RFC 2131, section 4.3.2
@@ -74,7 +71,7 @@ func (s *Server) handleRequest(c *request) *outgoing {
 	// Section 3.1, step 4: "Those servers not selected by the DHCPREQUEST message
 	// use the message as notification that the client has declined that server's
 	// offer."
-	case c.serverID.IsValid() && c.serverID != s.pool.plan.cfg.Server:
+	case c.serverID.IsValid() && c.serverID != s.plan.cfg.Server:
 		s.pool.unhold(c.key)
 		s.count.ignored.Add(1)
 		return nil
@@ -100,8 +97,8 @@ func (s *Server) handleSelecting(c *request) *outgoing {
 	// Section 3.1, step 4: "If the selected server is unable to satisfy the
 	// DHCPREQUEST message (e.g., the requested network address has been
 	// allocated), the server SHOULD respond with a DHCPNAK message."
-	if text := s.pool.refusal(c.requested, c); text != "" {
-		return s.pool.plan.nak(c, text)
+	if text := s.pool.refusal(c.requested, &c.client); text != "" {
+		return s.plan.nak(c, text)
 	}
 	s.grant(c, c.requested)
 	return nil
@@ -112,7 +109,7 @@ func (s *Server) handleSelecting(c *request) *outgoing {
 // be filled in with client's notion of its previously assigned address." (RFC
 // 2131, section 4.3.2)
 func (s *Server) handleInitReboot(c *request) *outgoing {
-	p := s.pool.plan
+	p := s.plan
 	// "Server SHOULD send a DHCPNAK message to the client if the 'requested IP
 	// address' is incorrect, or is on the wrong network."
 	if !p.cfg.Prefix.Contains(c.requested) {
@@ -121,7 +118,7 @@ func (s *Server) handleInitReboot(c *request) *outgoing {
 	if b := s.pool.lease(c.key, c.now); b != nil && b.addr != c.requested {
 		return p.nak(c, nakAddress)
 	}
-	if text := s.pool.refusal(c.requested, c); text != "" {
+	if text := s.pool.refusal(c.requested, &c.client); text != "" {
 		return p.nak(c, text)
 	}
 	// "If the DHCP server has no record of this client, then it MUST remain
@@ -137,7 +134,7 @@ func (s *Server) handleInitReboot(c *request) *outgoing {
 // message will be unicast". (RFC 2131, section 4.3.2)
 func (s *Server) handleRenewing(c *request) *outgoing {
 	if b := s.pool.lease(c.key, c.now); b != nil && b.addr != c.ciaddr {
-		return s.pool.plan.nak(c, nakNotLeased)
+		return s.plan.nak(c, nakNotLeased)
 	}
 	return s.extend(c)
 }
@@ -160,8 +157,8 @@ func (s *Server) handleRebinding(c *request) *outgoing {
 // nobody else has the address. A client for which another address is reserved
 // is refused once it is free, so that it moves there.
 func (s *Server) extend(c *request) *outgoing {
-	if text := s.pool.refusal(c.ciaddr, c); text != "" {
-		return s.pool.plan.nak(c, text)
+	if text := s.pool.refusal(c.ciaddr, &c.client); text != "" {
+		return s.plan.nak(c, text)
 	}
 	s.grant(c, c.ciaddr)
 	return nil
@@ -173,7 +170,7 @@ func (s *Server) grant(c *request, a netip.Addr) {
 	if s.overloaded() {
 		return
 	}
-	p := s.pool.plan
+	p := s.plan
 	s.pool.unhold(c.key)
 	b := s.pool.binding(a)
 	l := lease4{addr: a, time: p.leaseTime(a, c.asked), hostname: p.hostname(a, c.reserved, c.name)}
@@ -206,20 +203,6 @@ func expiry(now time.Time, length time.Duration) time.Time {
 		return time.Time{}
 	}
 	return now.Add(length)
-}
-
-// set makes l the record of b as a part of ch.
-func (s *Server) set(ch *change, kind EventKind, b *binding, l Lease) {
-	ch.writes = append(ch.writes, s.pool.stage(b, l))
-	ch.events = append(ch.events, Event{Kind: kind, Lease: l})
-}
-
-// end releases the lease of b as a part of ch. The record stays, so that the
-// client gets the address again.
-func (s *Server) end(ch *change, b *binding, now time.Time) {
-	l := b.lease
-	l.State, l.Expiry = StateReleased, now
-	s.set(ch, Released, b, l)
 }
 
 // handleDecline keeps an address that is in use by somebody else from all
@@ -268,7 +251,7 @@ func (s *Server) handleRelease(c *request) {
 
 // otherServer reports whether c is meant for another server.
 func (s *Server) otherServer(c *request) bool {
-	return c.serverID.IsValid() && c.serverID != s.pool.plan.cfg.Server
+	return c.serverID.IsValid() && c.serverID != s.plan.cfg.Server
 }
 
 // handleInform answers a client that has an address from elsewhere. See
@@ -278,11 +261,11 @@ func (s *Server) handleInform(c *request) *outgoing {
 	if !a.IsValid() {
 		a = c.src // some clients leave ciaddr out
 	}
-	if !s.pool.plan.usable(a) {
+	if !s.plan.usable(a) {
 		s.count.ignored.Add(1)
 		return nil
 	}
-	return s.pool.plan.informReply(c, a)
+	return s.plan.informReply(c, a)
 }
 
 // handleBOOTP answers a message without a type, from a client of RFC 951, when
@@ -292,7 +275,7 @@ func (s *Server) handleInform(c *request) *outgoing {
 // that don't expire, since they know of no lease.
 func (s *Server) handleBOOTP(c *request) {
 	r := c.reserved
-	if r == nil || r.MAC == nil || s.pool.refusal(r.Addr, c) != "" {
+	if r == nil || r.MAC == nil || s.pool.refusal(r.Addr, &c.client) != "" {
 		s.count.ignored.Add(1)
 		return
 	}

@@ -73,7 +73,7 @@ func merge(batch []change) (puts []Lease, deletes []netip.Addr) {
 }
 
 // enqueue hands ch to the committer. s.mu must be locked.
-func (s *Server) enqueue(ch change) {
+func (s *engine) enqueue(ch change) {
 	s.pending = append(s.pending, ch)
 	select {
 	case s.wake <- struct{}{}:
@@ -83,7 +83,7 @@ func (s *Server) enqueue(ch change) {
 
 // overloaded reports, and counts, that no further change may be queued. s.mu
 // must be locked.
-func (s *Server) overloaded() bool {
+func (s *engine) overloaded() bool {
 	if len(s.pending) < maxPending {
 		return false
 	}
@@ -93,7 +93,7 @@ func (s *Server) overloaded() bool {
 }
 
 // commitLoop stores what is queued until stop is closed, and then the rest.
-func (s *Server) commitLoop(stop <-chan struct{}) {
+func (s *engine) commitLoop(stop <-chan struct{}) {
 	for stopping := false; !stopping; {
 		select {
 		case <-s.wake:
@@ -106,7 +106,7 @@ func (s *Server) commitLoop(stop <-chan struct{}) {
 
 // commitPending stores all that is queued now as one batch, tells of it and
 // sends the replies.
-func (s *Server) commitPending() {
+func (s *engine) commitPending() {
 	s.mu.Lock()
 	batch := s.pending
 	s.pending = nil
@@ -124,7 +124,7 @@ func (s *Server) commitPending() {
 }
 
 // store commits the batch and settles it in memory.
-func (s *Server) store(batch []change) error {
+func (s *engine) store(batch []change) error {
 	puts, deletes := merge(batch)
 	if len(puts)+len(deletes) == 0 {
 		return nil
@@ -148,7 +148,7 @@ func (s *Server) store(batch []change) error {
 }
 
 // tell hands events to the owner.
-func (s *Server) tell(events []Event) {
+func (s *engine) tell(events []Event) {
 	if s.onLease == nil {
 		return
 	}

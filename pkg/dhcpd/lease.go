@@ -32,10 +32,16 @@ const (
 type Lease struct {
 	// Addr is the address and the key of the record.
 	Addr netip.Addr
-	// MAC is the client's hardware address. Six bytes.
+	// MAC is the client's hardware address, six bytes. Nil in a DHCPv6 lease whose
+	// client did not tell it.
 	MAC net.HardwareAddr
-	// ClientID is option 61 as the client sent it, nil when it sent none.
+	// ClientID is option 61 as the client sent it, nil when it sent none and in
+	// DHCPv6.
 	ClientID []byte
+	// DUID is the client's DHCP unique identifier and IAID the number of its
+	// interface (RFC 8415, sections 11 and 12). Nil and 0 in DHCPv4.
+	DUID []byte
+	IAID uint32
 	// Hostname is a valid DNS label, or empty when the client has no name.
 	Hostname string
 	// Expiry is when the lease, or the quarantine of a declined address, ends.
@@ -48,8 +54,10 @@ type Lease struct {
 // leaseJSON is a Lease as JSON.
 type leaseJSON struct {
 	Addr     netip.Addr `json:"addr"`
-	MAC      string     `json:"mac"`                 // six hex bytes, with colons
+	MAC      string     `json:"mac"`                 // six hex bytes, with colons; may be empty
 	ClientID string     `json:"client_id,omitempty"` // hex bytes, without
+	DUID     string     `json:"duid,omitempty"`      // hex bytes, without; DHCPv6 only
+	IAID     uint32     `json:"iaid,omitempty"`
 	Hostname string     `json:"hostname,omitempty"`
 	Expiry   time.Time  `json:"expiry,omitzero"` // RFC 3339
 	State    State      `json:"state"`
@@ -59,7 +67,7 @@ type leaseJSON struct {
 func (l Lease) MarshalJSON() ([]byte, error) {
 	return json.Marshal(leaseJSON{
 		Addr: l.Addr, MAC: l.MAC.String(), ClientID: hex.EncodeToString(l.ClientID),
-		Hostname: l.Hostname, Expiry: l.Expiry, State: l.State,
+		DUID: hex.EncodeToString(l.DUID), IAID: l.IAID, Hostname: l.Hostname, Expiry: l.Expiry, State: l.State,
 	})
 }
 
@@ -70,24 +78,53 @@ func (l *Lease) UnmarshalJSON(data []byte) error {
 	if err := json.Unmarshal(data, &j); err != nil {
 		return err
 	}
-	mac, err := net.ParseMAC(j.MAC)
+	mac, err := parseMAC(j.MAC, len(j.DUID) > 0)
 	if err != nil {
 		return fmt.Errorf("reading lease of %v: %w", j.Addr, err)
 	}
-	id, err := hex.DecodeString(j.ClientID)
+	id, err := parseHex(j.ClientID)
 	if err != nil {
 		return fmt.Errorf("reading lease of %v: client id: %w", j.Addr, err)
+	}
+	duid, err := parseHex(j.DUID)
+	if err != nil {
+		return fmt.Errorf("reading lease of %v: duid: %w", j.Addr, err)
 	}
 	switch j.State {
 	case StateBound, StateReleased, StateDeclined:
 	default:
 		return fmt.Errorf("reading lease of %v: unknown state %q", j.Addr, j.State)
 	}
-	*l = Lease{Addr: j.Addr, MAC: mac, Hostname: j.Hostname, Expiry: j.Expiry, State: j.State}
-	if len(id) > 0 {
-		l.ClientID = id
+	*l = Lease{
+		Addr: j.Addr, MAC: mac, ClientID: id, DUID: duid, IAID: j.IAID,
+		Hostname: j.Hostname, Expiry: j.Expiry, State: j.State,
 	}
 	return nil
+}
+
+// parseMAC reads a hardware address, which may be absent if optional.
+func parseMAC(s string, optional bool) (net.HardwareAddr, error) {
+	if s == "" && optional {
+		return nil, nil
+	}
+	return net.ParseMAC(s)
+}
+
+// parseHex reads hex bytes, nil when there are none.
+func parseHex(s string) ([]byte, error) {
+	if s == "" {
+		return nil, nil
+	}
+	return hex.DecodeString(s)
+}
+
+// identified reports whether the record tells whose it is, as those do that the
+// server of its family writes.
+func (l *Lease) identified() bool {
+	if l.Addr.Is4() {
+		return len(l.MAC) == hwAddrLen
+	}
+	return len(l.DUID) > 0
 }
 
 // live reports whether the record keeps the address from others at now.
@@ -108,18 +145,19 @@ func (l *Lease) clone() Lease {
 	c := *l
 	c.MAC = append(net.HardwareAddr(nil), l.MAC...)
 	c.ClientID = append([]byte(nil), l.ClientID...)
+	c.DUID = append([]byte(nil), l.DUID...)
 	return c
 }
 
-// LeaseStore keeps the lease records of one network. The Server is its only
-// user for that network.
+// LeaseStore keeps the lease records of one network. The network's Server and
+// Server6 are its only users and share it.
 type LeaseStore interface {
 	// Load returns every record, in any order.
 	Load() ([]Lease, error)
 	// Commit stores puts (by their Addr, over an older record) and removes the
 	// records of deletes, all or nothing. No address stands in both. It returns
-	// nil only once the change is durable. It may be called concurrently with the
-	// Commit of other networks' stores; the Server calls it from one goroutine at
-	// a time. It must not keep or change the slices.
+	// nil only once the change is durable. It may be called concurrently: by the
+	// two servers, each from one goroutine at a time, and for other networks. It
+	// must not keep or change the slices.
 	Commit(puts []Lease, deletes []netip.Addr) error
 }

@@ -1,6 +1,7 @@
 package dhcpd
 
 import (
+	"bytes"
 	"container/list"
 	"maps"
 	"net/netip"
@@ -15,6 +16,11 @@ const offerHold = 30 * time.Second
 
 // declineHold is how long nobody gets an address that a client declined.
 const declineHold = 10 * time.Minute
+
+// maxBindings is how many addresses of a link may be in use or have had a client.
+// Beyond, only those are given that had one before, and reserved ones. It bounds
+// the memory for subnets of IPv6.
+const maxBindings = 1 << 17
 
 // binding is all that is known about one address.
 type binding struct {
@@ -42,7 +48,7 @@ type binding struct {
 // An address without a binding is free. All look-ups are O(1), but for the
 // search of a free address, which skips 64 taken ones per step.
 type pool struct {
-	plan     *plan
+	space    *space
 	bindings map[netip.Addr]*binding
 	byClient map[clientKey]*binding // the client's lease, present or former
 	byOffer  map[clientKey]*binding
@@ -54,20 +60,20 @@ type pool struct {
 }
 
 // newPool is the pool of p with nothing leased.
-func newPool(p *plan) *pool {
+func newPool(sp *space) *pool {
 	pl := &pool{
-		plan:     p,
+		space:    sp,
 		bindings: make(map[netip.Addr]*binding),
 		byClient: make(map[clientKey]*binding),
 		byOffer:  make(map[clientKey]*binding),
-		used:     newBitmap(p.size),
+		used:     newBitmap(sp.size),
 		offers:   list.New(),
 		stale:    list.New(),
 	}
-	for _, a := range []netip.Addr{p.cfg.Server, p.cfg.Router, p.cfg.Prefix.Addr(), broadcastOf(p.cfg.Prefix)} {
+	for a := range sp.never {
 		pl.mark(a)
 	}
-	for a := range p.byAddr {
+	for a := range sp.byAddr {
 		pl.mark(a)
 	}
 	return pl
@@ -103,7 +109,7 @@ func (pl *pool) adopt(old *pool, now time.Time) []netip.Addr {
 	pl.writes = old.writes
 	for e := old.offers.Front(); e != nil; e = e.Next() {
 		o := e.Value.(*binding)
-		if pl.plan.dynamic(o.addr) || pl.plan.byAddr[o.addr] != nil {
+		if pl.space.dynamic(o.addr) || pl.space.byAddr[o.addr] != nil {
 			pl.hold(o.addr, o.offer, o.offerUntil)
 		}
 	}
@@ -111,7 +117,7 @@ func (pl *pool) adopt(old *pool, now time.Time) []netip.Addr {
 		if o.lease.State == "" && o.durable.State == "" && o.pending == 0 {
 			continue
 		}
-		if !pl.plan.usable(o.addr) {
+		if !pl.space.usable(o.addr) {
 			left = append(left, o.addr)
 			continue
 		}
@@ -142,8 +148,8 @@ func (pl *pool) binding(a netip.Addr) *binding {
 
 // mark updates whether a can be found as a free address.
 func (pl *pool) mark(a netip.Addr) {
-	taken := pl.bindings[a] != nil || !pl.plan.dynamic(a)
-	pl.plan.positions(a, func(pos int) { pl.used.set(pos, taken) })
+	taken := pl.bindings[a] != nil || !pl.space.dynamic(a)
+	pl.space.positions(a, func(pos uint64) { pl.used.set(pos, taken) })
 }
 
 // setLease makes l the record of b as far as decisions go.
@@ -153,7 +159,7 @@ func (pl *pool) setLease(b *binding, l Lease) {
 	}
 	b.lease, b.key = l, ""
 	if l.State == StateBound || l.State == StateReleased || l.State == stateExpired {
-		b.key = pl.plan.key(hwAddr(l.MAC), l.ClientID)
+		b.key = pl.space.keyOf(&l)
 		// A client that has two leases, after a failed commit or a new
 		// reservation, keeps the one that still runs.
 		if have := pl.byClient[b.key]; have == nil || have.lease.State != StateBound {
@@ -179,7 +185,7 @@ func (pl *pool) arrange(b *binding) {
 	switch {
 	case b.offer != "":
 		pl.move(b, pl.offers)
-	case over && pl.plan.dynamic(b.addr):
+	case over && pl.space.dynamic(b.addr):
 		pl.move(b, pl.stale)
 	default:
 		pl.move(b, nil)
@@ -250,27 +256,35 @@ func (pl *pool) lease(key clientKey, now time.Time) *binding {
 
 // free reports whether a is neither leased to nor held for another client, nor
 // declined.
-func (pl *pool) free(a netip.Addr, key clientKey, now time.Time) bool {
+func (pl *pool) free(a netip.Addr, c *client) bool {
 	b := pl.bindings[a]
 	switch {
 	case b == nil:
-		return true
-	case b.lease.live(now) && b.key != key:
+		return len(pl.bindings) < maxBindings || pl.space.byAddr[a] != nil
+	case b.lease.live(c.now) && b.key != c.key && !pl.succeeds(c, b):
 		return false
 	default:
-		return b.offer == "" || b.offer == key || !now.Before(b.offerUntil)
+		return b.offer == "" || b.offer == c.key || !c.now.Before(b.offerUntil)
 	}
 }
 
+// succeeds reports whether c is the machine that has the lease of b, which is
+// reserved for its hardware address, under another DUID: another system booted
+// there. In DHCPv4 the key is the same then.
+func (pl *pool) succeeds(c *client, b *binding) bool {
+	return c.reserved != nil && c.reserved.MAC != nil && pl.space.byAddr[b.addr] == c.reserved &&
+		b.lease.State == StateBound && !bytes.Equal(b.lease.DUID, c.duid)
+}
+
 // refusal is why a client may not have a now. Empty when it may.
-func (pl *pool) refusal(a netip.Addr, c *request) string {
-	if text := pl.plan.refusal(a, c.reserved); text != "" {
+func (pl *pool) refusal(a netip.Addr, c *client) string {
+	if text := pl.space.refusal(a, c.reserved); text != "" {
 		return text
 	}
-	if !pl.free(a, c.key, c.now) {
+	if !pl.free(a, c) {
 		return nakInUse
 	}
-	if r := c.reserved; r != nil && r.Addr != a && pl.free(r.Addr, c.key, c.now) {
+	if r := c.reserved; r != nil && r.Addr != a && pl.free(r.Addr, c) {
 		return nakAddress
 	}
 	return ""
@@ -282,7 +296,7 @@ func (pl *pool) refusal(a netip.Addr, c *request) string {
 // RFC 2131, section 4.3.1: "If an address is available, the new address SHOULD
 // be chosen as follows": the client's current address, its previous one, the
 // one that it requests, one from the pool. What is reserved for it comes before.
-func (pl *pool) choose(c *request) (netip.Addr, bool) {
+func (pl *pool) choose(c *client) (netip.Addr, bool) {
 	var candidates []netip.Addr
 	if c.reserved != nil {
 		candidates = append(candidates, c.reserved.Addr)
@@ -301,21 +315,23 @@ func (pl *pool) choose(c *request) (netip.Addr, bool) {
 			return a, true
 		}
 	}
-	return pl.newAddress(c.mac)
+	return pl.newAddress(c.seed)
 }
 
 // newAddress is one from the pool that nobody had yet, or else the one that was
 // given up longest ago.
-func (pl *pool) newAddress(mac hwAddr) (netip.Addr, bool) {
-	if pl.plan.size == 0 {
+func (pl *pool) newAddress(seed []byte) (netip.Addr, bool) {
+	if pl.space.size == 0 {
 		return netip.Addr{}, false
 	}
-	pos := pl.used.nextClear(pl.plan.first(mac))
-	if pos < 0 {
-		pos = pl.used.nextClear(0)
-	}
-	if pos >= 0 {
-		return pl.plan.at(pos), true
+	if len(pl.bindings) < maxBindings {
+		pos, ok := pl.used.nextClear(pl.space.first(seed))
+		if !ok {
+			pos, ok = pl.used.nextClear(0)
+		}
+		if ok {
+			return pl.space.at(pos), true
+		}
 	}
 	if e := pl.stale.Front(); e != nil {
 		return e.Value.(*binding).addr, true

@@ -16,17 +16,6 @@ const (
 // broadcastFlag is the only flag of a message (RFC 2131, section 2, figure 2).
 const broadcastFlag = 0x8000
 
-// outgoing is a reply on its way.
-type outgoing struct {
-	typ     dhcpv4.MessageType
-	payload []byte
-	dst     netip.AddrPort
-	// framed: the receiver can't be found by ARP, since its address is new to it.
-	// The reply is a frame to hw; otherwise the kernel routes it.
-	framed bool
-	hw     hwAddr
-}
-
 // message is the common part of replies to c: those fields of RFC 2131, section
 // 4.3.1, table 3 that are the same for all.
 func (p *plan) message(c *request, typ dhcpv4.MessageType, opts []option4) *dhcpv4.DHCPv4 {
@@ -62,7 +51,7 @@ func (p *plan) leaseReply(c *request, typ dhcpv4.MessageType, l lease4) *outgoin
 	m := p.message(c, typ, c.wanted(opts))
 	m.YourIPAddr = l.addr.AsSlice()
 	m.ServerIPAddr = p.cfg.Server.AsSlice()
-	out := &outgoing{typ: typ, payload: m.ToBytes()}
+	out := &outgoing{typ: uint8(typ), payload: m.ToBytes()}
 	switch {
 	// RFC 2131, section 4.1: "If the 'giaddr' field in a DHCP message from a client
 	// is non-zero, the server sends any return messages to the 'DHCP server' port
@@ -92,7 +81,7 @@ func (p *plan) nak(c *request, text string) *outgoing {
 	// RFC 2131, section 4.3.2: "If 'giaddr' is set in the DHCPREQUEST message, [...]
 	// the server MUST set the broadcast bit in the DHCPNAK".
 	m.Flags = broadcastFlag
-	out := &outgoing{typ: dhcpv4.MessageTypeNak, payload: m.ToBytes()}
+	out := &outgoing{typ: uint8(dhcpv4.MessageTypeNak), payload: m.ToBytes()}
 	// Section 4.1: "In all cases, when 'giaddr' is zero, the server broadcasts any
 	// DHCPNAK messages to 0xffffffff."
 	out.broadcast()
@@ -112,7 +101,7 @@ func (p *plan) informReply(c *request, a netip.Addr) *outgoing {
 	m := p.message(c, dhcpv4.MessageTypeAck, c.wanted(p.linkOptions(c, "")))
 	m.ClientIPAddr = net.IP(a.AsSlice())
 	m.ServerIPAddr = p.cfg.Server.AsSlice()
-	out := &outgoing{typ: dhcpv4.MessageTypeAck, payload: m.ToBytes(), dst: netip.AddrPortFrom(a, clientPort)}
+	out := &outgoing{typ: uint8(dhcpv4.MessageTypeAck), payload: m.ToBytes(), dst: netip.AddrPortFrom(a, clientPort)}
 	if c.giaddr.IsValid() {
 		out.dst = netip.AddrPortFrom(c.giaddr, serverPort)
 	}

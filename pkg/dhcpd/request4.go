@@ -15,37 +15,23 @@ import (
 // maxClientID bounds the client identifier that is stored.
 const maxClientID = 255
 
-// datagram is one UDP datagram as it arrived.
-type datagram struct {
-	payload []byte
-	src     netip.AddrPort
-	dst     netip.Addr // our address, or broadcast
-}
-
 // request is a client's message, understood.
 type request struct {
+	client
 	msg *dhcpv4.DHCPv4
-	now time.Time
 	// typ is MessageTypeNone for BOOTP.
 	typ dhcpv4.MessageType
-	mac hwAddr
 	// id is option 61, nil when absent or meaningless.
-	id  []byte
-	key clientKey
+	id []byte
 	// src is where the datagram came from; unicast whether it was sent to us alone.
 	src     netip.Addr
 	unicast bool
 	// Addresses that the client sent; the zero Addr where absent or 0.0.0.0.
-	ciaddr, giaddr, requested, serverID netip.Addr
+	ciaddr, giaddr, serverID netip.Addr
 	// asked is option 51, 0 when absent.
 	asked time.Duration
-	// name is the client's own; named whether it sent one at all, usable or not.
-	name  clientName
-	named bool
 	// fqdn is option 81, nil when absent or malformed.
 	fqdn *fqdn4
-	// reserved is the client's reservation, nil when it has none.
-	reserved *Reservation
 }
 
 // fqdn4 is the Client FQDN option (RFC 4702, section 2).
@@ -68,10 +54,10 @@ func parse4(d datagram, p *plan, now time.Time) (*request, error) {
 		return nil, err
 	}
 	c := &request{
-		msg: m, now: now, typ: m.MessageType(), src: d.src.Addr(), unicast: d.dst == p.cfg.Server,
+		client: client{now: now, requested: addr4(m.Options.Get(dhcpv4.OptionRequestedIPAddress))},
+		msg:    m, typ: m.MessageType(), src: d.src.Addr(), unicast: d.dst == p.cfg.Server,
 		ciaddr: addr4(m.ClientIPAddr), giaddr: addr4(m.GatewayIPAddr),
-		requested: addr4(m.Options.Get(dhcpv4.OptionRequestedIPAddress)),
-		serverID:  addr4(m.Options.Get(dhcpv4.OptionServerIdentifier)),
+		serverID: addr4(m.Options.Get(dhcpv4.OptionServerIdentifier)),
 	}
 	if err := c.checkHeader(p); err != nil {
 		return nil, err
@@ -81,7 +67,8 @@ func parse4(d datagram, p *plan, now time.Time) (*request, error) {
 		return nil, err
 	}
 	c.key = p.key(c.mac, c.id)
-	c.reserved = p.reservation(c.mac, c.name)
+	c.seed = c.mac[:]
+	c.reserved = p.reservation(&c.client)
 	return c, nil
 }
 

@@ -1,6 +1,10 @@
 package dhcpd
 
-import "sync/atomic"
+import (
+	"sync/atomic"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+)
 
 // Stats are counters since Open. Messages are counted when they are understood,
 // replies when the kernel took them.
@@ -29,22 +33,28 @@ type Stats struct {
 	SendErrors uint64
 }
 
-// counters is Stats while it counts.
+// counters are what the servers of both families count.
 type counters struct {
-	discover, request, decline, release, inform, bootp atomic.Uint64
-	offer, ack, nak                                    atomic.Uint64
-	commits, committed, commitFailures                 atomic.Uint64
-	malformed, ignored, exhausted, overload            atomic.Uint64
-	panics, sendErrors                                 atomic.Uint64
+	received, sent                          [maxMessageType + 1]atomic.Uint64 // by message type
+	commits, committed, commitFailures      atomic.Uint64
+	malformed, ignored, exhausted, overload atomic.Uint64
+	panics, sendErrors                      atomic.Uint64
 }
+
+// maxMessageType is the largest number of a message type that is counted.
+const maxMessageType = 15
 
 // Stats returns the counters. It may be called at any time.
 func (s *Server) Stats() Stats {
 	c := &s.count
+	in := func(typ dhcpv4.MessageType) uint64 { return c.received[typ].Load() }
+	out := func(typ dhcpv4.MessageType) uint64 { return c.sent[typ].Load() }
 	return Stats{
-		Discover: c.discover.Load(), Request: c.request.Load(), Decline: c.decline.Load(),
-		Release: c.release.Load(), Inform: c.inform.Load(), BOOTP: c.bootp.Load(),
-		Offer: c.offer.Load(), Ack: c.ack.Load(), Nak: c.nak.Load(),
+		Discover: in(dhcpv4.MessageTypeDiscover), Request: in(dhcpv4.MessageTypeRequest),
+		Decline: in(dhcpv4.MessageTypeDecline), Release: in(dhcpv4.MessageTypeRelease),
+		Inform: in(dhcpv4.MessageTypeInform), BOOTP: in(dhcpv4.MessageTypeNone),
+		Offer: out(dhcpv4.MessageTypeOffer), Nak: out(dhcpv4.MessageTypeNak),
+		Ack:     out(dhcpv4.MessageTypeAck) + out(dhcpv4.MessageTypeNone),
 		Commits: c.commits.Load(), Committed: c.committed.Load(), CommitFailures: c.commitFailures.Load(),
 		Malformed: c.malformed.Load(), Ignored: c.ignored.Load(),
 		Exhausted: c.exhausted.Load(), Overload: c.overload.Load(),
