@@ -75,6 +75,7 @@ func climb(b *bench, s subject) []rateRun {
 	try := func(rung int, period time.Duration) rateRun {
 		var r rateRun
 		b.play(func(b *bench) { r = measureRate(b, s, rates()[rung], period) })
+		b.Logf("%s, %d/s for %v: %s", s.name, r.rate, r.period, r.verdict())
 		return r
 	}
 	below, above := search(len(rates()),
@@ -126,15 +127,9 @@ func measureRate(b *bench, s subject, rate int, period time.Duration) rateRun {
 // cells are the figures of the run, in the table's order.
 func (r rateRun) cells() []string {
 	d, q := r.got.discover, r.got.request
-	stored, verdict := "-", "held"
+	stored := "-"
 	if r.stored >= 0 {
 		stored = strconv.Itoa(r.stored)
-	}
-	switch {
-	case !r.held():
-		verdict = "not held"
-	case r.open:
-		verdict = "held, more not tried"
 	}
 	return []string{
 		strconv.Itoa(r.rate),
@@ -144,6 +139,20 @@ func (r rateRun) cells() []string {
 		strconv.Itoa(r.unread),
 		millis(d.average), millis(q.average), millis(q.worst),
 		strconv.Itoa(q.received), stored,
-		seconds(r.cpu), r.after.memory(), verdict,
+		seconds(r.cpu), r.after.memory(), r.verdict(),
+	}
+}
+
+// verdict says how the run ended.
+func (r rateRun) verdict() string {
+	switch {
+	case r.void():
+		return "not held by perfdhcp"
+	case !r.held():
+		return "not held"
+	case r.open:
+		return "held, more not tried"
+	default:
+		return "held"
 	}
 }
