@@ -18,6 +18,7 @@ type timing struct {
 	stagger    time.Duration // before the next server is asked too
 	retransmit time.Duration // before a server is asked again; doubled each time
 	tcp        time.Duration // for an answer over TCP
+	stale      time.Duration // before clients get a stale answer
 }
 
 // defaultTiming gives a query as long as a resolver takes at most to find an
@@ -29,6 +30,7 @@ func defaultTiming() timing {
 		stagger:    500 * time.Millisecond,
 		retransmit: time.Second,
 		tcp:        3 * time.Second,
+		stale:      1800 * time.Millisecond, // RFC 8767 section 5
 	}
 }
 

@@ -9,11 +9,21 @@ import (
 
 // SetTiming shortens the waits for upstreams. To be called before Run.
 func (s *Server) SetTiming(total, stagger, retransmit time.Duration) {
-	s.forwarder.timing = timing{total: total, stagger: stagger, retransmit: retransmit, tcp: total}
+	s.forwarder.timing = timing{total: total, stagger: stagger, retransmit: retransmit, tcp: total, stale: stagger}
 }
 
 // SetClock gives s another clock. To be called before Run.
-func (s *Server) SetClock(now func() time.Time) { s.now = now }
+func (s *Server) SetClock(now func() time.Time) { s.now, s.forwarder.now = now, now }
+
+// FlushCache forgets what is kept.
+func (s *Server) FlushCache() { s.forwarder.cache.flush() }
+
+// Flights is the number of questions that upstreams are asked now.
+func (s *Server) Flights() int {
+	s.forwarder.mu.Lock()
+	defer s.forwarder.mu.Unlock()
+	return len(s.forwarder.flights)
+}
 
 // NewUnbound is a server without sockets.
 func NewUnbound(cfg Config) *Server {
@@ -36,26 +46,34 @@ func (s *Server) Break() { s.zone.view.Store(nil) }
 func ParseResolvConf(text []byte) []netip.Addr { return parseResolvConf(text) }
 
 // AnswerFrom is what the client that sent raw is told when an upstream sends
-// response, whose id and question are made to fit when fit is set. Nil: raw is
-// not forwarded, or response is ignored.
-func (s *Server) AnswerFrom(raw, response []byte, fit bool) []byte {
+// b, whose id and question are made to fit when fit is set. Nil: raw is
+// not forwarded, or b is ignored.
+func (s *Server) AnswerFrom(raw, b []byte, fit bool) []byte {
 	q := new(query)
 	if _, forward := s.respond(q, raw, nil, payloadSize, s.now()); !forward {
 		return nil
 	}
 	query := upstreamQuery(q)
-	if end := questionEnd(query); fit && len(response) >= end {
-		response = append([]byte(nil), response...)
-		copy(response, query[:2])
-		response[2] |= bitQR >> 8
-		copy(response[4:], query[4:6])
-		copy(response[headerSize:], query[headerSize:end])
+	if end := questionEnd(query); fit && len(b) >= end {
+		b = append([]byte(nil), b...)
+		copy(b, query[:2])
+		b[2] |= bitQR >> 8
+		copy(b[4:], query[4:6])
+		copy(b[headerSize:], query[headerSize:end])
 	}
-	msg := readAnswer(response, query)
+	msg := readAnswer(b, query)
 	if msg == nil {
 		return nil
 	}
-	return s.forwarder.adapt(q, msg)
+	if !hasQuestion(msg) {
+		return s.forwarder.adapt(q, &response{msg: msg}, false)
+	}
+	r := newResponse(msg, q.now)
+	if r == nil {
+		return nil
+	}
+	s.forwarder.cache.put(q.flightKey(), r, s.forwarder.cache.generation.Load())
+	return s.forwarder.adapt(q, r, false)
 }
 
 // Limiter is the limiter.

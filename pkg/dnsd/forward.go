@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -15,24 +16,27 @@ import (
 // upstream.
 const forwardLimit = 1000
 
-// forwarder asks the host's resolvers for what is not ours. A cache would stand
-// between forward and a flight: it would keep what a flight brought under the
-// flight's key, and give it to adapt.
+// forwarder asks others for what is not ours.
 type forwarder struct {
 	log      *slog.Logger
 	counters *counters
 	resolv   resolvConf
 	routes   atomic.Pointer[routes]
+	cache    *cache
 	limit    *limiter
+	now      func() time.Time
 	timing   timing
 	running  sync.WaitGroup
 
 	mu      sync.Mutex
 	flights map[flightKey]*flight
+	cfg     Config
+	domain  string       // key of cfg's
+	servers []netip.Addr // of the host, when it last had some
 }
 
 // flightKey is a question as an upstream sees it, in lower case. Questions with
-// one key have answers that adapt makes into one another.
+// one key have answers that response.answer makes into one another.
 type flightKey struct {
 	name     string
 	qtype    uint16
@@ -43,6 +47,7 @@ type flightKey struct {
 // flight is a question on its way, and who waits for its answer.
 type flight struct {
 	waiters []waiter
+	stale   *entry // nil: there is none, or it was not yet time for it
 }
 
 // waiter is a query to be answered by a call of send, which must not block.
@@ -57,7 +62,9 @@ func newForwarder(cfg Config, c *counters, log *slog.Logger) *forwarder {
 	f := &forwarder{
 		log:      log,
 		counters: c,
+		cache:    newCache(),
 		limit:    newLimiter(forwardLimit),
+		now:      time.Now,
 		timing:   defaultTiming(),
 		flights:  make(map[flightKey]*flight),
 	}
@@ -72,8 +79,20 @@ func (f *forwarder) configure(cfg Config) {
 	if cfg.Port == defaultPort {
 		own = cfg.Addrs
 	}
-	f.resolv.configure(cfg.ResolvConf, own)
+	f.mu.Lock()
+	old := f.cfg
+	f.cfg, f.domain = cfg, ""
+	if cfg.Domain != "" {
+		f.domain = keyOf(cfg.Domain)
+	}
+	f.mu.Unlock()
+	if old.ResolvConf != cfg.ResolvConf || !slices.Equal(old.Addrs, cfg.Addrs) {
+		f.resolv.configure(cfg.ResolvConf, own)
+	}
 	f.routes.Store(newRoutes(cfg, f.routes.Load()))
+	if old.NoForward != cfg.NoForward || !slices.Equal(old.Forwarders, cfg.Forwarders) {
+		f.cache.flush()
+	}
 }
 
 // serves tells whether there is anybody to ask for a name.
@@ -90,13 +109,44 @@ func (f *forwarder) upstreams(key string, now time.Time) []*upstream {
 	}
 	servers, changed := f.resolv.upstreams(now)
 	if changed {
-		f.log.Info("upstream name servers", keyUpstream, addressesOf(servers))
+		f.hostChanged(addressesOf(servers))
 	}
 	return servers
 }
 
+// hostChanged notes that the host has other servers. Those know other names (a
+// VPN's for instance), so that what is kept is forgotten; but not while there
+// are none.
+func (f *forwarder) hostChanged(servers []netip.Addr) {
+	f.log.Info("upstream name servers", keyUpstream, servers)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if len(servers) == 0 || slices.Equal(servers, f.servers) {
+		return
+	}
+	f.servers = servers
+	f.cache.flush()
+}
+
 // wait returns when no flight is left. No query may be forwarded any more.
 func (f *forwarder) wait() { f.running.Wait() }
+
+// flightKey is the key of q's flight.
+func (q *query) flightKey() flightKey {
+	return flightKey{name: q.key, qtype: q.qtype, rd: q.rd, cd: q.cd, edns: q.edns, do: q.do}
+}
+
+// kept is the answer to q from the cache, in buf if that is long enough; nil if
+// an upstream is to be asked. It looks whether the servers have changed first.
+func (f *forwarder) kept(q *query, buf []byte) []byte {
+	f.upstreams(q.key, q.now)
+	e, fresh := f.cache.get(q.flightKey(), q.now)
+	if !fresh {
+		return nil
+	}
+	f.counters.cached.Add(1)
+	return e.answer(q, buf, true)
+}
 
 // forward has w answered by an upstream, or at once with SERVFAIL when its
 // client has too many queries waiting. It does not block.
@@ -107,65 +157,156 @@ func (f *forwarder) forward(ctx context.Context, w waiter) {
 		w.send(w.q.reply(dns.RcodeServerFailure, true, nil))
 		return
 	}
-	q := w.q
-	key := flightKey{name: q.key, qtype: q.qtype, rd: q.rd, cd: q.cd, edns: q.edns, do: q.do}
+	switch stale, zone := f.join(ctx, w); {
+	case zone != "":
+		f.limit.release(w.client)
+		w.send(w.q.local(negative(true, zone), true, nil))
+	case stale != nil:
+		f.land(w, stale.response, true)
+	}
+}
+
+// join has w wait for a flight, which starts if there is none to w's question.
+// stale is what w is to be given instead. Where the question is one that has come
+// back to us zone is the domain that it is in: the name does not exist.
+func (f *forwarder) join(ctx context.Context, w waiter) (stale *entry, zone string) {
+	key := w.q.flightKey()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if fl := f.flights[key]; fl != nil {
-		f.counters.coalesced.Add(1)
+	fl := f.flights[key]
+	switch {
+	case f.isLoop(w):
+		return nil, f.domain
+	case fl == nil:
+		f.flights[key] = &flight{waiters: []waiter{w}}
+		f.running.Go(func() { f.fly(ctx, key, w.q) })
+		return nil, ""
+	}
+	f.counters.coalesced.Add(1)
+	if fl.stale == nil {
 		fl.waiters = append(fl.waiters, w)
+	}
+	return fl.stale, ""
+}
+
+// isLoop tells whether w is what we are asking others: the host's resolver was
+// told to ask us for our domain, and it asks us what we have just asked it. f.mu
+// must be held.
+func (f *forwarder) isLoop(w waiter) bool {
+	if _, ok := inDomain(w.q.key, f.domain); !ok || !slices.Contains(f.cfg.Addrs, w.client) {
+		return false
+	}
+	for flags := range 16 {
+		key := flightKey{
+			name: w.q.key, qtype: w.q.qtype,
+			rd: flags&1 > 0, cd: flags&2 > 0, edns: flags&4 > 0, do: flags&8 > 0,
+		}
+		if f.flights[key] != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// fly brings the answer to q to all who wait for it. RFC 8767 section 5: if it
+// takes longer than clients wait they get a stale one, and so they do if it is a
+// failure.
+func (f *forwarder) fly(ctx context.Context, key flightKey, q *query) {
+	generation := f.cache.generation.Load()
+	stale, _ := f.cache.get(key, q.now)
+	if stale != nil {
+		var waiting sync.WaitGroup
+		defer waiting.Wait()
+		arrived := make(chan struct{})
+		defer close(arrived)
+		waiting.Go(func() { f.giveStale(key, stale, arrived) })
+	}
+	r := f.resolve(ctx, q)
+	switch {
+	case r != nil && !isFailure(r.msg):
+		f.cache.put(key, r, generation)
+		stale = nil
+	case stale != nil:
+		stale.retry.Store(f.now().Add(staleRetry).UnixNano())
+		r = stale.response
+	}
+	f.landAll(key, nil, r, stale != nil)
+}
+
+// giveStale gives those who wait for too long what is stale.
+func (f *forwarder) giveStale(key flightKey, stale *entry, arrived <-chan struct{}) {
+	t := time.NewTimer(f.timing.stale)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		f.landAll(key, stale, stale.response, true)
+	case <-arrived:
+	}
+}
+
+// landAll answers all who wait for key with r. With stale the flight goes on, and
+// who comes later gets that.
+func (f *forwarder) landAll(key flightKey, stale *entry, r *response, kept bool) {
+	f.mu.Lock()
+	fl := f.flights[key]
+	if fl == nil {
+		f.mu.Unlock()
 		return
 	}
-	f.flights[key] = &flight{waiters: []waiter{w}}
-	f.running.Go(func() { f.fly(ctx, key, q) })
-}
-
-// fly brings the answer to q to all who wait for it.
-func (f *forwarder) fly(ctx context.Context, key flightKey, q *query) {
-	msg := f.resolve(ctx, q)
-	f.mu.Lock()
-	waiters := f.flights[key].waiters
-	delete(f.flights, key)
+	waiters := fl.waiters
+	fl.waiters, fl.stale = nil, stale
+	if stale == nil {
+		delete(f.flights, key)
+	}
 	f.mu.Unlock()
 	for _, w := range waiters {
-		f.limit.release(w.client)
-		f.land(w, msg)
+		f.land(w, r, kept)
 	}
 }
 
-// land answers one query with msg, an upstream's answer to its question, nil if
-// there is none. It never leaves the client without an answer.
-func (f *forwarder) land(w waiter, msg []byte) {
-	reply := f.adapt(w.q, msg)
+// land answers one query with r, nil if there is no answer. It never leaves the
+// client without one, and gives back its place.
+func (f *forwarder) land(w waiter, r *response, kept bool) {
+	f.limit.release(w.client)
+	reply := f.adapt(w.q, r, kept)
 	if reply == nil {
 		f.counters.failed.Add(1)
 		reply = w.q.reply(dns.RcodeServerFailure, true, nil)
 	}
+	if kept {
+		f.counters.stale.Add(1)
+	}
 	w.send(reply)
 }
 
-// adapt makes msg the answer to q, nil if it can't be.
-func (f *forwarder) adapt(q *query, msg []byte) []byte {
+// adapt makes r the answer to q, nil if it can't be.
+func (f *forwarder) adapt(q *query, r *response, kept bool) []byte {
 	defer f.counters.catch(f.log)
 	switch {
-	case msg == nil:
+	case r == nil:
 		return nil
-	case !hasQuestion(msg):
-		return q.reply(rcodeOf(msg), true, nil)
+	case !hasQuestion(r.msg):
+		return q.reply(rcodeOf(r.msg), true, nil)
 	}
-	return q.adapt(msg)
+	return r.answer(q, nil, kept)
 }
 
 // resolve asks the upstreams for q. It returns nil when none answered or there
 // is none.
-func (f *forwarder) resolve(ctx context.Context, q *query) []byte {
+func (f *forwarder) resolve(ctx context.Context, q *query) *response {
 	defer f.counters.catch(f.log)
-	now := time.Now()
-	servers := f.upstreams(q.key, now)
+	servers := f.upstreams(q.key, q.now)
 	if len(servers) == 0 {
 		return nil
 	}
-	return f.exchange(ctx, upstreamQuery(q), inOrder(servers, now))
+	msg := f.exchange(ctx, upstreamQuery(q), inOrder(servers, time.Now()))
+	switch {
+	case msg == nil:
+		return nil
+	case !hasQuestion(msg):
+		return &response{msg: msg}
+	}
+	return newResponse(msg, f.now())
 }
 
 // addressesOf are the addresses of servers.

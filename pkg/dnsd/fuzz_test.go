@@ -77,6 +77,10 @@ func FuzzResponse(f *testing.F) {
 			if reply == nil {
 				continue
 			}
+			if kept, forwarded := s.RespondUDP(*query, nil); !forwarded && (len(kept) > size || new(dns.Msg).Unpack(reply) == nil && new(dns.Msg).Unpack(kept) != nil) {
+				t.Fatalf("from the cache the client is told %x", kept)
+			}
+			s.FlushCache()
 			if len(reply) > size || reply[0] != (*query)[0] || reply[1] != (*query)[1] || reply[2]&0x80 == 0 {
 				t.Fatalf("the client is told %x", reply)
 			}

@@ -40,6 +40,13 @@ func loConfig(t *testing.T) dnsd.Config {
 	t.Helper()
 	nstest.IP(t, "addr add "+gateway+"/24 dev lo")
 	nstest.IP(t, "-6 addr add "+gateway6+"/64 dev lo nodad")
+	nstest.Eventually(t, limit, "the kernel has a route to the address", func() error {
+		c, err := net.Dial("udp", net.JoinHostPort(gateway6, "9"))
+		if err == nil {
+			_ = c.Close()
+		}
+		return err
+	})
 	return dnsd.Config{
 		Network:    "default",
 		Interface:  "lo",

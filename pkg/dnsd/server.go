@@ -195,5 +195,8 @@ func (s *Server) respond(q *query, raw, buf []byte, size int, now time.Time) (re
 		s.counters.refused.Add(1)
 		return q.reply(dns.RcodeRefused, false, buf), false
 	}
+	if reply := s.forwarder.kept(q, buf); reply != nil {
+		return reply, false
+	}
 	return nil, true
 }

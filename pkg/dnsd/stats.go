@@ -10,6 +10,8 @@ import (
 type Stats struct {
 	Queries   uint64 // messages read, UDP and TCP
 	Local     uint64 // answered from the zone
+	Cached    uint64 // answered from the cache at once
+	Stale     uint64 // answered from the cache since no upstream did in time
 	Forwarded uint64 // handed to the forwarder
 	Coalesced uint64 // of those: joined a question that was already asked
 	Refused   uint64 // REFUSED, BADVERS
@@ -25,6 +27,9 @@ type Stats struct {
 
 	Forwarding int // queries that wait for an upstream, now
 	TCPClients int // TCP connections, now
+
+	CacheEntries int // answers kept, now
+	CacheBytes   int // their size, now
 }
 
 // counters are the Stats in the making.
@@ -32,6 +37,7 @@ type counters struct {
 	queries, local, forwarded, coalesced atomic.Uint64
 	refused, malformed, dropped          atomic.Uint64
 	limited, failed, panics              atomic.Uint64
+	cached, stale                        atomic.Uint64
 	upstreamQueries, ignored, demoted    atomic.Uint64
 }
 
@@ -47,9 +53,12 @@ func (c *counters) catch(log *slog.Logger) {
 // Stats returns the server's counts. Safe for concurrent use.
 func (s *Server) Stats() Stats {
 	c := s.counters
+	entries, octets := s.forwarder.cache.size()
 	return Stats{
 		Queries:           c.queries.Load(),
 		Local:             c.local.Load(),
+		Cached:            c.cached.Load(),
+		Stale:             c.stale.Load(),
 		Forwarded:         c.forwarded.Load(),
 		Coalesced:         c.coalesced.Load(),
 		Refused:           c.refused.Load(),
@@ -63,5 +72,7 @@ func (s *Server) Stats() Stats {
 		UpstreamDemotions: c.demoted.Load(),
 		Forwarding:        s.forwarder.limit.inUse(),
 		TCPClients:        s.tcpClients.inUse(),
+		CacheEntries:      entries,
+		CacheBytes:        octets,
 	}
 }

@@ -58,7 +58,7 @@ func readAnswer(msg, query []byte) []byte {
 	if !hasQuestion(msg) {
 		return msg[:headerSize]
 	}
-	if _, ok := scan(msg); !ok && !isTruncated(msg) {
+	if !isTruncated(msg) && !isWhole(msg) {
 		return nil
 	}
 	return msg
@@ -125,35 +125,20 @@ func skipName(msg []byte, off int) (end int, ok bool) {
 	return 0, false
 }
 
-// layout is where the parts of a well-formed message are.
-type layout struct {
-	question int // offset behind the question
-	opt      int // offset of the OPT record, 0: none
-	end      int // offset behind the last record
-}
-
-// scan finds the parts of msg, an answer; ok is false unless all the records
-// that its header counts are in it.
-func scan(msg []byte) (l layout, ok bool) {
+// isWhole tells whether all the records that msg's header counts are in it.
+func isWhole(msg []byte) bool {
 	off, ok := skipName(msg, headerSize)
 	if off += 4; !ok || off > len(msg) {
-		return layout{}, false
+		return false
 	}
-	l.question = off
-	for section := 6; section <= 10; section += 2 {
-		for range binary.BigEndian.Uint16(msg[section:]) {
-			rtype, next, ok := scanRecord(msg, off)
-			if !ok {
-				return layout{}, false
+	for count := countAnswer; count <= countExtra; count += 2 {
+		for range binary.BigEndian.Uint16(msg[count:]) {
+			if _, off, ok = scanRecord(msg, off); !ok {
+				return false
 			}
-			if rtype == dns.TypeOPT && section == 10 {
-				l.opt = off
-			}
-			off = next
 		}
 	}
-	l.end = off
-	return l, true
+	return true
 }
 
 // scanRecord reads the record at off: its type and the offset behind it.
@@ -166,33 +151,6 @@ func scanRecord(msg []byte, off int) (rtype uint16, end int, ok bool) {
 	rtype = binary.BigEndian.Uint16(msg[off:])
 	end = off + fixed + int(binary.BigEndian.Uint16(msg[off+8:]))
 	return rtype, end, end <= len(msg)
-}
-
-// adapt is the answer to q that an upstream's msg makes, nil if it makes none.
-// msg must answer q's question; it is not changed, since others wait for it too.
-func (q *query) adapt(msg []byte) []byte {
-	l, ok := scan(msg)
-	if !ok {
-		return nil
-	}
-	b := append([]byte(nil), msg[:l.end]...)
-	binary.BigEndian.PutUint16(b, q.id)
-	// The answer was not validated here, and the way to the upstream is not
-	// known to be safe: RFC 4035 section 3.2.3 leaves the AD bit to those who know.
-	bits := binary.BigEndian.Uint16(b[2:]) &^ bitAD
-	binary.BigEndian.PutUint16(b[2:], bits)
-	// The question as this client spelled it: compressed names in the records
-	// point to it and follow.
-	copy(b[headerSize:], q.question)
-	if l.opt > 0 && b[l.opt] == 0 {
-		// RFC 6891 section 6.1.1: the OPT record is hop-by-hop, so the size in
-		// it is ours. It stands behind the root name and the type.
-		binary.BigEndian.PutUint16(b[l.opt+3:], payloadSize)
-	}
-	if len(b) > q.size || l.opt > 0 && !q.edns {
-		return q.repack(b)
-	}
-	return b
 }
 
 // repack cuts b, an answer to q, to what the client takes, and leaves the OPT
