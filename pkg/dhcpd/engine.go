@@ -271,6 +271,34 @@ func (s *engine) move(sp *space) {
 	s.enqueue(ch)
 }
 
+// bind makes l the lease of c as a part of ch, and ends a lease of c on another
+// address. It returns the host name that the lease has: a client that says none
+// keeps what it had. Nobody else may have the address. s.mu must be locked.
+func (s *engine) bind(ch *change, c *client, l Lease) string {
+	s.pool.unhold(c.key)
+	b := s.pool.binding(l.Addr)
+	kind := Bound
+	if b.lease.boundAt(c.now) && b.key == c.key {
+		kind = Renewed
+		if !c.named && l.Hostname == "" {
+			l.Hostname = b.lease.Hostname
+		}
+	}
+	if old := s.pool.lease(c.key, c.now); old != nil && old != b {
+		s.end(ch, old, c.now)
+	}
+	s.set(ch, kind, b, l)
+	return l.Hostname
+}
+
+// expiry is when a lease of that length ends: the zero Time when never.
+func expiry(now time.Time, length time.Duration) time.Time {
+	if length >= Infinite {
+		return time.Time{}
+	}
+	return now.Add(length)
+}
+
 // set makes l the record of b as a part of ch.
 func (s *engine) set(ch *change, kind EventKind, b *binding, l Lease) {
 	ch.writes = append(ch.writes, s.pool.stage(b, l))

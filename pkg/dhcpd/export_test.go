@@ -90,6 +90,10 @@ func OpenOn(cfg Config, link *SimLink) (*Server, error) {
 // Handle is what happens to one datagram, and then to what it left for the
 // committer. For a server on a SimLink that does not run.
 func (s *Server) Handle(payload []byte, src netip.AddrPort, dst netip.Addr, now time.Time) []Sent {
+	return handle(&s.engine, payload, src, dst, now)
+}
+
+func handle(s *engine, payload []byte, src netip.AddrPort, dst netip.Addr, now time.Time) []Sent {
 	s.send(s.serve(datagram{payload: payload, src: src, dst: dst}, now))
 	s.expire(now)
 	s.commitPending()
@@ -175,4 +179,14 @@ func OpenRAOn(cfg RAConfig, link *RALink) (*RAServer, error) {
 // CheckSolicit says why a message is no valid solicitation.
 func CheckSolicit(payload []byte, src netip.Addr, hopLimit int) error {
 	return checkSolicit(solicit{payload: payload, src: src, hopLimit: hopLimit})
+}
+
+// OpenOn6 is Open6 on a simulated link.
+func OpenOn6(cfg Config6, link *SimLink) (*Server6, error) {
+	return open6(cfg, func() (transport, error) { return link, nil })
+}
+
+// Handle is as that of Server.
+func (s *Server6) Handle(payload []byte, src netip.AddrPort, dst netip.Addr, now time.Time) []Sent {
+	return handle(&s.engine, payload, src, dst, now)
 }

@@ -3,7 +3,6 @@ package dhcpd
 import (
 	"net/netip"
 	"slices"
-	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 )
@@ -171,38 +170,18 @@ func (s *Server) grant(c *request, a netip.Addr) {
 		return
 	}
 	p := s.plan
-	s.pool.unhold(c.key)
-	b := s.pool.binding(a)
-	l := lease4{addr: a, time: p.leaseTime(a, c.asked), hostname: p.hostname(a, c.reserved, c.name)}
-	kind := Bound
-	if b.lease.boundAt(c.now) && b.key == c.key {
-		kind = Renewed
-		if !c.named && l.hostname == "" {
-			l.hostname = b.lease.Hostname
-		}
-	}
+	l := lease4{addr: a, time: p.leaseTime(a, c.asked)}
 	typ := dhcpv4.MessageTypeAck
 	if c.typ == dhcpv4.MessageTypeNone {
 		typ, l.time = dhcpv4.MessageTypeNone, Infinite
 	}
 	var ch change
-	if old := s.pool.lease(c.key, c.now); old != nil && old != b {
-		s.end(&ch, old, c.now)
-	}
-	s.set(&ch, kind, b, Lease{
-		Addr: a, MAC: slices.Clone(c.msg.ClientHWAddr), ClientID: slices.Clone(c.id), Hostname: l.hostname,
-		Expiry: expiry(c.now, l.time), State: StateBound,
+	l.hostname = s.bind(&ch, &c.client, Lease{
+		Addr: a, MAC: slices.Clone(c.msg.ClientHWAddr), ClientID: slices.Clone(c.id),
+		Hostname: p.hostname(a, c.reserved, c.name), Expiry: expiry(c.now, l.time), State: StateBound,
 	})
 	ch.reply = p.leaseReply(c, typ, l)
 	s.enqueue(ch)
-}
-
-// expiry is when a lease of that length ends: the zero Time when never.
-func expiry(now time.Time, length time.Duration) time.Time {
-	if length >= Infinite {
-		return time.Time{}
-	}
-	return now.Add(length)
 }
 
 // handleDecline keeps an address that is in use by somebody else from all

@@ -505,6 +505,11 @@ func TestLeaseJSON(t *testing.T) {
 			Expiry: time.Date(2031, 1, 2, 3, 4, 5, 0, time.UTC), State: dhcpd.StateBound,
 		},
 		{Addr: ip(101), MAC: mac(3), State: dhcpd.StateReleased},
+		{
+			Addr: ip6(0x100), MAC: mac(4), DUID: []byte{0, 3, 0, 1, 0, 0, 0x5e, 0, 0x53, 4}, IAID: 7, Hostname: "six",
+			Expiry: time.Date(2031, 1, 2, 3, 4, 5, 0, time.UTC), State: dhcpd.StateBound,
+		},
+		{Addr: ip6(0x101), DUID: []byte{0, 2, 1}, State: dhcpd.StateDeclined},
 	}
 	golden, err := os.ReadFile(filepath.Join("testdata", "leases.json"))
 	if err != nil {
@@ -518,6 +523,7 @@ func TestLeaseJSON(t *testing.T) {
 	if diff := cmp.Diff(want, got, opt); diff != "" {
 		t.Errorf("read (-want +got):\n%s", diff)
 	}
+	// Records of the first version, without the fields of DHCPv6, stay as they were.
 	data, err := json.MarshalIndent(want, "", "  ")
 	if err != nil {
 		t.Fatal(err)

@@ -70,3 +70,41 @@ func validDomain(s string) bool {
 	}
 	return true
 }
+
+// qualified is a host name with its domain, which may be empty.
+func qualified(hostname, domain string) string {
+	if domain == "" {
+		return hostname
+	}
+	return hostname + "." + domain
+}
+
+// toLabels is a name in DNS wire format (RFC 1035, section 3.1). Labels are cut
+// to their longest.
+func toLabels(name string) []byte {
+	var wire []byte
+	for label := range strings.SplitSeq(strings.Trim(name, "."), ".") {
+		wire = append(wire, byte(min(len(label), maxLabel)))
+		wire = append(wire, label[:min(len(label), maxLabel)]...)
+	}
+	return append(wire, 0)
+}
+
+// fromLabels turns a name in DNS wire format, whose final zero may be missing
+// (RFC 4702, section 2.3.1), into dotted form. Compression is not allowed there.
+// What is malformed becomes empty.
+func fromLabels(wire []byte) []byte {
+	var name []byte
+	for len(wire) > 0 && wire[0] != 0 {
+		n := int(wire[0])
+		if n > maxLabel || n >= len(wire) {
+			return nil
+		}
+		if len(name) > 0 {
+			name = append(name, '.')
+		}
+		name = append(name, wire[1:1+n]...)
+		wire = wire[1+n:]
+	}
+	return name
+}

@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -75,25 +74,24 @@ func (p *plan) linkOptions(c *request, hostname string) []option4 {
 
 // reply is the value of the Client FQDN option that answers f.
 func (f *fqdn4) reply(hostname, domain string) []byte {
-	// RFC 4702, section 4: S says that we publish the address, O that the client
-	// wanted otherwise; the RCODE bytes are 255.
-	flags := f.flags&fqdnEncoded | fqdnServerUpdates
-	if f.flags&fqdnServerUpdates == 0 {
-		flags |= fqdnOverride
-	}
-	name := hostname
-	if domain != "" {
-		name += "." + domain
-	}
-	value := []byte{flags, 255, 255}
+	// RFC 4702, section 4: the RCODE bytes are 255.
+	value := []byte{f.flags&fqdnEncoded | fqdnAnswer(f.flags), 255, 255}
+	name := qualified(hostname, domain)
 	if f.flags&fqdnEncoded == 0 {
 		return append(value, name...)
 	}
-	for label := range strings.SplitSeq(strings.Trim(name, "."), ".") {
-		value = append(value, byte(min(len(label), maxLabel)))
-		value = append(value, label[:min(len(label), maxLabel)]...)
+	return append(value, toLabels(name)...)
+}
+
+// fqdnAnswer are the flags S and O that answer a client's Client FQDN option.
+//
+// RFC 4702, section 4, and RFC 4704, section 6: S says that we publish the
+// address, O that the client wanted otherwise.
+func fqdnAnswer(asked byte) byte {
+	if asked&fqdnServerUpdates == 0 {
+		return fqdnServerUpdates | fqdnOverride
 	}
-	return append(value, 0)
+	return fqdnServerUpdates
 }
 
 // wanted leaves out the options that the client does not ask for.

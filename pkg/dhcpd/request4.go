@@ -130,25 +130,6 @@ func parseFQDN4(raw []byte) *fqdn4 {
 	return f
 }
 
-// fromLabels turns a name in DNS wire format, whose final zero may be missing
-// (RFC 4702, section 2.3.1), into dotted form. Compression is not allowed there.
-// What is malformed becomes empty.
-func fromLabels(wire []byte) []byte {
-	var name []byte
-	for len(wire) > 0 && wire[0] != 0 {
-		n := int(wire[0])
-		if n > maxLabel || n >= len(wire) {
-			return nil
-		}
-		if len(name) > 0 {
-			name = append(name, '.')
-		}
-		name = append(name, wire[1:1+n]...)
-		wire = wire[1+n:]
-	}
-	return name
-}
-
 // addr4 is the IPv4 address in b. It is the zero Addr when there is none or it
 // is 0.0.0.0.
 func addr4(b net.IP) netip.Addr {
