@@ -12,8 +12,8 @@ import (
 // notice heads every definition file, as libvirt heads its own: who edits the
 // file by hand is told the better way.
 const notice = `<!--
-This file is written by vnetd; what you change here by hand is read at its
-next start only. Better: vnetctl edit %[1]s, or vnetctl define FILE.
+This file is written by vnetd, which reads what is changed here by hand when it
+is reloaded or started. Better: vnetctl define FILE, or vnetctl update.
 -->
 
 `
@@ -53,7 +53,7 @@ func ReadDefinitions(dirs Dirs) ([]Definition, error) {
 
 // SaveDefinition writes n's definition, replacing the one of that name.
 func (s *Store) SaveDefinition(n *netdef.Network) error {
-	data := append(fmt.Appendf(nil, notice, n.Name), n.XML()...)
+	data := append([]byte(notice), n.XML()...)
 	if err := writeFile(s.dirs.definition(n.Name), data, 0o600); err != nil {
 		return fmt.Errorf("saving definition of network %q: %w", n.Name, err)
 	}

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
+	"runtime/debug"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -21,12 +22,12 @@ const lockWait = time.Second
 
 // openLeases opens the lease database, setting an unreadable one aside.
 func openLeases(path string, log *slog.Logger) (*bbolt.DB, error) {
-	opts := &bbolt.Options{Timeout: lockWait, FreelistType: bbolt.FreelistMapType}
-	db, err := bbolt.Open(path, 0o600, opts)
+	db, err := openWhole(path)
 	if err == nil {
 		return db, nil
 	}
-	if !errors.Is(err, bolterrors.ErrInvalid) && !errors.Is(err, bolterrors.ErrChecksum) && !errors.Is(err, bolterrors.ErrVersionMismatch) {
+	var system *os.PathError
+	if errors.Is(err, bolterrors.ErrTimeout) || errors.As(err, &system) {
 		return nil, fmt.Errorf("opening lease database %q: %w", path, err)
 	}
 	aside := path + ".corrupt-" + time.Now().UTC().Format("20060102T150405")
@@ -34,7 +35,37 @@ func openLeases(path string, log *slog.Logger) (*bbolt.DB, error) {
 		return nil, fmt.Errorf("setting corrupt lease database aside: %w", err)
 	}
 	log.Error("lease database is corrupt: starting with an empty one", "path", path, "aside", aside, "error", err)
-	return bbolt.Open(path, 0o600, opts)
+	return openWhole(path)
+}
+
+// openWhole opens the database and reads all of it once. The database maps its
+// file: a page beyond the end of a truncated one is a memory fault, which is
+// met here, where it is an error, or not at all.
+func openWhole(path string) (db *bbolt.DB, err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if r := recover(); r != nil {
+			db, err = nil, fmt.Errorf("reading a page: %v", r)
+		}
+	}()
+	db, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockWait, FreelistType: bbolt.FreelistMapType})
+	if err != nil {
+		return nil, err
+	}
+	err = db.View(func(tx *bbolt.Tx) error {
+		return tx.ForEach(func(_ []byte, b *bbolt.Bucket) error {
+			return b.ForEach(func(_, v []byte) error {
+				if len(v) == 0 {
+					return errors.New("an empty record")
+				}
+				return nil
+			})
+		})
+	})
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	return db, nil
 }
 
 // commit is one caller's changes on their way to the disk.

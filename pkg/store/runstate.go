@@ -59,12 +59,18 @@ func (s *Store) DeleteRun(uuid string) error {
 // reported in the error, joined, and left out.
 func (s *Store) Runs() ([]Run, error) {
 	var runs []Run
-	err := readDir(s.dirs.runs(), ".json", func(_ string, data []byte) error {
+	err := readDir(s.dirs.runs(), ".json", func(uuid string, data []byte) error {
 		var f runFile
 		if err := json.Unmarshal(data, &f); err != nil {
 			return err
 		}
 		n, err := netdef.Parse([]byte(f.XML))
+		if err == nil {
+			err = n.Validate()
+		}
+		if err == nil && n.UUID != uuid {
+			err = fmt.Errorf("it is of another network, %q", n.UUID)
+		}
 		if err != nil {
 			return err
 		}

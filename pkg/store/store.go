@@ -42,13 +42,17 @@ var ErrLocked = errors.New("another vnetd is running")
 
 // Open makes the directories, takes the lock and opens the lease database. A
 // database that can't be read is set aside under another name and reported in
-// the log: a network without its old leases is better than none.
+// the log: a network without its old leases is better than none. So is a
+// directory of definitions that can't be made, as on a read-only file system:
+// what is there can be read, only a define will fail.
 func Open(dirs Dirs, log *slog.Logger) (*Store, error) {
+	if err := os.MkdirAll(dirs.autostart(), 0o755); err != nil {
+		log.Warn("no network can be defined", "error", err)
+	}
 	for dir, perm := range map[string]os.FileMode{
-		dirs.autostart(): 0o755,
-		dirs.runs():      0o755,
-		dirs.ports():     0o755,
-		dirs.State:       0o750,
+		dirs.runs():  0o755,
+		dirs.ports(): 0o755,
+		dirs.State:   0o750,
 	} {
 		if err := os.MkdirAll(dir, perm); err != nil {
 			return nil, fmt.Errorf("making directory %q: %w", dir, err)
@@ -114,7 +118,7 @@ func acquire(path string) (*os.File, error) {
 // old content or the new one.
 func writeFile(path string, data []byte, perm os.FileMode) (err error) {
 	dir := filepath.Dir(path)
-	f, err := os.CreateTemp(dir, temporary+"*")
+	f, err := os.CreateTemp(dir, temporary)
 	if err != nil {
 		return err
 	}
@@ -151,12 +155,13 @@ func syncDir(dir string) error {
 	return errors.Join(d.Sync(), d.Close())
 }
 
-// temporary begins the name of a file that writeFile has not finished.
-const temporary = ".tmp-"
+// temporary is the pattern of the names of files that writeFile has not
+// finished. No definition or run-state ends so.
+const temporary = ".vnetd-*.tmp"
 
 // sweep removes what an interrupted writeFile left in dir.
 func sweep(dir string) error {
-	left, err := filepath.Glob(filepath.Join(dir, temporary+"*"))
+	left, err := filepath.Glob(filepath.Join(dir, temporary))
 	errs := []error{err}
 	for _, path := range left {
 		errs = append(errs, os.Remove(path))

@@ -63,9 +63,11 @@ func TestDefinitionsSurvive(t *testing.T) {
 	dirs := dirsIn(t.TempDir())
 	s := open(t, dirs)
 	one := parse(t, "<network><name>one</name><bridge name='b1'/></network>")
+	// Not a name that a comment of XML could hold, or that looks half written.
+	odd := parse(t, "<network><name>.tmp--x</name><bridge name='b3'/></network>")
 	two := parse(t, "<network><name>two</name><bridge name='b2'/></network>")
 	for _, err := range []error{
-		s.SaveDefinition(one), s.SaveDefinition(two), s.SetAutostart("two", true), s.SetAutostart("two", true),
+		s.SaveDefinition(one), s.SaveDefinition(two), s.SaveDefinition(odd), s.SetAutostart("two", true), s.SetAutostart("two", true),
 	} {
 		if err != nil {
 			t.Fatal(err)
@@ -74,7 +76,7 @@ func TestDefinitionsSurvive(t *testing.T) {
 	closed(t, s)
 	s = open(t, dirs)
 	got, err := s.Definitions()
-	want := []store.Definition{{Network: one}, {Network: two, Autostart: true}}
+	want := []store.Definition{{Network: odd}, {Network: one}, {Network: two, Autostart: true}}
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" || err != nil {
 		t.Errorf("definitions (%v) (-want +got):\n%s", err, diff)
 	}
@@ -99,11 +101,11 @@ func TestDefinitionsAsCopiedFromLibvirt(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, text := range map[string]string{
-		"good.xml":    "<!-- a comment -->\n<network><name>good</name><bridge name='b1'/></network>",
-		"broken.xml":  "<network><name>broken",
-		"renamed.xml": "<network><name>former</name></network>",
-		"note.txt":    "not a definition",
-		".tmp-1234":   "left by a crash",
+		"good.xml":        "<!-- a comment -->\n<network><name>good</name><bridge name='b1'/></network>",
+		"broken.xml":      "<network><name>broken",
+		"renamed.xml":     "<network><name>former</name></network>",
+		"note.txt":        "not a definition",
+		".vnetd-1234.tmp": "left by a crash",
 	} {
 		if err := os.WriteFile(filepath.Join(dirs.Networks, name), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
@@ -123,7 +125,7 @@ func TestDefinitionsAsCopiedFromLibvirt(t *testing.T) {
 			t.Errorf("error %v does not name %s", err, name)
 		}
 	}
-	if _, err := os.Stat(filepath.Join(dirs.Networks, ".tmp-1234")); !errors.Is(err, os.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(dirs.Networks, ".vnetd-1234.tmp")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the half-written file is still there (%v)", err)
 	}
 }
@@ -216,25 +218,40 @@ func TestLeasesSurvive(t *testing.T) {
 }
 
 func TestCorruptLeasesAreSetAside(t *testing.T) {
-	dirs := dirsIn(t.TempDir())
-	if err := os.MkdirAll(dirs.State, 0o750); err != nil {
-		t.Fatal(err)
-	}
-	junk := []byte(strings.Repeat("not a database ", 1000))
-	if err := os.WriteFile(filepath.Join(dirs.State, "leases.db"), junk, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	s := open(t, dirs)
-	defer closed(t, s)
-	aside, err := filepath.Glob(filepath.Join(dirs.State, "leases.db.corrupt-*"))
-	if err != nil || len(aside) != 1 {
-		t.Fatalf("set aside: %v (%v), want one file", aside, err)
-	}
-	if kept, err := os.ReadFile(aside[0]); err != nil || string(kept) != string(junk) {
-		t.Errorf("what was set aside is not what was there (%v)", err)
-	}
-	if err := s.Leases(uuid).Commit([]dhcpd.Lease{lease(10, "")}, nil); err != nil {
-		t.Errorf("the new database takes no lease: %v", err)
+	const page = 4096
+	for name, spoil := range map[string]func(path string) error{
+		"junk": func(path string) error {
+			return os.WriteFile(path, []byte(strings.Repeat("not a database ", 1000)), 0o600)
+		},
+		"one page":    func(path string) error { return os.Truncate(path, page) },
+		"two pages":   func(path string) error { return os.Truncate(path, 2*page) },
+		"three pages": func(path string) error { return os.Truncate(path, 3*page) },
+		"half":        func(path string) error { return os.Truncate(path, 8*page) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			dirs := dirsIn(t.TempDir())
+			path := filepath.Join(dirs.State, "leases.db")
+			s := open(t, dirs)
+			var many []dhcpd.Lease
+			for i := range byte(200) {
+				many = append(many, lease(i, "guest"))
+			}
+			if err := s.Leases(uuid).Commit(many, nil); err != nil {
+				t.Fatal(err)
+			}
+			closed(t, s)
+			if err := spoil(path); err != nil {
+				t.Fatal(err)
+			}
+			s = open(t, dirs)
+			defer closed(t, s)
+			if aside, err := filepath.Glob(path + ".corrupt-*"); err != nil || len(aside) != 1 {
+				t.Errorf("set aside: %v (%v), want one file", aside, err)
+			}
+			if err := s.Leases(uuid).Commit([]dhcpd.Lease{lease(10, "")}, nil); err != nil {
+				t.Errorf("the new database takes no lease: %v", err)
+			}
+		})
 	}
 }
 
