@@ -3,7 +3,9 @@ package dnsd
 import (
 	"encoding/binary"
 	"slices"
+	"strings"
 	"time"
+	"unsafe"
 
 	"github.com/miekg/dns"
 )
@@ -64,6 +66,7 @@ type query struct {
 func (q *query) clone() *query {
 	c := *q
 	c.question = slices.Clone(q.question)
+	c.key = strings.Clone(q.key)
 	c.keyBuf = nil
 	return &c
 }
@@ -123,7 +126,7 @@ func (q *query) readQuestion(raw []byte) bool {
 	}
 	q.question = raw[headerSize : headerSize+end+4]
 	q.keyBuf = appendKey(q.keyBuf[:0], q.question)
-	q.key = string(q.keyBuf)
+	q.key = unsafe.String(&q.keyBuf[0], len(q.keyBuf)) // until the next message is parsed
 	q.qtype = binary.BigEndian.Uint16(q.question[end:])
 	q.class = binary.BigEndian.Uint16(q.question[end+2:])
 	return true

@@ -9,33 +9,39 @@ import (
 // serveUDP answers what comes in on c until reading fails, which it does when c
 // is closed. It returns that error.
 func (s *Server) serveUDP(ctx context.Context, c *net.UDPConn) error {
-	raw := make([]byte, maxQuery)
-	buf := make([]byte, payloadSize)
+	b, err := newBatch(c)
+	if err != nil {
+		return err
+	}
 	q := new(query)
 	for {
-		n, client, err := c.ReadFromUDPAddrPort(raw)
+		n, err := b.next()
 		if err != nil {
 			return err
 		}
-		if client.Port() == 0 {
-			continue // nobody can be answered there
+		now := s.now()
+		for i := range n {
+			if b.port(i) == 0 {
+				continue // nobody can be answered there
+			}
+			reply, forward := s.respond(q, b.query(i), b.replies[i][:0], payloadSize, now)
+			switch {
+			case forward:
+				s.forwardUDP(ctx, c, q.clone(), b, i)
+			case len(reply) > 0:
+				b.answer(i, reply)
+			}
 		}
-		s.answerUDP(ctx, c, client, q, raw[:n], buf)
+		s.counters.dropped.Add(uint64(b.flush()))
 	}
 }
 
-// answerUDP answers one datagram, at once or when an upstream has answered.
-func (s *Server) answerUDP(ctx context.Context, c *net.UDPConn, client netip.AddrPort, q *query, raw, buf []byte) {
-	reply, forward := s.respond(q, raw, buf, payloadSize, s.now())
-	if forward {
-		s.forwarder.forward(ctx, waiter{q: q.clone(), client: client.Addr(), send: func(b []byte) {
-			s.writeUDP(c, client, b)
-		}})
-		return
-	}
-	if reply != nil {
+// forwardUDP has q, the datagram i of b, answered when an upstream has answered.
+func (s *Server) forwardUDP(ctx context.Context, c *net.UDPConn, q *query, b *batch, i int) {
+	client := b.client(i)
+	s.forwarder.forward(ctx, waiter{q: q, client: client.Addr(), send: func(reply []byte) {
 		s.writeUDP(c, client, reply)
-	}
+	}})
 }
 
 // writeUDP sends an answer, none if b is empty. A client that can't be reached asks again, or is

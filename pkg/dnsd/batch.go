@@ -1,0 +1,149 @@
+package dnsd
+
+import (
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"strconv"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+)
+
+// batchSize is the number of datagrams that one call reads or writes.
+const batchSize = 32
+
+// message is struct mmsghdr of recvmmsg(2).
+type message struct {
+	header unix.Msghdr
+	length uint32
+}
+
+// batch reads and writes datagrams of one socket, many with one call, and
+// allocates nothing. An answer goes where its query came from, whose address
+// stays in the form in which the kernel wrote it.
+type batch struct {
+	conn syscall.RawConn
+	read func(fd uintptr) bool // made once, so that a call allocates none
+	n    int                   // datagrams read
+	err  error                 // of reading
+
+	in      [batchSize]message
+	out     [batchSize]message
+	answers int // of out, to be sent
+
+	vectors [2 * batchSize]unix.Iovec
+	clients [batchSize]unix.RawSockaddrInet6 // large enough for one of IPv4
+	queries [batchSize][payloadSize]byte
+	replies [batchSize][payloadSize]byte
+}
+
+// newBatch prepares to serve c.
+func newBatch(c *net.UDPConn) (*batch, error) {
+	conn, err := c.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	b := &batch{conn: conn}
+	b.read = b.receive
+	for i := range b.in {
+		vector := &b.vectors[i]
+		vector.Base = &b.queries[i][0]
+		vector.SetLen(payloadSize)
+		b.in[i].header.Name = (*byte)(unsafe.Pointer(&b.clients[i]))
+		b.in[i].header.Namelen = unix.SizeofSockaddrInet6
+		b.in[i].header.Iov = vector
+		b.in[i].header.SetIovlen(1)
+		b.out[i].header.Iov = &b.vectors[batchSize+i]
+		b.out[i].header.SetIovlen(1)
+	}
+	return b, nil
+}
+
+// next waits for datagrams and returns how many there are. What was read before
+// is gone.
+func (b *batch) next() (int, error) {
+	for i := range b.in[:b.n] {
+		b.in[i].header.Namelen = unix.SizeofSockaddrInet6
+	}
+	b.n, b.err = 0, nil
+	if err := b.conn.Read(b.read); err != nil {
+		return 0, err
+	}
+	return b.n, b.err
+}
+
+// receive reads what is there; false: nothing.
+func (b *batch) receive(fd uintptr) bool {
+	for {
+		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&b.in[0])), batchSize, unix.MSG_DONTWAIT, 0, 0)
+		switch errno {
+		case 0:
+			b.n = int(n)
+			return true
+		case unix.EAGAIN:
+			return false
+		case unix.EINTR:
+		default:
+			b.err = errno
+			return true
+		}
+	}
+}
+
+// query is the datagram i; what did not fit is cut off.
+func (b *batch) query(i int) []byte { return b.queries[i][:min(b.in[i].length, payloadSize)] }
+
+// port is that of who sent the datagram i: in the byte order of the network, at
+// the same place in both families.
+func (b *batch) port(i int) uint16 {
+	return binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&b.clients[i].Port))[:])
+}
+
+// client is who sent the datagram i.
+func (b *batch) client(i int) netip.AddrPort {
+	sa := &b.clients[i]
+	if sa.Family == unix.AF_INET {
+		sa4 := (*unix.RawSockaddrInet4)(unsafe.Pointer(sa))
+		return netip.AddrPortFrom(netip.AddrFrom4(sa4.Addr), b.port(i))
+	}
+	a := netip.AddrFrom16(sa.Addr)
+	if sa.Scope_id != 0 {
+		a = a.WithZone(strconv.FormatUint(uint64(sa.Scope_id), 10))
+	}
+	return netip.AddrPortFrom(a, b.port(i))
+}
+
+// answer has reply, which must stay as it is until flush, sent to who sent the
+// datagram i.
+func (b *batch) answer(i int, reply []byte) {
+	out := &b.out[b.answers]
+	out.header.Name = b.in[i].header.Name
+	out.header.Namelen = b.in[i].header.Namelen
+	out.header.Iov.Base = &reply[0]
+	out.header.Iov.SetLen(len(reply))
+	b.answers++
+}
+
+// flush sends the answers and returns how many could not be sent. It does not
+// wait: who gets none asks again.
+func (b *batch) flush() (lost int) {
+	next := 0
+	_ = b.conn.Control(func(fd uintptr) {
+		for next < b.answers {
+			n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&b.out[next])), uintptr(b.answers-next), unix.MSG_DONTWAIT, 0, 0)
+			switch errno {
+			case 0:
+				next += int(n)
+			case unix.EINTR:
+			default: // of the first
+				next++
+				lost++
+			}
+		}
+	})
+	lost += b.answers - next // closed
+	b.answers = 0
+	return lost
+}
