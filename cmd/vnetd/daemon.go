@@ -59,6 +59,10 @@ func (h *house) close() error {
 // serve runs the daemon until ctx ends. Networks, ports and rules stay when it
 // does: only --cleanup removes them.
 func serve(ctx context.Context, cfg config, path string, log *slog.Logger) (err error) {
+	// From the first moment on: unheeded, the signal would end the process.
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
 	h, err := build(ctx, cfg, log)
 	if err != nil {
 		return err
@@ -78,7 +82,7 @@ func serve(ctx context.Context, cfg config, path string, log *slog.Logger) (err 
 	log.Info("vnetd starts", "version", programVersion(), "pid", os.Getpid())
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return h.manager.Watch(ctx) })
-	g.Go(func() error { return onHangup(ctx, reload, log) })
+	g.Go(func() error { return onHangup(ctx, hangups, reload, log) })
 	g.Go(func() error {
 		if err := h.manager.Load(ctx); err != nil {
 			return err
@@ -117,11 +121,8 @@ func tell(notifier *sdnotify.Notifier, log *slog.Logger, states ...string) {
 	}
 }
 
-// onHangup reloads on SIGHUP until ctx ends.
-func onHangup(ctx context.Context, reload func(context.Context) error, log *slog.Logger) error {
-	hangups := make(chan os.Signal, 1)
-	signal.Notify(hangups, syscall.SIGHUP)
-	defer signal.Stop(hangups)
+// onHangup reloads on each hangup until ctx ends.
+func onHangup(ctx context.Context, hangups <-chan os.Signal, reload func(context.Context) error, log *slog.Logger) error {
 	for {
 		select {
 		case <-ctx.Done():

@@ -34,11 +34,11 @@ func main() {
 
 // options are the command line.
 type options struct {
-	config   string
-	logLevel string
-	check    bool
-	cleanup  bool
-	version  bool
+	config  string
+	level   *slog.Level // nil: the configuration's
+	check   bool
+	cleanup bool
+	version bool
 }
 
 // run is main with its surroundings as arguments; it returns the exit code.
@@ -55,8 +55,8 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		return exitOK
 	}
 	cfg, err := loadConfig(opts.config)
-	if err == nil && opts.logLevel != "" {
-		err = cfg.LogLevel.UnmarshalText([]byte(opts.logLevel))
+	if opts.level != nil {
+		cfg.LogLevel = *opts.level
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "vnetd: %v\n", err)
@@ -83,19 +83,27 @@ func parseFlags(args []string, stderr io.Writer) (options, error) {
 	fs := flag.NewFlagSet("vnetd", flag.ContinueOnError)
 	fs.SetOutput(stderr)
 	fs.StringVar(&o.config, "config", "", "read `FILE` instead of "+defaultConfig)
-	fs.StringVar(&o.logLevel, "log-level", "", "log from `LEVEL` on: debug, info, warn or error")
+	fs.Func("log-level", "log from `LEVEL` on: debug, info, warn or error", func(name string) error {
+		o.level = new(slog.Level)
+		return o.level.UnmarshalText([]byte(name))
+	})
 	fs.BoolVar(&o.check, "check", false, "check the configuration and all definitions, change nothing, and exit")
 	fs.BoolVar(&o.cleanup, "cleanup", false, "take down every network, port and rule that a vnetd left, and exit")
 	fs.BoolVar(&o.version, "version", false, "print the version and exit")
 	if err := fs.Parse(args); err != nil {
 		return o, err
 	}
-	if fs.NArg() > 0 {
-		err := fmt.Errorf("unexpected argument %q", fs.Arg(0))
-		fmt.Fprintf(stderr, "vnetd: %v\n", err)
-		return o, err
+	var err error
+	switch {
+	case fs.NArg() > 0:
+		err = fmt.Errorf("unexpected argument %q", fs.Arg(0))
+	case o.check && o.cleanup:
+		err = errors.New("--check and --cleanup exclude each other")
 	}
-	return o, nil
+	if err != nil {
+		fmt.Fprintf(stderr, "vnetd: %v\n", err)
+	}
+	return o, err
 }
 
 // newLogger logs text to w. The journal has times of its own.

@@ -14,7 +14,9 @@ import (
 // says, in place: no port loses its link, and traffic that both allow goes on.
 // What can't be changed in place is refused, and then nothing is changed.
 func (n *Network) define(ctx context.Context, def *netdef.Network) error {
-	n.op.Lock()
+	if err := n.begin(); err != nil {
+		return err
+	}
 	defer n.op.Unlock()
 	live := n.liveNetwork()
 	next := live

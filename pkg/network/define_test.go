@@ -4,6 +4,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -150,6 +151,36 @@ func TestUnsupportedIsRefusedAtStart(t *testing.T) {
 		err := n.Start(t.Context())
 		if network.KindOf(err) != network.Unsupported {
 			t.Errorf("start: %v, want Unsupported", err)
+		}
+	})
+}
+
+// TestDefineWhileATransientNetworkStops lets a definition and the end of a
+// network of the same name meet: whoever comes first, the definition stays.
+func TestDefineWhileATransientNetworkStops(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := newHub(t, t.TempDir(), hubOptions{})
+		for range 10 {
+			n, err := h.Create(t.Context(), []byte(natXML("one", "192.0.2")))
+			must(t, err)
+			var stopped sync.WaitGroup
+			stopped.Go(func() {
+				if err := n.Stop(t.Context()); err != nil {
+					t.Errorf("stop: %v", err)
+				}
+			})
+			h.define(natXML("one", "192.0.2"))
+			stopped.Wait()
+			n, err = h.ByName("one")
+			must(t, err)
+			if !n.Info().Active {
+				must(t, n.Start(t.Context()))
+			}
+			must(t, n.Stop(t.Context()))
+			must(t, n.Undefine(t.Context()))
+			if err := n.Start(t.Context()); network.KindOf(err) != network.NotFound {
+				t.Errorf("start of a network that is gone: %v, want NotFound", err)
+			}
 		}
 	})
 }

@@ -21,11 +21,13 @@ func (n *Network) Start(ctx context.Context) error {
 // start makes active what choose returns once the network's turn has come; nil
 // when the network is gone by then.
 func (n *Network) start(ctx context.Context, choose func() *netdef.Network) error {
-	n.op.Lock()
+	if err := n.begin(); err != nil {
+		return err
+	}
 	defer n.op.Unlock()
 	def := choose()
 	if def == nil {
-		return Errorf(NotFound, "network %q does not exist", n.name)
+		return Errorf(InvalidState, "network %q is transient: it can't be started again", n.name)
 	}
 	return n.startLocked(ctx, def)
 }
@@ -166,7 +168,9 @@ func (n *Network) ensure(ctx context.Context, live *netdef.Network) (index int, 
 // (and find it again at the next start), its rules and its bridge go. Every
 // step is tried; failures are joined. A transient network is gone afterwards.
 func (n *Network) Stop(ctx context.Context) error {
-	n.op.Lock()
+	if err := n.begin(); err != nil {
+		return err
+	}
 	defer n.op.Unlock()
 	live := n.liveNetwork()
 	if live == nil {
@@ -177,7 +181,7 @@ func (n *Network) Stop(ctx context.Context) error {
 	persistent := n.definition() != nil
 	run := store.Run{Phase: store.Stopping, Network: live, Persistent: persistent}
 	if err := n.m.cfg.Store.SaveRun(run); err != nil {
-		return err
+		n.m.log.Warn("stopping a network without a record of it", keyNetwork, n.name, keyError, err)
 	}
 	n.setState(Stopping, nil)
 	n.mu.Lock()

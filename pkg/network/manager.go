@@ -160,7 +160,7 @@ func (m *Manager) loadDefinition(d store.Definition) error {
 	}
 	if string(def.XML()) != asWritten {
 		if err := m.cfg.Store.SaveDefinition(def); err != nil {
-			return err
+			m.log.Warn("a definition is completed for this time only", keyNetwork, def.Name, keyError, err)
 		}
 	}
 	if known == nil {
@@ -208,6 +208,23 @@ func (m *Manager) Define(ctx context.Context, xml []byte) (*Network, error) {
 	}
 	m.defining.Lock()
 	defer m.defining.Unlock()
+	n, err := m.defineLocked(ctx, parsed)
+	if KindOf(err) == NotFound {
+		// A transient network of that name came to its end while this waited for
+		// its turn.
+		n, err = m.defineLocked(ctx, parsed)
+	}
+	if err != nil {
+		return nil, err
+	}
+	m.log.Info("network defined", keyNetwork, n.name)
+	m.events.publish(Event{Kind: NetworkDefined, Network: n.Info()})
+	return n, nil
+}
+
+// defineLocked is Define of a document. The caller holds m.defining. The error
+// is NotFound where the network that had the name is just gone.
+func (m *Manager) defineLocked(ctx context.Context, parsed *netdef.Network) (*Network, error) {
 	n := m.find(parsed.Name)
 	def, err := m.complete(parsed, n)
 	if err != nil {
@@ -223,8 +240,6 @@ func (m *Manager) Define(ctx context.Context, xml []byte) (*Network, error) {
 	if added {
 		m.add(n)
 	}
-	m.log.Info("network defined", keyNetwork, n.name)
-	m.events.publish(Event{Kind: NetworkDefined, Network: n.Info()})
 	return n, nil
 }
 
@@ -346,8 +361,12 @@ func (m *Manager) add(n *Network) {
 	m.byName[n.name] = n
 }
 
-// drop forgets a network that is neither defined nor active any more.
+// drop forgets a network that is neither defined nor active any more. The
+// caller holds n.op, or m.defining where nobody else can have found n yet.
 func (m *Manager) drop(n *Network) {
+	n.mu.Lock()
+	n.gone = true
+	n.mu.Unlock()
 	m.mu.Lock()
 	if m.byName[n.name] == n {
 		delete(m.byName, n.name)

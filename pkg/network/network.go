@@ -37,6 +37,7 @@ type Network struct {
 
 	mu        sync.Mutex // guards what follows; held for moments
 	def       *netdef.Network
+	gone      bool            // neither defined nor active any more: nobody finds it
 	live      *netdef.Network // nil while inactive
 	last      *netdef.Network // what def or live was last: tells what a network was that is gone
 	autostart bool
@@ -118,9 +119,25 @@ func (n *Network) XML(inactive bool) []byte {
 	return n.def.XML()
 }
 
+// begin waits for the network's turn: n.op is held when it returns nil. It
+// refuses a network that came to its end meanwhile.
+func (n *Network) begin() error {
+	n.op.Lock()
+	n.mu.Lock()
+	gone := n.gone
+	n.mu.Unlock()
+	if gone {
+		n.op.Unlock()
+		return Errorf(NotFound, "network %q does not exist any more", n.name)
+	}
+	return nil
+}
+
 // SetAutostart says whether the network starts with vnetd.
 func (n *Network) SetAutostart(on bool) error {
-	n.op.Lock()
+	if err := n.begin(); err != nil {
+		return err
+	}
 	defer n.op.Unlock()
 	if info := n.Info(); !info.Persistent {
 		return Errorf(InvalidState, "network %q has no definition: a transient network can't be started automatically", n.name)
@@ -138,7 +155,9 @@ func (n *Network) SetAutostart(on bool) error {
 func (n *Network) Undefine(_ context.Context) error {
 	n.m.defining.Lock()
 	defer n.m.defining.Unlock()
-	n.op.Lock()
+	if err := n.begin(); err != nil {
+		return err
+	}
 	defer n.op.Unlock()
 	info := n.Info()
 	if !info.Persistent {

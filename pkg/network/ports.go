@@ -1,12 +1,14 @@
 package network
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
 	"os"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -66,7 +68,9 @@ func (n *Network) RequestPort(ctx context.Context, opts PortOptions) (PortInfo, 
 	if err := opts.check(); err != nil {
 		return PortInfo{}, nil, err
 	}
-	n.op.Lock()
+	if err := n.begin(); err != nil {
+		return PortInfo{}, nil, err
+	}
 	defer n.op.Unlock()
 	live := n.liveNetwork()
 	if live == nil {
@@ -77,6 +81,9 @@ func (n *Network) RequestPort(ctx context.Context, opts PortOptions) (PortInfo, 
 	}
 	if live == nil {
 		return PortInfo{}, nil, Errorf(InvalidState, "network %q is not active: start it first", n.name)
+	}
+	if err := n.checkMAC(live, opts.MAC); err != nil {
+		return PortInfo{}, nil, err
 	}
 	target, err := n.m.cfg.Links.Lookup(live.Bridge.Name)
 	if err != nil {
@@ -99,10 +106,32 @@ func (o PortOptions) check() error {
 		return Errorf(Unsupported, "option lifetime: %q is not available, only %q is", o.Lifetime, LifetimeFD)
 	case o.Queues < 0 || o.Queues > maxQueues:
 		return Errorf(Invalid, "option queues: %d is not a number of queues, want 1 to %d", o.Queues, maxQueues)
-	case o.MAC != nil && (len(o.MAC) != 6 || o.MAC[0]&1 != 0):
-		return Errorf(Invalid, "option mac: %q is not the address of a card, want six bytes, not multicast", o.MAC)
+	case o.MAC != nil && (len(o.MAC) != 6 || o.MAC[0]&1 != 0 || bytes.Equal(o.MAC, make([]byte, 6))):
+		return Errorf(Invalid, "option mac: %q is not the address of a card, want six bytes, not multicast, not all zero", o.MAC)
+	case o.Name != "" && !hostLabel.MatchString(o.Name):
+		return Errorf(Invalid, "option name: %.80q is not a host name, want 1 to 63 letters, digits and hyphens", o.Name)
 	case o.IfName != "" && !validIfName(o.IfName):
 		return Errorf(Invalid, "option ifname: %q is not an interface name, want 1 to 15 characters without blank, slash or colon", o.IfName)
+	}
+	return nil
+}
+
+// hostLabel is one label of a host name (RFC 1123 §2.1).
+var hostLabel = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
+
+// checkMAC refuses an address that somebody on the network has already; two
+// cards with one address cut each other off.
+func (n *Network) checkMAC(live *netdef.Network, mac net.HardwareAddr) error {
+	if mac == nil {
+		return nil
+	}
+	if bytes.Equal(mac, live.MAC) {
+		return Errorf(Conflict, "option mac: %q is the address of the bridge %q", mac, live.Bridge.Name)
+	}
+	for _, p := range n.m.portsOf(n) {
+		if bytes.Equal(mac, p.MAC) {
+			return Errorf(Conflict, "option mac: %q is the address of port %s (%s)", mac, p.UUID, p.IfName)
+		}
 	}
 	return nil
 }
@@ -318,6 +347,16 @@ func (m *Manager) portsOf(n *Network) []*port {
 		}
 	}
 	return ports
+}
+
+// nameOf is the name of the port on n whose guest has that MAC address, empty
+// for none.
+func (m *Manager) nameOf(n *Network, mac net.HardwareAddr) string {
+	p := m.findPort(func(p *port) bool { return p.network == n && bytes.Equal(p.MAC, mac) })
+	if p == nil {
+		return ""
+	}
+	return p.Name
 }
 
 // countPorts tells how many ports n has.

@@ -80,6 +80,11 @@ func TestRequestPortRefuses(t *testing.T) {
 		refused(network.PortOptions{IfName: "a/b"}, network.Invalid)
 		refused(network.PortOptions{IfName: "one"}, network.Exists)
 		refused(network.PortOptions{MAC: net.HardwareAddr{1, 0, 0, 0, 0, 1}}, network.Invalid)
+		refused(network.PortOptions{MAC: make(net.HardwareAddr, 6)}, network.Invalid)
+		refused(network.PortOptions{Name: "two\nlines"}, network.Invalid)
+		bridge, err := net.InterfaceByName("one")
+		must(t, err)
+		refused(network.PortOptions{MAC: bridge.HardwareAddr}, network.Conflict)
 		if diff := cmp.Diff(links, nstest.Exec(t, "ip", "-br", "link")); diff != "" {
 			t.Errorf("refused requests left links (-before +after):\n%s", diff)
 		}
@@ -122,6 +127,30 @@ func TestPortsOutliveAStop(t *testing.T) {
 		must(t, n.Start(t.Context()))
 		if h.master(info.IfName) != "one" {
 			t.Error("after the start the port is not back on the bridge")
+		}
+	})
+}
+
+// TestPortNamesItsGuest gives a guest that has no name of its own the name of
+// its port, and its MAC address to nobody else.
+func TestPortNamesItsGuest(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := newHub(t, t.TempDir(), hubOptions{})
+		n := h.started(natXML("one", "192.0.2"))
+		// The guest is behind another device than the port's: its MAC counts.
+		mac := net.HardwareAddr{0x52, 0x54, 0, 1, 2, 3}
+		_, f := h.port(n, network.PortOptions{Name: "web", MAC: mac})
+		defer f.Close()
+		_, _, err := n.RequestPort(t.Context(), network.PortOptions{MAC: mac})
+		if network.KindOf(err) != network.Conflict {
+			t.Errorf("a second port with the same MAC address: %v, want Conflict", err)
+		}
+		guest := nstest.Guest(t, "one", "guest", mac.String())
+		guest.Exec("udhcpc", "-i", "eth0", "-n", "-q", "-t", "20", "-T", "1", "-x", "hostname:", "-s", "/bin/true")
+		leases, err := n.Leases()
+		must(t, err)
+		if got := lookup(t, "192.0.2.1", "web"); len(leases) != 1 || len(got) != 1 || got[0] != leases[0].Addr.String() {
+			t.Errorf("web is %v, the leases are %v", got, leases)
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -168,8 +169,14 @@ func (s *services) tellLeases() {
 		return
 	}
 	for _, l := range s.dhcp.Leases() {
-		s.dns.SetHost(dnsd.Host{Name: l.Hostname, Addr: l.Addr})
+		s.dns.SetHost(s.host(l))
 	}
+}
+
+// host is what DNS is told of a lease: the name of the port that the guest is
+// on, or, where that has none, the name that the guest goes by.
+func (s *services) host(l dhcpd.Lease) dnsd.Host {
+	return dnsd.Host{Name: cmp.Or(s.n.m.nameOf(s.n, l.MAC), l.Hostname), Addr: l.Addr}
 }
 
 // onLease follows one change of a lease: in DNS at once, for subscribers after
@@ -180,7 +187,7 @@ func (s *services) onLease(e dhcpd.Event) {
 	switch {
 	case s.dns == nil:
 	case held:
-		s.dns.SetHost(dnsd.Host{Name: e.Lease.Hostname, Addr: e.Lease.Addr})
+		s.dns.SetHost(s.host(e.Lease))
 	default:
 		s.dns.DeleteAddr(e.Lease.Addr)
 	}

@@ -22,7 +22,9 @@ const (
 // both documents are asked for, each is changed by itself, and neither when one
 // can't be.
 func (n *Network) Update(ctx context.Context, u netdef.Update, target Target) error {
-	n.op.Lock()
+	if err := n.begin(); err != nil {
+		return err
+	}
 	defer n.op.Unlock()
 	live, def := n.liveNetwork(), n.definition()
 	if target == TargetCurrent {
