@@ -37,6 +37,8 @@ type shown struct {
 		Slave struct {
 			State    string `json:"state"`
 			Isolated bool   `json:"isolated"`
+			Learning bool   `json:"learning"`
+			Flood    bool   `json:"flood"`
 		} `json:"info_slave_data"`
 	} `json:"linkinfo"`
 	Addrs []shownAddr `json:"addr_info"`

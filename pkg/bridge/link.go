@@ -132,17 +132,21 @@ func (b *Bridges) getLink(index int, attrs ...*nl.RtAttr) (link, error) {
 	return parseLink(m)
 }
 
-// attributes calls f with the type and value of each attribute in data.
+// attributes calls f with the type and value of each attribute in data: a struct
+// rtattr, its length with itself in the first two bytes, and the value, aligned to
+// four bytes.
 func attributes(data []byte, f func(kind uint16, value []byte) error) error {
-	attrs, err := nl.ParseRouteAttr(data)
-	if err != nil {
-		return fmt.Errorf("parsing netlink attributes: %w", err)
-	}
-	for _, a := range attrs {
+	for len(data) >= unix.SizeofRtAttr {
+		size := int(binary.NativeEndian.Uint16(data))
+		if size < unix.SizeofRtAttr || size > len(data) {
+			return fmt.Errorf("netlink attribute of %d bytes where %d are left", size, len(data))
+		}
 		// The kernel flags some containers as such, others not.
-		if err := f(a.Attr.Type&nl.NLA_TYPE_MASK, a.Value); err != nil {
+		kind := binary.NativeEndian.Uint16(data[2:]) & nl.NLA_TYPE_MASK
+		if err := f(kind, data[unix.SizeofRtAttr:size]); err != nil {
 			return err
 		}
+		data = data[min((size+3)&^3, len(data)):]
 	}
 	return nil
 }

@@ -198,6 +198,17 @@ func TestIsolatedPorts(t *testing.T) {
 			t.Fatal(err)
 		}
 		receive(t, toClosed, "seen") // and not "hidden"
+		receive(t, toOpen, "seen")
+		attach(t, b, index, port, bridge.PortConfig{Isolated: true})
+		if _, err := f.Write(broadcastFrame("hidden again")); err != nil {
+			t.Fatal(err)
+		}
+		receive(t, toOpen, "hidden again")
+		attach(t, b, index, port, bridge.PortConfig{})
+		if _, err := f.Write(broadcastFrame("seen again")); err != nil {
+			t.Fatal(err)
+		}
+		receive(t, toClosed, "seen again")
 	})
 }
 

@@ -2,11 +2,9 @@ package bridge_test
 
 import (
 	"net/netip"
-	"strings"
 	"testing"
 
 	"github.com/vnetd/vnetd/internal/nstest"
-	"github.com/vnetd/vnetd/pkg/bridge"
 )
 
 // hostLinks makes a host with the links eno1 and eno2.
@@ -61,61 +59,6 @@ func TestAddressOwner(t *testing.T) {
 			if err != nil || got != tt.want {
 				t.Errorf("%s: owner of %s is %q, %v, want %q", tt.what, tt.prefix, got, err, tt.want)
 			}
-		}
-	})
-}
-
-func TestEnableForwarding(t *testing.T) {
-	nstest.Run(t, func(t *testing.T) {
-		b := newBridges(t)
-		setSysctl(t, "ipv4/ip_forward", "0")
-		setSysctl(t, "ipv6/conf/all/forwarding", "0")
-		for _, tt := range []struct {
-			v4, v6         bool
-			wantV4, wantV6 string
-		}{
-			{false, false, "0", "0"},
-			{true, false, "1", "0"},
-			{false, true, "1", "1"},
-			{false, false, "1", "1"},
-			{true, true, "1", "1"},
-		} {
-			enable(t, b, tt.v4, tt.v6)
-			if got4, got6 := sysctl(t, "ipv4/ip_forward"), sysctl(t, "ipv6/conf/all/forwarding"); got4 != tt.wantV4 || got6 != tt.wantV6 {
-				t.Errorf("after EnableForwarding(%v, %v): IPv4 %s, IPv6 %s", tt.v4, tt.v6, got4, got6)
-			}
-		}
-	})
-}
-
-func enable(t *testing.T, b *bridge.Bridges, v4, v6 bool) {
-	t.Helper()
-	if err := b.EnableForwarding(v4, v6); err != nil {
-		t.Fatal(err)
-	}
-}
-
-// TestForwardingKeepsAdvertisedRoutes: a host that got its default route from a
-// router advertisement would lose it when it forwards.
-func TestForwardingKeepsAdvertisedRoutes(t *testing.T) {
-	nstest.Run(t, func(t *testing.T) {
-		hostLinks(t)
-		setSysctl(t, "ipv6/conf/all/forwarding", "0")
-		setSysctl(t, "ipv6/conf/eno1/accept_ra", "1")
-		nstest.IP(t, "-6 addr add 2001:db8:1::1/64 dev eno1 nodad")
-		nstest.IP(t, "-6 route add default via 2001:db8:1::2 dev eno1 proto ra")
-		b := newBridges(t)
-		err := b.EnableForwarding(true, true)
-		if err == nil || !strings.Contains(err.Error(), "net.ipv6.conf.eno1.accept_ra=2") {
-			t.Errorf("error %v, want one that names the sysctl", err)
-		}
-		if sysctl(t, "ipv6/conf/all/forwarding") != "0" {
-			t.Error("IPv6 forwarding was enabled")
-		}
-		setSysctl(t, "ipv6/conf/eno1/accept_ra", "2")
-		enable(t, b, true, true)
-		if sysctl(t, "ipv6/conf/all/forwarding") != "1" {
-			t.Error("IPv6 forwarding is off")
 		}
 	})
 }

@@ -300,21 +300,23 @@ func (b *Bridges) unsettled(mv *uplinkMove) ([]change, error) {
 	if err != nil {
 		return nil, err
 	}
+	wanted := indexRoutes(mv.routes, mv.uplink, mv.to.Index)
 	var changes []change
 	var right []uplinkRoute
 	for _, r := range have {
 		is := r.on(mv.to.Index, mv.to.Index)
-		wanted := slices.IndexFunc(mv.routes, func(w uplinkRoute) bool { return w.on(mv.uplink, mv.to.Index).same(is) })
+		w, ok := wanted.find(is)
 		switch {
-		case wanted < 0 && !mv.ofOurs(r):
-		case wanted >= 0 && (r.first || !mv.routes[wanted].first || r.family() == unix.AF_INET6):
-			right = append(right, is)
+		case !ok && !mv.ofOurs(r):
+		case ok && (r.first || !w.first || r.family() == unix.AF_INET6):
+			right = append(right, r)
 		default:
 			changes = append(changes, change{is.request(unix.RTM_DELROUTE, 0), fmt.Sprintf("removing route %v", r.dst()), unix.ESRCH})
 		}
 	}
+	there := indexRoutes(right, mv.to.Index, mv.to.Index)
 	for _, w := range mv.routes {
-		if !slices.ContainsFunc(right, w.on(mv.uplink, mv.to.Index).same) {
+		if _, ok := there.find(w.on(mv.uplink, mv.to.Index)); !ok {
 			changes = append(changes, mv.addRoute(w))
 		}
 	}
@@ -397,12 +399,10 @@ func (b *Bridges) refresh(mv *uplinkMove) error {
 	if err != nil {
 		return err
 	}
+	there := indexRoutes(routes, mv.from.Index, mv.from.Index)
 	for i, r := range mv.routes {
-		moved := r.on(mv.uplink, mv.from.Index)
-		for _, is := range routes {
-			if moved.same(is.on(mv.from.Index, mv.from.Index)) {
-				mv.routes[i].life = is.life
-			}
+		if is, ok := there.find(r.on(mv.uplink, mv.from.Index)); ok {
+			mv.routes[i].life = is.life
 		}
 	}
 	neighbours, err := b.neighbours(mv.from.Index)

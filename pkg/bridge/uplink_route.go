@@ -142,6 +142,29 @@ func (r uplinkRoute) same(other uplinkRoute) bool {
 	return bytes.Equal(r.bytes(), other.bytes())
 }
 
+// routeIndex finds routes that are on one link.
+type routeIndex map[string][]uplinkRoute
+
+// indexRoutes puts routes of link from onto link to.
+func indexRoutes(routes []uplinkRoute, from, to int) routeIndex {
+	x := make(routeIndex)
+	for _, r := range routes {
+		r = r.on(from, to)
+		x[r.equals()] = append(x[r.equals()], r)
+	}
+	return x
+}
+
+// find returns the route that is the same as r, itself on the index's link.
+func (x routeIndex) find(r uplinkRoute) (found uplinkRoute, ok bool) {
+	all := x[r.equals()]
+	n := slices.IndexFunc(all, r.same)
+	if n < 0 {
+		return uplinkRoute{}, false
+	}
+	return all[n], true
+}
+
 // gateways are those of the route by link index.
 func (r uplinkRoute) gateways(index int) []netip.Addr {
 	var all []netip.Addr

@@ -76,6 +76,7 @@ func TestUplinkKeepsConnections(t *testing.T) {
 	for _, address := range []string{nstest.LANHost, nstest.LANHost6} {
 		t.Run(address, func(t *testing.T) {
 			nstest.Run(t, func(t *testing.T) {
+				setSysctl(t, "ipv4/conf/all/rp_filter", "1")
 				lan := hypervisor(t)
 				b := newBridges(t)
 				s := openStream(t, lan, address)
@@ -194,6 +195,7 @@ func untilStep(b *bridge.Bridges, n int, f func()) (finished bool) {
 }
 
 func TestUplinkCrashWhileAttaching(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		hypervisor(t)
 		before := hostState(t)
@@ -216,6 +218,7 @@ func TestUplinkCrashWhileAttaching(t *testing.T) {
 }
 
 func TestUplinkCrashWhileDetaching(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		hypervisor(t)
 		before := hostState(t)
@@ -239,6 +242,7 @@ func TestUplinkCrashWhileDetaching(t *testing.T) {
 
 // TestUplinkFailureAtEveryStep: AttachUplink itself undoes what it did.
 func TestUplinkFailureAtEveryStep(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		hypervisor(t)
 		before := hostState(t)
@@ -276,6 +280,7 @@ func TestUplinkRefusals(t *testing.T) {
 		for _, args := range []string{
 			"link add port type veth peer name peer",
 			"link set port master virbr0",
+			"link set peer up",
 			"link add macv link peer type macvlan mode bridge",
 			"link add tun0 type veth peer name tun1",
 			"link set tun0 up",
@@ -378,6 +383,72 @@ func TestUplinkKeepsRenewedLifetimes(t *testing.T) {
 		if out := nstest.IP(t, "addr show dev eno1"); !strings.Contains(out, "valid_lft 69") && !strings.Contains(out, "valid_lft 7000") {
 			t.Errorf("the address has its old lifetime: %s", out)
 		}
+	})
+}
+
+// TestUplinkAmongEquals: where another device has equal routes, the kernel goes on
+// preferring the one it preferred.
+func TestUplinkAmongEquals(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		for _, first := range []string{"eno1", "eno2"} {
+			second := map[string]string{"eno1": "eno2", "eno2": "eno1"}[first]
+			for _, args := range []string{
+				"link add eno1 type veth peer name lan1",
+				"link add eno2 type veth peer name lan2",
+				"link set lan1 up", "link set lan2 up", "link set eno1 up", "link set eno2 up",
+				"addr add 203.0.113.2/24 dev " + first,
+				"addr add 203.0.113.3/24 dev " + second,
+				"route append 198.18.0.0/24 via 203.0.113.1 dev " + first,
+				"route append 198.18.0.0/24 via 203.0.113.1 dev " + second,
+			} {
+				nstest.IP(t, args)
+			}
+			before := nstest.IP(t, "route show")
+			want := map[string]string{"eno1": "dev br0", "eno2": "dev eno2"}[first]
+			b := newBridges(t)
+			s := attachUplink(t, b, "eno1")
+			for _, to := range []string{"203.0.113.99", "198.18.0.1"} {
+				if out := nstest.IP(t, "route get "+to); !strings.Contains(out, want) {
+					t.Errorf("%s first: the way to %s is %q", first, to, out)
+				}
+			}
+			detachUplink(t, b, s)
+			if after := nstest.IP(t, "route show"); after != before {
+				t.Errorf("%s first: routes %s, were %s", first, after, before)
+			}
+			nstest.IP(t, "link del eno1")
+			nstest.IP(t, "link del eno2")
+		}
+	})
+}
+
+// TestUplinkWithManyRoutes has more of everything than goes into one datagram.
+func TestUplinkWithManyRoutes(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		nstest.NewLAN(t)
+		var lines strings.Builder
+		for i := range 5000 {
+			fmt.Fprintf(&lines, "route add 198.18.%d.%d/32 via 203.0.113.1\n", i/250, i%250)
+		}
+		for i := range 500 {
+			fmt.Fprintf(&lines, "addr add 198.19.%d.%d/32 dev eno1\n", i/250, i%250)
+		}
+		batch := filepath.Join(t.TempDir(), "batch")
+		if err := os.WriteFile(batch, []byte(lines.String()), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		nstest.IP(t, "-batch "+batch)
+		awaitDAD(t)
+		before := hostState(t)
+		b := newBridges(t)
+		start := time.Now()
+		s := attachUplink(t, b, "eno1")
+		t.Logf("5500 routes and addresses moved in %v", time.Since(start))
+		if n := strings.Count(nstest.IP(t, "route show dev br0"), "198.18."); n != 5000 {
+			t.Errorf("%d routes on br0", n)
+		}
+		detachUplink(t, b, s)
+		sameHost(t, "after DetachUplink", before)
 	})
 }
 

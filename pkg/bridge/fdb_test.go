@@ -1,0 +1,150 @@
+package bridge_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"testing"
+
+	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/bridge"
+)
+
+const guestMAC = "00:00:5e:00:53:01"
+
+// fdbState is the state of an address in the forwarding database on a port, empty
+// if it isn't there.
+func fdbState(t *testing.T, mac, port string) string {
+	t.Helper()
+	var all []struct {
+		MAC   string `json:"mac"`
+		State string `json:"state"`
+	}
+	if err := json.Unmarshal([]byte(nstest.Exec(t, "bridge", "-j", "fdb", "show", "brport", port)), &all); err != nil {
+		t.Fatal(err)
+	}
+	for _, e := range all {
+		if e.MAC == mac {
+			return e.State
+		}
+	}
+	return ""
+}
+
+func TestStaticFDBEntries(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		b := newBridges(t)
+		cfg := defaultConfig()
+		cfg.MACTable = true
+		index := ensure(t, b, cfg)
+		_, one := openTAP(t, "vnet0")
+		_, two := openTAP(t, "vnet1")
+		for _, port := range []int{one, two} {
+			attach(t, b, index, port, bridge.PortConfig{NoLearning: true, NoFlood: true})
+		}
+		for _, at := range []int{one, one, two} {
+			if err := b.AddFDB(at, parseMAC(guestMAC)); err != nil {
+				t.Error(err)
+			}
+			on := map[bool]string{at == one: "static"}[true]
+			if got := fdbState(t, guestMAC, "vnet0"); got != on {
+				t.Errorf("entry %q on vnet0, want %q", got, on)
+			}
+		}
+		for range 2 {
+			if err := b.DeleteFDB(two, parseMAC(guestMAC)); err != nil {
+				t.Error(err)
+			}
+			if got := fdbState(t, guestMAC, "vnet1"); got != "" {
+				t.Errorf("entry %q after DeleteFDB", got)
+			}
+		}
+		if err := b.DeleteFDB(1000, parseMAC(guestMAC)); err != nil {
+			t.Errorf("DeleteFDB on a port that is gone: %v", err)
+		}
+		if err := b.AddFDB(1000, parseMAC(guestMAC)); err == nil {
+			t.Error("AddFDB on a port that is gone succeeded")
+		}
+	})
+}
+
+// TestPortsWithoutFlooding: frames to an address that only AddFDB knows reach its
+// port, and no other port.
+func TestPortsWithoutFlooding(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		b := newBridges(t)
+		index := ensure(t, b, defaultConfig())
+		quiet := bridge.PortConfig{NoLearning: true, NoFlood: true}
+		guest := nstest.Guest(t, name, "guest", guestMAC)
+		port := show(t, "v-guest").Index
+		attach(t, b, index, port, quiet)
+		f, sender := openTAP(t, "vnet0")
+		attach(t, b, index, sender, quiet)
+		if got := show(t, "vnet0").Info.Slave; got.Learning || got.Flood {
+			t.Errorf("port %+v", got)
+		}
+		fd := sniff(t, guest)
+		send := func(payload string) {
+			t.Helper()
+			frame := broadcastFrame(payload)
+			copy(frame, parseMAC(guestMAC))
+			if _, err := f.Write(frame); err != nil {
+				t.Fatal(err)
+			}
+		}
+		send("unknown")
+		if err := b.AddFDB(port, parseMAC(guestMAC)); err != nil {
+			t.Fatal(err)
+		}
+		send("known")
+		receive(t, fd, "known") // and not "unknown"
+		if got := fdbState(t, "52:54:00:00:53:01", "vnet0"); got != "" {
+			t.Errorf("the sender's address was learnt: %q", got)
+		}
+		if err := b.DeleteFDB(port, parseMAC(guestMAC)); err != nil {
+			t.Fatal(err)
+		}
+		send("unknown")
+		attach(t, b, index, port, bridge.PortConfig{})
+		if got := show(t, "v-guest").Info.Slave; !got.Learning || !got.Flood {
+			t.Errorf("after Attach as usual: %+v", got)
+		}
+		send("flooded")
+		receive(t, fd, "flooded")
+	})
+}
+
+// TestMACTableBridge: VLAN filtering is on where the kernel has it, and a second
+// Ensure is silent on both kinds of kernel.
+func TestMACTableBridge(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		b := newBridges(t)
+		cfg := defaultConfig()
+		cfg.MACTable = true
+		index := ensure(t, b, cfg)
+		var links []struct {
+			Info struct {
+				Data struct {
+					Filtering int     `json:"vlan_filtering"`
+					Protocol  *string `json:"vlan_protocol"`
+				} `json:"info_data"`
+			} `json:"linkinfo"`
+		}
+		if err := json.Unmarshal([]byte(nstest.IP(t, "-d -j link show dev virbr0")), &links); err != nil {
+			t.Fatal(err)
+		}
+		data := links[0].Info.Data
+		t.Logf("this kernel has VLAN filtering: %v", data.Protocol != nil)
+		if (data.Filtering == 1) != (data.Protocol != nil) {
+			t.Errorf("vlan_filtering %d", data.Filtering)
+		}
+		// What is under way in the kernel after the first may take effect late.
+		nstest.Eventually(t, soon, "Ensure is silent", func() error {
+			heard := monitor(t)
+			ensure(t, b, cfg)
+			if n := heard(index); n != 0 {
+				return fmt.Errorf("%d messages", n)
+			}
+			return nil
+		})
+	})
+}
