@@ -1,6 +1,7 @@
 package dhcpd
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"os"
@@ -189,4 +190,13 @@ func OpenOn6(cfg Config6, link *SimLink) (*Server6, error) {
 // Handle is as that of Server.
 func (s *Server6) Handle(payload []byte, src netip.AddrPort, dst netip.Addr, now time.Time) []Sent {
 	return handle(&s.engine, payload, src, dst, now)
+}
+
+// ParseTFTP is a request in short, or the error packet that answers it.
+func ParseTFTP(b []byte, root string) (path, rest string, fault []byte) {
+	r, err := parseTFTP(b, root)
+	if err != nil {
+		return "", "", tftpError(err)
+	}
+	return r.path, fmt.Sprint(r.ascii, r.block, r.window, r.timeout, r.size), nil
 }

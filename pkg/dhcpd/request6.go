@@ -25,11 +25,10 @@ type request6 struct {
 	relays      []relay6
 	src         netip.AddrPort
 	// unicast: the datagram was sent to us alone, by no relay.
-	unicast  bool
-	serverID []byte // nil when absent
-	ias      []ia6
-	fqdn     *fqdn4 // option 39, nil when absent
-	oro      []byte // option 6, nil when absent
+	unicast bool
+	ias     []ia6
+	fqdn    *fqdn4 // option 39, nil when absent
+	oro     []byte // option 6, nil when absent
 }
 
 // rule6 is what a message type asks of a message (RFC 8415, section 16).
@@ -100,31 +99,44 @@ func (c *request6) checkSource(p *plan6) error {
 // parseOptions understands the options and checks them by the rule of the type.
 func (c *request6) parseOptions(p *plan6) error {
 	rule, known := ruleOf(c.typ)
-	id, identified := c.options.get(dhcpv6.OptionClientID)
-	c.serverID, _ = c.options.get(dhcpv6.OptionServerID)
-	switch {
-	case !known:
+	if !known {
 		return fmt.Errorf("message type is %v", c.typ)
+	}
+	// RFC 8415, section 16: "A server MUST discard any Solicit, Confirm, Rebind, or
+	// Information-request messages it receives with a Layer 3 unicast destination
+	// address."
+	if c.unicast && !rule.unicast {
+		return errors.New("unicast")
+	}
+	if err := c.checkIdentifiers(rule, p.duid); err != nil {
+		return err
+	}
+	c.mac = c.hardware(c.duid)
+	c.oro, _ = c.options.get(dhcpv6.OptionORO)
+	c.parseName()
+	return c.parseIAs()
+}
+
+// checkIdentifiers checks the client's identifier and the server's, which is to be
+// ours.
+func (c *request6) checkIdentifiers(rule rule6, duid []byte) error {
+	id, identified := c.options.get(dhcpv6.OptionClientID)
+	server, addressed := c.options.get(dhcpv6.OptionServerID)
+	c.duid = id
+	switch {
 	case identified && (len(id) < 3 || len(id) > maxDUID):
 		return fmt.Errorf("DUID is %d bytes long", len(id))
 	case !identified && !rule.anonymous:
 		return errors.New("client identifier is missing")
-	case c.serverID == nil && rule.ours:
+	case !addressed && rule.ours:
 		return errors.New("server identifier is missing")
-	case c.serverID != nil && !rule.ours && !rule.any:
+	case addressed && !rule.ours && !rule.any:
 		return errors.New("server identifier in a message to all")
-	// RFC 8415, section 16: "A server MUST discard any Solicit, Confirm, Rebind, or
-	// Information-request messages it receives with a Layer 3 unicast destination
-	// address."
-	case c.unicast && !rule.unicast:
-		return errors.New("unicast")
-	case c.serverID != nil && !bytes.Equal(c.serverID, p.duid):
+	case addressed && !bytes.Equal(server, duid):
 		return errOtherServer
+	default:
+		return nil
 	}
-	c.duid, c.mac = id, c.hardware(id)
-	c.oro, _ = c.options.get(dhcpv6.OptionORO)
-	c.parseName()
-	return c.parseIAs()
 }
 
 // parseName understands the Client FQDN option (RFC 4704, section 4).
