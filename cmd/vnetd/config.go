@@ -20,10 +20,13 @@ const defaultConfig = "/etc/vnetd/vnetd.toml"
 
 // config is the validated configuration.
 type config struct {
-	LogLevel    slog.Level
-	Dirs        store.Dirs
-	ChainPrefix string
-	ResolvConf  string
+	LogLevel   slog.Level
+	Dirs       store.Dirs
+	ResolvConf string
+
+	ChainPrefix       string
+	LibvirtExactRules bool
+	DockerUserAccept  bool
 
 	StartOnDemand bool
 	Hook          string // empty: none
@@ -47,7 +50,9 @@ type fileNetwork struct {
 }
 
 type fileFirewall struct {
-	ChainPrefix string `toml:"chain_prefix"`
+	ChainPrefix       string `toml:"chain_prefix"`
+	LibvirtExactRules bool   `toml:"libvirt_exact_rules"`
+	DockerUserAccept  bool   `toml:"docker_user_accept"`
 }
 
 type fileDNS struct {
@@ -98,9 +103,12 @@ func parseConfig(text string) (config, error) {
 		faults = append(faults, fmt.Errorf("%s: not a key that vnetd knows", key))
 	}
 	cfg := config{
-		Dirs:        store.Dirs{Networks: f.NetworksDir, State: f.StateDir, Run: f.RunDir},
-		ChainPrefix: f.Firewall.ChainPrefix,
-		ResolvConf:  f.DNS.ResolvConf,
+		Dirs:       store.Dirs{Networks: f.NetworksDir, State: f.StateDir, Run: f.RunDir},
+		ResolvConf: f.DNS.ResolvConf,
+
+		ChainPrefix:       f.Firewall.ChainPrefix,
+		LibvirtExactRules: f.Firewall.LibvirtExactRules,
+		DockerUserAccept:  f.Firewall.DockerUserAccept,
 
 		StartOnDemand: f.Network.StartOnDemand,
 		Hook:          f.Network.Hook,

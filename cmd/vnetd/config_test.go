@@ -30,7 +30,7 @@ func TestReferenceConfigIsTheDefault(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, key := range []string{"log_level", "networks_dir", "state_dir", "run_dir", "chain_prefix", "resolv_conf", "start_on_demand", "hook"} {
+	for _, key := range []string{"log_level", "networks_dir", "state_dir", "run_dir", "chain_prefix", "resolv_conf", "start_on_demand", "hook", "libvirt_exact_rules", "docker_user_accept"} {
 		if !strings.Contains(string(text), "\n"+key+" = ") {
 			t.Errorf("the reference file does not show the key %s", key)
 		}
@@ -47,9 +47,10 @@ func TestParseConfig(t *testing.T) {
 			name: "all keys",
 			text: "log_level='debug'\nnetworks_dir='/n'\nstate_dir='/s'\nrun_dir='/r'\n" +
 				"[network]\nstart_on_demand=false\nhook='/h'\n" +
-				"[firewall]\nchain_prefix='VNET_'\n[dns]\nresolv_conf='/x'\n",
+				"[firewall]\nchain_prefix='VNET_'\nlibvirt_exact_rules=true\ndocker_user_accept=true\n[dns]\nresolv_conf='/x'\n",
 			want: config{
 				LogLevel: slog.LevelDebug, ChainPrefix: "VNET_", ResolvConf: "/x", Hook: "/h",
+				LibvirtExactRules: true, DockerUserAccept: true,
 				Dirs: store.Dirs{Networks: "/n", State: "/s", Run: "/r"},
 			},
 		},

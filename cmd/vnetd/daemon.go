@@ -24,6 +24,7 @@ import (
 type house struct {
 	store   *store.Store
 	links   *bridge.Bridges
+	rules   *firewall.Firewall
 	manager *network.Manager
 }
 
@@ -37,7 +38,9 @@ func build(ctx context.Context, cfg config, log *slog.Logger) (*house, error) {
 	if err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
-	rules, err := firewall.New(ctx, firewall.Config{ChainPrefix: cfg.ChainPrefix, Logger: log})
+	rules, err := firewall.New(ctx, firewall.Config{
+		ChainPrefix: cfg.ChainPrefix, LibvirtExactRules: cfg.LibvirtExactRules, DockerUserAccept: cfg.DockerUserAccept, Logger: log,
+	})
 	if err != nil {
 		links.Close()
 		return nil, errors.Join(err, st.Close())
@@ -46,14 +49,14 @@ func build(ctx context.Context, cfg config, log *slog.Logger) (*house, error) {
 		Store: st, Links: links, Rules: rules, Logger: log,
 		ResolvConf: cfg.ResolvConf, Hook: cfg.Hook, StartOnDemand: cfg.StartOnDemand,
 	})
-	return &house{st, links, m}, nil
+	return &house{st, links, rules, m}, nil
 }
 
 // close ends everything and leaves networks as they are.
 func (h *house) close() error {
 	h.manager.Close()
 	h.links.Close()
-	return h.store.Close()
+	return errors.Join(h.rules.Close(), h.store.Close())
 }
 
 // serve runs the daemon until ctx ends. Networks, ports and rules stay when it

@@ -5,10 +5,13 @@ package house
 import (
 	"encoding/json"
 	"errors"
+	"go/parser"
+	"go/token"
 	"io"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"testing"
 )
@@ -29,20 +32,23 @@ var mayImport = map[string][]string{
 	"pkg/netdef":             {},
 	"pkg/bridge":             {},
 	"pkg/tap":                {},
-	"pkg/firewall":           {},
+	"pkg/firewall":           {"internal/sysbus"},
 	"pkg/dhcpd":              {},
-	"pkg/dnsd":               {},
+	"pkg/dnsd":               {"internal/sysbus"},
 	"pkg/store":              {"pkg/netdef", "pkg/dhcpd"},
 }
 
-// mayUse lists, for each fixed library, the packages whose business it is.
+// mayUse lists, for each fixed library, the packages whose business it is, or
+// the only files of a package.
 var mayUse = map[string][]string{
 	"github.com/vishvananda/netlink":         {"pkg/bridge", "pkg/tap"},
 	"github.com/coreos/go-iptables":          {"pkg/firewall"},
 	"github.com/insomniacslk/dhcp":           {"pkg/dhcpd"},
 	"github.com/mdlayher/packet":             {"pkg/dhcpd"},
+	"github.com/mdlayher/ndp":                {"pkg/dhcpd"},
+	"github.com/pin/tftp":                    {"pkg/dhcpd"},
 	"github.com/miekg/dns":                   {"pkg/dnsd"},
-	"github.com/godbus/dbus/v5":              {"internal/sysbus", "pkg/dbusapi", "pkg/client"},
+	"github.com/godbus/dbus/v5":              {"internal/sysbus", "pkg/dbusapi", "pkg/client", "pkg/firewall/firewalld.go", "pkg/dnsd/resolved.go"},
 	"go.etcd.io/bbolt":                       {"pkg/store"},
 	"github.com/BurntSushi/toml":             {"cmd/vnetd"},
 	"github.com/spf13/cobra":                 {"cmd/vnetctl"},
@@ -124,17 +130,43 @@ func TestImportsPointDown(t *testing.T) {
 
 func TestLibrariesStayInTheirLeaf(t *testing.T) {
 	for _, p := range packages(t) {
-		for _, imported := range p.Imports {
-			for library, users := range mayUse {
-				if imported != library && !strings.HasPrefix(imported, library+"/") {
-					continue
-				}
-				if !slices.Contains(users, owner(p.ImportPath)) {
-					t.Errorf("%s imports %s, which is the business of %v", p.ImportPath, imported, users)
-				}
+		for _, name := range p.GoFiles {
+			for _, imported := range fileImports(t, filepath.Join(p.Dir, name)) {
+				checkUse(t, owner(p.ImportPath), name, imported)
 			}
 		}
 	}
+}
+
+// checkUse holds that a file of a package may import what it imports.
+func checkUse(t *testing.T, pkg, file, imported string) {
+	t.Helper()
+	for library, users := range mayUse {
+		if imported != library && !strings.HasPrefix(imported, library+"/") {
+			continue
+		}
+		if !slices.Contains(users, pkg) && !slices.Contains(users, pkg+"/"+file) {
+			t.Errorf("%s/%s imports %s, which is the business of %v", pkg, file, imported, users)
+		}
+	}
+}
+
+// fileImports lists what a file imports.
+func fileImports(t *testing.T, path string) []string {
+	t.Helper()
+	f, err := parser.ParseFile(token.NewFileSet(), path, nil, parser.ImportsOnly)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var paths []string
+	for _, spec := range f.Imports {
+		path, err := strconv.Unquote(spec.Path.Value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		paths = append(paths, path)
+	}
+	return paths
 }
 
 // TestNoInit holds that nothing happens by being imported, and that no package

@@ -73,6 +73,7 @@ func serve(t *testing.T) *dbus.Conn {
 		running.Wait()
 		m.Close()
 		links.Close()
+		must(t, rules.Close())
 		must(t, st.Close())
 	})
 	select {

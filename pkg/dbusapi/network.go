@@ -123,7 +123,7 @@ func busLease(l network.Lease) lease {
 		b.Expiry = l.Expiry.Unix()
 	}
 	if l.Addr.Is6() {
-		b.Type = 1
+		b.Type, b.IAID, b.ClientID = 1, fmt.Sprint(l.IAID), hexColons(l.DUID)
 	}
 	return b
 }
@@ -162,7 +162,7 @@ func (s *Server) describeNetwork(n *network.Network) networkDescription {
 	for _, l := range leases {
 		ld := leaseDescription{
 			MAC: l.MAC.String(), Address: l.Addr.String(), Prefix: l.PrefixLen,
-			Hostname: l.Hostname, ClientID: hexColons(l.ClientID),
+			Hostname: l.Hostname, ClientID: busLease(l).ClientID,
 		}
 		if !l.Expiry.IsZero() {
 			ld.Expiry = &l.Expiry

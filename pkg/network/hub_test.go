@@ -82,6 +82,7 @@ func newHub(t *testing.T, root string, opts hubOptions) *hub {
 		h.Manager.Close()
 		cancelEvents()
 		h.links.Close()
+		must(t, fw.Close())
 		if err := h.store.Close(); err != nil {
 			t.Errorf("closing the store: %v", err)
 		}

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -30,19 +31,14 @@ func unsupported(n *netdef.Network) error {
 	}{
 		{!n.Mode().OwnsBridge() && n.Mode() != netdef.ModeBridge, fmt.Sprintf("network/forward/@mode: %q", n.Mode())},
 		{n.Mode() == netdef.ModeBridge && n.Bridge.Name == "", "network/forward/interface: a pool of interfaces"},
-		{len(n.Routes) > 0, "network/route"},
 		{n.VLAN != nil, "network/vlan"},
 		{n.Bandwidth != nil, "network/bandwidth"},
 		{n.VirtualPort != nil, "network/virtualport"},
 		{n.Isolated == netdef.Yes, "network/port/@isolated"},
 		{n.Bridge.MACTableManager == "libvirt", "network/bridge/@macTableManager: 'libvirt'"},
 		{len(n.DnsmasqOptions) > 0, "network/dnsmasq:options"},
-		{n.DNS != nil && len(n.DNS.Forwarders) > 0, "network/dns/forwarder"},
-		{n.DNS != nil && len(n.DNS.TXT) > 0, "network/dns/txt"},
-		{n.DNS != nil && len(n.DNS.SRV) > 0, "network/dns/srv"},
 		{slices.ContainsFunc(n.IPs, func(ip netdef.IP) bool { return ip.TFTPRoot != "" }), "network/ip/tftp"},
 		{slices.ContainsFunc(n.IPs, func(ip netdef.IP) bool { return ip.DHCP != nil && ip.DHCP.Bootp != nil }), "network/ip/dhcp/bootp"},
-		{slices.ContainsFunc(n.IPs, func(ip netdef.IP) bool { return !ip.Address.Is4() && servesDHCP(&ip) }), "network/ip/dhcp (IPv6)"},
 	} {
 		if feature.asked {
 			missing = append(missing, Errorf(Unsupported, "%s is not available in this version of vnetd", feature.path))
@@ -62,6 +58,10 @@ func bridgeConfig(n *netdef.Network) bridge.Config {
 	}
 	for i := range n.IPs {
 		c.Addrs = append(c.Addrs, n.IPs[i].Prefix())
+	}
+	for i := range n.Routes {
+		r := &n.Routes[i]
+		c.Routes = append(c.Routes, bridge.Route{Prefix: r.Prefix(), Gateway: r.Gateway, Metric: uint32(r.Metric)})
 	}
 	return c
 }
@@ -84,7 +84,7 @@ func forwards(n *netdef.Network) (v4, v6 bool) {
 
 // firewallNetwork is what n asks of pkg/firewall.
 func firewallNetwork(n *netdef.Network) firewall.Network {
-	f := firewall.Network{Bridge: n.Bridge.Name, Mode: firewall.Mode(n.Mode()), IPv6: n.IPv6}
+	f := firewall.Network{Bridge: n.Bridge.Name, Mode: firewall.Mode(n.Mode()), IPv6: n.IPv6, Zone: n.Bridge.Zone}
 	if n.Forward != nil {
 		f.Dev = n.Forward.Dev
 		if nat := n.Forward.NAT; nat != nil {
@@ -114,45 +114,130 @@ func servesDHCP(ip *netdef.IP) bool {
 }
 
 // dhcpIP is the IPv4 <ip> for which DHCP is served, nil when there is none. A
-// valid definition has at most one.
-func dhcpIP(n *netdef.Network) *netdef.IP {
+// valid definition has at most one of each family.
+func dhcpIP(n *netdef.Network) *netdef.IP { return findDHCP(n, netip.Addr.Is4) }
+
+// dhcp6IP is dhcpIP for IPv6.
+func dhcp6IP(n *netdef.Network) *netdef.IP { return findDHCP(n, netip.Addr.Is6) }
+
+func findDHCP(n *netdef.Network, family func(netip.Addr) bool) *netdef.IP {
 	for i := range n.IPs {
-		if ip := &n.IPs[i]; ip.Address.Is4() && servesDHCP(ip) {
+		if ip := &n.IPs[i]; family(ip.Address) && servesDHCP(ip) {
 			return ip
 		}
 	}
 	return nil
 }
 
+// hasIPv6 tells whether n has an IPv6 address, and so advertises itself.
+func hasIPv6(n *netdef.Network) bool {
+	return slices.ContainsFunc(n.IPs, func(ip netdef.IP) bool { return ip.Address.Is6() })
+}
+
+// domainOf is n's DNS domain, empty for none.
+func domainOf(n *netdef.Network) string {
+	if n.Domain == nil {
+		return ""
+	}
+	return n.Domain.Name
+}
+
+// resolvers are the DNS servers that guests on ip are told of.
+func resolvers(n *netdef.Network, ip *netdef.IP) []netip.Addr {
+	if !servesDNS(n) {
+		return nil
+	}
+	return []netip.Addr{ip.Address}
+}
+
 // dhcpConfig is what n asks of pkg/dhcpd for ip, one of its elements; the
 // caller adds the store, the event function and the logger.
 func dhcpConfig(n *netdef.Network, ip *netdef.IP) dhcpd.Config {
 	c := dhcpd.Config{
-		Network:   n.Name,
-		Interface: n.Bridge.Name,
-		MAC:       n.MAC,
-		Server:    ip.Address,
-		Prefix:    ip.Prefix(),
-		MTU:       n.MTU,
+		Network:      n.Name,
+		Interface:    n.Bridge.Name,
+		MAC:          n.MAC,
+		Server:       ip.Address,
+		Prefix:       ip.Prefix(),
+		DNS:          resolvers(n, ip),
+		Domain:       domainOf(n),
+		MTU:          n.MTU,
+		Ranges:       ranges(ip.DHCP),
+		Reservations: reservations(ip.DHCP),
 	}
 	if n.Mode() != netdef.ModeIsolated {
 		c.Router = ip.Address
 	}
-	if servesDNS(n) {
-		c.DNS = []netip.Addr{ip.Address}
+	return c
+}
+
+// dhcp6Config is dhcpConfig for DHCPv6.
+func dhcp6Config(n *netdef.Network, ip *netdef.IP) dhcpd.Config6 {
+	return dhcpd.Config6{
+		Network:      n.Name,
+		Interface:    n.Bridge.Name,
+		MAC:          n.MAC,
+		Server:       ip.Address,
+		Prefix:       ip.Prefix(),
+		DNS:          resolvers(n, ip),
+		Domain:       domainOf(n),
+		Ranges:       ranges(ip.DHCP),
+		Reservations: reservations(ip.DHCP),
 	}
-	if n.Domain != nil {
-		c.Domain = n.Domain.Name
+}
+
+// ranges are the pools of a <dhcp>.
+func ranges(d *netdef.DHCP) []dhcpd.Range {
+	var rs []dhcpd.Range
+	for _, r := range d.Ranges {
+		rs = append(rs, dhcpd.Range{Start: r.Start, End: r.End, LeaseTime: leaseTime(r.Lease)})
 	}
-	for _, r := range ip.DHCP.Ranges {
-		c.Ranges = append(c.Ranges, dhcpd.Range{Start: r.Start, End: r.End, LeaseTime: leaseTime(r.Lease)})
+	return rs
+}
+
+// reservations are the hosts of a <dhcp>.
+func reservations(d *netdef.DHCP) []dhcpd.Reservation {
+	var rs []dhcpd.Reservation
+	for _, h := range d.Hosts {
+		r := dhcpd.Reservation{MAC: h.MAC, Name: h.Name, Addr: h.IP, LeaseTime: leaseTime(h.Lease)}
+		if h.ID != "" {
+			// One that is no DUID is matched by what else the element says.
+			r.DUID, _ = dhcpd.ParseDUID(h.ID)
+		}
+		rs = append(rs, r)
 	}
-	for _, h := range ip.DHCP.Hosts {
-		c.Reservations = append(c.Reservations, dhcpd.Reservation{
-			MAC: h.MAC, Name: h.Name, Addr: h.IP, LeaseTime: leaseTime(h.Lease),
-		})
+	return rs
+}
+
+// defaultMTU is that of a bridge of which the document says nothing.
+const defaultMTU = 1500
+
+// raConfig is what n, which has an IPv6 address, asks of router advertisements;
+// the caller adds the logger.
+func raConfig(n *netdef.Network) dhcpd.RAConfig {
+	c := dhcpd.RAConfig{
+		Network:   n.Name,
+		Interface: n.Bridge.Name,
+		MAC:       n.MAC,
+		Router:    n.Mode() != netdef.ModeIsolated,
+		DNS:       servesDNS(n),
+		Domain:    domainOf(n),
+		MTU:       cmp.Or(n.MTU, defaultMTU),
+	}
+	for i := range n.IPs {
+		if ip := &n.IPs[i]; ip.Address.Is6() {
+			c.Prefixes = append(c.Prefixes, dhcpd.RAPrefix{Prefix: ip.Prefix().Masked(), DHCP: servesDHCP(ip)})
+		}
 	}
 	return c
+}
+
+// linkLocal is the address that the kernel gives the bridge: of its MAC address
+// (RFC 4291 appendix A). Guests learn it as their resolver.
+func linkLocal(n *netdef.Network) netip.Addr {
+	m := n.MAC
+	a := [16]byte{0xfe, 0x80, 8: m[0] ^ 2, m[1], m[2], 0xff, 0xfe, m[3], m[4], m[5]}
+	return netip.AddrFrom16(a).WithZone(n.Bridge.Name)
 }
 
 // leaseTime is l as dhcpd takes it; zero, its default, when l is nil.
@@ -181,16 +266,37 @@ func dnsConfig(n *netdef.Network) dnsd.Config {
 	if n.Domain != nil {
 		c.Domain, c.LocalOnly = n.Domain.Name, n.Domain.LocalOnly == netdef.Yes
 	}
-	if n.DNS != nil {
-		c.NoPlainNames = n.DNS.ForwardPlainNames == netdef.No
-	}
 	for i := range n.IPs {
 		ip := &n.IPs[i]
 		c.Addrs = append(c.Addrs, ip.Address)
 		c.Prefixes = append(c.Prefixes, ip.Prefix().Masked())
 	}
+	if hasIPv6(n) {
+		c.Addrs = append(c.Addrs, linkLocal(n))
+	}
 	c.Static = staticNames(n)
+	addRecords(&c, n.DNS)
 	return c
+}
+
+// addRecords adds what <dns> says of records and forwarders.
+func addRecords(c *dnsd.Config, d *netdef.DNS) {
+	if d == nil {
+		return
+	}
+	c.NoPlainNames = d.ForwardPlainNames == netdef.No
+	for _, r := range d.TXT {
+		c.TXT = append(c.TXT, dnsd.TXT{Name: r.Name, Value: r.Value})
+	}
+	for _, r := range d.SRV {
+		c.SRV = append(c.SRV, dnsd.SRV{
+			Service: r.Service, Protocol: r.Protocol, Domain: r.Domain, Target: r.Target,
+			Port: uint16(r.Port), Priority: uint16(r.Priority), Weight: uint16(r.Weight),
+		})
+	}
+	for _, f := range d.Forwarders {
+		c.Forwarders = append(c.Forwarders, dnsd.Forwarder{Domain: f.Domain, Addr: f.Addr, Port: f.Port})
+	}
 }
 
 // staticNames are the names that the document gives to addresses: those of

@@ -188,6 +188,7 @@ func (n *Network) Stop(ctx context.Context) error {
 	sv := n.services
 	n.services = nil
 	n.mu.Unlock()
+	sv.retire()
 	sv.stop()
 	err := n.clear(ctx, live)
 	if !persistent {
@@ -285,6 +286,8 @@ func (n *Network) adopt(ctx context.Context, live *netdef.Network) {
 const (
 	partLinks = "links and rules"
 	partDHCP  = "dhcp"
+	partDHCP6 = "dhcpv6"
+	partRA    = "router advertisements"
 	partDNS   = "dns"
 )
 

@@ -300,3 +300,15 @@ func TestCleanup(t *testing.T) {
 		}
 	})
 }
+
+// TestRulesComeBack flushes what a network has in the firewall.
+func TestRulesComeBack(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := newHub(t, t.TempDir(), hubOptions{})
+		h.started(natXML("one", "192.0.2"))
+		before := kernel(t)
+		nstest.Exec(t, "iptables", "-F")
+		nstest.Exec(t, "iptables", "-t", "nat", "-F")
+		until(t, "the rules are back", func() bool { return kernel(t) == before })
+	})
+}

@@ -49,6 +49,8 @@ type Links interface {
 type Rules interface {
 	Adopt(n firewall.Network)
 	Set(ctx context.Context, n firewall.Network) error
+	Repair(ctx context.Context) (firewall.Report, error)
+	Watch(ctx context.Context) error
 	Delete(ctx context.Context, n firewall.Network) error
 	Purge(ctx context.Context) error
 }
@@ -189,7 +191,8 @@ func (m *Manager) ensureNetwork(doc *netdef.Network) *Network {
 // hand, puts back what is missing of every active network, and starts what is
 // marked for autostart and inactive.
 func (m *Manager) Reload(ctx context.Context) error {
-	errs := []error{m.loadDefinitions()}
+	_, err := m.cfg.Rules.Repair(ctx)
+	errs := []error{m.loadDefinitions(), err}
 	for _, n := range m.all() {
 		errs = append(errs, n.repair(ctx))
 	}

@@ -191,6 +191,17 @@ type Lease struct {
 	PrefixLen int // of the network
 }
 
+// newLease is l as one of a network that is is.
+func newLease(is *netdef.Network, l dhcpd.Lease) Lease {
+	lease := Lease{Interface: is.Bridge.Name, Lease: l}
+	for i := range is.IPs {
+		if p := is.IPs[i].Prefix(); p.Contains(l.Addr) {
+			lease.PrefixLen = p.Bits()
+		}
+	}
+	return lease
+}
+
 // Leases lists the addresses that guests hold, in order of address; also of an
 // inactive network, whose leases outlive it.
 func (n *Network) Leases() ([]Lease, error) {
@@ -198,10 +209,6 @@ func (n *Network) Leases() ([]Lease, error) {
 	is, running := cmp.Or(n.live, n.def), n.services
 	n.mu.Unlock()
 	if is == nil {
-		return nil, nil
-	}
-	ip := dhcpIP(is)
-	if ip == nil {
 		return nil, nil
 	}
 	held, served := running.leases()
@@ -216,7 +223,7 @@ func (n *Network) Leases() ([]Lease, error) {
 	}
 	leases := make([]Lease, 0, len(held))
 	for _, l := range held {
-		leases = append(leases, Lease{Interface: is.Bridge.Name, Lease: l, PrefixLen: ip.Prefix().Bits()})
+		leases = append(leases, newLease(is, l))
 	}
 	return leases, nil
 }

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"sync"
 	"time"
 
@@ -20,9 +22,10 @@ const (
 	reopenLast  = 10 * time.Second
 )
 
-// services are what one active network serves: DHCP and DNS, each opened,
-// supervised and re-opened on its own, so that neither takes the other down.
-// The methods of a nil *services find nothing to do.
+// services are what one active network serves: DHCP for either family, router
+// advertisements and DNS, each opened, supervised and re-opened on its own, so
+// that none takes another down. The methods of a nil *services find nothing to
+// do.
 type services struct {
 	n *Network
 
@@ -32,22 +35,91 @@ type services struct {
 
 	mu   sync.Mutex // guards what follows, and orders what DNS is told
 	live *netdef.Network
-	dhcp *dhcpd.Server
-	dns  *dnsd.Server
+	open map[string]server // by the part's name; one that failed stays until it is opened again
 }
 
-// server is what is common to dhcpd.Server and dnsd.Server.
+// server is what all servers have in common.
 type server interface {
 	Run(ctx context.Context) error
 	Close() error
+}
+
+// lessor is a server that gives addresses.
+type lessor interface{ Leases() []dhcpd.Lease }
+
+// part is one service: its name among the network's faults, which networks have
+// it, and how it is opened and told of a change.
+type part struct {
+	name        string
+	wanted      func(live *netdef.Network) bool
+	open        func(live *netdef.Network) (server, error)
+	reconfigure func(srv server, live *netdef.Network) error
+}
+
+// table lists the services. Those that give addresses come first: DNS is told
+// their leases.
+func (s *services) table() []part {
+	return []part{
+		{
+			partDHCP, func(n *netdef.Network) bool { return dhcpIP(n) != nil },
+			func(n *netdef.Network) (server, error) { return dhcpd.Open(s.dhcp(n)) },
+			func(srv server, n *netdef.Network) error { return srv.(*dhcpd.Server).Reconfigure(s.dhcp(n)) },
+		},
+		{
+			partDHCP6, func(n *netdef.Network) bool { return dhcp6IP(n) != nil },
+			func(n *netdef.Network) (server, error) { return dhcpd.Open6(s.dhcp6(n)) },
+			func(srv server, n *netdef.Network) error { return srv.(*dhcpd.Server6).Reconfigure(s.dhcp6(n)) },
+		},
+		{
+			partRA, hasIPv6,
+			func(n *netdef.Network) (server, error) { return dhcpd.OpenRA(s.ra(n)) },
+			func(srv server, n *netdef.Network) error { return srv.(*dhcpd.RAServer).Reconfigure(s.ra(n)) },
+		},
+		{
+			partDNS, servesDNS,
+			func(n *netdef.Network) (server, error) { return dnsd.Open(s.dns(n)) },
+			func(srv server, n *netdef.Network) error { return srv.(*dnsd.Server).Reconfigure(s.dns(n)) },
+		},
+	}
+}
+
+// wanted lists the services that live has.
+func (s *services) wanted(live *netdef.Network) []part {
+	return slices.DeleteFunc(s.table(), func(p part) bool { return !p.wanted(live) })
+}
+
+// The settings of each service, complete.
+
+func (s *services) dhcp(live *netdef.Network) dhcpd.Config {
+	cfg := dhcpConfig(live, dhcpIP(live))
+	cfg.Store, cfg.OnLease, cfg.Logger = s.n.m.cfg.Store.Leases(live.UUID), s.onLease, s.n.m.log
+	return cfg
+}
+
+func (s *services) dhcp6(live *netdef.Network) dhcpd.Config6 {
+	cfg := dhcp6Config(live, dhcp6IP(live))
+	cfg.Store, cfg.OnLease, cfg.Logger = s.n.m.cfg.Store.Leases(live.UUID), s.onLease, s.n.m.log
+	return cfg
+}
+
+func (s *services) ra(live *netdef.Network) dhcpd.RAConfig {
+	cfg := raConfig(live)
+	cfg.Logger = s.n.m.log
+	return cfg
+}
+
+func (s *services) dns(live *netdef.Network) dnsd.Config {
+	cfg := dnsConfig(live)
+	cfg.ResolvConf, cfg.Logger = s.n.m.cfg.ResolvConf, s.n.m.log
+	return cfg
 }
 
 // openServices binds the sockets of all that live serves, so that a failure
 // reaches the caller. run must follow, or close.
 func (n *Network) openServices(live *netdef.Network) (*services, error) {
 	s := n.pendingServices(live)
-	for _, p := range s.parts() {
-		if _, err := p.open(); err != nil {
+	for _, p := range s.wanted(live) {
+		if _, err := s.openPart(p); err != nil {
 			return nil, errors.Join(err, s.close())
 		}
 	}
@@ -58,79 +130,25 @@ func (n *Network) openServices(live *netdef.Network) (*services, error) {
 // again what fails.
 func (n *Network) pendingServices(live *netdef.Network) *services {
 	ctx, cancel := context.WithCancel(n.m.services)
-	return &services{n: n, live: live, ctx: ctx, cancel: cancel}
+	return &services{n: n, live: live, ctx: ctx, cancel: cancel, open: make(map[string]server)}
 }
 
-// part is one service: its name among the network's faults, the server that is
-// open already, nil for none, and how to open another.
-type part struct {
-	name  string
-	first server
-	open  func() (server, error)
-}
-
-// parts lists what the network serves. DHCP comes first: DNS is told its leases.
-func (s *services) parts() []part {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	var parts []part
-	if dhcpIP(s.live) != nil {
-		p := part{name: partDHCP, open: s.openDHCP}
-		if s.dhcp != nil {
-			p.first = s.dhcp
-		}
-		parts = append(parts, p)
-	}
-	if servesDNS(s.live) {
-		p := part{name: partDNS, open: s.openDNS}
-		if s.dns != nil {
-			p.first = s.dns
-		}
-		parts = append(parts, p)
-	}
-	return parts
-}
-
-// dhcpSettings is what live asks of DHCP, complete.
-func (s *services) dhcpSettings(live *netdef.Network) dhcpd.Config {
-	cfg := dhcpConfig(live, dhcpIP(live))
-	cfg.Store = s.n.m.cfg.Store.Leases(live.UUID)
-	cfg.OnLease = s.onLease
-	cfg.Logger = s.n.m.log
-	return cfg
-}
-
-// dnsSettings is what live asks of DNS, complete.
-func (s *services) dnsSettings(live *netdef.Network) dnsd.Config {
-	cfg := dnsConfig(live)
-	cfg.ResolvConf = s.n.m.cfg.ResolvConf
-	cfg.Logger = s.n.m.log
-	return cfg
-}
-
-func (s *services) openDHCP() (server, error) {
-	cfg := s.dhcpSettings(s.network())
-	srv, err := dhcpd.Open(cfg)
+// openPart opens a service and lets DNS know all leases, whichever of the two
+// is new.
+func (s *services) openPart(p part) (server, error) {
+	live := s.network()
+	srv, err := p.open(live)
 	if err != nil {
-		return nil, fmt.Errorf("opening dhcp on %q: %w", cfg.Interface, err)
+		return nil, fmt.Errorf("opening %s on %q: %w", p.name, live.Bridge.Name, err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.dhcp = srv
-	s.tellLeases()
-	return srv, nil
-}
-
-func (s *services) openDNS() (server, error) {
-	cfg := s.dnsSettings(s.network())
-	srv, err := dnsd.Open(cfg)
-	if err != nil {
-		return nil, fmt.Errorf("opening dns on %q: %w", cfg.Interface, err)
+	s.open[p.name] = srv
+	if dns, ok := s.open[partDNS].(*dnsd.Server); ok {
+		for _, l := range s.held() {
+			dns.SetHost(s.host(l))
+		}
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.dns = srv
-	s.tellLeases()
 	return srv, nil
 }
 
@@ -142,20 +160,20 @@ func (s *services) network() *netdef.Network {
 }
 
 // reconfigure serves next from now on, with the sockets that are open. It
-// changes nothing and returns false where next needs others, or where a service
-// is down: then the services must be opened anew.
+// returns false where next needs others: then the services must be opened anew.
 func (s *services) reconfigure(next *netdef.Network) bool {
 	s.mu.Lock()
-	dhcp, dns := s.dhcp, s.dns
+	open := maps.Clone(s.open)
 	s.mu.Unlock()
-	if (dhcp != nil) != (dhcpIP(next) != nil) || (dns != nil) != servesDNS(next) {
+	wanted := s.wanted(next)
+	if len(wanted) != len(open) {
 		return false
 	}
-	if dhcp != nil && dhcp.Reconfigure(s.dhcpSettings(next)) != nil {
-		return false
-	}
-	if dns != nil && dns.Reconfigure(s.dnsSettings(next)) != nil {
-		return false
+	for _, p := range wanted {
+		srv, ok := open[p.name]
+		if !ok || p.reconfigure(srv, next) != nil {
+			return false
+		}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -163,14 +181,16 @@ func (s *services) reconfigure(next *netdef.Network) bool {
 	return true
 }
 
-// tellLeases gives DNS the names of all leases. The caller holds s.mu.
-func (s *services) tellLeases() {
-	if s.dhcp == nil || s.dns == nil {
-		return
+// held lists the leases of all servers, in order of address. The caller holds
+// s.mu.
+func (s *services) held() []dhcpd.Lease {
+	var held []dhcpd.Lease
+	for _, name := range []string{partDHCP, partDHCP6} {
+		if srv, ok := s.open[name].(lessor); ok {
+			held = append(held, srv.Leases()...)
+		}
 	}
-	for _, l := range s.dhcp.Leases() {
-		s.dns.SetHost(s.host(l))
-	}
+	return held
 }
 
 // host is what DNS is told of a lease: the name of the port that the guest is
@@ -182,37 +202,36 @@ func (s *services) host(l dhcpd.Lease) dnsd.Host {
 // onLease follows one change of a lease: in DNS at once, for subscribers after
 // that.
 func (s *services) onLease(e dhcpd.Event) {
-	held := e.Kind == dhcpd.Bound || e.Kind == dhcpd.Renewed
 	s.mu.Lock()
-	switch {
-	case s.dns == nil:
-	case held:
-		s.dns.SetHost(s.host(e.Lease))
-	default:
-		s.dns.DeleteAddr(e.Lease.Addr)
+	if dns, ok := s.open[partDNS].(*dnsd.Server); ok {
+		if e.Kind == dhcpd.Bound || e.Kind == dhcpd.Renewed {
+			dns.SetHost(s.host(e.Lease))
+		} else {
+			dns.DeleteAddr(e.Lease.Addr)
+		}
 	}
 	live := s.live
 	s.mu.Unlock()
-	lease := Lease{Interface: live.Bridge.Name, Lease: e.Lease}
-	if ip := dhcpIP(live); ip != nil {
-		lease.PrefixLen = ip.Prefix().Bits()
-	}
+	lease := newLease(live, e.Lease)
 	s.n.m.events.publish(Event{
 		Kind: LeaseChanged, Network: s.n.Info(), Lease: &lease, Change: e.Kind.String(),
 	})
 }
 
-// leases lists the leases held; served tells whether DHCP is there to know.
+// leases lists the leases held; served tells whether all that give addresses are
+// there to know.
 func (s *services) leases() (held []dhcpd.Lease, served bool) {
 	if s == nil {
 		return nil, false
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.dhcp == nil {
-		return nil, false
+	for _, p := range s.wanted(s.live) {
+		if s.open[p.name] == nil {
+			return nil, false
+		}
 	}
-	return s.dhcp.Leases(), true
+	return s.held(), true
 }
 
 // run sets everything going until stop, or until the manager is closed.
@@ -220,7 +239,7 @@ func (s *services) run() {
 	if s == nil {
 		return
 	}
-	for _, p := range s.parts() {
+	for _, p := range s.wanted(s.network()) {
 		s.done.Go(func() { s.keep(p) })
 	}
 	s.n.m.running.Go(s.done.Wait)
@@ -231,10 +250,13 @@ func (s *services) run() {
 func (s *services) keep(p part) {
 	log := s.n.m.log.With(keyNetwork, s.n.name, "service", p.name)
 	wait := reopenFirst
-	for srv := p.first; ; srv = nil {
+	s.mu.Lock()
+	first := s.open[p.name]
+	s.mu.Unlock()
+	for srv := first; ; srv = nil {
 		err := error(nil)
 		if srv == nil {
-			srv, err = p.open()
+			srv, err = s.openPart(p)
 		}
 		if err == nil {
 			s.n.recovered(p.name)
@@ -267,17 +289,30 @@ func (s *services) stop() {
 	s.done.Wait()
 }
 
+// retire tells guests that the network is about to end.
+func (s *services) retire() {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	ra, ok := s.open[partRA].(*dhcpd.RAServer)
+	s.mu.Unlock()
+	if !ok {
+		return
+	}
+	if err := ra.Retire(); err != nil {
+		s.n.m.log.Debug("telling guests that their router goes", keyNetwork, s.n.name, keyError, err)
+	}
+}
+
 // close gives up services that never ran.
 func (s *services) close() error {
 	s.cancel()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var errs []error
-	if s.dhcp != nil {
-		errs = append(errs, s.dhcp.Close())
-	}
-	if s.dns != nil {
-		errs = append(errs, s.dns.Close())
+	for _, srv := range s.open {
+		errs = append(errs, srv.Close())
 	}
 	return errors.Join(errs...)
 }

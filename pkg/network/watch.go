@@ -2,7 +2,10 @@ package network
 
 import (
 	"context"
+	"errors"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/vnetd/vnetd/pkg/bridge"
 )
@@ -12,13 +15,23 @@ import (
 // deleting our bridge does not keep us busy.
 const repairPause = 200 * time.Millisecond
 
-// Watch follows the kernel's links until ctx ends: a port whose TAP device is
-// gone ends, a bridge that is gone comes back with its ports. It returns nil
-// when ctx ends, otherwise why it can't watch.
+// Watch follows what others do to links and rules until ctx ends: a port whose
+// TAP device is gone ends, a bridge that is gone comes back with its ports, rules
+// that are gone are put back. It returns nil when ctx ends, otherwise why it
+// can't watch.
 func (m *Manager) Watch(ctx context.Context) error {
 	lost := make(chan struct{}, 1)
-	m.running.Go(func() { m.repairLoop(ctx, lost) })
-	return m.cfg.Links.Watch(ctx, func(e bridge.LinkEvent) { m.onLink(e, lost) })
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		m.repairLoop(ctx, lost)
+		return nil
+	})
+	g.Go(func() error { return m.cfg.Links.Watch(ctx, func(e bridge.LinkEvent) { m.onLink(e, lost) }) })
+	g.Go(func() error { return m.cfg.Rules.Watch(ctx) })
+	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
 }
 
 // onLink deals with one change of a link. It never blocks for long.
