@@ -1,10 +1,12 @@
 // Package bridge owns the bridge devices of the daemon's network namespace and
-// what is plugged into them: attributes, MAC address, MTU, addresses, IPv6
-// sysctls, and the ports.
+// what is plugged into them: attributes, MAC address, MTU, addresses, routes, IPv6
+// sysctls, the ports and their forwarding entries, and the host's forwarding.
 //
 // Bridges.Ensure brings a device to what its Config asks and is silent when
 // nothing differs. Bridges.Attach plugs a port in so that it forwards at once,
-// with spanning tree left on. Bridges.Watch tells about links that came, changed
+// with spanning tree left on. Bridges.AttachUplink makes a bridge of the link that
+// leads to the LAN, with all its addresses and routes, and Bridges.DetachUplink puts
+// everything back. Bridges.Watch tells about links that came, changed
 // or went.
 //
 // Everything goes over rtnetlink, but for the switches of IPv6 and of forwarding,

@@ -178,8 +178,8 @@ func copySysctls(dir, from, to string) error {
 	return nil
 }
 
-// prepare makes the addresses valid on the new link too, tells it the neighbours,
-// and adds the routes that can only be added beside a datagram.
+// prepare makes the addresses valid on the new link too, and tells it the
+// neighbours and the routes of router advertisements.
 func (b *Bridges) prepare(mv *uplinkMove) error {
 	have, err := b.uplinkAddresses(mv.to.Index)
 	if err != nil {
@@ -201,6 +201,12 @@ func (b *Bridges) prepare(mv *uplinkMove) error {
 	if err := b.carryOut(changes); err != nil {
 		return err
 	}
+	return b.addAdvertisedRoutes(mv)
+}
+
+// addAdvertisedRoutes adds the routes that can't go into the datagram with the
+// others.
+func (b *Bridges) addAdvertisedRoutes(mv *uplinkMove) error {
 	for _, r := range mv.routes {
 		if !r.advertised {
 			continue
@@ -216,30 +222,34 @@ func (b *Bridges) prepare(mv *uplinkMove) error {
 }
 
 // switchOver are the changes that let the new link have the routes, and the
-// addresses alone. Routes to the addresses' networks come and go with these.
+// addresses alone. Routes to the addresses' networks come and go with these; but
+// that of an IPv6 address with a lifetime outlives it on the old link.
 func (mv *uplinkMove) switchOver() []change {
+	var add, remove, removeOfAddresses []change
+	for _, r := range mv.routes {
+		switch {
+		case r.advertised:
+			remove = append(remove, mv.removeRoute(r))
+		case r.ofAddress():
+			removeOfAddresses = append(removeOfAddresses, mv.removeRoute(r))
+		case mv.replaces(r):
+			add = append(add, mv.addRoute(r))
+		default:
+			add = append(add, mv.addRoute(r))
+			remove = append(remove, mv.removeRoute(r))
+		}
+	}
+	return slices.Concat(add, remove, mv.removeAddresses(), removeOfAddresses)
+}
+
+// removeAddresses takes the addresses off the old link, from the last on, so that
+// no secondary IPv4 address goes with its primary.
+func (mv *uplinkMove) removeAddresses() []change {
 	var changes []change
-	for _, r := range mv.routes {
-		if !r.ofAddress() && !r.advertised {
-			changes = append(changes, mv.addRoute(r))
-		}
-	}
-	for _, r := range mv.routes {
-		if !r.ofAddress() && !mv.replaces(r) {
-			changes = append(changes, mv.removeRoute(r))
-		}
-	}
-	// From the last on: a secondary IPv4 address doesn't go with its primary.
 	for _, a := range slices.Backward(mv.addresses) {
 		if !a.linkLocal() {
 			req := delAddress(mv.from.Index, a.address)
 			changes = append(changes, change{req, fmt.Sprintf("removing address %v", a.prefix), unix.EADDRNOTAVAIL})
-		}
-	}
-	// The route of an IPv6 address with a lifetime outlives it.
-	for _, r := range mv.routes {
-		if r.ofAddress() {
-			changes = append(changes, mv.removeRoute(r))
 		}
 	}
 	return changes
@@ -328,109 +338,4 @@ func (mv *uplinkMove) ofOurs(r uplinkRoute) bool {
 	return r.ofAddress() && slices.ContainsFunc(mv.addresses, func(a uplinkAddress) bool {
 		return netip.PrefixFrom(a.peer, a.prefix.Bits()).Masked() == r.dst()
 	})
-}
-
-// putBack brings the uplink to the state and removes the bridge.
-func (b *Bridges) putBack(s *UplinkState) error {
-	br, err := b.uplinkBridge(s)
-	if err != nil {
-		return err
-	}
-	up, err := b.byName(s.Uplink)
-	switch {
-	case errors.Is(err, ErrNotFound):
-		return b.removeUplinkBridge(br)
-	case err != nil:
-		return err
-	}
-	mv, err := newMove(s, br, up)
-	if err != nil {
-		return err
-	}
-	if err := b.refresh(mv); err != nil {
-		return err
-	}
-	mv.dropDead()
-	if err := b.prepare(mv); err != nil {
-		return err
-	}
-	if err := b.carryOut(mv.putBackChanges(br.Index)); err != nil {
-		return err
-	}
-	if err := b.settle(mv); err != nil {
-		return err
-	}
-	if err := b.removeUplinkBridge(br); err != nil || s.Up {
-		return err
-	}
-	return b.setDown(up.Index)
-}
-
-// putBackChanges give the routes and addresses to the uplink and take it off the
-// bridge, if that is there. Routes first: leaving a bridge takes the kernel some
-// milliseconds, in which the uplink sends already.
-func (mv *uplinkMove) putBackChanges(br int) []change {
-	if br == 0 {
-		return nil
-	}
-	changes := mv.switchOver()
-	if mv.to.Master == br {
-		changes = append(changes, change{req: setMaster(mv.to.Index, 0), what: "taking the uplink off the bridge"})
-	}
-	return changes
-}
-
-// refresh takes over what changed on the bridge since: lifetimes, which a client
-// or router advertisements renew there, and neighbours.
-func (b *Bridges) refresh(mv *uplinkMove) error {
-	if mv.from.Index == 0 {
-		return nil
-	}
-	addrs, err := b.uplinkAddresses(mv.from.Index)
-	if err != nil {
-		return err
-	}
-	for i, a := range mv.addresses {
-		if n := slices.IndexFunc(addrs, a.same); n >= 0 {
-			mv.addresses[i] = a.withLifetimesOf(addrs[n])
-		}
-	}
-	routes, err := b.uplinkRoutes(&mv.from)
-	if err != nil {
-		return err
-	}
-	there := indexRoutes(routes, mv.from.Index, mv.from.Index)
-	for i, r := range mv.routes {
-		if is, ok := there.find(r.on(mv.uplink, mv.from.Index)); ok {
-			mv.routes[i].life = is.life
-		}
-	}
-	neighbours, err := b.neighbours(mv.from.Index)
-	mv.neighbours = append(neighbours, permanent(mv.neighbours)...)
-	return err
-}
-
-// dropDead leaves behind what has no lifetime left.
-func (mv *uplinkMove) dropDead() {
-	mv.addresses = slices.DeleteFunc(mv.addresses, func(a uplinkAddress) bool { return a.valid() == 0 })
-	mv.routes = slices.DeleteFunc(mv.routes, func(r uplinkRoute) bool { return r.life == 0 })
-}
-
-func (b *Bridges) removeUplinkBridge(br link) error {
-	if br.Index == 0 {
-		return nil
-	}
-	if err := remove(br.Index); err != nil {
-		return err
-	}
-	b.forgetTree(br.Index)
-	return b.stepped()
-}
-
-// setDown sets the uplink down, which it was.
-func (b *Bridges) setDown(index int) error {
-	if err := b.conn.do(setLink(index, 0, unix.IFF_UP)); err != nil {
-		return fmt.Errorf("setting link %d down: %w", index, err)
-	}
-	return nil
 }

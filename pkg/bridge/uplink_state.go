@@ -31,28 +31,34 @@ func (b *Bridges) uplinkState(cfg UplinkConfig) (*UplinkState, error) {
 	if s.Taken, err = sinceBoot(); err != nil {
 		return nil, err
 	}
-	addrs, err := b.uplinkAddresses(l.Index)
-	if err != nil {
-		return nil, err
-	}
+	return s, errors.Join(b.saveAddresses(s), b.saveRoutes(s, &l), b.saveNeighbours(s))
+}
+
+func (b *Bridges) saveAddresses(s *UplinkState) error {
+	addrs, err := b.uplinkAddresses(s.Index)
 	for _, a := range addrs {
 		s.Addresses = append(s.Addresses, a.bytes())
 	}
-	routes, err := b.uplinkRoutes(&l)
-	if err != nil {
-		return nil, err
-	}
+	return err
+}
+
+func (b *Bridges) saveRoutes(s *UplinkState, l *link) error {
+	routes, err := b.uplinkRoutes(l)
 	for _, r := range routes {
 		if r.get(rtaNHID) != nil {
-			return nil, fmt.Errorf("route %v uses nexthop object %d, which can't be moved", r.dst(), r.u32(rtaNHID))
+			return fmt.Errorf("route %v uses nexthop object %d, which can't be moved", r.dst(), r.u32(rtaNHID))
 		}
 		s.Routes = append(s.Routes, UplinkRoute{First: r.first, Advertised: r.advertised, Message: r.bytes()})
 	}
-	neighbours, err := b.neighbours(l.Index)
+	return err
+}
+
+func (b *Bridges) saveNeighbours(s *UplinkState) error {
+	neighbours, err := b.neighbours(s.Index)
 	for _, n := range neighbours {
 		s.Neighbours = append(s.Neighbours, n.bytes())
 	}
-	return s, err
+	return err
 }
 
 // mustBeUplink refuses links that can't become ports, or are ports already.
@@ -82,6 +88,9 @@ func parseUplinkAddress(data []byte) (uplinkAddress, error) {
 	m, err := parseMessage(data, unix.SizeofIfAddrmsg)
 	if err != nil {
 		return uplinkAddress{}, err
+	}
+	if v := m.get(unix.IFA_FLAGS); v != nil && len(v) != 4 {
+		return uplinkAddress{}, fmt.Errorf("address flags of %d bytes", len(v))
 	}
 	a, err := parseAddress(m.bytes())
 	if err == nil && (!a.prefix.IsValid() || !a.peer.IsValid()) {
