@@ -358,8 +358,11 @@ func TestUpstreamLoop(t *testing.T) {
 		cfg := loConfig(t)
 		cfg.Domain = "vm.example"
 		writeResolvConf(t, cfg.ResolvConf, upstream)
-		start(t, cfg)
-		m := ask(t, "udp", gateway6, question("nobody.vm.example.", dns.TypeA))
+		s := start(t, cfg)
+		m, err := tryAsk("udp", gateway6, question("nobody.vm.example.", dns.TypeA))
+		if err != nil {
+			t.Fatalf("%v; asked %d times; %+v", err, r.asked(), s.Stats())
+		}
 		if m.Rcode != dns.RcodeNameError || r.asked() != 1 {
 			t.Errorf("asked %d times: %v", r.asked(), m)
 		}

@@ -42,6 +42,9 @@ func (s *Server) RespondUDP(raw, buf []byte) (reply []byte, forwarded bool) {
 // Break makes every query that looks at the zone panic.
 func (s *Server) Break() { s.zone.view.Store(nil) }
 
+// ReverseZones is reverseZones.
+func ReverseZones(p netip.Prefix) []string { return reverseZones(p) }
+
 // ParseResolvConf is parseResolvConf.
 func ParseResolvConf(text []byte) []netip.Addr { return parseResolvConf(text) }
 

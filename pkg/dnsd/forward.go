@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -157,43 +158,44 @@ func (f *forwarder) forward(ctx context.Context, w waiter) {
 		w.send(w.q.reply(dns.RcodeServerFailure, true, nil))
 		return
 	}
-	switch stale, zone := f.join(ctx, w); {
-	case zone != "":
+	switch stale, looped := f.join(ctx, w); {
+	case looped:
 		f.limit.release(w.client)
-		w.send(w.q.local(negative(true, zone), true, nil))
+		w.send(w.q.reply(dns.RcodeNameError, true, nil))
 	case stale != nil:
 		f.land(w, stale.response, true)
 	}
 }
 
 // join has w wait for a flight, which starts if there is none to w's question.
-// stale is what w is to be given instead. Where the question is one that has come
-// back to us zone is the domain that it is in: the name does not exist.
-func (f *forwarder) join(ctx context.Context, w waiter) (stale *entry, zone string) {
+// stale is what w is to be given instead. looped tells that the question is
+// one that has come back to us: the name does not exist.
+func (f *forwarder) join(ctx context.Context, w waiter) (stale *entry, looped bool) {
 	key := w.q.flightKey()
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	fl := f.flights[key]
 	switch {
 	case f.isLoop(w):
-		return nil, f.domain
+		return nil, true
 	case fl == nil:
 		f.flights[key] = &flight{waiters: []waiter{w}}
 		f.running.Go(func() { f.fly(ctx, key, w.q) })
-		return nil, ""
+		return nil, false
 	}
 	f.counters.coalesced.Add(1)
 	if fl.stale == nil {
 		fl.waiters = append(fl.waiters, w)
 	}
-	return fl.stale, ""
+	return fl.stale, false
 }
 
 // isLoop tells whether w is what we are asking others: the host's resolver was
-// told to ask us for our domain, and it asks us what we have just asked it. f.mu
-// must be held.
+// told to ask us for our domain and our reverse zones (Register), and it asks us
+// what we have just asked it. f.mu must be held.
 func (f *forwarder) isLoop(w waiter) bool {
-	if _, ok := inDomain(w.q.key, f.domain); !ok || !slices.Contains(f.cfg.Addrs, w.client) {
+	_, ours := inDomain(w.q.key, f.domain)
+	if !ours && !strings.HasSuffix(w.q.key, ".arpa.") || !slices.Contains(f.cfg.Addrs, w.client) {
 		return false
 	}
 	for flags := range 16 {
@@ -222,15 +224,15 @@ func (f *forwarder) fly(ctx context.Context, key flightKey, q *query) {
 		waiting.Go(func() { f.giveStale(key, stale, arrived) })
 	}
 	r := f.resolve(ctx, q)
+	failed := r == nil || isFailure(r.msg)
 	switch {
-	case r != nil && !isFailure(r.msg):
+	case !failed:
 		f.cache.put(key, r, generation)
-		stale = nil
 	case stale != nil:
 		stale.retry.Store(f.now().Add(staleRetry).UnixNano())
 		r = stale.response
 	}
-	f.landAll(key, nil, r, stale != nil)
+	f.landAll(key, nil, r, failed && stale != nil)
 }
 
 // giveStale gives those who wait for too long what is stale.

@@ -1,0 +1,257 @@
+package dnsd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/godbus/dbus/v5"
+	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/internal/sysbus"
+)
+
+// systemd-resolved on the bus, see org.freedesktop.resolve1(5).
+const (
+	resolvedName    = "org.freedesktop.resolve1"
+	resolvedPath    = "/org/freedesktop/resolve1"
+	resolvedManager = resolvedName + ".Manager"
+
+	nameOwnerChanged = "NameOwnerChanged" // of the bus itself
+)
+
+// Waits for the host's resolver.
+const (
+	resolvedTimeout = 5 * time.Second  // for all the calls of a registration
+	resolvedRetry   = 10 * time.Second // before the bus is looked for again
+)
+
+// RegisterConfig is what the host's resolver is told of one network.
+type RegisterConfig struct {
+	// Ifindex is the bridge's.
+	Ifindex int
+
+	// Addrs are the gateway's addresses, at which the network's names are
+	// asked, at the usual port.
+	Addrs []netip.Addr
+
+	// Domain is the network's domain. Empty: none.
+	Domain string
+
+	// Prefixes are the network's subnets, whose reverse zones are registered.
+	Prefixes []netip.Prefix
+
+	// Logger gets messages. Nil: none are written.
+	Logger *slog.Logger
+}
+
+// Register tells systemd-resolved to ask the network's server for the network's
+// domain and reverse zones, and for nothing else, so that the host finds the
+// guests. It runs until ctx ends, tells resolved again whenever that starts, and
+// takes it back in the end. It is no error, and only waited for, that there is
+// no system bus or no resolved; what resolved refuses is logged. Errors are
+// faults of cfg, found before anything is done.
+//
+// Who makes the bridge anew calls Register anew.
+func Register(ctx context.Context, cfg RegisterConfig) error {
+	if cfg.Logger == nil {
+		cfg.Logger = slog.New(slog.DiscardHandler)
+	}
+	if err := cfg.validate(); err != nil {
+		return fmt.Errorf("registering with the host's resolver: %w", err)
+	}
+	for ctx.Err() == nil {
+		if err := cfg.attend(ctx); err != nil {
+			cfg.Logger.Debug("the host's resolver is out of reach", keyError, err)
+			pause(ctx, resolvedRetry)
+		}
+	}
+	return nil
+}
+
+// validate returns every fault of cfg, joined.
+func (cfg RegisterConfig) validate() error {
+	var errs []error
+	if cfg.Ifindex <= 0 {
+		errs = append(errs, fmt.Errorf("ifindex %d: no interface", cfg.Ifindex))
+	}
+	errs = append(errs, Config{Addrs: cfg.Addrs, Prefixes: cfg.Prefixes}.validateLists())
+	if cfg.Domain != "" {
+		errs = append(errs, checkNames("domain", cfg.Domain))
+	}
+	return errors.Join(errs...)
+}
+
+// attend keeps the registration up over one connection to the bus, until that is
+// lost, which is an error, or ctx ends.
+func (cfg RegisterConfig) attend(ctx context.Context) error {
+	// The connection outlives ctx: the registration is taken back over it.
+	conn, err := sysbus.Connect(context.WithoutCancel(ctx))
+	if err != nil {
+		return err
+	}
+	defer func() { _ = conn.Close() }()
+	owners := make(chan *dbus.Signal, 16)
+	conn.Signal(owners)
+	if err := conn.AddMatchSignalContext(ctx,
+		dbus.WithMatchSender("org.freedesktop.DBus"),
+		dbus.WithMatchInterface("org.freedesktop.DBus"),
+		dbus.WithMatchMember(nameOwnerChanged),
+		dbus.WithMatchArg(0, resolvedName),
+	); err != nil {
+		return err
+	}
+	resolved := conn.Object(resolvedName, resolvedPath)
+	cfg.register(ctx, resolved)
+	for {
+		select {
+		case <-ctx.Done():
+			cfg.revert(context.WithoutCancel(ctx), resolved)
+			return nil
+		case s, ok := <-owners:
+			if !ok {
+				return errors.New("the connection to the bus was lost")
+			}
+			if hasOwner(s) {
+				cfg.register(ctx, resolved)
+			}
+		}
+	}
+}
+
+// hasOwner tells whether s says that resolved has started: NameOwnerChanged(name,
+// old owner, new owner).
+func hasOwner(s *dbus.Signal) bool {
+	if len(s.Body) != 3 || s.Body[0] != resolvedName {
+		return false
+	}
+	owner, _ := s.Body[2].(string)
+	return owner != ""
+}
+
+// linkDNS is a server: address family and octets, D-Bus type (iay).
+type linkDNS struct {
+	Family  int32
+	Address []byte
+}
+
+// linkDomain is a domain, D-Bus type (sb).
+type linkDomain struct {
+	Name      string
+	RouteOnly bool // it says who is asked, and is not appended to names
+}
+
+// register tells resolved everything. It does not start it: a host that has it
+// but does not use it is left alone.
+func (cfg RegisterConfig) register(ctx context.Context, resolved dbus.BusObject) {
+	ctx, cancel := context.WithTimeout(ctx, resolvedTimeout)
+	defer cancel()
+	for _, c := range []struct {
+		method string
+		arg    any
+	}{
+		{"SetLinkDefaultRoute", false},
+		{"SetLinkDNSSEC", "no"},
+		{"SetLinkDNSOverTLS", "no"},
+		{"SetLinkDomains", cfg.domains()},
+		{"SetLinkDNS", cfg.servers()},
+	} {
+		call := resolved.CallWithContext(ctx, resolvedManager+"."+c.method, dbus.FlagNoAutoStart, int32(cfg.Ifindex), c.arg)
+		if isAbsent(call.Err) || ctx.Err() != nil {
+			return
+		}
+		if call.Err != nil {
+			cfg.Logger.Warn("the host's resolver refused a setting", "method", c.method, keyError, call.Err)
+		}
+	}
+	cfg.Logger.Info("registered with the host's resolver", "domain", cfg.Domain)
+}
+
+// revert takes everything back.
+func (cfg RegisterConfig) revert(ctx context.Context, resolved dbus.BusObject) {
+	ctx, cancel := context.WithTimeout(ctx, resolvedTimeout)
+	defer cancel()
+	call := resolved.CallWithContext(ctx, resolvedManager+".RevertLink", dbus.FlagNoAutoStart, int32(cfg.Ifindex))
+	if call.Err != nil && !isAbsent(call.Err) { // a bridge that is gone is no link of resolved's any more
+		cfg.Logger.Debug("taking back the registration with the host's resolver", keyError, call.Err)
+	}
+}
+
+// isAbsent tells whether a call failed since nobody has the name.
+func isAbsent(err error) bool {
+	var e dbus.Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	switch e.Name {
+	case "org.freedesktop.DBus.Error.ServiceUnknown", "org.freedesktop.DBus.Error.NameHasNoOwner":
+		return true
+	}
+	return false
+}
+
+// servers are cfg.Addrs.
+func (cfg RegisterConfig) servers() []linkDNS {
+	servers := make([]linkDNS, 0, len(cfg.Addrs))
+	for _, a := range cfg.Addrs {
+		family := int32(unix.AF_INET6)
+		if a = a.Unmap(); a.Is4() {
+			family = unix.AF_INET
+		}
+		servers = append(servers, linkDNS{Family: family, Address: a.AsSlice()})
+	}
+	return servers
+}
+
+// domains are the domain and the reverse zones.
+func (cfg RegisterConfig) domains() []linkDomain {
+	domains := make([]linkDomain, 0, 1+len(cfg.Prefixes))
+	if cfg.Domain != "" {
+		domains = append(domains, linkDomain{Name: strings.TrimSuffix(cfg.Domain, "."), RouteOnly: true})
+	}
+	for _, p := range cfg.Prefixes {
+		for _, zone := range reverseZones(p.Masked()) {
+			domains = append(domains, linkDomain{Name: strings.TrimSuffix(zone, "."), RouteOnly: true})
+		}
+	}
+	return domains
+}
+
+// maxReverseZones is how many zones stand for one subnet at most.
+const maxReverseZones = 16
+
+// reverseZones are the zones that have the reverse names of p and no others. If
+// those are too many it is the one that has them all.
+func reverseZones(p netip.Prefix) []string {
+	step := 4 // bits of a label
+	if p.Addr().Is4() {
+		step = 8
+	}
+	bits := (p.Bits() + step - 1) / step * step
+	if count := 1 << (bits - p.Bits()); count > 1 && count <= maxReverseZones {
+		zones := make([]string, 0, count)
+		a := p.Addr()
+		for range count {
+			zones = append(zones, reverseZone(netip.PrefixFrom(a, bits)))
+			a = after(a, bits)
+		}
+		return zones
+	}
+	return []string{reverseZone(p)}
+}
+
+// after is the first address behind the prefix of a that is bits long.
+func after(a netip.Addr, bits int) netip.Addr {
+	raw := a.AsSlice()
+	carry := 1 << (7 - (bits-1)%8)
+	for i := (bits - 1) / 8; i >= 0 && carry > 0; i-- {
+		sum := int(raw[i]) + carry
+		raw[i], carry = byte(sum), sum>>8
+	}
+	next, _ := netip.AddrFromSlice(raw)
+	return next
+}
