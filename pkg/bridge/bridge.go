@@ -191,6 +191,11 @@ func (c *Config) validate() error {
 	case c.MTU < 0:
 		return fmt.Errorf("negative MTU %d", c.MTU)
 	}
+	return c.validateNetworks()
+}
+
+// validateNetworks is validate for addresses and routes.
+func (c *Config) validateNetworks() error {
 	for _, p := range c.Addrs {
 		if !p.IsValid() || p.Addr().Is4In6() {
 			return fmt.Errorf("invalid address %v", p)

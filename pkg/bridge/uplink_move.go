@@ -20,8 +20,9 @@ type change struct {
 	fine error
 }
 
-// changesPerDatagram keeps datagrams below what a socket sends by default.
-const changesPerDatagram = 200
+// changesPerDatagram keeps the answers to a datagram, which may each repeat their
+// request, below what a socket holds by default.
+const changesPerDatagram = 100
 
 // carryOut makes changes in as few datagrams as possible; where somebody watches,
 // one by one. Those behind a failing one are made too.

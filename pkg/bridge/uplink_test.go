@@ -449,6 +449,11 @@ func TestUplinkWithManyRoutes(t *testing.T) {
 		}
 		detachUplink(t, b, s)
 		sameHost(t, "after DetachUplink", before)
+		s = attachUplink(t, b, "eno1")
+		nstest.IP(t, "route flush dev br0")
+		nstest.IP(t, "addr flush dev br0")
+		detachUplink(t, b, s)
+		sameHost(t, "after a flush and DetachUplink", before)
 	})
 }
 
