@@ -43,6 +43,7 @@ func changeable(live, next *netdef.Network) error {
 	fixed := []struct{ path, is, want string }{
 		{"network/uuid", live.UUID, next.UUID},
 		{"network/bridge/@name", live.Bridge.Name, next.Bridge.Name},
+		{"network/vnetd:uplink/@dev", live.Uplink, next.Uplink},
 	}
 	if live.Mode().OwnsBridge() != next.Mode().OwnsBridge() {
 		fixed = append(fixed, struct{ path, is, want string }{"network/forward/@mode", string(live.Mode()), string(next.Mode())})
@@ -64,7 +65,7 @@ func (n *Network) converge(ctx context.Context, live, next *netdef.Network, pers
 	}
 	next = next.Clone()
 	run := store.Run{Phase: store.Active, Network: next, Persistent: persistent}
-	if err := n.m.cfg.Store.SaveRun(run); err != nil {
+	if err := n.record(run); err != nil {
 		return err
 	}
 	err := n.become(ctx, next)
@@ -74,7 +75,7 @@ func (n *Network) converge(ctx context.Context, live, next *netdef.Network, pers
 	if err != nil {
 		run.Network, run.Persistent = live, n.definition() != nil
 		err = fmt.Errorf("changing network %q in place: %w", n.name, err)
-		return errors.Join(err, n.m.cfg.Store.SaveRun(run), n.become(context.WithoutCancel(ctx), live))
+		return errors.Join(err, n.record(run), n.become(context.WithoutCancel(ctx), live))
 	}
 	n.m.log.Info("network changed in place", keyNetwork, n.name, keyBridge, next.Bridge.Name)
 	n.changed()

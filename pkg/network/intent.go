@@ -30,7 +30,9 @@ func unsupported(n *netdef.Network) error {
 		path  string
 	}{
 		{!n.Mode().OwnsBridge() && n.Mode() != netdef.ModeBridge, fmt.Sprintf("network/forward/@mode: %q", n.Mode())},
-		{n.Mode() == netdef.ModeBridge && n.Bridge.Name == "", "network/forward/interface: a pool of interfaces"},
+		{n.Mode() == netdef.ModeBridge && n.Bridge.Name == "", "network/forward/@mode: 'bridge' without network/bridge/@name"},
+		{n.Uplink != "" && (n.Bridge.STP || n.Bridge.Delay != 0), "network/bridge/@stp with network/vnetd:uplink"},
+		{n.Uplink != "" && n.MTU != 0, "network/mtu with network/vnetd:uplink"},
 		{n.VLAN != nil, "network/vlan"},
 		{n.Bandwidth != nil, "network/bandwidth"},
 		{n.VirtualPort != nil, "network/virtualport"},

@@ -68,9 +68,8 @@ func (n *Network) bringUp(ctx context.Context, live *netdef.Network) (err error)
 			err = errors.Join(err, u.run())
 		}
 	}()
-	st := n.m.cfg.Store
 	run := store.Run{Phase: store.Starting, Network: live, Persistent: n.definition() != nil}
-	if err := st.SaveRun(run); err != nil {
+	if err := n.record(run); err != nil {
 		return err
 	}
 	u.add(func() error { return n.clear(context.WithoutCancel(ctx), live) })
@@ -83,7 +82,7 @@ func (n *Network) bringUp(ctx context.Context, live *netdef.Network) (err error)
 		return err
 	}
 	run.Phase = store.Active
-	if err := errors.Join(n.m.hook(ctx, hookStarted, live), st.SaveRun(run)); err != nil {
+	if err := errors.Join(n.m.hook(ctx, hookStarted, live), n.record(run)); err != nil {
 		return errors.Join(err, sv.close())
 	}
 	n.activate(live, index, sv)
@@ -104,7 +103,7 @@ func (n *Network) activate(live *netdef.Network, index int, sv *services) {
 // bridge's name, a route or an address of one of its subnets. A start that
 // failed half way leaves nothing, so what is there is not ours.
 func (n *Network) hostConflicts(live *netdef.Network) error {
-	if !live.Mode().OwnsBridge() {
+	if !live.OwnsBridge() {
 		return nil
 	}
 	name := live.Bridge.Name
@@ -143,14 +142,7 @@ func (n *Network) subnetConflict(p netip.Prefix, nth int) error {
 // not there, which as with libvirt keeps no network from being active.
 func (n *Network) ensure(ctx context.Context, live *netdef.Network) (index int, err error) {
 	if !live.Mode().OwnsBridge() {
-		l, err := n.m.cfg.Links.Lookup(live.Bridge.Name)
-		if errors.Is(err, bridge.ErrNotFound) {
-			return 0, nil
-		}
-		if err != nil {
-			return 0, err
-		}
-		return l.Index, n.m.replug(ctx, n, l.Index)
+		return n.ensureBridged(ctx, live)
 	}
 	if index, err = n.m.cfg.Links.Ensure(ctx, bridgeConfig(live)); err != nil {
 		return 0, err
@@ -180,7 +172,7 @@ func (n *Network) Stop(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	persistent := n.definition() != nil
 	run := store.Run{Phase: store.Stopping, Network: live, Persistent: persistent}
-	if err := n.m.cfg.Store.SaveRun(run); err != nil {
+	if err := n.record(run); err != nil {
 		n.m.log.Warn("stopping a network without a record of it", keyNetwork, n.name, keyError, err)
 	}
 	n.setState(Stopping, nil)
@@ -234,6 +226,7 @@ func (n *Network) clear(ctx context.Context, live *netdef.Network) error {
 			n.m.cfg.Links.Remove(live.Bridge.Name, 0),
 			n.m.cfg.Rules.Delete(ctx, fw))
 	}
+	errs = append(errs, n.detachUplink(ctx))
 	err := errors.Join(errs...)
 	n.mu.Lock()
 	n.leftover = nil
@@ -253,6 +246,9 @@ func (n *Network) recover(ctx context.Context, r store.Run) {
 	n.op.Lock()
 	defer n.op.Unlock()
 	log := n.m.log.With(keyNetwork, n.name, keyBridge, r.Network.Bridge.Name)
+	if err := n.restore(r); err != nil {
+		log.Error("the way back for the uplink is lost", keyError, err)
+	}
 	if r.Phase != store.Active {
 		err := n.clear(ctx, r.Network)
 		log.Warn("cleared away a network that was being changed when vnetd ended", "phase", string(r.Phase), keyError, err)

@@ -40,6 +40,9 @@ type Links interface {
 	Detach(port int) error
 	DeleteLink(index int) error
 	EnableForwarding(v4, v6 bool) error
+	AttachUplink(ctx context.Context, cfg bridge.UplinkConfig) (*bridge.UplinkState, error)
+	DetachUplink(ctx context.Context, s bridge.UplinkState) error
+	UplinkAttached(s bridge.UplinkState) (bool, error)
 	AddressOwner(p netip.Prefix, except string) (owner string, err error)
 	Watch(ctx context.Context, f func(bridge.LinkEvent)) error
 }
@@ -391,7 +394,7 @@ func (m *Manager) Cleanup(ctx context.Context) error {
 	}
 	for _, r := range runs {
 		n := newNetwork(m, r.Network)
-		errs = append(errs, n.clear(ctx, r.Network))
+		errs = append(errs, n.restore(r), n.clear(ctx, r.Network))
 	}
 	return errors.Join(append(errs, m.cfg.Rules.Purge(ctx))...)
 }

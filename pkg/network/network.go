@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/store"
@@ -33,7 +34,9 @@ type Network struct {
 	m    *Manager
 	name string // for good: a network can't be renamed
 
-	op sync.Mutex // one operation at a time; held for as long as it takes
+	op     sync.Mutex          // one operation at a time; held for as long as it takes
+	run    store.Run           // the run-state as last written; guarded by op
+	uplink *bridge.UplinkState // how the uplink was, nil while it is the host's own; guarded by op
 
 	mu        sync.Mutex // guards what follows; held for moments
 	def       *netdef.Network
@@ -165,7 +168,7 @@ func (n *Network) Undefine(_ context.Context) error {
 	}
 	if live := n.liveNetwork(); live != nil {
 		// The run-state first: a crash in between must not lose the network.
-		if err := n.m.cfg.Store.SaveRun(store.Run{Phase: store.Active, Network: live}); err != nil {
+		if err := n.record(store.Run{Phase: store.Active, Network: live}); err != nil {
 			return err
 		}
 	}

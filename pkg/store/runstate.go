@@ -29,18 +29,23 @@ type Run struct {
 	Phase      Phase
 	Network    *netdef.Network // live definition
 	Persistent bool            // false: there is no definition, it goes when it stops
+
+	// Uplink is how the uplink of a bridged network was before it became a port:
+	// JSON that its writer understands, nil for none.
+	Uplink json.RawMessage
 }
 
 // runFile is Run as it stands on disk.
 type runFile struct {
-	Phase      Phase  `json:"phase"`
-	Persistent bool   `json:"persistent"`
-	XML        string `json:"xml"`
+	Phase      Phase           `json:"phase"`
+	Persistent bool            `json:"persistent"`
+	XML        string          `json:"xml"`
+	Uplink     json.RawMessage `json:"uplink,omitempty"`
 }
 
 // SaveRun writes r, replacing what stood for its network's UUID.
 func (s *Store) SaveRun(r Run) error {
-	f := runFile{Phase: r.Phase, Persistent: r.Persistent, XML: string(r.Network.XML())}
+	f := runFile{Phase: r.Phase, Persistent: r.Persistent, XML: string(r.Network.XML()), Uplink: r.Uplink}
 	if err := writeJSON(s.run(r.Network.UUID), f); err != nil {
 		return fmt.Errorf("saving run-state of network %q: %w", r.Network.Name, err)
 	}
@@ -74,7 +79,7 @@ func (s *Store) Runs() ([]Run, error) {
 		if err != nil {
 			return err
 		}
-		runs = append(runs, Run{Phase: f.Phase, Network: n, Persistent: f.Persistent})
+		runs = append(runs, Run{Phase: f.Phase, Network: n, Persistent: f.Persistent, Uplink: f.Uplink})
 		return nil
 	})
 	return runs, err

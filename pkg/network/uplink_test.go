@@ -1,0 +1,80 @@
+package network_test
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/network"
+)
+
+const uplinkXML = "<network xmlns:vnetd='urn:vnetd:network:1'><name>lan</name><forward mode='bridge'/>" +
+	"<bridge name='br0'/><vnetd:uplink dev='eno1'/></network>"
+
+// hostNetwork is where the host's addresses and routes are.
+func hostNetwork(t *testing.T) string {
+	t.Helper()
+	return nstest.IP(t, "-br addr show scope global") + nstest.IP(t, "route") + nstest.IP(t, "-6 route show default")
+}
+
+// TestBridgedWithUplink bridges a guest onto the LAN while the host talks to the
+// LAN all the time, over the stop and the restart of the network, and gives the
+// uplink back.
+func TestBridgedWithUplink(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		lan := nstest.NewLAN(t)
+		before := hostNetwork(t)
+		root := t.TempDir()
+		h := newHub(t, root, hubOptions{})
+		outside := guest{NS: lan, t: t}
+		nstest.Eventually(t, wait, "the LAN reaches the host", func() error { return outside.pings(nstest.Uplink) })
+		flood := startFlood(t, lan, nstest.Uplink)
+		n := h.started(uplinkXML)
+		if h.master("eno1") != "br0" || !strings.Contains(hostNetwork(t), "br0") {
+			t.Errorf("after the start the host has\n%s", hostNetwork(t))
+		}
+		tenant := staticGuest(t, "br0", "a", "203.0.113.77", nstest.LANHost)
+		nstest.Eventually(t, wait, "the guest reaches the LAN", func() error { return tenant.pings(nstest.LANHost) })
+		h.end()
+		h = newHub(t, root, hubOptions{})
+		n, err := h.ByName("lan")
+		must(t, err)
+		if info := n.Info(); info.State != network.Active || h.master("eno1") != "br0" {
+			t.Errorf("after a restart: %+v", info)
+		}
+		must(t, n.Stop(t.Context()))
+		flood.stop(t)
+		if diff := cmp.Diff(before, hostNetwork(t)); diff != "" {
+			t.Errorf("after the stop (-before +after):\n%s", diff)
+		}
+	})
+}
+
+// TestUplinkIsGivenBack takes down what a killed vnetd left, and refuses an
+// uplink that is not there.
+func TestUplinkIsGivenBack(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		nstest.NewLAN(t)
+		before := hostNetwork(t)
+		root := t.TempDir()
+		h := newHub(t, root, hubOptions{})
+		h.started(uplinkXML)
+		h.end()
+		h = newHub(t, root, hubOptions{bare: true})
+		must(t, h.Cleanup(t.Context()))
+		if diff := cmp.Diff(before, hostNetwork(t)); diff != "" {
+			t.Errorf("after cleanup (-before +after):\n%s", diff)
+		}
+		h.end()
+		h = newHub(t, root, hubOptions{})
+		n := h.define(strings.ReplaceAll(uplinkXML, "eno1", "eno7"))
+		if err := n.Start(t.Context()); network.KindOf(err) != network.Conflict || !strings.Contains(err.Error(), "eno7") {
+			t.Errorf("start with an uplink that is not there: %v, want a Conflict that names it", err)
+		}
+		if linkExists("br0") {
+			t.Error("the refused start left its bridge")
+		}
+	})
+}
