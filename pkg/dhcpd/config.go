@@ -40,6 +40,20 @@ type Config struct {
 	Domain string
 	// MTU is option 26. 0: the option is absent.
 	MTU int
+	// NTP is option 42. Empty: the option is absent.
+	NTP []netip.Addr
+	// Routes are options 121 and 249, to which the default route is added. Empty:
+	// the options are absent.
+	Routes []Route
+	// BootFile is what clients boot from: the header's file field, and option 67
+	// for those that ask for it. At most 255 bytes. Empty: none.
+	BootFile string
+	// BootServer is where BootFile is: siaddr, and option 66 for those that ask for
+	// it. Zero: Server.
+	BootServer netip.Addr
+	// Options are sent in the place of those that stand here, or besides them. See
+	// ParseDnsmasqOptions. May be empty.
+	Options []Option
 	// Ranges is the pool. Empty: only reserved clients are served.
 	Ranges []Range
 	// Reservations are the static hosts. One whose address is outside Prefix or is
@@ -57,6 +71,22 @@ type Config struct {
 	OnLease func(Event)
 	// Logger receives the log. Nil: slog.Default. Reconfigure ignores it.
 	Logger *slog.Logger
+}
+
+// Route is a route that clients are told.
+type Route struct {
+	Dst     netip.Prefix
+	Gateway netip.Addr
+}
+
+// Option is a DHCPv4 option as configured.
+type Option struct {
+	Code uint8
+	// Value is what is sent. Empty: the option is not sent, nor what stands in its
+	// place otherwise.
+	Value []byte
+	// Force sends it to clients, too, that don't ask for it.
+	Force bool
 }
 
 // Range is a part of the pool, both ends included. The network's, broadcast's
@@ -128,9 +158,20 @@ func (c *Config) validateAddrs() error {
 	}
 }
 
+// settable reports whether an option may be configured: those that the protocol
+// itself needs may not.
+func settable(code uint8) bool {
+	switch code {
+	case 0, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 61, 80, 81, 82, 255:
+		return false
+	default:
+		return true
+	}
+}
+
 // validateOptions checks what is sent to clients besides their address.
 func validateOptions(c *Config) error {
-	var errs []error
+	errs := []error{validateRoutes(c), validateBoot(c)}
 	if c.Router.IsValid() && !c.Router.Is4() {
 		errs = append(errs, fmt.Errorf("router: %v is not an IPv4 address", c.Router))
 	}
@@ -139,12 +180,45 @@ func validateOptions(c *Config) error {
 			errs = append(errs, fmt.Errorf("dns: %v is not an IPv4 address", a))
 		}
 	}
+	for _, a := range c.NTP {
+		if !a.Is4() {
+			errs = append(errs, fmt.Errorf("ntp: %v is not an IPv4 address", a))
+		}
+	}
 	if len(c.Domain) > maxName {
 		errs = append(errs, fmt.Errorf("domain: longer than %d bytes", maxName))
 	}
 	// RFC 2132, section 5.1: "The minimum legal value for the MTU is 68."
 	if c.MTU != 0 && (c.MTU < 68 || c.MTU > 65535) {
 		errs = append(errs, fmt.Errorf("mtu: %d is not in 68..65535", c.MTU))
+	}
+	return errors.Join(errs...)
+}
+
+// validateRoutes checks the routes.
+func validateRoutes(c *Config) error {
+	var errs []error
+	for _, r := range c.Routes {
+		if !r.Dst.IsValid() || !r.Dst.Addr().Is4() || !r.Gateway.Is4() {
+			errs = append(errs, fmt.Errorf("route: %v by %v is not of IPv4", r.Dst, r.Gateway))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// validateBoot checks what clients boot from, and the configured options.
+func validateBoot(c *Config) error {
+	var errs []error
+	if len(c.BootFile) > 255 {
+		errs = append(errs, errors.New("boot file: longer than 255 bytes"))
+	}
+	if c.BootServer.IsValid() && !c.BootServer.Is4() {
+		errs = append(errs, fmt.Errorf("boot server: %v is not an IPv4 address", c.BootServer))
+	}
+	for _, o := range c.Options {
+		if !settable(o.Code) {
+			errs = append(errs, fmt.Errorf("option %d: not for configuration", o.Code))
+		}
 	}
 	return errors.Join(errs...)
 }

@@ -44,6 +44,12 @@ func (s *Server) handleDiscover(c *request) *outgoing {
 		s.exhausted(c)
 		return nil
 	}
+	// RFC 4039, section 3.1: "if the server is configured to support Rapid Commit",
+	// it answers with a DHCPACK when the address is committed.
+	if c.rapid {
+		s.grant(c, a)
+		return nil
+	}
 	s.pool.hold(a, c.key, c.now.Add(offerHold))
 	p := s.plan
 	l := lease4{addr: a, time: p.leaseTime(a, c.asked)}

@@ -3,6 +3,7 @@ package dhcpd_test
 import (
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -27,6 +28,13 @@ func TestOptions(t *testing.T) {
 		c.Reservations = append(c.Reservations, dhcpd.Reservation{MAC: mac(2), Addr: ip(20), Name: "two"})
 	}
 	list := func(codes ...byte) mod { return opt(dhcpv4.OptionParameterRequestList, codes...) }
+	routes := func(c *dhcpd.Config) {
+		c.Routes = []dhcpd.Route{{Dst: netip.MustParsePrefix("198.51.100.0/24"), Gateway: ip(9)}}
+	}
+	boot := func(c *dhcpd.Config) { c.BootFile = "pxelinux.0" }
+	own := func(c *dhcpd.Config) {
+		c.Options = []dhcpd.Option{{Code: 3}, {Code: 44, Value: []byte{192, 0, 2, 9}}, {Code: 200, Value: []byte("x"), Force: true}}
+	}
 	for _, c := range []struct {
 		name       string
 		cfg        func(c *dhcpd.Config)
@@ -44,7 +52,15 @@ func TestOptions(t *testing.T) {
 		{"own name, not asked for", nil, []mod{hostname("guest"), list(3)}, "1 3 28 51 53 54 58 59", "1 3 28 51 53 54 58 59"},
 		{"reserved name", named, []mod{list(12)}, "1 12 28 51 53 54 58 59", "1 12 28 51 53 54 58 59"},
 		{"FQDN", nil, []mod{opt(dhcpv4.OptionFQDN, 0, 0, 0, 'g'), list(3)}, "1 3 28 51 53 54 58 59", "1 3 28 51 53 54 58 59 81"},
-		{"rapid commit", nil, []mod{opt(dhcpv4.OptionRapidCommit)}, "1 3 6 15 28 51 53 54 58 59", "1 3 6 15 28 51 53 54 58 59"},
+		{"rapid commit", nil, []mod{opt(dhcpv4.OptionRapidCommit)}, "1 3 6 15 28 51 53 54 58 59 80", "1 3 6 15 28 51 53 54 58 59"},
+		{"search list", nil, []mod{list(119)}, "1 28 51 53 54 58 59 119", "1 28 51 53 54 58 59 119"},
+		{"routes", routes, nil, "1 3 6 15 28 51 53 54 58 59 121", "1 3 6 15 28 51 53 54 58 59 121"},
+		{"routes of Windows", routes, []mod{list(249)}, "1 28 51 53 54 58 59 249", "1 28 51 53 54 58 59 249"},
+		{"boot file", boot, nil, "1 3 6 15 28 51 53 54 58 59", "1 3 6 15 28 51 53 54 58 59"},
+		{"boot file, asked for", boot, []mod{list(66, 67)}, "1 28 51 53 54 58 59 66 67", "1 28 51 53 54 58 59 66 67"},
+		{"NTP", func(c *dhcpd.Config) { c.NTP = c.DNS }, []mod{list(42)}, "1 28 42 51 53 54 58 59", "1 28 42 51 53 54 58 59"},
+		{"configured", own, nil, "1 6 15 28 44 51 53 54 58 59 200", "1 6 15 28 44 51 53 54 58 59 200"},
+		{"configured, not asked for", own, []mod{list(3)}, "1 28 51 53 54 58 59 200", "1 28 51 53 54 58 59 200"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			cfg := func() dhcpd.Config {
@@ -61,6 +77,77 @@ func TestOptions(t *testing.T) {
 					t.Errorf("options (-want +got):\n%s", diff)
 				}
 			})
+		})
+	}
+}
+
+// The values of what networks boot from and are routed by, and where they stand.
+func TestBootAndRoutes(t *testing.T) {
+	cfg := func() dhcpd.Config {
+		c := testConfig()
+		c.BootFile, c.BootServer = "ipxe.efi", ip(9)
+		c.Routes = []dhcpd.Route{
+			{Dst: netip.MustParsePrefix("198.51.100.128/25"), Gateway: ip(9)},
+			{Dst: netip.MustParsePrefix("10.0.0.0/8"), Gateway: ip(8)},
+		}
+		return c
+	}
+	simulated(t, cfg, func(t *testing.T, e *env) {
+		r := e.ask(dhcpv4.MessageTypeDiscover, mac(2), opt(dhcpv4.OptionParameterRequestList, 121, 249, 66, 67, 119))
+		if r.BootFileName != "ipxe.efi" || r.ServerIPAddr.String() != "192.0.2.9" {
+			t.Errorf("boots %q from %v", r.BootFileName, r.ServerIPAddr)
+		}
+		routes := []byte{0, 192, 0, 2, 1, 25, 198, 51, 100, 128, 192, 0, 2, 9, 8, 10, 192, 0, 2, 8}
+		want := map[uint8][]byte{66: []byte("192.0.2.9"), 67: []byte("ipxe.efi"), 121: routes, 249: routes, 119: []byte("\x02vm\x07example\x00")}
+		for code, value := range want {
+			if diff := cmp.Diff(value, r.Options[code]); diff != "" {
+				t.Errorf("option %d (-want +got):\n%s", code, diff)
+			}
+		}
+	})
+	long := func() dhcpd.Config {
+		c := testConfig()
+		c.BootFile = strings.Repeat("f", 200)
+		return c
+	}
+	simulated(t, long, func(t *testing.T, e *env) {
+		r := e.ask(dhcpv4.MessageTypeDiscover, mac(2), opt(dhcpv4.OptionParameterRequestList, 3))
+		if r.BootFileName != "" || len(r.Options[67]) != 200 {
+			t.Errorf("boots %q, option %q", r.BootFileName, r.Options[67])
+		}
+	})
+}
+
+// RFC 4039: a client that wants so has its address after two messages.
+func TestRFC4039RapidCommit(t *testing.T) {
+	both(t, testConfig, func(t *testing.T, e *env) {
+		r := e.ask(dhcpv4.MessageTypeDiscover, mac(2), opt(dhcpv4.OptionRapidCommit))
+		e.want(r, fmt.Sprint("ACK ", r.yiaddr()))
+		if l, ok := e.store.lease(t, r.yiaddr()); !ok || l.State != dhcpd.StateBound {
+			t.Errorf("stored %+v", l)
+		}
+		e.want(e.renew(mac(2), r.yiaddr()), fmt.Sprint("ACK ", r.yiaddr()))
+	})
+}
+
+// RFC 2132, section 9.3: options in the fields "file" and "sname".
+func TestRFC2132Section93Overload(t *testing.T) {
+	for _, c := range []struct {
+		value byte
+		want  string // lease time and name
+	}{
+		{1, "200 "}, {2, "3600 guest"}, {3, "200 guest"}, {0, "3600 "}, {77, "200 "},
+	} {
+		simulated(t, testConfig, func(t *testing.T, e *env) {
+			b := e.message(dhcpv4.MessageTypeRequest, mac(2), requested(ip(100)), opt(dhcpv4.OptionOptionOverload, c.value)).ToBytes()
+			copy(b[108:], []byte{51, 4, 0, 0, 0, 200, 255})
+			copy(b[44:], "\x0c\x05guest\xff")
+			e.wire.send(t, b, mac(2), serverAddr.Prev(), broadcast)
+			r := e.receive()
+			l, _ := e.store.lease(t, ip(100))
+			if got := fmt.Sprint(int(r.IPAddressLeaseTime(0).Seconds()), " ", l.Hostname); got != c.want {
+				t.Errorf("overload %d: %q, want %q", c.value, got, c.want)
+			}
 		})
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -19,15 +20,26 @@ const (
 	ipUDPHeaders = 28
 	header4      = 240 // fixed part of a message, with the cookie
 	bootpVendor  = 64  // RFC 951's vendor area
+	// RFC 2131, section 2: "sname" and "file" and where they begin.
+	serverField, serverFieldAt = 64, 44
+	bootFileField, bootFileAt  = 128, 108
 )
 
 // option4 is one option of a reply.
 type option4 struct {
 	code  dhcpv4.OptionCode
 	value []byte
-	// always: sent even to a client whose parameter request list omits it.
-	always bool
+	when  when
 }
+
+// when says which clients are sent an option.
+type when uint8
+
+const (
+	ifWanted when = iota // it is on the parameter request list, or there is none
+	ifAsked              // it is on the parameter request list
+	always
+)
 
 // lease4 is what a reply says of an address.
 type lease4 struct {
@@ -39,13 +51,17 @@ type lease4 struct {
 // leaseOptions are those of an OFFER or ACK, in the order of their importance.
 // They are what dnsmasq, set up by libvirt, sends.
 func (p *plan) leaseOptions(c *request, l lease4) []option4 {
-	opts := []option4{{dhcpv4.OptionIPAddressLeaseTime, seconds(l.time), true}}
+	opts := []option4{{dhcpv4.OptionIPAddressLeaseTime, seconds(l.time), always}}
 	if l.time < Infinite {
 		// RFC 2131, section 4.4.5: "T1 defaults to (0.5 * duration_of_lease). T2
 		// defaults to (0.875 * duration_of_lease)."
 		opts = append(opts,
-			option4{dhcpv4.OptionRenewTimeValue, seconds(l.time / 2), true},
-			option4{dhcpv4.OptionRebindingTimeValue, seconds(l.time * 7 / 8), true})
+			option4{dhcpv4.OptionRenewTimeValue, seconds(l.time / 2), always},
+			option4{dhcpv4.OptionRebindingTimeValue, seconds(l.time * 7 / 8), always})
+	}
+	if c.rapid {
+		// RFC 4039, section 3: the option is in the DHCPACK that answers a DISCOVER.
+		opts = append(opts, option4{dhcpv4.OptionRapidCommit, nil, always})
 	}
 	return append(opts, p.linkOptions(c, l.hostname)...)
 }
@@ -53,23 +69,95 @@ func (p *plan) leaseOptions(c *request, l lease4) []option4 {
 // linkOptions are those that tell a client of the link. Absent ones are left
 // out.
 func (p *plan) linkOptions(c *request, hostname string) []option4 {
-	opts := []option4{
-		{dhcpv4.OptionSubnetMask, net.CIDRMask(p.cfg.Prefix.Bits(), 32), true},
-		{dhcpv4.OptionBroadcastAddress, broadcastOf(p.cfg.Prefix).AsSlice(), true},
-		{dhcpv4.OptionRouter, p.cfg.Router.AsSlice(), false},
-		{dhcpv4.OptionDomainNameServer, addrs(p.cfg.DNS), false},
-		{dhcpv4.OptionDomainName, []byte(p.cfg.Domain), false},
-		{dhcpv4.OptionHostName, []byte(hostname), false},
-	}
+	opts := append([]option4{
+		{dhcpv4.OptionSubnetMask, net.CIDRMask(p.cfg.Prefix.Bits(), 32), always},
+		{dhcpv4.OptionBroadcastAddress, broadcastOf(p.cfg.Prefix).AsSlice(), always},
+		{dhcpv4.OptionRouter, p.cfg.Router.AsSlice(), ifWanted},
+		{dhcpv4.OptionDomainNameServer, addrs(p.cfg.DNS), ifWanted},
+		{dhcpv4.OptionDomainName, []byte(p.cfg.Domain), ifWanted},
+		{dhcpv4.OptionHostName, []byte(hostname), ifWanted},
+		{dhcpv4.OptionNTPServers, addrs(p.cfg.NTP), ifWanted},
+	}, p.bootOptions()...)
 	if p.cfg.MTU != 0 {
-		opts = append(opts, option4{dhcpv4.OptionInterfaceMTU, binary.BigEndian.AppendUint16(nil, uint16(p.cfg.MTU)), false})
+		opts = append(opts, option4{dhcpv4.OptionInterfaceMTU, binary.BigEndian.AppendUint16(nil, uint16(p.cfg.MTU)), ifWanted})
+	}
+	if len(p.cfg.Routes) > 0 {
+		routes := p.classlessRoutes()
+		opts = append(opts,
+			option4{dhcpv4.OptionClasslessStaticRoute, routes, ifWanted},
+			option4{optionMicrosoftRoutes, routes, ifAsked})
+	}
+	if domain := strings.Trim(p.cfg.Domain, "."); validDomain(domain) {
+		// RFC 3397, section 2.
+		opts = append(opts, option4{dhcpv4.OptionDNSDomainSearchList, toLabels(domain), ifAsked})
 	}
 	// RFC 4702, section 4: a client that sent the option gets it back, whether its
 	// parameter request list names it or not.
 	if c.fqdn != nil && hostname != "" {
-		opts = append(opts, option4{dhcpv4.OptionFQDN, c.fqdn.reply(hostname, p.cfg.Domain), true})
+		opts = append(opts, option4{dhcpv4.OptionFQDN, c.fqdn.reply(hostname, p.cfg.Domain), always})
 	}
-	return slices.DeleteFunc(opts, func(o option4) bool { return len(o.value) == 0 })
+	opts = slices.DeleteFunc(opts, func(o option4) bool { return len(o.value) == 0 })
+	return p.override(opts)
+}
+
+// optionMicrosoftRoutes is what Windows asks for instead of option 121.
+const optionMicrosoftRoutes = dhcpv4.GenericOptionCode(249)
+
+// bootOptions are the boot file and its server for clients that ask for them as
+// options. All get them in the header, where there is room.
+func (p *plan) bootOptions() []option4 {
+	when := ifAsked
+	if len(p.cfg.BootFile) >= bootFileField {
+		when = always
+	}
+	opts := []option4{{dhcpv4.OptionBootfileName, []byte(p.cfg.BootFile), when}}
+	if p.cfg.BootFile != "" {
+		opts = append(opts, option4{dhcpv4.OptionTFTPServerName, []byte(p.bootServer().String()), ifAsked})
+	}
+	return opts
+}
+
+// bootServer is where the boot file is.
+func (p *plan) bootServer() netip.Addr {
+	if p.cfg.BootServer.IsValid() {
+		return p.cfg.BootServer
+	}
+	return p.cfg.Server
+}
+
+// classlessRoutes are the routes as option 121 has them, with the default route:
+//
+// RFC 3442: "If the DHCP server returns both a Classless Static Routes option and
+// a Router option, the DHCP client MUST ignore the Router option."
+func (p *plan) classlessRoutes() []byte {
+	var b []byte
+	if p.cfg.Router.IsValid() {
+		b = append([]byte{0}, p.cfg.Router.AsSlice()...)
+	}
+	for _, r := range p.cfg.Routes {
+		// "the significant octets of the destination descriptor"
+		bits := r.Dst.Bits()
+		b = append(append(b, byte(bits)), r.Dst.Masked().Addr().AsSlice()[:(bits+7)/8]...)
+		b = append(b, r.Gateway.AsSlice()...)
+	}
+	return b
+}
+
+// override puts the configured options in the place of opts of the same code, and
+// behind them. One without a value takes the other away.
+func (p *plan) override(opts []option4) []option4 {
+	for _, o := range p.cfg.Options {
+		code := dhcpv4.GenericOptionCode(o.Code)
+		opts = slices.DeleteFunc(opts, func(have option4) bool { return have.code.Code() == o.Code })
+		when := ifWanted
+		if o.Force {
+			when = always
+		}
+		if len(o.Value) > 0 {
+			opts = append(opts, option4{code, o.Value, when})
+		}
+	}
+	return opts
 }
 
 // reply is the value of the Client FQDN option that answers f.
@@ -100,11 +188,15 @@ func fqdnAnswer(asked byte) byte {
 // it has a value. Without a list everything is sent.
 func (c *request) wanted(opts []option4) []option4 {
 	list := c.msg.Options.Get(dhcpv4.OptionParameterRequestList)
-	if list == nil {
-		return opts
-	}
 	return slices.DeleteFunc(opts, func(o option4) bool {
-		return !o.always && !slices.Contains(list, o.code.Code())
+		switch o.when {
+		case always:
+			return false
+		case ifWanted:
+			return list != nil && !slices.Contains(list, o.code.Code())
+		default:
+			return !slices.Contains(list, o.code.Code())
+		}
 	})
 }
 

