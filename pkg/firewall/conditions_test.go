@@ -1,6 +1,7 @@
 package firewall_test
 
 import (
+	"errors"
 	"os"
 	"slices"
 	"strings"
@@ -22,11 +23,15 @@ func (h *host) conditions(f *firewall.Firewall) []firewall.Condition {
 	return found
 }
 
-// routing turns forwarding on or off.
-func (h *host) routing(value string) {
+// routing makes the host forward packets, but not those within a bridge, and
+// answer all that it rejects.
+func (h *host) routing() {
 	h.Helper()
-	for _, path := range []string{"ipv4/ip_forward", "ipv6/conf/all/forwarding"} {
-		if err := os.WriteFile("/proc/sys/net/"+path, []byte(value), 0o644); err != nil {
+	for path, value := range map[string]string{
+		"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1", "ipv4/icmp_ratelimit": "0",
+		"bridge/bridge-nf-call-iptables": "0", "bridge/bridge-nf-call-ip6tables": "0",
+	} {
+		if err := os.WriteFile("/proc/sys/net/"+path, []byte(value), 0o644); err != nil && !errors.Is(err, os.ErrNotExist) {
 			h.Fatal(err)
 		}
 	}
@@ -38,10 +43,8 @@ func TestConditions(t *testing.T) {
 	onKernel(t, func(h *host) {
 		f := h.firewall()
 		h.set(f, intents()["nat66"], intents()["isolated"])
-		program := "iptables"
-		h.alias(program, h.program(firewall.IPv4))
-		h.alias("ip6tables", h.program(firewall.IPv6))
-		h.routing("1")
+		sh := h.shell()
+		h.routing()
 		if got := h.conditions(f); len(got) != 0 {
 			h.Fatalf("conditions on a fresh host: %+v", got)
 		}
@@ -57,23 +60,24 @@ func TestConditions(t *testing.T) {
 			{"FORWARD policy", "iptables -P FORWARD DROP", firewall.KindPolicy, "iptables -P FORWARD DROP", true},
 			{"INPUT policy", "iptables -P INPUT DROP", firewall.KindPolicy, "iptables -P INPUT DROP", true},
 			{"INPUT policy of IPv6", "ip6tables -P INPUT DROP", firewall.KindPolicy, "ip6tables -P INPUT DROP", false},
+			{"br_netfilter", "sysctl -qw net.bridge.bridge-nf-call-iptables=1", firewall.KindBridgeNetfilter, "net.bridge.bridge-nf-call-iptables = 1", true},
 			{"an earlier drop", "iptables -I FORWARD -i virbr+ -j DROP", firewall.KindDrop, "iptables -A FORWARD -i virbr+ -j DROP", false},
 			{"an earlier reject of all", "iptables -I INPUT -j REJECT", firewall.KindDrop, "iptables -A INPUT -j REJECT --reject-with icmp-port-unreachable", false},
 			{"a drop in a chain", "iptables -N X; iptables -A X -o virbr0 -j DROP; iptables -I FORWARD -j X", firewall.KindDrop, "iptables -A X -o virbr0 -j DROP", false},
 			{
-				"an nft policy", "nft add table inet mine; nft add chain inet mine fwd '{ type filter hook forward priority 10; policy drop; }'",
-				firewall.KindPolicy, "table inet mine, chain fwd: type filter hook forward", false,
+				"an nft policy", "nft add table inet mine; nft add chain inet mine fo '{ type filter hook forward priority 10; policy drop; }'",
+				firewall.KindPolicy, "table inet mine, chain fo: type filter hook forward", false,
 			},
-			{"an nft reject", "nft flush table inet mine; nft delete chain inet mine fwd; nft add chain inet mine in '{ type filter hook input priority 0; }'; " +
+			{"an nft reject", "nft flush table inet mine; nft delete chain inet mine fo; nft add chain inet mine in '{ type filter hook input priority 0; }'; " +
 				"nft add rule inet mine in ct state established accept; nft add rule inet mine in counter reject", firewall.KindDrop, "chain in: counter reject", false},
 		} {
-			nstest.Exec(h, "sh", "-c", c.setup)
+			sh(c.setup)
 			found := h.conditions(f)
 			if len(found) != 1 || found[0].Kind != c.kind || !strings.Contains(found[0].Evidence, c.evidence) || found[0].Harmless != c.harmless {
 				h.Errorf("%s: conditions are %+v, want %s with %q", c.name, found, c.kind, c.evidence)
 			}
 			for _, condition := range found {
-				nstest.Exec(h, "sh", "-c", condition.Remedy)
+				sh(condition.Remedy)
 			}
 			h.remain(f, c.name)
 		}
@@ -91,14 +95,20 @@ func (h *host) remain(f *firewall.Firewall, name string) {
 	h.iptables(firewall.IPv6, "-P INPUT ACCEPT")
 }
 
-// alias makes a program known by another name for the shells of the test.
-func (h *host) alias(name, program string) {
+// shell runs commands to which iptables is the host's variant.
+func (h *host) shell() func(commands string) {
 	h.Helper()
 	dir := h.TempDir()
-	if err := os.WriteFile(dir+"/"+name, []byte("#!/bin/sh\nexec /usr/sbin/"+program+" \"$@\"\n"), 0o755); err != nil {
-		h.Fatal(err)
+	for name, f := range map[string]firewall.Family{"iptables": firewall.IPv4, "ip6tables": firewall.IPv6} {
+		script := "#!/bin/sh\nexec /usr/sbin/" + h.program(f) + " \"$@\"\n"
+		if err := os.WriteFile(dir+"/"+name, []byte(script), 0o755); err != nil {
+			h.Fatal(err)
+		}
 	}
-	h.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	return func(commands string) {
+		h.Helper()
+		nstest.Exec(h, "env", "PATH="+dir+":"+os.Getenv("PATH"), "sh", "-ec", commands)
+	}
 }
 
 // What others' rules let pass, and narrow rules of the administrator, are no
@@ -109,14 +119,14 @@ func TestConditionsOfOthers(t *testing.T) {
 		h := &host{T: t, variant: "nft", log: new(logBuffer)}
 		f := h.firewall()
 		h.set(f, natNetwork())
-		h.routing("1")
+		h.routing()
 		for _, command := range []string{
 			"iptables -I FORWARD -i eno1 -j DROP",
 			"iptables -I FORWARD -i virbr0 -d 192.0.2.0/24 -j REJECT",
 			"iptables -I FORWARD -m conntrack --ctstate INVALID -j DROP",
 			"iptables -A FORWARD -j DROP",
-			"nft add table inet fw; nft add chain inet fw zone; nft add chain inet fw fwd '{ type filter hook forward priority 10; policy drop; }'; " +
-				`nft add rule inet fw fwd iifname '"virbr*"' jump zone; nft add rule inet fw zone accept; nft add rule inet fw fwd reject`,
+			"nft add table inet fw; nft add chain inet fw zone; nft add chain inet fw fo '{ type filter hook forward priority 10; policy drop; }'; " +
+				`nft add rule inet fw fo iifname '"virbr*"' jump zone; nft add rule inet fw zone accept; nft add rule inet fw fo reject`,
 		} {
 			nstest.Exec(t, "sh", "-c", command)
 		}

@@ -177,7 +177,7 @@ func TestFailingRestoreKeepsFormerRules(t *testing.T) {
 			"unknown target in nat":    {firewall.IPv4, "/^-I/s/SNAT.*/NOSUCH/", "nat", "NOSUCH"},
 			"refused by the kernel":    {firewall.IPv4, "s/^-I LIBVIRT_FWO .*/-I LIBVIRT_FWO -j MASQUERADE/", "filter", "table filter"},
 			"unknown option":           {firewall.IPv4, "s/--dport 69/--nosuch 69/", "filter", "unknown option"},
-			"second family":            {firewall.IPv6, "s/2001:db8:7::/nosuch::/", "filter", "IPv6 firewall"},
+			"second family":            {firewall.IPv6, "s/2001:db8:7::/nosuch::/", "nat", "IPv6 firewall"},
 		} {
 			w := h.wrap()
 			f := w.firewall()
@@ -336,6 +336,32 @@ func TestConcurrentSets(t *testing.T) {
 		if got != total {
 			h.Errorf("%d rules, want %d", got, total)
 		}
+	})
+}
+
+// Of Sets that are carried out together the one that fails spoils no other.
+func TestConcurrentSetsFailAlone(t *testing.T) {
+	onKernel(t, func(h *host) {
+		w := h.wrap()
+		f := w.firewall()
+		h.set(f, numbered(0))
+		w.pipe(firewall.IPv4, "/-i virbr3 /s/-j ACCEPT/-j NOSUCH/")
+		var running sync.WaitGroup
+		errs := make([]error, 8)
+		for i := range errs {
+			running.Go(func() { errs[i] = f.Set(h.Context(), numbered(i)) })
+		}
+		running.Wait()
+		want := scaffold(firewall.DefaultPrefix)
+		for i, err := range errs {
+			if (err != nil) != (i == 3) {
+				h.Errorf("Set of network %d says %v", i, err)
+			}
+			if i != 3 {
+				want.add(firewall.Render(numbered(i), firewall.DefaultPrefix)...)
+			}
+		}
+		h.expect("after all", h.unordered(want))
 	})
 }
 

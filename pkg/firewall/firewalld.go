@@ -22,6 +22,9 @@ const (
 	firewalldPolicies = firewalldName + ".policy.getPolicies"
 )
 
+// firewalldProcess is what the kernel calls its process.
+const firewalldProcess = "firewalld"
+
 // The zones that libvirt brings to firewalld, and the policy without which the
 // one for routed networks would cut their guests off.
 const (

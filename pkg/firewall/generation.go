@@ -23,7 +23,6 @@ const nfgenmsgSize = 4
 type generation struct {
 	id      uint32
 	process string // the program's name, cut to 15 characters by the kernel
-	pid     uint32 // in the kernel's own numbering
 }
 
 // nftSocket is a netlink socket to nftables.
@@ -174,8 +173,6 @@ func (m netlinkMessage) generation() (g generation, ok bool) {
 		switch {
 		case kind == unix.NFTA_GEN_ID && len(value) == 4:
 			g.id, ok = binary.BigEndian.Uint32(value), true
-		case kind == unix.NFTA_GEN_PROC_PID && len(value) == 4:
-			g.pid = binary.BigEndian.Uint32(value)
 		case kind == unix.NFTA_GEN_PROC_NAME:
 			g.process = strings.TrimRight(string(value), "\x00")
 		}

@@ -49,9 +49,11 @@ func hiddenTable(comment string) (string, bool) {
 	return name, found && strings.HasPrefix(rest, " is incompatible") && slices.Contains(tables(), name)
 }
 
-// tables are those in which we have chains, in the order of the transaction.
+// tables are those in which we have chains, in the order of the transaction: a
+// network's packets are translated before they are let through, and mangle,
+// whose rule is dispensable, comes last.
 func tables() []string {
-	return []string{tableFilter, tableNAT, tableMangle}
+	return []string{tableNAT, tableFilter, tableMangle}
 }
 
 // declare makes sure that the chain has an entry.

@@ -110,14 +110,19 @@ func (e *edit) place(table, chain string, rules []string) {
 	if chain == chainDockerUser && !e.listed.has(table, chain) {
 		return
 	}
-	held := slices.DeleteFunc(slices.Clone(e.listed[table][chain]), func(args string) bool {
-		return !slices.Contains(rules, args)
-	})
+	var held []string
+	for _, args := range e.listed[table][chain] {
+		if slices.Contains(rules, args) {
+			held = append(held, args)
+		}
+	}
 	if slices.Equal(held, rules) {
 		return
 	}
 	e.opened = e.opened || chain == chainDockerUser
-	e.delete(table, chain, rules)
+	if len(held) > 0 {
+		e.delete(table, chain, rules)
+	}
 	for _, args := range slices.Backward(rules) {
 		e.insert(table, chain, args)
 	}

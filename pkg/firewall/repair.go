@@ -1,7 +1,6 @@
 package firewall
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"maps"
@@ -37,20 +36,22 @@ type Report struct {
 	// included. Both are empty if rules were only out of order or doubled.
 	Chains  []string
 	Missing []Rule
-	// Zones is the number of bridges put back into their zone of firewalld.
+	// Zones is the number of bridges that Repair put back into firewalld's zones.
 	Zones int
 }
 
-// Repaired tells whether anything was put back.
+// Repaired tells whether any rule was put back.
 func (r Report) Repaired() bool { return r.Cause != "" }
 
 // Stats are counts since New.
 type Stats struct {
-	// Repairs is the number of times that rules or zones were put back, ByCause
-	// the same by cause, Rules the number of rules that were missing.
+	// Repairs is the number of times that rules were put back, ByCause the same by
+	// cause, Rules the number of rules that were missing, and Zones the number of
+	// bridges put back into firewalld's zones.
 	Repairs uint64
 	ByCause map[Cause]uint64
 	Rules   uint64
+	Zones   uint64
 	// Checks is the number of times that the rules were compared.
 	Checks uint64
 	// Failed is the number of repairs that failed.
@@ -78,37 +79,44 @@ func (f *Firewall) Repair(ctx context.Context) (Report, error) {
 	f.mu.Lock()
 	f.memory.forget()
 	f.mu.Unlock()
-	return f.repair(ctx, finding{zones: true})
+	report, err := f.repair(ctx, finding{})
+	report.Zones = f.rebind(ctx)
+	return report, err
 }
 
 // finding is what Watch has heard that may make a repair necessary.
 type finding struct {
 	cause   Cause // of firewalld, "" else
 	process string
-	zones   bool // firewalld may have forgotten the bridges
 }
 
 // repair is Repair with what is known about the cause.
 func (f *Firewall) repair(ctx context.Context, found finding) (Report, error) {
 	f.mu.Lock()
 	report, err := f.complete(ctx)
-	networks := f.standing.networks()
 	f.mu.Unlock()
 	if report.Repaired() && found.cause != "" {
 		report.Cause = found.cause
 	}
 	report.Process = found.process
-	if found.zones {
-		report.Zones = f.zones.rebind(ctx, networks, f.log)
-		if report.Zones > 0 && !report.Repaired() {
-			report.Cause = cmp.Or(found.cause, CauseFirewalldReload)
-		}
-	}
 	f.count(report, err)
 	if err != nil {
 		return report, fmt.Errorf("repairing the firewall: %w", err)
 	}
 	return report, nil
+}
+
+// rebind puts bridges back into their zones of firewalld, and returns how many
+// were not there.
+func (f *Firewall) rebind(ctx context.Context) int {
+	f.mu.Lock()
+	networks := f.standing.networks()
+	f.mu.Unlock()
+	moved := f.zones.rebind(ctx, networks, f.log)
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.stats.Zones += uint64(moved)
+	return moved
 }
 
 // complete makes every network's rules complete. The caller holds mu.
@@ -160,7 +168,7 @@ func (f *Firewall) count(r Report, err error) {
 		f.stats.ByCause[r.Cause]++
 		f.stats.LastRepair = time.Now()
 		f.log.Warn("firewall repaired", "cause", string(r.Cause), "process", r.Process,
-			"rules", len(r.Missing), "chains", strings.Join(r.Chains, " "), "zones", r.Zones)
+			"rules", len(r.Missing), "chains", strings.Join(r.Chains, " "))
 	}
 }
 

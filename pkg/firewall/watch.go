@@ -86,12 +86,15 @@ func (w *watch) followNFT(ctx context.Context, fail context.CancelCauseFunc) {
 	}
 }
 
-// followFirewalld notes what firewalld tells, whenever there is a system bus.
+// followFirewalld notes what firewalld tells, whenever there is a system bus, and
+// puts the bridges back into its zones: here, because firewalld answers late
+// while it starts.
 func (w *watch) followFirewalld(ctx context.Context) {
 	for {
 		// What fails is tried again: the bus may come later, or come back.
 		_ = watchFirewalld(ctx, func(reason Cause) {
-			w.note(func(f *finding) { f.cause, f.zones = reason, true })
+			w.note(func(f *finding) { f.cause = reason })
+			w.rebind(ctx)
 		})
 		select {
 		case <-ctx.Done():
@@ -186,10 +189,15 @@ func (w *watch) take() finding {
 	w.Firewall.mu.Lock()
 	defer w.Firewall.mu.Unlock()
 	for _, g := range made {
-		if g.process != "" && !w.memory.ours[g.id] {
+		if g.process != "" && !w.memory.ours[g.id] && found.process != firewalldProcess {
 			found.process = g.process
 		}
 	}
 	clear(w.memory.ours)
+	// firewalld has iptables flushed by a program of its own, and changes its
+	// tables of nftables itself.
+	if found.cause == "" && found.process == firewalldProcess {
+		found.cause = CauseFirewalldReload
+	}
 	return found
 }
