@@ -219,7 +219,7 @@ func (v *view) bare(key string) string {
 // domain if it is a plain one.
 func (v *view) pointerTo(h Host) *node {
 	target := strings.TrimSuffix(h.Name, ".") + "."
-	if key := v.key(h.Name); isPlain(key) {
+	if key := v.key(h.Name); isPlain(key) && len(key)+len(v.domain) <= maxName {
 		target = target[:len(key)] + v.domain
 	}
 	n := &node{complete: true}

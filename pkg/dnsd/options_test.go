@@ -1,0 +1,121 @@
+package dnsd_test
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
+
+	"github.com/vnetd/vnetd/pkg/dnsd"
+)
+
+// optionCases are options and what they say, nil where they are not understood.
+var optionCases = []struct {
+	option string
+	want   *dnsd.Options
+}{
+	{"address=/example.com/192.0.2.7", &dnsd.Options{Addresses: []dnsd.Address{{Domain: "example.com", Addr: addr("192.0.2.7")}}}},
+	{"address=/.apps.example/api.example/2001:db8::7", &dnsd.Options{Addresses: []dnsd.Address{
+		{Domain: "apps.example", Addr: addr("2001:db8::7")}, {Domain: "api.example", Addr: addr("2001:db8::7")},
+	}}},
+	{"address=/#/192.0.2.7", &dnsd.Options{Addresses: []dnsd.Address{{Addr: addr("192.0.2.7")}}}},
+	{"address=/ads.example/#", &dnsd.Options{Addresses: []dnsd.Address{
+		{Domain: "ads.example", Addr: addr("0.0.0.0")}, {Domain: "ads.example", Addr: addr("::")},
+	}}},
+	{"address=/ads.example/", &dnsd.Options{LocalDomains: []string{"ads.example"}}},
+	{"server=/corp.example/lab.example/192.0.2.53", &dnsd.Options{Forwarders: []dnsd.Forwarder{
+		{Domain: "corp.example", Addr: addr("192.0.2.53")}, {Domain: "lab.example", Addr: addr("192.0.2.53")},
+	}}},
+	{"server=/corp.example/192.0.2.53#5353", &dnsd.Options{Forwarders: []dnsd.Forwarder{{Domain: "corp.example", Addr: addr("192.0.2.53"), Port: 5353}}}},
+	{"server=2001:db8::53", &dnsd.Options{Forwarders: []dnsd.Forwarder{{Addr: addr("2001:db8::53")}}}},
+	{"server=/open.corp.example/#", &dnsd.Options{Forwarders: []dnsd.Forwarder{{Domain: "open.corp.example"}}}},
+	{" server = /lan.example/ ", &dnsd.Options{LocalDomains: []string{"lan.example"}}},
+	{"local=/lan.example/", &dnsd.Options{LocalDomains: []string{"lan.example"}}},
+	{"cname=www,web.vm.example,host,60", &dnsd.Options{CNAMEs: []dnsd.CNAME{
+		{Name: "www", Target: "host", TTL: time.Minute}, {Name: "web.vm.example", Target: "host", TTL: time.Minute},
+	}}},
+	{"cname=www,host", &dnsd.Options{CNAMEs: []dnsd.CNAME{{Name: "www", Target: "host"}}}},
+	{"host-record=a,b.vm.example,192.0.2.7,2001:db8::7,30", &dnsd.Options{Static: []dnsd.Host{
+		{Name: "a", Addr: addr("192.0.2.7"), TTL: 30 * time.Second},
+		{Name: "a", Addr: addr("2001:db8::7"), TTL: 30 * time.Second},
+		{Name: "b.vm.example", Addr: addr("192.0.2.7"), TTL: 30 * time.Second},
+		{Name: "b.vm.example", Addr: addr("2001:db8::7"), TTL: 30 * time.Second},
+	}}},
+	{`txt-record=note,"a, b",c`, &dnsd.Options{TXT: []dnsd.TXT{{Name: "note", Value: `"a, b",c`}}}},
+	{"txt-record=note", &dnsd.Options{TXT: []dnsd.TXT{{Name: "note"}}}},
+	{"srv-host=_ldap._tcp.example.com,dc.example.com,389,1,2", &dnsd.Options{SRV: []dnsd.SRV{
+		{Service: "ldap", Protocol: "tcp", Domain: "example.com", Target: "dc.example.com", Port: 389, Priority: 1, Weight: 2},
+	}}},
+	{"srv-host=_sip._udp", &dnsd.Options{SRV: []dnsd.SRV{{Service: "sip", Protocol: "udp"}}}},
+
+	{"", nil},
+	{"dhcp-option=3", nil},
+	{"address", nil},
+	{"address=/example.com", nil},
+	{"address=/exa mple/192.0.2.7", nil},
+	{"address=/example.com/192.0.2.300", nil},
+	{"address=/good.example//192.0.2.7", nil},
+	{"server=/corp.example/192.0.2.53@eth0", nil},
+	{"server=/corp.example/192.0.2.53#0", nil},
+	{"server=/#/192.0.2.53", nil},
+	{"server=//192.0.2.53", nil},
+	{"server=#", nil},
+	{"server=", nil},
+	{"cname=*.example.com,host", nil},
+	{"cname=www", nil},
+	{"cname=www,60", nil},
+	{"host-record=a", nil},
+	{"host-record=192.0.2.7", nil},
+	{"host-record=a,192.0.2.7,b", nil},
+	{"txt-record=", nil},
+	{"srv-host=sip.udp", nil},
+	{"srv-host=_sip._udp,target,65536", nil},
+	{"srv-host=_sip._udp,a b", nil},
+	{"srv-host=_sip._udp,a,1,2,3,4", nil},
+}
+
+// TestParseDnsmasqOptions reads each option alone, and all of them.
+func TestParseDnsmasqOptions(t *testing.T) {
+	var all, bad []string
+	for _, c := range optionCases {
+		got, unknown := dnsd.ParseDnsmasqOptions([]string{c.option})
+		want, wantUnknown := c.want, []string(nil)
+		if want == nil {
+			want, wantUnknown = new(dnsd.Options), []string{c.option}
+			bad = append(bad, c.option)
+		}
+		if diff := cmp.Diff(*want, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+			t.Errorf("%q (-want +got):\n%s", c.option, diff)
+		}
+		if !slices.Equal(unknown, wantUnknown) {
+			t.Errorf("%q: unknown are %q", c.option, unknown)
+		}
+		all = append(all, c.option)
+	}
+	o, unknown := dnsd.ParseDnsmasqOptions(all)
+	if diff := cmp.Diff(bad, unknown); diff != "" {
+		t.Errorf("unknown of all (-want +got):\n%s", diff)
+	}
+	cfg := o.AddTo(dnsd.Config{Addrs: []netip.Addr{addr(gateway)}, TXT: []dnsd.TXT{{Name: "own"}}})
+	if err := dnsd.NewUnbound(cfg).Reconfigure(cfg); err != nil || len(cfg.TXT) != 3 || len(cfg.SRV) != 2 {
+		t.Errorf("%v: %+v", err, cfg)
+	}
+}
+
+// FuzzDnsmasqOptions: what is understood is never a fault of a configuration.
+func FuzzDnsmasqOptions(f *testing.F) {
+	for _, c := range optionCases {
+		f.Add(c.option)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		o, unknown := dnsd.ParseDnsmasqOptions(strings.Split(text, "\n"))
+		cfg := o.AddTo(dnsd.Config{Addrs: []netip.Addr{addr(gateway)}})
+		if err := dnsd.NewUnbound(dnsd.Config{Addrs: cfg.Addrs}).Reconfigure(cfg); err != nil {
+			t.Errorf("understood, but for %q: %v", unknown, err)
+		}
+	})
+}
