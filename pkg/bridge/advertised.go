@@ -38,8 +38,9 @@ type advertisement struct {
 }
 
 // advertisedRoutes lists them for all links, none on a kernel without IPv6.
+// /proc/net would be about the namespace of the process's first thread.
 func advertisedRoutes() ([]advertisement, error) {
-	f, err := os.Open("/proc/net/ipv6_route")
+	f, err := os.Open("/proc/thread-self/net/ipv6_route")
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
 	}
