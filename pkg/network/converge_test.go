@@ -194,10 +194,14 @@ func TestHook(t *testing.T) {
 		before := kernel(t)
 		n := h.started(natXML("one", "192.0.2"))
 		h.define(strings.Replace(natXML("one", "192.0.2"), "192.0.2.10", "192.0.2.20", 1))
+		info, f := h.port(n, network.PortOptions{})
+		defer f.Close()
+		must(t, h.ReleasePort(t.Context(), info.UUID))
 		must(t, n.Stop(t.Context()))
 		said, err := os.ReadFile(log)
 		must(t, err)
-		want := "one start begin - 1\none started begin - 1\none updated begin - 1\none stopped end - 1\n"
+		want := "one start begin - 1\none started begin - 1\none updated begin - 1\n" +
+			"one port-created begin - 1\none port-deleted begin - 1\none stopped end - 1\n"
 		if diff := cmp.Diff(want, string(said)); diff != "" {
 			t.Errorf("the hook was called (-want +got):\n%s", diff)
 		}
@@ -257,6 +261,36 @@ func TestUpdate(t *testing.T) {
 			if err := n.Update(t.Context(), u, network.TargetCurrent); network.KindOf(err) != kind {
 				t.Errorf("%+v: %v, want %s", u, err, kind)
 			}
+		}
+	})
+}
+
+// TestPortsFollowTheDocument changes how ports are plugged in under a port.
+func TestPortsFollowTheDocument(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := newHub(t, t.TempDir(), hubOptions{})
+		n := h.started(natXML("one", "192.0.2"))
+		mac := net.HardwareAddr{0x52, 0x54, 0, 1, 2, 3}
+		info, f := h.port(n, network.PortOptions{MAC: mac})
+		defer f.Close()
+		for _, tt := range []struct {
+			old, new string
+			want     []string
+		}{
+			{"", "", []string{"isolated off", "learning on", "flood on"}},
+			{"<ip address", "<port isolated='yes'/><ip address", []string{"isolated on", "learning on"}},
+			{"stp='on' delay='0'/>", "stp='on' delay='0' macTableManager='libvirt'/>", []string{"isolated on", "learning off", "flood off"}},
+		} {
+			h.define(strings.Replace(string(n.XML(true)), tt.old, tt.new, 1))
+			got := nstest.IP(t, "-d link show "+info.IfName)
+			for _, want := range tt.want {
+				if !strings.Contains(got, want) {
+					t.Errorf("after %q the port is not %q:\n%s", tt.new, want, got)
+				}
+			}
+		}
+		if fdb := nstest.Exec(t, "bridge", "fdb", "show", "dev", info.IfName); !strings.Contains(fdb, mac.String()+" master one static") {
+			t.Errorf("the guest's address is not in the table:\n%s", fdb)
 		}
 	})
 }

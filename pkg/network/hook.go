@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os/exec"
 	"strings"
 	"time"
@@ -22,6 +23,9 @@ var (
 	hookStarted = hookCall{"started", "begin"}
 	hookUpdated = hookCall{"updated", "begin"}
 	hookStopped = hookCall{"stopped", "end"}
+
+	hookPortCreated = hookCall{"port-created", "begin"}
+	hookPortDeleted = hookCall{"port-deleted", "begin"}
 )
 
 type hookCall struct{ operation, part string }
@@ -32,6 +36,19 @@ type hookCall struct{ operation, part string }
 // standard input, inside <hookData>. Its failure is an error that tells what it
 // said.
 func (m *Manager) hook(ctx context.Context, h hookCall, n *netdef.Network) error {
+	return m.runHook(ctx, h, n, nil)
+}
+
+// hookPort is hook for what happens to a port, whose document follows the
+// network's.
+func (m *Manager) hookPort(ctx context.Context, h hookCall, n *netdef.Network, p *port) error {
+	return m.runHook(ctx, h, n, &netdef.Port{
+		UUID: p.UUID, Owner: netdef.Owner{Name: p.Name}, MAC: net.HardwareAddr(p.MAC),
+		Plug: &netdef.Plug{Type: netdef.PlugNetwork, Bridge: n.Bridge.Name},
+	})
+}
+
+func (m *Manager) runHook(ctx context.Context, h hookCall, n *netdef.Network, p *netdef.Port) error {
 	if m.cfg.Hook == "" {
 		return nil
 	}
@@ -39,7 +56,7 @@ func (m *Manager) hook(ctx context.Context, h hookCall, n *netdef.Network) error
 	defer cancel()
 	cmd := exec.CommandContext(ctx, m.cfg.Hook, n.Name, h.operation, h.part, "-")
 	cmd.Env = []string{"LC_ALL=C", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/"}
-	cmd.Stdin = strings.NewReader(hookData(n))
+	cmd.Stdin = strings.NewReader(hookData(n, p))
 	var said bytes.Buffer
 	cmd.Stderr = &said
 	err := cmd.Run()
@@ -52,12 +69,19 @@ func (m *Manager) hook(ctx context.Context, h hookCall, n *netdef.Network) error
 	return nil
 }
 
-// hookData is what a hook reads.
-func hookData(n *netdef.Network) string {
+// hookData is what a hook reads: the network's document and, where there is one,
+// a port's.
+func hookData(n *netdef.Network, p *netdef.Port) string {
+	documents := [][]byte{n.LiveXML(0)}
+	if p != nil {
+		documents = append(documents, p.XML())
+	}
 	var b strings.Builder
 	b.WriteString("<hookData>\n")
-	for line := range strings.Lines(string(n.LiveXML(0))) {
-		b.WriteString("  " + line)
+	for _, d := range documents {
+		for line := range strings.Lines(string(d)) {
+			b.WriteString("  " + line)
+		}
 	}
 	b.WriteString("</hookData>\n")
 	return b.String()

@@ -36,8 +36,6 @@ func unsupported(n *netdef.Network) error {
 		{n.VLAN != nil, "network/vlan"},
 		{n.Bandwidth != nil, "network/bandwidth"},
 		{n.VirtualPort != nil, "network/virtualport"},
-		{n.Isolated == netdef.Yes, "network/port/@isolated"},
-		{n.Bridge.MACTableManager == "libvirt", "network/bridge/@macTableManager: 'libvirt'"},
 		{len(n.DnsmasqOptions) > 0, "network/dnsmasq:options"},
 		{slices.ContainsFunc(n.IPs, func(ip netdef.IP) bool { return ip.TFTPRoot != "" }), "network/ip/tftp"},
 		{slices.ContainsFunc(n.IPs, func(ip netdef.IP) bool { return ip.DHCP != nil && ip.DHCP.Bootp != nil }), "network/ip/dhcp/bootp"},
@@ -57,6 +55,7 @@ func bridgeConfig(n *netdef.Network) bridge.Config {
 		STP:          n.Bridge.STP,
 		ForwardDelay: time.Duration(n.Bridge.Delay) * time.Second,
 		MTU:          n.MTU,
+		MACTable:     managesMACs(n),
 	}
 	for i := range n.IPs {
 		c.Addrs = append(c.Addrs, n.IPs[i].Prefix())
@@ -66,6 +65,19 @@ func bridgeConfig(n *netdef.Network) bridge.Config {
 		c.Routes = append(c.Routes, bridge.Route{Prefix: r.Prefix(), Gateway: r.Gateway, Metric: uint32(r.Metric)})
 	}
 	return c
+}
+
+// managesMACs tells whether vnetd, not the kernel, keeps the bridge's table of
+// guests' MAC addresses.
+func managesMACs(n *netdef.Network) bool { return n.Bridge.MACTableManager == "libvirt" }
+
+// portConfig is how a port of n is plugged in; isolated is its own wish.
+func portConfig(n *netdef.Network, isolated bool) bridge.PortConfig {
+	return bridge.PortConfig{
+		Isolated:   isolated || n.Isolated == netdef.Yes,
+		NoLearning: managesMACs(n),
+		NoFlood:    managesMACs(n),
+	}
 }
 
 // forwards tells which families the host must forward for n: those it has

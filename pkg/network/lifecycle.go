@@ -150,10 +150,10 @@ func (n *Network) ensure(ctx context.Context, live *netdef.Network) (index int, 
 	if err := n.m.cfg.Rules.Set(ctx, firewallNetwork(live)); err != nil {
 		return 0, err
 	}
-	if err := n.m.cfg.Links.EnableForwarding(forwards(live)); err != nil {
+	if err := n.forward(live); err != nil {
 		return 0, err
 	}
-	return index, n.m.replug(ctx, n, index)
+	return index, n.m.replug(ctx, n, live, index)
 }
 
 // Stop takes the network down: its services end, its ports lose their bridge
@@ -226,7 +226,7 @@ func (n *Network) clear(ctx context.Context, live *netdef.Network) error {
 			n.m.cfg.Links.Remove(live.Bridge.Name, 0),
 			n.m.cfg.Rules.Delete(ctx, fw))
 	}
-	errs = append(errs, n.detachUplink(ctx))
+	errs = append(errs, n.restoreHost(ctx))
 	err := errors.Join(errs...)
 	n.mu.Lock()
 	n.leftover = nil
@@ -247,7 +247,7 @@ func (n *Network) recover(ctx context.Context, r store.Run) {
 	defer n.op.Unlock()
 	log := n.m.log.With(keyNetwork, n.name, keyBridge, r.Network.Bridge.Name)
 	if err := n.restore(r); err != nil {
-		log.Error("the way back for the uplink is lost", keyError, err)
+		log.Error("what is to be put back on the host is not known", keyError, err)
 	}
 	if r.Phase != store.Active {
 		err := n.clear(ctx, r.Network)

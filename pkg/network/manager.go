@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -39,7 +40,9 @@ type Links interface {
 	Attach(ctx context.Context, bridge, port int, cfg bridge.PortConfig) error
 	Detach(port int) error
 	DeleteLink(index int) error
-	EnableForwarding(v4, v6 bool) error
+	AddFDB(port int, mac net.HardwareAddr) error
+	Forward(v4, v6 bool) (bridge.Forwarding, error)
+	RestoreAcceptRA(raised []bridge.AcceptRA) error
 	AttachUplink(ctx context.Context, cfg bridge.UplinkConfig) (*bridge.UplinkState, error)
 	DetachUplink(ctx context.Context, s bridge.UplinkState) error
 	UplinkAttached(s bridge.UplinkState) (bool, error)

@@ -9,7 +9,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/store"
@@ -34,9 +33,9 @@ type Network struct {
 	m    *Manager
 	name string // for good: a network can't be renamed
 
-	op     sync.Mutex          // one operation at a time; held for as long as it takes
-	run    store.Run           // the run-state as last written; guarded by op
-	uplink *bridge.UplinkState // how the uplink was, nil while it is the host's own; guarded by op
+	op   sync.Mutex // one operation at a time; held for as long as it takes
+	run  store.Run  // the run-state as last written; guarded by op
+	host hostState  // what must be put back on the host; guarded by op
 
 	mu        sync.Mutex // guards what follows; held for moments
 	def       *netdef.Network

@@ -89,7 +89,7 @@ func (n *Network) RequestPort(ctx context.Context, opts PortOptions) (PortInfo, 
 	if err != nil {
 		return PortInfo{}, nil, fmt.Errorf("looking for bridge %q: %w", live.Bridge.Name, err)
 	}
-	p, dev, err := n.plugIn(ctx, target, opts)
+	p, dev, err := n.plugIn(ctx, live, target, opts)
 	if err != nil {
 		return PortInfo{}, nil, err
 	}
@@ -145,7 +145,7 @@ func validIfName(name string) bool {
 // plugIn makes the TAP device of a port, puts it on the bridge, and records it
 // as the last step but before anyone else has its file descriptors. What it
 // made is gone when it fails.
-func (n *Network) plugIn(ctx context.Context, target bridge.Link, opts PortOptions) (_ *port, _ *tap.Device, err error) {
+func (n *Network) plugIn(ctx context.Context, live *netdef.Network, target bridge.Link, opts PortOptions) (_ *port, _ *tap.Device, err error) {
 	mac := opts.MAC
 	if mac == nil {
 		mac = n.m.freshMAC()
@@ -165,15 +165,17 @@ func (n *Network) plugIn(ctx context.Context, target bridge.Link, opts PortOptio
 			err = errors.Join(err, dev.Close())
 		}
 	}()
-	cfg := bridge.PortConfig{Isolated: opts.Isolated}
-	if err := n.m.cfg.Links.Attach(ctx, target.Index, dev.Index, cfg); err != nil {
-		return nil, nil, err
-	}
 	p := &port{network: n, Port: store.Port{
-		UUID: newUUID(), Network: n.Info().UUID, Name: opts.Name, MAC: store.HexMAC(mac),
+		UUID: newUUID(), Network: live.UUID, Name: opts.Name, MAC: store.HexMAC(mac),
 		IfName: dev.Name, Index: dev.Index, Isolated: opts.Isolated,
 		Lifetime: LifetimeFD, Owner: opts.Owner, Created: time.Now().Truncate(time.Second),
 	}}
+	if err := n.m.attach(ctx, live, target.Index, p); err != nil {
+		return nil, nil, err
+	}
+	if err := n.m.hookPort(ctx, hookPortCreated, live, p); err != nil {
+		return nil, nil, err
+	}
 	if err := n.m.cfg.Store.SavePort(p.Port); err != nil {
 		return nil, nil, err
 	}
@@ -181,6 +183,18 @@ func (n *Network) plugIn(ctx context.Context, target bridge.Link, opts PortOptio
 	defer n.m.mu.Unlock()
 	n.m.ports[p.UUID] = p
 	return p, dev, nil
+}
+
+// attach puts a port's TAP device on the bridge with that ifindex, as a network
+// that is live has its ports; where it is there already, it is brought to that.
+func (m *Manager) attach(ctx context.Context, live *netdef.Network, bridgeIndex int, p *port) error {
+	if err := m.cfg.Links.Attach(ctx, bridgeIndex, p.Index, portConfig(live, p.Isolated)); err != nil {
+		return err
+	}
+	if managesMACs(live) {
+		return m.cfg.Links.AddFDB(p.Index, net.HardwareAddr(p.MAC))
+	}
+	return nil
 }
 
 // freshMAC makes up an address in the range of KVM guests that no port has.
@@ -246,6 +260,11 @@ func (m *Manager) end(p *port) (err error) {
 		delete(m.ports, p.UUID)
 		m.mu.Unlock()
 		err = m.clearPort(p.Port)
+		if live := p.network.liveNetwork(); live != nil {
+			if err := m.hookPort(context.Background(), hookPortDeleted, live, p); err != nil {
+				m.log.Warn("the port is gone all the same", keyPort, p.UUID, keyError, err)
+			}
+		}
 		m.log.Info("port removed", keyNetwork, p.network.name, keyPort, p.UUID, keyIfName, p.IfName)
 		m.events.publish(Event{Kind: PortRemoved, Network: p.network.Info(), Port: &info})
 	})
@@ -295,18 +314,17 @@ func (m *Manager) loadPorts(ports []store.Port, runs []store.Run) {
 	}
 }
 
-// replug puts every port of n that lost its bridge back on the bridge with that
-// ifindex. The caller holds n.op.
-func (m *Manager) replug(ctx context.Context, n *Network, bridgeIndex int) error {
+// replug puts every port of n on the bridge with that ifindex, as live has its
+// ports, wherever they are now. The caller holds n.op.
+func (m *Manager) replug(ctx context.Context, n *Network, live *netdef.Network, bridgeIndex int) error {
 	var errs []error
 	for _, p := range m.portsOf(n) {
-		l, err := m.cfg.Links.LookupIndex(p.Index)
-		if errors.Is(err, bridge.ErrNotFound) {
-			errs = append(errs, m.end(p))
-			continue
-		}
-		if err == nil && l.Master != bridgeIndex {
-			err = m.cfg.Links.Attach(ctx, bridgeIndex, p.Index, bridge.PortConfig{Isolated: p.Isolated})
+		_, err := m.cfg.Links.LookupIndex(p.Index)
+		switch {
+		case errors.Is(err, bridge.ErrNotFound):
+			err = m.end(p)
+		case err == nil:
+			err = m.attach(ctx, live, bridgeIndex, p)
 		}
 		errs = append(errs, err)
 	}

@@ -30,9 +30,9 @@ type Run struct {
 	Network    *netdef.Network // live definition
 	Persistent bool            // false: there is no definition, it goes when it stops
 
-	// Uplink is how the uplink of a bridged network was before it became a port:
-	// JSON that its writer understands, nil for none.
-	Uplink json.RawMessage
+	// Host is what the network changed on the host and must put back: JSON that
+	// its writer understands, nil for nothing.
+	Host json.RawMessage
 }
 
 // runFile is Run as it stands on disk.
@@ -40,12 +40,12 @@ type runFile struct {
 	Phase      Phase           `json:"phase"`
 	Persistent bool            `json:"persistent"`
 	XML        string          `json:"xml"`
-	Uplink     json.RawMessage `json:"uplink,omitempty"`
+	Host       json.RawMessage `json:"host,omitempty"`
 }
 
 // SaveRun writes r, replacing what stood for its network's UUID.
 func (s *Store) SaveRun(r Run) error {
-	f := runFile{Phase: r.Phase, Persistent: r.Persistent, XML: string(r.Network.XML()), Uplink: r.Uplink}
+	f := runFile{Phase: r.Phase, Persistent: r.Persistent, XML: string(r.Network.XML()), Host: r.Host}
 	if err := writeJSON(s.run(r.Network.UUID), f); err != nil {
 		return fmt.Errorf("saving run-state of network %q: %w", r.Network.Name, err)
 	}
@@ -79,7 +79,7 @@ func (s *Store) Runs() ([]Run, error) {
 		if err != nil {
 			return err
 		}
-		runs = append(runs, Run{Phase: f.Phase, Network: n, Persistent: f.Persistent, Uplink: f.Uplink})
+		runs = append(runs, Run{Phase: f.Phase, Network: n, Persistent: f.Persistent, Host: f.Host})
 		return nil
 	})
 	return runs, err

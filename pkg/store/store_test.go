@@ -140,7 +140,7 @@ func TestRunStateSurvives(t *testing.T) {
 	}
 	if err := errors.Join(
 		s.SaveRun(store.Run{Phase: store.Starting, Network: n}),
-		s.SaveRun(store.Run{Phase: store.Active, Network: n, Persistent: true, Uplink: []byte("{}")}),
+		s.SaveRun(store.Run{Phase: store.Active, Network: n, Persistent: true, Host: []byte("{}")}),
 		s.SavePort(p),
 	); err != nil {
 		t.Fatal(err)
@@ -149,7 +149,7 @@ func TestRunStateSurvives(t *testing.T) {
 	s = open(t, dirs)
 	defer closed(t, s)
 	runs, err := s.Runs()
-	want := []store.Run{{Phase: store.Active, Network: n, Persistent: true, Uplink: []byte("{}")}}
+	want := []store.Run{{Phase: store.Active, Network: n, Persistent: true, Host: []byte("{}")}}
 	if diff := cmp.Diff(want, runs, cmpopts.EquateComparable(netip.Addr{})); diff != "" || err != nil {
 		t.Errorf("run-state (%v) (-want +got):\n%s", err, diff)
 	}
