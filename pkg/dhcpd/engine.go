@@ -17,6 +17,14 @@ const tick = time.Second
 // maxMessage bounds a message that is read; what is longer is malformed.
 const maxMessage = 4096
 
+// How many messages of one client are handled. Real clients wait for seconds
+// between them.
+const (
+	messageEvery      = 50 * time.Millisecond
+	messageBurst      = 64
+	clientsRemembered = 4096
+)
+
 // datagram is one UDP datagram as it arrived.
 type datagram struct {
 	payload []byte
@@ -72,6 +80,7 @@ type engine struct {
 	mu      sync.Mutex // guards all below
 	pool    *pool
 	pending []change
+	each    *throttle[string]
 }
 
 // prepare loads the leases of sp and opens the transport.
@@ -86,6 +95,7 @@ func (s *engine) prepare(sp *space, dial func() (transport, error)) error {
 	}
 	s.link, s.close = link, once(link.Close)
 	s.wake, s.failed = make(chan struct{}, 1), make(chan error, 1)
+	s.each = newThrottle[string](messageEvery, messageBurst, clientsRemembered)
 	return nil
 }
 
@@ -297,6 +307,16 @@ func expiry(now time.Time, length time.Duration) time.Time {
 		return time.Time{}
 	}
 	return now.Add(length)
+}
+
+// fair reports whether one more message of a client is to be handled now, and
+// counts when it is not. s.mu must be locked.
+func (s *engine) fair(client string, now time.Time) bool {
+	if s.each.allow(client, now) {
+		return true
+	}
+	s.count.limited.Add(1)
+	return false
 }
 
 // set makes l the record of b as a part of ch.

@@ -200,3 +200,20 @@ func ParseTFTP(b []byte, root string) (path, rest string, fault []byte) {
 	}
 	return r.path, fmt.Sprint(r.ascii, r.block, r.window, r.timeout, r.size), nil
 }
+
+// Remembered is how many things the server keeps in memory on account of guests.
+func (s *Server) Remembered() int { return remembered(&s.engine) }
+
+// Remembered is as that of Server.
+func (s *Server6) Remembered() int { return remembered(&s.engine) }
+
+func remembered(s *engine) int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.pool
+	return len(p.bindings) + len(p.byClient) + len(p.byOffer) + len(p.used.chunks) + p.offers.Len() + p.stale.Len() +
+		len(s.each.seen) + s.each.order.Len() + len(s.pending) + len(s.limit.kinds)
+}
+
+// ClientsRemembered bounds the clients whose message rate is known.
+const ClientsRemembered = clientsRemembered

@@ -202,6 +202,15 @@ func (c *request6) hardware(duid []byte) hwAddr {
 	return hwAddr(duid[at:])
 }
 
+// who is the client as far as its share of our time goes: its hardware address if
+// known.
+func (c *request6) who() string {
+	if c.mac != (hwAddr{}) {
+		return string(c.mac[:])
+	}
+	return string(c.duid)
+}
+
 // identity is the client as far as one IA goes.
 func (c *request6) identity(ia *ia6) *client {
 	id := c.client

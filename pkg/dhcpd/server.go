@@ -52,6 +52,9 @@ func (s *Server) handleDatagram(d datagram, now time.Time) (*outgoing, error) {
 	if err != nil {
 		return nil, err
 	}
+	if !s.fair(string(c.mac[:]), now) {
+		return nil, nil
+	}
 	return s.handle4(c), nil
 }
 

@@ -50,6 +50,8 @@ func (s *Server6) handleDatagram(d datagram, now time.Time) (*outgoing, error) {
 		return nil, nil
 	case err != nil:
 		return nil, err
+	case !s.fair(c.who(), now):
+		return nil, nil
 	default:
 		return s.handle6(c), nil
 	}
@@ -87,7 +89,7 @@ type Stats6 struct {
 	// Commits to SendErrors are as in Stats.
 	Commits, Committed, CommitFailures      uint64
 	Malformed, Ignored, Exhausted, Overload uint64
-	Panics, SendErrors                      uint64
+	Limited, Panics, SendErrors             uint64
 }
 
 // Stats returns the counters. It may be called at any time.
@@ -103,6 +105,6 @@ func (s *Server6) Stats() Stats6 {
 		Commits: c.commits.Load(), Committed: c.committed.Load(), CommitFailures: c.commitFailures.Load(),
 		Malformed: c.malformed.Load(), Ignored: c.ignored.Load(),
 		Exhausted: c.exhausted.Load(), Overload: c.overload.Load(),
-		Panics: c.panics.Load(), SendErrors: c.sendErrors.Load(),
+		Limited: c.limited.Load(), Panics: c.panics.Load(), SendErrors: c.sendErrors.Load(),
 	}
 }

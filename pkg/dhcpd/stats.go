@@ -27,6 +27,8 @@ type Stats struct {
 	Exhausted uint64
 	// Overload counts messages dropped because too many commits were waiting.
 	Overload uint64
+	// Limited counts messages dropped because their client sent too many.
+	Limited uint64
 	// Panics counts messages whose handling ended in a panic.
 	Panics uint64
 	// SendErrors counts replies that the kernel did not take.
@@ -38,7 +40,7 @@ type counters struct {
 	received, sent                          [maxMessageType + 1]atomic.Uint64 // by message type
 	commits, committed, commitFailures      atomic.Uint64
 	malformed, ignored, exhausted, overload atomic.Uint64
-	panics, sendErrors                      atomic.Uint64
+	limited, panics, sendErrors             atomic.Uint64
 }
 
 // maxMessageType is the largest number of a message type that is counted.
@@ -58,6 +60,6 @@ func (s *Server) Stats() Stats {
 		Commits: c.commits.Load(), Committed: c.committed.Load(), CommitFailures: c.commitFailures.Load(),
 		Malformed: c.malformed.Load(), Ignored: c.ignored.Load(),
 		Exhausted: c.exhausted.Load(), Overload: c.overload.Load(),
-		Panics: c.panics.Load(), SendErrors: c.sendErrors.Load(),
+		Limited: c.limited.Load(), Panics: c.panics.Load(), SendErrors: c.sendErrors.Load(),
 	}
 }
