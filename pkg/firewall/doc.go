@@ -7,9 +7,15 @@
 // listing of what the kernel holds is compared with that text, which gives the
 // smallest list of increments. One iptables-restore per family carries them
 // out: it takes effect table by table, never rule by rule, and names only the
-// rules it changes, so whatever others keep in the same tables stays.
+// rules it changes, so whatever others keep in the same tables stays. Under
+// nf_tables the generation of the rule set tells whether the last listing still
+// holds, and rules are deleted by their handles in one netlink transaction.
+//
+// Watch goes the same way whenever somebody else has changed the rules, Repair
+// whenever it is asked to. Conditions names what others' rules and the kernel's
+// settings do to guests, which vnetd does not mend.
 //
 // Chains, rules and their order are those of libvirt's network driver with its
 // iptables backend, so that scripts, other tools and a libvirtd beside vnetd
-// find what they expect.
+// find what they expect. Guards are the one difference.
 package firewall

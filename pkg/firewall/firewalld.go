@@ -39,8 +39,9 @@ var errNoFirewalld = errors.New("firewalld is not running")
 
 // zones puts bridges into firewalld's zones.
 type zones struct {
-	mu  sync.Mutex
-	bus *sysbus.Conn // nil until it is needed; guarded by mu
+	mu     sync.Mutex
+	bus    *sysbus.Conn       // nil until it is needed; guarded by mu
+	cancel context.CancelFunc // ends bus; guarded by mu
 }
 
 // bind puts the bridge into its zone. It does nothing where firewalld does not
@@ -167,12 +168,17 @@ func (z *zones) connect() (*sysbus.Conn, error) {
 	if z.bus != nil && z.bus.Context().Err() == nil {
 		return z.bus, nil
 	}
-	// It outlives the call that needs it first; close ends it.
-	bus, err := sysbus.Connect(context.Background())
+	// It outlives the call that needs it first, and close ends it; only the
+	// connecting has a limit.
+	ctx, cancel := context.WithCancel(context.Background())
+	limit := time.AfterFunc(firewalldTime, cancel)
+	bus, err := sysbus.Connect(ctx)
+	limit.Stop()
 	if err != nil {
+		cancel()
 		return nil, err
 	}
-	z.bus = bus
+	z.bus, z.cancel = bus, cancel
 	return bus, nil
 }
 
@@ -184,12 +190,14 @@ func (z *zones) close() error {
 		return nil
 	}
 	err := z.bus.Close()
+	z.cancel()
 	z.bus = nil
 	return err
 }
 
 // watchFirewalld tells notify whenever firewalld has loaded its rules anew or
-// has come to the bus or left it, until ctx or the bus ends.
+// has come to the bus or left it, until ctx or the bus ends. At its begin it
+// tells without a reason: nobody knows what happened before.
 func watchFirewalld(ctx context.Context, notify func(reason Cause)) error {
 	bus, err := sysbus.Connect(ctx)
 	if err != nil {
@@ -206,6 +214,7 @@ func watchFirewalld(ctx context.Context, notify func(reason Cause)) error {
 			return err
 		}
 	}
+	notify("")
 	for {
 		select {
 		case signal, open := <-signals:

@@ -97,6 +97,22 @@ func TestRender(t *testing.T) {
 	}
 }
 
+// Only subnets that are routed by any device have guards.
+func TestGuards(t *testing.T) {
+	var rules []firewall.Rule
+	guarded := map[string]bool{"route": true, "nat-ipv6-routed": true}
+	for name, n := range intents() {
+		guards := firewall.Guards(n, firewall.DefaultPrefix)
+		if (len(guards) > 0) != guarded[name] {
+			t.Errorf("guards of %s are %v", name, guards)
+		}
+	}
+	for _, name := range []string{"route", "nat-ipv6-routed"} {
+		rules = append(rules, firewall.Guards(intents()[name], firewall.DefaultPrefix)...)
+	}
+	compareGolden(t, "guards", rules)
+}
+
 func TestJumps(t *testing.T) {
 	compareGolden(t, "jumps", firewall.Jumps(firewall.DefaultPrefix))
 }

@@ -1,6 +1,7 @@
 package firewall
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -93,7 +94,7 @@ func (w *watch) followFirewalld(ctx context.Context) {
 	for {
 		// What fails is tried again: the bus may come later, or come back.
 		_ = watchFirewalld(ctx, func(reason Cause) {
-			w.note(func(f *finding) { f.cause = reason })
+			w.note(func(f *finding) { f.cause = cmp.Or(reason, f.cause) })
 			w.rebind(ctx)
 		})
 		select {
