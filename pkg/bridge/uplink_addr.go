@@ -2,7 +2,10 @@ package bridge
 
 import (
 	"fmt"
+	"net/netip"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -49,6 +52,47 @@ func addressChange(a uplinkAddress, to link, flags uint32, how int) *nl.NetlinkR
 		m = m.with(unix.IFA_LABEL, nl.ZeroTerminated(relabel(unix.ByteSliceToString(label), to.Name)))
 	}
 	return m.request(unix.RTM_NEWADDR, unix.NLM_F_CREATE|how)
+}
+
+// localLimit is how long awaitLocal waits: a kernel under load may take some
+// milliseconds.
+const localLimit = time.Second
+
+// awaitLocal waits until the kernel takes in packets for the IPv6 addresses of the
+// new link. It does so some time after they were added, from a work queue
+// (addrconf_dad_work of net/ipv6/addrconf.c), and not while the link is down.
+func (b *Bridges) awaitLocal(mv *uplinkMove) error {
+	for end := time.Now().Add(localLimit); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		local, err := b.localAddresses(mv.to.Index)
+		if err != nil {
+			return err
+		}
+		waiting := slices.ContainsFunc(mv.addresses, func(a uplinkAddress) bool {
+			return a.prefix.Addr().Is6() && !local[a.prefix.Addr()]
+		})
+		if !waiting || !mv.to.Up {
+			break
+		}
+	}
+	return nil
+}
+
+// localAddresses are the IPv6 addresses for which the kernel takes in packets
+// because of that link.
+func (b *Bridges) localAddresses(index int) (map[netip.Addr]bool, error) {
+	msg := &nl.RtMsg{RtMsg: unix.RtMsg{Family: unix.AF_INET6, Table: unix.RT_TABLE_LOCAL}}
+	msgs, err := b.conn.dump(unix.RTM_GETROUTE, unix.RTM_NEWROUTE, msg)
+	if err != nil {
+		return nil, fmt.Errorf("listing local routes: %w", err)
+	}
+	local := make(map[netip.Addr]bool)
+	for _, m := range msgs {
+		r, err := parseUplinkRoute(UplinkRoute{Message: m})
+		if err == nil && r.family() == unix.AF_INET6 && r.head[rtmType] == unix.RTN_LOCAL && r.leads(index) {
+			local[r.dst().Addr()] = true
+		}
+	}
+	return local, nil
 }
 
 // relabel is the label of an IPv4 address ("eno1", "eno1:web") on another link.

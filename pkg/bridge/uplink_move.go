@@ -160,6 +160,7 @@ func (b *Bridges) makeUplinkBridge(s *UplinkState) (link, error) {
 	if err := b.conn.do(setUp(br.Index)); err != nil {
 		return link{}, fmt.Errorf("setting bridge %q up: %w", s.Bridge, err)
 	}
+	br.Up = true
 	return br, b.stepped()
 }
 
@@ -200,6 +201,9 @@ func (b *Bridges) prepare(mv *uplinkMove) error {
 		changes = append(changes, addNeighbour(n, mv.to.Index))
 	}
 	if err := b.carryOut(changes); err != nil {
+		return err
+	}
+	if err := b.awaitLocal(mv); err != nil {
 		return err
 	}
 	return b.addAdvertisedRoutes(mv)
