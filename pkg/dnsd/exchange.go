@@ -122,20 +122,33 @@ func (f *forwarder) demote(u *upstream, asked time.Time, err error) {
 }
 
 // ask asks one server until it answers or ctx ends, over UDP and, if the answer
-// is cut, over TCP. Each call has its own id and, from the kernel, its own
-// random port (RFC 5452 section 9.2), and hears only that server.
+// is cut or its spelling in doubt, over TCP. Each call has its own id and
+// spelling and, from the kernel, its own random port (RFC 5452 section 9.2), and
+// hears only that server.
 func (f *forwarder) ask(ctx context.Context, u *upstream, query []byte) ([]byte, error) {
 	query = append([]byte(nil), query...)
+	var random [maxWireName/8 + 1]byte
+	if _, err := rand.Read(random[:]); err != nil {
+		return nil, err
+	}
+	mixCase(query, random[:])
 	if _, err := rand.Read(query[:2]); err != nil {
 		return nil, err
 	}
 	msg, err := f.askUDP(ctx, u, query)
-	if err != nil || !isTruncated(msg) {
-		return msg, err
+	if err != nil {
+		return nil, err
+	}
+	doubtful := u.doubtful(msg, query)
+	if !doubtful && !isTruncated(msg) {
+		return msg, nil
 	}
 	whole, err := f.askTCP(ctx, u, query)
 	if err != nil {
 		return msg, nil //nolint:nilerr // the cut answer is one: the client learns that it is cut
+	}
+	if doubtful {
+		u.proved(whole, query)
 	}
 	return whole, nil
 }
@@ -158,7 +171,7 @@ func (f *forwarder) askUDP(ctx context.Context, u *upstream, query []byte) ([]by
 		if _, err := c.Write(query); err != nil {
 			return nil, err
 		}
-		msg, err := f.hear(c, query, buf)
+		msg, err := f.hear(c, u, query, buf)
 		if ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
@@ -170,13 +183,13 @@ func (f *forwarder) askUDP(ctx context.Context, u *upstream, query []byte) ([]by
 
 // hear reads until there is an answer to query; everything else is
 // ignored (RFC 5452 section 9.1).
-func (f *forwarder) hear(c net.Conn, query, buf []byte) ([]byte, error) {
+func (f *forwarder) hear(c net.Conn, u *upstream, query, buf []byte) ([]byte, error) {
 	for {
 		n, err := c.Read(buf)
 		if err != nil {
 			return nil, err
 		}
-		if msg := readAnswer(buf[:n], query); msg != nil {
+		if msg := readAnswer(buf[:n], query); msg != nil && u.spoke(msg, query) {
 			return msg, nil
 		}
 		f.counters.ignored.Add(1)

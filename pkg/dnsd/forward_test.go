@@ -7,6 +7,7 @@ import (
 	"os"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -172,7 +173,7 @@ func (c forwardCase) run(t *testing.T, cfg dnsd.Config, proto string) {
 // answer the client.
 func TestForwardedForm(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
-		seen := make(chan *dns.Msg, 1)
+		seen := make(chan *dns.Msg, 4)
 		startResolver(t, upstream, func(_ string, q *dns.Msg) [][]byte {
 			seen <- q.Copy()
 			q.Question[0].Name = strings.ToLower(q.Question[0].Name)
@@ -202,9 +203,77 @@ func TestForwardedForm(t *testing.T) {
 		if opt := q.IsEdns0(); opt == nil || opt.UDPSize() != 1232 || !opt.Do() || len(opt.Option) > 0 {
 			t.Errorf("OPT record to the upstream: %v", opt)
 		}
+		<-seen // over TCP, since the spelling was not kept
 		ask(t, "udp", gateway, question("www.example.com.", dns.TypeA))
 		if q := <-seen; q.IsEdns0() != nil {
 			t.Errorf("a query without EDNS arrived as %v", q)
+		}
+	})
+}
+
+// speller is a server that loses the case of names, or is being forged.
+type speller struct {
+	folds, forged atomic.Bool
+	overTCP       atomic.Int32
+	mixed         atomic.Int32 // questions that were in mixed case
+}
+
+func (sp *speller) answer(proto string, q *dns.Msg) [][]byte {
+	name := q.Question[0].Name
+	if name != strings.ToLower(name) && name != strings.ToUpper(name) {
+		sp.mixed.Add(1)
+	}
+	if proto == "tcp" {
+		sp.overTCP.Add(1)
+	}
+	low := q.Copy()
+	low.Question[0].Name = strings.ToLower(name)
+	switch {
+	case sp.folds.Load():
+		return pack(answerA(low, "198.51.100.1"))
+	case sp.forged.Load() && proto == "udp":
+		return append(pack(answerA(low, "198.51.100.66")), pack(answerA(q, "198.51.100.1"))...)
+	}
+	return pack(answerA(q, "198.51.100.1"))
+}
+
+// TestSpelling: the upstream is asked in mixed case. An answer in another case is
+// a forgery if that server keeps the case; whether it does is found out over TCP.
+func TestSpelling(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		sp := new(speller)
+		startResolver(t, upstream, sp.answer)
+		cfg := loConfig(t)
+		s := start(t, cfg)
+		for i, step := range []struct {
+			what          string
+			another       bool // server, as far as we know
+			forged, folds bool
+			tcp           int32 // questions asked over TCP so far
+		}{
+			{"a forgery before anything is known", true, true, false, 1},
+			{"another one, known for what it is", false, true, false, 1},
+			{"a server that loses the case", true, false, true, 2},
+			{"the same, which is known now", false, false, true, 2},
+			{"a server that keeps it", true, false, false, 2},
+			{"a forgery of that", false, true, false, 2},
+		} {
+			sp.forged.Store(step.forged)
+			sp.folds.Store(step.folds)
+			if step.another {
+				cfg.Forwarders = []dnsd.Forwarder{{Addr: addr(upstream2)}}
+				for range 2 { // away and back: nothing is known of it any more
+					if err := s.Reconfigure(cfg); err != nil {
+						t.Fatal(err)
+					}
+					cfg.Forwarders = []dnsd.Forwarder{{Addr: addr(upstream)}}
+				}
+			}
+			mixed := sp.mixed.Load()
+			r := ask(t, "udp", gateway, question(fmt.Sprintf("s%d.abcdefghijklmnopqrstuvwxyz.example.com.", i), dns.TypeA))
+			if got := lastOctet(r); got != "1" || sp.overTCP.Load() != step.tcp || sp.mixed.Load() == mixed {
+				t.Errorf("%s: %s, asked %d times over TCP, %d in mixed case", step.what, got, sp.overTCP.Load(), sp.mixed.Load()-mixed)
+			}
 		}
 	})
 }
@@ -363,7 +432,7 @@ func relink(t *testing.T, path, target string) {
 func TestForwardLimit(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		startResolver(t, upstream, func(_ string, q *dns.Msg) [][]byte {
-			if strings.HasPrefix(q.Question[0].Name, "slow") {
+			if strings.HasPrefix(strings.ToLower(q.Question[0].Name), "slow") {
 				return nil
 			}
 			return pack(answerA(q, "198.51.100.1"))

@@ -22,6 +22,7 @@ type response struct {
 	msg    []byte
 	opt    int      // offset of the OPT record behind its name; 0: none
 	ttls   []uint16 // offsets of the TTLs
+	owners []uint16 // offsets of the question's name where a record repeats it in full
 	stored time.Time
 	ttl    time.Duration // how long it may be kept; 0: not at all
 }
@@ -31,9 +32,11 @@ type response struct {
 func newResponse(msg []byte, now time.Time) *response {
 	r := &response{stored: now}
 	off, ok := skipName(msg, headerSize)
-	if off += 4; !ok || off > len(msg) {
+	if !ok || off+4 > len(msg) {
 		return nil
 	}
+	name := msg[headerSize:off]
+	off += 4
 	m := minimum{ttl: math.MaxInt32}
 	for count := countAnswer; count <= countExtra; count += 2 {
 		for range binary.BigEndian.Uint16(msg[count:]) {
@@ -42,6 +45,9 @@ func newResponse(msg []byte, now time.Time) *response {
 				return nil
 			}
 			fixed, _ := skipName(msg, off)
+			if equalFold(msg[off:fixed], name) {
+				r.owners = append(r.owners, uint16(off))
+			}
 			if rtype == dns.TypeOPT && count == countExtra {
 				r.opt = fixed
 				m.extended = m.extended || msg[fixed+4] != 0
@@ -121,6 +127,9 @@ func (r *response) answer(q *query, buf []byte, kept bool) []byte {
 	// The question as this client spelled it: compressed names in the records
 	// point to it and follow.
 	copy(b[headerSize:], q.question)
+	for _, off := range r.owners {
+		copy(b[off:], q.name())
+	}
 	if kept {
 		b[2] &^= bitAA >> 8
 		r.countDown(b, q.now)

@@ -3,6 +3,7 @@ package dnsd
 import (
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -18,10 +19,44 @@ const (
 type upstream struct {
 	addr netip.AddrPort
 
+	spelling atomic.Int32 // of the question in its answers
+
 	mu       sync.Mutex
 	failures int       // in a row
 	until    time.Time // demoted until then
 	heard    time.Time // when it last answered
+}
+
+// What is known of an upstream's spelling.
+const (
+	spellingUnknown = iota
+	spellingKept    // as it is asked: another answer is not the upstream's
+	spellingLost    // in whatever case it likes, proven over TCP
+)
+
+// spoke tells whether msg, an answer to query that came over UDP, can be from
+// the upstream by its spelling.
+func (u *upstream) spoke(msg, query []byte) bool {
+	if repeatsCase(msg, query) {
+		u.spelling.CompareAndSwap(spellingUnknown, spellingKept)
+		return true
+	}
+	return u.spelling.Load() != spellingKept
+}
+
+// doubtful tells whether msg, likewise, is to be asked for again over TCP, where
+// nobody can guess an answer.
+func (u *upstream) doubtful(msg, query []byte) bool {
+	return !repeatsCase(msg, query) && u.spelling.Load() == spellingUnknown
+}
+
+// proved notes the spelling of msg, an answer to query that came over TCP.
+func (u *upstream) proved(msg, query []byte) {
+	if repeatsCase(msg, query) {
+		u.spelling.Store(spellingKept)
+		return
+	}
+	u.spelling.Store(spellingLost)
 }
 
 // succeeded notes that the upstream answered.
@@ -43,6 +78,7 @@ func (u *upstream) failed(now, asked time.Time) bool {
 	}
 	u.until = now.Add(min(firstDemotion<<min(u.failures, 10), maxDemotion))
 	u.failures++
+	u.spelling.Store(spellingUnknown) // it may be another server now
 	return true
 }
 

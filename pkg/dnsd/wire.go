@@ -1,6 +1,7 @@
 package dnsd
 
 import (
+	"bytes"
 	"encoding/binary"
 	"slices"
 
@@ -48,6 +49,26 @@ func matches(msg, query []byte) bool {
 		equalFold(msg[headerSize:end], query[headerSize:end])
 }
 
+// mixCase gives the letters of query's name a random case, which an answer has
+// to repeat and one who guesses does not know (draft-vixie-dnsext-dns0x20).
+func mixCase(query, random []byte) {
+	name := query[headerSize : questionEnd(query)-4]
+	for i := 0; name[i] != 0; i += int(name[i]) + 1 {
+		for j := i + 1; j <= i+int(name[i]); j++ {
+			if c := foldOctet(name[j]); c >= 'a' && c <= 'z' {
+				name[j] = c ^ random[j/8]>>(j%8)&1<<5
+			}
+		}
+	}
+}
+
+// repeatsCase tells whether msg, which answers query, has its question in the
+// same spelling, or none.
+func repeatsCase(msg, query []byte) bool {
+	end := questionEnd(query)
+	return !hasQuestion(msg) || bytes.Equal(msg[headerSize:end], query[headerSize:end])
+}
+
 // readAnswer is the part of msg that answers query, nil if it does not: the
 // header of a failure without its question, or a message whose records are all
 // in their place. Of one that is cut anyway the records don't matter.
@@ -86,12 +107,15 @@ func isTruncated(msg []byte) bool { return binary.BigEndian.Uint16(msg[2:])&bitT
 // equalFold compares the octets of two questions; letters are equal in either
 // case (RFC 4343 section 3).
 func equalFold(a, b []byte) bool {
+	if len(a) != len(b) {
+		return false
+	}
 	for i := range a {
 		if foldOctet(a[i]) != foldOctet(b[i]) {
 			return false
 		}
 	}
-	return len(a) == len(b)
+	return true
 }
 
 func foldOctet(c byte) byte {
