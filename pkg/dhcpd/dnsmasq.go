@@ -375,7 +375,11 @@ func (o *Options) parseHosts(fields []string) error {
 		}
 	}
 	for _, a := range addrs {
+		r := r
 		r.Addr = a
+		if a.Is4() {
+			r.DUID = nil // DHCPv4 does not know it
+		}
 		o.Reservations = append(o.Reservations, r)
 	}
 	return nil

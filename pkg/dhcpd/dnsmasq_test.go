@@ -66,6 +66,7 @@ func TestDnsmasqHost(t *testing.T) {
 		{"dhcp-host=00:00:5e:00:53:02,guest,192.0.2.20,1h", "00:00:5e:00:53:02  guest 192.0.2.20 1h0m0s; "},
 		{"dhcp-host=guest,192.0.2.20,infinite", fmt.Sprintf("guest 192.0.2.20 %v; ", dhcpd.Infinite)},
 		{"dhcp-host=id:0:3:0:1:2:3,[2001:db8:1::20],guest", "000300010203 guest 2001:db8:1::20 0s; "},
+		{"dhcp-host=id:0:3:0:1:2:3,192.0.2.20,[2001:db8:1::20],guest", "guest 192.0.2.20 0s; 000300010203 guest 2001:db8:1::20 0s; "},
 		{"dhcp-host=00:00:5e:00:53:02,192.0.2.20,[2001:db8:1::20]", "00:00:5e:00:53:02   192.0.2.20 0s; 00:00:5e:00:53:02   2001:db8:1::20 0s; "},
 	} {
 		if _, got, _, unknown := applied(c.line); got != c.want || len(unknown) != 0 {
@@ -95,7 +96,7 @@ func TestDnsmasqUnknown(t *testing.T) {
 		`dhcp-option=67,"open`, "dhcp-option=vendor:PXEClient,1,0.0.0.0", "dhcp-option=encap:175,1,2",
 		"dhcp-host=", "dhcp-host=192.0.2.20", "dhcp-host=00:00:5e:00:53:02", "dhcp-host=00:00:5e:00:53:02,set:red,192.0.2.20",
 		"dhcp-host=00:00:5e:00:53:02,ignore", "dhcp-host=00:00:5e:00:53:*,192.0.2.20", "dhcp-host=guest,two,192.0.2.20",
-		"dhcp-host=id:zz,192.0.2.20", "dhcp-host=guest,[2001:db8::1", "dhcp-host=guest,[192.0.2.1]",
+		"dhcp-host=id:zz,192.0.2.20", "dhcp-host=id:0:3:0:1:2:3,192.0.2.20", "dhcp-host=guest,[2001:db8::1", "dhcp-host=guest,[192.0.2.1]",
 		"dhcp-boot=", "dhcp-boot=tag:efi,ipxe.efi", "dhcp-boot=f,s,x", "dhcp-range=192.0.2.1,192.0.2.9", "log-dhcp",
 	}
 	options, hosts, boot, unknown := applied(lines...)
