@@ -46,9 +46,7 @@ func TestKilledDuringDownload(t *testing.T) {
 		before, known := state(t), leases(t)
 		ctx, cancel := context.WithTimeout(t.Context(), limit)
 		defer cancel()
-		inGuest(t, ctx, s, fmt.Sprintf("wget -q -O /tmp/d 'http://%s/download?bytes=%d&rate=%d' && touch /tmp/complete &", nstest.LANHost, size, rate))
-		inGuest(t, ctx, s, "while :; do echo $(cut -d' ' -f1 /proc/uptime) $(stat -c %s /tmp/d); usleep 50000; done >/tmp/samples 2>/dev/null &")
-		awaitBytes(t, ctx, s, size/8)
+		startDownload(t, ctx, s)
 
 		v.Kill()
 		awaitBytes(t, ctx, s, size/3)
@@ -58,19 +56,36 @@ func TestKilledDuringDownload(t *testing.T) {
 			t.Fatalf("the download was complete (%d bytes) before vnetd was back", got)
 		}
 
-		awaitBytes(t, ctx, s, size)
-		inGuest(t, ctx, s, "for i in 1 2 3 4 5 6 7 8 9 10; do [ -e /tmp/complete ] && break; sleep 1; done; [ -e /tmp/complete ]")
-		stall := longestStall(t, inGuest(t, ctx, s, "cat /tmp/samples"))
-		t.Logf("longest time without a byte: %v", stall)
-		if stall > maxStall {
-			t.Errorf("the guest's download stalled for %v", stall)
-		}
+		finishDownload(t, ctx, s)
 		same(t, "links and rules after vnetd is back", before, state(t))
 		same(t, "leases", known, leases(t))
 		if err := s.ResolveNames(ctx, t.Logf); err != nil {
 			t.Errorf("after vnetd is back: %v", err)
 		}
 	})
+}
+
+// startDownload has the guest download from the LAN host, and returns when some
+// of it has come.
+func startDownload(t *testing.T, ctx context.Context, s *story.Story) {
+	t.Helper()
+	inGuest(t, ctx, s, fmt.Sprintf("wget -q -O /tmp/d 'http://%s/download?bytes=%d&rate=%d' && touch /tmp/complete &", nstest.LANHost, size, rate))
+	inGuest(t, ctx, s, "while :; do echo $(cut -d' ' -f1 /proc/uptime) $(stat -c %s /tmp/d); usleep 50000; done >/tmp/samples 2>/dev/null &")
+	awaitBytes(t, ctx, s, size/8)
+}
+
+// finishDownload waits for the end of the download, which must not have stalled.
+func finishDownload(t *testing.T, ctx context.Context, s *story.Story) {
+	t.Helper()
+	awaitBytes(t, ctx, s, size)
+	inGuest(t, ctx, s, "for i in 1 2 3 4 5 6 7 8 9 10; do [ -e /tmp/complete ] && break; sleep 1; done; [ -e /tmp/complete ]")
+	// The last sample must have seen the last byte.
+	inGuest(t, ctx, s, fmt.Sprintf("for i in 1 2 3 4 5 6 7 8 9 10; do grep -q ' %d$' /tmp/samples && break; sleep 1; done", size))
+	stall := longestStall(t, inGuest(t, ctx, s, "cat /tmp/samples"))
+	t.Logf("longest time without a byte: %v", stall)
+	if stall > maxStall {
+		t.Errorf("the guest's download stalled for %v", stall)
+	}
 }
 
 // inGuest runs a command in the guest that must succeed.
