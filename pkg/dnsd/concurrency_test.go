@@ -115,14 +115,32 @@ func BenchmarkRespond(b *testing.B) {
 		{"NXDOMAIN", question("nobody.vm.example.", dns.TypeA)},
 	} {
 		b.Run(c.name, func(b *testing.B) {
-			raw, buf := mustPack(b, c.m), make([]byte, 1232)
+			raw, buf, respond := mustPack(b, c.m), make([]byte, 1232), s.Responder()
 			b.ReportAllocs()
 			for b.Loop() {
-				if reply, _ := s.RespondUDP(raw, buf); reply == nil {
+				if reply, _ := respond(raw, buf); reply == nil {
 					b.Fatal("no answer")
 				}
 			}
 		})
+	}
+}
+
+// TestAllocations: a name that is known, or in the cache, costs none.
+func TestAllocations(t *testing.T) {
+	s := dnsd.NewUnbound(dnsd.Config{Domain: "vm.example", LocalOnly: true})
+	s.SetHost(dnsd.Host{Name: "vm1", Addr: addr("192.0.2.11")})
+	www := question("www.example.com.", dns.TypeA)
+	s.AnswerFrom(mustPack(t, www), mustPack(t, answerA(www, "198.51.100.1")), true)
+	for _, m := range []*dns.Msg{question("vm1.vm.example.", dns.TypeA), www} {
+		raw, buf, respond := mustPack(t, m), make([]byte, 1232), s.Responder()
+		if n := testing.AllocsPerRun(100, func() {
+			if reply, _ := respond(raw, buf); reply == nil {
+				t.Fatal("no answer")
+			}
+		}); n > 0 {
+			t.Errorf("%s: %v allocations", m.Question[0].Name, n)
+		}
 	}
 }
 

@@ -39,6 +39,12 @@ func (s *Server) RespondUDP(raw, buf []byte) (reply []byte, forwarded bool) {
 	return s.respond(new(query), raw, buf, payloadSize, s.now())
 }
 
+// Responder is RespondUDP for one reader, as a socket has it.
+func (s *Server) Responder() func(raw, buf []byte) (reply []byte, forwarded bool) {
+	q := new(query)
+	return func(raw, buf []byte) ([]byte, bool) { return s.respond(q, raw, buf, payloadSize, s.now()) }
+}
+
 // Break makes every query that looks at the zone panic.
 func (s *Server) Break() { s.zone.view.Store(nil) }
 

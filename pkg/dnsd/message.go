@@ -16,7 +16,7 @@ const (
 	// 6891 section 6.2.3): what fits into one packet of any IPv6 path.
 	payloadSize = 1232
 
-	// maxQuery is the largest query that is read whole. A query of one name
+	// maxQuery is the largest query that is read whole over TCP. A query of one name
 	// with its OPT record needs a tenth of it; what is longer is cut and so
 	// becomes a format error.
 	maxQuery = 4096

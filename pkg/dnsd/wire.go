@@ -177,9 +177,17 @@ func scanRecord(msg []byte, off int) (rtype uint16, end int, ok bool) {
 	return rtype, end, end <= len(msg)
 }
 
+// maxRepack is the size of a message beyond which no records are left in it when
+// it is cut: to read them all takes too long for an answer that a client is to
+// ask for again over TCP.
+const maxRepack = 4096
+
 // repack cuts b, an answer to q, to what the client takes, and leaves the OPT
 // record out when the client does not know it.
 func (q *query) repack(b []byte) []byte {
+	if len(b) > max(maxRepack, q.size) {
+		return q.cut(rcodeOf(b))
+	}
 	m := new(dns.Msg)
 	if err := m.Unpack(b); err != nil {
 		if len(b) <= q.size {
