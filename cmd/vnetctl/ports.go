@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -115,8 +116,28 @@ func (a *app) holdPort(ctx context.Context, d daemon, network string, opts clien
 	if _, err := fmt.Fprintf(a.stderr, "vnetctl: holding port %s until interrupted\n", info.IfName); err != nil {
 		return err
 	}
-	<-ctx.Done()
-	return nil
+	return awaitEnd(ctx, d, port.Info.UUID)
+}
+
+// watchPause is the time between two looks at a port that is held.
+const watchPause = time.Second
+
+// awaitEnd returns when ctx ends, or with an error when somebody else took the
+// port away.
+func awaitEnd(ctx context.Context, d daemon, uuid string) error {
+	ticks := time.NewTicker(watchPause)
+	defer ticks.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-ticks.C:
+		}
+		// Other errors pass: a vnetd that is restarted keeps the port.
+		if _, err := d.Port(ctx, uuid); errors.Is(err, client.ErrNotFound) {
+			return fmt.Errorf("the port was taken away: %w", err)
+		}
+	}
 }
 
 // printPort prints one port.

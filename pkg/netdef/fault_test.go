@@ -78,6 +78,12 @@ func identityRows() []faultRow {
 			"network/bridge/@name: 'virbr-much-too-long': the name has 19 bytes, want at most 15",
 		}},
 		{"bridge slash", network("<bridge name='a/b'/>"), []string{"network/bridge/@name: 'a/b': want a name without '/', ':' and '%'"}},
+		{"mac of zeros", network("<mac address='00:00:00:00:00:00'/>"), []string{
+			"network/mac/@address: '00:00:00:00:00:00': the address of no card, want one that is not all zero",
+		}},
+		{"bridge pattern", network("<bridge name='virbr+'/>"), []string{
+			"network/bridge/@name: 'virbr+': no name for a firewall rule, want it not to begin with '-' or '!' nor to end in '+', and without quotes and backslash",
+		}},
 		{"bridge blank", network("<bridge name='a b'/>"), []string{"network/bridge/@name: 'a b': want a name without blanks"}},
 		{"bridge dot", network("<bridge name='.'/>"), []string{"network/bridge/@name: '.': not a name for a network device"}},
 		{"bridge all", network("<bridge name='all'/>"), []string{"network/bridge/@name: 'all': not a name for a network device"}},

@@ -1,6 +1,7 @@
 package netdef
 
 import (
+	"bytes"
 	"fmt"
 	"strings"
 	"unicode"
@@ -77,12 +78,15 @@ func (c *checker) mac(path string, mac []byte) {
 		c.add(path, "", "not a MAC address of six octets")
 	case mac[0]&1 == 1:
 		c.add(path, fmtMAC(mac), "a multicast address, want the lowest bit of the first octet clear")
+	case bytes.Equal(mac, make([]byte, 6)):
+		c.add(path, fmtMAC(mac), "the address of no card, want one that is not all zero")
 	}
 }
 
 // deviceName returns what is wrong with the name of a network device, "" if
-// nothing is. The rules are those of the kernel's dev_valid_name; "all" and
-// "default" are taken by sysctl's directories.
+// nothing is. The rules are those of the kernel's dev_valid_name, and those of
+// iptables, for which "eno+" is every name that begins so; "all" and "default"
+// are taken by sysctl's directories.
 func deviceName(name string) string {
 	switch {
 	case len(name) > 15:
@@ -93,6 +97,8 @@ func deviceName(name string) string {
 		return "want a name without blanks"
 	case strings.ContainsAny(name, "/:%"):
 		return "want a name without '/', ':' and '%'"
+	case strings.ContainsAny(name, `"'\`) || strings.HasSuffix(name, "+") || name != strings.TrimLeft(name, "-!"):
+		return "no name for a firewall rule, want it not to begin with '-' or '!' nor to end in '+', and without quotes and backslash"
 	}
 	return ""
 }
