@@ -66,16 +66,32 @@ func (p *plan) leaseOptions(c *request, l lease4) []option4 {
 	return append(opts, p.linkOptions(c, l.hostname)...)
 }
 
-// linkOptions are those that tell a client of the link. Absent ones are left
-// out.
+// linkOptions are those that tell a client of the link.
 func (p *plan) linkOptions(c *request, hostname string) []option4 {
+	opts := append(make([]option4, 0, len(p.link)+2), p.link...)
+	if hostname == "" {
+		return opts
+	}
+	if !slices.ContainsFunc(p.cfg.Options, func(o Option) bool { return o.Code == dhcpv4.OptionHostName.Code() }) {
+		opts = append(opts, option4{dhcpv4.OptionHostName, []byte(hostname), ifWanted})
+	}
+	// RFC 4702, section 4: a client that sent the option gets it back, whether its
+	// parameter request list names it or not.
+	if c.fqdn != nil {
+		opts = append(opts, option4{dhcpv4.OptionFQDN, c.fqdn.reply(hostname, p.cfg.Domain), always})
+	}
+	return opts
+}
+
+// sharedOptions are those of linkOptions that are the same for all clients. Absent
+// ones are left out.
+func (p *plan) sharedOptions() []option4 {
 	opts := append([]option4{
 		{dhcpv4.OptionSubnetMask, net.CIDRMask(p.cfg.Prefix.Bits(), 32), always},
 		{dhcpv4.OptionBroadcastAddress, broadcastOf(p.cfg.Prefix).AsSlice(), always},
 		{dhcpv4.OptionRouter, p.cfg.Router.AsSlice(), ifWanted},
 		{dhcpv4.OptionDomainNameServer, addrs(p.cfg.DNS), ifWanted},
 		{dhcpv4.OptionDomainName, []byte(p.cfg.Domain), ifWanted},
-		{dhcpv4.OptionHostName, []byte(hostname), ifWanted},
 		{dhcpv4.OptionNTPServers, addrs(p.cfg.NTP), ifWanted},
 	}, p.bootOptions()...)
 	if p.cfg.MTU != 0 {
@@ -90,11 +106,6 @@ func (p *plan) linkOptions(c *request, hostname string) []option4 {
 	if domain := strings.Trim(p.cfg.Domain, "."); validDomain(domain) {
 		// RFC 3397, section 2.
 		opts = append(opts, option4{dhcpv4.OptionDNSDomainSearchList, toLabels(domain), ifAsked})
-	}
-	// RFC 4702, section 4: a client that sent the option gets it back, whether its
-	// parameter request list names it or not.
-	if c.fqdn != nil && hostname != "" {
-		opts = append(opts, option4{dhcpv4.OptionFQDN, c.fqdn.reply(hostname, p.cfg.Domain), always})
 	}
 	opts = slices.DeleteFunc(opts, func(o option4) bool { return len(o.value) == 0 })
 	return p.override(opts)

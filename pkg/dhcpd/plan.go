@@ -7,7 +7,8 @@ import (
 
 // plan is what a Config asks of DHCPv4. It never changes.
 type plan struct {
-	cfg Config
+	cfg  Config
+	link []option4 // what all clients are told of the link
 	space
 }
 
@@ -29,5 +30,6 @@ func newPlan(cfg *Config, log *slog.Logger) *plan {
 		p.never[broadcastOf(p.prefix)] = true
 	}
 	p.reserveAll(cfg.Reservations, log)
+	p.link = p.sharedOptions()
 	return p
 }
