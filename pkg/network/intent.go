@@ -36,9 +36,6 @@ func unsupported(n *netdef.Network) error {
 		{n.VLAN != nil, "network/vlan"},
 		{n.Bandwidth != nil, "network/bandwidth"},
 		{n.VirtualPort != nil, "network/virtualport"},
-		{len(n.DnsmasqOptions) > 0, "network/dnsmasq:options"},
-		{slices.ContainsFunc(n.IPs, func(ip netdef.IP) bool { return ip.TFTPRoot != "" }), "network/ip/tftp"},
-		{slices.ContainsFunc(n.IPs, func(ip netdef.IP) bool { return ip.DHCP != nil && ip.DHCP.Bootp != nil }), "network/ip/dhcp/bootp"},
 	} {
 		if feature.asked {
 			missing = append(missing, Errorf(Unsupported, "%s is not available in this version of vnetd", feature.path))
@@ -182,12 +179,22 @@ func dhcpConfig(n *netdef.Network, ip *netdef.IP) dhcpd.Config {
 	if n.Mode() != netdef.ModeIsolated {
 		c.Router = ip.Address
 	}
+	if b := ip.DHCP.Bootp; b != nil {
+		c.BootFile, c.BootServer = b.File, b.Server
+	}
+	for i := range n.Routes {
+		if r := &n.Routes[i]; r.Gateway.Is4() {
+			c.Routes = append(c.Routes, dhcpd.Route{Dst: r.Prefix(), Gateway: r.Gateway})
+		}
+	}
+	o, _ := dhcpd.ParseDnsmasqOptions(n.DnsmasqOptions)
+	o.Apply(&c)
 	return c
 }
 
 // dhcp6Config is dhcpConfig for DHCPv6.
 func dhcp6Config(n *netdef.Network, ip *netdef.IP) dhcpd.Config6 {
-	return dhcpd.Config6{
+	c := dhcpd.Config6{
 		Network:      n.Name,
 		Interface:    n.Bridge.Name,
 		MAC:          n.MAC,
@@ -198,6 +205,9 @@ func dhcp6Config(n *netdef.Network, ip *netdef.IP) dhcpd.Config6 {
 		Ranges:       ranges(ip.DHCP),
 		Reservations: reservations(ip.DHCP),
 	}
+	o, _ := dhcpd.ParseDnsmasqOptions(n.DnsmasqOptions)
+	o.Apply6(&c)
+	return c
 }
 
 // ranges are the pools of a <dhcp>.
@@ -243,7 +253,56 @@ func raConfig(n *netdef.Network) dhcpd.RAConfig {
 			c.Prefixes = append(c.Prefixes, dhcpd.RAPrefix{Prefix: ip.Prefix().Masked(), DHCP: servesDHCP(ip)})
 		}
 	}
+	for i := range n.Routes {
+		if r := &n.Routes[i]; r.Gateway.Is6() {
+			c.Routes = append(c.Routes, r.Prefix())
+		}
+	}
 	return c
+}
+
+// tftpIP is the IPv4 <ip> whose files are served, nil when there is none.
+func tftpIP(n *netdef.Network) *netdef.IP {
+	for i := range n.IPs {
+		if ip := &n.IPs[i]; ip.TFTPRoot != "" && ip.Address.Is4() {
+			return ip
+		}
+	}
+	return nil
+}
+
+// tftpConfig is what n, which has a tftpIP, asks of TFTP; the caller adds the
+// logger.
+func tftpConfig(n *netdef.Network) dhcpd.TFTPConfig {
+	ip := tftpIP(n)
+	return dhcpd.TFTPConfig{Network: n.Name, Interface: n.Bridge.Name, Addr: ip.Address, Root: ip.TFTPRoot}
+}
+
+// hasDomain tells whether n has names that the host's resolver can be told of.
+func hasDomain(n *netdef.Network) bool { return servesDNS(n) && domainOf(n) != "" }
+
+// registerConfig is what the host's resolver is told of n, whose bridge has that
+// ifindex; the caller adds the logger.
+func registerConfig(n *netdef.Network, index int) dnsd.RegisterConfig {
+	c := dnsConfig(n)
+	return dnsd.RegisterConfig{Ifindex: index, Addrs: gateways(n), Domain: c.Domain, Prefixes: c.Prefixes}
+}
+
+// gateways are the addresses of n's <ip> elements.
+func gateways(n *netdef.Network) []netip.Addr {
+	var all []netip.Addr
+	for i := range n.IPs {
+		all = append(all, n.IPs[i].Address)
+	}
+	return all
+}
+
+// notUnderstood lists the lines of <dnsmasq:options> that mean nothing to DHCP
+// nor to DNS.
+func notUnderstood(n *netdef.Network) []string {
+	_, forDHCP := dhcpd.ParseDnsmasqOptions(n.DnsmasqOptions)
+	_, forDNS := dnsd.ParseDnsmasqOptions(n.DnsmasqOptions)
+	return slices.DeleteFunc(forDHCP, func(line string) bool { return !slices.Contains(forDNS, line) })
 }
 
 // linkLocal is the address that the kernel gives the bridge: of its MAC address
@@ -280,17 +339,17 @@ func dnsConfig(n *netdef.Network) dnsd.Config {
 	if n.Domain != nil {
 		c.Domain, c.LocalOnly = n.Domain.Name, n.Domain.LocalOnly == netdef.Yes
 	}
+	c.Addrs = gateways(n)
 	for i := range n.IPs {
-		ip := &n.IPs[i]
-		c.Addrs = append(c.Addrs, ip.Address)
-		c.Prefixes = append(c.Prefixes, ip.Prefix().Masked())
+		c.Prefixes = append(c.Prefixes, n.IPs[i].Prefix().Masked())
 	}
 	if hasIPv6(n) {
 		c.Addrs = append(c.Addrs, linkLocal(n))
 	}
 	c.Static = staticNames(n)
 	addRecords(&c, n.DNS)
-	return c
+	o, _ := dnsd.ParseDnsmasqOptions(n.DnsmasqOptions)
+	return o.AddTo(c)
 }
 
 // addRecords adds what <dns> says of records and forwarders.

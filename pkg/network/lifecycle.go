@@ -285,6 +285,9 @@ const (
 	partDHCP6 = "dhcpv6"
 	partRA    = "router advertisements"
 	partDNS   = "dns"
+	partTFTP  = "tftp"
+
+	partResolved = "the host's resolver"
 )
 
 // repair puts back what is missing of an active network; of an inactive one

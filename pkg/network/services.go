@@ -80,7 +80,48 @@ func (s *services) table() []part {
 			func(n *netdef.Network) (server, error) { return dnsd.Open(s.dns(n)) },
 			func(srv server, n *netdef.Network) error { return srv.(*dnsd.Server).Reconfigure(s.dns(n)) },
 		},
+		{
+			partTFTP, func(n *netdef.Network) bool { return tftpIP(n) != nil },
+			func(n *netdef.Network) (server, error) { return dhcpd.OpenTFTP(s.tftp(n)) },
+			func(_ server, n *netdef.Network) error { return unchanged(s.tftp(s.network()), s.tftp(n)) },
+		},
+		{
+			partResolved, hasDomain,
+			func(n *netdef.Network) (server, error) { return s.register(n) },
+			func(srv server, n *netdef.Network) error {
+				return unchanged(srv.(registrar).cfg.Domain+fmt.Sprint(gateways(s.network())), domainOf(n)+fmt.Sprint(gateways(n)))
+			},
+		},
 	}
+}
+
+// errChanged says that a service must be opened anew.
+var errChanged = errors.New("its settings have changed")
+
+// unchanged is the reconfigure of a service that can only stay as it is.
+func unchanged[T comparable](is, want T) error {
+	if is != want {
+		return errChanged
+	}
+	return nil
+}
+
+// registrar tells the host's resolver of the network's names for as long as it
+// runs.
+type registrar struct{ cfg dnsd.RegisterConfig }
+
+func (r registrar) Run(ctx context.Context) error { return dnsd.Register(ctx, r.cfg) }
+func (r registrar) Close() error                  { return nil }
+
+// register makes the registrar of the bridge as it is now.
+func (s *services) register(live *netdef.Network) (server, error) {
+	l, err := s.n.m.cfg.Links.Lookup(live.Bridge.Name)
+	if err != nil {
+		return nil, err
+	}
+	cfg := registerConfig(live, l.Index)
+	cfg.Logger = s.n.m.log
+	return registrar{cfg}, nil
 }
 
 // wanted lists the services that live has.
@@ -114,9 +155,18 @@ func (s *services) dns(live *netdef.Network) dnsd.Config {
 	return cfg
 }
 
+func (s *services) tftp(live *netdef.Network) dhcpd.TFTPConfig {
+	cfg := tftpConfig(live)
+	cfg.Logger = s.n.m.log
+	return cfg
+}
+
 // openServices binds the sockets of all that live serves, so that a failure
 // reaches the caller. run must follow, or close.
 func (n *Network) openServices(live *netdef.Network) (*services, error) {
+	if lines := notUnderstood(live); len(lines) > 0 {
+		n.m.log.Warn("lines of <dnsmasq:options> are not understood and have no effect", keyNetwork, n.name, "lines", lines)
+	}
 	s := n.pendingServices(live)
 	for _, p := range s.wanted(live) {
 		if _, err := s.openPart(p); err != nil {
