@@ -59,7 +59,8 @@ $(TOOLS)/.installed: Makefile
 	@touch $@
 
 test: ## unit and kernel tests, each kernel test in namespaces of its own
-	CGO_ENABLED=1 $(GO) test -race -shuffle=on -timeout 10m $$($(GO) list ./... | grep -v '/test/')
+	CGO_ENABLED=1 $(GO) test -race -shuffle=on -timeout 15m $$($(GO) list ./... | grep -v '/test/e2e')
+	@$(GO) test -count=1 -v -run Libvirt ./pkg/netdef | grep -E 'libvirt-|^ok'
 
 e2e: build ## the built binaries from outside, with a QEMU guest
 	$(GO) test -count=1 -timeout 15m -v ./test/e2e

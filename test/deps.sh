@@ -9,12 +9,13 @@ cache=$PWD/.cache
 guest=$cache/guest
 meta=linux-image-cloud-amd64
 
-# Programs of the tests, the demo, the linters and the benchmarks. None of them
-# starts a service: dnsmasq-base and dbus-daemon are the programs alone.
-packages='bind9-dnsutils busybox-static ca-certificates cpio dbus-daemon dnsmasq-base
-	ethtool gcc git iperf3 iproute2 iptables iputils-ping isc-dhcp-client kea-admin
-	libc6-dev mandoc nftables procps qemu-system-x86 shellcheck systemd tcpdump udhcpc
-	xz-utils'
+# Programs of the tests, the demo, the linters and the benchmarks. dnsmasq-base,
+# dbus-daemon and dhcpcd-base are the programs alone; firewalld is a service, which
+# stays off.
+packages='bind9-dnsutils busybox-static ca-certificates cpio curl dbus-daemon
+	dhcpcd-base dnsmasq-base ethtool firewalld gcc git iperf3 iproute2 iptables
+	iputils-ping isc-dhcp-client kea-admin libc6-dev mandoc ndisc6 nftables procps
+	qemu-system-x86 shellcheck systemd tcpdump udhcpc xz-utils'
 
 # Modules of the guest, in the order in which they can be loaded.
 modules='failover net_failover virtio_ring virtio virtio_pci_modern_dev
@@ -75,6 +76,9 @@ install_packages() {
 		forbid_services
 		apt install -y --no-install-recommends "$@"
 	)
+	case " $* " in
+	*' firewalld '*) systemctl disable firewalld.service >/dev/null 2>&1 || say "firewalld could not be disabled" ;;
+	esac
 }
 
 # newest prints the package on which the meta package of the kernel depends.
