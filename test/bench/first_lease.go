@@ -50,7 +50,7 @@ func measureFirstLeases(b *bench, s subject, clients int) []string {
 	before := srv.usage(b)
 	var times []time.Duration
 	for n := range clients {
-		mac := client(n)
+		mac := clientMAC(n)
 		took, err := exchange(b.Context(), conn, mac[:])
 		if err != nil {
 			b.Fatalf("leasing from %s: %w", s.name, err)

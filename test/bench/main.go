@@ -1,6 +1,7 @@
-// Bench measures vnetd beside dnsmasq as libvirt runs it, in namespaces of its
-// own: the machine on which it runs is not touched. It prints figures and
-// judges none.
+// Bench measures vnetd beside dnsmasq as libvirt runs it, and beside libvirtd, in
+// namespaces of its own. It installs libvirtd if it is missing, without starting
+// it; otherwise the machine on which it runs is not touched. It prints figures
+// and judges none.
 //
 //	go run ./test/bench [NAME...]
 //
@@ -34,6 +35,7 @@ func benchmarks() []benchmark {
 		{"dhcp-rate", "new clients per second that get a lease, without a lost message", dhcpRate},
 		{"first-lease", "time from a new client's DISCOVER to its ACK", firstLease},
 		{"start-network", "time to start and stop NAT networks", startNetwork},
+		{"networks", "many NAT networks beside libvirtd: start, restart of the daemon, memory", networks},
 	}
 }
 
@@ -53,13 +55,20 @@ func (b *bench) cleanupContext() context.Context { return context.WithoutCancel(
 func (b *bench) printf(format string, args ...any) { _, _ = fmt.Fprintf(b.out, format, args...) }
 
 func main() {
-	if filepath.Base(os.Args[0]) == leasesHelper {
+	switch filepath.Base(os.Args[0]) {
+	case leasesHelper:
 		os.Exit(helpLeases(os.Args[1:]))
+	case flowsProgram:
+		os.Exit(openFlows(os.Args[1:]))
 	}
 	chosen, err := choose(os.Args[1:])
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(2)
+	}
+	if err := prepare(chosen); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
 	}
 	os.Exit(nstest.Alone(func(ctx context.Context) int { return runAll(ctx, chosen) }))
 }
@@ -79,6 +88,15 @@ func choose(names []string) ([]benchmark, error) {
 		chosen = append(chosen, all[i])
 	}
 	return chosen, nil
+}
+
+// prepare installs what only some benchmarks need. It runs outside the
+// namespaces first; inside them nothing is left to do.
+func prepare(chosen []benchmark) error {
+	if !slices.ContainsFunc(chosen, func(b benchmark) bool { return b.name == "networks" }) {
+		return nil
+	}
+	return installLibvirt()
 }
 
 // runAll prints the figures of every benchmark and returns the exit code.

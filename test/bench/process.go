@@ -51,6 +51,24 @@ func usageOf(comm string) (usage, error) {
 	return u, nil
 }
 
+// processesOf are the processes whose program is called comm.
+func processesOf(comm string) ([]int, error) {
+	names, err := filepath.Glob("/proc/[0-9]*/comm")
+	var pids []int
+	for _, path := range names {
+		name, _ := os.ReadFile(path) // nothing if it ended
+		if strings.TrimSpace(string(name)) != comm {
+			continue
+		}
+		pid, err := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+		if err != nil {
+			return nil, err
+		}
+		pids = append(pids, pid)
+	}
+	return pids, err
+}
+
 // parseStat takes the program's name and CPU time out of /proc/PID/stat, see
 // proc(5).
 func parseStat(stat string) (comm string, cpu time.Duration, err error) {

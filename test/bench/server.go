@@ -89,6 +89,6 @@ func (b *bench) write(path, content string) {
 	}
 }
 
-// client is the n-th client's hardware address, from the range set aside for
+// clientMAC is the n-th client's hardware address, from the range set aside for
 // local use, never twice in a run.
-func client(n int) [6]byte { return [6]byte{0x02, 0, 0x5e, byte(n >> 16), byte(n >> 8), byte(n)} }
+func clientMAC(n int) [6]byte { return [6]byte{0x02, 0, 0x5e, byte(n >> 16), byte(n >> 8), byte(n)} }
