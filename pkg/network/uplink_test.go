@@ -31,7 +31,7 @@ func TestBridgedWithUplink(t *testing.T) {
 		outside := guest{NS: lan, t: t}
 		nstest.Eventually(t, wait, "the LAN reaches the host", func() error { return outside.pings(nstest.Uplink) })
 		flood := startFlood(t, lan, nstest.Uplink)
-		n := h.started(uplinkXML)
+		h.started(uplinkXML)
 		if h.master("eno1") != "br0" || !strings.Contains(hostNetwork(t), "br0") {
 			t.Errorf("after the start the host has\n%s", hostNetwork(t))
 		}
