@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -221,4 +222,27 @@ func startAtOnce(b *bench, count int) time.Duration {
 		close(next)
 		workers.Wait()
 	})
+}
+
+// removeNetworks takes down the bridges and rules of all networks at once, after
+// the end of the daemon.
+func removeNetworks(b *bench) {
+	const group = 7
+	paths, _ := filepath.Glob("/sys/class/net/virbr*")
+	if len(paths) > 0 {
+		commands := new(strings.Builder)
+		for _, path := range paths {
+			_, _ = fmt.Fprintf(commands, "link set %s group %d\n", filepath.Base(path), group)
+		}
+		_, _ = fmt.Fprintf(commands, "link del group %d\n", group)
+		batch := filepath.Join(b.dir, "remove")
+		b.write(batch, commands.String())
+		nstest.Exec(b, "ip", "-batch", batch)
+	}
+	for _, iptables := range []string{"iptables", "ip6tables"} {
+		for _, table := range []string{"filter", "nat", "mangle"} {
+			nstest.Exec(b, iptables, "-t", table, "-F")
+			nstest.Exec(b, iptables, "-t", table, "-X")
+		}
+	}
 }

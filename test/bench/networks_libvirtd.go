@@ -12,8 +12,6 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/vnetd/vnetd/internal/nstest"
 )
 
 // libvirtdInit is the first process of the PID namespace in which libvirtd runs:
@@ -83,31 +81,13 @@ func (h *libvirtdHost) remove() {
 	_ = h.init.Wait()
 	gone(h.b, "libvirtd")
 	gone(h.b, "dnsmasq")
-	removeBridges(h.b)
-	for _, iptables := range []string{"iptables", "ip6tables"} {
-		for _, table := range []string{"filter", "nat", "mangle"} {
-			nstest.Exec(h.b, iptables, "-t", table, "-F")
-			nstest.Exec(h.b, iptables, "-t", table, "-X")
-		}
-	}
+	removeNetworks(h.b)
 	for _, path := range []string{"/run/libvirt", "/run/libvirtd.pid"} {
 		_ = os.RemoveAll(path)
 	}
 	if h.b.Failed() {
 		h.b.Logf("libvirtd: %s", h.log)
 	}
-}
-
-// removeBridges removes the bridges of all networks at once.
-func removeBridges(b *bench) {
-	paths, _ := filepath.Glob("/sys/class/net/virbr*")
-	if len(paths) == 0 {
-		return
-	}
-	for _, path := range paths {
-		nstest.IP(b, "link set "+filepath.Base(path)+" group 7")
-	}
-	nstest.IP(b, "link del group 7")
 }
 
 func (h *libvirtdHost) definitions() string {

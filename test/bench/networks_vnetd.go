@@ -33,9 +33,7 @@ func (h *vnetdHost) remove() {
 	if h.daemon != nil {
 		h.daemon.Kill()
 	}
-	if err := h.b.lab.Cleanup(h.b.cleanupContext()); err != nil {
-		h.b.Logf("%v", err)
-	}
+	removeNetworks(h.b)
 	_ = os.RemoveAll("/run/vnetd")
 }
 
