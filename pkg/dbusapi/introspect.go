@@ -13,8 +13,8 @@ func (o *object) document() string {
 	for i := range o.ifaces {
 		node.Interfaces = append(node.Interfaces, o.ifaces[i].introspect())
 	}
-	for _, c := range o.children {
-		if c != "" {
+	if o.children != nil {
+		for _, c := range o.children() {
 			node.Children = append(node.Children, introspect.Node{Name: c})
 		}
 	}

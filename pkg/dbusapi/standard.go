@@ -25,11 +25,10 @@ func (s *Server) object(path dbus.ObjectPath) *object {
 			return nil
 		}
 		o.ifaces = []iface{s.port(p)}
+	} else if slices.Contains(innerNodes(), path) {
+		o.children = func() []string { return s.children(path) }
 	} else {
-		o.children = s.children(path)
-		if o.children == nil {
-			return nil
-		}
+		return nil
 	}
 	if path == rootPath {
 		o.ifaces = []iface{s.manager(), s.objectManager()}
@@ -38,21 +37,20 @@ func (s *Server) object(path dbus.ObjectPath) *object {
 	return o
 }
 
-// children lists the next path elements below an inner node of the tree; nil
-// when path is none.
+// innerNodes are the paths that are there without objects.
+func innerNodes() []dbus.ObjectPath {
+	return []dbus.ObjectPath{"/", "/org", rootPath, rootPath + "/network", rootPath + "/port"}
+}
+
+// children lists the next path elements below an inner node of the tree.
 func (s *Server) children(path dbus.ObjectPath) []string {
 	base := strings.TrimSuffix(string(path), "/") + "/"
 	var below []string
-	for _, p := range append(s.paths(), networkPaths+"x", portPaths+"x") {
+	for _, p := range append(s.paths(), innerNodes()...) {
 		rest, ok := strings.CutPrefix(string(p), base)
-		if !ok {
-			continue
+		if next, _, _ := strings.Cut(rest, "/"); ok && next != "" {
+			below = append(below, next)
 		}
-		next, _, _ := strings.Cut(rest, "/")
-		if next == "x" {
-			next = "" // stands for the node itself, which is there without objects
-		}
-		below = append(below, next)
 	}
 	slices.Sort(below)
 	return slices.Compact(below)

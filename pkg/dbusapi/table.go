@@ -69,12 +69,12 @@ type call struct {
 	files []*os.File
 }
 
-// object is what stands at a path: its interfaces, the standard ones left out,
-// and the path elements below it.
+// object is what stands at a path: its interfaces, and how to list the path
+// elements below it, nil for none.
 type object struct {
 	path     dbus.ObjectPath
 	ifaces   []iface
-	children []string
+	children func() []string
 }
 
 // find returns the method that a call names; without an interface, the first

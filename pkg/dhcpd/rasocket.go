@@ -32,9 +32,9 @@ var _ raLink = (*raSocket)(nil)
 
 // listenRA opens the socket on an interface.
 func listenRA(ifname string) (*raSocket, error) {
-	ifi, err := net.InterfaceByName(ifname)
+	ifi, err := interfaceByName(ifname)
 	if err != nil {
-		return nil, fmt.Errorf("finding the interface: %w", err)
+		return nil, err
 	}
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var err error

@@ -41,9 +41,9 @@ var _ transport = (*sockets)(nil)
 
 // listen opens the sockets of cfg, which is valid.
 func listen(cfg *Config) (*sockets, error) {
-	ifi, err := net.InterfaceByName(cfg.Interface)
+	ifi, err := interfaceByName(cfg.Interface)
 	if err != nil {
-		return nil, fmt.Errorf("finding the interface: %w", err)
+		return nil, err
 	}
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		return configure(c, cfg.Interface)

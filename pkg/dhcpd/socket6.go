@@ -31,9 +31,9 @@ var _ transport = (*socket6)(nil)
 
 // listen6 opens the socket on an interface.
 func listen6(ifname string) (*socket6, error) {
-	ifi, err := net.InterfaceByName(ifname)
+	ifi, err := interfaceByName(ifname)
 	if err != nil {
-		return nil, fmt.Errorf("finding the interface: %w", err)
+		return nil, err
 	}
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error { return configure6(c, ifname) }}
 	conn, err := lc.ListenPacket(context.Background(), "udp6", fmt.Sprintf("[::]:%d", serverPort6))

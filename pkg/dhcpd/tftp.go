@@ -82,9 +82,9 @@ func OpenTFTP(cfg TFTPConfig) (*TFTPServer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("opening TFTP directory: %w", err)
 	}
-	ifi, err := net.InterfaceByName(cfg.Interface)
+	ifi, err := interfaceByName(cfg.Interface)
 	if err != nil {
-		return nil, errors.Join(fmt.Errorf("finding the interface: %w", err), root.Close())
+		return nil, errors.Join(err, root.Close())
 	}
 	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		var err error

@@ -116,6 +116,9 @@ func (s *relics) services() {
 	}
 }
 
+// translation is a rule that translates what a subnet sends elsewhere.
+var translation = regexp.MustCompile(`^-s (\S+) ! -d (\S+)(?: -o (\S+))?(?: -p (?:tcp|udp))? -j (?:MASQUERADE|SNAT --to-source \S+)(?: --to-ports \S+)?$`)
+
 // nat finds the rules that translate the subnets. libvirt's stand beside an
 // exemption of multicast with the same device.
 func (s *relics) nat(subnets map[string]bool) {
@@ -123,10 +126,14 @@ func (s *relics) nat(subnets map[string]bool) {
 	if s.family == IPv6 {
 		multicast = "ff02::/16"
 	}
-	translate := regexp.MustCompile(`^-s (\S+) ! -d (\S+)(?: -o (\S+))?(?: -p (?:tcp|udp))? -j (?:MASQUERADE|SNAT --to-source \S+)(?: --to-ports \S+)?$`)
 	for _, args := range s.chain(tableNAT, chainPRT) {
-		m := translate.FindStringSubmatch(args)
-		if m == nil || m[1] != m[2] || !subnets[m[1]] {
+		// Most rules are other networks': those need no closer look.
+		source, _, _ := strings.Cut(strings.TrimPrefix(args, "-s "), " ")
+		if !subnets[source] {
+			continue
+		}
+		m := translation.FindStringSubmatch(args)
+		if m == nil || m[1] != m[2] {
 			continue
 		}
 		device := suffix(" -o ", m[3])
