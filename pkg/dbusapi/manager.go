@@ -104,7 +104,7 @@ func (s *Server) reload(ctx context.Context, _ *call) ([]any, error) {
 func (s *Server) describe(context.Context, *call) ([]any, error) {
 	networks := []networkDescription{}
 	for _, n := range s.cfg.Manager.Networks() {
-		networks = append(networks, s.describeNetwork(n))
+		networks = append(networks, describeNetwork(n))
 	}
 	return toJSON(map[string]any{"version": s.cfg.Version, "networks": networks})
 }

@@ -59,7 +59,7 @@ func (s *Server) network(n *network.Network) iface {
 				return []any{leases}, err
 			}},
 			{"Describe", nil, []arg{{"json", "s"}}, read, func(context.Context, *call) ([]any, error) {
-				return toJSON(s.describeNetwork(n))
+				return toJSON(describeNetwork(n))
 			}},
 		},
 		properties: []property{
@@ -148,13 +148,8 @@ type leaseDescription struct {
 	ClientID string     `json:"client_id"`
 }
 
-func (s *Server) describeNetwork(n *network.Network) networkDescription {
-	d := networkDescription{Info: n.Info(), Ports: []network.PortInfo{}, Leases: []leaseDescription{}}
-	for _, p := range s.cfg.Manager.Ports() {
-		if p.Network == d.Name {
-			d.Ports = append(d.Ports, p)
-		}
-	}
+func describeNetwork(n *network.Network) networkDescription {
+	d := networkDescription{Info: n.Info(), Ports: n.Ports(), Leases: []leaseDescription{}}
 	leases, err := n.Leases()
 	if err != nil {
 		d.LastError = fmt.Sprintf("reading leases: %v", err)

@@ -59,8 +59,12 @@ func (s *Server) update(path dbus.ObjectPath, i iface) {
 
 // updateAddresses follows a lease in the ports whose guest it belongs to.
 func (s *Server) updateAddresses(networkName, mac string) {
-	for _, p := range s.cfg.Manager.Ports() {
-		if p.Network == networkName && p.MAC == mac {
+	n, err := s.cfg.Manager.ByName(networkName)
+	if err != nil {
+		return // it is gone, and its ports with it
+	}
+	for _, p := range n.Ports() {
+		if p.MAC == mac {
 			s.update(pathOf(portPaths, p.UUID), s.port(p))
 		}
 	}

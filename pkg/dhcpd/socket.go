@@ -71,16 +71,21 @@ func listen(cfg *Config) (*sockets, error) {
 	}, nil
 }
 
+// growBuffer lets many messages wait in a socket. It is best effort; FORCE needs
+// CAP_NET_ADMIN.
+func growBuffer(fd int) {
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
+		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
+	}
+}
+
 // configure sets the options of the UDP socket before it is bound. SO_REUSEADDR
 // and SO_REUSEPORT stay off: a second server on the interface must be noticed.
 func configure(c syscall.RawConn, ifname string) error {
 	var err error
 	ctlErr := c.Control(func(fd uintptr) {
 		s := int(fd)
-		// The buffer is best effort; FORCE needs CAP_NET_ADMIN.
-		if unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
-			_ = unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
-		}
+		growBuffer(s)
 		err = errors.Join(
 			unix.BindToDevice(s, ifname),
 			unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_BROADCAST, 1),

@@ -58,9 +58,7 @@ func configure6(c syscall.RawConn, ifname string) error {
 	var err error
 	ctlErr := c.Control(func(fd uintptr) {
 		s := int(fd)
-		if unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
-			_ = unix.SetsockoptInt(s, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
-		}
+		growBuffer(s)
 		err = errors.Join(
 			unix.BindToDevice(s, ifname),
 			unix.SetsockoptInt(s, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1),

@@ -219,12 +219,17 @@ func newUUID() string {
 
 // Ports lists the ports of every network, in order of their creation.
 func (m *Manager) Ports() []PortInfo {
-	m.mu.Lock()
-	var ports []*port
-	for _, p := range m.ports {
-		ports = append(ports, p)
-	}
-	m.mu.Unlock()
+	return m.portInfos(func(*port) bool { return true })
+}
+
+// Ports lists the network's ports, in order of their creation.
+func (n *Network) Ports() []PortInfo {
+	return n.m.portInfos(func(p *port) bool { return p.network == n })
+}
+
+// portInfos tells what the ports that match are now, in order of their creation.
+func (m *Manager) portInfos(match func(*port) bool) []PortInfo {
+	ports := m.selectPorts(match)
 	slices.SortFunc(ports, func(a, b *port) int { return a.Index - b.Index })
 	infos := make([]PortInfo, len(ports))
 	for i, p := range ports {
@@ -356,11 +361,16 @@ func (m *Manager) releaseAll(n *Network) error {
 
 // portsOf lists n's ports.
 func (m *Manager) portsOf(n *Network) []*port {
+	return m.selectPorts(func(p *port) bool { return p.network == n })
+}
+
+// selectPorts lists the ports that match, in no order.
+func (m *Manager) selectPorts(match func(*port) bool) []*port {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var ports []*port
 	for _, p := range m.ports {
-		if p.network == n {
+		if match(p) {
 			ports = append(ports, p)
 		}
 	}
