@@ -39,7 +39,7 @@ func TestStartAndStopLeaveNothing(t *testing.T) {
 		if err := n.Stop(t.Context()); network.KindOf(err) != network.InvalidState {
 			t.Errorf("second stop: %v, want InvalidState", err)
 		}
-		if runs, err := h.store.Runs(); len(runs) != 0 || err != nil {
+		if runs, _, err := h.store.Runs(); len(runs) != 0 || err != nil {
 			t.Errorf("after stop the run-state is %v (%v)", runs, err)
 		}
 		must(t, n.Start(t.Context()))
@@ -99,7 +99,7 @@ func TestFailedStartLeavesNothing(t *testing.T) {
 		if info := n.Info(); info.State != network.Failed || info.Active || !strings.Contains(info.LastError, "no such target") {
 			t.Errorf("after a failed start: %+v", info)
 		}
-		if runs, _ := h.store.Runs(); len(runs) != 0 {
+		if runs, _, _ := h.store.Runs(); len(runs) != 0 {
 			t.Errorf("after a failed start the run-state is %v", runs)
 		}
 		rules.set = nil
@@ -113,6 +113,38 @@ func TestFailedStartLeavesNothing(t *testing.T) {
 		must(t, n.Stop(t.Context()))
 		if diff := cmp.Diff(before, kernel(t)); diff != "" {
 			t.Errorf("in the end (-before +after):\n%s", diff)
+		}
+	})
+}
+
+// TestLostRunState restarts the hub when the file that says that a network is
+// active can't be read: its bridge says so, too, by its MAC address.
+func TestLostRunState(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		root := t.TempDir()
+		h := newHub(t, root, hubOptions{})
+		h.started(natXML("one", "192.0.2"))
+		h.started(natXML("two", "198.51.100"))
+		h.end()
+		files, err := filepath.Glob(filepath.Join(h.dirs.Run, "*", "*.json"))
+		must(t, err)
+		if len(files) != 2 {
+			t.Fatalf("run-state of two networks: %v", files)
+		}
+		for _, file := range files {
+			must(t, os.Truncate(file, 10))
+		}
+		nstest.IP(t, "link set two address 52:54:00:00:00:99")
+		for range 2 { // the second time from what the first wrote anew
+			h = newHub(t, root, hubOptions{})
+			if n, err := h.ByName("one"); err != nil || n.Info().State != network.Active {
+				t.Errorf("one is %v, %v", n.Info(), err)
+			}
+			h.end()
+		}
+		h = newHub(t, root, hubOptions{})
+		if n, err := h.ByName("two"); err != nil || n.Info().Active {
+			t.Errorf("two, whose bridge is another's: %v, %v", n.Info(), err)
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -124,10 +125,11 @@ func (m *Manager) Load(ctx context.Context) error {
 	if err := m.loadDefinitions(); err != nil {
 		m.log.Error("some definitions can't be used", keyError, err)
 	}
-	runs, err := m.cfg.Store.Runs()
+	runs, lost, err := m.cfg.Store.Runs()
 	if err != nil {
 		m.log.Error("some run-state can't be used", keyError, err)
 	}
+	runs = append(runs, m.recognise(lost)...)
 	ports, err := m.cfg.Store.Ports()
 	if err != nil {
 		m.log.Error("some ports can't be used", keyError, err)
@@ -143,6 +145,32 @@ func (m *Manager) Load(ctx context.Context) error {
 	_ = g.Wait()
 	m.autostart(ctx)
 	return ctx.Err()
+}
+
+// recognise makes run-state anew for networks whose own is lost: a bridge that
+// has the name and the MAC address of a definition is the one that a former
+// vnetd made of it, with its guests on it. What else was recorded, changes to the
+// host and the live document where that was another, is not known any more.
+func (m *Manager) recognise(lost []string) []store.Run {
+	var runs []store.Run
+	for _, uuid := range lost {
+		n, err := m.ByUUID(uuid)
+		if err != nil {
+			continue
+		}
+		def := n.definition()
+		l, err := m.cfg.Links.Lookup(def.Bridge.Name)
+		if err != nil || !def.Mode().OwnsBridge() || l.Kind != "bridge" || !bytes.Equal(l.MAC, def.MAC) {
+			continue
+		}
+		m.log.Warn("an active network is known by its bridge, not by its run-state", keyNetwork, n.name, keyBridge, l.Name)
+		run := store.Run{Phase: store.Active, Network: def.Clone(), Persistent: true}
+		if err := m.cfg.Store.SaveRun(run); err != nil {
+			m.log.Error("its run-state can't be written anew", keyNetwork, n.name, keyError, err)
+		}
+		runs = append(runs, run)
+	}
+	return runs
 }
 
 // loadDefinitions makes an inactive network of every usable definition that is
@@ -388,7 +416,7 @@ func (m *Manager) drop(n *Network) {
 // vnetd had ever run; definitions and leases stay. The manager must be new:
 // neither Load nor anything else was called on it.
 func (m *Manager) Cleanup(ctx context.Context) error {
-	runs, err := m.cfg.Store.Runs()
+	runs, _, err := m.cfg.Store.Runs()
 	errs := []error{err}
 	ports, err := m.cfg.Store.Ports()
 	errs = append(errs, err)

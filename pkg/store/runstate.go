@@ -61,30 +61,39 @@ func (s *Store) DeleteRun(uuid string) error {
 }
 
 // Runs reads the run-state of every network; files that can't be used are
-// reported in the error, joined, and left out.
-func (s *Store) Runs() ([]Run, error) {
-	var runs []Run
-	err := readDir(s.dirs.runs(), ".json", func(uuid string, data []byte) error {
-		var f runFile
-		if err := json.Unmarshal(data, &f); err != nil {
-			return err
-		}
-		n, err := netdef.Parse([]byte(f.XML))
-		if err == nil {
-			err = n.Validate()
-		}
-		if err == nil && n.UUID != uuid {
-			err = fmt.Errorf("it is of another network, %q", n.UUID)
-		}
+// reported in the error, joined, and left where they are. Lost has the UUIDs of
+// their networks, which were not inactive.
+func (s *Store) Runs() (runs []Run, lost []string, err error) {
+	err = readDir(s.dirs.runs(), ".json", func(uuid string, data []byte) error {
+		r, err := parseRun(uuid, data)
 		if err != nil {
+			lost = append(lost, uuid)
 			return err
 		}
-		runs = append(runs, Run{Phase: f.Phase, Network: n, Persistent: f.Persistent, Host: f.Host})
+		runs = append(runs, r)
 		return nil
 	})
-	return runs, err
+	return runs, lost, err
 }
 
+// parseRun reads the run-state of the network with that UUID.
+func parseRun(uuid string, data []byte) (Run, error) {
+	var f runFile
+	if err := json.Unmarshal(data, &f); err != nil {
+		return Run{}, err
+	}
+	n, err := netdef.Parse([]byte(f.XML))
+	if err == nil {
+		err = n.Validate()
+	}
+	if err == nil && n.UUID != uuid {
+		err = fmt.Errorf("it is of another network, %q", n.UUID)
+	}
+	if err != nil {
+		return Run{}, err
+	}
+	return Run{Phase: f.Phase, Network: n, Persistent: f.Persistent, Host: f.Host}, nil
+}
 func (s *Store) run(uuid string) string { return filepath.Join(s.dirs.runs(), uuid+".json") }
 
 // Port is the run-state of one port.

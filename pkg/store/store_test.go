@@ -148,7 +148,7 @@ func TestRunStateSurvives(t *testing.T) {
 	closed(t, s)
 	s = open(t, dirs)
 	defer closed(t, s)
-	runs, err := s.Runs()
+	runs, _, err := s.Runs()
 	want := []store.Run{{Phase: store.Active, Network: n, Persistent: true, Host: []byte("{}")}}
 	if diff := cmp.Diff(want, runs, cmpopts.EquateComparable(netip.Addr{})); diff != "" || err != nil {
 		t.Errorf("run-state (%v) (-want +got):\n%s", err, diff)
@@ -160,7 +160,7 @@ func TestRunStateSurvives(t *testing.T) {
 	if err := errors.Join(s.DeleteRun(n.UUID), s.DeleteRun(n.UUID), s.DeletePort(uuid)); err != nil {
 		t.Fatal(err)
 	}
-	runs, _ = s.Runs()
+	runs, _, _ = s.Runs()
 	ports, _ = s.Ports()
 	if len(runs)+len(ports) != 0 {
 		t.Errorf("after deleting: %v, %v", runs, ports)
