@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -16,14 +17,14 @@ const (
 	retryLast  = time.Minute
 )
 
-// autostart starts every inactive network that is marked for it, in parallel. It
-// returns when each has been tried once; those that failed are tried again for
+// autostart starts every inactive network that is marked for it, except those
+// with the UUIDs of except, in parallel. It returns when each has been tried once; those that failed are tried again for
 // as long as they are marked and nobody else starts or stops them.
-func (m *Manager) autostart(ctx context.Context) {
+func (m *Manager) autostart(ctx context.Context, except []string) {
 	var g errgroup.Group
 	g.SetLimit(startLimit)
 	for _, n := range m.all() {
-		if info := n.Info(); !info.Autostart || info.Active {
+		if info := n.Info(); !info.Autostart || info.Active || slices.Contains(except, info.UUID) {
 			continue
 		}
 		g.Go(func() error {

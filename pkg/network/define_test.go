@@ -115,6 +115,39 @@ func TestUndefine(t *testing.T) {
 	})
 }
 
+// TestStoppedStaysStopped restarts the hub after an autostart network was stopped
+// by hand: it stays so until it is started, all is reloaded, or cleaned up.
+func TestStoppedStaysStopped(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		root := t.TempDir()
+		h := newHub(t, root, hubOptions{})
+		n := h.started(natXML("one", "192.0.2"))
+		must(t, n.SetAutostart(true))
+		restarted := func(step string, active bool) {
+			t.Helper()
+			h.end()
+			h = newHub(t, root, hubOptions{})
+			var err error
+			if n, err = h.ByName("one"); err != nil || n.Info().Active != active {
+				t.Fatalf("restarted after %s: %+v, %v, want active %v", step, n.Info(), err, active)
+			}
+		}
+		must(t, n.Stop(t.Context()))
+		restarted("stop", false)
+		restarted("another restart", false)
+		must(t, h.Reload(t.Context()))
+		restarted("reload", true)
+		must(t, n.Stop(t.Context()))
+		must(t, n.Start(t.Context()))
+		restarted("start", true)
+		must(t, n.Stop(t.Context()))
+		h.end()
+		h = newHub(t, root, hubOptions{bare: true})
+		must(t, h.Cleanup(t.Context()))
+		restarted("clean-up", true)
+	})
+}
+
 // TestAutostart starts what is marked, and completes what an admin copied into
 // the directory by hand.
 func TestAutostart(t *testing.T) {

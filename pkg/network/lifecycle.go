@@ -50,6 +50,7 @@ func (n *Network) startLocked(ctx context.Context, def *netdef.Network) error {
 		n.setState(Failed, err)
 		return err
 	}
+	n.keepStopped(live, false)
 	n.m.log.Info("network started", keyNetwork, n.name, keyBridge, live.Bridge.Name)
 	return nil
 }
@@ -183,7 +184,9 @@ func (n *Network) Stop(ctx context.Context) error {
 	sv.retire()
 	sv.stop()
 	err := n.clear(ctx, live)
-	if !persistent {
+	if persistent {
+		n.keepStopped(live, true)
+	} else {
 		err = errors.Join(err, n.m.releaseAll(n))
 	}
 	n.mu.Lock()
@@ -202,6 +205,14 @@ func (n *Network) Stop(ctx context.Context) error {
 		n.m.drop(n)
 	}
 	return err
+}
+
+// keepStopped records whether the network was stopped since the host booted: if
+// so, the next vnetd leaves it inactive although it is marked for autostart.
+func (n *Network) keepStopped(doc *netdef.Network, stopped bool) {
+	if err := n.m.cfg.Store.SetStopped(doc.UUID, stopped); err != nil {
+		n.m.log.Warn("the next vnetd may start or leave a network wrongly", keyNetwork, n.name, "stopped", stopped, keyError, err)
+	}
 }
 
 // clearLeftover completes what an earlier clear could not, if there is any such.

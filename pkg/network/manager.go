@@ -118,7 +118,8 @@ func (m *Manager) Subscribe(f func(Event)) (cancel func()) { return m.events.sub
 const startLimit = 16
 
 // Load reads the definitions, adopts what a former vnetd left active, clears
-// away what it left half made, and starts the networks marked for autostart.
+// away what it left half made, and starts the networks marked for autostart that
+// nobody has stopped since the host booted.
 // Failures of single networks are logged and shown as their state; an error
 // means that the store could not be read.
 func (m *Manager) Load(ctx context.Context) error {
@@ -143,7 +144,11 @@ func (m *Manager) Load(ctx context.Context) error {
 		g.Go(func() error { n.recover(ctx, r); return nil })
 	}
 	_ = g.Wait()
-	m.autostart(ctx)
+	stopped, err := m.cfg.Store.Stopped()
+	if err != nil {
+		m.log.Error("some networks may start although they were stopped", keyError, err)
+	}
+	m.autostart(ctx, stopped)
 	return ctx.Err()
 }
 
@@ -230,7 +235,7 @@ func (m *Manager) Reload(ctx context.Context) error {
 	for _, n := range m.all() {
 		errs = append(errs, n.repair(ctx))
 	}
-	m.autostart(ctx)
+	m.autostart(ctx, nil)
 	return errors.Join(errs...)
 }
 
@@ -426,6 +431,11 @@ func (m *Manager) Cleanup(ctx context.Context) error {
 	for _, r := range runs {
 		n := newNetwork(m, r.Network)
 		errs = append(errs, n.restore(r), n.clear(ctx, r.Network))
+	}
+	stopped, err := m.cfg.Store.Stopped()
+	errs = append(errs, err)
+	for _, uuid := range stopped {
+		errs = append(errs, m.cfg.Store.SetStopped(uuid, false))
 	}
 	return errors.Join(append(errs, m.cfg.Rules.Purge(ctx))...)
 }

@@ -175,6 +175,7 @@ func (n *Network) Undefine(_ context.Context) error {
 		return err
 	}
 	n.setAutostart(false)
+	n.keepStopped(n.definition(), false)
 	n.m.log.Info("network undefined", keyNetwork, n.name)
 	if info.Active {
 		n.setDefinition(nil)

@@ -94,6 +94,32 @@ func parseRun(uuid string, data []byte) (Run, error) {
 	}
 	return Run{Phase: f.Phase, Network: n, Persistent: f.Persistent, Host: f.Host}, nil
 }
+
+// SetStopped says whether the network with that UUID was stopped since the host
+// booted, and not started again.
+func (s *Store) SetStopped(uuid string, stopped bool) error {
+	path := filepath.Join(s.dirs.stopped(), uuid)
+	var err error
+	if stopped {
+		err = writeFile(path, nil, 0o600)
+	} else {
+		err = removeFile(path)
+	}
+	if err != nil {
+		return fmt.Errorf("keeping that network %s was stopped: %w", uuid, err)
+	}
+	return nil
+}
+
+// Stopped lists the networks for which SetStopped said so, by UUID.
+func (s *Store) Stopped() (uuids []string, err error) {
+	err = readDir(s.dirs.stopped(), "", func(uuid string, _ []byte) error {
+		uuids = append(uuids, uuid)
+		return nil
+	})
+	return uuids, err
+}
+
 func (s *Store) run(uuid string) string { return filepath.Join(s.dirs.runs(), uuid+".json") }
 
 // Port is the run-state of one port.

@@ -50,9 +50,10 @@ func Open(dirs Dirs, log *slog.Logger) (*Store, error) {
 		log.Warn("no network can be defined", "error", err)
 	}
 	for dir, perm := range map[string]os.FileMode{
-		dirs.runs():  0o755,
-		dirs.ports(): 0o755,
-		dirs.State:   0o750,
+		dirs.runs():    0o755,
+		dirs.ports():   0o755,
+		dirs.stopped(): 0o755,
+		dirs.State:     0o750,
 	} {
 		if err := os.MkdirAll(dir, perm); err != nil {
 			return nil, fmt.Errorf("making directory %q: %w", dir, err)
@@ -62,7 +63,7 @@ func Open(dirs Dirs, log *slog.Logger) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, dir := range []string{dirs.Networks, dirs.runs(), dirs.ports()} {
+	for _, dir := range []string{dirs.Networks, dirs.runs(), dirs.ports(), dirs.stopped()} {
 		if err := sweep(dir); err != nil {
 			return nil, errors.Join(fmt.Errorf("sweeping %q: %w", dir, err), lock.Close())
 		}
@@ -90,6 +91,7 @@ func (s *Store) Close() error {
 func (d Dirs) autostart() string { return filepath.Join(d.Networks, "autostart") }
 func (d Dirs) runs() string      { return filepath.Join(d.Run, "networks") }
 func (d Dirs) ports() string     { return filepath.Join(d.Run, "ports") }
+func (d Dirs) stopped() string   { return filepath.Join(d.Run, "stopped") }
 
 // acquire takes the lock that a living vnetd holds, and writes our pid into the
 // file for the one who finds it taken. The kernel drops the lock with the
