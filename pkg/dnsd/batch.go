@@ -2,9 +2,11 @@ package dnsd
 
 import (
 	"encoding/binary"
+	"errors"
 	"net"
 	"net/netip"
 	"strconv"
+	"sync"
 	"syscall"
 	"unsafe"
 
@@ -26,17 +28,44 @@ type message struct {
 type batch struct {
 	conn syscall.RawConn
 	read func(fd uintptr) bool // made once, so that a call allocates none
-	n    int                   // datagrams read
 	err  error                 // of reading
 
-	in      [batchSize]message
-	out     [batchSize]message
+	*datagrams // nil while none are there: a quiet network keeps no buffers
+}
+
+// datagrams are what one call reads and what is sent back, in memory that all
+// sockets share.
+type datagrams struct {
+	n       int // read
 	answers int // of out, to be sent
+
+	in  [batchSize]message
+	out [batchSize]message
 
 	vectors [2 * batchSize]unix.Iovec
 	clients [batchSize]unix.RawSockaddrInet6 // large enough for one of IPv4
 	queries [batchSize][payloadSize]byte
 	replies [batchSize][payloadSize]byte
+}
+
+// spare keeps datagrams that no socket uses, for the next one that reads.
+var spare = sync.Pool{New: func() any { return newDatagrams() }}
+
+// newDatagrams prepares the headers, which point into the buffers.
+func newDatagrams() *datagrams {
+	d := new(datagrams)
+	for i := range d.in {
+		vector := &d.vectors[i]
+		vector.Base = &d.queries[i][0]
+		vector.SetLen(payloadSize)
+		d.in[i].header.Name = (*byte)(unsafe.Pointer(&d.clients[i]))
+		d.in[i].header.Namelen = unix.SizeofSockaddrInet6
+		d.in[i].header.Iov = vector
+		d.in[i].header.SetIovlen(1)
+		d.out[i].header.Iov = &d.vectors[batchSize+i]
+		d.out[i].header.SetIovlen(1)
+	}
+	return d
 }
 
 // newBatch prepares to serve c.
@@ -47,35 +76,44 @@ func newBatch(c *net.UDPConn) (*batch, error) {
 	}
 	b := &batch{conn: conn}
 	b.read = b.receive
-	for i := range b.in {
-		vector := &b.vectors[i]
-		vector.Base = &b.queries[i][0]
-		vector.SetLen(payloadSize)
-		b.in[i].header.Name = (*byte)(unsafe.Pointer(&b.clients[i]))
-		b.in[i].header.Namelen = unix.SizeofSockaddrInet6
-		b.in[i].header.Iov = vector
-		b.in[i].header.SetIovlen(1)
-		b.out[i].header.Iov = &b.vectors[batchSize+i]
-		b.out[i].header.SetIovlen(1)
-	}
 	return b, nil
 }
 
-// next waits for datagrams and returns how many there are. What was read before
-// is gone.
+// next waits for datagrams and returns how many there are, at least one without
+// an error. What was read before is gone.
 func (b *batch) next() (int, error) {
+	b.err = nil
+	err := errors.Join(b.conn.Read(b.read), b.err)
+	if err != nil {
+		b.release()
+		return 0, err
+	}
+	return b.n, nil
+}
+
+// acquire makes room for datagrams.
+func (b *batch) acquire() {
+	if b.datagrams == nil {
+		b.datagrams = spare.Get().(*datagrams)
+	}
 	for i := range b.in[:b.n] {
 		b.in[i].header.Namelen = unix.SizeofSockaddrInet6
 	}
-	b.n, b.err = 0, nil
-	if err := b.conn.Read(b.read); err != nil {
-		return 0, err
-	}
-	return b.n, b.err
+	b.n = 0
 }
 
-// receive reads what is there; false: nothing.
+// release leaves the room to others.
+func (b *batch) release() {
+	if b.datagrams != nil {
+		spare.Put(b.datagrams)
+		b.datagrams = nil
+	}
+}
+
+// receive reads what is there; false: nothing, and the socket waits without
+// buffers.
 func (b *batch) receive(fd uintptr) bool {
+	b.acquire()
 	for {
 		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&b.in[0])), batchSize, unix.MSG_DONTWAIT, 0, 0)
 		switch errno {
@@ -83,6 +121,7 @@ func (b *batch) receive(fd uintptr) bool {
 			b.n = int(n)
 			return true
 		case unix.EAGAIN:
+			b.release()
 			return false
 		case unix.EINTR:
 		default:
