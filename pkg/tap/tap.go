@@ -22,8 +22,13 @@ const (
 	maxQueues = 256
 )
 
-// ErrExists says that a link of that name exists already.
-var ErrExists = errors.New("name is taken")
+// ErrExists says that a link of that name exists already, ErrBusy that the
+// device's queues are all in use, ErrGone that it was deleted.
+var (
+	ErrExists = errors.New("name is taken")
+	ErrBusy   = errors.New("device is in use")
+	ErrGone   = errors.New("device is gone")
+)
 
 // Config is what a TAP device shall be.
 type Config struct {
@@ -43,10 +48,14 @@ type Config struct {
 	// VnetHdr puts a struct virtio_net_hdr before each frame, in the size that
 	// the kernel begins with (10 bytes) and QEMU expects.
 	VnetHdr bool
+	// Owner is the uid whose processes may open the device by its name
+	// (TUNSETOWNER), beside those with CAP_NET_ADMIN. A device without owner, which
+	// this package never makes, is open to everybody.
+	Owner uint32
 }
 
 // Device is a TAP device that lives as long as a copy of one of its file
-// descriptors is open in some process.
+// descriptors is open in some process, unless Persist was called.
 type Device struct {
 	Name  string
 	Index int
@@ -83,6 +92,10 @@ func create(cfg *Config) (_ *Device, err error) {
 	if err := d.addQueue(flags | unix.IFF_TUN_EXCL); err != nil {
 		return nil, err
 	}
+	// Before anything else: nobody else is to open the device.
+	if err := d.setInt(unix.TUNSETOWNER, int(cfg.Owner)); err != nil {
+		return nil, fmt.Errorf("setting the owner %d: %w", cfg.Owner, err)
+	}
 	for range queues - 1 {
 		if err := d.addQueue(flags); err != nil {
 			return nil, err
@@ -92,6 +105,59 @@ func create(cfg *Config) (_ *Device, err error) {
 		return nil, err
 	}
 	return d, d.setAttributes(cfg)
+}
+
+// Persist has the device stay when nobody has it open (TUNSETPERSIST), until it
+// is deleted.
+func (d *Device) Persist() error {
+	if err := d.setInt(unix.TUNSETPERSIST, 1); err != nil {
+		return fmt.Errorf("making TAP device %q persistent: %w", d.Name, err)
+	}
+	return nil
+}
+
+// Reopen opens the queues of the persistent device that cfg made, by its name and
+// the index that it had. A device that is in use gives ErrBusy, one that is not
+// there any more ErrGone.
+func Reopen(cfg Config, index int) (*Device, error) {
+	d, err := reopen(&cfg, index)
+	if err != nil {
+		return nil, fmt.Errorf("opening TAP device %q: %w", cfg.Name, err)
+	}
+	return d, nil
+}
+
+func reopen(cfg *Config, index int) (_ *Device, err error) {
+	d := &Device{Name: cfg.Name, Index: index}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, d.Close())
+		}
+	}()
+	for range max(cfg.Queues, 1) {
+		if err := d.addQueue(cfg.flags()); errors.Is(err, ErrExists) {
+			return nil, ErrBusy
+		} else if err != nil {
+			return nil, err
+		}
+	}
+	// Where the device is gone, the kernel has made another, which goes with its
+	// descriptors.
+	if now, err := indexOf(d.Name); err != nil || now != index {
+		return nil, ErrGone
+	}
+	return d, nil
+}
+
+// setInt sets an attribute of the device by an ioctl on its first descriptor.
+func (d *Device) setInt(request uint, value int) error {
+	raw, err := d.Files[0].SyscallConn()
+	if err != nil {
+		return err
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) { failed = unix.IoctlSetInt(int(fd), request, value) })
+	return errors.Join(err, failed)
 }
 
 // flags are the device's TUNSETIFF flags.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -254,6 +255,86 @@ func TestCreateErrors(t *testing.T) {
 			}
 		}
 	})
+}
+
+// TestPersistentDevice opens a device again that nobody has open, as vnetd and as
+// its owner, and sees that a stranger can't.
+func TestPersistentDevice(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		nstest.PublicTUN(t)
+		cfg := tap.Config{Name: "vnet7", Queues: 2, VnetHdr: true, Owner: 1000}
+		d, err := tap.Create(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Persist(); err != nil {
+			t.Fatal(err)
+		}
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if got := nstest.Exec(t, "ip", "tuntap", "show"); !strings.Contains(got, "vnet7: tap") || !strings.Contains(got, "user 1000") {
+			t.Errorf("after its close: %q", got)
+		}
+		again, err := tap.Reopen(cfg, d.Index)
+		if err != nil || len(again.Files) != 2 || again.Index != d.Index {
+			t.Fatalf("opened again: %+v, %v", again, err)
+		}
+		if err := again.Close(); err != nil {
+			t.Fatal(err)
+		}
+		for uid, want := range map[uint32]error{1000: nil, 1001: unix.EPERM} {
+			if err := openAs(uid, "vnet7"); !errors.Is(err, want) {
+				t.Errorf("opened by user %d: %v, want %v", uid, err, want)
+			}
+		}
+		nstest.IP(t, "link del vnet7")
+		if _, err := tap.Reopen(cfg, d.Index); !errors.Is(err, tap.ErrGone) {
+			t.Errorf("opened when it is gone: %v, want ErrGone", err)
+		}
+		if left := show(t); len(left) != 0 {
+			t.Errorf("left: %+v", left)
+		}
+	})
+}
+
+// TestReopenOfADeviceInUse must not take a queue away from whoever has it.
+func TestReopenOfADeviceInUse(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		d, err := tap.Create(tap.Config{Name: "vnet7"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		if _, err := tap.Reopen(tap.Config{Name: "vnet7"}, d.Index); !errors.Is(err, tap.ErrBusy) {
+			t.Errorf("opened twice: %v, want ErrBusy", err)
+		}
+	})
+}
+
+// openAs opens the multi-queue TAP device of that name as a user without rights.
+func openAs(uid uint32, name string) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread() // for good: the thread ends with the goroutine
+		// The system call itself, which changes one thread.
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, uintptr(uid), uintptr(uid), uintptr(uid)); errno != 0 {
+			done <- errno
+			return
+		}
+		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR, 0)
+		if err != nil {
+			done <- err
+			return
+		}
+		ifr, err := unix.NewIfreq(name)
+		if err == nil {
+			ifr.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR | unix.IFF_MULTI_QUEUE)
+			err = unix.IoctlIfreq(fd, unix.TUNSETIFF, ifr)
+		}
+		done <- errors.Join(err, unix.Close(fd))
+	}()
+	return <-done
 }
 
 func TestWithoutTheCloneDevice(t *testing.T) {
