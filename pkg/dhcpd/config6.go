@@ -136,7 +136,8 @@ func ParseDUID(s string) ([]byte, error) {
 	return duid, nil
 }
 
-// plan6 is what a Config6 asks of DHCPv6. It never changes.
+// plan6 is what a Config6 asks of DHCPv6. It never changes
+// but for its space.
 type plan6 struct {
 	cfg  Config6
 	duid []byte // ours

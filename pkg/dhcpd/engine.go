@@ -80,6 +80,7 @@ type engine struct {
 	mu      sync.Mutex // guards all below
 	pool    *pool
 	pending []change
+	live    map[hwAddr]*Reservation // see SetLive
 	each    *throttle[string]
 }
 
@@ -267,6 +268,7 @@ func (s *engine) forget(b *binding) {
 // move makes sp what the pool follows. Leases outside of it are removed from the
 // store. s.mu must be locked.
 func (s *engine) move(sp *space) {
+	s.reserveLive(sp)
 	pl := newPool(sp)
 	left := pl.adopt(s.pool, time.Now())
 	s.pool = pl

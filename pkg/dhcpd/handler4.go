@@ -53,7 +53,7 @@ func (s *Server) handleDiscover(c *request) *outgoing {
 	s.pool.hold(a, c.key, c.now.Add(offerHold))
 	p := s.plan
 	l := lease4{addr: a, time: p.leaseTime(a, c.asked)}
-	if c.reserved != nil && c.reserved.Addr == a {
+	if r := c.reserved; r != nil && (r.Addr == a || !r.Addr.IsValid()) {
 		l.hostname = p.hostname(a, c.reserved, c.name)
 	}
 	return p.leaseReply(c, dhcpv4.MessageTypeOffer, l)
@@ -260,7 +260,7 @@ func (s *Server) handleInform(c *request) *outgoing {
 // that don't expire, since they know of no lease.
 func (s *Server) handleBOOTP(c *request) {
 	r := c.reserved
-	if r == nil || r.MAC == nil || s.pool.refusal(r.Addr, &c.client) != "" {
+	if r == nil || r.MAC == nil || !r.Addr.IsValid() || s.pool.refusal(r.Addr, &c.client) != "" {
 		s.count.ignored.Add(1)
 		return
 	}

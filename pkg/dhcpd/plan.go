@@ -5,7 +5,8 @@ import (
 	"net/netip"
 )
 
-// plan is what a Config asks of DHCPv4. It never changes.
+// plan is what a Config asks of DHCPv4. It never changes
+// but for its space.
 type plan struct {
 	cfg  Config
 	link []option4 // what all clients are told of the link

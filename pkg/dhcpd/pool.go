@@ -284,7 +284,7 @@ func (pl *pool) refusal(a netip.Addr, c *client) string {
 	if !pl.free(a, c) {
 		return nakInUse
 	}
-	if r := c.reserved; r != nil && r.Addr != a && pl.free(r.Addr, c) {
+	if r := c.reserved; r != nil && r.Addr.IsValid() && r.Addr != a && pl.free(r.Addr, c) {
 		return nakAddress
 	}
 	return ""
@@ -298,7 +298,7 @@ func (pl *pool) refusal(a netip.Addr, c *client) string {
 // one that it requests, one from the pool. What is reserved for it comes before.
 func (pl *pool) choose(c *client) (netip.Addr, bool) {
 	var candidates []netip.Addr
-	if c.reserved != nil {
+	if c.reserved != nil && c.reserved.Addr.IsValid() {
 		candidates = append(candidates, c.reserved.Addr)
 	}
 	if b := pl.byClient[c.key]; b != nil {

@@ -55,7 +55,7 @@ type client struct {
 }
 
 // space is which addresses of a subnet may be given to whom, and for how long.
-// It never changes.
+// It never changes but by addLive and dropLive.
 type space struct {
 	network string
 	prefix  netip.Prefix
@@ -67,7 +67,8 @@ type space struct {
 	byDUID  map[string]*Reservation
 	byName  map[string]*Reservation // lower-case label, with and without MAC
 	byAddr  map[netip.Addr]*Reservation
-	size    uint64 // addresses in all ranges, as far as they are searched
+	lives   map[hwAddr]*Reservation // see SetLive; Addr may be zero
+	size    uint64                  // addresses in all ranges, as far as they are searched
 }
 
 // reserveAll adds the reservations. Those that can't be used are logged.
@@ -76,6 +77,7 @@ func (p *space) reserveAll(all []Reservation, log *slog.Logger) {
 	p.byDUID = make(map[string]*Reservation)
 	p.byName = make(map[string]*Reservation)
 	p.byAddr = make(map[netip.Addr]*Reservation)
+	p.lives = make(map[hwAddr]*Reservation)
 	for _, r := range all {
 		if !p.usable(r.Addr) || !p.reserve(&r) {
 			log.Warn("ignoring a reservation that no client could use", "ip", r.Addr, "mac", r.MAC, "name", r.Name)
@@ -147,6 +149,9 @@ func (p *space) reservation(c *client) *Reservation {
 		return r
 	}
 	if r := p.byMAC[c.mac]; r != nil {
+		return r
+	}
+	if r := p.lives[c.mac]; r != nil {
 		return r
 	}
 	r := p.byName[strings.ToLower(c.name.label)]
