@@ -17,7 +17,7 @@ import (
 func TestQuietNetworks(t *testing.T) {
 	const (
 		networks = 50
-		octets   = 24 << 10 // of heap that one keeps
+		octets   = 64 << 10 // of heap that one keeps
 	)
 	nstest.Run(t, func(t *testing.T) {
 		before := heap()
