@@ -24,6 +24,7 @@ type daemon interface {
 	Update(ctx context.Context, name string, u client.Update) error
 	SetAutostart(ctx context.Context, name string, on bool) error
 	XML(ctx context.Context, name string, inactive bool) (string, error)
+	Describe(ctx context.Context) (json.RawMessage, error)
 	DescribeNetwork(ctx context.Context, name string) (json.RawMessage, error)
 	Leases(ctx context.Context, name string) ([]client.Lease, error)
 	RequestPort(ctx context.Context, network string, opts client.PortOptions) (*client.Port, error)
@@ -41,6 +42,7 @@ type environment struct {
 	dial           func(ctx context.Context) (daemon, error)
 	now            func() time.Time // in the zone that times are shown in
 	version        string           // of this program
+	colour         bool             // stdout shows colours
 }
 
 // app is one run of the program.
@@ -49,6 +51,8 @@ type app struct {
 
 	// json is the flag --json.
 	json bool
+	// printErr is the first error of printf.
+	printErr error
 }
 
 // run executes the command line args, without the program's name, and returns

@@ -21,6 +21,7 @@ func main() {
 		dial:    dialSystemBus,
 		now:     time.Now,
 		version: buildVersion(),
+		colour:  wantsColour(os.Stdout),
 	})
 	stop()
 	os.Exit(code)

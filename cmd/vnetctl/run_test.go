@@ -30,6 +30,7 @@ type session struct {
 	t          *testing.T
 	server     *clienttest.Server
 	transcript bytes.Buffer
+	colour     bool
 }
 
 // newSession starts a fake vnetd with the active network default and the
@@ -87,7 +88,7 @@ func (s *session) execute(ctx context.Context, stdin string, args []string) (cod
 func (s *session) environment(stdin io.Reader, stdout, stderr io.Writer) environment {
 	return environment{
 		stdin: stdin, stdout: stdout, stderr: stderr, dial: dialSystemBus,
-		now: func() time.Time { return now }, version: "0.9.0",
+		now: func() time.Time { return now }, version: "0.9.0", colour: s.colour,
 	}
 }
 
@@ -171,10 +172,31 @@ func TestStatus(t *testing.T) {
 	s := newSession(t)
 	s.quietly("create", "testdata/web.xml")
 	s.server.SetState("web", "degraded", "dns: listening on virbr2\nport 53 is in use")
-	s.server.SetLeases("default", clienttest.Lease{Address: "192.0.2.9", Prefix: 24})
+	s.server.SetLeases("default",
+		clienttest.Lease{Address: "192.0.2.9", Prefix: 24, MAC: "00:00:5e:00:53:0a", Hostname: "ev\x1b[2Jil", Expiry: now.Add(time.Hour).Unix()})
+	s.server.SetConditions(
+		clienttest.Condition{
+			Kind: "drop-rule", Severity: "error", Networks: []string{"default"}, Since: "2026-03-01T10:00:00Z",
+			Message:  "a rule drops packets of guests on virbr0 before the networks' rules are asked",
+			Evidence: "iptables -A FORWARD -i virbr0 -j DROP", Remedy: "iptables -D FORWARD -i virbr0 -j DROP",
+		},
+		clienttest.Condition{
+			Kind: "clock-jump", Severity: "warning", Networks: []string{}, Since: "2026-03-01T10:00:00Z",
+			Message: "the clock was set", Evidence: "by 1h", Remedy: "timedatectl",
+		},
+		clienttest.Condition{
+			Kind: "drop-policy", Severity: "info", Networks: []string{}, Since: "2026-03-01T10:00:00Z",
+			Message: "FORWARD drops what no rule accepts; the networks' rules stand before that", Evidence: "iptables -P FORWARD DROP",
+			Remedy: "iptables -P FORWARD ACCEPT",
+		},
+	)
 	s.hold("port create default --name one", func() {
 		s.hold("port create default --name two --ifname tap2", func() {
 			for _, line := range []string{"status", "status --json", "status default", "status default --json", "status web"} {
+				s.run(line)
+			}
+			s.colour = true
+			for _, line := range []string{"status", "status default"} {
 				s.run(line)
 			}
 		})

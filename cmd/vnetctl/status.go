@@ -1,41 +1,19 @@
 package main
 
 import (
-	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/vnetd/vnetd/pkg/client"
 )
-
-// description is a network's Describe object over its properties.
-type description map[string]any
-
-// describe returns the description of n.
-func describe(ctx context.Context, d daemon, n client.Network) (description, error) {
-	text, err := d.DescribeNetwork(ctx, n.Name)
-	if err != nil {
-		return nil, err
-	}
-	base, err := json.Marshal(newNetworkView(n))
-	if err != nil {
-		return nil, err
-	}
-	described := make(description)
-	for _, layer := range [][]byte{base, text} {
-		dec := json.NewDecoder(bytes.NewReader(layer))
-		dec.UseNumber()
-		if err := dec.Decode(&described); err != nil {
-			return nil, fmt.Errorf("reading the description of network %q: %w", n.Name, err)
-		}
-	}
-	return described, nil
-}
 
 func (a *app) statusCommand() *cobra.Command {
 	return a.command("status [NET]", "Show what all networks do, or one in detail", 0, 1,
@@ -47,120 +25,328 @@ func (a *app) statusCommand() *cobra.Command {
 		})
 }
 
+// showAll prints one line for each network, and the conditions.
+func (a *app) showAll(ctx context.Context, d daemon) error {
+	text, err := d.Describe(ctx)
+	if err != nil {
+		return err
+	}
+	var s client.Status
+	if err := json.Unmarshal(text, &s); err != nil {
+		return fmt.Errorf("reading vnetd's description: %w", err)
+	}
+	if a.json {
+		return a.printStatusJSON(text)
+	}
+	active := 0
+	for _, n := range s.Networks {
+		if n.Active {
+			active++
+		}
+	}
+	a.printf("vnetd %s, networks: %d active, %d inactive\n", printable(s.Version), active, len(s.Networks)-active)
+	if s.Firewall.Repairs > 0 {
+		a.printf("firewall repaired %s\n", printable(repairsText(s.Firewall, a.now())))
+	}
+	a.printf("\n")
+	a.printCells(append([][]cellText{headerCells("NAME STATE MODE BRIDGE ADDRESSES PORTS LEASES POOL")}, statusRows(s.Networks)...))
+	for _, n := range s.Networks {
+		if n.LastError != "" {
+			a.printf("\n%s: %s\n", a.paint(bold, printable(n.Name)), a.paint(red, oneLine(n.LastError)))
+		}
+	}
+	a.printConditions(s.Conditions)
+	return a.printErr
+}
+
+// printStatusJSON prints vnetd's description with the key that version has had
+// here from the beginning.
+func (a *app) printStatusJSON(text json.RawMessage) error {
+	all := make(map[string]json.RawMessage)
+	if err := json.Unmarshal(text, &all); err != nil {
+		return err
+	}
+	all["vnetd"] = all["version"]
+	delete(all, "version")
+	return a.printJSON(all)
+}
+
+// statusRows returns the rows of the table of all networks.
+func statusRows(networks []client.NetworkStatus) [][]cellText {
+	rows := make([][]cellText, 0, len(networks))
+	for _, n := range networks {
+		rows = append(rows, []cellText{
+			{stateColour(n.State), stateDot(n.State), n.Name},
+			{stateColour(n.State), "", string(n.State)},
+			{text: n.Mode},
+			{text: n.Bridge},
+			{text: joined(n.Addresses)},
+			{text: fmt.Sprint(len(n.Ports))},
+			{text: fmt.Sprint(len(n.Leases))},
+			poolCell(n.Pools),
+		})
+	}
+	return rows
+}
+
+// poolCell tells how full the pools are, in the colour of the fullest.
+func poolCell(pools []client.Pool) cellText {
+	var c cellText
+	var texts []string
+	for _, p := range pools {
+		texts = append(texts, fmt.Sprintf("%d/%s", p.Used, sizeText(p.Size)))
+		switch used := float64(p.Used) / float64(max(p.Size, 1)); {
+		case p.Size > 0 && p.Used >= p.Size:
+			c.colour = red
+		case used >= 0.9 && c.colour != red:
+			c.colour = yellow
+		}
+	}
+	c.text = strings.Join(texts, " ")
+	return c
+}
+
+// sizeText is a number of addresses, of which IPv6 has more than anybody reads.
+func sizeText(n uint64) string {
+	if n >= 1_000_000 {
+		return ">1M"
+	}
+	return fmt.Sprint(n)
+}
+
+// stateColour is the colour of a state, as systemctl has them.
+func stateColour(s client.State) colour {
+	switch s {
+	case client.StateActive:
+		return green
+	case client.StateFailed:
+		return red
+	case client.StateDegraded, client.StateStarting, client.StateStopping:
+		return yellow
+	}
+	return plain
+}
+
+// stateDot is the sign before a name on a terminal.
+func stateDot(s client.State) string {
+	switch s {
+	case client.StateInactive:
+		return "○"
+	case client.StateFailed:
+		return "×"
+	}
+	return "●"
+}
+
+// repairsText tells how often the firewall was repaired, when last, and why.
+func repairsText(f client.FirewallStatus, now time.Time) string {
+	var causes []string
+	for _, cause := range slices.Sorted(maps.Keys(f.ByCause)) {
+		causes = append(causes, fmt.Sprintf("%s %d", cause, f.ByCause[cause]))
+	}
+	text := fmt.Sprintf("%d times", f.Repairs)
+	if f.Repairs == 1 {
+		text = "once"
+	}
+	if f.LastRepair != nil {
+		text += ", last " + remainder(now.Sub(*f.LastRepair)) + " ago"
+	}
+	return text + " (" + strings.Join(causes, ", ") + ")"
+}
+
 // showNetwork prints everything about one network.
 func (a *app) showNetwork(ctx context.Context, d daemon, name string) error {
 	n, err := d.Network(ctx, name)
 	if err != nil {
 		return err
 	}
-	described, err := describe(ctx, d, n)
+	text, err := d.DescribeNetwork(ctx, n.Name)
 	if err != nil {
 		return err
 	}
 	if a.json {
-		return a.printJSON(described)
+		return a.printJSON(text)
 	}
+	var s client.NetworkStatus
+	if err := json.Unmarshal(text, &s); err != nil {
+		return fmt.Errorf("reading the description of network %q: %w", n.Name, err)
+	}
+	dot := ""
+	if a.colour {
+		dot = a.paint(stateColour(s.State), stateDot(s.State)) + " "
+	}
+	a.printf("%s%s - %s\n", dot, a.paint(bold, printable(s.Name)), modeText(s.Mode))
+	for _, f := range a.networkFields(s) {
+		label := ""
+		if f.name != "" {
+			label = f.name + ":"
+		}
+		a.printf("%12s %s\n", label, f.value)
+	}
+	a.printConditions(s.Conditions)
+	return a.printErr
+}
+
+// modeText says what a mode does.
+func modeText(mode string) string {
+	texts := map[string]string{
+		"nat":    "guests reach out through this host's addresses (nat)",
+		"route":  "guests are routed (route)",
+		"open":   "guests are routed, without rules of vnetd (open)",
+		"none":   "guests reach each other and this host (isolated)",
+		"bridge": "guests are on the LAN (bridge)",
+	}
+	return cmp.Or(texts[mode], printable(mode))
+}
+
+// networkFields are the lines that describe a network. Values are safe to print.
+func (a *app) networkFields(n client.NetworkStatus) []field {
+	fields := []field{{"State", a.paint(stateColour(n.State), printable(string(n.State)))}}
+	if n.LastError != "" {
+		fields = append(fields, field{"Error", a.paint(red, oneLine(n.LastError))})
+	}
+	for _, part := range slices.Sorted(maps.Keys(n.Faults)) {
+		fields = append(fields, field{"Failing", printable(part)})
+	}
+	fields = append(fields,
+		field{"UUID", cell(n.UUID)},
+		field{"Autostart", yesNo(n.Autostart)},
+		field{"Persistent", yesNo(n.Persistent)},
+		field{"Bridge", cell(bridgeText(n))},
+		field{"Addresses", cell(joined(n.Addresses))},
+	)
+	fields = append(fields, poolFields(n.Pools)...)
+	fields = append(fields, dnsFields(n.DNS)...)
+	fields = append(fields, listFields("Ignored", slices.Collect(printables(n.NotUnderstood)))...)
+	if n.Repairs > 0 {
+		fields = append(fields, field{"Repairs", fmt.Sprintf("%d", n.Repairs)})
+	}
+	fields = append(fields, field{"Ports", fmt.Sprint(len(n.Ports))})
+	fields = append(fields, listFields("", alignedRows(portRows(n.Ports)))...)
+	fields = append(fields, field{"Leases", fmt.Sprint(len(n.Leases))})
+	return append(fields, listFields("", alignedRows(leaseRows(n.Leases, a.now())))...)
+}
+
+// bridgeText is the bridge with what is known of it.
+func bridgeText(n client.NetworkStatus) string {
+	text := n.Bridge
+	if n.MAC != "" {
+		text += ", " + n.MAC
+	}
+	if n.MTU != 0 {
+		text += fmt.Sprintf(", MTU %d", n.MTU)
+	}
+	return text
+}
+
+// poolFields tell of DHCP: what is given, and how much of it.
+func poolFields(pools []client.Pool) []field {
+	var lines []string
+	for _, p := range pools {
+		var ranges []string
+		for _, r := range p.Ranges {
+			ranges = append(ranges, r.Start.String()+" to "+r.End.String())
+		}
+		line := fmt.Sprintf("%s, %d of %s in use", strings.Join(ranges, ", "), p.Used, sizeText(p.Size))
+		if len(ranges) == 0 {
+			line = p.Family + " for reservations alone"
+		}
+		if p.Reservations > 0 {
+			line += fmt.Sprintf(", %d reserved", p.Reservations)
+		}
+		lines = append(lines, line)
+	}
+	if len(lines) == 0 {
+		lines = []string{"not served"}
+	}
+	return listFields("DHCP", lines)
+}
+
+// dnsFields tell of the name service: its domain, and whom it asks.
+func dnsFields(d *client.DNSStatus) []field {
+	if d == nil {
+		return []field{{"DNS", "not served"}}
+	}
+	lines := []string{"no domain"}
+	if d.Domain != "" {
+		lines[0] = "domain " + printable(d.Domain)
+	}
+	for _, u := range d.Upstreams {
+		line := "asks " + u.Addr.String()
+		if u.Domain != "" {
+			line += " for " + printable(u.Domain)
+		}
+		if u.Failing {
+			line += ", which does not answer"
+		}
+		lines = append(lines, line)
+	}
+	if len(d.Upstreams) == 0 {
+		lines = append(lines, "asks nobody")
+	}
+	return listFields("DNS", lines)
+}
+
+// listFields puts lines under one name.
+func listFields(name string, lines []string) []field {
 	var fields []field
-	for _, key := range []string{
-		"name", "uuid", "state", "last_error", "mode", "bridge", "autostart", "persistent", "addresses", "ports", "leases",
-	} {
-		fields = append(fields, valueFields(key, described[key])...)
-	}
-	return a.printFields(fields)
-}
-
-// showAll prints one line for each network.
-func (a *app) showAll(ctx context.Context, d daemon) error {
-	version, err := d.Version(ctx)
-	if err != nil {
-		return err
-	}
-	networks, err := d.Networks(ctx)
-	if err != nil {
-		return err
-	}
-	all := make([]description, 0, len(networks))
-	active := 0
-	for _, n := range networks {
-		described, err := describe(ctx, d, n)
-		if err != nil {
-			return err
-		}
-		all = append(all, described)
-		if n.Active {
-			active++
-		}
-	}
-	if a.json {
-		return a.printJSON(map[string]any{"vnetd": version, "networks": all})
-	}
-	_, err = fmt.Fprintf(a.stdout, "vnetd %s, networks: %d active, %d inactive\n\n", printable(version), active, len(all)-active)
-	if err != nil {
-		return err
-	}
-	return a.printTable("NAME STATE MODE BRIDGE ADDRESSES PORTS LEASES ERROR", statusRows(all))
-}
-
-// statusRows returns the rows of the table of all networks.
-func statusRows(all []description) [][]string {
-	rows := make([][]string, 0, len(all))
-	for _, n := range all {
-		rows = append(rows, []string{
-			valueText(n["name"]), valueText(n["state"]), valueText(n["mode"]), valueText(n["bridge"]),
-			valueText(n["addresses"]), countText(n["ports"]), countText(n["leases"]), oneLine(valueText(n["last_error"])),
-		})
-	}
-	return rows
-}
-
-// countText returns the length of a list, or the value if it is not a list.
-func countText(value any) string {
-	if list, ok := value.([]any); ok {
-		return fmt.Sprint(len(list))
-	}
-	return valueText(value)
-}
-
-// valueFields returns one line for a value, or one for each object of a list.
-func valueFields(key string, value any) []field {
-	list, _ := value.([]any)
-	var fields []field
-	for _, item := range list {
-		if _, ok := item.(map[string]any); !ok {
-			return []field{{key, valueText(value)}}
-		}
-		fields = append(fields, field{key, valueText(item)})
-		key = ""
-	}
-	if len(fields) == 0 {
-		return []field{{key, oneLine(valueText(value))}}
+	for _, line := range lines {
+		fields = append(fields, field{name, line})
+		name = ""
 	}
 	return fields
 }
 
-// valueText returns any JSON value as text for a person: a list with commas, an
-// object as words key=value in the order of the keys, without empty ones.
-func valueText(value any) string {
-	switch value := value.(type) {
-	case nil:
-		return ""
-	case bool:
-		return yesNo(value)
-	case []any:
-		texts := make([]string, 0, len(value))
-		for _, item := range value {
-			texts = append(texts, valueText(item))
-		}
-		return strings.Join(texts, ", ")
-	case map[string]any:
-		words := make([]string, 0, len(value))
-		for key, item := range value {
-			if text := valueText(item); text != "" {
-				words = append(words, key+"="+text)
-			}
-		}
-		slices.Sort(words)
-		return strings.Join(words, " ")
+func portRows(ports []client.PortStatus) [][]string {
+	var rows [][]string
+	for _, p := range ports {
+		rows = append(rows, []string{p.IfName, p.MAC, p.Name})
 	}
-	return fmt.Sprint(value)
+	return rows
+}
+
+func leaseRows(leases []client.LeaseStatus, now time.Time) [][]string {
+	var rows [][]string
+	for _, l := range leases {
+		var expiry time.Time
+		if l.Expiry != nil {
+			expiry = *l.Expiry
+		}
+		rows = append(rows, []string{l.Address.String(), l.MAC, l.Hostname, expiryText(expiry, now)})
+	}
+	return rows
+}
+
+// printConditions prints what is amiss, the worst first. What harms nobody is
+// counted only: doctor tells it.
+func (a *app) printConditions(all []client.Condition) {
+	var notes int
+	for _, c := range all {
+		if c.Severity == client.SeverityInfo {
+			notes++
+			continue
+		}
+		where := cmp.Or(strings.Join(c.Networks, ", "), "host")
+		a.printf("\n%s %s: %s\n", a.paint(severityColour(c.Severity), printable(string(c.Severity))), printable(where), printable(c.Message))
+		if c.Remedy != "" {
+			a.printf("  # %s\n", printable(c.Remedy))
+		}
+	}
+	switch {
+	case notes == 1:
+		a.printf("\nOne more thing to know: see vnetctl doctor.\n")
+	case notes > 1:
+		a.printf("\n%d more things to know: see vnetctl doctor.\n", notes)
+	}
+}
+
+// severityColour is the colour of a severity.
+func severityColour(s client.Severity) colour {
+	switch s {
+	case client.SeverityError:
+		return red
+	case client.SeverityWarning:
+		return yellow
+	}
+	return plain
 }

@@ -126,8 +126,14 @@ func TestManager(t *testing.T) {
 	if err := c.Reload(ctx); err != nil || s.Reloads() != 1 {
 		t.Errorf("Reload: %v, %d reloads", err, s.Reloads())
 	}
-	if got := string(must(c.Describe(ctx))(t)); !strings.Contains(got, `"networks":1`) {
+	if got := string(must(c.Describe(ctx))(t)); !strings.Contains(got, `"networks":[{`) {
 		t.Errorf("description %s", got)
+	}
+	s.SetConditions(clienttest.Condition{Kind: "drop-rule", Severity: "error", Networks: []string{"lab"}, Since: "2026-03-01T10:00:00Z"})
+	status := must(c.Status(ctx))(t)
+	if status.Version != clienttest.Version || len(status.Networks) != 1 || len(status.Conditions) != 1 ||
+		status.Networks[0].Conditions[0].Severity != client.SeverityError {
+		t.Errorf("status %+v", status)
 	}
 	if got := string(must(c.DescribeNetwork(ctx, "lab"))(t)); !strings.Contains(got, `"name":"lab"`) {
 		t.Errorf("network's description %s", got)

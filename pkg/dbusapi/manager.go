@@ -44,6 +44,7 @@ func (s *Server) manager() iface {
 		},
 		properties: []property{
 			{name: "Version", sig: "s", constant: true, get: func() any { return s.cfg.Version }},
+			{name: "Conditions", sig: "aa{sv}", get: func() any { return busConditions(s.cfg.Manager.Conditions()) }},
 		},
 	}
 }
@@ -106,7 +107,10 @@ func (s *Server) describe(context.Context, *call) ([]any, error) {
 	for _, n := range s.cfg.Manager.Networks() {
 		networks = append(networks, describeNetwork(n))
 	}
-	return toJSON(map[string]any{"version": s.cfg.Version, "networks": networks})
+	return toJSON(map[string]any{
+		"version": s.cfg.Version, "networks": networks,
+		"conditions": append([]network.Condition{}, s.cfg.Manager.Conditions()...), "firewall": s.cfg.Manager.Firewall(),
+	})
 }
 
 // toJSON is the reply that holds v as JSON text.

@@ -75,6 +75,7 @@ func (s *Server) network(n *network.Network) iface {
 			{name: "Mode", sig: "s", get: get(func(i network.Info) any { return i.Mode })},
 			{name: "State", sig: "s", get: get(func(i network.Info) any { return string(i.State) })},
 			{name: "LastError", sig: "s", get: get(func(i network.Info) any { return i.LastError })},
+			{name: "Conditions", sig: "aa{sv}", get: func() any { return busConditions(n.Conditions()) }},
 		},
 		signals: []signal{
 			{"LeaseChanged", []arg{{"change", "s"}, {"lease", leaseSignature}}},
@@ -134,8 +135,10 @@ func hexColons(b []byte) string { return net.HardwareAddr(b).String() }
 // networkDescription is the JSON of a network's Describe.
 type networkDescription struct {
 	network.Info
-	Ports  []network.PortInfo `json:"ports"`
-	Leases []leaseDescription `json:"leases"`
+	Ports      []network.PortInfo  `json:"ports"`
+	Leases     []leaseDescription  `json:"leases"`
+	Conditions []network.Condition `json:"conditions"`
+	network.Detail
 }
 
 // leaseDescription is a lease in JSON.
@@ -149,8 +152,12 @@ type leaseDescription struct {
 }
 
 func describeNetwork(n *network.Network) networkDescription {
-	d := networkDescription{Info: n.Info(), Ports: n.Ports(), Leases: []leaseDescription{}}
+	d := networkDescription{
+		Info: n.Info(), Ports: n.Ports(), Leases: []leaseDescription{},
+		Conditions: append([]network.Condition{}, n.Conditions()...),
+	}
 	leases, err := n.Leases()
+	d.Detail = n.Detail(leases)
 	if err != nil {
 		d.LastError = fmt.Sprintf("reading leases: %v", err)
 	}

@@ -1,6 +1,8 @@
 package dbusapi
 
 import (
+	"reflect"
+
 	"github.com/godbus/dbus/v5"
 
 	"github.com/vnetd/vnetd/pkg/network"
@@ -14,6 +16,8 @@ func (s *Server) learn() {
 			s.known[path] = values
 		}
 	}
+	m := s.manager()
+	s.known[rootPath] = m.values()
 }
 
 // onEvent tells the bus what happened. It runs in one goroutine, in order.
@@ -30,6 +34,8 @@ func (s *Server) onEvent(e network.Event) {
 		s.update(pathOf(portPaths, e.Port.UUID), s.port(*e.Port))
 	case network.PortRemoved:
 		s.remove(pathOf(portPaths, e.Port.UUID), portInterface)
+	case network.ConditionsChanged:
+		s.update(rootPath, s.manager())
 	case network.LeaseChanged:
 		s.emit(netPath, networkInterface+".LeaseChanged", e.Change, busLease(*e.Lease))
 		s.updateAddresses(e.Network.Name, e.Lease.MAC.String())
@@ -48,7 +54,7 @@ func (s *Server) update(path dbus.ObjectPath, i iface) {
 	}
 	changed := make(map[string]dbus.Variant)
 	for name, v := range now {
-		if before[name].String() != v.String() {
+		if !reflect.DeepEqual(before[name].Value(), v.Value()) {
 			changed[name] = v
 		}
 	}

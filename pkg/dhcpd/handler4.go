@@ -78,6 +78,7 @@ func (s *Server) handleRequest(c *request) *outgoing {
 	// offer."
 	case c.serverID.IsValid() && c.serverID != s.plan.cfg.Server:
 		s.pool.unhold(c.key)
+		s.foreign(c)
 		s.count.ignored.Add(1)
 		return nil
 	case c.requested.IsValid() && c.serverID.IsValid():

@@ -41,13 +41,31 @@ func TestRFC2131Section31FourWay(t *testing.T) {
 
 // RFC 2131, section 3.1, step 4: another server was chosen.
 func TestRFC2131Section31OtherServer(t *testing.T) {
-	both(t, oneAddress, func(_ *testing.T, e *env) {
+	both(t, oneAddress, func(t *testing.T, e *env) {
 		a := e.discover(mac(2))
 		e.send(dhcpv4.MessageTypeDiscover, mac(3))
 		e.quiet() // the only address is held
 		e.send(dhcpv4.MessageTypeRequest, mac(2), requested(ip(7)), serverID(ip(66)))
 		e.quiet()
 		e.want(e.ask(dhcpv4.MessageTypeDiscover, mac(3)), fmt.Sprint("OFFER ", a))
+		others := e.srv.Foreign()
+		if len(others) != 1 || others[0].Addr != ip(66) || others[0].Client.String() != mac(2).String() {
+			t.Errorf("servers that were chosen: %v", others)
+		}
+	})
+}
+
+// Guests can make up servers: the last few are remembered.
+func TestForeignServersAreBounded(t *testing.T) {
+	simulated(t, oneAddress, func(t *testing.T, e *env) {
+		for i := range 20 {
+			e.send(dhcpv4.MessageTypeRequest, mac(2), requested(ip(7)), serverID(ip(byte(100+i))))
+			e.quiet()
+		}
+		others := e.srv.Foreign()
+		if len(others) != 8 || others[7].Addr != ip(119) {
+			t.Errorf("servers that were chosen: %v", others)
+		}
 	})
 }
 

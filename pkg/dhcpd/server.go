@@ -3,6 +3,7 @@ package dhcpd
 import (
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"time"
 )
 
@@ -10,7 +11,8 @@ import (
 // except where they say otherwise.
 type Server struct {
 	engine
-	plan *plan // guarded by mu
+	plan   *plan                        // guarded by mu
+	others map[netip.Addr]ForeignServer // guarded by mu; nil until there is one
 }
 
 // Open checks cfg, loads the leases and binds the sockets, in the network

@@ -49,10 +49,10 @@ func (b builtin) policy() []Condition {
 	switch {
 	case len(open) > 0:
 		c.Summary = fmt.Sprintf("%s drops what no rule accepts: guests on %s are cut off", b.chain, strings.Join(open, ", "))
-		c.Remedy = b.accepts(open)
+		c.Remedy, c.Bridges = b.accepts(open), open
 	case mute:
 		c.Summary = b.chain + " drops what no rule accepts, ICMPv6 too: guests find no router"
-		c.Remedy = b.program + " -A " + b.chain + " -p ipv6-icmp -j ACCEPT"
+		c.Remedy, c.Bridges = b.program+" -A "+b.chain+" -p ipv6-icmp -j ACCEPT", b.guests.served
 	default:
 		c.Summary = b.chain + " drops what no rule accepts; the networks' rules stand before that"
 		c.Harmless = true
@@ -105,6 +105,7 @@ func (b builtin) drops(chain string, via []string) []Condition {
 					Summary:  fmt.Sprintf("a rule drops packets of guests on %s before the networks' rules are asked", strings.Join(hit, ", ")),
 					Evidence: fmt.Sprintf("%s -A %s %s", b.program, chain, args),
 					Remedy:   fmt.Sprintf("%s -D %s %s", b.program, chain, args),
+					Bridges:  hit,
 				})
 			}
 		case b.rules[target] != nil && matches == "" && !slices.Contains(via, target):

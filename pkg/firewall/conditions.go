@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"reflect"
 	"slices"
 	"strings"
+	"sync"
 )
 
 // Kind is a class of conditions.
@@ -28,6 +30,8 @@ type Condition struct {
 	// Summary is one sentence for the administrator, Evidence the rule, policy or
 	// setting as its program shows it, Remedy the command that would put it right.
 	Summary, Evidence, Remedy string
+	// Bridges are those whose guests are cut off; empty where it is harmless.
+	Bridges []string
 	// Harmless tells that no guest is cut off as things are.
 	Harmless bool
 }
@@ -35,12 +39,29 @@ type Condition struct {
 // Conditions looks for what cuts the guests of the networks known to Set and
 // Adopt off: rules and policies in iptables of both variants and in any table of
 // nftables, and settings of the kernel. Without the program nft the tables of
-// nftables are left out. It changes nothing. What it could not look at is in the
-// error, which comes with the conditions that were found all the same.
+// nftables are left out. It changes nothing, and executes nothing either as long
+// as nftables says that no rule has changed since the last time and there are no
+// legacy rules. What it could not look at is in the error, which comes with the
+// conditions that were found all the same.
 func (f *Firewall) Conditions(ctx context.Context) ([]Condition, error) {
+	var found []Condition
 	f.mu.Lock()
-	known := f.standing.networks()
+	known, generation := f.standing.networks(), f.memory.generation()
 	f.mu.Unlock()
+	for _, t := range f.tools {
+		if g := guestsOf(t.family, known); t.missing == nil && !g.none() {
+			found = append(found, settings(t.family, g)...)
+		}
+	}
+	if !f.tracked() || legacyFilters() {
+		generation = 0
+	}
+	rules, err := f.sight.look(generation, known, func() ([]Condition, error) { return f.inRules(ctx, known) })
+	return distinct(append(found, rules...)), err
+}
+
+// inRules are the conditions of rules and policies.
+func (f *Firewall) inRules(ctx context.Context, known []Network) ([]Condition, error) {
 	var found []Condition
 	var faults []error
 	for _, t := range f.tools {
@@ -48,7 +69,6 @@ func (f *Firewall) Conditions(ctx context.Context) ([]Condition, error) {
 		if t.missing != nil || g.none() {
 			continue
 		}
-		found = append(found, settings(t.family, g)...)
 		own, err := t.conditions(ctx, f.layout, g)
 		found, faults = append(found, own...), append(faults, err)
 		other, err := t.rivalConditions(ctx, f.layout, g)
@@ -56,7 +76,51 @@ func (f *Firewall) Conditions(ctx context.Context) ([]Condition, error) {
 		tables, err := nftConditions(ctx, t, g)
 		found, faults = append(found, tables...), append(faults, err)
 	}
-	return distinct(found), errors.Join(faults...)
+	return found, errors.Join(faults...)
+}
+
+// sight is what was last found in the rules, and when that holds: for one
+// generation of nftables and the same networks.
+type sight struct {
+	mu         sync.Mutex
+	generation uint32 // 0: nothing is remembered
+	known      []Network
+	found      []Condition
+}
+
+// look returns what was found, or finds it with search. A generation of 0 is not
+// remembered, nor is a search that failed.
+func (s *sight) look(generation uint32, known []Network, search func() ([]Condition, error)) ([]Condition, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if generation != 0 && generation == s.generation && reflect.DeepEqual(known, s.known) {
+		return slices.Clone(s.found), nil
+	}
+	found, err := search()
+	s.generation, s.known, s.found = generation, known, slices.Clone(found)
+	if err != nil {
+		s.generation = 0
+	}
+	return found, err
+}
+
+// legacyFilters tells whether iptables-legacy has a filter table, whose changes
+// nobody counts.
+func legacyFilters() bool {
+	return slices.ContainsFunc([]Family{IPv4, IPv6}, func(f Family) bool { return slices.Contains(legacyTables(f), tableFilter) })
+}
+
+// legacyTables are the tables of iptables-legacy that are there.
+func legacyTables(f Family) []string {
+	names := "/proc/net/ip_tables_names"
+	if f == IPv6 {
+		names = "/proc/net/ip6_tables_names"
+	}
+	text, err := os.ReadFile(names)
+	if err != nil {
+		return nil
+	}
+	return strings.Fields(string(text))
 }
 
 // distinct drops what both families show, such as a table of family inet.
@@ -124,6 +188,7 @@ func settings(f Family, g guests) []Condition {
 			Summary:  prefix + " forwarding is off: guests on " + strings.Join(needs, ", ") + " reach nothing beyond this host",
 			Evidence: dotted(forward) + " = 0",
 			Remedy:   "sysctl -w " + dotted(forward) + "=1",
+			Bridges:  needs,
 		})
 	}
 	if sysctl(bridged) == "1" {
@@ -132,6 +197,7 @@ func settings(f Family, g guests) []Condition {
 			Summary:  prefix + " packets between guests on one bridge pass through the FORWARD chain",
 			Evidence: dotted(bridged) + " = 1",
 			Remedy:   "sysctl -w " + dotted(bridged) + "=0",
+			Bridges:  g.open,
 			Harmless: len(g.open) == 0,
 		})
 	}
@@ -170,13 +236,8 @@ func (t *tool) program() string {
 // rivalConditions are those of the other variant's tables. Ours are not among
 // them, so nothing there is harmless. Tables of nf_tables are looked at by nft.
 func (t *tool) rivalConditions(ctx context.Context, as layout, g guests) ([]Condition, error) {
-	names := "/proc/net/ip_tables_names"
-	if t.family == IPv6 {
-		names = "/proc/net/ip6_tables_names"
-	}
 	// Listing a table makes it; one that is not there drops nothing.
-	tables, err := os.ReadFile(names)
-	if t.variant != variantNFT || err != nil || !slices.Contains(strings.Fields(string(tables)), tableFilter) {
+	if t.variant != variantNFT || !slices.Contains(legacyTables(t.family), tableFilter) {
 		return nil, nil
 	}
 	program := t.program() + "-legacy"

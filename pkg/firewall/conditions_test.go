@@ -1,6 +1,7 @@
 package firewall_test
 
 import (
+	"context"
 	"errors"
 	"os"
 	"slices"
@@ -144,6 +145,35 @@ func TestConditionsOfOthers(t *testing.T) {
 		}
 		if diff := cmp.Diff([]firewall.Kind{firewall.KindPolicy, firewall.KindDrop}, kinds); diff != "" {
 			t.Errorf("kinds of conditions (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// Nothing is executed as long as no rule has changed: a context that has ended
+// does not matter.
+func TestConditionsRemembered(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := &host{T: t, variant: "nft", log: new(logBuffer)}
+		f := h.firewall()
+		h.set(f, natNetwork())
+		h.routing()
+		h.iptables(firewall.IPv4, "-I FORWARD -i virbr0 -j DROP")
+		want := h.conditions(f)
+		ended, end := context.WithCancel(t.Context())
+		end()
+		got, err := f.Conditions(ended)
+		if diff := cmp.Diff(want, got); diff != "" || err != nil || len(want) != 1 {
+			t.Errorf("looking again: %v, conditions (-want +got):\n%s", err, diff)
+		}
+		if diff := cmp.Diff([]string{"virbr0"}, want[0].Bridges); diff != "" {
+			t.Errorf("bridges (-want +got):\n%s", diff)
+		}
+		h.iptables(firewall.IPv4, "-D FORWARD -i virbr0 -j DROP")
+		if _, err := f.Conditions(ended); err == nil {
+			t.Error("a change was not looked at")
+		}
+		if got := h.conditions(f); len(got) != 0 {
+			t.Errorf("after the mending: %+v", got)
 		}
 	})
 }

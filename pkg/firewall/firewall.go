@@ -47,6 +47,7 @@ type Firewall struct {
 	tools  []*tool // IPv4, IPv6
 	zones  zones
 	queue  queue
+	sight  sight
 
 	mu       sync.Mutex
 	standing standing // what shall be there; guarded by mu

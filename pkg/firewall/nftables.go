@@ -93,6 +93,7 @@ func (t nftTable) conditions(g guests) []Condition {
 				c.name, t.family, t.name, strings.Join(bridges, ", ")),
 			Evidence: fmt.Sprintf("table %s %s, chain %s: %s", t.family, t.name, c.name, evidence),
 			Remedy:   t.accepts(c, bridges),
+			Bridges:  bridges,
 		})
 	}
 	return out

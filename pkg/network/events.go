@@ -8,14 +8,17 @@ type EventKind string
 // What happens to networks, ports and leases.
 const (
 	NetworkDefined   EventKind = "network-defined"
-	NetworkChanged   EventKind = "network-changed" // state, autostart or last error
+	NetworkChanged   EventKind = "network-changed" // state, autostart, last error or conditions
 	NetworkUndefined EventKind = "network-undefined"
 	PortAdded        EventKind = "port-added"
 	PortRemoved      EventKind = "port-removed"
 	LeaseChanged     EventKind = "lease-changed"
+
+	ConditionsChanged EventKind = "conditions-changed" // of the manager
 )
 
-// Event is one thing that happened. Network is always set, the rest by kind.
+// Event is one thing that happened. Network is set for all that happens to one,
+// the rest by kind.
 type Event struct {
 	Kind    EventKind
 	Network Info

@@ -318,6 +318,9 @@ func (n *Network) repair(ctx context.Context) error {
 	n.mu.Lock()
 	moved, sv := index != n.bridge, n.services
 	n.bridge = index
+	if moved {
+		n.repairs++
+	}
 	n.mu.Unlock()
 	if moved {
 		n.m.log.Warn("bridge was gone and is made anew", keyNetwork, n.name, keyBridge, live.Bridge.Name)

@@ -48,6 +48,7 @@ type Links interface {
 	DetachUplink(ctx context.Context, s bridge.UplinkState) error
 	UplinkAttached(s bridge.UplinkState) (bool, error)
 	AddressOwner(p netip.Prefix, except string) (owner string, err error)
+	HostNets() ([]bridge.HostNet, error)
 	Watch(ctx context.Context, f func(bridge.LinkEvent)) error
 }
 
@@ -60,6 +61,8 @@ type Rules interface {
 	Watch(ctx context.Context) error
 	Delete(ctx context.Context, n firewall.Network) error
 	Purge(ctx context.Context) error
+	Conditions(ctx context.Context) ([]firewall.Condition, error)
+	Stats() firewall.Stats
 }
 
 // Config is what a Manager works with. Store, Links, Rules and Logger must be
@@ -80,6 +83,8 @@ type Manager struct {
 	cfg    Config
 	log    *slog.Logger
 	events broker
+
+	observed observed
 
 	// services runs as long as the manager: its end stops the networks'
 	// services and leaves the networks themselves up.

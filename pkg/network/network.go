@@ -48,6 +48,7 @@ type Network struct {
 	faults    map[string]error // of a degraded network, by the part that fails
 	leftover  *netdef.Network  // of a stop, or an undone start, that could not be completed
 	bridge    int              // ifindex of the bridge while active
+	repairs   uint64           // times that repair found the bridge gone
 	services  *services        // nil while inactive and where nothing is served
 }
 

@@ -161,6 +161,19 @@ func (s *services) tftp(live *netdef.Network) dhcpd.TFTPConfig {
 	return cfg
 }
 
+// server is the open server of a part; nil while there is none.
+func (n *Network) server(part string) server {
+	n.mu.Lock()
+	sv := n.services
+	n.mu.Unlock()
+	if sv == nil {
+		return nil
+	}
+	sv.mu.Lock()
+	defer sv.mu.Unlock()
+	return sv.open[part]
+}
+
 // openServices binds the sockets of all that live serves, so that a failure
 // reaches the caller. run must follow, or close.
 func (n *Network) openServices(live *netdef.Network) (*services, error) {

@@ -17,13 +17,17 @@ const repairPause = 200 * time.Millisecond
 
 // Watch follows what others do to links and rules until ctx ends: a port whose
 // TAP device is gone ends, a bridge that is gone comes back with its ports, rules
-// that are gone are put back. It returns nil when ctx ends, otherwise why it
-// can't watch.
+// that are gone are put back, and what vnetd does not mend becomes a condition.
+// It returns nil when ctx ends, otherwise why it can't watch.
 func (m *Manager) Watch(ctx context.Context) error {
 	lost := make(chan struct{}, 1)
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
 		m.repairLoop(ctx, lost)
+		return nil
+	})
+	g.Go(func() error {
+		m.watchConditions(ctx)
 		return nil
 	})
 	g.Go(func() error { return m.cfg.Links.Watch(ctx, func(e bridge.LinkEvent) { m.onLink(e, lost) }) })

@@ -4,7 +4,11 @@ import (
 	"encoding/json"
 	"encoding/xml"
 	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/godbus/dbus/v5"
 )
@@ -33,9 +37,16 @@ type document struct {
 	Forward *struct {
 		Mode string `xml:"mode,attr"`
 	} `xml:"forward"`
+	Domain struct {
+		Name string `xml:"name,attr"`
+	} `xml:"domain"`
 	IPs []struct {
 		Address string `xml:"address,attr"`
 		Prefix  string `xml:"prefix,attr"`
+		Ranges  []struct {
+			Start string `xml:"start,attr"`
+			End   string `xml:"end,attr"`
+		} `xml:"dhcp>range"`
 	} `xml:"ip"`
 }
 
@@ -309,7 +320,7 @@ func (s *Server) getLeases(msg dbus.Message) (leases []Lease, err *dbus.Error) {
 }
 
 // properties returns the properties of the network.
-func (n *network) properties() map[string]dbus.Variant {
+func (s *Server) networkProperties(n *network) map[string]dbus.Variant {
 	return map[string]dbus.Variant{
 		"Name":       dbus.MakeVariant(n.doc.Name),
 		"UUID":       dbus.MakeVariant(n.doc.UUID),
@@ -320,6 +331,7 @@ func (n *network) properties() map[string]dbus.Variant {
 		"Mode":       dbus.MakeVariant(n.mode()),
 		"State":      dbus.MakeVariant(n.currentState()),
 		"LastError":  dbus.MakeVariant(n.lastError),
+		"Conditions": busConditions(concerning(s.conditions, n.doc.Name)),
 	}
 }
 
@@ -357,10 +369,64 @@ func (s *Server) describe(n *network) string {
 			ports = append(ports, map[string]any{"uuid": uuid, "ifname": p.ifname, "mac": p.mac, "name": p.name})
 		}
 	}
+	leases := []map[string]any{}
+	for _, l := range n.leases {
+		leases = append(leases, map[string]any{
+			"address": l.Address, "prefix": l.Prefix, "mac": l.MAC, "hostname": l.Hostname, "client_id": l.ClientID, "expiry": expiry(l.Expiry),
+		})
+	}
 	text, _ := json.Marshal(map[string]any{
-		"name": n.doc.Name, "uuid": n.doc.UUID, "mode": n.mode(), "state": n.currentState(),
-		"bridge": n.doc.Bridge.Name, "addresses": addresses, "ports": ports, "leases": len(n.leases),
-		"last_error": n.lastError,
+		"name": n.doc.Name, "uuid": n.doc.UUID, "mode": n.mode(), "state": n.currentState(), "active": n.running != "",
+		"persistent": n.definition != "", "autostart": n.autostart, "mac": "", "mtu": 0,
+		"bridge": n.doc.Bridge.Name, "addresses": addresses, "ports": ports, "leases": leases, "last_error": n.lastError,
+		"conditions": concerning(s.conditions, n.doc.Name), "pools": n.pools(), "dns": n.dns(),
+		"not_understood": []string{}, "faults": map[string]string{}, "repairs": 0,
 	})
 	return string(text)
+}
+
+// pools are the network's DHCP ranges; every lease counts as one of them.
+func (n *network) pools() []map[string]any {
+	pools := []map[string]any{}
+	for _, ip := range n.doc.IPs {
+		if len(ip.Ranges) == 0 {
+			continue
+		}
+		ranges, size := []map[string]string{}, uint64(0)
+		for _, r := range ip.Ranges {
+			ranges = append(ranges, map[string]string{"start": r.Start, "end": r.End})
+			start, end := netip.MustParseAddr(r.Start).AsSlice(), netip.MustParseAddr(r.End).AsSlice()
+			size += uint64(end[len(end)-1]-start[len(start)-1]) + 1
+		}
+		pools = append(pools, map[string]any{"family": "ipv4", "ranges": ranges, "size": size, "used": len(n.leases), "reservations": 0})
+	}
+	return pools
+}
+
+// dns is the network's name service; null without an address.
+func (n *network) dns() any {
+	if len(n.doc.IPs) == 0 {
+		return nil
+	}
+	upstreams := []map[string]any{}
+	if n.running != "" {
+		upstreams = append(upstreams, map[string]any{"addr": "192.0.2.53:53", "domain": "", "failing": false})
+	}
+	return map[string]any{"domain": n.doc.Domain.Name, "upstreams": upstreams}
+}
+
+// expiry is a lease's end in JSON, nil for never.
+func expiry(unix int64) any {
+	if unix == 0 {
+		return nil
+	}
+	return time.Unix(unix, 0).UTC().Format(time.RFC3339)
+}
+
+// byNetworkName lists the UUIDs of the networks in order of their names. s.mu must
+// be locked.
+func (s *Server) byNetworkName() []string {
+	return slices.SortedFunc(maps.Keys(s.networks), func(a, b string) int {
+		return strings.Compare(s.networks[a].doc.Name, s.networks[b].doc.Name)
+	})
 }

@@ -22,7 +22,17 @@ func (s *Server) describeManager() (string, *dbus.Error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	text, _ := json.Marshal(map[string]any{"version": Version, "networks": len(s.networks), "ports": len(s.ports)})
+	networks := []json.RawMessage{}
+	for _, uuid := range s.byNetworkName() {
+		networks = append(networks, json.RawMessage(s.describe(s.networks[uuid])))
+	}
+	text, _ := json.Marshal(map[string]any{
+		"version": Version, "networks": networks, "conditions": concerning(s.conditions, ""),
+		"firewall": map[string]any{
+			"repairs": 0, "by_cause": map[string]int{}, "rules": 0, "zones": 0, "checks": 0, "failed": 0,
+			"last_repair": nil, "contended": false,
+		},
+	})
 	return string(text), nil
 }
 
@@ -53,7 +63,7 @@ func (s *Server) getManagedObjects() (map[dbus.ObjectPath]map[string]map[string]
 	defer s.mu.Unlock()
 	objects := make(map[dbus.ObjectPath]map[string]map[string]dbus.Variant)
 	for uuid, n := range s.networks {
-		objects[objectPath("network", uuid)] = map[string]map[string]dbus.Variant{"org.vnetd1.Network": n.properties()}
+		objects[objectPath("network", uuid)] = map[string]map[string]dbus.Variant{"org.vnetd1.Network": s.networkProperties(n)}
 	}
 	for uuid, p := range s.ports {
 		objects[objectPath("port", uuid)] = map[string]map[string]dbus.Variant{"org.vnetd1.Port": p.properties()}
@@ -66,13 +76,15 @@ func (s *Server) getAllProperties(msg dbus.Message, iface string) (map[string]db
 	defer s.mu.Unlock()
 	uuid := uuidOf(pathOf(msg))
 	if n := s.networks[uuid]; n != nil && iface == "org.vnetd1.Network" {
-		return n.properties(), nil
+		return s.networkProperties(n), nil
 	}
 	if p := s.ports[uuid]; p != nil && iface == "org.vnetd1.Port" {
 		return p.properties(), nil
 	}
 	if pathOf(msg) == rootPath {
-		return map[string]dbus.Variant{"Version": dbus.MakeVariant(Version)}, nil
+		return map[string]dbus.Variant{
+			"Version": dbus.MakeVariant(Version), "Conditions": busConditions(s.conditions),
+		}, nil
 	}
 	return nil, errorf("NotFound", "the object is gone")
 }

@@ -33,6 +33,9 @@ type Server struct {
 	networks map[string]*network // by UUID
 	ports    map[string]*port    // by UUID
 	failures map[string]*dbus.Error
+
+	conditions []Condition
+
 	holds    map[string]chan struct{}
 	requests []map[string]any
 	reloads  int
