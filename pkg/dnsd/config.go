@@ -23,12 +23,13 @@ const (
 	keyNetwork  = "network"
 	keyIP       = "ip"
 	keyUpstream = "upstream"
+	keyPort     = "port"
 	keyError    = "error"
 )
 
 // Config is what a network wants of its name server. The zero value of a field
 // is its documented default; Network, Interface and Logger are fixed when the
-// server is opened, and so are Addrs and Port.
+// server is opened, and so are Addrs and the ports.
 type Config struct {
 	// Network is the network's name, for the log.
 	Network string
@@ -92,6 +93,12 @@ type Config struct {
 
 	// Port is the port to serve. 0: 53.
 	Port int
+
+	// OtherPort is served instead, on all of Addrs, when another program has
+	// Port on one of them, as one that listens on all addresses has. The
+	// caller leads queries there, see Server.Port. 0: there is none, and Open
+	// fails.
+	OtherPort int
 
 	// Logger gets the server's messages. Nil: none are written.
 	Logger *slog.Logger
@@ -164,8 +171,10 @@ func (c Config) validate() error {
 	if c.Domain != "" && !isHostName(c.Domain) {
 		errs = append(errs, fmt.Errorf("domain %q: not a domain name", c.Domain))
 	}
-	if c.Port < 0 || c.Port > 0xffff {
-		errs = append(errs, fmt.Errorf("port %d: out of range", c.Port))
+	for _, port := range []int{c.Port, c.OtherPort} {
+		if port < 0 || port > 0xffff {
+			errs = append(errs, fmt.Errorf("port %d: out of range", port))
+		}
 	}
 	return errors.Join(errs...)
 }

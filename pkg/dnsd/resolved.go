@@ -36,8 +36,11 @@ type RegisterConfig struct {
 	Ifindex int
 
 	// Addrs are the gateway's addresses, at which the network's names are
-	// asked, at the usual port.
+	// asked.
 	Addrs []netip.Addr
+
+	// Port is where they are asked. 0: 53.
+	Port uint16
 
 	// Domain is the network's domain. Empty: none.
 	Domain string
@@ -145,20 +148,31 @@ type linkDomain struct {
 	RouteOnly bool // it says who is asked, and is not appended to names
 }
 
+// linkDNSEx is a server with its port and its name, none, D-Bus type (iayqs).
+type linkDNSEx struct {
+	Family  int32
+	Address []byte
+	Port    uint16
+	Name    string
+}
+
+// setting is a call of resolved's that concerns a link.
+type setting struct {
+	method string
+	arg    any
+}
+
 // register tells resolved everything. It does not start it: a host that has it
 // but does not use it is left alone.
 func (cfg RegisterConfig) register(ctx context.Context, resolved dbus.BusObject) {
 	ctx, cancel := context.WithTimeout(ctx, resolvedTimeout)
 	defer cancel()
-	for _, c := range []struct {
-		method string
-		arg    any
-	}{
+	for _, c := range []setting{
 		{"SetLinkDefaultRoute", false},
 		{"SetLinkDNSSEC", "no"},
 		{"SetLinkDNSOverTLS", "no"},
 		{"SetLinkDomains", cfg.domains()},
-		{"SetLinkDNS", cfg.servers()},
+		cfg.setServers(),
 	} {
 		call := resolved.CallWithContext(ctx, resolvedManager+"."+c.method, dbus.FlagNoAutoStart, int32(cfg.Ifindex), c.arg)
 		if isAbsent(call.Err) || ctx.Err() != nil {
@@ -194,17 +208,23 @@ func isAbsent(err error) bool {
 	return false
 }
 
-// servers are cfg.Addrs.
-func (cfg RegisterConfig) servers() []linkDNS {
-	servers := make([]linkDNS, 0, len(cfg.Addrs))
+// setServers tells of cfg.Addrs. Every systemd-resolved understands it for the
+// usual port; for another systemd 246 is needed.
+func (cfg RegisterConfig) setServers() setting {
+	var usual []linkDNS
+	var other []linkDNSEx
 	for _, a := range cfg.Addrs {
 		family := int32(unix.AF_INET6)
 		if a = a.Unmap(); a.Is4() {
 			family = unix.AF_INET
 		}
-		servers = append(servers, linkDNS{Family: family, Address: a.AsSlice()})
+		usual = append(usual, linkDNS{Family: family, Address: a.AsSlice()})
+		other = append(other, linkDNSEx{Family: family, Address: a.AsSlice(), Port: cfg.Port})
 	}
-	return servers
+	if cfg.Port == 0 || cfg.Port == defaultPort {
+		return setting{"SetLinkDNS", usual}
+	}
+	return setting{"SetLinkDNSEx", other}
 }
 
 // domains are the domain and the reverse zones.

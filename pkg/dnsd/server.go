@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+	"golang.org/x/sys/unix"
 )
 
 // tcpLimit is the number of TCP connections that one network's server keeps.
@@ -28,6 +29,7 @@ type Server struct {
 	tcpClients *limiter
 	udp        []*net.UDPConn
 	tcp        []*net.TCPListener
+	port       uint16
 
 	mu  sync.Mutex // guards cfg
 	cfg Config
@@ -39,7 +41,8 @@ type Server struct {
 
 // Open checks cfg, joining all its faults, and binds the sockets. When an
 // address is taken the error says by whom, if that can be found out, and
-// errors.Is(err, unix.EADDRINUSE) holds. Nothing is served before Run. The
+// errors.Is(err, unix.EADDRINUSE) holds; with OtherPort that is a warning in the
+// log. Nothing is served before Run. The
 // caller closes the server, run or not.
 func Open(cfg Config) (*Server, error) {
 	cfg = cfg.withDefaults()
@@ -57,17 +60,44 @@ func Open(cfg Config) (*Server, error) {
 		closed:     make(chan struct{}),
 	}
 	s.forwarder = newForwarder(cfg, s.counters, log)
-	for _, a := range cfg.Addrs {
-		if err := s.listen(a); err != nil {
-			return nil, errors.Join(fmt.Errorf("opening dns of network %q: %w", cfg.Network, err), s.Close())
-		}
+	if err := s.bind(); err != nil {
+		return nil, errors.Join(fmt.Errorf("opening dns of network %q: %w", cfg.Network, err), s.Close())
 	}
 	return s, nil
 }
 
+// bind opens the sockets, on the other port if the first is taken and there is
+// another.
+func (s *Server) bind() error {
+	s.port = uint16(s.cfg.Port)
+	err := s.listenAll()
+	if s.cfg.OtherPort == 0 || !errors.Is(err, unix.EADDRINUSE) {
+		return err
+	}
+	if err := s.closeSockets(); err != nil {
+		return err
+	}
+	s.udp, s.tcp, s.port = nil, nil, uint16(s.cfg.OtherPort)
+	if otherErr := s.listenAll(); otherErr != nil {
+		return errors.Join(err, otherErr)
+	}
+	s.log.Warn("dns serves another port", keyPort, s.port, keyError, err)
+	return nil
+}
+
+// listenAll binds the sockets of all addresses.
+func (s *Server) listenAll() error {
+	for _, a := range s.cfg.Addrs {
+		if err := s.listen(a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // listen binds the two sockets of an address.
 func (s *Server) listen(a netip.Addr) error {
-	at := netip.AddrPortFrom(a, uint16(s.cfg.Port))
+	at := netip.AddrPortFrom(a, s.port)
 	u, err := listenUDP(at, s.cfg.Interface)
 	if err != nil {
 		return err
@@ -80,6 +110,10 @@ func (s *Server) listen(a netip.Addr) error {
 	s.tcp = append(s.tcp, t)
 	return nil
 }
+
+// Port is the port that is served: Config.Port, or Config.OtherPort where
+// another program has that.
+func (s *Server) Port() uint16 { return s.port }
 
 // Run serves until ctx ends or Close is called, and returns nil then, or until
 // a socket fails, and returns that error: the caller opens another server. All
@@ -120,16 +154,21 @@ func (s *Server) Run(parent context.Context) error {
 func (s *Server) Close() error {
 	s.closeOnce.Do(func() {
 		close(s.closed)
-		var errs []error
-		for _, c := range s.udp {
-			errs = append(errs, c.Close())
-		}
-		for _, l := range s.tcp {
-			errs = append(errs, l.Close())
-		}
-		s.closeErr = errors.Join(errs...)
+		s.closeErr = s.closeSockets()
 	})
 	return s.closeErr
+}
+
+// closeSockets closes the sockets that are open.
+func (s *Server) closeSockets() error {
+	var errs []error
+	for _, c := range s.udp {
+		errs = append(errs, c.Close())
+	}
+	for _, l := range s.tcp {
+		errs = append(errs, l.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // SetHost makes h a dynamic host: its name has its address, and its address its
@@ -150,7 +189,8 @@ func (s *Server) DeleteAddr(a netip.Addr) { s.zone.remove(a.Unmap()) }
 
 // Reconfigure puts another configuration in force for the queries that come
 // from now on; the dynamic hosts are kept. It fails, and changes nothing, when
-// cfg has faults or wants other sockets: another Interface, Port or Addrs.
+// cfg has faults or wants other sockets: another Interface, Port, OtherPort or
+// Addrs.
 func (s *Server) Reconfigure(cfg Config) error {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {
@@ -158,7 +198,7 @@ func (s *Server) Reconfigure(cfg Config) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if cfg.Interface != s.cfg.Interface || cfg.Port != s.cfg.Port || !slices.Equal(cfg.Addrs, s.cfg.Addrs) {
+	if cfg.Interface != s.cfg.Interface || cfg.Port != s.cfg.Port || cfg.OtherPort != s.cfg.OtherPort || !slices.Equal(cfg.Addrs, s.cfg.Addrs) {
 		return fmt.Errorf("reconfiguring dns of network %q: other sockets are wanted: open it anew", s.cfg.Network)
 	}
 	s.zone.configure(cfg)

@@ -76,6 +76,10 @@ type Network struct {
 	Zone string
 	// TFTP says that guests may fetch boot files from this host.
 	TFTP bool
+	// DNS is where this host's name server listens on the bridge, if that is
+	// not port 53: what guests ask there on port 53 is redirected. Zones are not
+	// looked at.
+	DNS []netip.AddrPort
 }
 
 // filtered tells whether networks of this mode have rules at all.

@@ -101,7 +101,7 @@ func (n Network) render(f Family, prefix string) []Rule {
 			rules = append(rules, Rule{f, c.table, prefix + c.chain, args})
 		}
 	}
-	return rules
+	return append(rules, n.redirects(f)...)
 }
 
 // subnets are the network's distinct subnets of one family without host bits,
@@ -182,9 +182,9 @@ func dns() []service {
 // because libvirt's driver has always opened both.
 func (n Network) requests(f Family) []service {
 	if f == IPv6 {
-		return n.ifSubnets6(slices.Concat([]service{{"udp", 547}}, dns()))
+		return n.ifSubnets6(slices.Concat([]service{{"udp", 547}}, dns(), n.otherDNS(f)))
 	}
-	return slices.Concat(n.tftp(), dns(), []service{{"udp", 67}, {"tcp", 67}})
+	return slices.Concat(n.tftp(), dns(), []service{{"udp", 67}, {"tcp", 67}}, n.otherDNS(f))
 }
 
 // replies are what this host may send to guests unasked by conntrack.

@@ -84,8 +84,14 @@ func intents() map[string]firewall.Network {
 		"route-dev":     with(v6, func(n *firewall.Network) { n.Mode, n.Dev = firewall.ModeRoute, "eno1" }),
 		"isolated":      {Bridge: "virbr-isolated", Mode: firewall.ModeIsolated, DHCP: true, Subnets: subnets("192.0.2.1/24")},
 		"isolated-ipv6": {Bridge: "virbr3", Mode: firewall.ModeIsolated, Subnets: subnets("2001:db8::1/64")},
-		"open":          with(v6, func(n *firewall.Network) { n.Mode = firewall.ModeOpen }),
-		"bridge":        with(v6, func(n *firewall.Network) { n.Mode = firewall.ModeBridge }),
+		"dns-redirected": with(v6, func(n *firewall.Network) {
+			n.DNS = []netip.AddrPort{
+				netip.MustParseAddrPort("192.168.122.1:10053"), netip.MustParseAddrPort("[2001:db8:0:1::1]:10053"),
+				netip.MustParseAddrPort("[fe80::5054:ff:fe00:1%virbr0]:10053"),
+			}
+		}),
+		"open":   with(v6, func(n *firewall.Network) { n.Mode = firewall.ModeOpen }),
+		"bridge": with(v6, func(n *firewall.Network) { n.Mode = firewall.ModeBridge }),
 	}
 }
 
@@ -100,7 +106,7 @@ func TestRender(t *testing.T) {
 // Only subnets that are routed by any device have guards.
 func TestGuards(t *testing.T) {
 	var rules []firewall.Rule
-	guarded := map[string]bool{"route": true, "nat-ipv6-routed": true}
+	guarded := map[string]bool{"route": true, "nat-ipv6-routed": true, "dns-redirected": true}
 	for name, n := range intents() {
 		guards := firewall.Guards(n, firewall.DefaultPrefix)
 		if (len(guards) > 0) != guarded[name] {

@@ -96,8 +96,8 @@ func (n *Network) activate(live *netdef.Network, index int, sv *services) {
 	n.mu.Lock()
 	n.live, n.last, n.bridge, n.services, n.faults = live, live, index, sv, nil
 	n.mu.Unlock()
-	sv.run()
 	n.setState(Active, nil)
+	sv.run()
 }
 
 // hostConflicts refuses what would clash with the host: a device of the
@@ -148,7 +148,7 @@ func (n *Network) ensure(ctx context.Context, live *netdef.Network) (index int, 
 	if index, err = n.m.cfg.Links.Ensure(ctx, bridgeConfig(live)); err != nil {
 		return 0, err
 	}
-	if err := n.m.cfg.Rules.Set(ctx, firewallNetwork(live)); err != nil {
+	if err := n.setRules(ctx, live); err != nil {
 		return 0, err
 	}
 	if err := n.forward(live); err != nil {
@@ -231,11 +231,7 @@ func (n *Network) clearLeftover(ctx context.Context) error {
 func (n *Network) clear(ctx context.Context, live *netdef.Network) error {
 	errs := []error{n.m.unplug(n)}
 	if live.Mode().OwnsBridge() {
-		fw := firewallNetwork(live)
-		n.m.cfg.Rules.Adopt(fw)
-		errs = append(errs,
-			n.m.cfg.Links.Remove(live.Bridge.Name, 0),
-			n.m.cfg.Rules.Delete(ctx, fw))
+		errs = append(errs, n.m.cfg.Links.Remove(live.Bridge.Name, 0), n.deleteRules(ctx, live))
 	}
 	errs = append(errs, n.restoreHost(ctx))
 	err := errors.Join(errs...)
@@ -277,7 +273,7 @@ func (n *Network) recover(ctx context.Context, r store.Run) {
 // adopt takes over live, which a former vnetd left active. What fails leaves
 // the network degraded, never down: its guests may be at work.
 func (n *Network) adopt(ctx context.Context, live *netdef.Network) {
-	n.m.cfg.Rules.Adopt(firewallNetwork(live))
+	n.adoptRules(live)
 	index, err := n.ensure(ctx, live)
 	sv, openErr := n.openServices(live)
 	if openErr != nil {

@@ -173,15 +173,15 @@ func TestStartMeetsTheHost(t *testing.T) {
 	})
 }
 
-// TestPortTaken starts a network where another server has its port.
+// TestPortTaken starts a network where another server has the port of DHCP.
 func TestPortTaken(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		h := newHub(t, t.TempDir(), hubOptions{})
 		before := kernel(t)
-		taken, err := net.ListenPacket("udp", ":53")
+		taken, err := net.ListenPacket("udp", ":67")
 		must(t, err)
 		n := h.define(natXML("one", "192.0.2"))
-		if err := n.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "53") {
+		if err := n.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "67") {
 			t.Errorf("start: %v, want an error that names the port", err)
 		}
 		if diff := cmp.Diff(before, kernel(t)); diff != "" {
@@ -256,31 +256,6 @@ func TestHalfMadeIsCleared(t *testing.T) {
 			})
 		})
 	}
-}
-
-// TestDegradedUntilPortIsFree adopts a network whose DNS port somebody took
-// while no vnetd was running.
-func TestDegradedUntilPortIsFree(t *testing.T) {
-	nstest.Run(t, func(t *testing.T) {
-		root := t.TempDir()
-		h := newHub(t, root, hubOptions{})
-		h.started(natXML("one", "192.0.2"))
-		h.end()
-		taken, err := net.ListenPacket("udp", ":53")
-		must(t, err)
-		h = newHub(t, root, hubOptions{})
-		n, err := h.ByName("one")
-		must(t, err)
-		until(t, "the network is degraded", func() bool {
-			info := n.Info()
-			return info.State == network.Degraded && info.Active && strings.Contains(info.LastError, "53")
-		})
-		must(t, taken.Close())
-		until(t, "the network is whole again", func() bool {
-			info := n.Info()
-			return info.State == network.Active && info.LastError == ""
-		})
-	})
 }
 
 // TestBridgeComesBack deletes the bridge of a network with a port by hand.

@@ -37,6 +37,9 @@ type Network struct {
 	run  store.Run  // the run-state as last written; guarded by op
 	host hostState  // what must be put back on the host; guarded by op
 
+	rules      sync.Mutex // guards what follows, and orders what the firewall is told
+	redirected bool       // DNS serves the other port
+
 	mu        sync.Mutex // guards what follows; held for moments
 	def       *netdef.Network
 	gone      bool            // neither defined nor active any more: nobody finds it

@@ -47,10 +47,12 @@ type server interface {
 // lessor is a server that gives addresses.
 type lessor interface{ Leases() []dhcpd.Lease }
 
-// part is one service: its name among the network's faults, which networks have
-// it, and how it is opened and told of a change.
+// part is one service: its name among the network's faults, whether a network
+// can start without it, which networks have it, and how it is opened and told of
+// a change.
 type part struct {
 	name        string
+	spared      bool
 	wanted      func(live *netdef.Network) bool
 	open        func(live *netdef.Network) (server, error)
 	reconfigure func(srv server, live *netdef.Network) error
@@ -61,32 +63,32 @@ type part struct {
 func (s *services) table() []part {
 	return []part{
 		{
-			partDHCP, func(n *netdef.Network) bool { return dhcpIP(n) != nil },
+			partDHCP, false, func(n *netdef.Network) bool { return dhcpIP(n) != nil },
 			func(n *netdef.Network) (server, error) { return dhcpd.Open(s.dhcp(n)) },
 			func(srv server, n *netdef.Network) error { return srv.(*dhcpd.Server).Reconfigure(s.dhcp(n)) },
 		},
 		{
-			partDHCP6, func(n *netdef.Network) bool { return dhcp6IP(n) != nil },
+			partDHCP6, false, func(n *netdef.Network) bool { return dhcp6IP(n) != nil },
 			func(n *netdef.Network) (server, error) { return dhcpd.Open6(s.dhcp6(n)) },
 			func(srv server, n *netdef.Network) error { return srv.(*dhcpd.Server6).Reconfigure(s.dhcp6(n)) },
 		},
 		{
-			partRA, hasIPv6,
+			partRA, false, hasIPv6,
 			func(n *netdef.Network) (server, error) { return dhcpd.OpenRA(s.ra(n)) },
 			func(srv server, n *netdef.Network) error { return srv.(*dhcpd.RAServer).Reconfigure(s.ra(n)) },
 		},
 		{
-			partDNS, servesDNS,
-			func(n *netdef.Network) (server, error) { return dnsd.Open(s.dns(n)) },
+			partDNS, true, servesDNS,
+			s.openDNS,
 			func(srv server, n *netdef.Network) error { return srv.(*dnsd.Server).Reconfigure(s.dns(n)) },
 		},
 		{
-			partTFTP, func(n *netdef.Network) bool { return tftpIP(n) != nil },
+			partTFTP, false, func(n *netdef.Network) bool { return tftpIP(n) != nil },
 			func(n *netdef.Network) (server, error) { return dhcpd.OpenTFTP(s.tftp(n)) },
 			func(_ server, n *netdef.Network) error { return unchanged(s.tftp(s.network()), s.tftp(n)) },
 		},
 		{
-			partResolved, hasDomain,
+			partResolved, true, hasDomain,
 			func(n *netdef.Network) (server, error) { return s.register(n) },
 			func(srv server, n *netdef.Network) error {
 				return unchanged(srv.(registrar).cfg.Domain+fmt.Sprint(gateways(s.network())), domainOf(n)+fmt.Sprint(gateways(n)))
@@ -119,9 +121,27 @@ func (s *services) register(live *netdef.Network) (server, error) {
 	if err != nil {
 		return nil, err
 	}
+	s.mu.Lock()
+	dns, ok := s.open[partDNS].(*dnsd.Server)
+	s.mu.Unlock()
+	if !ok {
+		return nil, errors.New("dns is not served yet")
+	}
 	cfg := registerConfig(live, l.Index)
-	cfg.Logger = s.n.m.log
+	cfg.Port, cfg.Logger = dns.Port(), s.n.m.log
 	return registrar{cfg}, nil
+}
+
+// openDNS opens DNS and has the rules lead to where it serves.
+func (s *services) openDNS(live *netdef.Network) (server, error) {
+	srv, err := dnsd.Open(s.dns(live))
+	if err != nil {
+		return nil, err
+	}
+	if err := s.n.redirectDNS(s.ctx, live, srv.Port() == otherDNSPort); err != nil {
+		return nil, errors.Join(err, srv.Close())
+	}
+	return srv, nil
 }
 
 // wanted lists the services that live has.
@@ -152,6 +172,9 @@ func (s *services) ra(live *netdef.Network) dhcpd.RAConfig {
 func (s *services) dns(live *netdef.Network) dnsd.Config {
 	cfg := dnsConfig(live)
 	cfg.ResolvConf, cfg.Logger = s.n.m.cfg.ResolvConf, s.n.m.log
+	if redirectable(live) {
+		cfg.OtherPort = otherDNSPort
+	}
 	return cfg
 }
 
@@ -175,14 +198,15 @@ func (n *Network) server(part string) server {
 }
 
 // openServices binds the sockets of all that live serves, so that a failure
-// reaches the caller. run must follow, or close.
+// reaches the caller, unless the network can do without: run tries that again.
+// run must follow, or close.
 func (n *Network) openServices(live *netdef.Network) (*services, error) {
 	if lines := notUnderstood(live); len(lines) > 0 {
 		n.m.log.Warn("lines of <dnsmasq:options> are not understood and have no effect", keyNetwork, n.name, "lines", lines)
 	}
 	s := n.pendingServices(live)
 	for _, p := range s.wanted(live) {
-		if _, err := s.openPart(p); err != nil {
+		if _, err := s.openPart(p); err != nil && !p.spared {
 			return nil, errors.Join(err, s.close())
 		}
 	}
