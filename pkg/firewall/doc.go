@@ -9,7 +9,9 @@
 // out: it takes effect table by table, never rule by rule, and names only the
 // rules it changes, so whatever others keep in the same tables stays. Under
 // nf_tables the generation of the rule set tells whether the last listing still
-// holds, and rules are deleted by their handles in one netlink transaction.
+// holds, and no program is executed for rules of shapes that stood there before:
+// they are written by netlink in the form that the host's iptables gave the first
+// ones, and deleted by their handles, all in one transaction.
 //
 // Watch goes the same way whenever somebody else has changed the rules, Repair
 // whenever it is asked to. Conditions names what others' rules and the kernel's

@@ -100,23 +100,31 @@ func TestSetExecutesLittle(t *testing.T) {
 		f := w.firewall()
 		w.calls()
 		n := intents()["nat66"]
+		other := with(n, func(n *firewall.Network) {
+			n.Bridge, n.Subnets = "virbr8", subnets("192.0.2.1/24", "2001:db8:8::1/64")
+		})
+		odd := with(other, func(n *firewall.Network) { n.Bridge, n.TFTP = "virbr7", true })
 		both := map[string]int{"iptables-save": 1, "ip6tables-save": 1, "iptables-restore": 1, "ip6tables-restore": 1}
 		listing := map[string]int{"iptables-save": 1, "ip6tables-save": 1}
-		deletes, nothing := both, listing
+		unseen, changes, nothing := both, both, listing
 		if w.variant == "nft" {
-			deletes, nothing = map[string]int{}, map[string]int{}
+			unseen = map[string]int{"iptables-restore": 1, "ip6tables-restore": 1}
+			changes, nothing = map[string]int{}, map[string]int{}
+		}
+		set := func(n firewall.Network) func() error {
+			return func() error { return f.Set(h.Context(), n) }
 		}
 		for _, step := range []struct {
 			what string
 			do   func() error
 			want map[string]int
 		}{
-			{"first Set", func() error { return f.Set(h.Context(), n) }, both},
-			{"same Set", func() error { return f.Set(h.Context(), n) }, nothing},
-			{"Set of an open network", func() error {
-				return f.Set(h.Context(), firewall.Network{Bridge: "virbr9", Mode: firewall.ModeOpen})
-			}, map[string]int{}},
-			{"Delete", func() error { return f.Delete(h.Context(), n) }, deletes},
+			{"first Set", set(n), both},
+			{"same Set", set(n), nothing},
+			{"Set of an open network", set(firewall.Network{Bridge: "virbr9", Mode: firewall.ModeOpen}), map[string]int{}},
+			{"Set of a like network", set(other), changes},
+			{"Set with a rule of a new kind", set(odd), unseen},
+			{"Delete", func() error { return f.Delete(h.Context(), n) }, changes},
 			{"same Delete", func() error { return f.Delete(h.Context(), n) }, nothing},
 		} {
 			if err := step.do(); err != nil {
@@ -339,17 +347,21 @@ func TestConcurrentSets(t *testing.T) {
 	})
 }
 
-// Of Sets that are carried out together the one that fails spoils no other.
+// Of Sets that are carried out together the one that fails spoils no other. It
+// is the only one with boot files, so that no rule like its own was seen before.
 func TestConcurrentSetsFailAlone(t *testing.T) {
 	onKernel(t, func(h *host) {
 		w := h.wrap()
 		f := w.firewall()
 		h.set(f, numbered(0))
 		w.pipe(firewall.IPv4, "/-i virbr3 /s/-j ACCEPT/-j NOSUCH/")
+		network := func(i int) firewall.Network {
+			return with(numbered(i), func(n *firewall.Network) { n.TFTP = i == 3 })
+		}
 		var running sync.WaitGroup
 		errs := make([]error, 8)
 		for i := range errs {
-			running.Go(func() { errs[i] = f.Set(h.Context(), numbered(i)) })
+			running.Go(func() { errs[i] = f.Set(h.Context(), network(i)) })
 		}
 		running.Wait()
 		want := scaffold(firewall.DefaultPrefix)
@@ -358,7 +370,7 @@ func TestConcurrentSetsFailAlone(t *testing.T) {
 				h.Errorf("Set of network %d says %v", i, err)
 			}
 			if i != 3 {
-				want.add(firewall.Render(numbered(i), firewall.DefaultPrefix)...)
+				want.add(firewall.Render(network(i), firewall.DefaultPrefix)...)
 			}
 		}
 		h.expect("after all", h.unordered(want))

@@ -32,6 +32,14 @@ type nftSocket struct {
 	buf  []byte
 }
 
+// The sizes of a socket's buffers in bytes: for the rules of some thousand
+// networks, and for the answer to the largest transaction that has its rules
+// echoed.
+const (
+	sendBuffer    = 32 << 20
+	receiveBuffer = 4 << 20
+)
+
 // openNFT opens a socket that is a member of the multicast groups.
 func openNFT(groups uint32) (*nftSocket, error) {
 	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, unix.NETLINK_NETFILTER)
@@ -41,6 +49,10 @@ func openNFT(groups uint32) (*nftSocket, error) {
 	if err := unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: groups}); err != nil {
 		return nil, errors.Join(fmt.Errorf("binding a netlink socket to nftables: %w", err), unix.Close(fd))
 	}
+	// A transaction goes in one write. Without the privilege to have larger buffers
+	// the large ones are refused, and go by iptables.
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_SNDBUFFORCE, sendBuffer)
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer)
 	return &nftSocket{file: os.NewFile(uintptr(fd), "nftables"), buf: make([]byte, 1<<16)}, nil
 }
 
@@ -147,12 +159,16 @@ func (m netlinkMessage) is(message uint16) bool {
 	return m.kind == unix.NFNL_SUBSYS_NFTABLES<<8|message
 }
 
-// attributes yields the type and the value of each attribute behind the
-// struct nfgenmsg.
+// attributes are those behind the struct nfgenmsg.
 func (m netlinkMessage) attributes() func(yield func(uint16, []byte) bool) {
+	return attributes(m.body[min(nfgenmsgSize, len(m.body)):])
+}
+
+// attributes yields the type and the value of each attribute. One that is not
+// complete ends it.
+func attributes(b []byte) func(yield func(uint16, []byte) bool) {
 	return func(yield func(uint16, []byte) bool) {
 		const header = 4
-		b := m.body[min(nfgenmsgSize, len(m.body)):]
 		for len(b) >= header {
 			size := int(binary.NativeEndian.Uint16(b))
 			kind := binary.NativeEndian.Uint16(b[2:]) &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER)

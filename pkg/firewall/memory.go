@@ -15,6 +15,10 @@ type memory struct {
 	listed map[Family]listing // families of variant nf_tables only
 	whole  bool               // nothing of ours was missing
 	ours   map[uint32]bool    // generations that we made
+	// handles are those of all rules, by their text, of chains of which they are
+	// known. They are true as long as listed is.
+	handles map[chainKey]map[string][]uint64
+	forms   map[string]*form // by shape
 }
 
 // generation asks for the present one; 0 if the kernel does not tell, in which
@@ -42,12 +46,18 @@ func (m *memory) refresh() uint32 {
 		m.forget()
 	}
 	m.id = now
+	if m.handles == nil {
+		m.handles = map[chainKey]map[string][]uint64{}
+	}
+	if m.forms == nil {
+		m.forms = map[string]*form{}
+	}
 	return now
 }
 
 // forget drops the listings.
 func (m *memory) forget() {
-	m.id, m.whole, m.listed = 0, false, nil
+	m.id, m.whole, m.listed, m.handles = 0, false, nil, nil
 }
 
 // recall hands out a family's listing, nil if it is not known. The listing is
@@ -66,6 +76,15 @@ func (m *memory) keep(f Family, l listing) {
 		m.listed = map[Family]listing{}
 	}
 	m.listed[f] = l
+}
+
+// restored is told that iptables-restore has changed chains.
+func (m *memory) restored(f Family, changed listing) {
+	for table, chains := range changed {
+		for name := range chains {
+			delete(m.handles, chainKey{f, table, name})
+		}
+	}
 }
 
 // settle is told how many commits we made since refresh returned before. If the

@@ -26,7 +26,7 @@ func FuzzNetlink(f *testing.F) {
 		for m := range netlinkMessages(datagram) {
 			read += unix.NLMSG_HDRLEN + len(m.body)
 			m.generation()
-			m.handle()
+			learn(IPv4, "-s 192.0.2.0/24 -i virbr0 -j ACCEPT", m.rule().expressions)
 			if m.kind == unix.NLMSG_ERROR {
 				_ = m.errno()
 			}

@@ -19,14 +19,28 @@ type change struct {
 // step with the increments, so that later ones see the effect of earlier ones.
 type edit struct {
 	listed   listing
-	before   listing             // the chains in which rules were deleted, as listed
-	commands map[string][]string // by table
-	opened   bool                // a rule was placed in DOCKER-USER
+	before   listing              // the chains that change, as listed
+	commands map[string][]command // by table
+	opened   bool                 // a rule was placed in DOCKER-USER
+}
+
+// The commands of iptables-restore that edits have.
+const (
+	opNewChain    = "-N"
+	opDeleteChain = "-X"
+	opInsert      = "-I"
+	opDelete      = "-D"
+)
+
+// command is one line of a transaction.
+type command struct {
+	op, chain string
+	args      string // of the rule, "" for a command about a chain
 }
 
 // newEdit starts from what was listed. The listing belongs to the edit then.
 func newEdit(l listing) *edit {
-	return &edit{listed: l, before: listing{}, commands: map[string][]string{}}
+	return &edit{listed: l, before: listing{}, commands: map[string][]command{}}
 }
 
 // plan lists the increments that carry out the changes, in their order: that
@@ -100,7 +114,7 @@ func (e *edit) newChain(table, chain string) {
 		return
 	}
 	e.listed.declare(table, chain)
-	e.command(table, "-N "+chain)
+	e.command(table, command{op: opNewChain, chain: chain})
 }
 
 // place makes the chain hold each of the rules once and in this order, unless it
@@ -123,16 +137,16 @@ func (e *edit) place(table, chain string, rules []string) {
 	if len(held) > 0 {
 		e.delete(table, chain, rules)
 	}
-	for _, args := range slices.Backward(rules) {
-		e.insert(table, chain, args)
-	}
+	e.insert(table, chain, rules)
 }
 
-// insert puts a rule at the head of the chain.
-func (e *edit) insert(table, chain, args string) {
-	e.listed.declare(table, chain)
-	e.listed[table][chain] = slices.Insert(e.listed[table][chain], 0, args)
-	e.command(table, "-I "+chain+" "+args)
+// insert puts rules at the head of the chain.
+func (e *edit) insert(table, chain string, rules []string) {
+	e.touch(table, chain)
+	e.listed[table][chain] = slices.Concat(rules, e.listed[table][chain])
+	for _, args := range slices.Backward(rules) {
+		e.command(table, command{opInsert, chain, args})
+	}
 }
 
 // delete removes every listed copy of the rules. Nothing else may be deleted: a
@@ -141,14 +155,18 @@ func (e *edit) delete(table, chain string, rules []string) {
 	if !e.listed.has(table, chain) {
 		return
 	}
-	e.touch(table, chain)
-	e.listed[table][chain] = slices.DeleteFunc(e.listed[table][chain], func(args string) bool {
-		gone := slices.Contains(rules, args)
-		if gone {
-			e.command(table, "-D "+chain+" "+args)
+	var stay []string
+	for _, args := range e.listed[table][chain] {
+		if slices.Contains(rules, args) {
+			e.command(table, command{opDelete, chain, args})
+		} else {
+			stay = append(stay, args)
 		}
-		return gone
-	})
+	}
+	if len(stay) < len(e.listed[table][chain]) {
+		e.touch(table, chain)
+		e.listed[table][chain] = stay
+	}
 }
 
 // deleteChain removes an empty chain.
@@ -157,19 +175,21 @@ func (e *edit) deleteChain(table, chain string) {
 		return
 	}
 	delete(e.listed[table], chain)
-	e.command(table, "-X "+chain)
+	e.command(table, command{op: opDeleteChain, chain: chain})
 }
 
 // command notes one line of the transaction.
-func (e *edit) command(table, line string) {
-	e.commands[table] = append(e.commands[table], line)
+func (e *edit) command(table string, c command) {
+	e.commands[table] = append(e.commands[table], c)
 }
 
-// touch keeps a chain as it was listed, once.
+// touch keeps a chain as it was listed, once. Its rules are not altered in place
+// but for others.
 func (e *edit) touch(table, chain string) {
+	e.listed.declare(table, chain)
 	if !e.before.has(table, chain) {
 		e.before.declare(table, chain)
-		e.before[table][chain] = slices.Clone(e.listed[table][chain])
+		e.before[table][chain] = e.listed[table][chain]
 	}
 }
 
@@ -187,8 +207,8 @@ func (e *edit) text() string {
 			continue
 		}
 		b.WriteString("*" + table + "\n")
-		for _, line := range e.commands[table] {
-			b.WriteString(line + "\n")
+		for _, c := range e.commands[table] {
+			b.WriteString(strings.TrimRight(c.op+" "+c.chain+" "+c.args, " ") + "\n")
 		}
 		b.WriteString("COMMIT\n")
 	}

@@ -57,8 +57,8 @@ func (f *Firewall) transact(ctx context.Context, tx transaction) ([]change, erro
 	before := f.memory.refresh()
 	parts, faults := f.parts(ctx, tx)
 	sideBySide(parts, func(p *part) error { return f.prepare(ctx, p) }, faults)
-	if fault := errors.Join(faults...); (fault == nil || !tx.whole) && !f.deleteByHandle(parts, before) {
-		sideBySide(parts, func(p *part) error { return f.commit(ctx, p) }, faults)
+	if errors.Join(faults...) == nil || !tx.whole {
+		f.carry(ctx, parts, before, faults, tx.whole)
 	}
 	commits := 0
 	var back []change
@@ -78,6 +78,29 @@ func (f *Firewall) transact(ctx context.Context, tx transaction) ([]change, erro
 		f.memory.settle(before, commits)
 	}
 	return back, err
+}
+
+// carry carries out what was planned, by iptables-restore only where that must
+// be. After a transaction that failed it plans anew: somebody else was faster.
+func (f *Firewall) carry(ctx context.Context, parts []*part, before uint32, faults []error, whole bool) {
+	err := f.commitDirectly(parts, before)
+	if err == nil {
+		return
+	}
+	f.log.Debug("changing the rules by iptables-restore", "reason", err)
+	if !errors.Is(err, errUnsuited) {
+		f.memory.forget()
+		sideBySide(parts, func(p *part) error { return f.prepare(ctx, p) }, faults)
+		if whole && errors.Join(faults...) != nil {
+			return
+		}
+	}
+	sideBySide(parts, func(p *part) error { return f.commit(ctx, p) }, faults)
+	for _, p := range parts {
+		if p.edit != nil {
+			f.memory.restored(p.family, p.edit.before)
+		}
+	}
 }
 
 // parts are the families that take part, and a place for the fault of each.
