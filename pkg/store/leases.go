@@ -1,13 +1,17 @@
 package store
 
 import (
-	"encoding/json"
+	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
+	"path/filepath"
 	"runtime/debug"
+	"slices"
 	"time"
 
 	"go.etcd.io/bbolt"
@@ -20,22 +24,63 @@ import (
 // database.
 const lockWait = time.Second
 
-// openLeases opens the lease database, setting an unreadable one aside.
-func openLeases(path string, log *slog.Logger) (*bbolt.DB, error) {
-	db, err := openWhole(path)
+// openLeases opens the lease database. One that is damaged is set aside and made
+// anew of what can be read of it; damage tells of that, and is nil otherwise.
+func openLeases(path string, log *slog.Logger) (db *bbolt.DB, damage, err error) {
+	db, err = openWhole(path)
 	if err == nil {
-		return db, nil
+		return db, nil, syncDir(filepath.Dir(path))
 	}
 	var system *os.PathError
 	if errors.Is(err, bolterrors.ErrTimeout) || errors.As(err, &system) {
-		return nil, fmt.Errorf("opening lease database %q: %w", path, err)
+		return nil, nil, fmt.Errorf("opening lease database %q: %w", path, err)
 	}
-	aside := path + ".corrupt-" + time.Now().UTC().Format("20060102T150405")
-	if err := os.Rename(path, aside); err != nil {
-		return nil, fmt.Errorf("setting corrupt lease database aside: %w", err)
+	image, readErr := os.ReadFile(path)
+	if readErr != nil {
+		return nil, nil, fmt.Errorf("reading damaged lease database: %w", readErr)
 	}
-	log.Error("lease database is corrupt: starting with an empty one", "path", path, "aside", aside, "error", err)
-	return openWhole(path)
+	saved := salvage(image)
+	aside := path + ".corrupt-" + time.Now().UTC().Format("20060102T150405.000")
+	if err := os.Link(path, aside); err != nil {
+		return nil, nil, fmt.Errorf("setting damaged lease database aside: %w", err)
+	}
+	log.Error("lease database is damaged: going on with what could be read", "path", path, "aside", aside,
+		"leases", saved.count(), "networks", len(saved), "error", err)
+	damage = fmt.Errorf("lease database was damaged (%w): it is kept as %q, and %v could be read", err, aside, saved)
+	db, err = rebuild(path, saved)
+	return db, damage, err
+}
+
+// rebuild puts a new database of saved in the place of the one at path: whole, or
+// not at all.
+func rebuild(path string, saved rescued) (*bbolt.DB, error) {
+	fresh := path + ".new"
+	if err := os.Remove(fresh); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	db, err := openWhole(fresh)
+	if err != nil {
+		return nil, err
+	}
+	err = db.Update(func(tx *bbolt.Tx) error {
+		for uuid, leases := range saved {
+			c := commit{bucket: []byte(uuid), puts: slices.Collect(maps.Values(leases))}
+			if err := c.apply(tx); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err == nil {
+		err = os.Rename(fresh, path)
+	}
+	if err == nil {
+		err = syncDir(filepath.Dir(path))
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("making a new lease database: %w", err), db.Close())
+	}
+	return db, nil
 }
 
 // openWhole opens the database and reads all of it once. The database maps its
@@ -52,20 +97,33 @@ func openWhole(path string) (db *bbolt.DB, err error) {
 	if err != nil {
 		return nil, err
 	}
-	err = db.View(func(tx *bbolt.Tx) error {
-		return tx.ForEach(func(_ []byte, b *bbolt.Bucket) error {
-			return b.ForEach(func(_, v []byte) error {
-				if len(v) == 0 {
-					return errors.New("an empty record")
-				}
-				return nil
-			})
-		})
-	})
-	if err != nil {
+	if err := db.View(verify); err != nil {
 		return nil, errors.Join(err, db.Close())
 	}
 	return db, nil
+}
+
+// verify reads every record, and then whether each page is used once.
+func verify(tx *bbolt.Tx) error {
+	err := tx.ForEach(func(uuid []byte, b *bbolt.Bucket) error {
+		return b.ForEach(func(k, v []byte) error {
+			l, err := decodeRecord(uuid, v)
+			if err == nil && !bytes.Equal(k, l.Addr.AsSlice()) {
+				err = errors.New("the record is of another address")
+			}
+			if err != nil {
+				return fmt.Errorf("lease %x of network %s: %w", k, uuid, err)
+			}
+			return nil
+		})
+	})
+	if err != nil {
+		return err
+	}
+	for fault := range tx.Check() {
+		err = cmp.Or(err, fault)
+	}
+	return err
 }
 
 // commit is one caller's changes on their way to the disk.
@@ -84,7 +142,7 @@ func (s *Store) commitLoop() {
 		select {
 		case c := <-s.commits:
 			batch := s.gather([]*commit{c})
-			err := s.db.Update(func(tx *bbolt.Tx) error { return applyAll(tx, batch) })
+			err := s.update(func(tx *bbolt.Tx) error { return applyAll(tx, batch) })
 			for _, c := range batch {
 				c.done <- err
 			}
@@ -106,6 +164,18 @@ func (s *Store) gather(batch []*commit) []*commit {
 	}
 }
 
+// update runs a transaction. What the database does about a page that it can't
+// make sense of, or can't read, is a panic; here it is an error.
+func (s *Store) update(fn func(tx *bbolt.Tx) error) (err error) {
+	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("reading a page: %v", r)
+		}
+	}()
+	return s.db.Update(fn)
+}
+
 func applyAll(tx *bbolt.Tx, batch []*commit) error {
 	for _, c := range batch {
 		if err := c.apply(tx); err != nil {
@@ -122,7 +192,7 @@ func (c *commit) apply(tx *bbolt.Tx) error {
 		return err
 	}
 	for _, l := range c.puts {
-		data, err := json.Marshal(l)
+		data, err := encodeRecord(c.bucket, &l)
 		if err != nil {
 			return err
 		}
@@ -157,8 +227,8 @@ func (l *leaseStore) Load() ([]dhcpd.Lease, error) {
 			return nil
 		}
 		return b.ForEach(func(k, v []byte) error {
-			var lease dhcpd.Lease
-			if err := json.Unmarshal(v, &lease); err != nil {
+			lease, err := decodeRecord(l.bucket, v)
+			if err != nil {
 				l.s.log.Error("leaving out a corrupt lease", "network_uuid", string(l.bucket), "key", k, "error", err)
 				return nil
 			}
@@ -189,7 +259,7 @@ func (l *leaseStore) Commit(puts []dhcpd.Lease, deletes []netip.Addr) error {
 
 // DropLeases forgets all leases of the network with that UUID.
 func (s *Store) DropLeases(uuid string) error {
-	err := s.db.Update(func(tx *bbolt.Tx) error { return tx.DeleteBucket([]byte(uuid)) })
+	err := s.update(func(tx *bbolt.Tx) error { return tx.DeleteBucket([]byte(uuid)) })
 	if err != nil && !errors.Is(err, bolterrors.ErrBucketNotFound) {
 		return fmt.Errorf("dropping leases of network %s: %w", uuid, err)
 	}

@@ -31,6 +31,9 @@ type Store struct {
 	log  *slog.Logger
 	lock *os.File
 	db   *bbolt.DB
+	// damage is what was wrong with the lease database that Open found, nil for
+	// nothing.
+	damage error
 
 	commits chan *commit // to the committer
 	closing chan struct{}
@@ -41,9 +44,9 @@ type Store struct {
 var ErrLocked = errors.New("another vnetd is running")
 
 // Open makes the directories, takes the lock and opens the lease database. A
-// database that can't be read is set aside under another name and reported in
-// the log: a network without its old leases is better than none. So is a
-// directory of definitions that can't be made, as on a read-only file system:
+// database that is damaged is set aside under another name, reported in the log and
+// by LeaseDamage, and made anew of what can be read: a network without some of its
+// leases is better than none. So is a directory of definitions that can't be made, as on a read-only file system:
 // what is there can be read, only a define will fail.
 func Open(dirs Dirs, log *slog.Logger) (*Store, error) {
 	if err := os.MkdirAll(dirs.autostart(), 0o755); err != nil {
@@ -68,12 +71,12 @@ func Open(dirs Dirs, log *slog.Logger) (*Store, error) {
 			return nil, errors.Join(fmt.Errorf("sweeping %q: %w", dir, err), lock.Close())
 		}
 	}
-	db, err := openLeases(filepath.Join(dirs.State, "leases.db"), log)
+	db, damage, err := openLeases(filepath.Join(dirs.State, "leases.db"), log)
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
 	s := &Store{
-		dirs: dirs, log: log, lock: lock, db: db,
+		dirs: dirs, log: log, lock: lock, db: db, damage: damage,
 		commits: make(chan *commit), closing: make(chan struct{}),
 	}
 	s.done.Go(s.commitLoop)
@@ -87,6 +90,10 @@ func (s *Store) Close() error {
 	s.done.Wait()
 	return errors.Join(s.db.Close(), s.lock.Close())
 }
+
+// LeaseDamage tells what was wrong with the lease database when the store was
+// opened, where it is now and how much of it could be read. Nil: nothing was.
+func (s *Store) LeaseDamage() error { return s.damage }
 
 func (d Dirs) autostart() string { return filepath.Join(d.Networks, "autostart") }
 func (d Dirs) runs() string      { return filepath.Join(d.Run, "networks") }

@@ -217,44 +217,6 @@ func TestLeasesSurvive(t *testing.T) {
 	}
 }
 
-func TestCorruptLeasesAreSetAside(t *testing.T) {
-	const page = 4096
-	for name, spoil := range map[string]func(path string) error{
-		"junk": func(path string) error {
-			return os.WriteFile(path, []byte(strings.Repeat("not a database ", 1000)), 0o600)
-		},
-		"one page":    func(path string) error { return os.Truncate(path, page) },
-		"two pages":   func(path string) error { return os.Truncate(path, 2*page) },
-		"three pages": func(path string) error { return os.Truncate(path, 3*page) },
-		"half":        func(path string) error { return os.Truncate(path, 8*page) },
-	} {
-		t.Run(name, func(t *testing.T) {
-			dirs := dirsIn(t.TempDir())
-			path := filepath.Join(dirs.State, "leases.db")
-			s := open(t, dirs)
-			var many []dhcpd.Lease
-			for i := range byte(200) {
-				many = append(many, lease(i, "guest"))
-			}
-			if err := s.Leases(uuid).Commit(many, nil); err != nil {
-				t.Fatal(err)
-			}
-			closed(t, s)
-			if err := spoil(path); err != nil {
-				t.Fatal(err)
-			}
-			s = open(t, dirs)
-			defer closed(t, s)
-			if aside, err := filepath.Glob(path + ".corrupt-*"); err != nil || len(aside) != 1 {
-				t.Errorf("set aside: %v (%v), want one file", aside, err)
-			}
-			if err := s.Leases(uuid).Commit([]dhcpd.Lease{lease(10, "")}, nil); err != nil {
-				t.Errorf("the new database takes no lease: %v", err)
-			}
-		})
-	}
-}
-
 // TestAcknowledgedCommitsSurviveKill kills a process that commits as fast as it
 // can, and finds every lease that it had reported as committed.
 func TestAcknowledgedCommitsSurviveKill(t *testing.T) {
