@@ -69,6 +69,11 @@ type Config struct {
 	// for it: it must return quickly. It may call Leases and Stats; it must not
 	// call Reconfigure. Nil: nobody is told. Reconfigure ignores it.
 	OnLease func(Event)
+	// OnStore is told why the store refused a commit, unless the one before failed,
+	// too, and nil once it takes commits again: in between clients get no answer. It
+	// must return quickly and not call the server. Nil: nobody is told. Reconfigure
+	// ignores it.
+	OnStore func(error)
 	// Logger receives the log. Nil: slog.Default. Reconfigure ignores it.
 	Logger *slog.Logger
 }

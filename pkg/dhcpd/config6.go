@@ -44,10 +44,11 @@ type Config6 struct {
 	// LeaseTime is the valid lifetime of an address. 0: DefaultLeaseTime6. See
 	// Infinite.
 	LeaseTime time.Duration
-	// Store, OnLease and Logger are as in Config. The Server of the same network
-	// may have the same store and function; the function is called by both.
+	// Store, OnLease, OnStore and Logger are as in Config. The Server of the same
+	// network may have the same store and functions; those are called by both.
 	Store   LeaseStore
 	OnLease func(Event)
+	OnStore func(error)
 	Logger  *slog.Logger
 }
 

@@ -66,6 +66,8 @@ type engine struct {
 	log     *slog.Logger
 	leases  LeaseStore
 	onLease func(Event)
+	onStore func(error)
+	failing bool // the last commit failed; for the committer alone
 	link    transport
 	close   func() error // of link, once
 	// handle understands a datagram and acts on it. It returns the reply that can

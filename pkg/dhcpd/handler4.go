@@ -206,6 +206,7 @@ func (s *Server) handleDecline(c *request) {
 	if s.overloaded() {
 		return
 	}
+	s.count.conflicts.Add(1)
 	s.warn("declined", "a client found its address in use", "mac", c.mac, "ip", b.addr)
 	var ch change
 	s.set(&ch, Declined, b, Lease{

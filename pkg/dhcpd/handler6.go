@@ -284,6 +284,7 @@ func (s *Server6) releaseAddr(ch *change, c *request6, b *binding) { s.end(ch, b
 // RFC 8415, section 18.3.8: "The server SHOULD mark the addresses declined by the
 // client so that those addresses are not assigned to other clients".
 func (s *Server6) declineAddr(ch *change, c *request6, b *binding) {
+	s.count.conflicts.Add(1)
 	s.warn("declined", "a client found its address in use", "mac", c.mac, "ip", b.addr)
 	l := b.lease
 	l.Hostname, l.Expiry, l.State = "", c.now.Add(declineHold), StateDeclined

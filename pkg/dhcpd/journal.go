@@ -2,6 +2,7 @@ package dhcpd
 
 import (
 	"net/netip"
+	"time"
 )
 
 // maxPending is how many changes may wait for the store. More messages are
@@ -129,7 +130,9 @@ func (s *engine) store(batch []change) error {
 	if len(puts)+len(deletes) == 0 {
 		return nil
 	}
+	began := time.Now()
 	err := s.leases.Commit(puts, deletes)
+	s.count.latency.add(time.Since(began))
 	if err != nil {
 		s.count.commitFailures.Add(1)
 		s.warn("commit", "leases not stored: their clients get no reply", "error", err)
@@ -137,6 +140,10 @@ func (s *engine) store(batch []change) error {
 		s.count.commits.Add(1)
 		s.count.committed.Add(uint64(len(puts) + len(deletes)))
 	}
+	if s.onStore != nil && s.failing != (err != nil) {
+		s.onStore(err)
+	}
+	s.failing = err != nil
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, ch := range batch {

@@ -263,7 +263,13 @@ func TestReconfigureReservesATakenAddress(t *testing.T) {
 }
 
 func TestFailedCommit(t *testing.T) {
-	simulated(t, oneAddress, func(t *testing.T, e *env) {
+	var told []error
+	cfg := func() dhcpd.Config {
+		c := oneAddress()
+		c.OnStore = func(err error) { told = append(told, err) }
+		return c
+	}
+	simulated(t, cfg, func(t *testing.T, e *env) {
 		broken := errors.New("disk full")
 		a := e.discover(mac(2))
 		e.store.failWith(broken)
@@ -294,6 +300,10 @@ func TestFailedCommit(t *testing.T) {
 		e.want(e.renew(mac(3), a), fmt.Sprint("ACK ", a))
 		if n := e.srv.Stats().CommitFailures; n == 0 {
 			t.Error("failures are not counted")
+		}
+		want := []error{broken, nil, broken, nil} // once for each time it broke
+		if diff := cmp.Diff(want, told, cmpopts.EquateErrors()); diff != "" {
+			t.Errorf("told of the store (-want +got):\n%s", diff)
 		}
 	})
 }

@@ -57,6 +57,7 @@ type pool struct {
 	stale    *list.List // of *binding: dynamic, lease over, longest ago first
 	next     time.Time  // no lease ends before; zero when none ends
 	writes   uint64
+	states   map[State]uint64 // how many bindings have a lease of that state
 }
 
 // newPool is the pool of p with nothing leased.
@@ -69,6 +70,7 @@ func newPool(sp *space) *pool {
 		used:     newBitmap(sp.size),
 		offers:   list.New(),
 		stale:    list.New(),
+		states:   make(map[State]uint64),
 	}
 	for a := range sp.never {
 		pl.mark(a)
@@ -157,6 +159,8 @@ func (pl *pool) setLease(b *binding, l Lease) {
 	if b.key != "" && pl.byClient[b.key] == b {
 		delete(pl.byClient, b.key)
 	}
+	pl.states[b.lease.State]--
+	pl.states[l.State]++
 	b.lease, b.key = l, ""
 	if l.State == StateBound || l.State == StateReleased || l.State == stateExpired {
 		b.key = pl.space.keyOf(&l)

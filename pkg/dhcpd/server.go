@@ -30,7 +30,7 @@ func open(cfg Config, dial func() (transport, error)) (*Server, error) {
 	}
 	log := networkLog(cfg.Logger, cfg.Network, cfg.Interface)
 	s := &Server{
-		engine: engine{log: log, leases: cfg.Store, onLease: cfg.OnLease},
+		engine: engine{log: log, leases: cfg.Store, onLease: cfg.OnLease, onStore: cfg.OnStore},
 		plan:   newPlan(&cfg, log),
 	}
 	s.handle = s.handleDatagram
@@ -61,8 +61,8 @@ func (s *Server) handleDatagram(d datagram, now time.Time) (*outgoing, error) {
 }
 
 // Reconfigure makes the server follow cfg from now on: ranges, reservations and
-// options. Interface and Server must stay; MAC, Store, OnLease and Logger are
-// ignored. Running leases stay until their clients ask again, which are then
+// options. Interface and Server must stay; MAC, Store, OnLease, OnStore and
+// Logger are ignored. Running leases stay until their clients ask again, which are then
 // refused what cfg does not allow them.
 func (s *Server) Reconfigure(cfg Config) error {
 	s.mu.Lock()

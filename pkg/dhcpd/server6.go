@@ -31,7 +31,7 @@ func open6(cfg Config6, dial func() (transport, error)) (*Server6, error) {
 	}
 	log := networkLog(cfg.Logger, cfg.Network, cfg.Interface)
 	s := &Server6{
-		engine: engine{log: log, leases: cfg.Store, onLease: cfg.OnLease},
+		engine: engine{log: log, leases: cfg.Store, onLease: cfg.OnLease, onStore: cfg.OnStore},
 		plan:   newPlan6(&cfg, log),
 	}
 	s.handle = s.handleDatagram
@@ -58,8 +58,8 @@ func (s *Server6) handleDatagram(d datagram, now time.Time) (*outgoing, error) {
 }
 
 // Reconfigure makes the server follow cfg from now on: ranges, reservations and
-// options. Interface and Server must stay; MAC, Store, OnLease and Logger are
-// ignored. Clients whose address cfg does not allow them get another one when
+// options. Interface and Server must stay; MAC, Store, OnLease, OnStore and
+// Logger are ignored. Clients whose address cfg does not allow them get another one when
 // they renew.
 func (s *Server6) Reconfigure(cfg Config6) error {
 	s.mu.Lock()
@@ -86,10 +86,7 @@ type Stats6 struct {
 	Solicit, Request, Confirm, Renew, Rebind, Release, Decline, InformationRequest uint64
 	// Sent, by message type.
 	Advertise, Reply uint64
-	// Commits to SendErrors are as in Stats.
-	Commits, Committed, CommitFailures      uint64
-	Malformed, Ignored, Exhausted, Overload uint64
-	Limited, Panics, SendErrors             uint64
+	Common
 }
 
 // Stats returns the counters. It may be called at any time.
@@ -102,9 +99,6 @@ func (s *Server6) Stats() Stats6 {
 		Rebind: in(dhcpv6.MessageTypeRebind), Release: in(dhcpv6.MessageTypeRelease),
 		Decline: in(dhcpv6.MessageTypeDecline), InformationRequest: in(dhcpv6.MessageTypeInformationRequest),
 		Advertise: c.sent[dhcpv6.MessageTypeAdvertise].Load(), Reply: c.sent[dhcpv6.MessageTypeReply].Load(),
-		Commits: c.commits.Load(), Committed: c.committed.Load(), CommitFailures: c.commitFailures.Load(),
-		Malformed: c.malformed.Load(), Ignored: c.ignored.Load(),
-		Exhausted: c.exhausted.Load(), Overload: c.overload.Load(),
-		Limited: c.limited.Load(), Panics: c.panics.Load(), SendErrors: c.sendErrors.Load(),
+		Common: s.common(),
 	}
 }

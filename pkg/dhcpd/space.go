@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"hash/fnv"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"strings"
@@ -86,6 +87,19 @@ func (p *space) reserveAll(all []Reservation, log *slog.Logger) {
 	for i := range p.ranges {
 		p.size += p.ranges[i].len()
 	}
+}
+
+// shared is how many addresses in all ranges anybody may have.
+func (p *space) shared() uint64 {
+	n := p.size
+	taken := maps.Clone(p.never)
+	for a := range p.byAddr {
+		taken[a] = true
+	}
+	for a := range taken {
+		p.positions(a, func(uint64) { n-- })
+	}
+	return n
 }
 
 // reserve adds r, unless an earlier reservation has its address or its client.

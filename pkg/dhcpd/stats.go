@@ -1,23 +1,35 @@
 package dhcpd
 
 import (
+	"slices"
 	"sync/atomic"
+	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 )
 
-// Stats are counters since Open. Messages are counted when they are understood,
-// replies when the kernel took them.
+// Stats are counters since Open and the state of the pool. Messages are counted
+// when they are understood, replies when the kernel took them.
 type Stats struct {
 	// Received, by message type. BOOTP counts requests without a message type.
 	Discover, Request, Decline, Release, Inform, BOOTP uint64
 	// Sent, by message type. A reply to BOOTP counts as Ack.
 	Offer, Ack, Nak uint64
+	Common
+}
+
+// Common is what both families count.
+type Common struct {
+	// Pool is how the addresses are used at this moment.
+	Pool PoolStats
 	// Commits counts successful calls of the store, Committed the records in them.
 	Commits, Committed uint64
 	// CommitFailures counts calls of the store that failed. Their replies were
 	// not sent.
 	CommitFailures uint64
+	// CommitLatency is how long the calls of the store took, those that failed
+	// included. A client waits for one or two of them.
+	CommitLatency Latency
 	// Malformed counts datagrams dropped because they are no message of a client
 	// on this link.
 	Malformed uint64
@@ -25,6 +37,9 @@ type Stats struct {
 	Ignored uint64
 	// Exhausted counts requests that got no address because none was free.
 	Exhausted uint64
+	// Conflicts counts addresses that were found in use by somebody else: by a
+	// client, which declined, or by the server's own probe.
+	Conflicts uint64
 	// Overload counts messages dropped because too many commits were waiting.
 	Overload uint64
 	// Limited counts messages dropped because their client sent too many.
@@ -35,12 +50,66 @@ type Stats struct {
 	SendErrors uint64
 }
 
+// PoolStats is how many addresses are there, and how many of them have a client.
+type PoolStats struct {
+	// Dynamic is how many addresses any client may get: those in the ranges without
+	// the reserved ones. It counts 2^40 for an IPv6 range that is larger.
+	Dynamic uint64
+	// Reserved is how many addresses are set aside for one client each.
+	Reserved uint64
+	// Bound is how many have a lease, Offered how many are held for a client that
+	// has not chosen yet, Declined how many rest because they were found in use, and
+	// Former how many had a lease that is over and are given to others last.
+	Bound, Offered, Declined, Former uint64
+}
+
+// latencyBounds are the upper ends of a Latency's classes; the last has none.
+var latencyBounds = [...]time.Duration{
+	500 * time.Microsecond, time.Millisecond, 2 * time.Millisecond, 5 * time.Millisecond, 10 * time.Millisecond,
+	20 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond, 500 * time.Millisecond,
+	time.Second, 2 * time.Second,
+}
+
+// Latency is a histogram of times.
+type Latency struct {
+	// Counts are how many took at most as long as the bound of the same index
+	// says, and longer than the bound before; the last counts those above all
+	// bounds.
+	Counts [len(latencyBounds) + 1]uint64
+	// Sum is the total time.
+	Sum time.Duration
+}
+
+// Bounds are the upper bounds of all Counts but the last, in ascending order.
+func (Latency) Bounds() []time.Duration { return slices.Clone(latencyBounds[:]) }
+
+// latency is a Latency that is being taken.
+type latency struct {
+	counts [len(latencyBounds) + 1]atomic.Uint64
+	sum    atomic.Int64
+}
+
+func (l *latency) add(d time.Duration) {
+	i, _ := slices.BinarySearch(latencyBounds[:], d)
+	l.counts[i].Add(1)
+	l.sum.Add(int64(d))
+}
+
+func (l *latency) load() (all Latency) {
+	for i := range l.counts {
+		all.Counts[i] = l.counts[i].Load()
+	}
+	all.Sum = time.Duration(l.sum.Load())
+	return all
+}
+
 // counters are what the servers of both families count.
 type counters struct {
 	received, sent                          [maxMessageType + 1]atomic.Uint64 // by message type
 	commits, committed, commitFailures      atomic.Uint64
+	latency                                 latency
 	malformed, ignored, exhausted, overload atomic.Uint64
-	limited, panics, sendErrors             atomic.Uint64
+	conflicts, limited, panics, sendErrors  atomic.Uint64
 }
 
 // maxMessageType is the largest number of a message type that is counted.
@@ -56,10 +125,32 @@ func (s *Server) Stats() Stats {
 		Decline: in(dhcpv4.MessageTypeDecline), Release: in(dhcpv4.MessageTypeRelease),
 		Inform: in(dhcpv4.MessageTypeInform), BOOTP: in(dhcpv4.MessageTypeNone),
 		Offer: out(dhcpv4.MessageTypeOffer), Nak: out(dhcpv4.MessageTypeNak),
-		Ack:     out(dhcpv4.MessageTypeAck) + out(dhcpv4.MessageTypeNone),
+		Ack:    out(dhcpv4.MessageTypeAck) + out(dhcpv4.MessageTypeNone),
+		Common: s.common(),
+	}
+}
+
+// common are the counters of both families.
+func (s *engine) common() Common {
+	c := &s.count
+	return Common{
+		Pool:    s.poolStats(),
 		Commits: c.commits.Load(), Committed: c.committed.Load(), CommitFailures: c.commitFailures.Load(),
-		Malformed: c.malformed.Load(), Ignored: c.ignored.Load(),
-		Exhausted: c.exhausted.Load(), Overload: c.overload.Load(),
-		Limited: c.limited.Load(), Panics: c.panics.Load(), SendErrors: c.sendErrors.Load(),
+		CommitLatency: c.latency.load(),
+		Malformed:     c.malformed.Load(), Ignored: c.ignored.Load(), Exhausted: c.exhausted.Load(),
+		Conflicts: c.conflicts.Load(), Overload: c.overload.Load(), Limited: c.limited.Load(),
+		Panics: c.panics.Load(), SendErrors: c.sendErrors.Load(),
+	}
+}
+
+// poolStats is how the addresses are used now.
+func (s *engine) poolStats() PoolStats {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	pl := s.pool
+	return PoolStats{
+		Dynamic: pl.space.shared(), Reserved: uint64(len(pl.space.byAddr)),
+		Bound: pl.states[StateBound], Offered: uint64(pl.offers.Len()), Declined: pl.states[StateDeclined],
+		Former: pl.states[StateReleased] + pl.states[stateExpired],
 	}
 }

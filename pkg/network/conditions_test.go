@@ -131,3 +131,21 @@ func TestDisks(t *testing.T) {
 		on("disk-full", false)
 	})
 }
+
+// TestDamagedLeases starts with a lease database that can't be read.
+func TestDamagedLeases(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		root := t.TempDir()
+		state := filepath.Join(root, "state")
+		must(t, os.MkdirAll(state, 0o755))
+		must(t, os.WriteFile(filepath.Join(state, "leases.db"), []byte(strings.Repeat("junk", 4096)), 0o600))
+		h := newHub(t, root, hubOptions{})
+		n := h.started(natXML("one", "192.0.2"))
+		if c := await(t, n, "leases-damaged", true); !strings.Contains(c.Evidence, "leases.db.corrupt-") {
+			t.Errorf("condition %+v", c)
+		}
+		if got := n.Info(); got.State != network.Active {
+			t.Errorf("the network is %v (%s), want it active", got.State, got.LastError)
+		}
+	})
+}

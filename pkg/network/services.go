@@ -154,12 +154,14 @@ func (s *services) wanted(live *netdef.Network) []part {
 func (s *services) dhcp(live *netdef.Network) dhcpd.Config {
 	cfg := dhcpConfig(live, dhcpIP(live))
 	cfg.Store, cfg.OnLease, cfg.Logger = s.n.m.cfg.Store.Leases(live.UUID), s.onLease, s.n.m.log
+	cfg.OnStore = s.onStore(partDHCP)
 	return cfg
 }
 
 func (s *services) dhcp6(live *netdef.Network) dhcpd.Config6 {
 	cfg := dhcp6Config(live, dhcp6IP(live))
 	cfg.Store, cfg.OnLease, cfg.Logger = s.n.m.cfg.Store.Leases(live.UUID), s.onLease, s.n.m.log
+	cfg.OnStore = s.onStore(partDHCP6)
 	return cfg
 }
 
@@ -303,6 +305,16 @@ func (s *services) onLease(e dhcpd.Event) {
 	s.n.m.events.publish(Event{
 		Kind: LeaseChanged, Network: s.n.Info(), Lease: &lease, Change: e.Kind.String(),
 	})
+}
+
+// onStore shows the network degraded while the leases of a part can't be stored.
+func (s *services) onStore(part string) func(error) {
+	return func(err error) {
+		if err != nil {
+			err = fmt.Errorf("%s gives no leases: %w", part, err)
+		}
+		s.n.fault(part, err)
+	}
 }
 
 // leases lists the leases held; served tells whether all that give addresses are

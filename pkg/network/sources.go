@@ -34,6 +34,7 @@ func (m *Manager) conditionSources() []conditionSource {
 		{"clock", 1, func(context.Context) ([]Condition, error) { return c.look(readClock()), nil }},
 		{"disks", 5, m.diskConditions},
 		{"routes", 5, m.overlaps},
+		{"leases", 5, m.lostLeases},
 	}
 }
 
@@ -124,6 +125,25 @@ func (m *Manager) deafOptions(context.Context) ([]Condition, error) {
 		}
 	})
 	return all, nil
+}
+
+// lostLeases tells of a lease database that was damaged when the store was opened.
+func (m *Manager) lostLeases(context.Context) ([]Condition, error) {
+	damage := m.cfg.Store.LeaseDamage()
+	if damage == nil {
+		return nil, nil
+	}
+	c := Condition{
+		Kind: "leases-damaged", Severity: SeverityWarning,
+		Message: "the lease database was damaged: guests whose leases are lost may get other addresses", Evidence: damage.Error(),
+	}
+	m.eachLive(func(n *Network, live *netdef.Network) {
+		if dhcpIP(live) != nil || dhcp6IP(live) != nil {
+			c.Networks = append(c.Networks, n.name)
+		}
+	})
+	slices.Sort(c.Networks)
+	return []Condition{c}, nil
 }
 
 // diskConditions are directories of the store that can't be written.
