@@ -250,7 +250,7 @@ func TestFailingSync(t *testing.T) {
 		d.kill()
 		c.check(root)
 		startDaemon(t, root)
-		c.run(c.waiting())
+		c.finish()
 		c.drain()
 	})
 }
@@ -270,7 +270,7 @@ func TestFullDisk(t *testing.T) {
 		t.Cleanup(func() { _ = unix.Unmount(dirsIn(root).State, unix.MNT_DETACH) })
 		d := startDaemon(t, root)
 		c.begin(100)
-		c.run(c.waiting())
+		c.finish()
 		filler := filepath.Join(dirsIn(root).State, "filler")
 		if err := fill(filler); !errors.Is(err, unix.ENOSPC) {
 			t.Fatalf("filling the disk: %v", err)
@@ -287,7 +287,7 @@ func TestFullDisk(t *testing.T) {
 		if err := os.Remove(filler); err != nil {
 			t.Fatal(err)
 		}
-		c.run(c.waiting())
+		c.finish()
 		d.expect("store: <nil>")
 		d.kill()
 		c.drain()

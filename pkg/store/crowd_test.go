@@ -153,6 +153,12 @@ func (c *crowd) run(n int) {
 	c.until("the clients are served", func() bool { return c.score().acked >= want })
 }
 
+// finish lets clients ask until all of this round have been acknowledged.
+func (c *crowd) finish() {
+	c.t.Helper()
+	c.until("all clients are served", func() bool { return c.waiting() == 0 })
+}
+
 // runFor lets clients ask for a while.
 func (c *crowd) runFor(d time.Duration) {
 	c.t.Helper()
