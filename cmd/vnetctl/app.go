@@ -24,6 +24,7 @@ type daemon interface {
 	Update(ctx context.Context, name string, u client.Update) error
 	SetAutostart(ctx context.Context, name string, on bool) error
 	XML(ctx context.Context, name string, inactive bool) (string, error)
+	Status(ctx context.Context) (client.Status, error)
 	Describe(ctx context.Context) (json.RawMessage, error)
 	DescribeNetwork(ctx context.Context, name string) (json.RawMessage, error)
 	Leases(ctx context.Context, name string) ([]client.Lease, error)
@@ -43,6 +44,7 @@ type environment struct {
 	now            func() time.Time // in the zone that times are shown in
 	version        string           // of this program
 	colour         bool             // stdout shows colours
+	host           host
 }
 
 // app is one run of the program.
@@ -79,7 +81,7 @@ func (a *app) rootCommand() *cobra.Command {
 	})
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON")
 	root.AddCommand(
-		a.listCommand(), a.statusCommand(), a.defineCommand(), a.createCommand(), a.undefineCommand(),
+		a.listCommand(), a.statusCommand(), a.doctorCommand(), a.defineCommand(), a.createCommand(), a.undefineCommand(),
 		a.startCommand(), a.stopCommand(), a.enableCommand(), a.disableCommand(), a.catCommand(), a.updateCommand(),
 		a.leasesCommand(), a.portCommand(), a.versionCommand(),
 	)

@@ -20,6 +20,7 @@ const (
 	exitNotFound = 3
 	exitDenied   = 4
 	exitConflict = 5
+	exitWarnings = 6 // doctor alone
 )
 
 // usageError is a command line that makes no sense.
@@ -38,6 +39,9 @@ func newUsageError(cmd *cobra.Command, fault string) error {
 
 // fail prints err as one sentence and returns the exit code for it.
 func (a *app) fail(err error) int {
+	if said, ok := errors.AsType[*exitError](err); ok {
+		return said.code
+	}
 	message := err.Error()
 	if errors.Is(err, context.Canceled) {
 		message = "interrupted"

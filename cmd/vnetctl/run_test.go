@@ -31,6 +31,7 @@ type session struct {
 	server     *clienttest.Server
 	transcript bytes.Buffer
 	colour     bool
+	host       host
 }
 
 // newSession starts a fake vnetd with the active network default and the
@@ -88,7 +89,7 @@ func (s *session) execute(ctx context.Context, stdin string, args []string) (cod
 func (s *session) environment(stdin io.Reader, stdout, stderr io.Writer) environment {
 	return environment{
 		stdin: stdin, stdout: stdout, stderr: stderr, dial: dialSystemBus,
-		now: func() time.Time { return now }, version: "0.9.0", colour: s.colour,
+		now: func() time.Time { return now }, version: "0.9.0", colour: s.colour, host: s.host,
 	}
 }
 

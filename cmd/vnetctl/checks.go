@@ -1,0 +1,301 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/pkg/client"
+)
+
+// host is what doctor looks at itself. The zero host is the real one.
+type host struct {
+	root   string // before all paths, for tests
+	lookup func(ctx context.Context, name string) []netip.Addr
+}
+
+// path is a path on the host.
+func (h host) path(path string) string { return filepath.Join("/", h.root, path) }
+
+// exists tells whether there is anything at path.
+func (h host) exists(path string) bool {
+	_, err := os.Stat(h.path(path))
+	return err == nil
+}
+
+// resolve asks the host for the addresses of a name, as its programs would;
+// none where nobody knows them.
+func (h host) resolve(ctx context.Context, name string) []netip.Addr {
+	if h.lookup != nil {
+		return h.lookup(ctx, name)
+	}
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, "getent", "ahosts", name).Output()
+	if err != nil {
+		return nil
+	}
+	var addrs []netip.Addr
+	for line := range strings.Lines(string(out)) {
+		word, _, _ := strings.Cut(line, " ")
+		if a, err := netip.ParseAddr(word); err == nil {
+			addrs = append(addrs, a)
+		}
+	}
+	return addrs
+}
+
+// visit is one look at the host: with vnetd's status, or why there is none.
+type visit struct {
+	host
+	status *client.Status
+	down   error
+}
+
+// check looks for one sort of trouble.
+type check struct {
+	name string
+	look func(v *visit, ctx context.Context) []finding
+}
+
+// checks are all that doctor does, in this order.
+var checks = []check{
+	{"daemon", (*visit).daemon},
+	{"bus-policy", (*visit).busPolicy},
+	{"conditions", (*visit).conditions},
+	{"networks", (*visit).networks},
+	{"pools", (*visit).pools},
+	{"name-service", (*visit).nameService},
+	{"upstreams", (*visit).upstreams},
+	{"modules", (*visit).modules},
+	{"forwarding", (*visit).forwarding},
+	{"disks", (*visit).disks},
+	{"bridge-helper", (*visit).bridgeHelper},
+}
+
+// daemon: is it there, and does it answer?
+func (v *visit) daemon(context.Context) []finding {
+	f := finding{Severity: client.SeverityError, Evidence: fmt.Sprint(v.down)}
+	switch {
+	case v.down == nil:
+		return nil
+	case !v.exists("/run/dbus/system_bus_socket") && os.Getenv("DBUS_SYSTEM_BUS_ADDRESS") == "":
+		f.Message, f.Remedy = "there is no system bus", "systemctl start dbus.socket"
+	case errors.Is(v.down, client.ErrDenied):
+		f.Message, f.Remedy = "the bus forbids talking to vnetd", "ls /usr/share/dbus-1/system.d/org.vnetd1.conf"
+	case errors.Is(v.down, client.ErrNotRunning):
+		f.Message, f.Remedy = "vnetd does not run: networks stay as they are, but nobody gets an address or a name", "systemctl start vnetd"
+	default:
+		f.Message, f.Remedy = "vnetd does not answer as it should", "journalctl -u vnetd -e"
+	}
+	return []finding{f}
+}
+
+// busPolicy: may vnetd own its name? One that runs does.
+func (v *visit) busPolicy(context.Context) []finding {
+	places := []string{"/usr/share/dbus-1/system.d/org.vnetd1.conf", "/etc/dbus-1/system.d/org.vnetd1.conf"}
+	if v.status != nil || slices.ContainsFunc(places, v.exists) {
+		return nil
+	}
+	return []finding{{
+		Severity: client.SeverityWarning, Message: "the bus's policy for org.vnetd1 is not installed: vnetd can't take its name",
+		Evidence: "none of " + strings.Join(places, ", "), Remedy: "apt install --reinstall vnetd",
+	}}
+}
+
+// conditions: what vnetd found, the firewall's above all.
+func (v *visit) conditions(context.Context) []finding {
+	var all []finding
+	if v.status == nil {
+		return nil
+	}
+	for _, c := range v.status.Conditions {
+		all = append(all, finding{
+			Check: c.Kind, Severity: c.Severity, Networks: c.Networks, Message: c.Message, Evidence: c.Evidence, Remedy: c.Remedy,
+		})
+	}
+	return all
+}
+
+// eachNetwork collects what look finds in each network; nothing without vnetd.
+func (v *visit) eachNetwork(look func(n client.NetworkStatus) []finding) []finding {
+	if v.status == nil {
+		return nil
+	}
+	var all []finding
+	for _, n := range v.status.Networks {
+		for _, f := range look(n) {
+			f.Networks = []string{n.Name}
+			all = append(all, f)
+		}
+	}
+	return all
+}
+
+// networks: is each as it should be?
+func (v *visit) networks(context.Context) []finding {
+	return v.eachNetwork(func(n client.NetworkStatus) []finding {
+		switch {
+		case n.State == client.StateFailed:
+			return []finding{{Severity: client.SeverityError, Message: "the network could not be started or stopped", Evidence: n.LastError, Remedy: "vnetctl start " + n.Name}}
+		case n.State == client.StateDegraded:
+			return []finding{{Severity: client.SeverityError, Message: "a part of the network fails and is tried again", Evidence: n.LastError, Remedy: "journalctl -u vnetd -e"}}
+		case n.Autostart && n.State == client.StateInactive:
+			return []finding{{Severity: client.SeverityWarning, Message: "the network starts with the host but is not active", Evidence: "autostart yes, state inactive", Remedy: "vnetctl start " + n.Name}}
+		}
+		return nil
+	})
+}
+
+// pools: are there addresses left?
+func (v *visit) pools(context.Context) []finding {
+	return v.eachNetwork(func(n client.NetworkStatus) []finding {
+		var all []finding
+		for _, p := range n.Pools {
+			f := finding{Evidence: fmt.Sprintf("%d of %s addresses of %s are leased", p.Used, sizeText(p.Size), p.Family), Remedy: "vnetctl edit " + n.Name}
+			switch {
+			case p.Size == 0:
+				continue
+			case p.Used >= p.Size:
+				f.Severity, f.Message = client.SeverityError, "the DHCP pool is exhausted: new guests get no address"
+			case float64(p.Used) >= 0.9*float64(p.Size):
+				f.Severity, f.Message = client.SeverityWarning, "the DHCP pool is nearly exhausted"
+			default:
+				continue
+			}
+			all = append(all, f)
+		}
+		return all
+	})
+}
+
+// nameService: does this host know the guests by their names? Every network
+// serves its gateway's.
+func (v *visit) nameService(ctx context.Context) []finding {
+	return v.eachNetwork(func(n client.NetworkStatus) []finding {
+		if !n.Active || n.DNS == nil || n.DNS.Domain == "" {
+			return nil
+		}
+		name := "gateway." + n.DNS.Domain
+		for _, a := range v.resolve(ctx, name) {
+			if slices.ContainsFunc(n.Addresses, func(p netip.Prefix) bool { return p.Contains(a) }) {
+				return nil
+			}
+		}
+		f := finding{
+			Severity: client.SeverityWarning, Message: "this host's programs don't ask vnetd for the guests' names",
+			Evidence: "getent ahosts " + name + " does not give the gateway", Remedy: "resolvectl status " + n.Bridge,
+		}
+		if !v.exists("/run/systemd/resolve") {
+			f.Severity, f.Remedy = client.SeverityInfo, "systemctl enable --now systemd-resolved"
+		}
+		return []finding{f}
+	})
+}
+
+// upstreams: does anybody answer guests' questions about the rest of the world?
+func (v *visit) upstreams(context.Context) []finding {
+	return v.eachNetwork(func(n client.NetworkStatus) []finding {
+		if !n.Active || n.DNS == nil {
+			return nil
+		}
+		var all []finding
+		for _, u := range n.DNS.Upstreams {
+			if u.Failing {
+				all = append(all, finding{
+					Severity: client.SeverityWarning, Message: "a name server that guests' questions are forwarded to does not answer",
+					Evidence: u.Addr.String(), Remedy: "dig @" + u.Addr.Addr().String() + " .",
+				})
+			}
+		}
+		return all
+	})
+}
+
+// modules: does the kernel have what networks are made of?
+func (v *visit) modules(context.Context) []finding {
+	var all []finding
+	for _, m := range []struct {
+		name, path string
+		severity   client.Severity
+		message    string
+	}{
+		{"tun", "/dev/net/tun", client.SeverityError, "the kernel has no TAP devices: no port can be made"},
+		{"bridge", "/sys/module/bridge", client.SeverityError, "the kernel has no bridges: no network can be started"},
+		{"vhost_net", "/dev/vhost-net", client.SeverityInfo, "guests' packets are copied by QEMU, not by the kernel (vhost=on)"},
+	} {
+		if !v.exists(m.path) {
+			all = append(all, finding{Severity: m.severity, Message: m.message, Evidence: m.path + " does not exist", Remedy: "modprobe " + m.name})
+		}
+	}
+	return all
+}
+
+// forwarding: with vnetd, a condition tells, by network.
+func (v *visit) forwarding(context.Context) []finding {
+	const path = "/proc/sys/net/ipv4/ip_forward"
+	value, err := os.ReadFile(v.path(path))
+	if v.status != nil || err != nil || strings.TrimSpace(string(value)) != "0" {
+		return nil
+	}
+	return []finding{{
+		Severity: client.SeverityWarning, Message: "IPv4 forwarding is off: guests reach nothing beyond this host",
+		Evidence: "net.ipv4.ip_forward = 0", Remedy: "sysctl -w net.ipv4.ip_forward=1",
+	}}
+}
+
+// disks: with vnetd, a condition tells of the directories that it is configured
+// with; these are the usual ones.
+func (v *visit) disks(context.Context) []finding {
+	var all []finding
+	for _, dir := range []string{"/etc/vnetd", "/run", "/var/lib/vnetd"} {
+		var s unix.Statfs_t
+		if v.status != nil || unix.Statfs(v.path(dir), &s) != nil {
+			continue
+		}
+		f := finding{Severity: client.SeverityError, Message: "vnetd can't write to " + dir, Remedy: "df -h " + dir}
+		switch {
+		case s.Flags&unix.ST_RDONLY != 0:
+			f.Evidence, f.Remedy = "read-only file system", "findmnt --target "+dir
+		case s.Bavail*uint64(s.Bsize) < 1<<20:
+			f.Evidence = fmt.Sprintf("%d KiB are free", s.Bavail*uint64(s.Bsize)>>10)
+		default:
+			continue
+		}
+		all = append(all, f)
+	}
+	return all
+}
+
+// helperPath is where QEMU finds the helper.
+const helperPath = "/usr/libexec/vnetd/vnet-bridge-helper"
+
+// bridgeHelper: can every user's QEMU run it?
+func (v *visit) bridgeHelper(context.Context) []finding {
+	info, err := os.Stat(v.path(helperPath))
+	f := finding{Severity: client.SeverityWarning, Evidence: helperPath}
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		f.Severity, f.Message = client.SeverityInfo, "QEMU's helper is not installed: guests started without libvirt need it for -netdev tap,helper="
+		f.Evidence += " does not exist"
+	case err != nil:
+		f.Message, f.Evidence = "QEMU's helper can't be looked at", err.Error()
+	case info.Mode()&(fs.ModeSetuid|fs.ModeSetgid) != 0:
+		f.Message, f.Evidence, f.Remedy = "QEMU's helper has more rights than it needs", fmt.Sprintf("%s is %v", helperPath, info.Mode()), "chmod 755 "+helperPath
+	case info.Mode().Perm()&0o001 == 0:
+		f.Message, f.Evidence, f.Remedy = "QEMU's helper can't be run by every user", fmt.Sprintf("%s is %v", helperPath, info.Mode()), "chmod 755 "+helperPath
+	default:
+		return nil
+	}
+	return []finding{f}
+}
