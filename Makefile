@@ -21,8 +21,11 @@ LINT_TOOLS := \
 	github.com/kisielk/errcheck@v1.9.0 \
 	github.com/fzipp/gocyclo/cmd/gocyclo@v0.6.0
 
+# What makes the packages, built in the same way.
+NFPM := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.0
+
 .DEFAULT_GOAL := build
-.PHONY: help build demo check deps lint test e2e fuzz bench install clean
+.PHONY: help build demo check deps lint test e2e fuzz bench install deb clean
 
 help: ## say what there is
 	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -51,7 +54,7 @@ lint: $(TOOLS)/.installed ## formatting, vet, static checks, complexity
 	$(TOOLS)/staticcheck ./...
 	$(TOOLS)/errcheck -ignoretests -exclude .errcheck ./...
 	$(TOOLS)/gocyclo -over 15 $$(git ls-files '*.go')
-	shellcheck $$(git ls-files '*.sh') .ci/run
+	shellcheck $$(git ls-files '*.sh' 'packaging/*inst' 'packaging/*rm') .ci/run
 
 $(TOOLS)/.installed: Makefile
 	@mkdir -p $(TOOLS)
@@ -84,10 +87,24 @@ install: build ## into DESTDIR, below PREFIX
 	install -D -m 644 configs/default.xml $(DESTDIR)$(PREFIX)/share/vnetd/networks/default.xml
 	install -D -m 644 configs/org.vnetd1.conf $(DESTDIR)$(PREFIX)/share/dbus-1/system.d/org.vnetd1.conf
 	install -D -m 644 configs/org.vnetd1.service $(DESTDIR)$(PREFIX)/share/dbus-1/system-services/org.vnetd1.service
+	install -D -m 644 configs/vnetd-service.rules $(DESTDIR)$(PREFIX)/share/polkit-1/rules.d/vnetd-service.rules
+	install -D -m 644 configs/vnetd.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/vnetd.conf
+	install -D -m 644 configs/vnetd.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/vnetd.conf
+	install -D -m 644 configs/vnetd.modules-load $(DESTDIR)$(PREFIX)/lib/modules-load.d/vnetd.conf
+	install -D -m 644 configs/vnetd.sysctl $(DESTDIR)$(PREFIX)/lib/sysctl.d/50-vnetd.conf
 	install -D -m 644 systemd/vnetd.service $(DESTDIR)$(PREFIX)/lib/systemd/system/vnetd.service
 	for page in docs/man/*.[1-8]; do \
 		install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit; \
 	done
 
+deb: $(TOOLS)/nfpm ## the Debian packages vnetd and vnetd-qemu, into dist/
+	rm -rf dist
+	$(MAKE) --no-print-directory install DESTDIR=$(CURDIR)/dist/root/vnetd PREFIX=/usr SYSCONFDIR=/etc
+	NFPM=$(TOOLS)/nfpm GO=$(GO) sh packaging/deb.sh
+
+$(TOOLS)/nfpm:
+	@mkdir -p $(TOOLS)
+	GOBIN=$(TOOLS) $(GO) install $(NFPM)
+
 clean: ## remove what was built, keep what was downloaded
-	rm -rf bin
+	rm -rf bin dist

@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/vnetd/vnetd/internal/nstest"
 )
 
@@ -36,8 +38,11 @@ const denyAll = `<busconfig>
   <include>%[2]s</include>
 </busconfig>`
 
-// TestBusPolicy holds that root alone may be vnetd, and that everybody may talk
-// to it.
+// daemonUser is the user vnetd of these tests.
+const daemonUser = 64321
+
+// TestBusPolicy holds that root and the user vnetd alone may be vnetd, and that
+// everybody may talk to it.
 func TestBusPolicy(t *testing.T) {
 	policy, err := filepath.Abs("org.vnetd1.conf")
 	if err != nil {
@@ -48,10 +53,13 @@ func TestBusPolicy(t *testing.T) {
 		if err := os.WriteFile("/run/bus.conf", fmt.Appendf(nil, denyAll, socket, policy), 0o644); err != nil {
 			t.Fatal(err)
 		}
+		addUser(t, daemonUser)
 		startBus(t)
 		const nobody = 65534
-		if out, err := own(0); err != nil {
-			t.Errorf("root may not own the name: %v: %s", err, out)
+		for _, uid := range []uint32{0, daemonUser} {
+			if out, err := own(uid); err != nil {
+				t.Errorf("user %d may not own the name: %v: %s", uid, err, out)
+			}
 		}
 		if out, err := own(nobody); err == nil || !strings.Contains(out, "Access denied") {
 			t.Errorf("a user may own the name: %v: %s", err, out)
@@ -63,6 +71,22 @@ func TestBusPolicy(t *testing.T) {
 			t.Errorf("a user's call: %v: %s", err, out)
 		}
 	})
+}
+
+// addUser gives the namespace a user vnetd.
+func addUser(t *testing.T, uid int) {
+	t.Helper()
+	const own = "/run/passwd"
+	users, err := os.ReadFile("/etc/passwd")
+	if err == nil {
+		err = os.WriteFile(own, fmt.Appendf(users, "vnetd:x:%d:%[1]d::/nonexistent:/usr/sbin/nologin\n", uid), 0o644)
+	}
+	if err == nil {
+		err = unix.Mount(own, "/etc/passwd", "", unix.MS_BIND, "")
+	}
+	if err != nil {
+		t.Fatalf("adding a user to the namespace: %v", err)
+	}
 }
 
 // startBus starts a bus with /run/bus.conf and waits until it listens.

@@ -71,16 +71,20 @@ func serve(ctx context.Context, cfg config, path string, log *slog.Logger) (err 
 		return err
 	}
 	defer func() { err = errors.Join(err, h.close()) }()
-	reload := func(ctx context.Context) error { return reload(ctx, h.manager, path) }
+	sd, err := newSystemd(h.manager, log)
+	if err != nil {
+		return err
+	}
+	reload := func(ctx context.Context) error {
+		sd.reloading()
+		defer sd.reloaded()
+		return reload(ctx, h.manager, path)
+	}
 	bus, err := dbusapi.Connect(dbusapi.Config{
 		Manager: h.manager, Version: programVersion(), Reload: reload, Logger: log,
 	})
 	if err != nil {
 		return err
-	}
-	notifier, err := sdnotify.New()
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("reaching systemd: %w", err)
 	}
 	log.Info("vnetd starts", "version", programVersion(), "pid", os.Getpid())
 	g, ctx := errgroup.WithContext(ctx)
@@ -90,11 +94,12 @@ func serve(ctx context.Context, cfg config, path string, log *slog.Logger) (err 
 		if err := h.manager.Load(ctx); err != nil {
 			return err
 		}
-		return bus.Serve(ctx, func() { announce(notifier, h.manager, log) })
+		return bus.Serve(ctx, sd.ready)
 	})
+	g.Go(func() error { return sd.watchdog(ctx) })
 	g.Go(func() error {
 		<-ctx.Done()
-		tell(notifier, log, sdnotify.Stopping)
+		sd.tell(sdnotify.Stopping)
 		return nil
 	})
 	err = g.Wait()
@@ -103,25 +108,6 @@ func serve(ctx context.Context, cfg config, path string, log *slog.Logger) (err 
 		return nil
 	}
 	return err
-}
-
-// announce tells systemd and the log that the daemon is ready.
-func announce(notifier *sdnotify.Notifier, m *network.Manager, log *slog.Logger) {
-	active := 0
-	for _, n := range m.Networks() {
-		if n.Info().Active {
-			active++
-		}
-	}
-	log.Info("ready", "networks", len(m.Networks()), "active", active)
-	tell(notifier, log, sdnotify.Ready, sdnotify.Statusf("%d of %d networks active", active, len(m.Networks())))
-}
-
-// tell notifies systemd; that it can't be reached is no reason to fail.
-func tell(notifier *sdnotify.Notifier, log *slog.Logger, states ...string) {
-	if err := notifier.Notify(states...); err != nil {
-		log.Warn("notifying systemd", "states", states, "error", err)
-	}
 }
 
 // onHangup reloads on each hangup until ctx ends.
