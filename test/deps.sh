@@ -10,12 +10,12 @@ guest=$cache/guest
 meta=linux-image-cloud-amd64
 
 # Programs of the tests, the demo, the linters and the benchmarks. dnsmasq-base,
-# dbus-daemon and dhcpcd-base are the programs alone; firewalld is a service, which
-# stays off.
-packages='bind9-dnsutils busybox-static ca-certificates cpio curl dbus-daemon
+# dbus-daemon and dhcpcd-base are the programs alone; firewalld and unbound are
+# services, which stay off.
+packages='bind9-dnsutils busybox-static ca-certificates cpio curl dbus-daemon dnsperf
 	dhcpcd-base dnsmasq-base ethtool firewalld gcc git iperf3 iproute2 iptables
 	iputils-ping isc-dhcp-client kea-admin libc6-dev mandoc ndisc6 nftables procps
-	qemu-system-x86 shellcheck systemd tcpdump udhcpc xz-utils'
+	qemu-system-x86 shellcheck systemd tcpdump udhcpc unbound xz-utils'
 
 # Modules of the guest, in the order in which they can be loaded.
 modules='failover net_failover virtio_ring virtio virtio_pci_modern_dev
@@ -76,9 +76,11 @@ install_packages() {
 		forbid_services
 		apt install -y --no-install-recommends "$@"
 	)
-	case " $* " in
-	*' firewalld '*) systemctl disable firewalld.service >/dev/null 2>&1 || say "firewalld could not be disabled" ;;
-	esac
+	for service in firewalld unbound; do
+		case " $* " in
+		*" $service "*) systemctl disable $service.service >/dev/null 2>&1 || say "$service could not be disabled" ;;
+		esac
+	done
 }
 
 # newest prints the package on which the meta package of the kernel depends.

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"os"
 	"sync"
 	"time"
 )
@@ -123,8 +122,7 @@ func (f *forwarder) demote(u *upstream, asked time.Time, err error) {
 
 // ask asks one server until it answers or ctx ends, over UDP and, if the answer
 // is cut or its spelling in doubt, over TCP. Each call has its own id and
-// spelling and, from the kernel, its own random port (RFC 5452 section 9.2), and
-// hears only that server.
+// spelling and a random port (RFC 5452 section 9.2), and hears only that server.
 func (f *forwarder) ask(ctx context.Context, u *upstream, query []byte) ([]byte, error) {
 	query = append([]byte(nil), query...)
 	var random [maxWireName/8 + 1]byte
@@ -132,67 +130,45 @@ func (f *forwarder) ask(ctx context.Context, u *upstream, query []byte) ([]byte,
 		return nil, err
 	}
 	mixCase(query, random[:])
-	if _, err := rand.Read(query[:2]); err != nil {
-		return nil, err
-	}
-	msg, err := f.askUDP(ctx, u, query)
-	if err != nil {
-		return nil, err
-	}
-	doubtful := u.doubtful(msg, query)
-	if !doubtful && !isTruncated(msg) {
-		return msg, nil
+	h := f.askUDP(ctx, u, query)
+	if h.err != nil || !h.doubtful && !isTruncated(h.msg) {
+		return h.msg, h.err
 	}
 	whole, err := f.askTCP(ctx, u, query)
 	if err != nil {
-		return msg, nil //nolint:nilerr // the cut answer is one: the client learns that it is cut
+		return h.msg, nil //nolint:nilerr // the cut answer is one: the client learns that it is cut
 	}
-	if doubtful {
+	if h.doubtful {
 		u.proved(whole, query)
 	}
 	return whole, nil
 }
 
-// askUDP asks until an answer comes, again after longer and longer waits.
-func (f *forwarder) askUDP(ctx context.Context, u *upstream, query []byte) ([]byte, error) {
-	c, err := new(net.Dialer).DialContext(ctx, "udp", u.addr.String())
+// askUDP asks until an answer comes, again after longer and longer waits. It
+// sets query's id.
+func (f *forwarder) askUDP(ctx context.Context, u *upstream, query []byte) heard {
+	p, a, err := f.put(u, query)
 	if err != nil {
-		return nil, err
+		return heard{err: err}
 	}
-	defer func() { _ = c.Close() }()
-	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
-	defer stop()
-	buf := make([]byte, maxQuery)
-	for wait := f.timing.retransmit; ; wait *= 2 {
-		if err := c.SetReadDeadline(time.Now().Add(wait)); err != nil {
-			return nil, err
-		}
-		f.counters.upstreamQueries.Add(1)
-		if _, err := c.Write(query); err != nil {
-			return nil, err
-		}
-		msg, err := f.hear(c, u, query, buf)
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		if !errors.Is(err, os.ErrDeadlineExceeded) {
-			return msg, err
-		}
-	}
-}
-
-// hear reads until there is an answer to query; everything else is
-// ignored (RFC 5452 section 9.1).
-func (f *forwarder) hear(c net.Conn, u *upstream, query, buf []byte) ([]byte, error) {
+	defer p.end(a)
+	wait := f.timing.retransmit
+	again := time.NewTimer(wait)
+	defer again.Stop()
 	for {
-		n, err := c.Read(buf)
-		if err != nil {
-			return nil, err
+		f.counters.upstreamQueries.Add(1)
+		if _, err := p.conn.Write(query); err != nil {
+			return heard{err: err}
 		}
-		if msg := readAnswer(buf[:n], query); msg != nil && u.spoke(msg, query) {
-			return msg, nil
+		select {
+		case h := <-a.heard:
+			return h
+		case <-again.C:
+			wait *= 2
+			again.Reset(wait)
+		case <-ctx.Done():
+			return heard{err: ctx.Err()}
 		}
-		f.counters.ignored.Add(1)
 	}
 }
 

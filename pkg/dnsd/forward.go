@@ -27,7 +27,8 @@ type forwarder struct {
 	limit    *limiter
 	now      func() time.Time
 	timing   timing
-	running  sync.WaitGroup
+	running  sync.WaitGroup // flights and ports
+	ports    ports
 
 	mu      sync.Mutex
 	flights map[flightKey]*flight
@@ -67,6 +68,7 @@ func newForwarder(cfg Config, c *counters, log *slog.Logger) *forwarder {
 		limit:    newLimiter(forwardLimit),
 		now:      time.Now,
 		timing:   defaultTiming(),
+		ports:    ports{open: make(map[*port]bool)},
 		flights:  make(map[flightKey]*flight),
 	}
 	f.configure(cfg)
@@ -129,8 +131,12 @@ func (f *forwarder) hostChanged(servers []netip.Addr) {
 	f.cache.flush()
 }
 
-// wait returns when no flight is left. No query may be forwarded any more.
-func (f *forwarder) wait() { f.running.Wait() }
+// wait returns when no flight and no socket is left. No query may be forwarded any
+// more, and the context of those that were must have ended.
+func (f *forwarder) wait() {
+	f.ports.close()
+	f.running.Wait()
+}
 
 // flightKey is the key of q's flight.
 func (q *query) flightKey() flightKey {

@@ -25,6 +25,7 @@ type upstream struct {
 	failures int       // in a row
 	until    time.Time // demoted until then
 	heard    time.Time // when it last answered
+	ports    [portSlots]*port
 }
 
 // What is known of an upstream's spelling.
@@ -35,19 +36,15 @@ const (
 )
 
 // spoke tells whether msg, an answer to query that came over UDP, can be from
-// the upstream by its spelling.
-func (u *upstream) spoke(msg, query []byte) bool {
+// the upstream by its spelling. A doubtful one is to be asked for again over TCP,
+// where nobody can guess an answer.
+func (u *upstream) spoke(msg, query []byte) (possible, doubtful bool) {
 	if repeatsCase(msg, query) {
 		u.spelling.CompareAndSwap(spellingUnknown, spellingKept)
-		return true
+		return true, false
 	}
-	return u.spelling.Load() != spellingKept
-}
-
-// doubtful tells whether msg, likewise, is to be asked for again over TCP, where
-// nobody can guess an answer.
-func (u *upstream) doubtful(msg, query []byte) bool {
-	return !repeatsCase(msg, query) && u.spelling.Load() == spellingUnknown
+	known := u.spelling.Load()
+	return known != spellingKept, known == spellingUnknown
 }
 
 // proved notes the spelling of msg, an answer to query that came over TCP.
