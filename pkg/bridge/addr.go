@@ -45,10 +45,14 @@ func (b *Bridges) setAddresses(index int, wanted []netip.Prefix) error {
 			return err
 		}
 	}
-	for _, p := range wanted {
-		if slices.ContainsFunc(have, func(a address) bool { return a.prefix == p }) {
-			continue
-		}
+	missing := slices.DeleteFunc(slices.Clone(wanted), func(p netip.Prefix) bool {
+		return slices.ContainsFunc(have, func(a address) bool { return a.prefix == p })
+	})
+	return b.addAddresses(index, missing)
+}
+
+func (b *Bridges) addAddresses(index int, missing []netip.Prefix) error {
+	for _, p := range missing {
 		err := b.conn.do(newAddress(index, p))
 		if err != nil && !errors.Is(err, unix.EEXIST) {
 			return fmt.Errorf("adding address %v: %w", p, err)
@@ -132,23 +136,35 @@ func broadcast(p netip.Prefix) []byte {
 // addresses lists the addresses of one link, of all links when index is 0.
 func (b *Bridges) addresses(index int) ([]address, error) {
 	var all []address
-	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
-		msg := nl.NewIfAddrmsg(family)
-		msg.Index = uint32(index)
-		msgs, err := b.conn.dump(unix.RTM_GETADDR, unix.RTM_NEWADDR, msg)
+	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
+		addrs, err := b.addressesOf(family, index)
 		if err != nil {
-			return nil, fmt.Errorf("listing addresses of link %d: %w", index, err)
+			return nil, err
 		}
-		for _, m := range msgs {
-			a, err := parseAddress(m)
-			if err != nil {
-				return nil, err
-			}
-			// A kernel without IPv6 answers with what it has.
-			ofFamily := a.prefix.Addr().Is6() == (family == unix.AF_INET6)
-			if ofFamily && (index == 0 || a.index == index) {
-				all = append(all, a)
-			}
+		all = append(all, addrs...)
+	}
+	return all, nil
+}
+
+// addressesOf lists the addresses of a family on one link, on all links when
+// index is 0.
+func (b *Bridges) addressesOf(family uint8, index int) ([]address, error) {
+	msg := nl.NewIfAddrmsg(int(family))
+	msg.Index = uint32(index)
+	msgs, err := b.conn.dump(unix.RTM_GETADDR, unix.RTM_NEWADDR, msg)
+	if err != nil {
+		return nil, fmt.Errorf("listing addresses of link %d: %w", index, err)
+	}
+	var all []address
+	for _, m := range msgs {
+		a, err := parseAddress(m)
+		if err != nil {
+			return nil, err
+		}
+		// A kernel without IPv6 answers with what it has.
+		ofFamily := a.prefix.Addr().Is6() == (family == unix.AF_INET6)
+		if ofFamily && (index == 0 || a.index == index) {
+			all = append(all, a)
 		}
 	}
 	return all, nil

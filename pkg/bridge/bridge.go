@@ -74,6 +74,8 @@ type Bridges struct {
 	mu    sync.Mutex // for the map; the last lock taken
 	trees map[int]*tree
 
+	subnets subnets
+
 	// sysctlDir is where forwarding is persisted, empty for nowhere;
 	// forwarding serialises changes of it.
 	sysctlDir  string
@@ -147,9 +149,12 @@ func New(options ...Option) (*Bridges, error) {
 	return b, nil
 }
 
-// Close closes the netlink socket. No bridge changes. No method may be called
+// Close closes the netlink sockets. No bridge changes. No method may be called
 // any more.
-func (b *Bridges) Close() { b.conn.close() }
+func (b *Bridges) Close() {
+	b.subnets.close()
+	b.conn.close()
+}
 
 // Ensure makes the bridge that cfg asks for, or brings the one that has the
 // name to it, sets it up, and returns its index. What is right already is not
@@ -169,7 +174,7 @@ func (b *Bridges) Ensure(ctx context.Context, cfg Config) (ifindex int, err erro
 	if err != nil {
 		return 0, err
 	}
-	if err := b.converge(&l, &cfg); err != nil {
+	if err := b.converge(&l, &cfg, created); err != nil {
 		err = fmt.Errorf("configuring bridge %q: %w", cfg.Name, err)
 		if created {
 			err = errors.Join(err, remove(l.Index))
@@ -293,8 +298,8 @@ func createBridge(cfg *Config) *nl.NetlinkRequest {
 // link-local address and no router solicitation appears on a bridge without
 // IPv6. Addresses come after that: the kernel adds the route of an IPv6 address
 // only while the link is up. Routes come last, as their gateways must be in the
-// network of an address.
-func (b *Bridges) converge(l *link, cfg *Config) error {
+// network of an address. A link that was just created has neither.
+func (b *Bridges) converge(l *link, cfg *Config, created bool) error {
 	if err := b.setAttributes(l, cfg); err != nil {
 		return err
 	}
@@ -306,10 +311,14 @@ func (b *Bridges) converge(l *link, cfg *Config) error {
 			return fmt.Errorf("setting the link up: %w", err)
 		}
 	}
-	if err := b.setAddresses(l.Index, cfg.Addrs); err != nil {
+	setAddresses, setRoutes := b.setAddresses, b.setRoutes
+	if created {
+		setAddresses, setRoutes = b.addAddresses, b.addRoutes
+	}
+	if err := setAddresses(l.Index, cfg.Addrs); err != nil {
 		return err
 	}
-	return b.setRoutes(l.Index, cfg.Routes)
+	return setRoutes(l.Index, cfg.Routes)
 }
 
 // setAttributes brings MAC address, MTU, STP, forward delay and VLAN filtering of

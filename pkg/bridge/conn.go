@@ -108,33 +108,46 @@ func awaitAcks(s *nl.NetlinkSocket, first uint32, errs []error) error {
 
 // ackError is the error that an NLMSG_ERROR message carries, nil for a plain
 // acknowledgement. After the error code stands the request it answers, whole,
-// and after that attributes, among them a text for people (NLMSGERR_ATTR_MSG).
+// and after that attributes.
 func ackError(m syscall.NetlinkMessage) error {
 	if len(m.Data) < 4+unix.SizeofNlMsghdr {
 		return errors.New("short netlink answer")
 	}
+	request := 4 + (int(binary.NativeEndian.Uint32(m.Data[4:]))+3)&^3
+	return answerError(m, request)
+}
+
+// doneError is the error that an NLMSG_DONE message carries, nil for a dump that
+// is complete. Attributes follow the error code, which may be missing.
+func doneError(m syscall.NetlinkMessage) error {
+	if len(m.Data) < 4 {
+		return nil
+	}
+	return answerError(m, 4)
+}
+
+// answerError is the error of the code that m begins with, with the text for
+// people that may be among the attributes (NLMSGERR_ATTR_MSG) from an offset on.
+func answerError(m syscall.NetlinkMessage, offset int) error {
 	code := int32(binary.NativeEndian.Uint32(m.Data))
 	if code == 0 {
 		return nil
 	}
 	err := error(syscall.Errno(-code))
-	if m.Header.Flags&unix.NLM_F_ACK_TLVS == 0 {
+	if m.Header.Flags&unix.NLM_F_ACK_TLVS == 0 || offset > len(m.Data) {
 		return err
 	}
-	request := 4 + (int(binary.NativeEndian.Uint32(m.Data[4:]))+3)&^3
-	if request > len(m.Data) {
-		return err
-	}
-	attrs, parseErr := nl.ParseRouteAttr(m.Data[request:])
-	if parseErr != nil {
-		return err
-	}
-	for _, a := range attrs {
-		if a.Attr.Type == unix.NLMSGERR_ATTR_MSG {
-			return fmt.Errorf("%w: %s", err, unix.ByteSliceToString(a.Value))
+	text := ""
+	_ = attributes(m.Data[offset:], func(kind uint16, value []byte) error {
+		if kind == unix.NLMSGERR_ATTR_MSG {
+			text = unix.ByteSliceToString(value)
 		}
+		return nil
+	})
+	if text == "" {
+		return err
 	}
-	return err
+	return fmt.Errorf("%w: %s", err, text)
 }
 
 // get asks for one object; the answer has type kind.
@@ -167,9 +180,61 @@ func (c *conn) dump(ask, kind uint16, msg nl.NetlinkRequestData) ([][]byte, erro
 	return nil, err
 }
 
+// execute sends a request and returns the bodies of all answers of type kind. (The
+// library's own way panics at a dump that ends with an error and a text.)
 func (c *conn) execute(req *nl.NetlinkRequest, kind uint16) ([][]byte, error) {
-	req.Sockets = map[int]*nl.SocketHandle{unix.NETLINK_ROUTE: c.handle}
-	return req.Execute(unix.NETLINK_ROUTE, kind)
+	s := c.handle.Socket
+	s.Lock()
+	defer s.Unlock()
+	req.Seq = atomic.AddUint32(&c.handle.Seq, 1)
+	if err := s.Send(req); err != nil {
+		return nil, fmt.Errorf("sending a netlink request: %w", err)
+	}
+	a := answer{seq: req.Seq, kind: kind}
+	for !a.complete {
+		msgs, _, err := s.Receive()
+		if err != nil {
+			return nil, fmt.Errorf("waiting for a netlink answer: %w", err)
+		}
+		for _, m := range msgs {
+			a.add(m)
+		}
+	}
+	if a.err == nil && a.interrupted {
+		a.err = nl.ErrDumpInterrupted
+	}
+	return a.bodies, a.err
+}
+
+// answer is what the kernel has answered a request so far.
+type answer struct {
+	seq  uint32
+	kind uint16 // of the messages wanted
+
+	bodies      [][]byte
+	interrupted bool
+	complete    bool
+	err         error
+}
+
+// add takes one more message. What answers another request is a left-over and is
+// dropped.
+func (a *answer) add(m syscall.NetlinkMessage) {
+	if m.Header.Seq != a.seq || a.complete {
+		return
+	}
+	a.interrupted = a.interrupted || m.Header.Flags&unix.NLM_F_DUMP_INTR != 0
+	switch m.Header.Type {
+	case unix.NLMSG_DONE:
+		a.err, a.complete = doneError(m), true
+		return
+	case unix.NLMSG_ERROR:
+		a.err, a.complete = ackError(m), true
+		return
+	case a.kind:
+		a.bodies = append(a.bodies, m.Data)
+	}
+	a.complete = m.Header.Flags&unix.NLM_F_MULTI == 0
 }
 
 // doAlone sends one request on a socket of its own. For those that keep the

@@ -106,7 +106,7 @@ func raiseAcceptRA(set map[string]string, link string) (AcceptRA, error) {
 // advertisedLinks names the links with a route that a router advertised, as its
 // protocol or the kernel's own mark says.
 func (b *Bridges) advertisedLinks() ([]string, error) {
-	routes, err := b.routes(unix.AF_INET6)
+	routes, err := b.routes(unix.AF_INET6, 0)
 	if err != nil {
 		return nil, err
 	}

@@ -20,59 +20,8 @@ type route struct {
 	// indexes are the links it leads out of: none for an unreachable one,
 	// several for a multipath one.
 	indexes []int
-}
-
-// AddressOwner names a link other than except that uses the network of p
-// already: by a route of the main table to exactly that network, or by an
-// address in a network of exactly that prefix. It is empty when there is none.
-//
-// This is the check that libvirt makes before it starts a network: a network
-// that contains p or lies inside it is no conflict, and IPv6 is never one.
-func (b *Bridges) AddressOwner(p netip.Prefix, except string) (owner string, err error) {
-	if !p.IsValid() || !p.Addr().Is4() {
-		return "", nil
-	}
-	indexes, err := b.users(p.Masked())
-	if err != nil {
-		return "", fmt.Errorf("looking for other users of %v: %w", p.Masked(), err)
-	}
-	for _, index := range indexes {
-		l, err := b.byIndex(index)
-		if errors.Is(err, ErrNotFound) {
-			continue
-		}
-		if err != nil {
-			return "", err
-		}
-		if l.Name != except {
-			return l.Name, nil
-		}
-	}
-	return "", nil
-}
-
-// users are the indexes of the links with a route to p or an address in it.
-func (b *Bridges) users(p netip.Prefix) ([]int, error) {
-	routes, err := b.routes(unix.AF_INET)
-	if err != nil {
-		return nil, err
-	}
-	var indexes []int
-	for _, r := range routes {
-		if r.dst == p {
-			indexes = append(indexes, r.indexes...)
-		}
-	}
-	addrs, err := b.addresses(0)
-	if err != nil {
-		return nil, err
-	}
-	for _, a := range addrs {
-		if a.prefix.Masked() == p {
-			indexes = append(indexes, a.index)
-		}
-	}
-	return indexes, nil
+	// nexthop says that a nexthop object names them.
+	nexthop bool
 }
 
 // HostNet is a network that this host reaches over a link: by a route of the
@@ -92,7 +41,7 @@ func (b *Bridges) HostNets() ([]HostNet, error) {
 		}
 	}
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		routes, err := b.routes(family)
+		routes, err := b.routes(family, 0)
 		if err != nil {
 			return nil, err
 		}
@@ -125,29 +74,46 @@ func (b *Bridges) HostNets() ([]HostNet, error) {
 	return nets, nil
 }
 
-// routes lists the main table of a family.
-func (b *Bridges) routes(family uint8) ([]route, error) {
-	msg := &nl.RtMsg{RtMsg: unix.RtMsg{Family: family, Table: unix.RT_TABLE_MAIN}}
-	msgs, err := b.conn.dump(unix.RTM_GETROUTE, unix.RTM_NEWROUTE, msg)
+// routes lists the main table of a family: what leads out of one link alone, or
+// everything when index is 0.
+func (b *Bridges) routes(family uint8, index int) ([]route, error) {
+	ask := message{head: make([]byte, unix.SizeofRtMsg)}
+	ask.head[rtmFamily], ask.head[rtmTable] = family, unix.RT_TABLE_MAIN
+	if index != 0 {
+		ask = ask.with(unix.RTA_OIF, nl.Uint32Attr(uint32(index)))
+	}
+	msgs, err := b.conn.dump(unix.RTM_GETROUTE, unix.RTM_NEWROUTE, rawHead(ask.bytes()))
+	if errors.Is(err, unix.ENOENT) {
+		return nil, nil // the table is made with its first route
+	}
 	if err != nil {
 		return nil, fmt.Errorf("listing routes: %w", err)
 	}
 	var all []route
 	for _, m := range msgs {
-		if len(m) < unix.SizeofRtMsg {
-			return nil, errors.New("short route message")
-		}
-		// Also where the kernel didn't filter.
-		if head := nl.DeserializeRtMsg(m); head.Family != family || head.Table != unix.RT_TABLE_MAIN {
-			continue
-		}
-		r, err := parseRoute(m)
+		r, ok, err := parseMainRoute(m, family)
 		if err != nil {
 			return nil, err
 		}
-		all = append(all, r)
+		// Also where the kernel didn't filter.
+		if ok && (index == 0 || slices.Equal(r.indexes, []int{index})) {
+			all = append(all, r)
+		}
 	}
 	return all, nil
+}
+
+// parseMainRoute is parseRoute; ok is false for a route of another family or
+// table.
+func parseMainRoute(m []byte, family uint8) (r route, ok bool, err error) {
+	if len(m) < unix.SizeofRtMsg {
+		return route{}, false, errors.New("short route message")
+	}
+	if m[rtmFamily] != family || m[rtmTable] != unix.RT_TABLE_MAIN {
+		return route{}, false, nil
+	}
+	r, err = parseRoute(m)
+	return r, err == nil, err
 }
 
 // parseRoute reads the body of an RTM_NEWROUTE message.
@@ -170,6 +136,8 @@ func parseRoute(m []byte) (route, error) {
 			r.indexes = append(r.indexes, int(binary.NativeEndian.Uint32(value)))
 		case unix.RTA_MULTIPATH:
 			r.indexes = append(r.indexes, nextHops(value)...)
+		case rtaNHID:
+			r.nexthop = true
 		}
 		return nil
 	})

@@ -73,7 +73,12 @@ func (b *Bridges) setRoutes(index int, wanted []Route) error {
 			return fmt.Errorf("removing route %v: %w", r, err)
 		}
 	}
+	return b.addRoutes(index, missing)
+}
+
+func (b *Bridges) addRoutes(index int, missing []Route) error {
 	for _, r := range missing {
+		r = r.normal()
 		err := b.conn.do(routeRequest(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, index, r))
 		if err != nil {
 			return fmt.Errorf("adding route %v: %w", r, err)
@@ -86,12 +91,12 @@ func (b *Bridges) setRoutes(index int, wanted []Route) error {
 func (b *Bridges) ourRoutes(index int) ([]Route, error) {
 	var ours []Route
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		routes, err := b.routes(family)
+		routes, err := b.routes(family, index)
 		if err != nil {
 			return nil, err
 		}
 		for _, r := range routes {
-			if r.protocol == routeProtocol && slices.Equal(r.indexes, []int{index}) {
+			if r.protocol == routeProtocol {
 				ours = append(ours, Route{Prefix: r.dst, Gateway: r.gateway, Metric: r.metric})
 			}
 		}

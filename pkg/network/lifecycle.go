@@ -179,11 +179,13 @@ func (n *Network) Stop(ctx context.Context) error {
 	n.setState(Stopping, nil)
 	n.mu.Lock()
 	sv := n.services
-	n.services = nil
+	n.services, n.bridge = nil, 0 // its end is no loss
 	n.mu.Unlock()
 	sv.retire()
-	sv.stop()
+	// Sockets and links go at the same time: the kernel takes its time for both.
+	closed := sv.end()
 	err := n.clear(ctx, live)
+	closed()
 	if persistent {
 		n.keepStopped(live, true)
 	} else {
@@ -226,8 +228,8 @@ func (n *Network) clearLeftover(ctx context.Context) error {
 	return n.clear(ctx, leftover)
 }
 
-// clear removes the links and rules of live and then its run-state. Rules go
-// while the bridge stands but no port is on it: nothing passes unfiltered.
+// clear removes the links and rules of live and then its run-state. The rules go
+// after the bridge: nothing passes unfiltered.
 func (n *Network) clear(ctx context.Context, live *netdef.Network) error {
 	errs := []error{n.m.unplug(n)}
 	if live.Mode().OwnsBridge() {

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -277,6 +278,46 @@ func TestBridgeComesBack(t *testing.T) {
 		})
 		if diff := cmp.Diff(rules, kernel(t)); diff != "" {
 			t.Errorf("links and rules (-before +after):\n%s", diff)
+		}
+	})
+}
+
+// counting counts how often each network's rules are set.
+type counting struct {
+	network.Rules
+	mu  sync.Mutex
+	set map[string]int // by bridge
+}
+
+func (c *counting) Set(ctx context.Context, n firewall.Network) error {
+	c.mu.Lock()
+	c.set[n.Bridge]++
+	c.mu.Unlock()
+	return c.Rules.Set(ctx, n)
+}
+
+// TestRepairLeavesOthersAlone: neither a network that stops nor one that loses
+// its bridge has work done on others.
+func TestRepairLeavesOthersAlone(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		rules := &counting{set: make(map[string]int)}
+		h := newHub(t, t.TempDir(), hubOptions{rules: func(r network.Rules) network.Rules { rules.Rules = r; return rules }})
+		h.started(natXML("lost", "198.51.100"))
+		lose := func() {
+			t.Helper()
+			nstest.IP(t, "link del lost")
+			until(t, "the bridge is back", func() bool { return linkExists("lost") && strings.Contains(kernel(t), " lost ") })
+		}
+		lose() // from here on the watch looks at single links
+		h.started(natXML("innocent", "192.0.2"))
+		stopped := h.started(natXML("stopped", "203.0.113"))
+		must(t, stopped.Stop(t.Context()))
+		lose()
+		must(t, stopped.Start(t.Context()))
+		h.end() // no repair is under way any more
+		delete(rules.set, "lost")
+		if diff := cmp.Diff(map[string]int{"innocent": 1, "stopped": 2}, rules.set); diff != "" {
+			t.Errorf("rules were set (-want +got):\n%s", diff)
 		}
 	})
 }

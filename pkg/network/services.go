@@ -380,12 +380,16 @@ func (s *services) keep(p part) {
 }
 
 // stop ends the services and waits until they have.
-func (s *services) stop() {
+func (s *services) stop() { s.end()() }
+
+// end has the services end and returns what waits until they have. What they
+// miss from then on is no failure of theirs.
+func (s *services) end() (wait func()) {
 	if s == nil {
-		return
+		return func() {}
 	}
 	s.cancel()
-	s.done.Wait()
+	return s.done.Wait
 }
 
 // retire tells guests that the network is about to end.

@@ -1,6 +1,7 @@
 package network_test
 
 import (
+	"errors"
 	"strings"
 	"testing"
 
@@ -13,10 +14,18 @@ import (
 const uplinkXML = "<network xmlns:vnetd='urn:vnetd:network:1'><name>lan</name><forward mode='bridge'/>" +
 	"<bridge name='br0'/><vnetd:uplink dev='eno1'/></network>"
 
-// hostNetwork is where the host's addresses and routes are.
-func hostNetwork(t *testing.T) string {
+// hostNetwork is where the host's addresses and routes are, once the kernel knows
+// of all carriers.
+func hostNetwork(t *testing.T) (is string) {
 	t.Helper()
-	return nstest.IP(t, "-br addr show scope global") + nstest.IP(t, "route") + nstest.IP(t, "-6 route show default")
+	nstest.Eventually(t, wait, "the links have their carriers", func() error {
+		is = nstest.IP(t, "-br addr show scope global") + nstest.IP(t, "route") + nstest.IP(t, "-6 route show default")
+		if strings.Contains(is, "linkdown") {
+			return errors.New(is)
+		}
+		return nil
+	})
+	return is
 }
 
 // TestBridgedWithUplink bridges a guest onto the LAN while the host talks to the

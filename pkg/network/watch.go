@@ -3,6 +3,7 @@ package network
 import (
 	"context"
 	"errors"
+	"sync"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -20,17 +21,17 @@ const repairPause = 200 * time.Millisecond
 // that are gone are put back, and what vnetd does not mend becomes a condition.
 // It returns nil when ctx ends, otherwise why it can't watch.
 func (m *Manager) Watch(ctx context.Context) error {
-	lost := make(chan struct{}, 1)
+	broken := &damage{wake: make(chan struct{}, 1)}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		m.repairLoop(ctx, lost)
+		m.repairLoop(ctx, broken)
 		return nil
 	})
 	g.Go(func() error {
 		m.watchConditions(ctx)
 		return nil
 	})
-	g.Go(func() error { return m.cfg.Links.Watch(ctx, func(e bridge.LinkEvent) { m.onLink(e, lost) }) })
+	g.Go(func() error { return m.cfg.Links.Watch(ctx, func(e bridge.LinkEvent) { m.onLink(e, broken) }) })
 	g.Go(func() error { return m.cfg.Rules.Watch(ctx) })
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
@@ -38,11 +39,44 @@ func (m *Manager) Watch(ctx context.Context) error {
 	return nil
 }
 
+// damage is which networks are to be repaired.
+type damage struct {
+	wake chan struct{} // holds a value while there is something to repair
+
+	mu       sync.Mutex
+	networks map[*Network]struct{}
+}
+
+func (d *damage) add(networks ...*Network) {
+	d.mu.Lock()
+	if d.networks == nil {
+		d.networks = make(map[*Network]struct{})
+	}
+	for _, n := range networks {
+		d.networks[n] = struct{}{}
+	}
+	d.mu.Unlock()
+	select {
+	case d.wake <- struct{}{}:
+	default: // a repair is due already
+	}
+}
+
+// take returns what was added since it was called last.
+func (d *damage) take() map[*Network]struct{} {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	networks := d.networks
+	d.networks = nil
+	return networks
+}
+
 // onLink deals with one change of a link. It never blocks for long.
-func (m *Manager) onLink(e bridge.LinkEvent, lost chan<- struct{}) {
+func (m *Manager) onLink(e bridge.LinkEvent, broken *damage) {
 	switch {
 	case e.Resync:
 		m.dropDeadPorts()
+		broken.add(m.all()...)
 	case !e.Deleted:
 		return
 	default:
@@ -50,43 +84,41 @@ func (m *Manager) onLink(e bridge.LinkEvent, lost chan<- struct{}) {
 			m.endLogged(p)
 			return
 		}
-		if !m.isBridge(e.Link.Index) {
-			return
+		if on := m.onBridge(e.Link.Index); len(on) > 0 {
+			broken.add(on...)
 		}
-	}
-	select {
-	case lost <- struct{}{}:
-	default: // a repair is due already
 	}
 }
 
-// isBridge tells whether that ifindex is the bridge of an active network.
-func (m *Manager) isBridge(index int) bool {
-	for _, n := range m.all() {
+// onBridge lists the active networks on the bridge with that ifindex.
+func (m *Manager) onBridge(index int) []*Network {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var on []*Network
+	for _, n := range m.byName {
 		n.mu.Lock()
-		is := n.live != nil && n.bridge == index
-		n.mu.Unlock()
-		if is {
-			return true
+		if n.live != nil && n.bridge == index {
+			on = append(on, n)
 		}
+		n.mu.Unlock()
 	}
-	return false
+	return on
 }
 
-// repairLoop repairs every network some time after one was reported lost.
-func (m *Manager) repairLoop(ctx context.Context, lost <-chan struct{}) {
+// repairLoop repairs networks some time after they were reported damaged.
+func (m *Manager) repairLoop(ctx context.Context, broken *damage) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-lost:
+		case <-broken.wake:
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(repairPause):
 		}
-		for _, n := range m.all() {
+		for n := range broken.take() {
 			if err := n.repair(ctx); err != nil {
 				m.log.Error("repair failed", keyNetwork, n.name, keyError, err)
 			}

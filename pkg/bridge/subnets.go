@@ -1,0 +1,221 @@
+package bridge
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"sync"
+	"syscall"
+
+	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
+)
+
+// maxSubnets is how many subnets are kept in mind; a host with more of them, a
+// router with a table of the internet, is asked anew each time.
+const maxSubnets = 1 << 15
+
+// noLink stands for the links of a route that has none of its own: nobody tells
+// when they change.
+const noLink = 0
+
+// subnets are the IPv4 subnets that links used at some time since they were
+// listed: whether one is used can then mostly be denied without listing
+// hundreds of others. The kernel has queued every subnet that came by the time
+// the call that brought it returns. It doesn't tell of all that go (the routes of
+// a link that is set down), so what is found here must be looked at.
+type subnets struct {
+	mu     sync.Mutex
+	socket *nl.NetlinkSocket // subscribed; nil before the first question and where used can't be relied on
+	used   map[netip.Prefix][]int
+	buffer []byte
+}
+
+// AddressOwner names a link other than except that uses the network of p
+// already: by a route of the main table to exactly that network, or by an
+// address in a network of exactly that prefix. It is empty when there is none.
+//
+// This is the check that libvirt makes before it starts a network: a network
+// that contains p or lies inside it is no conflict, and IPv6 is never one.
+func (b *Bridges) AddressOwner(p netip.Prefix, except string) (owner string, err error) {
+	if !p.IsValid() || !p.Addr().Is4() {
+		return "", nil
+	}
+	indexes, err := b.users(p.Masked())
+	if err != nil {
+		return "", fmt.Errorf("looking for other users of %v: %w", p.Masked(), err)
+	}
+	for _, index := range indexes {
+		l, err := b.byIndex(index)
+		if errors.Is(err, ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return "", err
+		}
+		if l.Name != except {
+			return l.Name, nil
+		}
+	}
+	return "", nil
+}
+
+// users are the indexes of the links with a route to p or an address in it.
+func (b *Bridges) users(p netip.Prefix) ([]int, error) {
+	s := &b.subnets
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.catchUp() {
+		free, err := b.unused(p)
+		if err != nil || free {
+			return nil, err
+		}
+	}
+	if err := b.listSubnets(); err != nil {
+		s.forget()
+		return nil, err
+	}
+	users := slices.DeleteFunc(slices.Clone(s.used[p]), func(index int) bool { return index == noLink })
+	if len(s.used) > maxSubnets {
+		s.forget()
+	}
+	return users, nil
+}
+
+// unused tells whether all links that once used p are gone, and with them what
+// they used.
+func (b *Bridges) unused(p netip.Prefix) (bool, error) {
+	for _, index := range b.subnets.used[p] {
+		if index == noLink {
+			return false, nil
+		}
+		_, err := b.byIndex(index)
+		if !errors.Is(err, ErrNotFound) {
+			return false, err
+		}
+	}
+	delete(b.subnets.used, p)
+	return true, nil
+}
+
+// listSubnets lists what is used now. What comes while it does is queued.
+func (b *Bridges) listSubnets() error {
+	s := &b.subnets
+	if err := s.subscribe(); err != nil {
+		return err
+	}
+	s.used = make(map[netip.Prefix][]int)
+	routes, err := b.routes(unix.AF_INET, 0)
+	if err != nil {
+		return err
+	}
+	for _, r := range routes {
+		s.addRoute(r)
+	}
+	addrs, err := b.addressesOf(unix.AF_INET, 0)
+	if err != nil {
+		return err
+	}
+	for _, a := range addrs {
+		s.add(a.prefix, a.index)
+	}
+	return nil
+}
+
+// subscribe opens the socket unless it is open.
+func (s *subnets) subscribe() (err error) {
+	if s.socket != nil {
+		return nil
+	}
+	s.socket, err = nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE)
+	if err != nil {
+		return fmt.Errorf("subscribing to addresses and routes: %w", err)
+	}
+	s.buffer = make([]byte, nl.RECEIVE_BUFFER_SIZE)
+	return nil
+}
+
+// forget closes the socket; the next question lists everything.
+func (s *subnets) forget() {
+	if s.socket != nil {
+		s.socket.Close()
+	}
+	s.socket, s.used, s.buffer = nil, nil, nil
+}
+
+// close is forget for everybody else.
+func (s *subnets) close() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.forget()
+}
+
+func (s *subnets) add(p netip.Prefix, index int) {
+	p = p.Masked()
+	if !slices.Contains(s.used[p], index) {
+		s.used[p] = append(s.used[p], index)
+	}
+}
+
+func (s *subnets) addRoute(r route) {
+	for _, index := range r.indexes {
+		s.add(r.dst, index)
+	}
+	if r.nexthop || len(r.indexes) == 0 {
+		s.add(r.dst, noLink)
+	}
+}
+
+// catchUp adds what came since the last question. It is false when there was no
+// such, or when something was missed.
+func (s *subnets) catchUp() bool {
+	if s.socket == nil {
+		return false
+	}
+	for {
+		// The socket doesn't block.
+		n, _, err := unix.Recvfrom(s.socket.GetFd(), s.buffer, 0)
+		switch {
+		case errors.Is(err, unix.EAGAIN):
+			return len(s.used) <= maxSubnets
+		case errors.Is(err, unix.EINTR):
+			continue
+		case err != nil: // ENOBUFS: messages were dropped
+			s.forget()
+			return false
+		}
+		if !s.learn(s.buffer[:n]) {
+			s.forget()
+			return false
+		}
+	}
+}
+
+// learn adds what a datagram of the kernel tells; ok is false if it can't be
+// understood. What goes is left in, see subnets.
+func (s *subnets) learn(datagram []byte) (ok bool) {
+	msgs, err := syscall.ParseNetlinkMessage(datagram)
+	if err != nil {
+		return false
+	}
+	for _, m := range msgs {
+		switch m.Header.Type {
+		case unix.RTM_NEWADDR:
+			a, err := parseAddress(m.Data)
+			if err != nil {
+				return false
+			}
+			s.add(a.prefix, a.index)
+		case unix.RTM_NEWROUTE:
+			r, ok, err := parseMainRoute(m.Data, unix.AF_INET)
+			if err != nil {
+				return false
+			}
+			if ok {
+				s.addRoute(r)
+			}
+		}
+	}
+	return true
+}
