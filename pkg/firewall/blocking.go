@@ -16,7 +16,10 @@ func filterConditions(text, program string, as layout, g guests) ([]Condition, e
 	}
 	var out []Condition
 	for chain, hook := range map[string]string{"FORWARD": "forward", "INPUT": "input"} {
-		b := builtin{chain: chain, hook: hook, program: program, rules: l[tableFilter], as: as, guests: g}
+		b := builtin{chain: chain, hook: hook, program: program, rules: map[string][]string{}, as: as, guests: g}
+		for name, held := range l[tableFilter] {
+			b.rules[name] = held.rules()
+		}
 		out = append(out, b.drops(chain, nil)...)
 		if strings.Contains(text, "\n:"+chain+" DROP ") {
 			out = append(out, b.policy()...)

@@ -102,7 +102,7 @@ func (m *memory) survey(edits []*part, before uint32) error {
 			if err != nil {
 				return err
 			}
-			if listed := p.edit.before[key.table][key.name]; len(rules) != len(listed) {
+			if listed := p.edit.before[key]; len(rules) != len(listed) {
 				return fmt.Errorf("chain %s of table %s has %d rules, listed were %d", key.name, key.table, len(rules), len(listed))
 			}
 			found[key] = rules
@@ -117,7 +117,7 @@ func (m *memory) survey(edits []*part, before uint32) error {
 	for _, p := range edits {
 		for key, rules := range found {
 			if key.family == p.family {
-				m.study(key, p.edit.before[key.table][key.name], rules)
+				m.study(key, p.edit.before[key], rules)
 			}
 		}
 	}
@@ -143,13 +143,15 @@ func (m *memory) unknown(p *part) map[chainKey]bool {
 }
 
 // study remembers the handles of a chain's rules, and the forms that are new.
+// listed is the text of the rules, the last one first.
 func (m *memory) study(key chainKey, listed []string, rules []kernelRule) {
 	handles := make(map[string][]uint64, len(rules))
-	for i, args := range listed {
-		handles[args] = append(handles[args], rules[i].handle)
+	for i, r := range rules {
+		args := listed[len(listed)-1-i]
+		handles[args] = append(handles[args], r.handle)
 		name, _ := shape(key.family, args)
-		if m.forms[name] == nil && rules[i].expressions != nil {
-			if form := learn(key.family, args, rules[i].expressions); form != nil {
+		if m.forms[name] == nil && r.expressions != nil {
+			if form := learn(key.family, args, r.expressions); form != nil {
 				m.forms[name] = form
 			}
 		}

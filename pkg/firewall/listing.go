@@ -6,16 +6,16 @@ import (
 	"strings"
 )
 
-// listing is what one family's tables hold: by table and chain the rules in
-// their order, each as iptables-save prints it after "-A CHAIN ". A chain that
+// listing is what one family's tables hold, by table and chain. A chain that
 // exists has an entry, an empty one too.
-type listing map[string]map[string][]string
+type listing map[string]map[string]*chain
 
 // parseListing reads the output of iptables-save. Tables that exist but hold
 // rules which iptables can't show are an error if we have chains in them:
 // acting on half a picture could double or lose rules.
 func parseListing(text string) (listing, error) {
 	l := listing{}
+	read := map[*chain][]string{}
 	table := ""
 	for line := range strings.Lines(text) {
 		line = strings.TrimRight(line, "\n")
@@ -27,16 +27,20 @@ func parseListing(text string) (listing, error) {
 		case strings.HasPrefix(line, "*"):
 			table = line[1:]
 			if l[table] == nil {
-				l[table] = map[string][]string{}
+				l[table] = map[string]*chain{}
 			}
 		case table == "":
 		case strings.HasPrefix(line, ":"):
-			chain, _, _ := strings.Cut(line[1:], " ")
-			l.declare(table, chain)
+			name, _, _ := strings.Cut(line[1:], " ")
+			l.declare(table, name)
 		case strings.HasPrefix(line, "-A "):
-			chain, args, _ := strings.Cut(line[len("-A "):], " ")
-			l[table][chain] = append(l[table][chain], args)
+			name, args, _ := strings.Cut(line[len("-A "):], " ")
+			c := l.declare(table, name)
+			read[c] = append(read[c], args)
 		}
+	}
+	for c, rules := range read {
+		c.insert(rules)
 	}
 	return l, nil
 }
@@ -56,34 +60,29 @@ func tables() []string {
 	return []string{tableNAT, tableFilter, tableMangle}
 }
 
-// declare makes sure that the chain has an entry.
-func (l listing) declare(table, chain string) {
+// declare makes sure that the chain has an entry, and returns it.
+func (l listing) declare(table, name string) *chain {
 	if l[table] == nil {
-		l[table] = map[string][]string{}
+		l[table] = map[string]*chain{}
 	}
-	if _, exists := l[table][chain]; !exists {
-		l[table][chain] = nil
+	if l[table][name] == nil {
+		l[table][name] = &chain{copies: map[string]int{}}
 	}
+	return l[table][name]
 }
 
 // has tells whether the chain exists.
-func (l listing) has(table, chain string) bool {
-	_, exists := l[table][chain]
-	return exists
-}
+func (l listing) has(table, name string) bool { return l[table][name] != nil }
 
 // held are those of the rules that the listing has, each once, in the order in
 // which the chains hold them.
 func (l listing) held(f Family, rules []Rule) []Rule {
 	var out []Rule
 	for _, c := range byChain(f, rules) {
-		asked := map[string]bool{}
-		for _, args := range c.args {
-			asked[args] = true
-		}
-		for _, args := range l[c.table][c.name] {
-			if asked[args] {
-				asked[args] = false
+		seen := map[string]bool{}
+		for _, args := range l[c.table][c.name].held(c.args) {
+			if !seen[args] {
+				seen[args] = true
 				out = append(out, Rule{f, c.table, c.name, args})
 			}
 		}

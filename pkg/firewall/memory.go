@@ -79,11 +79,9 @@ func (m *memory) keep(f Family, l listing) {
 }
 
 // restored is told that iptables-restore has changed chains.
-func (m *memory) restored(f Family, changed listing) {
-	for table, chains := range changed {
-		for name := range chains {
-			delete(m.handles, chainKey{f, table, name})
-		}
+func (m *memory) restored(changed map[chainKey][]string) {
+	for key := range changed {
+		delete(m.handles, key)
 	}
 }
 

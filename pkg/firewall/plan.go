@@ -18,10 +18,11 @@ type change struct {
 // edit is a list of increments to one family's tables. It keeps the listing in
 // step with the increments, so that later ones see the effect of earlier ones.
 type edit struct {
+	family   Family
 	listed   listing
-	before   listing              // the chains that change, as listed
-	commands map[string][]command // by table
-	opened   bool                 // a rule was placed in DOCKER-USER
+	before   map[chainKey][]string // the chains that change, as listed: the last rule first
+	commands map[string][]command  // by table
+	opened   bool                  // a rule was placed in DOCKER-USER
 }
 
 // The commands of iptables-restore that edits have.
@@ -39,8 +40,8 @@ type command struct {
 }
 
 // newEdit starts from what was listed. The listing belongs to the edit then.
-func newEdit(l listing) *edit {
-	return &edit{listed: l, before: listing{}, commands: map[string][]command{}}
+func newEdit(l listing, f Family) *edit {
+	return &edit{family: f, listed: l, before: map[chainKey][]string{}, commands: map[string][]command{}}
 }
 
 // plan lists the increments that carry out the changes, in their order: that
@@ -48,7 +49,7 @@ func newEdit(l listing) *edit {
 // are made in both families as soon as any network places a rule in one, as
 // libvirt does.
 func plan(l listing, f Family, as layout, changes []change) *edit {
-	e := newEdit(l)
+	e := newEdit(l, f)
 	if placesAny(changes) {
 		e.scaffold(f, as)
 	}
@@ -118,18 +119,14 @@ func (e *edit) newChain(table, chain string) {
 }
 
 // place makes the chain hold each of the rules once and in this order, unless it
-// is DOCKER-USER and Docker did not make it. If it does not hold them yet, all copies are deleted and the rules inserted at its head; what
-// stands between and around them is not touched.
+// is DOCKER-USER and Docker did not make it. If it does not hold them yet, all
+// copies are deleted and the rules inserted at its head; what stands between and
+// around them is not touched.
 func (e *edit) place(table, chain string, rules []string) {
 	if chain == chainDockerUser && !e.listed.has(table, chain) {
 		return
 	}
-	var held []string
-	for _, args := range e.listed[table][chain] {
-		if slices.Contains(rules, args) {
-			held = append(held, args)
-		}
-	}
+	held := e.listed[table][chain].held(rules)
 	if slices.Equal(held, rules) {
 		return
 	}
@@ -143,7 +140,7 @@ func (e *edit) place(table, chain string, rules []string) {
 // insert puts rules at the head of the chain.
 func (e *edit) insert(table, chain string, rules []string) {
 	e.touch(table, chain)
-	e.listed[table][chain] = slices.Concat(rules, e.listed[table][chain])
+	e.listed[table][chain].insert(rules)
 	for _, args := range slices.Backward(rules) {
 		e.command(table, command{opInsert, chain, args})
 	}
@@ -152,20 +149,12 @@ func (e *edit) insert(table, chain string, rules []string) {
 // delete removes every listed copy of the rules. Nothing else may be deleted: a
 // -D without its rule fails the whole transaction.
 func (e *edit) delete(table, chain string, rules []string) {
-	if !e.listed.has(table, chain) {
+	if e.listed[table][chain].count(rules) == 0 {
 		return
 	}
-	var stay []string
-	for _, args := range e.listed[table][chain] {
-		if slices.Contains(rules, args) {
-			e.command(table, command{opDelete, chain, args})
-		} else {
-			stay = append(stay, args)
-		}
-	}
-	if len(stay) < len(e.listed[table][chain]) {
-		e.touch(table, chain)
-		e.listed[table][chain] = stay
+	e.touch(table, chain)
+	for _, args := range e.listed[table][chain].remove(rules) {
+		e.command(table, command{opDelete, chain, args})
 	}
 }
 
@@ -183,13 +172,11 @@ func (e *edit) command(table string, c command) {
 	e.commands[table] = append(e.commands[table], c)
 }
 
-// touch keeps a chain as it was listed, once. Its rules are not altered in place
-// but for others.
+// touch keeps a chain as it was listed, once.
 func (e *edit) touch(table, chain string) {
-	e.listed.declare(table, chain)
-	if !e.before.has(table, chain) {
-		e.before.declare(table, chain)
-		e.before[table][chain] = e.listed[table][chain]
+	key := chainKey{e.family, table, chain}
+	if _, kept := e.before[key]; !kept {
+		e.before[key] = e.listed.declare(table, chain).backwards
 	}
 }
 

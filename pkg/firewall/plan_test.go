@@ -57,9 +57,9 @@ func FuzzPlan(f *testing.F) {
 func clone(l listing) listing {
 	out := listing{}
 	for table, chains := range l {
-		out[table] = map[string][]string{}
-		for chain, rules := range chains {
-			out[table][chain] = slices.Clone(rules)
+		out[table] = map[string]*chain{}
+		for name, held := range chains {
+			out.declare(table, name).insert(held.rules())
 		}
 	}
 	return out
@@ -73,8 +73,8 @@ func foreignRules(l listing, networks ...Network) map[string][]string {
 	}
 	out := map[string][]string{}
 	for table, chains := range l {
-		for chain, rules := range chains {
-			for _, args := range rules {
+		for chain, held := range chains {
+			for args := range held.all() {
 				if !slices.Contains(ours, Rule{IPv4, table, chain, args}) {
 					out[table+" "+chain] = append(out[table+" "+chain], args)
 				}
@@ -107,13 +107,15 @@ func replay(t *testing.T, l listing, text string) {
 			if strings.HasPrefix(chain, DefaultPrefix) && !l.has(table, chain) {
 				t.Fatalf("%q: no such chain", line)
 			}
-			l[table][chain] = slices.Insert(l[table][chain], 0, args)
+			l.declare(table, chain).insert([]string{args})
 		case "-D":
-			at := slices.Index(l[table][chain], args)
+			held := l[table][chain].rules()
+			at := slices.Index(held, args)
 			if at < 0 {
 				t.Fatalf("%q: no such rule", line)
 			}
-			l[table][chain] = slices.Delete(l[table][chain], at, at+1)
+			delete(l[table], chain)
+			l.declare(table, chain).insert(slices.Delete(held, at, at+1))
 		}
 	}
 }
@@ -129,10 +131,10 @@ func TestPlanJoinsNetworks(t *testing.T) {
 		{place: Render(second, DefaultPrefix)},
 	}).text())
 	want := []string{"-i virbr1 -o virbr1 -j ACCEPT", "-i virbr0 -o virbr0 -j ACCEPT"}
-	if diff := cmp.Diff(want, l["filter"]["LIBVIRT_FWX"]); diff != "" {
+	if diff := cmp.Diff(want, l["filter"]["LIBVIRT_FWX"].rules()); diff != "" {
 		t.Errorf("LIBVIRT_FWX (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"-j LIBVIRT_FWX", "-j LIBVIRT_FWI", "-j LIBVIRT_FWO"}, l["filter"]["FORWARD"]); diff != "" {
+	if diff := cmp.Diff([]string{"-j LIBVIRT_FWX", "-j LIBVIRT_FWI", "-j LIBVIRT_FWO"}, l["filter"]["FORWARD"].rules()); diff != "" {
 		t.Errorf("FORWARD (-want +got):\n%s", diff)
 	}
 }

@@ -32,7 +32,7 @@ func (f *Firewall) Purge(ctx context.Context) error {
 // planPurge lists the increments that remove everything of ours. It is pure,
 // and fails if rules of others would be in the way.
 func planPurge(l listing, f Family, as layout, known []Rule) (*edit, error) {
-	e := newEdit(l)
+	e := newEdit(l, f)
 	for _, c := range byChain(f, slices.Concat(known, Jumps(as.prefix), as.dockerJumps())) {
 		e.delete(c.table, c.name, c.args)
 	}
@@ -49,11 +49,11 @@ func planPurge(l listing, f Family, as layout, known []Rule) (*edit, error) {
 // foreign is an error if the chain holds rules, or if any rule of the table
 // leads to it.
 func foreign(l listing, table, chain string) error {
-	if n := len(l[table][chain]); n > 0 {
-		return fmt.Errorf("table %s: chain %s still holds %d rules of others, the first is %q", table, chain, n, l[table][chain][0])
+	if rules := l[table][chain].rules(); len(rules) > 0 {
+		return fmt.Errorf("table %s: chain %s still holds %d rules of others, the first is %q", table, chain, len(rules), rules[0])
 	}
-	for parent, rules := range l[table] {
-		for _, args := range rules {
+	for parent, held := range l[table] {
+		for args := range held.all() {
 			if strings.HasSuffix(" "+args, " -j "+chain) || strings.HasSuffix(" "+args, " -g "+chain) {
 				return fmt.Errorf("table %s: rule %q of chain %s leads to chain %s", table, args, parent, chain)
 			}

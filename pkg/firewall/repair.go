@@ -199,13 +199,9 @@ func assess(l listing, f Family, as layout, rules []Rule) damage {
 		if c.name == chainDockerUser && !l.has(c.table, c.name) {
 			continue
 		}
-		held := map[string]bool{}
-		for _, args := range l[c.table][c.name] {
-			held[args] = true
-		}
 		before := len(d.missing)
 		for _, args := range c.args {
-			if !held[args] {
+			if !l[c.table][c.name].has(args) {
 				d.missing = append(d.missing, Rule{f, c.table, c.name, args})
 			}
 		}

@@ -43,11 +43,11 @@ type relics struct {
 }
 
 // chain is what one of our chains holds.
-func (s *relics) chain(table, name string) []string { return s.listed[table][s.prefix+name] }
+func (s *relics) chain(table, name string) *chain { return s.listed[table][s.prefix+name] }
 
 // add notes a rule if the chain holds it.
 func (s *relics) add(table, name, args string) {
-	if slices.Contains(s.chain(table, name), args) {
+	if s.chain(table, name).has(args) {
 		s.found = append(s.found, Rule{s.family, table, s.prefix + name, args})
 	}
 }
@@ -57,7 +57,7 @@ func (s *relics) add(table, name, args string) {
 func (s *relics) filter() map[string]bool {
 	subnets := map[string]bool{}
 	into := regexp.MustCompile(`^-d (\S+)(?: -i (\S+))? -o ` + regexp.QuoteMeta(s.bridge) + `(?: -m conntrack --ctstate RELATED,ESTABLISHED)? -j ACCEPT$`)
-	for _, args := range s.chain(tableFilter, chainFWI) {
+	for args := range s.chain(tableFilter, chainFWI).all() {
 		if !strings.Contains(args, s.bridge) {
 			continue
 		}
@@ -66,7 +66,7 @@ func (s *relics) filter() map[string]bool {
 			continue
 		}
 		out := "-s " + m[1] + " -i " + s.bridge + suffix(" -o ", m[2]) + " -j ACCEPT"
-		if slices.Contains(s.chain(tableFilter, chainFWO), out) {
+		if s.chain(tableFilter, chainFWO).has(out) {
 			subnets[m[1]] = true
 			s.add(tableFilter, chainFWI, args)
 			s.add(tableFilter, chainFWO, out)
@@ -106,7 +106,7 @@ func (s *relics) services() {
 		replies = accept("-o "+s.bridge, services)
 	}
 	for i := range requests {
-		if slices.Contains(s.chain(tableFilter, chainINP), requests[i]) && slices.Contains(s.chain(tableFilter, chainOUT), replies[i]) {
+		if s.chain(tableFilter, chainINP).has(requests[i]) && s.chain(tableFilter, chainOUT).has(replies[i]) {
 			s.add(tableFilter, chainINP, requests[i])
 			s.add(tableFilter, chainOUT, replies[i])
 		}
@@ -126,10 +126,13 @@ func (s *relics) nat(subnets map[string]bool) {
 	if s.family == IPv6 {
 		multicast = "ff02::/16"
 	}
-	for _, args := range s.chain(tableNAT, chainPRT) {
+	var sources []string
+	for subnet := range subnets {
+		sources = append(sources, "-s "+subnet+" ")
+	}
+	for args := range s.chain(tableNAT, chainPRT).all() {
 		// Most rules are other networks': those need no closer look.
-		source, _, _ := strings.Cut(strings.TrimPrefix(args, "-s "), " ")
-		if !subnets[source] {
+		if !slices.ContainsFunc(sources, func(source string) bool { return strings.HasPrefix(args, source) }) {
 			continue
 		}
 		m := translation.FindStringSubmatch(args)
@@ -138,7 +141,7 @@ func (s *relics) nat(subnets map[string]bool) {
 		}
 		device := suffix(" -o ", m[3])
 		exempt := "-s " + m[1] + " -d " + multicast + device + " -j RETURN"
-		if slices.Contains(s.chain(tableNAT, chainPRT), exempt) {
+		if s.chain(tableNAT, chainPRT).has(exempt) {
 			s.add(tableNAT, chainPRT, args)
 			s.add(tableNAT, chainPRT, exempt)
 			s.add(tableNAT, chainPRT, "-s "+m[1]+" -d 255.255.255.255/32"+device+" -j RETURN")

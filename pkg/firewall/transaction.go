@@ -98,7 +98,7 @@ func (f *Firewall) carry(ctx context.Context, parts []*part, before uint32, faul
 	sideBySide(parts, func(p *part) error { return f.commit(ctx, p) }, faults)
 	for _, p := range parts {
 		if p.edit != nil {
-			f.memory.restored(p.family, p.edit.before)
+			f.memory.restored(p.edit.before)
 		}
 	}
 }
