@@ -2,7 +2,6 @@ package bridge_test
 
 import (
 	"encoding/json"
-	"fmt"
 	"testing"
 
 	"github.com/vnetd/vnetd/internal/nstest"
@@ -120,7 +119,7 @@ func TestMACTableBridge(t *testing.T) {
 		b := newBridges(t)
 		cfg := defaultConfig()
 		cfg.MACTable = true
-		index := ensure(t, b, cfg)
+		ensure(t, b, cfg)
 		var links []struct {
 			Info struct {
 				Data struct {
@@ -137,14 +136,6 @@ func TestMACTableBridge(t *testing.T) {
 		if (data.Filtering == 1) != (data.Protocol != nil) {
 			t.Errorf("vlan_filtering %d", data.Filtering)
 		}
-		// What is under way in the kernel after the first may take effect late.
-		nstest.Eventually(t, soon, "Ensure is silent", func() error {
-			heard := monitor(t)
-			ensure(t, b, cfg)
-			if n := heard(index); n != 0 {
-				return fmt.Errorf("%d messages", n)
-			}
-			return nil
-		})
+		becomesSilent(t, b, cfg)
 	})
 }

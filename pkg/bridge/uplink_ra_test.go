@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
 
 	"github.com/vnetd/vnetd/internal/nstest"
@@ -94,7 +95,7 @@ func TestUplinkOfRouterAdvertisements(t *testing.T) {
 		nstest.IP(t, "-6 route del default")
 		awaitDAD(t)
 		nstest.Eventually(t, soon, "the router has its address", func() error {
-			if out := lan.IP("-6 addr show tentative"); out != "" {
+			if out := lan.IP("-6 addr show dev lan0 scope link"); !strings.Contains(out, "fe80") || strings.Contains(out, "tentative") {
 				return fmt.Errorf("%s", out)
 			}
 			return nil
