@@ -18,6 +18,7 @@ type daemon interface {
 	Network(ctx context.Context, name string) (client.Network, error)
 	DefineNetwork(ctx context.Context, xml string) (client.Network, error)
 	CreateNetwork(ctx context.Context, xml string) (client.Network, error)
+	Plan(ctx context.Context, xml string) (client.Plan, error)
 	Start(ctx context.Context, name string) error
 	Stop(ctx context.Context, name string) error
 	Undefine(ctx context.Context, name string) error
@@ -81,7 +82,7 @@ func (a *app) rootCommand() *cobra.Command {
 	})
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON")
 	root.AddCommand(
-		a.listCommand(), a.statusCommand(), a.doctorCommand(), a.defineCommand(), a.createCommand(), a.undefineCommand(),
+		a.listCommand(), a.statusCommand(), a.doctorCommand(), a.planCommand(), a.defineCommand(), a.createCommand(), a.undefineCommand(),
 		a.startCommand(), a.stopCommand(), a.enableCommand(), a.disableCommand(), a.catCommand(), a.updateCommand(),
 		a.leasesCommand(), a.portCommand(), a.versionCommand(),
 	)

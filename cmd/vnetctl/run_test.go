@@ -158,6 +158,16 @@ func TestUpdate(t *testing.T) {
 	s.check()
 }
 
+func TestPlan(t *testing.T) {
+	s := newSession(t)
+	for _, line := range []string{
+		"plan testdata/web.xml", "plan - --json < testdata/web.xml", "plan testdata/samebridge.xml", "plan testdata/broken.txt", "plan testdata/none.xml", "plan", "list",
+	} {
+		s.run(line)
+	}
+	s.check()
+}
+
 func TestCat(t *testing.T) {
 	s := newSession(t)
 	for _, line := range []string{

@@ -14,28 +14,55 @@ const netSysctls = "/proc/sys/net"
 
 const ipv6Conf = netSysctls + "/ipv6/conf"
 
-// setIPv6 switches IPv6 on a bridge on or off. A bridge never configures itself
-// from its guests' router advertisements. On a kernel without IPv6, off is
+// setIPv6 switches IPv6 on a bridge on or off. On a kernel without IPv6, off is
 // success.
 func setIPv6(name string, on bool) error {
-	dir := filepath.Join(ipv6Conf, name)
 	if _, err := os.Stat(ipv6Conf); errors.Is(err, fs.ErrNotExist) && !on {
 		return nil
 	}
-	disable := "1"
-	if on {
-		disable = "0"
-	}
-	for _, s := range []struct{ key, value string }{
-		{"disable_ipv6", disable},
-		{"accept_ra", "0"},
-		{"autoconf", "0"},
-	} {
-		if err := writeSysctl(filepath.Join(dir, s.key), s.value); err != nil {
+	for _, s := range ipv6Sysctls(name, on) {
+		if err := writeSysctl(s.path, s.value); err != nil {
 			return fmt.Errorf("setting IPv6 sysctls: %w", err)
 		}
 	}
 	return nil
+}
+
+// sysctl is a setting by its path.
+type sysctl struct{ path, value string }
+
+// ipv6Sysctls are the settings of a bridge with IPv6 or without. It never
+// configures itself from its guests' router advertisements.
+func ipv6Sysctls(name string, on bool) []sysctl {
+	dir, disable := filepath.Join(ipv6Conf, name), "1"
+	if on {
+		disable = "0"
+	}
+	return []sysctl{
+		{filepath.Join(dir, "disable_ipv6"), disable},
+		{filepath.Join(dir, "accept_ra"), "0"},
+		{filepath.Join(dir, "autoconf"), "0"},
+	}
+}
+
+// Sysctl is one setting of the kernel, its key in the form of sysctl.d(5).
+type Sysctl struct{ Key, Value string }
+
+// Sysctls are the settings that Ensure makes for cfg and Forward for the
+// families, where the kernel does not have them yet. It is pure.
+func Sysctls(cfg Config, v4, v6 bool) []Sysctl {
+	all := ipv6Sysctls(cfg.Name, cfg.hasIPv6())
+	if v4 {
+		all = append(all, sysctl{sysctlKey("ipv4", "ip_forward"), "1"})
+	}
+	if v6 {
+		all = append(all, sysctl{sysctlKey("ipv6", "conf", "all", "forwarding"), "1"})
+	}
+	var out []Sysctl
+	for _, s := range all {
+		out = append(out, Sysctl{fileKey(s.path), s.value})
+	}
+	return out
 }
 
 // writeSysctl sets a sysctl unless it has that value.

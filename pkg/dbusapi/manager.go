@@ -28,6 +28,7 @@ func (s *Server) manager() iface {
 		methods: []method{
 			{"DefineNetwork", xml, path("network"), manageNetworks, s.defineNetwork},
 			{"CreateNetwork", xml, path("network"), manageNetworks, s.createNetwork},
+			{"Plan", xml, []arg{{"json", "s"}}, read, s.plan},
 			{"GetNetwork", []arg{{"name", "s"}}, path("network"), read, s.getNetwork},
 			{"GetNetworkByUUID", []arg{{"uuid", "s"}}, path("network"), read, s.getNetworkByUUID},
 			{"ListNetworks", nil, []arg{{"networks", "a(sso)"}}, read, s.listNetworks},
@@ -55,6 +56,14 @@ func (s *Server) defineNetwork(ctx context.Context, c *call) ([]any, error) {
 
 func (s *Server) createNetwork(ctx context.Context, c *call) ([]any, error) {
 	return networkPath(s.cfg.Manager.Create(ctx, []byte(c.body[0].(string))))
+}
+
+func (s *Server) plan(_ context.Context, c *call) ([]any, error) {
+	p, err := s.cfg.Manager.Plan([]byte(c.body[0].(string)))
+	if err != nil {
+		return nil, err
+	}
+	return toJSON(p)
 }
 
 func (s *Server) getNetwork(_ context.Context, c *call) ([]any, error) {

@@ -68,9 +68,12 @@ func TestEveryModeStarts(t *testing.T) {
 	})
 }
 
+// realRules is another name for the interface, which has a method Rules.
+type realRules = network.Rules
+
 // failing fails where its test wants it to.
 type failing struct {
-	network.Rules
+	realRules
 	set, del error
 }
 
@@ -78,17 +81,17 @@ func (f *failing) Set(ctx context.Context, n firewall.Network) error {
 	if f.set != nil {
 		return f.set
 	}
-	return f.Rules.Set(ctx, n)
+	return f.realRules.Set(ctx, n)
 }
 
 func (f *failing) Delete(ctx context.Context, n firewall.Network) error {
-	return errors.Join(f.del, f.Rules.Delete(ctx, n))
+	return errors.Join(f.del, f.realRules.Delete(ctx, n))
 }
 
 func TestFailedStartLeavesNothing(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		rules := &failing{set: errors.New("no such target")}
-		h := newHub(t, t.TempDir(), hubOptions{rules: func(r network.Rules) network.Rules { rules.Rules = r; return rules }})
+		h := newHub(t, t.TempDir(), hubOptions{rules: func(r network.Rules) network.Rules { rules.realRules = r; return rules }})
 		before := kernel(t)
 		n := h.define(natXML("one", "192.0.2"))
 		if err := n.Start(t.Context()); !errors.Is(err, rules.set) {

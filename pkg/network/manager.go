@@ -62,6 +62,7 @@ type Rules interface {
 	Delete(ctx context.Context, n firewall.Network) error
 	Purge(ctx context.Context) error
 	Conditions(ctx context.Context) ([]firewall.Condition, error)
+	Rules(n firewall.Network) []firewall.Rule
 	Stats() firewall.Stats
 }
 
@@ -320,6 +321,18 @@ func (m *Manager) Create(ctx context.Context, xml []byte) (*Network, error) {
 // of known, the network of the same name, if there is one), and checks it
 // against itself and every other network. The caller holds m.defining.
 func (m *Manager) complete(parsed *netdef.Network, known *Network) (*netdef.Network, error) {
+	def, err := m.completed(parsed, known)
+	if err != nil {
+		return nil, err
+	}
+	if err := netdef.Conflicts(def, m.definitions(known)); err != nil {
+		return nil, err
+	}
+	return def, nil
+}
+
+// completed is complete without a look at others' claims.
+func (m *Manager) completed(parsed *netdef.Network, known *Network) (*netdef.Network, error) {
 	def := parsed.Clone()
 	if known != nil {
 		known.inherit(def)
@@ -336,9 +349,6 @@ func (m *Manager) complete(parsed *netdef.Network, known *Network) (*netdef.Netw
 		return err == nil
 	}
 	if err := def.Complete(netdef.Completion{BridgeTaken: taken}); err != nil {
-		return nil, err
-	}
-	if err := netdef.Conflicts(def, others); err != nil {
 		return nil, err
 	}
 	return def, nil

@@ -430,3 +430,37 @@ func (s *Server) byNetworkName() []string {
 		return strings.Compare(s.networks[a].doc.Name, s.networks[b].doc.Name)
 	})
 }
+
+// plan tells of the link, the addresses and one rule; of every clash as vnetd does.
+func (s *Server) plan(text string) (string, *dbus.Error) {
+	if err := s.enter("Plan"); err != nil {
+		return "", err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	serial := s.serial
+	doc, clash := s.parse(text)
+	s.serial = serial
+	if clash != nil && doc.Name == "" {
+		return "", clash
+	}
+	n := &network{doc: doc}
+	conflicts, addresses := []string{}, []map[string]string{}
+	if clash != nil {
+		conflicts = append(conflicts, fmt.Sprint(clash.Body...))
+	}
+	for _, ip := range doc.IPs {
+		addresses = append(addresses, map[string]string{"link": doc.Bridge.Name, "address": ip.Address + "/" + ip.Prefix})
+	}
+	plan, _ := json.Marshal(map[string]any{
+		"name": doc.Name, "mode": n.mode(), "action": "create", "conflicts": conflicts, "addresses": addresses,
+		"links":   []map[string]any{{"name": doc.Bridge.Name, "made": true, "mac": "", "mtu": 0, "stp": true, "forward_delay": 0, "uplink": "", "zone": ""}},
+		"routes":  []string{},
+		"sysctls": []map[string]string{{"key": "net/ipv4/ip_forward", "value": "1"}},
+		"rules": []map[string]string{{
+			"family": "ipv4", "table": "filter", "chain": "LIBVIRT_FWX", "args": "-i " + doc.Bridge.Name + " -o " + doc.Bridge.Name + " -j ACCEPT",
+		}},
+		"pools": n.pools(), "services": []string{}, "not_understood": []string{},
+	})
+	return string(plan), nil
+}

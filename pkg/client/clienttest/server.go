@@ -103,6 +103,7 @@ func (s *Server) methods() map[string]map[string]any {
 		"org.vnetd1.Manager": {
 			"DefineNetwork":    s.defineNetwork,
 			"CreateNetwork":    s.createNetwork,
+			"Plan":             s.plan,
 			"GetNetwork":       s.getNetwork,
 			"GetNetworkByUUID": s.getNetworkByUUID,
 			"ListNetworks":     s.listNetworks,
