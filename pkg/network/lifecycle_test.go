@@ -287,7 +287,7 @@ func TestBridgeComesBack(t *testing.T) {
 
 // counting counts how often each network's rules are set.
 type counting struct {
-	network.Rules
+	realRules
 	mu  sync.Mutex
 	set map[string]int // by bridge
 }
@@ -296,7 +296,7 @@ func (c *counting) Set(ctx context.Context, n firewall.Network) error {
 	c.mu.Lock()
 	c.set[n.Bridge]++
 	c.mu.Unlock()
-	return c.Rules.Set(ctx, n)
+	return c.realRules.Set(ctx, n)
 }
 
 // TestRepairLeavesOthersAlone: neither a network that stops nor one that loses
@@ -304,7 +304,7 @@ func (c *counting) Set(ctx context.Context, n firewall.Network) error {
 func TestRepairLeavesOthersAlone(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		rules := &counting{set: make(map[string]int)}
-		h := newHub(t, t.TempDir(), hubOptions{rules: func(r network.Rules) network.Rules { rules.Rules = r; return rules }})
+		h := newHub(t, t.TempDir(), hubOptions{rules: func(r network.Rules) network.Rules { rules.realRules = r; return rules }})
 		h.started(natXML("lost", "198.51.100"))
 		lose := func() {
 			t.Helper()
