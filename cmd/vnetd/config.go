@@ -8,10 +8,12 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 
 	"github.com/BurntSushi/toml"
 
+	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
@@ -23,6 +25,9 @@ type config struct {
 	LogLevel   slog.Level
 	Dirs       store.Dirs
 	ResolvConf string
+
+	DHCPIdentity dhcpd.Identity
+	DHCPProbe    bool
 
 	ChainPrefix       string
 	LibvirtExactRules bool
@@ -41,6 +46,7 @@ type file struct {
 	RunDir      string       `toml:"run_dir"`
 	Network     fileNetwork  `toml:"network"`
 	Firewall    fileFirewall `toml:"firewall"`
+	DHCP        fileDHCP     `toml:"dhcp"`
 	DNS         fileDNS      `toml:"dns"`
 }
 
@@ -53,6 +59,11 @@ type fileFirewall struct {
 	ChainPrefix       string `toml:"chain_prefix"`
 	LibvirtExactRules bool   `toml:"libvirt_exact_rules"`
 	DockerUserAccept  bool   `toml:"docker_user_accept"`
+}
+
+type fileDHCP struct {
+	Identity string `toml:"identity"`
+	Probe    bool   `toml:"probe"`
 }
 
 type fileDNS struct {
@@ -68,6 +79,7 @@ func defaults() file {
 		RunDir:      "/run/vnetd",
 		Network:     fileNetwork{StartOnDemand: true},
 		Firewall:    fileFirewall{ChainPrefix: "LIBVIRT_"},
+		DHCP:        fileDHCP{Identity: string(dhcpd.ByBoth)},
 		DNS:         fileDNS{ResolvConf: "/etc/resolv.conf"},
 	}
 }
@@ -106,6 +118,9 @@ func parseConfig(text string) (config, error) {
 		Dirs:       store.Dirs{Networks: f.NetworksDir, State: f.StateDir, Run: f.RunDir},
 		ResolvConf: f.DNS.ResolvConf,
 
+		DHCPIdentity: dhcpd.Identity(f.DHCP.Identity),
+		DHCPProbe:    f.DHCP.Probe,
+
 		ChainPrefix:       f.Firewall.ChainPrefix,
 		LibvirtExactRules: f.Firewall.LibvirtExactRules,
 		DockerUserAccept:  f.Firewall.DockerUserAccept,
@@ -137,6 +152,9 @@ func (f *file) validate() []error {
 		if !filepath.IsAbs(path.value) && (path.value != "" || path.key != "network.hook") {
 			faults = append(faults, fmt.Errorf("%s: %q is not an absolute path", path.key, path.value))
 		}
+	}
+	if words := []string{string(dhcpd.ByBoth), string(dhcpd.ByClientID), string(dhcpd.ByMAC)}; !slices.Contains(words, f.DHCP.Identity) {
+		faults = append(faults, fmt.Errorf("dhcp.identity: %q does not tell clients apart, want %s", f.DHCP.Identity, strings.Join(words, ", ")))
 	}
 	prefix := f.Firewall.ChainPrefix
 	if !chainPrefix.MatchString(prefix) || strings.HasPrefix(prefix, "-") {

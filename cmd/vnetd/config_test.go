@@ -9,6 +9,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
@@ -30,7 +31,7 @@ func TestReferenceConfigIsTheDefault(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, key := range []string{"log_level", "networks_dir", "state_dir", "run_dir", "chain_prefix", "resolv_conf", "start_on_demand", "hook", "libvirt_exact_rules", "docker_user_accept"} {
+	for _, key := range []string{"log_level", "networks_dir", "state_dir", "run_dir", "chain_prefix", "resolv_conf", "start_on_demand", "hook", "libvirt_exact_rules", "docker_user_accept", "identity", "probe"} {
 		if !strings.Contains(string(text), "\n"+key+" = ") {
 			t.Errorf("the reference file does not show the key %s", key)
 		}
@@ -47,10 +48,12 @@ func TestParseConfig(t *testing.T) {
 			name: "all keys",
 			text: "log_level='debug'\nnetworks_dir='/n'\nstate_dir='/s'\nrun_dir='/r'\n" +
 				"[network]\nstart_on_demand=false\nhook='/h'\n" +
-				"[firewall]\nchain_prefix='VNET_'\nlibvirt_exact_rules=true\ndocker_user_accept=true\n[dns]\nresolv_conf='/x'\n",
+				"[firewall]\nchain_prefix='VNET_'\nlibvirt_exact_rules=true\ndocker_user_accept=true\n" +
+				"[dhcp]\nidentity='mac'\nprobe=true\n[dns]\nresolv_conf='/x'\n",
 			want: config{
 				LogLevel: slog.LevelDebug, ChainPrefix: "VNET_", ResolvConf: "/x", Hook: "/h",
 				LibvirtExactRules: true, DockerUserAccept: true,
+				DHCPIdentity: dhcpd.ByMAC, DHCPProbe: true,
 				Dirs: store.Dirs{Networks: "/n", State: "/s", Run: "/r"},
 			},
 		},

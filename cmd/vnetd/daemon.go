@@ -47,6 +47,7 @@ func build(ctx context.Context, cfg config, log *slog.Logger) (*house, error) {
 	}
 	m := network.New(network.Config{
 		Store: st, Links: links, Rules: rules, Logger: log,
+		DHCPIdentity: cfg.DHCPIdentity, DHCPProbe: cfg.DHCPProbe,
 		ResolvConf: cfg.ResolvConf, Hook: cfg.Hook, StartOnDemand: cfg.StartOnDemand,
 	})
 	return &house{st, links, rules, m}, nil

@@ -62,6 +62,12 @@ type Config struct {
 	Reservations []Reservation
 	// LeaseTime is how long a lease lasts. 0: DefaultLeaseTime. See Infinite.
 	LeaseTime time.Duration
+	// Identity is what tells one client from another. Empty: ByBoth.
+	Identity Identity
+	// Probe asks by ARP who has an address before it is offered for the first time,
+	// which takes half a second; other clients don't wait for it. An address that
+	// somebody has is not given for a while.
+	Probe bool
 	// Store keeps the leases. Reconfigure ignores it.
 	Store LeaseStore
 	// OnLease is told of each change of a lease after its commit, in commit
@@ -77,6 +83,22 @@ type Config struct {
 	// Logger receives the log. Nil: slog.Default. Reconfigure ignores it.
 	Logger *slog.Logger
 }
+
+// Identity is what tells one DHCPv4 client from another. A client with a
+// reservation for its hardware address is always known by that.
+type Identity string
+
+// The identities of clients.
+const (
+	// ByBoth: the hardware address and the client identifier. Two machines that send
+	// one identifier are two clients, a machine that sends two is two as well.
+	ByBoth Identity = "both"
+	// ByClientID: the client identifier if it sends one, else the hardware address,
+	// as RFC 2131 says. Two machines that send one identifier share an address.
+	ByClientID Identity = "client-id"
+	// ByMAC: the hardware address alone.
+	ByMAC Identity = "mac"
+)
 
 // Route is a route that clients are told.
 type Route struct {
@@ -136,6 +158,11 @@ func (c *Config) Validate() error {
 	}
 	if c.LeaseTime < 0 {
 		fault("lease time: negative")
+	}
+	switch c.Identity {
+	case "", ByBoth, ByClientID, ByMAC:
+	default:
+		fault("identity: %q, want %s, %s or %s", c.Identity, ByBoth, ByClientID, ByMAC)
 	}
 	errs = append(errs, c.validateAddrs(), validateOptions(c))
 	for i := range c.Ranges {

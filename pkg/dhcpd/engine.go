@@ -67,7 +67,8 @@ type engine struct {
 	leases  LeaseStore
 	onLease func(Event)
 	onStore func(error)
-	failing bool // the last commit failed; for the committer alone
+	loops   []func(context.Context) // run beside the others; each returns once ctx ends and the link is interrupted
+	failing bool                    // the last commit failed; for the committer alone
 	link    transport
 	close   func() error // of link, once
 	// handle understands a datagram and acts on it. It returns the reply that can
@@ -147,6 +148,9 @@ func (s *engine) Run(ctx context.Context) error {
 	var readers, committer sync.WaitGroup
 	committer.Go(func() { s.commitLoop(stopped) })
 	readers.Go(func() { s.expireLoop(ctx) })
+	for _, loop := range s.loops {
+		readers.Go(func() { loop(ctx) })
+	}
 	readers.Go(func() { defer cancel(); s.readLoop(ctx) })
 	select {
 	case <-ctx.Done():

@@ -32,12 +32,46 @@ type SimLink struct {
 	out  chan Sent
 	stop chan struct{}
 	once sync.Once
+
+	asked chan netip.Addr // addresses that the server asks for
+	heard chan claim
+}
+
+// claim is somebody's saying that it has an address.
+type claim struct {
+	addr netip.Addr
+	hw   hwAddr
 }
 
 // NewSimLink makes a link that holds size datagrams in each direction. Replies
 // beyond are lost.
 func NewSimLink(size int) *SimLink {
-	return &SimLink{in: make(chan datagram, size), out: make(chan Sent, size), stop: make(chan struct{})}
+	return &SimLink{
+		in: make(chan datagram, size), out: make(chan Sent, size), stop: make(chan struct{}),
+		asked: make(chan netip.Addr, size), heard: make(chan claim, size),
+	}
+}
+
+// Asked is the addresses that the server asks for.
+func (l *SimLink) Asked() <-chan netip.Addr { return l.asked }
+
+// Claim has somebody say that it has an address.
+func (l *SimLink) Claim(a netip.Addr, hw net.HardwareAddr) { l.heard <- claim{a, hwAddr(hw)} }
+
+// Ask implements arpLink.
+func (l *SimLink) Ask(a netip.Addr) error {
+	l.asked <- a
+	return nil
+}
+
+// Heard implements arpLink.
+func (l *SimLink) Heard() (netip.Addr, hwAddr, error) {
+	select {
+	case c := <-l.heard:
+		return c.addr, c.hw, nil
+	case <-l.stop:
+		return netip.Addr{}, hwAddr{}, os.ErrDeadlineExceeded
+	}
 }
 
 // Deliver brings a client's datagram to the server. It waits while the link is
@@ -217,3 +251,19 @@ func remembered(s *engine) int {
 
 // ClientsRemembered bounds the clients whose message rate is known.
 const ClientsRemembered = clientsRemembered
+
+// ProbeWait is how long the server listens before it offers an address.
+const ProbeWait = probeWait
+
+// ARPProbe is the frame that asks who has an address.
+func ARPProbe(from net.HardwareAddr, a netip.Addr) []byte { return arpProbe(hwAddr(from), a) }
+
+// ARPSender is who sent an ARP packet, and the address that it says to have; the
+// zero Addr when it says nothing.
+func ARPSender(frame []byte) (netip.Addr, net.HardwareAddr) {
+	a, hw, ok := arpSender(frame)
+	if !ok {
+		return netip.Addr{}, nil
+	}
+	return a, hw[:]
+}

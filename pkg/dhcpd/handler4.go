@@ -44,6 +44,10 @@ func (s *Server) handleDiscover(c *request) *outgoing {
 		s.exhausted(c)
 		return nil
 	}
+	if s.unseen(a, c) {
+		s.probe(a, c)
+		return nil
+	}
 	// RFC 4039, section 3.1: "if the server is configured to support Rapid Commit",
 	// it answers with a DHCPACK when the address is committed.
 	if c.rapid {

@@ -22,7 +22,7 @@ func newPlan(cfg *Config, log *slog.Logger) *plan {
 	}
 	p.space = space{
 		network: cfg.Network, prefix: p.cfg.Prefix, domain: cfg.Domain,
-		ranges: cfg.Ranges, length: p.cfg.LeaseTime,
+		ranges: cfg.Ranges, length: p.cfg.LeaseTime, identity: cfg.Identity,
 		never: map[netip.Addr]bool{cfg.Server: true, cfg.Router: true},
 	}
 	// RFC 3021: a prefix of 31 bits has neither a network nor a broadcast address.

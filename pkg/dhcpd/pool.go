@@ -38,6 +38,8 @@ type binding struct {
 	// offer is the client for whom the address is held until offerUntil, or empty.
 	offer      clientKey
 	offerUntil time.Time
+	// probed: nobody answered for the address since it is held for offer.
+	probed bool
 	// in is the list that elem belongs to, nil when in none.
 	in   *list.List
 	elem *list.Element
@@ -217,12 +219,14 @@ func (pl *pool) move(b *binding, l *list.List) {
 
 // hold keeps a for a client until a time, instead of what was held for it.
 func (pl *pool) hold(a netip.Addr, key clientKey, until time.Time) {
+	before := pl.byOffer[key]
+	probed := before != nil && before.addr == a && before.probed
 	pl.unhold(key)
 	b := pl.binding(a)
 	if b.offer != "" {
 		delete(pl.byOffer, b.offer)
 	}
-	b.offer, b.offerUntil = key, until
+	b.offer, b.offerUntil, b.probed = key, until, probed
 	pl.byOffer[key] = b
 	pl.arrange(b)
 }
@@ -234,7 +238,7 @@ func (pl *pool) unhold(key clientKey) {
 		return
 	}
 	delete(pl.byOffer, key)
-	b.offer, b.offerUntil = "", time.Time{}
+	b.offer, b.offerUntil, b.probed = "", time.Time{}, false
 	pl.arrange(b)
 }
 

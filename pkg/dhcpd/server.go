@@ -1,6 +1,7 @@
 package dhcpd
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -12,6 +13,7 @@ import (
 type Server struct {
 	engine
 	plan   *plan                        // guarded by mu
+	probes probes                       // guarded by mu
 	others map[netip.Addr]ForeignServer // guarded by mu; nil until there is one
 }
 
@@ -37,6 +39,10 @@ func open(cfg Config, dial func() (transport, error)) (*Server, error) {
 	if err := s.prepare(&s.plan.space, dial); err != nil {
 		return nil, fmt.Errorf("serving DHCP on %q: %w", cfg.Interface, err)
 	}
+	if cfg.Probe {
+		s.probes = newProbes(s.link.(arpLink))
+		s.loops = append(s.loops, s.probeLoop, s.hearLoop)
+	}
 	return s, nil
 }
 
@@ -61,7 +67,7 @@ func (s *Server) handleDatagram(d datagram, now time.Time) (*outgoing, error) {
 }
 
 // Reconfigure makes the server follow cfg from now on: ranges, reservations and
-// options. Interface and Server must stay; MAC, Store, OnLease, OnStore and
+// options. Interface, Server and Probe must stay; MAC, Store, OnLease, OnStore and
 // Logger are ignored. Running leases stay until their clients ask again, which are then
 // refused what cfg does not allow them.
 func (s *Server) Reconfigure(cfg Config) error {
@@ -77,6 +83,9 @@ func (s *Server) Reconfigure(cfg Config) error {
 	}
 	if cfg.Server != old.Server {
 		return fmt.Errorf("changing the address of a running DHCP server from %v to %v", old.Server, cfg.Server)
+	}
+	if cfg.Probe != old.Probe {
+		return errors.New("a running DHCP server can't begin or end to probe addresses")
 	}
 	s.plan = newPlan(&cfg, s.log)
 	s.move(&s.plan.space)

@@ -26,18 +26,22 @@ const oobSize = 64
 // The UDP socket receives, and sends to those whose address works already. The
 // packet socket sends frames to those who have none yet, for whom ARP can't
 // ask; it receives nothing. It stays open, since closing a packet socket takes
-// the kernel milliseconds.
+// the kernel milliseconds. So does the one for ARP, where there is one.
 type sockets struct {
 	udp     *net.UDPConn
 	frames  *packet.Conn
+	arp     *packet.Conn // receives ARP; nil unless addresses are probed
 	mac     hwAddr
 	server  netip.Addr
 	control []byte // makes the kernel send from server
 	oob     []byte
 }
 
-// type check
-var _ transport = (*sockets)(nil)
+// type checks
+var (
+	_ transport = (*sockets)(nil)
+	_ arpLink   = (*sockets)(nil)
+)
 
 // listen opens the sockets of cfg, which is valid.
 func listen(cfg *Config) (*sockets, error) {
@@ -60,10 +64,17 @@ func listen(cfg *Config) (*sockets, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("opening the packet socket: %w", err), conn.Close())
 	}
+	var arp *packet.Conn
+	if cfg.Probe {
+		if arp, err = packet.Listen(ifi, packet.Raw, unix.ETH_P_ARP, nil); err != nil {
+			return nil, errors.Join(fmt.Errorf("opening the socket for ARP: %w", err), conn.Close(), frames.Close())
+		}
+	}
 	cm := ipv4.ControlMessage{Src: cfg.Server.AsSlice()}
 	return &sockets{
 		udp:     conn.(*net.UDPConn),
 		frames:  frames,
+		arp:     arp,
 		mac:     hwAddr(cfg.MAC),
 		server:  cfg.Server,
 		control: cm.Marshal(),
@@ -128,7 +139,18 @@ func (s *sockets) Send(out *outgoing) error {
 }
 
 // Interrupt implements transport.
-func (s *sockets) Interrupt() { _ = s.udp.SetReadDeadline(time.Unix(1, 0)) }
+func (s *sockets) Interrupt() {
+	_ = s.udp.SetReadDeadline(time.Unix(1, 0))
+	if s.arp != nil {
+		_ = s.arp.SetReadDeadline(time.Unix(1, 0))
+	}
+}
 
 // Close implements transport.
-func (s *sockets) Close() error { return errors.Join(s.udp.Close(), s.frames.Close()) }
+func (s *sockets) Close() error {
+	err := errors.Join(s.udp.Close(), s.frames.Close())
+	if s.arp != nil {
+		err = errors.Join(err, s.arp.Close())
+	}
+	return err
+}

@@ -58,18 +58,19 @@ type client struct {
 // space is which addresses of a subnet may be given to whom, and for how long.
 // It never changes but by addLive and dropLive.
 type space struct {
-	network string
-	prefix  netip.Prefix
-	domain  string
-	ranges  []Range
-	length  time.Duration // of a lease
-	never   map[netip.Addr]bool
-	byMAC   map[hwAddr]*Reservation
-	byDUID  map[string]*Reservation
-	byName  map[string]*Reservation // lower-case label, with and without MAC
-	byAddr  map[netip.Addr]*Reservation
-	lives   map[hwAddr]*Reservation // see SetLive; Addr may be zero
-	size    uint64                  // addresses in all ranges, as far as they are searched
+	network  string
+	prefix   netip.Prefix
+	domain   string
+	ranges   []Range
+	length   time.Duration // of a lease
+	identity Identity
+	never    map[netip.Addr]bool
+	byMAC    map[hwAddr]*Reservation
+	byDUID   map[string]*Reservation
+	byName   map[string]*Reservation // lower-case label, with and without MAC
+	byAddr   map[netip.Addr]*Reservation
+	lives    map[hwAddr]*Reservation // see SetLive; Addr may be zero
+	size     uint64                  // addresses in all ranges, as far as they are searched
 }
 
 // reserveAll adds the reservations. Those that can't be used are logged.
@@ -130,12 +131,15 @@ func (p *space) reserve(r *Reservation) bool {
 // RFC 2131, section 4.2: "If the client supplies a 'client identifier', the
 // client MUST use the same 'client identifier' in all subsequent messages, and
 // the server MUST use that identifier to identify the client." Cloned disks
-// send one identifier from two machines, so the hardware address is always part
-// of the key, and one who has a reservation is known by it alone. The
-// identifier that is the hardware address adds nothing.
+// send one identifier from two machines, so the hardware address is part of the
+// key unless Config says otherwise, and one who has a reservation is known by it
+// alone. The identifier that is the hardware address adds nothing.
 func (p *space) key(mac hwAddr, id []byte) clientKey {
-	if len(id) == 0 || p.byMAC[mac] != nil || string(id) == "\x01"+string(mac[:]) {
+	if len(id) == 0 || p.identity == ByMAC || p.byMAC[mac] != nil || string(id) == "\x01"+string(mac[:]) {
 		return clientKey(mac[:])
+	}
+	if p.identity == ByClientID {
+		return clientKey("id " + string(id)) // no hardware address
 	}
 	return clientKey(string(mac[:]) + string(id))
 }

@@ -17,6 +17,13 @@ type Access struct {
 	Users, Groups []string
 }
 
+// DHCPPolicy is how clients of DHCP are dealt with, as far as the daemon's
+// configuration is not to say.
+type DHCPPolicy struct {
+	Identity string   // what tells clients apart: both, client-id or mac; "": not said
+	Probe    Tristate // addresses are asked for by ARP before they are offered
+}
+
 // OwnsBridge reports whether the network makes its bridge: because of its mode,
 // or for its uplink. A network with an uplink has no addresses and services.
 func (n *Network) OwnsBridge() bool {
@@ -73,6 +80,18 @@ func (e element) access() *Access {
 	return a
 }
 
+// dhcpPolicy decodes <vnetd:dhcp>.
+func (e element) dhcpPolicy() DHCPPolicy {
+	e, ok := e.ours("dhcp")
+	if !ok {
+		return DHCPPolicy{}
+	}
+	return DHCPPolicy{
+		Identity: value(e, "identity", parseWord("both", "client-id", "mac")),
+		Probe:    value(e, "probe", parseTristate),
+	}
+}
+
 // unknownExtensions adds a fault for all that no decoder has read of vnetd's
 // namespace, and inside its elements.
 func (e element) unknownExtensions() {
@@ -96,6 +115,9 @@ func (e element) unknownExtensions() {
 func (p *printer) extensions(n *Network) {
 	if n.Uplink != "" {
 		p.leaf("vnetd:uplink", attr{"dev", n.Uplink})
+	}
+	if n.DHCPPolicy != (DHCPPolicy{}) {
+		p.leaf("vnetd:dhcp", opt("identity", n.DHCPPolicy.Identity), opt("probe", n.DHCPPolicy.Probe))
 	}
 	if n.Access == nil {
 		return
@@ -137,6 +159,13 @@ func (c *checker) uplink() {
 		if n.PortGroups[i].VirtualPort != nil {
 			c.add(fmt.Sprintf("network/portgroup[%d]/virtualport", i+1), "", profile)
 		}
+	}
+}
+
+// dhcpPolicy checks <vnetd:dhcp>.
+func (c *checker) dhcpPolicy() {
+	if c.n.DHCPPolicy != (DHCPPolicy{}) && !c.mode.OwnsBridge() {
+		c.addf("network/vnetd:dhcp", "", "not allowed in mode %s: the network serves no DHCP", c.mode)
 	}
 }
 

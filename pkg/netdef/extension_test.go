@@ -31,6 +31,13 @@ func extensionRows() []faultRow {
 			"network/bridge/@vnetd:flag: '1': not known to this version of vnetd",
 			"network/bridge/vnetd:uplink: not known to this version of vnetd",
 		}},
+		{"dhcp policy", extended("<vnetd:dhcp identity='name' probe='maybe'/>"), []string{
+			"network/vnetd:dhcp/@identity: 'name': want both or client-id or mac",
+			"network/vnetd:dhcp/@probe: 'maybe': want yes or no",
+		}},
+		{"dhcp policy of a bridge", lan("<vnetd:dhcp probe='yes'/>"), []string{
+			"network/vnetd:dhcp: not allowed in mode bridge: the network serves no DHCP",
+		}},
 		{"access twice", extended("<vnetd:access/><vnetd:access/>"), []string{"network/vnetd:access: only one <vnetd:access> is allowed"}},
 		{"accounts", extended("<vnetd:access><vnetd:user/><vnetd:user name='a'/><vnetd:user name='a'/><vnetd:group name='1000'/>" +
 			"<vnetd:group name='a b'/><vnetd:group name='a:b'/></vnetd:access>"), []string{
@@ -127,5 +134,14 @@ func TestAccess(t *testing.T) {
 	}
 	if n := parse(t, []byte(network(""))); n.Access != nil {
 		t.Errorf("got %+v, want none", n.Access)
+	}
+}
+
+// TestDHCPPolicy reads and prints how clients of DHCP are dealt with.
+func TestDHCPPolicy(t *testing.T) {
+	want := netdef.DHCPPolicy{Identity: "client-id", Probe: netdef.No}
+	n := parse(t, []byte(extended("<vnetd:dhcp identity='client-id' probe='no'/>")))
+	if again := parse(t, n.XML()); n.DHCPPolicy != want || again.DHCPPolicy != want {
+		t.Errorf("got %+v, printed and read again %+v, want %+v", n.DHCPPolicy, again.DHCPPolicy, want)
 	}
 }

@@ -95,6 +95,8 @@ type Network struct {
 	// Access is who may use the network; nil: as the daemon's configuration
 	// says. An empty one is nobody else.
 	Access *Access
+	// DHCPPolicy is how clients of DHCP are dealt with.
+	DHCPPolicy DHCPPolicy
 
 	// Ignored has the paths of elements and attributes that the schema does
 	// not know. They are dropped, as libvirt drops them; XML doesn't print them.

@@ -46,6 +46,7 @@ func (e element) network() *Network {
 		DnsmasqOptions:      e.dnsmasqOptions(),
 		Uplink:              e.uplink(),
 		Access:              e.access(),
+		DHCPPolicy:          e.dhcpPolicy(),
 	}
 	n.Bridge = e.bridge(n.Mode(), n.Uplink != "")
 	if mtu, ok := e.first("mtu"); ok {

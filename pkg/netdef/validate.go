@@ -28,6 +28,7 @@ func (n *Network) validate() Faults {
 	c.forwardMode()
 	c.uplink()
 	c.access()
+	c.dhcpPolicy()
 	c.mtu()
 	c.domain()
 	c.dns()

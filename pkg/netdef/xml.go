@@ -35,7 +35,7 @@ func (n *Network) print(connections int) []byte {
 	if len(n.DnsmasqOptions) > 0 {
 		dnsmasq = attr{"xmlns:dnsmasq", nsDnsmasq}
 	}
-	if n.Uplink != "" || n.Access != nil {
+	if n.Uplink != "" || n.Access != nil || n.DHCPPolicy != (DHCPPolicy{}) {
 		vnetd = attr{"xmlns:vnetd", nsVnetd}
 	}
 	p.pair("network", func() { p.network(n) },

@@ -175,6 +175,7 @@ func dhcpConfig(n *netdef.Network, ip *netdef.IP) dhcpd.Config {
 		MTU:          n.MTU,
 		Ranges:       ranges(ip.DHCP),
 		Reservations: reservations(ip.DHCP),
+		Identity:     dhcpd.Identity(n.DHCPPolicy.Identity),
 	}
 	if n.Mode() != netdef.ModeIsolated {
 		c.Router = ip.Address

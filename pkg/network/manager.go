@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/firewall"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/store"
@@ -77,6 +78,11 @@ type Config struct {
 	ResolvConf    string // the host's resolvers; empty for /etc/resolv.conf
 	Hook          string // a program that is told when networks start and stop; empty for none
 	StartOnDemand bool   // a port requested on an inactive network starts it
+
+	// How clients of DHCP are dealt with where a network does not say: see
+	// dhcpd.Config.
+	DHCPIdentity dhcpd.Identity
+	DHCPProbe    bool
 }
 
 // Manager knows every network and port. Its methods may be called concurrently.

@@ -155,6 +155,8 @@ func (s *services) dhcp(live *netdef.Network) dhcpd.Config {
 	cfg := dhcpConfig(live, dhcpIP(live))
 	cfg.Store, cfg.OnLease, cfg.Logger = s.n.m.cfg.Store.Leases(live.UUID), s.onLease, s.n.m.log
 	cfg.OnStore = s.onStore(partDHCP)
+	cfg.Identity = cmp.Or(cfg.Identity, s.n.m.cfg.DHCPIdentity)
+	cfg.Probe = live.DHCPPolicy.Probe == netdef.Yes || live.DHCPPolicy.Probe == netdef.Unset && s.n.m.cfg.DHCPProbe
 	return cfg
 }
 
