@@ -21,6 +21,7 @@ const (
 	KindDrop            Kind = "drop-rule"        // a rule drops guests' packets before ours are asked
 	KindBridgeNetfilter Kind = "bridge-netfilter" // packets within a bridge pass through iptables
 	KindForwardingOff   Kind = "forwarding-off"   // the kernel forwards no packets
+	KindNoIPTables      Kind = "no-iptables"      // networks that need rules can't start
 )
 
 // Condition is something on this host, not of our making, that cuts guests off
@@ -46,25 +47,62 @@ type Condition struct {
 func (f *Firewall) Conditions(ctx context.Context) ([]Condition, error) {
 	var found []Condition
 	f.mu.Lock()
-	known, generation := f.standing.networks(), f.memory.generation()
+	known, generation, tracked := f.standing.networks(), f.memory.generation(), f.tracked()
+	tools := f.present(ctx)
 	f.mu.Unlock()
-	for _, t := range f.tools {
-		if g := guestsOf(t.family, known); t.missing == nil && !g.none() {
+	for _, t := range tools {
+		g := guestsOf(t.family, known)
+		switch {
+		case t.missing != nil:
+			found = append(found, t.absence(f.layout, known)...)
+		case !g.none():
 			found = append(found, settings(t.family, g)...)
 		}
 	}
-	if !f.tracked() || legacyFilters() {
+	if !tracked || legacyFilters() {
 		generation = 0
 	}
-	rules, err := f.sight.look(generation, known, func() ([]Condition, error) { return f.inRules(ctx, known) })
+	rules, err := f.sight.look(generation, known, func() ([]Condition, error) { return f.inRules(ctx, tools, known) })
 	return distinct(append(found, rules...)), err
 }
 
+// present are the families' programs as they are now; those that were not
+// installed are looked for again. The caller holds mu.
+func (f *Firewall) present(ctx context.Context) []tool {
+	var out []tool
+	for _, t := range f.tools {
+		if t.appeared() {
+			t.detect(ctx)
+		}
+		out = append(out, *t)
+	}
+	return out
+}
+
+// absence is the condition of a family that can't be used. A kernel without IPv6
+// is none as long as no network asks for it.
+func (t *tool) absence(as layout, known []Network) []Condition {
+	c := Condition{Kind: KindNoIPTables, Summary: t.missing.Error(), Evidence: "command -v " + t.command, Remedy: "apt-get install iptables"}
+	for _, n := range known {
+		if slices.ContainsFunc(as.rules(n), func(r Rule) bool { return r.Family == t.family }) {
+			c.Bridges = append(c.Bridges, n.Bridge)
+		}
+	}
+	if !errors.Is(t.missing, errNotInstalled) {
+		c.Evidence, c.Remedy = errors.Unwrap(t.missing).Error(), ""
+	}
+	if c.Harmless = t.family == IPv6 && len(c.Bridges) == 0; c.Harmless && c.Remedy == "" {
+		return nil
+	}
+	return []Condition{c}
+}
+
 // inRules are the conditions of rules and policies.
-func (f *Firewall) inRules(ctx context.Context, known []Network) ([]Condition, error) {
+func (f *Firewall) inRules(ctx context.Context, tools []tool, known []Network) ([]Condition, error) {
 	var found []Condition
 	var faults []error
-	for _, t := range f.tools {
+	for i := range tools {
+		t := &tools[i]
 		g := guestsOf(t.family, known)
 		if t.missing != nil || g.none() {
 			continue

@@ -19,13 +19,30 @@ const (
 	variantLegacy = "legacy"
 )
 
+// errNotInstalled says that a program is not there.
+var errNotInstalled = errors.New("is not installed")
+
 // detect finds the family's programs and tries them on the kernel. What is
 // amiss stands in missing afterwards.
 func (t *tool) detect(ctx context.Context) {
 	t.missing = t.probe(ctx)
-	if t.missing != nil {
-		t.missing = fmt.Errorf("no %s firewall: %w", t.family, t.missing)
+	if t.missing == nil {
+		return
 	}
+	needs := "every network of mode nat, route and isolated needs"
+	if t.family == IPv6 {
+		needs = "networks with IPv6 need"
+	}
+	t.missing = fmt.Errorf("no %s firewall, which %s: %w", t.family, needs, t.missing)
+}
+
+// look finds a program. The error says that it is not installed.
+func look(program string) (string, error) {
+	path, err := exec.LookPath(program)
+	if err != nil {
+		return "", fmt.Errorf("%s %w: %w", program, errNotInstalled, errors.Unwrap(err))
+	}
+	return path, nil
 }
 
 // probe fills in the tool's path and variant and lists a table, which shows
@@ -38,16 +55,16 @@ func (t *tool) probe(ctx context.Context) error {
 			return errors.New("the kernel has no IPv6")
 		}
 	}
-	path, err := exec.LookPath(t.command)
+	path, err := look(t.command)
 	if err != nil {
-		return fmt.Errorf("iptables is not installed: %w", err)
+		return err
 	}
 	t.path = path
 	if err := t.version(ctx); err != nil {
 		return err
 	}
 	for _, part := range []string{"-save", "-restore"} {
-		if _, err := exec.LookPath(path + part); err != nil {
+		if _, err := look(path + part); err != nil {
 			return err
 		}
 	}
@@ -59,6 +76,15 @@ func (t *tool) probe(ctx context.Context) error {
 		return fmt.Errorf("trying %s: %w", t.command, err)
 	}
 	return nil
+}
+
+// appeared tells whether a program that was not installed is now.
+func (t *tool) appeared() bool {
+	if !errors.Is(t.missing, errNotInstalled) {
+		return false
+	}
+	_, err := look(t.command)
+	return err == nil
 }
 
 // version finds out the variant, which "iptables --version" prints in brackets

@@ -248,6 +248,50 @@ func TestWithoutIPv6(t *testing.T) {
 	})
 }
 
+// Without iptables what needs no rules works, and the rest says what it lacks.
+// Once it is installed it is used.
+func TestWithoutIPTables(t *testing.T) {
+	onKernel(t, func(h *host) {
+		dir := h.TempDir()
+		f := h.configured(firewall.Config{IPTables: filepath.Join(dir, h.program(firewall.IPv4)), IP6Tables: filepath.Join(dir, h.program(firewall.IPv6))})
+		if n := strings.Count(h.log.String(), "level=WARN"); n != 2 || !strings.Contains(h.log.String(), "is not installed") {
+			h.Errorf("%d warnings, want one for each family:\n%s", n, h.log)
+		}
+		open := firewall.Network{Bridge: "virbr9", Mode: firewall.ModeOpen, Subnets: subnets("192.0.2.1/24")}
+		h.set(f, open)
+		h.delete(f, open)
+		err := f.Set(h.Context(), natNetwork())
+		if err == nil || !strings.Contains(err.Error(), "no IPv4 firewall, which every network of mode nat, route and isolated needs: "+dir) {
+			h.Errorf("Set of a NAT network says %v", err)
+		}
+		if _, err := f.Repair(h.Context()); err != nil {
+			h.Errorf("Repair: %v", err)
+		}
+		kinds := func() (out []firewall.Kind) {
+			for _, c := range h.conditions(f) {
+				out = append(out, c.Kind)
+			}
+			return out
+		}
+		if diff := cmp.Diff([]firewall.Kind{firewall.KindNoIPTables, firewall.KindNoIPTables}, kinds()); diff != "" {
+			h.Errorf("conditions (-want +got):\n%s", diff)
+		}
+		for _, family := range []firewall.Family{firewall.IPv4, firewall.IPv6} {
+			for _, part := range []string{"", "-save", "-restore"} {
+				name := h.program(family) + part
+				if err := os.Symlink("/usr/sbin/"+name, filepath.Join(dir, name)); err != nil {
+					h.Fatal(err)
+				}
+			}
+		}
+		if got := kinds(); len(got) > 0 {
+			h.Errorf("conditions after iptables was installed: %v", got)
+		}
+		h.set(f, natNetwork())
+		h.expect("after iptables was installed", libvirt(natNetwork()))
+	})
+}
+
 // nft(8) can make a table that iptables can't show. Nothing may be changed in
 // it blindly.
 func TestTableThatIPTablesCantShow(t *testing.T) {
@@ -379,7 +423,6 @@ func TestConcurrentSetsFailAlone(t *testing.T) {
 
 func TestNewRefuses(t *testing.T) {
 	for _, cfg := range []firewall.Config{
-		{IPTables: "/nonexistent/iptables"},
 		{ChainPrefix: strings.Repeat("x", 26)},
 		{ChainPrefix: "A B"},
 		{ChainPrefix: "-A"},

@@ -55,11 +55,11 @@ type Firewall struct {
 	stats    Stats    // guarded by mu
 }
 
-// New finds iptables and ip6tables and tries them. It fails if iptables does
-// not run, or if the prefix makes no chain name. A family that does not work,
-// for want of ip6tables, of IPv6 in the kernel or of a table that iptables can
-// read, is a warning: it is tried again when a network has rules for it, and
-// only that network fails. New makes no chain and no rule.
+// New finds iptables and ip6tables and tries them. It fails only if the prefix
+// makes no chain name. A family that does not work, for want of its program, of
+// IPv6 in the kernel or of a table that iptables can read, is a warning and one
+// of Conditions: it is tried again when a network has rules for it, and only that
+// network fails. New makes no chain and no rule.
 func New(ctx context.Context, cfg Config) (*Firewall, error) {
 	f := &Firewall{
 		layout: layout{prefix: orDefault(cfg.ChainPrefix, DefaultPrefix), exact: cfg.LibvirtExactRules, docker: cfg.DockerUserAccept},
@@ -84,9 +84,6 @@ func New(ctx context.Context, cfg Config) (*Firewall, error) {
 	for _, t := range f.tools {
 		t.detect(ctx)
 	}
-	if t := f.tools[0]; t.variant == "" {
-		return nil, t.missing
-	}
 	f.report(ctx)
 	return f, nil
 }
@@ -103,7 +100,7 @@ func orDefault(s, def string) string {
 func (f *Firewall) report(ctx context.Context) {
 	for _, t := range f.tools {
 		if t.missing != nil {
-			f.log.Warn("no firewall for this family, networks that need it will fail", "family", t.family, "error", t.missing)
+			f.log.Warn("no firewall for this family", "family", t.family, "error", t.missing)
 			continue
 		}
 		f.log.Info("firewall found", "family", t.family, "program", t.path, "variant", t.variant)
@@ -112,7 +109,7 @@ func (f *Firewall) report(ctx context.Context) {
 				"family", t.family, "variant", t.variant, "other", other)
 		}
 	}
-	if f.tools[1].missing == nil && f.tools[0].variant != f.tools[1].variant {
+	if f.tools[0].missing == nil && f.tools[1].missing == nil && f.tools[0].variant != f.tools[1].variant {
 		f.log.Warn("iptables and ip6tables are of different variants", "ipv4", f.tools[0].variant, "ipv6", f.tools[1].variant)
 	}
 }

@@ -79,7 +79,7 @@ func firewallSeverity(f firewall.Condition) Severity {
 	switch {
 	case f.Harmless:
 		return SeverityInfo
-	case f.Kind == firewall.KindBridgeNetfilter:
+	case f.Kind == firewall.KindBridgeNetfilter, f.Kind == firewall.KindNoIPTables && len(f.Bridges) == 0:
 		return SeverityWarning
 	}
 	return SeverityError
