@@ -2,6 +2,7 @@ package network_test
 
 import (
 	"errors"
+	"os/exec"
 	"strings"
 	"testing"
 
@@ -19,9 +20,11 @@ func TestProbe(t *testing.T) {
 		h.define(strings.Replace(xml, "</network>", "<vnetd:dhcp identity='mac' probe='yes'/></network>", 1))
 		squatter := nstest.Guest(t, "one", "squatter", "")
 		squatter.IP("addr add 192.0.2.100/24 dev eth0")
-		nstest.Exec(t, "ping", "-c1", "-W10", "192.0.2.100")
+		nstest.Eventually(t, 3*wait, "the bridge forwards to it", func() error {
+			return exec.CommandContext(t.Context(), "ping", "-c1", "-W1", "192.0.2.100").Run()
+		})
 		guest := nstest.Guest(t, "one", "guest", "")
-		nstest.Eventually(t, wait, "the guest has a lease", func() error {
+		nstest.Eventually(t, 3*wait, "the guest has a lease", func() error {
 			_ = guest.Command(t.Context(), "busybox", "udhcpc", "-f", "-q", "-n", "-i", "eth0", "-s", "/bin/true", "-r", "192.0.2.100").Run()
 			leases, err := n.Leases()
 			if err != nil || len(leases) != 1 {
