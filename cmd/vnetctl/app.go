@@ -34,6 +34,8 @@ type daemon interface {
 	Port(ctx context.Context, uuid string) (client.PortInfo, error)
 	Release(ctx context.Context, uuid string) error
 	Version(ctx context.Context) (string, error)
+	LogLevel(ctx context.Context) (string, error)
+	SetLogLevel(ctx context.Context, level string) error
 	Close() error
 }
 
@@ -84,7 +86,7 @@ func (a *app) rootCommand() *cobra.Command {
 	root.AddCommand(
 		a.listCommand(), a.statusCommand(), a.doctorCommand(), a.planCommand(), a.defineCommand(), a.createCommand(), a.undefineCommand(),
 		a.startCommand(), a.stopCommand(), a.enableCommand(), a.disableCommand(), a.catCommand(), a.updateCommand(),
-		a.leasesCommand(), a.portCommand(), a.versionCommand(),
+		a.leasesCommand(), a.portCommand(), a.versionCommand(), a.logLevelCommand(),
 	)
 	return root
 }
@@ -148,6 +150,25 @@ func argument(args []string) string {
 		return ""
 	}
 	return args[0]
+}
+
+// logLevelCommand prints from which level on vnetd logs, or changes it.
+func (a *app) logLevelCommand() *cobra.Command {
+	return a.command("log-level [LEVEL]", "Print or change how much vnetd logs: debug, info, warn or error", 0, 1,
+		func(ctx context.Context, d daemon, args []string) error {
+			if len(args) == 1 {
+				return d.SetLogLevel(ctx, args[0])
+			}
+			level, err := d.LogLevel(ctx)
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.printJSON(map[string]string{"log_level": level})
+			}
+			a.printf("%s\n", printable(level))
+			return a.printErr
+		})
 }
 
 // versionCommand prints the versions of this program and of vnetd. That vnetd

@@ -342,6 +342,9 @@ func TestUsage(t *testing.T) {
 
 func TestVersion(t *testing.T) {
 	s := newSession(t)
+	for _, line := range []string{"log-level", "log-level debug", "log-level --json", "log-level loud"} {
+		s.run(line)
+	}
 	s.run("version")
 	s.run("version --json")
 	if err := s.server.Leave(); err != nil {

@@ -61,8 +61,8 @@ func (h *house) close() error {
 }
 
 // serve runs the daemon until ctx ends. Networks, ports and rules stay when it
-// does: only --cleanup removes them.
-func serve(ctx context.Context, cfg config, path string, log *slog.Logger) (err error) {
+// does: only --cleanup removes them. level is the log's.
+func serve(ctx context.Context, cfg config, path string, log *slog.Logger, level *slog.LevelVar) (err error) {
 	// From the first moment on: unheeded, the signal would end the process.
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
@@ -82,7 +82,7 @@ func serve(ctx context.Context, cfg config, path string, log *slog.Logger) (err 
 		return reload(ctx, h.manager, path)
 	}
 	bus, err := dbusapi.Connect(dbusapi.Config{
-		Manager: h.manager, Version: programVersion(), Reload: reload, Logger: log,
+		Manager: h.manager, Version: programVersion(), Reload: reload, Logger: log, LogLevel: level,
 	})
 	if err != nil {
 		return err

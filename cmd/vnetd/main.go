@@ -62,14 +62,16 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "vnetd: %v\n", err)
 		return exitFailed
 	}
-	log := newLogger(stderr, cfg.LogLevel)
+	level := new(slog.LevelVar)
+	level.Set(cfg.LogLevel)
+	log := newLogger(stderr, level)
 	switch {
 	case opts.check:
 		err = check(cfg, stdout)
 	case opts.cleanup:
 		err = cleanup(ctx, cfg, log)
 	default:
-		err = serve(ctx, cfg, opts.config, log)
+		err = serve(ctx, cfg, opts.config, log, level)
 	}
 	if err != nil {
 		fmt.Fprintf(stderr, "vnetd: %v\n", err)
@@ -104,20 +106,6 @@ func parseFlags(args []string, stderr io.Writer) (options, error) {
 		fmt.Fprintf(stderr, "vnetd: %v\n", err)
 	}
 	return o, err
-}
-
-// newLogger logs text to w. The journal has times of its own.
-func newLogger(w io.Writer, level slog.Level) *slog.Logger {
-	opts := &slog.HandlerOptions{Level: level}
-	if os.Getenv("JOURNAL_STREAM") != "" {
-		opts.ReplaceAttr = func(groups []string, a slog.Attr) slog.Attr {
-			if a.Key == slog.TimeKey && len(groups) == 0 {
-				return slog.Attr{}
-			}
-			return a
-		}
-	}
-	return slog.New(slog.NewTextHandler(w, opts))
 }
 
 // programVersion is the version that this binary was built as.

@@ -99,6 +99,22 @@ func (c *Client) Reload(ctx context.Context) error {
 	return c.call(ctx, rootPath, managerInterface+".Reload").into()
 }
 
+// LogLevel returns from which level on vnetd logs: debug, info, warn or error.
+func (c *Client) LogLevel(ctx context.Context) (string, error) {
+	var level dbus.Variant
+	err := c.call(ctx, rootPath, propertiesInterface+".Get", managerInterface, "LogLevel").into(&level)
+	if err != nil {
+		return "", err
+	}
+	text, _ := level.Value().(string)
+	return text, nil
+}
+
+// SetLogLevel changes it until vnetd ends. ErrInvalid if there is no such level.
+func (c *Client) SetLogLevel(ctx context.Context, level string) error {
+	return c.call(ctx, rootPath, propertiesInterface+".Set", managerInterface, "LogLevel", dbus.MakeVariant(level)).into()
+}
+
 // Describe returns vnetd's description of itself, a JSON object.
 func (c *Client) Describe(ctx context.Context) (json.RawMessage, error) {
 	return c.describe(ctx, rootPath, managerInterface)

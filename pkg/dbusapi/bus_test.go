@@ -52,7 +52,7 @@ func serve(t *testing.T) *dbus.Conn {
 	rules, err := firewall.New(t.Context(), firewall.Config{Logger: log})
 	must(t, err)
 	m := network.New(network.Config{Store: st, Links: links, Rules: rules, Logger: log})
-	srv, err := dbusapi.Connect(dbusapi.Config{Manager: m, Version: "1.2.3", Reload: m.Reload, Logger: log})
+	srv, err := dbusapi.Connect(dbusapi.Config{Manager: m, Version: "1.2.3", Reload: m.Reload, Logger: log, LogLevel: new(slog.LevelVar)})
 	must(t, err)
 
 	ctx, cancel := context.WithCancel(context.Background())

@@ -150,3 +150,34 @@ func TestDescribeTellsConditions(t *testing.T) {
 		})
 	})
 }
+
+// TestLogLevel changes it live; who may not manage networks may not.
+func TestLogLevel(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		conn := serve(t)
+		signals := make(chan *dbus.Signal, 100)
+		conn.Signal(signals)
+		must(t, conn.AddMatchSignal(dbus.WithMatchSender(name), dbus.WithMatchObjectPath(root)))
+		set := "org.freedesktop.DBus.Properties.Set"
+		invoke(t, conn, root, set, []any{manager, "LogLevel", dbus.MakeVariant("debug")})
+		v, err := conn.Object(name, root).GetProperty(manager + ".LogLevel")
+		if err != nil || v.Value() != "debug" {
+			t.Errorf("level %v, %v", v, err)
+		}
+		fails(t, conn, root, set, []any{manager, "LogLevel", dbus.MakeVariant("loud")}, name+".Error.Invalid", "want debug, info, warn, error")
+		fails(t, conn, root, set, []any{manager, "LogLevel", dbus.MakeVariant("info+1")}, name+".Error.Invalid", "info+1")
+		if out, err := asNobody(t, "set-property", name, string(root), manager, "LogLevel", "s", "error"); err == nil {
+			t.Errorf("nobody may: %s", out)
+		}
+		for {
+			select {
+			case s := <-signals:
+				if changed, ok := s.Body[1].(map[string]dbus.Variant); ok && changed["LogLevel"].Value() == "debug" {
+					return
+				}
+			case <-time.After(wait):
+				t.Fatal("nobody was told")
+			}
+		}
+	})
+}

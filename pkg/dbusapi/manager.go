@@ -3,9 +3,11 @@ package dbusapi
 import (
 	"context"
 	"encoding/json"
+	"log/slog"
 	"net"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/godbus/dbus/v5"
 
@@ -45,6 +47,7 @@ func (s *Server) manager() iface {
 		},
 		properties: []property{
 			{name: "Version", sig: "s", constant: true, get: func() any { return s.cfg.Version }},
+			{name: "LogLevel", sig: "s", get: func() any { return strings.ToLower(s.cfg.LogLevel.Level().String()) }, set: s.setLogLevel},
 			{name: "Conditions", sig: "aa{sv}", get: func() any { return busConditions(s.cfg.Manager.Conditions()) }},
 		},
 	}
@@ -120,6 +123,25 @@ func (s *Server) describe(context.Context, *call) ([]any, error) {
 		"version": s.cfg.Version, "networks": networks,
 		"conditions": append([]network.Condition{}, s.cfg.Manager.Conditions()...), "firewall": s.cfg.Manager.Firewall(),
 	})
+}
+
+// setLogLevel changes what is logged from now on.
+func (s *Server) setLogLevel(_ context.Context, v any) error {
+	levels := []string{"debug", "info", "warn", "error"}
+	name := v.(string)
+	var level slog.Level
+	if !slices.Contains(levels, name) || level.UnmarshalText([]byte(name)) != nil {
+		return network.Errorf(network.Invalid, "log level %q is not known: want %s", name, strings.Join(levels, ", "))
+	}
+	before := s.cfg.LogLevel.Level()
+	// Said at whichever level is the lower one, so that it is seen.
+	s.cfg.LogLevel.Set(min(level, before))
+	s.cfg.Logger.Info("log level changed", "from", before, "to", level)
+	s.cfg.LogLevel.Set(level)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.update(rootPath, s.manager())
+	return nil
 }
 
 // toJSON is the reply that holds v as JSON text.

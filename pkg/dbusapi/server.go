@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync"
 	"time"
 
 	"github.com/godbus/dbus/v5"
@@ -19,6 +20,8 @@ type Config struct {
 	Version string
 	Reload  func(ctx context.Context) error // what the Reload method does
 	Logger  *slog.Logger
+	// LogLevel is the logger's, which a client may change.
+	LogLevel *slog.LevelVar
 }
 
 // Server answers for a Manager on the system bus.
@@ -27,8 +30,8 @@ type Server struct {
 	conn   *sysbus.Conn
 	cancel func() // ends the subscription to the manager's events
 
-	// known is what the bus has been told of each object, by path. Once
-	// subscribed, only the goroutine that delivers events touches it.
+	mu sync.Mutex
+	// known is what the bus has been told of each object, by path; guarded by mu.
 	known map[dbus.ObjectPath]map[string]dbus.Variant
 }
 

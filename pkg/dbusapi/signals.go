@@ -11,6 +11,8 @@ import (
 // learn notes what there is, so that subscribers are told only what changes
 // from now on.
 func (s *Server) learn() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	for path, ifaces := range s.managedObjects() {
 		for _, values := range ifaces {
 			s.known[path] = values
@@ -22,6 +24,8 @@ func (s *Server) learn() {
 
 // onEvent tells the bus what happened. It runs in one goroutine, in order.
 func (s *Server) onEvent(e network.Event) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	netPath := pathOf(networkPaths, e.Network.UUID)
 	switch e.Kind {
 	case network.NetworkDefined, network.NetworkChanged:
@@ -43,7 +47,7 @@ func (s *Server) onEvent(e network.Event) {
 }
 
 // update tells what is new about an object: that it is there, or which of its
-// properties have other values than subscribers know.
+// properties have other values than subscribers know. s.mu must be locked.
 func (s *Server) update(path dbus.ObjectPath, i iface) {
 	now := i.values()
 	before, known := s.known[path]

@@ -54,3 +54,18 @@ func TestPoolDistance(t *testing.T) {
 		}
 	}
 }
+
+func TestPaceOfLines(t *testing.T) {
+	var p pace
+	now := time.Now()
+	passed := 0
+	for range 5000 {
+		if _, ok := p.allow(now); ok {
+			passed++
+		}
+	}
+	left, ok := p.allow(now.Add(time.Second))
+	if passed != lineBurst || !ok || left != 5000-lineBurst {
+		t.Errorf("%d lines passed, then %v after %d", passed, ok, left)
+	}
+}

@@ -32,6 +32,7 @@ type services struct {
 	ctx    context.Context
 	cancel context.CancelFunc
 	done   sync.WaitGroup
+	lines  pace // of the log about leases
 
 	mu   sync.Mutex // guards what follows, and orders what DNS is told
 	live *netdef.Network
@@ -303,6 +304,7 @@ func (s *services) onLease(e dhcpd.Event) {
 	}
 	live := s.live
 	s.mu.Unlock()
+	s.logLease(e)
 	lease := newLease(live, e.Lease)
 	s.n.m.events.publish(Event{
 		Kind: LeaseChanged, Network: s.n.Info(), Lease: &lease, Change: e.Kind.String(),

@@ -1,7 +1,9 @@
 package clienttest
 
 import (
+	"cmp"
 	"encoding/json"
+	"slices"
 
 	"github.com/godbus/dbus/v5"
 )
@@ -84,6 +86,7 @@ func (s *Server) getAllProperties(msg dbus.Message, iface string) (map[string]db
 	if pathOf(msg) == rootPath {
 		return map[string]dbus.Variant{
 			"Version": dbus.MakeVariant(Version), "Conditions": busConditions(s.conditions),
+			"LogLevel": dbus.MakeVariant(cmp.Or(s.logLevel, "info")),
 		}, nil
 	}
 	return nil, errorf("NotFound", "the object is gone")
@@ -102,6 +105,9 @@ func (s *Server) getProperty(msg dbus.Message, iface, name string) (dbus.Variant
 }
 
 func (s *Server) setProperty(msg dbus.Message, _, name string, value dbus.Variant) *dbus.Error {
+	if pathOf(msg) == rootPath {
+		return s.setLogLevel(value)
+	}
 	return s.onNetwork(msg, "Set", func(n *network) *dbus.Error {
 		on, ok := value.Value().(bool)
 		switch {
@@ -113,4 +119,16 @@ func (s *Server) setProperty(msg dbus.Message, _, name string, value dbus.Varian
 		n.autostart = on
 		return nil
 	})
+}
+
+// setLogLevel takes the levels that vnetd has.
+func (s *Server) setLogLevel(value dbus.Variant) *dbus.Error {
+	level, _ := value.Value().(string)
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, level) {
+		return errorf("Invalid", "log level %q is not known: want debug, info, warn, error", level)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.logLevel = level
+	return nil
 }

@@ -35,6 +35,7 @@ type Server struct {
 	failures map[string]*dbus.Error
 
 	conditions []Condition
+	logLevel   string // empty: info
 
 	holds    map[string]chan struct{}
 	requests []map[string]any

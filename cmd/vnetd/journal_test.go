@@ -1,0 +1,121 @@
+package main
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/internal/nstest"
+)
+
+// TestJournal has the logger write to a journal that is none.
+func TestJournal(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		if err := os.MkdirAll(filepath.Dir(journalSocket), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		stderr, err := os.CreateTemp(t.TempDir(), "stderr")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var s unix.Stat_t
+		if err := unix.Fstat(int(stderr.Fd()), &s); err != nil {
+			t.Fatal(err)
+		}
+		t.Setenv("JOURNAL_STREAM", fmt.Sprintf("%d:%d", s.Dev, s.Ino))
+		level := new(slog.LevelVar)
+		log := newLogger(stderr, level)
+		log.Info("before there is a journal", "network", "default")
+		if text, _ := os.ReadFile(stderr.Name()); !strings.Contains(string(text), `msg="before there is a journal" network=default`) {
+			t.Errorf("without a journal: %q", text)
+		}
+		journald, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: journalSocket, Net: "unixgram"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer journald.Close()
+		read := func() string {
+			t.Helper()
+			b := make([]byte, 1<<16)
+			n, err := journald.Read(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return string(b[:n])
+		}
+		log.With("network", "default").Warn("lease bound", "mac", "52:54:00:00:00:01", "error", errors.New("two\nlines"))
+		want := "MESSAGE=lease bound network=default mac=52:54:00:00:00:01 error=\"two\\nlines\"\nPRIORITY=4\nSYSLOG_IDENTIFIER=vnetd\n" +
+			"MESSAGE_ID=" + messageIDs["lease bound"] + "\nVNET_NETWORK=default\nVNET_MAC=52:54:00:00:00:01\n" +
+			"VNET_ERROR\n\x09\x00\x00\x00\x00\x00\x00\x00two\nlines\n"
+		if got := read(); got != want {
+			t.Errorf("the journal was told\n%q, want\n%q", got, want)
+		}
+		log.Debug("not now")
+		level.Set(slog.LevelDebug)
+		log.WithGroup("a").Debug("now", "b-c", strings.Repeat("x", 1<<20))
+		if got := read(); !strings.Contains(got, "PRIORITY=7\n") || !strings.Contains(got, "\nVNET_A_B_C=xxx") {
+			t.Errorf("the journal was told %.200q", got)
+		}
+	})
+}
+
+// Text goes to what is not the journal's.
+func TestNoJournal(t *testing.T) {
+	t.Setenv("JOURNAL_STREAM", "1:2")
+	var b bytes.Buffer
+	newLogger(&b, slog.LevelInfo).Info("hello", "network", "x")
+	if !strings.Contains(b.String(), "level=INFO msg=hello network=x") {
+		t.Errorf("text is %q", b.String())
+	}
+}
+
+// TestMessageIDs holds the catalogue to the messages that there are, and
+// docs/logging.md to the catalogue.
+func TestMessageIDs(t *testing.T) {
+	files, err := exec.Command("git", "ls-files", "../../*.go").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var source strings.Builder
+	for name := range strings.FieldsSeq(string(files)) {
+		if strings.HasSuffix(name, "_test.go") || filepath.Base(name) == "messages.go" {
+			continue
+		}
+		text, err := os.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		source.Write(text)
+	}
+	doc, err := os.ReadFile("../../docs/logging.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen := map[string]bool{}
+	for message, id := range messageIDs {
+		start, _, lease := strings.Cut(message, "lease ")
+		if !lease && !strings.Contains(source.String(), `"`+message+`"`) || lease && start != "" {
+			t.Errorf("nobody logs %q", message)
+		}
+		if !regexp.MustCompile(`^[0-9a-f]{32}$`).MatchString(id) || seen[id] {
+			t.Errorf("%q has the MESSAGE_ID %q, want a new one of 32 hexadecimal digits", message, id)
+		}
+		seen[id] = true
+		if !strings.Contains(string(doc), "| `"+id+"` | "+message+" |") {
+			t.Errorf("docs/logging.md does not list %s as %q", id, message)
+		}
+	}
+	if rows := strings.Count(string(doc), "\n| `") - 11; rows != len(messageIDs) {
+		t.Errorf("docs/logging.md lists %d messages, there are %d", rows, len(messageIDs))
+	}
+}

@@ -1,0 +1,37 @@
+package main
+
+// messageIDs are the journal's MESSAGE_ID of those messages that programs look
+// for. They never change; docs/logging.md lists them.
+var messageIDs = map[string]string{
+	"network defined":                      "7e0d1f4279594336a41d793d1909b4e3",
+	"network undefined":                    "84bbe5705f5140abb5f81baea1e1cabd",
+	"network started":                      "67e6b040762e4f8c9f0b3673897f87a1",
+	"network stopped":                      "81e9147bb87049b3b4fed78b8c6e6eba",
+	"network adopted":                      "44ae886b583542e8988babaa197ee11b",
+	"network changed in place":             "1ced3c43931d4bfa9ebef3c467179d9e",
+	"bridge was gone and is made anew":     "5417d1494dd44296bf7008e15ebf11fb",
+	"starting a network on demand":         "f0c972eb9d154b2497375490c610466d",
+	"autostart failed: trying again":       "8eeb4f76247040bdbedc16b0a2b13ccf",
+	"service failed: opening it again":     "4814330ff8c64662af2dd5c30a8f6824",
+	"port added":                           "c2f93b46239741f99d6c58e97ce681af",
+	"port removed":                         "cae9e9929a0443ad8a8896dc57282058",
+	"lease bound":                          "693ecfbb4af44962b8b9d2f11cf6e739",
+	"lease renewed":                        "9070f64ead264f8496b76ffbc4d5ad8a",
+	"lease released":                       "fed8dc12a715407888cfbee77eac3e21",
+	"lease expired":                        "107c80f7bfbc4b52aa2ef87e586149c6",
+	"lease declined":                       "bee17ddb7c1a4503b3ab41092d8c133d",
+	"no free DHCP address":                 "4cc9aefe1c8744f69d79fad45f000b1e",
+	"another DHCP server on the bridge":    "5c1300338b7541a690224cf7b1b1efcf",
+	"upstream name server does not answer": "d14d2b39156b41129275750cdf7d6c11",
+	"condition appeared":                   "5a038a3d2c134e1f8fa87921f768428a",
+	"condition gone":                       "ab65caa256ee40ed8400c8262ee0a58f",
+	"firewall repaired":                    "8fba64cb0d9646c9801ad71af59ed4d0",
+	"firewall could not be repaired":       "30404b19ae2e4bb4b4a3d7ff3f7c312c",
+	"another program keeps removing firewall rules: repairing less often from now on": "a83b2929db3445139b8123999a25ae99",
+	"vnetd starts":                 "6bb71d10070a4a03be4a3affdb6bacac",
+	"ready":                        "7bf562007755420582b20da116739588",
+	"reloaded":                     "8a7acc714e734657832cb364b9490110",
+	"reload failed in part":        "548c659c3e5f43929f26a9cc4d42ee8e",
+	"log level changed":            "7b11c9ffd60547d2a904cf09a92b90ec",
+	"vnetd ends: networks stay up": "8dbee42c0cd444c5b72c39808f3e3993",
+}
