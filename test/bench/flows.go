@@ -80,19 +80,25 @@ type flowsProbe struct {
 	out *bytes.Buffer
 }
 
-// startFlows runs the program in guest.
-func startFlows(b *bench, guest *nstest.NS, address string) *flowsProbe {
-	self, err := os.Executable()
+// self is the path under which the bench is the program of that name.
+func (b *bench) self(program string) string {
+	executable, err := os.Executable()
 	if err != nil {
 		b.Fatalf("finding the bench's program: %w", err)
 	}
-	dir, err := os.MkdirTemp(b.dir, "flows-")
+	dir, err := os.MkdirTemp(b.dir, program+"-")
 	if err != nil {
 		b.Fatalf("making a folder: %w", err)
 	}
-	path := filepath.Join(dir, flowsProgram)
-	b.link(self, path)
-	p := &flowsProbe{cmd: guest.Command(b.Context(), path, address), out: new(bytes.Buffer)}
+	path := filepath.Join(dir, program)
+	b.link(executable, path)
+	return path
+}
+
+// startFlows runs the program in guest.
+func startFlows(b *bench, guest *nstest.NS, address string) *flowsProbe {
+	p := &flowsProbe{cmd: guest.Command(b.Context(), b.self(flowsProgram), address), out: new(bytes.Buffer)}
+	var err error
 	p.cmd.Stdout, p.cmd.Stderr = p.out, os.Stderr
 	if p.in, err = p.cmd.StdinPipe(); err == nil {
 		err = p.cmd.Start()

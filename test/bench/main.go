@@ -35,6 +35,7 @@ func benchmarks() []benchmark {
 		{"dhcp-rate", "new clients per second that get a lease, without a lost message", dhcpRate},
 		{"first-lease", "time from a new client's DISCOVER to its ACK", firstLease},
 		{"start-network", "time to start and stop NAT networks", startNetwork},
+		{"firewall", "networks' rules: writing them, and passing them", firewallRules},
 		{"networks", "many NAT networks beside libvirtd: start, restart of the daemon, memory", networks},
 	}
 }
@@ -60,6 +61,8 @@ func main() {
 		os.Exit(helpLeases(os.Args[1:]))
 	case flowsProgram:
 		os.Exit(openFlows(os.Args[1:]))
+	case trafficProgram:
+		os.Exit(loadNetwork(os.Args[1:]))
 	}
 	chosen, err := choose(os.Args[1:])
 	if err != nil {
