@@ -29,6 +29,8 @@ type daemon interface {
 	Describe(ctx context.Context) (json.RawMessage, error)
 	DescribeNetwork(ctx context.Context, name string) (json.RawMessage, error)
 	Leases(ctx context.Context, name string) ([]client.Lease, error)
+	ExportLeases(ctx context.Context, name string) (string, error)
+	ImportLeases(ctx context.Context, name, text string) (imported int, refused []string, err error)
 	RequestPort(ctx context.Context, network string, opts client.PortOptions) (*client.Port, error)
 	Ports(ctx context.Context) ([]client.PortInfo, error)
 	Port(ctx context.Context, uuid string) (client.PortInfo, error)

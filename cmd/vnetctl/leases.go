@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 
@@ -35,7 +36,7 @@ type networkLease struct {
 }
 
 func (a *app) leasesCommand() *cobra.Command {
-	return a.command("leases [NET]", "List the DHCP leases of a network, or of all", 0, 1,
+	cmd := a.command("leases [NET]", "List the DHCP leases of a network, or of all", 0, 1,
 		func(ctx context.Context, d daemon, args []string) error {
 			leases, err := findLeases(ctx, d, argument(args))
 			if err != nil {
@@ -46,6 +47,51 @@ func (a *app) leasesCommand() *cobra.Command {
 			}
 			return a.printLeases(leases, len(args) == 0)
 		})
+	cmd.AddCommand(a.exportCommand(), a.importCommand())
+	return cmd
+}
+
+func (a *app) exportCommand() *cobra.Command {
+	return a.command("export NET", "Print a network's leases as dnsmasq keeps them in a file", 1, 1,
+		func(ctx context.Context, d daemon, args []string) error {
+			text, err := d.ExportLeases(ctx, args[0])
+			switch {
+			case err != nil:
+				return err
+			case a.json:
+				return a.printJSON(map[string]string{"dnsmasq": text})
+			}
+			_, err = io.WriteString(a.stdout, text)
+			return err
+		})
+}
+
+func (a *app) importCommand() *cobra.Command {
+	return a.command("import NET FILE", "Take over leases from a file of dnsmasq or libvirt, - for standard input", 2, 2,
+		func(ctx context.Context, d daemon, args []string) error {
+			text, err := a.readFile(args[1])
+			if err != nil {
+				return fmt.Errorf("reading the leases: %w", err)
+			}
+			imported, refused, err := d.ImportLeases(ctx, args[0], string(text))
+			switch {
+			case err != nil:
+				return err
+			case a.json:
+				return a.printJSON(map[string]any{"imported": imported, "refused": append([]string{}, refused...)})
+			}
+			return a.printImport(args[0], imported, refused)
+		})
+}
+
+// printImport tells what became of the leases in a file.
+func (a *app) printImport(network string, imported int, refused []string) error {
+	_, err := fmt.Fprintf(a.stdout, "%d leases imported into network %s\n", imported, printable(network))
+	for _, why := range refused {
+		_, e := fmt.Fprintf(a.stdout, "not imported: %s\n", printable(why))
+		err = cmp.Or(err, e)
+	}
+	return err
 }
 
 // findLeases returns the leases of one network, or of all if name is empty,

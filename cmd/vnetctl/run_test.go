@@ -236,7 +236,12 @@ func TestLeases(t *testing.T) {
 	s.server.SetLeases("lab", clienttest.Lease{
 		Interface: "virbr1", Expiry: at(125 * time.Minute), MAC: "00:00:5e:00:53:0d", Address: "198.51.100.2", Prefix: 24, Hostname: "db",
 	})
-	for _, line := range []string{"leases", "leases lab", "leases default", "leases --json", "leases none"} {
+	for _, line := range []string{
+		"leases", "leases lab", "leases default", "leases --json", "leases none",
+		"leases export lab", "leases export lab --json", "leases export", "leases export none",
+		"leases import default testdata/dnsmasq.leases", "leases import default - --json < testdata/dnsmasq.leases",
+		"leases import default testdata/lab.xml", "leases import default testdata/none", "leases import default",
+	} {
 		s.run(line)
 	}
 	s.check()

@@ -58,6 +58,20 @@ func (s *Server) network(n *network.Network) iface {
 				leases, err := leasesOf(n)
 				return []any{leases}, err
 			}},
+			{"ExportLeases", nil, []arg{{"text", "s"}}, read, func(context.Context, *call) ([]any, error) {
+				text, err := n.ExportLeases()
+				return []any{text}, err
+			}},
+			{
+				"ImportLeases",
+				[]arg{{"text", "s"}},
+				[]arg{{"imported", "u"}, {"refused", "as"}},
+				manageNetworks,
+				func(ctx context.Context, c *call) ([]any, error) {
+					taken, refused, err := n.ImportLeases(ctx, c.body[0].(string))
+					return []any{uint32(taken), append([]string{}, refused...)}, err
+				},
+			},
 			{"Describe", nil, []arg{{"json", "s"}}, read, func(context.Context, *call) ([]any, error) {
 				return toJSON(describeNetwork(n))
 			}},

@@ -137,6 +137,10 @@ func ParseDUID(s string) ([]byte, error) {
 	return duid, nil
 }
 
+// serverDUID is the DUID of a server on a bridge with that hardware address: one of
+// type DUID-LL (RFC 8415, section 11.4).
+func serverDUID(mac net.HardwareAddr) []byte { return append([]byte{0, duidLL, 0, etherType}, mac...) }
+
 // plan6 is what a Config6 asks of DHCPv6. It never changes
 // but for its space.
 type plan6 struct {
@@ -147,7 +151,7 @@ type plan6 struct {
 
 // newPlan6 derives the plan of a valid cfg.
 func newPlan6(cfg *Config6, log *slog.Logger) *plan6 {
-	p := &plan6{cfg: *cfg, duid: append([]byte{0, duidLL, 0, etherType}, cfg.MAC...)}
+	p := &plan6{cfg: *cfg, duid: serverDUID(cfg.MAC)}
 	length := cfg.LeaseTime
 	if length == 0 {
 		length = DefaultLeaseTime6

@@ -21,7 +21,8 @@ type write struct {
 type change struct {
 	writes []write
 	events []Event
-	reply  *outgoing // nil when there is none
+	reply  *outgoing  // nil when there is none
+	done   chan error // capacity 1, told of the commit; nil when nobody waits
 }
 
 // stage makes l the record of b in memory, to be stored. The caller hands the
@@ -120,6 +121,9 @@ func (s *engine) commitPending() {
 		if err == nil || len(ch.writes) == 0 {
 			s.tell(ch.events)
 			s.send(ch.reply)
+		}
+		if ch.done != nil {
+			ch.done <- err
 		}
 	}
 }

@@ -120,8 +120,8 @@ func (s *Server) methods() map[string]map[string]any {
 			"Undefine":  s.undefineNetwork,
 			"Update":    s.updateNetwork,
 			"GetXML":    s.getXML,
-			"GetLeases": s.getLeases,
-			"Describe":  s.describeNetwork,
+			"GetLeases": s.getLeases, "ExportLeases": s.exportLeases, "ImportLeases": s.importLeases,
+			"Describe": s.describeNetwork,
 		},
 		"org.vnetd1.Port": {
 			"Release":  s.releasePort,
