@@ -2,9 +2,12 @@ package bridge_test
 
 import (
 	"encoding/json"
+	"flag"
 	"net"
 	"net/netip"
 	"os"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -13,6 +16,17 @@ import (
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"golang.org/x/sys/unix"
 )
+
+// TestMain runs more tests at a time than there are processors: most of the time
+// they wait for timers of the kernel.
+func TestMain(m *testing.M) {
+	flag.Parse()
+	parallel := flag.Lookup("test.parallel").Value
+	if parallel.String() == strconv.Itoa(runtime.GOMAXPROCS(0)) { // nobody asked for another number
+		_ = parallel.Set("8")
+	}
+	os.Exit(m.Run())
+}
 
 const (
 	name = "virbr0"

@@ -18,6 +18,7 @@ import (
 )
 
 func TestUplinkMovesAndComesBack(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		lan := hypervisor(t)
 		before := hostState(t)
@@ -75,6 +76,7 @@ func checkMoved(t *testing.T, routes []string) {
 func TestUplinkKeepsConnections(t *testing.T) {
 	for _, address := range []string{nstest.LANHost, nstest.LANHost6} {
 		t.Run(address, func(t *testing.T) {
+			t.Parallel()
 			nstest.Run(t, func(t *testing.T) {
 				setSysctl(t, "ipv4/conf/all/rp_filter", "1")
 				lan := hypervisor(t)
@@ -94,6 +96,7 @@ func TestUplinkKeepsConnections(t *testing.T) {
 }
 
 func TestUplinkCarriesGuests(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		hypervisor(t)
 		b := newBridges(t)
@@ -113,19 +116,21 @@ func TestUplinkCarriesGuests(t *testing.T) {
 // breakers make the LAN unreachable as soon as eno1 is a port.
 var breakers = []struct {
 	name  string
+	limit time.Duration // 0 for the usual one
 	apply func(t *testing.T, lan *nstest.NS)
 }{
-	{"the LAN's end goes down", func(t *testing.T, lan *nstest.NS) { lan.IP("link set lan0 down") }},
-	{"the LAN drops everything", func(t *testing.T, lan *nstest.NS) {
+	{"the LAN's end goes down", 3 * time.Second, func(t *testing.T, lan *nstest.NS) { lan.IP("link set lan0 down") }},
+	{"the LAN drops everything", 3 * time.Second, func(t *testing.T, lan *nstest.NS) {
 		lan.IP("link add sink type bridge")
 		lan.IP("link set lan0 master sink")
 	}},
-	{"the gateway forgot us", func(t *testing.T, lan *nstest.NS) {
+	{"the gateway forgot us", 0, func(t *testing.T, lan *nstest.NS) {
 		lan.IP("addr del " + nstest.LANHost + "/24 dev lan0")
 	}},
 }
 
 func TestBrokenUplinkRollsBack(t *testing.T) {
+	t.Parallel()
 	for _, br := range breakers {
 		t.Run(br.name, func(t *testing.T) {
 			t.Parallel()
@@ -134,14 +139,14 @@ func TestBrokenUplinkRollsBack(t *testing.T) {
 				before := hostState(t)
 				b := newBridges(t)
 				start := time.Now()
-				_, err := b.AttachUplink(t.Context(), bridge.UplinkConfig{Bridge: "br0", Uplink: "eno1", Save: func(bridge.UplinkState) error {
+				_, err := b.AttachUplink(t.Context(), bridge.UplinkConfig{Bridge: "br0", Uplink: "eno1", CheckTimeout: br.limit, Save: func(bridge.UplinkState) error {
 					start = time.Now()
 					br.apply(t, lan)
 					return nil
 				}})
 				took := time.Since(start)
-				if !errors.Is(err, bridge.ErrNoAnswer) || took > 10*time.Second {
-					t.Errorf("AttachUplink: %v after %v", err, took)
+				if !errors.Is(err, bridge.ErrNoAnswer) {
+					t.Errorf("AttachUplink: %v", err)
 				}
 				t.Logf("rolled back after %v: %v", took, err)
 				if br.name == "the LAN's end goes down" {
@@ -163,6 +168,7 @@ func TestBrokenUplinkRollsBack(t *testing.T) {
 // TestSilentGatewayIsNotAwaited: a gateway that never answered is none that the
 // bridge broke.
 func TestSilentGatewayIsNotAwaited(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		nstest.NewLAN(t)
 		nstest.IP(t, "route replace default via 203.0.113.99")
@@ -194,85 +200,81 @@ func untilStep(b *bridge.Bridges, n int, f func()) (finished bool) {
 	return finished
 }
 
-func TestUplinkCrashWhileAttaching(t *testing.T) {
+// atEveryStep calls try with a host with an uplink for one change after the
+// other at which something is to happen, until try tells that there was none with
+// that number. Hosts of their own share the numbers.
+func atEveryStep(t *testing.T, try func(t *testing.T, b *bridge.Bridges, n int) (finished bool)) {
 	t.Parallel()
-	nstest.Run(t, func(t *testing.T) {
-		hypervisor(t)
-		before := hostState(t)
-		b := newBridges(t)
-		var s saved
-		for n := 1; ; n++ {
-			finished := untilStep(b, n, func() {
-				if _, err := b.AttachUplink(t.Context(), bridge.UplinkConfig{Bridge: "br0", Uplink: "eno1", Save: s.save}); err != nil {
-					t.Error(err)
+	const hosts = 4
+	for host := range hosts {
+		t.Run(fmt.Sprintf("host %d", host), func(t *testing.T) {
+			t.Parallel()
+			nstest.Run(t, func(t *testing.T) {
+				hypervisor(t)
+				before := hostState(t)
+				b := newBridges(t)
+				for n := 1 + host; ; n += hosts {
+					finished := try(t, b, n)
+					sameHost(t, fmt.Sprintf("after step %d", n), before)
+					if finished || t.Failed() {
+						t.Logf("fewer than %d steps", n)
+						return
+					}
 				}
 			})
-			detachUplink(t, b, s.state(t))
-			sameHost(t, fmt.Sprintf("after a crash at step %d", n), before)
-			if finished || t.Failed() {
-				t.Logf("%d steps", n-1)
-				return
+		})
+	}
+}
+
+func TestUplinkCrashWhileAttaching(t *testing.T) {
+	atEveryStep(t, func(t *testing.T, b *bridge.Bridges, n int) (finished bool) {
+		var s saved
+		finished = untilStep(b, n, func() {
+			if _, err := b.AttachUplink(t.Context(), bridge.UplinkConfig{Bridge: "br0", Uplink: "eno1", Save: s.save}); err != nil {
+				t.Error(err)
 			}
-		}
+		})
+		detachUplink(t, b, s.state(t))
+		return finished
 	})
 }
 
 func TestUplinkCrashWhileDetaching(t *testing.T) {
-	t.Parallel()
-	nstest.Run(t, func(t *testing.T) {
-		hypervisor(t)
-		before := hostState(t)
-		b := newBridges(t)
-		for n := 1; ; n++ {
-			s := attachUplink(t, b, "eno1")
-			finished := untilStep(b, n, func() {
-				if err := b.DetachUplink(t.Context(), s); err != nil {
-					t.Error(err)
-				}
-			})
-			detachUplink(t, b, s)
-			sameHost(t, fmt.Sprintf("after a crash at step %d", n), before)
-			if finished || t.Failed() {
-				t.Logf("%d steps", n-1)
-				return
+	atEveryStep(t, func(t *testing.T, b *bridge.Bridges, n int) (finished bool) {
+		s := attachUplink(t, b, "eno1")
+		finished = untilStep(b, n, func() {
+			if err := b.DetachUplink(t.Context(), s); err != nil {
+				t.Error(err)
 			}
-		}
+		})
+		detachUplink(t, b, s)
+		return finished
 	})
 }
 
 // TestUplinkFailureAtEveryStep: AttachUplink itself undoes what it did.
 func TestUplinkFailureAtEveryStep(t *testing.T) {
-	t.Parallel()
-	nstest.Run(t, func(t *testing.T) {
-		hypervisor(t)
-		before := hostState(t)
-		b := newBridges(t)
-		broken := errors.New("broken")
-		for n := 1; ; n++ {
-			left := n
-			b.AfterStep(func() error {
-				if left--; left == 0 {
-					return broken
-				}
-				return nil
-			})
-			s, err := b.AttachUplink(t.Context(), bridge.UplinkConfig{Bridge: "br0", Uplink: "eno1"})
-			b.AfterStep(nil)
-			if err == nil {
-				detachUplink(t, b, *s)
-			} else if !errors.Is(err, broken) {
-				t.Error(err)
+	broken := errors.New("broken")
+	atEveryStep(t, func(t *testing.T, b *bridge.Bridges, n int) (finished bool) {
+		b.AfterStep(func() error {
+			if n--; n == 0 {
+				return broken
 			}
-			sameHost(t, fmt.Sprintf("after a failure of step %d", n), before)
-			if err == nil || t.Failed() {
-				t.Logf("%d steps", n-1)
-				return
-			}
+			return nil
+		})
+		s, err := b.AttachUplink(t.Context(), bridge.UplinkConfig{Bridge: "br0", Uplink: "eno1"})
+		b.AfterStep(nil)
+		if err == nil {
+			detachUplink(t, b, *s)
+		} else if !errors.Is(err, broken) {
+			t.Error(err)
 		}
+		return err == nil
 	})
 }
 
 func TestUplinkRefusals(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		nstest.NewLAN(t)
 		b := newBridges(t)
@@ -342,6 +344,7 @@ func TestDownUplink(t *testing.T) {
 }
 
 func TestDetachUplinkOfWhatChanged(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		hypervisor(t)
 		before := hostState(t)
@@ -370,6 +373,7 @@ func TestDetachUplinkOfWhatChanged(t *testing.T) {
 
 // TestUplinkKeepsRenewedLifetimes: a client that renews a lease does so on br0.
 func TestUplinkKeepsRenewedLifetimes(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		nstest.NewLAN(t)
 		nstest.IP(t, "addr add 203.0.113.9/24 dev eno1 valid_lft 1000 preferred_lft 900")
@@ -389,6 +393,7 @@ func TestUplinkKeepsRenewedLifetimes(t *testing.T) {
 // TestUplinkAmongEquals: where another device has equal routes, the kernel goes on
 // preferring the one it preferred.
 func TestUplinkAmongEquals(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		for _, first := range []string{"eno1", "eno2"} {
 			second := map[string]string{"eno1": "eno2", "eno2": "eno1"}[first]
@@ -424,6 +429,7 @@ func TestUplinkAmongEquals(t *testing.T) {
 
 // TestUplinkWithManyRoutes has more of everything than goes into one datagram.
 func TestUplinkWithManyRoutes(t *testing.T) {
+	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		nstest.NewLAN(t)
 		var lines strings.Builder
