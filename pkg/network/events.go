@@ -11,6 +11,7 @@ const (
 	NetworkChanged   EventKind = "network-changed" // state, autostart, last error or conditions
 	NetworkUndefined EventKind = "network-undefined"
 	PortAdded        EventKind = "port-added"
+	PortChanged      EventKind = "port-changed" // addresses
 	PortRemoved      EventKind = "port-removed"
 	LeaseChanged     EventKind = "lease-changed"
 
@@ -22,7 +23,7 @@ const (
 type Event struct {
 	Kind    EventKind
 	Network Info
-	Port    *PortInfo // PortAdded, PortRemoved
+	Port    *PortInfo // PortAdded, PortChanged, PortRemoved
 	Lease   *Lease    // LeaseChanged
 	Change  string    // LeaseChanged: bound, renewed, released, expired or declined
 }

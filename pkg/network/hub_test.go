@@ -38,8 +38,9 @@ type hub struct {
 
 // hubOptions replace parts of a hub.
 type hubOptions struct {
-	rules func(network.Rules) network.Rules // wraps the real one
-	bare  bool                              // nothing is loaded
+	rules  func(network.Rules) network.Rules // wraps the real one
+	bare   bool                              // nothing is loaded
+	limits network.Limits
 
 	startOnDemand bool
 	hook          string
@@ -66,7 +67,7 @@ func newHub(t *testing.T, root string, opts hubOptions) *hub {
 	}
 	h.Manager = network.New(network.Config{
 		Store: h.store, Links: h.links, Rules: rules, Logger: log,
-		StartOnDemand: opts.startOnDemand, Hook: opts.hook,
+		StartOnDemand: opts.startOnDemand, Hook: opts.hook, Limits: opts.limits,
 	})
 	cancelEvents := h.Subscribe(h.onEvent)
 	ctx, cancel := context.WithCancel(context.Background())

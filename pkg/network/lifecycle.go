@@ -281,6 +281,7 @@ func (n *Network) adopt(ctx context.Context, live *netdef.Network) {
 	if openErr != nil {
 		sv = n.pendingServices(live)
 	}
+	n.departed = nil
 	n.activate(live, index, sv)
 	if err != nil {
 		n.fault(partLinks, err)

@@ -83,6 +83,7 @@ type Config struct {
 	// dhcpd.Config.
 	DHCPIdentity dhcpd.Identity
 	DHCPProbe    bool
+	Limits       Limits // of one user
 }
 
 // Manager knows every network and port. Its methods may be called concurrently.
@@ -90,6 +91,7 @@ type Manager struct {
 	cfg    Config
 	log    *slog.Logger
 	events broker
+	ports  *portSet
 
 	observed observed
 
@@ -103,7 +105,6 @@ type Manager struct {
 
 	mu     sync.Mutex
 	byName map[string]*Network
-	ports  map[string]*port // by UUID
 }
 
 // New makes a manager that knows no network yet: Load follows. Close ends it.
@@ -111,7 +112,7 @@ func New(cfg Config) *Manager {
 	ctx, stop := context.WithCancel(context.Background())
 	return &Manager{
 		cfg: cfg, log: cfg.Logger, services: ctx, stop: stop,
-		byName: make(map[string]*Network), ports: make(map[string]*port),
+		byName: make(map[string]*Network), ports: newPortSet(),
 	}
 }
 

@@ -37,6 +37,8 @@ type Network struct {
 	run  store.Run  // the run-state as last written; guarded by op
 	host hostState  // what must be put back on the host; guarded by op
 
+	departed []store.Port // ended while no vnetd was running; for adopt alone
+
 	rules      sync.Mutex // guards what follows, and orders what the firewall is told
 	redirected bool       // DNS serves the other port
 
@@ -53,6 +55,7 @@ type Network struct {
 	bridge    int              // ifindex of the bridge while active
 	repairs   uint64           // times that repair found the bridge gone
 	services  *services        // nil while inactive and where nothing is served
+	foreign   []int            // ifindices of what others have, or had, plugged in
 }
 
 // Info is what a network is at one moment.
@@ -113,7 +116,7 @@ func (n *Network) currentError() error {
 // will be at its next start. A transient network has no other than the first,
 // an inactive one no other than the second.
 func (n *Network) XML(inactive bool) []byte {
-	connections := n.m.countPorts(n)
+	connections := n.m.ports.count(n)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.live != nil && (!inactive || n.def == nil) {
@@ -332,6 +335,23 @@ func (n *Network) recovered(part string) {
 	if failing {
 		n.fault(part, nil)
 	}
+}
+
+// runningServices are what the network serves now, nil for nothing.
+func (n *Network) runningServices() *services {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.services
+}
+
+// bridgeName is the name of the network's bridge.
+func (n *Network) bridgeName() string {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if is := cmp.Or(n.live, n.def, n.last); is != nil {
+		return is.Bridge.Name
+	}
+	return ""
 }
 
 // changed tells subscribers that the network's Info may differ.

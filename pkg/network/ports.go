@@ -2,16 +2,16 @@ package network
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/rand"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
-	"regexp"
-	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/vnetd/vnetd/pkg/bridge"
@@ -20,139 +20,156 @@ import (
 	"github.com/vnetd/vnetd/pkg/tap"
 )
 
-// LifetimeFD is the lifetime of a port that goes when the last copy of its file
-// descriptors is closed.
-const LifetimeFD = "fd"
-
-// maxQueues is what the kernel gives one TAP device (MAX_TAP_QUEUES).
-const maxQueues = 256
-
-// PortOptions say what port is wanted.
-type PortOptions struct {
-	Name     string           // the guest's name, empty for none
-	MAC      net.HardwareAddr // the guest's card; nil: one is made up
-	IfName   string           // of the TAP device; empty: vnet0, vnet1, …
-	Queues   int              // file descriptors, one a queue; 0 for one
-	VnetHdr  bool             // frames carry a virtio_net header (IFF_VNET_HDR)
-	Isolated bool             // no frames between this port and others that are isolated
-	Lifetime string           // empty for LifetimeFD, the only one yet
-	Owner    uint32           // uid of the caller
-}
-
-// PortInfo is what a port is at one moment.
-type PortInfo struct {
-	UUID     string    `json:"uuid"`
-	Network  string    `json:"network"` // name
-	Name     string    `json:"name"`
-	MAC      string    `json:"mac"` // of the guest's card
-	IfName   string    `json:"ifname"`
-	Bridge   string    `json:"bridge"`
-	MTU      int       `json:"mtu"`
-	Lifetime string    `json:"lifetime"`
-	Owner    uint32    `json:"owner"`
-	Created  time.Time `json:"created"`
-}
-
-// port is one port. What it is doesn't change while it lives.
-type port struct {
-	store.Port
-	network *Network
-	gone    sync.Once // it ends once, by whoever comes first
-}
-
 // RequestPort makes a TAP device on the network's bridge, up and forwarding,
 // and returns its open file descriptors: the caller hands them over and closes
 // its own. An inactive network is started, if that is configured; otherwise the
-// error is InvalidState.
+// error is InvalidState. With the ID of a port that the owner has, it is that
+// port, opened anew; Exists where it is not what the options say, Busy while
+// somebody has it open.
 func (n *Network) RequestPort(ctx context.Context, opts PortOptions) (PortInfo, []*os.File, error) {
 	if err := opts.check(); err != nil {
 		return PortInfo{}, nil, err
 	}
+	opts.Lifetime = cmp.Or(opts.Lifetime, LifetimeFD)
 	if err := n.begin(); err != nil {
 		return PortInfo{}, nil, err
 	}
 	defer n.op.Unlock()
-	live := n.liveNetwork()
-	if live == nil {
-		var err error
-		if live, err = n.startOnDemand(ctx); err != nil {
-			return PortInfo{}, nil, err
+	live, err := n.activeFor(ctx)
+	if err != nil {
+		return PortInfo{}, nil, err
+	}
+	p, dev, err := n.sameAgain(opts)
+	if p == nil && err == nil {
+		p, dev, err = n.addPort(ctx, live, opts)
+	}
+	if err != nil {
+		return PortInfo{}, nil, err
+	}
+	return n.m.portInfo(p), dev.Files, nil
+}
+
+// activeFor is the document of the network, which somebody wants a port of. The
+// caller holds n.op.
+func (n *Network) activeFor(ctx context.Context) (*netdef.Network, error) {
+	if live := n.liveNetwork(); live != nil {
+		return live, nil
+	}
+	live, err := n.startOnDemand(ctx)
+	if live == nil && err == nil {
+		err = Errorf(InvalidState, "network %q is not active: start it first", n.name)
+	}
+	return live, err
+}
+
+// sameAgain opens the port that the owner has under the ID of opts; nil when
+// there is none.
+func (n *Network) sameAgain(opts PortOptions) (*port, *tap.Device, error) {
+	if opts.ID == "" {
+		return nil, nil, nil
+	}
+	p := n.m.ports.id(opts.Owner, opts.ID)
+	if p == nil {
+		return nil, nil, nil
+	}
+	if p.network != n {
+		return nil, nil, Errorf(Exists, "option id: port %q is there already, on network %q", opts.ID, p.network.name)
+	}
+	if option := opts.differs(p); option != "" {
+		return nil, nil, Errorf(Exists, "option id: port %q is there already, with another %s", opts.ID, option)
+	}
+	l, err := n.m.cfg.Links.LookupIndex(p.Index)
+	if errors.Is(err, bridge.ErrNotFound) {
+		return nil, nil, n.m.end(p) // nobody noticed yet
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	busy := Errorf(Busy, "option id: port %q is there already, and somebody has %s open", opts.ID, p.IfName)
+	if l.Carrier {
+		return nil, nil, busy
+	}
+	dev, err := tap.Reopen(tap.Config{Name: p.IfName, Queues: p.Queues, VnetHdr: p.VnetHdr}, p.Index)
+	switch {
+	case errors.Is(err, tap.ErrGone):
+		return nil, nil, n.m.end(p)
+	case errors.Is(err, tap.ErrBusy):
+		return nil, nil, busy
+	case err != nil:
+		return nil, nil, err
+	}
+	if p.Lifetime == LifetimeBus {
+		n.m.ports.hold(p, opts.Holder)
+		err = n.m.cfg.Store.SavePort(p.Port)
+	}
+	if err != nil {
+		return nil, nil, errors.Join(err, dev.Close())
+	}
+	return p, dev, nil
+}
+
+// addPort makes a port, and tells. The caller holds n.op.
+func (n *Network) addPort(ctx context.Context, live *netdef.Network, opts PortOptions) (_ *port, _ *tap.Device, err error) {
+	if err := n.portConflict(live, &opts); err != nil {
+		return nil, nil, err
+	}
+	if err := n.m.ports.admit(&opts, n.m.cfg.Limits); err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		if err != nil {
+			n.m.ports.dismiss(&opts)
 		}
+	}()
+	if opts.MAC == nil {
+		opts.MAC = n.m.newMAC(live, &opts)
 	}
-	if live == nil {
-		return PortInfo{}, nil, Errorf(InvalidState, "network %q is not active: start it first", n.name)
+	guest := store.Port{Name: opts.Name, MAC: store.HexMAC(opts.MAC), Addrs: opts.Addrs}
+	sv := n.runningServices()
+	if err := sv.expect(live, guest); err != nil {
+		return nil, nil, err
 	}
-	if err := n.checkMAC(live, opts.MAC); err != nil {
-		return PortInfo{}, nil, err
-	}
-	target, err := n.m.cfg.Links.Lookup(live.Bridge.Name)
+	p, dev, err := n.plugIn(ctx, live, opts)
 	if err != nil {
-		return PortInfo{}, nil, fmt.Errorf("looking for bridge %q: %w", live.Bridge.Name, err)
-	}
-	p, dev, err := n.plugIn(ctx, live, target, opts)
-	if err != nil {
-		return PortInfo{}, nil, err
+		sv.dismiss(guest, nil)
+		return nil, nil, err
 	}
 	info := n.m.portInfo(p)
-	n.m.log.Info("port added", keyNetwork, n.name, keyPort, p.UUID, keyIfName, p.IfName, keyMAC, info.MAC, "owner", p.Owner)
+	n.m.log.Info("port added", keyNetwork, n.name, keyPort, p.UUID, keyIfName, p.IfName, keyMAC, info.MAC, "owner", p.Owner, "lifetime", p.Lifetime)
 	n.m.events.publish(Event{Kind: PortAdded, Network: n.Info(), Port: &info})
-	return info, dev.Files, nil
+	return p, dev, nil
 }
 
-// check refuses options that no port can have.
-func (o PortOptions) check() error {
-	switch {
-	case o.Lifetime != "" && o.Lifetime != LifetimeFD:
-		return Errorf(Unsupported, "option lifetime: %q is not available, only %q is", o.Lifetime, LifetimeFD)
-	case o.Queues < 0 || o.Queues > maxQueues:
-		return Errorf(Invalid, "option queues: %d is not a number of queues, want 1 to %d", o.Queues, maxQueues)
-	case o.MAC != nil && (len(o.MAC) != 6 || o.MAC[0]&1 != 0 || bytes.Equal(o.MAC, make([]byte, 6))):
-		return Errorf(Invalid, "option mac: %q is not the address of a card, want six bytes, not multicast, not all zero", o.MAC)
-	case o.Name != "" && !hostLabel.MatchString(o.Name):
-		return Errorf(Invalid, "option name: %.80q is not a host name, want 1 to 63 letters, digits and hyphens", o.Name)
-	case o.IfName != "" && !validIfName(o.IfName):
-		return Errorf(Invalid, "option ifname: %q is not an interface name, want 1 to 15 characters without blank, slash or colon", o.IfName)
+// portConflict refuses a MAC address that somebody on the network has already,
+// since two cards with one address cut each other off, and the name of somebody
+// else's guest.
+func (n *Network) portConflict(live *netdef.Network, opts *PortOptions) error {
+	if bytes.Equal(opts.MAC, live.MAC) && opts.MAC != nil {
+		return Errorf(Conflict, "option mac: %q is the address of the bridge %q", opts.MAC, live.Bridge.Name)
 	}
-	return nil
-}
-
-// hostLabel is one label of a host name (RFC 1123 §2.1).
-var hostLabel = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
-
-// checkMAC refuses an address that somebody on the network has already; two
-// cards with one address cut each other off.
-func (n *Network) checkMAC(live *netdef.Network, mac net.HardwareAddr) error {
-	if mac == nil {
+	if p := n.m.ports.mac(n, opts.MAC); p != nil {
+		return Errorf(Conflict, "option mac: %q is the address of port %s (%s)", opts.MAC, p.UUID, p.IfName)
+	}
+	if opts.Name == "" {
 		return nil
 	}
-	if bytes.Equal(mac, live.MAC) {
-		return Errorf(Conflict, "option mac: %q is the address of the bridge %q", mac, live.Bridge.Name)
-	}
-	for _, p := range n.m.portsOf(n) {
-		if bytes.Equal(mac, p.MAC) {
-			return Errorf(Conflict, "option mac: %q is the address of port %s (%s)", mac, p.UUID, p.IfName)
-		}
+	if p := n.m.ports.named(n, opts.Name, opts.Owner); p != nil {
+		return Errorf(Conflict, "option name: %q is the name of port %s (%s), which belongs to user %d", opts.Name, p.UUID, p.IfName, p.Owner)
 	}
 	return nil
-}
-
-// validIfName tells what the kernel takes for an interface's name
-// (dev_valid_name in net/core/dev.c), but for %, which would make it a template.
-func validIfName(name string) bool {
-	return len(name) < 16 && name != "." && name != ".." && !strings.ContainsAny(name, "/: \t\n\v\f\r%")
 }
 
 // plugIn makes the TAP device of a port, puts it on the bridge, and records it
 // as the last step but before anyone else has its file descriptors. What it
 // made is gone when it fails.
-func (n *Network) plugIn(ctx context.Context, live *netdef.Network, target bridge.Link, opts PortOptions) (_ *port, _ *tap.Device, err error) {
-	mac := opts.MAC
-	if mac == nil {
-		mac = n.m.freshMAC()
+func (n *Network) plugIn(ctx context.Context, live *netdef.Network, opts PortOptions) (_ *port, _ *tap.Device, err error) {
+	target, err := n.m.cfg.Links.Lookup(live.Bridge.Name)
+	if err != nil {
+		return nil, nil, fmt.Errorf("looking for bridge %q: %w", live.Bridge.Name, err)
 	}
 	dev, err := tap.Create(tap.Config{
-		Name: opts.IfName, MAC: tap.HostMAC(mac), MTU: target.MTU,
-		Queues: opts.Queues, VnetHdr: opts.VnetHdr,
+		Name: opts.IfName, MAC: tap.HostMAC(opts.MAC), MTU: target.MTU,
+		Queues: opts.Queues, VnetHdr: opts.VnetHdr, Owner: opts.Owner,
 	})
 	if errors.Is(err, tap.ErrExists) {
 		return nil, nil, Errorf(Exists, "option ifname: an interface %q already exists", opts.IfName)
@@ -165,11 +182,12 @@ func (n *Network) plugIn(ctx context.Context, live *netdef.Network, target bridg
 			err = errors.Join(err, dev.Close())
 		}
 	}()
-	p := &port{network: n, Port: store.Port{
-		UUID: newUUID(), Network: live.UUID, Name: opts.Name, MAC: store.HexMAC(mac),
-		IfName: dev.Name, Index: dev.Index, Isolated: opts.Isolated,
-		Lifetime: LifetimeFD, Owner: opts.Owner, Created: time.Now().Truncate(time.Second),
-	}}
+	p := newPort(n, store.Port{
+		UUID: newUUID(), Network: live.UUID, Name: opts.Name, MAC: store.HexMAC(opts.MAC), Addrs: opts.Addrs,
+		IfName: dev.Name, Index: dev.Index, Queues: opts.Queues, VnetHdr: opts.VnetHdr, Isolated: opts.Isolated,
+		Lifetime: opts.Lifetime, Owner: opts.Owner, OwnerUUID: opts.OwnerUUID, ID: opts.ID, Holder: opts.Holder,
+		Created: time.Now().Truncate(time.Second),
+	})
 	if err := n.m.attach(ctx, live, target.Index, p); err != nil {
 		return nil, nil, err
 	}
@@ -179,34 +197,31 @@ func (n *Network) plugIn(ctx context.Context, live *netdef.Network, target bridg
 	if err := n.m.cfg.Store.SavePort(p.Port); err != nil {
 		return nil, nil, err
 	}
-	n.m.mu.Lock()
-	defer n.m.mu.Unlock()
-	n.m.ports[p.UUID] = p
+	// Not before it is recorded: a crash must not leave a device that stays.
+	if p.Lifetime != LifetimeFD {
+		if err := dev.Persist(); err != nil {
+			return nil, nil, errors.Join(err, n.m.cfg.Store.DeletePort(p.UUID))
+		}
+	}
+	n.m.ports.add(p)
 	return p, dev, nil
 }
 
-// attach puts a port's TAP device on the bridge with that ifindex, as a network
-// that is live has its ports; where it is there already, it is brought to that.
-func (m *Manager) attach(ctx context.Context, live *netdef.Network, bridgeIndex int, p *port) error {
-	if err := m.cfg.Links.Attach(ctx, bridgeIndex, p.Index, portConfig(live, p.Isolated)); err != nil {
-		return err
-	}
-	if managesMACs(live) {
-		return m.cfg.Links.AddFDB(p.Index, net.HardwareAddr(p.MAC))
-	}
-	return nil
-}
-
-// freshMAC makes up an address in the range of KVM guests that no port has.
-func (m *Manager) freshMAC() net.HardwareAddr {
-	for {
-		mac := net.HardwareAddr{0x52, 0x54, 0, 0, 0, 0}
+// newMAC makes up an address in the range of KVM guests that no port has. With an
+// ID it is always the same one, if that is free: a machine that comes back is
+// known to DHCP by it.
+func (m *Manager) newMAC(live *netdef.Network, opts *PortOptions) net.HardwareAddr {
+	mac := net.HardwareAddr{0x52, 0x54, 0, 0, 0, 0}
+	if opts.ID != "" {
+		sum := sha256.Sum256(fmt.Appendf(nil, "%s %d %s", live.UUID, opts.Owner, opts.ID))
+		copy(mac[3:], sum[:])
+	} else {
 		_, _ = rand.Read(mac[3:])
-		taken := m.findPort(func(p *port) bool { return net.HardwareAddr(p.MAC).String() == mac.String() })
-		if taken == nil {
-			return mac
-		}
 	}
+	for m.ports.mac(nil, mac) != nil || bytes.Equal(mac, live.MAC) {
+		_, _ = rand.Read(mac[3:])
+	}
+	return mac
 }
 
 // newUUID makes a random UUID (RFC 9562 §5.4).
@@ -218,19 +233,13 @@ func newUUID() string {
 }
 
 // Ports lists the ports of every network, in order of their creation.
-func (m *Manager) Ports() []PortInfo {
-	return m.portInfos(func(*port) bool { return true })
-}
+func (m *Manager) Ports() []PortInfo { return m.portInfos(m.ports.all()) }
 
 // Ports lists the network's ports, in order of their creation.
-func (n *Network) Ports() []PortInfo {
-	return n.m.portInfos(func(p *port) bool { return p.network == n })
-}
+func (n *Network) Ports() []PortInfo { return n.m.portInfos(n.m.ports.of(n)) }
 
-// portInfos tells what the ports that match are now, in order of their creation.
-func (m *Manager) portInfos(match func(*port) bool) []PortInfo {
-	ports := m.selectPorts(match)
-	slices.SortFunc(ports, func(a, b *port) int { return a.Index - b.Index })
+// portInfos tells what the ports are now.
+func (m *Manager) portInfos(ports []*port) []PortInfo {
 	infos := make([]PortInfo, len(ports))
 	for i, p := range ports {
 		infos[i] = m.portInfo(p)
@@ -240,17 +249,51 @@ func (m *Manager) portInfos(match func(*port) bool) []PortInfo {
 
 // Port finds a port by its UUID, in any case, or by its interface's name.
 func (m *Manager) Port(key string) (PortInfo, error) {
-	p := m.findPort(func(p *port) bool { return strings.EqualFold(p.UUID, key) || p.IfName == key })
+	p := cmp.Or(m.ports.uuid(strings.ToLower(key)), m.ports.ifname(key))
 	if p == nil {
 		return PortInfo{}, Errorf(NotFound, "no port %q is known here", key)
 	}
 	return m.portInfo(p), nil
 }
 
+// WaitForAddress waits until the guest of the port with that UUID has an address
+// leased, and lists what it has. The error is NotFound when the port ends, and
+// ctx's when that ends first.
+func (m *Manager) WaitForAddress(ctx context.Context, uuid string) ([]netip.Addr, error) {
+	for {
+		p := m.ports.uuid(strings.ToLower(uuid))
+		if p == nil {
+			return nil, Errorf(NotFound, "no port %q is known here", uuid)
+		}
+		held, news := m.ports.addresses(p)
+		switch {
+		case m.ports.uuid(p.UUID) != p: // news is of nobody's interest
+			continue
+		case len(held) > 0:
+			return held, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-news:
+		}
+	}
+}
+
+// Holders lists who holds ports of LifetimeBus.
+func (m *Manager) Holders() []string { return m.ports.holders() }
+
+// HolderGone ends the ports that a holder has.
+func (m *Manager) HolderGone(holder string) {
+	for _, p := range m.ports.heldBy(holder) {
+		m.endLogged(p)
+	}
+}
+
 // ReleasePort ends the port with that UUID: its TAP device is deleted, whoever
 // still has it open.
 func (m *Manager) ReleasePort(_ context.Context, uuid string) error {
-	p := m.findPort(func(p *port) bool { return strings.EqualFold(p.UUID, uuid) })
+	p := m.ports.uuid(strings.ToLower(uuid))
 	if p == nil {
 		return Errorf(NotFound, "no port %q is known here", uuid)
 	}
@@ -258,12 +301,13 @@ func (m *Manager) ReleasePort(_ context.Context, uuid string) error {
 }
 
 // end deletes a port and its TAP device, and tells, unless that has been done.
+// Its guest is gone: so are its leases, its reservation and its name.
 func (m *Manager) end(p *port) (err error) {
 	p.gone.Do(func() {
 		info := m.portInfo(p)
-		m.mu.Lock()
-		delete(m.ports, p.UUID)
-		m.mu.Unlock()
+		m.ports.remove(p)
+		held, _ := m.ports.addresses(p)
+		p.network.runningServices().dismiss(p.Port, held)
 		err = m.clearPort(p.Port)
 		if live := p.network.liveNetwork(); live != nil {
 			if err := m.hookPort(context.Background(), hookPortDeleted, live, p); err != nil {
@@ -276,138 +320,30 @@ func (m *Manager) end(p *port) (err error) {
 	return err
 }
 
-// clearPort deletes a port's TAP device, if that still is its own, and then
-// its record.
-func (m *Manager) clearPort(p store.Port) error {
-	l, err := m.cfg.Links.LookupIndex(p.Index)
-	switch {
-	case errors.Is(err, bridge.ErrNotFound):
-	case err != nil:
-		return err
-	case l.Name == p.IfName:
-		if err := m.cfg.Links.DeleteLink(p.Index); err != nil {
-			return err
-		}
+func (m *Manager) endLogged(p *port) {
+	if err := m.end(p); err != nil {
+		m.log.Error("ending a port", keyPort, p.UUID, keyError, err)
 	}
-	return m.cfg.Store.DeletePort(p.UUID)
-}
-
-// loadPorts takes over the ports that a former vnetd made: those whose TAP
-// device still is there and whose network is. The rest ended while no vnetd was
-// running.
-func (m *Manager) loadPorts(ports []store.Port, runs []store.Run) {
-	docs := make(map[string]*netdef.Network) // by UUID
-	for _, r := range runs {
-		docs[r.Network.UUID] = r.Network
-	}
-	for _, d := range m.definitions(nil) {
-		docs[d.UUID] = d
-	}
-	for _, p := range ports {
-		l, err := m.cfg.Links.LookupIndex(p.Index)
-		doc, known := docs[p.Network]
-		if err != nil || l.Name != p.IfName || !known {
-			if err := m.clearPort(p); err != nil {
-				m.log.Error("clearing a port that has ended", keyPort, p.UUID, keyError, err)
-			}
-			continue
-		}
-		n := m.ensureNetwork(doc)
-		m.mu.Lock()
-		m.ports[p.UUID] = &port{Port: p, network: n}
-		m.mu.Unlock()
-	}
-}
-
-// replug puts every port of n on the bridge with that ifindex, as live has its
-// ports, wherever they are now. The caller holds n.op.
-func (m *Manager) replug(ctx context.Context, n *Network, live *netdef.Network, bridgeIndex int) error {
-	var errs []error
-	for _, p := range m.portsOf(n) {
-		_, err := m.cfg.Links.LookupIndex(p.Index)
-		switch {
-		case errors.Is(err, bridge.ErrNotFound):
-			err = m.end(p)
-		case err == nil:
-			err = m.attach(ctx, live, bridgeIndex, p)
-		}
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
-}
-
-// unplug takes every port of n off its bridge. The ports live on, without
-// traffic, for as long as they are open.
-func (m *Manager) unplug(n *Network) error {
-	var errs []error
-	for _, p := range m.portsOf(n) {
-		err := m.cfg.Links.Detach(p.Index)
-		if errors.Is(err, bridge.ErrNotFound) {
-			err = m.end(p)
-		}
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
 }
 
 // releaseAll ends every port of n.
 func (m *Manager) releaseAll(n *Network) error {
 	var errs []error
-	for _, p := range m.portsOf(n) {
+	for _, p := range m.ports.of(n) {
 		errs = append(errs, m.end(p))
 	}
 	return errors.Join(errs...)
 }
 
-// portsOf lists n's ports.
-func (m *Manager) portsOf(n *Network) []*port {
-	return m.selectPorts(func(p *port) bool { return p.network == n })
-}
-
-// selectPorts lists the ports that match, in no order.
-func (m *Manager) selectPorts(match func(*port) bool) []*port {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	var ports []*port
-	for _, p := range m.ports {
-		if match(p) {
-			ports = append(ports, p)
-		}
-	}
-	return ports
-}
-
-// nameOf is the name of the port on n whose guest has that MAC address, empty
-// for none.
-func (m *Manager) nameOf(n *Network, mac net.HardwareAddr) string {
-	p := m.findPort(func(p *port) bool { return p.network == n && bytes.Equal(p.MAC, mac) })
-	if p == nil {
-		return ""
-	}
-	return p.Name
-}
-
-// countPorts tells how many ports n has.
-func (m *Manager) countPorts(n *Network) int { return len(m.portsOf(n)) }
-
-// findPort returns a port that matches, nil when none does.
-func (m *Manager) findPort(match func(*port) bool) *port {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for _, p := range m.ports {
-		if match(p) {
-			return p
-		}
-	}
-	return nil
-}
-
 // portInfo tells what p is now.
 func (m *Manager) portInfo(p *port) PortInfo {
-	is := p.network.Info()
+	held, _ := m.ports.addresses(p)
 	info := PortInfo{
 		UUID: p.UUID, Network: p.network.name, Name: p.Name, MAC: net.HardwareAddr(p.MAC).String(),
-		IfName: p.IfName, Bridge: is.Bridge, Lifetime: p.Lifetime, Owner: p.Owner, Created: p.Created,
+		IfName: p.IfName, Bridge: p.network.bridgeName(),
+		Addresses: append([]netip.Addr{}, held...), Reserved: append([]netip.Addr{}, p.Addrs...),
+		Queues: p.Queues, VnetHdr: p.VnetHdr, Isolated: p.Isolated,
+		Lifetime: p.Lifetime, Owner: p.Owner, OwnerUUID: p.OwnerUUID, ID: p.ID, Created: p.Created,
 	}
 	if l, err := m.cfg.Links.LookupIndex(p.Index); err == nil {
 		info.MTU = l.MTU

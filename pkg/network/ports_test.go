@@ -2,6 +2,7 @@ package network_test
 
 import (
 	"net"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -19,9 +20,10 @@ func TestPortEndsWithItsFile(t *testing.T) {
 		info, f := h.port(n, network.PortOptions{Name: "guest", MAC: mac, VnetHdr: true, Owner: 1000})
 		want := network.PortInfo{
 			UUID: info.UUID, Network: "one", Name: "guest", MAC: "52:54:00:01:02:03", IfName: info.IfName,
-			Bridge: "one", MTU: 1500, Lifetime: "fd", Owner: 1000, Created: info.Created,
+			Bridge: "one", MTU: 1500, Addresses: []netip.Addr{}, Reserved: []netip.Addr{}, Queues: 1, VnetHdr: true,
+			Lifetime: "fd", Owner: 1000, Created: info.Created,
 		}
-		if diff := cmp.Diff(want, info); diff != "" {
+		if diff := cmp.Diff(want, info, addrs); diff != "" {
 			t.Errorf("port (-want +got):\n%s", diff)
 		}
 		if ifi, err := net.InterfaceByName(info.IfName); err != nil || ifi.HardwareAddr.String() != "fe:54:00:01:02:03" {
@@ -74,7 +76,7 @@ func TestRequestPortRefuses(t *testing.T) {
 		refused(network.PortOptions{}, network.InvalidState)
 		must(t, n.Start(t.Context()))
 		links := nstest.Exec(t, "ip", "-br", "link")
-		refused(network.PortOptions{Lifetime: "for ever"}, network.Unsupported)
+		refused(network.PortOptions{Lifetime: "for ever"}, network.Invalid)
 		refused(network.PortOptions{Queues: 1000}, network.Invalid)
 		refused(network.PortOptions{IfName: "name-of-16-chars"}, network.Invalid)
 		refused(network.PortOptions{IfName: "a/b"}, network.Invalid)
@@ -82,6 +84,13 @@ func TestRequestPortRefuses(t *testing.T) {
 		refused(network.PortOptions{MAC: net.HardwareAddr{1, 0, 0, 0, 0, 1}}, network.Invalid)
 		refused(network.PortOptions{MAC: make(net.HardwareAddr, 6)}, network.Invalid)
 		refused(network.PortOptions{Name: "two\nlines"}, network.Invalid)
+		refused(network.PortOptions{OwnerUUID: "mine"}, network.Invalid)
+		refused(network.PortOptions{ID: strings.Repeat("x", 256)}, network.Invalid)
+		refused(network.PortOptions{Addrs: ips("192.0.2.5", "192.0.2.6")}, network.Invalid)
+		refused(network.PortOptions{Addrs: ips("192.0.2.1")}, network.Invalid)
+		refused(network.PortOptions{Addrs: ips("198.51.100.5")}, network.Invalid)
+		refused(network.PortOptions{Addrs: ips("2001:db8::5")}, network.Invalid)
+		refused(network.PortOptions{Addrs: ips("192.0.2.10")}, network.Conflict)
 		bridge, err := net.InterfaceByName("one")
 		must(t, err)
 		refused(network.PortOptions{MAC: bridge.HardwareAddr}, network.Conflict)
@@ -105,7 +114,7 @@ func TestPortsOverRestart(t *testing.T) {
 
 		h = newHub(t, root, hubOptions{})
 		ports := h.Ports()
-		if diff := cmp.Diff([]network.PortInfo{stays}, ports); diff != "" {
+		if diff := cmp.Diff([]network.PortInfo{stays}, ports, addrs); diff != "" {
 			t.Errorf("ports after the restart (-want +got):\n%s", diff)
 		}
 		must(t, f1.Close())
@@ -153,4 +162,24 @@ func TestPortNamesItsGuest(t *testing.T) {
 			t.Errorf("web is %v, the leases are %v", got, leases)
 		}
 	})
+}
+
+// addrs compares addresses as they are.
+var addrs = cmp.Comparer(func(a, b netip.Addr) bool { return a == b })
+
+// ips parses addresses.
+func ips(texts ...string) []netip.Addr {
+	var all []netip.Addr
+	for _, text := range texts {
+		all = append(all, netip.MustParseAddr(text))
+	}
+	return all
+}
+
+// hardware parses a MAC address.
+func hardware(t *testing.T, text string) net.HardwareAddr {
+	t.Helper()
+	mac, err := net.ParseMAC(text)
+	must(t, err)
+	return mac
 }

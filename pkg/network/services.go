@@ -13,6 +13,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/dnsd"
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/store"
 )
 
 // How long a service that failed waits before it is opened again: doubled from
@@ -33,6 +34,8 @@ type services struct {
 	cancel context.CancelFunc
 	done   sync.WaitGroup
 	lines  pace // of the log about leases
+
+	departed []store.Port // that ended unseen, and whose guests are to be forgotten
 
 	mu   sync.Mutex // guards what follows, and orders what DNS is told
 	live *netdef.Network
@@ -222,7 +225,7 @@ func (n *Network) openServices(live *netdef.Network) (*services, error) {
 // again what fails.
 func (n *Network) pendingServices(live *netdef.Network) *services {
 	ctx, cancel := context.WithCancel(n.m.services)
-	return &services{n: n, live: live, ctx: ctx, cancel: cancel, open: make(map[string]server)}
+	return &services{n: n, live: live, departed: n.departed, ctx: ctx, cancel: cancel, open: make(map[string]server)}
 }
 
 // openPart opens a service and lets DNS know all leases, whichever of the two
@@ -236,9 +239,13 @@ func (s *services) openPart(p part) (server, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.open[p.name] = srv
+	s.expectAll(srv)
 	if dns, ok := s.open[partDNS].(*dnsd.Server); ok {
 		for _, l := range s.held() {
 			dns.SetHost(s.host(l))
+		}
+		for _, port := range s.n.m.ports.of(s.n) {
+			s.announce(dns, port.Port)
 		}
 	}
 	return srv, nil
@@ -288,23 +295,30 @@ func (s *services) held() []dhcpd.Lease {
 // host is what DNS is told of a lease: the name of the port that the guest is
 // on, or, where that has none, the name that the guest goes by.
 func (s *services) host(l dhcpd.Lease) dnsd.Host {
-	return dnsd.Host{Name: cmp.Or(s.n.m.nameOf(s.n, l.MAC), l.Hostname), Addr: l.Addr}
+	name := l.Hostname
+	if p := s.n.m.ports.mac(s.n, l.MAC); p != nil && p.Name != "" {
+		name = p.Name
+	}
+	return dnsd.Host{Name: name, Addr: l.Addr}
 }
 
 // onLease follows one change of a lease: in DNS at once, for subscribers after
 // that.
 func (s *services) onLease(e dhcpd.Event) {
+	has := e.Kind == dhcpd.Bound || e.Kind == dhcpd.Renewed
 	s.mu.Lock()
 	if dns, ok := s.open[partDNS].(*dnsd.Server); ok {
-		if e.Kind == dhcpd.Bound || e.Kind == dhcpd.Renewed {
+		switch {
+		case has:
 			dns.SetHost(s.host(e.Lease))
-		} else {
+		case !s.reserved(e.Lease):
 			dns.DeleteAddr(e.Lease.Addr)
 		}
 	}
 	live := s.live
 	s.mu.Unlock()
 	s.logLease(e)
+	s.n.m.onLease(s.n, e.Lease.MAC, e.Lease.Addr, has)
 	lease := newLease(live, e.Lease)
 	s.n.m.events.publish(Event{
 		Kind: LeaseChanged, Network: s.n.Info(), Lease: &lease, Change: e.Kind.String(),

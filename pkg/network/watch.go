@@ -73,21 +73,57 @@ func (d *damage) take() map[*Network]struct{} {
 
 // onLink deals with one change of a link. It never blocks for long.
 func (m *Manager) onLink(e bridge.LinkEvent, broken *damage) {
-	switch {
-	case e.Resync:
+	if e.Resync {
 		m.dropDeadPorts()
 		broken.add(m.all()...)
-	case !e.Deleted:
 		return
-	default:
-		if p := m.findPort(func(p *port) bool { return p.Index == e.Link.Index }); p != nil {
-			m.endLogged(p)
-			return
-		}
+	}
+	p := m.ports.index(e.Link.Index)
+	switch {
+	case p != nil && e.Deleted:
+		m.endLogged(p)
+	case p != nil:
+		m.onPortLink(p, e.Link)
+	case foreignTAP(e.Link):
+		m.noteForeign(e)
+	case e.Deleted:
 		if on := m.onBridge(e.Link.Index); len(on) > 0 {
 			broken.add(on...)
 		}
 	}
+}
+
+// onPortLink puts a port that somebody took off its bridge there again, and has
+// one whose device somebody opened forward at once, where STP would make it wait.
+func (m *Manager) onPortLink(p *port, l bridge.Link) {
+	opened := l.Carrier && !p.carrier
+	p.carrier = l.Carrier
+	n := p.network
+	n.mu.Lock()
+	active := n.live != nil && n.state != Stopping && n.bridge != 0
+	needed := active && (l.Master != n.bridge || opened && n.live.Bridge.STP)
+	n.mu.Unlock()
+	if !needed {
+		return
+	}
+	m.running.Go(func() {
+		if err := n.replugPort(m.services, p); err != nil && !errors.Is(err, bridge.ErrNotFound) {
+			m.log.Error("plugging a port in again", keyPort, p.UUID, keyError, err)
+		}
+	})
+}
+
+// replugPort is replug for one port.
+func (n *Network) replugPort(ctx context.Context, p *port) error {
+	n.op.Lock()
+	defer n.op.Unlock()
+	n.mu.Lock()
+	live, index := n.live, n.bridge
+	n.mu.Unlock()
+	if live == nil || n.m.ports.uuid(p.UUID) != p {
+		return nil
+	}
+	return n.m.attach(ctx, live, index, p)
 }
 
 // onBridge lists the active networks on the bridge with that ifindex.
@@ -123,23 +159,5 @@ func (m *Manager) repairLoop(ctx context.Context, broken *damage) {
 				m.log.Error("repair failed", keyNetwork, n.name, keyError, err)
 			}
 		}
-	}
-}
-
-// dropDeadPorts ends the ports whose TAP device is gone, after events were
-// missed.
-func (m *Manager) dropDeadPorts() {
-	for _, n := range m.all() {
-		for _, p := range m.portsOf(n) {
-			if l, err := m.cfg.Links.LookupIndex(p.Index); err != nil || l.Name != p.IfName {
-				m.endLogged(p)
-			}
-		}
-	}
-}
-
-func (m *Manager) endLogged(p *port) {
-	if err := m.end(p); err != nil {
-		m.log.Error("ending a port", keyPort, p.UUID, keyError, err)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net"
+	"net/netip"
 	"path/filepath"
 	"time"
 
@@ -130,10 +131,17 @@ type Port struct {
 	MAC      HexMAC    `json:"mac"`
 	IfName   string    `json:"ifname"`
 	Index    int       `json:"ifindex"`
+	Queues   int       `json:"queues,omitempty"`
+	VnetHdr  bool      `json:"vnet_hdr,omitempty"`
 	Isolated bool      `json:"isolated,omitempty"`
 	Lifetime string    `json:"lifetime"`
 	Owner    uint32    `json:"owner"` // uid
 	Created  time.Time `json:"created"`
+
+	Addrs     []netip.Addr `json:"addresses,omitempty"` // set aside for the guest
+	ID        string       `json:"id,omitempty"`        // the owner's word for it
+	OwnerUUID string       `json:"owner_uuid,omitempty"`
+	Holder    string       `json:"holder,omitempty"` // of a port that ends with its client
 }
 
 // HexMAC is a MAC address that stands in JSON as aa:bb:cc:dd:ee:ff.

@@ -1,0 +1,162 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/store"
+)
+
+// attach puts a port's TAP device on the bridge with that ifindex, as a network
+// that is live has its ports; where it is there already, it is brought to that.
+func (m *Manager) attach(ctx context.Context, live *netdef.Network, bridgeIndex int, p *port) error {
+	if err := m.cfg.Links.Attach(ctx, bridgeIndex, p.Index, portConfig(live, p.Isolated)); err != nil {
+		return err
+	}
+	if managesMACs(live) {
+		return m.cfg.Links.AddFDB(p.Index, net.HardwareAddr(p.MAC))
+	}
+	return nil
+}
+
+// replug puts every port of n, and what others had plugged in, on the bridge with
+// that ifindex, as live has its ports, wherever they are now. The caller holds
+// n.op.
+func (m *Manager) replug(ctx context.Context, n *Network, live *netdef.Network, bridgeIndex int) error {
+	var errs []error
+	for _, p := range m.ports.of(n) {
+		_, err := m.cfg.Links.LookupIndex(p.Index)
+		switch {
+		case errors.Is(err, bridge.ErrNotFound):
+			err = m.end(p)
+		case err == nil:
+			err = m.attach(ctx, live, bridgeIndex, p)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(append(errs, n.replugForeign(ctx, live, bridgeIndex))...)
+}
+
+// unplug takes every port of n off its bridge. The ports live on, without
+// traffic, for as long as they are open.
+func (m *Manager) unplug(n *Network) error {
+	var errs []error
+	for _, p := range m.ports.of(n) {
+		err := m.cfg.Links.Detach(p.Index)
+		if errors.Is(err, bridge.ErrNotFound) {
+			err = m.end(p)
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// clearPort deletes a port's TAP device, if that still is its own, and then
+// its record.
+func (m *Manager) clearPort(p store.Port) error {
+	l, err := m.cfg.Links.LookupIndex(p.Index)
+	switch {
+	case errors.Is(err, bridge.ErrNotFound):
+	case err != nil:
+		return err
+	case l.Name == p.IfName:
+		if err := m.cfg.Links.DeleteLink(p.Index); err != nil {
+			return err
+		}
+	}
+	return m.cfg.Store.DeletePort(p.UUID)
+}
+
+// loadPorts takes over the ports that a former vnetd made: those whose TAP
+// device still is there and whose network is. The rest ended while no vnetd was
+// running.
+func (m *Manager) loadPorts(ports []store.Port, runs []store.Run) {
+	docs := make(map[string]*netdef.Network) // by UUID
+	for _, r := range runs {
+		docs[r.Network.UUID] = r.Network
+	}
+	for _, d := range m.definitions(nil) {
+		docs[d.UUID] = d
+	}
+	for _, p := range ports {
+		doc, known := docs[p.Network]
+		if known && len(p.MAC) == 6 && m.hasLink(p) {
+			m.ports.load(newPort(m.ensureNetwork(doc), p))
+			continue
+		}
+		if known {
+			n := m.ensureNetwork(doc)
+			n.departed = append(n.departed, p)
+		}
+		m.log.Info("a port ended while vnetd was away", keyPort, p.UUID, keyIfName, p.IfName)
+		if err := m.clearPort(p); err != nil {
+			m.log.Error("clearing a port that has ended", keyPort, p.UUID, keyError, err)
+		}
+	}
+}
+
+// hasLink tells whether the TAP device of p still is there.
+func (m *Manager) hasLink(p store.Port) bool {
+	l, err := m.cfg.Links.LookupIndex(p.Index)
+	return err == nil && l.Name == p.IfName
+}
+
+// dropDeadPorts ends the ports whose TAP device is gone, after events were
+// missed.
+func (m *Manager) dropDeadPorts() {
+	for _, p := range m.ports.all() {
+		if !m.hasLink(p.Port) {
+			m.endLogged(p)
+		}
+	}
+}
+
+// onLease follows a lease of the guest of one of n's ports.
+func (m *Manager) onLease(n *Network, mac net.HardwareAddr, a netip.Addr, has bool) {
+	p := m.ports.mac(n, mac)
+	if p == nil || !m.ports.lease(p, a, has) {
+		return
+	}
+	info := m.portInfo(p)
+	m.events.publish(Event{Kind: PortChanged, Network: n.Info(), Port: &info})
+}
+
+// noteForeign remembers what others have plugged into the bridges of networks,
+// by one event of such a device.
+func (m *Manager) noteForeign(e bridge.LinkEvent) {
+	for _, n := range m.all() {
+		n.mu.Lock()
+		at := slices.Index(n.foreign, e.Link.Index)
+		on := n.live != nil && n.bridge != 0 && e.Link.Master == n.bridge
+		switch {
+		case at < 0 && on && !e.Deleted:
+			n.foreign = append(n.foreign, e.Link.Index)
+		case at >= 0 && (e.Deleted || e.Link.Master != 0 && e.Link.Master != n.bridge):
+			n.foreign = slices.Delete(n.foreign, at, at+1)
+		}
+		n.mu.Unlock()
+	}
+}
+
+// replugForeign puts what others had plugged into the network's bridge on it
+// again, where it is on none now: the bridge was gone for a while.
+func (n *Network) replugForeign(ctx context.Context, live *netdef.Network, bridgeIndex int) error {
+	n.mu.Lock()
+	foreign := slices.Clone(n.foreign)
+	n.mu.Unlock()
+	var errs []error
+	for _, index := range foreign {
+		l, err := n.m.cfg.Links.LookupIndex(index)
+		if err != nil || l.Master != 0 || !foreignTAP(l) {
+			continue
+		}
+		n.m.log.Info("plugging a device in again that had lost its bridge", keyNetwork, n.name, keyIfName, l.Name)
+		errs = append(errs, n.m.cfg.Links.Attach(ctx, bridgeIndex, index, portConfig(live, false)))
+	}
+	return errors.Join(errs...)
+}
