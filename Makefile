@@ -92,6 +92,8 @@ install: build ## into DESTDIR, below PREFIX
 	install -D -m 644 configs/vnetd.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/vnetd.conf
 	install -D -m 644 configs/vnetd.modules-load $(DESTDIR)$(PREFIX)/lib/modules-load.d/vnetd.conf
 	install -D -m 644 configs/vnetd.sysctl $(DESTDIR)$(PREFIX)/lib/sysctl.d/50-vnetd.conf
+	install -D -m 644 configs/org.vnetd1.policy $(DESTDIR)$(PREFIX)/share/polkit-1/actions/org.vnetd1.policy
+	install -D -m 644 configs/org.vnetd1.rules $(DESTDIR)$(PREFIX)/share/polkit-1/rules.d/50-org.vnetd1.rules
 	install -D -m 644 systemd/vnetd.service $(DESTDIR)$(PREFIX)/lib/systemd/system/vnetd.service
 	for page in docs/man/*.[1-8]; do \
 		install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit; \

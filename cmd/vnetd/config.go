@@ -14,6 +14,7 @@ import (
 	"github.com/BurntSushi/toml"
 
 	"github.com/vnetd/vnetd/pkg/dhcpd"
+	"github.com/vnetd/vnetd/pkg/network"
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
@@ -35,6 +36,10 @@ type config struct {
 
 	StartOnDemand bool
 	Hook          string // empty: none
+
+	PortLimits     network.Limits
+	PortsPerSecond int
+	BridgeACL      string // empty: none
 }
 
 // file is the configuration as the admin writes it; configs/vnetd.toml explains
@@ -47,12 +52,20 @@ type file struct {
 	Network     fileNetwork  `toml:"network"`
 	Firewall    fileFirewall `toml:"firewall"`
 	DHCP        fileDHCP     `toml:"dhcp"`
+	Ports       filePorts    `toml:"ports"`
 	DNS         fileDNS      `toml:"dns"`
 }
 
 type fileNetwork struct {
 	StartOnDemand bool   `toml:"start_on_demand"`
 	Hook          string `toml:"hook"`
+}
+
+type filePorts struct {
+	MaxPerUser       int    `toml:"max_per_user"`
+	MaxQueuesPerUser int    `toml:"max_queues_per_user"`
+	PerSecond        int    `toml:"requests_per_second"`
+	BridgeACL        string `toml:"bridge_acl"`
 }
 
 type fileFirewall struct {
@@ -80,6 +93,7 @@ func defaults() file {
 		Network:     fileNetwork{StartOnDemand: true},
 		Firewall:    fileFirewall{ChainPrefix: "LIBVIRT_"},
 		DHCP:        fileDHCP{Identity: string(dhcpd.ByBoth)},
+		Ports:       filePorts{MaxPerUser: 256, MaxQueuesPerUser: 1024, PerSecond: 50, BridgeACL: "/etc/qemu/bridge.conf"},
 		DNS:         fileDNS{ResolvConf: "/etc/resolv.conf"},
 	}
 }
@@ -127,6 +141,10 @@ func parseConfig(text string) (config, error) {
 
 		StartOnDemand: f.Network.StartOnDemand,
 		Hook:          f.Network.Hook,
+
+		PortLimits:     network.Limits{Ports: f.Ports.MaxPerUser, Queues: f.Ports.MaxQueuesPerUser},
+		PortsPerSecond: f.Ports.PerSecond,
+		BridgeACL:      f.Ports.BridgeACL,
 	}
 	faults = append(faults, f.validate()...)
 	if err := cfg.LogLevel.UnmarshalText([]byte(f.LogLevel)); err != nil {
@@ -142,14 +160,27 @@ var chainPrefix = regexp.MustCompile(`^[A-Za-z0-9_-]{1,24}$`)
 // validate finds the faults that are not of type.
 func (f *file) validate() []error {
 	var faults []error
+	for _, limit := range []struct {
+		key   string
+		value int
+	}{
+		{"ports.max_per_user", f.Ports.MaxPerUser},
+		{"ports.max_queues_per_user", f.Ports.MaxQueuesPerUser},
+		{"ports.requests_per_second", f.Ports.PerSecond},
+	} {
+		if limit.value < 0 {
+			faults = append(faults, fmt.Errorf("%s: %d is less than 0, which means no limit", limit.key, limit.value))
+		}
+	}
 	for _, path := range []struct{ key, value string }{
 		{"networks_dir", f.NetworksDir},
 		{"state_dir", f.StateDir},
 		{"run_dir", f.RunDir},
 		{"dns.resolv_conf", f.DNS.ResolvConf},
 		{"network.hook", f.Network.Hook},
+		{"ports.bridge_acl", f.Ports.BridgeACL},
 	} {
-		if !filepath.IsAbs(path.value) && (path.value != "" || path.key != "network.hook") {
+		if !filepath.IsAbs(path.value) && (path.value != "" || path.key != "network.hook" && path.key != "ports.bridge_acl") {
 			faults = append(faults, fmt.Errorf("%s: %q is not an absolute path", path.key, path.value))
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/vnetd/vnetd/pkg/dhcpd"
+	"github.com/vnetd/vnetd/pkg/network"
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
@@ -31,7 +32,10 @@ func TestReferenceConfigIsTheDefault(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, key := range []string{"log_level", "networks_dir", "state_dir", "run_dir", "chain_prefix", "resolv_conf", "start_on_demand", "hook", "libvirt_exact_rules", "docker_user_accept", "identity", "probe"} {
+	for _, key := range []string{
+		"log_level", "networks_dir", "state_dir", "run_dir", "chain_prefix", "resolv_conf", "start_on_demand", "hook", "libvirt_exact_rules", "docker_user_accept",
+		"identity", "probe", "max_per_user", "max_queues_per_user", "requests_per_second", "bridge_acl",
+	} {
 		if !strings.Contains(string(text), "\n"+key+" = ") {
 			t.Errorf("the reference file does not show the key %s", key)
 		}
@@ -49,22 +53,26 @@ func TestParseConfig(t *testing.T) {
 			text: "log_level='debug'\nnetworks_dir='/n'\nstate_dir='/s'\nrun_dir='/r'\n" +
 				"[network]\nstart_on_demand=false\nhook='/h'\n" +
 				"[firewall]\nchain_prefix='VNET_'\nlibvirt_exact_rules=true\ndocker_user_accept=true\n" +
-				"[dhcp]\nidentity='mac'\nprobe=true\n[dns]\nresolv_conf='/x'\n",
+				"[dhcp]\nidentity='mac'\nprobe=true\n[dns]\nresolv_conf='/x'\n" +
+				"[ports]\nmax_per_user=1\nmax_queues_per_user=2\nrequests_per_second=3\nbridge_acl='/b'\n",
 			want: config{
 				LogLevel: slog.LevelDebug, ChainPrefix: "VNET_", ResolvConf: "/x", Hook: "/h",
 				LibvirtExactRules: true, DockerUserAccept: true,
 				DHCPIdentity: dhcpd.ByMAC, DHCPProbe: true,
+				PortLimits: network.Limits{Ports: 1, Queues: 2}, PortsPerSecond: 3, BridgeACL: "/b",
 				Dirs: store.Dirs{Networks: "/n", State: "/s", Run: "/r"},
 			},
 		},
 		{
 			name: "every fault at once",
-			text: "log_level='loud'\nstate_dir='var'\nnetwork_dir='/n'\n[firewall]\nchain_prefix='a b'\n",
+			text: "log_level='loud'\nstate_dir='var'\nnetwork_dir='/n'\n[firewall]\nchain_prefix='a b'\n[ports]\nmax_per_user=-1\nbridge_acl='b'\n",
 			faults: []string{
 				`network_dir: not a key that vnetd knows`,
 				`state_dir: "var" is not an absolute path`,
 				`log_level: "loud" is not a level`,
 				`firewall.chain_prefix: "a b" can't begin a chain's name`,
+				`ports.max_per_user: -1 is less than 0`,
+				`ports.bridge_acl: "b" is not an absolute path`,
 			},
 		},
 		{name: "not TOML", text: "log_level=", faults: []string{"line 1"}},

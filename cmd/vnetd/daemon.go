@@ -48,7 +48,7 @@ func build(ctx context.Context, cfg config, log *slog.Logger) (*house, error) {
 	m := network.New(network.Config{
 		Store: st, Links: links, Rules: rules, Logger: log,
 		DHCPIdentity: cfg.DHCPIdentity, DHCPProbe: cfg.DHCPProbe,
-		ResolvConf: cfg.ResolvConf, Hook: cfg.Hook, StartOnDemand: cfg.StartOnDemand,
+		ResolvConf: cfg.ResolvConf, Hook: cfg.Hook, StartOnDemand: cfg.StartOnDemand, Limits: cfg.PortLimits,
 	})
 	return &house{st, links, rules, m}, nil
 }
@@ -83,6 +83,7 @@ func serve(ctx context.Context, cfg config, path string, log *slog.Logger, level
 	}
 	bus, err := dbusapi.Connect(dbusapi.Config{
 		Manager: h.manager, Version: programVersion(), Reload: reload, Logger: log, LogLevel: level,
+		BridgeACL: cfg.BridgeACL, PortsPerSecond: cfg.PortsPerSecond,
 	})
 	if err != nil {
 		return err

@@ -2,52 +2,233 @@ package dbusapi
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os/user"
+	"regexp"
 	"slices"
 	"strconv"
+	"sync"
+	"time"
+
+	"github.com/godbus/dbus/v5"
 
 	"github.com/vnetd/vnetd/pkg/network"
 )
 
-// action is a right that a method needs.
+// action is a right that a method needs, by the name that polkit has for it.
 type action string
 
-// The rights, named as polkit will know them.
+// The rights. A method that needs selfCheck asks for those it needs itself.
 const (
+	selfCheck      action = ""
 	read           action = "org.vnetd1.read"
 	requestPort    action = "org.vnetd1.request-port"
+	chooseAddress  action = "org.vnetd1.choose-address"
 	manageNetworks action = "org.vnetd1.manage-networks"
 )
 
-// adminGroup is the group whose members may do everything, as root may.
+// String says what the right is for, as in "may not …".
+func (a action) String() string {
+	switch a {
+	case read:
+		return "look at the networks"
+	case requestPort:
+		return "request ports"
+	case chooseAddress:
+		return "choose a port's MAC address, addresses, device name or owner"
+	default:
+		return "manage networks"
+	}
+}
+
+// adminGroup is the group whose members may do everything where polkit does not
+// run; where it does, vnetd's rules file gives them the same.
 const adminGroup = "vnet"
 
-// authorize lets the caller pass or returns a Denied error. Everybody may read.
-// It sets c.uid where it had to ask for it.
-func (s *Server) authorize(ctx context.Context, c *call, needs action) error {
-	if needs == read {
-		return nil
+// How long the answer to a question about rights is waited for, when the user
+// can be asked for a password and when not, and how long leave to read holds.
+const (
+	askUserLimit = 5 * time.Minute
+	askLimit     = 30 * time.Second
+	readFor      = 10 * time.Second
+)
+
+// clients are what is known of clients of the bus, by their unique names, which
+// are never given out again as long as the bus lives.
+type clients struct {
+	mu    sync.Mutex
+	known map[string]*clientState
+}
+
+type clientState struct {
+	credentials
+	mayRead time.Time // until then
+}
+
+// forget is called when a client has left the bus.
+func (c *clients) forget(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.known, name)
+}
+
+// get returns what is known of a client, with ask where nothing is.
+func (c *clients) get(name string, ask func() (credentials, error)) (credentials, error) {
+	c.mu.Lock()
+	s := c.known[name]
+	c.mu.Unlock()
+	if s != nil {
+		return s.credentials, nil
 	}
-	who, err := s.credentials(ctx, c.sender)
+	who, err := ask()
 	if err != nil {
+		return who, err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.known == nil {
+		c.known = make(map[string]*clientState)
+	}
+	c.known[name] = &clientState{credentials: who}
+	return who, nil
+}
+
+// mayRead tells whether a client was lately found to have leave to read, and
+// noteRead that it was found now.
+func (c *clients) mayRead(name string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.known[name]
+	return s != nil && time.Now().Before(s.mayRead)
+}
+
+func (c *clients) noteRead(name string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if s := c.known[name]; s != nil {
+		s.mayRead = time.Now().Add(readFor)
+	}
+}
+
+// authorize lets the caller pass or returns a Denied error. Root may do
+// everything; for others polkit decides, or where it does not run, the
+// membership in adminGroup. networkName is for polkit's rules, empty for none.
+func (s *Server) authorize(ctx context.Context, c *call, needs action, networkName string) error {
+	if err := s.identify(ctx, c); err != nil {
 		return err
 	}
-	c.uid = who.uid
-	if who.uid == 0 || who.inGroup(adminGroup) {
+	if c.who.uid == 0 || needs == read && s.clients.mayRead(c.sender) {
 		return nil
 	}
-	return network.Errorf(network.Denied, "user %d may not %s: root and members of the group %q may", who.uid, needs, adminGroup)
+	limit := askLimit
+	if c.interactive {
+		limit = askUserLimit
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	verdict, err := s.askPolkit(ctx, c, needs, networkName)
+	switch {
+	case errors.Is(err, errNoPolkit):
+		if needs != read && !c.who.inGroup(adminGroup) {
+			return network.Errorf(network.Denied, "%s may not %s: root and members of the group %q may", c.who, needs, adminGroup)
+		}
+	case err != nil:
+		s.cfg.Logger.Warn("asking polkit", "action", string(needs), "error", err)
+		return network.Errorf(network.Denied, "%s may not %s: polkit did not decide: %v", c.who, needs, err)
+	case !verdict.Authorized && verdict.Challenge:
+		why := "the call does not allow to ask for one"
+		if c.interactive {
+			why = "nobody could be asked for one"
+		}
+		return network.Errorf(network.Denied, "%s may not %s without a password, and %s (polkit action %s)", c.who, needs, why, string(needs))
+	case !verdict.Authorized:
+		return network.Errorf(network.Denied, "%s may not %s (polkit action %s)", c.who, needs, string(needs))
+	}
+	if needs == read {
+		s.clients.noteRead(c.sender)
+	}
+	return nil
+}
+
+// identify sets c.who.
+func (s *Server) identify(ctx context.Context, c *call) (err error) {
+	c.who, err = s.clients.get(c.sender, func() (credentials, error) { return s.credentials(ctx, c.sender) })
+	return err
+}
+
+// verdict is polkit's answer.
+type verdict struct {
+	Authorized bool
+	Challenge  bool // it would be yes with a password
+	Details    map[string]string
+}
+
+// errNoPolkit says that polkit does not run, or does not know vnetd's actions.
+var errNoPolkit = errors.New("polkit does not run")
+
+// What polkit and the bus say of an action and of a service that are not there.
+var (
+	notRegistered = regexp.MustCompile(`is not registered`)
+	spawnError    = regexp.MustCompile(`^org\.freedesktop\.DBus\.Error\.Spawn\.`)
+)
+
+// polkit's flag for a user who may be asked.
+const allowUserInteraction = 1
+
+// askPolkit asks whether the caller has a right.
+func (s *Server) askPolkit(ctx context.Context, c *call, needs action, networkName string) (v verdict, err error) {
+	subject := struct {
+		Kind    string
+		Details map[string]dbus.Variant
+	}{"system-bus-name", map[string]dbus.Variant{"name": dbus.MakeVariant(c.sender)}}
+	details := map[string]string{}
+	if networkName != "" {
+		details["network"] = networkName
+	}
+	flags := uint32(0)
+	if c.interactive {
+		flags = allowUserInteraction
+	}
+	authority := s.conn.Object("org.freedesktop.PolicyKit1", "/org/freedesktop/PolicyKit1/Authority")
+	err = authority.CallWithContext(ctx, "org.freedesktop.PolicyKit1.Authority.CheckAuthorization", 0,
+		subject, string(needs), details, flags, "").Store(&v)
+	if e, ok := errors.AsType[dbus.Error](err); ok && absent(e) {
+		return v, errNoPolkit
+	}
+	return v, err
+}
+
+// absent tells whether an error of a call to polkit means that it is not there,
+// or not for vnetd: its actions are not installed.
+func absent(e dbus.Error) bool {
+	switch e.Name {
+	case "org.freedesktop.DBus.Error.ServiceUnknown", "org.freedesktop.DBus.Error.NameHasNoOwner":
+		return true
+	case "org.freedesktop.PolicyKit1.Error.Failed":
+		return notRegistered.MatchString(e.Error())
+	}
+	return spawnError.MatchString(e.Name)
 }
 
 // credentials of a client of the bus.
 type credentials struct {
 	uid    uint32
-	groups []uint32 // supplementary ones included; empty where the bus does not tell
+	groups []uint32 // supplementary ones included
+}
+
+// String names the user for a person.
+func (c credentials) String() string {
+	uid := strconv.FormatUint(uint64(c.uid), 10)
+	if u, err := user.LookupId(uid); err == nil {
+		return "user " + u.Username
+	}
+	return "user " + uid
 }
 
 // credentials asks the bus who the sender is. They are the kernel's word, taken
-// when the sender connected.
+// when the sender connected; where the bus does not tell groups, they are those
+// of the system's user database.
 func (s *Server) credentials(ctx context.Context, sender string) (credentials, error) {
 	var got map[string]any
 	err := s.conn.BusObject().CallWithContext(ctx, "org.freedesktop.DBus.GetConnectionCredentials", 0, sender).Store(&got)
@@ -58,25 +239,44 @@ func (s *Server) credentials(ctx context.Context, sender string) (credentials, e
 	if !ok {
 		return credentials{}, network.Errorf(network.Denied, "the bus does not tell who %s is", sender)
 	}
-	groups, _ := got["UnixGroupIDs"].([]uint32)
+	groups, ok := got["UnixGroupIDs"].([]uint32)
+	if !ok {
+		groups = groupsOf(uid)
+	}
 	return credentials{uid, groups}, nil
 }
 
-// inGroup tells whether the client belongs to a group, by the bus's word or,
-// where it gives none, by the system's user database.
+// groupsOf lists a user's groups by the system's user database.
+func groupsOf(uid uint32) []uint32 {
+	u, err := user.LookupId(strconv.FormatUint(uint64(uid), 10))
+	if err != nil {
+		return nil
+	}
+	gids, err := u.GroupIds()
+	if err != nil {
+		return nil
+	}
+	var groups []uint32
+	for _, text := range gids {
+		if gid, err := strconv.ParseUint(text, 10, 32); err == nil {
+			groups = append(groups, uint32(gid))
+		}
+	}
+	return groups
+}
+
+// inGroup tells whether the client belongs to a group.
 func (c credentials) inGroup(name string) bool {
 	g, err := user.LookupGroup(name)
 	if err != nil {
 		return false
 	}
-	if len(c.groups) > 0 {
-		gid, err := strconv.ParseUint(g.Gid, 10, 32)
-		return err == nil && slices.Contains(c.groups, uint32(gid))
-	}
-	u, err := user.LookupId(strconv.FormatUint(uint64(c.uid), 10))
-	if err != nil {
-		return false
-	}
-	gids, err := u.GroupIds()
-	return err == nil && slices.Contains(gids, g.Gid)
+	gid, err := strconv.ParseUint(g.Gid, 10, 32)
+	return err == nil && slices.Contains(c.groups, uint32(gid))
+}
+
+// is tells whether the client is the user of that name.
+func (c credentials) is(name string) bool {
+	u, err := user.Lookup(name)
+	return err == nil && u.Uid == strconv.FormatUint(uint64(c.uid), 10)
 }

@@ -40,6 +40,12 @@ const natXML = "<network><name>one</name><forward mode='nat'/><bridge name='one'
 // client's connection to its bus.
 func serve(t *testing.T) *dbus.Conn {
 	t.Helper()
+	return serveWith(t, func(*dbusapi.Config) {})
+}
+
+// serveWith is serve with other settings.
+func serveWith(t *testing.T, change func(*dbusapi.Config)) *dbus.Conn {
+	t.Helper()
 	nstest.StartBus(t)
 	log := slog.New(slog.DiscardHandler)
 	dir := t.TempDir()
@@ -52,7 +58,9 @@ func serve(t *testing.T) *dbus.Conn {
 	rules, err := firewall.New(t.Context(), firewall.Config{Logger: log})
 	must(t, err)
 	m := network.New(network.Config{Store: st, Links: links, Rules: rules, Logger: log})
-	srv, err := dbusapi.Connect(dbusapi.Config{Manager: m, Version: "1.2.3", Reload: m.Reload, Logger: log, LogLevel: new(slog.LevelVar)})
+	cfg := dbusapi.Config{Manager: m, Version: "1.2.3", Reload: m.Reload, Logger: log, LogLevel: new(slog.LevelVar)}
+	change(&cfg)
+	srv, err := dbusapi.Connect(cfg)
 	must(t, err)
 
 	ctx, cancel := context.WithCancel(context.Background())

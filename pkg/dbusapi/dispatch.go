@@ -11,7 +11,8 @@ import (
 	"github.com/vnetd/vnetd/pkg/network"
 )
 
-// callLimit is how long one call may take before its context ends.
+// callLimit is how long one call may take before its context ends; one that
+// checks rights itself sees to that, too.
 const callLimit = 2 * time.Minute
 
 // Errors of the bus itself, as other services give them.
@@ -60,7 +61,7 @@ func (everything) ReturnValue(int) any   { return nil }
 // its results or its error.
 func (s *Server) answer(msg *dbus.Message, wanted bool) {
 	sender, _ := msg.Headers[dbus.FieldSender].Value().(string)
-	c := &call{sender: sender, body: msg.Body}
+	c := &call{sender: sender, body: msg.Body, interactive: msg.Flags&dbus.FlagAllowInteractiveAuthorization != 0}
 	results, err := s.invoke(c, msg)
 	defer closeAll(c.files)
 	if !wanted {
@@ -104,17 +105,23 @@ func (s *Server) invoke(c *call, msg *dbus.Message) (results []any, err error) {
 			results, err = nil, network.Errorf(network.Internal, "%s failed in an unforeseen way: see vnetd's log", member)
 		}
 	}()
-	ctx, cancel := context.WithTimeout(s.conn.Context(), callLimit)
-	defer cancel()
+	ctx := s.conn.Context()
 	m, err := s.method(path, ifaceName, member)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.authorize(ctx, c, m.needs); err != nil {
-		return nil, err
+	if m.needs != selfCheck {
+		if err := s.authorize(ctx, c, m.needs, ""); err != nil {
+			return nil, err
+		}
 	}
 	if got, want := dbus.SignatureOf(c.body...).String(), signature(m.in); got != want {
 		return nil, busError{errInvalidArgs, fmt.Sprintf("%s takes arguments of type %q, not %q", member, want, got)}
+	}
+	if m.needs != selfCheck {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, callLimit)
+		defer cancel()
 	}
 	return m.call(ctx, c)
 }

@@ -4,14 +4,11 @@ import (
 	"context"
 	"encoding/json"
 	"log/slog"
-	"net"
-	"os"
 	"slices"
 	"strings"
 
 	"github.com/godbus/dbus/v5"
 
-	"github.com/vnetd/vnetd/internal/sysbus"
 	"github.com/vnetd/vnetd/pkg/network"
 )
 
@@ -38,7 +35,7 @@ func (s *Server) manager() iface {
 				"RequestPort",
 				[]arg{{"network", "s"}, {"options", "a{sv}"}},
 				[]arg{{"port", "o"}, {"fds", "ah"}, {"info", "a{sv}"}},
-				requestPort, s.requestPort,
+				selfCheck, s.requestPort,
 			},
 			{"GetPort", []arg{{"uuid", "s"}}, path("port"), read, s.getPort},
 			{"ListPorts", nil, []arg{{"ports", "a(sso)"}}, read, s.listPorts},
@@ -148,73 +145,4 @@ func (s *Server) setLogLevel(_ context.Context, v any) error {
 func toJSON(v any) ([]any, error) {
 	text, err := json.Marshal(v)
 	return []any{string(text)}, err
-}
-
-// requestPort makes a port.
-func (s *Server) requestPort(ctx context.Context, c *call) ([]any, error) {
-	opts, err := portOptions(c.body[1].(map[string]dbus.Variant))
-	if err != nil {
-		return nil, err
-	}
-	opts.Owner = c.uid
-	n, err := s.cfg.Manager.Lookup(c.body[0].(string))
-	if err != nil {
-		return nil, err
-	}
-	info, files, err := n.RequestPort(ctx, opts)
-	if err != nil {
-		return nil, err
-	}
-	c.files = files
-	return []any{pathOf(portPaths, info.UUID), sysbus.Files(files), map[string]dbus.Variant{
-		"uuid":    dbus.MakeVariant(info.UUID),
-		"network": dbus.MakeVariant(info.Network),
-		"mac":     dbus.MakeVariant(info.MAC),
-		"ifname":  dbus.MakeVariant(info.IfName),
-		"bridge":  dbus.MakeVariant(info.Bridge),
-		"mtu":     dbus.MakeVariant(uint32(info.MTU)),
-	}}, nil
-}
-
-func closeAll(files []*os.File) {
-	for _, f := range files {
-		_ = f.Close()
-	}
-}
-
-// notYet are options that RequestPort is documented to take and that this
-// version can't give.
-var notYet = []string{"address", "id", "owner_uid", "owner_uuid"}
-
-// portOptions reads the options of RequestPort. An option that is not known, or
-// not of its type, is an error: ignored, it would be a promise not kept.
-func portOptions(options map[string]dbus.Variant) (network.PortOptions, error) {
-	opts := network.PortOptions{VnetHdr: true}
-	var mac string
-	var queues uint32
-	known := map[string]any{
-		"name": &opts.Name, "mac": &mac, "ifname": &opts.IfName, "queues": &queues,
-		"vnet_hdr": &opts.VnetHdr, "isolated": &opts.Isolated, "lifetime": &opts.Lifetime,
-	}
-	for key, v := range options {
-		into, ok := known[key]
-		if slices.Contains(notYet, key) {
-			return opts, network.Errorf(network.Unsupported, "option %s is not available in this version of vnetd", key)
-		}
-		if !ok {
-			return opts, network.Errorf(network.Invalid, "option %q is not known: want name, mac, ifname, queues, vnet_hdr, isolated or lifetime", key)
-		}
-		if err := v.Store(into); err != nil {
-			return opts, network.Errorf(network.Invalid, "option %s: type %s is not what it takes", key, v.Signature())
-		}
-	}
-	opts.Queues = int(queues)
-	if mac != "" {
-		parsed, err := net.ParseMAC(mac)
-		if err != nil {
-			return opts, network.Errorf(network.Invalid, "option mac: %q is not a MAC address, want a form like 52:54:00:12:34:56", mac)
-		}
-		opts.MAC = parsed
-	}
-	return opts, nil
 }

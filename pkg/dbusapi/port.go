@@ -2,9 +2,15 @@ package dbusapi
 
 import (
 	"context"
+	"errors"
+	"net/netip"
+	"time"
 
 	"github.com/vnetd/vnetd/pkg/network"
 )
+
+// errTimeout is the bus's own word for a wait that was in vain.
+const errTimeout = "org.freedesktop.DBus.Error.Timeout"
 
 // port is the Port interface of p, as p was when the call came.
 func (s *Server) port(p network.PortInfo) iface {
@@ -14,8 +20,11 @@ func (s *Server) port(p network.PortInfo) iface {
 	return iface{
 		name: portInterface,
 		methods: []method{
-			{"Release", nil, nil, requestPort, func(ctx context.Context, c *call) ([]any, error) {
+			{"Release", nil, nil, selfCheck, func(ctx context.Context, c *call) ([]any, error) {
 				return nil, s.release(ctx, c, p)
+			}},
+			{"WaitForAddress", []arg{{"timeout_ms", "u"}}, []arg{{"addresses", "as"}}, selfCheck, func(ctx context.Context, c *call) ([]any, error) {
+				return s.waitForAddress(ctx, c, p)
 			}},
 			{"Describe", nil, []arg{{"json", "s"}}, read, func(context.Context, *call) ([]any, error) { return toJSON(p) }},
 		},
@@ -26,36 +35,54 @@ func (s *Server) port(p network.PortInfo) iface {
 			constant("IfName", "s", p.IfName),
 			constant("Bridge", "s", p.Bridge),
 			{name: "MTU", sig: "u", get: func() any { return uint32(p.MTU) }},
-			{name: "Addresses", sig: "as", get: func() any { return s.addresses(p) }},
+			{name: "Addresses", sig: "as", get: func() any { return texts(p.Addresses) }},
+			constant("Reserved", "as", texts(p.Reserved)),
+			constant("Queues", "u", uint32(p.Queues)),
+			constant("Isolated", "b", p.Isolated),
 			constant("Lifetime", "s", p.Lifetime),
 			constant("Owner", "u", p.Owner),
+			constant("OwnerUUID", "s", p.OwnerUUID),
+			constant("ID", "s", p.ID),
 		},
 	}
 }
 
-// release ends a port for root or the port's owner.
+// release ends a port for its owner, and for those who manage networks.
 func (s *Server) release(ctx context.Context, c *call, p network.PortInfo) error {
-	if c.uid != 0 && c.uid != p.Owner {
-		return network.Errorf(network.Denied, "port %s belongs to user %d: only that user and root may release it", p.UUID, p.Owner)
+	if err := s.identify(ctx, c); err != nil {
+		return err
+	}
+	if c.who.uid != p.Owner {
+		if err := s.authorize(ctx, c, manageNetworks, p.Network); err != nil {
+			return network.Errorf(network.Denied, "port %s belongs to user %d: %w", p.UUID, p.Owner, err)
+		}
 	}
 	return s.cfg.Manager.ReleasePort(ctx, p.UUID)
 }
 
-// addresses lists what the port's guest has leased, by its MAC address.
-func (s *Server) addresses(p network.PortInfo) []string {
-	held := []string{}
-	n, err := s.cfg.Manager.ByName(p.Network)
+// waitForAddress waits for as long as the caller says.
+func (s *Server) waitForAddress(ctx context.Context, c *call, p network.PortInfo) ([]any, error) {
+	if err := s.authorize(ctx, c, read, p.Network); err != nil {
+		return nil, err
+	}
+	limit := time.Duration(c.body[0].(uint32)) * time.Millisecond
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	held, err := s.cfg.Manager.WaitForAddress(ctx, p.UUID)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil, busError{errTimeout, "the guest of port " + p.UUID + " (" + p.IfName + ") has no address after " + limit.String()}
+	}
 	if err != nil {
-		return held
+		return nil, err
 	}
-	leases, err := n.Leases()
-	if err != nil {
-		return held
+	return []any{texts(held)}, nil
+}
+
+// texts writes addresses.
+func texts(all []netip.Addr) []string {
+	out := make([]string, len(all))
+	for i, a := range all {
+		out[i] = a.String()
 	}
-	for _, l := range leases {
-		if l.MAC.String() == p.MAC {
-			held = append(held, l.Addr.String())
-		}
-	}
-	return held
+	return out
 }

@@ -14,7 +14,8 @@ import (
 	"github.com/vnetd/vnetd/pkg/network"
 )
 
-// Config is what a Server works with. All of it must be set.
+// Config is what a Server works with. Manager, Version, Reload and Logger must be
+// set.
 type Config struct {
 	Manager *network.Manager
 	Version string
@@ -22,6 +23,11 @@ type Config struct {
 	Logger  *slog.Logger
 	// LogLevel is the logger's, which a client may change.
 	LogLevel *slog.LevelVar
+
+	// BridgeACL is QEMU's list of who may use which bridge. Empty: none.
+	BridgeACL string
+	// PortsPerSecond is how often one user may request a port. 0: no limit.
+	PortsPerSecond int
 }
 
 // Server answers for a Manager on the system bus.
@@ -29,6 +35,11 @@ type Server struct {
 	cfg    Config
 	conn   *sysbus.Conn
 	cancel func() // ends the subscription to the manager's events
+
+	busID   string // of the bus; tells its clients from those of another
+	clients clients
+	pace    *pacer
+	running sync.WaitGroup
 
 	mu sync.Mutex
 	// known is what the bus has been told of each object, by path; guarded by mu.
@@ -48,8 +59,10 @@ const (
 // Connect joins the system bus, at DBUS_SYSTEM_BUS_ADDRESS where that is set,
 // without a name yet. Serve must follow.
 func Connect(cfg Config) (*Server, error) {
-	s := &Server{cfg: cfg, known: make(map[dbus.ObjectPath]map[string]dbus.Variant)}
-	conn, err := sysbus.Connect(context.Background(), dbus.WithHandler(s))
+	s := &Server{
+		cfg: cfg, known: make(map[dbus.ObjectPath]map[string]dbus.Variant), pace: &pacer{perSecond: cfg.PortsPerSecond},
+	}
+	conn, err := sysbus.Connect(context.Background(), dbus.WithHandler(s), dbus.WithSignalHandler(dbus.NewSequentialSignalHandler()))
 	if err != nil {
 		return nil, fmt.Errorf("connecting to the system bus: %w", err)
 	}
@@ -95,6 +108,9 @@ func reconnect(ctx context.Context, cfg Config) *Server {
 
 // claim subscribes to what happens from now on and takes the name on the bus.
 func (s *Server) claim() error {
+	if err := s.followClients(s.conn.Context()); err != nil {
+		return err
+	}
 	s.learn()
 	s.cancel = s.cfg.Manager.Subscribe(s.onEvent)
 	reply, err := s.conn.RequestName(busName, dbus.NameFlagDoNotQueue)
@@ -118,4 +134,5 @@ func (s *Server) untilLost(ctx context.Context) {
 	if err := s.conn.Close(); err != nil {
 		s.cfg.Logger.Debug("closing the bus connection", "error", err)
 	}
+	s.running.Wait()
 }

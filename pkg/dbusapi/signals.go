@@ -36,13 +36,16 @@ func (s *Server) onEvent(e network.Event) {
 		s.remove(netPath, networkInterface)
 	case network.PortAdded:
 		s.update(pathOf(portPaths, e.Port.UUID), s.port(*e.Port))
+	case network.PortChanged:
+		if path := pathOf(portPaths, e.Port.UUID); s.known[path] != nil {
+			s.update(path, s.port(*e.Port))
+		}
 	case network.PortRemoved:
 		s.remove(pathOf(portPaths, e.Port.UUID), portInterface)
 	case network.ConditionsChanged:
 		s.update(rootPath, s.manager())
 	case network.LeaseChanged:
 		s.emit(netPath, networkInterface+".LeaseChanged", e.Change, busLease(*e.Lease))
-		s.updateAddresses(e.Network.Name, e.Lease.MAC.String())
 	}
 }
 
@@ -64,19 +67,6 @@ func (s *Server) update(path dbus.ObjectPath, i iface) {
 	}
 	if len(changed) > 0 {
 		s.emit(path, propertiesInterface+".PropertiesChanged", i.name, changed, []string{})
-	}
-}
-
-// updateAddresses follows a lease in the ports whose guest it belongs to.
-func (s *Server) updateAddresses(networkName, mac string) {
-	n, err := s.cfg.Manager.ByName(networkName)
-	if err != nil {
-		return // it is gone, and its ports with it
-	}
-	for _, p := range n.Ports() {
-		if p.MAC == mac {
-			s.update(pathOf(portPaths, p.UUID), s.port(p))
-		}
 	}
 }
 

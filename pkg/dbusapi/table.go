@@ -60,9 +60,10 @@ type signal struct {
 
 // call is one method call on its way through.
 type call struct {
-	sender string
-	uid    uint32 // of the sender; only known where the method needs more than read
-	body   []any
+	sender      string
+	who         credentials // of the sender; not known yet where the method needs selfCheck
+	interactive bool        // the user may be asked for a password
+	body        []any
 
 	// files go with the reply, in whose body sysbus.Files stands for them, and
 	// are closed when it has been written, or could not be.

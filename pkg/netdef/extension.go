@@ -14,7 +14,15 @@ const nsVnetd = "urn:vnetd:network:1"
 // Access is who may use a network beside those who may use all of them. The
 // names are those of the host's user database.
 type Access struct {
-	Users, Groups []string
+	Users, Groups []Account
+}
+
+// Account is a user, or the members of a group.
+type Account struct {
+	Name string
+	// Choose is leave to say what a port's MAC address, addresses, device name and
+	// owner are.
+	Choose bool
 }
 
 // DHCPPolicy is how clients of DHCP are dealt with, as far as the daemon's
@@ -72,10 +80,10 @@ func (e element) access() *Access {
 	}
 	a := &Access{}
 	for _, user := range e.children(nsVnetd, "user") {
-		a.Users = append(a.Users, user.str("name"))
+		a.Users = append(a.Users, user.account())
 	}
 	for _, group := range e.children(nsVnetd, "group") {
-		a.Groups = append(a.Groups, group.str("name"))
+		a.Groups = append(a.Groups, group.account())
 	}
 	return a
 }
@@ -90,6 +98,11 @@ func (e element) dhcpPolicy() DHCPPolicy {
 		Identity: value(e, "identity", parseWord("both", "client-id", "mac")),
 		Probe:    value(e, "probe", parseTristate),
 	}
+}
+
+// account decodes <vnetd:user> or <vnetd:group>.
+func (e element) account() Account {
+	return Account{Name: e.str("name"), Choose: value(e, "choose", parseTristate) == Yes}
 }
 
 // unknownExtensions adds a fault for all that no decoder has read of vnetd's
@@ -124,12 +137,21 @@ func (p *printer) extensions(n *Network) {
 	}
 	p.elem("vnetd:access", func() {
 		for _, user := range n.Access.Users {
-			p.leaf("vnetd:user", attr{"name", user})
+			p.leaf("vnetd:user", user.attrs()...)
 		}
 		for _, group := range n.Access.Groups {
-			p.leaf("vnetd:group", attr{"name", group})
+			p.leaf("vnetd:group", group.attrs()...)
 		}
 	})
+}
+
+// attrs are those of <vnetd:user> and <vnetd:group>.
+func (a Account) attrs() []attr {
+	all := []attr{{"name", a.Name}}
+	if a.Choose {
+		all = append(all, attr{"choose", string(Yes)})
+	}
+	return all
 }
 
 // uplink checks <vnetd:uplink>, and that the network has nothing which a bridge
@@ -179,9 +201,10 @@ func (c *checker) access() {
 }
 
 // accounts checks names of users or groups.
-func (c *checker) accounts(path string, names []string) {
+func (c *checker) accounts(path string, accounts []Account) {
 	seen := make(map[string]bool)
-	for i, name := range names {
+	for i, account := range accounts {
+		name := account.Name
 		at := fmt.Sprintf("%s[%d]/@name", path, i+1)
 		switch problem := accountName(name); {
 		case problem != "":

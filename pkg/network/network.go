@@ -344,6 +344,21 @@ func (n *Network) runningServices() *services {
 	return n.services
 }
 
+// Access is whom the network itself lets have ports, nil for nobody, and the name
+// of its bridge where vnetd makes that, empty otherwise.
+func (n *Network) Access() (access *netdef.Access, bridge string) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	is := cmp.Or(n.live, n.def)
+	if is == nil {
+		return nil, ""
+	}
+	if is.OwnsBridge() {
+		bridge = is.Bridge.Name
+	}
+	return is.Access, bridge
+}
+
 // bridgeName is the name of the network's bridge.
 func (n *Network) bridgeName() string {
 	n.mu.Lock()

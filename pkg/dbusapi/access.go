@@ -1,0 +1,191 @@
+package dbusapi
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network"
+)
+
+// mayRequest lets the caller have a port on n or returns a Denied error. A
+// network's own list and QEMU's are asked before polkit. choosing says that the
+// caller wants to say what the port's MAC address, addresses, device name or owner
+// are, for which it needs another right.
+func (s *Server) mayRequest(ctx context.Context, c *call, n *network.Network, choosing bool) error {
+	if err := s.identify(ctx, c); err != nil {
+		return err
+	}
+	if c.who.uid == 0 {
+		return nil
+	}
+	access, ownBridge := n.Access()
+	port, choose := grants(access, c.who)
+	if !port && ownBridge != "" {
+		allowed, err := bridgeAllowed(s.cfg.BridgeACL, ownBridge, c.who)
+		if err != nil {
+			s.cfg.Logger.Warn("QEMU's list of bridges can't be used", "error", err)
+		}
+		port = allowed && err == nil
+	}
+	name := n.Info().Name
+	if !port {
+		if err := s.authorize(ctx, c, requestPort, name); err != nil {
+			return network.Errorf(network.Denied, "network %q: %w; its <vnetd:access> can allow it", name, err)
+		}
+	}
+	if choosing && !choose {
+		if err := s.authorize(ctx, c, chooseAddress, name); err != nil {
+			return network.Errorf(network.Denied, "network %q: %w; choose='yes' in its <vnetd:access> can allow it", name, err)
+		}
+	}
+	return nil
+}
+
+// grants tells what a network's <vnetd:access> gives to a client: ports, and the
+// choice of their addresses.
+func grants(a *netdef.Access, who credentials) (port, choose bool) {
+	if a == nil {
+		return false, false
+	}
+	for _, u := range a.Users {
+		if who.is(u.Name) {
+			port, choose = true, choose || u.Choose
+		}
+	}
+	for _, g := range a.Groups {
+		if who.inGroup(g.Name) {
+			port, choose = true, choose || g.Choose
+		}
+	}
+	return port, choose
+}
+
+// maxIncludes bounds how deep files of QEMU's list include each other.
+const maxIncludes = 8
+
+// bridgeAllowed tells whether QEMU's list of bridges at path lets the client use a
+// bridge: some line allows it and none denies it. As with QEMU's own helper, which
+// reads the list with its caller's rights, a file that the client can't read is
+// not there. A path that is empty allows nothing.
+func bridgeAllowed(path, bridge string, who credentials) (bool, error) {
+	if path == "" {
+		return false, nil
+	}
+	var l bridgeList
+	if err := l.read(path, who, 0); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return false, err
+	}
+	return l.matches(l.allow, bridge) && !l.matches(l.deny, bridge), nil
+}
+
+// bridgeList is what QEMU's list says.
+type bridgeList struct{ allow, deny []string }
+
+func (l *bridgeList) matches(list []string, bridge string) bool {
+	return slices.Contains(list, bridge) || slices.Contains(list, "all")
+}
+
+// read adds a file's lines: "allow NAME", "deny NAME", "include PATH", where a
+// NAME may be all, and # begins a comment. A word that is none of these makes the
+// list unusable.
+func (l *bridgeList) read(path string, who credentials, depth int) error {
+	if depth > maxIncludes {
+		return fmt.Errorf("reading %s: files include each other more than %d deep", path, maxIncludes)
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = f.Close() }()
+	if !who.mayRead(f) {
+		return fmt.Errorf("%s: %w for %s", path, os.ErrNotExist, who)
+	}
+	lines := bufio.NewScanner(f)
+	for n := 1; lines.Scan(); n++ {
+		text, _, _ := strings.Cut(lines.Text(), "#")
+		words := strings.Fields(text)
+		switch {
+		case len(words) == 0:
+		case len(words) == 2 && words[0] == "allow":
+			l.allow = append(l.allow, words[1])
+		case len(words) == 2 && words[0] == "deny":
+			l.deny = append(l.deny, words[1])
+		case len(words) == 2 && words[0] == "include":
+			if err := l.read(words[1], who, depth+1); err != nil && !errors.Is(err, os.ErrNotExist) {
+				return err
+			}
+		default:
+			return fmt.Errorf("%s line %d: %q is not allow, deny or include with one name", path, n, strings.TrimSpace(text))
+		}
+	}
+	return lines.Err()
+}
+
+// mayRead tells whether the file's permissions let the client read it.
+func (c credentials) mayRead(f *os.File) bool {
+	info, err := f.Stat()
+	if err != nil {
+		return false
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	switch {
+	case !ok || !info.Mode().IsRegular():
+		return false
+	case c.uid == 0:
+		return true
+	case st.Uid == c.uid:
+		return info.Mode()&0o400 != 0
+	case slices.Contains(c.groups, st.Gid):
+		return info.Mode()&0o040 != 0
+	default:
+		return info.Mode()&0o004 != 0
+	}
+}
+
+// pacer allows each user so many calls a second, and twice as many at once.
+type pacer struct {
+	perSecond int // 0: no limit
+
+	mu    sync.Mutex
+	users map[uint32]*allowance
+}
+
+// allowance is what a user may still do at a time.
+type allowance struct {
+	calls float64
+	at    time.Time
+}
+
+// allow counts one call of a user and tells whether it may be. Root may always.
+func (p *pacer) allow(uid uint32, now time.Time) bool {
+	if uid == 0 || p.perSecond == 0 {
+		return true
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	full := float64(2 * p.perSecond)
+	a := p.users[uid]
+	if a == nil {
+		if p.users == nil {
+			p.users = make(map[uint32]*allowance)
+		}
+		a = &allowance{full, now}
+		p.users[uid] = a
+	}
+	a.calls = min(full, a.calls+now.Sub(a.at).Seconds()*float64(p.perSecond))
+	a.at = now
+	if a.calls < 1 {
+		return false
+	}
+	a.calls--
+	return true
+}

@@ -1,0 +1,117 @@
+package dbusapi
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/godbus/dbus/v5"
+
+	"github.com/vnetd/vnetd/internal/sysbus"
+	"github.com/vnetd/vnetd/pkg/network"
+)
+
+// requestPort makes a port, or opens one again, for a caller who may have it.
+func (s *Server) requestPort(ctx context.Context, c *call) ([]any, error) {
+	if err := s.identify(ctx, c); err != nil {
+		return nil, err
+	}
+	if !s.pace.allow(c.who.uid, time.Now()) {
+		return nil, network.Errorf(network.LimitExceeded, "%s asks for ports too often: %d a second are allowed", c.who, s.pace.perSecond)
+	}
+	opts, err := portOptions(c.body[1].(map[string]dbus.Variant), c.who.uid)
+	if err != nil {
+		return nil, err
+	}
+	n, err := s.cfg.Manager.Lookup(c.body[0].(string))
+	if err != nil {
+		return nil, err
+	}
+	if err := s.mayRequest(ctx, c, n, chooses(opts, c.who.uid)); err != nil {
+		return nil, err
+	}
+	if opts.Lifetime == network.LifetimeBus {
+		opts.Holder = s.holder(c.sender)
+	}
+	ctx, cancel := context.WithTimeout(ctx, callLimit)
+	defer cancel()
+	info, files, err := n.RequestPort(ctx, opts)
+	if err != nil {
+		return nil, err
+	}
+	c.files = files
+	if opts.Holder != "" && !s.isConnected(ctx, c.sender) {
+		s.cfg.Manager.HolderGone(opts.Holder) // it left before the port was its own
+	}
+	return []any{pathOf(portPaths, info.UUID), sysbus.Files(files), portReply(info)}, nil
+}
+
+// portReply is the info that comes with a port.
+func portReply(info network.PortInfo) map[string]dbus.Variant {
+	return map[string]dbus.Variant{
+		"uuid":    dbus.MakeVariant(info.UUID),
+		"network": dbus.MakeVariant(info.Network),
+		"mac":     dbus.MakeVariant(info.MAC),
+		"ifname":  dbus.MakeVariant(info.IfName),
+		"bridge":  dbus.MakeVariant(info.Bridge),
+		"mtu":     dbus.MakeVariant(uint32(info.MTU)),
+	}
+}
+
+func closeAll(files []*os.File) {
+	for _, f := range files {
+		_ = f.Close()
+	}
+}
+
+// chooses tells whether the caller wants to say what others rely on.
+func chooses(o network.PortOptions, caller uint32) bool {
+	return o.MAC != nil || len(o.Addrs) > 0 || o.IfName != "" || o.Owner != caller
+}
+
+// portOptions reads the options of RequestPort. An option that is not known, or
+// not of its type, is an error: ignored, it would be a promise not kept.
+func portOptions(options map[string]dbus.Variant, caller uint32) (network.PortOptions, error) {
+	opts := network.PortOptions{VnetHdr: true, Owner: caller}
+	var mac string
+	var addresses []string
+	var queues uint32
+	known := map[string]any{
+		"name": &opts.Name, "mac": &mac, "ifname": &opts.IfName, "address": &addresses, "queues": &queues,
+		"vnet_hdr": &opts.VnetHdr, "isolated": &opts.Isolated, "lifetime": &opts.Lifetime,
+		"id": &opts.ID, "owner_uid": &opts.Owner, "owner_uuid": &opts.OwnerUUID,
+	}
+	for key, v := range options {
+		into, ok := known[key]
+		if !ok {
+			return opts, network.Errorf(network.Invalid,
+				"option %.80q is not known: want name, mac, ifname, address, queues, vnet_hdr, isolated, lifetime, id, owner_uid or owner_uuid", key)
+		}
+		if err := v.Store(into); err != nil {
+			return opts, network.Errorf(network.Invalid, "option %s: type %s is not what it takes", key, v.Signature())
+		}
+	}
+	opts.Queues = int(queues)
+	return opts, parsePortOptions(&opts, mac, addresses)
+}
+
+// parsePortOptions reads the options that have a syntax of their own.
+func parsePortOptions(opts *network.PortOptions, mac string, addresses []string) error {
+	if mac != "" {
+		parsed, err := net.ParseMAC(mac)
+		if err != nil {
+			return network.Errorf(network.Invalid, "option mac: %.80q is not a MAC address, want a form like 52:54:00:12:34:56", mac)
+		}
+		opts.MAC = parsed
+	}
+	for _, text := range addresses {
+		a, err := netip.ParseAddr(text)
+		if err != nil || a.Zone() != "" {
+			return network.Errorf(network.Invalid, "option address: %.80q is not an IP address", text)
+		}
+		opts.Addrs = append(opts.Addrs, a.Unmap())
+	}
+	return nil
+}
