@@ -129,14 +129,20 @@ func (m *Manager) onLease(n *Network, mac net.HardwareAddr, a netip.Addr, has bo
 // noteForeign remembers what others have plugged into the bridges of networks,
 // by one event of such a device.
 func (m *Manager) noteForeign(e bridge.LinkEvent) {
+	// The event may tell of a bridge that is gone meanwhile.
+	l, err := m.cfg.Links.LookupIndex(e.Link.Index)
+	if err != nil && !errors.Is(err, bridge.ErrNotFound) {
+		return
+	}
+	gone := err != nil
 	for _, n := range m.all() {
 		n.mu.Lock()
 		at := slices.Index(n.foreign, e.Link.Index)
-		on := n.live != nil && n.bridge != 0 && e.Link.Master == n.bridge
+		on := n.live != nil && n.bridge != 0 && !gone && l.Master == n.bridge
 		switch {
-		case at < 0 && on && !e.Deleted:
+		case at < 0 && on:
 			n.foreign = append(n.foreign, e.Link.Index)
-		case at >= 0 && (e.Deleted || e.Link.Master != 0 && e.Link.Master != n.bridge):
+		case at >= 0 && (gone || l.Master != 0 && l.Master != n.bridge):
 			n.foreign = slices.Delete(n.foreign, at, at+1)
 		}
 		n.mu.Unlock()

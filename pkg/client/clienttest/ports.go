@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"slices"
 
 	"github.com/godbus/dbus/v5"
 	"golang.org/x/sys/unix"
@@ -21,6 +22,7 @@ type port struct {
 	queues               uint32
 	vnetHdr, isolated    bool
 	callerID, machineUID string
+	owner                uint32
 }
 
 // Requests returns the options of all calls of RequestPort, with the network
@@ -94,10 +96,11 @@ func (s *Server) note(name string, options map[string]dbus.Variant) {
 
 // newPort checks the options and opens the port's files. s.mu must be locked.
 func (s *Server) newPort(n *network, options map[string]dbus.Variant) (*port, *dbus.Error) {
-	p := &port{network: n, lifetime: "fd", queues: 1}
+	p := &port{network: n, lifetime: "fd", queues: 1, owner: Owner}
 	into := map[string]any{
 		"name": &p.name, "mac": &p.mac, "ifname": &p.ifname, "queues": &p.queues, "vnet_hdr": &p.vnetHdr,
-		"isolated": &p.isolated, "id": &p.callerID, "lifetime": &p.lifetime, "owner_uuid": &p.machineUID, "address": &p.addresses,
+		"isolated": &p.isolated, "id": &p.callerID, "lifetime": &p.lifetime, "owner_uuid": &p.machineUID, "owner_uid": &p.owner,
+		"address": &p.addresses,
 	}
 	for key, value := range options {
 		if into[key] == nil {
@@ -107,8 +110,8 @@ func (s *Server) newPort(n *network, options map[string]dbus.Variant) (*port, *d
 			return nil, errorf("Invalid", "option %q: %v", key, err)
 		}
 	}
-	if p.lifetime != "fd" {
-		return nil, errorf("Unsupported", "lifetime %q is not supported", p.lifetime)
+	if !slices.Contains([]string{"fd", "bus", "persistent"}, p.lifetime) {
+		return nil, errorf("Invalid", "lifetime %q is not known", p.lifetime)
 	}
 	for _, other := range s.ports {
 		if other.mac == p.mac {
@@ -199,6 +202,24 @@ func (s *Server) releasePort(msg dbus.Message) *dbus.Error {
 	return nil
 }
 
+// waitForAddress returns the addresses that were asked for; a port without waits
+// in vain, and not for long.
+func (s *Server) waitForAddress(msg dbus.Message, _ uint32) ([]string, *dbus.Error) {
+	if err := s.enter("WaitForAddress"); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.ports[uuidOf(pathOf(msg))]
+	switch {
+	case p == nil:
+		return nil, errorf("NotFound", "the port is gone")
+	case len(p.addresses) == 0:
+		return nil, dbus.NewError("org.freedesktop.DBus.Error.Timeout", []any{"no address"})
+	}
+	return p.addresses, nil
+}
+
 // properties returns the properties of the port.
 func (p *port) properties() map[string]dbus.Variant {
 	return map[string]dbus.Variant{
@@ -209,8 +230,13 @@ func (p *port) properties() map[string]dbus.Variant {
 		"Bridge":    dbus.MakeVariant(p.network.doc.Bridge.Name),
 		"MTU":       dbus.MakeVariant(uint32(1500)),
 		"Addresses": dbus.MakeVariant(append([]string{}, p.addresses...)),
+		"Reserved":  dbus.MakeVariant(append([]string{}, p.addresses...)),
+		"Queues":    dbus.MakeVariant(p.queues),
+		"Isolated":  dbus.MakeVariant(p.isolated),
 		"Lifetime":  dbus.MakeVariant(p.lifetime),
-		"Owner":     dbus.MakeVariant(uint32(Owner)),
+		"Owner":     dbus.MakeVariant(p.owner),
+		"OwnerUUID": dbus.MakeVariant(p.machineUID),
+		"ID":        dbus.MakeVariant(p.callerID),
 	}
 }
 

@@ -124,8 +124,9 @@ func (s *Server) methods() map[string]map[string]any {
 			"Describe": s.describeNetwork,
 		},
 		"org.vnetd1.Port": {
-			"Release":  s.releasePort,
-			"Describe": s.describePort,
+			"Release":        s.releasePort,
+			"WaitForAddress": s.waitForAddress,
+			"Describe":       s.describePort,
 		},
 		"org.freedesktop.DBus.ObjectManager": {
 			"GetManagedObjects": s.getManagedObjects,
