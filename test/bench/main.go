@@ -37,6 +37,7 @@ func benchmarks() []benchmark {
 		{"start-network", "time to start and stop NAT networks", startNetwork},
 		{"firewall", "networks' rules: writing them, and passing them", firewallRules},
 		{"networks", "many NAT networks beside libvirtd: start, restart of the daemon, memory", networks},
+		{"dns", "name servers: questions per second, CPU time of one, time to the answer", dnsBench},
 	}
 }
 
@@ -63,6 +64,8 @@ func main() {
 		os.Exit(openFlows(os.Args[1:]))
 	case trafficProgram:
 		os.Exit(loadNetwork(os.Args[1:]))
+	case responderProgram:
+		os.Exit(respond(os.Args[1:]))
 	}
 	chosen, err := choose(os.Args[1:])
 	if err != nil {
@@ -96,10 +99,16 @@ func choose(names []string) ([]benchmark, error) {
 // prepare installs what only some benchmarks need. It runs outside the
 // namespaces first; inside them nothing is left to do.
 func prepare(chosen []benchmark) error {
-	if !slices.ContainsFunc(chosen, func(b benchmark) bool { return b.name == "networks" }) {
-		return nil
+	has := func(name string) bool {
+		return slices.ContainsFunc(chosen, func(b benchmark) bool { return b.name == name })
 	}
-	return installLibvirt()
+	if has("dns") {
+		buildCoreDNS()
+	}
+	if has("networks") {
+		return installLibvirt()
+	}
+	return nil
 }
 
 // runAll prints the figures of every benchmark and returns the exit code.

@@ -1,0 +1,160 @@
+package main
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/vnetd/vnetd/internal/nstest"
+)
+
+// Names of the DNS benchmark: the network's domain, one whose names the upstream
+// answers at once, and one whose names it answers late.
+const (
+	dnsDomain  = "vm.example"
+	dnsUp      = "up.example"
+	dnsSlow    = "slow.example"
+	dnsUpAddr  = "127.0.0.11"
+	dnsLate    = "127.0.0.12"
+	dnsLatency = 20 * time.Millisecond
+)
+
+// How the servers are asked.
+const (
+	dnsPeriod  = 3 * time.Second
+	dnsRate    = 5000  // questions per second where times are measured
+	dnsManyOut = 10000 // likewise, to the late upstream
+	dnsLeases  = 1000  // leases per second that are taken beside
+)
+
+// dnsLoad is a set of questions: "f7.up.example" for 7 and "f%d.up.example".
+type dnsLoad struct {
+	name    string
+	names   int // that the server knows itself
+	pattern string
+	count   int  // of different questions
+	warm    bool // they are asked once before
+	late    bool // at a steady rate alone
+	leases  bool // while leases are taken
+}
+
+// dnsLoads are the loads, those of one number of names together.
+func dnsLoads() []dnsLoad {
+	return []dnsLoad{
+		{name: "local, 1 name", names: 1, pattern: "host%d." + dnsDomain, count: 1},
+		{name: "local, 1,000 names", names: 1000, pattern: "host%d." + dnsDomain, count: 1000},
+		{name: "  while leases are taken", names: 1000, pattern: "host%d." + dnsDomain, count: 1000, leases: true},
+		{name: "NXDOMAIN", names: 1000, pattern: "nobody%d." + dnsDomain, count: 1000},
+		{name: "cached, 10 names", names: 1000, pattern: "c%d." + dnsUp, count: 10, warm: true},
+		{name: "cached, 5,000 names", names: 1000, pattern: "c%d." + dnsUp, count: 5000, warm: true},
+		{name: "forwarded", names: 1000, pattern: "f%d." + dnsUp, count: 50000},
+		{name: "forwarded, upstream takes 20 ms", names: 1000, pattern: "f%d." + dnsSlow, count: 50000, late: true},
+		{name: "local, 10,000 names", names: 10000, pattern: "host%d." + dnsDomain, count: 10000},
+	}
+}
+
+// dnsHost is the address of the n-th name.
+func dnsHost(n int) string { return fmt.Sprintf("10.20.%d.%d", n/250, n%250+2) }
+
+// dnsServer is a name server to be measured. It knows as many names as start is
+// told and serves when start returns, until b ends.
+type dnsServer struct {
+	name, comm string
+	start      func(b *bench, dir string, names int)
+	leases     bool // it gives leases too
+	bare       bool // to every question it has the same answer: only local names are asked
+}
+
+const dnsRow = "  %-12s%-34s%10s%12s%8s%11s%11s%8s\n"
+
+// dnsBench measures name servers.
+func dnsBench(b *bench) {
+	startUpstreams(b)
+	b.printf(dnsRow, "server", "questions", "q/s", "CPU each", "lost", "median", "p99", "lost")
+	for _, s := range dnsServers() {
+		names := 0
+		for _, load := range dnsLoads() {
+			if load.names == names {
+				continue // done with those before
+			}
+			names = load.names
+			b.play(func(b *bench) { measureDNS(b, s, names) })
+		}
+	}
+	b.printf("  q/s, CPU each, lost: as many questions as dnsperf -c 4 -q 100 gets answered in %v, the server's CPU time for one\n", dnsPeriod)
+	b.printf("  median, p99, lost: time to the answer at %d questions per second, %d where the upstream takes %v\n", dnsRate, dnsManyOut, dnsLatency)
+}
+
+// measureDNS prints the rows of one server that knows as many names.
+func measureDNS(b *bench, s dnsServer, names int) {
+	dir, err := os.MkdirTemp(b.dir, "state-")
+	if err != nil {
+		b.Fatalf("making a folder: %w", err)
+	}
+	s.start(b, dir, names)
+	guest := nstest.Guest(b, bridge, "guest", "")
+	guest.IP("addr add " + guestAddr + prefix + " dev " + guestLink)
+	nstest.Eventually(b, startLimit, s.name+" answers", func() error {
+		out, err := guest.Command(b.Context(), "dig", "+short", "+tries=1", "+time=1", "@"+serverAddr, "host0."+dnsDomain).CombinedOutput()
+		if err == nil && strings.TrimSpace(string(out)) == "" {
+			err = fmt.Errorf("no address")
+		}
+		return err
+	})
+	for _, load := range dnsLoads() {
+		if load.names != names || load.leases && !s.leases || s.bare && !strings.HasPrefix(load.name, "local") {
+			continue
+		}
+		b.printf(dnsRow, append([]any{s.name, load.name}, s.measure(b, guest, dir, load)...)...)
+	}
+}
+
+// measure returns the cells of one row behind its name.
+func (s dnsServer) measure(b *bench, guest *nstest.NS, dir string, load dnsLoad) []any {
+	file := load.write(b, dir)
+	if load.warm {
+		dnsperf(b, guest, file, "-n", "1")
+	}
+	cells := []any{"-", "-", "-"}
+	if !load.late && !load.leases {
+		before := server{comm: s.comm}.usage(b).cpu
+		r := dnsperf(b, guest, file, "-l", strconv.Itoa(int(dnsPeriod.Seconds())))
+		cpu := server{comm: s.comm}.usage(b).cpu - before
+		cells = []any{strconv.Itoa(r.rate), micros(cpu / time.Duration(max(r.completed, 1))), strconv.Itoa(r.lost + r.refused)}
+	}
+	rate := dnsRate
+	if load.late {
+		rate = dnsManyOut
+	}
+	var leases sync.WaitGroup
+	if load.leases {
+		leases.Go(func() { perfdhcp(b, guest, dnsLeases, dnsPeriod+time.Second) })
+		time.Sleep(time.Second / 2) // it is going by then
+	}
+	r := dnsperf(b, guest, file, "-l", strconv.Itoa(int(dnsPeriod.Seconds())), "-Q", strconv.Itoa(rate), "-q", "2000", "-v")
+	leases.Wait()
+	if load.late {
+		cells[0] = strconv.Itoa((r.completed - r.refused) / int(dnsPeriod.Seconds()))
+	}
+	return append(cells, micros(quantile(r.times, 0.5)), micros(quantile(r.times, 0.99)), strconv.Itoa(r.lost+r.refused))
+}
+
+// write makes dnsperf's input.
+func (l dnsLoad) write(b *bench, dir string) string {
+	var text strings.Builder
+	for n := range l.count {
+		_, _ = fmt.Fprintf(&text, l.pattern+" A\n", n)
+	}
+	file := filepath.Join(dir, "questions")
+	b.write(file, text.String())
+	return file
+}
+
+// micros prints d in microseconds.
+func micros(d time.Duration) string {
+	return fmt.Sprintf("%.1f us", float64(d)/float64(time.Microsecond))
+}
