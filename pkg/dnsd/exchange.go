@@ -43,9 +43,21 @@ type result struct {
 // exchange asks servers, each a moment after the one before or as soon as that
 // one failed, until one has an answer. If there are only failures (SERVFAIL,
 // REFUSED and their like) it returns the last; nil if no server said anything.
-// query's id is not used.
+// query's id is not used. There must be a server.
 func (f *forwarder) exchange(ctx context.Context, query []byte, servers []*upstream) []byte {
-	ctx, cancel := context.WithTimeout(ctx, f.timing.total)
+	first := f.begin(servers[0], query)
+	defer first.end()
+	if first.listen(ctx, f.timing.stagger); first.isAnswered() {
+		servers[0].succeeded(time.Now())
+		return first.msg
+	}
+	return f.exchangeAll(ctx, query, servers, first)
+}
+
+// exchangeAll is exchange when the first server has not answered in a moment,
+// or not well.
+func (f *forwarder) exchangeAll(ctx context.Context, query []byte, servers []*upstream, first *attempt) []byte {
+	ctx, cancel := context.WithDeadline(ctx, first.begun.Add(f.timing.total))
 	var asking sync.WaitGroup
 	defer asking.Wait()
 	defer cancel()
@@ -55,21 +67,27 @@ func (f *forwarder) exchange(ctx context.Context, query []byte, servers []*upstr
 	results := make(chan result, len(servers))
 	asked := make([]time.Time, len(servers)) // zero: not yet, or it was heard
 	started, running := 0, 0
-	next := func() {
-		if started == len(servers) || ctx.Err() != nil {
-			return
-		}
+	ask := func(t *attempt) {
 		i := started
-		asking.Go(func() {
-			msg, err := f.ask(ctx, servers[i], query)
-			results <- result{index: i, msg: msg, err: err}
-		})
-		asked[i] = time.Now()
+		asked[i] = t.begun
 		started++
 		running++
+		asking.Go(func() {
+			msg, err := f.ask(ctx, t)
+			results <- result{index: i, msg: msg, err: err}
+		})
+	}
+	next := func() {
+		if started < len(servers) && ctx.Err() == nil {
+			ask(f.begin(servers[started], query))
+		}
+	}
+	late := !first.isOver()
+	if ask(first); late {
+		next()
 	}
 	var failure []byte
-	for next(); running > 0; {
+	for running > 0 {
 		select {
 		case <-stagger.C:
 		case r := <-results:
@@ -120,55 +138,96 @@ func (f *forwarder) demote(u *upstream, asked time.Time, err error) {
 	}
 }
 
-// ask asks one server until it answers or ctx ends, over UDP and, if the answer
-// is cut or its spelling in doubt, over TCP. Each call has its own id and
-// spelling and a random port (RFC 5452 section 9.2), and hears only that server.
-func (f *forwarder) ask(ctx context.Context, u *upstream, query []byte) ([]byte, error) {
-	query = append([]byte(nil), query...)
+// attempt is a question to one server. Each has its own id and spelling and a
+// random port (RFC 5452 section 9.2), and hears only that server.
+type attempt struct {
+	u     *upstream
+	query []byte
+	begun time.Time
+	port  *port // nil: it could not be asked
+	*asking
+	heard // zero: nothing yet
+}
+
+// begin asks u over UDP for the first time.
+func (f *forwarder) begin(u *upstream, query []byte) *attempt {
+	t := &attempt{u: u, query: append([]byte(nil), query...), begun: time.Now()}
 	var random [maxWireName/8 + 1]byte
-	if _, err := rand.Read(random[:]); err != nil {
-		return nil, err
+	if _, t.err = rand.Read(random[:]); t.err != nil {
+		return t
 	}
-	mixCase(query, random[:])
-	h := f.askUDP(ctx, u, query)
-	if h.err != nil || !h.doubtful && !isTruncated(h.msg) {
-		return h.msg, h.err
+	mixCase(t.query, random[:])
+	if t.port, t.asking, t.err = f.put(u, t.query); t.err == nil {
+		t.err = f.send(t)
 	}
-	whole, err := f.askTCP(ctx, u, query)
+	return t
+}
+
+// send sends the question.
+func (f *forwarder) send(t *attempt) error {
+	f.counters.upstreamQueries.Add(1)
+	_, err := t.port.conn.Write(t.query)
+	return err
+}
+
+// end stops hearing. It may be called more than once.
+func (t *attempt) end() {
+	if t.port != nil {
+		t.port.end(t.asking)
+	}
+}
+
+// isOver tells whether something was heard, or nothing will be.
+func (t *attempt) isOver() bool { return t.msg != nil || t.err != nil }
+
+// isAnswered tells whether an answer was heard that is one.
+func (t *attempt) isAnswered() bool {
+	return t.msg != nil && !t.doubtful && !isTruncated(t.msg) && !isFailure(t.msg)
+}
+
+// listen waits for an answer, for as long as d and ctx last.
+func (t *attempt) listen(ctx context.Context, d time.Duration) {
+	if t.isOver() {
+		return
+	}
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case t.heard = <-t.answer:
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+}
+
+// ask goes on with t until the server answers or ctx ends, over UDP and, if the
+// answer is cut or its spelling in doubt, over TCP.
+func (f *forwarder) ask(ctx context.Context, t *attempt) ([]byte, error) {
+	f.insist(ctx, t)
+	if t.err != nil || !t.doubtful && !isTruncated(t.msg) {
+		return t.msg, t.err
+	}
+	whole, err := f.askTCP(ctx, t.u, t.query)
 	if err != nil {
-		return h.msg, nil //nolint:nilerr // the cut answer is one: the client learns that it is cut
+		return t.msg, nil //nolint:nilerr // the cut answer is one: the client learns that it is cut
 	}
-	if h.doubtful {
-		u.proved(whole, query)
+	if t.doubtful {
+		t.u.proved(whole, t.query)
 	}
 	return whole, nil
 }
 
-// askUDP asks until an answer comes, again after longer and longer waits. It
-// sets query's id.
-func (f *forwarder) askUDP(ctx context.Context, u *upstream, query []byte) heard {
-	p, a, err := f.put(u, query)
-	if err != nil {
-		return heard{err: err}
-	}
-	defer p.end(a)
-	wait := f.timing.retransmit
-	again := time.NewTimer(wait)
-	defer again.Stop()
-	for {
-		f.counters.upstreamQueries.Add(1)
-		if _, err := p.conn.Write(query); err != nil {
-			return heard{err: err}
+// insist asks again after longer and longer waits, until t is over.
+func (f *forwarder) insist(ctx context.Context, t *attempt) {
+	defer t.end()
+	wait := f.timing.retransmit - time.Since(t.begun)
+	for gap := f.timing.retransmit; !t.isOver(); gap *= 2 {
+		if t.listen(ctx, wait); t.isOver() {
+			return
 		}
-		select {
-		case h := <-a.heard:
-			return h
-		case <-again.C:
-			wait *= 2
-			again.Reset(wait)
-		case <-ctx.Done():
-			return heard{err: ctx.Err()}
+		if t.err = ctx.Err(); t.err == nil {
+			t.err = f.send(t)
 		}
+		wait = 2 * gap
 	}
 }
 

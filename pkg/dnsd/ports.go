@@ -33,8 +33,8 @@ type port struct {
 
 // asking is a question on its way.
 type asking struct {
-	query []byte     // does not change while it waits
-	heard chan heard // has room for all that will come: once
+	asked  []byte     // the query; does not change while it waits
+	answer chan heard // has room for all that will come: once
 }
 
 // heard is what came of a question: the answer, or why there will be none.
@@ -57,7 +57,7 @@ var errPortsClosed = errors.New("the server ends")
 // put has a question asked of u: it sets query's id, and the answer will be
 // heard until end.
 func (f *forwarder) put(u *upstream, query []byte) (*port, *asking, error) {
-	a := &asking{query: query, heard: make(chan heard, 1)}
+	a := &asking{asked: query, answer: make(chan heard, 1)}
 	var random [1]byte
 	if _, err := rand.Read(random[:]); err != nil {
 		return nil, nil, err
@@ -103,7 +103,7 @@ func (p *port) take(a *asking) (ok bool, err error) {
 	if p.closed || p.begun == portQuestions || time.Now().After(p.until) {
 		return false, nil
 	}
-	id := a.query[:2]
+	id := a.asked[:2]
 	for {
 		if _, err := rand.Read(id); err != nil {
 			return false, err
@@ -121,7 +121,7 @@ func (p *port) take(a *asking) (ok bool, err error) {
 func (p *port) end(a *asking) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if id := binary.BigEndian.Uint16(a.query); p.waiting[id] == a {
+	if id := binary.BigEndian.Uint16(a.asked); p.waiting[id] == a {
 		delete(p.waiting, id)
 	}
 }
@@ -168,14 +168,14 @@ func (p *port) deliver(u *upstream, msg []byte) bool {
 	if a == nil {
 		return false
 	}
-	answer := readAnswer(msg, a.query)
+	answer := readAnswer(msg, a.asked)
 	if answer == nil {
 		return false
 	}
-	possible, doubtful := u.spoke(answer, a.query)
+	possible, doubtful := u.spoke(answer, a.asked)
 	if possible {
 		delete(p.waiting, id)
-		a.heard <- heard{msg: append([]byte(nil), answer...), doubtful: doubtful}
+		a.answer <- heard{msg: append([]byte(nil), answer...), doubtful: doubtful}
 	}
 	return possible
 }
@@ -186,7 +186,7 @@ func (p *port) fail(err error) {
 	defer p.mu.Unlock()
 	p.closed = true
 	for _, a := range p.waiting {
-		a.heard <- heard{err: err}
+		a.answer <- heard{err: err}
 	}
 	clear(p.waiting)
 }
