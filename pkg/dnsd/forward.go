@@ -15,7 +15,7 @@ import (
 
 // forwardLimit is the number of queries of one network that may wait for an
 // upstream.
-const forwardLimit = 1000
+const forwardLimit = 2000
 
 // forwarder asks others for what is not ours.
 type forwarder struct {

@@ -451,7 +451,7 @@ func TestForwardLimit(t *testing.T) {
 		if r := ask(t, "udp", gateway6, question("www.example.com.", dns.TypeA)); gist(r) != "NOERROR (ra) "+wwwIs1 {
 			t.Errorf("another client: %v", gist(r))
 		}
-		if st := s.Stats(); st.Forwarding != 500 { // half of the places
+		if st := s.Stats(); st.Forwarding != 1000 { // half of the places
 			t.Errorf("%+v", st)
 		}
 	})

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"golang.org/x/net/ipv4"
+	"golang.org/x/sys/unix"
 
 	"github.com/vnetd/vnetd/internal/nstest"
 )
@@ -55,6 +56,9 @@ func serveResponses(address string, wait time.Duration) error {
 	if err != nil {
 		return err
 	}
+	if err := enlarge(conn.(*net.UDPConn)); err != nil {
+		return err
+	}
 	batch := ipv4.NewPacketConn(conn)
 	in := make([]ipv4.Message, responderBatch)
 	for i := range in {
@@ -88,6 +92,20 @@ func serveResponses(address string, wait time.Duration) error {
 			out = out[n:]
 		}
 	}
+}
+
+// enlarge gives the socket a buffer in which nothing is lost while the machine is
+// busy with the server that is measured.
+func enlarge(c *net.UDPConn) error {
+	conn, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var optErr error
+	err = conn.Control(func(fd uintptr) {
+		optErr = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20)
+	})
+	return errors.Join(err, optErr)
 }
 
 // sendLate sends answers when their time has come.
