@@ -40,6 +40,9 @@ type config struct {
 	PortLimits     network.Limits
 	PortsPerSecond int
 	BridgeACL      string // empty: none
+
+	LibvirtSocket string // empty: none
+	LibvirtPolkit bool
 }
 
 // file is the configuration as the admin writes it; configs/vnetd.toml explains
@@ -54,6 +57,7 @@ type file struct {
 	DHCP        fileDHCP     `toml:"dhcp"`
 	Ports       filePorts    `toml:"ports"`
 	DNS         fileDNS      `toml:"dns"`
+	Libvirt     fileLibvirt  `toml:"libvirt"`
 }
 
 type fileNetwork struct {
@@ -83,6 +87,11 @@ type fileDNS struct {
 	ResolvConf string `toml:"resolv_conf"`
 }
 
+type fileLibvirt struct {
+	Socket string `toml:"socket"`
+	Polkit bool   `toml:"polkit"`
+}
+
 // defaults is what an empty file means.
 func defaults() file {
 	return file{
@@ -95,6 +104,7 @@ func defaults() file {
 		DHCP:        fileDHCP{Identity: string(dhcpd.ByBoth)},
 		Ports:       filePorts{MaxPerUser: 256, MaxQueuesPerUser: 1024, PerSecond: 50, BridgeACL: "/etc/qemu/bridge.conf"},
 		DNS:         fileDNS{ResolvConf: "/etc/resolv.conf"},
+		Libvirt:     fileLibvirt{Polkit: true},
 	}
 }
 
@@ -145,6 +155,9 @@ func parseConfig(text string) (config, error) {
 		PortLimits:     network.Limits{Ports: f.Ports.MaxPerUser, Queues: f.Ports.MaxQueuesPerUser},
 		PortsPerSecond: f.Ports.PerSecond,
 		BridgeACL:      f.Ports.BridgeACL,
+
+		LibvirtSocket: f.Libvirt.Socket,
+		LibvirtPolkit: f.Libvirt.Polkit,
 	}
 	faults = append(faults, f.validate()...)
 	if err := cfg.LogLevel.UnmarshalText([]byte(f.LogLevel)); err != nil {
@@ -172,15 +185,19 @@ func (f *file) validate() []error {
 			faults = append(faults, fmt.Errorf("%s: %d is less than 0, which means no limit", limit.key, limit.value))
 		}
 	}
-	for _, path := range []struct{ key, value string }{
-		{"networks_dir", f.NetworksDir},
-		{"state_dir", f.StateDir},
-		{"run_dir", f.RunDir},
-		{"dns.resolv_conf", f.DNS.ResolvConf},
-		{"network.hook", f.Network.Hook},
-		{"ports.bridge_acl", f.Ports.BridgeACL},
+	for _, path := range []struct {
+		key, value string
+		optional   bool
+	}{
+		{"networks_dir", f.NetworksDir, false},
+		{"state_dir", f.StateDir, false},
+		{"run_dir", f.RunDir, false},
+		{"dns.resolv_conf", f.DNS.ResolvConf, false},
+		{"network.hook", f.Network.Hook, true},
+		{"ports.bridge_acl", f.Ports.BridgeACL, true},
+		{"libvirt.socket", f.Libvirt.Socket, true},
 	} {
-		if !filepath.IsAbs(path.value) && (path.value != "" || path.key != "network.hook" && path.key != "ports.bridge_acl") {
+		if !filepath.IsAbs(path.value) && (path.value != "" || !path.optional) {
 			faults = append(faults, fmt.Errorf("%s: %q is not an absolute path", path.key, path.value))
 		}
 	}

@@ -34,7 +34,7 @@ func TestReferenceConfigIsTheDefault(t *testing.T) {
 	}
 	for _, key := range []string{
 		"log_level", "networks_dir", "state_dir", "run_dir", "chain_prefix", "resolv_conf", "start_on_demand", "hook", "libvirt_exact_rules", "docker_user_accept",
-		"identity", "probe", "max_per_user", "max_queues_per_user", "requests_per_second", "bridge_acl",
+		"identity", "probe", "max_per_user", "max_queues_per_user", "requests_per_second", "bridge_acl", "socket", "polkit",
 	} {
 		if !strings.Contains(string(text), "\n"+key+" = ") {
 			t.Errorf("the reference file does not show the key %s", key)
@@ -54,10 +54,11 @@ func TestParseConfig(t *testing.T) {
 				"[network]\nstart_on_demand=false\nhook='/h'\n" +
 				"[firewall]\nchain_prefix='VNET_'\nlibvirt_exact_rules=true\ndocker_user_accept=true\n" +
 				"[dhcp]\nidentity='mac'\nprobe=true\n[dns]\nresolv_conf='/x'\n" +
-				"[ports]\nmax_per_user=1\nmax_queues_per_user=2\nrequests_per_second=3\nbridge_acl='/b'\n",
+				"[ports]\nmax_per_user=1\nmax_queues_per_user=2\nrequests_per_second=3\nbridge_acl='/b'\n" +
+				"[libvirt]\nsocket='/l'\npolkit=false\n",
 			want: config{
 				LogLevel: slog.LevelDebug, ChainPrefix: "VNET_", ResolvConf: "/x", Hook: "/h",
-				LibvirtExactRules: true, DockerUserAccept: true,
+				LibvirtExactRules: true, DockerUserAccept: true, LibvirtSocket: "/l",
 				DHCPIdentity: dhcpd.ByMAC, DHCPProbe: true,
 				PortLimits: network.Limits{Ports: 1, Queues: 2}, PortsPerSecond: 3, BridgeACL: "/b",
 				Dirs: store.Dirs{Networks: "/n", State: "/s", Run: "/r"},

@@ -72,6 +72,11 @@ func serve(ctx context.Context, cfg config, path string, log *slog.Logger, level
 		return err
 	}
 	defer func() { err = errors.Join(err, h.close()) }()
+	sockets, err := listenLibvirt(cfg, log)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, closeAll(sockets)) }()
 	sd, err := newSystemd(h.manager, log)
 	if err != nil {
 		return err
@@ -96,6 +101,7 @@ func serve(ctx context.Context, cfg config, path string, log *slog.Logger, level
 		if err := h.manager.Load(ctx); err != nil {
 			return err
 		}
+		g.Go(func() error { return serveLibvirt(ctx, cfg, sockets, h.manager, log) })
 		return bus.Serve(ctx, sd.ready)
 	})
 	g.Go(func() error { return sd.watchdog(ctx) })

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -14,7 +15,7 @@ import (
 // listenUDP binds a UDP socket to an address and, unless it is empty, a device.
 func listenUDP(at netip.AddrPort, device string) (*net.UDPConn, error) {
 	lc := listenConfig(device)
-	c, err := lc.ListenPacket(context.Background(), network("udp", at.Addr()), at.String())
+	c, err := lc.ListenPacket(context.Background(), network("udp", at.Addr()), numbered(at).String())
 	if err != nil {
 		return nil, explain("udp", at, err)
 	}
@@ -47,11 +48,22 @@ func enlarge(c *net.UDPConn) error {
 // listenTCP is listenUDP for TCP.
 func listenTCP(at netip.AddrPort, device string) (*net.TCPListener, error) {
 	lc := listenConfig(device)
-	l, err := lc.Listen(context.Background(), network("tcp", at.Addr()), at.String())
+	l, err := lc.Listen(context.Background(), network("tcp", at.Addr()), numbered(at).String())
 	if err != nil {
 		return nil, explain("tcp", at, err)
 	}
 	return l.(*net.TCPListener), nil
+}
+
+// numbered is at with the number of its interface in place of the name: package
+// net remembers for a minute which number a name had, and a bridge that was made
+// anew has another.
+func numbered(at netip.AddrPort) netip.AddrPort {
+	link, err := net.InterfaceByName(at.Addr().Zone())
+	if err != nil {
+		return at
+	}
+	return netip.AddrPortFrom(at.Addr().WithZone(strconv.Itoa(link.Index)), at.Port())
 }
 
 // network is the name that package net gives to a protocol over one family.

@@ -22,6 +22,11 @@ const (
 // both documents are asked for, each is changed by itself, and neither when one
 // can't be.
 func (n *Network) Update(ctx context.Context, u netdef.Update, target Target) error {
+	return n.Edit(ctx, target, func(doc *netdef.Network) error { return doc.Update(u) })
+}
+
+// Edit is Update by a function that changes a document: it gets a copy.
+func (n *Network) Edit(ctx context.Context, target Target, change func(*netdef.Network) error) error {
 	if err := n.begin(); err != nil {
 		return err
 	}
@@ -36,11 +41,11 @@ func (n *Network) Update(ctx context.Context, u netdef.Update, target Target) er
 	if err := n.checkTarget(target, live, def); err != nil {
 		return err
 	}
-	nextLive, err := updated(live, u, target&TargetLive != 0)
+	nextLive, err := updated(live, change, target&TargetLive != 0)
 	if err != nil {
 		return err
 	}
-	nextDef, err := updated(def, u, target&TargetConfig != 0)
+	nextDef, err := updated(def, change, target&TargetConfig != 0)
 	if err != nil {
 		return err
 	}
@@ -60,13 +65,13 @@ func (n *Network) checkTarget(target Target, live, def *netdef.Network) error {
 	return nil
 }
 
-// updated is doc with u applied, or doc itself where that is not wanted.
-func updated(doc *netdef.Network, u netdef.Update, wanted bool) (*netdef.Network, error) {
+// updated is doc with a change, or doc itself where that is not wanted.
+func updated(doc *netdef.Network, change func(*netdef.Network) error, wanted bool) (*netdef.Network, error) {
 	if !wanted {
 		return doc, nil
 	}
 	next := doc.Clone()
-	if err := next.Update(u); err != nil {
+	if err := change(next); err != nil {
 		return nil, err
 	}
 	return next, nil

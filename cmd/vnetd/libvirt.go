@@ -1,0 +1,58 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+
+	"github.com/vnetd/vnetd/pkg/libvirtrpc"
+	"github.com/vnetd/vnetd/pkg/network"
+)
+
+// Permissions of the socket for everything.
+const (
+	ownerOnly os.FileMode = 0o600
+	everybody os.FileMode = 0o666 // polkit says who may
+)
+
+// listenLibvirt makes the sockets on which libvirt's clients are answered, where
+// that is configured. That another daemon answers there already is told and no
+// error.
+func listenLibvirt(cfg config, log *slog.Logger) ([]libvirtrpc.Socket, error) {
+	inherited, err := libvirtrpc.Inherited()
+	if err != nil || cfg.LibvirtSocket == "" {
+		return nil, err
+	}
+	mode := ownerOnly
+	if cfg.LibvirtPolkit {
+		mode = everybody
+	}
+	sockets, err := libvirtrpc.Listen(cfg.LibvirtSocket, mode, inherited)
+	if errors.Is(err, libvirtrpc.ErrServed) {
+		log.Warn("libvirt's clients are not answered: stop the other daemon, then restart this one", "error", err)
+		return nil, nil
+	}
+	return sockets, err
+}
+
+// serveLibvirt answers libvirt's clients until ctx ends.
+func serveLibvirt(ctx context.Context, cfg config, sockets []libvirtrpc.Socket, m *network.Manager, log *slog.Logger) error {
+	if len(sockets) == 0 {
+		return nil
+	}
+	server := libvirtrpc.Config{Backend: libvirtrpc.NewBackend(m), Logger: log}
+	if cfg.LibvirtPolkit {
+		server.Authorize = libvirtrpc.Polkit
+	}
+	return libvirtrpc.NewServer(server).Serve(ctx, sockets)
+}
+
+// closeAll closes sockets, which removes those that vnetd has made.
+func closeAll(sockets []libvirtrpc.Socket) error {
+	var errs []error
+	for _, s := range sockets {
+		errs = append(errs, s.Close())
+	}
+	return errors.Join(errs...)
+}

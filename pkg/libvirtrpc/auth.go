@@ -1,0 +1,81 @@
+package libvirtrpc
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"time"
+)
+
+// The ways to authenticate that a client is told of (remote_auth_type).
+const (
+	authNone       = 0
+	authWithPolkit = 2
+)
+
+// Subject is a process that asks for the right to manage networks.
+type Subject struct {
+	UID, PID  uint32
+	StartTime uint64 // of the process, in clock ticks since boot: tells it from a later one with its PID
+}
+
+// Authorize lets a subject pass or returns an error; an *Error reaches the
+// client as it is.
+type Authorize func(ctx context.Context, who Subject) error
+
+// mustAsk tells whether the client needs more than to be let in by its socket:
+// root does not, nor does who may only read.
+func (c *client) mustAsk() bool {
+	return c.s.cfg.Authorize != nil && !c.readOnly && c.peer.uid != 0
+}
+
+func authList(_ context.Context, c *client, _ noArgs, results *encoder) error {
+	way := int32(authNone)
+	if c.mustAsk() {
+		way = authWithPolkit
+	} else {
+		c.authenticated()
+	}
+	results.uint32(1)
+	results.int32(way)
+	return nil
+}
+
+func authPolkit(ctx context.Context, c *client, _ noArgs, results *encoder) error {
+	if !c.mustAsk() {
+		return rpcf(codeAuthFailed, "polkit was not asked for")
+	}
+	// The user may have to type a password.
+	if err := c.conn.SetReadDeadline(time.Now().Add(callLimit)); err != nil {
+		return err
+	}
+	began, err := startTime(c.peer.pid)
+	if err != nil {
+		return err
+	}
+	err = c.s.cfg.Authorize(ctx, Subject{UID: c.peer.uid, PID: c.peer.pid, StartTime: began})
+	if err != nil {
+		c.log.Info("a client may not manage networks", "error", err)
+		return err
+	}
+	c.authenticated()
+	results.flag(true)
+	return nil
+}
+
+// startTime is when a process began (proc_pid_stat(5), the 22nd field).
+func startTime(pid uint32) (uint64, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	if err != nil {
+		return 0, fmt.Errorf("finding out when process %d began: %w", pid, err)
+	}
+	// The name before the third field may have blanks and parentheses in it.
+	fields := bytes.Fields(data[bytes.LastIndexByte(data, ')')+1:])
+	const start = 22 - 3
+	if len(fields) <= start {
+		return 0, fmt.Errorf("finding out when process %d began: its stat file has %d fields", pid, len(fields))
+	}
+	return strconv.ParseUint(string(fields[start]), 10, 64)
+}

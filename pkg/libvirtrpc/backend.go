@@ -1,0 +1,64 @@
+package libvirtrpc
+
+import (
+	"context"
+
+	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network"
+)
+
+// Backend is what the server asks of the daemon: NewBackend makes one of a
+// *network.Manager, whose contracts hold.
+type Backend interface {
+	Networks() []Network // in order of name
+	ByName(name string) (Network, error)
+	ByUUID(uuid string) (Network, error)
+	Define(ctx context.Context, xml []byte) (Network, error)
+	Create(ctx context.Context, xml []byte) (Network, error)
+	Subscribe(f func(network.Event)) (cancel func())
+}
+
+// Network is one network of a Backend; *network.Network is one.
+type Network interface {
+	Info() network.Info
+	XML(inactive bool) []byte
+	Start(ctx context.Context) error
+	Stop(ctx context.Context) error
+	Undefine(ctx context.Context) error
+	SetAutostart(on bool) error
+	Update(ctx context.Context, u netdef.Update, target network.Target) error
+	Edit(ctx context.Context, target network.Target, change func(*netdef.Network) error) error
+	Leases() ([]network.Lease, error)
+}
+
+// NewBackend puts the server on a manager.
+func NewBackend(m *network.Manager) Backend { return manager{m} }
+
+// manager is a *network.Manager with its networks as what the server knows.
+type manager struct{ *network.Manager }
+
+func (m manager) Networks() []Network {
+	var list []Network
+	for _, n := range m.Manager.Networks() {
+		list = append(list, n)
+	}
+	return list
+}
+
+func (m manager) ByName(name string) (Network, error) { return known(m.Manager.ByName(name)) }
+func (m manager) ByUUID(uuid string) (Network, error) { return known(m.Manager.ByUUID(uuid)) }
+func (m manager) Define(ctx context.Context, xml []byte) (Network, error) {
+	return known(m.Manager.Define(ctx, xml))
+}
+
+func (m manager) Create(ctx context.Context, xml []byte) (Network, error) {
+	return known(m.Manager.Create(ctx, xml))
+}
+
+// known makes sure that no network is nil and not a nil inside an interface.
+func known(n *network.Network, err error) (Network, error) {
+	if err != nil {
+		return nil, err
+	}
+	return n, nil
+}

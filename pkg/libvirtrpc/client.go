@@ -1,0 +1,268 @@
+package libvirtrpc
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"runtime/debug"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// What a client may keep us busy with, and for how long.
+const (
+	maxCalls      = 5 // in flight: virNetServer's max_client_requests
+	callLimit     = 2 * time.Minute
+	authLimit     = 30 * time.Second // until it is authenticated
+	writeLimit    = 30 * time.Second // for one frame to be taken
+	pingEvery     = 5 * time.Second  // keepalive_interval
+	maxUnanswered = 5                // keepalive_count
+)
+
+// peer is who is at the other end, by the kernel's word (SO_PEERCRED).
+type peer struct {
+	uid, pid uint32
+}
+
+// client is one connection.
+type client struct {
+	s        *Server
+	conn     net.Conn
+	peer     peer
+	readOnly bool // of the socket
+	log      *slog.Logger
+	out      *queue
+	running  sync.WaitGroup // the connection's own goroutines
+	calls    sync.WaitGroup
+	slots    chan struct{} // one for each call in flight
+
+	heard   atomic.Int64 // frames read; pings are sent while it stands still
+	pinging sync.Once
+	gone    chan struct{} // closed when the connection has ended
+
+	mu        sync.Mutex
+	authed    bool // may do more than ask how to authenticate
+	open      bool
+	readsOnly bool             // asked for at open, or by the socket
+	watches   map[int32]*watch // registered events, by callback ID
+	lastWatch int32
+}
+
+func newClient(s *Server, conn net.Conn, p peer, readOnly bool) *client {
+	return &client{
+		s: s, conn: conn, peer: p, readOnly: readOnly,
+		log: s.cfg.Logger.With("client_uid", p.uid, "client_pid", p.pid),
+		out: newQueue(), slots: make(chan struct{}, maxCalls), gone: make(chan struct{}),
+		watches: make(map[int32]*watch), readsOnly: readOnly,
+	}
+}
+
+// serve answers the client until it hangs up, misbehaves, or ctx ends. Calls that
+// are under way then are completed.
+func (c *client) serve(ctx context.Context) {
+	hangUp := context.AfterFunc(ctx, func() { _ = c.conn.Close() })
+	defer hangUp()
+	c.running.Go(c.write)
+	err := c.read(ctx)
+	if !errors.Is(err, errDone) {
+		_ = c.conn.Close()
+	}
+	if !errors.Is(err, errDone) && !errors.Is(err, io.EOF) && !errors.Is(err, net.ErrClosed) {
+		c.log.Info("cut off a client of libvirt's protocol", "error", err)
+	}
+	close(c.gone)
+	c.out.close()
+	c.running.Wait()
+	c.calls.Wait()
+}
+
+// read takes messages until one can't be had. Calls run beside it, at most
+// maxCalls of them: the next message is not read before one is done.
+func (c *client) read(ctx context.Context) error {
+	if err := c.conn.SetReadDeadline(time.Now().Add(authLimit)); err != nil {
+		return err
+	}
+	in := bufio.NewReader(c.conn)
+	for {
+		m, err := readMessage(in, c.frameLimit())
+		if err != nil {
+			return err
+		}
+		c.heard.Add(1)
+		if err := c.take(ctx, m); err != nil {
+			return err
+		}
+	}
+}
+
+// frameLimit is how long a message of the client may be.
+func (c *client) frameLimit() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.authed && !c.readOnly {
+		return maxFrame
+	}
+	return maxSmallFrame
+}
+
+// errDone ends a connection that the client has closed by a call.
+var errDone = errors.New("closed by the client")
+
+// take deals with one message. An error ends the connection.
+func (c *client) take(ctx context.Context, m message) error {
+	switch {
+	case m.program == programKeepalive && m.version == protocolVersion:
+		if m.proc == keepalivePing && !c.out.offer(frame(header{
+			program: programKeepalive, version: protocolVersion, proc: keepalivePong, kind: typeMessage,
+		}, nil)) {
+			return errors.New("it reads no answers to its pings")
+		}
+		return nil
+	case m.kind == typeCallWithFDs:
+		// Where the descriptors stand in the stream is known only to who
+		// receives them.
+		return errors.New("a call with file descriptors, which no network procedure takes")
+	case m.kind != typeCall:
+		return errors.New("a message that is not a call")
+	case m.program != programRemote || m.version != protocolVersion:
+		c.refuse(m.header, rpcf(codeRPC, "Cannot find program %d version %d", m.program, m.version))
+		return nil
+	}
+	p, known := c.s.procs[m.proc]
+	if !known {
+		c.refuse(m.header, rpcf(codeRPC, "unknown procedure: %d", m.proc))
+		return nil
+	}
+	if p.inOrder {
+		return c.answer(ctx, p, m)
+	}
+	select {
+	case c.slots <- struct{}{}:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	c.calls.Go(func() {
+		defer func() { <-c.slots }()
+		_ = c.answer(ctx, p, m)
+	})
+	return nil
+}
+
+// refuse answers a call with an error.
+func (c *client) refuse(h header, err error) {
+	c.out.put(frame(h.answer(statusError), asError(err).encode))
+}
+
+// answer runs a call and sends its results or its error. It returns errDone when
+// that was the connection's last.
+func (c *client) answer(ctx context.Context, p *proc, m message) error {
+	var results encoder
+	err := c.invoke(ctx, p, m.payload, &results)
+	if err != nil && !errors.Is(err, errDone) {
+		c.log.Debug("call refused", "procedure", p.name, "error", err)
+		c.refuse(m.header, err)
+		return nil
+	}
+	c.out.put(frame(m.answer(statusOK), func(e *encoder) { e.buf = append(e.buf, results.buf...) }))
+	return err
+}
+
+// invoke checks that the client may make the call now, and makes it. A panic
+// ends the call, not the daemon.
+func (c *client) invoke(ctx context.Context, p *proc, payload []byte, results *encoder) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			c.log.Error("a call panicked", "procedure", p.name, "panic", r, "stack", string(debug.Stack()))
+			err = failf(codeInternal, "%s failed in an unforeseen way: see vnetd's log", p.name)
+		}
+	}()
+	if err := c.permits(p); err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, callLimit)
+	defer cancel()
+	return p.call(ctx, c, payload, results)
+}
+
+// permits refuses what the client may not do, or not yet.
+func (c *client) permits(p *proc) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case p.needs == needsNothing:
+		return nil
+	case !c.authed:
+		return rpcf(codeRPC, "authentication required")
+	case p.needs == needsAuth:
+		return nil
+	case !c.open:
+		return rpcf(codeInternal, "connection not open")
+	case p.needs == needsWrite && c.readsOnly:
+		return failf(codeDenied, "read only access prevents %s", p.name)
+	}
+	return nil
+}
+
+// authenticated lets the client do what its socket allows.
+func (c *client) authenticated() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if !c.authed {
+		c.authed = true
+		c.s.settled(c)
+		_ = c.conn.SetReadDeadline(time.Time{})
+	}
+}
+
+// write sends what is queued until the queue is closed and empty. A client that
+// does not read is cut off.
+func (c *client) write() {
+	defer func() { _ = c.conn.Close() }()
+	for frames := c.out.next(); frames != nil; frames = c.out.next() {
+		for _, f := range frames {
+			err := c.conn.SetWriteDeadline(time.Now().Add(writeLimit))
+			if err == nil {
+				_, err = c.conn.Write(f)
+			}
+			if err != nil {
+				c.out.close()
+				return
+			}
+			c.out.sent(len(f))
+		}
+	}
+}
+
+// keepalive pings the client whenever it has been silent, from the first call
+// on, and cuts it off when it answers none. It returns at once.
+func (c *client) keepalive() {
+	c.pinging.Do(func() { c.running.Go(c.ping) })
+}
+
+func (c *client) ping() {
+	tick := time.NewTicker(pingEvery)
+	defer tick.Stop()
+	heard, unanswered := c.heard.Load(), 0
+	for {
+		select {
+		case <-c.gone:
+			return
+		case <-tick.C:
+		}
+		if now := c.heard.Load(); now != heard {
+			heard, unanswered = now, 0
+			continue
+		}
+		ping := header{program: programKeepalive, version: protocolVersion, proc: keepalivePing, kind: typeMessage}
+		if unanswered == maxUnanswered || !c.out.offer(frame(ping, nil)) {
+			c.log.Info("cut off a client of libvirt's protocol that answers no pings")
+			_ = c.conn.Close()
+			return
+		}
+		unanswered++
+	}
+}

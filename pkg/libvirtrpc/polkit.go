@@ -1,0 +1,51 @@
+package libvirtrpc
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/godbus/dbus/v5"
+
+	"github.com/vnetd/vnetd/internal/sysbus"
+)
+
+// polkitManage is libvirt's action that stands for all it can do.
+const polkitManage = "org.libvirt.unix.manage"
+
+// Polkit asks polkit, over the system bus, whether a process may manage
+// networks, by libvirt's own action: what rules say of virsh stays true. The
+// user may be asked for a password.
+func Polkit(ctx context.Context, who Subject) error {
+	bus, err := sysbus.Connect(ctx)
+	if err != nil {
+		return &Error{codeAuthFailed, domainPolkit, fmt.Sprintf("the system bus, on which polkit is, can't be reached: %v", err)}
+	}
+	defer func() { _ = bus.Close() }()
+	subject := struct {
+		Kind    string
+		Details map[string]dbus.Variant
+	}{"unix-process", map[string]dbus.Variant{
+		"pid":        dbus.MakeVariant(who.PID),
+		"start-time": dbus.MakeVariant(who.StartTime),
+		"uid":        dbus.MakeVariant(int32(who.UID)),
+	}}
+	const mayInteract = uint32(1)
+	var result struct {
+		Authorized, Challenge bool
+		Details               map[string]string
+	}
+	err = bus.Object("org.freedesktop.PolicyKit1", "/org/freedesktop/PolicyKit1/Authority").
+		CallWithContext(ctx, "org.freedesktop.PolicyKit1.Authority.CheckAuthorization", 0,
+			subject, polkitManage, map[string]string{}, mayInteract, "").Store(&result)
+	switch {
+	case err != nil:
+		return &Error{codeAuthFailed, domainPolkit, fmt.Sprintf("asking polkit: %v", err)}
+	case result.Authorized:
+		return nil
+	case result.Details["polkit.dismissed"] != "":
+		return &Error{codeAuthCancelled, domainPolkit, "user cancelled authentication process"}
+	case result.Challenge:
+		return &Error{codeNoAgent, domainPolkit, "no polkit agent available to authenticate action '" + polkitManage + "'"}
+	}
+	return &Error{codeAuthFailed, domainPolkit, "access denied by policy"}
+}

@@ -1,0 +1,58 @@
+package libvirtrpc
+
+import (
+	"encoding/hex"
+	"fmt"
+	"strings"
+
+	"github.com/vnetd/vnetd/pkg/network"
+)
+
+// ref is a network as it goes over the wire, both ways.
+type ref struct {
+	name string
+	uuid uuid
+}
+
+func readRef(d *decoder) ref { return ref{d.string(), d.uuid()} }
+
+func (e *encoder) ref(r ref) {
+	e.string(r.name)
+	e.uuid(r.uuid)
+}
+
+// optRef reads a network that may be absent: then it is nil.
+func (d *decoder) optRef() *ref {
+	if !d.flag() || d.broken {
+		return nil
+	}
+	r := readRef(d)
+	return &r
+}
+
+// refTo is a network as a ref.
+func refTo(n network.Info) ref { return ref{n.Name, parseUUID(n.UUID)} }
+
+// network is what r refers to. Its name is what the client knows it by; the UUID
+// alone counts.
+func (c *client) network(r ref) (Network, error) {
+	n, err := c.s.cfg.Backend.ByUUID(r.uuid.String())
+	if network.KindOf(err) == network.NotFound && err != nil {
+		return nil, failf(codeNoNetwork, "no network with matching uuid '%s' (%s)", r.uuid, r.name)
+	}
+	return n, err
+}
+
+// String returns u in canonical form (RFC 9562 section 4).
+func (u uuid) String() string {
+	return fmt.Sprintf("%x-%x-%x-%x-%x", u[0:4], u[4:6], u[6:8], u[8:10], u[10:])
+}
+
+// parseUUID reads the canonical form; what has not this form is the zero UUID.
+func parseUUID(s string) (u uuid) {
+	b, err := hex.DecodeString(strings.ReplaceAll(s, "-", ""))
+	if err == nil && len(b) == len(u) {
+		copy(u[:], b)
+	}
+	return u
+}

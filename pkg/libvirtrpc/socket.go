@@ -1,0 +1,115 @@
+package libvirtrpc
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Socket is where clients connect.
+type Socket struct {
+	*net.UnixListener
+	ReadOnly bool // nothing can be changed here, and nobody is asked to authenticate
+}
+
+// Close closes the socket, also a second time.
+func (s Socket) Close() error {
+	if err := s.UnixListener.Close(); !errors.Is(err, net.ErrClosed) {
+		return err
+	}
+	return nil
+}
+
+// ReadOnlySuffix ends the name of the socket that is for reading, which is
+// otherwise that of the one for everything.
+const ReadOnlySuffix = "-ro"
+
+// ErrServed is returned by Listen when another daemon answers at a path.
+var ErrServed = errors.New("another daemon answers there")
+
+// Listen makes the two sockets at path and at path with ReadOnlySuffix, as
+// libvirt's clients want both. A socket that systemd has made for us is taken
+// from inherited instead; one that nobody answers at any more is replaced. mode
+// is the permissions of the first; the second is for everybody.
+func Listen(path string, mode os.FileMode, inherited map[string]*net.UnixListener) ([]Socket, error) {
+	var sockets []Socket
+	for _, want := range []struct {
+		path     string
+		mode     os.FileMode
+		readOnly bool
+	}{{path, mode, false}, {path + ReadOnlySuffix, 0o666, true}} {
+		l := inherited[want.path]
+		if l == nil {
+			var err error
+			if l, err = listenAt(want.path, want.mode); err != nil {
+				for _, s := range sockets {
+					err = errors.Join(err, s.Close())
+				}
+				return nil, err
+			}
+		}
+		sockets = append(sockets, Socket{l, want.readOnly})
+	}
+	return sockets, nil
+}
+
+// listenAt makes one socket, and the directory that it is in.
+func listenAt(path string, mode os.FileMode) (*net.UnixListener, error) {
+	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("%s: %w", path, ErrServed)
+	} else if errors.Is(err, unix.ECONNREFUSED) {
+		if err := os.Remove(path); err != nil {
+			return nil, fmt.Errorf("removing a socket that nobody serves: %w", err)
+		}
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		return nil, err
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	if err := os.Chmod(path, mode); err != nil {
+		return nil, errors.Join(err, l.Close())
+	}
+	return l, nil
+}
+
+// Inherited takes over the Unix sockets that systemd has made for this process
+// (sd_listen_fds(3)), by path. Those of another kind are left as they are. It
+// must be called once, before other files are opened.
+func Inherited() (map[string]*net.UnixListener, error) {
+	const first = 3 // SD_LISTEN_FDS_START
+	if pid, err := strconv.Atoi(os.Getenv("LISTEN_PID")); err != nil || pid != os.Getpid() {
+		return nil, nil
+	}
+	count, err := strconv.Atoi(os.Getenv("LISTEN_FDS"))
+	if err != nil || count < 0 {
+		return nil, fmt.Errorf("LISTEN_FDS: %q is not a number of sockets", os.Getenv("LISTEN_FDS"))
+	}
+	for _, name := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {
+		_ = os.Unsetenv(name)
+	}
+	listeners := make(map[string]*net.UnixListener)
+	for fd := first; fd < first+count; fd++ {
+		f := os.NewFile(uintptr(fd), "socket")
+		unix.CloseOnExec(fd)
+		l, err := net.FileListener(f)
+		if err != nil {
+			return nil, fmt.Errorf("taking over file descriptor %d from systemd: %w", fd, err)
+		}
+		if u, ok := l.(*net.UnixListener); ok {
+			u.SetUnlinkOnClose(false) // systemd's to remove
+			listeners[u.Addr().String()] = u
+		}
+		_ = f.Close()
+	}
+	return listeners, nil
+}
