@@ -25,10 +25,10 @@ LINT_TOOLS := \
 NFPM := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.0
 
 .DEFAULT_GOAL := build
-.PHONY: help build demo check deps lint test e2e fuzz bench install deb clean
+.PHONY: help build demo check deps lint test e2e e2e-systemd fuzz bench install deb clean
 
 help: ## say what there is
-	@grep -hE '^[a-z0-9]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 build: ## compile the binaries into bin/
 	$(GO) build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o bin/ ./cmd/...
@@ -68,6 +68,11 @@ test: ## unit and kernel tests, each kernel test in namespaces of its own
 e2e: build ## the built binaries from outside, with a QEMU guest
 	$(GO) test -count=1 -timeout 15m -v ./test/e2e
 
+e2e-systemd: deb ## the packages on a machine with systemd as pid 1: 10 minutes, not in check
+	@sh test/deps.sh debootstrap lintian
+	lintian --allow-root --fail-on error dist/*.deb
+	$(GO) test -count=1 -timeout 45m -v ./test/e2e-systemd
+
 fuzz: ## every fuzz target for FUZZTIME each
 	@grep -rlE '^func Fuzz' --include='*_test.go' . | while read -r file; do \
 		for target in $$(grep -oE '^func Fuzz[A-Za-z0-9]*' "$$file" | cut -c6-); do \
@@ -95,6 +100,8 @@ install: build ## into DESTDIR, below PREFIX
 	install -D -m 644 configs/org.vnetd1.policy $(DESTDIR)$(PREFIX)/share/polkit-1/actions/org.vnetd1.policy
 	install -D -m 644 configs/org.vnetd1.rules $(DESTDIR)$(PREFIX)/share/polkit-1/rules.d/50-org.vnetd1.rules
 	install -D -m 644 systemd/vnetd.service $(DESTDIR)$(PREFIX)/lib/systemd/system/vnetd.service
+	install -d $(DESTDIR)$(PREFIX)/share/man/man5
+	awk -f docs/man/vnetd.toml.5.awk configs/vnetd.toml >$(DESTDIR)$(PREFIX)/share/man/man5/vnetd.toml.5
 	for page in docs/man/*.[1-8]; do \
 		install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit; \
 	done

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Installs what `make check` and `make demo` need and this machine lacks, on
 # Debian 12 with Go: packages, and the kernel and initramfs of the guests that
-# QEMU boots. Quiet when nothing is to do. Safe to run again, and twice at once.
+# QEMU boots. Arguments are further packages that are wanted. Quiet when nothing is
+# to do. Safe to run again, and twice at once.
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -14,8 +15,8 @@ meta=linux-image-cloud-amd64
 # services, which stay off.
 packages='bind9-dnsutils busybox-static ca-certificates cpio curl dbus-daemon dnsperf
 	dhcpcd-base dnsmasq-base ethtool firewalld gcc git iperf3 iproute2 iptables
-	iputils-ping isc-dhcp-client kea-admin libc6-dev libvirt-clients mandoc ndisc6
-	nftables polkitd procps qemu-system-x86 shellcheck systemd tcpdump udhcpc unbound xz-utils'
+	iputils-ping isc-dhcp-client kea-admin libc6-dev libvirt-clients man-db mandoc
+	ndisc6 nftables polkitd procps qemu-system-x86 shellcheck systemd tcpdump udhcpc unbound xz-utils'
 
 # Modules of the guest, in the order in which they can be loaded.
 modules='failover net_failover virtio_ring virtio virtio_pci_modern_dev
@@ -68,7 +69,7 @@ forbid_services() {
 
 install_packages() {
 	# shellcheck disable=SC2046,SC2086 # lists of words
-	set -- $(missing $packages)
+	set -- $(missing $packages "$@")
 	[ $# -gt 0 ] || return 0
 	update
 	say "installing $*"
@@ -142,6 +143,6 @@ build_initramfs() {
 mkdir -p "$guest"
 exec 9>"$cache/deps.lock"
 flock 9
-install_packages
+install_packages "$@"
 fetch_kernel
 build_initramfs

@@ -1,0 +1,280 @@
+#!/bin/sh
+# Runs on the machine, once before a reboot and once after it. Each step prints
+# "STEP name: ok", or its output and "STEP name: FAILED".
+set -u
+
+cd /root/e2e || exit
+export LC_ALL=C DEBIAN_FRONTEND=noninteractive PATH=/usr/sbin:/usr/bin:/sbin:/bin
+helper=/usr/lib/qemu/qemu-bridge-helper
+
+# step runs a function and tells how it went. The function's commands must all
+# succeed.
+step() {
+	(
+		set -eu
+		"$1"
+	) >/tmp/step.log 2>&1 </dev/null
+	status=$?
+	if [ $status = 0 ]; then
+		echo "STEP $1: ok"
+	else
+		sed 's/^/| /' /tmp/step.log
+		echo "STEP $1: FAILED with $status"
+		systemctl status --no-pager --full vnetd.service 2>&1 | sed 's/^/| /'
+		journalctl --no-pager -u vnetd.service -n 30 2>&1 | sed 's/^/| /'
+	fi
+}
+
+# say is what a step leaves in the transcript.
+say() { echo "SAW $*" >/dev/ttyS0; }
+
+# within COMMAND... tries for 60 seconds until it succeeds.
+within() {
+	n=0
+	until "$@" >/dev/null 2>&1; do
+		n=$((n + 1))
+		[ $n -lt 120 ] || {
+			echo "not within a minute: $*"
+			return 1
+		}
+		sleep 0.5
+	done
+}
+
+# expect TEXT COMMAND... wants the text in what the command prints.
+expect() {
+	text=$1
+	shift
+	output=$("$@" 2>&1) || true
+	case $output in
+	*"$text"*) ;;
+	*)
+		printf '%s printed, want "%s" in it:\n%s\n' "$*" "$text" "$output"
+		return 1
+		;;
+	esac
+}
+
+# refuse COMMAND... wants it to fail.
+refuse() {
+	! "$@" || {
+		echo "should have failed: $*"
+		return 1
+	}
+}
+
+# absent TEXT COMMAND... wants the text not to be in what the command prints.
+absent() {
+	text=$1
+	shift
+	output=$("$@" 2>&1) || true
+	case $output in
+	*"$text"*)
+		printf '%s printed "%s":\n%s\n' "$*" "$text" "$output"
+		return 1
+		;;
+	esac
+}
+
+main_pid() { systemctl show -P MainPID vnetd.service; }
+in_guest() { ip netns exec guest "$@"; }
+
+# plug makes a guest: a network namespace with a card on virbr0.
+plug() {
+	ip netns add guest
+	ip link add tap-guest type veth peer name eth0 netns guest
+	ip -n guest link set lo up
+	ip -n guest link set eth0 address 52:54:00:12:34:56 up
+	ip link set tap-guest master virbr0 up
+}
+
+# lease has the guest ask for an address and prints it.
+lease() {
+	in_guest busybox udhcpc -i eth0 -n -q -t 20 -T 1 -x hostname:web1 -s /root/e2e/udhcpc.sh 2>&1 |
+		sed -n 's/^leased //p'
+}
+
+# answered prints how many answers a log of ping has, and fails if one is missing
+# before the last.
+answered() {
+	sed -n 's/.* seq=\([0-9]*\) .*/\1/p' "$1" | awk '
+		$1 != n { print "no answer to ping " n > "/dev/stderr"; bad = 1; exit }
+		{ n++ }
+		END { if (bad || n < 20) exit 1; print n }'
+}
+
+# unbroken CHANGE... pings the guest ten times a second while CHANGE is done and
+# wants every answer.
+unbroken() {
+	ip netns exec guest busybox ping -i 0.1 192.168.122.1 >/tmp/ping.log &
+	ping=$!
+	sleep 2
+	"$@"
+	sleep 2
+	kill -INT $ping
+	wait $ping || true
+	answers=$(answered /tmp/ping.log)
+	say "while $*: $answers pings, all answered"
+}
+
+install_packages() {
+	mkdir -p /usr/lib/qemu
+	echo 'QEMU own' >$helper
+	apt-get install -y --no-install-recommends ./vnetd_1.deb ./vnetd-qemu_1.deb
+	expect disabled systemctl is-enabled vnetd.service
+	expect inactive systemctl is-active vnetd.service
+	expect vnetd:vnetd stat -c %U:%G /etc/vnetd/networks/default.xml
+	expect /etc/vnetd/networks/default.xml readlink -f /etc/vnetd/networks/autostart/default.xml
+	absent 40b7c068-9791-4466-bfa6-77ca0bedb2e4 cat /etc/vnetd/networks/default.xml
+	expect /usr/libexec/vnetd/vnet-bridge-helper readlink -f $helper
+	expect 'QEMU own' cat $helper.distrib
+}
+
+enable_service() {
+	systemctl enable --now vnetd.service
+	expect active systemctl is-active vnetd.service
+	expect virbr0 vnetctl list
+	expect 192.168.122.1/24 ip -4 addr show dev virbr0
+	say "$(systemctl show -P StatusText vnetd.service)"
+}
+
+# run_unprivileged: own user, three capabilities, seccomp.
+run_unprivileged() {
+	expect vnetd ps -o user= -p "$(main_pid)"
+	expect 'CapEff:	0000000000003400' cat "/proc/$(main_pid)/status"
+	expect 'CapBnd:	0000000000003400' cat "/proc/$(main_pid)/status"
+	expect 'Seccomp:	2' cat "/proc/$(main_pid)/status"
+	expect 'NoNewPrivs:	1' cat "/proc/$(main_pid)/status"
+	absent / find /etc/vnetd/networks /run/vnetd /var/lib/vnetd ! -user vnetd
+}
+
+serve_guest() {
+	plug
+	address=$(lease)
+	expect 192.168.122. echo "$address"
+	echo "$address" >/root/e2e/address
+	in_guest ip addr add "$address/24" dev eth0
+	expect "$address" in_guest busybox nslookup web1 192.168.122.1
+	in_guest busybox ping -c 3 192.168.122.1
+	say "the guest has a lease"
+}
+
+hold_port() {
+	systemd-run -q --unit=port vnetctl port create default --name held --ifname vnet7
+	within ip link show dev vnet7
+	expect vnet7 vnetctl port list
+}
+
+restart_service() {
+	old=$(main_pid)
+	unbroken systemctl restart vnetd.service
+	[ "$old" != "$(main_pid)" ]
+	expect vnet7 vnetctl port list
+	expect "$(cat address)" vnetctl leases default
+	expect "$(cat address)" lease
+}
+
+reload_service() {
+	umask 077
+	cp lab.xml /etc/vnetd/networks/lab.xml
+	umask 022
+	old=$(main_pid)
+	unbroken systemctl reload vnetd.service
+	[ "$old" = "$(main_pid)" ]
+	expect lab vnetctl list
+	vnetctl start lab
+	echo '<network>' >/etc/vnetd/networks/broken.xml
+	refuse systemctl reload vnetd.service
+	rm /etc/vnetd/networks/broken.xml
+	systemctl reload vnetd.service
+	kill -HUP "$old"
+	within systemctl is-active vnetd.service
+}
+
+# resolve_names: polkit lets the user vnetd tell resolved. It is started before:
+# emulated, it takes longer than vnetd waits for an answer.
+resolve_names() {
+	systemctl start polkit.service
+	systemctl start systemd-resolved.service
+	within expect 10.77.0.1 resolvectl --no-pager dns virbr7
+	expect lab.test resolvectl --no-pager domain virbr7
+}
+
+upgrade_packages() {
+	unbroken apt-get install -y --no-install-recommends ./vnetd_2.deb ./vnetd-qemu_2.deb
+	expect 'Version: 99.0' dpkg -s vnetd
+	expect enabled systemctl is-enabled vnetd.service
+	expect active systemctl is-active vnetd.service
+	expect vnet7 vnetctl port list
+	expect "$(cat address)" lease
+}
+
+survive_watchdog() {
+	old=$(main_pid)
+	kill -STOP "$old"
+	within sh -c "journalctl -u vnetd.service | grep -q 'Watchdog timeout'"
+	within sh -c "[ \"\$(systemctl show -P MainPID vnetd.service)\" != $old ] && systemctl is-active vnetd.service"
+	expect vnet7 vnetctl port list
+	expect "$(cat address)" lease
+	say "restarts: $(systemctl show -P NRestarts vnetd.service)"
+}
+
+survive_crash() {
+	old=$(main_pid)
+	kill -KILL "$old"
+	within sh -c "[ \"\$(systemctl show -P MainPID vnetd.service)\" != $old ] && systemctl is-active vnetd.service"
+	expect vnet7 vnetctl port list
+}
+
+# stop_and_call: networks outlive the daemon, and a call starts it.
+stop_and_call() {
+	unbroken systemctl stop vnetd.service
+	expect inactive systemctl is-active vnetd.service
+	expect default vnetctl list
+	expect active systemctl is-active vnetd.service
+}
+
+serve_after_reboot() {
+	within systemctl is-active vnetd.service
+	expect virbr0 vnetctl list
+	expect "$(cat address)" vnetctl leases default
+	plug
+	expect "$(cat address)" lease
+	in_guest ip addr add "$(cat address)/24" dev eth0
+	in_guest busybox ping -c 3 192.168.122.1
+	say "the guest has its lease again"
+}
+
+remove_packages() {
+	unbroken apt-get remove -y vnetd vnetd-qemu
+	expect LIBVIRT_INP iptables-save
+	[ -e /etc/vnetd/vnetd.toml ]
+	[ -e /var/lib/vnetd/leases.db ]
+	expect 'QEMU own' cat $helper
+	[ ! -e $helper.distrib ]
+}
+
+purge_packages() {
+	apt-get purge -y vnetd vnetd-qemu
+	refuse ip link show dev virbr0
+	absent LIBVIRT iptables-save
+	absent LIBVIRT ip6tables-save
+	for path in /etc/vnetd /run/vnetd /var/lib/vnetd /var/lib/vnetd-purge; do
+		[ ! -e $path ]
+	done
+	absent vnetd find /etc/systemd /var/lib/systemd -name '*vnetd*'
+}
+
+if [ ! -e phase ]; then
+	echo 2 >phase
+	for each in install_packages enable_service run_unprivileged serve_guest hold_port restart_service \
+		reload_service resolve_names upgrade_packages survive_watchdog survive_crash stop_and_call; do
+		step $each
+	done
+	sync
+	systemctl --no-block reboot
+else
+	for each in serve_after_reboot remove_packages purge_packages; do step $each; done
+	echo "STORY ends"
+	systemctl --no-block poweroff
+fi

@@ -1,0 +1,102 @@
+// Package systemd holds the test of the Debian packages and the unit: on a
+// virtual machine with Debian 12 and systemd as pid 1 they are installed, enabled,
+// restarted, reloaded, upgraded, starved, rebooted and purged, with a guest that
+// must not notice.
+package systemd
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/vnetd/vnetd/internal/nstest"
+)
+
+// limit ends what would hang: emulated, the story takes several minutes.
+const limit = 40 * time.Minute
+
+// steps are those of machine/story.sh, in their order.
+var steps = []string{
+	"install_packages", "enable_service", "run_unprivileged", "serve_guest", "hold_port",
+	"restart_service", "reload_service", "resolve_names", "upgrade_packages",
+	"survive_watchdog", "survive_crash", "stop_and_call",
+	"serve_after_reboot", "remove_packages", "purge_packages",
+}
+
+// shown are the lines of the console that belong to the transcript.
+var shown = regexp.MustCompile(`(STEP|SAW|STORY|\|) .*`)
+
+var step = regexp.MustCompile(`^STEP (\w+): (.*)$`)
+
+func TestPackagesOnSystemd(t *testing.T) {
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	out := t.TempDir()
+	if text, err := exec.CommandContext(ctx, "sh", "image.sh", out).CombinedOutput(); err != nil {
+		t.Fatalf("making the machine: %v\n%s", err, text)
+	}
+	var got []string
+	for line, err := range boot(ctx, out) {
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Log(line)
+		if m := step.FindStringSubmatch(line); m != nil {
+			got = append(got, m[1])
+			if m[2] != "ok" {
+				t.Errorf("step %s: %s", m[1], m[2])
+			}
+		}
+	}
+	if diff := cmp.Diff(steps, got); diff != "" {
+		t.Errorf("steps (-want +got):\n%s", diff)
+	}
+}
+
+// boot runs the machine of dir until it powers itself off, and yields the
+// transcript.
+func boot(ctx context.Context, dir string) func(yield func(string, error) bool) {
+	return func(yield func(string, error) bool) {
+		if err := watch(ctx, dir, func(line string) bool { return yield(line, nil) }); err != nil {
+			yield("", fmt.Errorf("running the machine: %w", err))
+		}
+	}
+}
+
+// watch calls visit with each line of the transcript until that wants no more.
+func watch(ctx context.Context, dir string, visit func(line string) bool) error {
+	root, err := nstest.Root()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	qemu := exec.CommandContext(ctx, "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-smp", "2", "-m", "1024",
+		"-nodefaults", "-no-user-config", "-display", "none", "-monitor", "none", "-serial", "stdio",
+		"-drive", "if=virtio,format=raw,cache=unsafe,file="+filepath.Join(dir, "disk"),
+		"-kernel", filepath.Join(root, ".cache/guest/vmlinuz"), "-initrd", filepath.Join(dir, "initramfs.gz"),
+		"-append", "console=ttyS0 quiet loglevel=1 panic=-1 systemd.show_status=no systemd.mask=serial-getty@ttyS0.service")
+	console, err := qemu.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := qemu.Start(); err != nil {
+		return err
+	}
+	lines := bufio.NewScanner(console)
+	for lines.Scan() {
+		if line := shown.FindString(lines.Text()); line != "" && !visit(line) {
+			break
+		}
+	}
+	cancel()
+	_ = qemu.Wait() // ended by the machine's own power-off, or by cancel
+	return lines.Err()
+}
