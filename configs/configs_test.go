@@ -12,8 +12,6 @@ import (
 	"syscall"
 	"testing"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/vnetd/vnetd/internal/nstest"
 )
 
@@ -53,7 +51,7 @@ func TestBusPolicy(t *testing.T) {
 		if err := os.WriteFile("/run/bus.conf", fmt.Appendf(nil, denyAll, socket, policy), 0o644); err != nil {
 			t.Fatal(err)
 		}
-		addUser(t, daemonUser)
+		nstest.NewUsers(t, nstest.User{Name: "vnetd", UID: daemonUser})
 		startBus(t)
 		const nobody = 65534
 		for _, uid := range []uint32{0, daemonUser} {
@@ -73,20 +71,33 @@ func TestBusPolicy(t *testing.T) {
 	})
 }
 
-// addUser gives the namespace a user vnetd.
-func addUser(t *testing.T, uid int) {
-	t.Helper()
-	const own = "/run/passwd"
-	users, err := os.ReadFile("/etc/passwd")
-	if err == nil {
-		err = os.WriteFile(own, fmt.Appendf(users, "vnetd:x:%d:%[1]d::/nonexistent:/usr/sbin/nologin\n", uid), 0o644)
-	}
-	if err == nil {
-		err = unix.Mount(own, "/etc/passwd", "", unix.MS_BIND, "")
-	}
-	if err != nil {
-		t.Fatalf("adding a user to the namespace: %v", err)
-	}
+// TestDaemonMayAskPolkit holds that the user vnetd, like root, may ask polkit what
+// somebody else may do, and nobody else may.
+func TestDaemonMayAskPolkit(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		const stranger = 64322
+		nstest.NewUsers(t, nstest.User{Name: "vnetd", UID: daemonUser}, nstest.User{Name: "stranger", UID: stranger})
+		nstest.StartBus(t)
+		nstest.StartPolkit(t)
+		for _, action := range []string{"read", "request-port", "choose-address", "manage-networks"} {
+			if out, err := askPolkit(daemonUser, "org.vnetd1."+action); err != nil {
+				t.Errorf("the daemon may not ask about %s: %v: %s", action, err, out)
+			}
+			if out, err := askPolkit(stranger, "org.vnetd1."+action); err == nil || !strings.Contains(out, "Only trusted callers") {
+				t.Errorf("a user may ask what root may do of %s: %v: %s", action, err, out)
+			}
+		}
+	})
+}
+
+// askPolkit asks as a user what the first process may do.
+func askPolkit(uid uint32, action string) (string, error) {
+	cmd := exec.Command("busctl", "call", "org.freedesktop.PolicyKit1", "/org/freedesktop/PolicyKit1/Authority",
+		"org.freedesktop.PolicyKit1.Authority", "CheckAuthorization", "(sa{sv})sa{ss}us",
+		"unix-process", "2", "pid", "u", "1", "start-time", "t", "0", action, "0", "0", "")
+	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
+	out, err := cmd.CombinedOutput()
+	return string(out), err
 }
 
 // startBus starts a bus with /run/bus.conf and waits until it listens.

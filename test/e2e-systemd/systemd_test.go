@@ -25,7 +25,7 @@ const limit = 40 * time.Minute
 // steps are those of machine/story.sh, in their order.
 var steps = []string{
 	"install_packages", "enable_service", "run_unprivileged", "serve_guest", "hold_port",
-	"restart_service", "reload_service", "resolve_names", "upgrade_packages",
+	"restart_service", "reload_service", "resolve_names", "admit_users", "upgrade_packages",
 	"survive_watchdog", "survive_crash", "stop_and_call",
 	"serve_after_reboot", "remove_packages", "purge_packages",
 }

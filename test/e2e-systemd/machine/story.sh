@@ -226,8 +226,19 @@ survive_crash() {
 	expect vnet7 vnetctl port list
 }
 
+# admit_users: polkit knows what members of the group vnet may.
+admit_users() {
+	useradd --no-create-home alice
+	useradd --no-create-home --groups vnet bob
+	runuser -u alice -- vnetctl list
+	refuse runuser -u alice -- vnetctl stop lab
+	runuser -u bob -- vnetctl stop lab
+	runuser -u bob -- vnetctl start lab
+}
+
 # stop_and_call: networks outlive the daemon, and a call starts it.
 stop_and_call() {
+	systemctl stop port.service
 	unbroken systemctl stop vnetd.service
 	expect inactive systemctl is-active vnetd.service
 	expect default vnetctl list
@@ -268,7 +279,7 @@ purge_packages() {
 if [ ! -e phase ]; then
 	echo 2 >phase
 	for each in install_packages enable_service run_unprivileged serve_guest hold_port restart_service \
-		reload_service resolve_names upgrade_packages survive_watchdog survive_crash stop_and_call; do
+		reload_service resolve_names admit_users upgrade_packages survive_watchdog survive_crash stop_and_call; do
 		step $each
 	done
 	sync
