@@ -3,13 +3,9 @@ package firewall
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
-	"os/exec"
-	"reflect"
 	"slices"
 	"strings"
-	"sync"
 )
 
 // Kind is a class of conditions.
@@ -41,15 +37,21 @@ type Condition struct {
 // Adopt off: rules and policies in iptables of both variants and in any table of
 // nftables, and settings of the kernel. Without the program nft the tables of
 // nftables are left out. It changes nothing, and executes nothing either as long
-// as nftables says that no rule has changed since the last time and there are no
-// legacy rules. What it could not look at is in the error, which comes with the
-// conditions that were found all the same.
+// as nftables says that nobody else has changed a rule since the last time and
+// there are no legacy rules. What it could not look at is in the error, which
+// comes with the conditions that were found all the same.
 func (f *Firewall) Conditions(ctx context.Context) ([]Condition, error) {
 	var found []Condition
 	f.mu.Lock()
-	known, generation, tracked := f.standing.networks(), f.memory.generation(), f.tracked()
+	known, tracked := f.standing.networks(), f.tracked()
+	f.memory.refresh()
+	foreign := f.memory.foreign
 	tools := f.present(ctx)
 	f.mu.Unlock()
+	if !tracked || legacyFilters() {
+		foreign = 0
+	}
+	var needed []tool
 	for _, t := range tools {
 		g := guestsOf(t.family, known)
 		switch {
@@ -57,13 +59,12 @@ func (f *Firewall) Conditions(ctx context.Context) ([]Condition, error) {
 			found = append(found, t.absence(f.layout, known)...)
 		case !g.none():
 			found = append(found, settings(t.family, g)...)
+			needed = append(needed, t)
 		}
 	}
-	if !tracked || legacyFilters() {
-		generation = 0
-	}
-	rules, err := f.sight.look(generation, known, func() ([]Condition, error) { return f.inRules(ctx, tools, known) })
-	return distinct(append(found, rules...)), err
+	p, err := f.sight.look(ctx, foreign, needed, f.layout)
+	rules, fault := p.conditions(f.layout, known)
+	return distinct(slices.Concat(found, rules)), errors.Join(err, fault)
 }
 
 // present are the families' programs as they are now; those that were not
@@ -95,51 +96,6 @@ func (t *tool) absence(as layout, known []Network) []Condition {
 		return nil
 	}
 	return []Condition{c}
-}
-
-// inRules are the conditions of rules and policies.
-func (f *Firewall) inRules(ctx context.Context, tools []tool, known []Network) ([]Condition, error) {
-	var found []Condition
-	var faults []error
-	for i := range tools {
-		t := &tools[i]
-		g := guestsOf(t.family, known)
-		if t.missing != nil || g.none() {
-			continue
-		}
-		own, err := t.conditions(ctx, f.layout, g)
-		found, faults = append(found, own...), append(faults, err)
-		other, err := t.rivalConditions(ctx, f.layout, g)
-		found, faults = append(found, other...), append(faults, err)
-		tables, err := nftConditions(ctx, t, g)
-		found, faults = append(found, tables...), append(faults, err)
-	}
-	return found, errors.Join(faults...)
-}
-
-// sight is what was last found in the rules, and when that holds: for one
-// generation of nftables and the same networks.
-type sight struct {
-	mu         sync.Mutex
-	generation uint32 // 0: nothing is remembered
-	known      []Network
-	found      []Condition
-}
-
-// look returns what was found, or finds it with search. A generation of 0 is not
-// remembered, nor is a search that failed.
-func (s *sight) look(generation uint32, known []Network, search func() ([]Condition, error)) ([]Condition, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if generation != 0 && generation == s.generation && reflect.DeepEqual(known, s.known) {
-		return slices.Clone(s.found), nil
-	}
-	found, err := search()
-	s.generation, s.known, s.found = generation, known, slices.Clone(found)
-	if err != nil {
-		s.generation = 0
-	}
-	return found, err
 }
 
 // legacyFilters tells whether iptables-legacy has a filter table, whose changes
@@ -254,62 +210,10 @@ func sysctl(path string) string {
 // dotted is a setting's name for sysctl(8).
 func dotted(path string) string { return strings.ReplaceAll(path, "/", ".") }
 
-// conditions are those of the family's own tables.
-func (t *tool) conditions(ctx context.Context, as layout, g guests) ([]Condition, error) {
-	out, err := run(ctx, "", t.path+"-save", "-t", tableFilter)
-	if err != nil {
-		return nil, fmt.Errorf("looking for rules that cut guests off: %w", err)
-	}
-	return filterConditions(out, t.program(), as, g)
-}
-
 // program is the program's name in commands for the administrator.
 func (t *tool) program() string {
 	if t.family == IPv6 {
 		return "ip6tables"
 	}
 	return "iptables"
-}
-
-// rivalConditions are those of the other variant's tables. Ours are not among
-// them, so nothing there is harmless. Tables of nf_tables are looked at by nft.
-func (t *tool) rivalConditions(ctx context.Context, as layout, g guests) ([]Condition, error) {
-	// Listing a table makes it; one that is not there drops nothing.
-	if t.variant != variantNFT || !slices.Contains(legacyTables(t.family), tableFilter) {
-		return nil, nil
-	}
-	program := t.program() + "-legacy"
-	path, err := exec.LookPath(program + "-save")
-	if err != nil {
-		return nil, nil
-	}
-	out, err := run(ctx, "", path, "-t", tableFilter)
-	if err != nil {
-		return nil, fmt.Errorf("looking for rules that cut guests off: %w", err)
-	}
-	return filterConditions(out, program, as, guests{open: slices.Concat(g.served, g.open), routed6: g.routed6})
-}
-
-// nftConditions are those of the tables that iptables does not show.
-func nftConditions(ctx context.Context, t *tool, g guests) ([]Condition, error) {
-	path, err := exec.LookPath("nft")
-	if err != nil {
-		return nil, nil
-	}
-	out, err := run(ctx, "", path, "--stateless", "--terse", "list", "ruleset")
-	if err != nil {
-		return nil, fmt.Errorf("looking for rules that cut guests off: %w", err)
-	}
-	var found []Condition
-	for _, table := range parseNFT(out) {
-		if table.of(t.family) && !t.owns(table) {
-			found = append(found, table.conditions(g)...)
-		}
-	}
-	return found, nil
-}
-
-// owns tells whether the tool's own program shows the table.
-func (t *tool) owns(table nftTable) bool {
-	return t.variant == variantNFT && (table.family == "ip" || table.family == "ip6") && table.name == tableFilter
 }

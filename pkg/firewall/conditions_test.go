@@ -149,8 +149,8 @@ func TestConditionsOfOthers(t *testing.T) {
 	})
 }
 
-// Nothing is executed as long as no rule has changed: a context that has ended
-// does not matter.
+// Nothing is executed as long as nobody else has changed a rule: a context that
+// has ended does not matter.
 func TestConditionsRemembered(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		h := &host{T: t, variant: "nft", log: new(logBuffer)}
@@ -168,6 +168,14 @@ func TestConditionsRemembered(t *testing.T) {
 		if diff := cmp.Diff([]string{"virbr0"}, want[0].Bridges); diff != "" {
 			t.Errorf("bridges (-want +got):\n%s", diff)
 		}
+		h.iptables(firewall.IPv4, "-I FORWARD -i virbr+ -j DROP")
+		h.conditions(f)
+		h.set(f, with(natNetwork(), func(n *firewall.Network) { n.Bridge, n.Subnets = "virbr1", subnets("198.51.100.1/24") }))
+		got, err = f.Conditions(ended)
+		if err != nil || len(got) != 2 || !slices.Equal(got[0].Bridges, []string{"virbr0", "virbr1"}) {
+			t.Errorf("with one more network: %v, %+v, want the drop of all bridges for virbr1, too", err, got)
+		}
+		h.iptables(firewall.IPv4, "-D FORWARD -i virbr+ -j DROP")
 		h.iptables(firewall.IPv4, "-D FORWARD -i virbr0 -j DROP")
 		if _, err := f.Conditions(ended); err == nil {
 			t.Error("a change was not looked at")

@@ -15,6 +15,9 @@ type memory struct {
 	listed map[Family]listing // families of variant nf_tables only
 	whole  bool               // nothing of ours was missing
 	ours   map[uint32]bool    // generations that we made
+	// foreign is the generation up to which somebody else may have changed rules:
+	// all since are ours. 0: the kernel does not count.
+	foreign uint32
 	// handles are those of all rules, by their text, of chains of which they are
 	// known. They are true as long as listed is.
 	handles map[chainKey]map[string][]uint64
@@ -44,6 +47,7 @@ func (m *memory) refresh() uint32 {
 	now := m.generation()
 	if now == 0 || now != m.id {
 		m.forget()
+		m.foreign = now
 	}
 	m.id = now
 	if m.handles == nil {

@@ -56,8 +56,13 @@ func (c Condition) same(o Condition) bool {
 	return c.Kind == o.Kind && c.Evidence == o.Evidence && slices.Equal(c.Networks, o.Networks)
 }
 
-// conditionPace is how often the host is looked at.
-const conditionPace = time.Second
+// conditionPace is how often the host is looked at. What takes long is looked at
+// less often, for one part in conditionShare of the time: on a host with thousands of rules
+// a listing of them takes longer than the start of the network that changed them.
+const (
+	conditionPace  = time.Second
+	conditionShare = 5
+)
 
 // observed are the conditions that were found last.
 type observed struct {
@@ -83,15 +88,18 @@ func (m *Manager) watchConditions(ctx context.Context) {
 	sources := m.conditionSources()
 	found := make([][]Condition, len(sources))
 	said := make([]string, len(sources))
+	rested := make([]time.Time, len(sources))
 	tick := time.NewTicker(conditionPace)
 	defer tick.Stop()
-	for round := 0; ctx.Err() == nil; round++ {
+	for ctx.Err() == nil {
 		for i, s := range sources {
-			if round%s.every != 0 {
+			begin := time.Now()
+			if begin.Before(rested[i]) {
 				continue
 			}
 			var err error
 			found[i], err = s.find(ctx)
+			rested[i] = time.Now().Add(conditionShare * time.Since(begin))
 			// Once, not every second.
 			if text := errorText(err); text != said[i] && ctx.Err() == nil {
 				said[i] = text

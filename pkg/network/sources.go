@@ -16,25 +16,24 @@ import (
 	"github.com/vnetd/vnetd/pkg/netdef"
 )
 
-// conditionSource finds conditions of one sort, at every so many rounds. With an
-// error comes what was found all the same.
+// conditionSource finds conditions of one sort. With an error comes what was found
+// all the same.
 type conditionSource struct {
-	name  string
-	every int
-	find  func(ctx context.Context) ([]Condition, error)
+	name string
+	find func(ctx context.Context) ([]Condition, error)
 }
 
-// conditionSources lists them. What costs more is looked at less often.
+// conditionSources lists them.
 func (m *Manager) conditionSources() []conditionSource {
 	var c clock
 	return []conditionSource{
-		{"firewall", 1, m.firewallConditions},
-		{"DHCP servers", 1, m.foreignServers},
-		{"options", 1, m.deafOptions},
-		{"clock", 1, func(context.Context) ([]Condition, error) { return c.look(readClock()), nil }},
-		{"disks", 5, m.diskConditions},
-		{"routes", 5, m.overlaps},
-		{"leases", 5, m.lostLeases},
+		{"firewall", m.firewallConditions},
+		{"DHCP servers", m.foreignServers},
+		{"options", m.deafOptions},
+		{"clock", func(context.Context) ([]Condition, error) { return c.look(readClock()), nil }},
+		{"disks", m.diskConditions},
+		{"routes", m.overlaps},
+		{"leases", m.lostLeases},
 	}
 }
 
