@@ -12,9 +12,9 @@ import (
 // place, in the private /run.
 const busAddress = "unix:path=/run/dbus/system_bus_socket"
 
-// busConfig lets everybody own and call everything. Without receive_sender
+// BusConfig lets everybody own and call everything. Without receive_sender
 // clients are told that the transport endpoint is not connected.
-const busConfig = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
+const BusConfig = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Configuration 1.0//EN"
  "http://www.freedesktop.org/standards/dbus/1.0/busconfig.dtd">
 <busconfig>
   <listen>` + busAddress + `</listen>
@@ -43,7 +43,7 @@ func startBus(t TB) error {
 		return err
 	}
 	const config = "/run/dbus/bus.conf"
-	if err := os.WriteFile(config, []byte(busConfig), 0o644); err != nil {
+	if err := os.WriteFile(config, []byte(BusConfig), 0o644); err != nil {
 		return err
 	}
 	address, w, err := os.Pipe()

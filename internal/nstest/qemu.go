@@ -23,6 +23,10 @@ type GuestConfig struct {
 	// MAC is the card's address; empty leaves it to QEMU, which gives every
 	// guest the same.
 	MAC string
+	// More are values of -netdev for further cards, with id=n1, id=n2, …
+	More []string
+	// Initrd is what GuestInitrd packed, empty for the usual file system.
+	Initrd string
 	// NoDHCP leaves eth0 up without an address.
 	NoDHCP bool
 	// Wrap stands before QEMU's name on the command line: a program that runs QEMU.
@@ -93,6 +97,10 @@ func StartGuest(cfg GuestConfig) (*QEMU, error) {
 
 // arguments is QEMU's command line.
 func (cfg GuestConfig) arguments(images string) []string {
+	initrd := cfg.Initrd
+	if initrd == "" {
+		initrd = filepath.Join(images, "initramfs.gz")
+	}
 	dhcp := "on"
 	if cfg.NoDHCP {
 		dhcp = "off"
@@ -100,7 +108,7 @@ func (cfg GuestConfig) arguments(images string) []string {
 	args := []string{
 		"qemu-system-x86_64", "-accel", "tcg", "-m", "160", "-nodefaults", "-no-user-config", "-no-reboot",
 		"-display", "none", "-monitor", "none", "-serial", "stdio",
-		"-kernel", filepath.Join(images, "vmlinuz"), "-initrd", filepath.Join(images, "initramfs.gz"),
+		"-kernel", filepath.Join(images, "vmlinuz"), "-initrd", initrd,
 		"-append", "console=ttyS0 quiet loglevel=1 panic=-1 vnet.name=" + cfg.Name + " vnet.dhcp=" + dhcp,
 	}
 	if cfg.Netdev == "" {
@@ -110,7 +118,11 @@ func (cfg GuestConfig) arguments(images string) []string {
 	if cfg.MAC != "" {
 		device += ",mac=" + cfg.MAC
 	}
-	return append(args, "-netdev", cfg.Netdev, "-device", device)
+	args = append(args, "-netdev", cfg.Netdev, "-device", device)
+	for i, netdev := range cfg.More {
+		args = append(args, "-netdev", netdev, "-device", fmt.Sprintf("virtio-net-pci,netdev=n%[1]d,romfile=,mac=52:54:00:00:53:%02[1]x", i+1))
+	}
+	return args
 }
 
 // BootGuest is StartGuest for a test: the guest ends with the test, and its

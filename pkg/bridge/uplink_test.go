@@ -462,36 +462,3 @@ func TestUplinkWithManyRoutes(t *testing.T) {
 		sameHost(t, "after a flush and DetachUplink", before)
 	})
 }
-
-// TestBondAsUplink needs the kernel's bonding driver.
-func TestBondAsUplink(t *testing.T) {
-	release := strings.TrimSpace(nstest.Exec(t, "uname", "-r"))
-	if _, err := os.Stat(filepath.Join("/lib/modules", release, "kernel/drivers/net/bonding")); err != nil {
-		if _, err := os.Stat("/sys/module/bonding"); err != nil {
-			t.Skip("this kernel has no bonding driver")
-		}
-	}
-	nstest.Run(t, func(t *testing.T) {
-		lan := nstest.NewLAN(t)
-		for _, args := range []string{
-			"link add bond0 type bond mode active-backup miimon 100",
-			"addr flush dev eno1",
-			"link set eno1 down",
-			"link set eno1 master bond0",
-			"link set bond0 up",
-			"addr add " + nstest.Uplink + "/24 dev bond0",
-			"route add default via " + nstest.LANHost,
-		} {
-			nstest.IP(t, args)
-		}
-		before := hostState(t)
-		b := newBridges(t)
-		stream := openStream(t, lan, nstest.LANHost)
-		s := attachUplink(t, b, "bond0")
-		stream.flows(t)
-		detachUplink(t, b, s)
-		stream.flows(t)
-		stream.close(t)
-		sameHost(t, "after DetachUplink", before)
-	})
-}
