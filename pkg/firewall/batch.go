@@ -113,6 +113,7 @@ func (f *Firewall) carryOut(ctx context.Context, requests []*request) error {
 			f.standing.forget(r.network.Bridge)
 		}
 	}
+	f.keepConnections()
 	return nil
 }
 

@@ -43,8 +43,8 @@ func (f Family) nfproto() uint8 {
 type deed struct {
 	chain   chainKey
 	args    string
-	message []byte
 	insert  bool
+	content []byte // of a rule to be inserted
 	handle  uint64 // of an inserted rule, once the kernel has told; 0: not known
 }
 
@@ -73,7 +73,7 @@ func (f *Firewall) commitDirectly(parts []*part, before uint32) error {
 		}
 		deeds = append(deeds, more...)
 	}
-	if err := f.memory.socket.commit(deeds, before); err != nil {
+	if err := f.memory.socket.perform(deeds, before); err != nil {
 		return err
 	}
 	f.memory.done(deeds)
@@ -173,7 +173,7 @@ func (m *memory) deeds(p *part) ([]deed, error) {
 				if form == nil {
 					return nil, fmt.Errorf("%w: no rule like %q was seen", errUnsuited, c.args)
 				}
-				d.message = form.attributes(values)
+				d.content = form.attributes(values)
 				out = append(out, d)
 				continue
 			}
@@ -272,62 +272,81 @@ func (m netlinkMessage) rule() kernelRule {
 	return r
 }
 
-// message is the deed as a message.
-func (d *deed) encode(seq uint32, flags uint16) []byte {
-	named := ruleAttributes(d.chain.table, d.chain.name)
-	if d.insert {
-		return nftMessage(unix.NFT_MSG_NEWRULE, unix.NLM_F_REQUEST|unix.NLM_F_CREATE|flags, seq, d.chain.family.nfproto(), append(named, d.message...))
+// order is the deed as a message.
+func (d *deed) order(echo bool) order {
+	o := order{family: d.chain.family.nfproto(), attributes: ruleAttributes(d.chain.table, d.chain.name)}
+	if !d.insert {
+		o.message = unix.NFT_MSG_DELRULE
+		o.attributes = appendAttribute(o.attributes, unix.NFTA_RULE_HANDLE, binary.BigEndian.AppendUint64(nil, d.handle))
+		return o
 	}
-	named = appendAttribute(named, unix.NFTA_RULE_HANDLE, binary.BigEndian.AppendUint64(nil, d.handle))
-	return nftMessage(unix.NFT_MSG_DELRULE, unix.NLM_F_REQUEST|flags, seq, d.chain.family.nfproto(), named)
+	o.message, o.flags = unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE
+	o.attributes = append(o.attributes, d.content...)
+	if echo {
+		o.flags |= unix.NLM_F_ECHO
+	}
+	return o
 }
 
-// commit does deeds as one transaction, which the kernel refuses if the
-// generation is not the one expected (linux/netfilter/nfnetlink.h,
-// NFNL_BATCH_GENID), and notes the handles of what was inserted.
-func (s *nftSocket) commit(deeds []deed, expected uint32) error {
+// perform does deeds as one transaction, if the generation is the one expected,
+// and notes the handles of what was inserted.
+func (s *nftSocket) perform(deeds []deed, expected uint32) error {
+	orders := make([]order, len(deeds))
+	for i := range deeds {
+		orders[i] = deeds[i].order(len(deeds) <= echoed)
+	}
+	return s.commit(orders, expected, func(at int, m netlinkMessage) {
+		if m.is(unix.NFT_MSG_NEWRULE) {
+			deeds[at].handle = m.rule().handle
+		}
+	})
+}
+
+// order is one message of a transaction.
+type order struct {
+	message, flags uint16
+	family         uint8
+	attributes     []byte
+}
+
+// commit carries out orders as one transaction, which the kernel refuses if the
+// generation is not the one expected, unless that is 0 (linux/netfilter/nfnetlink.h,
+// NFNL_BATCH_GENID). echoed is called with what the kernel says of an order whose
+// flags ask for it.
+func (s *nftSocket) commit(orders []order, expected uint32, echoed func(at int, m netlinkMessage)) error {
 	const subsystem = unix.NFNL_SUBSYS_NFTABLES
 	begin := s.next()
-	batch := netfilterMessage(unix.NFNL_MSG_BATCH_BEGIN, unix.NLM_F_REQUEST, begin, 0, subsystem,
-		appendAttribute(nil, unix.NFNL_BATCH_GENID, binary.BigEndian.AppendUint32(nil, expected)))
-	var echo uint16
-	if len(deeds) <= echoed {
-		echo = unix.NLM_F_ECHO
+	var attributes []byte
+	if expected != 0 {
+		attributes = appendAttribute(nil, unix.NFNL_BATCH_GENID, binary.BigEndian.AppendUint32(nil, expected))
 	}
-	for i := range deeds {
-		var flags uint16
-		if deeds[i].insert {
-			flags = echo
-		}
-		if i == len(deeds)-1 {
-			// The last deed is acknowledged, after the commit: not every kernel
+	batch := netfilterMessage(unix.NFNL_MSG_BATCH_BEGIN, unix.NLM_F_REQUEST, begin, 0, subsystem, attributes)
+	for i, o := range orders {
+		flags := o.flags | unix.NLM_F_REQUEST
+		if i == len(orders)-1 {
+			// The last order is acknowledged, after the commit: not every kernel
 			// acknowledges the end of a batch.
 			flags |= unix.NLM_F_ACK
 		}
-		batch = append(batch, deeds[i].encode(s.next(), flags)...)
+		batch = append(batch, nftMessage(o.message, flags, s.next(), o.family, o.attributes)...)
 	}
 	batch = append(batch, netfilterMessage(unix.NFNL_MSG_BATCH_END, unix.NLM_F_REQUEST, s.next(), 0, subsystem, nil)...)
 	if err := s.send(batch); err != nil {
 		return fmt.Errorf("sending a transaction to nftables: %w", err)
 	}
-	return s.outcome(begin, deeds)
-}
-
-// outcome waits for the end of the transaction that began with that number.
-func (s *nftSocket) outcome(begin uint32, deeds []deed) error {
 	for {
 		datagram, err := s.receive()
 		if err != nil {
 			return fmt.Errorf("waiting for nftables to commit: %w", err)
 		}
 		for m := range netlinkMessages(datagram) {
-			at := int(m.seq - begin - 1) // of the deed
+			at := int(m.seq - begin - 1)
 			switch {
-			case m.seq < begin || at >= len(deeds):
+			case m.seq < begin || at >= len(orders):
 			case m.kind == unix.NLMSG_ERROR:
 				return m.errno()
-			case at >= 0 && m.is(unix.NFT_MSG_NEWRULE):
-				deeds[at].handle = m.rule().handle
+			case at >= 0:
+				echoed(at, m)
 			}
 		}
 	}

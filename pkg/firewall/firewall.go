@@ -52,6 +52,7 @@ type Firewall struct {
 	mu       sync.Mutex
 	standing standing // what shall be there; guarded by mu
 	memory   memory   // what was seen in the kernel; guarded by mu
+	hold     hold     // guarded by mu
 	stats    Stats    // guarded by mu
 }
 
@@ -118,7 +119,7 @@ func (f *Firewall) report(ctx context.Context) {
 func (f *Firewall) Close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return errors.Join(f.memory.close(), f.zones.close())
+	return errors.Join(f.hold.release(), f.memory.close(), f.zones.close())
 }
 
 // Rules are those that Set places for n, in the order of Render. With

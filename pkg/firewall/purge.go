@@ -26,6 +26,9 @@ func (f *Firewall) Purge(ctx context.Context) error {
 		f.zones.unbind(ctx, e.network, f.log)
 	}
 	f.standing = standing{}
+	if err := f.hold.release(); err != nil {
+		return fmt.Errorf("removing the table %s: %w", holdTable, err)
+	}
 	return nil
 }
 

@@ -122,6 +122,7 @@ func (f *Firewall) rebind(ctx context.Context) int {
 // complete makes every network's rules complete. The caller holds mu.
 func (f *Firewall) complete(ctx context.Context) (Report, error) {
 	f.stats.Checks++
+	f.keepConnections()
 	changes := f.standing.changes()
 	if f.memory.refresh(); f.memory.whole || len(changes) == 0 {
 		return Report{}, nil

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/http"
 	"net/netip"
 	"os"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -202,6 +204,123 @@ func TestSetLeavesNoWindow(t *testing.T) {
 		}
 		if server.count(nstest.Uplink) == 0 {
 			h.Error("no datagram of the other guest arrived")
+		}
+	})
+}
+
+// stream is a guest's download, under way.
+type stream struct {
+	*host
+	received atomic.Int64
+	ended    chan error
+}
+
+// download begins a download from the LAN host's web server that lasts longer
+// than any test.
+func (h *host) download(guest *nstest.NS) *stream {
+	h.Helper()
+	dial := func(ctx context.Context, network, address string) (conn net.Conn, err error) {
+		err = guest.Do(func() error {
+			conn, err = new(net.Dialer).DialContext(ctx, network, address)
+			return err
+		})
+		return conn, err
+	}
+	client := http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(h.Context()))
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+nstest.LANHost+"/download?bytes=1000000000&rate=1000000", nil)
+	if err != nil {
+		h.Fatal(err)
+	}
+	s := &stream{host: h, ended: make(chan error, 1)}
+	go func() { s.ended <- s.read(&client, request) }()
+	h.Cleanup(func() {
+		cancel()
+		if err := <-s.ended; !errors.Is(err, context.Canceled) {
+			h.Errorf("the download ended with %v", err)
+		}
+	})
+	return s
+}
+
+// read counts what comes until it ends.
+func (s *stream) read(client *http.Client, request *http.Request) error {
+	response, err := client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = response.Body.Close() }()
+	b := make([]byte, 1<<14)
+	for {
+		n, err := response.Body.Read(b)
+		s.received.Add(int64(n))
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// goesOn waits for more of the download.
+func (s *stream) goesOn(when string) {
+	s.Helper()
+	want := s.received.Load() + 200_000
+	nstest.Eventually(s, mendLimit, "the download "+when, func() error {
+		if got := s.received.Load(); got < want {
+			return fmt.Errorf("%d bytes came, want %d", got, want)
+		}
+		return nil
+	})
+}
+
+// A guest's download goes on through everything that is done to the rules, on a
+// host that forwards nothing without them, and each time they are mended once.
+func TestDownloadSurvivesRepairs(t *testing.T) {
+	onKernel(t, func(h *host) {
+		lan := nstest.NewLAN(h)
+		nstest.NewWeb(h, lan)
+		guest := h.guestOn("virbr0", "guest", "192.168.122.")
+		h.routing()
+		f := h.watched(firewall.Config{})
+		h.set(f, natNetwork(), intents()["isolated"])
+		for _, command := range docker { // its policy of FORWARD is DROP
+			h.iptables(firewall.IPv4, command)
+		}
+		download := h.download(guest)
+		download.goesOn("beside Docker's rules")
+		h.repairs(f, "Docker's start", 0)
+		want := h.saved()
+		for i, e := range []struct {
+			what string
+			do   []string
+		}{
+			{"the jumps' deletion", []string{"-D FORWARD -j LIBVIRT_FWX", "-D FORWARD -j LIBVIRT_FWI", "-D FORWARD -j LIBVIRT_FWO"}},
+			{"the rules' deletion", []string{"-F LIBVIRT_FWI", "-F LIBVIRT_FWO"}},
+			{"the chains' deletion", []string{"-F LIBVIRT_INP", "-D INPUT -j LIBVIRT_INP", "-X LIBVIRT_INP"}},
+			{"a flush of nat's chains", []string{"-t nat -F LIBVIRT_PRT"}},
+		} {
+			h.batch(firewall.IPv4, e.do...)
+			h.mended(e.what, want)
+			h.repairs(f, e.what, uint64(i+1))
+			download.goesOn("after " + e.what)
+		}
+		// Nobody but the hold has the kernel track connections then.
+		flushes := map[string]func(){"a flush of both tables": func() {
+			h.batch(firewall.IPv4, "-F")
+			h.batch(firewall.IPv4, "-t nat -F")
+		}}
+		if h.variant == "nft" {
+			flushes["a flush of the rule set"] = func() { nstest.Exec(h, "nft", "flush", "ruleset") }
+		}
+		for what, flush := range flushes {
+			before := f.Stats().Repairs
+			flush()
+			nstest.Eventually(h, mendLimit, "repair after "+what, func() error {
+				if f.Stats().Repairs == before {
+					return errors.New("there was none")
+				}
+				return nil
+			})
+			download.goesOn("after " + what)
 		}
 	})
 }
