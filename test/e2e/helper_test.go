@@ -54,7 +54,7 @@ func TestHelperDeniesStrangers(t *testing.T) {
 		if code == 0 {
 			t.Error("the helper ended with 0 for a stranger")
 		}
-		if err := story.Contains("the helper", out, "65534", "request-port", "vnet"); err != nil {
+		if err := story.Contains("the helper", out, "user nobody may not request ports", `group "vnet"`, "<vnetd:access>"); err != nil {
 			t.Error(err)
 		}
 		same(t, "links and rules after a denied request", before, state(t))
