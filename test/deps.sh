@@ -102,6 +102,19 @@ fetch_kernel() {
 	ln -sfn "linux/boot/vmlinuz-${package#linux-image-}" "$guest/vmlinuz"
 }
 
+# fetch_promtool unpacks the linter of metrics; its package would run a server.
+fetch_promtool() {
+	[ ! -x "$cache/promtool" ] || return 0
+	update
+	say "fetching promtool"
+	rm -rf "$cache/prometheus"
+	mkdir -p "$cache/prometheus"
+	(cd "$cache/prometheus" && apt download prometheus)
+	dpkg -x "$cache"/prometheus/*.deb "$cache/prometheus/root"
+	mv "$cache/prometheus/root/usr/bin/promtool" "$cache/promtool"
+	rm -rf "$cache/prometheus"
+}
+
 # add_module copies a module of the guest's kernel into the tree $1 and names it
 # in the list of what the guest loads.
 add_module() {
@@ -145,4 +158,5 @@ exec 9>"$cache/deps.lock"
 flock 9
 install_packages "$@"
 fetch_kernel
+fetch_promtool
 build_initramfs

@@ -43,6 +43,8 @@ type config struct {
 
 	LibvirtSocket string // empty: none
 	LibvirtPolkit bool
+
+	Metrics string // where to listen for scrapes; empty: nowhere
 }
 
 // file is the configuration as the admin writes it; configs/vnetd.toml explains
@@ -58,6 +60,7 @@ type file struct {
 	Ports       filePorts    `toml:"ports"`
 	DNS         fileDNS      `toml:"dns"`
 	Libvirt     fileLibvirt  `toml:"libvirt"`
+	Metrics     fileMetrics  `toml:"metrics"`
 }
 
 type fileNetwork struct {
@@ -81,6 +84,10 @@ type fileFirewall struct {
 type fileDHCP struct {
 	Identity string `toml:"identity"`
 	Probe    bool   `toml:"probe"`
+}
+
+type fileMetrics struct {
+	Listen string `toml:"listen"`
 }
 
 type fileDNS struct {
@@ -158,6 +165,8 @@ func parseConfig(text string) (config, error) {
 
 		LibvirtSocket: f.Libvirt.Socket,
 		LibvirtPolkit: f.Libvirt.Polkit,
+
+		Metrics: f.Metrics.Listen,
 	}
 	faults = append(faults, f.validate()...)
 	if err := cfg.LogLevel.UnmarshalText([]byte(f.LogLevel)); err != nil {
@@ -203,6 +212,9 @@ func (f *file) validate() []error {
 	}
 	if words := []string{string(dhcpd.ByBoth), string(dhcpd.ByClientID), string(dhcpd.ByMAC)}; !slices.Contains(words, f.DHCP.Identity) {
 		faults = append(faults, fmt.Errorf("dhcp.identity: %q does not tell clients apart, want %s", f.DHCP.Identity, strings.Join(words, ", ")))
+	}
+	if err := checkListen(f.Metrics.Listen); err != nil {
+		faults = append(faults, err)
 	}
 	prefix := f.Firewall.ChainPrefix
 	if !chainPrefix.MatchString(prefix) || strings.HasPrefix(prefix, "-") {

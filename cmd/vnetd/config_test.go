@@ -55,10 +55,10 @@ func TestParseConfig(t *testing.T) {
 				"[firewall]\nchain_prefix='VNET_'\nlibvirt_exact_rules=true\ndocker_user_accept=true\n" +
 				"[dhcp]\nidentity='mac'\nprobe=true\n[dns]\nresolv_conf='/x'\n" +
 				"[ports]\nmax_per_user=1\nmax_queues_per_user=2\nrequests_per_second=3\nbridge_acl='/b'\n" +
-				"[libvirt]\nsocket='/l'\npolkit=false\n",
+				"[libvirt]\nsocket='/l'\npolkit=false\n[metrics]\nlisten='[::1]:9753'\n",
 			want: config{
 				LogLevel: slog.LevelDebug, ChainPrefix: "VNET_", ResolvConf: "/x", Hook: "/h",
-				LibvirtExactRules: true, DockerUserAccept: true, LibvirtSocket: "/l",
+				LibvirtExactRules: true, DockerUserAccept: true, LibvirtSocket: "/l", Metrics: "[::1]:9753",
 				DHCPIdentity: dhcpd.ByMAC, DHCPProbe: true,
 				PortLimits: network.Limits{Ports: 1, Queues: 2}, PortsPerSecond: 3, BridgeACL: "/b",
 				Dirs: store.Dirs{Networks: "/n", State: "/s", Run: "/r"},
@@ -76,6 +76,8 @@ func TestParseConfig(t *testing.T) {
 				`ports.bridge_acl: "b" is not an absolute path`,
 			},
 		},
+		{name: "metrics for everybody", text: "[metrics]\nlisten='0.0.0.0:9753'\n", faults: []string{`metrics.listen: "0.0.0.0:9753" is no place`}},
+		{name: "metrics nowhere", text: "[metrics]\nlisten='unix:x'\n", faults: []string{`metrics.listen: "x" is not an absolute path`}},
 		{name: "not TOML", text: "log_level=", faults: []string{"line 1"}},
 		{name: "wrong type", text: "log_level=3", faults: []string{"log_level"}},
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"os"
 	"os/signal"
 	"syscall"
@@ -93,6 +94,12 @@ func serve(ctx context.Context, cfg config, path string, log *slog.Logger, level
 	if err != nil {
 		return err
 	}
+	var scrapes net.Listener
+	if cfg.Metrics != "" {
+		if scrapes, err = openMetrics(cfg.Metrics); err != nil {
+			return err
+		}
+	}
 	log.Info("vnetd starts", "version", programVersion(), "pid", os.Getpid())
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return h.manager.Watch(ctx) })
@@ -105,6 +112,9 @@ func serve(ctx context.Context, cfg config, path string, log *slog.Logger, level
 		return bus.Serve(ctx, sd.ready)
 	})
 	g.Go(func() error { return sd.watchdog(ctx) })
+	if scrapes != nil {
+		g.Go(func() error { return serveMetrics(ctx, scrapes, h, log) })
+	}
 	g.Go(func() error {
 		<-ctx.Done()
 		sd.tell(sdnotify.Stopping)

@@ -61,11 +61,7 @@ func (n *Network) Detail(leases []Lease) Detail {
 	if is == nil {
 		return d
 	}
-	for _, ip := range []*netdef.IP{dhcpIP(is), dhcp6IP(is)} {
-		if ip != nil {
-			d.Pools = append(d.Pools, newPool(ip, leases))
-		}
-	}
+	d.Pools = poolsOf(is, leases)
 	d.NotUnderstood = append(d.NotUnderstood, notUnderstood(is)...)
 	if servesDNS(is) {
 		d.DNS = &DNSDetail{Domain: domainOf(is), Upstreams: n.upstreams()}
@@ -82,6 +78,17 @@ func (n *Network) upstreams() []DNSUpstream {
 		}
 	}
 	return all
+}
+
+// poolsOf are the pools of a network with those leases, IPv4 first.
+func poolsOf(is *netdef.Network, leases []Lease) []Pool {
+	pools := []Pool{}
+	for _, ip := range []*netdef.IP{dhcpIP(is), dhcp6IP(is)} {
+		if ip != nil {
+			pools = append(pools, newPool(ip, leases))
+		}
+	}
+	return pools
 }
 
 // newPool counts the addresses of ip, for which DHCP is served.

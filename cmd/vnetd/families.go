@@ -1,0 +1,331 @@
+package main
+
+import (
+	"maps"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/dhcpd"
+	"github.com/vnetd/vnetd/pkg/dnsd"
+	"github.com/vnetd/vnetd/pkg/firewall"
+	"github.com/vnetd/vnetd/pkg/network"
+)
+
+// measurement is what all metrics of one scrape are made of.
+type measurement struct {
+	version    string
+	networks   []network.Measure
+	links      map[string]bridge.Counters // by name
+	firewall   firewall.Stats
+	conditions []network.Condition
+}
+
+// measure asks everybody once.
+func (h *house) measure() (*measurement, error) {
+	links, err := h.links.Counters()
+	if err != nil {
+		return nil, err
+	}
+	return &measurement{
+		version: programVersion(), networks: h.manager.Measures(), links: links,
+		firewall: h.rules.Stats(), conditions: h.manager.Conditions(),
+	}, nil
+}
+
+// emit takes a sample with the values of its family's labels.
+type emit func(value float64, labels ...string)
+
+// histogram is the only sample of a histogram's family.
+type histogram struct {
+	sum    time.Duration
+	bounds []time.Duration // upper ones of all counts but the last
+	counts []uint64        // each of its class alone
+}
+
+// family is all samples of one name.
+type family struct {
+	name, help string
+	kind       string
+	labels     string // words
+	samples    func(m *measurement, e emit)
+	histogram  func(m *measurement) histogram // in place of samples
+}
+
+// The kinds of families.
+const (
+	gauge   = "gauge"
+	counter = "counter"
+)
+
+// families are all metrics.
+var families = []family{
+	{name: "build_info", help: "The running vnetd; the value is 1.", kind: gauge, labels: "version", samples: func(m *measurement, e emit) { e(1, m.version) }},
+	{name: "network_info", help: "A network; the value is 1.", kind: gauge, labels: "network uuid bridge mode mtu", samples: eachNetwork(func(n network.Measure, e emit) {
+		e(1, n.Info.Name, n.Info.UUID, n.Info.Bridge, n.Info.Mode, strconv.Itoa(n.Info.MTU))
+	})},
+	{name: "network_up", help: "Whether the network is active.", kind: gauge, labels: "network", samples: eachNetwork(func(n network.Measure, e emit) {
+		e(truth(n.Info.Active), n.Info.Name)
+	})},
+	{name: "network_degraded", help: "Whether a part of the active network fails.", kind: gauge, labels: "network", samples: eachNetwork(func(n network.Measure, e emit) {
+		e(truth(n.Info.State == network.Degraded), n.Info.Name)
+	})},
+	{name: "network_ports", help: "Ports of the network.", kind: gauge, labels: "network", samples: eachNetwork(func(n network.Measure, e emit) {
+		e(float64(len(n.Ports)), n.Info.Name)
+	})},
+	{name: "network_repairs_total", help: "Times that the network's bridge was gone and made anew.", kind: counter, labels: "network", samples: eachNetwork(func(n network.Measure, e emit) {
+		e(float64(n.Repairs), n.Info.Name)
+	})},
+
+	{name: "port_info", help: "A port; the value is 1.", kind: gauge, labels: "port network name mac ifname", samples: func(m *measurement, e emit) {
+		for _, n := range m.networks {
+			for _, p := range n.Ports {
+				e(1, p.UUID, n.Info.Name, p.Name, p.MAC, p.IfName)
+			}
+		}
+	}},
+	// From the guest's point of view: what the host sends to a TAP device the
+	// guest receives.
+	portCounter("receive_bytes", "Bytes that the guest received.", func(c bridge.Counters) uint64 { return c.TxBytes }),
+	portCounter("receive_packets", "Packets that the guest received.", func(c bridge.Counters) uint64 { return c.TxPackets }),
+	portCounter("receive_errors", "Packets for the guest that failed.", func(c bridge.Counters) uint64 { return c.TxErrors }),
+	portCounter("receive_drops", "Packets for the guest that were dropped, as it did not take them in time.", func(c bridge.Counters) uint64 { return c.TxDropped }),
+	portCounter("transmit_bytes", "Bytes that the guest sent.", func(c bridge.Counters) uint64 { return c.RxBytes }),
+	portCounter("transmit_packets", "Packets that the guest sent.", func(c bridge.Counters) uint64 { return c.RxPackets }),
+	portCounter("transmit_errors", "Packets of the guest that failed.", func(c bridge.Counters) uint64 { return c.RxErrors }),
+	portCounter("transmit_drops", "Packets of the guest that were dropped.", func(c bridge.Counters) uint64 { return c.RxDropped }),
+
+	{name: "dhcp_messages_total", help: "DHCP messages understood or sent, by type.", kind: counter, labels: "network family type", samples: eachNetwork(dhcpMessages)},
+	{name: "dhcp_dropped_total", help: "DHCP messages left without an answer, by reason.", kind: counter, labels: "network family reason", samples: eachDHCP(func(c dhcpd.Common, e emit) {
+		each(e, []count{
+			{"malformed", c.Malformed},
+			{"ignored", c.Ignored},
+			{"exhausted", c.Exhausted},
+			{"overload", c.Overload},
+			{"limited", c.Limited},
+			{"panic", c.Panics},
+			{"send-error", c.SendErrors},
+			{"commit-failure", c.CommitFailures},
+		})
+	})},
+	{name: "dhcp_naks_total", help: "Requests that DHCPv4 refused.", kind: counter, labels: "network", samples: eachNetwork(func(n network.Measure, e emit) {
+		if n.DHCP != nil {
+			e(float64(n.DHCP.Nak), n.Info.Name)
+		}
+	})},
+	{name: "dhcp_conflicts_total", help: "Addresses that were found in use by somebody else.", kind: counter, labels: "network family", samples: eachDHCP(func(c dhcpd.Common, e emit) { e(float64(c.Conflicts)) })},
+	{name: "dhcp_pool_size", help: "Addresses that any guest may get.", kind: gauge, labels: "network family", samples: eachDHCP(func(c dhcpd.Common, e emit) { e(float64(c.Pool.Dynamic)) })},
+	{name: "dhcp_pool_used", help: "Addresses that have a lease.", kind: gauge, labels: "network family", samples: eachDHCP(func(c dhcpd.Common, e emit) { e(float64(c.Pool.Bound)) })},
+	{name: "dhcp_commit_seconds", help: "Time that it took to write leases to disk.", kind: "histogram", histogram: dhcpCommits},
+
+	{name: "dns_queries_total", help: "Queries answered, by where the answer came from.", kind: counter, labels: "network source", samples: eachDNS(func(s *dnsd.Stats, e emit) {
+		each(e, []count{
+			{"local", s.Local},
+			{"cache", s.Cached},
+			{"stale", s.Stale},
+			{"upstream", s.Forwarded - min(s.Forwarded, s.Limited+s.Failed+s.Stale)},
+		})
+	})},
+	{name: "dns_rejected_total", help: "Queries without an answer that helps, by reason.", kind: counter, labels: "network reason", samples: eachDNS(func(s *dnsd.Stats, e emit) {
+		each(e, []count{
+			{"refused", s.Refused}, {"malformed", s.Malformed}, {"dropped", s.Dropped}, {"limited", s.Limited}, {"failed", s.Failed}, {"panic", s.Panics},
+		})
+	})},
+	{name: "dns_upstream_queries_total", help: "Questions sent to upstream servers.", kind: counter, labels: "network", samples: eachDNS(func(s *dnsd.Stats, e emit) { e(float64(s.UpstreamQueries)) })},
+	{name: "dns_upstream_failures_total", help: "Times that an upstream server was put behind the others, as it did not answer.", kind: counter, labels: "network", samples: eachDNS(func(s *dnsd.Stats, e emit) { e(float64(s.UpstreamDemotions)) })},
+	{name: "dns_upstream_up", help: "Whether the upstream server has answered of late.", kind: gauge, labels: "network server domain", samples: eachNetwork(func(n network.Measure, e emit) {
+		for _, u := range n.Upstreams {
+			e(truth(!u.Failing), n.Info.Name, u.Addr.String(), u.Domain)
+		}
+	})},
+	{name: "dns_cache_entries", help: "Answers kept.", kind: gauge, labels: "network", samples: eachDNS(func(s *dnsd.Stats, e emit) { e(float64(s.CacheEntries)) })},
+	{name: "dns_cache_bytes", help: "Size of the answers kept.", kind: gauge, labels: "network", samples: eachDNS(func(s *dnsd.Stats, e emit) { e(float64(s.CacheBytes)) })},
+
+	{name: "ra_sent_total", help: "Router advertisements sent.", kind: counter, labels: "network", samples: eachNetwork(func(n network.Measure, e emit) {
+		if n.RA != nil {
+			e(float64(n.RA.Unicast+n.RA.Multicast), n.Info.Name)
+		}
+	})},
+	{name: "tftp_transfers_total", help: "TFTP transfers that ended well.", kind: counter, labels: "network", samples: eachNetwork(func(n network.Measure, e emit) {
+		if n.TFTP != nil {
+			e(float64(n.TFTP.Done), n.Info.Name)
+		}
+	})},
+
+	{name: "firewall_repairs_total", help: "Times that firewall rules were put back, by likely cause.", kind: counter, labels: "cause", samples: func(m *measurement, e emit) {
+		for _, cause := range slices.Sorted(maps.Keys(m.firewall.ByCause)) {
+			e(float64(m.firewall.ByCause[cause]), string(cause))
+		}
+	}},
+	{name: "firewall_repair_failures_total", help: "Repairs of the firewall that failed.", kind: counter, samples: func(m *measurement, e emit) { e(float64(m.firewall.Failed)) }},
+	{name: "firewall_contended", help: "Whether another program keeps removing rules.", kind: gauge, samples: func(m *measurement, e emit) { e(truth(m.firewall.Contended)) }},
+	{name: "firewall_conflict", help: "Rules, policies and settings of others that cut guests off, by kind.", kind: gauge, labels: "kind", samples: conflicts},
+	{name: "conditions", help: "What is amiss on the host, by severity; see vnetctl doctor.", kind: gauge, labels: "severity", samples: conditionCounts},
+	{name: "nat_conntrack_entries", help: "Connections that the host's kernel tracks.", kind: gauge, samples: conntrack("count")},
+	{name: "nat_conntrack_limit", help: "Connections that the host's kernel can track.", kind: gauge, samples: conntrack("max")},
+}
+
+// eachNetwork makes samples of every network.
+func eachNetwork(f func(n network.Measure, e emit)) func(*measurement, emit) {
+	return func(m *measurement, e emit) {
+		for _, n := range m.networks {
+			f(n, e)
+		}
+	}
+}
+
+// eachDHCP makes samples of every DHCP server; network and family go before the
+// labels.
+func eachDHCP(f func(c dhcpd.Common, e emit)) func(*measurement, emit) {
+	return func(m *measurement, e emit) {
+		eachCommon(m, func(name, family string, c dhcpd.Common) {
+			f(c, func(value float64, labels ...string) { e(value, append([]string{name, family}, labels...)...) })
+		})
+	}
+}
+
+// eachCommon calls f with what every DHCP server counts.
+func eachCommon(m *measurement, f func(name, family string, c dhcpd.Common)) {
+	for _, n := range m.networks {
+		if n.DHCP != nil {
+			f(n.Info.Name, "ipv4", n.DHCP.Common)
+		}
+		if n.DHCP6 != nil {
+			f(n.Info.Name, "ipv6", n.DHCP6.Common)
+		}
+	}
+}
+
+// eachDNS makes samples of every name service; the network goes before the labels.
+func eachDNS(f func(s *dnsd.Stats, e emit)) func(*measurement, emit) {
+	return eachNetwork(func(n network.Measure, e emit) {
+		if n.DNS != nil {
+			f(n.DNS, func(value float64, labels ...string) { e(value, append([]string{n.Info.Name}, labels...)...) })
+		}
+	})
+}
+
+// portCounter is a counter of the ports' devices.
+func portCounter(name, help string, get func(bridge.Counters) uint64) family {
+	return family{name: "port_" + name + "_total", help: help, kind: counter, labels: "port", samples: func(m *measurement, e emit) {
+		for _, n := range m.networks {
+			for _, p := range n.Ports {
+				if c, ok := m.links[p.IfName]; ok {
+					e(float64(get(c)), p.UUID)
+				}
+			}
+		}
+	}}
+}
+
+// count is a number and the value of the last label.
+type count struct {
+	label string
+	n     uint64
+}
+
+// each makes a sample of every count.
+func each(e emit, counts []count) {
+	for _, c := range counts {
+		e(float64(c.n), c.label)
+	}
+}
+
+// dhcpMessages are the messages of both families by their names in the RFCs.
+func dhcpMessages(n network.Measure, e emit) {
+	of := func(family string) emit {
+		return func(value float64, labels ...string) { e(value, n.Info.Name, family, labels[0]) }
+	}
+	if d := n.DHCP; d != nil {
+		each(of("ipv4"), []count{
+			{"discover", d.Discover},
+			{"request", d.Request},
+			{"decline", d.Decline},
+			{"release", d.Release},
+			{"inform", d.Inform},
+			{"bootp", d.BOOTP},
+			{"offer", d.Offer},
+			{"ack", d.Ack},
+			{"nak", d.Nak},
+		})
+	}
+	if d := n.DHCP6; d != nil {
+		each(of("ipv6"), []count{
+			{"solicit", d.Solicit},
+			{"request", d.Request},
+			{"confirm", d.Confirm},
+			{"renew", d.Renew},
+			{"rebind", d.Rebind},
+			{"release", d.Release},
+			{"decline", d.Decline},
+			{"information-request", d.InformationRequest},
+			{"advertise", d.Advertise},
+			{"reply", d.Reply},
+		})
+	}
+}
+
+// dhcpCommits is how long leases took to the disk: all networks' together, as they
+// share it.
+func dhcpCommits(m *measurement) histogram {
+	var h histogram
+	eachCommon(m, func(_, _ string, c dhcpd.Common) {
+		h.sum += c.CommitLatency.Sum
+		if h.bounds == nil {
+			h.bounds, h.counts = c.CommitLatency.Bounds(), make([]uint64, len(c.CommitLatency.Counts))
+		}
+		for i, n := range c.CommitLatency.Counts {
+			h.counts[i] += n
+		}
+	})
+	return h
+}
+
+// conflicts counts what pkg/firewall found of each kind, none included: an alert
+// needs a zero to come from.
+func conflicts(m *measurement, e emit) {
+	for _, kind := range []firewall.Kind{firewall.KindPolicy, firewall.KindDrop, firewall.KindBridgeNetfilter, firewall.KindForwardingOff} {
+		count := 0
+		for _, c := range m.conditions {
+			if c.Kind == string(kind) && c.Severity != network.SeverityInfo {
+				count++
+			}
+		}
+		e(float64(count), string(kind))
+	}
+}
+
+// conditionCounts counts conditions of each severity.
+func conditionCounts(m *measurement, e emit) {
+	counts := map[network.Severity]int{}
+	for _, c := range m.conditions {
+		counts[c.Severity]++
+	}
+	for _, severity := range []network.Severity{network.SeverityInfo, network.SeverityWarning, network.SeverityError} {
+		e(float64(counts[severity]), string(severity))
+	}
+}
+
+// conntrack is a figure of the kernel's connection tracking, where it runs.
+func conntrack(figure string) func(*measurement, emit) {
+	return func(_ *measurement, e emit) {
+		text, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_" + figure)
+		if err != nil {
+			return
+		}
+		if n, err := strconv.ParseFloat(strings.TrimSpace(string(text)), 64); err == nil {
+			e(n)
+		}
+	}
+}
+
+// truth is 1 for true.
+func truth(b bool) float64 {
+	if b {
+		return 1
+	}
+	return 0
+}

@@ -1,0 +1,265 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus/testutil/promlint"
+	"github.com/prometheus/common/expfmt"
+	"github.com/prometheus/common/model"
+
+	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/dhcpd"
+	"github.com/vnetd/vnetd/pkg/dnsd"
+	"github.com/vnetd/vnetd/pkg/network"
+	"github.com/vnetd/vnetd/pkg/store"
+)
+
+const metricsXML = "<network><name>one</name><forward mode='nat'/><bridge name='one'/><mac address='52:54:00:00:00:01'/>" +
+	"<ip address='192.0.2.1' netmask='255.255.255.0'><dhcp><range start='192.0.2.2' end='192.0.2.254'/></dhcp></ip>" +
+	"<ip family='ipv6' address='2001:db8:1::1' prefix='64'><dhcp><range start='2001:db8:1::2' end='2001:db8:1::ff'/></dhcp></ip></network>"
+
+// runHouse builds the daemon without its bus on the test's namespace, and watches.
+func runHouse(t *testing.T) *house {
+	t.Helper()
+	dir := t.TempDir()
+	cfg := config{ChainPrefix: "LIBVIRT_", ResolvConf: "/etc/resolv.conf", Dirs: store.Dirs{
+		Networks: filepath.Join(dir, "networks"), State: filepath.Join(dir, "state"), Run: filepath.Join(dir, "run"),
+	}}
+	h, err := build(t.Context(), cfg, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var watching sync.WaitGroup
+	watching.Go(func() { _ = h.manager.Watch(ctx) })
+	t.Cleanup(func() {
+		cancel()
+		watching.Wait()
+		if err := h.close(); err != nil {
+			t.Error(err)
+		}
+	})
+	return h
+}
+
+// scrape asks a running server for its metrics.
+func scrape(t *testing.T, c *http.Client) string {
+	t.Helper()
+	reply, err := c.Get("http://vnetd/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer reply.Body.Close()
+	text, err := io.ReadAll(reply.Body)
+	if err != nil || reply.StatusCode != http.StatusOK {
+		t.Fatalf("%s, %v: %s", reply.Status, err, text)
+	}
+	return string(text)
+}
+
+// TestMetrics scrapes a network with a guest over a socket.
+func TestMetrics(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := runHouse(t)
+		n, err := h.manager.Define(t.Context(), []byte(metricsXML))
+		if err == nil {
+			err = n.Start(t.Context())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		port, files, err := n.RequestPort(t.Context(), network.PortOptions{Name: "web", MAC: net.HardwareAddr{0x52, 0x54, 0, 0, 0, 9}, IfName: "tap9"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer files[0].Close()
+		// The guest sends one frame of 60 bytes to nobody.
+		frame := append([]byte{0x52, 0x54, 0, 0, 0, 0x77, 0x52, 0x54, 0, 0, 0, 9, 0x88, 0xb5}, make([]byte, 46)...)
+		if _, err := files[0].Write(frame); err != nil {
+			t.Fatal(err)
+		}
+		guest := nstest.Guest(t, "one", "guest", "")
+		guest.Exec("busybox", "udhcpc", "-f", "-q", "-n", "-t", "20", "-T", "1", "-i", "eth0", "-s", "/bin/true")
+		nstest.Exec(t, "iptables", "-I", "FORWARD", "-i", "one", "-j", "DROP")
+
+		const socket = "/run/metrics.sock"
+		l, err := openMetrics("unix:" + socket)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		served := make(chan error, 1)
+		go func() { served <- serveMetrics(ctx, l, h, slog.New(slog.DiscardHandler)) }()
+		client := &http.Client{Transport: &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", socket)
+		}}}
+		want := []string{
+			`vnetd_network_info{network="one",uuid="` + n.Info().UUID + `",bridge="one",mode="nat",mtu="0"} 1`,
+			`vnetd_network_up{network="one"} 1`,
+			`vnetd_network_ports{network="one"} 1`,
+			`vnetd_port_info{port="` + port.UUID + `",network="one",name="web",mac="52:54:00:00:00:09",ifname="tap9"} 1`,
+			`vnetd_port_transmit_packets_total{port="` + port.UUID + `"} 1`,
+			`vnetd_port_transmit_bytes_total{port="` + port.UUID + `"} 60`,
+			`vnetd_dhcp_messages_total{network="one",family="ipv4",type="ack"} 1`,
+			`vnetd_dhcp_pool_size{network="one",family="ipv4"} 253`,
+			`vnetd_dhcp_pool_used{network="one",family="ipv4"} 1`,
+			`vnetd_dhcp_pool_used{network="one",family="ipv6"} 0`,
+			`vnetd_dns_queries_total{network="one",source="local"} 0`,
+			`vnetd_firewall_conflict{kind="drop-rule"} 1`,
+			`vnetd_firewall_conflict{kind="forwarding-off"} 0`,
+		}
+		var text string
+		nstest.Eventually(t, time.Minute, "all is counted", func() error {
+			text = scrape(t, client)
+			for _, line := range want {
+				if !strings.Contains(text, "\n"+line+"\n") {
+					return fmt.Errorf("no %s in\n%s", line, text)
+				}
+			}
+			return nil
+		})
+		lintMetrics(t, text)
+		cancel()
+		if err := <-served; err != nil {
+			t.Error(err)
+		}
+		if _, err := os.Stat(socket); err == nil {
+			t.Error("the socket is left")
+		}
+	})
+}
+
+// lintMetrics fails the test where the metrics break Prometheus's rules for names
+// and help texts, as promtool knows them.
+func lintMetrics(t *testing.T, text string) {
+	t.Helper()
+	problems, err := promlint.New(strings.NewReader(text)).Lint()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range problems {
+		t.Errorf("%s: %s", p.Metric, p.Text)
+	}
+	const promtool = "../../.cache/promtool" // test/deps.sh fetches it
+	if _, err := os.Stat(promtool); err != nil && os.Getenv("CI") != "true" {
+		return
+	}
+	cmd := exec.Command(promtool, "check", "metrics")
+	cmd.Stdin = strings.NewReader(text)
+	if out, err := cmd.CombinedOutput(); err != nil || len(out) > 0 {
+		t.Errorf("promtool: %v: %s", err, out)
+	}
+}
+
+// many is the measurement of networks with ten ports each.
+func many(networks int) *measurement {
+	m := &measurement{version: "1.2.3", links: map[string]bridge.Counters{}}
+	for i := range networks {
+		name := fmt.Sprintf("net%d", i)
+		n := network.Measure{
+			Info: network.Info{Name: name, UUID: name, Bridge: name, Mode: "nat", Active: true},
+			DHCP: &dhcpd.Stats{}, DHCP6: &dhcpd.Stats6{}, DNS: &dnsd.Stats{}, RA: &dhcpd.RAStats{},
+		}
+		for j := range 10 {
+			p := network.PortName{UUID: fmt.Sprintf("00000000-0000-4000-8000-%06d%06d", i, j), MAC: "52:54:00:00:00:01", IfName: fmt.Sprintf("vnet%d", 10*i+j)}
+			n.Ports = append(n.Ports, p)
+			m.links[p.IfName] = bridge.Counters{RxBytes: uint64(i) << 20, TxBytes: 1234567890, RxPackets: 1000, TxPackets: 1000}
+		}
+		m.networks = append(m.networks, n)
+	}
+	return m
+}
+
+// TestMetricsAreConsistent reads what is written for many networks with the
+// library's own parser: every sample once, labels as they were.
+func TestMetricsAreConsistent(t *testing.T) {
+	m := many(20)
+	m.networks[3].Ports[1].Name = "a\"b\\c\nd"
+	x := newExposition(func() (*measurement, error) { return m, nil }, slog.New(slog.DiscardHandler))
+	if err := x.fill(); err != nil {
+		t.Fatal(err)
+	}
+	parser := expfmt.NewTextParser(model.UTF8Validation)
+	all, err := parser.TextToMetricFamilies(bytes.NewReader(x.buf))
+	if err != nil {
+		t.Fatal(err)
+	}
+	seen, odd := map[string]bool{}, false
+	for name, f := range all {
+		for _, sample := range f.Metric {
+			key := name + fmt.Sprint(sample.Label)
+			if seen[key] {
+				t.Errorf("%s is there twice", key)
+			}
+			seen[key] = true
+			for _, l := range sample.Label {
+				odd = odd || l.GetValue() == m.networks[3].Ports[1].Name
+			}
+		}
+	}
+	if got := len(all["vnetd_port_receive_bytes_total"].GetMetric()); got != 200 || !odd {
+		t.Errorf("%d samples of port_receive_bytes_total; a name that needs quotes: %v", got, odd)
+	}
+	if h := all["vnetd_dhcp_commit_seconds"].GetMetric()[0].GetHistogram(); len(h.GetBucket()) != 13 {
+		t.Errorf("histogram %v", h)
+	}
+}
+
+// TestMetricsAreDocumented holds docs/metrics.md to the families, and the dashboard
+// to those that there are.
+func TestMetricsAreDocumented(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/metrics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := map[string]bool{}
+	for _, f := range families {
+		known["vnetd_"+f.name] = true
+		labels := ""
+		for i, l := range strings.Fields(f.labels) {
+			labels += strings.Repeat(" ", min(i, 1)) + "`" + l + "`"
+		}
+		if row := fmt.Sprintf("| `vnetd_%s` | %s | %s | %s |", f.name, f.kind, labels, f.help); !strings.Contains(string(doc), row) {
+			t.Errorf("docs/metrics.md lacks %s", row)
+		}
+	}
+	dashboard, err := os.ReadFile("../../configs/grafana-dashboard.json")
+	if err != nil || !json.Valid(dashboard) {
+		t.Fatalf("the dashboard: %v, valid JSON: %v", err, json.Valid(dashboard))
+	}
+	for _, text := range [][]byte{doc, dashboard} {
+		for _, name := range regexp.MustCompile(`vnetd_[a-z0-9_]+`).FindAllString(string(text), -1) {
+			if !known[strings.TrimSuffix(name, "_bucket")] {
+				t.Errorf("there is no metric %s", name)
+			}
+		}
+	}
+}
+
+// BenchmarkScrape writes the metrics of 200 networks and 2,000 ports.
+func BenchmarkScrape(b *testing.B) {
+	m := many(200)
+	x := newExposition(func() (*measurement, error) { return m, nil }, slog.New(slog.DiscardHandler))
+	for b.Loop() {
+		if err := x.fill(); err != nil {
+			b.Fatal(err)
+		}
+		b.SetBytes(int64(len(x.buf)))
+	}
+}

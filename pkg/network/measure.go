@@ -1,0 +1,64 @@
+package network
+
+import (
+	"net"
+
+	"github.com/vnetd/vnetd/pkg/dhcpd"
+	"github.com/vnetd/vnetd/pkg/dnsd"
+)
+
+// Measure is what is counted of one network. What it does not serve is nil.
+type Measure struct {
+	Info      Info
+	Ports     []PortName
+	Repairs   uint64
+	DHCP      *dhcpd.Stats
+	DHCP6     *dhcpd.Stats6
+	RA        *dhcpd.RAStats
+	TFTP      *dhcpd.TFTPStats
+	DNS       *dnsd.Stats
+	Upstreams []DNSUpstream
+}
+
+// PortName is what tells one port from others.
+type PortName struct{ UUID, Name, MAC, IfName string }
+
+// Measures are the counts of all networks, in order of name. Those of a service
+// begin anew when it is opened anew.
+func (m *Manager) Measures() []Measure {
+	var all []Measure
+	for _, n := range m.all() {
+		all = append(all, n.measure())
+	}
+	return all
+}
+
+// measure is the Measure of the network. It asks the kernel nothing.
+func (n *Network) measure() Measure {
+	r := Measure{Info: n.Info()}
+	for _, p := range n.m.ports.of(n) {
+		r.Ports = append(r.Ports, PortName{p.UUID, p.Name, net.HardwareAddr(p.MAC).String(), p.IfName})
+	}
+	n.mu.Lock()
+	r.Repairs = n.repairs
+	n.mu.Unlock()
+	r.DHCP = statsOf[dhcpd.Stats](n.server(partDHCP))
+	r.DHCP6 = statsOf[dhcpd.Stats6](n.server(partDHCP6))
+	r.RA = statsOf[dhcpd.RAStats](n.server(partRA))
+	r.TFTP = statsOf[dhcpd.TFTPStats](n.server(partTFTP))
+	r.DNS = statsOf[dnsd.Stats](n.server(partDNS))
+	if r.DNS != nil {
+		r.Upstreams = n.upstreams()
+	}
+	return r
+}
+
+// statsOf are the counts of a server that has such, nil for any other.
+func statsOf[T any](srv server) *T {
+	counted, ok := srv.(interface{ Stats() T })
+	if !ok {
+		return nil
+	}
+	s := counted.Stats()
+	return &s
+}
