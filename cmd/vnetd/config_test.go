@@ -77,7 +77,7 @@ func TestParseConfig(t *testing.T) {
 			},
 		},
 		{name: "metrics for everybody", text: "[metrics]\nlisten='0.0.0.0:9753'\n", faults: []string{`metrics.listen: "0.0.0.0:9753" is no place`}},
-		{name: "metrics nowhere", text: "[metrics]\nlisten='unix:x'\n", faults: []string{`metrics.listen: "x" is not an absolute path`}},
+		{name: "metrics nowhere", text: "[metrics]\nlisten='unix:x'\n", faults: []string{`metrics.listen: "x" is no absolute path`}},
 		{name: "not TOML", text: "log_level=", faults: []string{"line 1"}},
 		{name: "wrong type", text: "log_level=3", faults: []string{"log_level"}},
 	}

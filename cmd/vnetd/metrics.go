@@ -26,7 +26,7 @@ const (
 func checkListen(listen string) error {
 	if path, ok := strings.CutPrefix(listen, "unix:"); ok {
 		if !filepath.IsAbs(path) {
-			return fmt.Errorf("metrics.listen: %q is not an absolute path after unix:", path)
+			return fmt.Errorf("metrics.listen: %q is no absolute path", path)
 		}
 		return nil
 	}
