@@ -15,6 +15,7 @@ type Backend interface {
 	ByUUID(uuid string) (Network, error)
 	Define(ctx context.Context, xml []byte) (Network, error)
 	Create(ctx context.Context, xml []byte) (Network, error)
+	ReleasePort(ctx context.Context, uuid string) error
 	Subscribe(f func(network.Event)) (cancel func())
 }
 
@@ -29,6 +30,9 @@ type Network interface {
 	Update(ctx context.Context, u netdef.Update, target network.Target) error
 	Edit(ctx context.Context, target network.Target, change func(*netdef.Network) error) error
 	Leases() ([]network.Lease, error)
+	RegisterPort(ctx context.Context, doc *netdef.Port, reclaim bool) (*netdef.Port, error)
+	PortDocuments() []*netdef.Port
+	SetPortBandwidth(ctx context.Context, uuid string, b *netdef.Bandwidth) error
 }
 
 // NewBackend puts the server on a manager.

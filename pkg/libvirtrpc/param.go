@@ -56,3 +56,13 @@ func (d *decoder) param() param {
 	}
 	return p
 }
+
+// uints writes typed parameters that are all unsigned integers.
+func (e *encoder) uints(list []param) {
+	e.uint32(uint32(len(list)))
+	for _, p := range list {
+		e.string(p.field)
+		e.int32(paramUint)
+		e.uint32(p.value.(uint32))
+	}
+}

@@ -95,6 +95,14 @@ func procs() map[int32]*proc {
 		444: method("virNetworkSetMetadata", needsWrite, readSetMetadata, setMetadata),
 		445: method("virNetworkGetMetadata", needsOpen, readGetMetadata, getMetadata),
 
+		404: method("virNetworkListAllPorts", needsOpen, readListPorts, listAllPorts),
+		405: method("virNetworkPortLookupByUUID", needsOpen, readPortRef, lookupPort),
+		406: method("virNetworkPortCreateXML", needsWrite, readPortDocument, createPort),
+		407: method("virNetworkPortGetParameters", needsOpen, readGetParams, getPortParams),
+		408: method("virNetworkPortSetParameters", needsWrite, readSetParams, setPortParams),
+		409: method("virNetworkPortGetXMLDesc", needsOpen, readPortFlags, getPortXML),
+		410: method("virNetworkPortDelete", needsWrite, readPortFlags, deletePort),
+
 		313: method("virConnectNetworkEventRegisterAny", needsOpen, readRegister, registerEvent).first(),
 		314: method("virConnectNetworkEventDeregisterAny", needsOpen, (*decoder).int32, deregisterEvent).first(),
 	}

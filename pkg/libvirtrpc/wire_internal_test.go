@@ -81,6 +81,8 @@ func (m *memory) Create(context.Context, []byte) (Network, error) {
 	return nil, errors.New("memory can't create")
 }
 
+func (m *memory) ReleasePort(context.Context, string) error { return errors.New("memory has no ports") }
+
 func (m *memory) Subscribe(f func(network.Event)) func() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -363,6 +365,22 @@ func (n *inert) Stop(context.Context) error       { return nil }
 func (n *inert) Undefine(context.Context) error   { return nil }
 func (n *inert) SetAutostart(bool) error          { return nil }
 func (n *inert) Leases() ([]network.Lease, error) { return nil, nil }
+
+func (n *inert) Info() network.Info {
+	info := n.stored.Info()
+	info.Active = true
+	return info
+}
+
+func (n *inert) PortDocuments() []*netdef.Port {
+	return []*netdef.Port{{UUID: uuid{}.String(), Owner: netdef.Owner{Name: "x", UUID: uuid{}.String()}}}
+}
+
+func (n *inert) RegisterPort(_ context.Context, p *netdef.Port, _ bool) (*netdef.Port, error) {
+	return p, nil
+}
+
+func (n *inert) SetPortBandwidth(context.Context, string, *netdef.Bandwidth) error { return nil }
 
 func (n *inert) Update(_ context.Context, u netdef.Update, _ network.Target) error {
 	return n.doc.Clone().Update(u)

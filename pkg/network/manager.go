@@ -50,6 +50,7 @@ type Links interface {
 	UplinkAttached(s bridge.UplinkState) (bool, error)
 	AddressOwner(p netip.Prefix, except string) (owner string, err error)
 	HostNets() ([]bridge.HostNet, error)
+	Members(bridge int) ([]bridge.Link, error)
 	Watch(ctx context.Context, f func(bridge.LinkEvent)) error
 }
 
@@ -88,10 +89,11 @@ type Config struct {
 
 // Manager knows every network and port. Its methods may be called concurrently.
 type Manager struct {
-	cfg    Config
-	log    *slog.Logger
-	events broker
-	ports  *portSet
+	cfg      Config
+	log      *slog.Logger
+	events   broker
+	ports    *portSet
+	external externalSet // ports of other programs
 
 	observed observed
 
@@ -113,6 +115,7 @@ func New(cfg Config) *Manager {
 	return &Manager{
 		cfg: cfg, log: cfg.Logger, services: ctx, stop: stop,
 		byName: make(map[string]*Network), ports: newPortSet(),
+		external: externalSet{byUUID: make(map[string]*external)},
 	}
 }
 

@@ -116,7 +116,7 @@ func (n *Network) currentError() error {
 // will be at its next start. A transient network has no other than the first,
 // an inactive one no other than the second.
 func (n *Network) XML(inactive bool) []byte {
-	connections := n.m.ports.count(n)
+	connections := n.m.ports.count(n) + len(n.m.external.list(n))
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.live != nil && (!inactive || n.def == nil) {

@@ -56,9 +56,12 @@ func (m *Manager) unplug(n *Network) error {
 	return errors.Join(errs...)
 }
 
-// clearPort deletes a port's TAP device, if that still is its own, and then
-// its record.
+// clearPort deletes a port's TAP device, if that still is its own and vnetd made
+// it, and then its record.
 func (m *Manager) clearPort(p store.Port) error {
+	if p.Lifetime == LifetimeExternal {
+		return m.cfg.Store.DeletePort(p.UUID)
+	}
 	l, err := m.cfg.Links.LookupIndex(p.Index)
 	switch {
 	case errors.Is(err, bridge.ErrNotFound):
@@ -85,6 +88,12 @@ func (m *Manager) loadPorts(ports []store.Port, runs []store.Run) {
 	}
 	for _, p := range ports {
 		doc, known := docs[p.Network]
+		if known && p.Lifetime == LifetimeExternal {
+			if err := m.loadExternal(m.ensureNetwork(doc), p); err != nil {
+				m.log.Error("a port can't be used", keyPort, p.UUID, keyError, err)
+			}
+			continue
+		}
 		if known && len(p.MAC) == 6 && m.hasLink(p) {
 			m.ports.load(newPort(m.ensureNetwork(doc), p))
 			continue
@@ -162,7 +171,7 @@ func (n *Network) replugForeign(ctx context.Context, live *netdef.Network, bridg
 			continue
 		}
 		n.m.log.Info("plugging a device in again that had lost its bridge", keyNetwork, n.name, keyIfName, l.Name)
-		errs = append(errs, n.m.cfg.Links.Attach(ctx, bridgeIndex, index, portConfig(live, false)))
+		errs = append(errs, n.m.cfg.Links.Attach(ctx, bridgeIndex, index, portConfig(live, n.m.external.isolated(index))))
 	}
 	return errors.Join(errs...)
 }

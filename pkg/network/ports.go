@@ -232,17 +232,23 @@ func newUUID() string {
 	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
-// Ports lists the ports of every network, in order of their creation.
-func (m *Manager) Ports() []PortInfo { return m.portInfos(m.ports.all()) }
+// Ports lists the ports of every network: those that vnetd made in order of their
+// creation, then those that other programs registered.
+func (m *Manager) Ports() []PortInfo { return m.portInfos(m.ports.all(), m.external.list(nil)) }
 
-// Ports lists the network's ports, in order of their creation.
-func (n *Network) Ports() []PortInfo { return n.m.portInfos(n.m.ports.of(n)) }
+// Ports lists the network's ports, as Manager.Ports does.
+func (n *Network) Ports() []PortInfo {
+	return n.m.portInfos(n.m.ports.of(n), n.m.external.list(n))
+}
 
 // portInfos tells what the ports are now.
-func (m *Manager) portInfos(ports []*port) []PortInfo {
-	infos := make([]PortInfo, len(ports))
-	for i, p := range ports {
-		infos[i] = m.portInfo(p)
+func (m *Manager) portInfos(ports []*port, others []*external) []PortInfo {
+	infos := make([]PortInfo, 0, len(ports)+len(others))
+	for _, p := range ports {
+		infos = append(infos, m.portInfo(p))
+	}
+	for _, x := range others {
+		infos = append(infos, m.externalInfo(x))
 	}
 	return infos
 }
@@ -251,6 +257,11 @@ func (m *Manager) portInfos(ports []*port) []PortInfo {
 func (m *Manager) Port(key string) (PortInfo, error) {
 	p := cmp.Or(m.ports.uuid(strings.ToLower(key)), m.ports.ifname(key))
 	if p == nil {
+		for _, x := range m.external.list(nil) {
+			if info := m.externalInfo(x); strings.EqualFold(info.UUID, key) || info.IfName == key {
+				return info, nil
+			}
+		}
 		return PortInfo{}, Errorf(NotFound, "no port %q is known here", key)
 	}
 	return m.portInfo(p), nil
@@ -291,8 +302,11 @@ func (m *Manager) HolderGone(holder string) {
 }
 
 // ReleasePort ends the port with that UUID: its TAP device is deleted, whoever
-// still has it open.
+// still has it open; not so that of a port which another program registered.
 func (m *Manager) ReleasePort(_ context.Context, uuid string) error {
+	if x := m.external.uuid(strings.ToLower(uuid)); x != nil {
+		return m.endExternal(x)
+	}
 	p := m.ports.uuid(strings.ToLower(uuid))
 	if p == nil {
 		return Errorf(NotFound, "no port %q is known here", uuid)
@@ -331,6 +345,9 @@ func (m *Manager) releaseAll(n *Network) error {
 	var errs []error
 	for _, p := range m.ports.of(n) {
 		errs = append(errs, m.end(p))
+	}
+	for _, x := range m.external.list(n) {
+		errs = append(errs, m.endExternal(x))
 	}
 	return errors.Join(errs...)
 }

@@ -75,6 +75,7 @@ func (d *damage) take() map[*Network]struct{} {
 func (m *Manager) onLink(e bridge.LinkEvent, broken *damage) {
 	if e.Resync {
 		m.dropDeadPorts()
+		m.resyncExternal()
 		broken.add(m.all()...)
 		return
 	}
@@ -86,6 +87,7 @@ func (m *Manager) onLink(e bridge.LinkEvent, broken *damage) {
 		m.onPortLink(p, e.Link)
 	case foreignTAP(e.Link):
 		m.noteForeign(e)
+		m.onExternalLink(e)
 	case e.Deleted:
 		if on := m.onBridge(e.Link.Index); len(on) > 0 {
 			broken.add(on...)
