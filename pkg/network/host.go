@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/netdef"
@@ -49,7 +50,10 @@ func (n *Network) restore(r store.Run) error {
 // router advertisements by it keep them. The caller holds n.op.
 func (n *Network) forward(live *netdef.Network) error {
 	changed, err := n.m.cfg.Links.Forward(forwards(live))
-	if changed.Unsaved != nil {
+	switch {
+	case errors.Is(changed.Unsaved, fs.ErrPermission): // no fault: vnetd does not run as root
+		n.m.log.Info("forwarding is on; where a file for sysctl says otherwise, `sysctl --system` switches it off", keyNetwork, n.name)
+	case changed.Unsaved != nil:
 		n.m.log.Warn("forwarding is on, but `sysctl --system` will not keep it", keyNetwork, n.name, keyError, changed.Unsaved)
 	}
 	if len(changed.AcceptRA) > 0 {

@@ -236,9 +236,22 @@ admit_users() {
 	runuser -u bob -- vnetctl start lab
 }
 
+# answer_virsh: systemd makes the sockets that vnetd, not being root, can't make.
+answer_virsh() {
+	printf '[libvirt]\nsocket = "/run/libvirt/virtnetworkd-sock"\npolkit = false\n' >/etc/vnetd/vnetd.toml
+	systemctl stop vnetd.service
+	systemctl enable --now vnetd-libvirt.socket
+	systemctl start vnetd.service
+	expect virbr0 virsh -c network:///system net-info default
+	virsh -c network:///system net-destroy lab
+	runuser -u bob -- virsh -c network:///system net-start lab
+	refuse runuser -u alice -- virsh -c network:///system net-destroy lab
+	runuser -u alice -- virsh -r -c network:///system net-list
+}
+
 # stop_and_call: networks outlive the daemon, and a call starts it.
 stop_and_call() {
-	systemctl stop port.service
+	systemctl stop port.service vnetd-libvirt.socket vnetd-libvirt-ro.socket
 	unbroken systemctl stop vnetd.service
 	expect inactive systemctl is-active vnetd.service
 	expect default vnetctl list
@@ -279,7 +292,7 @@ purge_packages() {
 if [ ! -e phase ]; then
 	echo 2 >phase
 	for each in install_packages enable_service run_unprivileged serve_guest hold_port restart_service \
-		reload_service resolve_names admit_users upgrade_packages survive_watchdog survive_crash stop_and_call; do
+		reload_service resolve_names admit_users answer_virsh upgrade_packages survive_watchdog survive_crash stop_and_call; do
 		step $each
 	done
 	sync
