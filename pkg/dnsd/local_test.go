@@ -59,7 +59,10 @@ var plainCases = []localCase{
 	{"vm1.", dns.TypeTKEY, dns.RcodeRefused, nil, "", ""},
 	{"vm1.", dns.TypeOPT, dns.RcodeRefused, nil, "", ""},
 	// Names that guests tried to have.
-	{"localhost.", dns.TypeA, dns.RcodeRefused, nil, "", ""},
+	{"localhost.", dns.TypeA, dns.RcodeSuccess, []string{"localhost. 0 IN A 127.0.0.1"}, "", "aa"},
+	{"a.LOCALHOST.", dns.TypeAAAA, dns.RcodeSuccess, []string{"a.LOCALHOST. 0 IN AAAA ::1"}, "", "aa"},
+	{"localhost.", dns.TypeTXT, dns.RcodeSuccess, nil, "localhost.", "aa"},
+	{"nolocalhost.", dns.TypeA, dns.RcodeRefused, nil, "", ""},
 	{"wpad.", dns.TypeA, dns.RcodeRefused, nil, "", ""},
 	{"bank.example.com.", dns.TypeA, dns.RcodeRefused, nil, "", ""},
 	{"bank.", dns.TypeA, dns.RcodeSuccess, []string{"bank. 0 IN A 192.0.2.23"}, "", "aa"},

@@ -35,10 +35,24 @@ func (v *view) lookup(q *query) (a answer, ok bool) {
 	if a, forward, ok := v.lookupRule(q.key, q.qtype, n != nil); forward || ok {
 		return a, ok
 	}
+	if isLocalhost(q.key) {
+		return v.localhost.answer(q.qtype, localhost)
+	}
 	if isPlain(q.key) && v.noPlainNames && (q.qtype == dns.TypeA || q.qtype == dns.TypeAAAA) {
 		return negative(n == nil && !v.between[q.key], ""), true
 	}
 	return answer{}, false
+}
+
+// localhost is a domain that everybody has for itself. RFC 6761 section 6.3: name
+// servers "SHOULD, for all such address queries, generate an immediate positive
+// response giving the IP loopback address, and for all other query types,
+// generate an immediate negative response".
+const localhost = "localhost."
+
+// isLocalhost tells whether a key is in that domain.
+func isLocalhost(key string) bool {
+	return strings.HasSuffix(key, localhost) && (len(key) == len(localhost) || key[len(key)-len(localhost)-1] == '.')
 }
 
 // lookupRule answers a question by what is said of whole domains, the longest

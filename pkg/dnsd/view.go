@@ -17,7 +17,10 @@ func newView(cfg Config) *view {
 		staticAddrs:  make(map[netip.Addr]*node),
 		between:      make(map[string]bool),
 		rules:        make(map[string]*rule),
+		localhost:    new(node),
 	}
+	v.localhost.addHost(Host{Addr: netip.AddrFrom4([4]byte{127, 0, 0, 1})})
+	v.localhost.addHost(Host{Addr: netip.IPv6Loopback()})
 	if cfg.Domain != "" {
 		v.domain = keyOf(cfg.Domain)
 	}

@@ -43,6 +43,7 @@ type view struct {
 	staticAddrs map[netip.Addr]*node
 	between     map[string]bool  // names that have none but names below them
 	rules       map[string]*rule // by key
+	localhost   *node
 	names       table[string, *node]
 	addrs       table[netip.Addr, *node]
 }

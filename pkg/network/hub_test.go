@@ -44,6 +44,7 @@ type hubOptions struct {
 
 	startOnDemand bool
 	hook          string
+	resolvConf    string // empty: the machine's
 }
 
 // newHub starts a hub whose state is below root, as vnetd would; closing it
@@ -67,7 +68,7 @@ func newHub(t *testing.T, root string, opts hubOptions) *hub {
 	}
 	h.Manager = network.New(network.Config{
 		Store: h.store, Links: h.links, Rules: rules, Logger: log,
-		StartOnDemand: opts.startOnDemand, Hook: opts.hook, Limits: opts.limits,
+		StartOnDemand: opts.startOnDemand, Hook: opts.hook, ResolvConf: opts.resolvConf, Limits: opts.limits,
 	})
 	cancelEvents := h.Subscribe(h.onEvent)
 	ctx, cancel := context.WithCancel(context.Background())
