@@ -74,7 +74,8 @@ type Bridges struct {
 	mu    sync.Mutex // for the map; the last lock taken
 	trees map[int]*tree
 
-	subnets subnets
+	subnets  subnets
+	hostNets hostNets
 
 	// sysctlDir is where forwarding is persisted, empty for nowhere;
 	// forwarding serialises changes of it.
@@ -153,6 +154,7 @@ func New(options ...Option) (*Bridges, error) {
 // any more.
 func (b *Bridges) Close() {
 	b.subnets.close()
+	b.hostNets.close()
 	b.conn.close()
 }
 

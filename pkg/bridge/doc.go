@@ -11,6 +11,6 @@
 //
 // Everything goes over rtnetlink, but for the switches of IPv6 and of forwarding,
 // which are sysctls.
-// The package keeps no copy of kernel state but the subnets that were in use at
-// some time, which spare Bridges.AddressOwner most of its questions.
+// The package keeps no copy of kernel state but the networks that the host is in,
+// for as long as the kernel tells of no change (Bridges.AddressOwner, HostNets).
 package bridge

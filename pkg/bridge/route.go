@@ -24,56 +24,6 @@ type route struct {
 	nexthop bool
 }
 
-// HostNet is a network that this host reaches over a link: by a route of the
-// main table, or because it has an address in it.
-type HostNet struct {
-	Link   string
-	Prefix netip.Prefix // without host bits
-}
-
-// HostNets lists the networks of both families that the host reaches, each once
-// for a link, without default routes.
-func (b *Bridges) HostNets() ([]HostNet, error) {
-	prefixes := map[int][]netip.Prefix{}
-	note := func(index int, p netip.Prefix) {
-		if p.Bits() > 0 && !slices.Contains(prefixes[index], p) {
-			prefixes[index] = append(prefixes[index], p)
-		}
-	}
-	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		routes, err := b.routes(family, 0)
-		if err != nil {
-			return nil, err
-		}
-		for _, r := range routes {
-			for _, index := range r.indexes {
-				note(index, r.dst)
-			}
-		}
-	}
-	addrs, err := b.addresses(0)
-	if err != nil {
-		return nil, err
-	}
-	for _, a := range addrs {
-		note(a.index, a.prefix.Masked())
-	}
-	var nets []HostNet
-	for index, all := range prefixes {
-		l, err := b.byIndex(index)
-		if errors.Is(err, ErrNotFound) {
-			continue
-		}
-		if err != nil {
-			return nil, err
-		}
-		for _, p := range all {
-			nets = append(nets, HostNet{l.Name, p})
-		}
-	}
-	return nets, nil
-}
-
 // routes lists the main table of a family: what leads out of one link alone, or
 // everything when index is 0.
 func (b *Bridges) routes(family uint8, index int) ([]route, error) {

@@ -1,10 +1,41 @@
 package bridge_test
 
 import (
+	"slices"
 	"testing"
 
 	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/bridge"
 )
+
+// TestHostNetsFollowTheHost: a list is as new as the host, however it changed.
+func TestHostNetsFollowTheHost(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		hostLinks(t)
+		b := newBridges(t)
+		for _, step := range []struct {
+			do, net string
+			there   bool
+		}{
+			{"addr add 10.1.0.7/24 dev eno1", "10.1.0.0/24", true},
+			{"route add 10.2.0.0/24 dev eno2", "10.2.0.0/24", true},
+			{"link set eno2 down", "10.2.0.0/24", false},
+			{"addr del 10.1.0.7/24 dev eno1", "10.1.0.0/24", false},
+			{"-6 addr add 2001:db8:1::1/64 dev eno1", "2001:db8:1::/64", true},
+			{"-6 route add 2001:db8:2::/64 dev eno1", "2001:db8:2::/64", true},
+			{"link del eno1", "2001:db8:1::/64", false},
+		} {
+			nstest.IP(t, step.do)
+			for range 2 { // the second time nothing has changed
+				nets, err := b.HostNets()
+				there := slices.ContainsFunc(nets, func(n bridge.HostNet) bool { return n.Prefix.String() == step.net })
+				if err != nil || there != step.there {
+					t.Errorf("after ip %s: %v, %v; is %s there: want %v", step.do, nets, err, step.net, step.there)
+				}
+			}
+		}
+	})
+}
 
 func TestHostNets(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {

@@ -8,7 +8,6 @@ import (
 	"sync"
 	"syscall"
 
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -22,14 +21,13 @@ const noLink = 0
 
 // subnets are the IPv4 subnets that links used at some time since they were
 // listed: whether one is used can then mostly be denied without listing
-// hundreds of others. The kernel has queued every subnet that came by the time
-// the call that brought it returns. It doesn't tell of all that go (the routes of
-// a link that is set down), so what is found here must be looked at.
+// hundreds of others. The kernel tells of every subnet that comes. It doesn't tell
+// of all that go (the routes of a link that is set down), so what is found here
+// must be looked at.
 type subnets struct {
-	mu     sync.Mutex
-	socket *nl.NetlinkSocket // subscribed; nil before the first question and where used can't be relied on
-	used   map[netip.Prefix][]int
-	buffer []byte
+	mu   sync.Mutex
+	news news
+	used map[netip.Prefix][]int // up to date while there is news
 }
 
 // AddressOwner names a link other than except that uses the network of p
@@ -102,7 +100,7 @@ func (b *Bridges) unused(p netip.Prefix) (bool, error) {
 // listSubnets lists what is used now. What comes while it does is queued.
 func (b *Bridges) listSubnets() error {
 	s := &b.subnets
-	if err := s.subscribe(); err != nil {
+	if err := s.news.subscribe(unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE); err != nil {
 		return err
 	}
 	s.used = make(map[netip.Prefix][]int)
@@ -123,25 +121,10 @@ func (b *Bridges) listSubnets() error {
 	return nil
 }
 
-// subscribe opens the socket unless it is open.
-func (s *subnets) subscribe() (err error) {
-	if s.socket != nil {
-		return nil
-	}
-	s.socket, err = nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE)
-	if err != nil {
-		return fmt.Errorf("subscribing to addresses and routes: %w", err)
-	}
-	s.buffer = make([]byte, nl.RECEIVE_BUFFER_SIZE)
-	return nil
-}
-
-// forget closes the socket; the next question lists everything.
+// forget ends the subscription; the next question lists everything.
 func (s *subnets) forget() {
-	if s.socket != nil {
-		s.socket.Close()
-	}
-	s.socket, s.used, s.buffer = nil, nil, nil
+	s.news.close()
+	s.used = nil
 }
 
 // close is forget for everybody else.
@@ -170,26 +153,7 @@ func (s *subnets) addRoute(r route) {
 // catchUp adds what came since the last question. It is false when there was no
 // such, or when something was missed.
 func (s *subnets) catchUp() bool {
-	if s.socket == nil {
-		return false
-	}
-	for {
-		// The socket doesn't block.
-		n, _, err := unix.Recvfrom(s.socket.GetFd(), s.buffer, 0)
-		switch {
-		case errors.Is(err, unix.EAGAIN):
-			return len(s.used) <= maxSubnets
-		case errors.Is(err, unix.EINTR):
-			continue
-		case err != nil: // ENOBUFS: messages were dropped
-			s.forget()
-			return false
-		}
-		if !s.learn(s.buffer[:n]) {
-			s.forget()
-			return false
-		}
-	}
+	return s.news.read(s.learn) && len(s.used) <= maxSubnets
 }
 
 // learn adds what a datagram of the kernel tells; ok is false if it can't be

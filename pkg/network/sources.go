@@ -174,8 +174,9 @@ func (m *Manager) overlaps(context.Context) ([]Condition, error) {
 	var all []Condition
 	m.eachLive(func(n *Network, live *netdef.Network) {
 		for i := range live.IPs {
+			p := live.IPs[i].Prefix().Masked()
 			for _, other := range nets {
-				if p := live.IPs[i].Prefix().Masked(); other.Link != live.Bridge.Name && p.Overlaps(other.Prefix) {
+				if other.Link != live.Bridge.Name && p.Overlaps(other.Prefix) {
 					all = append(all, overlap(n.name, live.Bridge.Name, p, other))
 				}
 			}
