@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -361,6 +362,27 @@ func TestDeadUpstream(t *testing.T) {
 		}
 		if s.Stats().UpstreamDemotions == 0 {
 			t.Error("the silent server is in its old place")
+		}
+		port := func(ip string) netip.AddrPort { return netip.AddrPortFrom(netip.MustParseAddr(ip), 53) }
+		want := []dnsd.Upstream{{Addr: port(upstream), Failing: true}, {Addr: port(upstream2)}}
+		if diff := cmp.Diff(want, s.Upstreams(), cmp.Comparer(func(a, b netip.AddrPort) bool { return a == b })); diff != "" {
+			t.Errorf("upstreams (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// TestUpstreamsOfDomains lists servers for one domain behind those for all.
+func TestUpstreamsOfDomains(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		cfg := loConfig(t)
+		writeResolvConf(t, cfg.ResolvConf, upstream)
+		cfg.Forwarders = []dnsd.Forwarder{{Domain: "corp.example", Addr: netip.MustParseAddr(upstream2), Port: 5353}}
+		var got []string
+		for _, u := range start(t, cfg).Upstreams() {
+			got = append(got, u.Addr.String()+" "+u.Domain)
+		}
+		if diff := cmp.Diff([]string{upstream + ":53 ", upstream2 + ":5353 corp.example"}, got); diff != "" {
+			t.Errorf("upstreams (-want +got):\n%s", diff)
 		}
 	})
 }
