@@ -26,6 +26,7 @@ type config struct {
 	LogLevel   slog.Level
 	Dirs       store.Dirs
 	ResolvConf string
+	StopRebind bool
 
 	DHCPIdentity dhcpd.Identity
 	DHCPProbe    bool
@@ -92,6 +93,7 @@ type fileMetrics struct {
 
 type fileDNS struct {
 	ResolvConf string `toml:"resolv_conf"`
+	StopRebind bool   `toml:"stop_rebind"`
 }
 
 type fileLibvirt struct {
@@ -148,6 +150,7 @@ func parseConfig(text string) (config, error) {
 	cfg := config{
 		Dirs:       store.Dirs{Networks: f.NetworksDir, State: f.StateDir, Run: f.RunDir},
 		ResolvConf: f.DNS.ResolvConf,
+		StopRebind: f.DNS.StopRebind,
 
 		DHCPIdentity: dhcpd.Identity(f.DHCP.Identity),
 		DHCPProbe:    f.DHCP.Probe,

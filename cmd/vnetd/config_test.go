@@ -53,11 +53,11 @@ func TestParseConfig(t *testing.T) {
 			text: "log_level='debug'\nnetworks_dir='/n'\nstate_dir='/s'\nrun_dir='/r'\n" +
 				"[network]\nstart_on_demand=false\nhook='/h'\n" +
 				"[firewall]\nchain_prefix='VNET_'\nlibvirt_exact_rules=true\ndocker_user_accept=true\n" +
-				"[dhcp]\nidentity='mac'\nprobe=true\n[dns]\nresolv_conf='/x'\n" +
+				"[dhcp]\nidentity='mac'\nprobe=true\n[dns]\nresolv_conf='/x'\nstop_rebind=true\n" +
 				"[ports]\nmax_per_user=1\nmax_queues_per_user=2\nrequests_per_second=3\nbridge_acl='/b'\n" +
 				"[libvirt]\nsocket='/l'\npolkit=false\n[metrics]\nlisten='[::1]:9753'\n",
 			want: config{
-				LogLevel: slog.LevelDebug, ChainPrefix: "VNET_", ResolvConf: "/x", Hook: "/h",
+				LogLevel: slog.LevelDebug, ChainPrefix: "VNET_", ResolvConf: "/x", StopRebind: true, Hook: "/h",
 				LibvirtExactRules: true, DockerUserAccept: true, LibvirtSocket: "/l", Metrics: "[::1]:9753",
 				DHCPIdentity: dhcpd.ByMAC, DHCPProbe: true,
 				PortLimits: network.Limits{Ports: 1, Queues: 2}, PortsPerSecond: 3, BridgeACL: "/b",

@@ -49,7 +49,7 @@ func build(ctx context.Context, cfg config, log *slog.Logger) (*house, error) {
 	m := network.New(network.Config{
 		Store: st, Links: links, Rules: rules, Logger: log,
 		DHCPIdentity: cfg.DHCPIdentity, DHCPProbe: cfg.DHCPProbe,
-		ResolvConf: cfg.ResolvConf, Hook: cfg.Hook, StartOnDemand: cfg.StartOnDemand, Limits: cfg.PortLimits,
+		ResolvConf: cfg.ResolvConf, StopRebind: cfg.StopRebind, Hook: cfg.Hook, StartOnDemand: cfg.StartOnDemand, Limits: cfg.PortLimits,
 	})
 	return &house{st, links, rules, m}, nil
 }

@@ -91,6 +91,17 @@ type Config struct {
 	// refused.
 	NoForward bool
 
+	// StopRebind keeps upstreams' answers that have a private address from
+	// guests: they get an empty one (dnsmasq's stop-dns-rebind).
+	StopRebind bool
+
+	// RebindLocalhost lets loopback addresses pass all the same.
+	RebindLocalhost bool
+
+	// RebindDomains are domains whose names may have private addresses, of which
+	// a host's own networks have some.
+	RebindDomains []string
+
 	// Port is the port to serve. 0: 53.
 	Port int
 

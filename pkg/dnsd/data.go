@@ -81,6 +81,9 @@ func (c Config) validateRecords() error {
 	for i, d := range c.LocalDomains {
 		errs = append(errs, checkNames(fmt.Sprintf("localDomains[%d]", i), d))
 	}
+	for i, d := range c.RebindDomains {
+		errs = append(errs, checkNames(fmt.Sprintf("rebindDomains[%d]", i), d))
+	}
 	for i, f := range c.Forwarders {
 		errs = append(errs, f.validate(fmt.Sprintf("forwarders[%d]", i)))
 	}

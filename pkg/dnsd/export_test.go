@@ -74,10 +74,7 @@ func (s *Server) AnswerFrom(raw, b []byte, fit bool) []byte {
 	if msg == nil {
 		return nil
 	}
-	if !hasQuestion(msg) {
-		return s.forwarder.adapt(q, &response{msg: msg}, false)
-	}
-	r := newResponse(msg, q.now)
+	r := s.forwarder.accept(q, msg)
 	if r == nil {
 		return nil
 	}

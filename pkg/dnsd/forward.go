@@ -23,6 +23,7 @@ type forwarder struct {
 	counters *counters
 	resolv   resolvConf
 	routes   atomic.Pointer[routes]
+	rebind   atomic.Pointer[rebind]
 	cache    *cache
 	limit    *limiter
 	now      func() time.Time
@@ -93,7 +94,9 @@ func (f *forwarder) configure(cfg Config) {
 		f.resolv.configure(cfg.ResolvConf, own)
 	}
 	f.routes.Store(newRoutes(cfg, f.routes.Load()))
-	if old.NoForward != cfg.NoForward || !slices.Equal(old.Forwarders, cfg.Forwarders) {
+	f.rebind.Store(newRebind(cfg))
+	if old.StopRebind != cfg.StopRebind || old.RebindLocalhost != cfg.RebindLocalhost ||
+		!slices.Equal(old.RebindDomains, cfg.RebindDomains) || old.NoForward != cfg.NoForward || !slices.Equal(old.Forwarders, cfg.Forwarders) {
 		f.cache.flush()
 	}
 }
@@ -307,12 +310,20 @@ func (f *forwarder) resolve(ctx context.Context, q *query) *response {
 	if len(servers) == 0 {
 		return nil
 	}
-	msg := f.exchange(ctx, upstreamQuery(q), inOrder(servers, time.Now()))
+	return f.accept(q, f.exchange(ctx, upstreamQuery(q), inOrder(servers, time.Now())))
+}
+
+// accept makes what upstreams say to q, nil for nothing, what clients get.
+func (f *forwarder) accept(q *query, msg []byte) *response {
 	switch {
 	case msg == nil:
 		return nil
 	case !hasQuestion(msg):
 		return &response{msg: msg}
+	case f.rebind.Load().stops(q.key, msg):
+		f.counters.rebound.Add(1)
+		f.log.Info("an upstream's answer has a private address: it is kept from guests", "name", q.key)
+		return &response{msg: emptied(msg)}
 	}
 	return newResponse(msg, f.now())
 }

@@ -17,6 +17,9 @@ type Options struct {
 	Addresses    []Address
 	LocalDomains []string
 	Forwarders   []Forwarder
+
+	StopRebind, RebindLocalhost bool
+	RebindDomains               []string
 }
 
 // AddTo is cfg and what o says. It shares nothing with cfg that anyone may change.
@@ -28,13 +31,16 @@ func (o Options) AddTo(cfg Config) Config {
 	cfg.Addresses = slices.Concat(cfg.Addresses, o.Addresses)
 	cfg.LocalDomains = slices.Concat(cfg.LocalDomains, o.LocalDomains)
 	cfg.Forwarders = slices.Concat(cfg.Forwarders, o.Forwarders)
+	cfg.StopRebind = cfg.StopRebind || o.StopRebind
+	cfg.RebindLocalhost = cfg.RebindLocalhost || o.RebindLocalhost
+	cfg.RebindDomains = slices.Concat(cfg.RebindDomains, o.RebindDomains)
 	return cfg
 }
 
 // ParseDnsmasqOptions reads options as they stand in dnsmasq's configuration
 // file ("address=/example.com/192.0.2.1"), which libvirt's <dnsmasq:option>
-// elements hold: address, server, local, cname, host-record, txt-record and
-// srv-host, as dnsmasq(8) describes them. unknown are those that it does not
+// elements hold: address, server, local, cname, host-record, txt-record, srv-host,
+// stop-dns-rebind, rebind-localhost-ok and rebind-domain-ok, as dnsmasq(8) describes them. unknown are those that it does not
 // understand, for whatever reason, as they were given. What it returns has no
 // faults as a part of a Config.
 func ParseDnsmasqOptions(options []string) (o Options, unknown []string) {
@@ -69,7 +75,28 @@ func (o *Options) parse(key, value string) bool {
 	case "srv-host":
 		return o.srvHost(split(value))
 	}
-	return false
+	return o.rebind(key, value)
+}
+
+// rebind reads the options about rebinding.
+func (o *Options) rebind(key, value string) bool {
+	switch {
+	case key == "stop-dns-rebind" && value == "":
+		o.StopRebind = true
+	case key == "rebind-localhost-ok" && value == "":
+		o.RebindLocalhost = true
+	case key == "rebind-domain-ok" && strings.Contains(value, "/"):
+		return o.perDomain(value, func(domain, target string) bool {
+			o.RebindDomains = append(o.RebindDomains, domain)
+			return domain != "" && domain != "#" && target == ""
+		})
+	case key == "rebind-domain-ok":
+		o.RebindDomains = append(o.RebindDomains, value)
+		return checkNames("", value) == nil
+	default:
+		return false
+	}
+	return true
 }
 
 // split is value at its commas.

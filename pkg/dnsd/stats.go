@@ -23,6 +23,7 @@ type Stats struct {
 
 	UpstreamQueries   uint64 // questions sent to an upstream
 	UpstreamIgnored   uint64 // messages that did not answer what was asked
+	UpstreamRebinds   uint64 // answers with a private address that were kept from guests
 	UpstreamDemotions uint64 // times an upstream was put behind the others
 
 	Forwarding int // queries that wait for an upstream, now
@@ -39,6 +40,7 @@ type counters struct {
 	limited, failed, panics              atomic.Uint64
 	cached, stale                        atomic.Uint64
 	upstreamQueries, ignored, demoted    atomic.Uint64
+	rebound                              atomic.Uint64
 }
 
 // catch, deferred, ends a panic, so that it costs one query and not the server.
@@ -69,6 +71,7 @@ func (s *Server) Stats() Stats {
 		Panics:            c.panics.Load(),
 		UpstreamQueries:   c.upstreamQueries.Load(),
 		UpstreamIgnored:   c.ignored.Load(),
+		UpstreamRebinds:   c.rebound.Load(),
 		UpstreamDemotions: c.demoted.Load(),
 		Forwarding:        s.forwarder.limit.inUse(),
 		TCPClients:        s.tcpClients.inUse(),

@@ -77,6 +77,7 @@ type Config struct {
 	Logger *slog.Logger
 
 	ResolvConf    string // the host's resolvers; empty for /etc/resolv.conf
+	StopRebind    bool   // upstreams' answers with private addresses are kept from guests, see dnsd.Config
 	Hook          string // a program that is told when networks start and stop; empty for none
 	StartOnDemand bool   // a port requested on an inactive network starts it
 

@@ -180,6 +180,7 @@ func (s *services) ra(live *netdef.Network) dhcpd.RAConfig {
 func (s *services) dns(live *netdef.Network) dnsd.Config {
 	cfg := dnsConfig(live)
 	cfg.ResolvConf, cfg.Logger = s.n.m.cfg.ResolvConf, s.n.m.log
+	cfg.StopRebind = cfg.StopRebind || s.n.m.cfg.StopRebind
 	if redirectable(live) {
 		cfg.OtherPort = otherDNSPort
 	}
