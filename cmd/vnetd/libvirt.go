@@ -4,31 +4,24 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"os"
 
 	"github.com/vnetd/vnetd/pkg/libvirtrpc"
 	"github.com/vnetd/vnetd/pkg/network"
 )
 
-// Permissions of the socket for everything.
-const (
-	ownerOnly os.FileMode = 0o600
-	everybody os.FileMode = 0o666 // polkit says who may
-)
+// adminGroup is the group whose members may do everything where polkit is not
+// asked.
+const adminGroup = "vnet"
 
 // listenLibvirt makes the sockets on which libvirt's clients are answered, where
-// that is configured. That another daemon answers there already is told and no
-// error.
+// that is configured, or takes those that systemd has made. That another daemon
+// answers there already is told and no error.
 func listenLibvirt(cfg config, log *slog.Logger) ([]libvirtrpc.Socket, error) {
 	inherited, err := libvirtrpc.Inherited()
 	if err != nil || cfg.LibvirtSocket == "" {
-		return nil, err
+		return libvirtrpc.Sockets(inherited), err
 	}
-	mode := ownerOnly
-	if cfg.LibvirtPolkit {
-		mode = everybody
-	}
-	sockets, err := libvirtrpc.Listen(cfg.LibvirtSocket, mode, inherited)
+	sockets, err := libvirtrpc.Listen(cfg.LibvirtSocket, inherited)
 	if errors.Is(err, libvirtrpc.ErrServed) {
 		log.Warn("libvirt's clients are not answered: stop the other daemon, then restart this one", "error", err)
 		return nil, nil
@@ -41,7 +34,7 @@ func serveLibvirt(ctx context.Context, cfg config, sockets []libvirtrpc.Socket, 
 	if len(sockets) == 0 {
 		return nil
 	}
-	server := libvirtrpc.Config{Backend: libvirtrpc.NewBackend(m), Logger: log}
+	server := libvirtrpc.Config{Backend: libvirtrpc.NewBackend(m), Authorize: libvirtrpc.Members(adminGroup), Logger: log}
 	if cfg.LibvirtPolkit {
 		server.Authorize = libvirtrpc.Polkit
 	}

@@ -5,6 +5,8 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"os/user"
+	"slices"
 	"strconv"
 	"time"
 )
@@ -24,6 +26,25 @@ type Subject struct {
 // Authorize lets a subject pass or returns an error; an *Error reaches the
 // client as it is.
 type Authorize func(ctx context.Context, who Subject) error
+
+// Members lets the members of a group pass.
+func Members(group string) Authorize {
+	return func(_ context.Context, who Subject) error {
+		denied := &Error{codeAuthFailed, domainPolkit, fmt.Sprintf("user %d is no member of the group %q", who.UID, group)}
+		g, err := user.LookupGroup(group)
+		if err != nil {
+			return denied
+		}
+		u, err := user.LookupId(strconv.FormatUint(uint64(who.UID), 10))
+		if err != nil {
+			return denied
+		}
+		if ids, err := u.GroupIds(); err != nil || !slices.Contains(ids, g.Gid) {
+			return denied
+		}
+		return nil
+	}
+}
 
 // mustAsk tells whether the client needs more than to be let in by its socket:
 // root does not, nor does who may only read.

@@ -49,7 +49,7 @@ func startDaemon(t *testing.T, root string, authorize Authorize) *daemon {
 	rules, err := firewall.New(t.Context(), firewall.Config{Logger: log})
 	must(t, err)
 	m := network.New(network.Config{Store: st, Links: links, Rules: rules, Logger: log})
-	sockets, err := Listen(socketPath, 0o666, nil)
+	sockets, err := Listen(socketPath, nil)
 	must(t, err)
 	must(t, m.Load(t.Context()))
 	ctx, cancel := context.WithCancel(context.Background())

@@ -9,11 +9,13 @@ import (
 	"github.com/vnetd/vnetd/internal/sysbus"
 )
 
-// polkitManage is libvirt's action that stands for all it can do.
-const polkitManage = "org.libvirt.unix.manage"
+// polkitManage is the action that is asked for: our own, since polkit answers
+// questions about others only to root and to the owner of an action. Its rule lets
+// pass the group libvirt, as that of libvirt does.
+const polkitManage = "org.vnetd1.manage-networks"
 
 // Polkit asks polkit, over the system bus, whether a process may manage
-// networks, by libvirt's own action: what rules say of virsh stays true. The
+// networks, by the same action as on our own bus. The
 // user may be asked for a password.
 func Polkit(ctx context.Context, who Subject) error {
 	bus, err := sysbus.Connect(ctx)

@@ -28,7 +28,7 @@ const (
 type Config struct {
 	Backend Backend
 	// Authorize is asked of who is not root and wants more than to read; nil lets
-	// pass whom the socket's permissions let connect.
+	// everybody pass.
 	Authorize Authorize
 	Logger    *slog.Logger
 }

@@ -26,6 +26,9 @@ func (s Socket) Close() error {
 	return nil
 }
 
+// SocketName is that of libvirt's socket for everything.
+const SocketName = "virtnetworkd-sock"
+
 // ReadOnlySuffix ends the name of the socket that is for reading, which is
 // otherwise that of the one for everything.
 const ReadOnlySuffix = "-ro"
@@ -35,19 +38,18 @@ var ErrServed = errors.New("another daemon answers there")
 
 // Listen makes the two sockets at path and at path with ReadOnlySuffix, as
 // libvirt's clients want both. A socket that systemd has made for us is taken
-// from inherited instead; one that nobody answers at any more is replaced. mode
-// is the permissions of the first; the second is for everybody.
-func Listen(path string, mode os.FileMode, inherited map[string]*net.UnixListener) ([]Socket, error) {
+// from inherited instead; one that nobody answers at any more is replaced.
+// Everybody may connect to both.
+func Listen(path string, inherited map[string]*net.UnixListener) ([]Socket, error) {
 	var sockets []Socket
 	for _, want := range []struct {
 		path     string
-		mode     os.FileMode
 		readOnly bool
-	}{{path, mode, false}, {path + ReadOnlySuffix, 0o666, true}} {
+	}{{path, false}, {path + ReadOnlySuffix, true}} {
 		l := inherited[want.path]
 		if l == nil {
 			var err error
-			if l, err = listenAt(want.path, want.mode); err != nil {
+			if l, err = listenAt(want.path); err != nil {
 				for _, s := range sockets {
 					err = errors.Join(err, s.Close())
 				}
@@ -59,8 +61,23 @@ func Listen(path string, mode os.FileMode, inherited map[string]*net.UnixListene
 	return sockets, nil
 }
 
+// Sockets are those of inherited that have the names of libvirt's.
+func Sockets(inherited map[string]*net.UnixListener) []Socket {
+	var sockets []Socket
+	for path, l := range inherited {
+		if name := filepath.Base(path); name == SocketName || name == SocketName+ReadOnlySuffix {
+			sockets = append(sockets, Socket{l, name != SocketName})
+		}
+	}
+	return sockets
+}
+
+// everybody may connect: what a client may do is not for its file's permissions to
+// say.
+const everybody = 0o666
+
 // listenAt makes one socket, and the directory that it is in.
-func listenAt(path string, mode os.FileMode) (*net.UnixListener, error) {
+func listenAt(path string) (*net.UnixListener, error) {
 	if conn, err := net.DialTimeout("unix", path, time.Second); err == nil {
 		_ = conn.Close()
 		return nil, fmt.Errorf("%s: %w", path, ErrServed)
@@ -76,7 +93,7 @@ func listenAt(path string, mode os.FileMode) (*net.UnixListener, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Chmod(path, mode); err != nil {
+	if err := os.Chmod(path, everybody); err != nil {
 		return nil, errors.Join(err, l.Close())
 	}
 	return l, nil

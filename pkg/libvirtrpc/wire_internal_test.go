@@ -95,7 +95,7 @@ func (m *memory) Subscribe(f func(network.Event)) func() {
 func serveMemory(t *testing.T, authorize Authorize) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "sock")
-	sockets, err := Listen(path, 0o600, nil)
+	sockets, err := Listen(path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

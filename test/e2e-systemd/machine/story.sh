@@ -238,7 +238,6 @@ admit_users() {
 
 # answer_virsh: systemd makes the sockets that vnetd, not being root, can't make.
 answer_virsh() {
-	printf '[libvirt]\nsocket = "/run/libvirt/virtnetworkd-sock"\npolkit = false\n' >/etc/vnetd/vnetd.toml
 	systemctl stop vnetd.service
 	systemctl enable --now vnetd-libvirt.socket
 	systemctl start vnetd.service
