@@ -22,6 +22,7 @@ type measurement struct {
 	links      map[string]bridge.Counters // by name
 	firewall   firewall.Stats
 	conditions []network.Condition
+	requests   network.Latency // for ports
 }
 
 // measure asks everybody once.
@@ -33,6 +34,7 @@ func (h *house) measure() (*measurement, error) {
 	return &measurement{
 		version: programVersion(), networks: h.manager.Measures(), links: links,
 		firewall: h.rules.Stats(), conditions: h.manager.Conditions(),
+		requests: h.manager.PortRequests(),
 	}, nil
 }
 
@@ -79,7 +81,13 @@ var families = []family{
 	{name: "network_repairs_total", help: "Times that the network's bridge was gone and made anew.", kind: counter, labels: "network", samples: eachNetwork(func(n network.Measure, e emit) {
 		e(float64(n.Repairs), n.Info.Name)
 	})},
+	{name: "network_failures_total", help: "Times that a part of the network failed and was tried again.", kind: counter, labels: "network", samples: eachNetwork(func(n network.Measure, e emit) {
+		e(float64(n.Failures), n.Info.Name)
+	})},
 
+	{name: "port_request_seconds", help: "Time that it took to give somebody a port.", kind: "histogram", histogram: func(m *measurement) histogram {
+		return histogram{m.requests.Sum, m.requests.Bounds, m.requests.Counts}
+	}},
 	{name: "port_info", help: "A port; the value is 1.", kind: gauge, labels: "port network name mac ifname", samples: func(m *measurement, e emit) {
 		for _, n := range m.networks {
 			for _, p := range n.Ports {

@@ -96,7 +96,8 @@ type Manager struct {
 	ports    *portSet
 	external externalSet // ports of other programs
 
-	observed observed
+	observed     observed
+	portRequests latency
 
 	// services runs as long as the manager: its end stops the networks'
 	// services and leaves the networks themselves up.

@@ -12,6 +12,7 @@ type Measure struct {
 	Info      Info
 	Ports     []PortName
 	Repairs   uint64
+	Failures  uint64 // of parts: of a service, of links and rules
 	DHCP      *dhcpd.Stats
 	DHCP6     *dhcpd.Stats6
 	RA        *dhcpd.RAStats
@@ -40,7 +41,7 @@ func (n *Network) measure() Measure {
 		r.Ports = append(r.Ports, PortName{p.UUID, p.Name, net.HardwareAddr(p.MAC).String(), p.IfName})
 	}
 	n.mu.Lock()
-	r.Repairs = n.repairs
+	r.Repairs, r.Failures = n.repairs, n.failures
 	n.mu.Unlock()
 	r.DHCP = statsOf[dhcpd.Stats](n.server(partDHCP))
 	r.DHCP6 = statsOf[dhcpd.Stats6](n.server(partDHCP6))

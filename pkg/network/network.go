@@ -53,6 +53,7 @@ type Network struct {
 	faults    map[string]error // of a degraded network, by the part that fails
 	leftover  *netdef.Network  // of a stop, or an undone start, that could not be completed
 	bridge    int              // ifindex of the bridge while active
+	failures  uint64           // of parts, while active
 	repairs   uint64           // times that repair found the bridge gone
 	services  *services        // nil while inactive and where nothing is served
 	foreign   []int            // ifindices of what others have, or had, plugged in
@@ -314,6 +315,7 @@ func (n *Network) fault(part string, err error) {
 	}
 	if err != nil {
 		n.faults[part] = err
+		n.failures++
 	} else {
 		delete(n.faults, part)
 	}

@@ -27,6 +27,7 @@ import (
 // port, opened anew; Exists where it is not what the options say, Busy while
 // somebody has it open.
 func (n *Network) RequestPort(ctx context.Context, opts PortOptions) (PortInfo, []*os.File, error) {
+	begin := time.Now()
 	if err := opts.check(); err != nil {
 		return PortInfo{}, nil, err
 	}
@@ -46,6 +47,7 @@ func (n *Network) RequestPort(ctx context.Context, opts PortOptions) (PortInfo, 
 	if err != nil {
 		return PortInfo{}, nil, err
 	}
+	n.m.portRequests.add(time.Since(begin))
 	return n.m.portInfo(p), dev.Files, nil
 }
 
