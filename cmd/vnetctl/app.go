@@ -35,6 +35,7 @@ type daemon interface {
 	Ports(ctx context.Context) ([]client.PortInfo, error)
 	Port(ctx context.Context, uuid string) (client.PortInfo, error)
 	Release(ctx context.Context, uuid string) error
+	Watch(ctx context.Context, f func(client.Event) error) error
 	Version(ctx context.Context) (string, error)
 	LogLevel(ctx context.Context) (string, error)
 	SetLogLevel(ctx context.Context, level string) error
@@ -50,6 +51,8 @@ type environment struct {
 	version        string           // of this program
 	colour         bool             // stdout shows colours
 	host           host
+	// become replaces this program by another one. It returns when it can't.
+	become func(path string, argv, env []string) error
 }
 
 // app is one run of the program.
@@ -88,8 +91,9 @@ func (a *app) rootCommand() *cobra.Command {
 	root.AddCommand(
 		a.listCommand(), a.statusCommand(), a.doctorCommand(), a.planCommand(), a.defineCommand(), a.createCommand(), a.undefineCommand(),
 		a.startCommand(), a.stopCommand(), a.enableCommand(), a.disableCommand(), a.catCommand(), a.updateCommand(),
-		a.leasesCommand(), a.portCommand(), a.versionCommand(), a.logLevelCommand(),
+		a.leasesCommand(), a.portCommand(), a.runCommand(), a.editCommand(), a.monitorCommand(), a.versionCommand(), a.logLevelCommand(),
 	)
+	a.completeNames(root)
 	return root
 }
 

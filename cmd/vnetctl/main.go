@@ -22,6 +22,7 @@ func main() {
 		now:     time.Now,
 		version: buildVersion(),
 		colour:  wantsColour(os.Stdout),
+		become:  become,
 	})
 	stop()
 	os.Exit(code)

@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os/user"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -27,6 +29,11 @@ type portView struct {
 	Addresses []string `json:"addresses"`
 	Lifetime  string   `json:"lifetime"`
 	OwnerUID  uint32   `json:"owner_uid"`
+	Reserved  []string `json:"reserved"`
+	Queues    int      `json:"queues"`
+	Isolated  bool     `json:"isolated"`
+	ID        string   `json:"id"`
+	OwnerUUID string   `json:"owner_uuid"`
 }
 
 // newPortView returns the view of p.
@@ -34,9 +41,13 @@ func newPortView(p client.PortInfo) portView {
 	view := portView{
 		UUID: p.UUID, Network: p.Network, Name: p.Name, MAC: p.MAC.String(), IfName: p.IfName,
 		Bridge: p.Bridge, MTU: p.MTU, Addresses: []string{}, Lifetime: string(p.Lifetime), OwnerUID: p.Owner,
+		Reserved: []string{}, Queues: p.Queues, Isolated: p.Isolated, ID: p.ID, OwnerUUID: p.OwnerUUID,
 	}
 	for _, addr := range p.Addresses {
 		view.Addresses = append(view.Addresses, addr.String())
+	}
+	for _, addr := range p.Reserved {
+		view.Reserved = append(view.Reserved, addr.String())
 	}
 	return view
 }
@@ -51,12 +62,17 @@ type portFlags struct {
 	client.PortOptions
 	mac       string
 	addresses []string
+	lifetime  string
+	owner     string
 }
 
 func (a *app) portCreateCommand() *cobra.Command {
 	var flags portFlags
-	cmd := a.command("create NET [flags]", "Make a port and hold it until interrupted", 1, 1,
+	cmd := a.command("create NET [flags]", "Make a port and hold it until interrupted, or one that stays", 1, 1,
 		func(ctx context.Context, d daemon, args []string) error {
+			if flags.Lifetime == client.LifetimePersistent {
+				return a.leavePort(ctx, d, args[0], flags.PortOptions)
+			}
 			return a.holdPort(ctx, d, args[0], flags.PortOptions)
 		})
 	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
@@ -74,6 +90,8 @@ func (a *app) portCreateCommand() *cobra.Command {
 	set.BoolVar(&flags.VnetHdr, "vnet-hdr", false, "carry virtio-net headers")
 	set.BoolVar(&flags.Isolated, "isolated", false, "keep the port from other isolated ports")
 	set.StringVar(&flags.ID, "id", "", "get the same port for the same id again")
+	set.StringVar(&flags.lifetime, "lifetime", string(client.LifetimeFD), "fd or bus: until interrupted; persistent: until deleted")
+	set.StringVar(&flags.owner, "owner", "", "the user whose port it is, who may open its device, by name or number")
 	set.StringVar(&flags.OwnerUUID, "owner-uuid", "", "the UUID of the virtual machine")
 	return cmd
 }
@@ -88,6 +106,15 @@ func (f *portFlags) parse() (err error) {
 			return fmt.Errorf("--mac %q is not a MAC address", f.mac)
 		}
 	}
+	f.Lifetime = client.Lifetime(f.lifetime)
+	if !slices.Contains([]client.Lifetime{client.LifetimeFD, client.LifetimeBus, client.LifetimePersistent}, f.Lifetime) {
+		return fmt.Errorf("--lifetime %q: want fd, bus or persistent", f.lifetime)
+	}
+	if f.owner != "" {
+		if f.Owner, err = userID(f.owner); err != nil {
+			return fmt.Errorf("--owner %q: %w", f.owner, err)
+		}
+	}
 	for _, text := range f.addresses {
 		addr, err := netip.ParseAddr(text)
 		if err != nil {
@@ -98,9 +125,38 @@ func (f *portFlags) parse() (err error) {
 	return nil
 }
 
+// userID is the id of a user, by name or number.
+func userID(text string) (*uint32, error) {
+	if u, err := user.Lookup(text); err == nil {
+		text = u.Uid
+	}
+	id, err := strconv.ParseUint(text, 10, 32)
+	if err != nil {
+		return nil, errors.New("there is no such user")
+	}
+	uid := uint32(id)
+	return &uid, nil
+}
+
+// leavePort makes a port that stays, and prints it.
+func (a *app) leavePort(ctx context.Context, d daemon, network string, opts client.PortOptions) error {
+	port, err := d.RequestPort(ctx, network, opts)
+	if err != nil {
+		return err
+	}
+	// Closed at once: nobody else can open a queue that we have.
+	if err := port.Close(); err != nil {
+		return err
+	}
+	info, err := d.Port(ctx, port.Info.UUID)
+	if err != nil {
+		return err
+	}
+	return a.printPort(info)
+}
+
 // holdPort makes a port, prints it, and holds its files open until ctx ends.
 func (a *app) holdPort(ctx context.Context, d daemon, network string, opts client.PortOptions) (err error) {
-	opts.Lifetime = client.LifetimeFD
 	port, err := d.RequestPort(ctx, network, opts)
 	if err != nil {
 		return err
@@ -155,8 +211,13 @@ func (a *app) printPort(p client.PortInfo) error {
 		{"bridge", view.Bridge},
 		{"mtu", strconv.Itoa(view.MTU)},
 		{"addresses", strings.Join(view.Addresses, ", ")},
+		{"reserved", strings.Join(view.Reserved, ", ")},
+		{"queues", strconv.Itoa(view.Queues)},
+		{"isolated", yesNo(view.Isolated)},
+		{"id", view.ID},
 		{"lifetime", view.Lifetime},
 		{"owner_uid", strconv.FormatUint(uint64(view.OwnerUID), 10)},
+		{"owner_uuid", view.OwnerUUID},
 	})
 }
 

@@ -32,6 +32,7 @@ type session struct {
 	transcript bytes.Buffer
 	colour     bool
 	host       host
+	became     [][]string // the programs that this one would have become, with VNET_FDS
 }
 
 // newSession starts a fake vnetd with the active network default and the
@@ -90,6 +91,10 @@ func (s *session) environment(stdin io.Reader, stdout, stderr io.Writer) environ
 	return environment{
 		stdin: stdin, stdout: stdout, stderr: stderr, dial: dialSystemBus,
 		now: func() time.Time { return now }, version: "0.9.0", colour: s.colour, host: s.host,
+		become: func(path string, argv, env []string) error {
+			s.became = append(s.became, append([]string{path}, argv...), env[len(env)-2:])
+			return errors.New("the test goes on")
+		},
 	}
 }
 
@@ -302,6 +307,128 @@ func TestPorts(t *testing.T) {
 	s.check()
 }
 
+// TestPersistentPort makes a port that stays when the command ends.
+func TestPersistentPort(t *testing.T) {
+	s := newSession(t)
+	for _, line := range []string{
+		"port create default --lifetime persistent --owner 4001 --ifname vnet-web --queues 2 --id web",
+		"port list", "port delete vnet-web", "port list",
+	} {
+		s.run(line)
+	}
+	s.check()
+}
+
+// TestRun looks at the command lines that programs are run with. The fake vnetd
+// has one descriptor beside those that are handed over.
+func TestRun(t *testing.T) {
+	s := newSession(t)
+	for _, tt := range []struct{ line, argv string }{
+		{"run default -- true -m 1", "/usr/bin/true true -m 1 -netdev tap,id=vnet0,fds=FD -device virtio-net-pci,netdev=vnet0,mac=MAC0"},
+		{
+			"run -n default:queues=2,name=web,vhost=off -n default:mac=00:00:5e:00:53:77 -- true",
+			"/usr/bin/true true -netdev tap,id=vnet0,fds=FD:FD -device virtio-net-pci,netdev=vnet0,mac=MAC0,mq=on,vectors=6" +
+				" -netdev tap,id=vnet1,fds=FD -device virtio-net-pci,netdev=vnet1,mac=00:00:5e:00:53:77",
+		},
+		{
+			"run default -- true -netdev tap,id=a,fds=@n0@ -device e1000,netdev=a,mac=@mac0@,host_mtu=@mtu0@ @ifname0@ @queues0@",
+			"/usr/bin/true true -netdev tap,id=a,fds=FD -device e1000,netdev=a,mac=MAC0,host_mtu=1500 vnet0 1",
+		},
+	} {
+		s.became = nil
+		if code, _, stderr := s.execute(t.Context(), "", strings.Fields(tt.line)); code != exitFailed || !strings.Contains(stderr, "the test goes on") {
+			t.Fatalf("%s: exit %d: %s", tt.line, code, stderr)
+		}
+		fds := strings.Fields(strings.TrimPrefix(s.became[1][0], "VNET_FDS="))
+		macs := strings.Fields(strings.TrimPrefix(s.became[1][1], "VNET_MACS="))
+		want := strings.ReplaceAll(tt.argv, "MAC0", macs[0])
+		for _, list := range fds {
+			want = strings.Replace(want, "fds="+shape(list), "fds="+list, 1)
+		}
+		got := strings.Join(s.became[0], " ")
+		if i := strings.Index(got, " true"); i >= 0 {
+			got = "/usr/bin/true" + got[i:]
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", tt.line, diff)
+		}
+		s.quietly("port", "delete", "vnet0")
+		if len(fds) > 1 {
+			s.quietly("port", "delete", "vnet1")
+		}
+	}
+	if code, _, stderr := s.execute(t.Context(), "", strings.Fields("run default:vhost=off -- true @v0@")); code != exitFailed || !strings.Contains(stderr, "vhost-net") {
+		t.Errorf("without vhost-net: exit %d: %s", code, stderr)
+	}
+	if code, _, _ := s.execute(t.Context(), "", strings.Fields("run nowhere -- true")); code != exitNotFound {
+		t.Errorf("on no network: exit %d", code)
+	}
+}
+
+// shape is a list of descriptors with FD in the place of each.
+func shape(list string) string {
+	return strings.TrimSuffix(strings.Repeat("FD:", strings.Count(list, ":")+1), ":")
+}
+
+// TestEdit changes a definition by an editor that makes a mistake first.
+func TestEdit(t *testing.T) {
+	s := newSession(t)
+	t.Setenv("VISUAL", "")
+	t.Setenv("TMPDIR", t.TempDir())
+	edit := func(script, answers string, code int, says string) {
+		t.Helper()
+		t.Setenv("EDITOR", script)
+		// A file, as a terminal is one: the editor gets it as it is.
+		file := filepath.Join(t.TempDir(), "answers")
+		if err := os.WriteFile(file, []byte(answers), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		stdin, err := os.Open(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer stdin.Close()
+		var stdout, stderr bytes.Buffer
+		got := run(t.Context(), []string{"edit", "lab"}, s.environment(stdin, &stdout, &stderr))
+		if got != code || !strings.Contains(stderr.String(), says) {
+			t.Errorf("editor %q: exit %d: %s\nwant %d and %q", script, got, &stderr, code, says)
+		}
+	}
+	edit("true", "", exitOK, "left as it is")
+	edit("false", "", exitFailed, "running the editor")
+	mistake := "sed -i -e 's|</network>||;t' -e 's|$||'"
+	edit(mistake, "n\n", exitFailed, "the text is kept in ")
+	edit(mistake, "", exitFailed, "Edit again? [Y/n]")
+	// The second time the same editor puts right what it did the first time.
+	edit("sh -c 'grep -q /network $1 && sed -i s,/network,/notwork, $1 || sed -i s,/notwork,/network, $1' x", "y\n", exitOK, "left as it is")
+	edit("sed -i 's|</name>|</name><domain name=\"lab.example\"/>|'", "", exitOK, "is changed")
+}
+
+// TestCompletion asks for what the shells ask for.
+func TestCompletion(t *testing.T) {
+	s := newSession(t)
+	for args, want := range map[string]string{
+		"start ":          "default\tactive lab\tinactive",
+		"update ":         "default\tactive lab\tinactive",
+		"update lab ":     "add add-first add-last delete modify",
+		"update lab add ": "ip-dhcp-host ip-dhcp-range dns-host dns-txt dns-srv portgroup forward-interface",
+		"start lab ":      "",
+		"define ":         "",
+		"port show ":      "",
+	} {
+		_, stdout, _ := s.execute(t.Context(), "", append([]string{"__complete"}, strings.Split(args, " ")...))
+		lines := strings.Split(stdout, "\n:")[0]
+		if got := strings.TrimPrefix(strings.Join(strings.Split(lines, "\n"), " "), ":4"); strings.TrimSpace(got) != want && !strings.HasPrefix(stdout, ":") {
+			t.Errorf("%q completes to %q, want %q", args, got, want)
+		}
+	}
+	for _, shell := range []string{"bash", "zsh", "fish"} {
+		if code, stdout, _ := s.execute(t.Context(), "", []string{"completion", shell}); code != 0 || !strings.Contains(stdout, "vnetctl") {
+			t.Errorf("completion for %s: exit %d, %d bytes", shell, code, len(stdout))
+		}
+	}
+}
+
 // TestPortHeld checks that the port's file is open while port create runs and
 // closed after it: the fake vnetd has one copy itself.
 func TestPortHeld(t *testing.T) {
@@ -338,7 +465,9 @@ func TestUsage(t *testing.T) {
 		"", "frobnicate", "port", "port frobnicate", "start", "start a b", "list --frobnicate", "list a",
 		"cat", "port create", "port create default --mac x", "port create default --mac 00:00:5e:00:53:01:02:03",
 		"port create default --queues 0", "port create default --queues x", "port create default --address x",
-		"version x", "--help", "port create --help",
+		"port create default --lifetime long", "port create default --owner nobody-of-that-name",
+		"run", "run default", "run -- true", "run default:colour=red -- true", "run default:queues=0 -- true", "run :queues=2 -- true",
+		"monitor a b", "edit", "version x", "--help", "port create --help", "run --help",
 	} {
 		s.run(line)
 	}

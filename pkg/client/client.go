@@ -55,7 +55,7 @@ func Interactive() Option {
 func Dial(ctx context.Context, opts ...Option) (*Client, error) {
 	connCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	stop := context.AfterFunc(ctx, cancel)
-	conn, err := sysbus.Connect(connCtx)
+	conn, err := sysbus.Connect(connCtx, dbus.WithSignalHandler(dbus.NewSequentialSignalHandler()))
 	if !stop() {
 		cancel()
 		return nil, fmt.Errorf("dialling the system bus: %w", context.Cause(ctx))

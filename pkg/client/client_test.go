@@ -202,6 +202,8 @@ func TestPort(t *testing.T) {
 	}
 	want.Name, want.Lifetime, want.Owner = "one", client.LifetimeFD, clienttest.Owner
 	want.Addresses = []netip.Addr{netip.MustParseAddr("192.0.2.9")}
+	want.Reserved, want.Queues, want.Isolated = want.Addresses, 2, true
+	want.ID, want.OwnerUUID = "vm/0", "00000000-0000-4000-8000-0000000000ff"
 	equate := cmpopts.EquateComparable(netip.Addr{})
 	if diff := cmp.Diff([]client.PortInfo{want}, must(c.Ports(ctx))(t), equate); diff != "" {
 		t.Errorf("ports (-want +got):\n%s", diff)

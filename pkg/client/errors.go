@@ -44,6 +44,9 @@ const (
 	ErrNotRunning Kind = "NotRunning"
 )
 
+// errTimeout is the bus's word for a wait that was in vain.
+const errTimeout Kind = "Timeout"
+
 // Error is a failure reported by vnetd or by the bus.
 type Error struct {
 	// Kind is never empty.
@@ -99,6 +102,8 @@ func convertReply(reply dbus.Error) *Error {
 		return &Error{Kind: ErrUnsupported, Message: "this vnetd cannot do that: " + message}
 	case "InvalidArgs":
 		return &Error{Kind: ErrInvalid, Message: message}
+	case "Timeout":
+		return &Error{Kind: errTimeout, Message: message}
 	case "LimitsExceeded":
 		return &Error{Kind: ErrLimitExceeded, Message: message}
 	}

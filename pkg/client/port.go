@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/godbus/dbus/v5"
 
@@ -18,8 +19,7 @@ import (
 // Lifetime says what ends a port.
 type Lifetime string
 
-// The lifetimes of a port. Not every vnetd has all of them; it answers
-// ErrUnsupported to the others.
+// The lifetimes of a port.
 const (
 	// LifetimeFD: the port goes when the last copy of its files is closed.
 	LifetimeFD Lifetime = "fd"
@@ -49,9 +49,13 @@ type PortOptions struct {
 	VnetHdr bool
 	// Isolated keeps the port from the network's other isolated ports.
 	Isolated bool
-	// ID makes the request repeatable: the same caller with the same ID gets
-	// the same port again. Empty means a new port every time.
+	// ID makes the request repeatable: the same owner with the same ID gets the
+	// same port again, while nobody has it open (ErrBusy). Empty means a new port
+	// every time.
 	ID string
+	// Owner is the user id of whose port it is: who may open its device by name,
+	// and release it. Nil means the caller's.
+	Owner *uint32
 	// Lifetime empty means LifetimeFD.
 	Lifetime Lifetime
 	// OwnerUUID is the UUID of the virtual machine, for display. May be empty.
@@ -73,11 +77,18 @@ type PortInfo struct {
 	Bridge string
 	// MTU is in bytes; zero if vnetd did not say.
 	MTU int
-	// Addresses are those reserved for the port.
+	// Addresses are what the guest has leased, in order.
 	Addresses []netip.Addr
-	Lifetime  Lifetime
-	// Owner is the numeric id of the user who asked for the port.
+	// Reserved are the addresses that were asked for.
+	Reserved []netip.Addr
+	Queues   int
+	Isolated bool
+	Lifetime Lifetime
+	// Owner is the numeric id of whose port it is.
 	Owner uint32
+	// OwnerUUID is that of the virtual machine, ID the owner's word for the port;
+	// both may be empty.
+	OwnerUUID, ID string
 }
 
 // Port is a port that this process asked for and holds open.
@@ -171,6 +182,34 @@ func (c *Client) Release(ctx context.Context, uuid string) error {
 	return c.call(ctx, path, portInterface+".Release").into()
 }
 
+// patience is how long one call of WaitForAddress waits; longer ones are repeated.
+const patience = time.Minute
+
+// WaitForAddress waits until the guest of the port has an address, and returns
+// those that it has. The error is ErrNotFound when the port ends, and ctx's when
+// that ends first.
+func (c *Client) WaitForAddress(ctx context.Context, uuid string) ([]netip.Addr, error) {
+	path, err := c.portPath(ctx, uuid)
+	if err != nil {
+		return nil, err
+	}
+	for {
+		var texts []string
+		r := c.call(ctx, path, portInterface+".WaitForAddress", uint32(patience.Milliseconds()))
+		if errors.Is(r.err, errTimeout) {
+			continue
+		}
+		if err := r.into(&texts); err != nil {
+			return nil, err
+		}
+		addrs, err := parseAddrs(texts)
+		if err != nil {
+			return nil, badReply("WaitForAddress", err)
+		}
+		return addrs, nil
+	}
+}
+
 // portPath returns the object of the port with the UUID.
 func (c *Client) portPath(ctx context.Context, uuid string) (dbus.ObjectPath, error) {
 	var path dbus.ObjectPath
@@ -196,6 +235,9 @@ func (o PortOptions) wire() map[string]dbus.Variant {
 	}
 	if o.Queues != 0 {
 		options["queues"] = dbus.MakeVariant(uint32(o.Queues))
+	}
+	if o.Owner != nil {
+		options["owner_uid"] = dbus.MakeVariant(*o.Owner)
 	}
 	if o.Isolated {
 		options["isolated"] = dbus.MakeVariant(true)
@@ -262,16 +304,30 @@ func newPortInfo(path dbus.ObjectPath, props properties) (PortInfo, error) {
 		Bridge:   property[string](props, "Bridge"),
 		MTU:      int(property[uint32](props, "MTU")),
 		Lifetime: Lifetime(property[string](props, "Lifetime")),
+		Queues:   int(property[uint32](props, "Queues")),
+		Isolated: property[bool](props, "Isolated"),
 		Owner:    property[uint32](props, "Owner"),
+
+		OwnerUUID: property[string](props, "OwnerUUID"),
+		ID:        property[string](props, "ID"),
 	}
-	for _, text := range property[[]string](props, "Addresses") {
+	if info.Addresses, err = parseAddrs(property[[]string](props, "Addresses")); err != nil {
+		return PortInfo{}, err
+	}
+	info.Reserved, err = parseAddrs(property[[]string](props, "Reserved"))
+	return info, err
+}
+
+// parseAddrs reads addresses in text form; nil for none.
+func parseAddrs(texts []string) (addrs []netip.Addr, err error) {
+	for _, text := range texts {
 		addr, err := netip.ParseAddr(text)
 		if err != nil {
-			return PortInfo{}, err
+			return nil, err
 		}
-		info.Addresses = append(info.Addresses, addr)
+		addrs = append(addrs, addr)
 	}
-	return info, nil
+	return addrs, nil
 }
 
 // callForFDs calls a method of the Manager whose reply carries descriptors. The
