@@ -100,11 +100,16 @@ install: build ## into DESTDIR, below PREFIX
 	install -D -m 644 configs/vnetd.sysctl $(DESTDIR)$(PREFIX)/lib/sysctl.d/50-vnetd.conf
 	install -D -m 644 configs/org.vnetd1.policy $(DESTDIR)$(PREFIX)/share/polkit-1/actions/org.vnetd1.policy
 	install -D -m 644 configs/org.vnetd1.rules $(DESTDIR)$(PREFIX)/share/polkit-1/rules.d/50-org.vnetd1.rules
-	for unit in vnetd.service vnetd-libvirt.socket vnetd-libvirt-ro.socket; do \
+	for unit in vnetd.service vnet-port@.service vnetd-libvirt.socket vnetd-libvirt-ro.socket; do \
 		install -D -m 644 systemd/$$unit $(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit || exit; \
 	done
 	install -d $(DESTDIR)$(PREFIX)/share/man/man5
 	awk -f docs/man/vnetd.toml.5.awk configs/vnetd.toml >$(DESTDIR)$(PREFIX)/share/man/man5/vnetd.toml.5
+	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/vendor-completions \
+		$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d
+	bin/vnetctl completion bash >$(DESTDIR)$(PREFIX)/share/bash-completion/completions/vnetctl
+	bin/vnetctl completion zsh >$(DESTDIR)$(PREFIX)/share/zsh/vendor-completions/_vnetctl
+	bin/vnetctl completion fish >$(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/vnetctl.fish
 	for page in docs/man/*.[1-8]; do \
 		install -D -m 644 $$page $(DESTDIR)$(PREFIX)/share/man/man$${page##*.}/$${page##*/} || exit; \
 	done

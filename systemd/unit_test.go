@@ -2,9 +2,12 @@
 package systemd
 
 import (
+	"os"
 	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
+	"strings"
 	"testing"
 )
 
@@ -23,5 +26,25 @@ func TestUnitIsConfined(t *testing.T) {
 	}
 	if score, err := strconv.ParseFloat(string(m[1]), 64); err != nil || score > exposureLimit {
 		t.Errorf("vnetd.service scores %s (%v), want at most %.1f:\n%s", m[1], err, exposureLimit, out)
+	}
+}
+
+// TestPortUnit holds the unit of a port to what systemd understands. The programs
+// that it names need not be installed here.
+func TestPortUnit(t *testing.T) {
+	dir := t.TempDir()
+	text, err := os.ReadFile("vnet-port@.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	unit := strings.ReplaceAll(string(text), "/usr/bin/vnetctl", "/bin/true")
+	unit = strings.ReplaceAll(unit, "Requires=vnetd.service\n", "")
+	file := filepath.Join(dir, "vnet-port@web.service")
+	if err := os.WriteFile(file, []byte(unit), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	out, err := exec.Command("systemd-analyze", "verify", "--man=no", file).CombinedOutput()
+	if err != nil || strings.Contains(string(out), "vnet-port") {
+		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -27,6 +28,8 @@ type GuestConfig struct {
 	More []string
 	// Initrd is what GuestInitrd packed, empty for the usual file system.
 	Initrd string
+	// CPUs is how many the guest has; 0 for one. Every queue of a card takes one.
+	CPUs int
 	// NoDHCP leaves eth0 up without an address.
 	NoDHCP bool
 	// Wrap stands before QEMU's name on the command line: a program that runs QEMU.
@@ -110,6 +113,9 @@ func (cfg GuestConfig) arguments(images string) []string {
 		"-display", "none", "-monitor", "none", "-serial", "stdio",
 		"-kernel", filepath.Join(images, "vmlinuz"), "-initrd", initrd,
 		"-append", "console=ttyS0 quiet loglevel=1 panic=-1 vnet.name=" + cfg.Name + " vnet.dhcp=" + dhcp,
+	}
+	if cfg.CPUs > 0 {
+		args = append(args, "-smp", strconv.Itoa(cfg.CPUs))
 	}
 	if cfg.Netdev == "" {
 		return args
