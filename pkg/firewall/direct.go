@@ -63,7 +63,7 @@ func (f *Firewall) commitDirectly(parts []*part, before uint32) error {
 		return errUnsuited
 	}
 	if err := f.memory.survey(edits, before); err != nil {
-		return errors.Join(errUnsuited, err)
+		return err
 	}
 	var deeds []deed
 	for _, p := range edits {
@@ -159,37 +159,48 @@ func (m *memory) study(key chainKey, listed []string, rules []kernelRule) {
 	m.handles[key] = handles
 }
 
-// deeds are the edit's commands in the terms of nftables. The kernel has as many
-// copies of a rule to be deleted as were listed.
+// deeds are the edit's commands in the terms of nftables.
 func (m *memory) deeds(p *part) ([]deed, error) {
 	var out []deed
+	copies := map[chainKey]map[string]int{} // of rules to be deleted, so far
 	for _, table := range tables() {
-		deleted := map[chainKey]map[string]int{}
 		for _, c := range p.edit.commands[table] {
 			d := deed{chain: chainKey{p.family, table, c.chain}, args: c.args, insert: c.op == opInsert}
+			if copies[d.chain] == nil {
+				copies[d.chain] = map[string]int{}
+			}
+			var err error
 			if d.insert {
-				name, values := shape(p.family, c.args)
-				form := m.forms[name]
-				if form == nil {
-					return nil, fmt.Errorf("%w: no rule like %q was seen", errUnsuited, c.args)
-				}
-				d.content = form.attributes(values)
-				out = append(out, d)
-				continue
+				d.content, err = m.content(p.family, c.args)
+			} else {
+				d.handle, err = m.handle(d.chain, c.args, copies[d.chain][c.args])
+				copies[d.chain][c.args]++
 			}
-			if deleted[d.chain] == nil {
-				deleted[d.chain] = map[string]int{}
+			if err != nil {
+				return nil, err
 			}
-			handles, n := m.handles[d.chain][c.args], deleted[d.chain][c.args]
-			if n >= len(handles) {
-				return nil, fmt.Errorf("%w: the handle of %q is not known", errUnsuited, c.args)
-			}
-			deleted[d.chain][c.args]++
-			d.handle = handles[n]
 			out = append(out, d)
 		}
 	}
 	return out, nil
+}
+
+// content is a rule in the form of its shape.
+func (m *memory) content(f Family, args string) ([]byte, error) {
+	name, values := shape(f, args)
+	if m.forms[name] == nil {
+		return nil, fmt.Errorf("%w: no rule like %q was seen", errUnsuited, args)
+	}
+	return m.forms[name].attributes(values), nil
+}
+
+// handle is that of a rule's copy.
+func (m *memory) handle(chain chainKey, args string, number int) (uint64, error) {
+	handles := m.handles[chain][args]
+	if number >= len(handles) {
+		return 0, fmt.Errorf("%w: the handle of %q is not known", errUnsuited, args)
+	}
+	return handles[number], nil
 }
 
 // done remembers what deeds have changed.
@@ -340,9 +351,9 @@ func (s *nftSocket) commit(orders []order, expected uint32, echoed func(at int, 
 			return fmt.Errorf("waiting for nftables to commit: %w", err)
 		}
 		for m := range netlinkMessages(datagram) {
-			at := int(m.seq - begin - 1)
+			at := int(m.seq) - int(begin) - 1 // -1: the transaction as a whole
 			switch {
-			case m.seq < begin || at >= len(orders):
+			case at < -1 || at >= len(orders):
 			case m.kind == unix.NLMSG_ERROR:
 				return m.errno()
 			case at >= 0:

@@ -1,8 +1,11 @@
 package firewall_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"net/netip"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -111,6 +114,40 @@ func TestDirectChangeAfterOthers(t *testing.T) {
 		h.set(f, numbered(3))
 		h.iptables(firewall.IPv4, "-D LIBVIRT_FWI -o virbr1 -j ACCEPT")
 		h.expect("in the end", libvirt(numbered(3), numbered(2), numbered(0)))
+	})
+}
+
+// Somebody else changes rules all the while: what was planned on rules that have
+// changed since is planned anew.
+func TestDirectBesideOthers(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := &host{T: t, variant: "nft", log: new(logBuffer)}
+		f := h.firewall()
+		h.set(f, numbered(0))
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() {
+			var err error
+			for err == nil && ctx.Err() == nil {
+				for _, verb := range []string{"-I", "-D"} {
+					err = errors.Join(err, exec.Command("iptables-nft", verb, "LIBVIRT_FWX", "-o", "eno1", "-j", "ACCEPT").Run())
+				}
+			}
+			ended <- err
+		}()
+		for range 3 {
+			for i := range 8 {
+				h.set(f, numbered(i+1))
+			}
+			for i := range 7 {
+				h.delete(f, numbered(i+1))
+			}
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		h.expect("in the end", libvirt(numbered(8), numbered(0)))
 	})
 }
 

@@ -3,10 +3,13 @@ package firewall
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/internal/nstest"
 )
 
 // FuzzNetlink reads datagrams of any form. What the kernel says is trusted; a
@@ -49,6 +52,61 @@ func TestGenerationIsRead(t *testing.T) {
 		return
 	}
 	t.Error("no message")
+}
+
+// FuzzLearn takes any expressions for a rule's. What is learned from them makes a
+// rule of which the same is learned.
+func FuzzLearn(f *testing.F) {
+	f.Add("-o virbr0 -j ACCEPT", []byte{})
+	f.Add("-j ACCEPT", appendAttribute(nil, unix.NFTA_LIST_ELEM, newExpression("counter", nil)))
+	load := newExpression("meta", appendNumber(appendNumber(nil, unix.NFTA_META_KEY, unix.NFT_META_OIFNAME), unix.NFTA_META_DREG, 1))
+	compare := appendAttribute(appendNumber(nil, unix.NFTA_CMP_OP, 0), unix.NFTA_CMP_DATA, appendAttribute(nil, unix.NFTA_DATA_VALUE, []byte("virbr0\x00")))
+	f.Add("-o virbr0 -p udp -j ACCEPT", appendAttribute(appendAttribute(nil, unix.NFTA_LIST_ELEM, load), unix.NFTA_LIST_ELEM, newExpression("cmp", compare)))
+	load = newExpression("payload", appendNumber(appendNumber(nil, unix.NFTA_PAYLOAD_BASE, unix.NFT_PAYLOAD_NETWORK_HEADER), unix.NFTA_PAYLOAD_OFFSET, 16))
+	compare = appendAttribute(nil, unix.NFTA_CMP_DATA, appendAttribute(nil, unix.NFTA_DATA_VALUE, []byte{192, 0, 2}))
+	f.Add("! -d 192.0.2.0/24 -j ACCEPT", appendAttribute(appendAttribute(nil, unix.NFTA_LIST_ELEM, load), unix.NFTA_LIST_ELEM, newExpression("cmp", compare)))
+	f.Fuzz(func(t *testing.T, args string, expressions []byte) {
+		form := learn(IPv4, args, expressions)
+		if form == nil {
+			return
+		}
+		_, values := shape(IPv4, args)
+		made := form.attributes(values)
+		var again []byte
+		for kind, value := range attributes(made) {
+			if kind == unix.NFTA_RULE_EXPRESSIONS {
+				again = value
+			}
+		}
+		if same := learn(IPv4, args, again); len(made) < 1<<16 && (same == nil || !bytes.Equal(same.attributes(values), made)) {
+			t.Errorf("learned anew of %q:\n%x\nwas made\n%x", args, again, made)
+		}
+	})
+}
+
+// A transaction on rules that have changed since is refused at once.
+func TestCommitAtAnotherGeneration(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		s, err := openNFT(0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = s.close() }()
+		before, err := s.current()
+		if err != nil {
+			t.Fatal(err)
+		}
+		none := func(int, netlinkMessage) {}
+		if err := s.commit(holdOrders(IPv4), before+1, none); !errors.Is(err, unix.ERESTART) {
+			t.Errorf("commit at another generation says %v, want %v", err, unix.ERESTART)
+		}
+		if err := s.commit(holdOrders(IPv4), before, none); err != nil {
+			t.Error(err)
+		}
+		if now, err := s.current(); err != nil || now != before+1 {
+			t.Errorf("generation %d, %v, want %d", now, err, before+1)
+		}
+	})
 }
 
 // FuzzNFT reads listings of nft(8) of any form, in which others choose names and
