@@ -1,6 +1,7 @@
 package nstest
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -32,6 +33,9 @@ type GuestConfig struct {
 	CPUs int
 	// NoDHCP leaves eth0 up without an address.
 	NoDHCP bool
+	// NetBoot leaves the kernel and all else to what the card's firmware, iPXE, gets
+	// from the network: a script with BootScript. It needs Netdev.
+	NetBoot bool
 	// Wrap stands before QEMU's name on the command line: a program that runs QEMU.
 	Wrap []string
 	// Env is added to the environment of QEMU.
@@ -100,19 +104,17 @@ func StartGuest(cfg GuestConfig) (*QEMU, error) {
 
 // arguments is QEMU's command line.
 func (cfg GuestConfig) arguments(images string) []string {
-	initrd := cfg.Initrd
-	if initrd == "" {
-		initrd = filepath.Join(images, "initramfs.gz")
-	}
-	dhcp := "on"
-	if cfg.NoDHCP {
-		dhcp = "off"
-	}
 	args := []string{
 		"qemu-system-x86_64", "-accel", "tcg", "-m", "160", "-nodefaults", "-no-user-config", "-no-reboot",
 		"-display", "none", "-monitor", "none", "-serial", "stdio",
-		"-kernel", filepath.Join(images, "vmlinuz"), "-initrd", initrd,
-		"-append", "console=ttyS0 quiet loglevel=1 panic=-1 vnet.name=" + cfg.Name + " vnet.dhcp=" + dhcp,
+	}
+	device := "virtio-net-pci,netdev=n0"
+	if cfg.NetBoot {
+		args = append(args, "-boot", "n")
+	} else {
+		initrd := cmp.Or(cfg.Initrd, filepath.Join(images, Initramfs))
+		args = append(args, "-kernel", filepath.Join(images, Kernel), "-initrd", initrd, "-append", cfg.commandLine())
+		device += ",romfile="
 	}
 	if cfg.CPUs > 0 {
 		args = append(args, "-smp", strconv.Itoa(cfg.CPUs))
@@ -120,7 +122,6 @@ func (cfg GuestConfig) arguments(images string) []string {
 	if cfg.Netdev == "" {
 		return args
 	}
-	device := "virtio-net-pci,netdev=n0,romfile="
 	if cfg.MAC != "" {
 		device += ",mac=" + cfg.MAC
 	}
@@ -129,6 +130,27 @@ func (cfg GuestConfig) arguments(images string) []string {
 		args = append(args, "-netdev", netdev, "-device", fmt.Sprintf("virtio-net-pci,netdev=n%[1]d,romfile=,mac=52:54:00:00:53:%02[1]x", i+1))
 	}
 	return args
+}
+
+// The files of which a guest boots, in .cache/guest.
+const (
+	Kernel    = "vmlinuz"
+	Initramfs = "initramfs.gz"
+)
+
+// commandLine is the kernel's.
+func (cfg GuestConfig) commandLine() string {
+	dhcp := "on"
+	if cfg.NoDHCP {
+		dhcp = "off"
+	}
+	return "console=ttyS0 quiet loglevel=1 panic=-1 vnet.name=" + cfg.Name + " vnet.dhcp=" + dhcp
+}
+
+// BootScript is what iPXE does to boot the guest from Kernel and Initramfs beside
+// the script.
+func (cfg GuestConfig) BootScript() string {
+	return "#!ipxe\nkernel " + Kernel + " " + cfg.commandLine() + "\ninitrd " + Initramfs + "\nboot\n"
 }
 
 // BootGuest is StartGuest for a test: the guest ends with the test, and its
