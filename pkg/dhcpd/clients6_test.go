@@ -194,3 +194,25 @@ func TestValidate6(t *testing.T) {
 		}
 	}
 }
+
+// systemd-networkd asks for an address because the router says so.
+func TestNetworkd6(t *testing.T) {
+	const hw = "00:00:5e:00:53:45"
+	nstest.Run(t, func(t *testing.T) {
+		e, _ := clientEnv6(t, "00:00:5e:00:53:46")
+		s := newSystem(t, "networkd", "g2", hw, "")
+		s.start("")
+		nstest.Eventually(t, clientLimit, "the guest has its address", func() error {
+			if got := s.guest.IP("-6 addr show dev eth0 -tentative"); !strings.Contains(got, "2001:db8:1::10") {
+				log, _ := os.ReadFile(filepath.Join(s.disk, "log"))
+				return errors.New(got + string(log))
+			}
+			return nil
+		})
+		// Its name is the machine's, on which the test runs.
+		got := e.srv.Leases()
+		if len(got) != 1 || got[0].MAC.String() != hw || !strings.Contains(s.guest.IP("-6 addr show dev eth0"), got[0].Addr.String()) {
+			t.Errorf("leases are %+v, want the guest's", got)
+		}
+	})
+}

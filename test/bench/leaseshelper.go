@@ -4,9 +4,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"time"
 )
 
 // This file stands in for libvirt_leaseshelper, the program that libvirt has
@@ -46,8 +49,11 @@ func installLeasesHelper(b *bench, dir string) string {
 // helpLeases is the program: dnsmasq runs it with an action, a MAC address, an
 // IP address and perhaps a host name. It returns the exit code.
 func helpLeases(args []string) int {
+	if len(args) == 1 && args[0] == "init" {
+		return printLeases()
+	}
 	if len(args) < 3 || !slices.Contains([]string{"add", "old", "del"}, args[0]) {
-		return 0 // init: there are no leases yet
+		return 0
 	}
 	lease := helperLease{IP: args[2], MAC: args[1], ClientID: os.Getenv("DNSMASQ_CLIENT_ID"), Expires: os.Getenv("DNSMASQ_LEASE_EXPIRES")}
 	if len(args) > 3 {
@@ -58,6 +64,35 @@ func helpLeases(args []string) int {
 		return 1
 	}
 	return 0
+}
+
+// printLeases tells dnsmasq, which keeps none itself, what leases there are.
+func printLeases() int {
+	leases, err := readLeases(os.Getenv(envLeases))
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	for _, l := range leases {
+		fmt.Println(l.Expires, l.MAC, l.IP, "*", "*")
+	}
+	return 0
+}
+
+// writeHelperLeases makes a file with so many leases.
+func writeHelperLeases(b *bench, path string, leases int) {
+	all := make([]helperLease, 0, leases)
+	for n := range leases {
+		mac := clientMAC(n)
+		all = append(all, helperLease{
+			IP: held(false, n).String(), MAC: net.HardwareAddr(mac[:]).String(), Expires: strconv.FormatInt(time.Now().Add(time.Hour).Unix(), 10),
+		})
+	}
+	data, err := json.MarshalIndent(all, "", "  ")
+	if err != nil {
+		b.Fatalf("writing leases: %w", err)
+	}
+	b.write(path, string(data))
 }
 
 // rewriteLeases replaces the lease of that address in the file, or deletes it.

@@ -1,6 +1,6 @@
 // Bench measures vnetd beside dnsmasq as libvirt runs it, and beside libvirtd, in
-// namespaces of its own. It installs libvirtd if it is missing, without starting
-// it; otherwise the machine on which it runs is not touched. It prints figures
+// namespaces of its own. It installs libvirtd and Kea if they are missing, without
+// starting them; otherwise the machine on which it runs is not touched. It prints figures
 // and judges none.
 //
 //	go run ./test/bench [NAME...]
@@ -11,6 +11,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -24,20 +25,23 @@ import (
 
 // benchmark is one measurement.
 type benchmark struct {
-	name  string // as given on the command line
-	about string
-	run   func(b *bench)
+	name    string // as given on the command line
+	about   string
+	run     func(b *bench)
+	prepare func() error // installs what it needs beside the tests' tools; nil: nothing
 }
 
 // benchmarks are all measurements, in the order in which they run.
 func benchmarks() []benchmark {
 	return []benchmark{
-		{"dhcp-rate", "new clients per second that get a lease, without a lost message", dhcpRate},
-		{"first-lease", "time from a new client's DISCOVER to its ACK", firstLease},
-		{"start-network", "time to start and stop NAT networks", startNetwork},
-		{"firewall", "networks' rules: writing them, and passing them", firewallRules},
-		{"networks", "many NAT networks beside libvirtd: start, restart of the daemon, memory", networks},
-		{"dns", "name servers: questions per second, CPU time of one, time to the answer", dnsBench},
+		{"dhcp-rate", "new clients per second that get a lease, without a lost message", dhcpRate, keaNeeds().install},
+		{"dhcp-leases", "the same with many leases present, in either family", dhcpLeases, keaNeeds().install},
+		{"dhcp-storm", "200 guests at once", dhcpStorm, keaNeeds().install},
+		{"first-lease", "time from a new client's DISCOVER to its ACK", firstLease, nil},
+		{"start-network", "time to start and stop NAT networks", startNetwork, nil},
+		{"firewall", "networks' rules: writing them, and passing them", firewallRules, nil},
+		{"networks", "many NAT networks beside libvirtd: start, restart of the daemon, memory", networks, libvirtNeeds().install},
+		{"dns", "name servers: questions per second, CPU time of one, time to the answer", dnsBench, func() error { buildCoreDNS(); return nil }},
 	}
 }
 
@@ -99,16 +103,13 @@ func choose(names []string) ([]benchmark, error) {
 // prepare installs what only some benchmarks need. It runs outside the
 // namespaces first; inside them nothing is left to do.
 func prepare(chosen []benchmark) error {
-	has := func(name string) bool {
-		return slices.ContainsFunc(chosen, func(b benchmark) bool { return b.name == name })
+	var errs []error
+	for _, b := range chosen {
+		if b.prepare != nil {
+			errs = append(errs, b.prepare())
+		}
 	}
-	if has("dns") {
-		buildCoreDNS()
-	}
-	if has("networks") {
-		return installLibvirt()
-	}
-	return nil
+	return errors.Join(errs...)
 }
 
 // runAll prints the figures of every benchmark and returns the exit code.

@@ -20,6 +20,11 @@ const (
 	rangeEnd   = "10.20.250.255"
 	maxClients = 250 * 256 // the size of the range
 
+	serverAddr6 = "2001:db8:20::1"
+	subnet6     = "2001:db8:20::/64"
+	rangeStart6 = "2001:db8:20::1:100"
+	rangeEnd6   = "2001:db8:20::2:ff"
+
 	guestLink = "eth0"
 	guestAddr = "10.20.255.254" // perfdhcp poses as a relay and needs one
 )

@@ -89,5 +89,6 @@ func makeBridge(b *bench) {
 	nstest.IP(b, "link add "+bridge+" type bridge stp_state 0 forward_delay 0")
 	b.Cleanup(func() { nstest.IP(b, "link del "+bridge) })
 	nstest.IP(b, "addr add "+serverAddr+prefix+" dev "+bridge)
+	nstest.IP(b, "addr add "+serverAddr6+"/64 dev "+bridge+" nodad")
 	nstest.IP(b, "link set "+bridge+" up")
 }

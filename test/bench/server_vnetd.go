@@ -5,7 +5,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
+	"time"
 
+	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
@@ -41,6 +45,50 @@ func startVnetdNetwork(b *bench, dir string) server {
 	}}
 }
 
+// vnetdNetwork6 serves DHCPv6 as well.
+var vnetdNetwork6 = strings.Replace(vnetdNetwork, "</network>", `  <ip family='ipv6' address='`+serverAddr6+`' prefix='64'>
+    <dhcp>
+      <range start='`+rangeStart6+`' end='`+rangeEnd6+`'/>
+    </dhcp>
+  </ip>
+</network>`, 1)
+
+// startVnetdLeases starts it with so many leases of one family.
+func startVnetdLeases(b *bench, dir string, ipv6 bool, leases int) server {
+	if err := storeLeases(dir, ipv6, leases); err != nil {
+		b.Fatalf("storing leases: %w", err)
+	}
+	b.vnetd(dir)
+	xml := filepath.Join(dir, "bench.xml")
+	b.write(xml, vnetdNetwork6)
+	b.vnetctl("create", xml)
+	return server{comm: "vnetd"}
+}
+
+// storeLeases writes leases as a vnetd would have left them.
+func storeLeases(dir string, ipv6 bool, leases int) error {
+	s, err := openStore(dir)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = s.Close() }()
+	all := make([]dhcpd.Lease, 0, leases)
+	for n := range leases {
+		mac := clientMAC(n)
+		l := dhcpd.Lease{Addr: held(ipv6, n), MAC: mac[:], Expiry: time.Now().Add(time.Hour), State: dhcpd.StateBound}
+		if ipv6 {
+			l.DUID, l.IAID = duidOf(n), 1
+		}
+		all = append(all, l)
+	}
+	for some := range slices.Chunk(all, 5000) {
+		if err := s.Leases(networkUUID).Commit(some, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // daemon is a vnetd of one measurement.
 type daemon struct{ kill func() }
 
@@ -70,15 +118,20 @@ func (b *bench) vnetctl(args ...string) {
 
 // countLeases counts the leases that a killed vnetd left on disk.
 func countLeases(dir string) (int, error) {
-	run, err := os.MkdirTemp("/run", "bench")
-	if err != nil {
-		return 0, err
-	}
-	s, err := store.Open(store.Dirs{Networks: networksDir(dir), Run: run, State: stateDir(dir)}, slog.Default())
+	s, err := openStore(dir)
 	if err != nil {
 		return 0, err
 	}
 	defer func() { _ = s.Close() }()
 	leases, err := s.Leases(networkUUID).Load()
 	return len(leases), err
+}
+
+// openStore opens the store of a vnetd that does not run.
+func openStore(dir string) (*store.Store, error) {
+	run, err := os.MkdirTemp("/run", "bench")
+	if err != nil {
+		return nil, err
+	}
+	return store.Open(store.Dirs{Networks: networksDir(dir), Run: run, State: stateDir(dir)}, slog.Default())
 }

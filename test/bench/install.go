@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -20,24 +21,35 @@ func libvirtPackages() []string {
 // serviceGuard is what Debian's packages ask before they start a service.
 const serviceGuard = "/usr/sbin/policy-rc.d"
 
-// installLibvirt installs what is missing. No service is started.
-func installLibvirt() error {
-	missing := false
-	for _, name := range []string{"libvirtd", "virsh", "dnsmasq"} {
-		_, err := exec.LookPath(name)
-		missing = missing || err != nil
-	}
-	if !missing {
+// needs are what a benchmark compares with: programs, and the packages of those that
+// are missing.
+type needs struct {
+	what               string
+	programs, packages []string
+}
+
+// libvirtNeeds and keaNeeds are what is not part of the tests' tools.
+func libvirtNeeds() needs {
+	return needs{"libvirtd", []string{"libvirtd", "virsh", "dnsmasq"}, libvirtPackages()}
+}
+
+func keaNeeds() needs {
+	return needs{"Kea", []string{"kea-dhcp4", "kea-dhcp6"}, keaPackages()}
+}
+
+// install installs what is missing. No service is started.
+func (n needs) install() error {
+	if !slices.ContainsFunc(n.programs, func(name string) bool { _, err := exec.LookPath(name); return err != nil }) {
 		return nil
 	}
-	fmt.Fprintln(os.Stderr, "bench: installing libvirtd to compare with; it is not started")
+	fmt.Fprintf(os.Stderr, "bench: installing %s to compare with; it is not started\n", n.what)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, unix.SIGTERM)
 	defer stop()
 	allow, err := forbidServices()
 	if err != nil {
 		return err
 	}
-	install := append([]string{"install", "-y", "--no-install-recommends"}, libvirtPackages()...)
+	install := append([]string{"install", "-y", "--no-install-recommends"}, n.packages...)
 	return errors.Join(aptGet(ctx, "update"), aptGet(ctx, install...), allow())
 }
 
