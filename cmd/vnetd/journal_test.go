@@ -12,11 +12,65 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/vnetd/vnetd/internal/nstest"
 )
+
+// journalStderr is a file that the logger takes for the journal's end.
+func journalStderr(t *testing.T) *os.File {
+	t.Helper()
+	stderr, err := os.CreateTemp(t.TempDir(), "stderr")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var s unix.Stat_t
+	if err := unix.Fstat(int(stderr.Fd()), &s); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("JOURNAL_STREAM", fmt.Sprintf("%d:%d", s.Dev, s.Ino))
+	return stderr
+}
+
+// TestSystemdJournal has systemd's own journal take a message, and finds it by its
+// fields.
+func TestSystemdJournal(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		const settings = "/run/systemd/journald.conf.d/test.conf"
+		for _, dir := range []string{filepath.Dir(settings), "/run/log/journal", filepath.Dir(journalSocket)} {
+			if err := os.MkdirAll(dir, 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if err := os.WriteFile(settings, []byte("[Journal]\nStorage=volatile\nReadKMsg=no\nForwardToSyslog=no\nAudit=no\n"), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		// The journal looks where it is in the tree of control groups, of which the
+		// test's own /sys has none.
+		nstest.Exec(t, "mount", "-t", "cgroup2", "cgroup2", "/sys/fs/cgroup")
+		journald := exec.Command("/lib/systemd/systemd-journald")
+		if err := journald.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = journald.Process.Kill(); _ = journald.Wait() })
+		nstest.Eventually(t, time.Minute, "the journal listens", func() error {
+			_, err := os.Stat(journalSocket)
+			return err
+		})
+		log := newLogger(journalStderr(t), slog.LevelInfo)
+		log.Info("lease bound", "network", "default", "ip", "192.0.2.7", "hostname", "two\nlines")
+		nstest.Eventually(t, time.Minute, "the message is found", func() error {
+			out, err := exec.Command("journalctl", "-D", "/run/log/journal", "-o", "json", "--no-pager",
+				"MESSAGE_ID="+messageIDs["lease bound"], "VNET_NETWORK=default").CombinedOutput()
+			if err != nil || !strings.Contains(string(out), `"VNET_IP":"192.0.2.7"`) || !strings.Contains(string(out), `"VNET_HOSTNAME":"two\nlines"`) {
+				return fmt.Errorf("%v: %s", err, out)
+			}
+			return nil
+		})
+	})
+}
 
 // TestJournal has the logger write to a journal that is none.
 func TestJournal(t *testing.T) {
@@ -24,15 +78,7 @@ func TestJournal(t *testing.T) {
 		if err := os.MkdirAll(filepath.Dir(journalSocket), 0o755); err != nil {
 			t.Fatal(err)
 		}
-		stderr, err := os.CreateTemp(t.TempDir(), "stderr")
-		if err != nil {
-			t.Fatal(err)
-		}
-		var s unix.Stat_t
-		if err := unix.Fstat(int(stderr.Fd()), &s); err != nil {
-			t.Fatal(err)
-		}
-		t.Setenv("JOURNAL_STREAM", fmt.Sprintf("%d:%d", s.Dev, s.Ino))
+		stderr := journalStderr(t)
 		level := new(slog.LevelVar)
 		log := newLogger(stderr, level)
 		log.Info("before there is a journal", "network", "default")

@@ -42,6 +42,9 @@ func TestScrape(t *testing.T) {
 			}
 			return nil
 		})
+		if line := `msg="lease bound" network=` + story.Network + " ip=" + story.Address; strings.Count(v.Log(), line) != 1 {
+			t.Errorf("not one line %s in\n%s", line, v.Log())
+		}
 		stop(t, v)
 		l.StartVnetd() // without
 		if out, err := exec.Command("curl", "-sS", "http://127.0.0.1:9753/metrics").CombinedOutput(); err == nil {
