@@ -15,8 +15,9 @@ meta=linux-image-cloud-amd64
 # services, which stay off.
 packages='bind9-dnsutils busybox-static ca-certificates cpio curl dbus-daemon dnsperf
 	dhcpcd-base dnsmasq-base ethtool firewalld gcc git iperf3 iproute2 ipxe-qemu
-	iptables iputils-ping isc-dhcp-client kea-admin libc6-dev libvirt-clients man-db mandoc
-	ndisc6 nftables polkitd procps qemu-system-x86 shellcheck systemd tcpdump udhcpc unbound xz-utils'
+	iptables iputils-ping isc-dhcp-client kea-admin libc6-dev libnss-libvirt
+	libvirt-clients man-db mandoc ndisc6 nftables polkitd procps
+	qemu-system-x86 shellcheck systemd tcpdump udhcpc unbound xz-utils'
 
 # Modules of the guest, in the order in which they can be loaded.
 modules='failover net_failover virtio_ring virtio virtio_pci_modern_dev

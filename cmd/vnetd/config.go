@@ -44,6 +44,7 @@ type config struct {
 
 	LibvirtSocket string // empty: none
 	LibvirtPolkit bool
+	LibvirtLeases string // a directory; empty: none
 
 	Metrics string // where to listen for scrapes; empty: nowhere
 }
@@ -99,6 +100,7 @@ type fileDNS struct {
 type fileLibvirt struct {
 	Socket string `toml:"socket"`
 	Polkit bool   `toml:"polkit"`
+	Leases string `toml:"leases_dir"`
 }
 
 // defaults is what an empty file means.
@@ -168,6 +170,7 @@ func parseConfig(text string) (config, error) {
 
 		LibvirtSocket: f.Libvirt.Socket,
 		LibvirtPolkit: f.Libvirt.Polkit,
+		LibvirtLeases: f.Libvirt.Leases,
 
 		Metrics: f.Metrics.Listen,
 	}
@@ -208,6 +211,7 @@ func (f *file) validate() []error {
 		{"network.hook", f.Network.Hook, true},
 		{"ports.bridge_acl", f.Ports.BridgeACL, true},
 		{"libvirt.socket", f.Libvirt.Socket, true},
+		{"libvirt.leases_dir", f.Libvirt.Leases, true},
 	} {
 		if !filepath.IsAbs(path.value) && (path.value != "" || !path.optional) {
 			faults = append(faults, fmt.Errorf("%s: %q is not an absolute path", path.key, path.value))

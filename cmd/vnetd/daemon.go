@@ -108,6 +108,7 @@ func serve(ctx context.Context, cfg config, path string, log *slog.Logger, level
 		if err := h.manager.Load(ctx); err != nil {
 			return err
 		}
+		g.Go(func() error { keepLeaseFiles(ctx, cfg, h.manager, log); return nil })
 		g.Go(func() error { return serveLibvirt(ctx, cfg, sockets, h.manager, log) })
 		return bus.Serve(ctx, sd.ready)
 	})

@@ -49,3 +49,11 @@ func closeAll(sockets []libvirtrpc.Socket) error {
 	}
 	return errors.Join(errs...)
 }
+
+// keepLeaseFiles keeps the files in which libvirt's NSS modules look for guests,
+// where that is configured, until ctx ends.
+func keepLeaseFiles(ctx context.Context, cfg config, m *network.Manager, log *slog.Logger) {
+	if cfg.LibvirtLeases != "" {
+		libvirtrpc.KeepLeaseFiles(ctx, libvirtrpc.NewBackend(m), cfg.LibvirtLeases, log)
+	}
+}
