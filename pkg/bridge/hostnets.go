@@ -88,7 +88,7 @@ func (b *Bridges) listHostNets() ([]HostNet, error) {
 	}
 	var nets []HostNet
 	for index, all := range prefixes {
-		l, err := b.byIndex(index)
+		name, err := b.linkName(index)
 		if errors.Is(err, ErrNotFound) {
 			continue
 		}
@@ -96,7 +96,7 @@ func (b *Bridges) listHostNets() ([]HostNet, error) {
 			return nil, err
 		}
 		for _, p := range all {
-			nets = append(nets, HostNet{l.Name, p})
+			nets = append(nets, HostNet{name, p})
 		}
 	}
 	return nets, nil

@@ -132,6 +132,24 @@ func (b *Bridges) getLink(index int, attrs ...*nl.RtAttr) (link, error) {
 	return parseLink(m)
 }
 
+// linkName is the name of the link with that index, for a small part of the cost of
+// its description. The error is ErrNotFound when there is none.
+func (b *Bridges) linkName(index int) (string, error) {
+	ifr, err := unix.NewIfreq("")
+	if err != nil {
+		return "", err
+	}
+	ifr.SetUint32(uint32(index))
+	err = unix.IoctlIfreq(b.conn.handle.Socket.GetFd(), unix.SIOCGIFNAME, ifr)
+	if errors.Is(err, unix.ENODEV) {
+		err = ErrNotFound
+	}
+	if err != nil {
+		return "", fmt.Errorf("looking up the name of link %d: %w", index, err)
+	}
+	return ifr.Name(), nil
+}
+
 // attributes calls f with the type and value of each attribute in data: a struct
 // rtattr, its length with itself in the first two bytes, and the value, aligned to
 // four bytes.

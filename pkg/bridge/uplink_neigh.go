@@ -55,7 +55,7 @@ func permanent(all []message) []message {
 	})
 }
 
-// rawHead is a struct ndmsg as nl takes it.
+// rawHead is the body of a request as nl takes it.
 type rawHead []byte
 
 func (h rawHead) Len() int          { return len(h) }
