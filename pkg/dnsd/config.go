@@ -64,6 +64,9 @@ type Config struct {
 	// several names of one address the first is its PTR.
 	Static []Host
 
+	// HostTTL is the TTL of dynamic hosts that have none of their own.
+	HostTTL time.Duration
+
 	// TXT, SRV and CNAMEs are other records of static names.
 	TXT    []TXT
 	SRV    []SRV
@@ -127,7 +130,8 @@ type Host struct {
 	Addr netip.Addr
 
 	// TTL is how long others may keep the answer, in whole seconds. 0: not at
-	// all, as libvirt has it, since a lease may change hands at any time.
+	// all, as libvirt has it, since a lease may change hands at any time; for a
+	// dynamic host, Config.HostTTL.
 	TTL time.Duration
 
 	// Expiry is when the lease ends: nobody may keep the answer for longer,

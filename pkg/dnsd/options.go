@@ -1,6 +1,7 @@
 package dnsd
 
 import (
+	"cmp"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -18,6 +19,8 @@ type Options struct {
 	LocalDomains []string
 	Forwarders   []Forwarder
 
+	HostTTL time.Duration
+
 	StopRebind, RebindLocalhost bool
 	RebindDomains               []string
 }
@@ -31,6 +34,7 @@ func (o Options) AddTo(cfg Config) Config {
 	cfg.Addresses = slices.Concat(cfg.Addresses, o.Addresses)
 	cfg.LocalDomains = slices.Concat(cfg.LocalDomains, o.LocalDomains)
 	cfg.Forwarders = slices.Concat(cfg.Forwarders, o.Forwarders)
+	cfg.HostTTL = cmp.Or(o.HostTTL, cfg.HostTTL)
 	cfg.StopRebind = cfg.StopRebind || o.StopRebind
 	cfg.RebindLocalhost = cfg.RebindLocalhost || o.RebindLocalhost
 	cfg.RebindDomains = slices.Concat(cfg.RebindDomains, o.RebindDomains)
@@ -40,7 +44,7 @@ func (o Options) AddTo(cfg Config) Config {
 // ParseDnsmasqOptions reads options as they stand in dnsmasq's configuration
 // file ("address=/example.com/192.0.2.1"), which libvirt's <dnsmasq:option>
 // elements hold: address, server, local, cname, host-record, txt-record, srv-host,
-// stop-dns-rebind, rebind-localhost-ok and rebind-domain-ok, as dnsmasq(8) describes them. unknown are those that it does not
+// dhcp-ttl, stop-dns-rebind, rebind-localhost-ok and rebind-domain-ok, as dnsmasq(8) describes them. unknown are those that it does not
 // understand, for whatever reason, as they were given. What it returns has no
 // faults as a part of a Config.
 func ParseDnsmasqOptions(options []string) (o Options, unknown []string) {
@@ -75,11 +79,11 @@ func (o *Options) parse(key, value string) bool {
 	case "srv-host":
 		return o.srvHost(split(value))
 	}
-	return o.rebind(key, value)
+	return o.scalar(key, value)
 }
 
-// rebind reads the options about rebinding.
-func (o *Options) rebind(key, value string) bool {
+// scalar reads the options that have one value, or none.
+func (o *Options) scalar(key, value string) bool {
 	switch {
 	case key == "stop-dns-rebind" && value == "":
 		o.StopRebind = true
@@ -90,6 +94,10 @@ func (o *Options) rebind(key, value string) bool {
 			o.RebindDomains = append(o.RebindDomains, domain)
 			return domain != "" && domain != "#" && target == ""
 		})
+	case key == "dhcp-ttl":
+		n, err := strconv.ParseUint(value, 10, 31)
+		o.HostTTL = time.Duration(n) * time.Second
+		return err == nil
 	case key == "rebind-domain-ok":
 		o.RebindDomains = append(o.RebindDomains, value)
 		return checkNames("", value) == nil

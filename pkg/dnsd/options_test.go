@@ -34,6 +34,12 @@ var optionCases = []struct {
 	{"server=2001:db8::53", &dnsd.Options{Forwarders: []dnsd.Forwarder{{Addr: addr("2001:db8::53")}}}},
 	{"server=/open.corp.example/#", &dnsd.Options{Forwarders: []dnsd.Forwarder{{Domain: "open.corp.example"}}}},
 	{" server = /lan.example/ ", &dnsd.Options{LocalDomains: []string{"lan.example"}}},
+	{"dhcp-ttl=60", &dnsd.Options{HostTTL: time.Minute}},
+	{"dhcp-ttl=soon", nil},
+	{"stop-dns-rebind", &dnsd.Options{StopRebind: true}},
+	{"stop-dns-rebind=1", nil},
+	{"rebind-domain-ok=/a.example/b.example/", &dnsd.Options{RebindDomains: []string{"a.example", "b.example"}}},
+	{"rebind-domain-ok=/a.example/192.0.2.1", nil},
 	{"local=/lan.example/", &dnsd.Options{LocalDomains: []string{"lan.example"}}},
 	{"cname=www,web.vm.example,host,60", &dnsd.Options{CNAMEs: []dnsd.CNAME{
 		{Name: "www", Target: "host", TTL: time.Minute}, {Name: "web.vm.example", Target: "host", TTL: time.Minute},

@@ -118,6 +118,20 @@ func TestRecords(t *testing.T) {
 	})
 }
 
+// TestHostTTL: a dynamic host has the network's TTL, or one of its own.
+func TestHostTTL(t *testing.T) {
+	s := dnsd.NewUnbound(dnsd.Config{NoForward: true, HostTTL: time.Minute})
+	s.SetHost(dnsd.Host{Name: "vm1", Addr: addr("192.0.2.11")})
+	s.SetHost(dnsd.Host{Name: "vm2", Addr: addr("192.0.2.12"), TTL: time.Hour})
+	for name, want := range map[string]uint32{"vm1.": 60, "vm2.": 3600} {
+		reply, _ := s.RespondUDP(mustPack(t, question(name, dns.TypeA)), nil)
+		r := new(dns.Msg)
+		if err := r.Unpack(reply); err != nil || len(r.Answer) != 1 || r.Answer[0].Header().Ttl != want {
+			t.Errorf("%s: %v (%v)", name, r, err)
+		}
+	}
+}
+
 // TestExpiry: nobody is told to keep a name for longer than its lease lasts.
 func TestExpiry(t *testing.T) {
 	now := time.Unix(1_000_000, 0)

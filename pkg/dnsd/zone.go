@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -17,6 +18,7 @@ type zone struct {
 	view atomic.Pointer[view]
 
 	mu     sync.Mutex
+	ttl    time.Duration // of dynamic hosts without one
 	claims map[netip.Addr]claim
 	byName map[string][]netip.Addr // by claim.key; addresses in the order of their claims
 }
@@ -99,6 +101,7 @@ func newZone(cfg Config) *zone {
 func (z *zone) configure(cfg Config) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
+	z.ttl = cfg.HostTTL
 	v := newView(cfg)
 	for key := range z.byName {
 		z.publish(v, key)
@@ -176,6 +179,7 @@ func (z *zone) publish(v *view, key string) {
 			continue
 		}
 		h := z.claims[a].host
+		h.TTL = cmp.Or(h.TTL, z.ttl)
 		n.addHost(h)
 		v.addrs.store(a, v.pointerTo(h))
 	}

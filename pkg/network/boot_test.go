@@ -3,6 +3,7 @@ package network_test
 import (
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -26,7 +27,7 @@ func TestNetworkBoot(t *testing.T) {
 				"<srv service='sip' protocol='udp' target='pbx.vm.example' port='5060'/>" +
 				"<host ip='192.0.2.9'><hostname>printer</hostname></host></dns><ip "},
 			{"</network>", "<dnsmasq:options><dnsmasq:option value='address=/wild.example/192.0.2.200'/>" +
-				"<dnsmasq:option value='dhcp-option=42,192.0.2.123'/></dnsmasq:options></network>"},
+				"<dnsmasq:option value='dhcp-option=42,192.0.2.123'/><dnsmasq:option value='dhcp-ttl=60'/></dnsmasq:options></network>"},
 		} {
 			xml = strings.Replace(xml, change.old, change.new, 1)
 		}
@@ -48,6 +49,10 @@ func TestNetworkBoot(t *testing.T) {
 			if got := strings.TrimSpace(guest.Exec("dig", args...)); got != want {
 				t.Errorf("%s is %q, want %q", question, got, want)
 			}
+		}
+		answer := strings.Fields(guest.Exec("dig", "+noall", "+answer", "@"+subnet4+".1", "a.vm.example"))
+		if want := []string{"a.vm.example.", "60", "IN", "A", guest.v4}; !slices.Equal(answer, want) {
+			t.Errorf("the guest's own name is %q, want %q", answer, want)
 		}
 		if state := n.Info().State; state != network.Active {
 			t.Errorf("the network is %s", state)

@@ -300,7 +300,7 @@ func (s *services) host(l dhcpd.Lease) dnsd.Host {
 	if p := s.n.m.ports.mac(s.n, l.MAC); p != nil && p.Name != "" {
 		name = p.Name
 	}
-	return dnsd.Host{Name: name, Addr: l.Addr}
+	return dnsd.Host{Name: name, Addr: l.Addr, Expiry: l.Expiry}
 }
 
 // onLease follows one change of a lease: in DNS at once, for subscribers after
