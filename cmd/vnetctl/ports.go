@@ -172,7 +172,7 @@ func (a *app) holdPort(ctx context.Context, d daemon, network string, opts clien
 	if _, err := fmt.Fprintf(a.stderr, "vnetctl: holding port %s until interrupted\n", info.IfName); err != nil {
 		return err
 	}
-	return awaitEnd(ctx, d, port.Info.UUID)
+	return awaitEnd(client.NoStart(ctx), d, port.Info.UUID)
 }
 
 // watchPause is the time between two looks at a port that is held.

@@ -48,6 +48,22 @@ func Interactive() Option {
 	return func(c *Client) { c.flags |= dbus.FlagAllowInteractiveAuthorization }
 }
 
+// noStart marks the contexts of NoStart.
+type noStart struct{}
+
+// NoStart returns a context whose calls do not start a vnetd that does not run:
+// they fail with ErrNotRunning. It is for who looks again and again, and would
+// otherwise start what the admin has stopped.
+func NoStart(ctx context.Context) context.Context { return context.WithValue(ctx, noStart{}, true) }
+
+// flagsOf returns the flags of a call with ctx.
+func (c *Client) flagsOf(ctx context.Context) dbus.Flags {
+	if ctx.Value(noStart{}) != nil {
+		return c.flags | dbus.FlagNoAutoStart
+	}
+	return c.flags
+}
+
 // Dial connects to the system bus, or to the bus that the environment variable
 // DBUS_SYSTEM_BUS_ADDRESS names. The end of ctx stops the dialling only. A bus
 // that cannot be reached is ErrNotRunning; a bus without vnetd is noticed by
@@ -142,7 +158,7 @@ type reply struct {
 
 // call calls a method of vnetd and waits for its answer or the end of ctx.
 func (c *Client) call(ctx context.Context, path dbus.ObjectPath, method string, args ...any) reply {
-	call := c.conn.Object(busName, path).CallWithContext(ctx, method, c.flags, args...)
+	call := c.conn.Object(busName, path).CallWithContext(ctx, method, c.flagsOf(ctx), args...)
 	return reply{method: method, body: call.Body, err: convertError(call.Err)}
 }
 
