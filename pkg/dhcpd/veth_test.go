@@ -17,7 +17,7 @@ import (
 
 // replyLimit is how long a reply over a real link may take before the test
 // fails.
-const replyLimit = 10 * time.Second
+const replyLimit = 30 * time.Second
 
 // makeBridge makes the bridge of testConfig in the test's namespace.
 func makeBridge(t testing.TB) {
