@@ -3,6 +3,7 @@ package dbusapi_test
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -70,6 +71,13 @@ func TestConditions(t *testing.T) {
 		conn := serve(t)
 		var path dbus.ObjectPath
 		invoke(t, conn, root, manager+".CreateNetwork", []any{natXML}, &path)
+		nstest.Exec(t, "sysctl", "-qw", "net.bridge.bridge-nf-call-iptables=0")
+		nstest.Eventually(t, noticed, "bridged packets pass no rules", func() error {
+			if all := conditionsOf(t, conn, root, manager); has(all, "bridge-netfilter", "nf-call-iptables") {
+				return fmt.Errorf("%v", all)
+			}
+			return nil
+		})
 		changed, changedNetwork := watchConditions(t, conn, root), watchConditions(t, connect(t), path)
 		for _, c := range []struct {
 			setup, kind, evidence, severity string
@@ -86,6 +94,7 @@ func TestConditions(t *testing.T) {
 				"nft add table inet his; nft add chain inet his in '{ type filter hook input priority 10; }'; nft add rule inet his in reject",
 				"drop-rule", "table inet his, chain in: reject", "error",
 			},
+			{"sysctl -qw net.bridge.bridge-nf-call-iptables=1", "bridge-netfilter", "net.bridge.bridge-nf-call-iptables = 1", "info"},
 			{"sysctl -qw net.ipv4.ip_forward=0", "forwarding-off", "net.ipv4.ip_forward = 0", "error"},
 		} {
 			nstest.Exec(t, "sh", "-ec", c.setup)
@@ -94,7 +103,7 @@ func TestConditions(t *testing.T) {
 				changedNetwork(c.kind, c.evidence, true)
 			}
 			for _, seen := range conditionsOf(t, conn, root, manager) {
-				if seen["kind"].Value() != c.kind {
+				if seen["kind"].Value() != c.kind || !strings.Contains(seen["evidence"].Value().(string), c.evidence) {
 					continue
 				}
 				concerned := seen["networks"].Value().([]string)
