@@ -26,8 +26,7 @@ func waitFor(t *testing.T, q *queue, requests int) {
 }
 
 // Sets that wait for their turn become one transaction: here, where iptables makes
-// the chains, one commit for each
-// table and family that has something new.
+// the chains, one commit for each table and family.
 func TestWaitingSetsAreJoined(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		f, err := New(t.Context(), Config{IPTables: "iptables-nft", IP6Tables: "ip6tables-nft"})
