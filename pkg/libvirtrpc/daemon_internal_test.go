@@ -2,6 +2,7 @@ package libvirtrpc
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -9,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -210,4 +212,47 @@ func dialAs(t *testing.T, path string, uid int) *raw {
 		made <- dial(t, path)
 	}()
 	return <-made
+}
+
+// TestManyClients holds that clients at work at the same time don't get into each
+// other's way, and that a listener hears every start and stop of each.
+func TestManyClients(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		startDaemon(t, t.TempDir(), nil)
+		const clients, rounds = 16, 3
+		listener := opened(t, socketPath)
+		must(t, listener.SetDeadline(time.Now().Add(10*soon)))
+		listener.ok(313, func(e *encoder) { e.int32(eventLifecycle); e.flag(false) })
+		var running sync.WaitGroup
+		for i := range clients {
+			c := opened(t, socketPath)
+			must(t, c.SetDeadline(time.Now().Add(10*soon)))
+			running.Go(func() { c.work(fmt.Sprintf("net%d", i), rounds) })
+		}
+		running.Wait()
+		heard := make(map[lifecycle]int)
+		for range clients * rounds * 4 {
+			_, what := listener.heard()
+			heard[what]++
+		}
+		for _, what := range []lifecycle{defined, undefined, started, stopped} {
+			if heard[what] != clients*rounds {
+				t.Errorf("%d events %d were heard, want %d", heard[what], what, clients*rounds)
+			}
+		}
+	})
+}
+
+// work takes a network of its own through its life, several times.
+func (r *raw) work(name string, rounds int) {
+	for range rounds {
+		n := readRef(r.ok(41, func(e *encoder) { e.string("<network><name>" + name + "</name></network>") }))
+		about := func(e *encoder) { e.ref(n) }
+		r.ok(39, about)
+		r.ok(283, func(e *encoder) { e.flag(true); e.uint32(0) })
+		r.ok(43, func(e *encoder) { about(e); e.uint32(0) })
+		r.ok(341, func(e *encoder) { about(e); e.flag(false); e.flag(true); e.uint32(0) })
+		r.ok(42, about)
+		r.ok(49, about)
+	}
 }

@@ -82,3 +82,22 @@ func shell(t *testing.T, dir, command string) string {
 	must(t, err)
 	return text
 }
+
+// TestPythonBinding runs a program that uses libvirt's own binding of Python:
+// testdata/binding.txt is what it sees.
+func TestPythonBinding(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		startDaemon(t, t.TempDir(), nil)
+		script, err := filepath.Abs("testdata/binding.py")
+		must(t, err)
+		got := shell(t, "testdata/virsh/files", "timeout 60 /usr/bin/python3 "+script)
+		if os.Getenv("UPDATE") != "" {
+			must(t, os.WriteFile("testdata/binding.txt", []byte(got), 0o644))
+		}
+		want, err := os.ReadFile("testdata/binding.txt")
+		must(t, err)
+		if diff := cmp.Diff(string(want), got); diff != "" {
+			t.Errorf("-want +got:\n%s", diff)
+		}
+	})
+}
