@@ -140,7 +140,7 @@ func (s dnsServer) measure(b *bench, guest *nstest.NS, dir string, load dnsLoad)
 	if load.late {
 		cells[0] = strconv.Itoa((r.completed - r.refused) / int(dnsPeriod.Seconds()))
 	}
-	return append(cells, micros(quantile(r.times, 0.5)), micros(quantile(r.times, 0.99)), strconv.Itoa(r.lost+r.refused))
+	return append(cells, millis(quantile(r.times, 0.5)), millis(quantile(r.times, 0.99)), strconv.Itoa(r.lost+r.refused))
 }
 
 // write makes dnsperf's input.

@@ -149,12 +149,10 @@ func startUnbound(b *bench, dir string, names int) {
 	b.launch(exec.CommandContext(b.cleanupContext(), "unbound", "-d", "-c", conf))
 }
 
-// corednsSettings serve the names from a hosts file.
+// corednsSettings serve the names from a zone file.
 const corednsSettings = dnsDomain + `:53 {
   bind ` + serverAddr + `
-  hosts %s ` + dnsDomain + ` {
-    reload 0
-  }
+  file %s
 }
 ` + dnsSlow + `:53 {
   bind ` + serverAddr + `
@@ -169,9 +167,9 @@ const corednsSettings = dnsDomain + `:53 {
 
 func startCoreDNS(b *bench, dir string, names int) {
 	makeNetwork(b)
-	conf, hosts := filepath.Join(dir, "Corefile"), filepath.Join(dir, "hosts")
-	b.write(conf, fmt.Sprintf(corednsSettings, hosts))
-	b.write(hosts, eachHost(names, "%s host%d."+dnsDomain+"\n"))
+	conf, zone := filepath.Join(dir, "Corefile"), filepath.Join(dir, "zone")
+	b.write(conf, fmt.Sprintf(corednsSettings, zone))
+	b.write(zone, "@ 0 IN SOA ns hostmaster 1 3600 600 86400 0\n@ 0 IN NS ns\n"+eachHost(names, "host%[2]d 0 IN A %[1]s\n"))
 	b.launch(exec.CommandContext(b.cleanupContext(), corednsPath(), "-quiet", "-conf", conf))
 }
 
