@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -87,11 +88,21 @@ func (c *card) parse(text string) error {
 }
 
 // set sets one option.
-func (c *card) set(key, value string) (err error) {
+func (c *card) set(key, value string) error {
+	for name, text := range map[string]*string{"name": &c.Name, "ifname": &c.IfName, "id": &c.ID} {
+		if key == name {
+			*text = value
+			return nil
+		}
+	}
+	return c.parseOption(key, value)
+}
+
+// parseOption sets an option that has a syntax of its own.
+func (c *card) parseOption(key, value string) (err error) {
 	switch key {
 	case "queues":
-		c.Queues, err = strconv.Atoi(value)
-		if err != nil || c.Queues < 1 {
+		if c.Queues, err = strconv.Atoi(value); err != nil || c.Queues < 1 {
 			return fmt.Errorf("queues=%s is not a number of queues", value)
 		}
 	case "mac":
@@ -104,16 +115,10 @@ func (c *card) set(key, value string) (err error) {
 			return fmt.Errorf("address=%s is not an address", value)
 		}
 		c.Addresses = append(c.Addresses, addr)
-	case "name":
-		c.Name = value
-	case "ifname":
-		c.IfName = value
-	case "id":
-		c.ID = value
 	case "isolated":
 		c.Isolated = value == "" || value == "yes"
 	case "vhost":
-		if value != "on" && value != "off" && value != "auto" {
+		if !slices.Contains([]string{"on", "off", "auto"}, value) {
 			return fmt.Errorf("vhost=%s: want on, off or auto", value)
 		}
 		c.vhost = value

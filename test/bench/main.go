@@ -41,6 +41,7 @@ func benchmarks() []benchmark {
 		{"start-network", "time to start and stop NAT networks", startNetwork, nil},
 		{"firewall", "networks' rules: writing them, and passing them", firewallRules, nil},
 		{"networks", "many NAT networks beside libvirtd: start, restart of the daemon, memory", networks, libvirtNeeds().install},
+		{"ports", "ports for guests: time of a request, and of a thousand at once", ports, nil},
 		{"dns", "name servers: questions per second, CPU time of one, time to the answer", dnsBench, func() error { buildCoreDNS(); return nil }},
 	}
 }
