@@ -248,10 +248,10 @@ func runUpdateCase(t *testing.T, dir string, c updateCase) {
 
 // TestExceptionsDocumented checks that the manual names every exception.
 func TestExceptionsDocumented(t *testing.T) {
-	page := string(read(t, "../../docs/networks.md"))
+	page := string(read(t, "../../docs/libvirt.md"))
 	for _, e := range slices.Concat(definitionExceptions(), updateExceptions()) {
 		if !strings.Contains(page, "`"+e.name+"`") {
-			t.Errorf("docs/networks.md does not name `%s`", e.name)
+			t.Errorf("docs/libvirt.md does not name `%s`", e.name)
 		}
 	}
 }
