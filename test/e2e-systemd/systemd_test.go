@@ -31,7 +31,7 @@ var steps = []string{
 }
 
 // shown are the lines of the console that belong to the transcript.
-var shown = regexp.MustCompile(`(STEP|SAW|STORY|\|) .*`)
+var shown = regexp.MustCompile(`(STEP|SAW|STORY|\||Kernel panic|mount:|insmod:) .*`)
 
 var step = regexp.MustCompile(`^STEP (\w+): (.*)$`)
 
