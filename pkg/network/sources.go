@@ -59,6 +59,9 @@ func (m *Manager) firewallConditions(ctx context.Context) ([]Condition, error) {
 				c.Networks = append(c.Networks, name)
 			}
 		}
+		if len(f.Bridges) > 0 && len(c.Networks) == 0 {
+			continue // they are about to start, and not all is in place yet
+		}
 		slices.Sort(c.Networks)
 		all = append(all, c)
 	}
