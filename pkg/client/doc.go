@@ -8,6 +8,8 @@
 //	// port.Files[0] is a TAP descriptor that is already plugged into the
 //	// network; the port goes when its last copy is closed.
 //
+// The example has all of it, down to the address of the guest.
+//
 // Every failure that vnetd reports is an *Error and matches one of the Err…
 // kinds with errors.Is. No type of the D-Bus library leaves this package.
 package client

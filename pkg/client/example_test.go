@@ -8,60 +8,35 @@ import (
 	"os/exec"
 
 	"github.com/vnetd/vnetd/pkg/client"
-	"github.com/vnetd/vnetd/pkg/client/clienttest"
 )
 
-// A launcher asks for a port and gives its file to the machine. Here a fake
-// vnetd answers; a launcher leaves startVnetd out.
+// A launcher asks for a port with two queues, gives its files to QEMU, and waits
+// until the guest has an address. The port ends with QEMU, however that ends.
+//
+// The guest is a kernel and an initramfs in the working directory.
 func Example() {
-	defer startVnetd()()
 	ctx := context.Background()
-
 	c, err := client.Dial(ctx)
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer c.Close()
-
-	port, err := c.RequestPort(ctx, "lab", client.PortOptions{Name: "web1", VnetHdr: true})
+	port, err := c.RequestPort(ctx, "default", client.PortOptions{Name: "web1", Queues: 2, VnetHdr: true})
 	if err != nil {
 		log.Fatal(err)
 	}
-	defer port.Close()
-
-	// The first extra file is descriptor 3 of the new process.
-	qemu := exec.Command("qemu-system-x86_64",
-		"-netdev", "tap,id=n0,fd=3",
-		"-device", "virtio-net-pci,netdev=n0,mac="+port.Info.MAC.String())
-	qemu.ExtraFiles = port.Files
-
-	fmt.Println("port", port.Info.IfName, "on", port.Info.Network)
-	fmt.Println(qemu.Args[len(qemu.Args)-1])
-	// Output:
-	// port vnet0 on lab
-	// virtio-net-pci,netdev=n0,mac=00:00:5e:00:53:01
-}
-
-// startVnetd starts a fake vnetd with the active network lab.
-func startVnetd() (stop func()) {
-	s, err := clienttest.Start()
+	qemu := exec.Command("qemu-system-x86_64", "-m", "256", "-smp", "2", "-nographic", "-nodefaults",
+		"-kernel", "vmlinuz", "-initrd", "initramfs.gz", "-append", "quiet",
+		"-netdev", "tap,id=n0,fds=3:4", // the first extra file is descriptor 3
+		"-device", "virtio-net-pci,netdev=n0,romfile=,mq=on,vectors=6,mac="+port.Info.MAC.String())
+	qemu.ExtraFiles, qemu.Stderr = port.Files, os.Stderr
+	if err := qemu.Start(); err != nil {
+		log.Fatal(err)
+	}
+	_ = port.Close() // QEMU has its own copies: the port lives until it ends
+	addrs, err := c.WaitForAddress(ctx, port.Info.UUID)
 	if err != nil {
 		log.Fatal(err)
 	}
-	if err := os.Setenv("DBUS_SYSTEM_BUS_ADDRESS", s.Address); err != nil {
-		log.Fatal(err)
-	}
-	c, err := client.Dial(context.Background())
-	if err != nil {
-		log.Fatal(err)
-	}
-	defer c.Close()
-	if _, err := c.CreateNetwork(context.Background(), labXML); err != nil {
-		log.Fatal(err)
-	}
-	return func() {
-		if err := s.Close(); err != nil {
-			log.Print(err)
-		}
-	}
+	fmt.Println("the guest has", addrs)
+	log.Fatal(qemu.Wait())
 }
