@@ -1,6 +1,7 @@
 package network
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -143,15 +144,21 @@ func (m *Manager) noteForeign(e bridge.LinkEvent) {
 	if err != nil && !errors.Is(err, bridge.ErrNotFound) {
 		return
 	}
-	gone := err != nil
+	gone, master := err != nil, ""
+	if !gone && l.Master != 0 {
+		if b, err := m.cfg.Links.LookupIndex(l.Master); err == nil {
+			master = b.Name
+		}
+	}
 	for _, n := range m.all() {
 		n.mu.Lock()
 		at := slices.Index(n.foreign, e.Link.Index)
-		on := n.live != nil && n.bridge != 0 && !gone && l.Master == n.bridge
+		// By name: a bridge made anew has devices on it before it is n.bridge.
+		on := master != "" && master == cmp.Or(n.live, n.def, n.last).Bridge.Name
 		switch {
 		case at < 0 && on:
 			n.foreign = append(n.foreign, e.Link.Index)
-		case at >= 0 && (gone || l.Master != 0 && l.Master != n.bridge):
+		case at >= 0 && !on && (gone || master != ""):
 			n.foreign = slices.Delete(n.foreign, at, at+1)
 		}
 		n.mu.Unlock()
