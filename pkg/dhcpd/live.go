@@ -106,7 +106,7 @@ func (s *engine) dropLive(mac hwAddr) {
 func (s *engine) reserveLive(sp *space) {
 	for _, r := range s.live {
 		if r.Addr.IsValid() && sp.byAddr[r.Addr] != nil {
-			s.log.Warn("the address of a port is now reserved for another client", "ip", r.Addr, "mac", r.MAC)
+			s.log.Warn("the address of a port is now reserved for another client", "ip", r.Addr, "mac", r.MAC.String())
 			continue
 		}
 		sp.addLive(r)

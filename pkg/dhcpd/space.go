@@ -82,7 +82,7 @@ func (p *space) reserveAll(all []Reservation, log *slog.Logger) {
 	p.lives = make(map[hwAddr]*Reservation)
 	for _, r := range all {
 		if !p.usable(r.Addr) || !p.reserve(&r) {
-			log.Warn("ignoring a reservation that no client could use", "ip", r.Addr, "mac", r.MAC, "name", r.Name)
+			log.Warn("ignoring a reservation that no client could use", "ip", r.Addr, "mac", r.MAC.String(), "name", r.Name)
 		}
 	}
 	for i := range p.ranges {

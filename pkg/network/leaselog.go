@@ -38,7 +38,7 @@ func (s *services) logLease(e dhcpd.Event) {
 	if !ok {
 		return
 	}
-	attrs := []any{keyNetwork, s.n.name, keyIP, e.Lease.Addr, keyMAC, e.Lease.MAC, keyHostname, e.Lease.Hostname}
+	attrs := []any{keyNetwork, s.n.name, keyIP, e.Lease.Addr, keyMAC, e.Lease.MAC.String(), keyHostname, e.Lease.Hostname}
 	if !e.Lease.Expiry.IsZero() {
 		attrs = append(attrs, keyExpiry, e.Lease.Expiry.UTC().Truncate(time.Second))
 	}
