@@ -9,7 +9,10 @@ import (
 
 // Members lists the ports of the bridge with that index.
 func (b *Bridges) Members(bridge int) ([]Link, error) {
-	dump, err := b.conn.dump(unix.RTM_GETLINK, unix.RTM_NEWLINK, nl.NewIfInfomsg(unix.AF_UNSPEC))
+	// The kernel leaves out what has another master (rtnl_dump_ifinfo), however
+	// many links the host has.
+	ask := message{head: nl.NewIfInfomsg(unix.AF_UNSPEC).Serialize(), attrs: []attr{{unix.IFLA_MASTER, nl.Uint32Attr(uint32(bridge))}}}
+	dump, err := b.conn.dump(unix.RTM_GETLINK, unix.RTM_NEWLINK, rawHead(ask.bytes()))
 	if err != nil {
 		return nil, fmt.Errorf("listing the ports of bridge %d: %w", bridge, err)
 	}

@@ -90,14 +90,16 @@ func (n *Network) bringUp(ctx context.Context, live *netdef.Network) (err error)
 	return nil
 }
 
-// activate records that live is up on the bridge with that ifindex, and sets
-// its services going.
+// activate records that live is up on the bridge with that ifindex, sets its
+// services going, and finds what others have plugged in: that is there where a
+// former vnetd made the bridge, or the admin.
 func (n *Network) activate(live *netdef.Network, index int, sv *services) {
 	n.mu.Lock()
 	n.live, n.last, n.bridge, n.services, n.faults = live, live, index, sv, nil
 	n.mu.Unlock()
 	n.setState(Active, nil)
 	sv.run()
+	n.m.findDevices(n)
 }
 
 // hostConflicts refuses what would clash with the host: a device of the

@@ -239,6 +239,22 @@ func TestPortsComeBack(t *testing.T) {
 	})
 }
 
+// TestForeignPortsOverARestart deletes the bridge as soon as a new vnetd has
+// adopted it, before anything was heard of what others have plugged in.
+func TestForeignPortsOverARestart(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		root := t.TempDir()
+		h := newHub(t, root, hubOptions{})
+		h.started(natXML("one", "192.0.2"))
+		nstest.IP(t, "tuntap add qemu0 mode tap")
+		nstest.IP(t, "link set qemu0 address fe:54:00:00:00:01 master one up")
+		h.end()
+		h = newHub(t, root, hubOptions{})
+		nstest.IP(t, "link del one")
+		until(t, "the device is on the new bridge", func() bool { return h.master("qemu0") == "one" })
+	})
+}
+
 // TestLimits gives a user no more than is allowed, and root all.
 func TestLimits(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
