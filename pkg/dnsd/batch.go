@@ -25,6 +25,10 @@ type message struct {
 // batch reads and writes datagrams of one socket, many with one call, and
 // allocates nothing. An answer goes where its query came from, whose address
 // stays in the form in which the kernel wrote it.
+//
+// Its system calls never wait, and the runtime is not told of them (RawSyscall6):
+// it would take sending 32 answers, some 150 microseconds, for waiting, and have
+// another thread watch and take over, for a fifth more of the CPU time of a query.
 type batch struct {
 	conn syscall.RawConn
 	read func(fd uintptr) bool // made once, so that a call allocates none
@@ -115,7 +119,7 @@ func (b *batch) release() {
 func (b *batch) receive(fd uintptr) bool {
 	b.acquire()
 	for {
-		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&b.in[0])), batchSize, unix.MSG_DONTWAIT, 0, 0)
+		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&b.in[0])), batchSize, unix.MSG_DONTWAIT, 0, 0)
 		switch errno {
 		case 0:
 			b.n = int(n)
@@ -171,7 +175,7 @@ func (b *batch) flush() (lost int) {
 	next := 0
 	_ = b.conn.Control(func(fd uintptr) {
 		for next < b.answers {
-			n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&b.out[next])), uintptr(b.answers-next), unix.MSG_DONTWAIT, 0, 0)
+			n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&b.out[next])), uintptr(b.answers-next), unix.MSG_DONTWAIT, 0, 0)
 			switch errno {
 			case 0:
 				next += int(n)
