@@ -116,6 +116,19 @@ fetch_promtool() {
 	rm -rf "$cache/prometheus"
 }
 
+# fetch_resolved unpacks systemd-resolved; its package would take over the name
+# service of the machine.
+fetch_resolved() {
+	[ ! -x "$cache/resolved/root/lib/systemd/systemd-resolved" ] || return 0
+	update
+	say "fetching systemd-resolved"
+	rm -rf "$cache/resolved"
+	mkdir -p "$cache/resolved"
+	(cd "$cache/resolved" && apt download systemd-resolved)
+	dpkg -x "$cache"/resolved/*.deb "$cache/resolved/unpacked"
+	mv "$cache/resolved/unpacked" "$cache/resolved/root"
+}
+
 # add_module copies a module of the guest's kernel into the tree $1 and names it
 # in the list of what the guest loads.
 add_module() {
@@ -160,4 +173,5 @@ flock 9
 install_packages "$@"
 fetch_kernel
 fetch_promtool
+fetch_resolved
 build_initramfs
