@@ -25,5 +25,5 @@
 // upstream and the number of TCP clients are bounded, and no client can take more
 // than a share of either (limiter.go).
 //
-// Register (resolved.go) tells the host's own resolver what to ask a network for.
+// Resolved (resolved.go) tells the host's own resolver what to ask a network for.
 package dnsd

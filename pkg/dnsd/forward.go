@@ -200,7 +200,7 @@ func (f *forwarder) join(ctx context.Context, w waiter) (stale *entry, looped bo
 }
 
 // isLoop tells whether w is what we are asking others: the host's resolver was
-// told to ask us for our domain and our reverse zones (Register), and it asks us
+// told to ask us for our domain and our reverse zones (Resolved), and it asks us
 // what we have just asked it. f.mu must be held.
 func (f *forwarder) isLoop(w waiter) bool {
 	_, ours := inDomain(w.q.key, f.domain)

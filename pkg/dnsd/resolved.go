@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/netip"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/godbus/dbus/v5"
@@ -27,7 +28,7 @@ const (
 // Waits for the host's resolver.
 const (
 	resolvedTimeout = 5 * time.Second  // for all the calls of a registration
-	resolvedRetry   = 10 * time.Second // before the bus is looked for again
+	resolvedRetry   = 10 * time.Second // before the bus is looked for again, or resolved told again
 )
 
 // RegisterConfig is what the host's resolver is told of one network.
@@ -52,15 +53,35 @@ type RegisterConfig struct {
 	Logger *slog.Logger
 }
 
+// Resolved is systemd-resolved, for all the networks that are registered with it.
+// They share one connection to the bus, which is there while there are any: a bus
+// has few for one user. The zero value is ready; its method is safe for concurrent
+// use.
+type Resolved struct {
+	mu   sync.Mutex
+	conn *resolvedConn // nil: nobody is registered
+}
+
+// resolvedConn is a connection to the bus of which resolved's signals come.
+type resolvedConn struct {
+	*sysbus.Conn
+	users int           // guarded by Resolved.mu
+	turns chan struct{} // has a place for each who may call at once
+}
+
+// resolvedCalls is how many calls wait for their answers at once, a part of the 128
+// of one connection that the system bus allows unless it is told otherwise.
+const resolvedCalls = 32
+
 // Register tells systemd-resolved to ask the network's server for the network's
 // domain and reverse zones, and for nothing else, so that the host finds the
-// guests. It runs until ctx ends, tells resolved again whenever that starts, and
-// takes it back in the end. It is no error, and only waited for, that there is
-// no system bus or no resolved; what resolved refuses is logged. Errors are
-// faults of cfg, found before anything is done.
+// guests. It runs until ctx ends, tells resolved again whenever that starts, or
+// when it took too long to answer, and takes it back in the end. It is no error,
+// and only waited for, that there is no system bus or no resolved; what resolved
+// refuses is logged. Errors are faults of cfg, found before anything is done.
 //
 // Who makes the bridge anew calls Register anew.
-func Register(ctx context.Context, cfg RegisterConfig) error {
+func (r *Resolved) Register(ctx context.Context, cfg RegisterConfig) error {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
@@ -68,12 +89,82 @@ func Register(ctx context.Context, cfg RegisterConfig) error {
 		return fmt.Errorf("registering with the host's resolver: %w", err)
 	}
 	for ctx.Err() == nil {
-		if err := cfg.attend(ctx); err != nil {
+		if err := r.attend(ctx, cfg); err != nil {
 			cfg.Logger.Debug("the host's resolver is out of reach", keyError, err)
 			pause(ctx, resolvedRetry)
 		}
 	}
 	return nil
+}
+
+// attend keeps a registration up over one connection to the bus, until that is
+// lost, which is an error, or ctx ends.
+func (r *Resolved) attend(ctx context.Context, cfg RegisterConfig) error {
+	conn, err := r.acquire(ctx)
+	if err != nil {
+		return err
+	}
+	defer r.release(conn)
+	return cfg.attend(ctx, conn)
+}
+
+// acquire is the connection, to be given back by release.
+func (r *Resolved) acquire(ctx context.Context) (*resolvedConn, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.conn == nil || !r.conn.Connected() {
+		conn, err := connectResolved(ctx)
+		if err != nil {
+			return nil, err
+		}
+		r.conn = conn
+	}
+	r.conn.users++
+	return r.conn, nil
+}
+
+// release closes conn when nobody uses it any more.
+func (r *Resolved) release(conn *resolvedConn) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if conn.users--; conn.users > 0 {
+		return
+	}
+	_ = conn.Close()
+	if r.conn == conn {
+		r.conn = nil
+	}
+}
+
+// connectResolved joins the bus, to be told when resolved starts.
+func connectResolved(ctx context.Context) (*resolvedConn, error) {
+	// The connection outlives ctx: registrations are taken back over it.
+	conn, err := sysbus.Connect(context.WithoutCancel(ctx))
+	if err != nil {
+		return nil, err
+	}
+	if err := conn.AddMatchSignalContext(ctx,
+		dbus.WithMatchSender("org.freedesktop.DBus"),
+		dbus.WithMatchInterface("org.freedesktop.DBus"),
+		dbus.WithMatchMember(nameOwnerChanged),
+		dbus.WithMatchArg(0, resolvedName),
+	); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return &resolvedConn{Conn: conn, turns: make(chan struct{}, resolvedCalls)}, nil
+}
+
+// call has resolved do something to a link. It does not start it: a host that has
+// it but does not use it is left alone.
+func (c *resolvedConn) call(ctx context.Context, method string, args ...any) error {
+	select {
+	case c.turns <- struct{}{}:
+		defer func() { <-c.turns }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	resolved := c.Object(resolvedName, resolvedPath)
+	return resolved.CallWithContext(ctx, resolvedManager+"."+method, dbus.FlagNoAutoStart, args...).Err
 }
 
 // validate returns every fault of cfg, joined.
@@ -89,42 +180,38 @@ func (cfg RegisterConfig) validate() error {
 	return errors.Join(errs...)
 }
 
-// attend keeps the registration up over one connection to the bus, until that is
-// lost, which is an error, or ctx ends.
-func (cfg RegisterConfig) attend(ctx context.Context) error {
-	// The connection outlives ctx: the registration is taken back over it.
-	conn, err := sysbus.Connect(context.WithoutCancel(ctx))
-	if err != nil {
-		return err
-	}
-	defer func() { _ = conn.Close() }()
+// attend is Resolved.attend over conn.
+func (cfg RegisterConfig) attend(ctx context.Context, conn *resolvedConn) error {
 	owners := make(chan *dbus.Signal, 16)
 	conn.Signal(owners)
-	if err := conn.AddMatchSignalContext(ctx,
-		dbus.WithMatchSender("org.freedesktop.DBus"),
-		dbus.WithMatchInterface("org.freedesktop.DBus"),
-		dbus.WithMatchMember(nameOwnerChanged),
-		dbus.WithMatchArg(0, resolvedName),
-	); err != nil {
-		return err
-	}
-	resolved := conn.Object(resolvedName, resolvedPath)
-	cfg.register(ctx, resolved)
+	defer conn.RemoveSignal(owners)
+	again := time.NewTicker(resolvedRetry)
+	defer again.Stop()
+	told := cfg.register(ctx, conn)
 	for {
 		select {
 		case <-ctx.Done():
-			cfg.revert(context.WithoutCancel(ctx), resolved)
+			cfg.revert(context.WithoutCancel(ctx), conn)
 			return nil
+		case <-conn.Context().Done():
+			return errConnectionLost
 		case s, ok := <-owners:
 			if !ok {
-				return errors.New("the connection to the bus was lost")
+				return errConnectionLost
 			}
 			if hasOwner(s) {
-				cfg.register(ctx, resolved)
+				told = cfg.register(ctx, conn)
+			}
+		case <-again.C:
+			if !told {
+				told = cfg.register(ctx, conn)
 			}
 		}
 	}
 }
+
+// errConnectionLost says that the bus has gone away.
+var errConnectionLost = errors.New("the connection to the bus was lost")
 
 // hasOwner tells whether s says that resolved has started: NameOwnerChanged(name,
 // old owner, new owner).
@@ -162,9 +249,8 @@ type setting struct {
 	arg    any
 }
 
-// register tells resolved everything. It does not start it: a host that has it
-// but does not use it is left alone.
-func (cfg RegisterConfig) register(ctx context.Context, resolved dbus.BusObject) {
+// register tells resolved everything. It returns false when that took too long.
+func (cfg RegisterConfig) register(ctx context.Context, conn *resolvedConn) bool {
 	ctx, cancel := context.WithTimeout(ctx, resolvedTimeout)
 	defer cancel()
 	for _, c := range []setting{
@@ -174,24 +260,27 @@ func (cfg RegisterConfig) register(ctx context.Context, resolved dbus.BusObject)
 		{"SetLinkDomains", cfg.domains()},
 		cfg.setServers(),
 	} {
-		call := resolved.CallWithContext(ctx, resolvedManager+"."+c.method, dbus.FlagNoAutoStart, int32(cfg.Ifindex), c.arg)
-		if isAbsent(call.Err) || ctx.Err() != nil {
-			return
-		}
-		if call.Err != nil {
-			cfg.Logger.Warn("the host's resolver refused a setting", "method", c.method, keyError, call.Err)
+		err := conn.call(ctx, c.method, int32(cfg.Ifindex), c.arg)
+		switch {
+		case isAbsent(err):
+			return true // it says when it starts
+		case ctx.Err() != nil:
+			return false
+		case err != nil:
+			cfg.Logger.Warn("the host's resolver refused a setting", "method", c.method, keyError, err)
 		}
 	}
 	cfg.Logger.Info("registered with the host's resolver", "domain", cfg.Domain)
+	return true
 }
 
 // revert takes everything back.
-func (cfg RegisterConfig) revert(ctx context.Context, resolved dbus.BusObject) {
+func (cfg RegisterConfig) revert(ctx context.Context, conn *resolvedConn) {
 	ctx, cancel := context.WithTimeout(ctx, resolvedTimeout)
 	defer cancel()
-	call := resolved.CallWithContext(ctx, resolvedManager+".RevertLink", dbus.FlagNoAutoStart, int32(cfg.Ifindex))
-	if call.Err != nil && !isAbsent(call.Err) { // a bridge that is gone is no link of resolved's any more
-		cfg.Logger.Debug("taking back the registration with the host's resolver", keyError, call.Err)
+	err := conn.call(ctx, "RevertLink", int32(cfg.Ifindex))
+	if err != nil && !isAbsent(err) { // a bridge that is gone is no link of resolved's any more
+		cfg.Logger.Debug("taking back the registration with the host's resolver", keyError, err)
 	}
 }
 

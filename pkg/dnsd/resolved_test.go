@@ -2,8 +2,10 @@ package dnsd_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -75,10 +77,11 @@ func (f *fakeResolved) revert(link int32) *dbus.Error {
 	return nil
 }
 
-// becomes waits until the links are as wanted.
+// becomes waits until the links are as wanted: also for a bus that is looked for
+// again after 10 s.
 func (f *fakeResolved) becomes(t *testing.T, what string, want map[int32]map[string]string) {
 	t.Helper()
-	nstest.Eventually(t, limit, what, func() error {
+	nstest.Eventually(t, 3*limit, what, func() error {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		if diff := cmp.Diff(want, f.links); diff != "" {
@@ -98,11 +101,11 @@ var registered = map[int32]map[string]string{7: {
 }}
 
 // register runs Register until stop is called.
-func register(t *testing.T, cfg dnsd.RegisterConfig) (stop func()) {
+func register(t *testing.T, resolved *dnsd.Resolved, cfg dnsd.RegisterConfig) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- dnsd.Register(ctx, cfg) }()
+	go func() { ended <- resolved.Register(ctx, cfg) }()
 	return sync.OnceFunc(func() {
 		cancel()
 		select {
@@ -128,10 +131,11 @@ func registerConfig() dnsd.RegisterConfig {
 // TestRegister follows a resolved that comes, restarts and stays.
 func TestRegister(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
-		stopEarly := register(t, registerConfig())
+		resolved := new(dnsd.Resolved)
+		stopEarly := register(t, resolved, registerConfig())
 		stopEarly() // no bus: no error
 		nstest.StartBus(t)
-		stop := register(t, registerConfig())
+		stop := register(t, resolved, registerConfig())
 		defer stop()
 		first := startResolved(t)
 		first.becomes(t, "it is registered with a resolved that starts later", registered)
@@ -141,7 +145,7 @@ func TestRegister(t *testing.T) {
 
 		other := registerConfig()
 		other.Ifindex, other.Domain, other.Prefixes = 8, "", nil
-		stopOther := register(t, other)
+		stopOther := register(t, resolved, other)
 		second.becomes(t, "there are two networks", map[int32]map[string]string{7: registered[7], 8: {
 			"dns": registered[7]["dns"], "domains": "[]", "default": "false", "dnssec": "no", "tls": "no",
 		}})
@@ -149,10 +153,71 @@ func TestRegister(t *testing.T) {
 		second.becomes(t, "the other one is taken back", registered)
 		stop()
 		second.becomes(t, "both are taken back", map[int32]map[string]string{})
-		if err := dnsd.Register(t.Context(), dnsd.RegisterConfig{Domain: "a b"}); err == nil {
+		if err := resolved.Register(t.Context(), dnsd.RegisterConfig{Domain: "a b"}); err == nil {
 			t.Error("a configuration with faults is taken")
 		}
 	})
+}
+
+// TestRegisterMany has more networks than a bus has connections for one user, and
+// the bus start anew below them.
+func TestRegisterMany(t *testing.T) {
+	const networks = 300
+	nstest.Run(t, func(t *testing.T) {
+		nstest.StartBus(t)
+		fake := startResolved(t)
+		resolved := new(dnsd.Resolved)
+		want := make(map[int32]map[string]string)
+		var stops []func()
+		for i := range networks {
+			cfg := registerConfig()
+			cfg.Ifindex = i + 1
+			stops = append(stops, register(t, resolved, cfg))
+			want[int32(i+1)] = registered[7]
+		}
+		fake.becomes(t, "all are registered", want)
+		if n := connections(t, fake); n > 3 { // the bus, the fake, and they
+			t.Errorf("%d networks have %d connections to the bus", networks, n)
+		}
+		nstest.Exec(t, "sh", "-c", "kill $(pidof dbus-daemon)")
+		nstest.Eventually(t, limit, "the bus is gone", func() error {
+			if fake.conn.Connected() {
+				return errors.New("it is there")
+			}
+			return nil
+		})
+		nstest.StartBus(t)
+		fake = startResolved(t)
+		fake.becomes(t, "all are registered again", want)
+		var stopping sync.WaitGroup
+		for _, stop := range stops {
+			stopping.Go(stop)
+		}
+		stopping.Wait()
+		fake.becomes(t, "all are taken back", map[int32]map[string]string{})
+		nstest.Eventually(t, limit, "no connection is left", func() error {
+			if n := connections(t, fake); n > 2 {
+				return fmt.Errorf("there are %d", n)
+			}
+			return nil
+		})
+	})
+}
+
+// connections is the number of those to the bus.
+func connections(t *testing.T, f *fakeResolved) int {
+	t.Helper()
+	var names []string
+	if err := f.conn.BusObject().Call("org.freedesktop.DBus.ListNames", 0).Store(&names); err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for _, name := range names {
+		if name == "org.freedesktop.DBus" || strings.HasPrefix(name, ":") {
+			n++
+		}
+	}
+	return n
 }
 
 // TestReverseZones: of a subnet that is no zone those are registered that make

@@ -17,6 +17,7 @@ import (
 
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/dhcpd"
+	"github.com/vnetd/vnetd/pkg/dnsd"
 	"github.com/vnetd/vnetd/pkg/firewall"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/store"
@@ -95,6 +96,7 @@ type Manager struct {
 	events   broker
 	ports    *portSet
 	external externalSet // ports of other programs
+	resolved dnsd.Resolved
 
 	observed     observed
 	portRequests latency

@@ -114,9 +114,12 @@ func unchanged[T comparable](is, want T) error {
 
 // registrar tells the host's resolver of the network's names for as long as it
 // runs.
-type registrar struct{ cfg dnsd.RegisterConfig }
+type registrar struct {
+	resolved *dnsd.Resolved
+	cfg      dnsd.RegisterConfig
+}
 
-func (r registrar) Run(ctx context.Context) error { return dnsd.Register(ctx, r.cfg) }
+func (r registrar) Run(ctx context.Context) error { return r.resolved.Register(ctx, r.cfg) }
 func (r registrar) Close() error                  { return nil }
 
 // register makes the registrar of the bridge as it is now.
@@ -133,7 +136,7 @@ func (s *services) register(live *netdef.Network) (server, error) {
 	}
 	cfg := registerConfig(live, l.Index)
 	cfg.Port, cfg.Logger = dns.Port(), s.n.m.log
-	return registrar{cfg}, nil
+	return registrar{&s.n.m.resolved, cfg}, nil
 }
 
 // openDNS opens DNS and has the rules lead to where it serves.
