@@ -32,6 +32,31 @@ func (b *Bridges) DeleteFDB(port int, mac net.HardwareAddr) error {
 	return nil
 }
 
+// FDBPort is the ifindex of the port behind which the bridge with that ifindex
+// last heard of the address, or was told that it is; 0 where it knows of none.
+func (b *Bridges) FDBPort(bridge int, mac net.HardwareAddr) (port int, err error) {
+	head := make([]byte, unix.SizeofNdMsg) // struct ndmsg: all else must be zero here (valid_fdb_get_strict)
+	head[0] = unix.AF_BRIDGE
+	ask := message{head: head, attrs: []attr{{unix.NDA_LLADDR, mac}, {unix.NDA_MASTER, nl.Uint32Attr(uint32(bridge))}}}
+	req := nl.NewNetlinkRequest(unix.RTM_GETNEIGH, 0)
+	req.AddRawData(ask.bytes())
+	body, err := b.conn.get(req, unix.RTM_NEWNEIGH)
+	if errors.Is(err, unix.ENOENT) {
+		return 0, nil
+	}
+	if err == nil && len(body) < unix.SizeofNdMsg {
+		err = fmt.Errorf("an answer of %d bytes, want at least %d", len(body), unix.SizeofNdMsg)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("looking for the port of %v on bridge %d: %w", mac, bridge, err)
+	}
+	// An address of the bridge itself is on no port.
+	if port = int(binary.NativeEndian.Uint32(body[4:])); port == bridge {
+		port = 0
+	}
+	return port, nil
+}
+
 // fdbRequest is a request about a static entry of the port's bridge (NTF_MASTER),
 // in every VLAN of the port.
 func fdbRequest(kind, flags, port int, mac net.HardwareAddr) *nl.NetlinkRequest {

@@ -45,6 +45,9 @@ func TestStaticFDBEntries(t *testing.T) {
 				t.Error(err)
 			}
 			on := map[bool]string{at == one: "static"}[true]
+			if port, err := b.FDBPort(index, parseMAC(guestMAC)); port != at || err != nil {
+				t.Errorf("the address is behind %d (%v), want %d", port, err, at)
+			}
 			if got := fdbState(t, guestMAC, "vnet0"); got != on {
 				t.Errorf("entry %q on vnet0, want %q", got, on)
 			}
@@ -52,6 +55,9 @@ func TestStaticFDBEntries(t *testing.T) {
 		for range 2 {
 			if err := b.DeleteFDB(two, parseMAC(guestMAC)); err != nil {
 				t.Error(err)
+			}
+			if port, err := b.FDBPort(index, parseMAC(guestMAC)); port != 0 || err != nil {
+				t.Errorf("after DeleteFDB the address is behind %d (%v)", port, err)
 			}
 			if got := fdbState(t, guestMAC, "vnet1"); got != "" {
 				t.Errorf("entry %q after DeleteFDB", got)

@@ -214,7 +214,7 @@ func (s *externalSet) document(x *external) *netdef.Port {
 // there is none, the port stands for itself.
 func (p *port) document(bridgeName string) *netdef.Port {
 	doc := &netdef.Port{
-		UUID: p.UUID, MAC: net.HardwareAddr(p.MAC),
+		UUID: p.UUID, MAC: p.network.m.ports.card(p),
 		Owner: netdef.Owner{Name: cmp.Or(p.Name, p.IfName), UUID: cmp.Or(strings.ToLower(p.OwnerUUID), p.UUID)},
 		Plug:  &netdef.Plug{Type: netdef.PlugNetwork, Bridge: bridgeName},
 	}

@@ -87,6 +87,9 @@ func (s *services) expectAll(srv server) {
 		if m.ports.mac(s.n, net.HardwareAddr(p.MAC)) == nil {
 			gs.DropLive(net.HardwareAddr(p.MAC))
 		}
+		if m.ports.guest(s.n, net.HardwareAddr(p.Guest)) == nil {
+			gs.DropLive(net.HardwareAddr(p.Guest))
+		}
 	}
 	for _, p := range m.ports.of(s.n) {
 		if err := setLive(gs, is4, p.Port); err != nil {
@@ -94,7 +97,7 @@ func (s *services) expectAll(srv server) {
 		}
 	}
 	for _, l := range gs.Leases() {
-		if p := m.ports.mac(s.n, l.MAC); p != nil {
+		if p := m.ports.guest(s.n, l.MAC); p != nil {
 			m.ports.lease(p, l.Addr, true)
 		}
 	}
@@ -138,6 +141,7 @@ func (s *services) forget(p store.Port) {
 	for _, part := range dhcpParts {
 		if srv, ok := s.open[part.name].(guestServer); ok {
 			srv.DropLive(net.HardwareAddr(p.MAC))
+			srv.DropLive(net.HardwareAddr(p.Guest))
 		}
 	}
 	if dns, ok := s.open[partDNS].(*dnsd.Server); ok {

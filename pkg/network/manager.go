@@ -44,6 +44,7 @@ type Links interface {
 	Detach(port int) error
 	DeleteLink(index int) error
 	AddFDB(port int, mac net.HardwareAddr) error
+	FDBPort(bridge int, mac net.HardwareAddr) (port int, err error)
 	Forward(v4, v6 bool) (bridge.Forwarding, error)
 	RestoreAcceptRA(raised []bridge.AcceptRA) error
 	AttachUplink(ctx context.Context, cfg bridge.UplinkConfig) (*bridge.UplinkState, error)

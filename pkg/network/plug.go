@@ -128,7 +128,7 @@ func (m *Manager) dropDeadPorts() {
 
 // onLease follows a lease of the guest of one of n's ports.
 func (m *Manager) onLease(n *Network, mac net.HardwareAddr, a netip.Addr, has bool) {
-	p := m.ports.mac(n, mac)
+	p := m.ports.guest(n, mac)
 	if p == nil || !m.ports.lease(p, a, has) {
 		return
 	}

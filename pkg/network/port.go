@@ -78,6 +78,8 @@ type port struct {
 	network *Network
 	gone    sync.Once // it ends once, by whoever comes first
 
+	guest   store.HexMAC  // the card's where it is not MAC, see learn; nil: none is known; guarded by ports.mu
+	left    bool          // the guest has closed the device; guarded by ports.mu
 	held    []netip.Addr  // leased since the port is there, in order; guarded by ports.mu
 	news    chan struct{} // closed and made anew when held changes; guarded by ports.mu
 	carrier bool          // somebody had the device open; only Watch's goroutine
@@ -86,7 +88,7 @@ type port struct {
 // newPort is p as a port of n.
 func newPort(n *Network, p store.Port) *port {
 	p.Queues = max(p.Queues, 1) // not told by what older versions recorded
-	return &port{Port: p, network: n, news: make(chan struct{})}
+	return &port{Port: p, network: n, guest: p.Guest, news: make(chan struct{})}
 }
 
 // check refuses options that no port can have.

@@ -102,7 +102,7 @@ func (n *Network) sameAgain(opts PortOptions) (*port, *tap.Device, error) {
 	}
 	if p.Lifetime == LifetimeBus {
 		n.m.ports.hold(p, opts.Holder)
-		err = n.m.cfg.Store.SavePort(p.Port)
+		err = n.m.cfg.Store.SavePort(n.m.ports.record(p))
 	}
 	if err != nil {
 		return nil, nil, errors.Join(err, dev.Close())
@@ -123,7 +123,8 @@ func (n *Network) addPort(ctx context.Context, live *netdef.Network, opts PortOp
 			n.m.ports.dismiss(&opts)
 		}
 	}()
-	if opts.MAC == nil {
+	madeUp := opts.MAC == nil
+	if madeUp {
 		opts.MAC = n.m.newMAC(live, &opts)
 	}
 	guest := store.Port{Name: opts.Name, MAC: store.HexMAC(opts.MAC), Addrs: opts.Addrs}
@@ -131,7 +132,7 @@ func (n *Network) addPort(ctx context.Context, live *netdef.Network, opts PortOp
 	if err := sv.expect(live, guest); err != nil {
 		return nil, nil, err
 	}
-	p, dev, err := n.plugIn(ctx, live, opts)
+	p, dev, err := n.plugIn(ctx, live, opts, madeUp)
 	if err != nil {
 		sv.dismiss(guest, nil)
 		return nil, nil, err
@@ -164,7 +165,7 @@ func (n *Network) portConflict(live *netdef.Network, opts *PortOptions) error {
 // plugIn makes the TAP device of a port, puts it on the bridge, and records it
 // as the last step but before anyone else has its file descriptors. What it
 // made is gone when it fails.
-func (n *Network) plugIn(ctx context.Context, live *netdef.Network, opts PortOptions) (_ *port, _ *tap.Device, err error) {
+func (n *Network) plugIn(ctx context.Context, live *netdef.Network, opts PortOptions, madeUp bool) (_ *port, _ *tap.Device, err error) {
 	target, err := n.m.cfg.Links.Lookup(live.Bridge.Name)
 	if err != nil {
 		return nil, nil, fmt.Errorf("looking for bridge %q: %w", live.Bridge.Name, err)
@@ -188,7 +189,7 @@ func (n *Network) plugIn(ctx context.Context, live *netdef.Network, opts PortOpt
 		UUID: newUUID(), Network: live.UUID, Name: opts.Name, MAC: store.HexMAC(opts.MAC), Addrs: opts.Addrs,
 		IfName: dev.Name, Index: dev.Index, Queues: opts.Queues, VnetHdr: opts.VnetHdr, Isolated: opts.Isolated,
 		Lifetime: opts.Lifetime, Owner: opts.Owner, OwnerUUID: opts.OwnerUUID, ID: opts.ID, Holder: opts.Holder,
-		Created: time.Now().Truncate(time.Second),
+		MadeUp: madeUp, Created: time.Now().Truncate(time.Second),
 	})
 	if err := n.m.attach(ctx, live, target.Index, p); err != nil {
 		return nil, nil, err
@@ -323,7 +324,7 @@ func (m *Manager) end(p *port) (err error) {
 		info := m.portInfo(p)
 		m.ports.remove(p)
 		held, _ := m.ports.addresses(p)
-		p.network.runningServices().dismiss(p.Port, held)
+		p.network.runningServices().dismiss(m.ports.record(p), held)
 		err = m.clearPort(p.Port)
 		if live := p.network.liveNetwork(); live != nil {
 			if err := m.hookPort(context.Background(), hookPortDeleted, live, p); err != nil {
@@ -358,7 +359,7 @@ func (m *Manager) releaseAll(n *Network) error {
 func (m *Manager) portInfo(p *port) PortInfo {
 	held, _ := m.ports.addresses(p)
 	info := PortInfo{
-		UUID: p.UUID, Network: p.network.name, Name: p.Name, MAC: net.HardwareAddr(p.MAC).String(),
+		UUID: p.UUID, Network: p.network.name, Name: p.Name, MAC: m.ports.card(p).String(),
 		IfName: p.IfName, Bridge: p.network.bridgeName(),
 		Addresses: append([]netip.Addr{}, held...), Reserved: append([]netip.Addr{}, p.Addrs...),
 		Queues: p.Queues, VnetHdr: p.VnetHdr, Isolated: p.Isolated,

@@ -25,6 +25,7 @@ type portSet struct {
 	byIndex   map[int]*port
 	byIfName  map[string]*port
 	byMAC     map[[6]byte][]*port // one a network
+	byGuest   map[[6]byte][]*port // by what they learned, one a network
 	byName    map[portName][]*port
 	byID      map[portID]*port // nil: of a port that is being made
 	byNetwork map[*Network]map[*port]struct{}
@@ -50,7 +51,7 @@ type usage struct{ ports, queues int }
 func newPortSet() *portSet {
 	return &portSet{
 		byUUID: make(map[string]*port), byIndex: make(map[int]*port), byIfName: make(map[string]*port),
-		byMAC: make(map[[6]byte][]*port), byName: make(map[portName][]*port), byID: make(map[portID]*port),
+		byMAC: make(map[[6]byte][]*port), byGuest: make(map[[6]byte][]*port), byName: make(map[portName][]*port), byID: make(map[portID]*port),
 		byNetwork: make(map[*Network]map[*port]struct{}), byHolder: make(map[string]map[*port]struct{}),
 		usage: make(map[uint32]usage),
 	}
@@ -122,6 +123,12 @@ func (s *portSet) load(p *port) {
 func (s *portSet) insert(p *port) {
 	s.byUUID[p.UUID], s.byIndex[p.Index], s.byIfName[p.IfName] = p, p, p
 	s.byMAC[[6]byte(p.MAC)] = append(s.byMAC[[6]byte(p.MAC)], p)
+	if q := onNetwork(s.byGuest[[6]byte(p.MAC)], p.network); q != nil {
+		s.unlearn(q) // what a launcher says stands before what was learned
+	}
+	if len(p.guest) == 6 {
+		s.byGuest[[6]byte(p.guest)] = append(s.byGuest[[6]byte(p.guest)], p)
+	}
 	if p.Name != "" {
 		s.byName[p.nameKey()] = append(s.byName[p.nameKey()], p)
 	}
@@ -144,6 +151,9 @@ func (s *portSet) remove(p *port) {
 		delete(s.byIfName, p.IfName)
 	}
 	leave(s.byMAC, [6]byte(p.MAC), p)
+	if len(p.guest) == 6 {
+		leave(s.byGuest, [6]byte(p.guest), p)
+	}
 	leave(s.byName, p.nameKey(), p)
 	take(s.byNetwork, p.network, p)
 	take(s.byHolder, p.Holder, p)
@@ -212,7 +222,12 @@ func (s *portSet) mac(n *Network, mac net.HardwareAddr) *port {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, p := range s.byMAC[[6]byte(mac)] {
+	return onNetwork(s.byMAC[[6]byte(mac)], n)
+}
+
+// onNetwork is the first of ports that is on n, or the first of all for nil.
+func onNetwork(ports []*port, n *Network) *port {
+	for _, p := range ports {
 		if n == nil || p.network == n {
 			return p
 		}
@@ -303,6 +318,7 @@ func (s *portSet) hold(p *port, holder string) {
 func (s *portSet) lease(p *port, a netip.Addr, has bool) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	p.left = p.left && !has
 	at, had := slices.BinarySearchFunc(p.held, a, netip.Addr.Compare)
 	switch {
 	case has == had:

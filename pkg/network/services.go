@@ -300,7 +300,7 @@ func (s *services) held() []dhcpd.Lease {
 // on, or, where that has none, the name that the guest goes by.
 func (s *services) host(l dhcpd.Lease) dnsd.Host {
 	name := l.Hostname
-	if p := s.n.m.ports.mac(s.n, l.MAC); p != nil && p.Name != "" {
+	if p := s.n.m.ports.guest(s.n, l.MAC); p != nil && p.Name != "" {
 		name = p.Name
 	}
 	return dnsd.Host{Name: name, Addr: l.Addr, Expiry: l.Expiry}
@@ -310,6 +310,9 @@ func (s *services) host(l dhcpd.Lease) dnsd.Host {
 // that.
 func (s *services) onLease(e dhcpd.Event) {
 	has := e.Kind == dhcpd.Bound || e.Kind == dhcpd.Renewed
+	if has {
+		s.learn(e.Lease.MAC)
+	}
 	s.mu.Lock()
 	if dns, ok := s.open[partDNS].(*dnsd.Server); ok {
 		switch {

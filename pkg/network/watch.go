@@ -99,6 +99,9 @@ func (m *Manager) onLink(e bridge.LinkEvent, broken *damage) {
 // one whose device somebody opened forward at once, where STP would make it wait.
 func (m *Manager) onPortLink(p *port, l bridge.Link) {
 	opened := l.Carrier && !p.carrier
+	if p.carrier && !l.Carrier {
+		m.ports.vacate(p)
+	}
 	p.carrier = l.Carrier
 	n := p.network
 	n.mu.Lock()

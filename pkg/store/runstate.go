@@ -141,8 +141,10 @@ type Port struct {
 	Addrs     []netip.Addr `json:"addresses,omitempty"` // set aside for the guest
 	ID        string       `json:"id,omitempty"`        // the owner's word for it
 	OwnerUUID string       `json:"owner_uuid,omitempty"`
-	Holder    string       `json:"holder,omitempty"`   // of a port that ends with its client
-	Document  string       `json:"document,omitempty"` // <networkport>, of a port whose device is another's
+	Holder    string       `json:"holder,omitempty"`      // of a port that ends with its client
+	MadeUp    bool         `json:"mac_made_up,omitempty"` // the MAC address is not of the launcher's choice
+	Guest     HexMAC       `json:"guest,omitempty"`       // the guest's, where it has another than MAC
+	Document  string       `json:"document,omitempty"`    // <networkport>, of a port whose device is another's
 }
 
 // HexMAC is a MAC address that stands in JSON as aa:bb:cc:dd:ee:ff.

@@ -132,7 +132,6 @@ func TestUnprivilegedGuest(t *testing.T) {
 			t.Errorf("the name web is not served:\n%s", seen)
 		}
 		q.Kill()
-		// What the first guest leased, which told no MAC address, is kept.
 		gone(t, l)
 	})
 }
