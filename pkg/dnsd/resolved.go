@@ -66,10 +66,10 @@ type Resolved struct {
 type resolvedConn struct {
 	*sysbus.Conn
 	users int           // guarded by Resolved.mu
-	turns chan struct{} // has a place for each who may call at once
+	turns chan struct{} // has a place for each network that may call at once
 }
 
-// resolvedCalls is how many calls wait for their answers at once, a part of the 128
+// resolvedCalls is how many calls wait for their answers at once: a part of the 128
 // of one connection that the system bus allows unless it is told otherwise.
 const resolvedCalls = 32
 
@@ -154,15 +154,20 @@ func connectResolved(ctx context.Context) (*resolvedConn, error) {
 	return &resolvedConn{Conn: conn, turns: make(chan struct{}, resolvedCalls)}, nil
 }
 
-// call has resolved do something to a link. It does not start it: a host that has
-// it but does not use it is left alone.
-func (c *resolvedConn) call(ctx context.Context, method string, args ...any) error {
+// turn waits until its caller may call, and end is to be called after that; it is
+// nil when ctx ended first.
+func (c *resolvedConn) turn(ctx context.Context) (end func()) {
 	select {
 	case c.turns <- struct{}{}:
-		defer func() { <-c.turns }()
+		return func() { <-c.turns }
 	case <-ctx.Done():
-		return ctx.Err()
+		return nil
 	}
+}
+
+// call has resolved do something to a link. It does not start it: a host that has
+// it but does not use it is left alone. The caller has its turn.
+func (c *resolvedConn) call(ctx context.Context, method string, args ...any) error {
 	resolved := c.Object(resolvedName, resolvedPath)
 	return resolved.CallWithContext(ctx, resolvedManager+"."+method, dbus.FlagNoAutoStart, args...).Err
 }
@@ -251,6 +256,11 @@ type setting struct {
 
 // register tells resolved everything. It returns false when that took too long.
 func (cfg RegisterConfig) register(ctx context.Context, conn *resolvedConn) bool {
+	end := conn.turn(ctx)
+	if end == nil {
+		return false
+	}
+	defer end()
 	ctx, cancel := context.WithTimeout(ctx, resolvedTimeout)
 	defer cancel()
 	for _, c := range []setting{
@@ -278,6 +288,11 @@ func (cfg RegisterConfig) register(ctx context.Context, conn *resolvedConn) bool
 func (cfg RegisterConfig) revert(ctx context.Context, conn *resolvedConn) {
 	ctx, cancel := context.WithTimeout(ctx, resolvedTimeout)
 	defer cancel()
+	end := conn.turn(ctx)
+	if end == nil {
+		return
+	}
+	defer end()
 	err := conn.call(ctx, "RevertLink", int32(cfg.Ifindex))
 	if err != nil && !isAbsent(err) { // a bridge that is gone is no link of resolved's any more
 		cfg.Logger.Debug("taking back the registration with the host's resolver", keyError, err)
