@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -31,7 +33,11 @@ const portNetworkXML = `<network>
 const (
 	manyPorts  = 1000
 	timedPorts = 100
+	fewPorts   = 20 // that still fit on the bridge beside manyPorts
 )
+
+// metricsAddress is where vnetd tells how many goroutines it has.
+const metricsAddress = "127.0.0.1:9753"
 
 // bridgeHelper is QEMU's own.
 const bridgeHelper = "/usr/lib/qemu/qemu-bridge-helper"
@@ -43,7 +49,7 @@ func ports(b *bench) {
 	if err != nil {
 		b.Fatalf("making a folder: %w", err)
 	}
-	b.vnetd(dir)
+	b.vnetd(dir, "[metrics]", fmt.Sprintf("listen = %q", metricsAddress))
 	xml := filepath.Join(dir, "ports.xml")
 	b.write(xml, portNetworkXML)
 	b.write("/etc/qemu/bridge.conf", "allow all\n")
@@ -63,11 +69,13 @@ func ports(b *bench) {
 		}
 		return p.Close, nil
 	}
-	before := filesOf(b, "vnetd")
+	before := resourcesOf(b)
 	one, end := timePorts(b, manyPorts, request)
 	row(fmt.Sprintf("vnetd, the first %d", timedPorts), one[:timedPorts])
 	row(fmt.Sprintf("vnetd, the last %d of %d", timedPorts, manyPorts), one[manyPorts-timedPorts:])
-	release(b, conn, end)
+	hand, endHand := timePorts(b, fewPorts, plugByHand)
+	row(fmt.Sprintf("ip tuntap add, ip link set master up, beside those %d", manyPorts), hand)
+	release(b, conn, append(end, endHand...))
 	for _, other := range []struct {
 		label  string
 		launch func(int) (func() error, error)
@@ -83,7 +91,9 @@ func ports(b *bench) {
 	b.printf("%s", t)
 	b.printf("  %d at once: %s in all\n", manyPorts, millis(took))
 	release(b, conn, all)
-	b.printf("  left of them: %d descriptors, %d ports, %d TAP devices\n", filesOf(b, "vnetd")-before, countPorts(b, conn), countTAPs(b))
+	left := resourcesOf(b)
+	b.printf("  left of them: %d descriptors, %d goroutines, %d objects on the bus, %d ports, %d TAP devices\n",
+		left.files-before.files, left.goroutines-before.goroutines, left.objects-before.objects, countPorts(b, conn), countTAPs(b))
 }
 
 // dialMany makes several connections to the bus, which lets one of them wait for
@@ -176,6 +186,32 @@ func filesOf(b *bench, comm string) int {
 		b.Fatalf("counting files: %w", err)
 	}
 	return len(fds)
+}
+
+// resources is what vnetd has that could leak.
+type resources struct{ files, goroutines, objects int }
+
+// resourcesOf counts what vnetd has now.
+func resourcesOf(b *bench) resources {
+	h := resources{files: filesOf(b, "vnetd")}
+	metrics, err := exec.CommandContext(b.Context(), "curl", "-sSf", "http://"+metricsAddress+"/metrics").Output()
+	if err != nil {
+		b.Fatalf("reading the metrics: %w", err)
+	}
+	for line := range strings.Lines(string(metrics)) {
+		if count, ok := strings.CutPrefix(line, "go_goroutines "); ok {
+			h.goroutines, err = strconv.Atoi(strings.TrimSpace(count))
+		}
+	}
+	if err != nil || h.goroutines == 0 {
+		b.Fatalf("the metrics tell no number of goroutines: %v", err)
+	}
+	objects, err := exec.CommandContext(b.Context(), "busctl", "tree", "--list", "org.vnetd1").Output()
+	if err != nil {
+		b.Fatalf("listing the objects on the bus: %w", err)
+	}
+	h.objects = strings.Count(string(objects), "\n")
+	return h
 }
 
 // plugByHand makes a device with ip(8), as scripts do.

@@ -94,8 +94,9 @@ type daemon struct{ kill func() }
 
 // vnetd starts the daemon without networks, with its state in dir. When b ends,
 // all that it made is gone.
-func (b *bench) vnetd(dir string) daemon {
-	b.write("/etc/vnetd/vnetd.toml", fmt.Sprintf("state_dir = %q\nnetworks_dir = %q\n", stateDir(dir), networksDir(dir)))
+func (b *bench) vnetd(dir string, settings ...string) daemon {
+	config := append([]string{fmt.Sprintf("state_dir = %q\nnetworks_dir = %q", stateDir(dir), networksDir(dir))}, settings...)
+	b.write("/etc/vnetd/vnetd.toml", strings.Join(config, "\n")+"\n")
 	v := b.lab.StartVnetd()
 	b.Cleanup(func() {
 		v.Kill()
