@@ -143,17 +143,19 @@ func (g guests) none() bool { return len(g.served)+len(g.open) == 0 }
 func guestsOf(f Family, networks []Network) guests {
 	var g guests
 	for _, n := range networks {
-		if f == IPv6 && len(n.subnets(f)) == 0 {
+		none := len(n.subnets(f)) == 0
+		if f == IPv6 && none {
 			continue
 		}
 		if n.Mode.filtered() {
 			g.served = append(g.served, n.Bridge)
 			g.routed6 = f == IPv6
 		}
-		switch n.Mode {
-		case ModeNAT, ModeRoute:
+		switch {
+		case none:
+		case n.Mode == ModeNAT || n.Mode == ModeRoute:
 			g.forwarded = append(g.forwarded, n.Bridge)
-		case ModeOpen:
+		case n.Mode == ModeOpen:
 			g.open = append(g.open, n.Bridge)
 		}
 	}

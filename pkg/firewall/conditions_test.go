@@ -85,6 +85,24 @@ func TestConditions(t *testing.T) {
 	})
 }
 
+// What a family does not do concerns no network that has not got it.
+func TestConditionsOfOneFamily(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := &host{T: t, variant: "nft", log: new(logBuffer)}
+		f := h.firewall()
+		h.set(f, firewall.Network{Bridge: "virbr6", Mode: firewall.ModeRoute, Subnets: subnets("2001:db8::1/64")})
+		h.routing()
+		h.shell()("echo 0 >/proc/sys/net/ipv4/ip_forward")
+		if got := h.conditions(f); len(got) != 0 {
+			t.Errorf("without IPv4 forwarding an IPv6 network has %+v", got)
+		}
+		h.shell()("echo 0 >/proc/sys/net/ipv6/conf/all/forwarding")
+		if got := h.conditions(f); len(got) != 1 {
+			t.Errorf("without IPv6 forwarding it has %+v", got)
+		}
+	})
+}
+
 // remain fails the test if conditions are left after their remedies. A policy
 // that was only made harmless for guests is none.
 func (h *host) remain(f *firewall.Firewall, name string) {

@@ -59,10 +59,14 @@ func TestIPv6Guest(t *testing.T) {
 	})
 }
 
-// endByPID ends the process whose number is in a file.
+// endByPID ends the process whose number is in a file, or soon will be: dhclient
+// writes it after its parent has returned.
 func endByPID(t *testing.T, path string) {
 	t.Helper()
-	pid, err := os.ReadFile(path)
-	must(t, err)
+	var pid []byte
+	until(t, "the process has written its number", func() bool {
+		pid, _ = os.ReadFile(path)
+		return len(pid) > 0
+	})
 	nstest.Exec(t, "kill", strings.TrimSpace(string(pid)))
 }
