@@ -33,7 +33,8 @@ type SRV struct {
 
 // CNAME makes a name another one's alias. The records of that one follow where
 // they are ours too; nothing is forwarded to find them. A name that has an
-// address is no alias.
+// address is no alias. "*.example.com" makes all names below example.com aliases
+// of which nothing else is known, there or of a longer domain that they are in.
 type CNAME struct {
 	Name, Target string
 	TTL          time.Duration // as Host.TTL
@@ -76,7 +77,7 @@ func (c Config) validateRecords() error {
 		errs = append(errs, s.validate(fmt.Sprintf("srv[%d]", i), c.Domain))
 	}
 	for i, n := range c.CNAMEs {
-		errs = append(errs, checkNames(fmt.Sprintf("cnames[%d]", i), n.Name, n.Target))
+		errs = append(errs, checkNames(fmt.Sprintf("cnames[%d]", i), strings.TrimPrefix(n.Name, wildcard), n.Target))
 	}
 	for i, d := range c.LocalDomains {
 		errs = append(errs, checkNames(fmt.Sprintf("localDomains[%d]", i), d))
@@ -92,6 +93,9 @@ func (c Config) validateRecords() error {
 	}
 	return errors.Join(errs...)
 }
+
+// wildcard begins a name that stands for all those below a domain.
+const wildcard = "*."
 
 // checkNames returns the faults of names that stand at path.
 func checkNames(path string, names ...string) error {

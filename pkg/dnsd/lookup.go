@@ -27,6 +27,9 @@ func (v *view) lookup(q *query) (a answer, ok bool) {
 		}
 	}
 	n := v.host(q.key)
+	if n == nil {
+		n = v.wildcard(q.key)
+	}
 	if n != nil {
 		if a, ok := v.ask(n, q.qtype, q.key); ok {
 			return a, true
@@ -99,6 +102,22 @@ func (v *view) host(key string) *node {
 		return n
 	}
 	return static
+}
+
+// wildcard is the node of a name that is known only as one of those below a
+// domain, nil if there is none. The longest domain counts, whatever it says.
+func (v *view) wildcard(key string) (n *node) {
+	if len(v.rules) == 0 || v.rules[key] != nil || v.between[key] {
+		return nil
+	}
+	parents(key, func(domain string) bool {
+		r := v.rules[domain]
+		if r != nil {
+			n = r.alias
+		}
+		return r == nil
+	})
+	return n
 }
 
 // ask is n's answer to a question for its name, key. Where the name is an alias,

@@ -200,8 +200,11 @@ func (o *Options) cname(fields []string) bool {
 	last := len(fields) - 1
 	for _, name := range fields[:last] {
 		o.CNAMEs = append(o.CNAMEs, CNAME{Name: name, Target: fields[last], TTL: kept})
+		if checkNames("", strings.TrimPrefix(name, wildcard)) != nil {
+			return false
+		}
 	}
-	return last > 0 && checkNames("", fields...) == nil
+	return last > 0 && checkNames("", fields[last]) == nil
 }
 
 // hostRecord adds "name,name,address,address,TTL".

@@ -44,6 +44,7 @@ var optionCases = []struct {
 	{"cname=www,web.vm.example,host,60", &dnsd.Options{CNAMEs: []dnsd.CNAME{
 		{Name: "www", Target: "host", TTL: time.Minute}, {Name: "web.vm.example", Target: "host", TTL: time.Minute},
 	}}},
+	{"cname=*.apps.example,host", &dnsd.Options{CNAMEs: []dnsd.CNAME{{Name: "*.apps.example", Target: "host"}}}},
 	{"cname=www,host", &dnsd.Options{CNAMEs: []dnsd.CNAME{{Name: "www", Target: "host"}}}},
 	{"host-record=a,b.vm.example,192.0.2.7,2001:db8::7,30", &dnsd.Options{Static: []dnsd.Host{
 		{Name: "a", Addr: addr("192.0.2.7"), TTL: 30 * time.Second},
@@ -71,7 +72,9 @@ var optionCases = []struct {
 	{"server=//192.0.2.53", nil},
 	{"server=#", nil},
 	{"server=", nil},
-	{"cname=*.example.com,host", nil},
+	{"cname=*,host", nil},
+	{"cname=a.*.example.com,host", nil},
+	{"cname=www,*.example.com", nil},
 	{"cname=www", nil},
 	{"cname=www,60", nil},
 	{"host-record=a", nil},

@@ -40,8 +40,11 @@ func addRecords(cfg *dnsd.Config) {
 		{Name: "gone", Target: "nobody.vm.example"},
 		{Name: "ring", Target: "ring.vm.example"},
 		{Name: "to-guest", Target: "guest"},
+		{Name: "*.apps.example", Target: "host", TTL: time.Minute},
+		{Name: "*.in.vm.example", Target: "guest"},
+		{Name: "*.self.example", Target: "x.self.example"},
 	}
-	cfg.LocalDomains = []string{"lan.example"}
+	cfg.LocalDomains = []string{"lan.example", "no.apps.example"}
 	cfg.Addresses = []dnsd.Address{
 		{Domain: "wild.example", Addr: addr("192.0.2.7")},
 		{Domain: "wild.example", Addr: addr("192.0.2.8")},
@@ -87,6 +90,14 @@ var recordCases = []localCase{
 	{"to-guest.", dns.TypeA, 0, []string{"guest. 0 IN A 192.0.2.50", "to-guest. 0 IN CNAME guest."}, "", "aa"},
 	{"far.", dns.TypeA, 0, []string{"far. 0 IN CNAME www.example.net."}, "", "aa"},
 	{"gone.", dns.TypeA, dns.RcodeNameError, []string{"gone. 0 IN CNAME nobody.vm.example."}, "vm.example.", "aa"},
+
+	{"a.b.Apps.example.", dns.TypeA, 0, []string{"a.b.Apps.example. 60 IN CNAME host.", "host. 0 IN A 192.0.2.5"}, "", "aa"},
+	{"a.apps.example.", dns.TypeAAAA, 0, []string{"a.apps.example. 60 IN CNAME host."}, "host.", "aa"},
+	{"a.apps.example.", dns.TypeCNAME, 0, []string{"a.apps.example. 60 IN CNAME host."}, "", "aa"},
+	{"apps.example.", dns.TypeA, dns.RcodeRefused, nil, "", ""},
+	{"a.no.apps.example.", dns.TypeA, dns.RcodeNameError, nil, "no.apps.example.", "aa"},
+	{"any.in.vm.example.", dns.TypeA, 0, []string{"any.in.vm.example. 0 IN CNAME guest.", "guest. 0 IN A 192.0.2.50"}, "", "aa"},
+	{"a.self.example.", dns.TypeA, 0, []string{"a.self.example. 0 IN CNAME x.self.example."}, "", "aa"},
 
 	{"lan.example.", dns.TypeA, 0, nil, "lan.example.", "aa"},
 	{"x.lan.example.", dns.TypeTXT, dns.RcodeNameError, nil, "lan.example.", "aa"},

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"net/netip"
 	"slices"
+	"strings"
 
 	"github.com/miekg/dns"
 )
@@ -43,7 +44,7 @@ func (v *view) addRecords(cfg Config) {
 	}
 	for _, c := range cfg.CNAMEs {
 		// RFC 1034 section 3.6.2: a name that has a CNAME record has no other.
-		if n := v.static(c.Name); len(n.sets) == 0 {
+		if n := v.aliasNode(c.Name); len(n.sets) == 0 {
 			n.add(dns.TypeCNAME, record{ttl: wireTTL(c.TTL), data: appendName(nil, c.Target)})
 		}
 	}
@@ -60,6 +61,19 @@ func (v *view) addRecords(cfg Config) {
 	for _, n := range v.staticNames {
 		slices.SortStableFunc(n.sets, func(a, b rrset) int { return cmp.Compare(a.rtype, b.rtype) })
 	}
+}
+
+// aliasNode is the node of a static name, or of the names below a domain.
+func (v *view) aliasNode(name string) *node {
+	domain, found := strings.CutPrefix(name, wildcard)
+	if !found {
+		return v.static(name)
+	}
+	r := v.rule(domain)
+	if r.alias == nil {
+		r.alias = new(node)
+	}
+	return r.alias
 }
 
 // static is the node of a static name, and makes those that it stands below

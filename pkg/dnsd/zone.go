@@ -54,6 +54,7 @@ type view struct {
 type rule struct {
 	domain  string // key
 	node    *node  // addresses; nil: none
+	alias   *node  // of the names below it; nil: none
 	forward bool   // the rest has an upstream of its own
 	local   bool   // the rest does not exist
 }
