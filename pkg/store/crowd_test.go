@@ -31,6 +31,7 @@ type person struct {
 	addr    netip.Addr // what it was acknowledged last
 	expiry  time.Time  // its lease lasts as long as this at least
 	offer   []byte     // the offer that it takes, nil until it has one
+	first   time.Time  // when it asked first in this round
 	asked   time.Time  // when it asked last
 	done    bool       // for this round
 	holding bool       // it has addr from an earlier round and asks for it again
@@ -202,6 +203,9 @@ func (c *crowd) drain() {
 
 // ask sends the message that p's state asks for.
 func (c *crowd) ask(p *person) {
+	if p.asked.IsZero() { // a later answer may be to this question
+		p.first = time.Now()
+	}
 	p.asked = time.Now()
 	if p.v6() {
 		_, _ = c.sock6.WriteTo(p.message6(), c.server)
@@ -218,10 +222,11 @@ func (c *crowd) acknowledged(p *person, a netip.Addr) {
 	if p.addr.IsValid() && p.addr != a {
 		c.t.Errorf("client %d has %v and had %v", p.number, a, p.addr)
 	}
-	c.owner[a], p.addr, p.expiry = p, a, p.asked.Add(crashLease)
+	c.owner[a], p.addr, p.expiry = p, a, p.first.Add(crashLease)
+	asking := c.asking[p]
 	delete(c.asking, p)
-	if p.done {
-		return // an answer to a question that was asked twice
+	if p.done || !asking {
+		return // an answer to a question that was asked twice, or in a former round
 	}
 	p.done = true
 	c.got.acked++

@@ -3,6 +3,7 @@ package store_test
 import (
 	"bytes"
 	"encoding/binary"
+	"errors"
 	"log/slog"
 	"net/netip"
 	"os"
@@ -26,32 +27,27 @@ const (
 )
 
 // database is the file of a store with so many leases of one network, and one of
-// another.
+// another, which came in a later transaction.
 func database(t testing.TB, leases byte) []byte {
 	t.Helper()
 	dirs := dirsIn(t.TempDir())
-	s, err := store.Open(dirs, slog.New(slog.DiscardHandler))
-	if err != nil {
-		t.Fatal(err)
-	}
 	var many []dhcpd.Lease
 	for i := range leases {
 		many = append(many, lease(i, "guest"))
 	}
-	if err := s.Leases(uuid).Commit(many, nil); err != nil {
-		t.Fatal(err)
+	for _, c := range []struct {
+		uuid   string
+		leases []dhcpd.Lease
+	}{{uuid, many}, {otherUUID, many[:1]}} {
+		s, err := store.Open(dirs, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := errors.Join(s.Leases(c.uuid).Commit(c.leases, nil), s.Close()); err != nil {
+			t.Fatal(err)
+		}
 	}
-	if err := s.Leases("11111111-2222-3333-4444-555555555555").Commit(many[:1], nil); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	data, err := os.ReadFile(filepath.Join(dirs.State, "leases.db"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	return data
+	return readFile(t, filepath.Join(dirs.State, "leases.db"))
 }
 
 // zero wipes every page with that flag that holds text.

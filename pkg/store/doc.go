@@ -7,6 +7,7 @@
 //	/run/vnetd/networks/UUID.json           an active network, until reboot
 //	/run/vnetd/ports/UUID.json              a port, until reboot
 //	/var/lib/vnetd/leases.db                leases, one bucket per network UUID
+//	/var/lib/vnetd/leases.journal           the latest leases, not yet in leases.db
 //
 // Every write is complete and on disk before the call returns: a crash leaves
 // the old file or the new one, never a part. Only one process may have a store

@@ -2,6 +2,7 @@ package store
 
 import (
 	"net/netip"
+	"os"
 
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 )
@@ -21,4 +22,27 @@ func Salvage(data []byte) map[string][]netip.Addr {
 // DecodeRecord reads a record of the lease database.
 func DecodeRecord(uuid, record string) (dhcpd.Lease, error) {
 	return decodeRecord([]byte(uuid), []byte(record))
+}
+
+// Change is what a line of the journal says.
+type Change = change
+
+// ReadJournal reads the file of a journal.
+func ReadJournal(data []byte) ([]Change, error) { return readJournal(data) }
+
+// Group is the group of a journal that has these changes.
+func Group(changes []Change) []byte {
+	c := &commit{changes: changes}
+	for _, change := range changes {
+		c.lines = change.appendLine(c.lines)
+	}
+	_, group := groupOf([]*commit{c})
+	return group
+}
+
+// SwapJournal puts another file in the place of the journal's and returns that. No
+// commit may be under way.
+func (s *Store) SwapJournal(f *os.File) (old *os.File) {
+	old, s.journal.file = s.journal.file, f
+	return old
 }

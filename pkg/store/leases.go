@@ -62,15 +62,17 @@ func rebuild(path string, saved rescued) (*bbolt.DB, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = db.Update(func(tx *bbolt.Tx) error {
-		for uuid, leases := range saved {
-			c := commit{bucket: []byte(uuid), puts: slices.Collect(maps.Values(leases))}
-			if err := c.apply(tx); err != nil {
-				return err
-			}
+	all := make(pending)
+	for uuid, leases := range saved {
+		var c *commit
+		if c, err = newCommit(uuid, slices.Collect(maps.Values(leases)), nil); err != nil {
+			break
 		}
-		return nil
-	})
+		all.add(c.changes)
+	}
+	if err == nil {
+		err = db.Update(all.apply)
+	}
 	if err == nil {
 		err = os.Rename(fresh, path)
 	}
@@ -126,23 +128,44 @@ func verify(tx *bbolt.Tx) error {
 	return err
 }
 
-// commit is one caller's changes on their way to the disk.
+// commit is one caller's changes on their way to the disk, also as lines of the
+// journal.
 type commit struct {
-	bucket  []byte
-	puts    []dhcpd.Lease
-	deletes []netip.Addr
+	changes []change
+	lines   []byte
 	done    chan error
 }
 
-// commitLoop writes what callers hand in: all that arrived while the last
-// transaction was on its way to the disk goes into the next one, so that many
-// networks and clients share one fsync.
+func newCommit(uuid string, puts []dhcpd.Lease, deletes []netip.Addr) (*commit, error) {
+	c := &commit{done: make(chan error, 1)}
+	for _, l := range puts {
+		record, err := encodeRecord([]byte(uuid), &l)
+		if err != nil {
+			return nil, err
+		}
+		c.changes = append(c.changes, change{uuid, l.Addr, record})
+	}
+	for _, addr := range deletes {
+		c.changes = append(c.changes, change{uuid, addr, nil})
+	}
+	for _, change := range c.changes {
+		if !change.addr.IsValid() {
+			return nil, errors.New("a lease without an address")
+		}
+		c.lines = change.appendLine(c.lines)
+	}
+	return c, nil
+}
+
+// commitLoop writes what callers hand in: all that arrived while the last group was
+// on its way to the disk goes into the next one, so that many networks and clients
+// share one fsync.
 func (s *Store) commitLoop() {
 	for {
 		select {
 		case c := <-s.commits:
 			batch := s.gather([]*commit{c})
-			err := s.update(func(tx *bbolt.Tx) error { return applyAll(tx, batch) })
+			err := s.journal.commit(batch)
 			for _, c := range batch {
 				c.done <- err
 			}
@@ -166,78 +189,67 @@ func (s *Store) gather(batch []*commit) []*commit {
 
 // update runs a transaction. What the database does about a page that it can't
 // make sense of, or can't read, is a panic; here it is an error.
-func (s *Store) update(fn func(tx *bbolt.Tx) error) (err error) {
+func update(db *bbolt.DB, fn func(tx *bbolt.Tx) error) (err error) {
 	defer debug.SetPanicOnFault(debug.SetPanicOnFault(true))
 	defer func() {
 		if r := recover(); r != nil {
 			err = fmt.Errorf("reading a page: %v", r)
 		}
 	}()
-	return s.db.Update(fn)
+	return db.Update(fn)
 }
 
-func applyAll(tx *bbolt.Tx, batch []*commit) error {
-	for _, c := range batch {
-		if err := c.apply(tx); err != nil {
-			return err
-		}
+// submit hands c to the committer and waits until it is on disk.
+func (s *Store) submit(c *commit) error {
+	select {
+	case s.commits <- c:
+		return <-c.done
+	case <-s.closing:
+		return errors.New("the store is closed")
 	}
-	return nil
-}
-
-// apply makes the changes of one caller inside a transaction.
-func (c *commit) apply(tx *bbolt.Tx) error {
-	b, err := tx.CreateBucketIfNotExists(c.bucket)
-	if err != nil {
-		return err
-	}
-	for _, l := range c.puts {
-		data, err := encodeRecord(c.bucket, &l)
-		if err != nil {
-			return err
-		}
-		if err := b.Put(l.Addr.AsSlice(), data); err != nil {
-			return err
-		}
-	}
-	for _, addr := range c.deletes {
-		if err := b.Delete(addr.AsSlice()); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // Leases is the lease store of the network with that UUID. It may be used
 // concurrently, until the Store is closed.
-func (s *Store) Leases(uuid string) dhcpd.LeaseStore { return &leaseStore{s, []byte(uuid)} }
+func (s *Store) Leases(uuid string) dhcpd.LeaseStore { return &leaseStore{s, uuid} }
 
 type leaseStore struct {
-	s      *Store
-	bucket []byte
+	s    *Store
+	uuid string
 }
 
 // Load implements dhcpd.LeaseStore. Records that can't be read are logged and
 // left out.
 func (l *leaseStore) Load() ([]dhcpd.Lease, error) {
+	tx, newer, err := l.s.journal.view(l.uuid)
+	if err != nil {
+		return nil, fmt.Errorf("loading leases of network %s: %w", l.uuid, err)
+	}
+	defer func() { _ = tx.Rollback() }() // of what was only read
 	var leases []dhcpd.Lease
-	err := l.s.db.View(func(tx *bbolt.Tx) error {
-		b := tx.Bucket(l.bucket)
-		if b == nil {
-			return nil
+	take := func(k, record []byte) {
+		lease, err := decodeRecord([]byte(l.uuid), record)
+		if err != nil {
+			l.s.log.Error("leaving out a corrupt lease", "network_uuid", l.uuid, "key", k, "error", err)
+			return
 		}
-		return b.ForEach(func(k, v []byte) error {
-			lease, err := decodeRecord(l.bucket, v)
-			if err != nil {
-				l.s.log.Error("leaving out a corrupt lease", "network_uuid", string(l.bucket), "key", k, "error", err)
-				return nil
+		leases = append(leases, lease)
+	}
+	if b := tx.Bucket([]byte(l.uuid)); b != nil && !newer.dropped {
+		err = b.ForEach(func(k, record []byte) error {
+			if _, changed := newer.records[string(k)]; !changed {
+				take(k, record)
 			}
-			leases = append(leases, lease)
 			return nil
 		})
-	})
+	}
+	for k, record := range newer.records {
+		if record != nil {
+			take([]byte(k), record)
+		}
+	}
 	if err != nil {
-		return nil, fmt.Errorf("loading leases of network %s: %w", l.bucket, err)
+		return nil, fmt.Errorf("loading leases of network %s: %w", l.uuid, err)
 	}
 	return leases, nil
 }
@@ -245,22 +257,24 @@ func (l *leaseStore) Load() ([]dhcpd.Lease, error) {
 // Commit implements dhcpd.LeaseStore: it returns when the changes are on disk,
 // or with an error when none of them is.
 func (l *leaseStore) Commit(puts []dhcpd.Lease, deletes []netip.Addr) error {
-	c := &commit{bucket: l.bucket, puts: puts, deletes: deletes, done: make(chan error, 1)}
-	select {
-	case l.s.commits <- c:
-	case <-l.s.closing:
-		return errors.New("committing leases: the store is closed")
+	if len(puts)+len(deletes) == 0 {
+		return nil
 	}
-	if err := <-c.done; err != nil {
-		return fmt.Errorf("committing leases of network %s: %w", l.bucket, err)
+	c, err := newCommit(l.uuid, puts, deletes)
+	if err == nil {
+		err = l.s.submit(c)
+	}
+	if err != nil {
+		return fmt.Errorf("committing leases of network %s: %w", l.uuid, err)
 	}
 	return nil
 }
 
 // DropLeases forgets all leases of the network with that UUID.
 func (s *Store) DropLeases(uuid string) error {
-	err := s.update(func(tx *bbolt.Tx) error { return tx.DeleteBucket([]byte(uuid)) })
-	if err != nil && !errors.Is(err, bolterrors.ErrBucketNotFound) {
+	drop := change{network: uuid}
+	c := &commit{changes: []change{drop}, lines: drop.appendLine(nil), done: make(chan error, 1)}
+	if err := s.submit(c); err != nil {
 		return fmt.Errorf("dropping leases of network %s: %w", uuid, err)
 	}
 	return nil

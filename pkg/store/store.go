@@ -31,10 +31,11 @@ type Store struct {
 	log  *slog.Logger
 	lock *os.File
 	db   *bbolt.DB
-	// damage is what was wrong with the lease database that Open found, nil for
-	// nothing.
+	// damage is what was wrong with the lease database and its journal that Open
+	// found, nil for nothing.
 	damage error
 
+	journal *journal
 	commits chan *commit // to the committer
 	closing chan struct{}
 	done    sync.WaitGroup
@@ -66,7 +67,7 @@ func Open(dirs Dirs, log *slog.Logger) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, dir := range []string{dirs.Networks, dirs.runs(), dirs.ports(), dirs.stopped()} {
+	for _, dir := range []string{dirs.Networks, dirs.runs(), dirs.ports(), dirs.stopped(), dirs.State} {
 		if err := sweep(dir); err != nil {
 			return nil, errors.Join(fmt.Errorf("sweeping %q: %w", dir, err), lock.Close())
 		}
@@ -75,8 +76,12 @@ func Open(dirs Dirs, log *slog.Logger) (*Store, error) {
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
+	journal, lost, err := openJournal(filepath.Join(dirs.State, "leases.journal"), db, log)
+	if err != nil {
+		return nil, errors.Join(err, db.Close(), lock.Close())
+	}
 	s := &Store{
-		dirs: dirs, log: log, lock: lock, db: db, damage: damage,
+		dirs: dirs, log: log, lock: lock, db: db, damage: errors.Join(damage, lost), journal: journal,
 		commits: make(chan *commit), closing: make(chan struct{}),
 	}
 	s.done.Go(s.commitLoop)
@@ -88,11 +93,11 @@ func Open(dirs Dirs, log *slog.Logger) (*Store, error) {
 func (s *Store) Close() error {
 	close(s.closing)
 	s.done.Wait()
-	return errors.Join(s.db.Close(), s.lock.Close())
+	return errors.Join(s.journal.close(), s.db.Close(), s.lock.Close())
 }
 
-// LeaseDamage tells what was wrong with the lease database when the store was
-// opened, where it is now and how much of it could be read. Nil: nothing was.
+// LeaseDamage tells what was wrong with the lease database and its journal when the
+// store was opened, where it is now and how much of it could be read. Nil: nothing was.
 func (s *Store) LeaseDamage() error { return s.damage }
 
 func (d Dirs) autostart() string { return filepath.Join(d.Networks, "autostart") }
