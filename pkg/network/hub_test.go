@@ -21,7 +21,7 @@ import (
 )
 
 // wait bounds everything that should happen soon.
-const wait = 10 * time.Second
+const wait = 30 * time.Second
 
 // hub is a manager with all that is below it, on the namespace of the test.
 type hub struct {
