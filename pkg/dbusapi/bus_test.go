@@ -30,7 +30,7 @@ const (
 )
 
 // wait bounds everything that should happen soon.
-const wait = 10 * time.Second
+const wait = 30 * time.Second
 
 const natXML = "<network><name>one</name><forward mode='nat'/><bridge name='one'/>" +
 	"<ip address='192.0.2.1' netmask='255.255.255.0'><dhcp><range start='192.0.2.2' end='192.0.2.254'/>" +

@@ -1,11 +1,18 @@
 package dbusapi_test
 
 import (
+	"context"
+	"fmt"
+	"maps"
 	"math"
 	"math/rand/v2"
+	"os"
+	"path"
 	"runtime"
+	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -16,48 +23,52 @@ import (
 	"github.com/vnetd/vnetd/internal/sysbus"
 )
 
-// hostileRounds is how often every method is called with values made up.
-const hostileRounds = 10
+// envHostile is how long TestHostileArguments calls, as a duration; a few seconds
+// unless set.
+const envHostile = "VNETD_HOSTILE"
 
-// TestHostileArguments calls every method that introspection shows with values of
-// the right types and every kind of content, from several clients at once, and
-// then finds vnetd alive and nothing left.
+// TestHostileArguments calls every method that introspection shows, of the manager
+// and of whatever networks and ports there are, with values of the right types and
+// every kind of content, from several clients at once, and then finds vnetd alive
+// and nothing left.
 func TestHostileArguments(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
-		conn := serve(t)
-		var netPath, portPath dbus.ObjectPath
-		var fds []dbus.UnixFD
-		var info map[string]dbus.Variant
-		invoke(t, conn, root, manager+".CreateNetwork", []any{natXML}, &netPath)
-		options := map[string]dbus.Variant{"lifetime": dbus.MakeVariant("persistent")}
-		invoke(t, conn, root, manager+".RequestPort", []any{"one", options}, &portPath, &fds, &info)
-		for _, fd := range fds {
-			sysbus.CloseFDs([]any{[]dbus.UnixFD{fd}})
+		limit := 3 * time.Second
+		if text := os.Getenv(envHostile); text != "" {
+			var err error
+			limit, err = time.ParseDuration(text)
+			must(t, err)
 		}
-		targets := hostileTargets(t, conn, root, netPath, portPath)
+		conn := serve(t)
+		methods := hostileMethods(t, conn)
 		files, routines := openFiles(t), runtime.NumGoroutine()
+		end := time.Now().Add(limit)
 		var clients sync.WaitGroup
+		var calls atomic.Int64
 		for n := range 4 {
-			random := rand.New(rand.NewPCG(uint64(n), 1))
-			c := connect(t)
+			h := &hostile{t: t, conn: connect(t), random: rand.New(rand.NewPCG(uint64(n), 1)), methods: methods}
 			clients.Go(func() {
-				for range hostileRounds {
-					for _, target := range targets {
-						target.call(t, c, random)
-					}
+				for ; time.Now().Before(end); calls.Add(1) {
+					h.call()
 				}
 			})
 		}
 		clients.Wait()
+		t.Logf("%d calls in %v", calls.Load(), limit)
 		var text string
 		invoke(t, conn, root, manager+".Describe", nil, &text)
-		invoke(t, conn, portPath, name+".Port.Release", nil)
 		// The four clients are still connected, each with its own descriptors.
 		nstest.Eventually(t, time.Minute, "nothing is left", func() error {
-			var ports []listed
-			invoke(t, conn, root, manager+".ListPorts", nil, &ports)
-			for _, p := range ports {
-				invoke(t, conn, p.Path, name+".Port.Release", nil)
+			for path := range managed(t, conn) {
+				if strings.Contains(string(path), "/port/") {
+					_ = conn.Object(name, path).Call(name+".Port.Release", 0).Err
+				} else {
+					_ = conn.Object(name, path).Call(name+".Network.Stop", 0).Err
+					_ = conn.Object(name, path).Call(name+".Network.Undefine", 0).Err
+				}
+			}
+			if left := managed(t, conn); len(left) > 0 {
+				return fmt.Errorf("objects %v", left)
 			}
 			if now := openFiles(t); now > files+4*4 {
 				return cmpError(files, now)
@@ -70,49 +81,85 @@ func TestHostileArguments(t *testing.T) {
 	})
 }
 
-// hostileTarget is a method, and the types of what it takes.
-type hostileTarget struct {
-	path   dbus.ObjectPath
+// managed are the networks and ports, as the bus shows them.
+func managed(t *testing.T, conn *dbus.Conn) map[dbus.ObjectPath]map[string]map[string]dbus.Variant {
+	t.Helper()
+	var objects map[dbus.ObjectPath]map[string]map[string]dbus.Variant
+	invoke(t, conn, root, "org.freedesktop.DBus.ObjectManager.GetManagedObjects", nil, &objects)
+	return objects
+}
+
+// hostileMethod is a method, and the types of what it takes.
+type hostileMethod struct {
 	member string
 	args   []string
 }
 
-// hostileTargets lists the methods of objects, but for those that end what the
-// others are called on, or wait.
-func hostileTargets(t *testing.T, conn *dbus.Conn, paths ...dbus.ObjectPath) []hostileTarget {
+// hostileMethods asks a manager, a network and a port for their methods. The keys
+// are the last but one element of such an object's path.
+func hostileMethods(t *testing.T, conn *dbus.Conn) map[string][]hostileMethod {
 	t.Helper()
-	var targets []hostileTarget
-	for _, path := range paths {
+	var network, port dbus.ObjectPath
+	var fds []dbus.UnixFD
+	var info map[string]dbus.Variant
+	invoke(t, conn, root, manager+".CreateNetwork", []any{natXML}, &network)
+	invoke(t, conn, root, manager+".RequestPort", []any{"one", map[string]dbus.Variant{}}, &port, &fds, &info)
+	methods := make(map[string][]hostileMethod)
+	for _, path := range []dbus.ObjectPath{root, network, port} {
 		node, err := introspect.Call(conn.Object(name, path))
 		must(t, err)
 		for _, i := range node.Interfaces {
 			for _, m := range i.Methods {
-				if strings.Contains("Release Stop Undefine WaitForAddress", m.Name) {
-					continue
-				}
-				target := hostileTarget{path: path, member: i.Name + "." + m.Name}
+				method := hostileMethod{member: i.Name + "." + m.Name}
 				for _, a := range m.Args {
 					if a.Direction == "in" {
-						target.args = append(target.args, a.Type)
+						method.args = append(method.args, a.Type)
 					}
 				}
-				targets = append(targets, target)
+				methods[kind(path)] = append(methods[kind(path)], method)
 			}
 		}
 	}
-	return targets
+	sysbus.CloseFDs([]any{fds[0]})
+	return methods
 }
 
-// call calls the method with values made up. It may fail, but not by vnetd's own
-// fault.
-func (h hostileTarget) call(t *testing.T, c *dbus.Conn, random *rand.Rand) {
-	args := make([]any, len(h.args))
-	for i, sig := range h.args {
-		args[i] = madeUp(random, sig)
+// kind is what tells paths of networks, ports and the manager apart.
+func kind(p dbus.ObjectPath) string { return path.Base(path.Dir(string(p))) }
+
+// hostile is a client that calls anything.
+type hostile struct {
+	t       *testing.T
+	conn    *dbus.Conn
+	random  *rand.Rand
+	methods map[string][]hostileMethod
+}
+
+// call calls some method of some object with values made up. It may fail, but not
+// by vnetd's own fault, and only who waits for an address waits.
+func (h *hostile) call() {
+	objects := managed(h.t, h.conn)
+	if len(objects) == 0 {
+		_ = h.conn.Object(name, root).Call(manager+".CreateNetwork", 0, natXML).Err
 	}
-	call := c.Object(name, h.path).Call(h.member, 0, args...)
-	if e, ok := call.Err.(dbus.Error); call.Err != nil && (!ok || strings.HasSuffix(e.Name, ".Internal")) {
-		t.Errorf("%s%v: %v", h.member, args, call.Err)
+	paths := append(slices.Sorted(maps.Keys(objects)), root)
+	path := paths[h.random.IntN(len(paths))]
+	all := h.methods[kind(path)]
+	method := all[h.random.IntN(len(all))]
+	args := make([]any, len(method.args))
+	for i, sig := range method.args {
+		args[i] = madeUp(h.random, sig)
+	}
+	waits, limit := strings.HasSuffix(method.member, ".WaitForAddress"), wait
+	if waits {
+		limit = 50 * time.Millisecond
+	}
+	ctx, cancel := context.WithTimeout(h.t.Context(), limit)
+	defer cancel()
+	call := h.conn.Object(name, path).CallWithContext(ctx, method.member, 0, args...)
+	e, ok := call.Err.(dbus.Error)
+	if call.Err != nil && (!ok || strings.HasSuffix(e.Name, ".Internal")) && !(waits && ctx.Err() != nil) {
+		h.t.Errorf("%s %s%.300v: %v", path, method.member, args, call.Err)
 	}
 	sysbus.CloseFDs(call.Body)
 }
