@@ -57,13 +57,25 @@ func loConfig(t *testing.T) dnsd.Config {
 	}
 }
 
-// start opens a server and runs it until the test ends.
+// patience is longer than any test takes: a server that has it asks its upstream
+// once, however slow the machine is, and the next one only where that fails.
+const patience = time.Hour
+
+// start opens a server that has patience and runs it until the test ends.
 func start(t *testing.T, cfg dnsd.Config) *dnsd.Server {
+	t.Helper()
+	return open(t, cfg, patience, patience)
+}
+
+// open opens a server that waits for all upstreams and for each for that long, and
+// runs it until the test ends.
+func open(t *testing.T, cfg dnsd.Config, total, stagger time.Duration) *dnsd.Server {
 	t.Helper()
 	s, err := dnsd.Open(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.SetTiming(total, stagger, patience)
 	run(t, s)
 	return s
 }

@@ -122,7 +122,7 @@ func TestOtherInterface(t *testing.T) {
 		}
 		before := s.Stats().Queries
 		for _, args := range []string{"+notcp", "+tcp"} {
-			cmd := lan.Command(context.Background(), "dig", "+tries=1", "+time=1", args, "@192.168.122.1", "gateway")
+			cmd := lan.Command(context.Background(), "dig", "+tries=1", "+time=10", args, "@192.168.122.1", "gateway")
 			if out, err := cmd.CombinedOutput(); err == nil || !strings.Contains(string(out), "refused") {
 				t.Errorf("the LAN got (%v):\n%s", err, out)
 			}
@@ -235,7 +235,7 @@ func stopBusy(t *testing.T, byClose bool) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.SetTiming(time.Hour, time.Hour, time.Hour)
+	s.SetTiming(patience, patience, patience)
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	ended := make(chan error, 1)

@@ -81,7 +81,7 @@ func (f *fakeResolved) revert(link int32) *dbus.Error {
 // again after 10 s.
 func (f *fakeResolved) becomes(t *testing.T, what string, want map[int32]map[string]string) {
 	t.Helper()
-	nstest.Eventually(t, 3*limit, what, func() error {
+	nstest.Eventually(t, 6*limit, what, func() error {
 		f.mu.Lock()
 		defer f.mu.Unlock()
 		if diff := cmp.Diff(want, f.links); diff != "" {
