@@ -2,7 +2,6 @@ package dhcpd_test
 
 import (
 	"bytes"
-	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -103,42 +102,23 @@ func TestDhclient6(t *testing.T) {
 func TestDhcpcd6(t *testing.T) {
 	const hw = "00:00:5e:00:53:44"
 	nstest.Run(t, func(t *testing.T) {
-		e, guest := clientEnv6(t, hw)
-		dir := t.TempDir()
-		conf, notes := filepath.Join(dir, "conf"), filepath.Join(dir, "notes")
-		hook := filepath.Join(dir, "hook")
-		if err := errors.Join(
-			os.WriteFile(conf, []byte("duid ll\nslaac hwaddr\nia_na 1\noption dhcp6_name_servers, dhcp6_domain_search\nscript "+hook+"\n"), 0o600),
-			os.WriteFile(hook, []byte("#!/bin/sh\nset >>"+notes+"\n"), 0o755),
-		); err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), 2*clientLimit)
-		defer cancel()
-		out := new(bytes.Buffer)
-		cmd := guest.Command(ctx, "dhcpcd", "-6", "-B", "-d", "-h", "roy", "-f", conf, "eth0")
-		cmd.Stdout, cmd.Stderr = out, out
-		if err := cmd.Start(); err != nil {
-			t.Fatal(err)
-		}
+		e, _ := clientEnv6(t, "00:00:5e:00:53:46")
+		s := newSystem(t, "dhcpcd6", "g2", hw, "")
+		s.start("")
 		nstest.Eventually(t, clientLimit, "the guest has its address", func() error {
-			if got := guest.IP("-6 addr show dev eth0 -tentative"); !strings.Contains(got, "2001:db8:1::10") {
-				return errors.New(got)
+			if got := s.guest.IP("-6 addr show dev eth0 -tentative"); !strings.Contains(got, "2001:db8:1::10") {
+				return errors.New(got + s.read("log"))
 			}
 			return nil
 		})
 		l := e.wantLease(hw, "roy")
-		if !strings.Contains(guest.IP("-6 addr show dev eth0"), l.Addr.String()) {
+		if !strings.Contains(s.guest.IP("-6 addr show dev eth0"), l.Addr.String()) {
 			t.Errorf("the guest does not have %v", l.Addr)
 		}
-		if err := cmd.Process.Signal(syscall.SIGALRM); err != nil { // release
-			t.Fatal(err)
-		}
+		s.stop(true)
 		e.gone()
-		_ = cmd.Wait() // the signal's status
-		noted, err := os.ReadFile(notes)
-		if err != nil || !strings.Contains(string(noted), "2001:db8:1::1") {
-			t.Errorf("the client's hook was told %s (%v); output:\n%s", noted, err, out)
+		if noted := s.read("notes"); !strings.Contains(noted, "2001:db8:1::1") {
+			t.Errorf("the client's hook was told %s; log:\n%s", noted, s.read("log"))
 		}
 	})
 }
@@ -204,8 +184,7 @@ func TestNetworkd6(t *testing.T) {
 		s.start("")
 		nstest.Eventually(t, clientLimit, "the guest has its address", func() error {
 			if got := s.guest.IP("-6 addr show dev eth0 -tentative"); !strings.Contains(got, "2001:db8:1::10") {
-				log, _ := os.ReadFile(filepath.Join(s.disk, "log"))
-				return errors.New(got + string(log))
+				return errors.New(got + s.read("log"))
 			}
 			return nil
 		})

@@ -7,6 +7,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -113,9 +114,11 @@ func TestUdhcpcRenewsAndReleases(t *testing.T) {
 		}
 		wait := func(event string) {
 			t.Helper()
+			var seen []string
 			nstest.Eventually(t, clientLimit, event, func() error {
-				if got := e.events.take(); len(got) == 0 || !strings.HasPrefix(got[0], event) {
-					return fmt.Errorf("events %q", got)
+				seen = append(seen, e.events.take()...)
+				if !slices.ContainsFunc(seen, func(s string) bool { return strings.HasPrefix(s, event) }) {
+					return fmt.Errorf("events %q", seen)
 				}
 				return nil
 			})

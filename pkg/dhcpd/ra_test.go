@@ -314,13 +314,13 @@ func TestGuestTakesAdvertisement(t *testing.T) {
 		nstest.Eventually(t, clientLimit, "the guest has address and route", func() error {
 			got := guest.IP("-6 addr show dev eth0") + guest.IP("-6 route show default")
 			for _, want := range []string{"2001:db8:1:0:200:5eff:fe00:5302/64", "default via fe80::200:5eff:fe00:5301"} {
-				if !strings.Contains(got, want) {
+				if !strings.Contains(got, want) || strings.Contains(got, "tentative") {
 					return errors.New(got)
 				}
 			}
 			return nil
 		})
-		got := guest.Exec("rdisc6", "-1", "-w", "5000", "eth0")
+		got := guest.Exec("rdisc6", "-1", "-w", "10000", "eth0")
 		for _, want := range []string{
 			"Hop limit                 :           64", "Stateful address conf.    :           No",
 			"Router lifetime           :         1800", "2001:db8:1::/64", "Autonomous address conf.:          Yes",

@@ -213,12 +213,18 @@ func TestRFC7440Window(t *testing.T) {
 			}
 			return string(buf[:n])
 		}
+		seen := make(map[string]bool)
 		expect := func(packets ...string) {
 			t.Helper()
 			for _, want := range packets {
-				if got := next(); got != want {
+				got := next()
+				for got != want && seen[got] { // repeated, as this test was slow
+					got = next()
+				}
+				if got != want {
 					t.Fatalf("got %q, want %q", got, want)
 				}
+				seen[got] = true
 			}
 		}
 		ack := func(n byte) { _, _ = conn.Write([]byte{0, 4, 0, n}) }
