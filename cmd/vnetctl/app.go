@@ -93,6 +93,7 @@ func (a *app) rootCommand() *cobra.Command {
 		a.startCommand(), a.stopCommand(), a.enableCommand(), a.disableCommand(), a.catCommand(), a.updateCommand(),
 		a.leasesCommand(), a.portCommand(), a.runCommand(), a.editCommand(), a.monitorCommand(), a.versionCommand(), a.logLevelCommand(),
 	)
+	suggestForVirsh(root)
 	a.completeNames(root)
 	return root
 }
@@ -106,10 +107,12 @@ func group(use, short string, commands ...*cobra.Command) *cobra.Command {
 			if len(args) == 0 {
 				return newUsageError(cmd, "a command is missing")
 			}
-			return newUsageError(cmd, "unknown command "+quote(args[0]))
+			return unknownCommand(cmd, args[0])
 		},
 		// Never reached, but a command without it is not one for cobra.
 		RunE: func(*cobra.Command, []string) error { return nil },
+
+		SuggestionsMinimumDistance: 2,
 	}
 	cmd.AddCommand(commands...)
 	return cmd

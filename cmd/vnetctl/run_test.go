@@ -462,7 +462,8 @@ func openFiles(t *testing.T, name string) (count int) {
 func TestUsage(t *testing.T) {
 	s := newSession(t)
 	for _, line := range []string{
-		"", "frobnicate", "port", "port frobnicate", "start", "start a b", "list --frobnicate", "list a",
+		"", "frobnicate", "port", "port frobnicate", "net-list", "net-autostart one", "lst", "port lsit",
+		"start", "start a b", "list --frobnicate", "list a",
 		"cat", "port create", "port create default --mac x", "port create default --mac 00:00:5e:00:53:01:02:03",
 		"port create default --queues 0", "port create default --queues x", "port create default --address x",
 		"port create default --lifetime long", "port create default --owner nobody-of-that-name",
