@@ -1,16 +1,22 @@
 package main
 
 import (
+	"context"
 	"encoding/binary"
+	"errors"
 	"net"
 	"os"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
-	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
+	"golang.org/x/net/ipv4"
+	"golang.org/x/sync/errgroup"
+	"golang.org/x/sys/unix"
 
 	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/tap"
 )
 
 // How many guests come at once, when one of them asks again, as udhcpc does, and how
@@ -36,19 +42,25 @@ func dhcpStorm(b *bench) {
 	b.printf("%s", t)
 }
 
-// storm is guests on one link, all of them seen through one socket.
+// storm is guests that come at once.
 type storm struct {
-	conn   net.PacketConn
+	begin  time.Time
 	guests []*stormGuest
-	naks   int
-	again  int
-	bound  []time.Duration // since the begin
+
+	mu    sync.Mutex
+	naks  int
+	again int
+	bound []time.Duration // since the begin
 }
 
-// stormGuest is a guest; question is nil once it is bound.
+// stormGuest is a guest: a TAP device, as a virtual machine has, whose end is in the
+// hands of the bench.
 type stormGuest struct {
-	question *dhcpv4.DHCPv4
-	asked    time.Time
+	storm    *storm
+	mac      [6]byte
+	xid      dhcpv4.TransactionID
+	port     *tap.Device
+	question *dhcpv4.DHCPv4 // nil once it is bound
 }
 
 // measureStorm is a row of the table.
@@ -58,23 +70,10 @@ func measureStorm(b *bench, s lessor) []string {
 		b.Fatalf("making a folder: %w", err)
 	}
 	srv := s.start(b, dir, false, 0)
-	guest := nstest.Guest(b, bridge, "guest", "")
-	var st storm
-	err = guest.Do(func() (err error) {
-		st.conn, err = nclient4.NewRawUDPConn(guestLink, dhcpv4.ClientPort)
-		return err
-	})
-	if err != nil {
-		b.Fatalf("opening the guests' socket: %w", err)
-	}
-	b.Cleanup(func() { _ = st.conn.Close() })
-	guest.IP("addr add " + guestAddr + prefix + " dev " + guestLink)
-	nstest.Eventually(b, startLimit, "the guests reach the server", func() error {
-		return guest.Command(b.Context(), "ping", "-c1", "-W1", serverAddr).Run()
-	})
+	st := plugStorm(b)
 	time.Sleep(time.Second) // what has begun to serve may not be done with that
 	before := srv.usage(b)
-	if err := st.run(); err != nil {
+	if err := st.run(b.Context()); err != nil {
 		b.Fatalf("storm on %s: %w", s.name, err)
 	}
 	row := []string{s.name, strconv.Itoa(stormGuests), strconv.Itoa(len(st.bound)), "never", strconv.Itoa(st.naks), strconv.Itoa(st.again), "-", "-"}
@@ -87,104 +86,145 @@ func measureStorm(b *bench, s lessor) []string {
 	return append(row, seconds(srv.usage(b).cpu-before.cpu))
 }
 
-// run sends all guests' DISCOVER at once and goes on until all are bound.
-func (s *storm) run() error {
-	begin := time.Now()
+// plugStorm plugs the guests into the bridge, gone when b ends.
+func plugStorm(b *bench) *storm {
+	st := new(storm)
 	for n := range stormGuests {
-		mac := clientMAC(n)
-		m, err := dhcpv4.NewDiscovery(mac[:])
-		if err != nil {
-			return err
+		g := &stormGuest{storm: st, mac: clientMAC(n)}
+		binary.BigEndian.PutUint32(g.xid[:], uint32(n))
+		var err error
+		if g.port, err = tap.Create(tap.Config{}); err != nil {
+			b.Fatalf("making a guest's device: %w", err)
 		}
-		binary.BigEndian.PutUint32(m.TransactionID[:], uint32(n))
-		s.guests = append(s.guests, &stormGuest{question: m})
+		b.Cleanup(func() { _ = g.port.Close() })
+		nstest.IP(b, "link set "+g.port.Name+" master "+bridge+" up")
+		st.guests = append(st.guests, g)
 	}
-	// The guests share a socket, whose buffer would not hold answers to all of them.
-	answers := make(chan *dhcpv4.DHCPv4, 16*stormGuests)
-	reading := make(chan struct{})
-	go func() { defer close(reading); s.read(answers) }()
-	defer func() { _ = s.conn.Close(); <-reading }()
-	again := time.NewTicker(20 * time.Millisecond)
-	defer again.Stop()
-	for err := s.ask(); len(s.bound) < stormGuests && time.Since(begin) < stormLimit; {
-		if err != nil {
-			return err
-		}
-		select {
-		case <-again.C:
-			err = s.ask()
-		case m := <-answers:
-			err = s.answer(m, begin)
-		}
-	}
-	return nil
+	return st
 }
 
-// read takes the servers' answers until the socket is closed.
-func (s *storm) read(answers chan<- *dhcpv4.DHCPv4) {
-	for buf := make([]byte, 4096); ; {
-		n, _, err := s.conn.ReadFrom(buf)
-		if err != nil {
-			return
-		}
-		if m, err := dhcpv4.FromBytes(buf[:n]); err == nil && m.OpCode == dhcpv4.OpcodeBootReply {
-			answers <- m
-		}
-	}
-}
-
-// ask sends the questions of those who have not asked, or not been answered.
-func (s *storm) ask() error {
+// run sends all guests' DISCOVER at once and goes on until all are bound, or have
+// tried for long.
+func (s *storm) run(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, stormLimit)
+	defer cancel()
+	all, ctx := errgroup.WithContext(ctx)
+	s.begin = time.Now()
 	for _, g := range s.guests {
-		if g.question == nil || time.Since(g.asked) < stormPatience {
-			continue
+		all.Go(func() error { return g.live(ctx) })
+	}
+	return all.Wait()
+}
+
+// live has the guest ask until all guests are bound, and until ctx ends.
+func (g *stormGuest) live(ctx context.Context) error {
+	if err := g.discover(); err != nil {
+		return err
+	}
+	for frame := make([]byte, 2048); ctx.Err() == nil && !g.storm.over(); {
+		n, err := g.port.Files[0].Read(frame)
+		switch {
+		case errors.Is(err, os.ErrDeadlineExceeded) && g.question == nil:
+			err = g.wait()
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			g.storm.count(&g.storm.again)
+			err = g.ask()
+		case err == nil:
+			err = g.answer(frame[:n])
 		}
-		if !g.asked.IsZero() {
-			s.again++
-		}
-		if err := s.send(g); err != nil {
+		if err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (s *storm) send(g *stormGuest) error {
-	g.asked = time.Now()
-	_, err := s.conn.WriteTo(g.question.ToBytes(), &net.UDPAddr{IP: net.IPv4bcast, Port: dhcpv4.ServerPort})
-	return err
+// over tells whether all guests are bound.
+func (s *storm) over() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.bound) == len(s.guests)
 }
 
-// answer has the guest of m go on.
-func (s *storm) answer(m *dhcpv4.DHCPv4, begin time.Time) error {
-	number := binary.BigEndian.Uint32(m.TransactionID[:])
-	if number >= stormGuests || s.guests[number].question == nil {
+func (s *storm) count(what *int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	*what++
+}
+
+// discover begins.
+func (g *stormGuest) discover() (err error) {
+	if g.question, err = dhcpv4.NewDiscovery(g.mac[:], dhcpv4.WithTransactionID(g.xid)); err != nil {
+		return err
+	}
+	return g.ask()
+}
+
+// ask broadcasts the guest's question, for whose answer it has patience.
+func (g *stormGuest) ask() error {
+	if _, err := g.port.Files[0].Write(guestFrame(g.mac, g.question.ToBytes())); err != nil {
+		return err
+	}
+	return g.port.Files[0].SetReadDeadline(time.Now().Add(stormPatience))
+}
+
+// wait has a bound guest take what comes while the others are not.
+func (g *stormGuest) wait() error {
+	return g.port.Files[0].SetReadDeadline(time.Now().Add(20 * time.Millisecond))
+}
+
+// answer has the guest go on if the frame is for it.
+func (g *stormGuest) answer(frame []byte) error {
+	m, err := dhcpv4.FromBytes(frame[min(len(frame), guestFrameHead):])
+	if err != nil || m.OpCode != dhcpv4.OpcodeBootReply || m.TransactionID != g.xid || g.question == nil {
 		return nil
 	}
-	g := s.guests[number]
 	requesting := g.question.MessageType() == dhcpv4.MessageTypeRequest
 	switch typ := m.MessageType(); {
 	case typ == dhcpv4.MessageTypeOffer && !requesting:
-		request, err := dhcpv4.NewRequestFromOffer(m)
-		if err != nil {
+		if g.question, err = dhcpv4.NewRequestFromOffer(m); err != nil {
 			return err
 		}
-		g.question = request
-		return s.send(g)
+		return g.ask()
 	case typ == dhcpv4.MessageTypeAck && requesting:
 		g.question = nil
-		s.bound = append(s.bound, time.Since(begin))
+		g.storm.mu.Lock()
+		g.storm.bound = append(g.storm.bound, time.Since(g.storm.begin))
+		g.storm.mu.Unlock()
+		return g.wait()
 	case typ == dhcpv4.MessageTypeNak:
-		// RFC 2131, section 3.1, step 5: it starts over.
-		s.naks++
-		mac := clientMAC(int(number))
-		discover, err := dhcpv4.NewDiscovery(mac[:])
-		if err != nil {
-			return err
-		}
-		discover.TransactionID = m.TransactionID
-		g.question = discover
-		return s.send(g)
+		g.storm.count(&g.storm.naks)
+		return g.discover() // RFC 2131, section 3.1, step 5: it starts over
 	}
 	return nil
+}
+
+// guestFrameHead is the length of the Ethernet, IP and UDP headers.
+const guestFrameHead = 14 + ipv4.HeaderLen + 8
+
+// guestFrame is the broadcast of a guest without an address, without a UDP checksum.
+func guestFrame(from [6]byte, payload []byte) []byte {
+	frame := make([]byte, guestFrameHead, guestFrameHead+len(payload))
+	copy(frame, []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff})
+	copy(frame[6:], from[:])
+	frame[12] = 8 // IPv4
+	ip, udp := frame[14:34], frame[34:]
+	ip[0], ip[8], ip[9] = ipv4.Version<<4|ipv4.HeaderLen/4, 64, unix.IPPROTO_UDP
+	binary.BigEndian.PutUint16(ip[2:], uint16(len(frame)-14+len(payload)))
+	copy(ip[16:], net.IPv4bcast.To4())
+	binary.BigEndian.PutUint16(ip[10:], headerSum(ip))
+	binary.BigEndian.PutUint16(udp, dhcpv4.ClientPort)
+	binary.BigEndian.PutUint16(udp[2:], dhcpv4.ServerPort)
+	binary.BigEndian.PutUint16(udp[4:], uint16(8+len(payload)))
+	return append(frame, payload...)
+}
+
+// headerSum is the checksum of an IPv4 header whose own is zero (RFC 1071).
+func headerSum(head []byte) uint16 {
+	var sum uint32
+	for i := 0; i < len(head); i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(head[i:]))
+	}
+	sum = sum>>16 + sum&0xffff
+	return ^uint16(sum>>16 + sum&0xffff)
 }
