@@ -12,6 +12,7 @@ import (
 	"log/slog"
 	"os"
 	"os/signal"
+	"runtime"
 	"runtime/debug"
 	"syscall"
 )
@@ -71,6 +72,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	case opts.cleanup:
 		err = cleanup(ctx, cfg, log)
 	default:
+		spareProcessors()
 		err = serve(ctx, cfg, opts.config, log, level)
 	}
 	if err != nil {
@@ -106,6 +108,16 @@ func parseFlags(args []string, stderr io.Writer) (options, error) {
 		fmt.Fprintf(stderr, "vnetd: %v\n", err)
 	}
 	return o, err
+}
+
+// spareProcessors has the runtime run two threads more at a time than there are
+// processors, so that the kernel shares these out. Else a query that comes while the
+// guests of a small host take leases is not looked at before a thread has nothing else
+// to do. GOMAXPROCS in the environment counts as it stands.
+func spareProcessors() {
+	if os.Getenv("GOMAXPROCS") == "" {
+		runtime.GOMAXPROCS(runtime.GOMAXPROCS(0) + 2)
+	}
 }
 
 // programVersion is the version that this binary was built as.

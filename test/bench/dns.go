@@ -28,7 +28,6 @@ const (
 	dnsPeriod  = 3 * time.Second
 	dnsRate    = 5000  // questions per second where times are measured
 	dnsManyOut = 10000 // likewise, to the late upstream
-	dnsLeases  = 1000  // leases per second that are taken beside
 )
 
 // dnsLoad is a set of questions: "f7.up.example" for 7 and "f%d.up.example".
@@ -39,7 +38,7 @@ type dnsLoad struct {
 	count   int  // of different questions
 	warm    bool // they are asked once before
 	late    bool // at a steady rate alone
-	leases  bool // while leases are taken
+	leases  bool // while as many leases are taken as the server gives
 }
 
 // dnsLoads are the loads, those of one number of names together.
@@ -47,7 +46,7 @@ func dnsLoads() []dnsLoad {
 	return []dnsLoad{
 		{name: "local, 1 name", names: 1, pattern: "host%d." + dnsDomain, count: 1},
 		{name: "local, 1,000 names", names: 1000, pattern: "host%d." + dnsDomain, count: 1000},
-		{name: "  while leases are taken", names: 1000, pattern: "host%d." + dnsDomain, count: 1000, leases: true},
+		{name: "  while %d leases/s are taken", names: 1000, pattern: "host%d." + dnsDomain, count: 1000, leases: true},
 		{name: "NXDOMAIN", names: 1000, pattern: "nobody%d." + dnsDomain, count: 1000},
 		{name: "cached, 10 names", names: 1000, pattern: "c%d." + dnsUp, count: 10, warm: true},
 		{name: "cached, 5,000 names", names: 1000, pattern: "c%d." + dnsUp, count: 5000, warm: true},
@@ -109,11 +108,11 @@ func measureDNS(b *bench, s dnsServer, names int) {
 		if load.names != names || load.leases && !s.leases || s.bare && !strings.HasPrefix(load.name, "local") {
 			continue
 		}
-		b.printf(dnsRow, append([]any{s.name, load.name}, s.measure(b, guest, dir, load)...)...)
+		b.printf(dnsRow, append([]any{s.name}, s.measure(b, guest, dir, load)...)...)
 	}
 }
 
-// measure returns the cells of one row behind its name.
+// measure returns the cells of one row behind the server's name.
 func (s dnsServer) measure(b *bench, guest *nstest.NS, dir string, load dnsLoad) []any {
 	file := load.write(b, dir)
 	if load.warm {
@@ -130,17 +129,37 @@ func (s dnsServer) measure(b *bench, guest *nstest.NS, dir string, load dnsLoad)
 	if load.late {
 		rate = dnsManyOut
 	}
-	var leases sync.WaitGroup
+	name, leases := load.name, func() int { return 0 }
 	if load.leases {
-		leases.Go(func() { perfdhcp(b, guest, dnsLeases, dnsPeriod+time.Second) })
-		time.Sleep(time.Second / 2) // it is going by then
+		leases = takeLeases(b, guest, s.name)
 	}
 	r := dnsperf(b, guest, file, "-l", strconv.Itoa(int(dnsPeriod.Seconds())), "-Q", strconv.Itoa(rate), "-q", "2000", "-v")
-	leases.Wait()
+	if perSecond := leases(); load.leases {
+		name = fmt.Sprintf(name, perSecond)
+	}
 	if load.late {
 		cells[0] = strconv.Itoa((r.completed - r.refused) / int(dnsPeriod.Seconds()))
 	}
+	cells = append([]any{name}, cells...)
 	return append(cells, millis(quantile(r.times, 0.5)), millis(quantile(r.times, 0.99)), strconv.Itoa(r.lost+r.refused))
+}
+
+// takeLeases has clients take leases, for longer than the times of answers are
+// measured: as many as the server gives. What it returns tells how many that were in a
+// second.
+func takeLeases(b *bench, guest *nstest.NS, server string) (rate func() int) {
+	l := newLoad(b, guest, false, 0)
+	b.await(l, server)
+	var taking sync.WaitGroup
+	var got loadResult
+	var err error
+	taking.Go(func() { got, err = l.run(dnsPeriod+time.Second/2, maxClients) })
+	return func() int {
+		if taking.Wait(); err != nil {
+			b.Fatalf("taking leases of %s: %w", server, err)
+		}
+		return int(float64(got.leases) / got.period.Seconds())
+	}
 }
 
 // write makes dnsperf's input.
