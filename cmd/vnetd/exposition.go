@@ -73,10 +73,13 @@ func (x *exposition) fill() error {
 func (f *family) append(b []byte, m *measurement) []byte {
 	name := "vnetd_" + f.name
 	head := append(b, "# HELP "+name+" "+f.help+"\n# TYPE "+name+" "+f.kind+"\n"...)
-	if f.histogram != nil {
-		return f.histogram(m).append(head, name)
-	}
 	keys := strings.Fields(f.labels)
+	if f.histograms != nil {
+		for _, h := range f.histograms(m) {
+			head = h.append(head, name, keys)
+		}
+		return head
+	}
 	all := head
 	f.samples(m, func(value float64, labels ...string) {
 		all = appendSample(all, name, keys, labels, value)
@@ -122,8 +125,9 @@ func appendLabel(b []byte, value string) []byte {
 	return b
 }
 
-// append writes the histogram's lines: cumulative classes, sum and count.
-func (h histogram) append(b []byte, name string) []byte {
+// append writes the histogram's lines: cumulative classes, sum and count. It has a
+// value for one key at most.
+func (h histogram) append(b []byte, name string, keys []string) []byte {
 	var total uint64
 	for i, n := range h.counts {
 		total += n
@@ -131,11 +135,17 @@ func (h histogram) append(b []byte, name string) []byte {
 		if i < len(h.bounds) {
 			bound = strconv.FormatFloat(h.bounds[i].Seconds(), 'g', -1, 64)
 		}
-		b = appendSample(b, name+"_bucket", []string{"le"}, []string{bound}, float64(total))
+		b = h.appendClass(b, name, keys, bound, total)
 	}
 	if len(h.counts) == 0 {
-		b = appendSample(b, name+"_bucket", []string{"le"}, []string{"+Inf"}, 0)
+		b = h.appendClass(b, name, keys, "+Inf", 0)
 	}
-	b = appendSample(b, name+"_sum", nil, nil, h.sum.Seconds())
-	return appendSample(b, name+"_count", nil, nil, float64(total))
+	b = appendSample(b, name+"_sum", keys, []string{h.label}, h.sum.Seconds())
+	return appendSample(b, name+"_count", keys, []string{h.label}, float64(total))
+}
+
+// appendClass writes the line of one class.
+func (h histogram) appendClass(b []byte, name string, keys []string, bound string, total uint64) []byte {
+	labels := []string{h.label, bound}
+	return appendSample(b, name+"_bucket", append(keys, "le"), labels[1-len(keys):], float64(total))
 }

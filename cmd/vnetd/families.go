@@ -41,8 +41,9 @@ func (h *house) measure() (*measurement, error) {
 // emit takes a sample with the values of its family's labels.
 type emit func(value float64, labels ...string)
 
-// histogram is the only sample of a histogram's family.
+// histogram is a sample of a histogram's family.
 type histogram struct {
+	label  string // the value of the family's label, if it has one
 	sum    time.Duration
 	bounds []time.Duration // upper ones of all counts but the last
 	counts []uint64        // each of its class alone
@@ -54,7 +55,7 @@ type family struct {
 	kind       string
 	labels     string // words
 	samples    func(m *measurement, e emit)
-	histogram  func(m *measurement) histogram // in place of samples
+	histograms func(m *measurement) []histogram // in place of samples
 }
 
 // The kinds of families.
@@ -85,8 +86,8 @@ var families = []family{
 		e(float64(n.Failures), n.Info.Name)
 	})},
 
-	{name: "port_request_seconds", help: "Time that it took to give somebody a port.", kind: "histogram", histogram: func(m *measurement) histogram {
-		return histogram{m.requests.Sum, m.requests.Bounds, m.requests.Counts}
+	{name: "port_request_seconds", help: "Time that it took to give somebody a port.", kind: "histogram", histograms: func(m *measurement) []histogram {
+		return []histogram{{sum: m.requests.Sum, bounds: m.requests.Bounds, counts: m.requests.Counts}}
 	}},
 	{name: "port_info", help: "A port; the value is 1.", kind: gauge, labels: "port network name mac ifname", samples: func(m *measurement, e emit) {
 		for _, n := range m.networks {
@@ -127,28 +128,34 @@ var families = []family{
 	{name: "dhcp_conflicts_total", help: "Addresses that were found in use by somebody else.", kind: counter, labels: "network family", samples: eachDHCP(func(c dhcpd.Common, e emit) { e(float64(c.Conflicts)) })},
 	{name: "dhcp_pool_size", help: "Addresses that any guest may get.", kind: gauge, labels: "network family", samples: eachDHCP(func(c dhcpd.Common, e emit) { e(float64(c.Pool.Dynamic)) })},
 	{name: "dhcp_pool_used", help: "Addresses that have a lease.", kind: gauge, labels: "network family", samples: eachDHCP(func(c dhcpd.Common, e emit) { e(float64(c.Pool.Bound)) })},
-	{name: "dhcp_commit_seconds", help: "Time that it took to write leases to disk.", kind: "histogram", histogram: dhcpCommits},
+	{name: "dhcp_commit_seconds", help: "Time that it took to write leases to disk.", kind: "histogram", histograms: dhcpCommits},
 
-	{name: "dns_queries_total", help: "Queries answered, by where the answer came from.", kind: counter, labels: "network source", samples: eachDNS(func(s *dnsd.Stats, e emit) {
-		each(e, []count{
-			{"local", s.Local},
-			{"cache", s.Cached},
-			{"stale", s.Stale},
-			{"upstream", s.Forwarded - min(s.Forwarded, s.Limited+s.Failed+s.Stale)},
-		})
+	{name: "dns_queries_total", help: "Queries answered, by where the answer came from and by rcode.", kind: counter, labels: "network source rcode", samples: eachDNS(func(s *dnsd.Stats, e emit) {
+		for _, a := range s.Answers {
+			e(float64(a.Count), a.Source, a.Rcode)
+		}
 	})},
 	{name: "dns_rejected_total", help: "Queries without an answer that helps, by reason.", kind: counter, labels: "network reason", samples: eachDNS(func(s *dnsd.Stats, e emit) {
 		each(e, []count{
-			{"refused", s.Refused}, {"malformed", s.Malformed}, {"dropped", s.Dropped}, {"limited", s.Limited}, {"failed", s.Failed}, {"panic", s.Panics},
+			{"refused", s.Refused},
+			{"malformed", s.Malformed},
+			{"dropped", s.Dropped},
+			{"limited", s.Limited},
+			{"failed", s.Failed},
+			{"panic", s.Panics},
 		})
 	})},
-	{name: "dns_upstream_queries_total", help: "Questions sent to upstream servers.", kind: counter, labels: "network", samples: eachDNS(func(s *dnsd.Stats, e emit) { e(float64(s.UpstreamQueries)) })},
-	{name: "dns_upstream_failures_total", help: "Times that an upstream server was put behind the others, as it did not answer.", kind: counter, labels: "network", samples: eachDNS(func(s *dnsd.Stats, e emit) { e(float64(s.UpstreamDemotions)) })},
+	{name: "dns_answer_seconds", help: "Time from a query to its answer, with or without waiting for an upstream server.", kind: "histogram", labels: "upstream", histograms: dnsAnswers},
+	{name: "dns_upstream_queries_total", help: "Questions sent to the upstream server.", kind: counter, labels: "network server", samples: eachAsked(func(a dnsd.Asked) float64 { return float64(a.Queries) })},
+	{name: "dns_upstream_failures_total", help: "Questions that the upstream server left unanswered, or answered with SERVFAIL, REFUSED or the like.", kind: counter, labels: "network server", samples: eachAsked(func(a dnsd.Asked) float64 { return float64(a.Failures) })},
+	{name: "dns_upstream_rtt_seconds", help: "Time that the upstream server takes to answer, smoothed; 0 until it has.", kind: gauge, labels: "network server", samples: eachAsked(func(a dnsd.Asked) float64 { return a.RTT.Seconds() })},
 	{name: "dns_upstream_up", help: "Whether the upstream server has answered of late.", kind: gauge, labels: "network server domain", samples: eachNetwork(func(n network.Measure, e emit) {
 		for _, u := range n.Upstreams {
 			e(truth(!u.Failing), n.Info.Name, u.Addr.String(), u.Domain)
 		}
 	})},
+	{name: "dns_forwarding", help: "Queries that wait for an upstream server.", kind: gauge, labels: "network", samples: eachDNS(func(s *dnsd.Stats, e emit) { e(float64(s.Forwarding)) })},
+	{name: "dns_tcp_clients", help: "TCP connections of clients.", kind: gauge, labels: "network", samples: eachDNS(func(s *dnsd.Stats, e emit) { e(float64(s.TCPClients)) })},
 	{name: "dns_cache_entries", help: "Answers kept.", kind: gauge, labels: "network", samples: eachDNS(func(s *dnsd.Stats, e emit) { e(float64(s.CacheEntries)) })},
 	{name: "dns_cache_bytes", help: "Size of the answers kept.", kind: gauge, labels: "network", samples: eachDNS(func(s *dnsd.Stats, e emit) { e(float64(s.CacheBytes)) })},
 
@@ -216,6 +223,15 @@ func eachDNS(f func(s *dnsd.Stats, e emit)) func(*measurement, emit) {
 	})
 }
 
+// eachAsked makes a sample of every server that a name service asks.
+func eachAsked(f func(dnsd.Asked) float64) func(*measurement, emit) {
+	return eachNetwork(func(n network.Measure, e emit) {
+		for _, a := range n.Asked {
+			e(f(a), n.Info.Name, a.Addr.String())
+		}
+	})
+}
+
 // portCounter is a counter of the ports' devices.
 func portCounter(name, help string, get func(bridge.Counters) uint64) family {
 	return family{name: "port_" + name + "_total", help: help, kind: counter, labels: "port", samples: func(m *measurement, e emit) {
@@ -278,18 +294,34 @@ func dhcpMessages(n network.Measure, e emit) {
 
 // dhcpCommits is how long leases took to the disk: all networks' together, as they
 // share it.
-func dhcpCommits(m *measurement) histogram {
-	var h histogram
-	eachCommon(m, func(_, _ string, c dhcpd.Common) {
-		h.sum += c.CommitLatency.Sum
-		if h.bounds == nil {
-			h.bounds, h.counts = c.CommitLatency.Bounds(), make([]uint64, len(c.CommitLatency.Counts))
+func dhcpCommits(m *measurement) []histogram {
+	h := histogram{bounds: dhcpd.Latency{}.Bounds()}
+	eachCommon(m, func(_, _ string, c dhcpd.Common) { h.add(c.CommitLatency.Sum, c.CommitLatency.Counts[:]) })
+	return []histogram{h}
+}
+
+// dnsAnswers is how long DNS queries took: all networks' together.
+func dnsAnswers(m *measurement) []histogram {
+	bounds := dnsd.Latency{}.Bounds()
+	without, with := histogram{label: "false", bounds: bounds}, histogram{label: "true", bounds: bounds}
+	for _, n := range m.networks {
+		if n.DNS != nil {
+			without.add(n.DNS.AtOnce.Sum, n.DNS.AtOnce.Counts[:])
+			with.add(n.DNS.Forwarded.Sum, n.DNS.Forwarded.Counts[:])
 		}
-		for i, n := range c.CommitLatency.Counts {
-			h.counts[i] += n
-		}
-	})
-	return h
+	}
+	return []histogram{without, with}
+}
+
+// add adds what was counted elsewhere.
+func (h *histogram) add(sum time.Duration, counts []uint64) {
+	if h.counts == nil {
+		h.counts = make([]uint64, len(h.bounds)+1)
+	}
+	h.sum += sum
+	for i, n := range counts {
+		h.counts[i] += n
+	}
 }
 
 // conflicts counts what pkg/firewall found of each kind, none included: an alert

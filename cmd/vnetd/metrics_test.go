@@ -31,6 +31,7 @@ import (
 )
 
 const metricsXML = "<network><name>one</name><forward mode='nat'/><bridge name='one'/><mac address='52:54:00:00:00:01'/>" +
+	"<dns><forwarder domain='corp.example' addr='127.0.0.99'/></dns>" +
 	"<ip address='192.0.2.1' netmask='255.255.255.0'><dhcp><range start='192.0.2.2' end='192.0.2.254'/></dhcp></ip>" +
 	"<ip family='ipv6' address='2001:db8:1::1' prefix='64'><dhcp><range start='2001:db8:1::2' end='2001:db8:1::ff'/></dhcp></ip></network>"
 
@@ -96,6 +97,7 @@ func TestMetrics(t *testing.T) {
 		}
 		guest := nstest.Guest(t, "one", "guest", "")
 		guest.Exec("busybox", "udhcpc", "-f", "-q", "-n", "-t", "20", "-T", "1", "-i", "eth0", "-s", "/bin/true")
+		nstest.Exec(t, "dig", "+tries=1", "+time=20", "@192.0.2.1", "gateway")
 		nstest.Exec(t, "iptables", "-I", "FORWARD", "-i", "one", "-j", "DROP")
 
 		const socket = "/run/metrics.sock"
@@ -123,7 +125,12 @@ func TestMetrics(t *testing.T) {
 			`vnetd_dhcp_pool_size{network="one",family="ipv4"} 253`,
 			`vnetd_dhcp_pool_used{network="one",family="ipv4"} 1`,
 			`vnetd_dhcp_pool_used{network="one",family="ipv6"} 0`,
-			`vnetd_dns_queries_total{network="one",source="local"} 0`,
+			`vnetd_dns_queries_total{network="one",source="local",rcode="NOERROR"} 1`,
+			`vnetd_dns_queries_total{network="one",source="upstream",rcode="NOERROR"} 0`,
+			`vnetd_dns_answer_seconds_count{upstream="false"} 1`,
+			`vnetd_dns_answer_seconds_bucket{upstream="true",le="0.1"} 0`,
+			`vnetd_dns_upstream_queries_total{network="one",server="127.0.0.99:53"} 0`,
+			`vnetd_dns_upstream_up{network="one",server="127.0.0.99:53",domain="corp.example"} 1`,
 			`vnetd_firewall_conflict{kind="drop-rule"} 1`,
 			`vnetd_firewall_conflict{kind="forwarding-off"} 0`,
 		}

@@ -48,7 +48,7 @@ func (f *forwarder) exchange(ctx context.Context, query []byte, servers []*upstr
 	first := f.begin(servers[0], query)
 	defer first.end()
 	if first.listen(ctx, f.timing.stagger); first.isAnswered() {
-		servers[0].succeeded(time.Now())
+		servers[0].succeeded(time.Now(), first.begun)
 		return first.msg
 	}
 	return f.exchangeAll(ctx, query, servers, first)
@@ -110,7 +110,7 @@ func (f *forwarder) exchangeAll(ctx context.Context, query []byte, servers []*up
 func (f *forwarder) judge(ctx context.Context, servers []*upstream, asked []time.Time, r result) {
 	switch {
 	case r.msg != nil:
-		servers[r.index].succeeded(time.Now())
+		servers[r.index].succeeded(time.Now(), asked[r.index])
 	case errors.Is(ctx.Err(), context.Canceled):
 		return // we were stopped, the server has done nothing wrong
 	default:
@@ -118,6 +118,7 @@ func (f *forwarder) judge(ctx context.Context, servers []*upstream, asked []time
 		return
 	}
 	if isFailure(r.msg) {
+		servers[r.index].failures.Add(1)
 		return // the others may do better
 	}
 	for i := range r.index {
@@ -132,6 +133,7 @@ var errSlower = errors.New("another server, asked later, answered first")
 
 // demote notes that a server did not answer what it was asked then.
 func (f *forwarder) demote(u *upstream, asked time.Time, err error) {
+	u.failures.Add(1)
 	if u.failed(time.Now(), asked) {
 		f.counters.demoted.Add(1)
 		f.log.Warn("upstream name server does not answer", keyUpstream, u.addr, keyError, err)
@@ -165,7 +167,7 @@ func (f *forwarder) begin(u *upstream, query []byte) *attempt {
 
 // send sends the question.
 func (f *forwarder) send(t *attempt) error {
-	f.counters.upstreamQueries.Add(1)
+	t.u.queries.Add(1)
 	_, err := t.port.conn.Write(t.query)
 	return err
 }
@@ -245,7 +247,7 @@ func (f *forwarder) askTCP(ctx context.Context, u *upstream, query []byte) ([]by
 	defer func() { _ = c.Close() }()
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
 	defer stop()
-	f.counters.upstreamQueries.Add(1)
+	u.queries.Add(1)
 	if _, err := c.Write(append(binary.BigEndian.AppendUint16(nil, uint16(len(query))), query...)); err != nil {
 		return nil, err
 	}

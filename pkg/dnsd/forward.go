@@ -154,23 +154,22 @@ func (f *forwarder) kept(q *query, buf []byte) []byte {
 	if !fresh {
 		return nil
 	}
-	f.counters.cached.Add(1)
+	f.counters.cached.add(rcodeOf(e.msg))
 	return e.answer(q, buf, true)
 }
 
 // forward has w answered by an upstream, or at once with SERVFAIL when its
 // client has too many queries waiting. It does not block.
 func (f *forwarder) forward(ctx context.Context, w waiter) {
-	f.counters.forwarded.Add(1)
 	if !f.limit.acquire(w.client) {
 		f.counters.limited.Add(1)
-		w.send(w.q.reply(dns.RcodeServerFailure, true, nil))
+		f.reply(w, &f.counters.upstream, w.q.reply(dns.RcodeServerFailure, true, nil))
 		return
 	}
 	switch stale, looped := f.join(ctx, w); {
 	case looped:
 		f.limit.release(w.client)
-		w.send(w.q.reply(dns.RcodeNameError, true, nil))
+		f.reply(w, &f.counters.upstream, w.q.reply(dns.RcodeNameError, true, nil))
 	case stale != nil:
 		f.land(w, stale.response, true)
 	}
@@ -284,9 +283,17 @@ func (f *forwarder) land(w waiter, r *response, kept bool) {
 		f.counters.failed.Add(1)
 		reply = w.q.reply(dns.RcodeServerFailure, true, nil)
 	}
+	source := &f.counters.upstream
 	if kept {
-		f.counters.stale.Add(1)
+		source = &f.counters.stale
 	}
+	f.reply(w, source, reply)
+}
+
+// reply sends an answer and counts it.
+func (f *forwarder) reply(w waiter, source *answered, reply []byte) {
+	source.add(rcodeOf(reply))
+	f.counters.forwarded.add(f.now().Sub(w.q.now), 1)
 	w.send(reply)
 }
 

@@ -220,23 +220,29 @@ func (s *Server) respond(q *query, raw, buf []byte, size int, now time.Time) (re
 		return nil, false
 	case rcode != dns.RcodeSuccess:
 		s.counters.malformed.Add(1)
+		s.counters.local.add(rcode)
 		return headerReply(raw, buf, rcode), false
 	}
 	v := s.zone.view.Load()
 	if rcode, refused := q.refusal(); refused {
-		s.counters.refused.Add(1)
-		return q.reply(rcode, v.forwards, buf), false
+		return s.refuse(q, rcode, v.forwards, buf), false
 	}
 	if a, ok := v.lookup(q); ok {
-		s.counters.local.Add(1)
+		s.counters.local.add(a.rcode)
 		return q.local(a, v.forwards, buf), false
 	}
 	if !s.forwarder.serves(q.key) {
-		s.counters.refused.Add(1)
-		return q.reply(dns.RcodeRefused, false, buf), false
+		return s.refuse(q, dns.RcodeRefused, false, buf), false
 	}
 	if reply := s.forwarder.kept(q, buf); reply != nil {
 		return reply, false
 	}
 	return nil, true
+}
+
+// refuse packs the answer to a query that gets no other.
+func (s *Server) refuse(q *query, rcode int, recursion bool, buf []byte) []byte {
+	s.counters.refused.Add(1)
+	s.counters.local.add(rcode)
+	return q.reply(rcode, recursion, buf)
 }

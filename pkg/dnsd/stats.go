@@ -3,17 +3,21 @@ package dnsd
 import (
 	"log/slog"
 	"runtime/debug"
+	"strconv"
 	"sync/atomic"
+
+	"github.com/miekg/dns"
 )
 
 // Stats are counts since Open, but for those that say "now".
 type Stats struct {
-	Queries   uint64 // messages read, UDP and TCP
-	Local     uint64 // answered from the zone
-	Cached    uint64 // answered from the cache at once
-	Stale     uint64 // answered from the cache since no upstream did in time
-	Forwarded uint64 // handed to the forwarder
-	Coalesced uint64 // of those: joined a question that was already asked
+	Queries uint64 // messages read, UDP and TCP
+	Answers []Answers
+
+	AtOnce    Latency // from reading a query to having sent what answers it without an upstream
+	Forwarded Latency // likewise, of queries that wait for an upstream
+
+	Coalesced uint64 // forwarded queries that joined a question that was already asked
 	Refused   uint64 // REFUSED, BADVERS
 	Malformed uint64 // FORMERR, NOTIMP
 	Dropped   uint64 // not answered at all
@@ -21,7 +25,6 @@ type Stats struct {
 	Failed    uint64 // SERVFAIL since no upstream gave an answer, or there is none
 	Panics    uint64 // queries that ended in a panic
 
-	UpstreamQueries   uint64 // questions sent to an upstream
 	UpstreamIgnored   uint64 // messages that did not answer what was asked
 	UpstreamRebinds   uint64 // answers with a private address that were kept from guests
 	UpstreamDemotions uint64 // times an upstream was put behind the others
@@ -33,14 +36,57 @@ type Stats struct {
 	CacheBytes   int // their size, now
 }
 
+// Answers are the queries of one kind of answer.
+type Answers struct {
+	Source string // see the Source constants
+	Rcode  string // as in RFC 6895 section 2.3; "OTHER" for what has no name there
+	Count  uint64
+}
+
+// Where answers come from.
+const (
+	SourceLocal    = "local"    // what the server knows itself, or refuses
+	SourceCache    = "cache"    // an answer from before
+	SourceStale    = "stale"    // likewise, which no upstream could make new
+	SourceUpstream = "upstream" // asked for this query, or a failure to
+)
+
+// answered counts the answers from one source, by rcode.
+type answered [dns.RcodeBadVers + 1]atomic.Uint64
+
+// add counts an answer.
+func (a *answered) add(rcode int) { a[min(rcode, len(a)-1)].Add(1) }
+
+// load lists the counts, that of NOERROR in any case.
+func (a *answered) load(source string) []Answers {
+	var all []Answers
+	for rcode := range a {
+		if n := a[rcode].Load(); n > 0 || rcode == dns.RcodeSuccess {
+			all = append(all, Answers{Source: source, Rcode: rcodeName(rcode), Count: n})
+		}
+	}
+	return all
+}
+
+// rcodeName is the name of an rcode.
+func rcodeName(rcode int) string {
+	if rcode == dns.RcodeBadVers {
+		return "BADVERS" // in package dns it is BADSIG, which has the same number
+	}
+	if name, ok := dns.RcodeToString[rcode]; ok {
+		return name
+	}
+	return "RCODE" + strconv.Itoa(rcode)
+}
+
 // counters are the Stats in the making.
 type counters struct {
-	queries, local, forwarded, coalesced atomic.Uint64
-	refused, malformed, dropped          atomic.Uint64
-	limited, failed, panics              atomic.Uint64
-	cached, stale                        atomic.Uint64
-	upstreamQueries, ignored, demoted    atomic.Uint64
-	rebound                              atomic.Uint64
+	queries, coalesced             atomic.Uint64
+	local, cached, stale, upstream answered
+	atOnce, forwarded              latency
+	refused, malformed, dropped    atomic.Uint64
+	limited, failed, panics        atomic.Uint64
+	ignored, demoted, rebound      atomic.Uint64
 }
 
 // catch, deferred, ends a panic, so that it costs one query and not the server.
@@ -52,16 +98,27 @@ func (c *counters) catch(log *slog.Logger) {
 	}
 }
 
+// answers lists the answers from all sources.
+func (c *counters) answers() []Answers {
+	var all []Answers
+	for _, from := range []struct {
+		source string
+		counts *answered
+	}{{SourceLocal, &c.local}, {SourceCache, &c.cached}, {SourceStale, &c.stale}, {SourceUpstream, &c.upstream}} {
+		all = append(all, from.counts.load(from.source)...)
+	}
+	return all
+}
+
 // Stats returns the server's counts. Safe for concurrent use.
 func (s *Server) Stats() Stats {
 	c := s.counters
 	entries, octets := s.forwarder.cache.size()
 	return Stats{
 		Queries:           c.queries.Load(),
-		Local:             c.local.Load(),
-		Cached:            c.cached.Load(),
-		Stale:             c.stale.Load(),
-		Forwarded:         c.forwarded.Load(),
+		Answers:           c.answers(),
+		AtOnce:            c.atOnce.load(),
+		Forwarded:         c.forwarded.load(),
 		Coalesced:         c.coalesced.Load(),
 		Refused:           c.refused.Load(),
 		Malformed:         c.malformed.Load(),
@@ -69,7 +126,6 @@ func (s *Server) Stats() Stats {
 		Limited:           c.limited.Load(),
 		Failed:            c.failed.Load(),
 		Panics:            c.panics.Load(),
-		UpstreamQueries:   c.upstreamQueries.Load(),
 		UpstreamIgnored:   c.ignored.Load(),
 		UpstreamRebinds:   c.rebound.Load(),
 		UpstreamDemotions: c.demoted.Load(),

@@ -129,9 +129,11 @@ func (s *Server) readQueries(ctx context.Context, tc *conn, client netip.Addr) {
 			<-tc.places
 			return
 		}
-		reply, forward := s.respond(q, raw[:n], nil, dns.MaxMsgSize, s.now())
+		now := s.now()
+		reply, forward := s.respond(q, raw[:n], nil, dns.MaxMsgSize, now)
 		if !forward {
 			tc.answers <- reply
+			s.counters.atOnce.add(s.now().Sub(now), min(len(reply), 1))
 			continue
 		}
 		s.forwarder.forward(ctx, waiter{q: q.clone(), client: client, send: func(b []byte) { tc.answers <- b }})

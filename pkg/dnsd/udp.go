@@ -32,7 +32,9 @@ func (s *Server) serveUDP(ctx context.Context, c *net.UDPConn) error {
 				b.answer(i, reply)
 			}
 		}
+		answers := b.answers
 		s.counters.dropped.Add(uint64(b.flush()))
+		s.counters.atOnce.add(s.now().Sub(now), answers)
 	}
 }
 

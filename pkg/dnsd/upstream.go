@@ -21,11 +21,15 @@ type upstream struct {
 
 	spelling atomic.Int32 // of the question in its answers
 
-	mu       sync.Mutex
-	failures int       // in a row
-	until    time.Time // demoted until then
-	heard    time.Time // when it last answered
-	ports    [portSlots]*port
+	queries  atomic.Uint64 // sent to it
+	failures atomic.Uint64 // questions without an answer that is one
+
+	mu    sync.Mutex
+	row   int           // failures to answer in a row
+	until time.Time     // demoted until then
+	heard time.Time     // when it last answered
+	rtt   time.Duration // how long it takes to, smoothed; 0: it never did
+	ports [portSlots]*port
 }
 
 // What is known of an upstream's spelling.
@@ -56,11 +60,16 @@ func (u *upstream) proved(msg, query []byte) {
 	u.spelling.Store(spellingLost)
 }
 
-// succeeded notes that the upstream answered.
-func (u *upstream) succeeded(now time.Time) {
+// succeeded notes that the upstream answered what it was asked then.
+func (u *upstream) succeeded(now, asked time.Time) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	u.failures, u.until, u.heard = 0, time.Time{}, now
+	u.row, u.until, u.heard = 0, time.Time{}, now
+	took := now.Sub(asked)
+	if u.rtt > 0 {
+		took = u.rtt + (took-u.rtt)/8 // RFC 6298 section 2.3: alpha is 1/8
+	}
+	u.rtt = took
 }
 
 // failed notes that the upstream did not answer a query asked at that time. It
@@ -70,11 +79,11 @@ func (u *upstream) succeeded(now time.Time) {
 func (u *upstream) failed(now, asked time.Time) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.heard.After(asked) || u.failures > 0 && now.Before(u.until.Add(-probing)) {
+	if u.heard.After(asked) || u.row > 0 && now.Before(u.until.Add(-probing)) {
 		return false
 	}
-	u.until = now.Add(min(firstDemotion<<min(u.failures, 10), maxDemotion))
-	u.failures++
+	u.until = now.Add(min(firstDemotion<<min(u.row, 10), maxDemotion))
+	u.row++
 	u.spelling.Store(spellingUnknown) // it may be another server now
 	return true
 }
@@ -84,7 +93,7 @@ func (u *upstream) failed(now, asked time.Time) bool {
 func (u *upstream) preferred(now time.Time) bool {
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.failures == 0 {
+	if u.row == 0 {
 		return true
 	}
 	if now.Before(u.until) {

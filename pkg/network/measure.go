@@ -19,6 +19,7 @@ type Measure struct {
 	TFTP      *dhcpd.TFTPStats
 	DNS       *dnsd.Stats
 	Upstreams []DNSUpstream
+	Asked     []dnsd.Asked // of the upstreams
 }
 
 // PortName is what tells one port from others.
@@ -48,8 +49,8 @@ func (n *Network) measure() Measure {
 	r.RA = statsOf[dhcpd.RAStats](n.server(partRA))
 	r.TFTP = statsOf[dhcpd.TFTPStats](n.server(partTFTP))
 	r.DNS = statsOf[dnsd.Stats](n.server(partDNS))
-	if r.DNS != nil {
-		r.Upstreams = n.upstreams()
+	if srv, ok := n.server(partDNS).(*dnsd.Server); ok {
+		r.Upstreams, r.Asked = n.upstreams(), srv.Asked()
 	}
 	return r
 }
