@@ -30,7 +30,8 @@ type house struct {
 }
 
 // build opens the store and the kernel's ends and puts the manager on them.
-func build(ctx context.Context, cfg config, log *slog.Logger) (*house, error) {
+// sockets is network.Config's.
+func build(ctx context.Context, cfg config, sockets network.Sockets, log *slog.Logger) (*house, error) {
 	st, err := store.Open(cfg.Dirs, log)
 	if err != nil {
 		return nil, err
@@ -47,7 +48,7 @@ func build(ctx context.Context, cfg config, log *slog.Logger) (*house, error) {
 		return nil, errors.Join(err, st.Close())
 	}
 	m := network.New(network.Config{
-		Store: st, Links: links, Rules: rules, Logger: log,
+		Store: st, Links: links, Rules: rules, Sockets: sockets, Logger: log,
 		DHCPIdentity: cfg.DHCPIdentity, DHCPProbe: cfg.DHCPProbe,
 		ResolvConf: cfg.ResolvConf, StopRebind: cfg.StopRebind, Hook: cfg.Hook, StartOnDemand: cfg.StartOnDemand, Limits: cfg.PortLimits,
 	})
@@ -68,12 +69,17 @@ func serve(ctx context.Context, cfg config, path string, log *slog.Logger, level
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
-	h, err := build(ctx, cfg, log)
+	inherited, passed, err := inherit(log)
+	if err != nil {
+		return err
+	}
+	defer passed.close()
+	h, err := build(ctx, cfg, passed, log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, h.close()) }()
-	sockets, err := listenLibvirt(cfg, log)
+	sockets, err := listenLibvirt(cfg, inherited, log)
 	if err != nil {
 		return err
 	}
@@ -108,6 +114,7 @@ func serve(ctx context.Context, cfg config, path string, log *slog.Logger, level
 		if err := h.manager.Load(ctx); err != nil {
 			return err
 		}
+		passed.discard()
 		g.Go(func() error { keepLeaseFiles(ctx, cfg, h.manager, log); return nil })
 		g.Go(func() error { return serveLibvirt(ctx, cfg, sockets, h.manager, log) })
 		return bus.Serve(ctx, sd.ready)
@@ -155,7 +162,7 @@ func reload(ctx context.Context, m *network.Manager, path string) error {
 // cleanup removes what a former vnetd left in the kernel. It refuses while one
 // is running.
 func cleanup(ctx context.Context, cfg config, log *slog.Logger) (err error) {
-	h, err := build(ctx, cfg, log)
+	h, err := build(ctx, cfg, nil, log)
 	if err != nil {
 		return err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 
 	"github.com/vnetd/vnetd/pkg/libvirtrpc"
 	"github.com/vnetd/vnetd/pkg/network"
@@ -14,12 +15,12 @@ import (
 const adminGroup = "vnet"
 
 // listenLibvirt makes the sockets on which libvirt's clients are answered, where
-// that is configured, or takes those that systemd has made. That another daemon
+// that is configured, or takes those that systemd has made, see
+// libvirtrpc.Inherited. That another daemon
 // answers there already is told and no error.
-func listenLibvirt(cfg config, log *slog.Logger) ([]libvirtrpc.Socket, error) {
-	inherited, err := libvirtrpc.Inherited()
-	if err != nil || cfg.LibvirtSocket == "" {
-		return libvirtrpc.Sockets(inherited), err
+func listenLibvirt(cfg config, inherited map[string]*net.UnixListener, log *slog.Logger) ([]libvirtrpc.Socket, error) {
+	if cfg.LibvirtSocket == "" {
+		return libvirtrpc.Sockets(inherited), nil
 	}
 	sockets, err := libvirtrpc.Listen(cfg.LibvirtSocket, inherited)
 	if errors.Is(err, libvirtrpc.ErrServed) {

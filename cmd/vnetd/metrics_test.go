@@ -42,7 +42,7 @@ func runHouse(t *testing.T) *house {
 	cfg := config{ChainPrefix: "LIBVIRT_", ResolvConf: "/etc/resolv.conf", Dirs: store.Dirs{
 		Networks: filepath.Join(dir, "networks"), State: filepath.Join(dir, "state"), Run: filepath.Join(dir, "run"),
 	}}
-	h, err := build(t.Context(), cfg, slog.New(slog.DiscardHandler))
+	h, err := build(t.Context(), cfg, nil, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -33,8 +33,9 @@ var mayImport = map[string][]string{
 	"pkg/bridge":             {},
 	"pkg/tap":                {},
 	"pkg/firewall":           {"internal/sysbus"},
-	"pkg/dhcpd":              {},
-	"pkg/dnsd":               {"internal/sysbus"},
+	"pkg/dhcpd":              {"internal/handover"},
+	"pkg/dnsd":               {"internal/sysbus", "internal/handover"},
+	"internal/handover":      {},
 	"pkg/store":              {"pkg/netdef", "pkg/dhcpd"},
 }
 

@@ -1,11 +1,8 @@
 package nstest
 
 import (
-	"bytes"
 	"context"
-	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -25,90 +22,67 @@ type Vnetd struct {
 	// Ready is the time from starting the process to its READY=1.
 	Ready time.Duration
 
-	cmd  *exec.Cmd
-	log  *syncBuffer
-	done chan struct{} // closed when the process is gone
+	cmd     *exec.Cmd
+	manager *serviceManager
+	log     *syncBuffer
+	done    chan struct{} // closed when the process is gone
 }
 
 // StartVnetd starts vnetd with its default configuration and waits until it
 // tells its service manager that it is ready. It is killed when the test ends,
 // and its log is shown when the test failed.
-func (l *Lab) StartVnetd(args ...string) *Vnetd {
+func (l *Lab) StartVnetd(args ...string) *Vnetd { return l.StartVnetdWith(nil, args...) }
+
+// StartVnetdWith is StartVnetd with the sockets that a former vnetd has left, see
+// Vnetd.Leave.
+func (l *Lab) StartVnetdWith(left []*os.File, args ...string) *Vnetd {
 	l.t.Helper()
-	v, err := l.startVnetd(args)
+	v, err := l.startVnetd(left, args)
 	if err != nil {
 		l.t.Fatalf("starting vnetd: %v", err)
 	}
 	return v
 }
 
-func (l *Lab) startVnetd(args []string) (*Vnetd, error) {
+func (l *Lab) startVnetd(left []*os.File, args []string) (*Vnetd, error) {
 	for _, name := range []string{"vnetd", "vnetctl", "vnet-bridge-helper"} {
 		if _, err := exec.LookPath(filepath.Join(l.Bin, name)); err != nil {
 			return nil, fmt.Errorf("the programs are not built, run make build: %w", err)
 		}
 	}
-	notify, err := listenNotify()
+	manager, err := newServiceManager()
 	if err != nil {
 		return nil, err
 	}
-	v := &Vnetd{cmd: exec.Command(filepath.Join(l.Bin, "vnetd"), args...), log: new(syncBuffer), done: make(chan struct{})}
+	v := &Vnetd{cmd: exec.Command(filepath.Join(l.Bin, "vnetd"), args...), manager: manager, log: new(syncBuffer), done: make(chan struct{})}
 	v.cmd.Stdout, v.cmd.Stderr = v.log, v.log
-	v.cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+notify.LocalAddr().String())
+	manager.prepare(v.cmd, left)
 	begin := time.Now()
 	if err := v.cmd.Start(); err != nil {
-		_ = notify.Close()
+		manager.close()
 		return nil, err
 	}
 	go func() {
 		defer close(v.done)
 		_ = v.cmd.Wait()
-		// Like a service manager, the lab listens as long as vnetd runs. The end
-		// unblocks the wait for READY=1.
-		_ = notify.Close()
+		manager.close()
 	}()
 	l.t.Cleanup(func() {
 		v.Kill()
+		closeFiles(manager.take())
 		if l.t.Failed() {
 			l.t.Logf("log of vnetd:\n%s", v.Log())
 		}
 	})
-	if err := awaitReady(notify); err != nil {
-		return nil, fmt.Errorf("%w\n%s", err, v.Log())
+	select {
+	case <-manager.ready:
+	case <-v.done:
+		return nil, fmt.Errorf("it ended before it was ready\n%s", v.Log())
+	case <-time.After(startLimit):
+		return nil, fmt.Errorf("no READY=1 within %v\n%s", startLimit, v.Log())
 	}
 	v.Ready = time.Since(begin)
 	return v, nil
-}
-
-// listenNotify opens the socket of sd_notify(3).
-func listenNotify() (*net.UnixConn, error) {
-	dir, err := os.MkdirTemp("/run", "notify")
-	if err != nil {
-		return nil, err
-	}
-	return net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "socket"), Net: "unixgram"})
-}
-
-// awaitReady reads notifications up to READY=1.
-func awaitReady(notify *net.UnixConn) error {
-	if err := notify.SetReadDeadline(time.Now().Add(startLimit)); err != nil {
-		return err
-	}
-	message := make([]byte, 4096)
-	for {
-		n, err := notify.Read(message)
-		if errors.Is(err, net.ErrClosed) {
-			return errors.New("it ended before it was ready")
-		}
-		if err != nil {
-			return fmt.Errorf("waiting for READY=1: %w", err)
-		}
-		for line := range bytes.Lines(message[:n]) {
-			if string(bytes.TrimSpace(line)) == "READY=1" {
-				return nil
-			}
-		}
-	}
 }
 
 // Kill ends vnetd with SIGKILL and waits until it is gone.
@@ -132,6 +106,13 @@ func (v *Vnetd) Stop(ctx context.Context) error {
 		return fmt.Errorf("vnetd ended with exit code %d: %s", code, v.Log())
 	}
 	return nil
+}
+
+// Leave is Stop as a service manager does it who is about to start vnetd again. It
+// returns what vnetd has left to the next one, for StartVnetdWith.
+func (v *Vnetd) Leave(ctx context.Context) ([]*os.File, error) {
+	err := v.Stop(ctx)
+	return v.manager.take(), err
 }
 
 // Reload sends vnetd SIGHUP. It returns before vnetd has reloaded.

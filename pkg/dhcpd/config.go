@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"time"
 )
 
@@ -82,6 +83,10 @@ type Config struct {
 	OnStore func(error)
 	// Logger receives the log. Nil: slog.Default. Reconfigure ignores it.
 	Logger *slog.Logger
+	// Left is what a former process got from Leave: in place of a new socket, Open
+	// uses a copy of the one of these that is bound as it should be. They remain the
+	// caller's.
+	Left []*os.File
 }
 
 // Identity is what tells one DHCPv4 client from another. A client with a

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"time"
 )
@@ -44,12 +45,13 @@ type Config6 struct {
 	// LeaseTime is the valid lifetime of an address. 0: DefaultLeaseTime6. See
 	// Infinite.
 	LeaseTime time.Duration
-	// Store, OnLease, OnStore and Logger are as in Config. The Server of the same
+	// Store, OnLease, OnStore, Logger and Left are as in Config. The Server of the same
 	// network may have the same store and functions; those are called by both.
 	Store   LeaseStore
 	OnLease func(Event)
 	OnStore func(error)
 	Logger  *slog.Logger
+	Left    []*os.File
 }
 
 // Validate returns every fault of c, joined, or nil.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"runtime/debug"
 	"sync"
 	"time"
@@ -53,6 +54,9 @@ type transport interface {
 	// Interrupt makes Receive return an error, now and from now on. It may be
 	// called at any time.
 	Interrupt()
+	// Copy is another descriptor of what Receive reads. It may be called at any
+	// time.
+	Copy() (*os.File, error)
 	// Close gives the resources back. No other method may be in use.
 	Close() error
 }
@@ -171,6 +175,16 @@ func (s *engine) Run(ctx context.Context) error {
 	}
 }
 
+// Leave returns a copy of the socket that clients send to, for Open in the next
+// process: what comes in after Run has ended waits there. The caller closes it.
+func (s *engine) Leave(context.Context) ([]*os.File, error) {
+	f, err := s.link.Copy()
+	if err != nil {
+		return nil, fmt.Errorf("copying the socket of DHCP: %w", err)
+	}
+	return []*os.File{f}, nil
+}
+
 // fail ends Run with err. The first error counts.
 func (s *engine) fail(err error) {
 	select {
@@ -179,16 +193,17 @@ func (s *engine) fail(err error) {
 	}
 }
 
-// readLoop handles one datagram after the other until ctx ends or the link fails.
+// readLoop handles one datagram after the other until it is interrupted because
+// ctx has ended, or the link fails. What was received is handled in any case:
+// nobody else gets it.
 func (s *engine) readLoop(ctx context.Context) {
 	buf := make([]byte, maxMessage)
 	for {
 		d, err := s.link.Receive(buf)
-		switch {
-		case ctx.Err() != nil:
-			return
-		case err != nil:
-			s.fail(err)
+		if err != nil {
+			if ctx.Err() == nil {
+				s.fail(err)
+			}
 			return
 		}
 		s.send(s.serve(d, time.Now()))

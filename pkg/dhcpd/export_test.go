@@ -1,6 +1,7 @@
 package dhcpd
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -113,6 +114,9 @@ func sent(out *outgoing) Sent {
 
 // Interrupt implements transport.
 func (l *SimLink) Interrupt() { l.once.Do(func() { close(l.stop) }) }
+
+// Copy implements transport. Nobody else can read what l carries.
+func (l *SimLink) Copy() (*os.File, error) { return nil, errors.ErrUnsupported }
 
 // Close implements transport.
 func (l *SimLink) Close() error { return nil }

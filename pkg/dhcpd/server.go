@@ -67,8 +67,8 @@ func (s *Server) handleDatagram(d datagram, now time.Time) (*outgoing, error) {
 }
 
 // Reconfigure makes the server follow cfg from now on: ranges, reservations and
-// options. Interface, Server and Probe must stay; MAC, Store, OnLease, OnStore and
-// Logger are ignored. Running leases stay until their clients ask again, which are then
+// options. Interface, Server and Probe must stay; MAC, Store, OnLease, OnStore,
+// Logger and Left are ignored. Running leases stay until their clients ask again, which are then
 // refused what cfg does not allow them.
 func (s *Server) Reconfigure(cfg Config) error {
 	s.mu.Lock()

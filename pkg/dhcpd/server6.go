@@ -21,7 +21,7 @@ type Server6 struct {
 // must call Run or Close. An error that wraps syscall.EADDRINUSE means that
 // another DHCPv6 server serves the interface.
 func Open6(cfg Config6) (*Server6, error) {
-	return open6(cfg, func() (transport, error) { return listen6(cfg.Interface) })
+	return open6(cfg, func() (transport, error) { return listen6(cfg.Interface, cfg.Left) })
 }
 
 // open6 makes a Server6 on the transport that dial returns.
@@ -58,8 +58,8 @@ func (s *Server6) handleDatagram(d datagram, now time.Time) (*outgoing, error) {
 }
 
 // Reconfigure makes the server follow cfg from now on: ranges, reservations and
-// options. Interface and Server must stay; MAC, Store, OnLease, OnStore and
-// Logger are ignored. Clients whose address cfg does not allow them get another one when
+// options. Interface and Server must stay; MAC, Store, OnLease, OnStore,
+// Logger and Left are ignored. Clients whose address cfg does not allow them get another one when
 // they renew.
 func (s *Server6) Reconfigure(cfg Config6) error {
 	s.mu.Lock()

@@ -6,12 +6,15 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"syscall"
 	"time"
 
 	"github.com/mdlayher/packet"
 	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/internal/handover"
 )
 
 // receiveBuffer holds what arrives while the server is busy: some thousand
@@ -49,15 +52,12 @@ func listen(cfg *Config) (*sockets, error) {
 	if err != nil {
 		return nil, err
 	}
-	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
-		return configure(c, cfg.Interface)
-	}}
-	conn, err := lc.ListenPacket(context.Background(), "udp4", fmt.Sprintf("0.0.0.0:%d", serverPort))
+	conn, err := receiver{"udp4", netip.IPv4Unspecified(), serverPort, cfg.Interface, configure}.open(cfg.Left)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, fmt.Errorf("another DHCP server, dnsmasq perhaps, has UDP port %d of the interface: %w", serverPort, err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("binding UDP port %d: %w", serverPort, err)
+		return nil, err
 	}
 	// Protocol 0: the kernel queues no frame on this socket.
 	frames, err := packet.Listen(ifi, packet.Raw, 0, nil)
@@ -72,7 +72,7 @@ func listen(cfg *Config) (*sockets, error) {
 	}
 	cm := ipv4.ControlMessage{Src: cfg.Server.AsSlice()}
 	return &sockets{
-		udp:     conn.(*net.UDPConn),
+		udp:     conn,
 		frames:  frames,
 		arp:     arp,
 		mac:     hwAddr(cfg.MAC),
@@ -80,6 +80,48 @@ func listen(cfg *Config) (*sockets, error) {
 		control: cm.Marshal(),
 		oob:     make([]byte, oobSize),
 	}, nil
+}
+
+// receiver is a UDP socket for what clients send.
+type receiver struct {
+	network   string
+	addr      netip.Addr // unspecified
+	port      uint16
+	ifname    string
+	configure func(c syscall.RawConn, ifname string) error
+}
+
+// open binds the socket, or takes over the one of left that is bound as it would
+// be. Its error wraps EADDRINUSE where another program has the port.
+func (r receiver) open(left []*os.File) (*net.UDPConn, error) {
+	at := netip.AddrPortFrom(r.addr, r.port)
+	if f := (handover.Socket{Type: unix.SOCK_DGRAM, Addr: at, Device: r.ifname}).Find(left); f != nil {
+		return r.takeOver(f)
+	}
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error { return r.configure(c, r.ifname) }}
+	conn, err := lc.ListenPacket(context.Background(), r.network, at.String())
+	if err != nil {
+		return nil, fmt.Errorf("binding UDP port %d: %w", r.port, err)
+	}
+	return conn.(*net.UDPConn), nil
+}
+
+// takeOver makes a copy of the bound socket f ours, with what waits in it. The
+// process that bound it may have been of another version, with other options.
+func (r receiver) takeOver(f *os.File) (*net.UDPConn, error) {
+	conn, err := net.FilePacketConn(f)
+	if err != nil {
+		return nil, fmt.Errorf("taking over UDP port %d: %w", r.port, err)
+	}
+	udp := conn.(*net.UDPConn)
+	raw, err := udp.SyscallConn()
+	if err == nil {
+		err = r.configure(raw, r.ifname)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("taking over UDP port %d: %w", r.port, err), udp.Close())
+	}
+	return udp, nil
 }
 
 // growBuffer lets many messages wait in a socket. It is best effort; FORCE needs
@@ -90,7 +132,7 @@ func growBuffer(fd int) {
 	}
 }
 
-// configure sets the options of the UDP socket before it is bound. SO_REUSEADDR
+// configure sets the options of the UDP socket. SO_REUSEADDR
 // and SO_REUSEPORT stay off: a second server on the interface must be noticed.
 func configure(c syscall.RawConn, ifname string) error {
 	var err error
@@ -137,6 +179,9 @@ func (s *sockets) Send(out *outgoing) error {
 	}
 	return err
 }
+
+// Copy implements transport.
+func (s *sockets) Copy() (*os.File, error) { return s.udp.File() }
 
 // Interrupt implements transport.
 func (s *sockets) Interrupt() {

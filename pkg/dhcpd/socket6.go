@@ -1,11 +1,11 @@
 package dhcpd
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"syscall"
 	"time"
 
@@ -29,31 +29,30 @@ type socket6 struct {
 // type check
 var _ transport = (*socket6)(nil)
 
-// listen6 opens the socket on an interface.
-func listen6(ifname string) (*socket6, error) {
+// listen6 opens the socket on an interface, or takes over one of left.
+func listen6(ifname string, left []*os.File) (*socket6, error) {
 	ifi, err := interfaceByName(ifname)
 	if err != nil {
 		return nil, err
 	}
-	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error { return configure6(c, ifname) }}
-	conn, err := lc.ListenPacket(context.Background(), "udp6", fmt.Sprintf("[::]:%d", serverPort6))
+	conn, err := receiver{"udp6", netip.IPv6Unspecified(), serverPort6, ifname, configure6}.open(left)
 	if errors.Is(err, syscall.EADDRINUSE) {
 		return nil, fmt.Errorf("another DHCPv6 server, dnsmasq perhaps, has UDP port %d of the interface: %w", serverPort6, err)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("binding UDP port %d: %w", serverPort6, err)
+		return nil, err
 	}
 	pc := ipv6.NewPacketConn(conn)
 	for _, group := range []string{allServersAndRelays, allServers} {
-		if err := pc.JoinGroup(ifi, &net.UDPAddr{IP: net.ParseIP(group)}); err != nil {
+		// EADDRINUSE: the socket was taken over and is in the group.
+		if err := pc.JoinGroup(ifi, &net.UDPAddr{IP: net.ParseIP(group)}); err != nil && !errors.Is(err, syscall.EADDRINUSE) {
 			return nil, errors.Join(fmt.Errorf("joining %s: %w", group, err), conn.Close())
 		}
 	}
-	return &socket6{udp: conn.(*net.UDPConn), oob: make([]byte, oobSize)}, nil
+	return &socket6{udp: conn, oob: make([]byte, oobSize)}, nil
 }
 
-// configure6 sets the options of the socket before it is bound, as configure
-// does.
+// configure6 sets the options of the socket, as configure does.
 func configure6(c syscall.RawConn, ifname string) error {
 	var err error
 	ctlErr := c.Control(func(fd uintptr) {
@@ -89,6 +88,9 @@ func (s *socket6) Send(out *outgoing) error {
 	}
 	return err
 }
+
+// Copy implements transport.
+func (s *socket6) Copy() (*os.File, error) { return s.udp.File() }
 
 // Interrupt implements transport.
 func (s *socket6) Interrupt() { _ = s.udp.SetReadDeadline(time.Unix(1, 0)) }

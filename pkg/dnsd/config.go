@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -116,6 +117,11 @@ type Config struct {
 
 	// Logger gets the server's messages. Nil: none are written.
 	Logger *slog.Logger
+
+	// Left is what a former process got from Leave: in place of new sockets, Open
+	// uses copies of those of these that are bound as they should be. They remain
+	// the caller's.
+	Left []*os.File
 }
 
 // Host is one name of one address.

@@ -17,6 +17,9 @@ import (
 // upstream.
 const forwardLimit = 2000
 
+// settleTick is how often settle looks.
+const settleTick = 2 * time.Millisecond
+
 // forwarder asks others for what is not ours.
 type forwarder struct {
 	log      *slog.Logger
@@ -132,6 +135,31 @@ func (f *forwarder) hostChanged(servers []netip.Addr) {
 	}
 	f.servers = servers
 	f.cache.flush()
+}
+
+// settle returns when no flight is left, or ctx ends.
+func (f *forwarder) settle(ctx context.Context) {
+	tick := time.NewTicker(settleTick)
+	defer tick.Stop()
+	for f.busy() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// busy tells whether somebody waits for an upstream.
+func (f *forwarder) busy() bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	for _, fl := range f.flights {
+		if len(fl.waiters) > 0 {
+			return true
+		}
+	}
+	return false
 }
 
 // wait returns when no flight and no socket is left. No query may be forwarded any

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -30,6 +31,7 @@ type Server struct {
 	udp        []*net.UDPConn
 	tcp        []*net.TCPListener
 	port       uint16
+	readers    sync.WaitGroup // of udp
 
 	mu  sync.Mutex // guards cfg
 	cfg Config
@@ -98,12 +100,12 @@ func (s *Server) listenAll() error {
 // listen binds the two sockets of an address.
 func (s *Server) listen(a netip.Addr) error {
 	at := netip.AddrPortFrom(a, s.port)
-	u, err := listenUDP(at, s.cfg.Interface)
+	u, err := listenUDP(at, s.cfg.Interface, s.cfg.Left)
 	if err != nil {
 		return err
 	}
 	s.udp = append(s.udp, u)
-	t, err := listenTCP(at, s.cfg.Interface)
+	t, err := listenTCP(at, s.cfg.Interface, s.cfg.Left)
 	if err != nil {
 		return err
 	}
@@ -125,15 +127,17 @@ func (s *Server) Port() uint16 { return s.port }
 func (s *Server) Run(parent context.Context) error {
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
-	var readers sync.WaitGroup
-	start := func(serve func(context.Context) error) {
-		readers.Go(func() { cancel(serve(ctx)) })
+	var acceptors sync.WaitGroup
+	ended := func(err error) {
+		if !errors.Is(err, os.ErrDeadlineExceeded) { // of Leave
+			cancel(err)
+		}
 	}
 	for _, c := range s.udp {
-		start(func(ctx context.Context) error { return s.serveUDP(ctx, c) })
+		s.readers.Go(func() { ended(s.serveUDP(ctx, c)) })
 	}
 	for _, l := range s.tcp {
-		start(func(ctx context.Context) error { return s.serveTCP(ctx, l) })
+		acceptors.Go(func() { ended(s.serveTCP(ctx, l)) })
 	}
 	select {
 	case <-ctx.Done():
@@ -141,7 +145,8 @@ func (s *Server) Run(parent context.Context) error {
 		cancel(nil)
 	}
 	err := s.Close()
-	readers.Wait()
+	s.readers.Wait()
+	acceptors.Wait()
 	s.forwarder.wait()
 	cause := context.Cause(ctx)
 	if parent.Err() != nil || errors.Is(cause, context.Canceled) || errors.Is(cause, net.ErrClosed) {

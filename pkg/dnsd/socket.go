@@ -6,16 +6,23 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"strconv"
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/internal/handover"
 )
 
-// listenUDP binds a UDP socket to an address and, unless it is empty, a device.
-func listenUDP(at netip.AddrPort, device string) (*net.UDPConn, error) {
-	lc := listenConfig(device)
-	c, err := lc.ListenPacket(context.Background(), network("udp", at.Addr()), numbered(at).String())
+// listenUDP binds a UDP socket to an address and, unless it is empty, a device, or
+// takes over the one of left that is bound so.
+func listenUDP(at netip.AddrPort, device string, left []*os.File) (*net.UDPConn, error) {
+	lc, bound := listenConfig(device), numbered(at)
+	c, err := takeOver(handover.Socket{Type: unix.SOCK_DGRAM, Addr: bound, Device: device}, left, net.FilePacketConn)
+	if c == nil && err == nil {
+		c, err = lc.ListenPacket(context.Background(), network("udp", at.Addr()), bound.String())
+	}
 	if err != nil {
 		return nil, explain("udp", at, err)
 	}
@@ -27,9 +34,9 @@ func listenUDP(at netip.AddrPort, device string) (*net.UDPConn, error) {
 }
 
 // receiveBuffer is room for the queries that come while the server waits for a
-// processor: about 100 ms at 10,000 per second. The kernel takes the memory only
-// while they are there.
-const receiveBuffer = 1 << 20
+// processor, or while vnetd restarts: some seconds at 1,000 per second. The kernel
+// takes the memory only while they are there.
+const receiveBuffer = 4 << 20
 
 // enlarge gives c room for more queries than sockets usually have, beyond what
 // the host allows to everybody (net.core.rmem_max) where vnetd may.
@@ -46,13 +53,29 @@ func enlarge(c *net.UDPConn) error {
 }
 
 // listenTCP is listenUDP for TCP.
-func listenTCP(at netip.AddrPort, device string) (*net.TCPListener, error) {
-	lc := listenConfig(device)
-	l, err := lc.Listen(context.Background(), network("tcp", at.Addr()), numbered(at).String())
+func listenTCP(at netip.AddrPort, device string, left []*os.File) (*net.TCPListener, error) {
+	lc, bound := listenConfig(device), numbered(at)
+	l, err := takeOver(handover.Socket{Type: unix.SOCK_STREAM, Addr: bound, Device: device}, left, net.FileListener)
+	if l == nil && err == nil {
+		l, err = lc.Listen(context.Background(), network("tcp", at.Addr()), bound.String())
+	}
 	if err != nil {
 		return nil, explain("tcp", at, err)
 	}
 	return l.(*net.TCPListener), nil
+}
+
+// takeOver makes ours a copy of the one of left that is s, with what waits in it;
+// nil where none is.
+func takeOver[T any](s handover.Socket, left []*os.File, open func(*os.File) (T, error)) (taken T, err error) {
+	f := s.Find(left)
+	if f == nil {
+		return taken, nil
+	}
+	if taken, err = open(f); err != nil {
+		return taken, fmt.Errorf("taking over a socket: %w", err)
+	}
+	return taken, nil
 }
 
 // numbered is at with the number of its interface in place of the name: package

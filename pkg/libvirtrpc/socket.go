@@ -6,7 +6,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -99,28 +98,19 @@ func listenAt(path string) (*net.UnixListener, error) {
 	return l, nil
 }
 
-// Inherited takes over the Unix sockets that systemd has made for this process
-// (sd_listen_fds(3)), by path. Those of another kind are left as they are. It
-// must be called once, before other files are opened.
-func Inherited() (map[string]*net.UnixListener, error) {
-	const first = 3 // SD_LISTEN_FDS_START
-	if pid, err := strconv.Atoi(os.Getenv("LISTEN_PID")); err != nil || pid != os.Getpid() {
-		return nil, nil
-	}
-	count, err := strconv.Atoi(os.Getenv("LISTEN_FDS"))
-	if err != nil || count < 0 {
-		return nil, fmt.Errorf("LISTEN_FDS: %q is not a number of sockets", os.Getenv("LISTEN_FDS"))
-	}
-	for _, name := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {
-		_ = os.Unsetenv(name)
-	}
-	listeners := make(map[string]*net.UnixListener)
-	for fd := first; fd < first+count; fd++ {
-		f := os.NewFile(uintptr(fd), "socket")
-		unix.CloseOnExec(fd)
+// Inherited takes over the Unix sockets among files, which systemd has made for
+// this process (sd_listen_fds(3)), by path, and closes their files. Those of
+// another kind are others: they are returned as they are.
+func Inherited(files []*os.File) (listeners map[string]*net.UnixListener, others []*os.File, err error) {
+	listeners = make(map[string]*net.UnixListener)
+	for _, f := range files {
+		if !isUnix(f) {
+			others = append(others, f)
+			continue
+		}
 		l, err := net.FileListener(f)
 		if err != nil {
-			return nil, fmt.Errorf("taking over file descriptor %d from systemd: %w", fd, err)
+			return nil, nil, fmt.Errorf("taking over the socket %s from systemd: %w", f.Name(), err)
 		}
 		if u, ok := l.(*net.UnixListener); ok {
 			u.SetUnlinkOnClose(false) // systemd's to remove
@@ -128,5 +118,14 @@ func Inherited() (map[string]*net.UnixListener, error) {
 		}
 		_ = f.Close()
 	}
-	return listeners, nil
+	return listeners, others, nil
+}
+
+// isUnix tells whether f is a Unix socket.
+func isUnix(f *os.File) bool {
+	domain := -1
+	if conn, err := f.SyscallConn(); err == nil {
+		_ = conn.Control(func(fd uintptr) { domain, err = unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_DOMAIN) })
+	}
+	return domain == unix.AF_UNIX
 }

@@ -88,6 +88,8 @@ type Config struct {
 	DHCPIdentity dhcpd.Identity
 	DHCPProbe    bool
 	Limits       Limits // of one user
+
+	Sockets Sockets // nil: none are passed on
 }
 
 // Manager knows every network and port. Its methods may be called concurrently.
@@ -125,8 +127,10 @@ func New(cfg Config) *Manager {
 }
 
 // Close stops serving and leaves every active network up, for the next vnetd to
-// adopt. The store is still open afterwards.
+// adopt, and its services' sockets to Config.Sockets. The store is still open
+// afterwards.
 func (m *Manager) Close() {
+	m.leave()
 	m.stop()
 	m.running.Wait()
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"sync"
 	"time"
@@ -53,12 +54,12 @@ type lessor interface{ Leases() []dhcpd.Lease }
 
 // part is one service: its name among the network's faults, whether a network
 // can start without it, which networks have it, and how it is opened and told of
-// a change.
+// a change. What a former vnetd has left to a service is the hub's to close.
 type part struct {
 	name        string
 	spared      bool
 	wanted      func(live *netdef.Network) bool
-	open        func(live *netdef.Network) (server, error)
+	open        func(live *netdef.Network, left []*os.File) (server, error)
 	reconfigure func(srv server, live *netdef.Network) error
 }
 
@@ -68,17 +69,25 @@ func (s *services) table() []part {
 	return []part{
 		{
 			partDHCP, false, func(n *netdef.Network) bool { return dhcpIP(n) != nil },
-			func(n *netdef.Network) (server, error) { return dhcpd.Open(s.dhcp(n)) },
+			func(n *netdef.Network, left []*os.File) (server, error) {
+				cfg := s.dhcp(n)
+				cfg.Left = left
+				return dhcpd.Open(cfg)
+			},
 			func(srv server, n *netdef.Network) error { return srv.(*dhcpd.Server).Reconfigure(s.dhcp(n)) },
 		},
 		{
 			partDHCP6, false, func(n *netdef.Network) bool { return dhcp6IP(n) != nil },
-			func(n *netdef.Network) (server, error) { return dhcpd.Open6(s.dhcp6(n)) },
+			func(n *netdef.Network, left []*os.File) (server, error) {
+				cfg := s.dhcp6(n)
+				cfg.Left = left
+				return dhcpd.Open6(cfg)
+			},
 			func(srv server, n *netdef.Network) error { return srv.(*dhcpd.Server6).Reconfigure(s.dhcp6(n)) },
 		},
 		{
 			partRA, false, hasIPv6,
-			func(n *netdef.Network) (server, error) { return dhcpd.OpenRA(s.ra(n)) },
+			func(n *netdef.Network, _ []*os.File) (server, error) { return dhcpd.OpenRA(s.ra(n)) },
 			func(srv server, n *netdef.Network) error { return srv.(*dhcpd.RAServer).Reconfigure(s.ra(n)) },
 		},
 		{
@@ -88,12 +97,12 @@ func (s *services) table() []part {
 		},
 		{
 			partTFTP, false, func(n *netdef.Network) bool { return tftpIP(n) != nil },
-			func(n *netdef.Network) (server, error) { return dhcpd.OpenTFTP(s.tftp(n)) },
+			func(n *netdef.Network, _ []*os.File) (server, error) { return dhcpd.OpenTFTP(s.tftp(n)) },
 			func(_ server, n *netdef.Network) error { return unchanged(s.tftp(s.network()), s.tftp(n)) },
 		},
 		{
 			partResolved, true, hasDomain,
-			func(n *netdef.Network) (server, error) { return s.register(n) },
+			func(n *netdef.Network, _ []*os.File) (server, error) { return s.register(n) },
 			func(srv server, n *netdef.Network) error {
 				return unchanged(srv.(registrar).cfg.Domain+fmt.Sprint(gateways(s.network())), domainOf(n)+fmt.Sprint(gateways(n)))
 			},
@@ -140,8 +149,10 @@ func (s *services) register(live *netdef.Network) (server, error) {
 }
 
 // openDNS opens DNS and has the rules lead to where it serves.
-func (s *services) openDNS(live *netdef.Network) (server, error) {
-	srv, err := dnsd.Open(s.dns(live))
+func (s *services) openDNS(live *netdef.Network, left []*os.File) (server, error) {
+	cfg := s.dns(live)
+	cfg.Left = left
+	srv, err := dnsd.Open(cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -232,11 +243,13 @@ func (n *Network) pendingServices(live *netdef.Network) *services {
 	return &services{n: n, live: live, departed: n.departed, ctx: ctx, cancel: cancel, open: make(map[string]server)}
 }
 
-// openPart opens a service and lets DNS know all leases, whichever of the two
-// is new.
+// openPart opens a service, on the sockets that a former vnetd has left where
+// there are some, and lets DNS know all leases, whichever of the two is new.
 func (s *services) openPart(p part) (server, error) {
 	live := s.network()
-	srv, err := p.open(live)
+	left := s.n.m.inherit(live.Bridge.Name, p.name)
+	defer closeFiles(left)
+	srv, err := p.open(live, left)
 	if err != nil {
 		return nil, fmt.Errorf("opening %s on %q: %w", p.name, live.Bridge.Name, err)
 	}

@@ -1,0 +1,147 @@
+package nstest
+
+import (
+	"bytes"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// serviceManager is to vnetd what systemd is: it hears notifications
+// (sd_notify(3)) and keeps the file descriptors that it is given for the next
+// vnetd.
+type serviceManager struct {
+	notify *net.UnixConn
+	ready  chan struct{} // closed with READY=1
+	heard  chan struct{} // closed when nothing more is heard
+
+	mu    sync.Mutex
+	store []*os.File
+}
+
+// newServiceManager opens the socket of sd_notify(3).
+func newServiceManager() (*serviceManager, error) {
+	dir, err := os.MkdirTemp("/run", "notify")
+	if err != nil {
+		return nil, err
+	}
+	notify, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: filepath.Join(dir, "socket"), Net: "unixgram"})
+	if err != nil {
+		return nil, err
+	}
+	m := &serviceManager{notify: notify, ready: make(chan struct{}), heard: make(chan struct{})}
+	go m.listen()
+	return m, nil
+}
+
+// prepare has cmd started with left, which it gets as sd_listen_fds(3) has it: a
+// shell tells it its PID. They stay in the store until cmd says otherwise.
+func (m *serviceManager) prepare(cmd *exec.Cmd, left []*os.File) {
+	m.store = left
+	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+m.notify.LocalAddr().String())
+	if len(left) == 0 {
+		return
+	}
+	names := make([]string, len(left))
+	for i, f := range left {
+		names[i] = f.Name()
+	}
+	cmd.Env = append(cmd.Env, fmt.Sprintf("LISTEN_FDS=%d", len(left)), "LISTEN_FDNAMES="+strings.Join(names, ":"))
+	cmd.ExtraFiles = left
+	cmd.Args = append([]string{"sh", "-c", `LISTEN_PID=$$ exec "$0" "$@"`}, cmd.Args...)
+	cmd.Path = "/bin/sh"
+}
+
+// listen reads notifications until the socket is closed.
+func (m *serviceManager) listen() {
+	defer close(m.heard)
+	message, control := make([]byte, 4096), make([]byte, unix.CmsgSpace(4*253)) // SCM_MAX_FD
+	serves := false
+	for {
+		n, oobn, _, _, err := m.notify.ReadMsgUnix(message, control)
+		if err != nil {
+			return
+		}
+		said := make(map[string]string)
+		for line := range bytes.Lines(message[:n]) {
+			key, value, _ := strings.Cut(strings.TrimSpace(string(line)), "=")
+			said[key] = value
+		}
+		m.keep(said, received(control[:oobn], said["FDNAME"]))
+		if said["READY"] == "1" && !serves {
+			serves = true
+			close(m.ready)
+		}
+	}
+}
+
+// keep does what was said about file descriptors. Those that are not to be stored
+// are closed, which is what BARRIER=1 waits for.
+func (m *serviceManager) keep(said map[string]string, files []*os.File) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	switch {
+	case said["FDSTORE"] == "1":
+		m.store = append(m.store, files...)
+	case said["FDSTOREREMOVE"] == "1":
+		m.store = slices.DeleteFunc(m.store, func(f *os.File) bool {
+			gone := f.Name() == said["FDNAME"]
+			if gone {
+				files = append(files, f)
+			}
+			return gone
+		})
+		closeFiles(files)
+	default:
+		closeFiles(files)
+	}
+}
+
+// received are the file descriptors that came with a message.
+func received(control []byte, name string) []*os.File {
+	messages, err := unix.ParseSocketControlMessage(control)
+	if err != nil {
+		return nil
+	}
+	var files []*os.File
+	for _, m := range messages {
+		fds, err := unix.ParseUnixRights(&m)
+		if err != nil {
+			continue
+		}
+		for _, fd := range fds {
+			unix.CloseOnExec(fd)
+			files = append(files, os.NewFile(uintptr(fd), name))
+		}
+	}
+	return files
+}
+
+// take returns what was stored, once. The caller closes it.
+func (m *serviceManager) take() []*os.File {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	files := m.store
+	m.store = nil
+	return files
+}
+
+// close ends m; what it keeps is for take.
+func (m *serviceManager) close() {
+	_ = m.notify.Close()
+	<-m.heard
+}
+
+// closeFiles closes copies of descriptors.
+func closeFiles(files []*os.File) {
+	for _, f := range files {
+		_ = f.Close()
+	}
+}
