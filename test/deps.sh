@@ -11,12 +11,12 @@ guest=$cache/guest
 meta=linux-image-cloud-amd64
 
 # Programs of the tests, the demo, the linters and the benchmarks. dnsmasq-base,
-# dbus-daemon and dhcpcd-base are the programs alone; firewalld and unbound are
-# services, which stay off.
+# dbus-daemon, dhcpcd-base and libvirt-daemon are the programs alone; firewalld and
+# unbound are services, which stay off.
 packages='bind9-dnsutils busybox-static ca-certificates cpio curl dbus-daemon dnsperf
 	dhcpcd-base dnsmasq-base ethtool firewalld gcc git iperf3 iproute2 ipxe-qemu
 	iptables iputils-ping isc-dhcp-client kea-admin libc6-dev libnss-libvirt
-	libvirt-clients man-db mandoc ndisc6 nftables polkitd procps python3-libvirt
+	libvirt-clients libvirt-daemon man-db mandoc ndisc6 nftables polkitd procps python3-libvirt
 	qemu-system-x86 shellcheck systemd tcpdump udhcpc unbound xz-utils'
 
 # Modules of the guest, in the order in which they can be loaded.

@@ -31,6 +31,9 @@ type daemon interface {
 	Leases(ctx context.Context, name string) ([]client.Lease, error)
 	ExportLeases(ctx context.Context, name string) (string, error)
 	ImportLeases(ctx context.Context, name, text string) (imported int, refused []string, err error)
+	TakeOver(ctx context.Context, t client.Takeover, dry bool) (client.Taken, error)
+	ImportPending(ctx context.Context) (bool, error)
+	SetImported(ctx context.Context) error
 	RequestPort(ctx context.Context, network string, opts client.PortOptions) (*client.Port, error)
 	Ports(ctx context.Context) ([]client.PortInfo, error)
 	Port(ctx context.Context, uuid string) (client.PortInfo, error)
@@ -91,7 +94,7 @@ func (a *app) rootCommand() *cobra.Command {
 	root.AddCommand(
 		a.listCommand(), a.statusCommand(), a.doctorCommand(), a.planCommand(), a.defineCommand(), a.createCommand(), a.undefineCommand(),
 		a.startCommand(), a.stopCommand(), a.enableCommand(), a.disableCommand(), a.catCommand(), a.updateCommand(),
-		a.leasesCommand(), a.portCommand(), a.runCommand(), a.editCommand(), a.monitorCommand(), a.versionCommand(), a.logLevelCommand(),
+		a.leasesCommand(), a.portCommand(), a.importLibvirtCommand(), a.runCommand(), a.editCommand(), a.monitorCommand(), a.versionCommand(), a.logLevelCommand(),
 	)
 	suggestForVirsh(root)
 	a.completeNames(root)

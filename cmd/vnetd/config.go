@@ -45,6 +45,7 @@ type config struct {
 	LibvirtSocket string // empty: none
 	LibvirtPolkit bool
 	LibvirtLeases string // a directory; empty: none
+	LibvirtImport bool   // its networks are taken over once
 
 	Metrics string // where to listen for scrapes; empty: nowhere
 }
@@ -101,6 +102,7 @@ type fileLibvirt struct {
 	Socket string `toml:"socket"`
 	Polkit bool   `toml:"polkit"`
 	Leases string `toml:"leases_dir"`
+	Import bool   `toml:"import"`
 }
 
 // defaults is what an empty file means.
@@ -171,6 +173,7 @@ func parseConfig(text string) (config, error) {
 		LibvirtSocket: f.Libvirt.Socket,
 		LibvirtPolkit: f.Libvirt.Polkit,
 		LibvirtLeases: f.Libvirt.Leases,
+		LibvirtImport: f.Libvirt.Import,
 
 		Metrics: f.Metrics.Listen,
 	}

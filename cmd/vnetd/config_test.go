@@ -34,7 +34,7 @@ func TestReferenceConfigIsTheDefault(t *testing.T) {
 	}
 	for _, key := range []string{
 		"log_level", "networks_dir", "state_dir", "run_dir", "chain_prefix", "resolv_conf", "start_on_demand", "hook", "libvirt_exact_rules", "docker_user_accept",
-		"identity", "probe", "max_per_user", "max_queues_per_user", "requests_per_second", "bridge_acl", "socket", "polkit", "leases_dir",
+		"identity", "probe", "max_per_user", "max_queues_per_user", "requests_per_second", "bridge_acl", "socket", "polkit", "leases_dir", "import",
 	} {
 		if !strings.Contains(string(text), "\n"+key+" = ") {
 			t.Errorf("the reference file does not show the key %s", key)
@@ -55,10 +55,10 @@ func TestParseConfig(t *testing.T) {
 				"[firewall]\nchain_prefix='VNET_'\nlibvirt_exact_rules=true\ndocker_user_accept=true\n" +
 				"[dhcp]\nidentity='mac'\nprobe=true\n[dns]\nresolv_conf='/x'\nstop_rebind=true\n" +
 				"[ports]\nmax_per_user=1\nmax_queues_per_user=2\nrequests_per_second=3\nbridge_acl='/b'\n" +
-				"[libvirt]\nsocket='/l'\npolkit=false\nleases_dir='/d'\n[metrics]\nlisten='[::1]:9753'\n",
+				"[libvirt]\nsocket='/l'\npolkit=false\nleases_dir='/d'\nimport=true\n[metrics]\nlisten='[::1]:9753'\n",
 			want: config{
 				LogLevel: slog.LevelDebug, ChainPrefix: "VNET_", ResolvConf: "/x", StopRebind: true, Hook: "/h",
-				LibvirtExactRules: true, DockerUserAccept: true, LibvirtSocket: "/l", LibvirtLeases: "/d", Metrics: "[::1]:9753",
+				LibvirtExactRules: true, DockerUserAccept: true, LibvirtSocket: "/l", LibvirtLeases: "/d", LibvirtImport: true, Metrics: "[::1]:9753",
 				DHCPIdentity: dhcpd.ByMAC, DHCPProbe: true,
 				PortLimits: network.Limits{Ports: 1, Queues: 2}, PortsPerSecond: 3, BridgeACL: "/b",
 				Dirs: store.Dirs{Networks: "/n", State: "/s", Run: "/r"},

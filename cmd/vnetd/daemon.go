@@ -96,6 +96,7 @@ func serve(ctx context.Context, cfg config, path string, log *slog.Logger, level
 	bus, err := dbusapi.Connect(dbusapi.Config{
 		Manager: h.manager, Version: programVersion(), Reload: reload, Logger: log, LogLevel: level,
 		BridgeACL: cfg.BridgeACL, PortsPerSecond: cfg.PortsPerSecond,
+		ImportPending: func() bool { return cfg.LibvirtImport && !h.store.Imported() }, ImportDone: h.store.SetImported,
 	})
 	if err != nil {
 		return err

@@ -58,7 +58,10 @@ func serveWith(t *testing.T, change func(*dbusapi.Config)) *dbus.Conn {
 	rules, err := firewall.New(t.Context(), firewall.Config{Logger: log})
 	must(t, err)
 	m := network.New(network.Config{Store: st, Links: links, Rules: rules, Logger: log})
-	cfg := dbusapi.Config{Manager: m, Version: "1.2.3", Reload: m.Reload, Logger: log, LogLevel: new(slog.LevelVar)}
+	cfg := dbusapi.Config{
+		Manager: m, Version: "1.2.3", Reload: m.Reload, Logger: log, LogLevel: new(slog.LevelVar),
+		ImportPending: func() bool { return false }, ImportDone: func() error { return nil },
+	}
 	change(&cfg)
 	srv, err := dbusapi.Connect(cfg)
 	must(t, err)

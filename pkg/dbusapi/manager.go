@@ -28,6 +28,12 @@ func (s *Server) manager() iface {
 			{"DefineNetwork", xml, path("network"), manageNetworks, s.defineNetwork},
 			{"CreateNetwork", xml, path("network"), manageNetworks, s.createNetwork},
 			{"Plan", xml, []arg{{"json", "s"}}, read, s.plan},
+			{
+				"TakeOver",
+				[]arg{{"definition", "s"}, {"status", "s"}, {"ports", "as"}, {"leases", "s"}, {"autostart", "b"}, {"dry", "b"}},
+				[]arg{{"json", "s"}},
+				manageNetworks, s.takeOver,
+			},
 			{"GetNetwork", []arg{{"name", "s"}}, path("network"), read, s.getNetwork},
 			{"GetNetworkByUUID", []arg{{"uuid", "s"}}, path("network"), read, s.getNetworkByUUID},
 			{"ListNetworks", nil, []arg{{"networks", "a(sso)"}}, read, s.listNetworks},
@@ -46,6 +52,7 @@ func (s *Server) manager() iface {
 			{name: "Version", sig: "s", constant: true, get: func() any { return s.cfg.Version }},
 			{name: "LogLevel", sig: "s", get: func() any { return strings.ToLower(s.cfg.LogLevel.Level().String()) }, set: s.setLogLevel},
 			{name: "Conditions", sig: "aa{sv}", get: func() any { return busConditions(s.cfg.Manager.Conditions()) }},
+			{name: "ImportPending", sig: "b", get: func() any { return s.cfg.ImportPending() }, set: s.setImportPending},
 		},
 	}
 }
@@ -64,6 +71,31 @@ func (s *Server) plan(_ context.Context, c *call) ([]any, error) {
 		return nil, err
 	}
 	return toJSON(p)
+}
+
+func (s *Server) takeOver(ctx context.Context, c *call) ([]any, error) {
+	t, err := s.cfg.Manager.TakeOver(ctx, network.Takeover{
+		Definition: c.body[0].(string), Status: c.body[1].(string), Ports: c.body[2].([]string),
+		Leases: c.body[3].(string), Autostart: c.body[4].(bool),
+	}, c.body[5].(bool))
+	if err != nil {
+		return nil, err
+	}
+	return toJSON(t)
+}
+
+// setImportPending records that libvirt's networks have been imported.
+func (s *Server) setImportPending(_ context.Context, v any) error {
+	if v.(bool) {
+		return network.Errorf(network.Invalid, "ImportPending can only be set to false: libvirt's networks are imported")
+	}
+	if err := s.cfg.ImportDone(); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.update(rootPath, s.manager())
+	return nil
 }
 
 func (s *Server) getNetwork(_ context.Context, c *call) ([]any, error) {

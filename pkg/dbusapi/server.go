@@ -14,8 +14,8 @@ import (
 	"github.com/vnetd/vnetd/pkg/network"
 )
 
-// Config is what a Server works with. Manager, Version, Reload and Logger must be
-// set.
+// Config is what a Server works with. Manager, Version, Reload, ImportPending,
+// ImportDone and Logger must be set.
 type Config struct {
 	Manager *network.Manager
 	Version string
@@ -23,6 +23,11 @@ type Config struct {
 	Logger  *slog.Logger
 	// LogLevel is the logger's, which a client may change.
 	LogLevel *slog.LevelVar
+
+	// ImportPending tells whether libvirt's networks are to be imported on the first
+	// occasion, and ImportDone says that they are.
+	ImportPending func() bool
+	ImportDone    func() error
 
 	// BridgeACL is QEMU's list of who may use which bridge. Empty: none.
 	BridgeACL string

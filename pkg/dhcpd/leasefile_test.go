@@ -2,6 +2,7 @@ package dhcpd_test
 
 import (
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -148,6 +149,11 @@ func TestImport(t *testing.T) {
 // and read again.
 func FuzzLeaseFile(f *testing.F) {
 	f.Add(leaseFile)
+	status, err := os.ReadFile("../../test/testdata/libvirt/var/lib/libvirt/dnsmasq/virbr0.status") // libvirt 9.0.0
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(string(status))
 	f.Add(`[{"iaid": "7", "ip-address": "2001:db8::1", "mac-address": "00:00:5e:00:53:02", "client-id": "00:03:00:01", "expiry-time": 0}]`)
 	f.Fuzz(func(t *testing.T, text string) {
 		leases, err := dhcpd.ParseLeases(text)

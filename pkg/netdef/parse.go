@@ -14,6 +14,11 @@ func Parse(src []byte) (*Network, error) {
 	if root.name != "network" || root.space != "" {
 		return nil, Faults{{Problem: "the document is a <" + oneLine(root.qname) + ">, want <network>"}}
 	}
+	return decodeNetwork(root)
+}
+
+// decodeNetwork decodes a <network>, wherever it stands. Its errors are Parse's.
+func decodeNetwork(root *node) (*Network, error) {
 	var faults Faults
 	e := element{node: root, faults: &faults}
 	n := e.network()

@@ -278,16 +278,24 @@ func (n *Network) recover(ctx context.Context, r store.Run) {
 // the network degraded, never down: its guests may be at work.
 func (n *Network) adopt(ctx context.Context, live *netdef.Network) {
 	n.adoptRules(live)
+	_ = n.assume(ctx, live)
+	n.departed = nil
+}
+
+// assume makes active what stands as live, or mostly. Its error is shown as the
+// network's, too, and no reason to give up: what is missing is tried again. The
+// caller holds n.op.
+func (n *Network) assume(ctx context.Context, live *netdef.Network) error {
 	index, err := n.ensure(ctx, live)
 	sv, openErr := n.openServices(live)
 	if openErr != nil {
 		sv = n.pendingServices(live)
 	}
-	n.departed = nil
 	n.activate(live, index, sv)
 	if err != nil {
 		n.fault(partLinks, err)
 	}
+	return errors.Join(err, openErr)
 }
 
 // The parts of a network that can fail on their own.

@@ -296,3 +296,21 @@ func TestCommitsOfManyNetworks(t *testing.T) {
 	}
 	wg.Wait()
 }
+
+// That libvirt's networks were imported is known for good.
+func TestImported(t *testing.T) {
+	dirs := dirsIn(t.TempDir())
+	s := open(t, dirs)
+	if s.Imported() {
+		t.Error("before it was said")
+	}
+	if err := s.SetImported(); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if s = open(t, dirs); !s.Imported() {
+		t.Error("it is forgotten")
+	}
+}

@@ -86,7 +86,7 @@ func (s *Server) getAllProperties(msg dbus.Message, iface string) (map[string]db
 	if pathOf(msg) == rootPath {
 		return map[string]dbus.Variant{
 			"Version": dbus.MakeVariant(Version), "Conditions": busConditions(s.conditions),
-			"LogLevel": dbus.MakeVariant(cmp.Or(s.logLevel, "info")),
+			"LogLevel": dbus.MakeVariant(cmp.Or(s.logLevel, "info")), "ImportPending": dbus.MakeVariant(s.pending),
 		}, nil
 	}
 	return nil, errorf("NotFound", "the object is gone")
@@ -105,7 +105,11 @@ func (s *Server) getProperty(msg dbus.Message, iface, name string) (dbus.Variant
 }
 
 func (s *Server) setProperty(msg dbus.Message, _, name string, value dbus.Variant) *dbus.Error {
-	if pathOf(msg) == rootPath {
+	switch {
+	case pathOf(msg) == rootPath && name == "ImportPending":
+		s.SetImportPending(false)
+		return nil
+	case pathOf(msg) == rootPath:
 		return s.setLogLevel(value)
 	}
 	return s.onNetwork(msg, "Set", func(n *network) *dbus.Error {

@@ -36,6 +36,7 @@ type Server struct {
 
 	conditions []Condition
 	logLevel   string // empty: info
+	pending    bool   // libvirt's networks are to be imported
 
 	holds    map[string]chan struct{}
 	requests []map[string]any
@@ -105,6 +106,7 @@ func (s *Server) methods() map[string]map[string]any {
 			"DefineNetwork":    s.defineNetwork,
 			"CreateNetwork":    s.createNetwork,
 			"Plan":             s.plan,
+			"TakeOver":         s.takeOver,
 			"GetNetwork":       s.getNetwork,
 			"GetNetworkByUUID": s.getNetworkByUUID,
 			"ListNetworks":     s.listNetworks,

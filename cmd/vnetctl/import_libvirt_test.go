@@ -1,0 +1,88 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// libvirtHost is a host on which a libvirt ran, by files that libvirtd 9.0.0 wrote:
+// default was active there, lab was not.
+func libvirtHost(t *testing.T) host {
+	t.Helper()
+	root := t.TempDir()
+	if err := os.CopyFS(root, os.DirFS("../../test/testdata/libvirt")); err != nil {
+		t.Fatal(err)
+	}
+	return host{root: root}
+}
+
+// write replaces a file of the host.
+func (h host) write(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(h.path(path)), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(h.path(path), []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestImportLibvirt(t *testing.T) {
+	s := newSession(t)
+	s.quietly("undefine", "lab")
+	s.quietly("stop", "default")
+	s.quietly("undefine", "default")
+	s.host = host{root: t.TempDir()} // where no libvirt ever was
+	s.run("import-libvirt")
+	s.host = libvirtHost(t)
+	for _, line := range []string{"import-libvirt --if-pending", "import-libvirt --dry-run", "list", "import-libvirt --dry-run --json"} {
+		s.run(line)
+	}
+	s.server.SetImportPending(true)
+	for _, line := range []string{"import-libvirt --if-pending", "import-libvirt --if-pending", "list", "import-libvirt", "import-libvirt what"} {
+		s.run(line)
+	}
+	s.check()
+}
+
+// Files that can't be used are named, each with its reason, and keep nobody else
+// from being taken over.
+func TestImportLibvirtRefused(t *testing.T) {
+	s := newSession(t) // has networks default and lab of its own
+	s.host = libvirtHost(t)
+	s.host.write(t, libvirtNetworks+"/broken.xml", "<network><name>broken</name>")
+	s.host.write(t, libvirtNetworks+"/leases.xml", "<network><name>leases</name><bridge name='virbr9'/></network>")
+	s.host.write(t, libvirtDnsmasq+"/virbr9.status", "[{")
+	s.host.write(t, libvirtNetworks+"/fine.xml", "<network><name>fine</name><bridge name='virbr5'/></network>")
+	s.run("import-libvirt")
+	s.run("list")
+	s.check()
+}
+
+// What libvirt would go by is gone after the import, its definitions are not.
+func TestImportLibvirtRetires(t *testing.T) {
+	s := newSession(t)
+	s.quietly("undefine", "lab")
+	s.quietly("stop", "default")
+	s.quietly("undefine", "default")
+	s.host = libvirtHost(t)
+	s.host.write(t, libvirtRun+"/default.pid", "1\n")
+	s.quietly("import-libvirt")
+	var left []string
+	err := filepath.WalkDir(s.host.root, func(path string, d os.DirEntry, err error) error {
+		if err == nil && !d.IsDir() {
+			left = append(left, strings.TrimPrefix(path, s.host.root))
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = "/etc/libvirt/qemu/networks/default.xml /etc/libvirt/qemu/networks/lab.xml " +
+		"/var/lib/libvirt/dnsmasq/virbr0.status /var/lib/libvirt/dnsmasq/virbr7.status"
+	if got := strings.Join(left, " "); got != want {
+		t.Errorf("left are %s, want %s", got, want)
+	}
+}

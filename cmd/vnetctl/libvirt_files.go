@@ -1,0 +1,172 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/pkg/client"
+)
+
+// Where libvirt's network driver keeps what it knows.
+const (
+	libvirtNetworks  = "/etc/libvirt/qemu/networks"
+	libvirtAutostart = libvirtNetworks + "/autostart"
+	libvirtRun       = "/run/libvirt/network"
+	libvirtDnsmasq   = "/var/lib/libvirt/dnsmasq"
+)
+
+// libvirtNetwork is a network by its files.
+type libvirtNetwork struct {
+	name string // of the files
+	file string // the one to name for it
+	client.Takeover
+}
+
+// libvirtNetworks reads the networks of a libvirt that ran on the host, in order of
+// name. Files that are not there are no error: there are no networks then.
+func (h host) libvirtNetworks() ([]libvirtNetwork, error) {
+	found := make(map[string]*libvirtNetwork)
+	for _, dir := range []string{libvirtNetworks, libvirtRun} {
+		texts, err := h.documents(dir)
+		if err != nil {
+			return nil, err
+		}
+		for name, text := range texts {
+			n := found[name]
+			if n == nil {
+				n = &libvirtNetwork{name: name, file: filepath.Join(dir, name+".xml")}
+				found[name] = n
+			}
+			if dir == libvirtNetworks {
+				n.Definition = text
+			} else {
+				n.Status = text
+			}
+		}
+	}
+	var all []libvirtNetwork
+	for _, name := range slices.Sorted(maps.Keys(found)) {
+		n := found[name]
+		n.Autostart = h.isLink(filepath.Join(libvirtAutostart, name+".xml"))
+		ports, err := h.documents(filepath.Join(libvirtRun, name, "ports"))
+		if err != nil {
+			return nil, err
+		}
+		for _, uuid := range slices.Sorted(maps.Keys(ports)) {
+			n.Ports = append(n.Ports, ports[uuid])
+		}
+		all = append(all, *n)
+	}
+	return all, nil
+}
+
+// documents reads the XML files of a directory, by name without the ending.
+func (h host) documents(dir string) (map[string]string, error) {
+	entries, err := os.ReadDir(h.path(dir))
+	if err != nil {
+		return nil, readable(err)
+	}
+	texts := make(map[string]string)
+	for _, e := range entries {
+		name, ok := strings.CutSuffix(e.Name(), ".xml")
+		if !ok || e.IsDir() || name == "" {
+			continue
+		}
+		text, err := os.ReadFile(h.path(filepath.Join(dir, e.Name())))
+		if err := readable(err); err != nil {
+			return nil, err
+		}
+		texts[name] = string(text)
+	}
+	return texts, nil
+}
+
+// readable is err of reading what need not be there, and says who may.
+func readable(err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	case errors.Is(err, fs.ErrPermission):
+		return &client.Error{Kind: client.ErrDenied, Message: fmt.Sprintf("%v: libvirt's files are for root alone", err)}
+	}
+	return err
+}
+
+// isLink tells whether anything of that name is there, were it a link to nothing.
+func (h host) isLink(path string) bool {
+	_, err := os.Lstat(h.path(path))
+	return err == nil
+}
+
+// libvirtLeases reads the leases of a network: what libvirt's helper keeps of the
+// bridge, or what dnsmasq kept by itself for libvirt before 1.2.6.
+func (h host) libvirtLeases(t client.Taken) (string, error) {
+	for _, file := range []string{t.Bridge + ".status", t.Name + ".leases"} {
+		text, err := os.ReadFile(h.path(filepath.Join(libvirtDnsmasq, file)))
+		if err := readable(err); err != nil {
+			return "", err
+		}
+		if len(strings.TrimSpace(string(text))) > 0 {
+			return string(text), nil
+		}
+	}
+	return "", nil
+}
+
+// retire takes away by what libvirt would start the network again or think that it
+// is active: a libvirtd that comes back for its guests must leave it alone. The
+// definition stays, for the way back.
+func (h host) retire(n libvirtNetwork) error {
+	errs := []error{os.RemoveAll(h.path(filepath.Join(libvirtRun, n.name)))}
+	for _, file := range []string{
+		filepath.Join(libvirtAutostart, n.name+".xml"),
+		filepath.Join(libvirtRun, n.name+".xml"), filepath.Join(libvirtRun, n.name+".pid"),
+	} {
+		if err := os.Remove(h.path(file)); !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// libvirtDriver tells of a libvirt whose network driver runs: which file it has
+// locked, and by which process; empty when none runs. The first file is the
+// driver's own since libvirt 5.6, the others are the daemons'.
+func (h host) libvirtDriver() (string, error) {
+	for _, file := range []string{filepath.Join(libvirtRun, "driver.pid"), "/run/virtnetworkd.pid", "/run/libvirtd.pid"} {
+		pid, err := locker(h.path(file))
+		if err := readable(err); err != nil {
+			return "", err
+		}
+		if pid != nil {
+			return fmt.Sprintf("process %d, which has locked %s", *pid, file), nil
+		}
+	}
+	return "", nil
+}
+
+// locker is the process that holds a lock on a file, as libvirt's daemons do on
+// theirs; nil for none. 0 is a process that is not visible here.
+func locker(file string) (*int32, error) {
+	f, err := os.Open(file)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	lock := unix.Flock_t{Type: unix.F_WRLCK}
+	if err := unix.FcntlFlock(f.Fd(), unix.F_GETLK, &lock); err != nil {
+		return nil, fmt.Errorf("asking who has locked %s: %w", file, err)
+	}
+	if lock.Type == unix.F_UNLCK {
+		return nil, nil
+	}
+	return &lock.Pid, nil
+}
