@@ -37,6 +37,7 @@ type daemon interface {
 	RequestPort(ctx context.Context, network string, opts client.PortOptions) (*client.Port, error)
 	Ports(ctx context.Context) ([]client.PortInfo, error)
 	Port(ctx context.Context, uuid string) (client.PortInfo, error)
+	RegisterPort(ctx context.Context, network, xml string) (string, error)
 	Release(ctx context.Context, uuid string) error
 	Watch(ctx context.Context, f func(client.Event) error) error
 	Version(ctx context.Context) (string, error)
@@ -94,7 +95,8 @@ func (a *app) rootCommand() *cobra.Command {
 	root.AddCommand(
 		a.listCommand(), a.statusCommand(), a.doctorCommand(), a.planCommand(), a.defineCommand(), a.createCommand(), a.undefineCommand(),
 		a.startCommand(), a.stopCommand(), a.enableCommand(), a.disableCommand(), a.catCommand(), a.updateCommand(),
-		a.leasesCommand(), a.portCommand(), a.importLibvirtCommand(), a.runCommand(), a.editCommand(), a.monitorCommand(), a.versionCommand(), a.logLevelCommand(),
+		a.leasesCommand(), a.portCommand(), a.importLibvirtCommand(), a.mirrorCommand(), a.runCommand(), a.editCommand(), a.monitorCommand(),
+		a.versionCommand(), a.logLevelCommand(),
 	)
 	suggestForVirsh(root)
 	a.completeNames(root)

@@ -28,6 +28,9 @@ const (
 	LifetimeBus Lifetime = "bus"
 	// LifetimePersistent: the port stays until it is released.
 	LifetimePersistent Lifetime = "persistent"
+	// LifetimeExternal: another program makes the device, see
+	// Client.RegisterPort. It can't be asked for.
+	LifetimeExternal Lifetime = "external"
 )
 
 // PortOptions say what a port shall be. The zero value asks for a port with a
@@ -180,6 +183,19 @@ func (c *Client) Release(ctx context.Context, uuid string) error {
 		return err
 	}
 	return c.call(ctx, path, portInterface+".Release").into()
+}
+
+// RegisterPort tells vnetd of a port of an active network whose TAP device somebody
+// else makes and plugs in, as libvirt's QEMU driver does. xml is libvirt's
+// <networkport> document. vnetd finds the device by its MAC address, the guest's
+// with fe in front. The result is the document with what the network adds. The port
+// ends with Release, or when its device has been gone for ten seconds. ErrExists if
+// a port has that UUID, ErrInvalidState if the network is not active.
+func (c *Client) RegisterPort(ctx context.Context, network, xml string) (string, error) {
+	var path dbus.ObjectPath
+	var full string
+	err := c.callNetwork(ctx, network, "RegisterPort", xml, uint32(0)).into(&path, &full)
+	return full, err
 }
 
 // patience is how long one call of WaitForAddress waits; longer ones are repeated.

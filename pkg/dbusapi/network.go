@@ -72,6 +72,15 @@ func (s *Server) network(n *network.Network) iface {
 					return []any{uint32(taken), append([]string{}, refused...)}, err
 				},
 			},
+			{
+				"RegisterPort",
+				[]arg{{"xml", "s"}, {"flags", "u"}},
+				[]arg{{"port", "o"}, {"xml", "s"}},
+				manageNetworks,
+				func(ctx context.Context, c *call) ([]any, error) {
+					return registerPort(ctx, n, c.body[0].(string), c.body[1].(uint32))
+				},
+			},
 			{"Describe", nil, []arg{{"json", "s"}}, read, func(context.Context, *call) ([]any, error) {
 				return toJSON(describeNetwork(n))
 			}},
@@ -117,6 +126,26 @@ func networkXML(n *network.Network, flags uint32) ([]any, error) {
 		return nil, network.Errorf(network.Invalid, "flags: %#x is not known, want 0 or %d (inactive)", flags, inactiveXML)
 	}
 	return []any{string(n.XML(flags&inactiveXML != 0))}, nil
+}
+
+// reclaimPort is the flag of RegisterPort that says that the device is there
+// already.
+const reclaimPort = 1
+
+// registerPort is the reply of RegisterPort.
+func registerPort(ctx context.Context, n *network.Network, xml string, flags uint32) ([]any, error) {
+	if flags&^reclaimPort != 0 {
+		return nil, network.Errorf(network.Invalid, "flags: %#x is not known, want 0 or %d (reclaim)", flags, reclaimPort)
+	}
+	doc, err := netdef.ParsePort([]byte(xml))
+	if err != nil {
+		return nil, network.Errorf(network.Invalid, "%w", err)
+	}
+	full, err := n.RegisterPort(ctx, doc, flags&reclaimPort != 0)
+	if err != nil {
+		return nil, err
+	}
+	return []any{pathOf(portPaths, full.UUID), string(full.XML())}, nil
 }
 
 // leasesOf lists n's leases as they go over the bus.
