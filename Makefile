@@ -100,7 +100,7 @@ install: build ## into DESTDIR, below PREFIX
 	install -D -m 644 configs/vnetd.sysctl $(DESTDIR)$(PREFIX)/lib/sysctl.d/50-vnetd.conf
 	install -D -m 644 configs/org.vnetd1.policy $(DESTDIR)$(PREFIX)/share/polkit-1/actions/org.vnetd1.policy
 	install -D -m 644 configs/org.vnetd1.rules $(DESTDIR)$(PREFIX)/share/polkit-1/rules.d/50-org.vnetd1.rules
-	for unit in vnetd.service vnet-port@.service vnetd-libvirt.socket vnetd-libvirt-ro.socket; do \
+	for unit in vnetd.service vnet-port@.service vnetd-libvirt.socket vnetd-libvirt-ro.socket vnetd-mirror-libvirt.service; do \
 		install -D -m 644 systemd/$$unit $(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit || exit; \
 	done
 	install -d $(DESTDIR)$(PREFIX)/share/man/man5

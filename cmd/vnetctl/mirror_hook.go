@@ -45,7 +45,9 @@ func (a *app) mirrorHookCommand() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			var in hookInput
 			if err := xml.NewDecoder(io.LimitReader(a.stdin, maxHookInput)).Decode(&in); err != nil {
-				return fmt.Errorf("reading what libvirtd tells its hook: %w", err)
+				// Not worth keeping a network of libvirtd's own from starting.
+				a.tell("reading what libvirtd tells its hook: %v", err)
+				return nil
 			}
 			if in.Network.digest() == "" {
 				return nil

@@ -468,7 +468,7 @@ func TestUsage(t *testing.T) {
 		"port create default --queues 0", "port create default --queues x", "port create default --address x",
 		"port create default --lifetime long", "port create default --owner nobody-of-that-name",
 		"run", "run default", "run -- true", "run default:colour=red -- true", "run default:queues=0 -- true", "run :queues=2 -- true",
-		"monitor a b", "edit", "version x", "--help", "port create --help", "run --help",
+		"monitor a b", "edit", "version x", "mirror-libvirt", "mirror-libvirt on x", "--help", "port create --help", "run --help", "mirror-libvirt --help",
 	} {
 		s.run(line)
 	}

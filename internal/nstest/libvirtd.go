@@ -1,12 +1,16 @@
 package nstest
 
 import (
+	"bufio"
 	"bytes"
+	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -22,24 +26,45 @@ const (
 		"stdio_handler = \"file\"\ndynamic_ownership = 0\nremember_owner = 0\n"
 )
 
+// libvirtdInit is the first process of the PID namespace in which libvirtd runs: for
+// each line that it reads it runs libvirtd, until SIGTERM, and then says so. It reaps
+// the guests, which outlive libvirtd: that waits for their end, and a test does not
+// reap.
+const libvirtdInit = `
+mount -t proc proc /proc
+trap 'kill $pid' TERM
+while read -r _; do
+	libvirtd & pid=$!
+	while kill -0 $pid; do wait $pid; done
+	echo ended
+done 2>/dev/null
+`
 
 // Libvirtd is a real monolithic libvirtd, with nothing defined.
 type Libvirtd struct {
-	t   TB
-	cmd *exec.Cmd
+	t    TB
+	init *exec.Cmd
+	in   io.Writer
+	out  *bufio.Reader
 }
 
 // StartLibvirtd starts one in the namespaces of Run, on a Lab's /etc and /var/lib. It
-// ends with the test, and its log is shown when the test failed.
+// ends with the test, its guests too, and its log is shown when the test failed.
 func StartLibvirtd(t TB) *Libvirtd {
 	t.Helper()
 	if err := libvirtdHome(); err != nil {
 		t.Fatalf("making the folders of libvirtd: %v", err)
 	}
-	l := &Libvirtd{t: t}
+	l := &Libvirtd{t: t, init: exec.Command("sh", "-c", libvirtdInit)}
+	// On the bus it would wait for systemd's services, which are not there.
+	l.init.Env = append(os.Environ(), "DBUS_SYSTEM_BUS_ADDRESS=unix:path=/run/nobus")
+	l.init.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID, Pdeathsig: unix.SIGKILL}
+	if err := l.launch(); err != nil {
+		t.Fatalf("starting libvirtd's namespaces: %v", err)
+	}
 	t.Cleanup(func() {
-		_ = l.cmd.Process.Kill()
-		_ = l.cmd.Wait()
+		_ = l.init.Process.Kill()
+		_ = l.init.Wait()
 		if t.Failed() {
 			log, _ := os.ReadFile(LibvirtdLog)
 			t.Logf("log of libvirtd:\n%s", log)
@@ -47,6 +72,19 @@ func StartLibvirtd(t TB) *Libvirtd {
 	})
 	l.start()
 	return l
+}
+
+func (l *Libvirtd) launch() error {
+	in, err := l.init.StdinPipe()
+	if err != nil {
+		return err
+	}
+	out, err := l.init.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	l.in, l.out = in, bufio.NewReader(out)
+	return l.init.Start()
 }
 
 // libvirtdHome puts libvirtd's configuration where it is read, and empty folders
@@ -65,31 +103,41 @@ func libvirtdHome() error {
 			return err
 		}
 	}
-	return nil
+	// libvirtd's own package does not make the user that it looks for.
+	const lookedFor = "libvirt-qemu:x:64055:"
+	return errors.Join(appendTo("/etc/passwd", lookedFor+"64055::/:/bin/false\n"), appendTo("/etc/group", lookedFor+"\n"))
+}
+
+// appendTo adds a line to a file.
+func appendTo(path, line string) error {
+	f, err := os.OpenFile(path, os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	_, err = f.WriteString(line)
+	return errors.Join(err, f.Close())
 }
 
 func (l *Libvirtd) start() {
 	l.t.Helper()
-	l.cmd = exec.Command("libvirtd")
-	if err := l.cmd.Start(); err != nil {
+	if _, err := io.WriteString(l.in, "start\n"); err != nil {
 		l.t.Fatalf("starting libvirtd: %v", err)
 	}
 	Eventually(l.t, startLimit, "reaching libvirtd", func() error {
-		out, err := exec.Command("virsh", "-c", "qemu:///system?mode=legacy", "uri").CombinedOutput()
-		if err != nil {
-			return fmt.Errorf("%w: %s", err, out)
-		}
-		return nil
+		_, err := l.Virsh("", "uri")
+		return err
 	})
 }
 
 // Restart ends libvirtd and starts it again. Guests go on meanwhile.
 func (l *Libvirtd) Restart() {
 	l.t.Helper()
-	if err := l.cmd.Process.Signal(unix.SIGTERM); err != nil {
+	if err := l.init.Process.Signal(unix.SIGTERM); err != nil {
 		l.t.Fatalf("stopping libvirtd: %v", err)
 	}
-	_ = l.cmd.Wait()
+	if _, err := l.out.ReadString('\n'); err != nil {
+		l.t.Fatalf("waiting for the end of libvirtd: %v", err)
+	}
 	l.start()
 }
 

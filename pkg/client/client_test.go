@@ -177,6 +177,26 @@ func TestLeasesBadReply(t *testing.T) {
 	}
 }
 
+func TestRegisterPort(t *testing.T) {
+	_, c := labServer(t)
+	ctx := t.Context()
+	const uuid = "0e1c9f52-77a4-4c0b-9d59-6a1f0f1d2c3c"
+	const doc = "<networkport><uuid>" + uuid + "</uuid><owner><name>web</name></owner><mac address='00:00:5e:00:53:09'/></networkport>"
+	if full := must(c.RegisterPort(ctx, "lab", doc))(t); !strings.Contains(full, "<plug type='network' bridge='virbr7'/>") {
+		t.Errorf("the document is %s", full)
+	}
+	if _, err := c.RegisterPort(ctx, "lab", doc); !errors.Is(err, client.ErrExists) {
+		t.Errorf("a second time: %v, want %v", err, client.ErrExists)
+	}
+	port := must(c.Port(ctx, uuid))(t)
+	if port.Name != "web" || port.Lifetime != client.LifetimeExternal || port.Network != "lab" {
+		t.Errorf("the port is %+v", port)
+	}
+	if err := c.Release(ctx, uuid); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestPort(t *testing.T) {
 	s, c := labServer(t)
 	ctx := t.Context()

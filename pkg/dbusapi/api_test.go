@@ -199,6 +199,36 @@ func TestWrongCalls(t *testing.T) {
 	})
 }
 
+// TestRegisterPort holds that a port whose device another program makes is told of,
+// shown and released.
+func TestRegisterPort(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		conn := serve(t)
+		var path, portPath dbus.ObjectPath
+		invoke(t, conn, root, manager+".CreateNetwork", []any{natXML}, &path)
+		const uuid = "0e1c9f52-77a4-4c0b-9d59-6a1f0f1d2c3c"
+		const doc = "<networkport><uuid>" + uuid + "</uuid><owner><name>web</name><uuid>6f0f6d4c-6a38-4a0c-8a8e-0d6a3f2b6f12</uuid></owner>" +
+			"<mac address='52:54:00:12:34:57'/></networkport>"
+		const register = name + ".Network.RegisterPort"
+		var full string
+		invoke(t, conn, path, register, []any{doc, uint32(0)}, &portPath, &full)
+		if portPath != root+"/port/0e1c9f52_77a4_4c0b_9d59_6a1f0f1d2c3c" || !strings.Contains(full, "<plug type='network' bridge='one'/>") {
+			t.Errorf("%s is\n%s", portPath, full)
+		}
+		var all map[string]dbus.Variant
+		invoke(t, conn, portPath, "org.freedesktop.DBus.Properties.GetAll", []any{name + ".Port"}, &all)
+		if all["Lifetime"].Value() != "external" || all["Name"].Value() != "web" || all["MAC"].Value() != "52:54:00:12:34:57" {
+			t.Errorf("the port is %v", all)
+		}
+		fails(t, conn, path, register, []any{doc, uint32(0)}, name+".Error.Exists", uuid)
+		fails(t, conn, path, register, []any{doc, uint32(2)}, name+".Error.Invalid", "flags")
+		fails(t, conn, path, register, []any{"<networkport/>", uint32(0)}, name+".Error.Invalid", "uuid")
+		fails(t, conn, path, register, []any{full, uint32(0)}, name+".Error.Invalid", "plug")
+		invoke(t, conn, portPath, name+".Port.Release", nil)
+		fails(t, conn, root, manager+".GetPort", []any{uuid}, name+".Error.NotFound", uuid)
+	})
+}
+
 // TestIntrospectionIsTrue calls or reads everything that the introspection
 // documents show, on each kind of object, and finds it there.
 func TestIntrospectionIsTrue(t *testing.T) {

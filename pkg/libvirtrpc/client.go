@@ -13,15 +13,23 @@ import (
 	"time"
 )
 
-// What a client may keep us busy with, and for how long.
+// What a client may keep us busy with.
 const (
 	maxCalls      = 5 // in flight: virNetServer's max_client_requests
 	callLimit     = 2 * time.Minute
-	authLimit     = 30 * time.Second // until it is authenticated
-	writeLimit    = 30 * time.Second // for one frame to be taken
-	pingEvery     = 5 * time.Second  // keepalive_interval
-	maxUnanswered = 5                // keepalive_count
+	maxUnanswered = 5 // pings: keepalive_count
 )
+
+// patience is how long we wait for a client.
+type patience struct {
+	auth  time.Duration // until it is authenticated
+	write time.Duration // for one frame to be taken
+	ping  time.Duration // between pings: keepalive_interval
+}
+
+func defaultPatience() patience {
+	return patience{auth: 30 * time.Second, write: 30 * time.Second, ping: 5 * time.Second}
+}
 
 // peer is who is at the other end, by the kernel's word (SO_PEERCRED).
 type peer struct {
@@ -83,7 +91,7 @@ func (c *client) serve(ctx context.Context) {
 // read takes messages until one can't be had. Calls run beside it, at most
 // maxCalls of them: the next message is not read before one is done.
 func (c *client) read(ctx context.Context) error {
-	if err := c.conn.SetReadDeadline(time.Now().Add(authLimit)); err != nil {
+	if err := c.conn.SetReadDeadline(time.Now().Add(c.s.patience.auth)); err != nil {
 		return err
 	}
 	in := bufio.NewReader(c.conn)
@@ -224,7 +232,7 @@ func (c *client) write() {
 	defer func() { _ = c.conn.Close() }()
 	for frames := c.out.next(); frames != nil; frames = c.out.next() {
 		for _, f := range frames {
-			err := c.conn.SetWriteDeadline(time.Now().Add(writeLimit))
+			err := c.conn.SetWriteDeadline(time.Now().Add(c.s.patience.write))
 			if err == nil {
 				_, err = c.conn.Write(f)
 			}
@@ -244,7 +252,7 @@ func (c *client) keepalive() {
 }
 
 func (c *client) ping() {
-	tick := time.NewTicker(pingEvery)
+	tick := time.NewTicker(c.s.patience.ping)
 	defer tick.Stop()
 	heard, unanswered := c.heard.Load(), 0
 	for {

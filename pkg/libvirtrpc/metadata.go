@@ -101,24 +101,28 @@ func getMetadata(_ context.Context, c *client, a getMetadataArgs, results *encod
 	if err != nil {
 		return err
 	}
-	doc, err := netdef.Parse(n.XML(target&network.TargetConfig != 0))
+	text, err := documentOf(n, target&network.TargetConfig != 0)
 	if err != nil {
 		return err
 	}
-	var text string
+	doc, err := netdef.Parse(text)
+	if err != nil {
+		return err
+	}
+	var found string
 	switch a.kind {
 	case metadataDescription:
-		text = doc.Description
+		found = doc.Description
 	case metadataTitle:
-		text = doc.Title
+		found = doc.Title
 	case metadataElement:
-		text = doc.MetadataOf(orEmpty(a.uri))
+		found = doc.MetadataOf(orEmpty(a.uri))
 	default:
 		return failf(codeInvalidArg, "unknown metadata type %d", a.kind)
 	}
-	if text == "" {
+	if found == "" {
 		return failf(codeNoMetadata, "Requested metadata element is not present")
 	}
-	results.string(text)
+	results.string(found)
 	return nil
 }

@@ -179,8 +179,21 @@ func getXMLDesc(_ context.Context, c *client, a networkValue, results *encoder) 
 	if err := checkFlags(a.value, inactive, "networkGetXMLDesc"); err != nil {
 		return err
 	}
-	results.string(string(n.XML(a.value&inactive != 0)))
+	text, err := documentOf(n, a.value&inactive != 0)
+	if err != nil {
+		return err
+	}
+	results.string(string(text))
 	return nil
+}
+
+// documentOf is n's document, which it has not any more when it has gone meanwhile.
+func documentOf(n Network, inactive bool) ([]byte, error) {
+	text := n.XML(inactive)
+	if len(text) == 0 {
+		return nil, failf(codeNoNetwork, "no network with matching name '%s'", n.Info().Name)
+	}
+	return text, nil
 }
 
 // updateArgs are those of virNetworkUpdate.

@@ -35,9 +35,10 @@ type Config struct {
 
 // Server answers libvirt's remote protocol.
 type Server struct {
-	cfg     Config
-	procs   map[int32]*proc
-	history history
+	cfg      Config
+	patience patience
+	procs    map[int32]*proc
+	history  history
 
 	mu      sync.Mutex
 	clients map[*client]bool // whether it has authenticated
@@ -45,7 +46,7 @@ type Server struct {
 
 // NewServer makes a server that has no sockets yet: Serve follows.
 func NewServer(cfg Config) *Server {
-	return &Server{cfg: cfg, procs: procs(), clients: make(map[*client]bool)}
+	return &Server{cfg: cfg, patience: defaultPatience(), procs: procs(), clients: make(map[*client]bool)}
 }
 
 // Serve answers on the sockets until ctx ends, and has then closed them. It must

@@ -94,13 +94,18 @@ func (m *memory) Subscribe(f func(network.Event)) func() {
 // path of the first.
 func serveMemory(t *testing.T, authorize Authorize) string {
 	t.Helper()
+	return serve(t, NewServer(Config{Backend: &memory{}, Authorize: authorize, Logger: slog.New(slog.DiscardHandler)}))
+}
+
+// serve is serveMemory for a server that is made already.
+func serve(t *testing.T, s *Server) string {
+	t.Helper()
 	path := filepath.Join(t.TempDir(), "sock")
 	sockets, err := Listen(path, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	s := NewServer(Config{Backend: &memory{}, Authorize: authorize, Logger: slog.New(slog.DiscardHandler)})
 	done := make(chan error, 1)
 	go func() { done <- s.Serve(ctx, sockets) }()
 	t.Cleanup(func() {

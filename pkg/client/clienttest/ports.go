@@ -2,11 +2,13 @@ package clienttest
 
 import (
 	"cmp"
+	"encoding/xml"
 	"errors"
 	"fmt"
 	"maps"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/godbus/dbus/v5"
 	"golang.org/x/sys/unix"
@@ -124,6 +126,36 @@ func (s *Server) newPort(n *network, options map[string]dbus.Variant) (*port, *d
 		return nil, errorf("Internal", "opening the port's files: %v", err)
 	}
 	return p, nil
+}
+
+// registerPort takes a port whose device is another's: it has no files.
+func (s *Server) registerPort(msg dbus.Message, text string, _ uint32) (path dbus.ObjectPath, full string, err *dbus.Error) {
+	err = s.onNetwork(msg, "RegisterPort", func(n *network) *dbus.Error {
+		var doc struct {
+			UUID  string `xml:"uuid"`
+			Owner struct {
+				Name string `xml:"name"`
+				UUID string `xml:"uuid"`
+			} `xml:"owner"`
+			MAC struct {
+				Address string `xml:"address,attr"`
+			} `xml:"mac"`
+		}
+		switch fault := xml.Unmarshal([]byte(text), &doc); {
+		case fault != nil:
+			return errorf("Invalid", "%v", fault)
+		case n.running == "":
+			return errorf("InvalidState", "network %q is not active", n.doc.Name)
+		case s.ports[doc.UUID] != nil:
+			return errorf("Exists", "network port %s exists already", doc.UUID)
+		}
+		s.ports[doc.UUID] = &port{network: n, name: doc.Owner.Name, mac: doc.MAC.Address, machineUID: doc.Owner.UUID, lifetime: "external"}
+		path = objectPath("port", doc.UUID)
+		plug := fmt.Sprintf("<plug type='network' bridge='%s'/></networkport>", n.doc.Bridge.Name)
+		full = strings.Replace(text, "</networkport>", plug, 1)
+		return nil
+	})
+	return path, full, err
 }
 
 // open opens one file for each queue.

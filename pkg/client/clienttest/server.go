@@ -123,7 +123,7 @@ func (s *Server) methods() map[string]map[string]any {
 			"Update":    s.updateNetwork,
 			"GetXML":    s.getXML,
 			"GetLeases": s.getLeases, "ExportLeases": s.exportLeases, "ImportLeases": s.importLeases,
-			"Describe": s.describeNetwork,
+			"RegisterPort": s.registerPort, "Describe": s.describeNetwork,
 		},
 		"org.vnetd1.Port": {
 			"Release":        s.releasePort,

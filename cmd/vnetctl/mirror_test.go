@@ -1,0 +1,94 @@
+package main
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/vnetd/vnetd/pkg/client"
+)
+
+// TestMirrorHook is libvirtd's hook, for a mirror and for a network of libvirtd's own.
+func TestMirrorHook(t *testing.T) {
+	s := newSession(t)
+	for _, line := range []string{
+		"mirror-libvirt hook default port-created begin - < testdata/hook.xml", "port list",
+		"mirror-libvirt hook default port-created begin - < testdata/hook.xml",
+		"mirror-libvirt hook default port-deleted begin - < testdata/hook.xml", "port list",
+		"mirror-libvirt hook default port-deleted begin - < testdata/hook.xml",
+		"mirror-libvirt hook default start begin - < testdata/hook.xml",
+		"stop default",
+		"mirror-libvirt hook default start begin - < testdata/hook.xml",
+		"mirror-libvirt hook default port-created begin - < testdata/hook.xml",
+		"mirror-libvirt hook default stopped end - < testdata/hook.xml",
+		"mirror-libvirt hook own start begin - < testdata/hookown.xml",
+		"mirror-libvirt hook own start begin - < testdata/broken.txt",
+	} {
+		s.run(line)
+	}
+	if err := s.server.Leave(); err != nil {
+		t.Fatal(err)
+	}
+	s.run("mirror-libvirt hook default start begin - < testdata/hook.xml")
+	s.check()
+}
+
+// TestMirrorDocument holds what libvirtd is told of a network, and that it is the
+// same for the same network alone.
+func TestMirrorDocument(t *testing.T) {
+	const text = `<network connections='3' trustGuestRxFilters='yes'>
+  <name>lab</name>
+  <uuid>01000000-0000-0000-0000-000000000000</uuid>
+  <metadata><a:b xmlns:a="urn:x">kept by vnetd</a:b></metadata>
+  <forward mode='nat' dev='eno1'><nat><port start='1024' end='65535'/></nat></forward>
+  <bridge name='virbr7' stp='on' delay='0' macTableManager='libvirt'/>
+  <bandwidth><inbound average='1000'/></bandwidth>
+  <domain name='lab.test'/>
+  <port isolated='yes'/>
+  <portgroup name='staff' default='yes'>
+    <bandwidth><inbound average='10' floor='5' burst='7'/><outbound average='1' peak='2'/></bandwidth>
+  </portgroup>
+  <portgroup name='guard'><bandwidth><inbound floor='5'/></bandwidth></portgroup>
+  <ip address='192.0.2.1' netmask='255.255.255.0'/>
+</network>`
+	const want = `<network trustGuestRxFilters="yes">
+  <name>lab</name>
+  <uuid>01000000-0000-0000-0000-000000000000</uuid>
+  <metadata>
+    <mirror xmlns="urn:vnetd:mirror:1" of="DIGEST"></mirror>
+  </metadata>
+  <forward mode="bridge"></forward>
+  <bridge name="virbr7" macTableManager="libvirt"></bridge>
+  <port isolated="yes"></port>
+  <portgroup name="staff" default="yes">
+    <bandwidth>
+      <inbound average="10" burst="7"></inbound>
+      <outbound average="1" peak="2"></outbound>
+    </bandwidth>
+  </portgroup>
+  <portgroup name="guard"></portgroup>
+</network>
+`
+	n := client.Network{Name: "lab", UUID: "01000000-0000-0000-0000-000000000000", Bridge: "virbr7", Active: true}
+	m, err := newMirror(n, text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := strings.Replace(m.document, m.digest, "DIGEST", 1); got != want {
+		t.Errorf("the mirror is\n%s\nwant\n%s", got, want)
+	}
+	for what, other := range map[string]string{
+		"another use of it": strings.Replace(text, "connections='3'", "connections='4'", 1),
+		"another range":     strings.Replace(text, "192.0.2.1", "192.0.2.2", 1),
+	} {
+		if o, err := newMirror(n, other); err != nil || o.digest != m.digest {
+			t.Errorf("%s makes another mirror: %v\n%s", what, err, o.document)
+		}
+	}
+	if o, err := newMirror(n, strings.Replace(text, "peak='2'", "peak='3'", 1)); err != nil || o.digest == m.digest {
+		t.Errorf("another portgroup makes the same mirror: %v", err)
+	}
+	read, err := readNetworks(m.document + "\n\n" + text)
+	if err != nil || len(read) != 2 || read[0].digest() != m.digest || read[1].digest() != "" {
+		t.Errorf("reading them back: %v, %+v", err, read)
+	}
+}
