@@ -96,6 +96,7 @@ install: build ## into DESTDIR, below PREFIX
 	install -D -m 644 configs/vnetd-service.rules $(DESTDIR)$(PREFIX)/share/polkit-1/rules.d/vnetd-service.rules
 	install -D -m 644 configs/vnetd.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/vnetd.conf
 	install -D -m 644 configs/vnetd.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/vnetd.conf
+	install -D -m 644 configs/vnetd.catalog $(DESTDIR)$(PREFIX)/lib/systemd/catalog/vnetd.catalog
 	install -D -m 644 configs/vnetd.modules-load $(DESTDIR)$(PREFIX)/lib/modules-load.d/vnetd.conf
 	install -D -m 644 configs/vnetd.sysctl $(DESTDIR)$(PREFIX)/lib/sysctl.d/50-vnetd.conf
 	install -D -m 644 configs/org.vnetd1.policy $(DESTDIR)$(PREFIX)/share/polkit-1/actions/org.vnetd1.policy

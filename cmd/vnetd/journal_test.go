@@ -172,3 +172,43 @@ func TestMessageIDs(t *testing.T) {
 		t.Errorf("docs/logging.md lists %d messages, there are %d", rows, len(messageIDs))
 	}
 }
+
+// TestCatalog has the journal read what `journalctl -x` tells of each message, and
+// holds it to fields that messages have.
+func TestCatalog(t *testing.T) {
+	root := t.TempDir()
+	dir := filepath.Join(root, "usr/lib/systemd/catalog")
+	text, err := os.ReadFile("../../configs/vnetd.catalog")
+	if err := errors.Join(err, os.MkdirAll(dir, 0o755), os.MkdirAll(filepath.Join(root, "var/lib/systemd/catalog"), 0o755),
+		os.WriteFile(filepath.Join(dir, "vnetd.catalog"), text, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("journalctl", "--root="+root, "--update-catalog").CombinedOutput(); err != nil || len(out) > 0 {
+		t.Fatalf("journalctl --update-catalog: %v: %s", err, out)
+	}
+	out, err := exec.Command("journalctl", "--root="+root, "--dump-catalog").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	entries := strings.Split(string(out), "-- ")[1:]
+	explained := map[string]bool{}
+	for _, entry := range entries {
+		id, rest, _ := strings.Cut(entry, "\n")
+		_, body, _ := strings.Cut(rest, "\n\n")
+		explained[id] = strings.HasPrefix(rest, "Subject: ") && strings.TrimSpace(body) != ""
+	}
+	for message, id := range messageIDs {
+		if !explained[id] {
+			t.Errorf("configs/vnetd.catalog does not explain %s, %q", id, message)
+		}
+	}
+	if len(entries) != len(messageIDs) {
+		t.Errorf("configs/vnetd.catalog has %d entries, there are %d messages", len(entries), len(messageIDs))
+	}
+	source := allSource(t)
+	for _, m := range regexp.MustCompile(`@VNET_(\w+)@`).FindAllStringSubmatch(string(text), -1) {
+		if key := strings.ToLower(m[1]); !strings.Contains(source, `"`+key+`"`) {
+			t.Errorf("no message has the field %s", m[0])
+		}
+	}
+}

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -25,7 +26,7 @@ const limit = 40 * time.Minute
 // steps are those of machine/story.sh, in their order.
 var steps = []string{
 	"install_packages", "enable_service", "run_unprivileged", "serve_guest", "hold_port",
-	"restart_service", "reload_service", "resolve_names", "admit_users", "answer_virsh", "upgrade_packages",
+	"restart_service", "lose_nothing", "explain_log", "reload_service", "resolve_names", "admit_users", "answer_virsh", "upgrade_packages",
 	"survive_watchdog", "survive_crash", "stop_and_call",
 	"serve_after_reboot", "remove_packages", "purge_packages",
 }
@@ -54,7 +55,11 @@ func TestPackagesOnSystemd(t *testing.T) {
 	}
 	// The machine reboots once: QEMU ends with the first half of the story.
 	for range 2 {
-		if err := boot(ctx, out, visit); err != nil {
+		last, err := boot(ctx, out, visit)
+		if err != nil || t.Failed() {
+			t.Logf("the end of its console:\n%s", strings.Join(last, "\n"))
+		}
+		if err != nil {
 			t.Fatalf("running the machine: %v", err)
 		}
 	}
@@ -63,30 +68,36 @@ func TestPackagesOnSystemd(t *testing.T) {
 	}
 }
 
+// consoleLines is how many lines of the console are shown when something fails.
+const consoleLines = 60
+
 // boot runs the machine of dir until it reboots or powers itself off, and calls
-// visit with each line of the transcript.
-func boot(ctx context.Context, dir string, visit func(line string)) error {
+// visit with each line of the transcript. It returns the last lines of the console.
+func boot(ctx context.Context, dir string, visit func(line string)) (last []string, err error) {
 	root, err := nstest.Root()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	qemu := exec.CommandContext(ctx, "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-smp", "2", "-m", "1024",
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-monitor", "none", "-serial", "stdio",
 		"-drive", "if=virtio,format=raw,cache=unsafe,file="+filepath.Join(dir, "disk"),
 		"-kernel", filepath.Join(root, ".cache/guest/vmlinuz"), "-initrd", filepath.Join(dir, "initramfs.gz"),
-		"-append", "console=ttyS0 quiet loglevel=1 panic=-1 systemd.show_status=no systemd.mask=serial-getty@ttyS0.service")
+		"-append", "console=ttyS0 quiet loglevel=3 panic=-1 systemd.show_status=no systemd.mask=serial-getty@ttyS0.service")
 	console, err := qemu.StdoutPipe()
 	if err != nil {
-		return err
+		return nil, err
 	}
+	qemu.Stderr = qemu.Stdout // QEMU's own complaints
 	if err := qemu.Start(); err != nil {
-		return err
+		return nil, err
 	}
 	lines := bufio.NewScanner(console)
 	for lines.Scan() {
+		last = append(last, lines.Text())
+		last = last[max(0, len(last)-consoleLines):]
 		if line := shown.FindString(lines.Text()); line != "" {
 			visit(line)
 		}
 	}
-	return errors.Join(lines.Err(), qemu.Wait())
+	return last, errors.Join(lines.Err(), qemu.Wait())
 }
