@@ -2,11 +2,12 @@ package main
 
 import (
 	"bytes"
+	"errors"
+	"io"
 	"log/slog"
 	"net/http"
 	"strconv"
 	"strings"
-	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
@@ -21,9 +22,6 @@ type exposition struct {
 	measure func() (*measurement, error)
 	process *prometheus.Registry
 	log     *slog.Logger
-
-	mu  sync.Mutex // one scrape at a time
-	buf []byte     // guarded by mu
 }
 
 func newExposition(measure func() (*measurement, error), log *slog.Logger) *exposition {
@@ -34,60 +32,85 @@ func newExposition(measure func() (*measurement, error), log *slog.Logger) *expo
 
 // ServeHTTP implements http.Handler.
 func (x *exposition) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
-	x.mu.Lock()
-	defer x.mu.Unlock()
-	if err := x.fill(); err != nil {
+	m, err := x.measure()
+	process, gatherErr := x.gather()
+	if err := errors.Join(err, gatherErr); err != nil {
 		x.log.Warn("a scrape of the metrics failed", "error", err)
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}
 	w.Header().Set("Content-Type", string(expfmt.NewFormat(expfmt.TypeTextPlain)))
-	_, _ = w.Write(x.buf) // a scraper that hung up
+	if err := expose(w, m, process); err != nil {
+		x.log.Debug("a scraper hung up", "error", err)
+	}
 }
 
-// fill writes all metrics into x.buf. x.mu must be locked.
-func (x *exposition) fill() error {
-	m, err := x.measure()
-	if err != nil {
-		return err
-	}
-	x.buf = x.buf[:0]
-	for i := range families {
-		x.buf = families[i].append(x.buf, m)
-	}
+// gather is the text about the process.
+func (x *exposition) gather() ([]byte, error) {
 	process, err := x.process.Gather()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	rest := bytes.NewBuffer(x.buf)
+	var b bytes.Buffer
 	for _, f := range process {
-		if _, err := expfmt.MetricFamilyToText(rest, f); err != nil {
-			return err
+		if _, err := expfmt.MetricFamilyToText(&b, f); err != nil {
+			return nil, err
 		}
 	}
-	x.buf = rest.Bytes()
-	return nil
+	return b.Bytes(), nil
 }
 
-// append writes the family; one without samples is left out.
-func (f *family) append(b []byte, m *measurement) []byte {
+// expose writes all families of vnetd, and what follows them, to w.
+func expose(w io.Writer, m *measurement, rest []byte) error {
+	t := &text{w: w, b: make([]byte, 0, 2*textChunk)}
+	for i := range families {
+		families[i].write(t, m)
+	}
+	t.b = append(t.b, rest...)
+	t.flush()
+	return t.err
+}
+
+// textChunk is how many bytes are written at once. Text that is not kept whole
+// costs a scrape no memory that the process does not have yet.
+const textChunk = 32 << 10
+
+// text is lines on their way to w.
+type text struct {
+	w   io.Writer
+	b   []byte // not yet written; lines are appended to it
+	err error  // of the first write that failed, after which nothing is written
+}
+
+// flush writes what is there.
+func (t *text) flush() {
+	if t.err == nil {
+		_, t.err = t.w.Write(t.b)
+	}
+	t.b = t.b[:0]
+}
+
+// write writes the family; one without samples is left out.
+func (f *family) write(t *text, m *measurement) {
 	name := "vnetd_" + f.name
-	head := append(b, "# HELP "+name+" "+f.help+"\n# TYPE "+name+" "+f.kind+"\n"...)
+	before, none := len(t.b), true
+	t.b = append(t.b, "# HELP "+name+" "+f.help+"\n# TYPE "+name+" "+f.kind+"\n"...)
 	keys := strings.Fields(f.labels)
 	if f.histograms != nil {
 		for _, h := range f.histograms(m) {
-			head = h.append(head, name, keys)
+			t.b = h.append(t.b, name, keys)
 		}
-		return head
+		return
 	}
-	all := head
 	f.samples(m, func(value float64, labels ...string) {
-		all = appendSample(all, name, keys, labels, value)
+		none = false
+		if t.b = appendSample(t.b, name, keys, labels, value); len(t.b) >= textChunk {
+			t.flush()
+		}
 	})
-	if len(all) == len(head) {
-		return b
+	if none {
+		t.b = t.b[:before]
 	}
-	return all
 }
 
 // appendSample writes one line.

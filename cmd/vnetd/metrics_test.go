@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -201,12 +203,12 @@ func many(networks int) *measurement {
 func TestMetricsAreConsistent(t *testing.T) {
 	m := many(20)
 	m.networks[3].Ports[1].Name = "a\"b\\c\nd"
-	x := newExposition(func() (*measurement, error) { return m, nil }, slog.New(slog.DiscardHandler))
-	if err := x.fill(); err != nil {
+	var written bytes.Buffer
+	if err := expose(&written, m, nil); err != nil {
 		t.Fatal(err)
 	}
 	parser := expfmt.NewTextParser(model.UTF8Validation)
-	all, err := parser.TextToMetricFamilies(bytes.NewReader(x.buf))
+	all, err := parser.TextToMetricFamilies(&written)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -262,14 +264,21 @@ func TestMetricsAreDocumented(t *testing.T) {
 	}
 }
 
-// BenchmarkScrape writes the metrics of 200 networks and 2,000 ports.
+// BenchmarkScrape writes the metrics of 200 networks and 2,000 ports to a scraper.
 func BenchmarkScrape(b *testing.B) {
 	m := many(200)
 	x := newExposition(func() (*measurement, error) { return m, nil }, slog.New(slog.DiscardHandler))
+	server := httptest.NewServer(x)
+	defer server.Close()
 	for b.Loop() {
-		if err := x.fill(); err != nil {
+		reply, err := http.Get(server.URL)
+		if err != nil {
 			b.Fatal(err)
 		}
-		b.SetBytes(int64(len(x.buf)))
+		n, err := io.Copy(io.Discard, reply.Body)
+		if err := errors.Join(err, reply.Body.Close()); err != nil {
+			b.Fatal(err)
+		}
+		b.SetBytes(n)
 	}
 }
