@@ -90,6 +90,7 @@ install: build ## into DESTDIR, below PREFIX
 	install -D -m 755 bin/vnet-bridge-helper $(DESTDIR)$(PREFIX)/libexec/vnetd/vnet-bridge-helper
 	install -D -m 644 configs/vnetd.toml $(DESTDIR)$(SYSCONFDIR)/vnetd/vnetd.toml
 	install -D -m 644 configs/grafana-dashboard.json $(DESTDIR)$(PREFIX)/share/vnetd/grafana-dashboard.json
+	install -D -m 644 configs/iptables-legacy.conf $(DESTDIR)$(PREFIX)/share/vnetd/iptables-legacy.conf
 	install -D -m 644 configs/default.xml $(DESTDIR)$(PREFIX)/share/vnetd/networks/default.xml
 	install -D -m 644 configs/org.vnetd1.conf $(DESTDIR)$(PREFIX)/share/dbus-1/system.d/org.vnetd1.conf
 	install -D -m 644 configs/org.vnetd1.service $(DESTDIR)$(PREFIX)/share/dbus-1/system-services/org.vnetd1.service

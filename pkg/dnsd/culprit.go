@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/netip"
 	"os"
+	"os/user"
 	"path/filepath"
 	"strings"
 )
@@ -12,11 +13,13 @@ import (
 // Columns of /proc/net/{udp,tcp}[6], see proc_pid_net(5).
 const (
 	columnLocal = 1
+	columnUser  = 7
 	columnInode = 9
 )
 
 // findListener says who has a socket that keeps us from an address:
-// "dnsmasq, pid 812". It returns "" when it can't tell.
+// "dnsmasq, pid 812", or, since only root sees the files of others, "a program of
+// the user dnsmasq". It returns "" when there is none.
 func findListener(protocol string, at netip.AddrPort) string {
 	for _, file := range []string{protocol, protocol + "6"} {
 		table, err := os.ReadFile("/proc/self/net/" + file)
@@ -31,6 +34,7 @@ func findListener(protocol string, at netip.AddrPort) string {
 			if who := ownerOf(column[columnInode]); who != "" {
 				return who
 			}
+			return programOf(column[columnUser], at.Port())
 		}
 	}
 	return ""
@@ -54,6 +58,15 @@ func procAddr(a netip.Addr) string {
 		fmt.Fprintf(&b, "%08X", binary.NativeEndian.Uint32(raw))
 	}
 	return b.String()
+}
+
+// programOf is a program of the user with that number, and how root finds out which.
+func programOf(uid string, port uint16) string {
+	who := "the user " + uid
+	if u, err := user.LookupId(uid); err == nil {
+		who = "the user " + u.Username
+	}
+	return fmt.Sprintf("a program of %s: as root, `ss -lnp sport = :%d` names it", who, port)
 }
 
 // ownerOf is the process that has a socket, "" if none is found.

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os/exec"
 	"path/filepath"
 	"regexp"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -156,6 +158,52 @@ func TestAddressInUse(t *testing.T) {
 		}
 		start(t, cfg) // nothing was left behind
 	})
+}
+
+// TestAddressInUseUnprivileged finds another user's program on port 53 without the
+// right to look at its files, as vnetd does as a service.
+func TestAddressInUseUnprivileged(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		cfg := bridgeConfig(t)
+		other := exec.CommandContext(t.Context(), "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--no-resolv", "--no-hosts")
+		if err := other.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _, _ = other.Process.Kill(), other.Wait() })
+		opened := make(chan error)
+		nstest.Eventually(t, limit, "the address is taken", func() error {
+			go func() {
+				// Never unlocked: the thread ends with its rights.
+				runtime.LockOSThread()
+				opened <- errors.Join(keepNetworkRights(), openAndClose(cfg))
+			}()
+			err := <-opened
+			if !errors.Is(err, unix.EADDRINUSE) || !strings.Contains(err.Error(), "(taken by a program of the user root: ") {
+				return fmt.Errorf("opening: %v", err)
+			}
+			return nil
+		})
+	})
+}
+
+// keepNetworkRights takes from this thread all rights but those of the service.
+func keepNetworkRights() error {
+	if _, _, errno := unix.RawSyscall(unix.SYS_SETFSUID, 1, 0, 0); errno != 0 {
+		return errno
+	}
+	const rights = 1<<unix.CAP_NET_ADMIN | 1<<unix.CAP_NET_RAW | 1<<unix.CAP_NET_BIND_SERVICE
+	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	data := [2]unix.CapUserData{{Effective: rights, Permitted: rights}}
+	return unix.Capset(&header, &data[0])
+}
+
+// openAndClose opens a server and closes it again.
+func openAndClose(cfg dnsd.Config) error {
+	s, err := dnsd.Open(cfg)
+	if err != nil {
+		return err
+	}
+	return s.Close()
 }
 
 // occupy calls do while a socket is bound.

@@ -108,7 +108,7 @@ func TestOptionsWithoutEffect(t *testing.T) {
 	})
 }
 
-// TestDisks fills the state's file system, and makes it read-only.
+// TestDisks fills the state's file system, then makes it read-only.
 func TestDisks(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		root := t.TempDir()
@@ -134,6 +134,12 @@ func TestDisks(t *testing.T) {
 		on("disk-full", true)
 		must(t, os.Remove(fill))
 		on("disk-full", false)
+
+		nstest.Exec(t, "mount", "--bind", state, state)
+		nstest.Exec(t, "mount", "-o", "remount,bind,ro", state)
+		on("disk-read-only", true)
+		nstest.Exec(t, "umount", state)
+		on("disk-read-only", false)
 	})
 }
 

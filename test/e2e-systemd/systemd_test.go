@@ -28,7 +28,7 @@ var steps = []string{
 	"install_packages", "enable_service", "run_unprivileged", "serve_guest", "hold_port",
 	"restart_service", "lose_nothing", "explain_log", "reload_service", "resolve_names", "admit_users", "answer_virsh", "upgrade_packages",
 	"survive_watchdog", "survive_crash", "stop_and_call",
-	"serve_after_reboot", "remove_packages", "purge_packages",
+	"serve_after_reboot", "serve_legacy", "remove_packages", "purge_packages",
 }
 
 // shown are the lines of the console that belong to the transcript.

@@ -308,6 +308,35 @@ serve_after_reboot() {
 	say "the guest has its lease again"
 }
 
+# serve_legacy: the drop-in that docs/troubleshooting.md has for iptables-legacy, and
+# the way back.
+serve_legacy() {
+	drop_in=/etc/systemd/system/vnetd.service.d
+	vnetctl stop default
+	for family in iptables ip6tables; do update-alternatives --set $family /usr/sbin/$family-legacy; done
+	install -D -m 644 -t $drop_in /usr/share/vnetd/iptables-legacy.conf
+	systemctl daemon-reload
+	systemctl restart vnetd.service
+	expect root ps -o user= -p "$(main_pid)"
+	vnetctl start default
+	ip link set tap-guest master virbr0
+	expect LIBVIRT_INP iptables-legacy-save
+	expect "$(cat address)" lease
+	vnetctl disable default
+	vnetctl enable default
+	vnetctl stop default
+
+	for family in iptables ip6tables; do update-alternatives --auto $family; done
+	rm -r $drop_in
+	systemctl daemon-reload
+	systemctl restart vnetd.service
+	run_unprivileged
+	vnetctl start default
+	ip link set tap-guest master virbr0
+	expect LIBVIRT_INP iptables-nft-save
+	expect "$(cat address)" lease
+}
+
 remove_packages() {
 	unbroken apt-get remove -y vnetd vnetd-qemu
 	expect LIBVIRT_INP iptables-save
@@ -337,7 +366,7 @@ if [ ! -e phase ]; then
 	sync
 	systemctl --no-block reboot
 else
-	for each in serve_after_reboot remove_packages purge_packages; do step $each; done
+	for each in serve_after_reboot serve_legacy remove_packages purge_packages; do step $each; done
 	echo "STORY ends"
 	systemctl --no-block poweroff
 fi
