@@ -47,7 +47,7 @@ func readNothing(*decoder) noArgs { return noArgs{} }
 
 // procs is what can be called, by libvirt's numbers (remote_protocol.x).
 func procs() map[int32]*proc {
-	return map[int32]*proc{
+	table := map[int32]*proc{
 		66: method("virConnectAuthList", needsNothing, readNothing, authList).first(),
 		70: method("virConnectAuthPolkit", needsNothing, readNothing, authPolkit),
 
@@ -61,12 +61,6 @@ func procs() map[int32]*proc {
 		360: method("virConnectRegisterCloseCallback", needsOpen, readNothing, accept),
 		361: method("virConnectUnregisterCloseCallback", needsOpen, readNothing, accept),
 		419: method("virConnectSetIdentity", needsOpen, readIdentity, connectSetIdentity).first(),
-
-		// What libvirt's network driver has not either. Asked for by a client that
-		// looks for more, it is told so in libvirt's words.
-		4:  lacking("virConnectGetVersion"),
-		7:  lacking("virConnectGetCapabilities"),
-		59: lacking("virConnectGetHostname"),
 
 		36:  method("virConnectListDefinedNetworks", needsOpen, (*decoder).int32, listNames(false)),
 		38:  method("virConnectListNetworks", needsOpen, (*decoder).int32, listNames(true)),
@@ -106,13 +100,45 @@ func procs() map[int32]*proc {
 		313: method("virConnectNetworkEventRegisterAny", needsOpen, readRegister, registerEvent).first(),
 		314: method("virConnectNetworkEventDeregisterAny", needsOpen, (*decoder).int32, deregisterEvent).first(),
 	}
+	for number, name := range lacking() {
+		table[number] = method(name, needsOpen, readNothing, func(context.Context, *client, noArgs, *encoder) error {
+			return &Error{codeNoSupport, domainDaemon, name}
+		})
+	}
+	return table
 }
 
-// lacking is a procedure that the network driver has not.
-func lacking(name string) *proc {
-	return method(name, needsOpen, readNothing, func(context.Context, *client, noArgs, *encoder) error {
-		return &Error{codeNoSupport, domainDaemon, name}
-	})
+// lacking are functions that libvirt's network driver has not either, and that
+// clients ask for all the same, looking for guests or for what the host is. They are
+// told so in libvirt's words. Other numbers are not known, which means the same to
+// clients.
+func lacking() map[int32]string {
+	return map[int32]string{
+		4:   "virConnectGetVersion",
+		5:   "virConnectGetMaxVcpus",
+		6:   "virNodeGetInfo",
+		7:   "virConnectGetCapabilities",
+		51:  "virConnectNumOfDomains",
+		59:  "virConnectGetHostname",
+		71:  "virConnectNumOfStoragePools",
+		102: "virNodeGetFreeMemory",
+		111: "virNodeNumOfDevices",
+		126: "virConnectNumOfInterfaces",
+		139: "virConnectNumOfSecrets",
+		178: "virConnectNumOfNWFilters",
+		203: "virConnectGetSysinfo",
+		273: "virConnectListAllDomains",
+		281: "virConnectListAllStoragePools",
+		284: "virConnectListAllInterfaces",
+		285: "virConnectListAllNodeDevices",
+		286: "virConnectListAllNWFilters",
+		287: "virConnectListAllSecrets",
+		312: "virConnectGetCPUModelNames",
+		316: "virConnectDomainEventRegisterAny",
+		342: "virConnectGetDomainCapabilities",
+		347: "virNodeAllocPages",
+		401: "virConnectListAllNWFilterBindings",
+	}
 }
 
 // accept is what there is to do where there is nothing to do.

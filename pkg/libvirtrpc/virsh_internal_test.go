@@ -101,3 +101,57 @@ func TestPythonBinding(t *testing.T) {
 		}
 	})
 }
+
+// TestVirshWaitsForEvents holds that virsh, which watches without end, tells of each
+// event in its words and in order, and ends well when it is interrupted.
+func TestVirshWaitsForEvents(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		startDaemon(t, t.TempDir(), nil)
+		out := filepath.Join(t.TempDir(), "events")
+		f, err := os.Create(out)
+		must(t, err)
+		watch := exec.CommandContext(t.Context(), "virsh", "-c", connectionURI, "net-event", "--loop", "--event", "lifecycle")
+		watch.Stdout, watch.Stderr = f, f
+		must(t, watch.Start())
+		heard := func() string {
+			text, err := os.ReadFile(out)
+			must(t, err)
+			return string(text)
+		}
+		r := opened(t, socketPath)
+		do := func(proc int32, n string) { r.ok(proc, func(e *encoder) { e.ref(ref{n, parseUUID(probeUUID)}) }) }
+		const probe = "<network><name>probe</name><uuid>" + probeUUID + "</uuid></network>"
+		nstest.Eventually(t, soon, "virsh watches", func() error {
+			r.ok(40, func(e *encoder) { e.string(probe) })
+			do(42, "probe")
+			if heard() == "" {
+				return errors.New("it has heard nothing yet")
+			}
+			return nil
+		})
+		r.ok(41, func(e *encoder) { e.string(strings.Replace(probe, "probe", "lab", 1)) })
+		for _, proc := range []int32{39, 42, 49} {
+			do(proc, "lab")
+		}
+		var want strings.Builder
+		for _, what := range []string{"Defined", "Started", "Stopped", "Undefined"} {
+			fmt.Fprintf(&want, "event 'lifecycle' for network lab: %s\n", what)
+		}
+		nstest.Eventually(t, soon, "virsh tells of the events", func() error {
+			if got := heard(); !strings.HasSuffix(got, want.String()) {
+				return fmt.Errorf("it says\n%s", got)
+			}
+			return nil
+		})
+		must(t, watch.Process.Signal(os.Interrupt))
+		must(t, watch.Wait())
+		if got := heard(); !strings.Contains(got, "events received: ") {
+			t.Errorf("at its end virsh says\n%s", got)
+		}
+		if got := shell(t, ".", "virsh event --all --loop"); got != "error: this function is not supported by the connection driver: virConnectDomainEventRegisterAny\n[1]\n" {
+			t.Errorf("events of domains: %q", got)
+		}
+	})
+}
+
+const probeUUID = "02000000-0000-0000-0000-000000000000"
