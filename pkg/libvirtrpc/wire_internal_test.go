@@ -339,11 +339,7 @@ func FuzzCall(f *testing.F) {
 		e.string("<x/>")
 		f.Add(number, e.buf)
 	}
-	doc, err := netdef.Parse([]byte("<network><name>lab</name><uuid>01000000-0000-0000-0000-000000000000</uuid><bridge name='virbr7'/></network>"))
-	if err != nil {
-		f.Fatal(err)
-	}
-	s := NewServer(Config{Backend: &memory{list: []Network{&inert{stored{doc: doc}}}}, Logger: slog.New(slog.DiscardHandler)})
+	s := inertServer(f)
 	f.Fuzz(func(t *testing.T, number int32, payload []byte) {
 		p := table[number]
 		if p == nil || number == 70 { // polkit is another's
@@ -359,6 +355,41 @@ func FuzzCall(f *testing.F) {
 		if err != nil && asError(err).Error() == "" {
 			t.Errorf("procedure %d failed without a word", number)
 		}
+	})
+}
+
+// inertServer has one network, to which nothing happens.
+func inertServer(f *testing.F) *Server {
+	f.Helper()
+	doc, err := netdef.Parse([]byte("<network><name>lab</name><uuid>01000000-0000-0000-0000-000000000000</uuid><bridge name='virbr7'/></network>"))
+	if err != nil {
+		f.Fatal(err)
+	}
+	return NewServer(Config{Backend: &memory{list: []Network{&inert{stored{doc: doc}}}}, Logger: slog.New(slog.DiscardHandler)})
+}
+
+// FuzzConnection sends a server what may be no message, after a client has opened its
+// connection: whatever it is, the connection ends when the client hangs up.
+func FuzzConnection(f *testing.F) {
+	call := func(proc int32, args func(*encoder)) []byte {
+		return frame(header{program: programRemote, version: protocolVersion, proc: proc, serial: 1}, args)
+	}
+	hello := append(call(66, nil), call(1, func(e *encoder) { e.flag(false); e.uint32(0) })...)
+	for number := range procs() {
+		f.Add(call(number, func(e *encoder) { e.ref(ref{"lab", uuid{1}}); e.uint32(1); e.string("<x/>") }))
+	}
+	f.Add(frame(header{program: programKeepalive, version: protocolVersion, proc: keepalivePing, kind: typeMessage}, nil))
+	s := inertServer(f)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		here, there := net.Pipe()
+		var sides sync.WaitGroup
+		sides.Go(func() { _, _ = io.Copy(io.Discard, there) })
+		sides.Go(func() {
+			_, _ = there.Write(append(append([]byte(nil), hello...), data...))
+			_ = there.Close()
+		})
+		newClient(s, here, peer{}, false).serve(t.Context())
+		sides.Wait()
 	})
 }
 
