@@ -7,6 +7,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"github.com/miekg/dns"
 
 	"github.com/vnetd/vnetd/pkg/dnsd"
@@ -70,21 +71,42 @@ func TestConcurrency(t *testing.T) {
 // TestLimiter shares ten places.
 func TestLimiter(t *testing.T) {
 	l := dnsd.NewLimiter(10)
+	held := make(map[string][]*dnsd.Place)
+	var lost []string
 	take := func(ip string) int {
 		n := 0
-		for l.Acquire(addr(ip)) {
-			n++
+		for p := l.Acquire(addr(ip), func() { lost = append(lost, ip) }); p != nil; n++ {
+			held[ip] = append(held[ip], p)
+			p = l.Acquire(addr(ip), func() { lost = append(lost, ip) })
 		}
 		return n
 	}
 	if a, b, c := take("192.0.2.1"), take("192.0.2.2"), take("192.0.2.3"); a != 5 || b != 3 || c != 1 {
 		t.Errorf("shares %d, %d, %d", a, b, c)
 	}
-	for range 5 {
-		l.Release(addr("192.0.2.1"))
+	for _, p := range held["192.0.2.1"] {
+		l.Release(p)
 	}
-	if n := take("192.0.2.4"); n != 3 || l.InUse() != 7 {
-		t.Errorf("the share of a fourth: %d; in use %d", n, l.InUse())
+	if n := take("192.0.2.4"); n != 3 || l.InUse() != 7 || len(lost) > 0 {
+		t.Errorf("the share of a fourth: %d; in use %d; lost by %v", n, l.InUse(), lost)
+	}
+	// There is room for more clients than places: who uses his longest ago loses it.
+	for i := range 2 {
+		take(fmt.Sprintf("192.0.2.%d", 10+i))
+	}
+	l.Use(held["192.0.2.2"][0])
+	l.Use(held["192.0.2.2"][1])
+	if n := take("192.0.2.20") + take("192.0.2.21"); n != 2 || l.InUse() != 10 {
+		t.Errorf("two more take %d; in use %d", n, l.InUse())
+	}
+	if diff := cmp.Diff([]string{"192.0.2.2", "192.0.2.3"}, lost); diff != "" {
+		t.Errorf("lost by (-want +got):\n%s", diff)
+	}
+	for _, p := range held["192.0.2.3"] {
+		l.Release(p) // is lost already
+	}
+	if n := l.InUse(); n != 10 {
+		t.Errorf("in use %d", n)
 	}
 }
 

@@ -22,8 +22,9 @@
 //
 // Local answers (reply.go) and kept ones are packed in the read loop, without an
 // allocation; forwarding never blocks it. The number of queries that wait for an
-// upstream and the number of TCP clients are bounded, and no client can take more
-// than a share of either (limiter.go).
+// upstream and the number of TCP clients are bounded, no client can take more than
+// a share of either, and there is room for another however many there are
+// (limiter.go). What became of all of them is counted (stats.go).
 //
 // Resolved (resolved.go) tells the host's own resolver what to ask a network for.
 package dnsd

@@ -88,11 +88,17 @@ type Limiter = limiter
 // NewLimiter is newLimiter.
 func NewLimiter(places int) *Limiter { return newLimiter(places) }
 
+// Place is a place.
+type Place = place
+
 // Acquire is acquire.
-func (l *Limiter) Acquire(a netip.Addr) bool { return l.acquire(a) }
+func (l *Limiter) Acquire(a netip.Addr, yield func()) *Place { return l.acquire(a, yield) }
+
+// Use is use.
+func (l *Limiter) Use(p *Place) { l.use(p) }
 
 // Release is release.
-func (l *Limiter) Release(a netip.Addr) { l.release(a) }
+func (l *Limiter) Release(p *Place) { l.release(p) }
 
 // InUse is inUse.
 func (l *Limiter) InUse() int { return l.inUse() }

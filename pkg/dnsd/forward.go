@@ -33,6 +33,7 @@ type forwarder struct {
 	timing   timing
 	running  sync.WaitGroup // flights and ports
 	ports    ports
+	rebinds  pace
 
 	mu      sync.Mutex
 	flights map[flightKey]*flight
@@ -52,7 +53,9 @@ type flightKey struct {
 
 // flight is a question on its way, and who waits for its answer.
 type flight struct {
-	waiters []waiter
+	key     flightKey
+	cancel  context.CancelFunc // ends it early
+	waiters []*waiter
 	stale   *entry // nil: there is none, or it was not yet time for it
 }
 
@@ -61,6 +64,8 @@ type waiter struct {
 	q      *query
 	client netip.Addr
 	send   func([]byte)
+	place  *place
+	flight *flight // that it is among the waiters of, if any; guarded by forwarder.mu
 }
 
 // newForwarder returns a forwarder for cfg, which must be valid.
@@ -188,15 +193,16 @@ func (f *forwarder) kept(q *query, buf []byte) []byte {
 
 // forward has w answered by an upstream, or at once with SERVFAIL when its
 // client has too many queries waiting. It does not block.
-func (f *forwarder) forward(ctx context.Context, w waiter) {
-	if !f.limit.acquire(w.client) {
+func (f *forwarder) forward(ctx context.Context, w *waiter) {
+	w.place = f.limit.acquire(w.client, func() { f.giveUp(w) })
+	if w.place == nil {
 		f.counters.limited.Add(1)
 		f.reply(w, &f.counters.upstream, w.q.reply(dns.RcodeServerFailure, true, nil))
 		return
 	}
 	switch stale, looped := f.join(ctx, w); {
 	case looped:
-		f.limit.release(w.client)
+		f.limit.release(w.place)
 		f.reply(w, &f.counters.upstream, w.q.reply(dns.RcodeNameError, true, nil))
 	case stale != nil:
 		f.land(w, stale.response, true)
@@ -206,30 +212,69 @@ func (f *forwarder) forward(ctx context.Context, w waiter) {
 // join has w wait for a flight, which starts if there is none to w's question.
 // stale is what w is to be given instead. looped tells that the question is
 // one that has come back to us: the name does not exist.
-func (f *forwarder) join(ctx context.Context, w waiter) (stale *entry, looped bool) {
+func (f *forwarder) join(ctx context.Context, w *waiter) (stale *entry, looped bool) {
 	key := w.q.flightKey()
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	fl := f.flights[key]
-	switch {
-	case f.isLoop(w):
+	if f.isLoop(w) {
 		return nil, true
-	case fl == nil:
-		f.flights[key] = &flight{waiters: []waiter{w}}
-		f.running.Go(func() { f.fly(ctx, key, w.q) })
-		return nil, false
 	}
-	f.counters.coalesced.Add(1)
+	fl := f.flights[key]
+	if fl == nil {
+		fl = f.start(ctx, key, w.q)
+	} else {
+		f.counters.coalesced.Add(1)
+	}
 	if fl.stale == nil {
 		fl.waiters = append(fl.waiters, w)
+		w.flight = fl
 	}
 	return fl.stale, false
+}
+
+// start begins a flight. f.mu must be held.
+func (f *forwarder) start(ctx context.Context, key flightKey, q *query) *flight {
+	ctx, cancel := context.WithCancel(ctx)
+	fl := &flight{key: key, cancel: cancel}
+	f.flights[key] = fl
+	f.running.Go(func() {
+		defer cancel()
+		f.fly(ctx, fl, q)
+	})
+	return fl
+}
+
+// giveUp answers w, which another needs the place of, with SERVFAIL, unless its answer is
+// there by now. A flight that nobody waits for any more ends.
+func (f *forwarder) giveUp(w *waiter) {
+	f.mu.Lock()
+	fl := w.flight
+	if fl == nil {
+		f.mu.Unlock()
+		return
+	}
+	w.flight = nil
+	fl.waiters = slices.DeleteFunc(fl.waiters, func(one *waiter) bool { return one == w })
+	if len(fl.waiters) == 0 {
+		f.remove(fl)
+		fl.cancel()
+	}
+	f.mu.Unlock()
+	f.counters.limited.Add(1)
+	f.reply(w, &f.counters.upstream, w.q.reply(dns.RcodeServerFailure, true, nil))
+}
+
+// remove has nobody join fl any more. f.mu must be held.
+func (f *forwarder) remove(fl *flight) {
+	if f.flights[fl.key] == fl {
+		delete(f.flights, fl.key)
+	}
 }
 
 // isLoop tells whether w is what we are asking others: the host's resolver was
 // told to ask us for our domain and our reverse zones (Resolved), and it asks us
 // what we have just asked it. f.mu must be held.
-func (f *forwarder) isLoop(w waiter) bool {
+func (f *forwarder) isLoop(w *waiter) bool {
 	_, ours := inDomain(w.q.key, f.domain)
 	if !ours && !strings.HasSuffix(w.q.key, ".arpa.") || !slices.Contains(f.cfg.Addrs, w.client) {
 		return false
@@ -249,52 +294,50 @@ func (f *forwarder) isLoop(w waiter) bool {
 // fly brings the answer to q to all who wait for it. RFC 8767 section 5: if it
 // takes longer than clients wait they get a stale one, and so they do if it is a
 // failure.
-func (f *forwarder) fly(ctx context.Context, key flightKey, q *query) {
+func (f *forwarder) fly(ctx context.Context, fl *flight, q *query) {
 	generation := f.cache.generation.Load()
-	stale, _ := f.cache.get(key, q.now)
+	stale, _ := f.cache.get(fl.key, q.now)
 	if stale != nil {
 		var waiting sync.WaitGroup
 		defer waiting.Wait()
 		arrived := make(chan struct{})
 		defer close(arrived)
-		waiting.Go(func() { f.giveStale(key, stale, arrived) })
+		waiting.Go(func() { f.giveStale(fl, stale, arrived) })
 	}
 	r := f.resolve(ctx, q)
 	failed := r == nil || isFailure(r.msg)
 	switch {
 	case !failed:
-		f.cache.put(key, r, generation)
-	case stale != nil:
+		f.cache.put(fl.key, r, generation)
+	case stale != nil && ctx.Err() == nil:
 		stale.retry.Store(f.now().Add(staleRetry).UnixNano())
 		r = stale.response
 	}
-	f.landAll(key, nil, r, failed && stale != nil)
+	f.landAll(fl, nil, r, failed && stale != nil)
 }
 
 // giveStale gives those who wait for too long what is stale.
-func (f *forwarder) giveStale(key flightKey, stale *entry, arrived <-chan struct{}) {
+func (f *forwarder) giveStale(fl *flight, stale *entry, arrived <-chan struct{}) {
 	t := time.NewTimer(f.timing.stale)
 	defer t.Stop()
 	select {
 	case <-t.C:
-		f.landAll(key, stale, stale.response, true)
+		f.landAll(fl, stale, stale.response, true)
 	case <-arrived:
 	}
 }
 
-// landAll answers all who wait for key with r. With stale the flight goes on, and
+// landAll answers all who wait for fl with r. With stale the flight goes on, and
 // who comes later gets that.
-func (f *forwarder) landAll(key flightKey, stale *entry, r *response, kept bool) {
+func (f *forwarder) landAll(fl *flight, stale *entry, r *response, kept bool) {
 	f.mu.Lock()
-	fl := f.flights[key]
-	if fl == nil {
-		f.mu.Unlock()
-		return
-	}
 	waiters := fl.waiters
 	fl.waiters, fl.stale = nil, stale
+	for _, w := range waiters {
+		w.flight = nil
+	}
 	if stale == nil {
-		delete(f.flights, key)
+		f.remove(fl)
 	}
 	f.mu.Unlock()
 	for _, w := range waiters {
@@ -304,8 +347,8 @@ func (f *forwarder) landAll(key flightKey, stale *entry, r *response, kept bool)
 
 // land answers one query with r, nil if there is no answer. It never leaves the
 // client without one, and gives back its place.
-func (f *forwarder) land(w waiter, r *response, kept bool) {
-	f.limit.release(w.client)
+func (f *forwarder) land(w *waiter, r *response, kept bool) {
+	f.limit.release(w.place)
 	reply := f.adapt(w.q, r, kept)
 	if reply == nil {
 		f.counters.failed.Add(1)
@@ -319,7 +362,7 @@ func (f *forwarder) land(w waiter, r *response, kept bool) {
 }
 
 // reply sends an answer and counts it.
-func (f *forwarder) reply(w waiter, source *answered, reply []byte) {
+func (f *forwarder) reply(w *waiter, source *answered, reply []byte) {
 	source.add(rcodeOf(reply))
 	f.counters.forwarded.add(f.now().Sub(w.q.now), 1)
 	w.send(reply)
@@ -357,7 +400,7 @@ func (f *forwarder) accept(q *query, msg []byte) *response {
 		return &response{msg: msg}
 	case f.rebind.Load().stops(q.key, msg):
 		f.counters.rebound.Add(1)
-		f.log.Info("an upstream's answer has a private address: it is kept from guests", "name", q.key)
+		f.rebinds.log(f.log, slog.LevelInfo, "an upstream's answer has a private address: it is kept from guests", "name", q.key)
 		return &response{msg: emptied(msg)}
 	}
 	return newResponse(msg, f.now())

@@ -498,6 +498,56 @@ func TestForwardLimit(t *testing.T) {
 	})
 }
 
+// TestForwardManySources: a guest that asks under the names of many takes all places;
+// others are served all the same, and what it asked first is given up.
+func TestForwardManySources(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		startResolver(t, upstream, func(_ string, q *dns.Msg) [][]byte {
+			if strings.HasPrefix(strings.ToLower(q.Question[0].Name), "slow") {
+				return nil
+			}
+			return pack(answerA(q, "198.51.100.1"))
+		})
+		cfg := loConfig(t)
+		writeResolvConf(t, cfg.ResolvConf, upstream)
+		s := start(t, cfg)
+		const places = 2000
+		sent := 0
+		nstest.Eventually(t, limit, "all places are taken", func() error {
+			for range 50 {
+				sent++
+				// Two questions of each address: one that many share, and one of its own.
+				from := &net.UDPAddr{IP: net.IPv4(127, 2, byte(sent>>8), byte(sent))}
+				c, err := net.DialUDP("udp", from, &net.UDPAddr{IP: net.ParseIP(gateway), Port: 53})
+				if err != nil {
+					return err
+				}
+				for _, name := range []string{"slow.example.com.", fmt.Sprintf("slow%d.example.com.", sent)} {
+					if _, err := c.Write(mustPack(t, question(name, dns.TypeA))); err != nil {
+						return err
+					}
+				}
+				_ = c.Close()
+			}
+			if st := s.Stats(); st.Forwarding != places || st.Limited == 0 {
+				return fmt.Errorf("%+v", st)
+			}
+			return nil
+		})
+		for _, name := range []string{"www.example.com.", "www.example.org."} {
+			if got := gist(ask(t, "udp", gateway, question(name, dns.TypeA))); got != strings.Replace("NOERROR (ra) "+wwwIs1, "www.example.com.", name, 1) {
+				t.Errorf("another client: %v", got)
+			}
+		}
+		nstest.Eventually(t, limit, "what was given up has ended", func() error {
+			if n := s.Flights(); n > places {
+				return fmt.Errorf("%d flights", n)
+			}
+			return nil
+		})
+	})
+}
+
 // floodUntilLimited asks what nobody answers until the client has its share,
 // and returns what it is told then. Datagrams may get lost on the way.
 func floodUntilLimited(t *testing.T, s *dnsd.Server) *dns.Msg {

@@ -230,6 +230,24 @@ func answerA(q *dns.Msg, ip string) *dns.Msg {
 	return m
 }
 
+// lines is a log that is read while it is written.
+type lines struct {
+	mu   sync.Mutex
+	text strings.Builder
+}
+
+func (l *lines) Write(b []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.Write(b)
+}
+
+func (l *lines) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.text.String()
+}
+
 // always is a handler that answers every query with one address.
 func always(ip string) func(string, *dns.Msg) [][]byte {
 	return func(_ string, q *dns.Msg) [][]byte { return pack(answerA(q, ip)) }

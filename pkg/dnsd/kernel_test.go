@@ -135,6 +135,33 @@ func TestOtherInterface(t *testing.T) {
 	})
 }
 
+// TestSpoofedSource: what a guest asks under the name of somebody beyond the bridge is
+// answered on the bridge. He who is beyond gets nothing.
+func TestSpoofedSource(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		cfg := bridgeConfig(t)
+		startResolver(t, upstream, always("198.51.100.1"))
+		writeResolvConf(t, cfg.ResolvConf, upstream)
+		start(t, cfg)
+		g := guest(t)
+		lan := nstest.NewLAN(t)
+		nstest.Exec(t, "sysctl", "-qw", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.virbr0.rp_filter=0")
+		g.IP("addr add " + nstest.LANHost + "/32 dev eth0")
+		unasked := func() string {
+			return lan.Exec("awk", "/^Udp: [0-9]/ { print $2, $3 }", "/proc/net/snmp") // InDatagrams, NoPorts
+		}
+		before := unasked()
+		for name, want := range map[string]string{"gateway": "192.168.122.1\n", "www.example.com": "198.51.100.1\n"} {
+			if out := g.Exec("dig", "+short", "+time=10", "-b", nstest.LANHost, "@192.168.122.1", name); out != want {
+				t.Errorf("the guest got %q", out)
+			}
+		}
+		if after := unasked(); after != before {
+			t.Errorf("the host beyond got datagrams: %s before, %s after", before, after)
+		}
+	})
+}
+
 // TestAddressInUse finds somebody else on port 53: this process, whose name in
 // its namespaces is exe.
 func TestAddressInUse(t *testing.T) {

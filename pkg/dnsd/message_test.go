@@ -3,9 +3,12 @@ package dnsd_test
 import (
 	"bytes"
 	"encoding/binary"
+	"fmt"
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -249,6 +252,33 @@ func TestTCPPipelined(t *testing.T) {
 	})
 }
 
+// TestTCPUnread asks for much and reads nothing for a while: then all of it.
+func TestTCPUnread(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		cfg := loConfig(t)
+		const records, n = 3000, 100
+		for i := range records {
+			cfg.Static = append(cfg.Static, dnsd.Host{Name: "many", Addr: netip.AddrFrom4([4]byte{198, 18, byte(i >> 8), byte(i)})})
+		}
+		s := start(t, cfg)
+		c := dialTCP(t)
+		if _, err := c.Write(frame(slices.Repeat([][]byte{mustPack(t, question("many.", dns.TypeA))}, n)...)); err != nil {
+			t.Fatal(err)
+		}
+		nstest.Eventually(t, limit, "it is being answered", func() error {
+			if st := s.Stats(); st.Queries < 3 {
+				return fmt.Errorf("%+v", st)
+			}
+			return nil
+		})
+		for range n {
+			if r := readFrame(t, c); len(r.Answer) != records {
+				t.Fatalf("%d records", len(r.Answer))
+			}
+		}
+	})
+}
+
 // TestTCPHostile sends what no client would.
 func TestTCPHostile(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
@@ -276,6 +306,24 @@ func TestTCPHostile(t *testing.T) {
 			t.Errorf("another client meanwhile: %v", r)
 		}
 		if n := s.Stats().TCPClients; n > 128/2+1 {
+			t.Errorf("%d clients", n)
+		}
+		// And so do those of a guest that has many addresses.
+		for i := range 200 {
+			d := &net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 2, 0, byte(i+1))}}
+			c, err := d.Dial("tcp", net.JoinHostPort(gateway, "53"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Close()
+			_, _ = c.Write([]byte{0, 40, 1})
+		}
+		for range 3 {
+			if r := ask(t, "tcp", gateway6, question("gateway.", dns.TypeA)); len(r.Answer) != 1 {
+				t.Errorf("another client meanwhile: %v", r)
+			}
+		}
+		if n := s.Stats().TCPClients; n > 128 {
 			t.Errorf("%d clients", n)
 		}
 	})

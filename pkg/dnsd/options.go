@@ -44,9 +44,10 @@ func (o Options) AddTo(cfg Config) Config {
 // ParseDnsmasqOptions reads options as they stand in dnsmasq's configuration
 // file ("address=/example.com/192.0.2.1"), which libvirt's <dnsmasq:option>
 // elements hold: address, server, local, cname, host-record, txt-record, srv-host,
-// dhcp-ttl, stop-dns-rebind, rebind-localhost-ok and rebind-domain-ok, as dnsmasq(8) describes them. unknown are those that it does not
-// understand, for whatever reason, as they were given. What it returns has no
-// faults as a part of a Config.
+// dhcp-ttl, stop-dns-rebind, rebind-localhost-ok and rebind-domain-ok, as
+// dnsmasq(8) describes them. unknown are those that it does not understand, for
+// whatever reason, as they were given. What it returns has no faults as a part of
+// a Config.
 func ParseDnsmasqOptions(options []string) (o Options, unknown []string) {
 	for _, option := range options {
 		next := o

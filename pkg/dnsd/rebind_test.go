@@ -1,6 +1,7 @@
 package dnsd_test
 
 import (
+	"log/slog"
 	"strings"
 	"testing"
 
@@ -63,6 +64,8 @@ func TestRebindServed(t *testing.T) {
 		startResolver(t, upstream, always("192.168.1.1"))
 		cfg := loConfig(t)
 		writeResolvConf(t, cfg.ResolvConf, upstream)
+		log := new(lines)
+		cfg.Logger = slog.New(slog.NewTextHandler(log, nil))
 		s := start(t, cfg)
 		var got []int
 		for _, cfg.StopRebind = range []bool{false, true, false} {
@@ -75,6 +78,9 @@ func TestRebindServed(t *testing.T) {
 		}
 		if diff := cmp.Diff([]int{1, 1, 0, 0, 1, 1}, got); diff != "" {
 			t.Errorf("addresses in the answers (-want +got):\n%s", diff)
+		}
+		if n := strings.Count(log.String(), "private address"); n != 1 {
+			t.Errorf("%d lines in the log tell of it", n)
 		}
 		if n := s.Stats().UpstreamRebinds; n != 2 {
 			t.Errorf("%d answers were kept from guests", n)

@@ -44,8 +44,7 @@ type Server struct {
 // Open checks cfg, joining all its faults, and binds the sockets. When an
 // address is taken the error says by whom, if that can be found out, and
 // errors.Is(err, unix.EADDRINUSE) holds; with OtherPort that is a warning in the
-// log. Nothing is served before Run. The
-// caller closes the server, run or not.
+// log. Nothing is served before Run. The caller closes the server, run or not.
 func Open(cfg Config) (*Server, error) {
 	cfg = cfg.withDefaults()
 	if err := cfg.validate(); err != nil {

@@ -87,6 +87,8 @@ type counters struct {
 	refused, malformed, dropped    atomic.Uint64
 	limited, failed, panics        atomic.Uint64
 	ignored, demoted, rebound      atomic.Uint64
+
+	panicked pace
 }
 
 // catch, deferred, ends a panic, so that it costs one query and not the server.
@@ -94,7 +96,7 @@ type counters struct {
 func (c *counters) catch(log *slog.Logger) {
 	if r := recover(); r != nil {
 		c.panics.Add(1)
-		log.Error("answering a query panicked", keyError, r, "stack", string(debug.Stack()))
+		c.panicked.log(log, slog.LevelError, "answering a query panicked", keyError, r, "stack", string(debug.Stack()))
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -21,6 +22,9 @@ const (
 	tcpIdle      = 10 * time.Second      // for the whole next message to arrive
 	tcpWrite     = 10 * time.Second      // for one answer to leave
 	tcpPipelined = 32                    // queries that are not yet answered
+	tcpBuffer    = 64 << 10              // octets of answers that the kernel keeps for a client
+	tcpUnread    = 128 << 10             // likewise, that wait here; beyond it no more is read
+	tcpMost      = 4 * tcpUnread         // beyond it the client is given up
 	tcpRetry     = 50 * time.Millisecond // of an accept that failed for a moment
 )
 
@@ -42,13 +46,14 @@ func (s *Server) serveTCP(ctx context.Context, l *net.TCPListener) error {
 			return err
 		}
 		client := remoteAddr(c)
-		if !s.tcpClients.acquire(client) {
+		place := s.tcpClients.acquire(client, func() { _ = c.Close() })
+		if place == nil {
 			_ = c.Close()
 			continue
 		}
 		clients.Go(func() {
-			defer s.tcpClients.release(client)
-			s.serveConn(ctx, c, client)
+			defer s.tcpClients.release(place)
+			s.serveConn(ctx, c, place)
 		})
 	}
 }
@@ -83,19 +88,23 @@ func remoteAddr(c *net.TCPConn) netip.Addr {
 type conn struct {
 	c       *net.TCPConn
 	places  chan struct{}
-	answers chan []byte // an empty one: the query is not answered
+	answers chan []byte   // an empty one: the query is not answered
+	unread  atomic.Int64  // octets of answers
+	written chan struct{} // tells that it is less
 }
 
 // serveConn answers the queries of one client, each as soon as it can be (RFC
 // 7766 section 6.2.1.1), until the client ends or idles, or ctx ends.
-func (s *Server) serveConn(ctx context.Context, c *net.TCPConn, client netip.Addr) {
+func (s *Server) serveConn(ctx context.Context, c *net.TCPConn, place *place) {
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
 	defer stop()
 	tc := &conn{
 		c:       c,
 		places:  make(chan struct{}, tcpPipelined),
 		answers: make(chan []byte, tcpPipelined),
+		written: make(chan struct{}, 1),
 	}
+	_ = c.SetWriteBuffer(tcpBuffer) // without it the kernel keeps megabytes
 	var writer sync.WaitGroup
 	done := make(chan struct{})
 	writer.Go(func() { tc.write(done) })
@@ -103,7 +112,7 @@ func (s *Server) serveConn(ctx context.Context, c *net.TCPConn, client netip.Add
 	defer writer.Wait()
 	defer close(done)
 
-	s.readQueries(ctx, tc, client)
+	s.readQueries(ctx, tc, place)
 	// The client may have closed its side only: what it asked is answered.
 	for range tcpPipelined {
 		select {
@@ -115,13 +124,11 @@ func (s *Server) serveConn(ctx context.Context, c *net.TCPConn, client netip.Add
 }
 
 // readQueries reads queries until there are no more.
-func (s *Server) readQueries(ctx context.Context, tc *conn, client netip.Addr) {
+func (s *Server) readQueries(ctx context.Context, tc *conn, place *place) {
 	raw := make([]byte, maxQuery)
 	q := new(query)
 	for {
-		select {
-		case tc.places <- struct{}{}:
-		case <-ctx.Done():
+		if !tc.acquire(ctx) {
 			return
 		}
 		n, err := tc.read(raw)
@@ -129,15 +136,42 @@ func (s *Server) readQueries(ctx context.Context, tc *conn, client netip.Addr) {
 			<-tc.places
 			return
 		}
+		s.tcpClients.use(place)
 		now := s.now()
 		reply, forward := s.respond(q, raw[:n], nil, dns.MaxMsgSize, now)
 		if !forward {
-			tc.answers <- reply
+			tc.answer(reply)
 			s.counters.atOnce.add(s.now().Sub(now), min(len(reply), 1))
 			continue
 		}
-		s.forwarder.forward(ctx, waiter{q: q.clone(), client: client, send: func(b []byte) { tc.answers <- b }})
+		s.forwarder.forward(ctx, &waiter{q: q.clone(), client: place.client, send: tc.answer})
 	}
+}
+
+// acquire takes a place, once the client reads what it is sent. It returns false when
+// ctx ends before.
+func (tc *conn) acquire(ctx context.Context) bool {
+	for tc.unread.Load() > tcpUnread {
+		select {
+		case <-tc.written:
+		case <-ctx.Done():
+			return false
+		}
+	}
+	select {
+	case tc.places <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// answer has b sent. A client that asks for much and does not read is given up.
+func (tc *conn) answer(b []byte) {
+	if tc.unread.Add(int64(len(b))) > tcpMost {
+		_ = tc.c.Close()
+	}
+	tc.answers <- b
 }
 
 // read reads one message into raw and returns its length; what does not fit is
@@ -167,6 +201,11 @@ func (tc *conn) write(done <-chan struct{}) {
 		case b := <-tc.answers:
 			if len(b) > 0 && tc.send(b) != nil {
 				_ = tc.c.Close()
+			}
+			tc.unread.Add(-int64(len(b)))
+			select {
+			case tc.written <- struct{}{}:
+			default: // told already
 			}
 			<-tc.places
 		case <-done:

@@ -41,13 +41,13 @@ func (s *Server) serveUDP(ctx context.Context, c *net.UDPConn) error {
 // forwardUDP has q, the datagram i of b, answered when an upstream has answered.
 func (s *Server) forwardUDP(ctx context.Context, c *net.UDPConn, q *query, b *batch, i int) {
 	client := b.client(i)
-	s.forwarder.forward(ctx, waiter{q: q, client: client.Addr(), send: func(reply []byte) {
+	s.forwarder.forward(ctx, &waiter{q: q, client: client.Addr(), send: func(reply []byte) {
 		s.writeUDP(c, client, reply)
 	}})
 }
 
-// writeUDP sends an answer, none if b is empty. A client that can't be reached asks again, or is
-// gone: no reason to stop.
+// writeUDP sends an answer, none if b is empty. A client that can't be reached asks
+// again, or is gone: no reason to stop.
 func (s *Server) writeUDP(c *net.UDPConn, client netip.AddrPort, b []byte) {
 	if len(b) == 0 {
 		s.counters.dropped.Add(1)
