@@ -66,7 +66,7 @@ func TestRestartLosesNothing(t *testing.T) {
 			waitQueued(t, queue)
 		}
 
-		l.StartVnetdWith(left)
+		l.StartVnetdWith(append(left, unixListener(t, "/run/libvirt/virtnetworkd-sock-ro")))
 		load.reaches(t, 500)
 		beats.reaches(t, 20)
 		load.end(t)
@@ -77,6 +77,9 @@ func TestRestartLosesNothing(t *testing.T) {
 		}
 		if !strings.HasPrefix(bound, "192.0.2.") {
 			t.Errorf("the client who asked once while there was no vnetd got %q", bound)
+		}
+		if out := nstest.Exec(t, "virsh", "-r", "-c", "network:///system", "net-list", "--name"); !strings.Contains(out, "lab") {
+			t.Errorf("libvirt's client, by the socket of a socket unit, lists %q", out)
 		}
 		// The sockets are vnetd's alone: a network that stops has none.
 		vnetctl(t, l, "stop", "lab")
@@ -303,6 +306,29 @@ func askTCP(guest *nstest.NS, at string) error {
 		return fmt.Errorf("asking %s: %v, %w", at, m, err)
 	}
 	return nil
+}
+
+// unixListener is a socket that a socket unit makes.
+func unixListener(t *testing.T, path string) *os.File {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = l.Close() })
+	f, err := l.File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	fd, err := unix.Dup(int(f.Fd()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return os.NewFile(uintptr(fd), "vnetd-libvirt-ro.socket") // what systemd calls it
 }
 
 // waitQueued waits until something waits in a socket of this host: "PROTOCOL :PORT",

@@ -246,6 +246,7 @@ upgrade_packages() {
 	expect active systemctl is-active vnetd.service
 	expect vnet7 vnetctl port list
 	expect "$(cat address)" lease
+	expect virbr0 virsh -c network:///system net-info default
 }
 
 survive_watchdog() {
