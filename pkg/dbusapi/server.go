@@ -48,7 +48,8 @@ type Server struct {
 
 	mu sync.Mutex
 	// known is what the bus has been told of each object, by path; guarded by mu.
-	known map[dbus.ObjectPath]map[string]dbus.Variant
+	known  map[dbus.ObjectPath]map[string]dbus.Variant
+	leases sysbus.Signals // to be sent; guarded by mu
 }
 
 // ErrNameTaken is returned by Serve when another process owns the name.

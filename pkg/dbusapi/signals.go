@@ -45,7 +45,39 @@ func (s *Server) onEvent(e network.Event) {
 	case network.ConditionsChanged:
 		s.update(rootPath, s.manager())
 	case network.LeaseChanged:
-		s.emit(netPath, networkInterface+".LeaseChanged", e.Change, busLease(*e.Lease))
+		s.addLease(netPath, e.Change, busLease(*e.Lease))
+	}
+	if !e.More || s.leases.Len() > signalsAtOnce {
+		s.flush()
+	}
+}
+
+// signalsAtOnce is how many bytes of signals wait at most for those that are to come.
+const signalsAtOnce = 64 << 10
+
+// addLease tells of a lease when no more events are there, or many. s.mu must be
+// locked.
+func (s *Server) addLease(path dbus.ObjectPath, change string, l lease) {
+	b := &s.leases
+	b.Add(path, networkInterface+".LeaseChanged", "s"+leaseSignature)
+	b.String(change)
+	b.Struct()
+	b.String(l.Interface)
+	b.Int64(l.Expiry)
+	b.Uint32(uint32(l.Type))
+	b.String(l.MAC)
+	b.String(l.IAID)
+	b.String(l.Address)
+	b.Uint32(l.Prefix)
+	b.String(l.Hostname)
+	b.String(l.ClientID)
+	b.End()
+}
+
+// flush sends the signals of leases that wait. s.mu must be locked.
+func (s *Server) flush() {
+	if err := s.conn.SendSignals(&s.leases); err != nil {
+		s.cfg.Logger.Debug("sending signals", "error", err)
 	}
 }
 
@@ -79,7 +111,9 @@ func (s *Server) remove(path dbus.ObjectPath, ifaceName string) {
 	s.emit(rootPath, objectsInterface+".InterfacesRemoved", path, []string{ifaceName})
 }
 
+// emit sends a signal, behind those that wait. s.mu must be locked.
 func (s *Server) emit(path dbus.ObjectPath, name string, values ...any) {
+	s.flush()
 	if err := s.conn.Emit(path, name, values...); err != nil {
 		s.cfg.Logger.Debug("sending a signal", "signal", name, "error", err)
 	}

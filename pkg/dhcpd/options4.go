@@ -1,6 +1,7 @@
 package dhcpd
 
 import (
+	"cmp"
 	"encoding/binary"
 	"net"
 	"net/netip"
@@ -48,10 +49,10 @@ type lease4 struct {
 	hostname string // empty: not sent
 }
 
-// leaseOptions are those of an OFFER or ACK, in the order of their importance.
-// They are what dnsmasq, set up by libvirt, sends.
-func (p *plan) leaseOptions(c *request, l lease4) []option4 {
-	opts := []option4{{dhcpv4.OptionIPAddressLeaseTime, seconds(l.time), always}}
+// appendLease appends the options of an OFFER or ACK of l, in the order of their
+// importance. They are what dnsmasq, set up by libvirt, sends.
+func appendLease(opts []option4, c *request, l lease4) []option4 {
+	opts = append(opts, option4{dhcpv4.OptionIPAddressLeaseTime, seconds(l.time), always})
 	if l.time < Infinite {
 		// RFC 2131, section 4.4.5: "T1 defaults to (0.5 * duration_of_lease). T2
 		// defaults to (0.875 * duration_of_lease)."
@@ -63,12 +64,12 @@ func (p *plan) leaseOptions(c *request, l lease4) []option4 {
 		// RFC 4039, section 3: the option is in the DHCPACK that answers a DISCOVER.
 		opts = append(opts, option4{dhcpv4.OptionRapidCommit, nil, always})
 	}
-	return append(opts, p.linkOptions(c, l.hostname)...)
+	return opts
 }
 
-// linkOptions are those that tell a client of the link.
-func (p *plan) linkOptions(c *request, hostname string) []option4 {
-	opts := append(make([]option4, 0, len(p.link)+2), p.link...)
+// appendLink appends those that tell a client of the link.
+func (p *plan) appendLink(opts []option4, c *request, hostname string) []option4 {
+	opts = append(opts, p.link...)
 	if hostname == "" {
 		return opts
 	}
@@ -83,7 +84,7 @@ func (p *plan) linkOptions(c *request, hostname string) []option4 {
 	return opts
 }
 
-// sharedOptions are those of linkOptions that are the same for all clients. Absent
+// sharedOptions are those of appendLink that are the same for all clients. Absent
 // ones are left out.
 func (p *plan) sharedOptions() []option4 {
 	opts := append([]option4{
@@ -226,19 +227,52 @@ func (c *request) room() int {
 	return size - ipUDPHeaders - header4 - 1 // the end option
 }
 
-// encode makes the option field of a reply from opts: as many as fit into room,
-// the first ones first.
-func encode(opts []option4, room int) dhcpv4.Options {
-	field := make(dhcpv4.Options, len(opts))
-	for _, o := range opts {
-		size := len(o.value) + 2*((len(o.value)+254)/255)
+// pieces is how many options of at most 255 bytes a value takes (RFC 3396): one where
+// it is empty.
+func (o option4) pieces() int { return max(1, (len(o.value)+254)/255) }
+
+// fit leaves out, in place, what does not fit into room: the last ones first.
+func fit(opts []option4, room int) []option4 {
+	return slices.DeleteFunc(opts, func(o option4) bool {
+		size := len(o.value) + 2*o.pieces()
 		if size > room {
-			continue
+			return true
 		}
 		room -= size
-		field[o.code.Code()] = o.value
+		return false
+	})
+}
+
+// inOrder sorts options, in place, by their codes. Of two of one code the later one
+// counts. RFC 3046, section 2.1 has a relay's come last.
+func inOrder(opts []option4) []option4 {
+	place := func(o option4) int {
+		if o.code.Code() == dhcpv4.OptionRelayAgentInformation.Code() {
+			return 1 << 8
+		}
+		return int(o.code.Code())
 	}
-	return field
+	slices.SortStableFunc(opts, func(a, b option4) int { return cmp.Compare(place(a), place(b)) })
+	last := opts[:0]
+	for i, o := range opts {
+		if i+1 == len(opts) || opts[i+1].code.Code() != o.code.Code() {
+			last = append(last, o)
+		}
+	}
+	return last
+}
+
+// appendOptions appends options to a message.
+func appendOptions(b []byte, opts []option4) []byte {
+	for _, o := range opts {
+		value := o.value
+		for range o.pieces() {
+			n := min(len(value), 255)
+			b = append(append(b, o.code.Code(), byte(n)), value[:n]...)
+			value = value[n:]
+		}
+	}
+	return b
 }
 
 // seconds is d as option 51, 58 or 59. Infinite is 0xffffffff.

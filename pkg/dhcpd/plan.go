@@ -6,10 +6,12 @@ import (
 )
 
 // plan is what a Config asks of DHCPv4. It never changes
-// but for its space.
+// but for its space and scratch.
 type plan struct {
-	cfg  Config
-	link []option4 // what all clients are told of the link
+	cfg      Config
+	serverID []byte
+	link     []option4 // what all clients are told of the link
+	scratch  []option4 // see head
 	space
 }
 
@@ -31,6 +33,6 @@ func newPlan(cfg *Config, log *slog.Logger) *plan {
 		p.never[broadcastOf(p.prefix)] = true
 	}
 	p.reserveAll(cfg.Reservations, log)
-	p.link = p.sharedOptions()
+	p.serverID, p.link = cfg.Server.AsSlice(), p.sharedOptions()
 	return p
 }

@@ -1,7 +1,7 @@
 package dhcpd
 
 import (
-	"net"
+	"encoding/binary"
 	"net/netip"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
@@ -16,45 +16,79 @@ const (
 // broadcastFlag is the only flag of a message (RFC 2131, section 2, figure 2).
 const broadcastFlag = 0x8000
 
-// message is the common part of replies to c: those fields of RFC 2131, section
-// 4.3.1, table 3 that are the same for all.
-func (p *plan) message(c *request, typ dhcpv4.MessageType, opts []option4) *dhcpv4.DHCPv4 {
-	var head []option4
+// magicCookie is in front of the options (RFC 2131, section 3).
+const magicCookie = 0x63825363
+
+// Sizes of what is sent: BOOTP's, with which some relays are content alone, and
+// that of nearly all replies.
+const (
+	minReply   = 300
+	usualReply = 384
+)
+
+// reply4 is a reply: those fields of RFC 2131, section 4.3.1, table 3 that are not the
+// same for all, and options in the order of their importance.
+type reply4 struct {
+	flags                  uint16
+	ciaddr, yiaddr, siaddr netip.Addr // the zero Addr is 0.0.0.0
+	file                   string
+	opts                   []option4
+}
+
+// head begins the options of a reply to c. They are in memory that the next reply
+// takes again: s.mu must be locked.
+func (p *plan) head(c *request, typ dhcpv4.MessageType) []option4 {
+	opts := p.scratch[:0]
 	if typ != dhcpv4.MessageTypeNone {
-		head = []option4{
-			{dhcpv4.OptionDHCPMessageType, typ.ToBytes(), always},
-			{dhcpv4.OptionServerIdentifier, p.cfg.Server.AsSlice(), always},
-		}
+		opts = append(opts,
+			option4{dhcpv4.OptionDHCPMessageType, typ.ToBytes(), always},
+			option4{dhcpv4.OptionServerIdentifier, p.serverID, always})
 	}
 	// RFC 3046, section 2.2: the relay finds its own option in every reply.
 	if info := c.msg.Options.Get(dhcpv4.OptionRelayAgentInformation); info != nil && c.giaddr.IsValid() {
-		head = append(head, option4{dhcpv4.OptionRelayAgentInformation, info, always})
+		opts = append(opts, option4{dhcpv4.OptionRelayAgentInformation, info, always})
 	}
-	return &dhcpv4.DHCPv4{
-		OpCode:        dhcpv4.OpcodeBootReply,
-		HWType:        c.msg.HWType,
-		TransactionID: c.msg.TransactionID,
-		Flags:         c.msg.Flags & broadcastFlag,
-		GatewayIPAddr: c.msg.GatewayIPAddr,
-		ClientHWAddr:  c.msg.ClientHWAddr,
-		Options:       encode(append(head, opts...), c.room()),
+	return opts
+}
+
+// payload is r as c gets it (RFC 2131, section 2, figure 1).
+func (p *plan) payload(c *request, r reply4) []byte {
+	b := make([]byte, header4, usualReply)
+	b[0], b[1], b[2] = byte(dhcpv4.OpcodeBootReply), byte(c.msg.HWType), hwAddrLen
+	copy(b[4:], c.msg.TransactionID[:])
+	binary.BigEndian.PutUint16(b[10:], r.flags)
+	for i, a := range []netip.Addr{r.ciaddr, r.yiaddr, r.siaddr, c.giaddr} {
+		if a.IsValid() {
+			raw := a.As4()
+			copy(b[12+4*i:], raw[:])
+		}
+	}
+	copy(b[28:], c.mac[:])
+	copy(b[bootFileAt:bootFileAt+bootFileField-1], r.file)
+	binary.BigEndian.PutUint32(b[header4-4:], magicCookie)
+	b = append(appendOptions(b, inOrder(fit(r.opts, c.room()))), dhcpv4.OptionEnd.Code())
+	p.scratch = r.opts[:0]
+	return append(b, make([]byte, max(0, minReply-len(b)))...)
+}
+
+// boot puts into r where c's boot file is.
+func (p *plan) boot(r *reply4) {
+	r.siaddr = p.bootServer()
+	if len(p.cfg.BootFile) < bootFileField {
+		r.file = p.cfg.BootFile
 	}
 }
 
 // leaseReply is an OFFER, an ACK, or with MessageTypeNone a BOOTP reply, that
 // gives l to c.
 func (p *plan) leaseReply(c *request, typ dhcpv4.MessageType, l lease4) *outgoing {
-	opts := p.linkOptions(c, l.hostname)
+	r := reply4{flags: c.msg.Flags & broadcastFlag, yiaddr: l.addr, opts: p.head(c, typ)}
 	if typ != dhcpv4.MessageTypeNone {
-		opts = p.leaseOptions(c, l)
+		r.opts = appendLease(r.opts, c, l)
 	}
-	m := p.message(c, typ, c.wanted(opts))
-	m.YourIPAddr = l.addr.AsSlice()
-	m.ServerIPAddr = p.bootServer().AsSlice()
-	if len(p.cfg.BootFile) < bootFileField {
-		m.BootFileName = p.cfg.BootFile
-	}
-	out := &outgoing{typ: uint8(typ), payload: m.ToBytes()}
+	r.opts = c.wanted(p.appendLink(r.opts, c, l.hostname))
+	p.boot(&r)
+	out := &outgoing{typ: uint8(typ), payload: p.payload(c, r)}
 	switch {
 	// RFC 2131, section 4.1: "If the 'giaddr' field in a DHCP message from a client
 	// is non-zero, the server sends any return messages to the 'DHCP server' port
@@ -80,11 +114,11 @@ func (p *plan) leaseReply(c *request, typ dhcpv4.MessageType, l lease4) *outgoin
 
 // nak refuses what c asks for. text says why.
 func (p *plan) nak(c *request, text string) *outgoing {
-	m := p.message(c, dhcpv4.MessageTypeNak, []option4{{dhcpv4.OptionMessage, []byte(text), always}})
 	// RFC 2131, section 4.3.2: "If 'giaddr' is set in the DHCPREQUEST message, [...]
 	// the server MUST set the broadcast bit in the DHCPNAK".
-	m.Flags = broadcastFlag
-	out := &outgoing{typ: uint8(dhcpv4.MessageTypeNak), payload: m.ToBytes()}
+	r := reply4{flags: broadcastFlag, opts: p.head(c, dhcpv4.MessageTypeNak)}
+	r.opts = append(r.opts, option4{dhcpv4.OptionMessage, []byte(text), always})
+	out := &outgoing{typ: uint8(dhcpv4.MessageTypeNak), payload: p.payload(c, r)}
 	// Section 4.1: "In all cases, when 'giaddr' is zero, the server broadcasts any
 	// DHCPNAK messages to 0xffffffff."
 	out.broadcast()
@@ -101,13 +135,10 @@ func (p *plan) nak(c *request, text string) *outgoing {
 // [...]. The server MUST NOT send a lease expiration time to the client and
 // SHOULD NOT fill in 'yiaddr'."
 func (p *plan) informReply(c *request, a netip.Addr) *outgoing {
-	m := p.message(c, dhcpv4.MessageTypeAck, c.wanted(p.linkOptions(c, "")))
-	m.ClientIPAddr = net.IP(a.AsSlice())
-	m.ServerIPAddr = p.bootServer().AsSlice()
-	if len(p.cfg.BootFile) < bootFileField {
-		m.BootFileName = p.cfg.BootFile
-	}
-	out := &outgoing{typ: uint8(dhcpv4.MessageTypeAck), payload: m.ToBytes(), dst: netip.AddrPortFrom(a, clientPort)}
+	r := reply4{flags: c.msg.Flags & broadcastFlag, ciaddr: a}
+	r.opts = c.wanted(p.appendLink(p.head(c, dhcpv4.MessageTypeAck), c, ""))
+	p.boot(&r)
+	out := &outgoing{typ: uint8(dhcpv4.MessageTypeAck), payload: p.payload(c, r), dst: netip.AddrPortFrom(a, clientPort)}
 	if c.giaddr.IsValid() {
 		out.dst = netip.AddrPortFrom(c.giaddr, serverPort)
 	}

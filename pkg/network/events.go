@@ -26,6 +26,7 @@ type Event struct {
 	Port    *PortInfo // PortAdded, PortChanged, PortRemoved
 	Lease   *Lease    // LeaseChanged
 	Change  string    // LeaseChanged: bound, renewed, released, expired or declined
+	More    bool      // the next event is there already
 }
 
 // broker hands every event to every subscriber, in order. A slow subscriber
@@ -85,19 +86,23 @@ func (s *subscription) close() {
 
 // deliver calls f until the subscription is closed.
 func (s *subscription) deliver(f func(Event)) {
+	var spare []Event // becomes the queue
 	for {
 		s.mu.Lock()
 		for len(s.queue) == 0 && !s.closed {
 			s.wake.Wait()
 		}
-		batch, closed := s.queue, s.closed
-		s.queue = nil
+		last, closed := s.queue, s.closed
+		s.queue = spare[:0]
 		s.mu.Unlock()
 		if closed {
 			return
 		}
-		for _, e := range batch {
+		for i, e := range last {
+			e.More = i+1 < len(last)
 			f(e)
 		}
+		clear(last)
+		spare = last
 	}
 }

@@ -264,7 +264,7 @@ func TestFullDisk(t *testing.T) {
 		if err := os.Mkdir(dirsIn(root).State, 0o755); err != nil {
 			t.Fatal(err)
 		}
-		if err := unix.Mount("tmpfs", dirsIn(root).State, "tmpfs", 0, "size=1m"); err != nil {
+		if err := unix.Mount("tmpfs", dirsIn(root).State, "tmpfs", 0, "size=8m"); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = unix.Unmount(dirsIn(root).State, unix.MNT_DETACH) })
@@ -275,7 +275,7 @@ func TestFullDisk(t *testing.T) {
 		if err := fill(filler); !errors.Is(err, unix.ENOSPC) {
 			t.Fatalf("filling the disk: %v", err)
 		}
-		c.begin(1000) // more than fits into the pages that are there
+		c.begin(6000) // more than fits into the journal, and the pages that are there
 		c.until("the store refuses", func() bool {
 			select {
 			case line := <-d.said:

@@ -18,10 +18,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Sizes in bytes: of the journal's file, which is some 600 leases, and of what a disk
+// Sizes in bytes: of the journal's file, which is some 2,500 leases, and of what a disk
 // writes whole or not at all.
 const (
-	journalSize = 128 << 10
+	journalSize = 512 << 10
 	sectorSize  = 512
 )
 
