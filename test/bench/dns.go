@@ -105,7 +105,7 @@ func measureDNS(b *bench, s dnsServer, names int) {
 		return err
 	})
 	for _, load := range dnsLoads() {
-		if load.names != names || load.leases && !s.leases || s.bare && !strings.HasPrefix(load.name, "local") {
+		if load.names != names || load.leases && !s.leases || s.bare && !load.leases && !strings.HasPrefix(load.name, "local") {
 			continue
 		}
 		b.printf(dnsRow, append([]any{s.name}, s.measure(b, guest, dir, load)...)...)

@@ -25,13 +25,17 @@ func dnsServers() []dnsServer {
 	if _, err := os.Stat(corednsPath()); err == nil {
 		servers = append(servers, dnsServer{name: "CoreDNS", comm: "coredns", start: startCoreDNS})
 	}
-	return append(servers, dnsServer{
-		name: "responder", comm: responderProgram, bare: true,
-		start: func(b *bench, _ string, _ int) {
-			makeNetwork(b)
-			startResponder(b, serverAddr+":53", 0)
-		},
-	})
+	return append(servers, dnsServer{name: "responder", comm: responderProgram, bare: true, leases: true, start: startResponderDNS})
+}
+
+// startResponderDNS has vnetd give leases and a responder answer questions: it has
+// only the machine in common with who gives leases.
+func startResponderDNS(b *bench, dir string, _ int) {
+	b.vnetd(dir)
+	xml := filepath.Join(dir, "bench.xml")
+	b.write(xml, strings.Replace(vnetdNetwork, "  <ip ", "  <dns enable='no'/>\n  <ip ", 1))
+	b.vnetctl("create", xml)
+	startResponder(b, serverAddr+":53", 0)
 }
 
 // dnsNetwork is the network of the DNS benchmark. Its names are in <dns>.
