@@ -30,7 +30,7 @@ func TestVirsh(t *testing.T) {
 				startDaemon(t, t.TempDir(), nil)
 				want, err := os.ReadFile(script)
 				must(t, err)
-				got := replay(t, string(want))
+				got := replay(t, string(want), connectionURI)
 				if os.Getenv("UPDATE") != "" {
 					must(t, os.WriteFile(script, []byte(got), 0o644))
 				} else if diff := cmp.Diff(string(want), got); diff != "" {
@@ -42,9 +42,9 @@ func TestVirsh(t *testing.T) {
 }
 
 // replay runs the commands of a transcript, those after "$ ", with a shell in a
-// folder where the files of testdata/virsh/files are, and returns it with what
-// they print now. Lines before the first are its heading.
-func replay(t *testing.T, transcript string) string {
+// folder where the files of testdata/virsh/files are, on a connection to uri, and
+// returns it with what they print now. Lines before the first are its heading.
+func replay(t *testing.T, transcript, uri string) string {
 	t.Helper()
 	dir := t.TempDir()
 	must(t, os.CopyFS(dir, os.DirFS("testdata/virsh/files")))
@@ -59,18 +59,18 @@ func replay(t *testing.T, transcript string) string {
 			continue
 		}
 		began = true
-		out.WriteString(line + shell(t, dir, command) + "\n")
+		out.WriteString(line + shell(t, uri, dir, command) + "\n")
 	}
 	return strings.TrimSuffix(out.String(), "\n")
 }
 
-// shell runs a command and returns what it printed and, unless it is 0, its
+// shell runs a command, for virsh on a connection to uri, and returns what it printed and, unless it is 0, its
 // exit code.
-func shell(t *testing.T, dir, command string) string {
+func shell(t *testing.T, uri, dir, command string) string {
 	t.Helper()
 	cmd := exec.CommandContext(t.Context(), "/bin/sh", "-c", command)
 	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "LC_ALL=C", "TZ=UTC", "VIRSH_DEFAULT_CONNECT_URI=network:///system")
+	cmd.Env = append(os.Environ(), "LC_ALL=C", "TZ=UTC", "VIRSH_DEFAULT_CONNECT_URI="+uri)
 	out, err := cmd.CombinedOutput()
 	text := string(bytes.TrimRight(out, "\n"))
 	if text != "" {
@@ -90,7 +90,7 @@ func TestPythonBinding(t *testing.T) {
 		startDaemon(t, t.TempDir(), nil)
 		script, err := filepath.Abs("testdata/binding.py")
 		must(t, err)
-		got := shell(t, "testdata/virsh/files", "timeout 60 /usr/bin/python3 "+script)
+		got := shell(t, connectionURI, "testdata/virsh/files", "timeout 60 /usr/bin/python3 "+script)
 		if os.Getenv("UPDATE") != "" {
 			must(t, os.WriteFile("testdata/binding.txt", []byte(got), 0o644))
 		}
@@ -148,7 +148,7 @@ func TestVirshWaitsForEvents(t *testing.T) {
 		if got := heard(); !strings.Contains(got, "events received: ") {
 			t.Errorf("at its end virsh says\n%s", got)
 		}
-		if got := shell(t, ".", "virsh event --all --loop"); got != "error: this function is not supported by the connection driver: virConnectDomainEventRegisterAny\n[1]\n" {
+		if got := shell(t, connectionURI, ".", "virsh event --all --loop"); got != "error: this function is not supported by the connection driver: virConnectDomainEventRegisterAny\n[1]\n" {
 			t.Errorf("events of domains: %q", got)
 		}
 	})

@@ -35,7 +35,7 @@ func newMirrorHost(t *testing.T) mirrorHost {
 		t.Fatal(err)
 	}
 	l.StartVnetd("--config", config)
-	return mirrorHost{l, nstest.StartLibvirtd(t), t}
+	return mirrorHost{l, l.StartLibvirtd(), t}
 }
 
 // virsh runs a command of virsh that must succeed.
@@ -70,7 +70,9 @@ func (h mirrorHost) mirrors(want ...string) {
 // follow keeps the mirrors in step until the test ends, or stop is called.
 func (h mirrorHost) follow() (stop func()) {
 	h.t.Helper()
-	cmd := exec.Command(filepath.Join(h.Bin, "vnetctl"), "mirror-libvirt", "follow")
+	// Root without rights, as the unit has it.
+	cmd := exec.Command("setpriv", "--no-new-privs", "--bounding-set=-all", "--inh-caps=-all",
+		filepath.Join(h.Bin, "vnetctl"), "mirror-libvirt", "follow")
 	var said strings.Builder
 	cmd.Stdout, cmd.Stderr = &said, &said
 	if err := cmd.Start(); err != nil {
