@@ -92,8 +92,16 @@ func (v *Vnetd) Kill() {
 }
 
 // Stop ends vnetd with SIGTERM and waits until it is gone. It returns an error
-// if vnetd did not end with exit code 0.
+// if vnetd did not end with exit code 0. What vnetd has left is closed, as a service
+// manager does when a service is stopped for good.
 func (v *Vnetd) Stop(ctx context.Context) error {
+	err := v.end(ctx)
+	closeFiles(v.manager.take())
+	return err
+}
+
+// end ends vnetd.
+func (v *Vnetd) end(ctx context.Context) error {
 	if err := v.cmd.Process.Signal(unix.SIGTERM); err != nil {
 		return fmt.Errorf("stopping vnetd: %w", err)
 	}
@@ -111,7 +119,7 @@ func (v *Vnetd) Stop(ctx context.Context) error {
 // Leave is Stop as a service manager does it who is about to start vnetd again. It
 // returns what vnetd has left to the next one, for StartVnetdWith.
 func (v *Vnetd) Leave(ctx context.Context) ([]*os.File, error) {
-	err := v.Stop(ctx)
+	err := v.end(ctx)
 	return v.manager.take(), err
 }
 

@@ -48,10 +48,9 @@ type Libvirtd struct {
 	out  *bufio.Reader
 }
 
-// StartLibvirtd starts one on the lab's /etc and /var/lib. It ends with the test, its
-// guests too, and its log is shown when the test failed.
-func (lab *Lab) StartLibvirtd() *Libvirtd {
-	t := lab.t
+// StartLibvirtd starts one in the namespaces of Run, on a Lab's /etc and /var/lib. It
+// ends with the test, its guests too, and its log is shown when the test failed.
+func StartLibvirtd(t TB) *Libvirtd {
 	t.Helper()
 	if err := libvirtdHome(); err != nil {
 		t.Fatalf("making the folders of libvirtd: %v", err)

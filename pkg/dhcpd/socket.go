@@ -103,7 +103,25 @@ func (r receiver) open(left []*os.File) (*net.UDPConn, error) {
 	if err != nil {
 		return nil, fmt.Errorf("binding UDP port %d: %w", r.port, err)
 	}
-	return conn.(*net.UDPConn), nil
+	udp := conn.(*net.UDPConn)
+	if err := admitOthers(udp); err != nil {
+		return nil, errors.Join(fmt.Errorf("binding UDP port %d: %w", r.port, err), udp.Close())
+	}
+	return udp, nil
+}
+
+// admitOthers lets a server of another interface start that binds the port of all
+// before it says which is its own, as libvirt's dnsmasq does. It comes after our own
+// bind, which without SO_REUSEADDR fails where somebody serves this interface.
+func admitOthers(conn *net.UDPConn) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	ctlErr := raw.Control(func(fd uintptr) {
+		err = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_REUSEADDR, 1)
+	})
+	return errors.Join(ctlErr, err)
 }
 
 // takeOver makes a copy of the bound socket f ours, with what waits in it. The
@@ -132,8 +150,8 @@ func growBuffer(fd int) {
 	}
 }
 
-// configure sets the options of the UDP socket. SO_REUSEADDR
-// and SO_REUSEPORT stay off: a second server on the interface must be noticed.
+// configure sets the options of the UDP socket before it is bound. SO_REUSEADDR and
+// SO_REUSEPORT stay off until then: a server on the interface must be noticed.
 func configure(c syscall.RawConn, ifname string) error {
 	var err error
 	ctlErr := c.Control(func(fd uintptr) {
