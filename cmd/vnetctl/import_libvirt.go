@@ -105,14 +105,29 @@ func (r importRun) one(ctx context.Context, n libvirtNetwork, v *importView) err
 	if v.Dnsmasq = server.process(); r.dry {
 		return nil
 	}
+	if driver, err := r.host.libvirtDriver(); err != nil {
+		return err
+	} else if driver != "" { // it was started since
+		return errDriver(driver)
+	}
 	// From here on guests have no server until the network is vnetd's.
 	if err := server.end(ctx); err != nil {
 		return err
 	}
-	if n.Leases, err = r.host.libvirtLeases(plan); err != nil {
+	err = r.replace(context.WithoutCancel(ctx), n, v)
+	if err != nil && server != nil {
+		return fmt.Errorf("%w (guests are without DHCP and DNS: libvirt's dnsmasq is ended, and starts again with libvirt)", err)
+	}
+	return err
+}
+
+// replace makes the network vnetd's, with what its guests had last, and takes from
+// libvirt by what it would have it.
+func (r importRun) replace(ctx context.Context, n libvirtNetwork, v *importView) (err error) {
+	if n.Leases, err = r.host.libvirtLeases(v.Taken); err != nil {
 		return err
 	}
-	if v.Taken, err = r.d.TakeOver(context.WithoutCancel(ctx), n.Takeover, false); err != nil {
+	if v.Taken, err = r.d.TakeOver(ctx, n.Takeover, false); err != nil {
 		return err
 	}
 	if err := r.host.retire(n); err != nil {

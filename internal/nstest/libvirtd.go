@@ -48,9 +48,10 @@ type Libvirtd struct {
 	out  *bufio.Reader
 }
 
-// StartLibvirtd starts one in the namespaces of Run, on a Lab's /etc and /var/lib. It
-// ends with the test, its guests too, and its log is shown when the test failed.
-func StartLibvirtd(t TB) *Libvirtd {
+// StartLibvirtd starts one on the lab's /etc and /var/lib. It ends with the test, its
+// guests too, and its log is shown when the test failed.
+func (lab *Lab) StartLibvirtd() *Libvirtd {
+	t := lab.t
 	t.Helper()
 	if err := libvirtdHome(); err != nil {
 		t.Fatalf("making the folders of libvirtd: %v", err)

@@ -21,7 +21,7 @@ type Takeover struct {
 const (
 	TakeDefine  = "define"  // it is defined in vnetd
 	TakeAdopt   = "adopt"   // it is active, and goes on as vnetd's
-	TakePresent = "present" // vnetd has it already: nothing changes
+	TakePresent = "present" // vnetd has it already, and it stays as it is
 )
 
 // Taken is what a network became, or would become.

@@ -63,6 +63,7 @@ type Rules interface {
 	Set(ctx context.Context, n firewall.Network) error
 	Repair(ctx context.Context) (firewall.Report, error)
 	Watch(ctx context.Context) error
+	Relieve(ctx context.Context, n firewall.Network) error
 	Delete(ctx context.Context, n firewall.Network) error
 	Purge(ctx context.Context) error
 	Conditions(ctx context.Context) ([]firewall.Condition, error)

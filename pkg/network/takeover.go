@@ -30,7 +30,7 @@ type Takeover struct {
 const (
 	TakeDefine  = "define"  // it is defined here
 	TakeAdopt   = "adopt"   // it is active, and goes on as vnetd's
-	TakePresent = "present" // vnetd has it already: nothing changes
+	TakePresent = "present" // vnetd has it already, and it stays as it is
 )
 
 // Taken is what a network became, or would become, by TakeOver.
@@ -74,19 +74,19 @@ type takeover struct {
 // must be gone by then, or the services wait for it. With dry nothing is changed,
 // and the result is what would be.
 //
-// A network that vnetd has already keeps its definition; where it is inactive here
-// and active there it is adopted. Errors are Invalid for a text that can't be read,
+// A network that vnetd has already keeps its definition, and is marked for autostart
+// where it was in libvirt; where it is inactive here and active there it is adopted. Errors are Invalid for a text that can't be read,
 // Exists and Conflict for what is in the way, and Unsupported; nothing is changed
 // then.
 func (m *Manager) TakeOver(ctx context.Context, t Takeover, dry bool) (Taken, error) {
 	m.defining.Lock()
 	defer m.defining.Unlock()
 	to, err := m.understand(t)
-	if err != nil || dry || to.taken.Action == TakePresent {
+	if err != nil || dry {
 		return to.taken, err
 	}
 	n, err := m.introduce(to)
-	if err != nil {
+	if err != nil || to.taken.Action == TakePresent {
 		return to.taken, err
 	}
 	if err := m.keepLeases(to); err != nil {
@@ -244,18 +244,18 @@ func (m *Manager) fitLive(to *takeover) error {
 // decide says what becomes of the network.
 func (to *takeover) decide() {
 	t := &to.taken
+	t.Autostart = to.autostart && to.def != nil
+	if to.network != nil {
+		t.Autostart = to.known.Persistent && (to.autostart || to.known.Autostart)
+	}
 	switch {
 	case to.network != nil && (to.known.Active || to.live == nil):
-		t.Action, t.UUID, t.Bridge, t.Autostart = TakePresent, to.known.UUID, to.known.Bridge, to.known.Autostart
+		t.Action, t.UUID, t.Bridge = TakePresent, to.known.UUID, to.known.Bridge
 		return
 	case to.live != nil:
 		t.Action = TakeAdopt
 	default:
 		t.Action = TakeDefine
-	}
-	t.Autostart = to.def != nil && to.autostart
-	if to.network != nil {
-		t.Autostart = to.known.Autostart
 	}
 	t.Start = t.Action == TakeDefine && t.Autostart
 	to.leases = slices.DeleteFunc(to.leases, to.strange)
@@ -295,10 +295,14 @@ func (to *takeover) readPorts(m *Manager, texts []string) {
 	}
 }
 
-// introduce makes the network known, with its definition on disk if it has one.
+// introduce makes the network known, with its definition on disk if it has one, and
+// marks it for autostart.
 func (m *Manager) introduce(to *takeover) (*Network, error) {
-	if to.network != nil {
-		return to.network, nil
+	if n := to.network; n != nil {
+		if to.taken.Autostart == to.known.Autostart {
+			return n, nil
+		}
+		return n, n.SetAutostart(to.taken.Autostart)
 	}
 	n := newNetwork(m, cmp.Or(to.def, to.live))
 	if to.def != nil {
@@ -306,7 +310,7 @@ func (m *Manager) introduce(to *takeover) (*Network, error) {
 			return nil, err
 		}
 		n.setDefinition(to.def)
-		if to.autostart {
+		if to.taken.Autostart {
 			if err := m.cfg.Store.SetAutostart(n.name, true); err != nil {
 				return nil, errors.Join(err, m.cfg.Store.DeleteDefinition(n.name))
 			}
@@ -368,7 +372,7 @@ func (n *Network) takeOver(ctx context.Context, to *takeover) error {
 		}
 		n.m.publishPort(PortAdded, x)
 	}
-	if err := n.assume(ctx, to.live); err != nil {
+	if err := errors.Join(n.assume(ctx, to.live), n.m.cfg.Rules.Relieve(ctx, firewallNetwork(to.live))); err != nil {
 		to.refuse("%w", err)
 	}
 	n.keepStopped(to.live, false)

@@ -53,6 +53,8 @@ func TestTakeOver(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		libvirtBridge(t)
 		root := t.TempDir()
+		// As libvirt's nftables backend leaves it.
+		nstest.Exec(t, "nft", "add table ip libvirt_network { chain guest_input { oif virbr0 counter reject; }; }")
 		h := newHub(t, root, hubOptions{})
 		before := kernel(t)
 		plan, err := h.TakeOver(t.Context(), libvirtDefault(t), true)
@@ -74,6 +76,9 @@ func TestTakeOver(t *testing.T) {
 			t.Errorf("planned (-want +got):\n%s", diff)
 		}
 		isTaken(t, h)
+		if left := nstest.Exec(t, "nft", "list", "table", "ip", "libvirt_network"); strings.Contains(left, "virbr0") {
+			t.Errorf("libvirt's rules are left:\n%s", left)
+		}
 		again, err := h.TakeOver(t.Context(), libvirtDefault(t), false)
 		if err != nil || again.Action != network.TakePresent || len(again.Refused) != 0 {
 			t.Errorf("a second time: %+v, %v", again, err)
@@ -119,7 +124,7 @@ func TestTakeOverOfADefinedNetwork(t *testing.T) {
 			t.Errorf("over libvirt's bridge it starts with %v", err)
 		}
 		taken, err := h.TakeOver(t.Context(), from, false)
-		if err != nil || taken.Action != network.TakeAdopt || taken.Autostart || len(taken.Ports) != 1 {
+		if err != nil || taken.Action != network.TakeAdopt || !n.Info().Autostart || len(taken.Ports) != 1 {
 			t.Errorf("taken over: %+v, %v", taken, err)
 		}
 		if !strings.Contains(string(n.XML(true)), "192.168.122.99'") || !strings.Contains(string(n.XML(false)), "192.168.122.254'") {

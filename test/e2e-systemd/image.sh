@@ -17,7 +17,7 @@ release=$(basename "$guest"/linux/lib/modules/*)
 early='failover net_failover virtio_ring virtio virtio_pci_modern_dev
 	virtio_pci_legacy_dev virtio_pci virtio_blk'
 
-include=busybox,dbus,dnsperf,iproute2,iptables,kmod,libpam-systemd,libvirt-clients,polkitd,procps,systemd,systemd-resolved,systemd-sysv,udev
+include=busybox,dbus,dnsmasq-base,dnsperf,iproute2,iptables,kmod,libpam-systemd,libvirt-clients,polkitd,procps,systemd,systemd-resolved,systemd-sysv,udev
 
 bootstrap() {
 	[ ! -e "$cache/bootstrapped-$include" ] || return 0

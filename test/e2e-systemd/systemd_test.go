@@ -26,7 +26,7 @@ const limit = 40 * time.Minute
 // steps are those of machine/story.sh, in their order.
 var steps = []string{
 	"install_packages", "enable_service", "run_unprivileged", "serve_guest", "hold_port",
-	"restart_service", "lose_nothing", "explain_log", "reload_service", "resolve_names", "admit_users", "answer_virsh", "upgrade_packages",
+	"restart_service", "lose_nothing", "explain_log", "reload_service", "resolve_names", "admit_users", "answer_virsh", "import_libvirt", "upgrade_packages",
 	"survive_watchdog", "survive_crash", "stop_and_call",
 	"serve_after_reboot", "serve_legacy", "remove_packages", "purge_packages",
 }

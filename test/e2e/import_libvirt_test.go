@@ -30,7 +30,9 @@ const (
 <ip address='10.77.0.1' netmask='255.255.255.0'><dhcp><range start='10.77.0.100' end='10.77.0.199'/>
 <host mac='52:54:00:77:00:10' name='db' ip='10.77.0.10'/></dhcp></ip>
 <ip family='ipv6' address='fd77::1' prefix='64'><dhcp><range start='fd77::100' end='fd77::1ff'/></dhcp></ip></network>`
-	libvirtIdle = `<network><name>idle</name><bridge name='virbr8'/><ip address='10.78.0.1' netmask='255.255.255.0'/></network>`
+	libvirtIdle  = `<network><name>idle</name><bridge name='virbr8'/><ip address='10.78.0.1' netmask='255.255.255.0'/></network>`
+	libvirtOther = `<network><name>other</name><bridge name='virbr9'/><ip address='10.79.0.1' netmask='255.255.255.0'>
+<dhcp><range start='10.79.0.2' end='10.79.0.2'/></dhcp></ip></network>`
 	libvirtPort = `<networkport><uuid>5d744f21-ba4a-4d6e-bdb2-30a35ff3207d</uuid>
 <owner><name>web1</name><uuid>3e1e2d5c-5c14-4f5e-9a57-0a3a3b6a8f01</uuid></owner><mac address='52:54:00:aa:00:01'/></networkport>`
 )
@@ -142,20 +144,19 @@ func startTalk(t *testing.T, l *nstest.Lab, guest *nstest.NS) *talk {
 	}); err != nil {
 		t.Fatal(err)
 	}
+	peer, err := server.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
 	var running sync.WaitGroup
-	running.Go(func() {
-		if peer, err := server.Accept(); err == nil {
-			_, _ = io.Copy(peer, peer)
-			_ = peer.Close()
-		}
-	})
+	running.Go(func() { _, _ = io.Copy(peer, peer) })
 	k := new(talk)
 	ctx, cancel := context.WithCancel(context.Background())
 	running.Go(func() { k.keepOn(ctx, conn) })
 	k.end = sync.OnceFunc(func() {
 		cancel()
-		_ = conn.Close()
-		_ = server.Close()
+		// Each end by itself: the way between them may be gone.
+		_ = errors.Join(conn.Close(), peer.Close(), server.Close())
 		running.Wait()
 	})
 	t.Cleanup(k.end)
@@ -283,8 +284,11 @@ func TestImportLibvirt(t *testing.T) {
 		i.goesOn(t, "beside the libvirtd that came back")
 
 		// Another vnetd finds all of it as its own.
-		stop(t, v)
-		i.StartVnetd("--config", config)
+		left, err := v.Leave(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		i.StartVnetdWith(left, "--config", config)
 		i.goesOn(t, "after a restart of vnetd")
 		if n := networks(t)["default"]; n.State != "active" || !n.Autostart {
 			t.Errorf("after a restart the network is %+v", n)
@@ -425,6 +429,13 @@ func (i *importer) backOfLibvirtd() {
 	if n := dnsmasqs(t); n != 0 {
 		t.Errorf("the libvirtd that came back started %d dnsmasq", n)
 	}
+	// What vnetd has not, libvirt may have beside it.
+	d.virsh("net-create", d.file("other", libvirtOther))
+	if got := leaseOf(t, nstest.Guest(t, "virbr9", "other", ""), "other"); got != "10.79.0.2" {
+		t.Errorf("a guest of libvirt's beside vnetd gets %q", got)
+	}
+	nstest.IP(t, "link del v-other")
+	d.virsh("net-destroy", "other")
 	d.stop()
 	same(t, "a libvirtd that came and went", before, state(t))
 }

@@ -288,6 +288,52 @@ answer_virsh() {
 	runuser -u alice -- virsh -r -c network:///system net-list
 }
 
+# leave_libvirt makes what a libvirt that has ended leaves: a bridge with its dnsmasq,
+# and files that root alone can read.
+leave_libvirt() {
+	mkdir -p /etc/libvirt/qemu/networks/autostart /run/libvirt/network /var/lib/libvirt/dnsmasq
+	cat >old.xml <<-XML
+		<network><name>old</name><uuid>9d1b1f0e-5f43-4c3e-8f55-6a6a2f0f6a11</uuid><forward mode='nat'/>
+		<bridge name='virbr9'/><mac address='52:54:00:09:09:09'/>
+		<ip address='10.79.0.1' netmask='255.255.255.0'><dhcp><range start='10.79.0.2' end='10.79.0.254'/></dhcp></ip></network>
+	XML
+	install -m 600 old.xml /etc/libvirt/qemu/networks/old.xml
+	printf '<networkstatus>%s</networkstatus>' "$(cat old.xml)" >/run/libvirt/network/old.xml
+	chmod 600 /run/libvirt/network/old.xml
+	echo '[{"ip-address": "10.79.0.79", "mac-address": "52:54:00:00:79:79", "hostname": "oldie", "expiry-time": 0}]' \
+		>/var/lib/libvirt/dnsmasq/virbr9.status
+	ip link add virbr9 address 52:54:00:09:09:09 type bridge
+	ip addr add 10.79.0.1/24 dev virbr9
+	ip link set virbr9 up
+	cat >/var/lib/libvirt/dnsmasq/old.conf <<-CONF
+		pid-file=/run/libvirt/network/old.pid
+		except-interface=lo
+		bind-dynamic
+		interface=virbr9
+		dhcp-range=10.79.0.2,10.79.0.254
+	CONF
+	dnsmasq --conf-file=/var/lib/libvirt/dnsmasq/old.conf --leasefile-ro
+}
+
+# import_libvirt: the daemon, which may do none of that itself, has the service take
+# over libvirt's networks, once.
+import_libvirt() {
+	leave_libvirt
+	sed -i 's/^import = false/import = true/' /etc/vnetd/vnetd.toml
+	unbroken systemctl restart vnetd.service
+	refuse pgrep dnsmasq
+	expect active vnetctl status old
+	expect oldie vnetctl leases old
+	expect LIBVIRT_PRT iptables-save
+	expect '10.79.0.0/24' iptables-save
+	[ ! -e /run/libvirt/network/old.xml ]
+	vnetctl stop old
+	vnetctl undefine old
+	systemctl restart vnetd.service
+	absent old vnetctl list
+	sed -i 's/^import = true/import = false/' /etc/vnetd/vnetd.toml
+}
+
 # stop_and_call: networks outlive the daemon, and a call starts it.
 stop_and_call() {
 	systemctl stop vnetd-libvirt.socket
@@ -295,7 +341,7 @@ stop_and_call() {
 	expect active systemctl is-active port.service
 	expect inactive systemctl is-active vnetd.service
 	expect default vnetctl list
-	expect active systemctl is-active vnetd.service
+	within systemctl is-active vnetd.service
 }
 
 serve_after_reboot() {
@@ -361,7 +407,7 @@ purge_packages() {
 if [ ! -e phase ]; then
 	echo 2 >phase
 	for each in install_packages enable_service run_unprivileged serve_guest hold_port restart_service lose_nothing \
-		explain_log reload_service resolve_names admit_users answer_virsh upgrade_packages survive_watchdog survive_crash stop_and_call; do
+		explain_log reload_service resolve_names admit_users answer_virsh import_libvirt upgrade_packages survive_watchdog survive_crash stop_and_call; do
 		step $each
 	done
 	sync
