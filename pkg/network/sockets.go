@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"maps"
 	"os"
 	"sync"
 	"time"
@@ -57,11 +58,12 @@ func (m *Manager) leave() {
 // has failed has none.
 func (s *services) leave(ctx context.Context) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
+	open, bridge := maps.Clone(s.open), s.live.Bridge.Name
+	s.mu.Unlock()
 	var all sync.WaitGroup
-	for service, srv := range s.open {
+	for service, srv := range open {
 		if l, ok := srv.(leaver); ok {
-			all.Go(func() { s.leaveOne(ctx, s.live.Bridge.Name, service, l) })
+			all.Go(func() { s.leaveOne(ctx, bridge, service, l) })
 		}
 	}
 	all.Wait()
