@@ -194,8 +194,8 @@ func (a *app) syncMirror(ctx context.Context, m *mirror, there []mirrored) error
 		switch {
 		case other.name != m.name && other.uuid != m.uuid:
 		case !other.isMirror():
-			return fmt.Errorf("network %q is not mirrored: libvirtd has a network %q (%s) of its own, which would have to be undefined there",
-				m.name, other.name, other.uuid)
+			return fmt.Errorf("network %q is not mirrored: libvirtd has a network %q (%s) of its own, which vnetd's takes the place of after %s",
+				m.name, other.name, other.uuid, other.farewell())
 		case other.name == m.name && other.uuid == m.uuid:
 			old = other
 		}

@@ -60,9 +60,19 @@ type mirrored struct {
 	digest            string // of the definition; empty: it is no mirror
 	live              string // digest of what is active
 	active, autostart bool
+	persistent        bool // there is a definition
 }
 
 func (m *mirrored) isMirror() bool { return m.digest != "" }
+
+// farewell are the commands by which a network of libvirtd's own ends.
+func (m *mirrored) farewell() string {
+	undefine := "virsh -c qemu:///system net-undefine " + m.name
+	if m.active {
+		return "virsh -c qemu:///system net-destroy " + m.name + " and " + undefine
+	}
+	return undefine
+}
 
 // readNetworks reads documents that stand one after the other.
 func readNetworks(text string) ([]networkDocument, error) {
@@ -82,15 +92,15 @@ func readNetworks(text string) ([]networkDocument, error) {
 
 // libvirtdNetworks lists libvirtd's networks.
 func libvirtdNetworks(ctx context.Context) ([]mirrored, error) {
-	var lists [3][]string
-	for i, which := range [][]string{{"--all"}, nil, {"--all", "--autostart"}} {
+	var lists [4][]string
+	for i, which := range [][]string{{"--all"}, nil, {"--all", "--autostart"}, {"--all", "--persistent"}} {
 		out, err := virsh(ctx, "", append([]string{"net-list", "--uuid"}, which...)...)
 		if err != nil {
 			return nil, err
 		}
 		lists[i] = strings.Fields(out)
 	}
-	all, active, autostart := lists[0], lists[1], lists[2]
+	all, active, autostart, persistent := lists[0], lists[1], lists[2], lists[3]
 	var networks []mirrored
 	for _, uuid := range all {
 		// First what is active, then the definition; they are one where it is inactive.
@@ -105,6 +115,7 @@ func libvirtdNetworks(ctx context.Context) ([]mirrored, error) {
 		networks = append(networks, mirrored{
 			name: docs[1].Name, uuid: docs[1].UUID, live: docs[0].digest(), digest: docs[1].digest(),
 			active: slices.Contains(active, uuid), autostart: slices.Contains(autostart, uuid),
+			persistent: slices.Contains(persistent, uuid),
 		})
 	}
 	return networks, nil
@@ -121,7 +132,7 @@ func (m *mirror) give(ctx context.Context, old *mirrored) (changed bool, err err
 	if now.active && (!m.active || now.live != m.digest) {
 		steps, now.active = append(steps, []string{"net-destroy", m.uuid}), false
 	}
-	if now.digest != m.digest {
+	if now.digest != m.digest || !now.persistent {
 		steps = append(steps, []string{"net-define", "/dev/stdin"})
 	}
 	if now.autostart != m.autostart {
@@ -144,9 +155,12 @@ func (m *mirror) give(ctx context.Context, old *mirrored) (changed bool, err err
 
 // remove takes a mirror out of libvirtd.
 func (m *mirrored) remove(ctx context.Context) error {
-	steps := []string{"net-undefine"}
+	var steps []string
 	if m.active {
-		steps = []string{"net-destroy", "net-undefine"}
+		steps = append(steps, "net-destroy")
+	}
+	if m.persistent {
+		steps = append(steps, "net-undefine")
 	}
 	for _, step := range steps {
 		if _, err := virsh(ctx, "", step, m.uuid); err != nil {

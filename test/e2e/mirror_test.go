@@ -124,7 +124,7 @@ func TestMirrorFollows(t *testing.T) {
 
 		r := h.Vnetctl(t.Context(), "mirror-libvirt", "on")
 		if err := story.Contains("vnetctl mirror-libvirt on", r.Stderr, "network lab is mirrored in libvirtd, active",
-			mirrorHookPath, `network "taken" is not mirrored: libvirtd has a network "taken"`); err != nil || r.Code != 1 {
+			mirrorHookPath, `network "taken" is not mirrored: libvirtd has a network "taken"`, "virsh -c qemu:///system net-undefine taken"); err != nil || r.Code != 1 {
 			t.Errorf("exit code %d: %v", r.Code, err)
 		}
 		h.mirrors("lab active no", "taken inactive no")
@@ -146,9 +146,11 @@ func TestMirrorFollows(t *testing.T) {
 		// What is changed in libvirtd is put back, also when libvirtd was away.
 		h.virsh("net-destroy", "lab")
 		h.mirrors("lab active yes", "taken inactive no")
-		h.Restart()
-		h.virsh("net-destroy", "lab")
 		h.virsh("net-undefine", "lab")
+		h.mirrors("lab active yes", "taken inactive no")
+		h.Restart()
+		h.virsh("net-destroy lab")
+		h.virsh("net-undefine lab")
 		h.mirrors("lab active yes", "taken inactive no")
 
 		stop()
