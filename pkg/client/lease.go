@@ -92,10 +92,9 @@ func (c *Client) ExportLeases(ctx context.Context, name string) (string, error) 
 	return text, err
 }
 
-// ImportLeases gives an active network the leases in text, a lease file of dnsmasq
+// ImportLeases gives a network the leases in text, a lease file of dnsmasq
 // or the file BRIDGE.status that libvirt keeps. It returns how many there are now, and
-// for each of the others its address and why not. ErrInvalid if text is no such file,
-// ErrInvalidState if the network is not active.
+// for each of the others its address and why not. ErrInvalid if text is no such file.
 func (c *Client) ImportLeases(ctx context.Context, name, text string) (imported int, refused []string, err error) {
 	var n uint32
 	err = c.callNetwork(ctx, name, "ImportLeases", text).into(&n, &refused)

@@ -91,18 +91,20 @@ type engine struct {
 	each    *throttle[string]
 }
 
-// prepare loads the leases of sp and opens the transport.
-func (s *engine) prepare(sp *space, dial func() (transport, error)) error {
+// load loads the leases of sp.
+func (s *engine) load(sp *space) error {
 	s.pool = newPool(sp)
-	if err := restore(s.pool, s.leases, time.Now()); err != nil {
-		return err
-	}
+	s.wake, s.failed = make(chan struct{}, 1), make(chan error, 1)
+	return restore(s.pool, s.leases, time.Now())
+}
+
+// connect opens the transport.
+func (s *engine) connect(dial func() (transport, error)) error {
 	link, err := dial()
 	if err != nil {
 		return err
 	}
 	s.link, s.close = link, once(link.Close)
-	s.wake, s.failed = make(chan struct{}, 1), make(chan error, 1)
 	s.each = newThrottle[string](messageEvery, messageBurst, clientsRemembered)
 	return nil
 }

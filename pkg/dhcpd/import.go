@@ -14,14 +14,9 @@ import (
 // are; refused are the others, each with its address and why. With an error none is
 // taken. The server must be running, and leases be of its family.
 func (s *engine) Import(ctx context.Context, leases []Lease) (taken int, refused []error, err error) {
-	ch := change{done: make(chan error, 1)}
 	s.mu.Lock()
-	now := time.Now()
-	for i := range leases {
-		if err := s.admit(&ch, &leases[i], now); err != nil {
-			refused = append(refused, fmt.Errorf("%v: %w", leases[i].Addr, err))
-		}
-	}
+	ch, refused := s.admitAll(leases)
+	ch.done = make(chan error, 1)
 	taken = len(ch.writes)
 	if taken > 0 {
 		s.enqueue(ch)
@@ -39,6 +34,47 @@ func (s *engine) Import(ctx context.Context, leases []Lease) (taken int, refused
 		return 0, nil, fmt.Errorf("importing leases: %w", ctx.Err())
 	}
 	return taken, refused, nil
+}
+
+// Import is Server.Import into the store of a network that no server serves.
+func Import(cfg Config, leases []Lease) (taken int, refused []error, err error) {
+	s, err := newServer(&cfg)
+	if err != nil {
+		return 0, nil, err
+	}
+	return s.importIdle(leases)
+}
+
+// Import6 is Import for DHCPv6.
+func Import6(cfg Config6, leases []Lease) (taken int, refused []error, err error) {
+	s, err := newServer6(&cfg)
+	if err != nil {
+		return 0, nil, err
+	}
+	return s.importIdle(leases)
+}
+
+// importIdle is Import of a server that does not run.
+func (s *engine) importIdle(leases []Lease) (taken int, refused []error, err error) {
+	s.mu.Lock()
+	ch, refused := s.admitAll(leases)
+	s.mu.Unlock()
+	if err := s.store([]change{ch}); err != nil {
+		return 0, nil, fmt.Errorf("importing leases: %w", err)
+	}
+	return len(ch.writes), refused, nil
+}
+
+// admitAll makes the leases a change, as far as nothing is in their way. s.mu must
+// be locked.
+func (s *engine) admitAll(leases []Lease) (ch change, refused []error) {
+	now := time.Now()
+	for i := range leases {
+		if err := s.admit(&ch, &leases[i], now); err != nil {
+			refused = append(refused, fmt.Errorf("%v: %w", leases[i].Addr, err))
+		}
+	}
+	return ch, refused
 }
 
 // admit makes one lease a part of ch, or says why not. s.mu must be locked.

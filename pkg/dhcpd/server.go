@@ -27,16 +27,11 @@ func Open(cfg Config) (*Server, error) {
 
 // open makes a Server on the transport that dial returns.
 func open(cfg Config, dial func() (transport, error)) (*Server, error) {
-	if err := cfg.Validate(); err != nil {
-		return nil, fmt.Errorf("checking DHCP settings of network %q: %w", cfg.Network, err)
+	s, err := newServer(&cfg)
+	if err != nil {
+		return nil, err
 	}
-	log := networkLog(cfg.Logger, cfg.Network, cfg.Interface)
-	s := &Server{
-		engine: engine{log: log, leases: cfg.Store, onLease: cfg.OnLease, onStore: cfg.OnStore},
-		plan:   newPlan(&cfg, log),
-	}
-	s.handle = s.handleDatagram
-	if err := s.prepare(&s.plan.space, dial); err != nil {
+	if err := s.connect(dial); err != nil {
 		return nil, fmt.Errorf("serving DHCP on %q: %w", cfg.Interface, err)
 	}
 	if cfg.Probe {
@@ -44,6 +39,20 @@ func open(cfg Config, dial func() (transport, error)) (*Server, error) {
 		s.loops = append(s.loops, s.probeLoop, s.hearLoop)
 	}
 	return s, nil
+}
+
+// newServer makes a Server without a transport, with its leases.
+func newServer(cfg *Config) (*Server, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("checking DHCP settings of network %q: %w", cfg.Network, err)
+	}
+	log := networkLog(cfg.Logger, cfg.Network, cfg.Interface)
+	s := &Server{
+		engine: engine{log: log, leases: cfg.Store, onLease: cfg.OnLease, onStore: cfg.OnStore},
+		plan:   newPlan(cfg, log),
+	}
+	s.handle = s.handleDatagram
+	return s, s.load(&s.plan.space)
 }
 
 // networkLog is log, nil for the default, with what tells the network.

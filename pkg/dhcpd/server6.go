@@ -26,19 +26,28 @@ func Open6(cfg Config6) (*Server6, error) {
 
 // open6 makes a Server6 on the transport that dial returns.
 func open6(cfg Config6, dial func() (transport, error)) (*Server6, error) {
+	s, err := newServer6(&cfg)
+	if err != nil {
+		return nil, err
+	}
+	if err := s.connect(dial); err != nil {
+		return nil, fmt.Errorf("serving DHCPv6 on %q: %w", cfg.Interface, err)
+	}
+	return s, nil
+}
+
+// newServer6 makes a Server6 without a transport, with its leases.
+func newServer6(cfg *Config6) (*Server6, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("checking DHCPv6 settings of network %q: %w", cfg.Network, err)
 	}
 	log := networkLog(cfg.Logger, cfg.Network, cfg.Interface)
 	s := &Server6{
 		engine: engine{log: log, leases: cfg.Store, onLease: cfg.OnLease, onStore: cfg.OnStore},
-		plan:   newPlan6(&cfg, log),
+		plan:   newPlan6(cfg, log),
 	}
 	s.handle = s.handleDatagram
-	if err := s.prepare(&s.plan.space, dial); err != nil {
-		return nil, fmt.Errorf("serving DHCPv6 on %q: %w", cfg.Interface, err)
-	}
-	return s, nil
+	return s, s.load(&s.plan.space)
 }
 
 // handleDatagram implements engine.handle.

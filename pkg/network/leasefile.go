@@ -23,22 +23,27 @@ func (n *Network) ExportLeases() (string, error) {
 	return dhcpd.FormatLeases(leases, defs[0].MAC), nil
 }
 
-// importer is a server that takes over leases of another one.
-type importer interface {
-	Import(ctx context.Context, leases []dhcpd.Lease) (taken int, refused []error, err error)
-}
+// importer takes over leases of another server.
+type importer func(ctx context.Context, leases []dhcpd.Lease) (taken int, refused []error, err error)
 
 // ImportLeases takes over the leases in text: a lease file of dnsmasq, or the file
 // that libvirt keeps of them. It returns how many there are now on disk, and why the
-// others are not. Invalid: text is no such file, and nothing was taken. InvalidState:
-// the network is not active.
+// others are not. Of a network that is not active they are those with which it will
+// start. Invalid: text is no such file, and nothing was taken.
 func (n *Network) ImportLeases(ctx context.Context, text string) (taken int, refused []string, err error) {
 	leases, err := dhcpd.ParseLeases(text)
 	if err != nil {
 		return 0, nil, Errorf(Invalid, "%w", err)
 	}
+	importers := n.servedImporters()
 	if n.liveNetwork() == nil {
-		return 0, nil, Errorf(InvalidState, "network %q is not active: start it, its servers say which leases fit", n.name)
+		if err := n.begin(); err != nil { // it shall not start meanwhile
+			return 0, nil, err
+		}
+		defer n.op.Unlock()
+		if importers, err = n.idleImporters(); err != nil {
+			return 0, nil, err
+		}
 	}
 	var of4, of6 []dhcpd.Lease
 	for _, l := range leases {
@@ -55,14 +60,14 @@ func (n *Network) ImportLeases(ctx context.Context, text string) (taken int, ref
 		if len(p.leases) == 0 {
 			continue
 		}
-		srv, ok := n.server(p.part).(importer)
-		if !ok {
+		take := importers[p.part]
+		if take == nil {
 			for _, l := range p.leases {
 				refused = append(refused, l.Addr.String()+": the network does not serve "+p.part)
 			}
 			continue
 		}
-		some, others, err := srv.Import(ctx, p.leases)
+		some, others, err := take(ctx, p.leases)
 		if err != nil {
 			return taken, refused, err
 		}
@@ -72,4 +77,43 @@ func (n *Network) ImportLeases(ctx context.Context, text string) (taken int, ref
 		}
 	}
 	return taken, refused, nil
+}
+
+// servedImporters are those of the servers that run, by part.
+func (n *Network) servedImporters() map[string]importer {
+	importers := make(map[string]importer)
+	for _, part := range []string{partDHCP, partDHCP6} {
+		if srv, ok := n.server(part).(interface {
+			Import(ctx context.Context, leases []dhcpd.Lease) (int, []error, error)
+		}); ok {
+			importers[part] = srv.Import
+		}
+	}
+	return importers
+}
+
+// idleImporters are those of the servers that the network will have. The caller holds
+// n.op.
+func (n *Network) idleImporters() (map[string]importer, error) {
+	def := n.definition()
+	if def == nil || n.liveNetwork() != nil {
+		return nil, Errorf(InvalidState, "network %q has just started or ended: try again", n.name)
+	}
+	importers := make(map[string]importer)
+	s := &services{n: n}
+	if dhcpIP(def) != nil {
+		importers[partDHCP] = func(_ context.Context, leases []dhcpd.Lease) (int, []error, error) {
+			cfg := s.dhcp(def)
+			cfg.OnLease, cfg.OnStore = nil, nil
+			return dhcpd.Import(cfg, leases)
+		}
+	}
+	if dhcp6IP(def) != nil {
+		importers[partDHCP6] = func(_ context.Context, leases []dhcpd.Lease) (int, []error, error) {
+			cfg := s.dhcp6(def)
+			cfg.OnLease, cfg.OnStore = nil, nil
+			return dhcpd.Import6(cfg, leases)
+		}
+	}
+	return importers, nil
 }

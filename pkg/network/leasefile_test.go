@@ -34,19 +34,24 @@ func TestLeasesOfDnsmasq(t *testing.T) {
 		xml := strings.Replace(natXML("one", "192.0.2"), "</network>", "<ip family='ipv6' address='2001:db8:5::1' prefix='64'>"+
 			"<dhcp><range start='2001:db8:5::100' end='2001:db8:5::1ff'/></dhcp></ip></network>", 1)
 		n := h.define(xml)
-		if _, _, err := n.ImportLeases(t.Context(), written); network.KindOf(err) != network.InvalidState {
-			t.Errorf("importing into an inactive network: %v", err)
-		}
-		must(t, n.Start(t.Context()))
-		taken, refused, err := n.ImportLeases(t.Context(), written)
-		if taken != 2 || len(refused) != 0 || err != nil {
-			t.Fatalf("%d leases were taken, %v refused (%v); the file is\n%s", taken, refused, err, written)
-		}
-		exported, err := n.ExportLeases()
-		must(t, err)
 		server := regexp.MustCompile(`(?m)^duid .*$`) // ours is another one
-		if diff := cmp.Diff(server.ReplaceAllString(written, "duid"), server.ReplaceAllString(exported, "duid")); diff != "" {
-			t.Errorf("exported (-dnsmasq +vnetd):\n%s", diff)
+		for _, state := range []string{"inactive", "active"} {
+			if state == "active" {
+				must(t, n.Start(t.Context()))
+			}
+			taken, refused, err := n.ImportLeases(t.Context(), written)
+			if taken != 2 || len(refused) != 0 || err != nil {
+				t.Fatalf("%s: %d leases were taken, %v refused (%v); the file is\n%s", state, taken, refused, err, written)
+			}
+			exported, err := n.ExportLeases()
+			must(t, err)
+			if diff := cmp.Diff(server.ReplaceAllString(written, "duid"), server.ReplaceAllString(exported, "duid")); diff != "" {
+				t.Errorf("exported while %s (-dnsmasq +vnetd):\n%s", state, diff)
+			}
+		}
+		_, refused, err := n.ImportLeases(t.Context(), "1 52:54:00:00:00:43 198.51.100.1 * *\n")
+		if len(refused) != 1 || err != nil {
+			t.Errorf("a lease of no subnet: refused %v (%v), want it", refused, err)
 		}
 		if _, _, err := n.ImportLeases(t.Context(), "no lease"); network.KindOf(err) != network.Invalid {
 			t.Errorf("importing what is no lease file: %v", err)

@@ -23,9 +23,6 @@ func (s *Server) exportLeases(msg dbus.Message) (text string, err *dbus.Error) {
 // importLeases takes lines of five fields, and refuses those of 192.0.2.66.
 func (s *Server) importLeases(msg dbus.Message, text string) (imported uint32, refused []string, err *dbus.Error) {
 	err = s.onNetwork(msg, "ImportLeases", func(n *network) *dbus.Error {
-		if n.running == "" {
-			return errorf("InvalidState", "network %q is not active", n.doc.Name)
-		}
 		for line := range strings.Lines(text) {
 			f := strings.Fields(line)
 			switch {
