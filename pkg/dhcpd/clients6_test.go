@@ -3,6 +3,8 @@ package dhcpd_test
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,8 +20,14 @@ import (
 // bridge is up, and a guest with a link-local address.
 func clientEnv6(t *testing.T, hw string) (*env6, *nstest.NS) {
 	t.Helper()
+	return clientEnvOf6(t, testConfig6(), hw)
+}
+
+// clientEnvOf6 is clientEnv6 with a server of that configuration.
+func clientEnvOf6(t *testing.T, cfg dhcpd.Config6, hw string) (*env6, *nstest.NS) {
+	t.Helper()
 	makeBridge6(t)
-	e := &env6{t: t, cfg: testConfig6(), events: new(eventLog)}
+	e := &env6{t: t, cfg: cfg, events: new(eventLog)}
 	e.store = e.cfg.Store.(*memStore)
 	e.start(e.cfg, dhcpd.Open6)
 	ra := raConfig()
@@ -175,23 +183,42 @@ func TestValidate6(t *testing.T) {
 	}
 }
 
-// systemd-networkd asks for an address because the router says so.
+// systemd-networkd asks for an address because the router says so, renews it, and has
+// it again after a reboot. It gives back none.
 func TestNetworkd6(t *testing.T) {
 	const hw = "00:00:5e:00:53:45"
 	nstest.Run(t, func(t *testing.T) {
-		e, _ := clientEnv6(t, "00:00:5e:00:53:46")
+		cfg := testConfig6()
+		cfg.LeaseTime = manyLease
+		e, _ := clientEnvOf6(t, cfg, "00:00:5e:00:53:46")
 		s := newSystem(t, "networkd", "g2", hw, "")
+		only := []*system{s}
 		s.start("")
-		nstest.Eventually(t, clientLimit, "the guest has its address", func() error {
-			if got := s.guest.IP("-6 addr show dev eth0 -tentative"); !strings.Contains(got, "2001:db8:1::10") {
-				return errors.New(got + s.read("log"))
-			}
-			return nil
-		})
-		// Its name is the machine's, on which the test runs.
-		got := e.srv.Leases()
-		if len(got) != 1 || got[0].MAC.String() != hw || !strings.Contains(s.guest.IP("-6 addr show dev eth0"), got[0].Addr.String()) {
-			t.Errorf("leases are %+v, want the guest's", got)
+		had := s.addr6(e)
+		expect(t, e.events, "renewed", only)
+		s.stop(false)
+		s.start("")
+		e.events.take()
+		expect(t, e.events, "renewed or bound", only)
+		if got := s.addr6(e); got != had {
+			t.Errorf("the guest has %v after a reboot, had %v", got, had)
+		}
+		if got := e.srv.Stats(); got.Renew == 0 {
+			t.Errorf("counters %+v, want a Renew", got)
 		}
 	})
+}
+
+// addr6 waits until the machine has set the address that it was leased.
+func (s *system) addr6(e *env6) (leased netip.Addr) {
+	s.t.Helper()
+	nstest.Eventually(s.t, clientLimit, "the guest has its address", func() error {
+		held, set := e.srv.Leases(), s.guest.IP("-6 addr show dev eth0 -tentative")
+		if len(held) != 1 || held[0].MAC.String() != s.hw || !strings.Contains(set, held[0].Addr.String()+"/") {
+			return fmt.Errorf("leases are %+v, addresses\n%s\n%s", held, set, s.read("log"))
+		}
+		leased = held[0].Addr
+		return nil
+	})
+	return leased
 }
