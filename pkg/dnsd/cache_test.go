@@ -316,6 +316,42 @@ func TestFlush(t *testing.T) {
 	})
 }
 
+// TestShorten asks for an answer that is kept and does not fit, in all sizes: as many
+// records as have room come, each as it is.
+func TestShorten(t *testing.T) {
+	s := dnsd.NewUnbound(dnsd.Config{})
+	const record = 16 // octets, its name being a pointer
+	for size := 512; size <= 1232; size += 3 {
+		m := question("Big.example.com.", dns.TypeA)
+		m.SetEdns0(uint16(size), true)
+		upstream := answerA(m, "198.51.100.1")
+		for i := range 99 {
+			upstream.Answer = append(upstream.Answer, &dns.A{Hdr: *upstream.Answer[0].Header(), A: net.IPv4(198, 51, 100, byte(i))})
+		}
+		upstream.Ns = []dns.RR{rr("example.com. 60 IN NS ns.example.com.")}
+		upstream.Compress = true
+		raw := mustPack(t, m)
+		fetched := s.AnswerFrom(raw, mustPack(t, upstream), true)
+		kept, _ := s.RespondUDP(raw, make([]byte, 1232))
+		for what, b := range map[string][]byte{"fetched": fetched, "kept": kept} {
+			r := new(dns.Msg)
+			if err := r.Unpack(b); err != nil {
+				t.Fatalf("%s, size %d: %v", what, size, err)
+			}
+			opt := r.IsEdns0()
+			if len(b) > size || len(b)+record <= size || !r.Truncated || len(r.Ns) > 0 || opt == nil || !opt.Do() {
+				t.Errorf("%s, size %d: %d octets, %v", what, size, len(b), r)
+			}
+			for i, got := range r.Answer {
+				if want := upstream.Answer[i]; got.String() != want.String() {
+					t.Errorf("%s, size %d: record %d is %v, want %v", what, size, i, got, want)
+				}
+			}
+		}
+		s.FlushCache()
+	}
+}
+
 // cached is how many queries were answered from the cache.
 func cached(s *dnsd.Server) (n uint64) {
 	for _, a := range s.Stats().Answers {

@@ -148,13 +148,21 @@ func BenchmarkRespond(b *testing.B) {
 	}
 }
 
-// TestAllocations: a name that is known, or in the cache, costs none.
+// TestAllocations: a name that is known, or in the cache, costs none, even if its answer
+// is too long for the client.
 func TestAllocations(t *testing.T) {
 	s := dnsd.NewUnbound(dnsd.Config{Domain: "vm.example", LocalOnly: true})
 	s.SetHost(dnsd.Host{Name: "vm1", Addr: addr("192.0.2.11")})
 	www := question("www.example.com.", dns.TypeA)
 	s.AnswerFrom(mustPack(t, www), mustPack(t, answerA(www, "198.51.100.1")), true)
-	for _, m := range []*dns.Msg{question("vm1.vm.example.", dns.TypeA), www} {
+	big := question("big.example.com.", dns.TypeA)
+	much := answerA(big, "198.51.100.1")
+	for range 99 {
+		much.Answer = append(much.Answer, much.Answer[0])
+	}
+	much.Compress = true
+	s.AnswerFrom(mustPack(t, big), mustPack(t, much), true)
+	for _, m := range []*dns.Msg{question("vm1.vm.example.", dns.TypeA), www, big} {
 		raw, buf, respond := mustPack(t, m), make([]byte, 1232), s.Responder()
 		if n := testing.AllocsPerRun(100, func() {
 			if reply, _ := respond(raw, buf); reply == nil {

@@ -100,13 +100,6 @@ func (q *query) reply(rcode int, recursion bool, buf []byte) []byte {
 	return w.finish(rcode)
 }
 
-// cut packs the answer that tells q's client to ask over TCP.
-func (q *query) cut(rcode int) []byte {
-	w := q.build(nil, true)
-	w.bits |= bitTC
-	return w.finish(rcode)
-}
-
 // local packs the zone's answer to q.
 func (q *query) local(a answer, recursion bool, buf []byte) []byte {
 	w := q.build(buf, recursion)

@@ -122,30 +122,88 @@ func (r *response) usable(now time.Time) bool { return r.ttl > 0 && now.Sub(r.st
 // answer is r as the answer to q, whose question it must answer, in buf if that
 // is long enough. kept tells that it was not fetched for q.
 func (r *response) answer(q *query, buf []byte, kept bool) []byte {
-	b := append(buf[:0], r.msg...)
+	whole := len(r.msg) <= q.size && (r.opt == 0 || q.edns)
+	var b []byte
+	if whole {
+		b = append(buf[:0], r.msg...)
+	} else {
+		b = r.shorten(q, buf)
+	}
 	binary.BigEndian.PutUint16(b, q.id)
 	// The question as this client spelled it: compressed names in the records
 	// point to it and follow.
 	copy(b[headerSize:], q.question)
 	for _, off := range r.owners {
+		if int(off) >= len(b) {
+			break
+		}
 		copy(b[off:], q.name())
 	}
 	if kept {
 		b[2] &^= bitAA >> 8
 		r.countDown(b, q.now)
 	}
-	if len(b) > q.size || r.opt > 0 && !q.edns {
-		return q.repack(b)
+	if whole || !q.edns {
+		return b
+	}
+	binary.BigEndian.PutUint16(b[countExtra:], binary.BigEndian.Uint16(b[countExtra:])+1)
+	return q.appendOPT(b, r.extendedRcode())
+}
+
+// shorten copies as many of r's records as q's client takes, with the TC bit if some
+// of the answer are not among them. The OPT record is not, but there is room for one of
+// our own if the client knows EDNS. Names in a record can only point to what stands
+// before it.
+func (r *response) shorten(q *query, buf []byte) []byte {
+	room := q.size
+	if q.edns {
+		room -= optSize
+	}
+	var counts [(countExtra-countAnswer)/2 + 1]uint16
+	off, bits := headerSize+len(q.question), binary.BigEndian.Uint16(r.msg[2:])
+sections:
+	for i := range counts {
+		count := countAnswer + 2*i
+		for range binary.BigEndian.Uint16(r.msg[count:]) {
+			rtype, end, ok := scanRecord(r.msg, off)
+			if !ok || rtype == dns.TypeOPT && count == countExtra {
+				break sections
+			}
+			if end > room {
+				if count != countExtra { // RFC 2181 section 9: what is merely additional may be left out
+					bits |= bitTC
+				}
+				break sections
+			}
+			off = end
+			counts[i]++
+		}
+	}
+	b := append(buf[:0], r.msg[:off]...)
+	binary.BigEndian.PutUint16(b[2:], bits)
+	for i, n := range counts {
+		binary.BigEndian.PutUint16(b[countAnswer+2*i:], n)
 	}
 	return b
 }
 
-// countDown sets the TTLs in b, a copy of r, to what is left of them; RFC 8767
-// section 4: to 30 seconds when r is stale.
+// extendedRcode are the upper bits of r's rcode (RFC 6891 section 6.1.3).
+func (r *response) extendedRcode() int {
+	if r.opt == 0 {
+		return 0
+	}
+	return int(r.msg[r.opt+4]) << 4
+}
+
+// countDown sets the TTLs in b, a copy of r or of its beginning, to what is left of
+// them; RFC 8767 section 4: to 30 seconds when r is stale.
 func (r *response) countDown(b []byte, now time.Time) {
 	age := uint32(max(now.Sub(r.stored)/time.Second, 0))
 	fresh := r.fresh(now)
 	for _, off := range r.ttls {
+		if int(off) >= len(b) {
+			break
+		}
 		ttl := uint32(staleTTL)
 		if fresh {
 			ttl = sane(binary.BigEndian.Uint32(b[off:]))

@@ -3,7 +3,6 @@ package dnsd
 import (
 	"bytes"
 	"encoding/binary"
-	"slices"
 
 	"github.com/miekg/dns"
 )
@@ -175,36 +174,4 @@ func scanRecord(msg []byte, off int) (rtype uint16, end int, ok bool) {
 	rtype = binary.BigEndian.Uint16(msg[off:])
 	end = off + fixed + int(binary.BigEndian.Uint16(msg[off+8:]))
 	return rtype, end, end <= len(msg)
-}
-
-// maxRepack is the size of a message beyond which no records are left in it when
-// it is cut: to read them all takes too long for an answer that a client is to
-// ask for again over TCP.
-const maxRepack = 4096
-
-// repack cuts b, an answer to q, to what the client takes, and leaves the OPT
-// record out when the client does not know it.
-func (q *query) repack(b []byte) []byte {
-	if len(b) > max(maxRepack, q.size) {
-		return q.cut(rcodeOf(b))
-	}
-	m := new(dns.Msg)
-	if err := m.Unpack(b); err != nil {
-		if len(b) <= q.size {
-			return nil
-		}
-		return q.cut(rcodeOf(b)) // it has records that we can't read: the client gets them over TCP
-	}
-	if !q.edns {
-		m.Extra = slices.DeleteFunc(m.Extra, func(rr dns.RR) bool { return rr.Header().Rrtype == dns.TypeOPT })
-		m.Rcode &= 0xf
-	}
-	m.Compress = true
-	m.Truncate(q.size)
-	packed, err := m.Pack()
-	if err != nil || len(packed) > q.size || len(packed) < headerSize+len(q.question) {
-		return q.cut(rcodeOf(b))
-	}
-	copy(packed[headerSize:], q.question)
-	return packed
 }
