@@ -76,6 +76,10 @@ initramfs() {
 	rm -rf "$tree"
 }
 
+# One at a time: what is in .cache may be shared by several checkouts.
+mkdir -p "$PWD/.cache"
+exec 9>"$PWD/.cache/systemd.lock"
+flock 9
 bootstrap
 furnish
 initramfs
