@@ -276,3 +276,48 @@ func (h mirrorHost) leased() {
 		return nil
 	})
 }
+
+// TestMirrorWithoutLibvirtd holds that a host without a libvirtd in one piece is told
+// so and left as it is, and that who keeps mirrors in step waits for either daemon.
+func TestMirrorWithoutLibvirtd(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		l := nstest.NewLab(t)
+		v := l.StartVnetd()
+		define := func(name, bridge, subnet string) {
+			t.Helper()
+			if err := l.VnetctlInput(t.Context(), networkDocumentOf(name, bridge, subnet), "define", "-").Err(); err != nil {
+				t.Fatal(err)
+			}
+		}
+		define("lab", "virbr7", "198.51.100")
+		refused := func(command, why string) {
+			t.Helper()
+			if r := l.Vnetctl(t.Context(), "mirror-libvirt", command); r.Code != 1 || !strings.Contains(r.Stderr, why) {
+				t.Errorf("vnetctl mirror-libvirt %s: exit code %d, want a word of %q:\n%s", command, r.Code, why, r.Stderr)
+			}
+		}
+		refused("on", "libvirtd does not answer")
+		refused("off", "libvirtd does not answer")
+		const virtqemud = "/run/libvirt/virtqemud-sock"
+		if err := errors.Join(os.MkdirAll(filepath.Dir(virtqemud), 0o755), os.WriteFile(virtqemud, nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		refused("on", "virtqemud needs no mirror")
+		if _, err := os.Stat(mirrorHookPath); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("there is a hook: %v", err)
+		}
+
+		h := mirrorHost{Lab: l, t: t}
+		h.follow()
+		h.Libvirtd = l.StartLibvirtd()
+		h.mirrors("lab inactive no")
+		if err := v.Stop(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		h.virsh("net-undefine", "lab")
+		l.StartVnetd()
+		h.mirrors("lab inactive no")
+		vnetctl(t, l, "undefine", "lab")
+		h.mirrors()
+	})
+}
