@@ -61,7 +61,8 @@ func TestImportLibvirtRefused(t *testing.T) {
 	s.check()
 }
 
-// What libvirt would go by is gone after the import, its definitions are not.
+// What libvirt would go by is gone after the import, its definitions are not, and
+// neither is what mirrors vnetd's networks there.
 func TestImportLibvirtRetires(t *testing.T) {
 	s := newSession(t)
 	s.quietly("undefine", "lab")
@@ -69,6 +70,10 @@ func TestImportLibvirtRetires(t *testing.T) {
 	s.quietly("undefine", "default")
 	s.host = libvirtHost(t)
 	s.host.write(t, libvirtRun+"/default.pid", "1\n")
+	const mirror = "<network><name>mirrored</name><forward mode='bridge'/><bridge name='virbr6'/>" +
+		"<metadata><m:mirror xmlns:m='urn:vnetd:mirror:1' of='00'/></metadata></network>"
+	s.host.write(t, libvirtNetworks+"/mirrored.xml", mirror)
+	s.host.write(t, libvirtRun+"/mirrored.xml", "<networkstatus>"+mirror+"</networkstatus>")
 	s.quietly("import-libvirt")
 	var left []string
 	err := filepath.WalkDir(s.host.root, func(path string, d os.DirEntry, err error) error {
@@ -81,6 +86,7 @@ func TestImportLibvirtRetires(t *testing.T) {
 		t.Fatal(err)
 	}
 	const want = "/etc/libvirt/qemu/networks/default.xml /etc/libvirt/qemu/networks/lab.xml " +
+		"/etc/libvirt/qemu/networks/mirrored.xml /run/libvirt/network/mirrored.xml " +
 		"/var/lib/libvirt/dnsmasq/virbr0.status /var/lib/libvirt/dnsmasq/virbr7.status"
 	if got := strings.Join(left, " "); got != want {
 		t.Errorf("left are %s, want %s", got, want)

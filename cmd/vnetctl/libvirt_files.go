@@ -1,6 +1,7 @@
 package main
 
 import (
+	"encoding/xml"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -31,7 +32,8 @@ type libvirtNetwork struct {
 }
 
 // libvirtNetworks reads the networks of a libvirt that ran on the host, in order of
-// name. Files that are not there are no error: there are no networks then.
+// name, without those that mirror vnetd's. Files that are not there are no error:
+// there are no networks then.
 func (h host) libvirtNetworks() ([]libvirtNetwork, error) {
 	found := make(map[string]*libvirtNetwork)
 	for _, dir := range []string{libvirtNetworks, libvirtRun} {
@@ -55,6 +57,9 @@ func (h host) libvirtNetworks() ([]libvirtNetwork, error) {
 	var all []libvirtNetwork
 	for _, name := range slices.Sorted(maps.Keys(found)) {
 		n := found[name]
+		if isMirror(n.Definition) || isMirror(n.Status) {
+			continue
+		}
 		n.Autostart = h.isLink(filepath.Join(libvirtAutostart, name+".xml"))
 		ports, err := h.documents(filepath.Join(libvirtRun, name, "ports"))
 		if err != nil {
@@ -66,6 +71,26 @@ func (h host) libvirtNetworks() ([]libvirtNetwork, error) {
 		all = append(all, *n)
 	}
 	return all, nil
+}
+
+// isMirror tells whether a document of libvirt's, a network or the status of one, is
+// that of a network which stands for one of vnetd's.
+func isMirror(text string) bool {
+	type marked struct {
+		Metadata *mirrorMetadata `xml:"metadata"`
+	}
+	var doc struct {
+		marked
+		Network marked `xml:"network"`
+	}
+	// What can't be read is none, and refused by vnetd.
+	_ = xml.Unmarshal([]byte(text), &doc)
+	for _, m := range []marked{doc.marked, doc.Network} {
+		if m.Metadata != nil && m.Metadata.Mark != nil {
+			return true
+		}
+	}
+	return false
 }
 
 // documents reads the XML files of a directory, by name without the ending.

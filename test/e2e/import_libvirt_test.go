@@ -370,6 +370,10 @@ func (i *importer) refusedWhileAlive() {
 	if r.Code != 5 || !strings.Contains(r.Stderr, "libvirt's network driver runs (process ") || len(networks(t)) != 0 || dnsmasqs(t) != i.dnsmasqs {
 		t.Errorf("while libvirtd runs: exit code %d, %d networks, %d dnsmasq: %s", r.Code, len(networks(t)), dnsmasqs(t), r.Stderr)
 	}
+	stranger := exec.Command("setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", filepath.Join(i.Bin, "vnetctl"), "import-libvirt", "--dry-run")
+	if out, _ := stranger.CombinedOutput(); stranger.ProcessState.ExitCode() != 4 || !strings.Contains(string(out), "for root alone") {
+		t.Errorf("for who is not root: %v: %s", stranger.ProcessState, out)
+	}
 	if r := i.Vnetctl(t.Context(), "import-libvirt", "--dry-run"); r.Code != 5 || !strings.Contains(r.Stdout, "default: would go on") {
 		t.Errorf("a dry run while libvirtd runs: exit code %d: %s%s", r.Code, r.Stdout, r.Stderr)
 	}
