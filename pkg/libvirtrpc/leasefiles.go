@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/vnetd/vnetd/pkg/network"
 )
@@ -31,20 +32,28 @@ type leaseFiles struct {
 	stale map[string]network.Info // by name: whose files are to be written
 }
 
+// lookEvery is how often it is looked whether the files are there: libvirtd removes
+// those of a bridge with any network of its own that names it.
+const lookEvery = 5 * time.Second
+
 // KeepLeaseFiles writes, for each network with a bridge, BRIDGE.status with its
 // leases and BRIDGE.macs with the cards of its guests into dir, and again whenever
-// they change, until ctx ends. Files of networks that are gone are removed. What
-// can't be written is logged.
+// they change or somebody has removed them, until ctx ends. Files of networks that are
+// gone are removed. What can't be written is logged.
 func KeepLeaseFiles(ctx context.Context, b Backend, dir string, log *slog.Logger) {
 	f := &leaseFiles{backend: b, dir: dir, log: log, wake: make(chan struct{}, 1), stale: make(map[string]network.Info)}
 	defer b.Subscribe(func(e network.Event) { f.note(e.Network) })()
 	for _, n := range b.Networks() {
 		f.note(n.Info())
 	}
+	look := time.NewTicker(lookEvery)
+	defer look.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return
+		case <-look.C:
+			f.noteLost()
 		case <-f.wake:
 		}
 		for _, info := range f.take() {
@@ -66,6 +75,27 @@ func (f *leaseFiles) note(info network.Info) {
 	}
 }
 
+// noteLost has the files of networks written that lack one.
+func (f *leaseFiles) noteLost() {
+	for _, n := range f.backend.Networks() {
+		info := n.Info()
+		for _, path := range f.paths(info) {
+			if _, err := os.Stat(path); errors.Is(err, fs.ErrNotExist) {
+				f.note(info)
+			}
+		}
+	}
+}
+
+// paths are those of a network's BRIDGE.status and BRIDGE.macs, if it has any.
+func (f *leaseFiles) paths(info network.Info) []string {
+	if info.Bridge == "" || info.Mode == "bridge" {
+		return nil
+	}
+	base := filepath.Join(f.dir, info.Bridge)
+	return []string{base + ".status", base + ".macs"}
+}
+
 func (f *leaseFiles) take() map[string]network.Info {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -76,13 +106,13 @@ func (f *leaseFiles) take() map[string]network.Info {
 
 // write brings the files of one network up to date.
 func (f *leaseFiles) write(info network.Info) error {
-	if info.Bridge == "" || info.Mode == "bridge" {
+	paths := f.paths(info)
+	if len(paths) == 0 {
 		return nil
 	}
-	base := filepath.Join(f.dir, info.Bridge)
 	n, err := f.backend.ByName(info.Name)
 	if network.KindOf(err) == network.NotFound && err != nil {
-		return errors.Join(removed(base+".status"), removed(base+".macs"))
+		return errors.Join(removed(paths[0]), removed(paths[1]))
 	}
 	if err != nil {
 		return err
@@ -95,7 +125,7 @@ func (f *leaseFiles) write(info network.Info) error {
 	for _, l := range leases {
 		status = append(status, newStatusEntry(l))
 	}
-	return errors.Join(writeList(base+".status", status), writeList(base+".macs", guestMACs(n)))
+	return errors.Join(writeList(paths[0], status), writeList(paths[1], guestMACs(n)))
 }
 
 // removed removes a file, if it is there.

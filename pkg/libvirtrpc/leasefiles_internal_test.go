@@ -62,6 +62,26 @@ func TestLeaseFiles(t *testing.T) {
 				t.Errorf("virsh does not tell of %s:\n%s", want, leases)
 			}
 		}
+		must(t, os.Remove(dir+"/virbr7.status"))
+		nstest.Eventually(t, soon, "writing a file that somebody has removed", func() error {
+			text, err := os.ReadFile(dir + "/virbr7.status")
+			if err == nil && !strings.Contains(string(text), "192.0.2.11") {
+				err = fmt.Errorf("it says %s", text)
+			}
+			return err
+		})
+		n, err := d.ByName("lab")
+		must(t, err)
+		if taken, refused, err := n.ImportLeases(t.Context(), "4102444800 52:54:00:00:00:77 192.0.2.120 two *\n"); taken != 1 || err != nil {
+			t.Fatalf("importing a lease: %d, %v, %v", taken, refused, err)
+		}
+		nstest.Eventually(t, soon, "writing a lease that was imported", func() error {
+			text, err := os.ReadFile(dir + "/virbr7.status")
+			if err == nil && !strings.Contains(string(text), "192.0.2.120") {
+				err = fmt.Errorf("it says %s", text)
+			}
+			return err
+		})
 		c.ok(42, func(e *encoder) { e.ref(lab) })
 		c.ok(49, func(e *encoder) { e.ref(lab) })
 		nstest.Eventually(t, soon, "removing the files of a network that is gone", func() error {

@@ -76,6 +76,9 @@ func (n *Network) ImportLeases(ctx context.Context, text string) (taken int, ref
 			refused = append(refused, why.Error())
 		}
 	}
+	if taken > 0 {
+		n.changed() // for who keeps an account of leases
+	}
 	return taken, refused, nil
 }
 
