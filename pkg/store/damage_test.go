@@ -146,6 +146,9 @@ func TestLeaseWithoutChecksum(t *testing.T) {
 	if err != nil || l.Addr != lease(10, "").Addr {
 		t.Errorf("got %+v, %v", l, err)
 	}
+	if l, err := store.DecodeRecord(uuid, `{"mac":"00:00:5e:00:53:0a"}`); err == nil {
+		t.Errorf("a record without an address is the lease %+v", l)
+	}
 }
 
 // Whatever the file is, it is searched without a crash, and nothing is found that

@@ -44,8 +44,13 @@ func decodeRecord(uuid, record []byte) (l dhcpd.Lease, err error) {
 			return l, errors.New("the record does not match its checksum")
 		}
 	}
-	err = json.Unmarshal(data, &l)
-	return l, err
+	if err := json.Unmarshal(data, &l); err != nil {
+		return l, err
+	}
+	if !l.Addr.IsValid() {
+		return l, errors.New("the record has no address")
+	}
+	return l, nil
 }
 
 func recordSum(uuid, data []byte) uint32 {
