@@ -135,7 +135,7 @@ func (s *Server) Handle(payload []byte, src netip.AddrPort, dst netip.Addr, now 
 func handle(s *engine, payload []byte, src netip.AddrPort, dst netip.Addr, now time.Time) []Sent {
 	s.send(s.serve(datagram{payload: payload, src: src, dst: dst}, now))
 	s.expire(now)
-	s.commitPending()
+	s.answer(s.commitPending())
 	var all []Sent
 	for link := s.link.(*SimLink); len(link.out) > 0; {
 		all = append(all, <-link.out)

@@ -2,6 +2,7 @@ package dhcpd
 
 import (
 	"net/netip"
+	"sync"
 	"time"
 )
 
@@ -94,36 +95,52 @@ func (s *engine) overloaded() bool {
 	return true
 }
 
-// commitLoop stores what is queued until stop is closed, and then the rest.
+// commitLoop stores what is queued until stop is closed, and then the rest. Of one
+// batch it is told while the next one is on its way to the disk.
 func (s *engine) commitLoop(stop <-chan struct{}) {
+	stored := make(chan commit, 1)
+	var teller sync.WaitGroup
+	teller.Go(func() {
+		for c := range stored {
+			s.answer(c)
+		}
+	})
 	for stopping := false; !stopping; {
 		select {
 		case <-s.wake:
 		case <-stop:
 			stopping = true
 		}
-		s.commitPending()
+		stored <- s.commitPending()
 	}
+	close(stored)
+	teller.Wait()
 }
 
-// commitPending stores all that is queued now as one batch, tells of it and
-// sends the replies.
-func (s *engine) commitPending() {
+// commit is a batch of changes, and whether they are in the store.
+type commit struct {
+	batch []change
+	err   error
+}
+
+// commitPending stores all that is queued now as one batch.
+func (s *engine) commitPending() commit {
 	s.mu.Lock()
 	batch := s.pending
 	s.pending = nil
 	s.mu.Unlock()
-	if len(batch) == 0 {
-		return
-	}
-	err := s.store(batch)
-	for _, ch := range batch {
-		if err == nil || len(ch.writes) == 0 {
+	return commit{batch, s.store(batch)}
+}
+
+// answer tells of what was stored and sends the replies.
+func (s *engine) answer(c commit) {
+	for _, ch := range c.batch {
+		if c.err == nil || len(ch.writes) == 0 {
 			s.tell(ch.events)
 			s.send(ch.reply)
 		}
 		if ch.done != nil {
-			ch.done <- err
+			ch.done <- c.err
 		}
 	}
 }

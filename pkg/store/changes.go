@@ -63,7 +63,24 @@ type overlay struct {
 	records map[string][]byte
 }
 
-func (o overlay) clone() overlay { return overlay{o.dropped, maps.Clone(o.records)} }
+// under is o with what is newer over it, in a map of its own.
+func (o overlay) under(newer overlay) overlay {
+	both := overlay{o.dropped, make(map[string][]byte, len(o.records)+len(newer.records))}
+	if newer.dropped {
+		both.dropped = true
+	} else {
+		maps.Copy(both.records, o.records)
+	}
+	maps.Copy(both.records, newer.records)
+	return both
+}
+
+// cover puts what is newer over p.
+func (p pending) cover(newer pending) {
+	for network, o := range newer {
+		p[network] = p[network].under(o)
+	}
+}
 
 func (p pending) add(changes []change) {
 	for _, c := range changes {

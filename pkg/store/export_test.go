@@ -40,6 +40,10 @@ func Group(changes []Change) []byte {
 	return group
 }
 
+// Settle waits until nothing is on its way from the journal into the database. No
+// commit may be under way.
+func (s *Store) Settle() { s.journal.settle(true) }
+
 // SwapJournal puts another file in the place of the journal's and returns that. No
 // commit may be under way.
 func (s *Store) SwapJournal(f *os.File) (old *os.File) {

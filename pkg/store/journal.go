@@ -18,17 +18,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// Sizes in bytes: of the journal's file, which is some 2,500 leases, and of what a disk
-// writes whole or not at all.
+// Sizes in bytes: of the journal's file, which is some 2,500 leases, of what is brought
+// into the database at a time while the journal goes on, and of what a disk writes
+// whole or not at all.
 const (
 	journalSize = 512 << 10
+	applySize   = 128 << 10
 	sectorSize  = 512
 )
 
 // journal is where leases are on disk first: to append to it takes one write and one
 // fdatasync, where the database takes two and pages here and there. What it has
-// goes into the database, and it is wiped, when it is full and when the store is
-// closed or opened. To read it into the database again changes nothing there.
+// goes into the database by and by, beside further commits, and the rest when it is
+// full and when the store is closed or opened; then it is wiped. To read all of it
+// into the database again changes nothing there.
 //
 // Its file is text: groups of changes that were committed together, behind them
 // zeros, which are there beforehand so that no append changes the file's metadata. A
@@ -48,9 +51,14 @@ type journal struct {
 	// told, as after a write that failed. Then nothing is appended before a wipe.
 	end     int
 	unknown bool
+	grown   int        // bytes since apply was called
+	applied chan error // capacity 1: how the transaction of apply has ended
 
-	mu      sync.Mutex
-	pending pending // what the journal has and the database may not have; changed by the committer alone
+	mu sync.Mutex
+	// What the journal has and the database may not have: what a transaction of
+	// apply brings there, nil if none is under way, and what is newer. Changed by
+	// the committer alone.
+	applying, pending pending
 }
 
 // groupEnd ends the last line of a group, and the group.
@@ -81,7 +89,7 @@ func openJournal(path string, db *bbolt.DB, log *slog.Logger) (j *journal, damag
 			"changes", len(changes), "error", fault)
 		damage = fmt.Errorf("lease journal was damaged (%w): it is kept as %q, and %d changes could be read", fault, aside, len(changes))
 	}
-	j = &journal{db: db, file: file, unknown: true, pending: make(pending)}
+	j = &journal{db: db, file: file, unknown: true, applied: make(chan error, 1), pending: make(pending)}
 	j.pending.add(changes)
 	if err := j.checkpoint(); err != nil {
 		log.Warn("no lease can be stored", "error", err)
@@ -95,6 +103,7 @@ func (j *journal) close() error { return errors.Join(j.checkpoint(), j.file.Clos
 // commit returns when the changes of a batch are on disk. After an error none of
 // them holds, and nothing is committed before the journal could be wiped.
 func (j *journal) commit(batch []*commit) error {
+	j.settle(false)
 	changes, group := groupOf(batch)
 	if j.unknown || j.end+len(group) > journalSize {
 		if err := j.checkpoint(); err != nil {
@@ -111,14 +120,45 @@ func (j *journal) commit(batch []*commit) error {
 		return fmt.Errorf("writing lease journal: %w", err)
 	}
 	j.end += len(group)
+	j.grown += len(group)
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	j.pending.add(changes)
+	if j.grown >= applySize && j.applying == nil {
+		j.apply()
+	}
 	return nil
+}
+
+// apply begins to bring what is pending into the database. settle takes note of the
+// end, which checkpoint waits for. mu is locked.
+func (j *journal) apply() {
+	j.grown = 0
+	j.applying, j.pending = j.pending, make(pending)
+	changes := j.applying
+	go func() { j.applied <- update(j.db, changes.apply) }()
+}
+
+// settle takes note that a transaction of apply has ended, and waits for that if it
+// should. What it could not bring into the database is pending again.
+func (j *journal) settle(wait bool) {
+	if j.applying == nil || !wait && len(j.applied) == 0 {
+		return
+	}
+	err := <-j.applied
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if err != nil {
+		j.applying.cover(j.pending)
+		j.pending = j.applying
+	}
+	j.applying = nil
 }
 
 // checkpoint brings what is pending into the database, then wipes the journal.
 func (j *journal) checkpoint() error {
+	j.settle(true)
+	j.grown = 0
 	if len(j.pending) > 0 {
 		if err := update(j.db, j.pending.apply); err != nil {
 			return err
@@ -165,7 +205,7 @@ func (j *journal) view(network string) (*bbolt.Tx, overlay, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	tx, err := j.db.Begin(false)
-	return tx, j.pending[network].clone(), err
+	return tx, j.applying[network].under(j.pending[network]), err
 }
 
 // groupOf is what a batch changes, and that as a group of the journal.

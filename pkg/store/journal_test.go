@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"maps"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -224,6 +225,7 @@ func TestJournalFills(t *testing.T) {
 		want[l.Addr.String()] = l.Hostname
 		all = append(all, l)
 	}
+	s.Settle() // or the copy would be torn
 	got, damage := names(t, asKilled(t, dirs, whole))
 	if !maps.Equal(got, want) || damage != nil {
 		t.Errorf("%d leases are there or others, want %d (%v)", len(got), len(want), damage)
@@ -233,8 +235,47 @@ func TestJournalFills(t *testing.T) {
 		want[all[i].Addr.String()] = "new"
 	}
 	commit(t, s, all)
+	s.Settle()
 	if got, _ := names(t, asKilled(t, dirs, whole)); !maps.Equal(got, want) {
 		t.Error("after a commit larger than the journal there are older leases")
+	}
+}
+
+// TestJournalApplied changes the leases of a network at random, and forgets them now
+// and then, while the journal is brought into the database: at any time what is read
+// is what was committed, and a kill loses nothing.
+func TestJournalApplied(t *testing.T) {
+	dirs := dirsIn(t.TempDir())
+	s := open(t, dirs)
+	defer closed(t, s)
+	random := rand.New(rand.NewPCG(1, 2))
+	want := make(map[string]string)
+	for i := range 6000 {
+		l := lease(byte(random.IntN(200)), fmt.Sprint(i))
+		switch random.IntN(40) {
+		case 0:
+			if err := s.DropLeases(uuid); err != nil {
+				t.Fatal(err)
+			}
+			clear(want)
+		case 1, 2, 3, 4, 5:
+			commit(t, s, nil, l.Addr)
+			delete(want, l.Addr.String())
+		default:
+			commit(t, s, []dhcpd.Lease{l})
+			want[l.Addr.String()] = l.Hostname
+		}
+		if i%20 == 0 {
+			wantNames(t, namesOf(t, s, uuid), want)
+		}
+		if i%1000 == 999 {
+			s.Settle()
+			got, damage := names(t, asKilled(t, dirs, whole))
+			if damage != nil {
+				t.Error(damage)
+			}
+			wantNames(t, got, want)
+		}
 	}
 }
 

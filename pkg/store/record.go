@@ -22,7 +22,7 @@ var castagnoli = crc32.MakeTable(crc32.Castagnoli)
 
 // encodeRecord is the record of l in the network with that UUID.
 func encodeRecord(uuid []byte, l *dhcpd.Lease) ([]byte, error) {
-	data, err := json.Marshal(l)
+	data, err := l.MarshalJSON() // json.Marshal would read its text once more
 	if err != nil {
 		return nil, err
 	}
