@@ -109,8 +109,11 @@ func libvirtdNetworks(ctx context.Context) ([]mirrored, error) {
 			return nil, err
 		}
 		docs, err := readNetworks(out)
-		if err != nil || len(docs) != 2 {
-			return nil, fmt.Errorf("network %s of libvirtd has %d documents: %w", uuid, len(docs), err)
+		if err == nil && len(docs) != 2 {
+			err = fmt.Errorf("virsh printed %d documents, not the active and the inactive one", len(docs))
+		}
+		if err != nil {
+			return nil, fmt.Errorf("network %s of libvirtd: %w", uuid, err)
 		}
 		networks = append(networks, mirrored{
 			name: docs[1].Name, uuid: docs[1].UUID, live: docs[0].digest(), digest: docs[1].digest(),

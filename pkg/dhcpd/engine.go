@@ -313,7 +313,7 @@ func (s *engine) bind(ch *change, c *client, l Lease) string {
 	s.pool.unhold(c.key)
 	b := s.pool.binding(l.Addr)
 	kind := Bound
-	if b.lease.boundAt(c.now) && b.key == c.key {
+	if b.lease.BoundAt(c.now) && b.key == c.key {
 		kind = Renewed
 		if !c.named && l.Hostname == "" {
 			l.Hostname = b.lease.Hostname

@@ -203,7 +203,7 @@ func (s *Server) grant(c *request, a netip.Addr) {
 // the local system administrator of a possible configuration problem."
 func (s *Server) handleDecline(c *request) {
 	b := s.pool.bindings[c.requested]
-	if b == nil || s.otherServer(c) || (b.offer != c.key && (!b.lease.boundAt(c.now) || b.key != c.key)) {
+	if b == nil || s.otherServer(c) || (b.offer != c.key && (!b.lease.BoundAt(c.now) || b.key != c.key)) {
 		s.count.ignored.Add(1)
 		return
 	}
@@ -228,7 +228,7 @@ func (s *Server) handleDecline(c *request) {
 // of the client's initialization parameters for possible reuse".
 func (s *Server) handleRelease(c *request) {
 	b := s.pool.bindings[c.ciaddr]
-	if b == nil || s.otherServer(c) || !b.lease.boundAt(c.now) || b.key != c.key {
+	if b == nil || s.otherServer(c) || !b.lease.BoundAt(c.now) || b.key != c.key {
 		s.count.ignored.Add(1)
 		return
 	}

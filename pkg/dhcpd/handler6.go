@@ -263,7 +263,7 @@ func (s *Server6) giveUp(c *request6, take func(*change, *request6, *binding)) *
 		key, known := key6(c.duid, ia.iaid), false
 		for _, a := range ia.addrs {
 			b := s.pool.bindings[a.addr]
-			if b != nil && b.key == key && b.lease.boundAt(c.now) {
+			if b != nil && b.key == key && b.lease.BoundAt(c.now) {
 				known = true
 				take(&ch, c, b)
 			}

@@ -98,7 +98,7 @@ func (s *engine) admit(ch *change, l *Lease, now time.Time) error {
 		ch.writes = append(ch.writes, pl.stage(b, rec))
 		return nil
 	}
-	if b.lease.boundAt(now) && !b.lease.Expiry.IsZero() && (rec.Expiry.IsZero() || b.lease.Expiry.After(rec.Expiry)) {
+	if b.lease.BoundAt(now) && !b.lease.Expiry.IsZero() && (rec.Expiry.IsZero() || b.lease.Expiry.After(rec.Expiry)) {
 		return errors.New("its client has renewed it here")
 	}
 	s.set(ch, Bound, b, rec)

@@ -137,8 +137,8 @@ func (l *Lease) live(now time.Time) bool {
 	}
 }
 
-// boundAt reports whether a client has the address at now.
-func (l *Lease) boundAt(now time.Time) bool { return l.State == StateBound && l.live(now) }
+// BoundAt reports whether a client has the address at now.
+func (l *Lease) BoundAt(now time.Time) bool { return l.State == StateBound && l.live(now) }
 
 // clone copies l, so that the caller may keep or change the result.
 func (l *Lease) clone() Lease {

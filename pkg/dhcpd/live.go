@@ -68,7 +68,7 @@ func (s *engine) DropLive(guest net.HardwareAddr) {
 	leases := s.pool.leasesOf(mac)
 	var ch change
 	for _, b := range leases {
-		if b.lease.boundAt(now) {
+		if b.lease.BoundAt(now) {
 			s.end(&ch, b, now)
 		}
 	}

@@ -97,9 +97,9 @@ func (pl *pool) load(leases []Lease, now time.Time) {
 // ago first.
 func byAge(a, b *Lease, now time.Time) int {
 	switch {
-	case a.boundAt(now) && !b.boundAt(now):
+	case a.BoundAt(now) && !b.BoundAt(now):
 		return -1
-	case !a.boundAt(now) && b.boundAt(now):
+	case !a.BoundAt(now) && b.BoundAt(now):
 		return 1
 	default:
 		return a.Expiry.Compare(b.Expiry)
@@ -256,7 +256,7 @@ func (pl *pool) lapse(now time.Time) {
 // lease is the running lease of a client, nil when it has none.
 func (pl *pool) lease(key clientKey, now time.Time) *binding {
 	b := pl.byClient[key]
-	if b == nil || !b.lease.boundAt(now) {
+	if b == nil || !b.lease.BoundAt(now) {
 		return nil
 	}
 	return b
@@ -375,7 +375,7 @@ func (pl *pool) expire(now time.Time, ended func(b *binding, was State)) {
 func (pl *pool) leases(now time.Time) []Lease {
 	var all []Lease
 	for _, b := range pl.bindings {
-		if b.durable.boundAt(now) {
+		if b.durable.BoundAt(now) {
 			all = append(all, b.durable.clone())
 		}
 	}

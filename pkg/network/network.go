@@ -228,9 +228,8 @@ func (n *Network) Leases() ([]Lease, error) {
 		if err != nil {
 			return nil, err
 		}
-		held = slices.DeleteFunc(stored, func(l dhcpd.Lease) bool {
-			return l.State != dhcpd.StateBound || !l.Expiry.IsZero() && !l.Expiry.After(time.Now())
-		})
+		now := time.Now()
+		held = slices.DeleteFunc(stored, func(l dhcpd.Lease) bool { return !l.BoundAt(now) })
 	}
 	leases := make([]Lease, 0, len(held))
 	for _, l := range held {

@@ -75,9 +75,9 @@ type takeover struct {
 // and the result is what would be.
 //
 // A network that vnetd has already keeps its definition, and is marked for autostart
-// where it was in libvirt; where it is inactive here and active there it is adopted. Errors are Invalid for a text that can't be read,
-// Exists and Conflict for what is in the way, and Unsupported; nothing is changed
-// then.
+// where it was in libvirt; where it is inactive here and active there it is adopted.
+// Errors are Invalid for a text that can't be read, Exists and Conflict for what is in
+// the way, and Unsupported; nothing is changed then.
 func (m *Manager) TakeOver(ctx context.Context, t Takeover, dry bool) (Taken, error) {
 	m.defining.Lock()
 	defer m.defining.Unlock()
@@ -341,7 +341,7 @@ func (m *Manager) keepLeases(to *takeover) error {
 			continue
 		}
 		known[l.Addr] = true
-		if !l.Expiry.IsZero() && !l.Expiry.After(now) {
+		if !l.BoundAt(now) {
 			l.State = dhcpd.StateReleased
 		}
 		puts = append(puts, l)
@@ -392,8 +392,7 @@ func (to *takeover) compareLeases(n *Network) {
 	}
 	now := time.Now()
 	for _, l := range to.leases {
-		ended := !l.Expiry.IsZero() && !l.Expiry.After(now)
-		if !ended && !has[l.Addr] {
+		if l.BoundAt(now) && !has[l.Addr] {
 			to.taken.Leases--
 			to.refuse("lease of %v: the network gives guests no such address", l.Addr)
 		}
