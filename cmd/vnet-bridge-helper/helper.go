@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/client"
 )
 
@@ -57,7 +58,7 @@ func help(ctx context.Context, opts options, dial func(context.Context) (request
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
 	port, err := d.RequestPort(ctx, opts.bridge, client.PortOptions{
-		Name: opts.name, MAC: opts.mac, VnetHdr: opts.vnetHdr, Lifetime: client.LifetimeFD,
+		Name: opts.name, MAC: opts.mac, VnetHdr: opts.vnetHdr, Lifetime: api.LifetimeFD,
 	})
 	if err != nil {
 		return err

@@ -9,23 +9,24 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/client"
 )
 
 // daemon is what the commands need of vnetd; *client.Client is one.
 type daemon interface {
-	Networks(ctx context.Context) ([]client.Network, error)
-	Network(ctx context.Context, name string) (client.Network, error)
-	DefineNetwork(ctx context.Context, xml string) (client.Network, error)
-	CreateNetwork(ctx context.Context, xml string) (client.Network, error)
-	Plan(ctx context.Context, xml string) (client.Plan, error)
+	Networks(ctx context.Context) ([]api.Network, error)
+	Network(ctx context.Context, name string) (api.Network, error)
+	DefineNetwork(ctx context.Context, xml string) (api.Network, error)
+	CreateNetwork(ctx context.Context, xml string) (api.Network, error)
+	Plan(ctx context.Context, xml string) (api.Plan, error)
 	Start(ctx context.Context, name string) error
 	Stop(ctx context.Context, name string) error
 	Undefine(ctx context.Context, name string) error
 	Update(ctx context.Context, name string, u client.Update) error
 	SetAutostart(ctx context.Context, name string, on bool) error
 	XML(ctx context.Context, name string, inactive bool) (string, error)
-	Status(ctx context.Context) (client.Status, error)
+	Status(ctx context.Context) (api.Status, error)
 	Describe(ctx context.Context) (json.RawMessage, error)
 	DescribeNetwork(ctx context.Context, name string) (json.RawMessage, error)
 	Leases(ctx context.Context, name string) ([]client.Lease, error)

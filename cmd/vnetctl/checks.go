@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/client"
 )
 
@@ -58,7 +59,7 @@ func (h host) resolve(ctx context.Context, name string) []netip.Addr {
 // visit is one look at the host: with vnetd's status, or why there is none.
 type visit struct {
 	host
-	status *client.Status
+	status *api.Status
 	down   error
 }
 
@@ -85,7 +86,7 @@ var checks = []check{
 
 // daemon: is it there, and does it answer?
 func (v *visit) daemon(context.Context) []finding {
-	f := finding{Severity: client.SeverityError, Evidence: fmt.Sprint(v.down)}
+	f := finding{Severity: api.SeverityError, Evidence: fmt.Sprint(v.down)}
 	switch {
 	case v.down == nil:
 		return nil
@@ -108,7 +109,7 @@ func (v *visit) busPolicy(context.Context) []finding {
 		return nil
 	}
 	return []finding{{
-		Severity: client.SeverityWarning, Message: "the bus's policy for org.vnetd1 is not installed: vnetd can't take its name",
+		Severity: api.SeverityWarning, Message: "the bus's policy for org.vnetd1 is not installed: vnetd can't take its name",
 		Evidence: "none of " + strings.Join(places, ", "), Remedy: "apt install --reinstall vnetd",
 	}}
 }
@@ -128,7 +129,7 @@ func (v *visit) conditions(context.Context) []finding {
 }
 
 // eachNetwork collects what look finds in each network; nothing without vnetd.
-func (v *visit) eachNetwork(look func(n client.NetworkStatus) []finding) []finding {
+func (v *visit) eachNetwork(look func(n api.NetworkStatus) []finding) []finding {
 	if v.status == nil {
 		return nil
 	}
@@ -144,14 +145,14 @@ func (v *visit) eachNetwork(look func(n client.NetworkStatus) []finding) []findi
 
 // networks: is each as it should be?
 func (v *visit) networks(context.Context) []finding {
-	return v.eachNetwork(func(n client.NetworkStatus) []finding {
+	return v.eachNetwork(func(n api.NetworkStatus) []finding {
 		switch {
-		case n.State == client.StateFailed:
-			return []finding{{Severity: client.SeverityError, Message: "the network could not be started or stopped", Evidence: n.LastError, Remedy: "vnetctl start " + n.Name}}
-		case n.State == client.StateDegraded:
-			return []finding{{Severity: client.SeverityError, Message: "a part of the network fails and is tried again", Evidence: n.LastError, Remedy: "journalctl -u vnetd -e"}}
-		case n.Autostart && n.State == client.StateInactive:
-			return []finding{{Severity: client.SeverityWarning, Message: "the network starts with the host but is not active", Evidence: "autostart yes, state inactive", Remedy: "vnetctl start " + n.Name}}
+		case n.State == api.Failed:
+			return []finding{{Severity: api.SeverityError, Message: "the network could not be started or stopped", Evidence: n.LastError, Remedy: "vnetctl start " + n.Name}}
+		case n.State == api.Degraded:
+			return []finding{{Severity: api.SeverityError, Message: "a part of the network fails and is tried again", Evidence: n.LastError, Remedy: "journalctl -u vnetd -e"}}
+		case n.Autostart && n.State == api.Inactive:
+			return []finding{{Severity: api.SeverityWarning, Message: "the network starts with the host but is not active", Evidence: "autostart yes, state inactive", Remedy: "vnetctl start " + n.Name}}
 		}
 		return nil
 	})
@@ -159,7 +160,7 @@ func (v *visit) networks(context.Context) []finding {
 
 // pools: are there addresses left?
 func (v *visit) pools(context.Context) []finding {
-	return v.eachNetwork(func(n client.NetworkStatus) []finding {
+	return v.eachNetwork(func(n api.NetworkStatus) []finding {
 		var all []finding
 		for _, p := range n.Pools {
 			f := finding{Evidence: fmt.Sprintf("%d of %s addresses of %s are leased", p.Used, sizeText(p.Size), p.Family), Remedy: "vnetctl edit " + n.Name}
@@ -167,9 +168,9 @@ func (v *visit) pools(context.Context) []finding {
 			case p.Size == 0:
 				continue
 			case p.Used >= p.Size:
-				f.Severity, f.Message = client.SeverityError, "the DHCP pool is exhausted: new guests get no address"
+				f.Severity, f.Message = api.SeverityError, "the DHCP pool is exhausted: new guests get no address"
 			case float64(p.Used) >= 0.9*float64(p.Size):
-				f.Severity, f.Message = client.SeverityWarning, "the DHCP pool is nearly exhausted"
+				f.Severity, f.Message = api.SeverityWarning, "the DHCP pool is nearly exhausted"
 			default:
 				continue
 			}
@@ -182,7 +183,7 @@ func (v *visit) pools(context.Context) []finding {
 // nameService: does this host know the guests by their names? Every network
 // serves its gateway's.
 func (v *visit) nameService(ctx context.Context) []finding {
-	return v.eachNetwork(func(n client.NetworkStatus) []finding {
+	return v.eachNetwork(func(n api.NetworkStatus) []finding {
 		if !n.Active || n.DNS == nil || n.DNS.Domain == "" {
 			return nil
 		}
@@ -193,11 +194,11 @@ func (v *visit) nameService(ctx context.Context) []finding {
 			}
 		}
 		f := finding{
-			Severity: client.SeverityWarning, Message: "this host's programs don't ask vnetd for the guests' names",
+			Severity: api.SeverityWarning, Message: "this host's programs don't ask vnetd for the guests' names",
 			Evidence: "getent ahosts " + name + " does not give the gateway", Remedy: "resolvectl status " + n.Bridge,
 		}
 		if !v.exists("/run/systemd/resolve") {
-			f.Severity, f.Remedy = client.SeverityInfo, "systemctl enable --now systemd-resolved"
+			f.Severity, f.Remedy = api.SeverityInfo, "systemctl enable --now systemd-resolved"
 		}
 		return []finding{f}
 	})
@@ -205,7 +206,7 @@ func (v *visit) nameService(ctx context.Context) []finding {
 
 // upstreams: does anybody answer guests' questions about the rest of the world?
 func (v *visit) upstreams(context.Context) []finding {
-	return v.eachNetwork(func(n client.NetworkStatus) []finding {
+	return v.eachNetwork(func(n api.NetworkStatus) []finding {
 		if !n.Active || n.DNS == nil {
 			return nil
 		}
@@ -213,7 +214,7 @@ func (v *visit) upstreams(context.Context) []finding {
 		for _, u := range n.DNS.Upstreams {
 			if u.Failing {
 				all = append(all, finding{
-					Severity: client.SeverityWarning, Message: "a name server that guests' questions are forwarded to does not answer",
+					Severity: api.SeverityWarning, Message: "a name server that guests' questions are forwarded to does not answer",
 					Evidence: u.Addr.String(), Remedy: "dig @" + u.Addr.Addr().String() + " .",
 				})
 			}
@@ -227,12 +228,12 @@ func (v *visit) modules(context.Context) []finding {
 	var all []finding
 	for _, m := range []struct {
 		name, path string
-		severity   client.Severity
+		severity   api.Severity
 		message    string
 	}{
-		{"tun", "/dev/net/tun", client.SeverityError, "the kernel has no TAP devices: no port can be made"},
-		{"bridge", "/sys/module/bridge", client.SeverityError, "the kernel has no bridges: no network can be started"},
-		{"vhost_net", "/dev/vhost-net", client.SeverityInfo, "guests' packets are copied by QEMU, not by the kernel (vhost=on)"},
+		{"tun", "/dev/net/tun", api.SeverityError, "the kernel has no TAP devices: no port can be made"},
+		{"bridge", "/sys/module/bridge", api.SeverityError, "the kernel has no bridges: no network can be started"},
+		{"vhost_net", "/dev/vhost-net", api.SeverityInfo, "guests' packets are copied by QEMU, not by the kernel (vhost=on)"},
 	} {
 		if !v.exists(m.path) {
 			all = append(all, finding{Severity: m.severity, Message: m.message, Evidence: m.path + " does not exist", Remedy: "modprobe " + m.name})
@@ -249,7 +250,7 @@ func (v *visit) forwarding(context.Context) []finding {
 		return nil
 	}
 	return []finding{{
-		Severity: client.SeverityWarning, Message: "IPv4 forwarding is off: guests reach nothing beyond this host",
+		Severity: api.SeverityWarning, Message: "IPv4 forwarding is off: guests reach nothing beyond this host",
 		Evidence: "net.ipv4.ip_forward = 0", Remedy: "sysctl -w net.ipv4.ip_forward=1",
 	}}
 }
@@ -263,7 +264,7 @@ func (v *visit) disks(context.Context) []finding {
 		if v.status != nil || unix.Statfs(v.path(dir), &s) != nil {
 			continue
 		}
-		f := finding{Severity: client.SeverityError, Message: "vnetd can't write to " + dir, Remedy: "df -h " + dir}
+		f := finding{Severity: api.SeverityError, Message: "vnetd can't write to " + dir, Remedy: "df -h " + dir}
 		switch {
 		case s.Flags&unix.ST_RDONLY != 0:
 			f.Evidence, f.Remedy = "read-only file system", "findmnt --target "+dir
@@ -283,10 +284,10 @@ const helperPath = "/usr/libexec/vnetd/vnet-bridge-helper"
 // bridgeHelper: can every user's QEMU run it?
 func (v *visit) bridgeHelper(context.Context) []finding {
 	info, err := os.Stat(v.path(helperPath))
-	f := finding{Severity: client.SeverityWarning, Evidence: helperPath}
+	f := finding{Severity: api.SeverityWarning, Evidence: helperPath}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):
-		f.Severity, f.Message = client.SeverityInfo, "QEMU's helper is not installed: guests started without libvirt need it for -netdev tap,helper="
+		f.Severity, f.Message = api.SeverityInfo, "QEMU's helper is not installed: guests started without libvirt need it for -netdev tap,helper="
 		f.Evidence += " does not exist"
 	case err != nil:
 		f.Message, f.Evidence = "QEMU's helper can't be looked at", err.Error()

@@ -10,18 +10,18 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/vnetd/vnetd/pkg/client"
+	"github.com/vnetd/vnetd/pkg/api"
 )
 
 // finding is something that doctor found, in JSON as it is.
 type finding struct {
-	Number   int             `json:"number"` // from 1, the worst first
-	Check    string          `json:"check"`  // a stable word
-	Severity client.Severity `json:"severity"`
-	Networks []string        `json:"networks"` // empty: the whole host
-	Message  string          `json:"message"`
-	Evidence string          `json:"evidence"`
-	Remedy   string          `json:"remedy"` // a command, or empty
+	Number   int          `json:"number"` // from 1, the worst first
+	Check    string       `json:"check"`  // a stable word
+	Severity api.Severity `json:"severity"`
+	Networks []string     `json:"networks"` // empty: the whole host
+	Message  string       `json:"message"`
+	Evidence string       `json:"evidence"`
+	Remedy   string       `json:"remedy"` // a command, or empty
 }
 
 // checkup is what doctor found.
@@ -68,16 +68,16 @@ func (a *app) examine(ctx context.Context) checkup {
 			c.Findings = append(c.Findings, f)
 		}
 	}
-	rank := []client.Severity{client.SeverityError, client.SeverityWarning}
+	rank := []api.Severity{api.SeverityError, api.SeverityWarning}
 	slices.SortStableFunc(c.Findings, func(x, y finding) int {
 		return cmp.Compare(uint(slices.Index(rank, x.Severity)), uint(slices.Index(rank, y.Severity)))
 	})
 	for i := range c.Findings {
 		c.Findings[i].Number = i + 1
 		switch c.Findings[i].Severity {
-		case client.SeverityError:
+		case api.SeverityError:
 			c.Errors++
-		case client.SeverityWarning:
+		case api.SeverityWarning:
 			c.Warnings++
 		}
 	}
@@ -85,7 +85,7 @@ func (a *app) examine(ctx context.Context) checkup {
 }
 
 // askStatus asks vnetd, which may not be there.
-func (a *app) askStatus(ctx context.Context) (*client.Status, error) {
+func (a *app) askStatus(ctx context.Context) (*api.Status, error) {
 	d, err := a.dial(ctx)
 	if err != nil {
 		return nil, err

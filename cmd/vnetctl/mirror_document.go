@@ -6,7 +6,7 @@ import (
 	"encoding/xml"
 	"fmt"
 
-	"github.com/vnetd/vnetd/pkg/client"
+	"github.com/vnetd/vnetd/pkg/api"
 )
 
 // networkDocument is what a mirror needs of a network's document. What stands in
@@ -80,7 +80,7 @@ type mirror struct {
 
 // newMirror makes the mirror of n, whose document is text: libvirtd is told of a
 // bridge that somebody else looks after.
-func newMirror(n client.Network, text string) (*mirror, error) {
+func newMirror(n api.Network, text string) (*mirror, error) {
 	var doc networkDocument
 	if err := xml.Unmarshal([]byte(text), &doc); err != nil {
 		return nil, fmt.Errorf("reading the document of network %q: %w", n.Name, err)

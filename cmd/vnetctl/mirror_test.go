@@ -4,7 +4,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/vnetd/vnetd/pkg/client"
+	"github.com/vnetd/vnetd/pkg/api"
 )
 
 // TestMirrorHook is libvirtd's hook, for a mirror and for a network of libvirtd's own.
@@ -68,7 +68,7 @@ func TestMirrorDocument(t *testing.T) {
   <portgroup name="guard"></portgroup>
 </network>
 `
-	n := client.Network{Name: "lab", UUID: "01000000-0000-0000-0000-000000000000", Bridge: "virbr7", Active: true}
+	n := api.Network{Name: "lab", UUID: "01000000-0000-0000-0000-000000000000", Bridge: "virbr7", Active: true}
 	m, err := newMirror(n, text)
 	if err != nil {
 		t.Fatal(err)

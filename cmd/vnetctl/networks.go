@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/client"
 )
 
@@ -26,7 +27,7 @@ type networkView struct {
 }
 
 // newNetworkView returns the view of n.
-func newNetworkView(n client.Network) networkView {
+func newNetworkView(n api.Network) networkView {
 	return networkView{
 		Name: n.Name, UUID: n.UUID, State: string(n.State), Active: n.Active, Autostart: n.Autostart,
 		Persistent: n.Persistent, Mode: n.Mode, Bridge: n.Bridge, LastError: n.LastError,
@@ -70,7 +71,7 @@ func (a *app) createCommand() *cobra.Command {
 
 // makeNetwork makes a network of the file's XML and says what was done.
 func (a *app) makeNetwork(
-	ctx context.Context, file, done string, call func(context.Context, string) (client.Network, error),
+	ctx context.Context, file, done string, call func(context.Context, string) (api.Network, error),
 ) error {
 	xml, err := a.readFile(file)
 	if err != nil {

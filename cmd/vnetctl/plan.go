@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/vnetd/vnetd/pkg/client"
+	"github.com/vnetd/vnetd/pkg/api"
 )
 
 func (a *app) planCommand() *cobra.Command {
@@ -34,7 +34,7 @@ func (a *app) planCommand() *cobra.Command {
 }
 
 // printPlan prints a plan by sections, without those that are empty.
-func (a *app) printPlan(p client.Plan) error {
+func (a *app) printPlan(p api.Plan) error {
 	done := map[string]string{"create": "would be a new network", "redefine": "would be defined anew", "change": "would be changed in place"}
 	a.printf("%s: %s, %s\n", a.paint(bold, printable(p.Name)), modeText(p.Mode), done[p.Action])
 	a.printSection("Conflicts", red, p.Conflicts)
@@ -59,7 +59,7 @@ func (a *app) printSection(title string, c colour, lines []string) {
 	}
 }
 
-func linkLines(p client.Plan) []string {
+func linkLines(p api.Plan) []string {
 	var lines []string
 	for _, l := range p.Links {
 		if !l.Made {
@@ -86,7 +86,7 @@ func linkLines(p client.Plan) []string {
 	return lines
 }
 
-func addressLines(p client.Plan) []string {
+func addressLines(p api.Plan) []string {
 	var lines []string
 	for _, a := range p.Addresses {
 		lines = append(lines, fmt.Sprintf("%v on %s", a.Address, a.Link))
@@ -94,7 +94,7 @@ func addressLines(p client.Plan) []string {
 	return lines
 }
 
-func routeLines(p client.Plan) []string {
+func routeLines(p api.Plan) []string {
 	var lines []string
 	for _, r := range p.Routes {
 		lines = append(lines, fmt.Sprintf("%v via %v on %s, metric %d", r.Destination, r.Gateway, r.Link, r.Metric))
@@ -102,7 +102,7 @@ func routeLines(p client.Plan) []string {
 	return lines
 }
 
-func sysctlLines(p client.Plan) []string {
+func sysctlLines(p api.Plan) []string {
 	var lines []string
 	for _, s := range p.Sysctls {
 		lines = append(lines, s.Key+" = "+s.Value)
@@ -110,7 +110,7 @@ func sysctlLines(p client.Plan) []string {
 	return lines
 }
 
-func serviceLines(p client.Plan) []string {
+func serviceLines(p api.Plan) []string {
 	var lines []string
 	for _, s := range p.Services {
 		line := s.Name
@@ -130,7 +130,7 @@ func serviceLines(p client.Plan) []string {
 	return lines
 }
 
-func ruleLines(rules []client.PlannedRule) []string {
+func ruleLines(rules []api.PlannedRule) []string {
 	var lines []string
 	for _, r := range rules {
 		lines = append(lines, strings.TrimSpace(r.String()))

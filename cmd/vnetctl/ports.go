@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/client"
 )
 
@@ -70,7 +71,7 @@ func (a *app) portCreateCommand() *cobra.Command {
 	var flags portFlags
 	cmd := a.command("create NET [flags]", "Make a port and hold it until interrupted, or one that stays", 1, 1,
 		func(ctx context.Context, d daemon, args []string) error {
-			if flags.Lifetime == client.LifetimePersistent {
+			if flags.Lifetime == api.LifetimePersistent {
 				return a.leavePort(ctx, d, args[0], flags.PortOptions)
 			}
 			return a.holdPort(ctx, d, args[0], flags.PortOptions)
@@ -90,7 +91,7 @@ func (a *app) portCreateCommand() *cobra.Command {
 	set.BoolVar(&flags.VnetHdr, "vnet-hdr", false, "carry virtio-net headers")
 	set.BoolVar(&flags.Isolated, "isolated", false, "keep the port from other isolated ports")
 	set.StringVar(&flags.ID, "id", "", "get the same port for the same id again")
-	set.StringVar(&flags.lifetime, "lifetime", string(client.LifetimeFD), "fd or bus: until interrupted; persistent: until deleted")
+	set.StringVar(&flags.lifetime, "lifetime", string(api.LifetimeFD), "fd or bus: until interrupted; persistent: until deleted")
 	set.StringVar(&flags.owner, "owner", "", "the user whose port it is, who may open its device, by name or number")
 	set.StringVar(&flags.OwnerUUID, "owner-uuid", "", "the UUID of the virtual machine")
 	return cmd
@@ -106,8 +107,8 @@ func (f *portFlags) parse() (err error) {
 			return fmt.Errorf("--mac %q is not a MAC address", f.mac)
 		}
 	}
-	f.Lifetime = client.Lifetime(f.lifetime)
-	if !slices.Contains([]client.Lifetime{client.LifetimeFD, client.LifetimeBus, client.LifetimePersistent}, f.Lifetime) {
+	f.Lifetime = api.Lifetime(f.lifetime)
+	if !slices.Contains([]api.Lifetime{api.LifetimeFD, api.LifetimeBus, api.LifetimePersistent}, f.Lifetime) {
 		return fmt.Errorf("--lifetime %q: want fd, bus or persistent", f.lifetime)
 	}
 	if f.owner != "" {

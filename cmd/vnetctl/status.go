@@ -12,7 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/vnetd/vnetd/pkg/client"
+	"github.com/vnetd/vnetd/pkg/api"
 )
 
 func (a *app) statusCommand() *cobra.Command {
@@ -31,7 +31,7 @@ func (a *app) showAll(ctx context.Context, d daemon) error {
 	if err != nil {
 		return err
 	}
-	var s client.Status
+	var s api.Status
 	if err := json.Unmarshal(text, &s); err != nil {
 		return fmt.Errorf("reading vnetd's description: %w", err)
 	}
@@ -72,7 +72,7 @@ func (a *app) printStatusJSON(text json.RawMessage) error {
 }
 
 // statusRows returns the rows of the table of all networks.
-func statusRows(networks []client.NetworkStatus) [][]cellText {
+func statusRows(networks []api.NetworkStatus) [][]cellText {
 	rows := make([][]cellText, 0, len(networks))
 	for _, n := range networks {
 		rows = append(rows, []cellText{
@@ -90,7 +90,7 @@ func statusRows(networks []client.NetworkStatus) [][]cellText {
 }
 
 // poolCell tells how full the pools are, in the colour of the fullest.
-func poolCell(pools []client.Pool) cellText {
+func poolCell(pools []api.Pool) cellText {
 	var c cellText
 	var texts []string
 	for _, p := range pools {
@@ -115,31 +115,31 @@ func sizeText(n uint64) string {
 }
 
 // stateColour is the colour of a state, as systemctl has them.
-func stateColour(s client.State) colour {
+func stateColour(s api.State) colour {
 	switch s {
-	case client.StateActive:
+	case api.Active:
 		return green
-	case client.StateFailed:
+	case api.Failed:
 		return red
-	case client.StateDegraded, client.StateStarting, client.StateStopping:
+	case api.Degraded, api.Starting, api.Stopping:
 		return yellow
 	}
 	return plain
 }
 
 // stateDot is the sign before a name on a terminal.
-func stateDot(s client.State) string {
+func stateDot(s api.State) string {
 	switch s {
-	case client.StateInactive:
+	case api.Inactive:
 		return "○"
-	case client.StateFailed:
+	case api.Failed:
 		return "×"
 	}
 	return "●"
 }
 
 // repairsText tells how often the firewall was repaired, when last, and why.
-func repairsText(f client.FirewallStatus, now time.Time) string {
+func repairsText(f api.Firewall, now time.Time) string {
 	var causes []string
 	for _, cause := range slices.Sorted(maps.Keys(f.ByCause)) {
 		causes = append(causes, fmt.Sprintf("%s %d", cause, f.ByCause[cause]))
@@ -167,7 +167,7 @@ func (a *app) showNetwork(ctx context.Context, d daemon, name string) error {
 	if a.json {
 		return a.printJSON(text)
 	}
-	var s client.NetworkStatus
+	var s api.NetworkStatus
 	if err := json.Unmarshal(text, &s); err != nil {
 		return fmt.Errorf("reading the description of network %q: %w", n.Name, err)
 	}
@@ -200,7 +200,7 @@ func modeText(mode string) string {
 }
 
 // networkFields are the lines that describe a network. Values are safe to print.
-func (a *app) networkFields(n client.NetworkStatus) []field {
+func (a *app) networkFields(n api.NetworkStatus) []field {
 	fields := []field{{"State", a.paint(stateColour(n.State), printable(string(n.State)))}}
 	if n.LastError != "" {
 		fields = append(fields, field{"Error", a.paint(red, oneLine(n.LastError))})
@@ -228,7 +228,7 @@ func (a *app) networkFields(n client.NetworkStatus) []field {
 }
 
 // bridgeText is the bridge with what is known of it.
-func bridgeText(n client.NetworkStatus) string {
+func bridgeText(n api.NetworkStatus) string {
 	text := n.Bridge
 	if n.MAC != "" {
 		text += ", " + n.MAC
@@ -240,7 +240,7 @@ func bridgeText(n client.NetworkStatus) string {
 }
 
 // poolFields tell of DHCP: what is given, and how much of it.
-func poolFields(pools []client.Pool) []field {
+func poolFields(pools []api.Pool) []field {
 	var lines []string
 	for _, p := range pools {
 		var ranges []string
@@ -263,7 +263,7 @@ func poolFields(pools []client.Pool) []field {
 }
 
 // dnsFields tell of the name service: its domain, and whom it asks.
-func dnsFields(d *client.DNSStatus) []field {
+func dnsFields(d *api.DNS) []field {
 	if d == nil {
 		return []field{{"DNS", "not served"}}
 	}
@@ -297,7 +297,7 @@ func listFields(name string, lines []string) []field {
 	return fields
 }
 
-func portRows(ports []client.PortStatus) [][]string {
+func portRows(ports []api.Port) [][]string {
 	var rows [][]string
 	for _, p := range ports {
 		rows = append(rows, []string{p.IfName, p.MAC, p.Name})
@@ -305,7 +305,7 @@ func portRows(ports []client.PortStatus) [][]string {
 	return rows
 }
 
-func leaseRows(leases []client.LeaseStatus, now time.Time) [][]string {
+func leaseRows(leases []api.Lease, now time.Time) [][]string {
 	var rows [][]string
 	for _, l := range leases {
 		var expiry time.Time
@@ -319,10 +319,10 @@ func leaseRows(leases []client.LeaseStatus, now time.Time) [][]string {
 
 // printConditions prints what is amiss, the worst first. What harms nobody is
 // counted only: doctor tells it.
-func (a *app) printConditions(all []client.Condition) {
+func (a *app) printConditions(all []api.Condition) {
 	var notes int
 	for _, c := range all {
-		if c.Severity == client.SeverityInfo {
+		if c.Severity == api.SeverityInfo {
 			notes++
 			continue
 		}
@@ -341,11 +341,11 @@ func (a *app) printConditions(all []client.Condition) {
 }
 
 // severityColour is the colour of a severity.
-func severityColour(s client.Severity) colour {
+func severityColour(s api.Severity) colour {
 	switch s {
-	case client.SeverityError:
+	case api.SeverityError:
 		return red
-	case client.SeverityWarning:
+	case api.SeverityWarning:
 		return yellow
 	}
 	return plain

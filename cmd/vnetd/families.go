@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/dnsd"
@@ -21,7 +22,7 @@ type measurement struct {
 	networks   []network.Measure
 	links      map[string]bridge.Counters // by name
 	firewall   firewall.Stats
-	conditions []network.Condition
+	conditions []api.Condition
 	requests   network.Latency // for ports
 }
 
@@ -74,7 +75,7 @@ var families = []family{
 		e(truth(n.Info.Active), n.Info.Name)
 	})},
 	{name: "network_degraded", help: "Whether a part of the active network fails.", kind: gauge, labels: "network", samples: eachNetwork(func(n network.Measure, e emit) {
-		e(truth(n.Info.State == network.Degraded), n.Info.Name)
+		e(truth(n.Info.State == api.Degraded), n.Info.Name)
 	})},
 	{name: "network_ports", help: "Ports of the network.", kind: gauge, labels: "network", samples: eachNetwork(func(n network.Measure, e emit) {
 		e(float64(len(n.Ports)), n.Info.Name)
@@ -330,7 +331,7 @@ func conflicts(m *measurement, e emit) {
 	for _, kind := range []firewall.Kind{firewall.KindPolicy, firewall.KindDrop, firewall.KindBridgeNetfilter, firewall.KindForwardingOff} {
 		count := 0
 		for _, c := range m.conditions {
-			if c.Kind == string(kind) && c.Severity != network.SeverityInfo {
+			if c.Kind == string(kind) && c.Severity != api.SeverityInfo {
 				count++
 			}
 		}
@@ -340,11 +341,11 @@ func conflicts(m *measurement, e emit) {
 
 // conditionCounts counts conditions of each severity.
 func conditionCounts(m *measurement, e emit) {
-	counts := map[network.Severity]int{}
+	counts := map[api.Severity]int{}
 	for _, c := range m.conditions {
 		counts[c.Severity]++
 	}
-	for _, severity := range []network.Severity{network.SeverityInfo, network.SeverityWarning, network.SeverityError} {
+	for _, severity := range []api.Severity{api.SeverityInfo, api.SeverityWarning, api.SeverityError} {
 		e(float64(counts[severity]), string(severity))
 	}
 }

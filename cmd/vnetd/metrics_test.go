@@ -25,6 +25,7 @@ import (
 	"github.com/prometheus/common/model"
 
 	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/dnsd"
@@ -185,7 +186,7 @@ func many(networks int) *measurement {
 	for i := range networks {
 		name := fmt.Sprintf("net%d", i)
 		n := network.Measure{
-			Info: network.Info{Name: name, UUID: name, Bridge: name, Mode: "nat", Active: true},
+			Info: api.Network{Name: name, UUID: name, Bridge: name, Mode: "nat", Active: true},
 			DHCP: &dhcpd.Stats{}, DHCP6: &dhcpd.Stats6{}, DNS: &dnsd.Stats{}, RA: &dhcpd.RAStats{},
 		}
 		for j := range 10 {

@@ -1,13 +1,8 @@
-// Package house holds the rules of the house as tests: which package may import
-// which, and where a library's types end.
 package house
 
 import (
-	"encoding/json"
-	"errors"
 	"go/parser"
 	"go/token"
-	"io"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -16,19 +11,18 @@ import (
 	"testing"
 )
 
-const module = "github.com/vnetd/vnetd"
-
 // mayImport lists, for each package of the project, the others of the project
 // that it may import. "*" stands for all.
 var mayImport = map[string][]string{
 	"cmd/vnetd":              {"*"},
-	"cmd/vnetctl":            {"pkg/client"},
-	"cmd/vnet-bridge-helper": {"pkg/client"},
-	"pkg/client":             {"internal/sysbus"},
-	"pkg/dbusapi":            {"internal/sysbus", "pkg/network", "pkg/netdef"},
+	"cmd/vnetctl":            {"pkg/client", "pkg/api"},
+	"cmd/vnet-bridge-helper": {"pkg/client", "pkg/api"},
+	"pkg/api":                {},
+	"pkg/client":             {"internal/sysbus", "pkg/api"},
+	"pkg/dbusapi":            {"internal/sysbus", "pkg/network", "pkg/netdef", "pkg/api"},
 	"internal/sysbus":        {},
-	"pkg/libvirtrpc":         {"internal/sysbus", "pkg/network", "pkg/netdef"},
-	"pkg/network":            {"pkg/netdef", "pkg/bridge", "pkg/tap", "pkg/firewall", "pkg/dhcpd", "pkg/dnsd", "pkg/store"},
+	"pkg/libvirtrpc":         {"internal/sysbus", "pkg/network", "pkg/netdef", "pkg/api"},
+	"pkg/network":            {"pkg/api", "pkg/netdef", "pkg/bridge", "pkg/tap", "pkg/firewall", "pkg/dhcpd", "pkg/dnsd", "pkg/store"},
 	"pkg/netdef":             {},
 	"pkg/bridge":             {},
 	"pkg/tap":                {},
@@ -63,34 +57,18 @@ var mayUse = map[string][]string{
 // testsOnly are the parts of the project that no rule binds: they are tests.
 var testsOnly = []string{"internal/nstest", "internal/house", "test/"}
 
-type listed struct {
-	ImportPath, Dir string
-	Imports         []string
-	GoFiles         []string
-}
-
 // packages lists the packages of the project with what their non-test files
 // import.
 func packages(t *testing.T) []listed {
 	t.Helper()
-	cmd := exec.Command("go", "list", "-json=ImportPath,Dir,Imports,GoFiles", module+"/...")
-	out, err := cmd.Output()
+	all, err := list(".", Module+"/...")
 	if err != nil {
-		t.Fatalf("listing packages: %v", err)
+		t.Fatal(err)
 	}
-	var all []listed
-	for dec := json.NewDecoder(strings.NewReader(string(out))); ; {
-		var p listed
-		if err := dec.Decode(&p); errors.Is(err, io.EOF) {
-			return all
-		} else if err != nil {
-			t.Fatal(err)
-		}
-		p.ImportPath = strings.TrimPrefix(p.ImportPath, module+"/")
-		if len(p.GoFiles) > 0 && !hasAnyPrefix(p.ImportPath, testsOnly) {
-			all = append(all, p)
-		}
+	for i := range all {
+		all[i].ImportPath = strings.TrimPrefix(all[i].ImportPath, Module+"/")
 	}
+	return slices.DeleteFunc(all, func(p listed) bool { return len(p.GoFiles) == 0 || hasAnyPrefix(p.ImportPath, testsOnly) })
 }
 
 func hasAnyPrefix(s string, prefixes []string) bool {
@@ -114,7 +92,7 @@ func TestImportsPointDown(t *testing.T) {
 			t.Errorf("package %s has no row in the table of imports", p.ImportPath)
 		}
 		for _, imported := range p.Imports {
-			path, ours := strings.CutPrefix(imported, module+"/")
+			path, ours := strings.CutPrefix(imported, Module+"/")
 			if !ours || owner(path) == owner(p.ImportPath) {
 				continue
 			}

@@ -16,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"golang.org/x/sys/unix"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/client"
 	"github.com/vnetd/vnetd/pkg/client/clienttest"
 )
@@ -80,11 +81,11 @@ func TestNetworks(t *testing.T) {
 	if err := c.SetAutostart(ctx, "lab", true); err != nil {
 		t.Fatal(err)
 	}
-	lab := client.Network{
+	lab := api.Network{
 		Name: "lab", UUID: "6f0f6d4c-6a38-4a0c-8a8e-0d6a3f2b6f11",
-		Active: true, Persistent: true, Autostart: true, Bridge: "virbr7", Mode: "none", State: client.StateActive,
+		Active: true, Persistent: true, Autostart: true, Bridge: "virbr7", Mode: "none", State: api.Active,
 	}
-	if diff := cmp.Diff([]client.Network{lab, web}, must(c.Networks(ctx))(t)); diff != "" {
+	if diff := cmp.Diff([]api.Network{lab, web}, must(c.Networks(ctx))(t)); diff != "" {
 		t.Errorf("networks (-want +got):\n%s", diff)
 	}
 	for _, name := range []string{"lab", lab.UUID} {
@@ -132,7 +133,7 @@ func TestManager(t *testing.T) {
 	s.SetConditions(clienttest.Condition{Kind: "drop-rule", Severity: "error", Networks: []string{"lab"}, Since: "2026-03-01T10:00:00Z"})
 	status := must(c.Status(ctx))(t)
 	if status.Version != clienttest.Version || len(status.Networks) != 1 || len(status.Conditions) != 1 ||
-		status.Networks[0].Conditions[0].Severity != client.SeverityError {
+		status.Networks[0].Conditions[0].Severity != api.SeverityError {
 		t.Errorf("status %+v", status)
 	}
 	if got := string(must(c.DescribeNetwork(ctx, "lab"))(t)); !strings.Contains(got, `"name":"lab"`) {
@@ -189,7 +190,7 @@ func TestRegisterPort(t *testing.T) {
 		t.Errorf("a second time: %v, want %v", err, client.ErrExists)
 	}
 	port := must(c.Port(ctx, uuid))(t)
-	if port.Name != "web" || port.Lifetime != client.LifetimeExternal || port.Network != "lab" {
+	if port.Name != "web" || port.Lifetime != api.LifetimeExternal || port.Network != "lab" {
 		t.Errorf("the port is %+v", port)
 	}
 	if err := c.Release(ctx, uuid); err != nil {
@@ -203,7 +204,7 @@ func TestPort(t *testing.T) {
 	port := must(c.RequestPort(ctx, "virbr7", client.PortOptions{
 		Name: "one", MAC: net.HardwareAddr{0, 0, 0x5e, 0, 0x53, 9}, IfName: "tap9",
 		Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.9")}, Queues: 2, VnetHdr: true, Isolated: true,
-		ID: "vm/0", Lifetime: client.LifetimeFD, OwnerUUID: "00000000-0000-4000-8000-0000000000ff",
+		ID: "vm/0", Lifetime: api.LifetimeFD, OwnerUUID: "00000000-0000-4000-8000-0000000000ff",
 	}))(t)
 	wantRequest := []map[string]any{{
 		"network": "virbr7", "name": "one", "mac": "00:00:5e:00:53:09", "ifname": "tap9", "address": []string{"192.0.2.9"},
@@ -220,7 +221,7 @@ func TestPort(t *testing.T) {
 	if diff := cmp.Diff(want, port.Info); diff != "" {
 		t.Errorf("info (-want +got):\n%s", diff)
 	}
-	want.Name, want.Lifetime, want.Owner = "one", client.LifetimeFD, clienttest.Owner
+	want.Name, want.Lifetime, want.Owner = "one", api.LifetimeFD, clienttest.Owner
 	want.Addresses = []netip.Addr{netip.MustParseAddr("192.0.2.9")}
 	want.Reserved, want.Queues, want.Isolated = want.Addresses, 2, true
 	want.ID, want.OwnerUUID = "vm/0", "00000000-0000-4000-8000-0000000000ff"

@@ -9,56 +9,21 @@ import (
 	"slices"
 
 	"github.com/godbus/dbus/v5"
+
+	"github.com/vnetd/vnetd/pkg/api"
 )
-
-// State is what a network does at the moment.
-type State string
-
-// The states of a network.
-const (
-	StateInactive State = "inactive"
-	StateStarting State = "starting"
-	StateActive   State = "active"
-	// StateDegraded: the network is up, but a part of it failed and is being
-	// retried. Network.LastError says which.
-	StateDegraded State = "degraded"
-	StateStopping State = "stopping"
-	// StateFailed: the last start failed. Network.LastError says why.
-	StateFailed State = "failed"
-)
-
-// Network is a snapshot of one network.
-type Network struct {
-	Name string
-	// UUID is in the form of RFC 9562, lower case.
-	UUID string
-	// Active: the bridge is there, whatever State says beside it.
-	Active bool
-	// Persistent: there is a definition on disk. A network that is not
-	// persistent is gone when it is stopped.
-	Persistent bool
-	// Autostart: the network is started with the host.
-	Autostart bool
-	// Bridge is the name of the bridge device; empty if none is chosen yet.
-	Bridge string
-	// Mode is nat, route, none (isolated), open or bridge.
-	Mode  string
-	State State
-	// LastError is the failure behind StateDegraded and StateFailed, or empty.
-	LastError string
-}
 
 // Networks returns all networks, sorted by name.
-func (c *Client) Networks(ctx context.Context) ([]Network, error) {
+func (c *Client) Networks(ctx context.Context) ([]api.Network, error) {
 	objects, err := c.managedObjects(ctx, networkInterface)
 	if err != nil {
 		return nil, err
 	}
-	networks := make([]Network, 0, len(objects))
+	networks := make([]api.Network, 0, len(objects))
 	for _, props := range objects {
 		networks = append(networks, newNetwork(props))
 	}
-	slices.SortFunc(networks, func(a, b Network) int {
+	slices.SortFunc(networks, func(a, b api.Network) int {
 		return cmp.Or(cmp.Compare(a.Name, b.Name), cmp.Compare(a.UUID, b.UUID))
 	})
 	return networks, nil
@@ -67,10 +32,10 @@ func (c *Client) Networks(ctx context.Context) ([]Network, error) {
 // Network returns the network with the name or the UUID. ErrNotFound if there
 // is none. So it is with every method that takes a network: a name wins over a
 // UUID.
-func (c *Client) Network(ctx context.Context, name string) (Network, error) {
+func (c *Client) Network(ctx context.Context, name string) (api.Network, error) {
 	path, err := c.networkPath(ctx, name)
 	if err != nil {
-		return Network{}, err
+		return api.Network{}, err
 	}
 	return c.networkAt(ctx, path)
 }
@@ -79,13 +44,13 @@ func (c *Client) Network(ctx context.Context, name string) (Network, error) {
 // to disk; it replaces the definition with the same name and UUID. It does not
 // start the network. ErrInvalid, ErrExists and ErrConflict say what is wrong
 // with it.
-func (c *Client) DefineNetwork(ctx context.Context, xml string) (Network, error) {
+func (c *Client) DefineNetwork(ctx context.Context, xml string) (api.Network, error) {
 	return c.makeNetwork(ctx, managerInterface+".DefineNetwork", xml)
 }
 
 // CreateNetwork starts a network that is not written to disk and goes when it
 // is stopped.
-func (c *Client) CreateNetwork(ctx context.Context, xml string) (Network, error) {
+func (c *Client) CreateNetwork(ctx context.Context, xml string) (api.Network, error) {
 	return c.makeNetwork(ctx, managerInterface+".CreateNetwork", xml)
 }
 
@@ -172,10 +137,10 @@ func (c *Client) DescribeNetwork(ctx context.Context, name string) (json.RawMess
 }
 
 // makeNetwork calls a method that turns XML into a network.
-func (c *Client) makeNetwork(ctx context.Context, method, xml string) (Network, error) {
+func (c *Client) makeNetwork(ctx context.Context, method, xml string) (api.Network, error) {
 	var path dbus.ObjectPath
 	if err := c.call(ctx, rootPath, method, xml).into(&path); err != nil {
-		return Network{}, err
+		return api.Network{}, err
 	}
 	return c.networkAt(ctx, path)
 }
@@ -200,17 +165,17 @@ func (c *Client) networkPath(ctx context.Context, name string) (dbus.ObjectPath,
 }
 
 // networkAt reads the network object at path.
-func (c *Client) networkAt(ctx context.Context, path dbus.ObjectPath) (Network, error) {
+func (c *Client) networkAt(ctx context.Context, path dbus.ObjectPath) (api.Network, error) {
 	props, err := c.objectProperties(ctx, path, networkInterface)
 	if err != nil {
-		return Network{}, err
+		return api.Network{}, err
 	}
 	return newNetwork(props), nil
 }
 
 // newNetwork makes a Network of its object's properties.
-func newNetwork(props properties) Network {
-	return Network{
+func newNetwork(props properties) api.Network {
+	return api.Network{
 		Name:       property[string](props, "Name"),
 		UUID:       property[string](props, "UUID"),
 		Active:     property[bool](props, "Active"),
@@ -218,7 +183,7 @@ func newNetwork(props properties) Network {
 		Autostart:  property[bool](props, "Autostart"),
 		Bridge:     property[string](props, "Bridge"),
 		Mode:       property[string](props, "Mode"),
-		State:      State(property[string](props, "State")),
+		State:      api.State(property[string](props, "State")),
 		LastError:  property[string](props, "LastError"),
 	}
 }

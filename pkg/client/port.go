@@ -14,23 +14,7 @@ import (
 	"github.com/godbus/dbus/v5"
 
 	"github.com/vnetd/vnetd/internal/sysbus"
-)
-
-// Lifetime says what ends a port.
-type Lifetime string
-
-// The lifetimes of a port.
-const (
-	// LifetimeFD: the port goes when the last copy of its files is closed.
-	LifetimeFD Lifetime = "fd"
-	// LifetimeBus: the port goes when the client that asked for it leaves the
-	// bus.
-	LifetimeBus Lifetime = "bus"
-	// LifetimePersistent: the port stays until it is released.
-	LifetimePersistent Lifetime = "persistent"
-	// LifetimeExternal: another program makes the device, see
-	// Client.RegisterPort. It can't be asked for.
-	LifetimeExternal Lifetime = "external"
+	"github.com/vnetd/vnetd/pkg/api"
 )
 
 // PortOptions say what a port shall be. The zero value asks for a port with a
@@ -60,7 +44,7 @@ type PortOptions struct {
 	// and release it. Nil means the caller's.
 	Owner *uint32
 	// Lifetime empty means LifetimeFD.
-	Lifetime Lifetime
+	Lifetime api.Lifetime
 	// OwnerUUID is the UUID of the virtual machine, for display. May be empty.
 	OwnerUUID string
 }
@@ -86,7 +70,7 @@ type PortInfo struct {
 	Reserved []netip.Addr
 	Queues   int
 	Isolated bool
-	Lifetime Lifetime
+	Lifetime api.Lifetime
 	// Owner is the numeric id of whose port it is.
 	Owner uint32
 	// OwnerUUID is that of the virtual machine, ID the owner's word for the port;
@@ -319,7 +303,7 @@ func newPortInfo(path dbus.ObjectPath, props properties) (PortInfo, error) {
 		IfName:   property[string](props, "IfName"),
 		Bridge:   property[string](props, "Bridge"),
 		MTU:      int(property[uint32](props, "MTU")),
-		Lifetime: Lifetime(property[string](props, "Lifetime")),
+		Lifetime: api.Lifetime(property[string](props, "Lifetime")),
 		Queues:   int(property[uint32](props, "Queues")),
 		Isolated: property[bool](props, "Isolated"),
 		Owner:    property[uint32](props, "Owner"),

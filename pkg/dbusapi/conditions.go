@@ -3,12 +3,12 @@ package dbusapi
 import (
 	"github.com/godbus/dbus/v5"
 
-	"github.com/vnetd/vnetd/pkg/network"
+	"github.com/vnetd/vnetd/pkg/api"
 )
 
 // busConditions are conditions as they go over the bus: a dictionary each, so
 // that keys can be added.
-func busConditions(all []network.Condition) []map[string]dbus.Variant {
+func busConditions(all []api.Condition) []map[string]dbus.Variant {
 	out := make([]map[string]dbus.Variant, 0, len(all))
 	for _, c := range all {
 		out = append(out, map[string]dbus.Variant{

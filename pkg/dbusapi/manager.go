@@ -9,6 +9,7 @@ import (
 
 	"github.com/godbus/dbus/v5"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/network"
 )
 
@@ -144,13 +145,13 @@ func (s *Server) reload(ctx context.Context, _ *call) ([]any, error) {
 }
 
 func (s *Server) describe(context.Context, *call) ([]any, error) {
-	networks := []networkDescription{}
+	networks := []api.NetworkStatus{}
 	for _, n := range s.cfg.Manager.Networks() {
 		networks = append(networks, describeNetwork(n))
 	}
 	return toJSON(map[string]any{
 		"version": s.cfg.Version, "networks": networks,
-		"conditions": append([]network.Condition{}, s.cfg.Manager.Conditions()...), "firewall": s.cfg.Manager.Firewall(),
+		"conditions": append([]api.Condition{}, s.cfg.Manager.Conditions()...), "firewall": s.cfg.Manager.Firewall(),
 	})
 }
 

@@ -4,8 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"time"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network"
 )
@@ -38,7 +38,7 @@ func (s *Server) network(n *network.Network) iface {
 	do := func(f func(context.Context) error) func(context.Context, *call) ([]any, error) {
 		return func(ctx context.Context, _ *call) ([]any, error) { return nil, f(ctx) }
 	}
-	get := func(f func(network.Info) any) func() any { return func() any { return f(n.Info()) } }
+	get := func(f func(api.Network) any) func() any { return func() any { return f(n.Info()) } }
 	return iface{
 		name: networkInterface,
 		methods: []method{
@@ -86,18 +86,18 @@ func (s *Server) network(n *network.Network) iface {
 			}},
 		},
 		properties: []property{
-			{name: "Name", sig: "s", constant: true, get: get(func(i network.Info) any { return i.Name })},
-			{name: "UUID", sig: "s", constant: true, get: get(func(i network.Info) any { return i.UUID })},
-			{name: "Active", sig: "b", get: get(func(i network.Info) any { return i.Active })},
-			{name: "Persistent", sig: "b", get: get(func(i network.Info) any { return i.Persistent })},
+			{name: "Name", sig: "s", constant: true, get: get(func(i api.Network) any { return i.Name })},
+			{name: "UUID", sig: "s", constant: true, get: get(func(i api.Network) any { return i.UUID })},
+			{name: "Active", sig: "b", get: get(func(i api.Network) any { return i.Active })},
+			{name: "Persistent", sig: "b", get: get(func(i api.Network) any { return i.Persistent })},
 			{
-				name: "Autostart", sig: "b", get: get(func(i network.Info) any { return i.Autostart }),
+				name: "Autostart", sig: "b", get: get(func(i api.Network) any { return i.Autostart }),
 				set: func(_ context.Context, v any) error { return n.SetAutostart(v.(bool)) },
 			},
-			{name: "Bridge", sig: "s", get: get(func(i network.Info) any { return i.Bridge })},
-			{name: "Mode", sig: "s", get: get(func(i network.Info) any { return i.Mode })},
-			{name: "State", sig: "s", get: get(func(i network.Info) any { return string(i.State) })},
-			{name: "LastError", sig: "s", get: get(func(i network.Info) any { return i.LastError })},
+			{name: "Bridge", sig: "s", get: get(func(i api.Network) any { return i.Bridge })},
+			{name: "Mode", sig: "s", get: get(func(i api.Network) any { return i.Mode })},
+			{name: "State", sig: "s", get: get(func(i api.Network) any { return string(i.State) })},
+			{name: "LastError", sig: "s", get: get(func(i api.Network) any { return i.LastError })},
 			{name: "Conditions", sig: "aa{sv}", get: func() any { return busConditions(n.Conditions()) }},
 		},
 		signals: []signal{
@@ -175,29 +175,11 @@ func busLease(l network.Lease) lease {
 // hexColons writes bytes as 01:52:54:00.
 func hexColons(b []byte) string { return net.HardwareAddr(b).String() }
 
-// networkDescription is the JSON of a network's Describe.
-type networkDescription struct {
-	network.Info
-	Ports      []network.PortInfo  `json:"ports"`
-	Leases     []leaseDescription  `json:"leases"`
-	Conditions []network.Condition `json:"conditions"`
-	network.Detail
-}
-
-// leaseDescription is a lease in JSON.
-type leaseDescription struct {
-	Expiry   *time.Time `json:"expiry"` // null: never
-	MAC      string     `json:"mac"`
-	Address  string     `json:"address"`
-	Prefix   int        `json:"prefix"`
-	Hostname string     `json:"hostname"`
-	ClientID string     `json:"client_id"`
-}
-
-func describeNetwork(n *network.Network) networkDescription {
-	d := networkDescription{
-		Info: n.Info(), Ports: n.Ports(), Leases: []leaseDescription{},
-		Conditions: append([]network.Condition{}, n.Conditions()...),
+// describeNetwork is the document of a network's Describe.
+func describeNetwork(n *network.Network) api.NetworkStatus {
+	d := api.NetworkStatus{
+		Network: n.Info(), Ports: n.Ports(), Leases: []api.Lease{},
+		Conditions: append([]api.Condition{}, n.Conditions()...),
 	}
 	leases, err := n.Leases()
 	d.Detail = n.Detail(leases)
@@ -205,8 +187,8 @@ func describeNetwork(n *network.Network) networkDescription {
 		d.LastError = fmt.Sprintf("reading leases: %v", err)
 	}
 	for _, l := range leases {
-		ld := leaseDescription{
-			MAC: l.MAC.String(), Address: l.Addr.String(), Prefix: l.PrefixLen,
+		ld := api.Lease{
+			MAC: l.MAC.String(), Address: l.Addr, Prefix: l.PrefixLen,
 			Hostname: l.Hostname, ClientID: busLease(l).ClientID,
 		}
 		if !l.Expiry.IsZero() {

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/network"
 )
 
@@ -13,7 +14,7 @@ import (
 const errTimeout = "org.freedesktop.DBus.Error.Timeout"
 
 // port is the Port interface of p, as p was when the call came.
-func (s *Server) port(p network.PortInfo) iface {
+func (s *Server) port(p api.Port) iface {
 	constant := func(name, sig string, v any) property {
 		return property{name: name, sig: sig, constant: true, get: func() any { return v }}
 	}
@@ -48,7 +49,7 @@ func (s *Server) port(p network.PortInfo) iface {
 }
 
 // release ends a port for its owner, and for those who manage networks.
-func (s *Server) release(ctx context.Context, c *call, p network.PortInfo) error {
+func (s *Server) release(ctx context.Context, c *call, p api.Port) error {
 	if err := s.identify(ctx, c); err != nil {
 		return err
 	}
@@ -61,7 +62,7 @@ func (s *Server) release(ctx context.Context, c *call, p network.PortInfo) error
 }
 
 // waitForAddress waits for as long as the caller says.
-func (s *Server) waitForAddress(ctx context.Context, c *call, p network.PortInfo) ([]any, error) {
+func (s *Server) waitForAddress(ctx context.Context, c *call, p api.Port) ([]any, error) {
 	if err := s.authorize(ctx, c, read, p.Network); err != nil {
 		return nil, err
 	}

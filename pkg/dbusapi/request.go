@@ -10,6 +10,7 @@ import (
 	"github.com/godbus/dbus/v5"
 
 	"github.com/vnetd/vnetd/internal/sysbus"
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/network"
 )
 
@@ -32,7 +33,7 @@ func (s *Server) requestPort(ctx context.Context, c *call) ([]any, error) {
 	if err := s.mayRequest(ctx, c, n, chooses(opts, c.who.uid)); err != nil {
 		return nil, err
 	}
-	if opts.Lifetime == network.LifetimeBus {
+	if opts.Lifetime == api.LifetimeBus {
 		opts.Holder = s.holder(c.sender)
 	}
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
@@ -49,7 +50,7 @@ func (s *Server) requestPort(ctx context.Context, c *call) ([]any, error) {
 }
 
 // portReply is the info that comes with a port.
-func portReply(info network.PortInfo) map[string]dbus.Variant {
+func portReply(info api.Port) map[string]dbus.Variant {
 	return map[string]dbus.Variant{
 		"uuid":    dbus.MakeVariant(info.UUID),
 		"network": dbus.MakeVariant(info.Network),

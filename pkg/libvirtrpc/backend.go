@@ -3,6 +3,7 @@ package libvirtrpc
 import (
 	"context"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network"
 )
@@ -21,7 +22,7 @@ type Backend interface {
 
 // Network is one network of a Backend; *network.Network is one.
 type Network interface {
-	Info() network.Info
+	Info() api.Network
 	XML(inactive bool) []byte
 	Start(ctx context.Context) error
 	Stop(ctx context.Context) error

@@ -4,6 +4,7 @@ import (
 	"context"
 	"sync"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/network"
 )
 
@@ -114,14 +115,14 @@ func (c *client) tell(event, proc int32, about ref, write func(*encoder)) {
 // what it is now.
 type history struct {
 	mu   sync.Mutex
-	last map[string]network.Info // by UUID
+	last map[string]api.Network // by UUID
 }
 
 // learn takes what networks are as known.
 func (h *history) learn(list []Network) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.last = make(map[string]network.Info, len(list))
+	h.last = make(map[string]api.Network, len(list))
 	for _, n := range list {
 		info := n.Info()
 		h.last[info.UUID] = info

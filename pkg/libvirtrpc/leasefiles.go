@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/network"
 )
 
@@ -29,7 +30,7 @@ type leaseFiles struct {
 	wake chan struct{} // holds a value while there is something to write
 
 	mu    sync.Mutex
-	stale map[string]network.Info // by name: whose files are to be written
+	stale map[string]api.Network // by name: whose files are to be written
 }
 
 // lookEvery is how often it is looked whether the files are there: libvirtd removes
@@ -41,7 +42,7 @@ const lookEvery = 5 * time.Second
 // they change or somebody has removed them, until ctx ends. Files of networks that are
 // gone are removed. What can't be written is logged.
 func KeepLeaseFiles(ctx context.Context, b Backend, dir string, log *slog.Logger) {
-	f := &leaseFiles{backend: b, dir: dir, log: log, wake: make(chan struct{}, 1), stale: make(map[string]network.Info)}
+	f := &leaseFiles{backend: b, dir: dir, log: log, wake: make(chan struct{}, 1), stale: make(map[string]api.Network)}
 	defer b.Subscribe(func(e network.Event) { f.note(e.Network) })()
 	for _, n := range b.Networks() {
 		f.note(n.Info())
@@ -65,7 +66,7 @@ func KeepLeaseFiles(ctx context.Context, b Backend, dir string, log *slog.Logger
 }
 
 // note has the files of a network written soon.
-func (f *leaseFiles) note(info network.Info) {
+func (f *leaseFiles) note(info api.Network) {
 	f.mu.Lock()
 	f.stale[info.Name] = info
 	f.mu.Unlock()
@@ -88,7 +89,7 @@ func (f *leaseFiles) noteLost() {
 }
 
 // paths are those of a network's BRIDGE.status and BRIDGE.macs, if it has any.
-func (f *leaseFiles) paths(info network.Info) []string {
+func (f *leaseFiles) paths(info api.Network) []string {
 	if info.Bridge == "" || info.Mode == "bridge" {
 		return nil
 	}
@@ -96,16 +97,16 @@ func (f *leaseFiles) paths(info network.Info) []string {
 	return []string{base + ".status", base + ".macs"}
 }
 
-func (f *leaseFiles) take() map[string]network.Info {
+func (f *leaseFiles) take() map[string]api.Network {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	stale := f.stale
-	f.stale = make(map[string]network.Info)
+	f.stale = make(map[string]api.Network)
 	return stale
 }
 
 // write brings the files of one network up to date.
-func (f *leaseFiles) write(info network.Info) error {
+func (f *leaseFiles) write(info api.Network) error {
 	paths := f.paths(info)
 	if len(paths) == 0 {
 		return nil

@@ -3,12 +3,13 @@ package libvirtrpc
 import (
 	"context"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/network"
 )
 
 // selected lists the networks that are active or not, as asked.
-func (c *client) selected(active bool) []network.Info {
-	var list []network.Info
+func (c *client) selected(active bool) []api.Network {
+	var list []api.Network
 	for _, n := range c.s.cfg.Backend.Networks() {
 		if info := n.Info(); info.Active == active && (active || info.Persistent) {
 			list = append(list, info)
@@ -54,7 +55,7 @@ const (
 )
 
 // wanted tells whether a caller who gave those flags wants the network.
-func wanted(info network.Info, flags uint32) bool {
+func wanted(info api.Network, flags uint32) bool {
 	pairs := []struct {
 		yes, no uint32
 		is      bool

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/network"
 )
 
@@ -31,7 +32,7 @@ func (d *decoder) optRef() *ref {
 }
 
 // refTo is a network as a ref.
-func refTo(n network.Info) ref { return ref{n.Name, parseUUID(n.UUID)} }
+func refTo(n api.Network) ref { return ref{n.Name, parseUUID(n.UUID)} }
 
 // network is what r refers to. Its name is what the client knows it by; the UUID
 // alone counts.

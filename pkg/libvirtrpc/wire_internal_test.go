@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network"
 )
@@ -34,8 +35,8 @@ type stored struct {
 	doc     *netdef.Network
 }
 
-func (n *stored) Info() network.Info {
-	return network.Info{Name: n.doc.Name, UUID: n.doc.UUID, Persistent: true}
+func (n *stored) Info() api.Network {
+	return api.Network{Name: n.doc.Name, UUID: n.doc.UUID, Persistent: true}
 }
 func (n *stored) XML(bool) []byte { return n.doc.XML() }
 
@@ -45,7 +46,7 @@ func (m *memory) Networks() []Network {
 	return append([]Network(nil), m.list...)
 }
 
-func (m *memory) find(match func(network.Info) bool) (Network, error) {
+func (m *memory) find(match func(api.Network) bool) (Network, error) {
 	for _, n := range m.Networks() {
 		if match(n.Info()) {
 			return n, nil
@@ -55,11 +56,11 @@ func (m *memory) find(match func(network.Info) bool) (Network, error) {
 }
 
 func (m *memory) ByName(name string) (Network, error) {
-	return m.find(func(i network.Info) bool { return i.Name == name })
+	return m.find(func(i api.Network) bool { return i.Name == name })
 }
 
 func (m *memory) ByUUID(uuid string) (Network, error) {
-	return m.find(func(i network.Info) bool { return i.UUID == uuid })
+	return m.find(func(i api.Network) bool { return i.UUID == uuid })
 }
 
 func (m *memory) Define(_ context.Context, xml []byte) (Network, error) {
@@ -402,7 +403,7 @@ func (n *inert) Undefine(context.Context) error   { return nil }
 func (n *inert) SetAutostart(bool) error          { return nil }
 func (n *inert) Leases() ([]network.Lease, error) { return nil, nil }
 
-func (n *inert) Info() network.Info {
+func (n *inert) Info() api.Network {
 	info := n.stored.Info()
 	info.Active = true
 	return info

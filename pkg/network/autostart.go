@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
 )
 
@@ -47,7 +48,7 @@ func (n *Network) retryStart(ctx context.Context) {
 			return
 		case <-time.After(wait):
 		}
-		if info := n.Info(); info.State != Failed || !info.Autostart {
+		if info := n.Info(); info.State != api.Failed || !info.Autostart {
 			return
 		}
 		if err := n.Start(ctx); err != nil {

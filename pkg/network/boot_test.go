@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"github.com/vnetd/vnetd/internal/nstest"
-	"github.com/vnetd/vnetd/pkg/network"
+	"github.com/vnetd/vnetd/pkg/api"
 )
 
 // TestNetworkBoot serves a boot file, what <dns> says, and lines for dnsmasq.
@@ -54,7 +54,7 @@ func TestNetworkBoot(t *testing.T) {
 		if want := []string{"a.vm.example.", "60", "IN", "A", guest.v4}; !slices.Equal(answer, want) {
 			t.Errorf("the guest's own name is %q, want %q", answer, want)
 		}
-		if state := n.Info().State; state != network.Active {
+		if state := n.Info().State; state != api.Active {
 			t.Errorf("the network is %s", state)
 		}
 	})

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/network"
 )
 
@@ -19,19 +20,19 @@ import (
 const noticed = time.Minute
 
 // find returns the condition of that kind among those of n.
-func find(n *network.Network, kind string) (network.Condition, bool) {
+func find(n *network.Network, kind string) (api.Condition, bool) {
 	all := n.Conditions()
-	i := slices.IndexFunc(all, func(c network.Condition) bool { return c.Kind == kind })
+	i := slices.IndexFunc(all, func(c api.Condition) bool { return c.Kind == kind })
 	if i < 0 {
-		return network.Condition{}, false
+		return api.Condition{}, false
 	}
 	return all[i], true
 }
 
 // await waits for a condition of n, or for its end.
-func await(t *testing.T, n *network.Network, kind string, there bool) network.Condition {
+func await(t *testing.T, n *network.Network, kind string, there bool) api.Condition {
 	t.Helper()
-	var c network.Condition
+	var c api.Condition
 	nstest.Eventually(t, noticed, "condition "+kind, func() error {
 		var ok bool
 		if c, ok = find(n, kind); ok != there {
@@ -53,10 +54,10 @@ func TestOverlapAfterStart(t *testing.T) {
 		}
 		for _, c := range []struct {
 			route    string
-			severity network.Severity
+			severity api.Severity
 		}{
-			{"192.0.2.128/25 dev tun7", network.SeverityError},
-			{"192.0.0.0/16 dev tun7", network.SeverityInfo},
+			{"192.0.2.128/25 dev tun7", api.SeverityError},
+			{"192.0.0.0/16 dev tun7", api.SeverityInfo},
 		} {
 			nstest.IP(t, "route add "+c.route)
 			got := await(t, n, "subnet-overlap", true)
@@ -87,7 +88,7 @@ func TestForeignServer(t *testing.T) {
 		guest := nstest.Guest(t, "one", "guest", "")
 		guest.Exec("busybox", "udhcpc", "-f", "-q", "-n", "-t", "20", "-T", "1", "-i", "eth0", "-s", "/bin/true")
 		c := await(t, n, "foreign-dhcp", true)
-		if c.Severity != network.SeverityWarning || !strings.Contains(c.Message, "192.0.2.66") {
+		if c.Severity != api.SeverityWarning || !strings.Contains(c.Message, "192.0.2.66") {
 			t.Errorf("condition %+v", c)
 		}
 	})
@@ -120,8 +121,8 @@ func TestDisks(t *testing.T) {
 		on := func(kind string, there bool) {
 			t.Helper()
 			nstest.Eventually(t, noticed, kind, func() error {
-				found := slices.ContainsFunc(h.Conditions(), func(c network.Condition) bool {
-					return c.Kind == kind && c.Severity == network.SeverityError && strings.Contains(c.Evidence, state)
+				found := slices.ContainsFunc(h.Conditions(), func(c api.Condition) bool {
+					return c.Kind == kind && c.Severity == api.SeverityError && strings.Contains(c.Evidence, state)
 				})
 				if found != there {
 					return errors.New("not yet")
@@ -155,7 +156,7 @@ func TestDamagedLeases(t *testing.T) {
 		if c := await(t, n, "leases-damaged", true); !strings.Contains(c.Evidence, "leases.db.corrupt-") {
 			t.Errorf("condition %+v", c)
 		}
-		if got := n.Info(); got.State != network.Active {
+		if got := n.Info(); got.State != api.Active {
 			t.Errorf("the network is %v (%s), want it active", got.State, got.LastError)
 		}
 	})

@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network"
 )
@@ -216,11 +217,11 @@ func TestAutostartTriesAgain(t *testing.T) {
 		h = newHub(t, root, hubOptions{})
 		n, err := h.ByName("one")
 		must(t, err)
-		if info := n.Info(); info.State != network.Failed || !strings.Contains(info.LastError, "already exists") {
+		if info := n.Info(); info.State != api.Failed || !strings.Contains(info.LastError, "already exists") {
 			t.Errorf("with its bridge's name taken the network is %+v", info)
 		}
 		nstest.IP(t, "link del one")
-		until(t, "the network has started", func() bool { return n.Info().State == network.Active })
+		until(t, "the network has started", func() bool { return n.Info().State == api.Active })
 	})
 }
 

@@ -6,54 +6,17 @@ import (
 	"math"
 	"net/netip"
 	"slices"
-	"time"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/dnsd"
 	"github.com/vnetd/vnetd/pkg/netdef"
 )
 
-// Detail is what a person asks of a network beyond its Info.
-type Detail struct {
-	Pools         []Pool            `json:"pools"`
-	DNS           *DNSDetail        `json:"dns"` // null where no names are served
-	NotUnderstood []string          `json:"not_understood"`
-	Faults        map[string]string `json:"faults"`  // what fails, by part
-	Repairs       uint64            `json:"repairs"` // times that the bridge or what hangs on it was put back
-}
-
-// Pool is the DHCP of one address family.
-type Pool struct {
-	Family       string  `json:"family"` // ipv4 or ipv6
-	Ranges       []Range `json:"ranges"`
-	Size         uint64  `json:"size"` // addresses in the ranges that guests can have; at most 2^64-1
-	Used         uint64  `json:"used"` // of them, leased
-	Reservations int     `json:"reservations"`
-}
-
-// Range is the first and the last address of a range.
-type Range struct {
-	Start netip.Addr `json:"start"`
-	End   netip.Addr `json:"end"`
-}
-
-// DNSDetail is the name service of a network.
-type DNSDetail struct {
-	Domain    string        `json:"domain"`
-	Upstreams []DNSUpstream `json:"upstreams"`
-}
-
-// DNSUpstream is a server that guests' queries are forwarded to.
-type DNSUpstream struct {
-	Addr    netip.AddrPort `json:"addr"`
-	Domain  string         `json:"domain"` // whose names it is asked for; empty: all others
-	Failing bool           `json:"failing"`
-}
-
 // Detail tells more of the network, which holds these leases.
-func (n *Network) Detail(leases []Lease) Detail {
+func (n *Network) Detail(leases []Lease) api.Detail {
 	n.mu.Lock()
 	is := cmp.Or(n.live, n.def, n.last)
-	d := Detail{Pools: []Pool{}, NotUnderstood: []string{}, Faults: map[string]string{}, Repairs: n.repairs}
+	d := api.Detail{Pools: []api.Pool{}, NotUnderstood: []string{}, Faults: map[string]string{}, Repairs: n.repairs}
 	for part, err := range n.faults {
 		d.Faults[part] = err.Error()
 	}
@@ -64,25 +27,25 @@ func (n *Network) Detail(leases []Lease) Detail {
 	d.Pools = poolsOf(is, leases)
 	d.NotUnderstood = append(d.NotUnderstood, notUnderstood(is)...)
 	if servesDNS(is) {
-		d.DNS = &DNSDetail{Domain: domainOf(is), Upstreams: n.upstreams()}
+		d.DNS = &api.DNS{Domain: domainOf(is), Upstreams: n.upstreams()}
 	}
 	return d
 }
 
 // upstreams lists the servers that the network's name service asks.
-func (n *Network) upstreams() []DNSUpstream {
-	all := []DNSUpstream{}
+func (n *Network) upstreams() []api.DNSUpstream {
+	all := []api.DNSUpstream{}
 	if srv, ok := n.server(partDNS).(*dnsd.Server); ok {
 		for _, u := range srv.Upstreams() {
-			all = append(all, DNSUpstream(u))
+			all = append(all, api.DNSUpstream(u))
 		}
 	}
 	return all
 }
 
 // poolsOf are the pools of a network with those leases, IPv4 first.
-func poolsOf(is *netdef.Network, leases []Lease) []Pool {
-	pools := []Pool{}
+func poolsOf(is *netdef.Network, leases []Lease) []api.Pool {
+	pools := []api.Pool{}
 	for _, ip := range []*netdef.IP{dhcpIP(is), dhcp6IP(is)} {
 		if ip != nil {
 			pools = append(pools, newPool(ip, leases))
@@ -92,13 +55,13 @@ func poolsOf(is *netdef.Network, leases []Lease) []Pool {
 }
 
 // newPool counts the addresses of ip, for which DHCP is served.
-func newPool(ip *netdef.IP, leases []Lease) Pool {
-	p := Pool{Family: "ipv4", Ranges: []Range{}, Reservations: len(ip.DHCP.Hosts)}
+func newPool(ip *netdef.IP, leases []Lease) api.Pool {
+	p := api.Pool{Family: "ipv4", Ranges: []api.Range{}, Reservations: len(ip.DHCP.Hosts)}
 	if ip.Address.Is6() {
 		p.Family = "ipv6"
 	}
 	for _, r := range ip.DHCP.Ranges {
-		p.Ranges = append(p.Ranges, Range{r.Start, r.End})
+		p.Ranges = append(p.Ranges, api.Range{r.Start, r.End})
 		size := distance(r.Start, r.End)
 		if size < math.MaxUint64 {
 			size++
@@ -109,7 +72,7 @@ func newPool(ip *netdef.IP, leases []Lease) Pool {
 		p.Size += min(size, math.MaxUint64-p.Size)
 	}
 	for _, l := range leases {
-		if slices.ContainsFunc(p.Ranges, func(r Range) bool { return inRange(l.Addr, r.Start, r.End) }) {
+		if slices.ContainsFunc(p.Ranges, func(r api.Range) bool { return inRange(l.Addr, r.Start, r.End) }) {
 			p.Used++
 		}
 	}
@@ -132,22 +95,10 @@ func distance(start, end netip.Addr) uint64 {
 	return d
 }
 
-// FirewallState is what became of the firewall since vnetd started.
-type FirewallState struct {
-	Repairs    uint64            `json:"repairs"`
-	ByCause    map[string]uint64 `json:"by_cause"`
-	Rules      uint64            `json:"rules"` // put back
-	Zones      uint64            `json:"zones"` // bridges put back into their zones
-	Checks     uint64            `json:"checks"`
-	Failed     uint64            `json:"failed"`      // repairs
-	LastRepair *time.Time        `json:"last_repair"` // null: never
-	Contended  bool              `json:"contended"`
-}
-
 // Firewall tells what became of the firewall.
-func (m *Manager) Firewall() FirewallState {
+func (m *Manager) Firewall() api.Firewall {
 	s := m.cfg.Rules.Stats()
-	f := FirewallState{
+	f := api.Firewall{
 		Repairs: s.Repairs, ByCause: map[string]uint64{}, Rules: s.Rules, Zones: s.Zones,
 		Checks: s.Checks, Failed: s.Failed, Contended: s.Contended,
 	}

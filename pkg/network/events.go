@@ -1,5 +1,7 @@
 package network
 
+import "github.com/vnetd/vnetd/pkg/api"
+
 import "sync"
 
 // EventKind says what happened.
@@ -22,8 +24,8 @@ const (
 // the rest by kind.
 type Event struct {
 	Kind    EventKind
-	Network Info
-	Port    *PortInfo // PortAdded, PortChanged, PortRemoved
+	Network api.Network
+	Port    *api.Port // PortAdded, PortChanged, PortRemoved
 	Lease   *Lease    // LeaseChanged
 	Change  string    // LeaseChanged: bound, renewed, released, expired or declined
 	More    bool      // the next event is there already

@@ -13,16 +13,12 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/store"
 	"github.com/vnetd/vnetd/pkg/tap"
 )
-
-// LifetimeExternal: another program, such as libvirt's QEMU driver, makes the
-// port's device and says when the port ends; that the device is gone for
-// externalGrace says so, too.
-const LifetimeExternal = "external"
 
 // externalGrace is how long after its device a port stays: whoever took the
 // device away says next that the port ends, unless that program is gone as well.
@@ -73,7 +69,7 @@ func (s *externalSet) record(x *external) store.Port {
 	defer s.mu.Unlock()
 	return store.Port{
 		UUID: x.doc.UUID, Network: x.network.uuid(), Name: x.doc.Owner.Name, MAC: store.HexMAC(x.doc.MAC),
-		IfName: x.ifname, Index: x.link, Isolated: x.doc.Isolated == netdef.Yes, Lifetime: LifetimeExternal,
+		IfName: x.ifname, Index: x.link, Isolated: x.doc.Isolated == netdef.Yes, Lifetime: api.LifetimeExternal,
 		OwnerUUID: x.doc.Owner.UUID, Created: x.created, Document: string(x.doc.XML()),
 	}
 }
@@ -279,14 +275,14 @@ func (m *Manager) endExternal(x *external) error {
 }
 
 // externalInfo tells what x is now.
-func (m *Manager) externalInfo(x *external) PortInfo {
+func (m *Manager) externalInfo(x *external) api.Port {
 	m.external.mu.Lock()
 	doc, ifname, index := x.doc, x.ifname, x.link
 	m.external.mu.Unlock()
-	info := PortInfo{
+	info := api.Port{
 		UUID: doc.UUID, Network: x.network.name, Name: doc.Owner.Name, MAC: doc.MAC.String(), IfName: ifname,
 		Bridge: doc.Plug.Bridge, Addresses: m.leased(x.network, doc.MAC), Reserved: []netip.Addr{},
-		Isolated: doc.Isolated == netdef.Yes, Lifetime: LifetimeExternal, OwnerUUID: doc.Owner.UUID, Created: x.created,
+		Isolated: doc.Isolated == netdef.Yes, Lifetime: api.LifetimeExternal, OwnerUUID: doc.Owner.UUID, Created: x.created,
 	}
 	if l, err := m.cfg.Links.LookupIndex(index); err == nil {
 		info.MTU = l.MTU

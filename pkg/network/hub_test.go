@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/firewall"
 	"github.com/vnetd/vnetd/pkg/network"
@@ -131,7 +132,7 @@ func (h *hub) started(xml string) *network.Network {
 }
 
 // port requests a port and returns it with its only file.
-func (h *hub) port(n *network.Network, opts network.PortOptions) (network.PortInfo, *os.File) {
+func (h *hub) port(n *network.Network, opts network.PortOptions) (api.Port, *os.File) {
 	h.t.Helper()
 	info, files, err := n.RequestPort(h.t.Context(), opts)
 	must(h.t, err)

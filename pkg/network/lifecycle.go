@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/store"
@@ -40,14 +41,14 @@ func (n *Network) startLocked(ctx context.Context, def *netdef.Network) error {
 	if err := unsupported(def); err != nil {
 		return err
 	}
-	n.setState(Starting, nil)
+	n.setState(api.Starting, nil)
 	live := def.Clone()
 	err := n.clearLeftover(ctx)
 	if err == nil {
 		err = n.bringUp(ctx, live)
 	}
 	if err != nil {
-		n.setState(Failed, err)
+		n.setState(api.Failed, err)
 		return err
 	}
 	n.keepStopped(live, false)
@@ -97,7 +98,7 @@ func (n *Network) activate(live *netdef.Network, index int, sv *services) {
 	n.mu.Lock()
 	n.live, n.last, n.bridge, n.services, n.faults = live, live, index, sv, nil
 	n.mu.Unlock()
-	n.setState(Active, nil)
+	n.setState(api.Active, nil)
 	sv.run()
 	n.m.findDevices(n)
 }
@@ -178,7 +179,7 @@ func (n *Network) Stop(ctx context.Context) error {
 	if err := n.record(run); err != nil {
 		n.m.log.Warn("stopping a network without a record of it", keyNetwork, n.name, keyError, err)
 	}
-	n.setState(Stopping, nil)
+	n.setState(api.Stopping, nil)
 	n.mu.Lock()
 	sv := n.services
 	n.services, n.bridge = nil, 0 // its end is no loss
@@ -197,9 +198,9 @@ func (n *Network) Stop(ctx context.Context) error {
 	n.live, n.bridge, n.faults = nil, 0, nil
 	n.mu.Unlock()
 	if err != nil {
-		n.setState(Failed, err)
+		n.setState(api.Failed, err)
 	} else {
-		n.setState(Inactive, nil)
+		n.setState(api.Inactive, nil)
 	}
 	n.m.log.Info("network stopped", keyNetwork, n.name, keyBridge, live.Bridge.Name)
 	if err := n.m.hook(ctx, hookStopped, live); err != nil {
@@ -266,7 +267,7 @@ func (n *Network) recover(ctx context.Context, r store.Run) {
 		if n.definition() == nil {
 			n.m.drop(n)
 		} else if err != nil {
-			n.setState(Failed, err)
+			n.setState(api.Failed, err)
 		}
 		return
 	}

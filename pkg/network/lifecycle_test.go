@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/firewall"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network"
@@ -24,7 +25,7 @@ func TestStartAndStopLeaveNothing(t *testing.T) {
 		h := newHub(t, t.TempDir(), hubOptions{})
 		before := kernel(t)
 		n := h.started(natXML("one", "192.0.2"))
-		if info := n.Info(); info.State != network.Active || !info.Active || info.Bridge != "one" {
+		if info := n.Info(); info.State != api.Active || !info.Active || info.Bridge != "one" {
 			t.Errorf("after start: %+v", info)
 		}
 		if rules := kernel(t); !strings.Contains(rules, "MASQUERADE") || !strings.Contains(rules, "one ") {
@@ -58,7 +59,7 @@ func TestEveryModeStarts(t *testing.T) {
 		for _, file := range append(files, "../../configs/default.xml") {
 			text, err := os.ReadFile(file)
 			must(t, err)
-			if info := h.started(string(text)).Info(); info.State != network.Active {
+			if info := h.started(string(text)).Info(); info.State != api.Active {
 				t.Errorf("%s: %+v", file, info)
 			}
 		}
@@ -100,7 +101,7 @@ func TestFailedStartLeavesNothing(t *testing.T) {
 		if diff := cmp.Diff(before, kernel(t)); diff != "" {
 			t.Errorf("after a failed start (-before +after):\n%s", diff)
 		}
-		if info := n.Info(); info.State != network.Failed || info.Active || !strings.Contains(info.LastError, "no such target") {
+		if info := n.Info(); info.State != api.Failed || info.Active || !strings.Contains(info.LastError, "no such target") {
 			t.Errorf("after a failed start: %+v", info)
 		}
 		if runs, _, _ := h.store.Runs(); len(runs) != 0 {
@@ -141,7 +142,7 @@ func TestLostRunState(t *testing.T) {
 		nstest.IP(t, "link set two address 52:54:00:00:00:99")
 		for range 2 { // the second time from what the first wrote anew
 			h = newHub(t, root, hubOptions{})
-			if n, err := h.ByName("one"); err != nil || n.Info().State != network.Active {
+			if n, err := h.ByName("one"); err != nil || n.Info().State != api.Active {
 				t.Errorf("one is %v, %v", n.Info(), err)
 			}
 			h.end()
@@ -218,10 +219,10 @@ func TestAdoption(t *testing.T) {
 			t.Errorf("after adoption (-before +after):\n%s", diff)
 		}
 		for name, want := range map[string]struct {
-			state      network.State
+			state      api.State
 			persistent bool
 		}{
-			"one": {network.Active, true}, "two": {network.Inactive, true}, "three": {network.Active, false},
+			"one": {api.Active, true}, "two": {api.Inactive, true}, "three": {api.Active, false},
 		} {
 			n, err := h.ByName(name)
 			must(t, err)
@@ -253,7 +254,7 @@ func TestHalfMadeIsCleared(t *testing.T) {
 				}
 				n, err = h.ByName("one")
 				must(t, err)
-				if state := n.Info().State; state != network.Inactive {
+				if state := n.Info().State; state != api.Inactive {
 					t.Errorf("after recovery the network is %s", state)
 				}
 				must(t, n.Start(t.Context()))

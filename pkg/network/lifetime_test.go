@@ -13,6 +13,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/network"
 )
 
@@ -101,7 +102,7 @@ func TestAllLifetimesOverARestart(t *testing.T) {
 		root := t.TempDir()
 		h := newHub(t, root, hubOptions{})
 		n := h.started(natXML("one", "192.0.2"))
-		var stay []network.PortInfo
+		var stay []api.Port
 		var ending []func()
 		for i := range 20 {
 			opts := network.PortOptions{

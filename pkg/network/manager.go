@@ -20,6 +20,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/dnsd"
 	"github.com/vnetd/vnetd/pkg/firewall"
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/health"
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
@@ -102,7 +103,7 @@ type Manager struct {
 	external externalSet // ports of other programs
 	resolved dnsd.Resolved
 
-	observed     observed
+	health       *health.Board
 	portRequests latency
 
 	// services runs as long as the manager: its end stops the networks'
@@ -120,11 +121,13 @@ type Manager struct {
 // New makes a manager that knows no network yet: Load follows. Close ends it.
 func New(cfg Config) *Manager {
 	ctx, stop := context.WithCancel(context.Background())
-	return &Manager{
+	m := &Manager{
 		cfg: cfg, log: cfg.Logger, services: ctx, stop: stop,
 		byName: make(map[string]*Network), ports: newPortSet(),
 		external: externalSet{byUUID: make(map[string]*external)},
 	}
+	m.health = health.NewBoard(cfg.Logger, m.conditionsChanged)
+	return m
 }
 
 // Close stops serving and leaves every active network up, for the next vnetd to

@@ -3,13 +3,14 @@ package network
 import (
 	"net"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/dnsd"
 )
 
 // Measure is what is counted of one network. What it does not serve is nil.
 type Measure struct {
-	Info      Info
+	Info      api.Network
 	Ports     []PortName
 	Repairs   uint64
 	Failures  uint64 // of parts: of a service, of links and rules
@@ -18,7 +19,7 @@ type Measure struct {
 	RA        *dhcpd.RAStats
 	TFTP      *dhcpd.TFTPStats
 	DNS       *dnsd.Stats
-	Upstreams []DNSUpstream
+	Upstreams []api.DNSUpstream
 	Asked     []dnsd.Asked // of the upstreams
 }
 

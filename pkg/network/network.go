@@ -9,22 +9,10 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/store"
-)
-
-// State says where a network stands.
-type State string
-
-// The states of a network.
-const (
-	Inactive State = "inactive"
-	Starting State = "starting"
-	Active   State = "active"
-	Degraded State = "degraded" // active, but something of it is missing: LastError says what
-	Stopping State = "stopping"
-	Failed   State = "failed" // inactive, because the last start or stop failed: LastError says why
 )
 
 // Network is one network, defined, active or both. Its methods may be called
@@ -48,7 +36,7 @@ type Network struct {
 	live      *netdef.Network // nil while inactive
 	last      *netdef.Network // what def or live was last: tells what a network was that is gone
 	autostart bool
-	state     State
+	state     api.State
 	lastErr   error
 	faults    map[string]error // of a degraded network, by the part that fails
 	leftover  *netdef.Network  // of a stop, or an undone start, that could not be completed
@@ -59,32 +47,16 @@ type Network struct {
 	foreign   []int            // ifindices of what others have, or had, plugged in
 }
 
-// Info is what a network is at one moment.
-type Info struct {
-	Name       string         `json:"name"`
-	UUID       string         `json:"uuid"`
-	Mode       string         `json:"mode"` // nat, route, open, none, bridge
-	Bridge     string         `json:"bridge"`
-	State      State          `json:"state"`
-	Active     bool           `json:"active"`
-	Persistent bool           `json:"persistent"`
-	Autostart  bool           `json:"autostart"`
-	LastError  string         `json:"last_error"`
-	MAC        string         `json:"mac"`
-	MTU        int            `json:"mtu"`
-	Addresses  []netip.Prefix `json:"addresses"`
-}
-
 // newNetwork is the inactive network that doc names, with no definition yet.
 func newNetwork(m *Manager, doc *netdef.Network) *Network {
-	return &Network{m: m, name: doc.Name, last: doc, state: Inactive}
+	return &Network{m: m, name: doc.Name, last: doc, state: api.Inactive}
 }
 
 // Info tells what the network is now.
-func (n *Network) Info() Info {
+func (n *Network) Info() api.Network {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	info := Info{
+	info := api.Network{
 		Name: n.name, State: n.state, Autostart: n.autostart,
 		Active: n.live != nil, Persistent: n.def != nil, Addresses: []netip.Prefix{},
 	}
@@ -298,7 +270,7 @@ func (n *Network) liveNetwork() *netdef.Network {
 }
 
 // setState moves the network to a state for a reason, nil for none, and tells.
-func (n *Network) setState(s State, reason error) {
+func (n *Network) setState(s api.State, reason error) {
 	n.mu.Lock()
 	n.state, n.lastErr = s, reason
 	n.mu.Unlock()
@@ -319,10 +291,10 @@ func (n *Network) fault(part string, err error) {
 		delete(n.faults, part)
 	}
 	switch {
-	case n.state == Active && len(n.faults) > 0:
-		n.state = Degraded
-	case n.state == Degraded && len(n.faults) == 0:
-		n.state = Active
+	case n.state == api.Active && len(n.faults) > 0:
+		n.state = api.Degraded
+	case n.state == api.Degraded && len(n.faults) == 0:
+		n.state = api.Active
 	}
 	n.mu.Unlock()
 	n.changed()

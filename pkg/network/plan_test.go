@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/network"
 )
 
@@ -47,7 +48,7 @@ func TestPlanComesTrue(t *testing.T) {
 
 // plannedSettings fails the test unless addresses, routes and sysctls are those of
 // the plan.
-func plannedSettings(t *testing.T, p network.Plan) {
+func plannedSettings(t *testing.T, p api.Plan) {
 	t.Helper()
 	addrs := nstest.IP(t, "-br addr show dev one")
 	for _, a := range p.Addresses {
@@ -69,7 +70,7 @@ func plannedSettings(t *testing.T, p network.Plan) {
 
 // plannedRules fails the test unless the rules of vnetd's chains are those of the
 // plan.
-func plannedRules(t *testing.T, p network.Plan) {
+func plannedRules(t *testing.T, p api.Plan) {
 	t.Helper()
 	var want, got []string
 	for _, r := range p.Rules {

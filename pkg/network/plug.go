@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/store"
@@ -60,7 +61,7 @@ func (m *Manager) unplug(n *Network) error {
 // clearPort deletes a port's TAP device, if that still is its own and vnetd made
 // it, and then its record.
 func (m *Manager) clearPort(p store.Port) error {
-	if p.Lifetime == LifetimeExternal {
+	if p.Lifetime == api.LifetimeExternal {
 		return m.cfg.Store.DeletePort(p.UUID)
 	}
 	l, err := m.cfg.Links.LookupIndex(p.Index)
@@ -89,7 +90,7 @@ func (m *Manager) loadPorts(ports []store.Port, runs []store.Run) {
 	}
 	for _, p := range ports {
 		doc, known := docs[p.Network]
-		if known && p.Lifetime == LifetimeExternal {
+		if known && p.Lifetime == api.LifetimeExternal {
 			if err := m.loadExternal(m.ensureNetwork(doc), p); err != nil {
 				m.log.Error("a port can't be used", keyPort, p.UUID, keyError, err)
 			}

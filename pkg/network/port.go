@@ -8,19 +8,9 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"time"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/store"
-)
-
-// The lifetimes of a port: what ends it.
-const (
-	// LifetimeFD: the last copy of its file descriptors is closed.
-	LifetimeFD = "fd"
-	// LifetimeBus: whoever asked for it leaves the bus.
-	LifetimeBus = "bus"
-	// LifetimePersistent: nothing but its release.
-	LifetimePersistent = "persistent"
 )
 
 // maxQueues is what the kernel gives one TAP device (MAX_TAP_QUEUES).
@@ -50,27 +40,6 @@ type PortOptions struct {
 	Holder string
 }
 
-// PortInfo is what a port is at one moment.
-type PortInfo struct {
-	UUID      string       `json:"uuid"`
-	Network   string       `json:"network"` // name
-	Name      string       `json:"name"`
-	MAC       string       `json:"mac"` // of the guest's card
-	IfName    string       `json:"ifname"`
-	Bridge    string       `json:"bridge"`
-	MTU       int          `json:"mtu"`
-	Addresses []netip.Addr `json:"addresses"` // leased since the port is there, in order
-	Reserved  []netip.Addr `json:"reserved"`  // as asked for
-	Queues    int          `json:"queues"`
-	VnetHdr   bool         `json:"vnet_hdr"`
-	Isolated  bool         `json:"isolated"`
-	Lifetime  string       `json:"lifetime"`
-	Owner     uint32       `json:"owner"`
-	OwnerUUID string       `json:"owner_uuid"`
-	ID        string       `json:"id"`
-	Created   time.Time    `json:"created"`
-}
-
 // port is one port. What it is doesn't change while it lives, but for what
 // ports.mu guards.
 type port struct {
@@ -94,7 +63,7 @@ func newPort(n *Network, p store.Port) *port {
 // check refuses options that no port can have.
 func (o PortOptions) check() error {
 	switch {
-	case !slices.Contains([]string{"", LifetimeFD, LifetimeBus, LifetimePersistent}, o.Lifetime):
+	case !slices.Contains([]string{"", api.LifetimeFD, api.LifetimeBus, api.LifetimePersistent}, o.Lifetime):
 		return Errorf(Invalid, "option lifetime: %q is not a lifetime, want fd, bus or persistent", o.Lifetime)
 	case o.Queues < 0 || o.Queues > maxQueues:
 		return Errorf(Invalid, "option queues: %d is not a number of queues, want 1 to %d", o.Queues, maxQueues)
@@ -139,7 +108,7 @@ func validIfName(name string) bool {
 func (o PortOptions) differs(p *port) string {
 	lifetime := o.Lifetime
 	if lifetime == "" {
-		lifetime = LifetimeFD
+		lifetime = api.LifetimeFD
 	}
 	for _, f := range []struct {
 		option string

@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/store"
@@ -26,26 +27,26 @@ import (
 // error is InvalidState. With the ID of a port that the owner has, it is that
 // port, opened anew; Exists where it is not what the options say, Busy while
 // somebody has it open.
-func (n *Network) RequestPort(ctx context.Context, opts PortOptions) (PortInfo, []*os.File, error) {
+func (n *Network) RequestPort(ctx context.Context, opts PortOptions) (api.Port, []*os.File, error) {
 	begin := time.Now()
 	if err := opts.check(); err != nil {
-		return PortInfo{}, nil, err
+		return api.Port{}, nil, err
 	}
-	opts.Lifetime = cmp.Or(opts.Lifetime, LifetimeFD)
+	opts.Lifetime = cmp.Or(opts.Lifetime, api.LifetimeFD)
 	if err := n.begin(); err != nil {
-		return PortInfo{}, nil, err
+		return api.Port{}, nil, err
 	}
 	defer n.op.Unlock()
 	live, err := n.activeFor(ctx)
 	if err != nil {
-		return PortInfo{}, nil, err
+		return api.Port{}, nil, err
 	}
 	p, dev, err := n.sameAgain(opts)
 	if p == nil && err == nil {
 		p, dev, err = n.addPort(ctx, live, opts)
 	}
 	if err != nil {
-		return PortInfo{}, nil, err
+		return api.Port{}, nil, err
 	}
 	n.m.portRequests.add(time.Since(begin))
 	return n.m.portInfo(p), dev.Files, nil
@@ -100,7 +101,7 @@ func (n *Network) sameAgain(opts PortOptions) (*port, *tap.Device, error) {
 	case err != nil:
 		return nil, nil, err
 	}
-	if p.Lifetime == LifetimeBus {
+	if p.Lifetime == api.LifetimeBus {
 		n.m.ports.hold(p, opts.Holder)
 		err = n.m.cfg.Store.SavePort(n.m.ports.record(p))
 	}
@@ -201,7 +202,7 @@ func (n *Network) plugIn(ctx context.Context, live *netdef.Network, opts PortOpt
 		return nil, nil, err
 	}
 	// Not before it is recorded: a crash must not leave a device that stays.
-	if p.Lifetime != LifetimeFD {
+	if p.Lifetime != api.LifetimeFD {
 		if err := dev.Persist(); err != nil {
 			return nil, nil, errors.Join(err, n.m.cfg.Store.DeletePort(p.UUID))
 		}
@@ -237,16 +238,16 @@ func newUUID() string {
 
 // Ports lists the ports of every network: those that vnetd made in order of their
 // creation, then those that other programs registered.
-func (m *Manager) Ports() []PortInfo { return m.portInfos(m.ports.all(), m.external.list(nil)) }
+func (m *Manager) Ports() []api.Port { return m.portInfos(m.ports.all(), m.external.list(nil)) }
 
 // Ports lists the network's ports, as Manager.Ports does.
-func (n *Network) Ports() []PortInfo {
+func (n *Network) Ports() []api.Port {
 	return n.m.portInfos(n.m.ports.of(n), n.m.external.list(n))
 }
 
 // portInfos tells what the ports are now.
-func (m *Manager) portInfos(ports []*port, others []*external) []PortInfo {
-	infos := make([]PortInfo, 0, len(ports)+len(others))
+func (m *Manager) portInfos(ports []*port, others []*external) []api.Port {
+	infos := make([]api.Port, 0, len(ports)+len(others))
 	for _, p := range ports {
 		infos = append(infos, m.portInfo(p))
 	}
@@ -257,7 +258,7 @@ func (m *Manager) portInfos(ports []*port, others []*external) []PortInfo {
 }
 
 // Port finds a port by its UUID, in any case, or by its interface's name.
-func (m *Manager) Port(key string) (PortInfo, error) {
+func (m *Manager) Port(key string) (api.Port, error) {
 	p := cmp.Or(m.ports.uuid(strings.ToLower(key)), m.ports.ifname(key))
 	if p == nil {
 		for _, x := range m.external.list(nil) {
@@ -265,7 +266,7 @@ func (m *Manager) Port(key string) (PortInfo, error) {
 				return info, nil
 			}
 		}
-		return PortInfo{}, Errorf(NotFound, "no port %q is known here", key)
+		return api.Port{}, Errorf(NotFound, "no port %q is known here", key)
 	}
 	return m.portInfo(p), nil
 }
@@ -356,14 +357,14 @@ func (m *Manager) releaseAll(n *Network) error {
 }
 
 // portInfo tells what p is now.
-func (m *Manager) portInfo(p *port) PortInfo {
+func (m *Manager) portInfo(p *port) api.Port {
 	held, _ := m.ports.addresses(p)
-	info := PortInfo{
+	info := api.Port{
 		UUID: p.UUID, Network: p.network.name, Name: p.Name, MAC: m.ports.card(p).String(),
 		IfName: p.IfName, Bridge: p.network.bridgeName(),
 		Addresses: append([]netip.Addr{}, held...), Reserved: append([]netip.Addr{}, p.Addrs...),
 		Queues: p.Queues, VnetHdr: p.VnetHdr, Isolated: p.Isolated,
-		Lifetime: p.Lifetime, Owner: p.Owner, OwnerUUID: p.OwnerUUID, ID: p.ID, Created: p.Created,
+		Lifetime: api.Lifetime(p.Lifetime), Owner: p.Owner, OwnerUUID: p.OwnerUUID, ID: p.ID, Created: p.Created,
 	}
 	if l, err := m.cfg.Links.LookupIndex(p.Index); err == nil {
 		info.MTU = l.MTU

@@ -9,6 +9,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/network"
 )
 
@@ -18,7 +19,7 @@ func TestPortEndsWithItsFile(t *testing.T) {
 		n := h.started(natXML("one", "192.0.2"))
 		mac := net.HardwareAddr{0x52, 0x54, 0, 1, 2, 3}
 		info, f := h.port(n, network.PortOptions{Name: "guest", MAC: mac, VnetHdr: true, Owner: 1000})
-		want := network.PortInfo{
+		want := api.Port{
 			UUID: info.UUID, Network: "one", Name: "guest", MAC: "52:54:00:01:02:03", IfName: info.IfName,
 			Bridge: "one", MTU: 1500, Addresses: []netip.Addr{}, Reserved: []netip.Addr{}, Queues: 1, VnetHdr: true,
 			Lifetime: "fd", Owner: 1000, Created: info.Created,
@@ -114,7 +115,7 @@ func TestPortsOverRestart(t *testing.T) {
 
 		h = newHub(t, root, hubOptions{})
 		ports := h.Ports()
-		if diff := cmp.Diff([]network.PortInfo{stays}, ports, addrs); diff != "" {
+		if diff := cmp.Diff([]api.Port{stays}, ports, addrs); diff != "" {
 			t.Errorf("ports after the restart (-want +got):\n%s", diff)
 		}
 		must(t, f1.Close())

@@ -6,7 +6,7 @@ import (
 	"testing"
 
 	"github.com/vnetd/vnetd/internal/nstest"
-	"github.com/vnetd/vnetd/pkg/network"
+	"github.com/vnetd/vnetd/pkg/api"
 )
 
 // take has this process listen on a port of all addresses, as the host's own
@@ -49,7 +49,7 @@ func TestNameServerOfTheHost(t *testing.T) {
 			return string(out) == "192.0.2.10\n"
 		}
 		for range 2 {
-			if info := n.Info(); info.State != network.Active {
+			if info := n.Info(); info.State != api.Active {
 				t.Errorf("the network is %s: %s", info.State, info.LastError)
 			}
 			for _, server := range []string{"192.0.2.1", "2001:db8:1::1"} {
@@ -107,7 +107,7 @@ func TestDegradedUntilPortIsFree(t *testing.T) {
 		n := h.started(natXML("one", "192.0.2"))
 		until(t, "the network is degraded", func() bool {
 			info := n.Info()
-			return info.State == network.Degraded && info.Active && strings.Contains(info.LastError, "192.0.2.1:53: bind: address already in use (taken by")
+			return info.State == api.Degraded && info.Active && strings.Contains(info.LastError, "192.0.2.1:53: bind: address already in use (taken by")
 		})
 		if _, err := net.ListenPacket("udp", ":67"); err == nil {
 			t.Error("DHCP is not served")
@@ -115,7 +115,7 @@ func TestDegradedUntilPortIsFree(t *testing.T) {
 		free53()
 		until(t, "the network is whole", func() bool {
 			info := n.Info()
-			return info.State == network.Active && info.LastError == ""
+			return info.State == api.Active && info.LastError == ""
 		})
 	})
 }

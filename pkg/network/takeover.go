@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/netdef"
@@ -58,8 +59,8 @@ type TakenPort struct {
 
 // takeover is a Takeover that has been understood and fits.
 type takeover struct {
-	network   *Network // that is known by the name; nil: a new one
-	known     Info     // of it
+	network   *Network    // that is known by the name; nil: a new one
+	known     api.Network // of it
 	def, live *netdef.Network
 	autostart bool
 	ports     []*netdef.Port

@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/network"
 )
 
@@ -93,7 +94,7 @@ func isTaken(t *testing.T, h *hub) {
 	t.Helper()
 	n, err := h.ByName("default")
 	must(t, err)
-	if i := n.Info(); i.State != network.Active || !i.Persistent || !i.Autostart || i.MAC != "52:54:00:6d:1e:bf" {
+	if i := n.Info(); i.State != api.Active || !i.Persistent || !i.Autostart || i.MAC != "52:54:00:6d:1e:bf" {
 		t.Errorf("the network is %+v", i)
 	}
 	leases, err := n.Leases()
@@ -101,7 +102,7 @@ func isTaken(t *testing.T, h *hub) {
 		t.Errorf("leases are %+v (%v)", leases, err)
 	}
 	p, err := h.Port("5d744f21-ba4a-4d6e-bdb2-30a35ff3207d")
-	if err != nil || p.IfName != "vnet7" || p.Name != "web1" || p.Lifetime != network.LifetimeExternal {
+	if err != nil || p.IfName != "vnet7" || p.Name != "web1" || p.Lifetime != api.LifetimeExternal {
 		t.Errorf("the port is %+v (%v)", p, err)
 	}
 	if got := h.master("vnet7"); got != "virbr0" {
@@ -144,7 +145,7 @@ func TestTakeOverInactiveAndTransient(t *testing.T) {
 		}
 		n, err := h.ByName("default")
 		must(t, err)
-		if leases, err := n.Leases(); err != nil || len(leases) != 1 || n.Info().State != network.Active {
+		if leases, err := n.Leases(); err != nil || len(leases) != 1 || n.Info().State != api.Active {
 			t.Errorf("it is %+v with leases %v (%v)", n.Info(), leases, err)
 		}
 		must(t, n.Stop(t.Context()))
@@ -201,7 +202,7 @@ func TestTakeOverBesideDnsmasq(t *testing.T) {
 		end()
 		until(t, "the network serves", func() bool {
 			leases, err := n.Leases()
-			return n.Info().State == network.Active && err == nil && len(leases) == 1
+			return n.Info().State == api.Active && err == nil && len(leases) == 1
 		})
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/network"
 )
 
@@ -50,7 +51,7 @@ func TestBridgedWithUplink(t *testing.T) {
 		h = newHub(t, root, hubOptions{})
 		n, err := h.ByName("lan")
 		must(t, err)
-		if info := n.Info(); info.State != network.Active || h.master("eno1") != "br0" {
+		if info := n.Info(); info.State != api.Active || h.master("eno1") != "br0" {
 			t.Errorf("after a restart: %+v", info)
 		}
 		must(t, n.Stop(t.Context()))

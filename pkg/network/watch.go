@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
 )
 
@@ -28,7 +29,7 @@ func (m *Manager) Watch(ctx context.Context) error {
 		return nil
 	})
 	g.Go(func() error {
-		m.watchConditions(ctx)
+		m.health.Watch(ctx, m.conditionSources())
 		return nil
 	})
 	g.Go(func() error { return m.cfg.Links.Watch(ctx, func(e bridge.LinkEvent) { m.onLink(e, broken) }) })
@@ -105,7 +106,7 @@ func (m *Manager) onPortLink(p *port, l bridge.Link) {
 	p.carrier = l.Carrier
 	n := p.network
 	n.mu.Lock()
-	active := n.live != nil && n.state != Stopping && n.bridge != 0
+	active := n.live != nil && n.state != api.Stopping && n.bridge != 0
 	needed := active && (l.Master != n.bridge || opened && n.live.Bridge.STP)
 	n.mu.Unlock()
 	if !needed {

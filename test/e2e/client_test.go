@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/client"
 	"github.com/vnetd/vnetd/test/story"
 )
@@ -25,13 +26,13 @@ func dial(t *testing.T) *client.Client {
 }
 
 // networks are those that vnetd knows, by name.
-func networks(t *testing.T) map[string]client.Network {
+func networks(t *testing.T) map[string]api.Network {
 	t.Helper()
 	list, err := dial(t).Networks(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
-	byName := make(map[string]client.Network)
+	byName := make(map[string]api.Network)
 	for _, n := range list {
 		byName[n.Name] = n
 	}

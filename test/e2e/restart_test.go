@@ -14,6 +14,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/client"
 )
 
@@ -37,7 +38,7 @@ func TestOwnersDieWithoutVnetd(t *testing.T) {
 		before := strings.Count(nstest.Exec(t, "ip", "tuntap"), "\n")
 		var all []owned
 		for i := range 20 {
-			lifetime := []client.Lifetime{client.LifetimeFD, client.LifetimeBus, client.LifetimePersistent}[i%3]
+			lifetime := []api.Lifetime{api.LifetimeFD, api.LifetimeBus, api.LifetimePersistent}[i%3]
 			all = append(all, own(t, i, lifetime))
 		}
 		if problem := differ(t, all, true); problem != nil {
@@ -69,7 +70,7 @@ func TestOwnersDieWithoutVnetd(t *testing.T) {
 }
 
 // own makes the ith port and its owner, one of two of whom will live.
-func own(t *testing.T, i int, lifetime client.Lifetime) owned {
+func own(t *testing.T, i int, lifetime api.Lifetime) owned {
 	t.Helper()
 	c := dial(t)
 	o := owned{name: fmt.Sprint("guest", i), address: netip.AddrFrom4([4]byte{192, 0, 2, byte(10 + i)}), stays: i%2 == 0}
@@ -81,9 +82,9 @@ func own(t *testing.T, i int, lifetime client.Lifetime) owned {
 	}
 	o.ifname = p.Info.IfName
 	switch lifetime {
-	case client.LifetimeFD:
+	case api.LifetimeFD:
 		o.end = holder(t, p)
-	case client.LifetimeBus:
+	case api.LifetimeBus:
 		o.end = func() { _ = c.Close() }
 	default: // its device is the only one who could end it
 		o.end = func() { nstest.IP(t, "link del "+o.ifname) }

@@ -1,16 +1,17 @@
-package network
+package health
 
 import (
-	"net/netip"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/vnetd/vnetd/pkg/api"
 )
 
 func TestClockJumps(t *testing.T) {
 	var c clock
 	now := reading{wall: 1_000_000 * time.Hour, boot: time.Hour}
-	step := func(wall, boot time.Duration) []Condition {
+	step := func(wall, boot time.Duration) []api.Condition {
 		now.wall, now.boot = now.wall+wall, now.boot+boot
 		return c.look(now)
 	}
@@ -35,37 +36,5 @@ func TestClockJumps(t *testing.T) {
 	}
 	if c.look(readClock()); readClock().boot <= 0 {
 		t.Error("the clocks can't be read")
-	}
-}
-
-func TestPoolDistance(t *testing.T) {
-	for _, c := range []struct {
-		start, end string
-		want       uint64
-	}{
-		{"192.0.2.10", "192.0.2.20", 10},
-		{"192.0.1.255", "192.0.2.0", 1},
-		{"2001:db8::ff", "2001:db8::1:0", 0xff01},
-		{"2001:db8::", "2001:db8::ffff:ffff:ffff:ffff", 1<<64 - 1},
-		{"2001:db8::", "2001:db9::", 1<<64 - 1},
-	} {
-		if got := distance(netip.MustParseAddr(c.start), netip.MustParseAddr(c.end)); got != c.want {
-			t.Errorf("from %s to %s: %d, want %d", c.start, c.end, got, c.want)
-		}
-	}
-}
-
-func TestPaceOfLines(t *testing.T) {
-	var p pace
-	now := time.Now()
-	passed := 0
-	for range 5000 {
-		if _, ok := p.allow(now); ok {
-			passed++
-		}
-	}
-	left, ok := p.allow(now.Add(time.Second))
-	if passed != lineBurst || !ok || left != 5000-lineBurst {
-		t.Errorf("%d lines passed, then %v after %d", passed, ok, left)
 	}
 }

@@ -1,0 +1,94 @@
+package api
+
+import (
+	"net/netip"
+	"time"
+)
+
+// State says where a network stands.
+type State string
+
+// The states of a network.
+const (
+	Inactive State = "inactive"
+	Starting State = "starting"
+	Active   State = "active"
+	Degraded State = "degraded" // active, but something of it is missing and tried again: LastError says what
+	Stopping State = "stopping"
+	Failed   State = "failed" // inactive, because the last start or stop failed: LastError says why
+)
+
+// Network is what a network is at one moment.
+type Network struct {
+	Name string `json:"name"`
+	UUID string `json:"uuid"` // as RFC 9562 writes it, in lower case
+	Mode string `json:"mode"` // nat, route, open, none (isolated), bridge
+	// Bridge is the name of the bridge device; empty if none is chosen yet.
+	Bridge string `json:"bridge"`
+	State  State  `json:"state"`
+	// Active: what the network needs is there, whatever State says beside it.
+	Active bool `json:"active"`
+	// Persistent: there is a definition on disk. A network that is not persistent
+	// is gone when it stops.
+	Persistent bool `json:"persistent"`
+	Autostart  bool `json:"autostart"` // with vnetd
+	// LastError is the reason of Degraded and Failed, empty otherwise.
+	LastError string `json:"last_error"`
+
+	// These are not among the properties on D-Bus, and so not in lists.
+	MAC       string         `json:"mac"` // of the bridge
+	MTU       int            `json:"mtu"` // 0: the kernel's default
+	Addresses []netip.Prefix `json:"addresses"`
+}
+
+// Detail is what a person asks of a network beyond that.
+type Detail struct {
+	Pools []Pool `json:"pools"`
+	DNS   *DNS   `json:"dns"` // null where no names are served
+	// NotUnderstood are lines of <dnsmasq:options>.
+	NotUnderstood []string `json:"not_understood"`
+	// Faults are what fails of an active network, by part.
+	Faults map[string]string `json:"faults"`
+	// Repairs counts how often the bridge was gone and made anew.
+	Repairs uint64 `json:"repairs"`
+}
+
+// Pool is the DHCP of one address family.
+type Pool struct {
+	Family       string  `json:"family"` // ipv4 or ipv6
+	Ranges       []Range `json:"ranges"`
+	Size         uint64  `json:"size"` // addresses in the ranges that guests can have; at most 2^64-1
+	Used         uint64  `json:"used"` // of them, leased
+	Reservations int     `json:"reservations"`
+}
+
+// Range is the first and the last address of a range.
+type Range struct {
+	Start netip.Addr `json:"start"`
+	End   netip.Addr `json:"end"`
+}
+
+// DNS is the name service of a network.
+type DNS struct {
+	Domain    string        `json:"domain"`
+	Upstreams []DNSUpstream `json:"upstreams"`
+}
+
+// DNSUpstream is a server that guests' queries are forwarded to.
+type DNSUpstream struct {
+	Addr    netip.AddrPort `json:"addr"`
+	Domain  string         `json:"domain"` // whose names it is asked for; empty: all others
+	Failing bool           `json:"failing"`
+}
+
+// Lease is an address that a guest holds.
+type Lease struct {
+	Expiry   *time.Time `json:"expiry"` // null: never
+	MAC      string     `json:"mac"`
+	Address  netip.Addr `json:"address"`
+	Prefix   int        `json:"prefix"` // length of the network's
+	Hostname string     `json:"hostname"`
+	// ClientID is the DHCPv4 client identifier or the DHCPv6 DUID, as pairs of hex
+	// digits with colons; empty if the guest sent none.
+	ClientID string `json:"client_id"`
+}

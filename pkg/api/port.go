@@ -1,0 +1,44 @@
+package api
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Lifetime says what ends a port.
+type Lifetime string
+
+// The lifetimes of a port.
+const (
+	// LifetimeFD: the last copy of its file descriptors is closed.
+	LifetimeFD = "fd"
+	// LifetimeBus: the client that asked for it leaves the bus.
+	LifetimeBus = "bus"
+	// LifetimePersistent: nothing but its release.
+	LifetimePersistent = "persistent"
+	// LifetimeExternal: another program, such as libvirt's QEMU driver, makes the
+	// device and says when the port ends; that the device is gone for some seconds
+	// says so, too. It can't be asked for.
+	LifetimeExternal = "external"
+)
+
+// Port is what a port is at one moment.
+type Port struct {
+	UUID      string       `json:"uuid"`
+	Network   string       `json:"network"` // name
+	Name      string       `json:"name"`    // of the guest, which the network's DNS serves
+	MAC       string       `json:"mac"`     // of the guest's card, not of the TAP device
+	IfName    string       `json:"ifname"`  // of the TAP device
+	Bridge    string       `json:"bridge"`
+	MTU       int          `json:"mtu"`       // in bytes
+	Addresses []netip.Addr `json:"addresses"` // leased since the port is there, in order
+	Reserved  []netip.Addr `json:"reserved"`  // as asked for
+	Queues    int          `json:"queues"`
+	VnetHdr   bool         `json:"vnet_hdr"`
+	Isolated  bool         `json:"isolated"`
+	Lifetime  Lifetime     `json:"lifetime"`
+	Owner     uint32       `json:"owner"`      // uid
+	OwnerUUID string       `json:"owner_uuid"` // of the virtual machine; may be empty
+	ID        string       `json:"id"`         // the owner's word for the port; may be empty
+	Created   time.Time    `json:"created"`
+}

@@ -1,0 +1,64 @@
+package health
+
+import (
+	"context"
+	"slices"
+
+	"github.com/vnetd/vnetd/pkg/api"
+	"github.com/vnetd/vnetd/pkg/firewall"
+)
+
+// Rules is what the firewall's source asks; *firewall.Firewall is the real one.
+type Rules interface {
+	Conditions(ctx context.Context) ([]firewall.Condition, error)
+	Stats() firewall.Stats
+}
+
+// Firewall is the source of what other programs' rules do to guests.
+func Firewall(rules Rules, active func() []Network) Source {
+	return Source{"firewall", func(ctx context.Context) ([]api.Condition, error) {
+		found, err := rules.Conditions(ctx)
+		all := byNetwork(found, active())
+		if rules.Stats().Contended {
+			all = append(all, api.Condition{
+				Kind: "firewall-contended", Severity: api.SeverityWarning,
+				Message:  "another program removes the networks' firewall rules as fast as they are put back",
+				Evidence: "repairs follow each other without end",
+				Remedy:   "journalctl -u vnetd -g 'firewall repaired'",
+			})
+		}
+		return all, err
+	}}
+}
+
+// byNetwork are what pkg/firewall found, with the networks of the bridges
+// concerned. What concerns only bridges of networks that are about to start is
+// left out: not all is in place yet.
+func byNetwork(found []firewall.Condition, active []Network) []api.Condition {
+	var all []api.Condition
+	for _, f := range found {
+		c := api.Condition{Kind: string(f.Kind), Severity: severity(f), Message: f.Summary, Evidence: f.Evidence, Remedy: f.Remedy}
+		for _, n := range active {
+			if slices.Contains(f.Bridges, n.Bridge) {
+				c.Networks = append(c.Networks, n.Name)
+			}
+		}
+		if len(f.Bridges) > 0 && len(c.Networks) == 0 {
+			continue
+		}
+		slices.Sort(c.Networks)
+		all = append(all, c)
+	}
+	return all
+}
+
+// severity says how bad a condition of the firewall is.
+func severity(f firewall.Condition) api.Severity {
+	switch {
+	case f.Harmless:
+		return api.SeverityInfo
+	case f.Kind == firewall.KindBridgeNetfilter, f.Kind == firewall.KindNoIPTables && len(f.Bridges) == 0:
+		return api.SeverityWarning
+	}
+	return api.SeverityError
+}
