@@ -11,7 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vnetd/vnetd/pkg/bridge"
-	"github.com/vnetd/vnetd/pkg/dhcpd"
+	"github.com/vnetd/vnetd/pkg/dhcpd/v4"
 	"github.com/vnetd/vnetd/pkg/firewall"
 	"github.com/vnetd/vnetd/pkg/netdef"
 )
@@ -95,7 +95,7 @@ const foreignMemory = 10 * time.Minute
 func (m *Manager) foreignServers(context.Context) ([]Condition, error) {
 	var all []Condition
 	m.eachLive(func(n *Network, live *netdef.Network) {
-		srv, _ := n.server(partDHCP).(*dhcpd.Server)
+		srv, _ := n.server(partDHCP).(*v4.Server)
 		if srv == nil {
 			return
 		}
