@@ -27,7 +27,9 @@ import (
 	"github.com/vnetd/vnetd/internal/nstest"
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
-	"github.com/vnetd/vnetd/pkg/dhcpd"
+	"github.com/vnetd/vnetd/pkg/dhcpd/ra"
+	"github.com/vnetd/vnetd/pkg/dhcpd/v4"
+	"github.com/vnetd/vnetd/pkg/dhcpd/v6"
 	"github.com/vnetd/vnetd/pkg/dnsd"
 	"github.com/vnetd/vnetd/pkg/network"
 	"github.com/vnetd/vnetd/pkg/store"
@@ -187,7 +189,7 @@ func many(networks int) *measurement {
 		name := fmt.Sprintf("net%d", i)
 		n := network.Measure{
 			Info: api.Network{Name: name, UUID: name, Bridge: name, Mode: "nat", Active: true},
-			DHCP: &dhcpd.Stats{}, DHCP6: &dhcpd.Stats6{}, DNS: &dnsd.Stats{}, RA: &dhcpd.RAStats{},
+			DHCP: &v4.Stats{}, DHCP6: &v6.Stats{}, DNS: &dnsd.Stats{}, RA: &ra.Stats{},
 		}
 		for j := range 10 {
 			p := network.PortName{UUID: fmt.Sprintf("00000000-0000-4000-8000-%06d%06d", i, j), MAC: "52:54:00:00:00:01", IfName: fmt.Sprintf("vnet%d", 10*i+j)}

@@ -13,61 +13,48 @@ import (
 // clients get the address again. It returns when all are on disk, and how many that
 // are; refused are the others, each with its address and why. With an error none is
 // taken. The server must be running, and leases be of its family.
-func (s *engine) Import(ctx context.Context, leases []Lease) (taken int, refused []error, err error) {
-	s.mu.Lock()
-	ch, refused := s.admitAll(leases)
-	ch.done = make(chan error, 1)
-	taken = len(ch.writes)
-	if taken > 0 {
-		s.enqueue(ch)
-	}
-	s.mu.Unlock()
+func (s Server) Import(ctx context.Context, leases []Lease) (taken int, refused []error, err error) {
+	taken, refused, done := s.engine.startImport(leases)
 	if taken == 0 {
 		return 0, refused, nil
 	}
 	select {
-	case err := <-ch.done:
-		if err != nil {
-			return 0, nil, fmt.Errorf("importing leases: %w", err)
-		}
+	case err := <-done:
+		return imported(taken, refused, err)
 	case <-ctx.Done():
-		return 0, nil, fmt.Errorf("importing leases: %w", ctx.Err())
+		return imported(0, nil, ctx.Err())
+	}
+}
+
+// Import is as that of a server, into the store of an engine that does not run and
+// has no transport.
+func (s *Engine) Import(leases []Lease) (taken int, refused []error, err error) {
+	taken, refused, done := s.startImport(leases)
+	s.Commit()
+	return imported(taken, refused, <-done)
+}
+
+// imported is what Import returns once it knows whether the leases are stored.
+func imported(taken int, refused []error, err error) (int, []error, error) {
+	if err != nil {
+		return 0, nil, fmt.Errorf("importing leases: %w", err)
 	}
 	return taken, refused, nil
 }
 
-// Import is Server.Import into the store of a network that no server serves.
-func Import(cfg Config, leases []Lease) (taken int, refused []error, err error) {
-	s, err := newServer(&cfg)
-	if err != nil {
-		return 0, nil, err
-	}
-	return s.importIdle(leases)
-}
-
-// Import6 is Import for DHCPv6.
-func Import6(cfg Config6, leases []Lease) (taken int, refused []error, err error) {
-	s, err := newServer6(&cfg)
-	if err != nil {
-		return 0, nil, err
-	}
-	return s.importIdle(leases)
-}
-
-// importIdle is Import of a server that does not run.
-func (s *engine) importIdle(leases []Lease) (taken int, refused []error, err error) {
-	s.mu.Lock()
+// startImport queues what can be taken of leases. done is told of their commit.
+func (s *Engine) startImport(leases []Lease) (taken int, refused []error, done <-chan error) {
+	s.Lock()
+	defer s.Unlock()
 	ch, refused := s.admitAll(leases)
-	s.mu.Unlock()
-	if err := s.store([]change{ch}); err != nil {
-		return 0, nil, fmt.Errorf("importing leases: %w", err)
-	}
-	return len(ch.writes), refused, nil
+	ch.done = make(chan error, 1)
+	s.Enqueue(ch)
+	return len(ch.writes), refused, ch.done
 }
 
 // admitAll makes the leases a change, as far as nothing is in their way. s.mu must
 // be locked.
-func (s *engine) admitAll(leases []Lease) (ch change, refused []error) {
+func (s *Engine) admitAll(leases []Lease) (ch Change, refused []error) {
 	now := time.Now()
 	for i := range leases {
 		if err := s.admit(&ch, &leases[i], now); err != nil {
@@ -77,40 +64,40 @@ func (s *engine) admitAll(leases []Lease) (ch change, refused []error) {
 	return ch, refused
 }
 
-// admit makes one lease a part of ch, or says why not. s.mu must be locked.
-func (s *engine) admit(ch *change, l *Lease, now time.Time) error {
-	pl := s.pool
-	c := pl.space.clientOf(l, now)
-	if text := pl.refusal(l.Addr, c); text != "" {
+// admit makes one lease a part of ch, or says why not. the engine must be locked.
+func (s *Engine) admit(ch *Change, l *Lease, now time.Time) error {
+	pl := s.Pool
+	c := pl.scope.clientOf(l, now)
+	if text := pl.Refusal(l.Addr, c); text != "" {
 		return errors.New(text)
 	}
-	if b := pl.lease(c.key, now); b != nil && b.addr != l.Addr {
-		return fmt.Errorf("its client has %v", b.addr)
+	if b := pl.Lease(c.Key, now); b != nil && b.Addr != l.Addr {
+		return fmt.Errorf("its client has %v", b.Addr)
 	}
-	b := pl.binding(l.Addr)
+	b := pl.Binding(l.Addr)
 	rec := l.clone()
-	rec.Hostname = pl.space.hostname(l.Addr, c.reserved, c.name)
+	rec.Hostname = pl.scope.Hostname(l.Addr, c.Reserved, c.Name)
 	if !l.live(now) {
-		if b.lease.State != "" {
+		if b.Lease.State != "" {
 			return errors.New("it has ended, and another client had the address since")
 		}
 		rec.State = StateReleased
 		ch.writes = append(ch.writes, pl.stage(b, rec))
 		return nil
 	}
-	if b.lease.BoundAt(now) && !b.lease.Expiry.IsZero() && (rec.Expiry.IsZero() || b.lease.Expiry.After(rec.Expiry)) {
+	if b.Lease.BoundAt(now) && !b.Lease.Expiry.IsZero() && (rec.Expiry.IsZero() || b.Lease.Expiry.After(rec.Expiry)) {
 		return errors.New("its client has renewed it here")
 	}
-	s.set(ch, Bound, b, rec)
+	ch.Set(pl, Bound, b, rec)
 	return nil
 }
 
 // clientOf is the client of a record, as it would show itself.
-func (p *space) clientOf(l *Lease, now time.Time) *client {
-	c := &client{now: now, key: p.keyOf(l), duid: slices.Clone(l.DUID), name: clientName{label: l.Hostname}, named: true}
-	if len(l.MAC) == hwAddrLen {
-		c.mac = hwAddr(l.MAC)
+func (p *Scope) clientOf(l *Lease, now time.Time) *Client {
+	c := &Client{Now: now, Key: p.keyOf(l), DUID: slices.Clone(l.DUID), Name: Name{Label: l.Hostname}, Named: true}
+	if len(l.MAC) == HWAddrLen {
+		c.MAC = HWAddr(l.MAC)
 	}
-	c.reserved = p.reservation(c)
+	c.Reserved = p.Reservation(c)
 	return c
 }

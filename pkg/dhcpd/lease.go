@@ -9,6 +9,10 @@ import (
 	"time"
 )
 
+// Infinite as a lease time means that leases never expire. It is 0xffffffff seconds,
+// the value that RFC 2131, section 3.3 reserves for it.
+const Infinite = 0xffffffff * time.Second
+
 // State says what a lease record stands for.
 type State string
 
@@ -122,7 +126,7 @@ func parseHex(s string) ([]byte, error) {
 // server of its family writes.
 func (l *Lease) identified() bool {
 	if l.Addr.Is4() {
-		return len(l.MAC) == hwAddrLen
+		return len(l.MAC) == HWAddrLen
 	}
 	return len(l.DUID) > 0
 }

@@ -37,7 +37,7 @@ func FormatLeases(leases []Lease, mac net.HardwareAddr) string {
 	if v6.Len() == 0 {
 		return v4.String()
 	}
-	return v4.String() + "duid " + colons(serverDUID(mac)) + "\n" + v6.String()
+	return v4.String() + "duid " + colons(ServerDUID(mac)) + "\n" + v6.String()
 }
 
 // fileLine writes a lease. who is the second field, id the last.
@@ -104,7 +104,7 @@ func parseFileLine(f []string) (*Lease, error) {
 	if err != nil || addr.Zone() != "" {
 		return nil, fmt.Errorf("address: %q is none", f[2])
 	}
-	l := &Lease{Addr: addr, Hostname: parseName([]byte(f[3])).label, Expiry: unixTime(expiry), State: StateBound}
+	l := &Lease{Addr: addr, Hostname: ParseName([]byte(f[3])).Label, Expiry: unixTime(expiry), State: StateBound}
 	if addr.Is6() {
 		return l.identify6(f[1], f[4])
 	}
@@ -126,15 +126,15 @@ func (l *Lease) identify4(mac, id string) (*Lease, error) {
 		return nil, nil
 	}
 	hw, err := net.ParseMAC(mac)
-	if err != nil || len(hw) != hwAddrLen {
+	if err != nil || len(hw) != HWAddrLen {
 		return nil, fmt.Errorf("MAC address: %q, want six hex bytes with colons", mac)
 	}
 	l.MAC = hw
 	if id == absent || id == "" {
 		return l, nil
 	}
-	if l.ClientID, err = parseBytes(id); err != nil || len(l.ClientID) > maxClientID {
-		return nil, fmt.Errorf("client id: %q, want up to %d hex bytes with colons", id, maxClientID)
+	if l.ClientID, err = parseBytes(id); err != nil || len(l.ClientID) > MaxClientID {
+		return nil, fmt.Errorf("client id: %q, want up to %d hex bytes with colons", id, MaxClientID)
 	}
 	return l, nil
 }
@@ -196,11 +196,11 @@ func (s *statusLease) lease() (*Lease, error) {
 	if err != nil || addr.Zone() != "" || s.Expiry < 0 {
 		return nil, fmt.Errorf("address %q until %d is none", s.Addr, s.Expiry)
 	}
-	l := &Lease{Addr: addr, Hostname: parseName([]byte(s.Hostname)).label, Expiry: unixTime(s.Expiry), State: StateBound}
+	l := &Lease{Addr: addr, Hostname: ParseName([]byte(s.Hostname)).Label, Expiry: unixTime(s.Expiry), State: StateBound}
 	if addr.Is4() {
 		return l.identify4(s.MAC, s.ClientID)
 	}
-	if hw, err := net.ParseMAC(s.MAC); err == nil && len(hw) == hwAddrLen {
+	if hw, err := net.ParseMAC(s.MAC); err == nil && len(hw) == HWAddrLen {
 		l.MAC = hw
 	}
 	return l.identify6(s.IAID, s.ClientID)

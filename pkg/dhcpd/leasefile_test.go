@@ -5,13 +5,13 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/vnetd/vnetd/pkg/dhcpd"
+	"github.com/vnetd/vnetd/pkg/dhcpd/dhcpdtest"
 )
 
 // fileLeases are leases of both families, and leaseFile is what dnsmasq 2.90 keeps of
@@ -19,9 +19,9 @@ import (
 func fileLeases() []dhcpd.Lease {
 	end := time.Unix(1800000000, 0).UTC()
 	return []dhcpd.Lease{
-		{Addr: ip(100), MAC: mac(2), Hostname: "web", ClientID: []byte("\x01abc"), Expiry: end, State: dhcpd.StateBound},
-		{Addr: ip(101), MAC: mac(3), State: dhcpd.StateBound},
-		{Addr: ip6(0x100), DUID: []byte{0, 3, 0, 1, 0, 0, 0x5e, 0, 0x53, 4}, IAID: 1193046, Hostname: "six", Expiry: end, State: dhcpd.StateBound},
+		{Addr: dhcpdtest.IP(100), MAC: dhcpdtest.MAC(2), Hostname: "web", ClientID: []byte("\x01abc"), Expiry: end, State: dhcpd.StateBound},
+		{Addr: dhcpdtest.IP(101), MAC: dhcpdtest.MAC(3), State: dhcpd.StateBound},
+		{Addr: dhcpdtest.IP6(0x100), DUID: []byte{0, 3, 0, 1, 0, 0, 0x5e, 0, 0x53, 4}, IAID: 1193046, Hostname: "six", Expiry: end, State: dhcpd.StateBound},
 	}
 }
 
@@ -33,15 +33,15 @@ duid 00:03:00:01:00:00:5e:00:53:01
 
 func TestLeaseFile(t *testing.T) {
 	leases := fileLeases()
-	former := dhcpd.Lease{Addr: ip(102), MAC: mac(4), State: dhcpd.StateReleased}
-	if diff := cmp.Diff(leaseFile, dhcpd.FormatLeases(append(leases, former), mac(1))); diff != "" {
+	former := dhcpd.Lease{Addr: dhcpdtest.IP(102), MAC: dhcpdtest.MAC(4), State: dhcpd.StateReleased}
+	if diff := cmp.Diff(leaseFile, dhcpd.FormatLeases(append(leases, former), dhcpdtest.MAC(1))); diff != "" {
 		t.Errorf("written (-want +got):\n%s", diff)
 	}
 	got, err := dhcpd.ParseLeases(leaseFile)
 	if diff := cmp.Diff(leases, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" || err != nil {
 		t.Errorf("read (%v) (-want +got):\n%s", err, diff)
 	}
-	if got := dhcpd.FormatLeases(leases[:2], mac(1)); strings.Contains(got, "duid") {
+	if got := dhcpd.FormatLeases(leases[:2], dhcpdtest.MAC(1)); strings.Contains(got, "duid") {
 		t.Errorf("the server's DUID is in a file without IPv6:\n%s", got)
 	}
 }
@@ -79,72 +79,6 @@ func TestLeaseFileOddities(t *testing.T) {
 	}
 }
 
-// A lease of another server is its client's, as far as nobody stands in the way.
-func TestImport(t *testing.T) {
-	cfg := func() dhcpd.Config {
-		c := testConfig()
-		c.Reservations = append(c.Reservations, dhcpd.Reservation{MAC: mac(9), Addr: ip(105), Name: "nine"})
-		return c
-	}
-	simulated(t, cfg, func(t *testing.T, e *env) {
-		a := e.lease(mac(2))
-		soon, past := time.Now().Add(time.Hour), time.Now().Add(-time.Hour)
-		free := ip(100)
-		if free == a {
-			free = ip(101)
-		}
-		lease := func(n byte, addr netip.Addr, name string, end time.Time) dhcpd.Lease {
-			return dhcpd.Lease{Addr: addr, MAC: mac(n), Hostname: name, Expiry: end, State: dhcpd.StateBound}
-		}
-		e.events.take()
-		taken, refused, err := e.srv.Import(t.Context(), []dhcpd.Lease{
-			lease(3, free, "three", soon),
-			lease(4, a, "", soon),           // mac(2) has it
-			lease(5, ip(105), "", soon),     // reserved
-			lease(6, ip(50), "", soon),      // in no range
-			lease(7, ip(107), "", past),     // over
-			lease(8, ip(108), "nine", soon), // the name is reserved
-			lease(2, ip(109), "", soon),     // it has another one
-		})
-		if taken != 3 || err != nil {
-			t.Errorf("%d leases were taken (%v), want 3", taken, err)
-		}
-		var why []string
-		for _, err := range refused {
-			why = append(why, err.Error())
-		}
-		want := []string{
-			a.String() + ": address in use", "192.0.2.105: address reserved", "192.0.2.50: address not available",
-			"192.0.2.109: its client has " + a.String(),
-		}
-		if diff := cmp.Diff(want, why); diff != "" {
-			t.Errorf("refused (-want +got):\n%s", diff)
-		}
-		synctest.Wait()
-		if got := e.events.take(); len(got) != 2 {
-			t.Errorf("events %q, want those of the two running leases", got)
-		}
-		for _, c := range []struct {
-			addr netip.Addr
-			name string
-		}{{free, "three"}, {ip(108), ""}} {
-			if l, ok := e.store.lease(t, c.addr); !ok || l.Hostname != c.name || l.State != dhcpd.StateBound {
-				t.Errorf("stored of %v is %+v, want the name %q", c.addr, l, c.name)
-			}
-		}
-		e.want(e.renew(mac(3), free), "ACK "+free.String())
-		e.want(e.initReboot(mac(4), free), "NAK address in use")
-		if got := e.discover(mac(7)); got != ip(107) {
-			t.Errorf("a client whose lease is over is offered %v, want the address that it had", got)
-		}
-		// The same file again changes nothing but for those renewed here.
-		taken, refused, err = e.srv.Import(t.Context(), []dhcpd.Lease{lease(3, free, "three", soon.Add(-time.Minute))})
-		if taken != 0 || len(refused) != 1 || err != nil {
-			t.Errorf("the second time: %d taken, %v refused (%v)", taken, refused, err)
-		}
-	})
-}
-
 // Whatever the file is, it is read without a crash, and what is read can be written
 // and read again.
 func FuzzLeaseFile(f *testing.F) {
@@ -160,7 +94,7 @@ func FuzzLeaseFile(f *testing.F) {
 		if err != nil {
 			return
 		}
-		again, err := dhcpd.ParseLeases(dhcpd.FormatLeases(leases, mac(1)))
+		again, err := dhcpd.ParseLeases(dhcpd.FormatLeases(leases, dhcpdtest.MAC(1)))
 		if err != nil || len(again) != len(leases) {
 			t.Errorf("%d leases, written and read again %d (%v)", len(leases), len(again), err)
 		}

@@ -1,37 +1,42 @@
 package dhcpd
 
-import "strings"
+import (
+	"encoding/binary"
+	"net/netip"
+	"strings"
+	"time"
+)
 
 // Limits of DNS names (RFC 1035, section 2.3.4).
 const (
-	maxName  = 253
+	MaxName  = 253
 	maxLabel = 63
 )
 
-// clientName is a host name as a client sent it: the part before the first dot,
+// Name is a host name as a client sent it: the part before the first dot,
 // and what follows it. Both are empty when the client sent none or none that is
 // usable.
-type clientName struct {
-	label  string
-	domain string
+type Name struct {
+	Label  string
+	Domain string
 }
 
-// parseName splits the value of option 12. A name whose first label is not a
+// ParseName splits the value of option 12. A name whose first label is not a
 // valid one becomes empty.
-func parseName(raw []byte) clientName {
+func ParseName(raw []byte) Name {
 	// RFC 2132, section 2: options "SHOULD NOT" end in a NUL, but receivers "MUST
 	// be prepared to delete" it.
 	s := strings.TrimRight(string(raw), "\x00")
 	label, domain, _ := strings.Cut(s, ".")
-	if len(s) > maxName || !validLabel(label) {
-		return clientName{}
+	if len(s) > MaxName || !validLabel(label) {
+		return Name{}
 	}
-	return clientName{label: label, domain: strings.TrimSuffix(domain, ".")}
+	return Name{Label: label, Domain: strings.TrimSuffix(domain, ".")}
 }
 
 // inDomain reports whether the client sent its name plain or with domain.
-func (n clientName) inDomain(domain string) bool {
-	return n.domain == "" || strings.EqualFold(n.domain, strings.TrimSuffix(domain, "."))
+func (n Name) inDomain(domain string) bool {
+	return n.Domain == "" || strings.EqualFold(n.Domain, strings.TrimSuffix(domain, "."))
 }
 
 // validLabel reports whether s is a host name's label: letters, digits and
@@ -57,10 +62,10 @@ func labelByte(c byte) bool {
 	}
 }
 
-// validDomain reports whether s, without a final dot, is a domain name made of
+// ValidDomain reports whether s, without a final dot, is a domain name made of
 // host name labels.
-func validDomain(s string) bool {
-	if s == "" || len(s) > maxName {
+func ValidDomain(s string) bool {
+	if s == "" || len(s) > MaxName {
 		return false
 	}
 	for label := range strings.SplitSeq(s, ".") {
@@ -71,17 +76,17 @@ func validDomain(s string) bool {
 	return true
 }
 
-// qualified is a host name with its domain, which may be empty.
-func qualified(hostname, domain string) string {
+// Qualified is a host name with its domain, which may be empty.
+func Qualified(hostname, domain string) string {
 	if domain == "" {
 		return hostname
 	}
 	return hostname + "." + domain
 }
 
-// toLabels is a name in DNS wire format (RFC 1035, section 3.1). Labels are cut
+// ToLabels is a name in DNS wire format (RFC 1035, section 3.1). Labels are cut
 // to their longest.
-func toLabels(name string) []byte {
+func ToLabels(name string) []byte {
 	var wire []byte
 	for label := range strings.SplitSeq(strings.Trim(name, "."), ".") {
 		wire = append(wire, byte(min(len(label), maxLabel)))
@@ -90,10 +95,10 @@ func toLabels(name string) []byte {
 	return append(wire, 0)
 }
 
-// fromLabels turns a name in DNS wire format, whose final zero may be missing
+// FromLabels turns a name in DNS wire format, whose final zero may be missing
 // (RFC 4702, section 2.3.1), into dotted form. Compression is not allowed there.
 // What is malformed becomes empty.
-func fromLabels(wire []byte) []byte {
+func FromLabels(wire []byte) []byte {
 	var name []byte
 	for len(wire) > 0 && wire[0] != 0 {
 		n := int(wire[0])
@@ -107,4 +112,36 @@ func fromLabels(wire []byte) []byte {
 		wire = wire[1+n:]
 	}
 	return name
+}
+
+// The flags of the Client FQDN option.
+const (
+	fqdnServerUpdates = 1 << iota // S: the server updates the address record
+	fqdnOverride                  // O: the server overrode the client's S
+	FQDNEncoded                   // E: the name is in DNS wire format
+)
+
+// FQDNAnswer are the flags S and O that answer a client's Client FQDN option.
+//
+// RFC 4702, section 4, and RFC 4704, section 6: S says that we publish the
+// address, O that the client wanted otherwise.
+func FQDNAnswer(asked byte) byte {
+	if asked&fqdnServerUpdates == 0 {
+		return fqdnServerUpdates | fqdnOverride
+	}
+	return fqdnServerUpdates
+}
+
+// Seconds returns a time as both protocols send it: Infinite is 0xffffffff.
+func Seconds(d time.Duration) []byte {
+	return binary.BigEndian.AppendUint32(nil, uint32(d/time.Second))
+}
+
+// AddrBytes returns a list of addresses as the value of an option.
+func AddrBytes(list []netip.Addr) []byte {
+	var b []byte
+	for _, a := range list {
+		b = append(b, a.AsSlice()...)
+	}
+	return b
 }

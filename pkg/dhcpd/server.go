@@ -1,102 +1,74 @@
 package dhcpd
 
 import (
+	"context"
 	"errors"
 	"fmt"
-	"log/slog"
-	"net/netip"
+	"os"
+	"sync"
 	"time"
 )
 
-// Server answers DHCPv4 on one link. Its methods may be called concurrently,
-// except where they say otherwise.
-type Server struct {
-	engine
-	plan   *plan                        // guarded by mu
-	probes probes                       // guarded by mu
-	others map[netip.Addr]ForeignServer // guarded by mu; nil until there is one
+// Server is what the DHCP servers of both families offer their owner. Its methods may
+// be called concurrently, except where they say otherwise.
+type Server struct{ engine *Engine }
+
+// NewServer returns the server on an engine with a transport.
+func NewServer(e *Engine) Server { return Server{e} }
+
+// Close gives up a server that does not run. After Run, or a second time, it does
+// nothing.
+func (s Server) Close() error { return s.engine.close() }
+
+// Run serves until ctx ends, which is no error, or the link fails. It returns
+// when all that it started has ended: pending changes are stored, their replies
+// sent and the sockets closed. It may be called once.
+func (s Server) Run(ctx context.Context) error {
+	e := s.engine
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stopped := make(chan struct{})
+	var readers, committer sync.WaitGroup
+	committer.Go(func() { e.commitLoop(stopped) })
+	readers.Go(func() { e.expireLoop(ctx) })
+	for _, loop := range e.loops {
+		readers.Go(func() { loop(ctx) })
+	}
+	readers.Go(func() { defer cancel(); e.readLoop(ctx) })
+	select {
+	case <-ctx.Done():
+	case err := <-e.failed:
+		e.Fail(err) // kept for the end
+		cancel()
+	}
+	e.link.Interrupt()
+	readers.Wait()
+	close(stopped)
+	committer.Wait()
+	closeErr := e.close()
+	select {
+	case err := <-e.failed:
+		return fmt.Errorf("serving DHCP: %w", errors.Join(err, closeErr))
+	default:
+		return closeErr
+	}
 }
 
-// Open checks cfg, loads the leases and binds the sockets, in the network
-// namespace of the calling thread. The caller must call Run or Close. An error
-// that wraps syscall.EADDRINUSE means that another DHCP server serves the
-// interface.
-func Open(cfg Config) (*Server, error) {
-	return open(cfg, func() (transport, error) { return listen(&cfg) })
-}
-
-// open makes a Server on the transport that dial returns.
-func open(cfg Config, dial func() (transport, error)) (*Server, error) {
-	s, err := newServer(&cfg)
+// Leave returns a copy of the socket that clients send to, for Open in the next
+// process: what comes in after Run has ended waits there. The caller closes it.
+func (s Server) Leave(context.Context) ([]*os.File, error) {
+	f, err := s.engine.link.Copy()
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("copying the socket of DHCP: %w", err)
 	}
-	if err := s.connect(dial); err != nil {
-		return nil, fmt.Errorf("serving DHCP on %q: %w", cfg.Interface, err)
-	}
-	if cfg.Probe {
-		s.probes = newProbes(s.link.(arpLink))
-		s.loops = append(s.loops, s.probeLoop, s.hearLoop)
-	}
-	return s, nil
+	return []*os.File{f}, nil
 }
 
-// newServer makes a Server without a transport, with its leases.
-func newServer(cfg *Config) (*Server, error) {
-	if err := cfg.Validate(); err != nil {
-		return nil, fmt.Errorf("checking DHCP settings of network %q: %w", cfg.Network, err)
-	}
-	log := networkLog(cfg.Logger, cfg.Network, cfg.Interface)
-	s := &Server{
-		engine: engine{log: log, leases: cfg.Store, onLease: cfg.OnLease, onStore: cfg.OnStore},
-		plan:   newPlan(cfg, log),
-	}
-	s.handle = s.handleDatagram
-	return s, s.load(&s.plan.space)
-}
-
-// networkLog is log, nil for the default, with what tells the network.
-func networkLog(log *slog.Logger, network, bridge string) *slog.Logger {
-	if log == nil {
-		log = slog.Default()
-	}
-	return log.With("network", network, "bridge", bridge)
-}
-
-// handleDatagram implements engine.handle.
-func (s *Server) handleDatagram(d datagram, now time.Time) (*outgoing, error) {
-	c, err := parse4(d, s.plan, now)
-	if err != nil {
-		return nil, err
-	}
-	if !s.fair(string(c.mac[:]), now) {
-		return nil, nil
-	}
-	return s.handle4(c), nil
-}
-
-// Reconfigure makes the server follow cfg from now on: ranges, reservations and
-// options. Interface, Server and Probe must stay; MAC, Store, OnLease, OnStore,
-// Logger and Left are ignored. Running leases stay until their clients ask again, which are then
-// refused what cfg does not allow them.
-func (s *Server) Reconfigure(cfg Config) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	old := &s.plan.cfg
-	cfg.MAC, cfg.Store = old.MAC, old.Store
-	if err := cfg.Validate(); err != nil {
-		return fmt.Errorf("checking DHCP settings of network %q: %w", cfg.Network, err)
-	}
-	if cfg.Interface != old.Interface {
-		return fmt.Errorf("changing the interface of a running DHCP server from %q to %q", old.Interface, cfg.Interface)
-	}
-	if cfg.Server != old.Server {
-		return fmt.Errorf("changing the address of a running DHCP server from %v to %v", old.Server, cfg.Server)
-	}
-	if cfg.Probe != old.Probe {
-		return errors.New("a running DHCP server can't begin or end to probe addresses")
-	}
-	s.plan = newPlan(&cfg, s.log)
-	s.move(&s.plan.space)
-	return nil
+// Leases returns the leases that are on disk, bound and not expired, sorted by
+// address.
+func (s Server) Leases() []Lease {
+	now := time.Now()
+	s.engine.Lock()
+	defer s.engine.Unlock()
+	return s.engine.Pool.leases(now)
 }

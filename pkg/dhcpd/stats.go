@@ -4,19 +4,7 @@ import (
 	"slices"
 	"sync/atomic"
 	"time"
-
-	"github.com/insomniacslk/dhcp/dhcpv4"
 )
-
-// Stats are counters since Open and the state of the pool. Messages are counted
-// when they are understood, replies when the kernel took them.
-type Stats struct {
-	// Received, by message type. BOOTP counts requests without a message type.
-	Discover, Request, Decline, Release, Inform, BOOTP uint64
-	// Sent, by message type. A reply to BOOTP counts as Ack.
-	Offer, Ack, Nak uint64
-	Common
-}
 
 // Common is what both families count.
 type Common struct {
@@ -103,53 +91,38 @@ func (l *latency) load() (all Latency) {
 	return all
 }
 
-// counters are what the servers of both families count.
-type counters struct {
-	received, sent                          [maxMessageType + 1]atomic.Uint64 // by message type
+// Counters are what the servers of both families count.
+type Counters struct {
+	Received, Sent                          [maxMessageType + 1]atomic.Uint64 // by message type
 	commits, committed, commitFailures      atomic.Uint64
 	latency                                 latency
-	malformed, ignored, exhausted, overload atomic.Uint64
-	conflicts, limited, panics, sendErrors  atomic.Uint64
+	Malformed, Ignored, Exhausted, Overload atomic.Uint64
+	Conflicts, limited, panics, SendErrors  atomic.Uint64
 }
 
 // maxMessageType is the largest number of a message type that is counted.
 const maxMessageType = 15
 
-// Stats returns the counters. It may be called at any time.
-func (s *Server) Stats() Stats {
-	c := &s.count
-	in := func(typ dhcpv4.MessageType) uint64 { return c.received[typ].Load() }
-	out := func(typ dhcpv4.MessageType) uint64 { return c.sent[typ].Load() }
-	return Stats{
-		Discover: in(dhcpv4.MessageTypeDiscover), Request: in(dhcpv4.MessageTypeRequest),
-		Decline: in(dhcpv4.MessageTypeDecline), Release: in(dhcpv4.MessageTypeRelease),
-		Inform: in(dhcpv4.MessageTypeInform), BOOTP: in(dhcpv4.MessageTypeNone),
-		Offer: out(dhcpv4.MessageTypeOffer), Nak: out(dhcpv4.MessageTypeNak),
-		Ack:    out(dhcpv4.MessageTypeAck) + out(dhcpv4.MessageTypeNone),
-		Common: s.common(),
-	}
-}
-
-// common are the counters of both families.
-func (s *engine) common() Common {
-	c := &s.count
+// Common returns the counters of both families.
+func (s *Engine) Common() Common {
+	c := &s.Count
 	return Common{
 		Pool:    s.poolStats(),
 		Commits: c.commits.Load(), Committed: c.committed.Load(), CommitFailures: c.commitFailures.Load(),
 		CommitLatency: c.latency.load(),
-		Malformed:     c.malformed.Load(), Ignored: c.ignored.Load(), Exhausted: c.exhausted.Load(),
-		Conflicts: c.conflicts.Load(), Overload: c.overload.Load(), Limited: c.limited.Load(),
-		Panics: c.panics.Load(), SendErrors: c.sendErrors.Load(),
+		Malformed:     c.Malformed.Load(), Ignored: c.Ignored.Load(), Exhausted: c.Exhausted.Load(),
+		Conflicts: c.Conflicts.Load(), Overload: c.Overload.Load(), Limited: c.limited.Load(),
+		Panics: c.panics.Load(), SendErrors: c.SendErrors.Load(),
 	}
 }
 
 // poolStats is how the addresses are used now.
-func (s *engine) poolStats() PoolStats {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	pl := s.pool
+func (s *Engine) poolStats() PoolStats {
+	s.Lock()
+	defer s.Unlock()
+	pl := s.Pool
 	return PoolStats{
-		Dynamic: pl.space.shared(), Reserved: uint64(len(pl.space.byAddr)),
+		Dynamic: pl.scope.shared(), Reserved: uint64(len(pl.scope.byAddr)),
 		Bound: pl.states[StateBound], Offered: uint64(pl.offers.Len()), Declined: pl.states[StateDeclined],
 		Former: pl.states[StateReleased] + pl.states[stateExpired],
 	}

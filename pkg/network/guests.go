@@ -7,6 +7,7 @@ import (
 	"slices"
 
 	"github.com/vnetd/vnetd/pkg/dhcpd"
+	"github.com/vnetd/vnetd/pkg/dhcpd/v4"
 	"github.com/vnetd/vnetd/pkg/dnsd"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/store"
@@ -18,8 +19,8 @@ import (
 // guestServer is a server that gives addresses to guests that come and go.
 type guestServer interface {
 	lessor
-	SetLive(l dhcpd.Live) error
-	DropLive(guest net.HardwareAddr)
+	SetDynamic(l dhcpd.DynamicReservation) error
+	DropDynamic(guest net.HardwareAddr)
 }
 
 // dhcpParts are the services that give addresses, and to which family each.
@@ -63,14 +64,14 @@ func (s *services) expect(live *netdef.Network, p store.Port) error {
 
 // setLive tells a server of one family what p's guest shall have, if anything.
 func setLive(srv guestServer, is4 bool, p store.Port) error {
-	l := dhcpd.Live{MAC: net.HardwareAddr(p.MAC), Name: p.Name}
+	l := dhcpd.DynamicReservation{MAC: net.HardwareAddr(p.MAC), Name: p.Name}
 	if at := slices.IndexFunc(p.Addrs, func(a netip.Addr) bool { return a.Is4() == is4 }); at >= 0 {
 		l.Addr = p.Addrs[at]
 	}
 	if l.Name == "" && !l.Addr.IsValid() {
 		return nil
 	}
-	return srv.SetLive(l)
+	return srv.SetDynamic(l)
 }
 
 // expectAll tells a server that was just opened of all ports, and of those that
@@ -81,14 +82,14 @@ func (s *services) expectAll(srv server) {
 	if !ok {
 		return
 	}
-	_, is4 := srv.(*dhcpd.Server)
+	_, is4 := srv.(*v4.Server)
 	m := s.n.m
 	for _, p := range s.departed {
 		if m.ports.mac(s.n, net.HardwareAddr(p.MAC)) == nil {
-			gs.DropLive(net.HardwareAddr(p.MAC))
+			gs.DropDynamic(net.HardwareAddr(p.MAC))
 		}
 		if m.ports.guest(s.n, net.HardwareAddr(p.Guest)) == nil {
-			gs.DropLive(net.HardwareAddr(p.Guest))
+			gs.DropDynamic(net.HardwareAddr(p.Guest))
 		}
 	}
 	for _, p := range m.ports.of(s.n) {
@@ -140,8 +141,8 @@ func (s *services) dismiss(p store.Port, held []netip.Addr) {
 func (s *services) forget(p store.Port) {
 	for _, part := range dhcpParts {
 		if srv, ok := s.open[part.name].(guestServer); ok {
-			srv.DropLive(net.HardwareAddr(p.MAC))
-			srv.DropLive(net.HardwareAddr(p.Guest))
+			srv.DropDynamic(net.HardwareAddr(p.MAC))
+			srv.DropDynamic(net.HardwareAddr(p.Guest))
 		}
 	}
 	if dns, ok := s.open[partDNS].(*dnsd.Server); ok {

@@ -11,6 +11,10 @@ import (
 
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/dhcpd"
+	"github.com/vnetd/vnetd/pkg/dhcpd/ra"
+	"github.com/vnetd/vnetd/pkg/dhcpd/tftp"
+	"github.com/vnetd/vnetd/pkg/dhcpd/v4"
+	"github.com/vnetd/vnetd/pkg/dhcpd/v6"
 	"github.com/vnetd/vnetd/pkg/dnsd"
 	"github.com/vnetd/vnetd/pkg/firewall"
 	"github.com/vnetd/vnetd/pkg/netdef"
@@ -163,8 +167,8 @@ func resolvers(n *netdef.Network, ip *netdef.IP) []netip.Addr {
 
 // dhcpConfig is what n asks of pkg/dhcpd for ip, one of its elements; the
 // caller adds the store, the event function and the logger.
-func dhcpConfig(n *netdef.Network, ip *netdef.IP) dhcpd.Config {
-	c := dhcpd.Config{
+func dhcpConfig(n *netdef.Network, ip *netdef.IP) v4.Config {
+	c := v4.Config{
 		Network:      n.Name,
 		Interface:    n.Bridge.Name,
 		MAC:          n.MAC,
@@ -185,17 +189,17 @@ func dhcpConfig(n *netdef.Network, ip *netdef.IP) dhcpd.Config {
 	}
 	for i := range n.Routes {
 		if r := &n.Routes[i]; r.Gateway.Is4() {
-			c.Routes = append(c.Routes, dhcpd.Route{Dst: r.Prefix(), Gateway: r.Gateway})
+			c.Routes = append(c.Routes, v4.Route{Dst: r.Prefix(), Gateway: r.Gateway})
 		}
 	}
-	o, _ := dhcpd.ParseDnsmasqOptions(n.DnsmasqOptions)
+	o, _ := v4.ParseDnsmasqOptions(n.DnsmasqOptions)
 	o.Apply(&c)
 	return c
 }
 
 // dhcp6Config is dhcpConfig for DHCPv6.
-func dhcp6Config(n *netdef.Network, ip *netdef.IP) dhcpd.Config6 {
-	c := dhcpd.Config6{
+func dhcp6Config(n *netdef.Network, ip *netdef.IP) v6.Config {
+	c := v6.Config{
 		Network:      n.Name,
 		Interface:    n.Bridge.Name,
 		MAC:          n.MAC,
@@ -206,8 +210,8 @@ func dhcp6Config(n *netdef.Network, ip *netdef.IP) dhcpd.Config6 {
 		Ranges:       ranges(ip.DHCP),
 		Reservations: reservations(ip.DHCP),
 	}
-	o, _ := dhcpd.ParseDnsmasqOptions(n.DnsmasqOptions)
-	o.Apply6(&c)
+	o, _ := v4.ParseDnsmasqOptions(n.DnsmasqOptions)
+	c.Reservations = append(o.Reservations6(), c.Reservations...)
 	return c
 }
 
@@ -239,8 +243,8 @@ const defaultMTU = 1500
 
 // raConfig is what n, which has an IPv6 address, asks of router advertisements;
 // the caller adds the logger.
-func raConfig(n *netdef.Network) dhcpd.RAConfig {
-	c := dhcpd.RAConfig{
+func raConfig(n *netdef.Network) ra.Config {
+	c := ra.Config{
 		Network:   n.Name,
 		Interface: n.Bridge.Name,
 		MAC:       n.MAC,
@@ -251,7 +255,7 @@ func raConfig(n *netdef.Network) dhcpd.RAConfig {
 	}
 	for i := range n.IPs {
 		if ip := &n.IPs[i]; ip.Address.Is6() {
-			c.Prefixes = append(c.Prefixes, dhcpd.RAPrefix{Prefix: ip.Prefix().Masked(), DHCP: servesDHCP(ip)})
+			c.Prefixes = append(c.Prefixes, ra.Prefix{Prefix: ip.Prefix().Masked(), DHCP: servesDHCP(ip)})
 		}
 	}
 	for i := range n.Routes {
@@ -274,9 +278,9 @@ func tftpIP(n *netdef.Network) *netdef.IP {
 
 // tftpConfig is what n, which has a tftpIP, asks of TFTP; the caller adds the
 // logger.
-func tftpConfig(n *netdef.Network) dhcpd.TFTPConfig {
+func tftpConfig(n *netdef.Network) tftp.Config {
 	ip := tftpIP(n)
-	return dhcpd.TFTPConfig{Network: n.Name, Interface: n.Bridge.Name, Addr: ip.Address, Root: ip.TFTPRoot}
+	return tftp.Config{Network: n.Name, Interface: n.Bridge.Name, Addr: ip.Address, Root: ip.TFTPRoot}
 }
 
 // hasDomain tells whether n has names that the host's resolver can be told of.
@@ -301,7 +305,7 @@ func gateways(n *netdef.Network) []netip.Addr {
 // notUnderstood lists the lines of <dnsmasq:options> that mean nothing to DHCP
 // nor to DNS.
 func notUnderstood(n *netdef.Network) []string {
-	_, forDHCP := dhcpd.ParseDnsmasqOptions(n.DnsmasqOptions)
+	_, forDHCP := v4.ParseDnsmasqOptions(n.DnsmasqOptions)
 	_, forDNS := dnsd.ParseDnsmasqOptions(n.DnsmasqOptions)
 	return slices.DeleteFunc(forDHCP, func(line string) bool { return !slices.Contains(forDNS, line) })
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 
 	"github.com/vnetd/vnetd/pkg/dhcpd"
+	"github.com/vnetd/vnetd/pkg/dhcpd/v4"
+	"github.com/vnetd/vnetd/pkg/dhcpd/v6"
 )
 
 // ExportLeases is the network's leases as dnsmasq keeps them in a file.
@@ -108,14 +110,14 @@ func (n *Network) idleImporters() (map[string]importer, error) {
 		importers[partDHCP] = func(_ context.Context, leases []dhcpd.Lease) (int, []error, error) {
 			cfg := s.dhcp(def)
 			cfg.OnLease, cfg.OnStore = nil, nil
-			return dhcpd.Import(cfg, leases)
+			return v4.Import(cfg, leases)
 		}
 	}
 	if dhcp6IP(def) != nil {
 		importers[partDHCP6] = func(_ context.Context, leases []dhcpd.Lease) (int, []error, error) {
 			cfg := s.dhcp6(def)
 			cfg.OnLease, cfg.OnStore = nil, nil
-			return dhcpd.Import6(cfg, leases)
+			return v6.Import(cfg, leases)
 		}
 	}
 	return importers, nil

@@ -86,7 +86,7 @@ type Config struct {
 	StartOnDemand bool   // a port requested on an inactive network starts it
 
 	// How clients of DHCP are dealt with where a network does not say: see
-	// dhcpd.Config.
+	// v4.Config.
 	DHCPIdentity dhcpd.Identity
 	DHCPProbe    bool
 	Limits       Limits // of one user

@@ -4,7 +4,10 @@ import (
 	"net"
 
 	"github.com/vnetd/vnetd/pkg/api"
-	"github.com/vnetd/vnetd/pkg/dhcpd"
+	"github.com/vnetd/vnetd/pkg/dhcpd/ra"
+	"github.com/vnetd/vnetd/pkg/dhcpd/tftp"
+	"github.com/vnetd/vnetd/pkg/dhcpd/v4"
+	"github.com/vnetd/vnetd/pkg/dhcpd/v6"
 	"github.com/vnetd/vnetd/pkg/dnsd"
 )
 
@@ -14,10 +17,10 @@ type Measure struct {
 	Ports     []PortName
 	Repairs   uint64
 	Failures  uint64 // of parts: of a service, of links and rules
-	DHCP      *dhcpd.Stats
-	DHCP6     *dhcpd.Stats6
-	RA        *dhcpd.RAStats
-	TFTP      *dhcpd.TFTPStats
+	DHCP      *v4.Stats
+	DHCP6     *v6.Stats
+	RA        *ra.Stats
+	TFTP      *tftp.Stats
 	DNS       *dnsd.Stats
 	Upstreams []api.DNSUpstream
 	Asked     []dnsd.Asked // of the upstreams
@@ -45,10 +48,10 @@ func (n *Network) measure() Measure {
 	n.mu.Lock()
 	r.Repairs, r.Failures = n.repairs, n.failures
 	n.mu.Unlock()
-	r.DHCP = statsOf[dhcpd.Stats](n.server(partDHCP))
-	r.DHCP6 = statsOf[dhcpd.Stats6](n.server(partDHCP6))
-	r.RA = statsOf[dhcpd.RAStats](n.server(partRA))
-	r.TFTP = statsOf[dhcpd.TFTPStats](n.server(partTFTP))
+	r.DHCP = statsOf[v4.Stats](n.server(partDHCP))
+	r.DHCP6 = statsOf[v6.Stats](n.server(partDHCP6))
+	r.RA = statsOf[ra.Stats](n.server(partRA))
+	r.TFTP = statsOf[tftp.Stats](n.server(partTFTP))
 	r.DNS = statsOf[dnsd.Stats](n.server(partDNS))
 	if srv, ok := n.server(partDNS).(*dnsd.Server); ok {
 		r.Upstreams, r.Asked = n.upstreams(), srv.Asked()

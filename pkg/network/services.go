@@ -12,6 +12,10 @@ import (
 	"time"
 
 	"github.com/vnetd/vnetd/pkg/dhcpd"
+	"github.com/vnetd/vnetd/pkg/dhcpd/ra"
+	"github.com/vnetd/vnetd/pkg/dhcpd/tftp"
+	"github.com/vnetd/vnetd/pkg/dhcpd/v4"
+	"github.com/vnetd/vnetd/pkg/dhcpd/v6"
 	"github.com/vnetd/vnetd/pkg/dnsd"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/store"
@@ -72,23 +76,23 @@ func (s *services) table() []part {
 			func(n *netdef.Network, left []*os.File) (server, error) {
 				cfg := s.dhcp(n)
 				cfg.Left = left
-				return dhcpd.Open(cfg)
+				return v4.Open(cfg)
 			},
-			func(srv server, n *netdef.Network) error { return srv.(*dhcpd.Server).Reconfigure(s.dhcp(n)) },
+			func(srv server, n *netdef.Network) error { return srv.(*v4.Server).Reconfigure(s.dhcp(n)) },
 		},
 		{
 			partDHCP6, false, func(n *netdef.Network) bool { return dhcp6IP(n) != nil },
 			func(n *netdef.Network, left []*os.File) (server, error) {
 				cfg := s.dhcp6(n)
 				cfg.Left = left
-				return dhcpd.Open6(cfg)
+				return v6.Open(cfg)
 			},
-			func(srv server, n *netdef.Network) error { return srv.(*dhcpd.Server6).Reconfigure(s.dhcp6(n)) },
+			func(srv server, n *netdef.Network) error { return srv.(*v6.Server).Reconfigure(s.dhcp6(n)) },
 		},
 		{
 			partRA, false, hasIPv6,
-			func(n *netdef.Network, _ []*os.File) (server, error) { return dhcpd.OpenRA(s.ra(n)) },
-			func(srv server, n *netdef.Network) error { return srv.(*dhcpd.RAServer).Reconfigure(s.ra(n)) },
+			func(n *netdef.Network, _ []*os.File) (server, error) { return ra.Open(s.ra(n)) },
+			func(srv server, n *netdef.Network) error { return srv.(*ra.Server).Reconfigure(s.ra(n)) },
 		},
 		{
 			partDNS, true, servesDNS,
@@ -97,7 +101,7 @@ func (s *services) table() []part {
 		},
 		{
 			partTFTP, false, func(n *netdef.Network) bool { return tftpIP(n) != nil },
-			func(n *netdef.Network, _ []*os.File) (server, error) { return dhcpd.OpenTFTP(s.tftp(n)) },
+			func(n *netdef.Network, _ []*os.File) (server, error) { return tftp.Open(s.tftp(n)) },
 			func(_ server, n *netdef.Network) error { return unchanged(s.tftp(s.network()), s.tftp(n)) },
 		},
 		{
@@ -169,7 +173,7 @@ func (s *services) wanted(live *netdef.Network) []part {
 
 // The settings of each service, complete.
 
-func (s *services) dhcp(live *netdef.Network) dhcpd.Config {
+func (s *services) dhcp(live *netdef.Network) v4.Config {
 	cfg := dhcpConfig(live, dhcpIP(live))
 	cfg.Store, cfg.OnLease, cfg.Logger = s.n.m.cfg.Store.Leases(live.UUID), s.onLease, s.n.m.log
 	cfg.OnStore = s.onStore(partDHCP)
@@ -178,14 +182,14 @@ func (s *services) dhcp(live *netdef.Network) dhcpd.Config {
 	return cfg
 }
 
-func (s *services) dhcp6(live *netdef.Network) dhcpd.Config6 {
+func (s *services) dhcp6(live *netdef.Network) v6.Config {
 	cfg := dhcp6Config(live, dhcp6IP(live))
 	cfg.Store, cfg.OnLease, cfg.Logger = s.n.m.cfg.Store.Leases(live.UUID), s.onLease, s.n.m.log
 	cfg.OnStore = s.onStore(partDHCP6)
 	return cfg
 }
 
-func (s *services) ra(live *netdef.Network) dhcpd.RAConfig {
+func (s *services) ra(live *netdef.Network) ra.Config {
 	cfg := raConfig(live)
 	cfg.Logger = s.n.m.log
 	return cfg
@@ -201,7 +205,7 @@ func (s *services) dns(live *netdef.Network) dnsd.Config {
 	return cfg
 }
 
-func (s *services) tftp(live *netdef.Network) dhcpd.TFTPConfig {
+func (s *services) tftp(live *netdef.Network) tftp.Config {
 	cfg := tftpConfig(live)
 	cfg.Logger = s.n.m.log
 	return cfg
@@ -436,7 +440,7 @@ func (s *services) retire() {
 		return
 	}
 	s.mu.Lock()
-	ra, ok := s.open[partRA].(*dhcpd.RAServer)
+	ra, ok := s.open[partRA].(*ra.Server)
 	s.mu.Unlock()
 	if !ok {
 		return

@@ -1,0 +1,128 @@
+package dhcpdtest
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/vnetd/vnetd/pkg/dhcpd"
+)
+
+// Sent is a reply as the server handed it to the link.
+type Sent struct {
+	Framed  bool
+	HW      net.HardwareAddr // of framed ones
+	Dst     netip.AddrPort
+	Payload []byte
+}
+
+// SimLink is a link without a kernel. The zero value is not ready, see
+// NewSimLink.
+type SimLink struct {
+	in   chan dhcpd.Datagram
+	out  chan Sent
+	stop chan struct{}
+	once sync.Once
+
+	asked chan netip.Addr // addresses that the server asks for
+	heard chan claim
+}
+
+// claim is somebody's saying that it has an address.
+type claim struct {
+	addr netip.Addr
+	hw   dhcpd.HWAddr
+}
+
+// NewSimLink makes a link that holds size datagrams in each direction. Replies
+// beyond are lost.
+func NewSimLink(size int) *SimLink {
+	return &SimLink{
+		in: make(chan dhcpd.Datagram, size), out: make(chan Sent, size), stop: make(chan struct{}),
+		asked: make(chan netip.Addr, size), heard: make(chan claim, size),
+	}
+}
+
+// Asked is the addresses that the server asks for.
+func (l *SimLink) Asked() <-chan netip.Addr { return l.asked }
+
+// Claim has somebody say that it has an address.
+func (l *SimLink) Claim(a netip.Addr, hw net.HardwareAddr) { l.heard <- claim{a, dhcpd.HWAddr(hw)} }
+
+// Ask implements arpLink.
+func (l *SimLink) Ask(a netip.Addr) error {
+	l.asked <- a
+	return nil
+}
+
+// Heard implements arpLink.
+func (l *SimLink) Heard() (netip.Addr, dhcpd.HWAddr, error) {
+	select {
+	case c := <-l.heard:
+		return c.addr, c.hw, nil
+	case <-l.stop:
+		return netip.Addr{}, dhcpd.HWAddr{}, os.ErrDeadlineExceeded
+	}
+}
+
+// Deliver brings a client's datagram to the server. It waits while the link is
+// full.
+func (l *SimLink) Deliver(payload []byte, src netip.AddrPort, dst netip.Addr) {
+	l.in <- dhcpd.Datagram{Payload: payload, Src: src, Dst: dst}
+}
+
+// Replies is what the server sends.
+func (l *SimLink) Replies() <-chan Sent { return l.out }
+
+// Receive implements transport.
+func (l *SimLink) Receive(buf []byte) (dhcpd.Datagram, error) {
+	select {
+	case d := <-l.in:
+		d.Payload = buf[:copy(buf, d.Payload)]
+		return d, nil
+	case <-l.stop:
+		return dhcpd.Datagram{}, os.ErrDeadlineExceeded
+	}
+}
+
+// Send implements transport.
+func (l *SimLink) Send(out *dhcpd.Reply) error {
+	select {
+	case l.out <- sent(out):
+	default:
+	}
+	return nil
+}
+
+func sent(out *dhcpd.Reply) Sent {
+	s := Sent{Framed: out.Framed, Dst: out.Dst, Payload: out.Payload}
+	if out.Framed {
+		s.HW = out.HW[:]
+	}
+	return s
+}
+
+// Interrupt implements transport.
+func (l *SimLink) Interrupt() { l.once.Do(func() { close(l.stop) }) }
+
+// Copy implements transport. Nobody else can read what l carries.
+func (l *SimLink) Copy() (*os.File, error) { return nil, errors.ErrUnsupported }
+
+// Close implements transport.
+func (l *SimLink) Close() error { return nil }
+
+// Handle is what happens to one datagram, what is due then, and what these left for
+// the committer: for an engine on a link that does not run.
+func Handle(e *dhcpd.Engine, link *SimLink, payload []byte, src netip.AddrPort, dst netip.Addr, now time.Time) []Sent {
+	e.Serve(dhcpd.Datagram{Payload: payload, Src: src, Dst: dst}, now)
+	e.Expire(now)
+	e.Commit()
+	var all []Sent
+	for len(link.out) > 0 {
+		all = append(all, <-link.out)
+	}
+	return all
+}

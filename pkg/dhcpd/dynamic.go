@@ -1,0 +1,192 @@
+package dhcpd
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// ErrTaken says that an address is somebody else's.
+var ErrTaken = errors.New("address is taken")
+
+// DynamicReservation is what one guest has for as long as it is there: an address, a name, or
+// both. Unlike Reservations, which Config lists, it comes and goes alone.
+type DynamicReservation struct {
+	// MAC is the guest.
+	MAC net.HardwareAddr
+	// Addr is set aside for it. Zero: it gets any.
+	Addr netip.Addr
+	// Name overrides what the guest calls itself, and is no other guest's. Empty:
+	// it may call itself as it likes. A name that Config reserves for another
+	// client stays that client's.
+	Name string
+}
+
+// SetDynamic gives a guest what l says in the place of what it had. It outlives
+// Reconfigure. The error is ErrTaken when Config reserves the address for
+// another client, another guest has it, or it is leased to somebody else; it says
+// so when no client of the link could have it. What Config reserves for the
+// guest's MAC address stands before l.
+func (s Server) SetDynamic(l DynamicReservation) error {
+	if len(l.MAC) != HWAddrLen {
+		return fmt.Errorf("%d bytes are not a MAC address, want %d", len(l.MAC), HWAddrLen)
+	}
+	e := s.engine
+	e.Lock()
+	defer e.Unlock()
+	now := time.Now()
+	mac := HWAddr(l.MAC)
+	had, known := e.dynamic[mac]
+	if known {
+		e.dropDynamic(mac)
+	}
+	r := &Reservation{MAC: slices.Clone(l.MAC), Name: l.Name, Addr: l.Addr}
+	if err := e.Pool.admits(r, now); err != nil {
+		if known {
+			e.addDynamic(had)
+		}
+		return err
+	}
+	e.addDynamic(r)
+	return nil
+}
+
+// DropDynamic takes back what SetDynamic gave to the guest, and ends its leases: it is
+// gone. Their records stay, so that it gets the same addresses should it come
+// back.
+func (s Server) DropDynamic(guest net.HardwareAddr) {
+	if len(guest) != HWAddrLen {
+		return
+	}
+	mac := HWAddr(guest)
+	e := s.engine
+	e.Lock()
+	defer e.Unlock()
+	now := time.Now()
+	leases := e.Pool.leasesOf(mac)
+	var ch Change
+	for _, b := range leases {
+		if b.Lease.BoundAt(now) {
+			ch.End(e.Pool, b, now)
+		}
+	}
+	if !ch.Empty() {
+		e.Enqueue(ch)
+	}
+	if _, known := e.dynamic[mac]; known {
+		e.dropDynamic(mac)
+	}
+	for _, b := range leases {
+		e.forget(b)
+	}
+}
+
+// addDynamic and dropDynamic change who has what, here and in the scope. s.mu must be
+// locked.
+func (s *Engine) addDynamic(r *Reservation) {
+	if s.dynamic == nil {
+		s.dynamic = make(map[HWAddr]*Reservation)
+	}
+	s.dynamic[HWAddr(r.MAC)] = r
+	s.Pool.scope.addDynamic(r)
+	s.Pool.reidentify(r)
+}
+
+func (s *Engine) dropDynamic(mac HWAddr) {
+	r := s.dynamic[mac]
+	delete(s.dynamic, mac)
+	s.Pool.scope.dropDynamic(r)
+	s.Pool.reidentify(r)
+}
+
+// reserveDynamic adds to a new scope what guests have now; those who would take
+// what the scope gives to others go without. the engine must be locked.
+func (s *Engine) reserveDynamic(sp *Scope) {
+	for _, r := range s.dynamic {
+		if r.Addr.IsValid() && sp.byAddr[r.Addr] != nil {
+			s.Log.Warn("the address of a port is now reserved for another client", "ip", r.Addr, "mac", r.MAC.String())
+			continue
+		}
+		sp.addDynamic(r)
+	}
+}
+
+// admits returns why r can't be given to its client now.
+func (pl *Pool) admits(r *Reservation, now time.Time) error {
+	a := r.Addr
+	if !a.IsValid() {
+		return nil
+	}
+	sp := pl.scope
+	if !sp.Usable(a) {
+		return fmt.Errorf("%v is no address for a guest of %v", a, sp.Prefix)
+	}
+	if owner := sp.byAddr[a]; owner != nil && (owner.MAC == nil || HWAddr(owner.MAC) != HWAddr(r.MAC)) {
+		return fmt.Errorf("%w: %v is reserved for %s", ErrTaken, a, owner.client())
+	}
+	if own := sp.byMAC[HWAddr(r.MAC)]; own != nil && own.Addr != a {
+		return fmt.Errorf("%w: the network reserves %v for %v", ErrTaken, own.Addr, r.MAC)
+	}
+	b := pl.bindings[a]
+	if b == nil || !b.Lease.live(now) || string(b.Lease.MAC) == string(r.MAC) {
+		return nil
+	}
+	if b.Lease.State == StateDeclined {
+		return fmt.Errorf("%w: %v was found in use on the link", ErrTaken, a)
+	}
+	return fmt.Errorf("%w: %v is leased to %v", ErrTaken, a, b.Lease.MAC)
+}
+
+// addDynamic makes r known, except where the network itself says something else.
+func (p *Scope) addDynamic(r *Reservation) {
+	mac := HWAddr(r.MAC)
+	p.dynamics[mac] = r
+	if r.Addr.IsValid() && p.byMAC[mac] == nil && p.byAddr[r.Addr] == nil {
+		p.byMAC[mac], p.byAddr[r.Addr] = r, r
+	}
+	if label := strings.ToLower(r.Name); label != "" && p.byName[label] == nil {
+		p.byName[label] = r
+	}
+}
+
+// dropDynamic undoes addDynamic.
+func (p *Scope) dropDynamic(r *Reservation) {
+	mac := HWAddr(r.MAC)
+	delete(p.dynamics, mac)
+	if p.byMAC[mac] == r {
+		delete(p.byMAC, mac)
+	}
+	if p.byAddr[r.Addr] == r {
+		delete(p.byAddr, r.Addr)
+	}
+	if label := strings.ToLower(r.Name); p.byName[label] == r {
+		delete(p.byName, label)
+	}
+}
+
+// reidentify follows a change of what is reserved for the client of r: who it is
+// (see scope.key), and whether its address may be given to others.
+func (pl *Pool) reidentify(r *Reservation) {
+	if !r.Addr.IsValid() {
+		return
+	}
+	for _, b := range pl.leasesOf(HWAddr(r.MAC)) {
+		pl.setLease(b, b.Lease)
+	}
+	pl.mark(r.Addr)
+}
+
+// leasesOf lists the bindings whose leases are, or were, that machine's.
+func (pl *Pool) leasesOf(mac HWAddr) []*Binding {
+	var all []*Binding
+	for _, b := range pl.bindings {
+		if string(b.Lease.MAC) == string(mac[:]) {
+			all = append(all, b)
+		}
+	}
+	return all
+}

@@ -1,0 +1,89 @@
+package dhcpd
+
+import (
+	"encoding/hex"
+	"fmt"
+	"net"
+	"strings"
+
+	"github.com/insomniacslk/dhcp/dhcpv6"
+	"github.com/insomniacslk/dhcp/iana"
+)
+
+// HWAddrLen is the length of an Ethernet address.
+const HWAddrLen = 6
+
+// HWAddr is an Ethernet address that can be compared.
+type HWAddr [HWAddrLen]byte
+
+func (h HWAddr) String() string { return net.HardwareAddr(h[:]).String() }
+
+// Identity is what tells one DHCPv4 client from another. A client with a
+// reservation for its hardware address is always known by that.
+type Identity string
+
+// The identities of clients.
+const (
+	// ByBoth: the hardware address and the client identifier. Two machines that send
+	// one identifier are two clients, a machine that sends two is two as well.
+	ByBoth Identity = "both"
+	// ByClientID: the client identifier if it sends one, else the hardware address,
+	// as RFC 2131 says. Two machines that send one identifier share an address.
+	ByClientID Identity = "client-id"
+	// ByMAC: the hardware address alone.
+	ByMAC Identity = "mac"
+)
+
+// MaxClientID bounds the client identifier that is stored.
+const MaxClientID = 255
+
+// MaxDUID is the length of the longest DUID, with its type (RFC 8415, section
+// 11.1).
+const MaxDUID = 130
+
+// ParseDUID reads a DUID as the id attribute of a <host> has it: hex bytes of one
+// or two digits with colons between them, as in 0:3:0:1:52:54:0:12:34:56.
+func ParseDUID(s string) ([]byte, error) {
+	var duid []byte
+	for part := range strings.SplitSeq(s, ":") {
+		if len(part) == 1 {
+			part = "0" + part
+		}
+		b, err := hex.DecodeString(part)
+		if err != nil || len(b) != 1 {
+			return nil, fmt.Errorf("reading DUID %q: %q is no byte", s, part)
+		}
+		duid = append(duid, b...)
+	}
+	if len(duid) < 3 || len(duid) > MaxDUID {
+		return nil, fmt.Errorf("reading DUID %q: %d bytes long, want 3 to %d", s, len(duid), MaxDUID)
+	}
+	return duid, nil
+}
+
+// ServerDUID returns the DUID of a server on a bridge with that hardware address: one
+// of type DUID-LL (RFC 8415, section 11.4).
+func ServerDUID(mac net.HardwareAddr) []byte {
+	return (&dhcpv6.DUIDLL{HWType: iana.HWTypeEthernet, LinkLayerAddr: mac}).ToBytes()
+}
+
+// DUIDAddr returns the Ethernet address that a DUID is made of (RFC 8415, sections
+// 11.2 and 11.4), all zero when it is made of none.
+func DUIDAddr(duid []byte) HWAddr {
+	id, err := dhcpv6.DUIDFromBytes(duid)
+	if err != nil {
+		return HWAddr{}
+	}
+	var typ iana.HWType
+	var addr net.HardwareAddr
+	switch id := id.(type) {
+	case *dhcpv6.DUIDLLT:
+		typ, addr = id.HWType, id.LinkLayerAddr
+	case *dhcpv6.DUIDLL:
+		typ, addr = id.HWType, id.LinkLayerAddr
+	}
+	if typ != iana.HWTypeEthernet || len(addr) != HWAddrLen {
+		return HWAddr{}
+	}
+	return HWAddr(addr)
+}

@@ -1,0 +1,172 @@
+package dhcpd
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"time"
+)
+
+// Range is a part of the pool, both ends included. The network's, broadcast's
+// and our own address in it are never given away.
+type Range struct {
+	Start, End netip.Addr
+	// LeaseTime is the lease time of addresses in the range. 0: that of Config.
+	LeaseTime time.Duration
+}
+
+// Reservation sets an address aside for one client. It may lie outside all
+// ranges.
+type Reservation struct {
+	// MAC is the client. Nil: unknown.
+	MAC net.HardwareAddr
+	// DUID is the client's DHCP unique identifier (RFC 8415, section 11). Empty:
+	// unknown. Without MAC and DUID, the client that sends Name has the
+	// reservation. DHCPv4 has no use for it.
+	DUID []byte
+	// Name is the client's host name: with a MAC or DUID it overrides what the
+	// client says and may be empty; without them it is compared, ignoring case, with the
+	// name in options 12 and 81, plain or with the network's domain.
+	Name string
+	// Addr is what the client gets.
+	Addr netip.Addr
+	// LeaseTime is the lease time. 0: that of the range or of Config.
+	LeaseTime time.Duration
+}
+
+// validate returns the first fault of r as a part of p.
+func (r *Range) validate(p netip.Prefix) error {
+	switch {
+	case !p.Contains(r.Start) || !p.Contains(r.End):
+		return fmt.Errorf("%v-%v is not in %v", r.Start, r.End, p)
+	case r.End.Less(r.Start):
+		return fmt.Errorf("%v-%v ends before it starts", r.Start, r.End)
+	case r.LeaseTime < 0:
+		return errors.New("lease time: negative")
+	default:
+		return nil
+	}
+}
+
+// Validate returns the first fault of r as the reservation of an IPv6 address, or else
+// of an IPv4 address.
+func (r *Reservation) Validate(v6 bool) error {
+	switch {
+	case v6 && r.ByName() && r.Name == "":
+		return errors.New("neither duid nor mac nor name")
+	case !v6 && r.MAC == nil && r.Name == "":
+		return errors.New("neither mac nor name")
+	case r.MAC != nil && len(r.MAC) != HWAddrLen:
+		return fmt.Errorf("mac: %d bytes long, want %d", len(r.MAC), HWAddrLen)
+	case v6 && len(r.DUID) > MaxDUID:
+		return fmt.Errorf("duid: longer than %d bytes", MaxDUID)
+	case v6 && !Is6(r.Addr):
+		return fmt.Errorf("address: %v is not an IPv6 address", r.Addr)
+	case !v6 && !r.Addr.Is4():
+		return fmt.Errorf("address: %v is not an IPv4 address", r.Addr)
+	case r.LeaseTime < 0:
+		return errors.New("lease time: negative")
+	default:
+		return nil
+	}
+}
+
+// client tells for whom the reservation is.
+func (r *Reservation) client() string {
+	switch {
+	case r.MAC != nil:
+		return r.MAC.String()
+	case len(r.DUID) > 0:
+		return fmt.Sprintf("DUID %x", r.DUID)
+	default:
+		return r.Name
+	}
+}
+
+// Is6 reports whether a is an IPv6 address and no IPv4 address in disguise.
+func Is6(a netip.Addr) bool { return a.Is6() && !a.Is4In6() }
+
+// Settings are what the servers of both families are told alike.
+type Settings struct {
+	Interface    string
+	MAC          net.HardwareAddr
+	Prefix       netip.Prefix
+	LeaseTime    time.Duration
+	Ranges       []Range
+	Reservations []Reservation
+	Store        LeaseStore
+}
+
+// Validate returns every fault of s as settings of DHCPv6, or else of DHCPv4, joined,
+// or nil.
+func (s *Settings) Validate(v6 bool) error {
+	var errs []error
+	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if s.Interface == "" {
+		fault("interface: empty")
+	}
+	if len(s.MAC) != HWAddrLen {
+		fault("mac: %d bytes long, want %d", len(s.MAC), HWAddrLen)
+	}
+	if s.Store == nil {
+		fault("store: nil")
+	}
+	if s.LeaseTime < 0 {
+		fault("lease time: negative")
+	}
+	for i := range s.Ranges {
+		if err := s.Ranges[i].validate(s.Prefix); err != nil {
+			fault("range %d: %w", i, err)
+		}
+	}
+	for i := range s.Reservations {
+		if err := s.Reservations[i].Validate(v6); err != nil {
+			fault("reservation %d: %w", i, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// searched is how many addresses of one range are searched for a free one: more
+// than can ever be leased. A client that asks gets those beyond, too.
+const searched = 1 << 40
+
+// len is the number of addresses in r, at most searched.
+func (r *Range) len() uint64 { return min(distance(r.Start, r.End), searched-1) + 1 }
+
+func (r *Range) contains(a netip.Addr) bool { return !a.Less(r.Start) && !r.End.Less(a) }
+
+// ByName reports whether the client of r is whoever has its name.
+func (r *Reservation) ByName() bool { return r.MAC == nil && len(r.DUID) == 0 }
+
+// distance is how many addresses b lies behind a, of the same family and not
+// less; the largest uint64 when it is more.
+func distance(a, b netip.Addr) uint64 {
+	x, y := a.As16(), b.As16()
+	be := binary.BigEndian
+	hi, lo := be.Uint64(y[:])-be.Uint64(x[:]), be.Uint64(y[8:])-be.Uint64(x[8:])
+	if be.Uint64(y[8:]) < be.Uint64(x[8:]) {
+		hi--
+	}
+	if hi != 0 {
+		return ^uint64(0)
+	}
+	return lo
+}
+
+// advance is the address n behind a.
+func advance(a netip.Addr, n uint64) netip.Addr {
+	b := a.As16()
+	be := binary.BigEndian
+	lo := be.Uint64(b[8:])
+	if lo+n < lo {
+		be.PutUint64(b[:], be.Uint64(b[:])+1)
+	}
+	be.PutUint64(b[8:], lo+n)
+	if a.Is4() {
+		return netip.AddrFrom4([4]byte(b[12:]))
+	}
+	return netip.AddrFrom16(b)
+}

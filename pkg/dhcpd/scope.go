@@ -1,0 +1,281 @@
+package dhcpd
+
+import (
+	"encoding/binary"
+	"hash/fnv"
+	"log/slog"
+	"maps"
+	"net/netip"
+	"strings"
+	"time"
+)
+
+// MinLeaseTime is the shortest lease time that a client may ask for.
+const MinLeaseTime = 120 * time.Second
+
+// Why a client may not have an address.
+const (
+	NakNetwork   = "wrong network"
+	NakAddress   = "wrong address"
+	nakReserved  = "address reserved"
+	nakNotAvail  = "address not available"
+	nakInUse     = "address in use"
+	NakNotLeased = "lease not found"
+)
+
+// ClientKey is who a client is, see scope.key and key6. It can be compared; its
+// content has no other meaning.
+type ClientKey string
+
+// Client is who asks for an address.
+type Client struct {
+	Now time.Time
+	Key ClientKey
+	// MAC is the client's hardware address, all zero when DHCPv6 can't know it.
+	MAC HWAddr
+	// DUID is empty in DHCPv4.
+	DUID []byte
+	// Seed decides where in the pool the search for an address begins.
+	Seed []byte
+	// Requested is the address that the client would like, zero for none.
+	Requested netip.Addr
+	// Name is the client's own; named whether it sent one at all, usable or not.
+	Name  Name
+	Named bool
+	// Reserved is the client's reservation, nil when it has none.
+	Reserved *Reservation
+}
+
+// Scope is which addresses of a subnet may be given to whom, and for how long.
+// It never changes but by addDynamic and dropDynamic.
+type Scope struct {
+	Network     string
+	Prefix      netip.Prefix
+	Domain      string
+	Ranges      []Range
+	DefaultTime time.Duration // of a lease
+	Identity    Identity
+	Never       map[netip.Addr]bool
+	byMAC       map[HWAddr]*Reservation
+	byDUID      map[string]*Reservation
+	byName      map[string]*Reservation // lower-case label, with and without MAC
+	byAddr      map[netip.Addr]*Reservation
+	dynamics    map[HWAddr]*Reservation // see SetDynamic; Addr may be zero
+	Size        uint64                  // addresses in all ranges, as far as they are searched
+}
+
+// ReserveAll adds the reservations. Those that can't be used are logged.
+func (p *Scope) ReserveAll(all []Reservation, log *slog.Logger) {
+	p.byMAC = make(map[HWAddr]*Reservation)
+	p.byDUID = make(map[string]*Reservation)
+	p.byName = make(map[string]*Reservation)
+	p.byAddr = make(map[netip.Addr]*Reservation)
+	p.dynamics = make(map[HWAddr]*Reservation)
+	for _, r := range all {
+		if !p.Usable(r.Addr) || !p.reserve(&r) {
+			log.Warn("ignoring a reservation that no client could use", "ip", r.Addr, "mac", r.MAC.String(), "name", r.Name)
+		}
+	}
+	for i := range p.Ranges {
+		p.Size += p.Ranges[i].len()
+	}
+}
+
+// shared is how many addresses in all ranges anybody may have.
+func (p *Scope) shared() uint64 {
+	n := p.Size
+	taken := maps.Clone(p.Never)
+	for a := range p.byAddr {
+		taken[a] = true
+	}
+	for a := range taken {
+		p.positions(a, func(uint64) { n-- })
+	}
+	return n
+}
+
+// reserve adds r, unless an earlier reservation has its address or its client.
+func (p *Scope) reserve(r *Reservation) bool {
+	label := strings.ToLower(ParseName([]byte(r.Name)).Label)
+	switch {
+	case p.byAddr[r.Addr] != nil,
+		r.MAC != nil && p.byMAC[HWAddr(r.MAC)] != nil,
+		len(r.DUID) > 0 && p.byDUID[string(r.DUID)] != nil,
+		r.ByName() && (label == "" || p.byName[label] != nil):
+		return false
+	}
+	if r.MAC != nil {
+		p.byMAC[HWAddr(r.MAC)] = r
+	}
+	if len(r.DUID) > 0 {
+		p.byDUID[string(r.DUID)] = r
+	}
+	p.byAddr[r.Addr] = r
+	if label != "" && p.byName[label] == nil {
+		p.byName[label] = r
+	}
+	return true
+}
+
+// Key identifies a DHCPv4 client on this link.
+//
+// RFC 2131, section 4.2: "If the client supplies a 'client identifier', the
+// client MUST use the same 'client identifier' in all subsequent messages, and
+// the server MUST use that identifier to identify the client." Cloned disks
+// send one identifier from two machines, so the hardware address is part of the
+// key unless Config says otherwise, and one who has a reservation is known by it
+// alone. The identifier that is the hardware address adds nothing.
+func (p *Scope) Key(mac HWAddr, id []byte) ClientKey {
+	if len(id) == 0 || p.Identity == ByMAC || p.byMAC[mac] != nil || string(id) == "\x01"+string(mac[:]) {
+		return ClientKey(mac[:])
+	}
+	if p.Identity == ByClientID {
+		return ClientKey("id " + string(id)) // no hardware address
+	}
+	return ClientKey(string(mac[:]) + string(id))
+}
+
+// IAKey identifies one address of a DHCPv6 client.
+//
+// RFC 8415, section 12: "each IA [...] is uniquely identified by the combination
+// of the client's DUID and the IAID".
+func IAKey(duid []byte, iaid uint32) ClientKey {
+	return ClientKey(binary.BigEndian.AppendUint32([]byte(duid[:len(duid):len(duid)]), iaid))
+}
+
+// keyOf identifies the client of a record.
+func (p *Scope) keyOf(l *Lease) ClientKey {
+	if l.Addr.Is4() {
+		return p.Key(HWAddr(l.MAC), l.ClientID)
+	}
+	return IAKey(l.DUID, l.IAID)
+}
+
+// Reservation is the one that a client has, nil when it has none. One by DUID
+// wins over one by MAC, and that over one by name.
+func (p *Scope) Reservation(c *Client) *Reservation {
+	if r := p.byDUID[string(c.DUID)]; r != nil {
+		return r
+	}
+	if r := p.byMAC[c.MAC]; r != nil {
+		return r
+	}
+	if r := p.dynamics[c.MAC]; r != nil {
+		return r
+	}
+	r := p.byName[strings.ToLower(c.Name.Label)]
+	if r == nil || !r.ByName() || !c.Name.inDomain(p.Domain) {
+		return nil
+	}
+	return r
+}
+
+// Usable reports whether a client could have a.
+func (p *Scope) Usable(a netip.Addr) bool { return p.Prefix.Contains(a) && !p.Never[a] }
+
+// rangeOf is the first range that holds a, nil when none does.
+func (p *Scope) rangeOf(a netip.Addr) *Range {
+	for i := range p.Ranges {
+		if r := &p.Ranges[i]; r.contains(a) {
+			return r
+		}
+	}
+	return nil
+}
+
+// dynamic reports whether a may be given to anybody.
+func (p *Scope) dynamic(a netip.Addr) bool {
+	return p.rangeOf(a) != nil && p.byAddr[a] == nil && !p.Never[a]
+}
+
+// refusal is why a client with reservation r (may be nil) may not have a,
+// whoever has it now. Empty when it may.
+func (p *Scope) refusal(a netip.Addr, r *Reservation) string {
+	owner := p.byAddr[a]
+	switch {
+	case !p.Prefix.Contains(a):
+		return NakNetwork
+	case p.Never[a]:
+		return nakNotAvail
+	case owner != nil && owner == r:
+		return ""
+	case p.rangeOf(a) == nil:
+		return nakNotAvail
+	case owner != nil:
+		return nakReserved
+	default:
+		return ""
+	}
+}
+
+// Hostname is the name that a client gets with address a: its reservation's, or
+// the one that it sent unless that is reserved for somebody else, or empty.
+func (p *Scope) Hostname(a netip.Addr, r *Reservation, sent Name) string {
+	if r != nil && !r.ByName() {
+		if label := ParseName([]byte(r.Name)).Label; label != "" {
+			return label
+		}
+	}
+	owner := p.byName[strings.ToLower(sent.Label)]
+	if owner != nil && (owner != r || owner.Addr != a) {
+		return ""
+	}
+	return sent.Label
+}
+
+// LeaseTime is how long a client gets a. asked is 0 when it did not say.
+//
+// RFC 2131, section 4.3.1: "If the client has requested a specific lease in the
+// DHCPDISCOVER message [...], the server may choose either to return the
+// requested lease (if the lease is acceptable to local policy) or select
+// another lease."
+func (p *Scope) LeaseTime(a netip.Addr, asked time.Duration) time.Duration {
+	limit := p.DefaultTime
+	if r := p.rangeOf(a); r != nil && r.LeaseTime != 0 {
+		limit = r.LeaseTime
+	}
+	if r := p.byAddr[a]; r != nil && r.LeaseTime != 0 {
+		limit = r.LeaseTime
+	}
+	if asked != 0 {
+		limit = min(limit, max(asked, MinLeaseTime))
+	}
+	return min(limit, Infinite)
+}
+
+// first is the position in the pool where the search for an address for a client
+// begins: always the same one, so that a client gets the same address again
+// even when its lease was lost. The pool must not be empty.
+func (p *Scope) first(seed []byte) uint64 {
+	h := fnv.New64a()
+	_, _ = h.Write([]byte(p.Network))
+	_, _ = h.Write(seed)
+	return h.Sum64() % p.Size
+}
+
+// at is the address at a position in the pool.
+func (p *Scope) at(pos uint64) netip.Addr {
+	for i := range p.Ranges {
+		r := &p.Ranges[i]
+		if pos < r.len() {
+			return advance(r.Start, pos)
+		}
+		pos -= r.len()
+	}
+	return netip.Addr{}
+}
+
+// positions calls fn with each position of a in the pool: several where ranges
+// overlap.
+func (p *Scope) positions(a netip.Addr, fn func(pos uint64)) {
+	base := uint64(0)
+	for i := range p.Ranges {
+		r := &p.Ranges[i]
+		if r.contains(a) {
+			if off := distance(r.Start, a); off < r.len() {
+				fn(base + off)
+			}
+		}
+		base += r.len()
+	}
+}

@@ -1,0 +1,198 @@
+package v4
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"time"
+
+	"github.com/vnetd/vnetd/pkg/dhcpd"
+)
+
+// DefaultLeaseTime is the lease time of a Config that names none.
+const DefaultLeaseTime = time.Hour
+
+// Config is what a Server shall do. It states intent; the zero value of a field
+// that is not said to be optional is an error.
+type Config struct {
+	// Network is the network's name: for logs, and the seed of the choice of
+	// addresses.
+	Network string
+	// Interface is the bridge. The sockets are bound to it.
+	Interface string
+	// MAC is the bridge's hardware address, the source of frames that we build.
+	MAC net.HardwareAddr
+	// Server is our IPv4 address on the bridge: server identifier and siaddr.
+	Server netip.Addr
+	// Prefix is the subnet. Server lies in it.
+	Prefix netip.Prefix
+	// Router is option 3. Zero: the option is absent, as on isolated networks.
+	Router netip.Addr
+	// DNS is option 6. Empty: the option is absent.
+	DNS []netip.Addr
+	// Domain is option 15 and completes client names. Empty: the option is absent.
+	Domain string
+	// MTU is option 26. 0: the option is absent.
+	MTU int
+	// NTP is option 42. Empty: the option is absent.
+	NTP []netip.Addr
+	// Routes are options 121 and 249, to which the default route is added. Empty:
+	// the options are absent.
+	Routes []Route
+	// BootFile is what clients boot from: the header's file field, and option 67
+	// for those that ask for it. At most 255 bytes. Empty: none.
+	BootFile string
+	// BootServer is where BootFile is: siaddr, and option 66 for those that ask for
+	// it. Zero: Server.
+	BootServer netip.Addr
+	// Options are sent in the place of those that stand here, or besides them. See
+	// ParseDnsmasqOptions. May be empty.
+	Options []Option
+	// Ranges is the pool. Empty: only reserved clients are served.
+	Ranges []dhcpd.Range
+	// Reservations are the static hosts. One whose address is outside Prefix or is
+	// no host's address there, and one whose client or address an earlier one has,
+	// is logged and ignored: libvirt accepts such networks too.
+	Reservations []dhcpd.Reservation
+	// LeaseTime is how long a lease lasts. 0: DefaultLeaseTime. See Infinite.
+	LeaseTime time.Duration
+	// Identity is what tells one client from another. Empty: ByBoth.
+	Identity dhcpd.Identity
+	// Probe asks by ARP who has an address before it is offered for the first time,
+	// which takes half a second; other clients don't wait for it. An address that
+	// somebody has is not given for a while.
+	Probe bool
+	// Store keeps the leases. Reconfigure ignores it.
+	Store dhcpd.LeaseStore
+	// OnLease is told of each change of a lease after its commit, in commit
+	// order and from one goroutine, before the client's reply leaves. Replies wait
+	// for it: it must return quickly. It may call Leases and Stats; it must not
+	// call Reconfigure. Nil: nobody is told. Reconfigure ignores it.
+	OnLease func(dhcpd.Event)
+	// OnStore is told why the store refused a commit, unless the one before failed,
+	// too, and nil once it takes commits again: in between clients get no answer. It
+	// must return quickly and not call the server. Nil: nobody is told. Reconfigure
+	// ignores it.
+	OnStore func(error)
+	// Logger receives the log. Nil: slog.Default. Reconfigure ignores it.
+	Logger *slog.Logger
+	// Left is what a former process got from Leave: in place of a new socket, Open
+	// uses a copy of the one of these that is bound as it should be. They remain the
+	// caller's.
+	Left []*os.File
+}
+
+// Route is a route that clients are told.
+type Route struct {
+	Dst     netip.Prefix
+	Gateway netip.Addr
+}
+
+// Option is a DHCPv4 option as configured.
+type Option struct {
+	Code uint8
+	// Value is what is sent. Empty: the option is not sent, nor what stands in its
+	// place otherwise.
+	Value []byte
+	// Force sends it to clients, too, that don't ask for it.
+	Force bool
+}
+
+// Validate returns every fault of c, joined, or nil.
+func (c *Config) Validate() error {
+	common := dhcpd.Settings{
+		Interface: c.Interface, MAC: c.MAC, Prefix: c.Prefix, LeaseTime: c.LeaseTime,
+		Ranges: c.Ranges, Reservations: c.Reservations, Store: c.Store,
+	}
+	return errors.Join(common.Validate(false), c.validateIdentity(), c.validateAddrs(), validateOptions(c))
+}
+
+// validateIdentity checks what tells one client from another.
+func (c *Config) validateIdentity() error {
+	switch c.Identity {
+	case "", dhcpd.ByBoth, dhcpd.ByClientID, dhcpd.ByMAC:
+		return nil
+	default:
+		return fmt.Errorf("identity: %q, want %s, %s or %s", c.Identity, dhcpd.ByBoth, dhcpd.ByClientID, dhcpd.ByMAC)
+	}
+}
+
+// validateAddrs checks the subnet and our place in it.
+func (c *Config) validateAddrs() error {
+	switch {
+	case !c.Prefix.IsValid() || !c.Prefix.Addr().Is4():
+		return fmt.Errorf("prefix: %v is not an IPv4 prefix", c.Prefix)
+	case !c.Prefix.Contains(c.Server):
+		return fmt.Errorf("server: %v is not in %v", c.Server, c.Prefix)
+	default:
+		return nil
+	}
+}
+
+// settable reports whether an option may be configured: those that the protocol
+// itself needs may not.
+func settable(code uint8) bool {
+	switch code {
+	case 0, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 61, 80, 81, 82, 255:
+		return false
+	default:
+		return true
+	}
+}
+
+// validateOptions checks what is sent to clients besides their address.
+func validateOptions(c *Config) error {
+	errs := []error{validateRoutes(c), validateBoot(c)}
+	if c.Router.IsValid() && !c.Router.Is4() {
+		errs = append(errs, fmt.Errorf("router: %v is not an IPv4 address", c.Router))
+	}
+	for _, a := range c.DNS {
+		if !a.Is4() {
+			errs = append(errs, fmt.Errorf("dns: %v is not an IPv4 address", a))
+		}
+	}
+	for _, a := range c.NTP {
+		if !a.Is4() {
+			errs = append(errs, fmt.Errorf("ntp: %v is not an IPv4 address", a))
+		}
+	}
+	if len(c.Domain) > dhcpd.MaxName {
+		errs = append(errs, fmt.Errorf("domain: longer than %d bytes", dhcpd.MaxName))
+	}
+	// RFC 2132, section 5.1: "The minimum legal value for the MTU is 68."
+	if c.MTU != 0 && (c.MTU < 68 || c.MTU > 65535) {
+		errs = append(errs, fmt.Errorf("mtu: %d is not in 68..65535", c.MTU))
+	}
+	return errors.Join(errs...)
+}
+
+// validateRoutes checks the routes.
+func validateRoutes(c *Config) error {
+	var errs []error
+	for _, r := range c.Routes {
+		if !r.Dst.IsValid() || !r.Dst.Addr().Is4() || !r.Gateway.Is4() {
+			errs = append(errs, fmt.Errorf("route: %v by %v is not of IPv4", r.Dst, r.Gateway))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// validateBoot checks what clients boot from, and the configured options.
+func validateBoot(c *Config) error {
+	var errs []error
+	if len(c.BootFile) > 255 {
+		errs = append(errs, errors.New("boot file: longer than 255 bytes"))
+	}
+	if c.BootServer.IsValid() && !c.BootServer.Is4() {
+		errs = append(errs, fmt.Errorf("boot server: %v is not an IPv4 address", c.BootServer))
+	}
+	for _, o := range c.Options {
+		if !settable(o.Code) {
+			errs = append(errs, fmt.Errorf("option %d: not for configuration", o.Code))
+		}
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,445 @@
+package v4
+
+import (
+	"encoding/hex"
+	"errors"
+	"net"
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/vnetd/vnetd/pkg/dhcpd"
+)
+
+// Options are what dnsmasq's configuration lines, which users carry in
+// <dnsmasq:options>, say of DHCP. The zero value says nothing.
+type Options struct {
+	// Reservations are of dhcp-host, of both families.
+	Reservations []dhcpd.Reservation
+	// BootFile and BootServer are of dhcp-boot. Empty and zero: not said.
+	BootFile   string
+	BootServer netip.Addr
+
+	options []dnsmasqOption
+}
+
+// dnsmasqOption is an Option in which 0.0.0.0 means our own address.
+type dnsmasqOption struct {
+	Option
+	addrs bool
+}
+
+// ParseDnsmasqOptions understands the lines dhcp-option, dhcp-option-force,
+// dhcp-host and dhcp-boot of dnsmasq(8), without tags, vendor classes and options
+// of DHCPv6. It returns what it does not understand, each line as it came. That
+// is no error: the lines may be about DNS, or have no effect.
+func ParseDnsmasqOptions(lines []string) (o Options, unknown []string) {
+	for _, line := range lines {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		fields, err := splitFields(value)
+		if err == nil {
+			err = o.parse(strings.TrimSpace(name), fields)
+		}
+		if err != nil {
+			unknown = append(unknown, line)
+		}
+	}
+	return o, unknown
+}
+
+// Apply adds what o says to c. Its reservations come before those of c, as the
+// later line wins in dnsmasq's configuration.
+func (o *Options) Apply(c *Config) {
+	if o.BootFile != "" {
+		c.BootFile, c.BootServer = o.BootFile, o.BootServer
+	}
+	for _, opt := range o.options {
+		c.Options = append(slices.Clip(c.Options), opt.of(c.Server))
+	}
+	c.Reservations = append(o.reservations(netip.Addr.Is4), c.Reservations...)
+}
+
+// Reservations6 returns the reservations of IPv6 addresses. They come before those of
+// a network, as in Apply.
+func (o *Options) Reservations6() []dhcpd.Reservation { return o.reservations(dhcpd.Is6) }
+
+// reservations are those of one family.
+func (o *Options) reservations(family func(netip.Addr) bool) []dhcpd.Reservation {
+	return slices.DeleteFunc(slices.Clone(o.Reservations), func(r dhcpd.Reservation) bool { return !family(r.Addr) })
+}
+
+// of is the option on the link where we are server.
+func (o *dnsmasqOption) of(server netip.Addr) Option {
+	opt := o.Option
+	if !o.addrs || !server.Is4() {
+		return opt
+	}
+	opt.Value = slices.Clone(opt.Value)
+	for a := range slices.Chunk(opt.Value, net.IPv4len) {
+		if [net.IPv4len]byte(a) == ([net.IPv4len]byte{}) {
+			copy(a, server.AsSlice())
+		}
+	}
+	return opt
+}
+
+// errUnknown says that a line is not understood.
+var errUnknown = errors.New("not understood")
+
+// parse takes over one line.
+func (o *Options) parse(name string, fields []string) error {
+	switch name {
+	case "dhcp-option", "dhcp-option-force":
+		return o.parseOption(fields, name == "dhcp-option-force")
+	case "dhcp-host":
+		return o.parseHosts(fields)
+	case "dhcp-boot":
+		return o.parseBoot(fields)
+	default:
+		return errUnknown
+	}
+}
+
+// splitFields splits at commas, but not inside double quotes.
+func splitFields(s string) ([]string, error) {
+	var fields []string
+	quoted := false
+	field := new(strings.Builder)
+	for i := range len(s) {
+		switch c := s[i]; {
+		case c == '"':
+			quoted = !quoted
+		case c == ',' && !quoted:
+			fields = append(fields, strings.TrimSpace(field.String()))
+			field.Reset()
+		default:
+			field.WriteByte(c)
+		}
+	}
+	if quoted {
+		return nil, errUnknown
+	}
+	return append(fields, strings.TrimSpace(field.String())), nil
+}
+
+// parseOption understands CODE,VALUE... and option:NAME,VALUE... A later line on an
+// option takes the place of an earlier one.
+func (o *Options) parseOption(fields []string, force bool) error {
+	code, err := optionCode(fields[0])
+	if err != nil {
+		return err
+	}
+	opt := dnsmasqOption{Option: Option{Code: code, Force: force}}
+	if opt.Value, opt.addrs, err = optionValue(code, fields[1:]); err != nil {
+		return err
+	}
+	o.options = append(slices.DeleteFunc(o.options, func(have dnsmasqOption) bool { return have.Code == code }), opt)
+	return nil
+}
+
+// optionCode reads a number or one of dnsmasq's names.
+func optionCode(s string) (uint8, error) {
+	if name, ok := strings.CutPrefix(s, "option:"); ok {
+		for _, known := range knownOptions() {
+			if known.name == name {
+				return known.code, nil
+			}
+		}
+		return 0, errUnknown
+	}
+	n, err := strconv.ParseUint(s, 10, 8)
+	if err != nil || !settable(uint8(n)) {
+		return 0, errUnknown
+	}
+	return uint8(n), nil
+}
+
+// kind is how the value of an option is written.
+type kind uint8
+
+const (
+	kindGuess kind = iota // as it looks
+	kindText
+	kindNames // domain names in wire format
+	kindRoutes
+	kindByte
+	kindShort
+	kindLong
+)
+
+// knownOption is an option that has a name, or whose value is not as it looks.
+type knownOption struct {
+	name string
+	code uint8
+	kind kind
+}
+
+// knownOptions are dnsmasq's names of options (dnsmasq --help dhcp) and how their
+// values are written (RFC 2132 and others).
+func knownOptions() []knownOption {
+	return []knownOption{
+		{"netmask", 1, kindGuess},
+		{"time-offset", 2, kindLong},
+		{"router", 3, kindGuess},
+		{"dns-server", 6, kindGuess},
+		{"log-server", 7, kindGuess},
+		{"lpr-server", 9, kindGuess},
+		{"hostname", 12, kindText},
+		{"boot-file-size", 13, kindShort},
+		{"domain-name", 15, kindText},
+		{"swap-server", 16, kindGuess},
+		{"root-path", 17, kindText},
+		{"extension-path", 18, kindText},
+		{"ip-forward-enable", 19, kindByte},
+		{"default-ttl", 23, kindByte},
+		{"mtu", 26, kindShort},
+		{"all-subnets-local", 27, kindByte},
+		{"broadcast", 28, kindGuess},
+		{"router-discovery", 31, kindByte},
+		{"router-solicitation", 32, kindGuess},
+		{"static-route", 33, kindGuess},
+		{"arp-timeout", 35, kindLong},
+		{"nis-domain", 40, kindText},
+		{"nis-server", 41, kindGuess},
+		{"ntp-server", 42, kindGuess},
+		{"netbios-ns", 44, kindGuess},
+		{"netbios-dd", 45, kindGuess},
+		{"netbios-nodetype", 46, kindByte},
+		{"netbios-scope", 47, kindText},
+		{"x-windows-fs", 48, kindGuess},
+		{"x-windows-dm", 49, kindGuess},
+		{"nis+-domain", 64, kindText},
+		{"nis+-server", 65, kindGuess},
+		{"tftp-server", 66, kindText},
+		{"bootfile-name", 67, kindText},
+		{"smtp-server", 69, kindGuess},
+		{"pop3-server", 70, kindGuess},
+		{"nntp-server", 71, kindGuess},
+		{"irc-server", 74, kindGuess},
+		{"posix-timezone", 100, kindText},
+		{"tzdb-timezone", 101, kindText},
+		{"domain-search", 119, kindNames},
+		{"classless-static-route", 121, kindRoutes},
+		{"", 249, kindRoutes},
+		{"server-ip-address", 150, kindGuess},
+	}
+}
+
+// optionValue reads a value. addrs says that it is a list of addresses.
+func optionValue(code uint8, fields []string) (value []byte, addrs bool, err error) {
+	k := kindGuess
+	if i := slices.IndexFunc(knownOptions(), func(o knownOption) bool { return o.code == code }); i >= 0 {
+		k = knownOptions()[i].kind
+	}
+	switch {
+	case len(fields) == 0 || fields[0] == "" && len(fields) == 1:
+		return nil, false, nil
+	case k == kindText:
+		return []byte(strings.Join(fields, ",")), false, nil
+	case k == kindNames:
+		for _, name := range fields {
+			if !dhcpd.ValidDomain(strings.Trim(name, ".")) {
+				return nil, false, errUnknown
+			}
+			value = append(value, dhcpd.ToLabels(name)...)
+		}
+		return value, false, nil
+	case k == kindRoutes:
+		value, err = routesValue(fields)
+		return value, false, err
+	case k != kindGuess:
+		value, err = numbersValue(k, fields)
+		return value, false, err
+	default:
+		return guessValue(fields)
+	}
+}
+
+// routesValue reads DESTINATION/BITS,GATEWAY pairs.
+func routesValue(fields []string) ([]byte, error) {
+	if len(fields)%2 != 0 {
+		return nil, errUnknown
+	}
+	var p plan
+	for pair := range slices.Chunk(fields, 2) {
+		dst, err := netip.ParsePrefix(pair[0])
+		gateway, err2 := netip.ParseAddr(pair[1])
+		if err != nil || err2 != nil || !dst.Addr().Is4() || !gateway.Is4() {
+			return nil, errUnknown
+		}
+		p.cfg.Routes = append(p.cfg.Routes, Route{Dst: dst, Gateway: gateway})
+	}
+	return p.classlessRoutes(), nil
+}
+
+// numbersValue reads numbers of one size.
+func numbersValue(k kind, fields []string) ([]byte, error) {
+	size := map[kind]int{kindByte: 1, kindShort: 2, kindLong: 4}[k]
+	var value []byte
+	for _, f := range fields {
+		n, err := strconv.ParseUint(f, 10, 8*size)
+		if err != nil {
+			return nil, errUnknown
+		}
+		value = append(value, bigEndian(uint32(n), size)...)
+	}
+	return value, nil
+}
+
+// bigEndian is n in size bytes.
+func bigEndian(n uint32, size int) []byte {
+	return []byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}[4-size:]
+}
+
+// guessValue reads what the value looks like: addresses, hex bytes with colons, one
+// number in as few bytes as it needs, or text.
+func guessValue(fields []string) (value []byte, addrs bool, err error) {
+	for _, f := range fields {
+		a, err := netip.ParseAddr(f)
+		if err != nil || !a.Is4() {
+			return plainValue(fields), false, nil
+		}
+		value = append(value, a.AsSlice()...)
+	}
+	return value, true, nil
+}
+
+// plainValue is guessValue of what are no addresses.
+func plainValue(fields []string) []byte {
+	text := strings.Join(fields, ",")
+	if b, err := hex.DecodeString(strings.ReplaceAll(text, ":", "")); err == nil && isHexBytes(text) {
+		return b
+	}
+	n, err := strconv.ParseUint(text, 10, 32)
+	switch {
+	case err != nil:
+		return []byte(text)
+	case n > 0xffff:
+		return bigEndian(uint32(n), 4)
+	case n > 0xff:
+		return bigEndian(uint32(n), 2)
+	default:
+		return bigEndian(uint32(n), 1)
+	}
+}
+
+// isHexBytes reports whether s is pairs of digits with colons between them, two
+// pairs at least.
+func isHexBytes(s string) bool {
+	parts := strings.Split(s, ":")
+	return len(parts) > 1 && !slices.ContainsFunc(parts, func(p string) bool { return len(p) != 2 })
+}
+
+// parseBoot understands FILE[,[SERVER NAME][,SERVER ADDRESS]].
+func (o *Options) parseBoot(fields []string) error {
+	if fields[0] == "" || strings.Contains(fields[0], ":") && !strings.Contains(fields[0], "/") || len(fields) > 3 {
+		return errUnknown // a tag
+	}
+	var server netip.Addr
+	if len(fields) == 3 && fields[2] != "" {
+		var err error
+		if server, err = netip.ParseAddr(fields[2]); err != nil || !server.Is4() {
+			return errUnknown
+		}
+	}
+	if len(fields[0]) > 255 {
+		return errUnknown
+	}
+	o.BootFile, o.BootServer = fields[0], server
+	return nil
+}
+
+// parseHosts understands a host with its hardware addresses or DUID, addresses of
+// both families, a name and a lease time, in any order.
+func (o *Options) parseHosts(fields []string) error {
+	var r dhcpd.Reservation
+	var addrs []netip.Addr
+	for _, f := range fields {
+		a, err := hostAddr(f)
+		if err == nil {
+			addrs = append(addrs, a)
+			continue
+		}
+		if err := parseField(&r, f); err != nil {
+			return err
+		}
+	}
+	if len(addrs) == 0 || r.ByName() && r.Name == "" {
+		return errUnknown
+	}
+	for _, a := range addrs {
+		r.Addr = a
+		if r.Validate(!a.Is4()) != nil {
+			return errUnknown
+		}
+	}
+	for _, a := range addrs {
+		r := r
+		r.Addr = a
+		if a.Is4() {
+			r.DUID = nil // DHCPv4 does not know it
+		}
+		o.Reservations = append(o.Reservations, r)
+	}
+	return nil
+}
+
+// hostAddr reads an IPv4 address, or an IPv6 address in brackets.
+func hostAddr(f string) (netip.Addr, error) {
+	inner, ok := strings.CutPrefix(f, "[")
+	if ok {
+		inner, ok = strings.CutSuffix(inner, "]")
+	}
+	a, err := netip.ParseAddr(inner)
+	if err == nil && (ok != a.Is6() || a.Zone() != "") {
+		return netip.Addr{}, errUnknown
+	}
+	return a, err
+}
+
+// parseField takes over what is no address.
+func parseField(r *dhcpd.Reservation, f string) error {
+	if id, ok := strings.CutPrefix(f, "id:"); ok {
+		duid, err := dhcpd.ParseDUID(id)
+		if err != nil || r.DUID != nil {
+			return errUnknown
+		}
+		r.DUID = duid
+		return nil
+	}
+	if mac, err := net.ParseMAC(f); err == nil && len(mac) == dhcpd.HWAddrLen && r.MAC == nil {
+		r.MAC = mac
+		return nil
+	}
+	if d, ok := dnsmasqTime(f); ok && r.LeaseTime == 0 {
+		r.LeaseTime = d
+		return nil
+	}
+	if r.Name != "" || f == "ignore" || dhcpd.ParseName([]byte(f)).Label == "" {
+		return errUnknown
+	}
+	r.Name = f
+	return nil
+}
+
+// dnsmasqTime reads a lease time: seconds, or a number of minutes, hours, days or
+// weeks; "infinite" is for ever.
+func dnsmasqTime(s string) (time.Duration, bool) {
+	if s == "infinite" {
+		return dhcpd.Infinite, true
+	}
+	unit := time.Second
+	if s != "" {
+		units := map[byte]time.Duration{'s': 1, 'm': 60, 'h': 3600, 'd': 86400, 'w': 604800}
+		if u, ok := units[s[len(s)-1]]; ok {
+			s, unit = s[:len(s)-1], u*time.Second
+		}
+	}
+	n, err := strconv.ParseUint(s, 10, 32)
+	if err != nil || n == 0 {
+		return 0, false
+	}
+	return min(time.Duration(n)*unit, dhcpd.Infinite), true
+}

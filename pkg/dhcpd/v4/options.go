@@ -1,0 +1,267 @@
+package v4
+
+import (
+	"cmp"
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"github.com/vnetd/vnetd/pkg/dhcpd"
+)
+
+// Sizes of messages. RFC 2131, section 2: a client "must be prepared to receive
+// DHCP messages with an 'options' field of at least length 312 octets", a
+// datagram of 576 bytes in all.
+const (
+	minDatagram  = 576
+	maxDatagram  = 1500
+	ipUDPHeaders = 28
+	header       = 240 // fixed part of a message, with the cookie
+	bootpVendor  = 64  // RFC 951's vendor area
+	// RFC 2131, section 2: "sname" and "file" and where they begin.
+	serverField, serverFieldAt = 64, 44
+	bootFileField, bootFileAt  = 128, 108
+)
+
+// option is one option of a reply.
+type option struct {
+	code  dhcpv4.OptionCode
+	value []byte
+	when  when
+}
+
+// when says which clients are sent an option.
+type when uint8
+
+const (
+	ifWanted when = iota // it is on the parameter request list, or there is none
+	ifAsked              // it is on the parameter request list
+	always
+)
+
+// given is what a reply says of an address.
+type given struct {
+	addr     netip.Addr
+	time     time.Duration
+	hostname string // empty: not sent
+}
+
+// appendLease appends the options of an OFFER or ACK of l, in the order of their
+// importance. They are what dnsmasq, set up by libvirt, sends.
+func appendLease(opts []option, c *request, l given) []option {
+	opts = append(opts, option{dhcpv4.OptionIPAddressLeaseTime, dhcpd.Seconds(l.time), always})
+	if l.time < dhcpd.Infinite {
+		// RFC 2131, section 4.4.5: "T1 defaults to (0.5 * duration_of_lease). T2
+		// defaults to (0.875 * duration_of_lease)."
+		opts = append(opts,
+			option{dhcpv4.OptionRenewTimeValue, dhcpd.Seconds(l.time / 2), always},
+			option{dhcpv4.OptionRebindingTimeValue, dhcpd.Seconds(l.time * 7 / 8), always})
+	}
+	if c.rapid {
+		// RFC 4039, section 3: the option is in the DHCPACK that answers a DISCOVER.
+		opts = append(opts, option{dhcpv4.OptionRapidCommit, nil, always})
+	}
+	return opts
+}
+
+// appendLink appends those that tell a client of the link.
+func (p *plan) appendLink(opts []option, c *request, hostname string) []option {
+	opts = append(opts, p.link...)
+	if hostname == "" {
+		return opts
+	}
+	if !slices.ContainsFunc(p.cfg.Options, func(o Option) bool { return o.Code == dhcpv4.OptionHostName.Code() }) {
+		opts = append(opts, option{dhcpv4.OptionHostName, []byte(hostname), ifWanted})
+	}
+	// RFC 4702, section 4: a client that sent the option gets it back, whether its
+	// parameter request list names it or not.
+	if c.fqdn != nil {
+		opts = append(opts, option{dhcpv4.OptionFQDN, c.fqdn.reply(hostname, p.cfg.Domain), always})
+	}
+	return opts
+}
+
+// sharedOptions are those of appendLink that are the same for all clients. Absent
+// ones are left out.
+func (p *plan) sharedOptions() []option {
+	opts := append([]option{
+		{dhcpv4.OptionSubnetMask, net.CIDRMask(p.cfg.Prefix.Bits(), 32), always},
+		{dhcpv4.OptionBroadcastAddress, broadcastOf(p.cfg.Prefix).AsSlice(), always},
+		{dhcpv4.OptionRouter, p.cfg.Router.AsSlice(), ifWanted},
+		{dhcpv4.OptionDomainNameServer, dhcpd.AddrBytes(p.cfg.DNS), ifWanted},
+		{dhcpv4.OptionDomainName, []byte(p.cfg.Domain), ifWanted},
+		{dhcpv4.OptionNTPServers, dhcpd.AddrBytes(p.cfg.NTP), ifWanted},
+	}, p.bootOptions()...)
+	if p.cfg.MTU != 0 {
+		opts = append(opts, option{dhcpv4.OptionInterfaceMTU, binary.BigEndian.AppendUint16(nil, uint16(p.cfg.MTU)), ifWanted})
+	}
+	if len(p.cfg.Routes) > 0 {
+		routes := p.classlessRoutes()
+		opts = append(opts,
+			option{dhcpv4.OptionClasslessStaticRoute, routes, ifWanted},
+			option{optionMicrosoftRoutes, routes, ifAsked})
+	}
+	if domain := strings.Trim(p.cfg.Domain, "."); dhcpd.ValidDomain(domain) {
+		// RFC 3397, section 2.
+		opts = append(opts, option{dhcpv4.OptionDNSDomainSearchList, dhcpd.ToLabels(domain), ifAsked})
+	}
+	opts = slices.DeleteFunc(opts, func(o option) bool { return len(o.value) == 0 })
+	return p.override(opts)
+}
+
+// optionMicrosoftRoutes is what Windows asks for instead of option 121.
+const optionMicrosoftRoutes = dhcpv4.GenericOptionCode(249)
+
+// bootOptions are the boot file and its server for clients that ask for them as
+// options. All get them in the header, where there is room.
+func (p *plan) bootOptions() []option {
+	when := ifAsked
+	if len(p.cfg.BootFile) >= bootFileField {
+		when = always
+	}
+	opts := []option{{dhcpv4.OptionBootfileName, []byte(p.cfg.BootFile), when}}
+	if p.cfg.BootFile != "" {
+		opts = append(opts, option{dhcpv4.OptionTFTPServerName, []byte(p.bootServer().String()), ifAsked})
+	}
+	return opts
+}
+
+// bootServer is where the boot file is.
+func (p *plan) bootServer() netip.Addr {
+	if p.cfg.BootServer.IsValid() {
+		return p.cfg.BootServer
+	}
+	return p.cfg.Server
+}
+
+// classlessRoutes are the routes as option 121 has them, with the default route:
+//
+// RFC 3442: "If the DHCP server returns both a Classless Static Routes option and
+// a Router option, the DHCP client MUST ignore the Router option."
+func (p *plan) classlessRoutes() []byte {
+	var b []byte
+	if p.cfg.Router.IsValid() {
+		b = append([]byte{0}, p.cfg.Router.AsSlice()...)
+	}
+	for _, r := range p.cfg.Routes {
+		// "the significant octets of the destination descriptor"
+		bits := r.Dst.Bits()
+		b = append(append(b, byte(bits)), r.Dst.Masked().Addr().AsSlice()[:(bits+7)/8]...)
+		b = append(b, r.Gateway.AsSlice()...)
+	}
+	return b
+}
+
+// override puts the configured options in the place of opts of the same code, and
+// behind them. One without a value takes the other away.
+func (p *plan) override(opts []option) []option {
+	for _, o := range p.cfg.Options {
+		code := dhcpv4.GenericOptionCode(o.Code)
+		opts = slices.DeleteFunc(opts, func(have option) bool { return have.code.Code() == o.Code })
+		when := ifWanted
+		if o.Force {
+			when = always
+		}
+		if len(o.Value) > 0 {
+			opts = append(opts, option{code, o.Value, when})
+		}
+	}
+	return opts
+}
+
+// reply is the value of the Client FQDN option that answers f.
+func (f *fqdn) reply(hostname, domain string) []byte {
+	// RFC 4702, section 4: the RCODE bytes are 255.
+	value := []byte{f.flags&dhcpd.FQDNEncoded | dhcpd.FQDNAnswer(f.flags), 255, 255}
+	name := dhcpd.Qualified(hostname, domain)
+	if f.flags&dhcpd.FQDNEncoded == 0 {
+		return append(value, name...)
+	}
+	return append(value, dhcpd.ToLabels(name)...)
+}
+
+// wanted leaves out the options that the client does not ask for.
+//
+// RFC 2131, section 4.3.1 has the server send the parameters of the list where
+// it has a value. Without a list everything is sent.
+func (c *request) wanted(opts []option) []option {
+	list := c.msg.Options.Get(dhcpv4.OptionParameterRequestList)
+	return slices.DeleteFunc(opts, func(o option) bool {
+		switch o.when {
+		case always:
+			return false
+		case ifWanted:
+			return list != nil && !slices.Contains(list, o.code.Code())
+		default:
+			return !slices.Contains(list, o.code.Code())
+		}
+	})
+}
+
+// room is how many bytes of options the client can receive.
+//
+// RFC 2132, section 9.10: the option "specifies the maximum length DHCP message
+// that it is willing to accept. [...] The minimum legal value is 576 octets."
+func (c *request) room() int {
+	if c.typ == dhcpv4.MessageTypeNone {
+		return bootpVendor - 4 - 1
+	}
+	size := minDatagram
+	if v := c.msg.Options.Get(dhcpv4.OptionMaximumDHCPMessageSize); len(v) == 2 {
+		size = min(max(size, int(binary.BigEndian.Uint16(v))), maxDatagram)
+	}
+	return size - ipUDPHeaders - header - 1 // the end option
+}
+
+// pieces is how many options of at most 255 bytes a value takes (RFC 3396): one where
+// it is empty.
+func (o option) pieces() int { return max(1, (len(o.value)+254)/255) }
+
+// fit leaves out, in place, what does not fit into room: the last ones first.
+func fit(opts []option, room int) []option {
+	return slices.DeleteFunc(opts, func(o option) bool {
+		size := len(o.value) + 2*o.pieces()
+		if size > room {
+			return true
+		}
+		room -= size
+		return false
+	})
+}
+
+// inOrder sorts options, in place, by their codes. Of two of one code the later one
+// counts. RFC 3046, section 2.1 has a relay's come last.
+func inOrder(opts []option) []option {
+	place := func(o option) int {
+		if o.code.Code() == dhcpv4.OptionRelayAgentInformation.Code() {
+			return 1 << 8
+		}
+		return int(o.code.Code())
+	}
+	slices.SortStableFunc(opts, func(a, b option) int { return cmp.Compare(place(a), place(b)) })
+	last := opts[:0]
+	for i, o := range opts {
+		if i+1 == len(opts) || opts[i+1].code.Code() != o.code.Code() {
+			last = append(last, o)
+		}
+	}
+	return last
+}
+
+// appendOptions appends options to a message.
+func appendOptions(b []byte, opts []option) []byte {
+	for _, o := range opts {
+		value := o.value
+		for range o.pieces() {
+			n := min(len(value), 255)
+			b = append(append(b, o.code.Code(), byte(n)), value[:n]...)
+			value = value[n:]
+		}
+	}
+	return b
+}

@@ -1,0 +1,154 @@
+package v4
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"github.com/vnetd/vnetd/pkg/dhcpd"
+)
+
+// UDP ports (RFC 2131, section 4.1).
+const (
+	serverPort = 67
+	clientPort = 68
+)
+
+// broadcastFlag is the only flag of a message (RFC 2131, section 2, figure 2).
+const broadcastFlag = 0x8000
+
+// magicCookie is in front of the options (RFC 2131, section 3).
+const magicCookie = 0x63825363
+
+// Sizes of what is sent: BOOTP's, with which some relays are content alone, and
+// that of nearly all replies.
+const (
+	minReply   = 300
+	usualReply = 384
+)
+
+// reply is a reply: those fields of RFC 2131, section 4.3.1, table 3 that are not the
+// same for all, and options in the order of their importance.
+type reply struct {
+	flags                  uint16
+	ciaddr, yiaddr, siaddr netip.Addr // the zero Addr is 0.0.0.0
+	file                   string
+	opts                   []option
+}
+
+// head begins the options of a reply to c. They are in memory that the next reply
+// takes again: the engine must be locked.
+func (p *plan) head(c *request, typ dhcpv4.MessageType) []option {
+	opts := p.scratch[:0]
+	if typ != dhcpv4.MessageTypeNone {
+		opts = append(opts,
+			option{dhcpv4.OptionDHCPMessageType, typ.ToBytes(), always},
+			option{dhcpv4.OptionServerIdentifier, p.serverID, always})
+	}
+	// RFC 3046, section 2.2: the relay finds its own option in every reply.
+	if info := c.msg.Options.Get(dhcpv4.OptionRelayAgentInformation); info != nil && c.giaddr.IsValid() {
+		opts = append(opts, option{dhcpv4.OptionRelayAgentInformation, info, always})
+	}
+	return opts
+}
+
+// payload is r as c gets it (RFC 2131, section 2, figure 1).
+func (p *plan) payload(c *request, r reply) []byte {
+	b := make([]byte, header, usualReply)
+	b[0], b[1], b[2] = byte(dhcpv4.OpcodeBootReply), byte(c.msg.HWType), dhcpd.HWAddrLen
+	copy(b[4:], c.msg.TransactionID[:])
+	binary.BigEndian.PutUint16(b[10:], r.flags)
+	for i, a := range []netip.Addr{r.ciaddr, r.yiaddr, r.siaddr, c.giaddr} {
+		if a.IsValid() {
+			raw := a.As4()
+			copy(b[12+4*i:], raw[:])
+		}
+	}
+	copy(b[28:], c.MAC[:])
+	copy(b[bootFileAt:bootFileAt+bootFileField-1], r.file)
+	binary.BigEndian.PutUint32(b[header-4:], magicCookie)
+	b = append(appendOptions(b, inOrder(fit(r.opts, c.room()))), dhcpv4.OptionEnd.Code())
+	p.scratch = r.opts[:0]
+	return append(b, make([]byte, max(0, minReply-len(b)))...)
+}
+
+// boot puts into r where c's boot file is.
+func (p *plan) boot(r *reply) {
+	r.siaddr = p.bootServer()
+	if len(p.cfg.BootFile) < bootFileField {
+		r.file = p.cfg.BootFile
+	}
+}
+
+// leaseReply is an OFFER, an ACK, or with MessageTypeNone a BOOTP reply, that
+// gives l to c.
+func (p *plan) leaseReply(c *request, typ dhcpv4.MessageType, l given) *dhcpd.Reply {
+	r := reply{flags: c.msg.Flags & broadcastFlag, yiaddr: l.addr, opts: p.head(c, typ)}
+	if typ != dhcpv4.MessageTypeNone {
+		r.opts = appendLease(r.opts, c, l)
+	}
+	r.opts = c.wanted(p.appendLink(r.opts, c, l.hostname))
+	p.boot(&r)
+	out := &dhcpd.Reply{Type: uint8(typ), Payload: p.payload(c, r)}
+	switch {
+	// RFC 2131, section 4.1: "If the 'giaddr' field in a DHCP message from a client
+	// is non-zero, the server sends any return messages to the 'DHCP server' port
+	// on the BOOTP relay agent whose address appears in 'giaddr'."
+	case c.giaddr.IsValid():
+		out.Dst = netip.AddrPortFrom(c.giaddr, serverPort)
+	// "If the 'giaddr' field is zero and the 'ciaddr' field is nonzero, then the
+	// server unicasts DHCPOFFER and DHCPACK messages to the address in 'ciaddr'."
+	case c.ciaddr == l.addr:
+		out.Dst = netip.AddrPortFrom(c.ciaddr, clientPort)
+	// "If 'giaddr' is zero and 'ciaddr' is zero, and the broadcast bit is set, then
+	// the server broadcasts DHCPOFFER and DHCPACK messages to 0xffffffff."
+	case c.msg.IsBroadcast():
+		broadcast(out)
+	// "If the broadcast bit is not set [...], then the server unicasts DHCPOFFER
+	// and DHCPACK messages to the client's hardware address and 'yiaddr' address."
+	default:
+		out.Dst = netip.AddrPortFrom(l.addr, clientPort)
+		out.Framed, out.HW = true, c.MAC
+	}
+	return out
+}
+
+// nak refuses what c asks for. text says why.
+func (p *plan) nak(c *request, text string) *dhcpd.Reply {
+	// RFC 2131, section 4.3.2: "If 'giaddr' is set in the DHCPREQUEST message, [...]
+	// the server MUST set the broadcast bit in the DHCPNAK".
+	r := reply{flags: broadcastFlag, opts: p.head(c, dhcpv4.MessageTypeNak)}
+	r.opts = append(r.opts, option{dhcpv4.OptionMessage, []byte(text), always})
+	out := &dhcpd.Reply{Type: uint8(dhcpv4.MessageTypeNak), Payload: p.payload(c, r)}
+	// Section 4.1: "In all cases, when 'giaddr' is zero, the server broadcasts any
+	// DHCPNAK messages to 0xffffffff."
+	broadcast(out)
+	if c.giaddr.IsValid() {
+		out.Dst, out.Framed = netip.AddrPortFrom(c.giaddr, serverPort), false
+	}
+	return out
+}
+
+// informReply tells c, which has the address a already, of the link.
+//
+// RFC 2131, section 4.3.5: "The server responds to a DHCPINFORM message by
+// sending a DHCPACK message directly to the address given in the 'ciaddr' field
+// [...]. The server MUST NOT send a lease expiration time to the client and
+// SHOULD NOT fill in 'yiaddr'."
+func (p *plan) informReply(c *request, a netip.Addr) *dhcpd.Reply {
+	r := reply{flags: c.msg.Flags & broadcastFlag, ciaddr: a}
+	r.opts = c.wanted(p.appendLink(p.head(c, dhcpv4.MessageTypeAck), c, ""))
+	p.boot(&r)
+	out := &dhcpd.Reply{Type: uint8(dhcpv4.MessageTypeAck), Payload: p.payload(c, r), Dst: netip.AddrPortFrom(a, clientPort)}
+	if c.giaddr.IsValid() {
+		out.Dst = netip.AddrPortFrom(c.giaddr, serverPort)
+	}
+	return out
+}
+
+// broadcast addresses a reply to everybody on the link.
+func broadcast(o *dhcpd.Reply) {
+	o.Dst = netip.AddrPortFrom(netip.AddrFrom4([4]byte{255, 255, 255, 255}), clientPort)
+	o.Framed, o.HW = true, dhcpd.HWAddr{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+}

@@ -1,0 +1,80 @@
+package v6
+
+import (
+	"net/netip"
+	"strings"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv6"
+
+	"github.com/vnetd/vnetd/pkg/dhcpd"
+)
+
+// UDP ports (RFC 8415, section 7.2).
+const (
+	serverPort = 547
+	clientPort = 546
+)
+
+// refreshTime is how long a client that asked for options alone may keep them.
+const refreshTime = 24 * time.Hour
+
+// lifetimes are those of an address that an IA is given. A client may ask for
+// less than what is configured.
+//
+// RFC 8415, section 21.6: the preferred lifetime is not longer than the valid one.
+func (p *plan) lifetimes(ia *identityAssoc, a netip.Addr) iaAddr {
+	var asked iaAddr
+	for _, o := range ia.addrs {
+		if o.addr == a || o.addr.IsUnspecified() {
+			asked = o
+			break
+		}
+	}
+	l := iaAddr{addr: a, valid: p.LeaseTime(a, asked.valid)}
+	l.preferred = l.valid
+	if asked.preferred != 0 {
+		l.preferred = min(l.valid, max(asked.preferred, dhcpd.MinLeaseTime))
+	}
+	return l
+}
+
+// linkOptions are those that tell a client of the link.
+func (p *plan) linkOptions(c *request, hostname string) options {
+	var opts options
+	if len(p.cfg.DNS) > 0 && c.wants(dhcpv6.OptionDNSRecursiveNameServer) {
+		opts = append(opts, option{dhcpv6.OptionDNSRecursiveNameServer, dhcpd.AddrBytes(p.cfg.DNS)})
+	}
+	if domain := strings.Trim(p.cfg.Domain, "."); dhcpd.ValidDomain(domain) && c.wants(dhcpv6.OptionDomainSearchList) {
+		opts = append(opts, option{dhcpv6.OptionDomainSearchList, dhcpd.ToLabels(domain)})
+	}
+	if c.typ == dhcpv6.MessageTypeInformationRequest {
+		opts = append(opts, option{dhcpv6.OptionInformationRefreshTime, dhcpd.Seconds(refreshTime)})
+	}
+	// RFC 4704, section 6: a client that sent the option gets it back.
+	if c.fqdn != nil && hostname != "" {
+		value := append([]byte{dhcpd.FQDNAnswer(c.fqdn[0])}, dhcpd.ToLabels(dhcpd.Qualified(hostname, p.cfg.Domain))...)
+		opts = append(opts, option{dhcpv6.OptionFQDN, value})
+	}
+	return opts
+}
+
+// reply is a reply to c with opts behind the identifiers.
+//
+// RFC 8415, section 18.3.10: "The server MUST send the Advertise and Reply
+// messages to the source address of the client's datagram, or back through the
+// relays."
+func (p *plan) reply(c *request, typ dhcpv6.MessageType, opts options) *dhcpd.Reply {
+	head := options{{dhcpv6.OptionServerID, p.duid}}
+	if len(c.DUID) > 0 {
+		head = append(options{{dhcpv6.OptionClientID, c.DUID}}, head...)
+	}
+	payload := append([]byte{byte(typ)}, c.transaction[:]...)
+	payload = append(payload, append(head, opts...).bytes()...)
+	out := &dhcpd.Reply{Type: uint8(typ), Payload: payload, Dst: netip.AddrPortFrom(c.src.Addr(), clientPort)}
+	if len(c.relays) > 0 {
+		out.Payload = wrap(payload, c.relays)
+		out.Dst = netip.AddrPortFrom(c.src.Addr(), serverPort)
+	}
+	return out
+}

@@ -1,0 +1,132 @@
+package v6
+
+import (
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv6"
+
+	"github.com/vnetd/vnetd/pkg/dhcpd"
+	"github.com/vnetd/vnetd/pkg/dhcpd/internal/iface"
+)
+
+// Server answers DHCPv6 (RFC 8415) on one link. Its methods may be called
+// concurrently, except where they say otherwise.
+type Server struct {
+	dhcpd.Server
+	h *handler
+}
+
+// handler acts on the messages of one link.
+type handler struct {
+	*dhcpd.Engine
+	plan *plan // guarded by the engine's lock
+}
+
+// Open checks cfg, loads the leases and binds the socket, in the network
+// namespace of the calling thread. The interface needs neither carrier nor a
+// link-local address yet: until it has, there is nobody to answer. The caller
+// must call Run or Close. An error that wraps syscall.EADDRINUSE means that
+// another DHCPv6 server serves the interface.
+func Open(cfg Config) (*Server, error) {
+	return open(cfg, func() (dhcpd.Transport, error) { return listen(cfg.Interface, cfg.Left) })
+}
+
+// open makes a Server6 on the transport that dial returns.
+func open(cfg Config, dial func() (dhcpd.Transport, error)) (*Server, error) {
+	h, err := newHandler(&cfg)
+	if err != nil {
+		return nil, err
+	}
+	link, err := dial()
+	if err != nil {
+		return nil, fmt.Errorf("serving DHCPv6 on %q: %w", cfg.Interface, err)
+	}
+	h.Connect(link)
+	return &Server{dhcpd.NewServer(h.Engine), h}, nil
+}
+
+// newHandler makes a handler without a transport, with its leases.
+func newHandler(cfg *Config) (*handler, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("checking DHCPv6 settings of network %q: %w", cfg.Network, err)
+	}
+	log := iface.NewLog(cfg.Logger, cfg.Network, cfg.Interface)
+	h := &handler{plan: newPlan(cfg, log.Logger)}
+	var err error
+	h.Engine, err = dhcpd.NewEngine(h, dhcpd.EngineConfig{Store: cfg.Store, OnLease: cfg.OnLease, OnStore: cfg.OnStore}, &h.plan.Scope, log)
+	return h, err
+}
+
+// Import is Server.Import into the store of a network that no server serves.
+func Import(cfg Config, leases []dhcpd.Lease) (taken int, refused []error, err error) {
+	h, err := newHandler(&cfg)
+	if err != nil {
+		return 0, nil, err
+	}
+	return h.Import(leases)
+}
+
+// Handle implements handler.
+func (s *handler) Handle(d dhcpd.Datagram, now time.Time) (*dhcpd.Reply, error) {
+	c, err := parse(d, s.plan, now)
+	switch {
+	case errors.Is(err, errOtherServer):
+		s.Count.Ignored.Add(1)
+		return nil, nil
+	case err != nil:
+		return nil, err
+	case !s.Allow(c.who(), now):
+		return nil, nil
+	default:
+		return s.dispatch(c), nil
+	}
+}
+
+// Reconfigure makes the server follow cfg from now on: ranges, reservations and
+// options. Interface and Server must stay; MAC, Store, OnLease, OnStore,
+// Logger and Left are ignored. Clients whose address cfg does not allow them get another one when
+// they renew.
+func (s *Server) Reconfigure(cfg Config) error {
+	h := s.h
+	h.Lock()
+	defer h.Unlock()
+	old := &h.plan.cfg
+	cfg.MAC, cfg.Store = old.MAC, old.Store
+	if err := cfg.Validate(); err != nil {
+		return fmt.Errorf("checking DHCPv6 settings of network %q: %w", cfg.Network, err)
+	}
+	if cfg.Interface != old.Interface {
+		return fmt.Errorf("changing the interface of a running DHCPv6 server from %q to %q", old.Interface, cfg.Interface)
+	}
+	if cfg.Server != old.Server {
+		return fmt.Errorf("changing the address of a running DHCPv6 server from %v to %v", old.Server, cfg.Server)
+	}
+	h.plan = newPlan(&cfg, h.Log.Logger)
+	h.Follow(&h.plan.Scope)
+	return nil
+}
+
+// Stats are counters since Open6, as Stats are for DHCPv4.
+type Stats struct {
+	// Received, by message type.
+	Solicit, Request, Confirm, Renew, Rebind, Release, Decline, InformationRequest uint64
+	// Sent, by message type.
+	Advertise, Reply uint64
+	dhcpd.Common
+}
+
+// Stats returns the counters. It may be called at any time.
+func (s *Server) Stats() Stats {
+	c := &s.h.Count
+	in := func(typ dhcpv6.MessageType) uint64 { return c.Received[typ].Load() }
+	return Stats{
+		Solicit: in(dhcpv6.MessageTypeSolicit), Request: in(dhcpv6.MessageTypeRequest),
+		Confirm: in(dhcpv6.MessageTypeConfirm), Renew: in(dhcpv6.MessageTypeRenew),
+		Rebind: in(dhcpv6.MessageTypeRebind), Release: in(dhcpv6.MessageTypeRelease),
+		Decline: in(dhcpv6.MessageTypeDecline), InformationRequest: in(dhcpv6.MessageTypeInformationRequest),
+		Advertise: c.Sent[dhcpv6.MessageTypeAdvertise].Load(), Reply: c.Sent[dhcpv6.MessageTypeReply].Load(),
+		Common: s.h.Common(),
+	}
+}

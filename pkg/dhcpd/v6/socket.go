@@ -1,0 +1,95 @@
+package v6
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+	"time"
+
+	"golang.org/x/net/ipv6"
+	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/pkg/dhcpd"
+	"github.com/vnetd/vnetd/pkg/dhcpd/internal/iface"
+)
+
+// The groups to which clients and relays send (RFC 8415, section 7.1).
+const (
+	allServersAndRelays = "ff02::1:2"
+	allServers          = "ff05::1:3"
+)
+
+// socket is the Server6's end of one bridge. Every client has a link-local
+// address, so the kernel finds it.
+type socket struct {
+	udp *net.UDPConn
+	oob []byte
+}
+
+// type check
+var _ dhcpd.Transport = (*socket)(nil)
+
+// listen opens the socket on an interface, or takes over one of left.
+func listen(ifname string, left []*os.File) (*socket, error) {
+	ifi, err := iface.ByName(ifname)
+	if err != nil {
+		return nil, err
+	}
+	conn, err := (&iface.Receiver{
+		Network: "udp6", Addr: netip.IPv6Unspecified(), Port: serverPort, Interface: ifname, Configure: configure,
+	}).Open(left)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("another DHCPv6 server, dnsmasq perhaps, has UDP port %d of the interface: %w", serverPort, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	pc := ipv6.NewPacketConn(conn)
+	for _, group := range []string{allServersAndRelays, allServers} {
+		// EADDRINUSE: the socket was taken over and is in the group.
+		if err := pc.JoinGroup(ifi, &net.UDPAddr{IP: net.ParseIP(group)}); err != nil && !errors.Is(err, syscall.EADDRINUSE) {
+			return nil, errors.Join(fmt.Errorf("joining %s: %w", group, err), conn.Close())
+		}
+	}
+	return &socket{udp: conn, oob: make([]byte, iface.OOBSize)}, nil
+}
+
+// configure sets the options of the socket.
+func configure(fd int) error {
+	return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
+}
+
+// Receive implements transport.
+func (s *socket) Receive(buf []byte) (dhcpd.Datagram, error) {
+	n, oobn, _, src, err := s.udp.ReadMsgUDPAddrPort(buf, s.oob)
+	if err != nil {
+		return dhcpd.Datagram{}, err
+	}
+	d := dhcpd.Datagram{Payload: buf[:n], Src: src}
+	var cm ipv6.ControlMessage
+	if err := cm.Parse(s.oob[:oobn]); err == nil {
+		d.Dst, _ = netip.AddrFromSlice(cm.Dst)
+	}
+	return d, nil
+}
+
+// Send implements transport.
+func (s *socket) Send(out *dhcpd.Reply) error {
+	_, err := s.udp.WriteToUDPAddrPort(out.Payload, out.Dst)
+	if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO) {
+		return errors.Join(iface.ErrGone, err)
+	}
+	return err
+}
+
+// Copy implements transport.
+func (s *socket) Copy() (*os.File, error) { return s.udp.File() }
+
+// Interrupt implements transport.
+func (s *socket) Interrupt() { _ = s.udp.SetReadDeadline(time.Unix(1, 0)) }
+
+// Close implements transport.
+func (s *socket) Close() error { return s.udp.Close() }
