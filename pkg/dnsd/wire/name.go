@@ -1,6 +1,13 @@
 package wire
 
-import "strings"
+import (
+	"net/netip"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/miekg/dns"
+)
 
 // Limits of names, RFC 1035 section 2.3.4.
 const (
@@ -148,4 +155,55 @@ func Parents(key string, f func(string) bool) {
 			return
 		}
 	}
+}
+
+// Reverse is what a reverse name stands for: all the addresses whose reverse
+// names are it or below it.
+type Reverse struct {
+	Prefix netip.Prefix // a single address when the name is complete
+	Below  bool         // further labels stand in front, as in DNS-SD's lb._dns-sd._udp
+}
+
+// ParseReverse reads a key from the right as the octets (RFC 1035 section 3.5) or
+// nibbles (RFC 3596 section 2.5) of an address. It returns false when that is no
+// reverse name, or the one of every address.
+func ParseReverse(key string) (r Reverse, ok bool) {
+	if labels, ok := strings.CutSuffix(key, ".in-addr.arpa."); ok {
+		return parseReverse(labels, make([]byte, 4), 8, 10)
+	}
+	if labels, ok := strings.CutSuffix(key, ".ip6.arpa."); ok {
+		return parseReverse(labels, make([]byte, 16), 4, 16)
+	}
+	return Reverse{}, false
+}
+
+// parseReverse reads text, the labels of a reverse name, into address, which must
+// be zero. A label stands for a number of bits, written in a base.
+func parseReverse(text string, address []byte, bits, base int) (Reverse, bool) {
+	labels := strings.Split(text, ".")
+	slices.Reverse(labels)
+	n := 0
+	for ; n < 8*len(address)/bits && n < len(labels); n++ {
+		v, err := strconv.ParseUint(labels[n], base, bits)
+		if err != nil || strconv.FormatUint(v, base) != labels[n] {
+			break
+		}
+		address[n*bits/8] |= byte(v) << (8 - bits - n*bits%8)
+	}
+	a, _ := netip.AddrFromSlice(address)
+	return Reverse{Prefix: netip.PrefixFrom(a, n*bits), Below: n < len(labels)}, n > 0
+}
+
+// ReverseZone returns the name of the smallest zone that holds the reverse names of
+// all of p: p rounded to whole octets or nibbles.
+func ReverseZone(p netip.Prefix) string {
+	bits := 4 // of a label
+	if p.Addr().Is4() {
+		bits = 8
+	}
+	zone, _ := dns.ReverseAddr(p.Addr().String())
+	for range p.Addr().BitLen()/bits - p.Bits()/bits {
+		_, zone, _ = strings.Cut(zone, ".")
+	}
+	return zone
 }
