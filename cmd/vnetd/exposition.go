@@ -150,25 +150,25 @@ func appendLabel(b []byte, value string) []byte {
 
 // append writes the histogram's lines: cumulative classes, sum and count. It has a
 // value for one key at most.
-func (h histogram) append(b []byte, name string, keys []string) []byte {
+func (h histogramSample) append(b []byte, name string, keys []string) []byte {
 	var total uint64
-	for i, n := range h.counts {
+	for i, n := range h.Counts.Counts {
 		total += n
 		bound := "+Inf"
-		if i < len(h.bounds) {
-			bound = strconv.FormatFloat(h.bounds[i].Seconds(), 'g', -1, 64)
+		if i < len(h.Bounds) {
+			bound = strconv.FormatFloat(h.Bounds[i].Seconds(), 'g', -1, 64)
 		}
 		b = h.appendClass(b, name, keys, bound, total)
 	}
-	if len(h.counts) == 0 {
+	if len(h.Counts.Counts) == 0 {
 		b = h.appendClass(b, name, keys, "+Inf", 0)
 	}
-	b = appendSample(b, name+"_sum", keys, []string{h.label}, h.sum.Seconds())
+	b = appendSample(b, name+"_sum", keys, []string{h.label}, h.Sum.Seconds())
 	return appendSample(b, name+"_count", keys, []string{h.label}, float64(total))
 }
 
 // appendClass writes the line of one class.
-func (h histogram) appendClass(b []byte, name string, keys []string, bound string, total uint64) []byte {
+func (h histogramSample) appendClass(b []byte, name string, keys []string, bound string, total uint64) []byte {
 	labels := []string{h.label, bound}
 	return appendSample(b, name+"_bucket", append(keys, "le"), labels[1-len(keys):], float64(total))
 }

@@ -6,8 +6,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"time"
 
+	"github.com/vnetd/vnetd/internal/histogram"
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/dhcpd"
@@ -23,7 +23,7 @@ type measurement struct {
 	links      map[string]bridge.Counters // by name
 	firewall   firewall.Stats
 	conditions []api.Condition
-	requests   network.Latency // for ports
+	requests   histogram.Counts // of times that it took to give somebody a port
 }
 
 // measure asks everybody once.
@@ -42,12 +42,10 @@ func (h *house) measure() (*measurement, error) {
 // emit takes a sample with the values of its family's labels.
 type emit func(value float64, labels ...string)
 
-// histogram is a sample of a histogram's family.
-type histogram struct {
-	label  string // the value of the family's label, if it has one
-	sum    time.Duration
-	bounds []time.Duration // upper ones of all counts but the last
-	counts []uint64        // each of its class alone
+// histogramSample is a sample of a histogram's family.
+type histogramSample struct {
+	label string // the value of the family's label, if it has one
+	histogram.Counts
 }
 
 // family is all samples of one name.
@@ -56,7 +54,7 @@ type family struct {
 	kind       string
 	labels     string // words
 	samples    func(m *measurement, e emit)
-	histograms func(m *measurement) []histogram // in place of samples
+	histograms func(m *measurement) []histogramSample // in place of samples
 }
 
 // The kinds of families.
@@ -87,8 +85,8 @@ var families = []family{
 		e(float64(n.Failures), n.Info.Name)
 	})},
 
-	{name: "port_request_seconds", help: "Time that it took to give somebody a port.", kind: "histogram", histograms: func(m *measurement) []histogram {
-		return []histogram{{sum: m.requests.Sum, bounds: m.requests.Bounds, counts: m.requests.Counts}}
+	{name: "port_request_seconds", help: "Time that it took to give somebody a port.", kind: "histogram", histograms: func(m *measurement) []histogramSample {
+		return []histogramSample{{Counts: m.requests}}
 	}},
 	{name: "port_info", help: "A port; the value is 1.", kind: gauge, labels: "port network name mac ifname", samples: func(m *measurement, e emit) {
 		for _, n := range m.networks {
@@ -295,34 +293,25 @@ func dhcpMessages(n network.Measure, e emit) {
 
 // dhcpCommits is how long leases took to the disk: all networks' together, as they
 // share it.
-func dhcpCommits(m *measurement) []histogram {
-	h := histogram{bounds: dhcpd.Latency{}.Bounds()}
-	eachCommon(m, func(_, _ string, c dhcpd.Common) { h.add(c.CommitLatency.Sum, c.CommitLatency.Counts[:]) })
-	return []histogram{h}
+func dhcpCommits(m *measurement) []histogramSample {
+	var all histogramSample
+	eachCommon(m, func(_, _ string, c dhcpd.Common) {
+		l := c.CommitLatency
+		all.Counts = all.Plus(histogram.Counts{Bounds: l.Bounds(), Counts: l.Counts[:], Sum: l.Sum})
+	})
+	return []histogramSample{all}
 }
 
 // dnsAnswers is how long DNS queries took: all networks' together.
-func dnsAnswers(m *measurement) []histogram {
-	bounds := dnsd.Latency{}.Bounds()
-	without, with := histogram{label: "false", bounds: bounds}, histogram{label: "true", bounds: bounds}
+func dnsAnswers(m *measurement) []histogramSample {
+	without, with := histogramSample{label: "false"}, histogramSample{label: "true"}
 	for _, n := range m.networks {
 		if n.DNS != nil {
-			without.add(n.DNS.AtOnce.Sum, n.DNS.AtOnce.Counts[:])
-			with.add(n.DNS.Forwarded.Sum, n.DNS.Forwarded.Counts[:])
+			without.Counts = without.Plus(n.DNS.AtOnce)
+			with.Counts = with.Plus(n.DNS.Forwarded)
 		}
 	}
-	return []histogram{without, with}
-}
-
-// add adds what was counted elsewhere.
-func (h *histogram) add(sum time.Duration, counts []uint64) {
-	if h.counts == nil {
-		h.counts = make([]uint64, len(h.bounds)+1)
-	}
-	h.sum += sum
-	for i, n := range counts {
-		h.counts[i] += n
-	}
+	return []histogramSample{without, with}
 }
 
 // conflicts counts what pkg/firewall found of each kind, none included: an alert

@@ -11,6 +11,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/pkg/dnsd/wire"
 )
 
 // batchSize is the number of datagrams that one call reads or writes.
@@ -48,8 +50,8 @@ type datagrams struct {
 
 	vectors [2 * batchSize]unix.Iovec
 	clients [batchSize]unix.RawSockaddrInet6 // large enough for one of IPv4
-	queries [batchSize][payloadSize]byte
-	replies [batchSize][payloadSize]byte
+	queries [batchSize][wire.PayloadSize]byte
+	replies [batchSize][wire.PayloadSize]byte
 }
 
 // spare keeps datagrams that no socket uses, for the next one that reads.
@@ -61,7 +63,7 @@ func newDatagrams() *datagrams {
 	for i := range d.in {
 		vector := &d.vectors[i]
 		vector.Base = &d.queries[i][0]
-		vector.SetLen(payloadSize)
+		vector.SetLen(wire.PayloadSize)
 		d.in[i].header.Name = (*byte)(unsafe.Pointer(&d.clients[i]))
 		d.in[i].header.Namelen = unix.SizeofSockaddrInet6
 		d.in[i].header.Iov = vector
@@ -136,7 +138,7 @@ func (b *batch) receive(fd uintptr) bool {
 }
 
 // query is the datagram i; what did not fit is cut off.
-func (b *batch) query(i int) []byte { return b.queries[i][:min(b.in[i].length, payloadSize)] }
+func (b *batch) query(i int) []byte { return b.queries[i][:min(b.in[i].length, wire.PayloadSize)] }
 
 // port is that of who sent the datagram i: in the byte order of the network, at
 // the same place in both families.

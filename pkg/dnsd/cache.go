@@ -5,6 +5,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/vnetd/vnetd/pkg/dnsd/wire"
 )
 
 // Limits of one network's cache.
@@ -18,8 +20,8 @@ const (
 	staleRetry = 30 * time.Second // RFC 8767 section 5: before a failing upstream is asked again
 )
 
-// cache keeps upstreams' answers, positive and negative, by the question as an
-// upstream sees it.
+// cache keeps the answers of upstream servers, positive and negative. Its methods
+// are safe for concurrent use.
 type cache struct {
 	seed       maphash.Seed
 	generation atomic.Uint64 // of the servers that the answers are from
@@ -29,13 +31,13 @@ type cache struct {
 // shard is a part of a cache.
 type shard struct {
 	mu      sync.RWMutex
-	entries map[flightKey]*entry
+	entries map[wire.Question]*entry
 	bytes   int
 }
 
 // entry is an answer that is kept.
 type entry struct {
-	*response
+	*wire.Response
 	cost  int
 	used  atomic.Int64 // Unix time in nanoseconds of the last use
 	retry atomic.Int64 // likewise: when stale, not to be fetched again before
@@ -44,33 +46,33 @@ type entry struct {
 // newCache returns an empty cache.
 func newCache() *cache { return &cache{seed: maphash.MakeSeed()} }
 
-// shard is the part that key belongs to.
-func (c *cache) shard(key *flightKey) *shard {
-	return &c.shards[maphash.String(c.seed, key.name)%cacheShards]
+// shard returns the part that key belongs to.
+func (c *cache) shard(key *wire.Question) *shard {
+	return &c.shards[maphash.String(c.seed, key.Name)%cacheShards]
 }
 
-// get returns what is kept under key, nil if that is nothing of use. fresh tells
-// whether it may be given without asking again.
-func (c *cache) get(key flightKey, now time.Time) (e *entry, fresh bool) {
+// get returns what is kept under key, nil if that is nothing of use, and whether
+// it may be given without asking again.
+func (c *cache) get(key wire.Question, now time.Time) (e *entry, fresh bool) {
 	s := c.shard(&key)
 	s.mu.RLock()
 	e = s.entries[key]
 	s.mu.RUnlock()
-	if e == nil || !e.usable(now) {
+	if e == nil || !e.Usable(now) {
 		return nil, false
 	}
 	e.used.Store(now.UnixNano())
-	return e, e.fresh(now) || now.UnixNano() < e.retry.Load()
+	return e, e.Fresh(now) || now.UnixNano() < e.retry.Load()
 }
 
-// put keeps r, if it may be kept and the servers that it is from, those of
-// generation, are still asked.
-func (c *cache) put(key flightKey, r *response, generation uint64) {
-	if r.ttl == 0 {
+// put keeps r, if it may be kept and the servers of generation, from which it
+// came, are still asked.
+func (c *cache) put(key wire.Question, r *wire.Response, generation uint64) {
+	if r.TTL == 0 {
 		return
 	}
-	e := &entry{response: r, cost: len(r.msg) + len(key.name) + entryCost}
-	e.used.Store(r.stored.UnixNano())
+	e := &entry{Response: r, cost: r.Size() + len(key.Name) + entryCost}
+	e.used.Store(r.Stored.UnixNano())
 	if e.cost > cacheBytes/cacheShards {
 		return
 	}
@@ -82,31 +84,31 @@ func (c *cache) put(key flightKey, r *response, generation uint64) {
 	}
 	s.remove(key)
 	for len(s.entries) >= cacheEntries/cacheShards || s.bytes+e.cost > cacheBytes/cacheShards {
-		s.evict(r.stored)
+		s.evict(r.Stored)
 	}
 	if s.entries == nil {
-		s.entries = make(map[flightKey]*entry)
+		s.entries = make(map[wire.Question]*entry)
 	}
 	s.entries[key] = e
 	s.bytes += e.cost
 }
 
-// remove takes an entry out. s.mu must be held.
-func (s *shard) remove(key flightKey) {
+// remove removes an entry. s.mu must be held.
+func (s *shard) remove(key wire.Question) {
 	if e := s.entries[key]; e != nil {
 		delete(s.entries, key)
 		s.bytes -= e.cost
 	}
 }
 
-// evict takes an entry out: one that is stale, or that not used for longest
-// among a few. There must be one; s.mu must be held.
+// evict removes an entry: one that is stale, or the one of a few that was not used
+// for longest. There must be one; s.mu must be held.
 func (s *shard) evict(now time.Time) {
-	var victim flightKey
+	var victim wire.Question
 	oldest, seen := int64(0), 0
 	for key, e := range s.entries { // in random order
 		used := e.used.Load()
-		if !e.fresh(now) {
+		if !e.Fresh(now) {
 			victim = key
 			break
 		}
@@ -120,7 +122,7 @@ func (s *shard) evict(now time.Time) {
 	s.remove(victim)
 }
 
-// flush forgets everything, and what is being fetched too.
+// flush removes all entries, and those that are being fetched are not kept.
 func (c *cache) flush() {
 	c.generation.Add(1)
 	for i := range c.shards {
@@ -131,7 +133,7 @@ func (c *cache) flush() {
 	}
 }
 
-// size is how much is kept.
+// size returns the number of entries and their cost in octets.
 func (c *cache) size() (entries, bytes int) {
 	for i := range c.shards {
 		s := &c.shards[i]

@@ -256,7 +256,7 @@ func TestStale(t *testing.T) {
 				return nil
 			})
 			nstest.Eventually(t, limit, "the flight has ended", func() error {
-				if n := s.Flights(); n > 0 {
+				if n := s.InFlight(); n > 0 {
 					return fmt.Errorf("%d", n)
 				}
 				return nil

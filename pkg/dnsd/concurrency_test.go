@@ -70,8 +70,8 @@ func TestConcurrency(t *testing.T) {
 
 // TestLimiter shares ten places.
 func TestLimiter(t *testing.T) {
-	l := dnsd.NewLimiter(10)
-	held := make(map[string][]*dnsd.Place)
+	l := dnsd.NewSlots(10)
+	held := make(map[string][]*dnsd.Slot)
 	var lost []string
 	take := func(ip string) int {
 		n := 0

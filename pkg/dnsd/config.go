@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/pkg/dnsd/wire"
 )
 
 // Defaults of Config.
@@ -189,7 +191,7 @@ func (c Config) validate() error {
 	if len(c.Interface) >= unix.IFNAMSIZ {
 		errs = append(errs, fmt.Errorf("interface %q: name too long", c.Interface))
 	}
-	if c.Domain != "" && !isHostName(c.Domain) {
+	if c.Domain != "" && !wire.IsHostName(c.Domain) {
 		errs = append(errs, fmt.Errorf("domain %q: not a domain name", c.Domain))
 	}
 	for _, port := range []int{c.Port, c.OtherPort} {
@@ -225,7 +227,7 @@ func (c Config) validateLists() error {
 // validate returns the faults of h, a static host that stands at path.
 func (h Host) validate(path string) error {
 	var errs []error
-	if !isHostName(strings.TrimSuffix(h.Name, ".")) {
+	if !wire.IsHostName(strings.TrimSuffix(h.Name, ".")) {
 		errs = append(errs, fmt.Errorf("%s: name %q: not a host name", path, h.Name))
 	}
 	if !h.Addr.IsValid() {

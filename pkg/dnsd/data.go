@@ -7,6 +7,9 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/vnetd/vnetd/pkg/dnsd/upstream"
+	"github.com/vnetd/vnetd/pkg/dnsd/wire"
 )
 
 // TXT is a TXT record of a name, served with a TTL of 0. It is found as Static
@@ -40,20 +43,12 @@ type CNAME struct {
 	TTL          time.Duration // as Host.TTL
 }
 
-// Forwarder is an upstream server, for all names or for those in one domain.
-type Forwarder struct {
-	// Domain is the domain whose names, its own among them, this server is
-	// asked for and no other; of several the longest counts. Empty: all names
-	// that no other forwarder's domain has; the host's resolv.conf is not used
-	// then.
-	Domain string
-
-	// Addr is the server. Zero, with a Domain: the servers that are asked for
-	// names without a forwarder of their own.
-	Addr netip.Addr
-
-	Port uint16 // 0: 53
-}
+// What package upstream says of the servers that are asked.
+type (
+	Forwarder = upstream.Forwarder
+	Upstream  = upstream.Status
+	Asked     = upstream.Asked
+)
 
 // Address gives an address to all the names of a domain that nothing else is
 // known of, its own among them. They have no address of the other family.
@@ -62,7 +57,7 @@ type Address struct {
 	Addr   netip.Addr
 }
 
-// forwards tells whether c has an upstream for any name.
+// forwards reports whether c has an upstream for any name.
 func (c Config) forwards() bool {
 	return !c.NoForward || slices.ContainsFunc(c.Forwarders, func(f Forwarder) bool { return f.Addr.IsValid() })
 }
@@ -86,7 +81,7 @@ func (c Config) validateRecords() error {
 		errs = append(errs, checkNames(fmt.Sprintf("rebindDomains[%d]", i), d))
 	}
 	for i, f := range c.Forwarders {
-		errs = append(errs, f.validate(fmt.Sprintf("forwarders[%d]", i)))
+		errs = append(errs, validateForwarder(f, fmt.Sprintf("forwarders[%d]", i)))
 	}
 	for i, a := range c.Addresses {
 		errs = append(errs, a.validate(fmt.Sprintf("addresses[%d]", i)))
@@ -101,7 +96,7 @@ const wildcard = "*."
 func checkNames(path string, names ...string) error {
 	var errs []error
 	for _, n := range names {
-		if !isHostName(strings.TrimSuffix(n, ".")) {
+		if !wire.IsHostName(strings.TrimSuffix(n, ".")) {
 			errs = append(errs, fmt.Errorf("%s: name %q: not a domain name", path, n))
 		}
 	}
@@ -124,7 +119,8 @@ func (s SRV) validate(path, domain string) error {
 	return err
 }
 
-func (f Forwarder) validate(path string) error {
+// validateForwarder returns the faults of f, which stands at path.
+func validateForwarder(f Forwarder, path string) error {
 	switch {
 	case f.Domain != "":
 		return checkNames(path, f.Domain)

@@ -3,13 +3,17 @@ package dnsd
 import (
 	"net/netip"
 	"time"
+
+	"github.com/vnetd/vnetd/pkg/dnsd/upstream"
+	"github.com/vnetd/vnetd/pkg/dnsd/wire"
 )
 
 // What tests reach inside for.
 
 // SetTiming shortens the waits for upstreams. To be called before Run.
 func (s *Server) SetTiming(total, stagger, retransmit time.Duration) {
-	s.forwarder.timing = timing{total: total, stagger: stagger, retransmit: retransmit, tcp: total, stale: stagger}
+	s.forwarder.client.Timing = upstream.Timing{Total: total, Stagger: stagger, Retransmit: retransmit, TCP: total}
+	s.forwarder.staleAfter = stagger
 }
 
 // SetClock gives s another clock. To be called before Run.
@@ -18,17 +22,13 @@ func (s *Server) SetClock(now func() time.Time) { s.now, s.forwarder.now = now, 
 // FlushCache forgets what is kept.
 func (s *Server) FlushCache() { s.forwarder.cache.flush() }
 
-// Flights is the number of questions that upstreams are asked now.
-func (s *Server) Flights() int {
-	s.forwarder.mu.Lock()
-	defer s.forwarder.mu.Unlock()
-	return len(s.forwarder.flights)
-}
+// InFlight is the number of questions that upstreams are asked now.
+func (s *Server) InFlight() int { return s.forwarder.queries.Len() }
 
 // NewUnbound is a server without sockets.
 func NewUnbound(cfg Config) *Server {
 	cfg = cfg.withDefaults()
-	s := &Server{log: cfg.Logger, zone: newZone(cfg), counters: new(counters), tcpClients: newLimiter(1), cfg: cfg, now: time.Now}
+	s := &Server{log: cfg.Logger, zone: newZone(cfg), counters: newCounters(), tcpClients: newSlots(1), cfg: cfg, now: time.Now}
 	s.forwarder = newForwarder(cfg, s.counters, cfg.Logger)
 	return s
 }
@@ -36,41 +36,35 @@ func NewUnbound(cfg Config) *Server {
 // RespondUDP is the answer to a datagram; forwarded tells that an upstream is
 // to be asked.
 func (s *Server) RespondUDP(raw, buf []byte) (reply []byte, forwarded bool) {
-	return s.respond(new(query), raw, buf, payloadSize, s.now())
+	return s.respond(new(wire.Query), raw, buf, wire.PayloadSize, s.now())
 }
 
 // Responder is RespondUDP for one reader, as a socket has it.
 func (s *Server) Responder() func(raw, buf []byte) (reply []byte, forwarded bool) {
-	q := new(query)
-	return func(raw, buf []byte) ([]byte, bool) { return s.respond(q, raw, buf, payloadSize, s.now()) }
+	q := new(wire.Query)
+	return func(raw, buf []byte) ([]byte, bool) { return s.respond(q, raw, buf, wire.PayloadSize, s.now()) }
 }
 
 // Break makes every query that looks at the zone panic.
 func (s *Server) Break() { s.zone.view.Store(nil) }
 
-// ReverseZones is reverseZones.
-func ReverseZones(p netip.Prefix) []string { return reverseZones(p) }
-
-// ParseResolvConf is parseResolvConf.
-func ParseResolvConf(text []byte) []netip.Addr { return parseResolvConf(text) }
-
 // AnswerFrom is what the client that sent raw is told when an upstream sends
 // b, whose id and question are made to fit when fit is set. Nil: raw is
 // not forwarded, or b is ignored.
 func (s *Server) AnswerFrom(raw, b []byte, fit bool) []byte {
-	q := new(query)
-	if _, forward := s.respond(q, raw, nil, payloadSize, s.now()); !forward {
+	q := new(wire.Query)
+	if _, forward := s.respond(q, raw, nil, wire.PayloadSize, s.now()); !forward {
 		return nil
 	}
-	query := upstreamQuery(q)
-	if end := questionEnd(query); fit && len(b) >= end {
+	query := wire.UpstreamQuery(q)
+	if end := len(query) - 11*int(query[11]); fit && len(b) >= end { // behind the question, before an OPT record
 		b = append([]byte(nil), b...)
 		copy(b, query[:2])
-		b[2] |= bitQR >> 8
+		b[2] |= 1 << 7 // QR
 		copy(b[4:], query[4:6])
-		copy(b[headerSize:], query[headerSize:end])
+		copy(b[12:], query[12:end])
 	}
-	msg := readAnswer(b, query)
+	msg := wire.ReadAnswer(b, query)
 	if msg == nil {
 		return nil
 	}
@@ -78,27 +72,27 @@ func (s *Server) AnswerFrom(raw, b []byte, fit bool) []byte {
 	if r == nil {
 		return nil
 	}
-	s.forwarder.cache.put(q.flightKey(), r, s.forwarder.cache.generation.Load())
-	return s.forwarder.adapt(q, r, false)
+	s.forwarder.cache.put(q.Question(), r, s.forwarder.cache.generation.Load())
+	return s.forwarder.pack(q, r, false)
 }
 
-// Limiter is the limiter.
-type Limiter = limiter
+// Slots are slots.
+type Slots = slots
 
-// NewLimiter is newLimiter.
-func NewLimiter(places int) *Limiter { return newLimiter(places) }
+// NewSlots is newSlots.
+func NewSlots(total int) *Slots { return newSlots(total) }
 
-// Place is a place.
-type Place = place
+// Slot is a slot.
+type Slot = slot
 
 // Acquire is acquire.
-func (l *Limiter) Acquire(a netip.Addr, yield func()) *Place { return l.acquire(a, yield) }
+func (s *Slots) Acquire(a netip.Addr, yield func()) *Slot { return s.acquire(a, yield) }
 
 // Use is use.
-func (l *Limiter) Use(p *Place) { l.use(p) }
+func (s *Slots) Use(p *Slot) { s.use(p) }
 
 // Release is release.
-func (l *Limiter) Release(p *Place) { l.release(p) }
+func (s *Slots) Release(p *Slot) { s.release(p) }
 
 // InUse is inUse.
-func (l *Limiter) InUse() int { return l.inUse() }
+func (s *Slots) InUse() int { return s.inUse() }

@@ -11,97 +11,78 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/vnetd/vnetd/internal/ratelog"
+	"github.com/vnetd/vnetd/pkg/dnsd/upstream"
+	"github.com/vnetd/vnetd/pkg/dnsd/wire"
 )
 
 // forwardLimit is the number of queries of one network that may wait for an
-// upstream.
+// upstream server.
 const forwardLimit = 2000
 
-// settleTick is how often settle looks.
-const settleTick = 2 * time.Millisecond
+// staleAfter is how long clients wait before they get a stale answer: RFC 8767
+// section 5.
+const staleAfter = 1800 * time.Millisecond
 
-// forwarder asks others for what is not ours.
+// forwarder has upstream servers answer what is not ours.
 type forwarder struct {
-	log      *slog.Logger
-	counters *counters
-	resolv   resolvConf
-	routes   atomic.Pointer[routes]
-	rebind   atomic.Pointer[rebind]
-	cache    *cache
-	limit    *limiter
-	now      func() time.Time
-	timing   timing
-	running  sync.WaitGroup // flights and ports
-	ports    ports
-	rebinds  pace
+	log        *slog.Logger
+	counters   *counters
+	selector   *upstream.Selector
+	client     *upstream.Client
+	queries    *upstream.Queries
+	rebind     atomic.Pointer[rebind]
+	cache      *cache
+	slots      *slots
+	now        func() time.Time
+	staleAfter time.Duration
+	rebinds    ratelog.Limiter
 
-	mu      sync.Mutex
-	flights map[flightKey]*flight
-	cfg     Config
-	domain  string       // key of cfg's
-	servers []netip.Addr // of the host, when it last had some
+	mu     sync.Mutex
+	cfg    Config
+	domain string // key of cfg's
 }
 
-// flightKey is a question as an upstream sees it, in lower case. Questions with
-// one key have answers that response.answer makes into one another.
-type flightKey struct {
-	name     string
-	qtype    uint16
-	rd, cd   bool
-	edns, do bool
-}
-
-// flight is a question on its way, and who waits for its answer.
-type flight struct {
-	key     flightKey
-	cancel  context.CancelFunc // ends it early
-	waiters []*waiter
-	stale   *entry // nil: there is none, or it was not yet time for it
-}
-
-// waiter is a query to be answered by a call of send, which must not block.
-type waiter struct {
-	q      *query
+// request is a client's query that an upstream server is to answer. send takes the
+// answer and must not block.
+type request struct {
+	upstream.Request
 	client netip.Addr
 	send   func([]byte)
-	place  *place
-	flight *flight // that it is among the waiters of, if any; guarded by forwarder.mu
+	slot   *slot
 }
 
 // newForwarder returns a forwarder for cfg, which must be valid.
 func newForwarder(cfg Config, c *counters, log *slog.Logger) *forwarder {
 	f := &forwarder{
-		log:      log,
-		counters: c,
-		cache:    newCache(),
-		limit:    newLimiter(forwardLimit),
-		now:      time.Now,
-		timing:   defaultTiming(),
-		ports:    ports{open: make(map[*port]bool)},
-		flights:  make(map[flightKey]*flight),
+		log:        log,
+		counters:   c,
+		client:     upstream.NewClient(log),
+		cache:      newCache(),
+		slots:      newSlots(forwardLimit),
+		now:        time.Now,
+		staleAfter: staleAfter,
 	}
+	f.selector = upstream.NewSelector(log, f.cache.flush)
+	f.queries = upstream.NewQueries(f)
 	f.configure(cfg)
 	return f
 }
 
-// configure takes over what concerns the upstreams. An address of ours is an
-// upstream that must not be asked only if we serve the port it would be asked on.
+// configure takes over what concerns upstream servers.
 func (f *forwarder) configure(cfg Config) {
-	var own []netip.Addr
-	if cfg.Port == defaultPort {
-		own = cfg.Addrs
-	}
 	f.mu.Lock()
 	old := f.cfg
 	f.cfg, f.domain = cfg, ""
 	if cfg.Domain != "" {
-		f.domain = keyOf(cfg.Domain)
+		f.domain = wire.KeyOf(cfg.Domain)
 	}
 	f.mu.Unlock()
-	if old.ResolvConf != cfg.ResolvConf || !slices.Equal(old.Addrs, cfg.Addrs) {
-		f.resolv.configure(cfg.ResolvConf, own)
-	}
-	f.routes.Store(newRoutes(cfg, f.routes.Load()))
+	f.selector.Configure(upstream.Config{
+		Own: cfg.Addrs, OwnPort: uint16(cfg.Port),
+		Forwarders: cfg.Forwarders, Host: !cfg.NoForward, ResolvConf: cfg.ResolvConf,
+	})
 	f.rebind.Store(newRebind(cfg))
 	if old.StopRebind != cfg.StopRebind || old.RebindLocalhost != cfg.RebindLocalhost ||
 		!slices.Equal(old.RebindDomains, cfg.RebindDomains) || old.NoForward != cfg.NoForward || !slices.Equal(old.Forwarders, cfg.Forwarders) {
@@ -109,308 +90,164 @@ func (f *forwarder) configure(cfg Config) {
 	}
 }
 
-// serves tells whether there is anybody to ask for a name.
-func (f *forwarder) serves(key string) bool {
-	r := f.routes.Load().of(key)
-	return r.host || len(r.servers) > 0
+// close closes the sockets and returns when no query is in waiting. No query may
+// be forwarded any more, and the contexts of those that were must have ended.
+func (f *forwarder) close() {
+	f.client.Close()
+	f.queries.Wait()
 }
 
-// upstreams are the servers that a name is asked of.
-func (f *forwarder) upstreams(key string, now time.Time) []*upstream {
-	r := f.routes.Load().of(key)
-	if !r.host {
-		return r.servers
-	}
-	servers, changed := f.resolv.upstreams(now)
-	if changed {
-		f.hostChanged(addressesOf(servers))
-	}
-	return servers
-}
-
-// hostChanged notes that the host has other servers. Those know other names (a
-// VPN's for instance), so that what is kept is forgotten; but not while there
-// are none.
-func (f *forwarder) hostChanged(servers []netip.Addr) {
-	f.log.Info("upstream name servers", keyUpstream, servers)
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if len(servers) == 0 || slices.Equal(servers, f.servers) {
-		return
-	}
-	f.servers = servers
-	f.cache.flush()
-}
-
-// settle returns when no flight is left, or ctx ends.
-func (f *forwarder) settle(ctx context.Context) {
-	tick := time.NewTicker(settleTick)
-	defer tick.Stop()
-	for f.busy() {
-		select {
-		case <-tick.C:
-		case <-ctx.Done():
-			return
-		}
-	}
-}
-
-// busy tells whether somebody waits for an upstream.
-func (f *forwarder) busy() bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	for _, fl := range f.flights {
-		if len(fl.waiters) > 0 {
-			return true
-		}
-	}
-	return false
-}
-
-// wait returns when no flight and no socket is left. No query may be forwarded any
-// more, and the context of those that were must have ended.
-func (f *forwarder) wait() {
-	f.ports.close()
-	f.running.Wait()
-}
-
-// flightKey is the key of q's flight.
-func (q *query) flightKey() flightKey {
-	return flightKey{name: q.key, qtype: q.qtype, rd: q.rd, cd: q.cd, edns: q.edns, do: q.do}
-}
-
-// kept is the answer to q from the cache, in buf if that is long enough; nil if
-// an upstream is to be asked. It looks whether the servers have changed first.
-func (f *forwarder) kept(q *query, buf []byte) []byte {
-	f.upstreams(q.key, q.now)
-	e, fresh := f.cache.get(q.flightKey(), q.now)
+// cached packs the answer to q from the cache into buf if that is long enough;
+// nil if an upstream server is to be asked. It first finds out whether the host
+// has other servers.
+func (f *forwarder) cached(q *wire.Query, buf []byte) []byte {
+	f.selector.Servers(q.Key, q.Received)
+	e, fresh := f.cache.get(q.Question(), q.Received)
 	if !fresh {
 		return nil
 	}
-	f.counters.cached.add(rcodeOf(e.msg))
-	return e.answer(q, buf, true)
+	f.counters.cached.add(e.Rcode())
+	return e.Answer(q, buf, true)
 }
 
-// forward has w answered by an upstream, or at once with SERVFAIL when its
-// client has too many queries waiting. It does not block.
-func (f *forwarder) forward(ctx context.Context, w *waiter) {
-	w.place = f.limit.acquire(w.client, func() { f.giveUp(w) })
-	if w.place == nil {
-		f.counters.limited.Add(1)
-		f.reply(w, &f.counters.upstream, w.q.reply(dns.RcodeServerFailure, true, nil))
+// forward has q answered by an upstream server, or at once with SERVFAIL when
+// client has too many queries waiting. It does not block. send takes the answer
+// and must not block either.
+func (f *forwarder) forward(ctx context.Context, q *wire.Query, client netip.Addr, send func([]byte)) {
+	r := &request{Request: upstream.Request{Query: q, Own: f.isOwn(q.Key, client)}, client: client, send: send}
+	r.Deliver = func(answer *wire.Response, kept bool) { f.deliver(r, answer, kept) }
+	r.slot = f.slots.acquire(client, func() { f.abandon(r) })
+	if r.slot == nil {
+		f.limited(r)
 		return
 	}
-	switch stale, looped := f.join(ctx, w); {
-	case looped:
-		f.limit.release(w.place)
-		f.reply(w, &f.counters.upstream, w.q.reply(dns.RcodeNameError, true, nil))
-	case stale != nil:
-		f.land(w, stale.response, true)
-	}
-}
-
-// join has w wait for a flight, which starts if there is none to w's question.
-// stale is what w is to be given instead. looped tells that the question is
-// one that has come back to us: the name does not exist.
-func (f *forwarder) join(ctx context.Context, w *waiter) (stale *entry, looped bool) {
-	key := w.q.flightKey()
-	f.mu.Lock()
-	defer f.mu.Unlock()
-	if f.isLoop(w) {
-		return nil, true
-	}
-	fl := f.flights[key]
-	if fl == nil {
-		fl = f.start(ctx, key, w.q)
-	} else {
+	stale, joined, looped := f.queries.Join(ctx, &r.Request)
+	if joined {
 		f.counters.coalesced.Add(1)
 	}
-	if fl.stale == nil {
-		fl.waiters = append(fl.waiters, w)
-		w.flight = fl
-	}
-	return fl.stale, false
-}
-
-// start begins a flight. f.mu must be held.
-func (f *forwarder) start(ctx context.Context, key flightKey, q *query) *flight {
-	ctx, cancel := context.WithCancel(ctx)
-	fl := &flight{key: key, cancel: cancel}
-	f.flights[key] = fl
-	f.running.Go(func() {
-		defer cancel()
-		f.fly(ctx, fl, q)
-	})
-	return fl
-}
-
-// giveUp answers w, which another needs the place of, with SERVFAIL, unless its answer is
-// there by now. A flight that nobody waits for any more ends.
-func (f *forwarder) giveUp(w *waiter) {
-	f.mu.Lock()
-	fl := w.flight
-	if fl == nil {
-		f.mu.Unlock()
-		return
-	}
-	w.flight = nil
-	fl.waiters = slices.DeleteFunc(fl.waiters, func(one *waiter) bool { return one == w })
-	if len(fl.waiters) == 0 {
-		f.remove(fl)
-		fl.cancel()
-	}
-	f.mu.Unlock()
-	f.counters.limited.Add(1)
-	f.reply(w, &f.counters.upstream, w.q.reply(dns.RcodeServerFailure, true, nil))
-}
-
-// remove has nobody join fl any more. f.mu must be held.
-func (f *forwarder) remove(fl *flight) {
-	if f.flights[fl.key] == fl {
-		delete(f.flights, fl.key)
-	}
-}
-
-// isLoop tells whether w is what we are asking others: the host's resolver was
-// told to ask us for our domain and our reverse zones (Resolved), and it asks us
-// what we have just asked it. f.mu must be held.
-func (f *forwarder) isLoop(w *waiter) bool {
-	_, ours := inDomain(w.q.key, f.domain)
-	if !ours && !strings.HasSuffix(w.q.key, ".arpa.") || !slices.Contains(f.cfg.Addrs, w.client) {
-		return false
-	}
-	for flags := range 16 {
-		key := flightKey{
-			name: w.q.key, qtype: w.q.qtype,
-			rd: flags&1 > 0, cd: flags&2 > 0, edns: flags&4 > 0, do: flags&8 > 0,
-		}
-		if f.flights[key] != nil {
-			return true
-		}
-	}
-	return false
-}
-
-// fly brings the answer to q to all who wait for it. RFC 8767 section 5: if it
-// takes longer than clients wait they get a stale one, and so they do if it is a
-// failure.
-func (f *forwarder) fly(ctx context.Context, fl *flight, q *query) {
-	generation := f.cache.generation.Load()
-	stale, _ := f.cache.get(fl.key, q.now)
-	if stale != nil {
-		var waiting sync.WaitGroup
-		defer waiting.Wait()
-		arrived := make(chan struct{})
-		defer close(arrived)
-		waiting.Go(func() { f.giveStale(fl, stale, arrived) })
-	}
-	r := f.resolve(ctx, q)
-	failed := r == nil || isFailure(r.msg)
 	switch {
-	case !failed:
-		f.cache.put(fl.key, r, generation)
-	case stale != nil && ctx.Err() == nil:
-		stale.retry.Store(f.now().Add(staleRetry).UnixNano())
-		r = stale.response
-	}
-	f.landAll(fl, nil, r, failed && stale != nil)
-}
-
-// giveStale gives those who wait for too long what is stale.
-func (f *forwarder) giveStale(fl *flight, stale *entry, arrived <-chan struct{}) {
-	t := time.NewTimer(f.timing.stale)
-	defer t.Stop()
-	select {
-	case <-t.C:
-		f.landAll(fl, stale, stale.response, true)
-	case <-arrived:
+	case looped:
+		f.slots.release(r.slot)
+		f.reply(r, &f.counters.upstream, q.Reply(dns.RcodeNameError, true, nil))
+	case stale != nil:
+		f.deliver(r, stale, true)
 	}
 }
 
-// landAll answers all who wait for fl with r. With stale the flight goes on, and
-// who comes later gets that.
-func (f *forwarder) landAll(fl *flight, stale *entry, r *response, kept bool) {
+// isOwn reports whether a query may be one of ours that has come back: the host's
+// resolver was told to ask us for our domain and our reverse zones, and it asks
+// us what we have just asked it.
+func (f *forwarder) isOwn(key string, client netip.Addr) bool {
 	f.mu.Lock()
-	waiters := fl.waiters
-	fl.waiters, fl.stale = nil, stale
-	for _, w := range waiters {
-		w.flight = nil
-	}
-	if stale == nil {
-		f.remove(fl)
-	}
-	f.mu.Unlock()
-	for _, w := range waiters {
-		f.land(w, r, kept)
+	defer f.mu.Unlock()
+	_, ours := wire.InDomain(key, f.domain)
+	return (ours || strings.HasSuffix(key, ".arpa.")) && slices.Contains(f.cfg.Addrs, client)
+}
+
+// abandon answers r, whose slot another client needs, with SERVFAIL, unless its
+// answer is there by now.
+func (f *forwarder) abandon(r *request) {
+	if f.queries.Abandon(&r.Request) {
+		f.limited(r)
 	}
 }
 
-// land answers one query with r, nil if there is no answer. It never leaves the
-// client without one, and gives back its place.
-func (f *forwarder) land(w *waiter, r *response, kept bool) {
-	f.limit.release(w.place)
-	reply := f.adapt(w.q, r, kept)
+// limited answers r, which has no slot, with SERVFAIL.
+func (f *forwarder) limited(r *request) {
+	f.counters.limited.Add(1)
+	f.reply(r, &f.counters.upstream, r.Query.Reply(dns.RcodeServerFailure, true, nil))
+}
+
+// deliver answers r with answer, nil if there is none, and gives back its slot. It
+// never leaves the client without an answer.
+func (f *forwarder) deliver(r *request, answer *wire.Response, kept bool) {
+	f.slots.release(r.slot)
+	reply := f.pack(r.Query, answer, kept)
 	if reply == nil {
 		f.counters.failed.Add(1)
-		reply = w.q.reply(dns.RcodeServerFailure, true, nil)
+		reply = r.Query.Reply(dns.RcodeServerFailure, true, nil)
 	}
 	source := &f.counters.upstream
 	if kept {
 		source = &f.counters.stale
 	}
-	f.reply(w, source, reply)
+	f.reply(r, source, reply)
 }
 
 // reply sends an answer and counts it.
-func (f *forwarder) reply(w *waiter, source *answered, reply []byte) {
-	source.add(rcodeOf(reply))
-	f.counters.forwarded.add(f.now().Sub(w.q.now), 1)
-	w.send(reply)
+func (f *forwarder) reply(r *request, source *answered, reply []byte) {
+	source.add(wire.Rcode(reply))
+	f.counters.forwarded.Add(f.now().Sub(r.Query.Received), 1)
+	r.send(reply)
 }
 
-// adapt makes r the answer to q, nil if it can't be.
-func (f *forwarder) adapt(q *query, r *response, kept bool) []byte {
+// pack packs answer for q, nil if there is none or it can't be packed.
+func (f *forwarder) pack(q *wire.Query, answer *wire.Response, kept bool) []byte {
 	defer f.counters.catch(f.log)
-	switch {
-	case r == nil:
+	if answer == nil {
 		return nil
-	case !hasQuestion(r.msg):
-		return q.reply(rcodeOf(r.msg), true, nil)
 	}
-	return r.answer(q, nil, kept)
+	return answer.Answer(q, nil, kept)
 }
 
-// resolve asks the upstreams for q. It returns nil when none answered or there
-// is none.
-func (f *forwarder) resolve(ctx context.Context, q *query) *response {
+// Resolve brings the answer to q to all requests that wait for it. RFC 8767
+// section 5: if it takes longer than clients wait they get a stale one, and so
+// they do if it is a failure.
+func (f *forwarder) Resolve(ctx context.Context, waiting *upstream.InFlight, q *wire.Query) {
+	generation := f.cache.generation.Load()
+	stale, _ := f.cache.get(waiting.Question, q.Received)
+	if stale != nil {
+		var timer sync.WaitGroup
+		defer timer.Wait()
+		arrived := make(chan struct{})
+		defer close(arrived)
+		timer.Go(func() { f.deliverStale(waiting, stale, arrived) })
+	}
+	r := f.exchange(ctx, q)
+	failed := r == nil || r.IsFailure()
+	switch {
+	case !failed:
+		f.cache.put(waiting.Question, r, generation)
+	case stale != nil && ctx.Err() == nil:
+		stale.retry.Store(f.now().Add(staleRetry).UnixNano())
+		r = stale.Response
+	}
+	waiting.Deliver(r, failed && stale != nil)
+}
+
+// deliverStale gives the stale answer to requests that wait for too long.
+func (f *forwarder) deliverStale(waiting *upstream.InFlight, stale *entry, arrived <-chan struct{}) {
+	t := time.NewTimer(f.staleAfter)
+	defer t.Stop()
+	select {
+	case <-t.C:
+		waiting.DeliverStale(stale.Response)
+	case <-arrived:
+	}
+}
+
+// exchange asks the upstream servers for q. It returns nil when none answered or
+// there is none.
+func (f *forwarder) exchange(ctx context.Context, q *wire.Query) *wire.Response {
 	defer f.counters.catch(f.log)
-	servers := f.upstreams(q.key, q.now)
+	servers := f.selector.Servers(q.Key, q.Received)
 	if len(servers) == 0 {
 		return nil
 	}
-	return f.accept(q, f.exchange(ctx, upstreamQuery(q), inOrder(servers, time.Now())))
-}
-
-// accept makes what upstreams say to q, nil for nothing, what clients get.
-func (f *forwarder) accept(q *query, msg []byte) *response {
-	switch {
-	case msg == nil:
+	msg := f.client.Exchange(ctx, wire.UpstreamQuery(q), servers)
+	if msg == nil {
 		return nil
-	case !hasQuestion(msg):
-		return &response{msg: msg}
-	case f.rebind.Load().stops(q.key, msg):
-		f.counters.rebound.Add(1)
-		f.rebinds.log(f.log, slog.LevelInfo, "an upstream's answer has a private address: it is kept from guests", "name", q.key)
-		return &response{msg: emptied(msg)}
 	}
-	return newResponse(msg, f.now())
+	return f.accept(q, msg)
 }
 
-// addressesOf are the addresses of servers.
-func addressesOf(servers []*upstream) []netip.Addr {
-	addrs := make([]netip.Addr, len(servers))
-	for i, u := range servers {
-		addrs[i] = u.addr.Addr()
+// accept returns what clients get of msg, which is what upstream servers answer
+// to q.
+func (f *forwarder) accept(q *wire.Query, msg []byte) *wire.Response {
+	if f.rebind.Load().stops(q.Key, msg) {
+		f.counters.rebound.Add(1)
+		f.rebinds.Log(f.log, slog.LevelInfo, "an upstream's answer has a private address: it is kept from guests", "name", q.Key)
+		return wire.EmptyResponse(msg)
 	}
-	return addrs
+	return wire.NewResponse(msg, f.now())
 }

@@ -540,7 +540,7 @@ func TestForwardManySources(t *testing.T) {
 			}
 		}
 		nstest.Eventually(t, limit, "what was given up has ended", func() error {
-			if n := s.Flights(); n > places {
+			if n := s.InFlight(); n > places {
 				return fmt.Errorf("%d flights", n)
 			}
 			return nil

@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/miekg/dns"
+
+	"github.com/vnetd/vnetd/pkg/dnsd/wire"
 )
 
 // maxAliases is how many CNAME records an answer follows.
@@ -19,30 +21,54 @@ type answer struct {
 	soa     string // owner of the SOA record of a negative answer; "" none
 }
 
+// pack packs a as the answer to q, into buf if that is long enough. recursion says
+// whether we forward.
+func (a answer) pack(q *wire.Query, recursion bool, buf []byte) []byte {
+	w := q.Build(buf, recursion)
+	w.Authoritative()
+	owner := wire.PointerTo(wire.QuestionName)
+	for _, alias := range a.aliases {
+		if !w.Add(wire.Answer, owner[:], dns.TypeCNAME, alias.seconds(q.Received), alias.data) {
+			return w.Finish(a.rcode)
+		}
+		owner = wire.PointerTo(w.Len() - len(alias.data))
+	}
+	for i := range a.records {
+		r := &a.records[i]
+		if !w.Add(wire.Answer, owner[:], a.rtype, r.seconds(q.Received), r.data) {
+			break
+		}
+	}
+	if a.soa != "" {
+		w.AddSOA(a.soa)
+	}
+	return w.Finish(a.rcode)
+}
+
 // lookup answers q; ok is false when it is not for this zone to answer.
-func (v *view) lookup(q *query) (a answer, ok bool) {
-	if strings.HasSuffix(q.key, ".arpa.") {
+func (v *view) lookup(q *wire.Query) (a answer, ok bool) {
+	if strings.HasSuffix(q.Key, ".arpa.") {
 		if a, ok := v.lookupReverse(q); ok {
 			return a, true
 		}
 	}
-	n := v.host(q.key)
+	n := v.host(q.Key)
 	if n == nil {
-		n = v.wildcard(q.key)
+		n = v.wildcard(q.Key)
 	}
 	if n != nil {
-		if a, ok := v.ask(n, q.qtype, q.key); ok {
+		if a, ok := v.ask(n, q.Type, q.Key); ok {
 			return a, true
 		}
 	}
-	if a, forward, ok := v.lookupRule(q.key, q.qtype, n != nil); forward || ok {
+	if a, forward, ok := v.lookupRule(q.Key, q.Type, n != nil); forward || ok {
 		return a, ok
 	}
-	if isLocalhost(q.key) {
-		return v.localhost.answer(q.qtype, localhost)
+	if isLocalhost(q.Key) {
+		return v.localhost.answer(q.Type, localhost)
 	}
-	if isPlain(q.key) && v.noPlainNames && (q.qtype == dns.TypeA || q.qtype == dns.TypeAAAA) {
-		return negative(n == nil && !v.between[q.key], ""), true
+	if isPlain(q.Key) && v.noPlainNames && (q.Type == dns.TypeA || q.Type == dns.TypeAAAA) {
+		return negative(n == nil && !v.between[q.Key], ""), true
 	}
 	return answer{}, false
 }
@@ -53,14 +79,14 @@ func (v *view) lookup(q *query) (a answer, ok bool) {
 // generate an immediate negative response".
 const localhost = "localhost."
 
-// isLocalhost tells whether a key is in that domain.
+// isLocalhost reports whether a key is in that domain.
 func isLocalhost(key string) bool {
 	return strings.HasSuffix(key, localhost) && (len(key) == len(localhost) || key[len(key)-len(localhost)-1] == '.')
 }
 
 // lookupRule answers a question by what is said of whole domains, the longest
-// that the name is in first. forward tells that the domain is an upstream's.
-// exists tells that the name is known, with records of other types.
+// that the name is in first. forward says that the domain is an upstream's.
+// exists says that the name is known, with records of other types.
 func (v *view) lookupRule(key string, qtype uint16, exists bool) (a answer, forward, ok bool) {
 	if len(v.rules) == 0 {
 		return answer{}, false, false
@@ -72,7 +98,7 @@ func (v *view) lookupRule(key string, qtype uint16, exists bool) (a answer, forw
 		return !forward && !ok
 	}
 	if try(key) {
-		parents(key, try)
+		wire.Parents(key, try)
 	}
 	return a, forward, ok
 }
@@ -110,7 +136,7 @@ func (v *view) wildcard(key string) (n *node) {
 	if len(v.rules) == 0 || v.rules[key] != nil || v.between[key] {
 		return nil
 	}
-	parents(key, func(domain string) bool {
+	wire.Parents(key, func(domain string) bool {
 		r := v.rules[domain]
 		if r != nil {
 			n = r.alias
@@ -130,7 +156,7 @@ func (v *view) ask(n *node, qtype uint16, key string) (a answer, ok bool) {
 	var aliases []record
 	for alias := n.records(dns.TypeCNAME); alias != nil && len(aliases) < maxAliases; alias = n.records(dns.TypeCNAME) {
 		aliases = append(aliases, alias[0])
-		key = string(appendKey(nil, alias[0].data))
+		key = string(wire.AppendKey(nil, alias[0].data))
 		n = v.host(key)
 	}
 	if n != nil {
@@ -145,13 +171,13 @@ func (v *view) ask(n *node, qtype uint16, key string) (a answer, ok bool) {
 
 // zoneOf is the zone that a known name belongs to: the domain, or the name's own.
 func (v *view) zoneOf(key string) string {
-	if _, ok := inDomain(key, v.domain); ok {
+	if _, ok := wire.InDomain(key, v.domain); ok {
 		return v.domain
 	}
 	return key
 }
 
-// isPlain tells whether a key has one label.
+// isPlain reports whether a key has one label.
 func isPlain(key string) bool {
 	return len(key) > 1 && strings.IndexByte(key, '.') == len(key)-1
 }
@@ -181,24 +207,24 @@ func (n *node) answer(qtype uint16, zone string) (a answer, ok bool) {
 
 // lookupReverse answers q if it is a reverse name of a host that we know or of
 // one of the subnets.
-func (v *view) lookupReverse(q *query) (answer, bool) {
-	r, ok := parseReverse(q.key)
+func (v *view) lookupReverse(q *wire.Query) (answer, bool) {
+	r, ok := wire.ParseReverse(q.Key)
 	if !ok {
 		return answer{}, false
 	}
-	zone := v.reverseZone(r.prefix)
-	if r.prefix.IsSingleIP() && !r.below {
-		if n := v.pointer(r.prefix.Addr()); n != nil {
+	zone := v.reverseZone(r.Prefix)
+	if r.Prefix.IsSingleIP() && !r.Below {
+		if n := v.pointer(r.Prefix.Addr()); n != nil {
 			if zone == "" {
-				zone = q.key
+				zone = q.Key
 			}
-			return n.answer(q.qtype, zone)
+			return n.answer(q.Type, zone)
 		}
 	}
 	if zone == "" {
 		return answer{}, false
 	}
-	return negative(r.below || r.prefix.IsSingleIP(), zone), true
+	return negative(r.Below || r.Prefix.IsSingleIP(), zone), true
 }
 
 // reverseZone is the reverse zone of the subnet that has all of p; "" if none has.

@@ -1,10 +1,9 @@
 package dnsd
 
 import (
-	"encoding/binary"
 	"net/netip"
 
-	"github.com/miekg/dns"
+	"github.com/vnetd/vnetd/pkg/dnsd/wire"
 )
 
 // Rebinding: a page from outside gives its own name an address inside, so that
@@ -18,64 +17,40 @@ type rebind struct {
 	domains   map[string]bool // keys of those whose names may have any address
 }
 
-// newRebind is what cfg, which must be valid, says of rebinding.
+// newRebind returns what cfg, which must be valid, says of rebinding.
 func newRebind(cfg Config) *rebind {
 	r := &rebind{stop: cfg.StopRebind, localhost: cfg.RebindLocalhost, domains: make(map[string]bool)}
 	for _, d := range cfg.RebindDomains {
-		r.domains[keyOf(d)] = true
+		r.domains[wire.KeyOf(d)] = true
 	}
 	return r
 }
 
-// stops tells whether msg, which is whole and answers a question for the name
-// key, is not for guests: a record of the answer has a private address.
+// stops reports whether msg, which answers a question for the name key, is not for
+// guests: a record of the answer has a private address.
 func (r *rebind) stops(key string, msg []byte) bool {
 	if !r.stop || r.mayHaveAny(key) {
 		return false
 	}
-	off := questionEnd(msg)
-	for range binary.BigEndian.Uint16(msg[countAnswer:]) {
-		rtype, end, ok := scanRecord(msg, off)
-		if !ok {
-			return false
-		}
-		fixed, _ := skipName(msg, off)
-		if a, ok := address(rtype, msg[fixed+10:end]); ok && r.isPrivate(a) {
+	for a := range wire.Addresses(msg) {
+		if r.isPrivate(a) {
 			return true
 		}
-		off = end
 	}
 	return false
 }
 
-// emptied is a header that says of msg's name that it is there, and no more.
-func emptied(msg []byte) []byte {
-	header := make([]byte, headerSize)
-	copy(header[:4], msg)
-	header[3] &^= 0xf
-	return header
-}
-
-// mayHaveAny tells whether a name is in one of the domains.
+// mayHaveAny reports whether a name is in one of the domains.
 func (r *rebind) mayHaveAny(key string) bool {
 	found := r.domains[key]
-	parents(key, func(domain string) bool {
+	wire.Parents(key, func(domain string) bool {
 		found = found || r.domains[domain]
 		return !found
 	})
 	return found
 }
 
-// address is the address in a record's data.
-func address(rtype uint16, rdata []byte) (a netip.Addr, ok bool) {
-	if rtype != dns.TypeA && rtype != dns.TypeAAAA {
-		return a, false
-	}
-	a, ok = netip.AddrFromSlice(rdata)
-	return a.Unmap(), ok
-}
-
-// isPrivate tells whether an address is one that only this host or its
+// isPrivate reports whether an address is one that only this host or its
 // neighbours have: RFC 1918, RFC 3927, RFC 4193, RFC 6598, loopback, link-local
 // and unspecified.
 func (r *rebind) isPrivate(a netip.Addr) bool {

@@ -1,7 +1,7 @@
 package dnsd
 
 import (
-	"encoding/binary"
+	"cmp"
 	"strings"
 	"time"
 
@@ -19,7 +19,7 @@ const (
 type node struct {
 	sets []rrset
 
-	// complete tells that the name is a host's: a type that it has not got does
+	// complete says that the name is a host's: a type that it has not got does
 	// not exist. Of another name only the types that it has are ours.
 	complete bool
 }
@@ -37,7 +37,7 @@ type record struct {
 	data  []byte // RDATA, names in it not compressed
 }
 
-// seconds is the TTL on the wire: never more than what is left of the lease.
+// seconds returns the TTL that is packed: never more than what is left of the lease.
 func (r *record) seconds(now time.Time) uint32 {
 	if r.until == 0 {
 		return r.ttl
@@ -66,7 +66,7 @@ func (n *node) addHost(h Host) {
 	n.complete = true
 }
 
-// record is a record of h.
+// record returns a record of h.
 func (h Host) record(data []byte) record {
 	r := record{ttl: wireTTL(h.TTL), data: data}
 	if !h.Expiry.IsZero() {
@@ -75,13 +75,13 @@ func (h Host) record(data []byte) record {
 	return r
 }
 
-// wireTTL is a TTL on the wire.
+// wireTTL returns a TTL as it is packed.
 func wireTTL(d time.Duration) uint32 {
 	const limit = 1<<31 - 1 // RFC 2181 section 8
 	return uint32(min(max(d/time.Second, 0), limit))
 }
 
-// records are n's records of a type, nil if there are none or n is nil.
+// records returns n's records of a type, nil if there are none or n is nil.
 func (n *node) records(rtype uint16) []record {
 	if n == nil {
 		return nil
@@ -94,20 +94,35 @@ func (n *node) records(rtype uint16) []record {
 	return nil
 }
 
-// data is the RDATA of t: its value as strings. dnsmasq's rule holds: a comma
-// starts another string, but not between double quotes, which are left out.
-// What is longer than a string can be goes on in the next.
+// rdata packs the data of rr, which must be valid.
+func rdata(rr dns.RR) []byte {
+	const before = 11 // the root's name, type, class, TTL, RDLENGTH
+	rr.Header().Name = "."
+	b := make([]byte, dns.Len(rr))
+	end, err := dns.PackRR(rr, b, 0, nil, false)
+	if err != nil {
+		return nil
+	}
+	return b[before:end]
+}
+
+// data packs the value of t as strings. dnsmasq's rule holds: a comma starts
+// another string, but not between double quotes, which are left out. What is
+// longer than a string can be goes on in the next.
 func (t TXT) data() []byte {
-	var b []byte
+	var texts []string
 	for _, s := range splitText(t.Value) {
 		for len(s) > maxText {
-			b = append(append(b, maxText), s[:maxText]...)
+			texts = append(texts, escape(s[:maxText]))
 			s = s[maxText:]
 		}
-		b = append(append(b, byte(len(s))), s...)
+		texts = append(texts, escape(s))
 	}
-	return b
+	return rdata(&dns.TXT{Txt: texts})
 }
+
+// escape keeps package dns from taking a backslash for an escape.
+func escape(s string) string { return strings.ReplaceAll(s, `\`, `\\`) }
 
 // splitText splits at commas that are not between double quotes.
 func splitText(value string) []string {
@@ -128,7 +143,7 @@ func splitText(value string) []string {
 	return append(all, text.String())
 }
 
-// name is the owner of s: RFC 2782, "_Service._Proto.Name".
+// name returns the owner of s: RFC 2782, "_Service._Proto.Name".
 func (s SRV) name(domain string) string {
 	name := "_" + s.Service + "._" + s.Protocol
 	if s.Domain != "" {
@@ -140,14 +155,10 @@ func (s SRV) name(domain string) string {
 	return name
 }
 
-// data is the RDATA of s.
+// data packs the data of s.
 func (s SRV) data() []byte {
-	port := s.Port
-	if port == 0 {
-		port = defaultSRV
-	}
-	b := binary.BigEndian.AppendUint16(nil, s.Priority)
-	b = binary.BigEndian.AppendUint16(b, s.Weight)
-	b = binary.BigEndian.AppendUint16(b, port)
-	return appendName(b, s.Target)
+	return rdata(&dns.SRV{
+		Priority: s.Priority, Weight: s.Weight,
+		Port: cmp.Or(s.Port, defaultSRV), Target: dns.Fqdn(s.Target),
+	})
 }

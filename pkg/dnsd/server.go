@@ -14,6 +14,8 @@ import (
 
 	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/pkg/dnsd/wire"
 )
 
 // tcpLimit is the number of TCP connections that one network's server keeps.
@@ -27,7 +29,7 @@ type Server struct {
 	zone       *zone
 	forwarder  *forwarder
 	counters   *counters
-	tcpClients *limiter
+	tcpClients *slots
 	udp        []*net.UDPConn
 	tcp        []*net.TCPListener
 	port       uint16
@@ -55,8 +57,8 @@ func Open(cfg Config) (*Server, error) {
 		log:        log,
 		now:        time.Now,
 		zone:       newZone(cfg),
-		counters:   new(counters),
-		tcpClients: newLimiter(tcpLimit),
+		counters:   newCounters(),
+		tcpClients: newSlots(tcpLimit),
 		cfg:        cfg,
 		closed:     make(chan struct{}),
 	}
@@ -112,7 +114,7 @@ func (s *Server) listen(a netip.Addr) error {
 	return nil
 }
 
-// Port is the port that is served: Config.Port, or Config.OtherPort where
+// Port returns the port that is served: Config.Port, or Config.OtherPort where
 // another program has that.
 func (s *Server) Port() uint16 { return s.port }
 
@@ -146,7 +148,7 @@ func (s *Server) Run(parent context.Context) error {
 	err := s.Close()
 	s.readers.Wait()
 	acceptors.Wait()
-	s.forwarder.wait()
+	s.forwarder.close()
 	cause := context.Cause(ctx)
 	if parent.Err() != nil || errors.Is(cause, context.Canceled) || errors.Is(cause, net.ErrClosed) {
 		return err // asked to end
@@ -180,8 +182,8 @@ func (s *Server) closeSockets() error {
 // of one family that claim a name the last has it, and the others have none
 // until it is gone; claiming again what one claims already changes nothing but
 // the TTL. The name of a static host, the name of a static host's address and
-// names that no guest may have (localhost, wpad, isatap, what is no host name)
-// are not given out. An empty name only forgets what the address had.
+// names that no guest may have (localhost, wpad, isatap, invalid host names) are
+// not given out. An empty name only forgets what the address had.
 func (s *Server) SetHost(h Host) {
 	if h.Addr = h.Addr.Unmap(); h.Addr.IsValid() {
 		s.zone.set(h)
@@ -212,41 +214,41 @@ func (s *Server) Reconfigure(cfg Config) error {
 }
 
 // respond answers one message. It returns the whole answer, packed into buf if
-// that is long enough; or nothing and true for a query that an upstream is to be
-// asked, which is in q then and refers to raw; or nothing for a message that is
-// not answered. size is that of the transport's largest answer.
-func (s *Server) respond(q *query, raw, buf []byte, size int, now time.Time) (reply []byte, forward bool) {
+// that is long enough; or nil and true for a query that an upstream server is to
+// be asked, which is in q then and refers to raw; or nil for a message that is not
+// answered. size is the number of octets of the transport's largest answer.
+func (s *Server) respond(q *wire.Query, raw, buf []byte, size int, now time.Time) (reply []byte, forward bool) {
 	defer s.counters.catch(s.log)
 	s.counters.queries.Add(1)
-	switch rcode, ok := q.parse(raw, size, now); {
+	switch rcode, ok := q.Parse(raw, size, now); {
 	case !ok:
 		s.counters.dropped.Add(1)
 		return nil, false
 	case rcode != dns.RcodeSuccess:
 		s.counters.malformed.Add(1)
 		s.counters.local.add(rcode)
-		return headerReply(raw, buf, rcode), false
+		return wire.HeaderReply(raw, buf, rcode), false
 	}
 	v := s.zone.view.Load()
-	if rcode, refused := q.refusal(); refused {
+	if rcode, refused := q.Refusal(); refused {
 		return s.refuse(q, rcode, v.forwards, buf), false
 	}
 	if a, ok := v.lookup(q); ok {
 		s.counters.local.add(a.rcode)
-		return q.local(a, v.forwards, buf), false
+		return a.pack(q, v.forwards, buf), false
 	}
-	if !s.forwarder.serves(q.key) {
+	if !s.forwarder.selector.Serves(q.Key) {
 		return s.refuse(q, dns.RcodeRefused, false, buf), false
 	}
-	if reply := s.forwarder.kept(q, buf); reply != nil {
+	if reply := s.forwarder.cached(q, buf); reply != nil {
 		return reply, false
 	}
 	return nil, true
 }
 
-// refuse packs the answer to a query that gets no other.
-func (s *Server) refuse(q *query, rcode int, recursion bool, buf []byte) []byte {
+// refuse packs an answer that has nothing but an rcode.
+func (s *Server) refuse(q *wire.Query, rcode int, recursion bool, buf []byte) []byte {
 	s.counters.refused.Add(1)
 	s.counters.local.add(rcode)
-	return q.reply(rcode, recursion, buf)
+	return q.Reply(rcode, recursion, buf)
 }

@@ -9,6 +9,7 @@ import (
 	"os"
 	"strconv"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -65,8 +66,8 @@ func listenTCP(at netip.AddrPort, device string, left []*os.File) (*net.TCPListe
 	return l.(*net.TCPListener), nil
 }
 
-// takeOver makes ours a copy of the one of left that is s, with what waits in it;
-// nil where none is.
+// takeOver returns a copy of the socket among left that is s, with what waits in
+// it; nil if there is none.
 func takeOver[T any](s handover.Socket, left []*os.File, open func(*os.File) (T, error)) (taken T, err error) {
 	f := s.Find(left)
 	if f == nil {
@@ -78,8 +79,8 @@ func takeOver[T any](s handover.Socket, left []*os.File, open func(*os.File) (T,
 	return taken, nil
 }
 
-// numbered is at with the number of its interface in place of the name: package
-// net remembers for a minute which number a name had, and a bridge that was made
+// numbered returns at with the number of its interface in place of the name:
+// package net remembers for a minute which number a name had, and a bridge that was made
 // anew has another.
 func numbered(at netip.AddrPort) netip.AddrPort {
 	link, err := net.InterfaceByName(at.Addr().Zone())
@@ -89,7 +90,7 @@ func numbered(at netip.AddrPort) netip.AddrPort {
 	return netip.AddrPortFrom(at.Addr().WithZone(strconv.Itoa(link.Index)), at.Port())
 }
 
-// network is the name that package net gives to a protocol over one family.
+// network returns the name that package net gives to a protocol over one family.
 func network(protocol string, a netip.Addr) string {
 	if a.Is4() {
 		return protocol + "4"
@@ -132,9 +133,55 @@ func explain(protocol string, at netip.AddrPort, err error) error {
 	if !errors.Is(err, unix.EADDRINUSE) {
 		return fmt.Errorf("listening on %s %s: %w", protocol, at, err)
 	}
-	who := findListener(protocol, at)
+	who := portOwner(protocol, at)
 	if who == "" {
 		who = "another name server, perhaps one that listens on all addresses"
 	}
 	return fmt.Errorf("listening on %s %s: %w (taken by %s)", protocol, at, err, who)
+}
+
+// Leave stops reading and returns copies of the sockets, for Open in the next
+// process: what is asked from then on waits there. It returns once every client
+// who waits for an upstream server has been answered, or when ctx ends. The
+// caller closes the copies, and ends Run soon: nobody answers meanwhile. What has
+// come in over a TCP connection that is open is not left, its client asks again.
+func (s *Server) Leave(ctx context.Context) ([]*os.File, error) {
+	past := time.Unix(1, 0)
+	var errs []error
+	for _, c := range s.udp {
+		errs = append(errs, c.SetReadDeadline(past))
+	}
+	for _, l := range s.tcp {
+		errs = append(errs, l.SetDeadline(past))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("stopping to read: %w", err)
+	}
+	s.readers.Wait()
+	s.forwarder.queries.Drain(ctx)
+	return s.copies()
+}
+
+// copies returns other descriptors of the sockets.
+func (s *Server) copies() (files []*os.File, err error) {
+	var errs []error
+	add := func(f *os.File, err error) {
+		errs = append(errs, err)
+		if err == nil {
+			files = append(files, f)
+		}
+	}
+	for _, c := range s.udp {
+		add(c.File())
+	}
+	for _, l := range s.tcp {
+		add(l.File())
+	}
+	if err := errors.Join(errs...); err != nil {
+		for _, f := range files {
+			_ = f.Close()
+		}
+		return nil, fmt.Errorf("copying the sockets of dns: %w", err)
+	}
+	return files, nil
 }

@@ -5,8 +5,12 @@ import (
 	"runtime/debug"
 	"strconv"
 	"sync/atomic"
+	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/vnetd/vnetd/internal/histogram"
+	"github.com/vnetd/vnetd/internal/ratelog"
 )
 
 // Stats are counts since Open, but for those that say "now".
@@ -14,8 +18,8 @@ type Stats struct {
 	Queries uint64 // messages read, UDP and TCP
 	Answers []Answers
 
-	AtOnce    Latency // from reading a query to having sent what answers it without an upstream
-	Forwarded Latency // likewise, of queries that wait for an upstream
+	AtOnce    histogram.Counts // from reading a query to having sent what answers it without an upstream
+	Forwarded histogram.Counts // likewise, of queries that wait for an upstream
 
 	Coalesced uint64 // forwarded queries that joined a question that was already asked
 	Refused   uint64 // REFUSED, BADVERS
@@ -34,6 +38,16 @@ type Stats struct {
 
 	CacheEntries int // answers kept, now
 	CacheBytes   int // their size, now
+}
+
+// LatencyBounds returns the bounds of the histograms in Stats.
+func LatencyBounds() []time.Duration {
+	return []time.Duration{
+		50 * time.Microsecond, 100 * time.Microsecond, 250 * time.Microsecond, 500 * time.Microsecond,
+		time.Millisecond, 2500 * time.Microsecond, 5 * time.Millisecond, 10 * time.Millisecond,
+		25 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond, 250 * time.Millisecond,
+		500 * time.Millisecond, time.Second, 2500 * time.Millisecond, 10 * time.Second,
+	}
 }
 
 // Answers are the queries of one kind of answer.
@@ -68,7 +82,7 @@ func (a *answered) load(source string) []Answers {
 	return all
 }
 
-// rcodeName is the name of an rcode.
+// rcodeName returns the name of an rcode.
 func rcodeName(rcode int) string {
 	if rcode == dns.RcodeBadVers {
 		return "BADVERS" // in package dns it is BADSIG, which has the same number
@@ -83,12 +97,18 @@ func rcodeName(rcode int) string {
 type counters struct {
 	queries, coalesced             atomic.Uint64
 	local, cached, stale, upstream answered
-	atOnce, forwarded              latency
+	atOnce, forwarded              *histogram.Histogram
 	refused, malformed, dropped    atomic.Uint64
 	limited, failed, panics        atomic.Uint64
-	ignored, demoted, rebound      atomic.Uint64
+	rebound                        atomic.Uint64
 
-	panicked pace
+	panicked ratelog.Limiter
+}
+
+// newCounters returns counters that are zero.
+func newCounters() *counters {
+	bounds := LatencyBounds()
+	return &counters{atOnce: histogram.New(bounds), forwarded: histogram.New(bounds)}
 }
 
 // catch, deferred, ends a panic, so that it costs one query and not the server.
@@ -96,7 +116,7 @@ type counters struct {
 func (c *counters) catch(log *slog.Logger) {
 	if r := recover(); r != nil {
 		c.panics.Add(1)
-		c.panicked.log(log, slog.LevelError, "answering a query panicked", keyError, r, "stack", string(debug.Stack()))
+		c.panicked.Log(log, slog.LevelError, "answering a query panicked", keyError, r, "stack", string(debug.Stack()))
 	}
 }
 
@@ -119,8 +139,8 @@ func (s *Server) Stats() Stats {
 	return Stats{
 		Queries:           c.queries.Load(),
 		Answers:           c.answers(),
-		AtOnce:            c.atOnce.load(),
-		Forwarded:         c.forwarded.load(),
+		AtOnce:            c.atOnce.Load(),
+		Forwarded:         c.forwarded.Load(),
 		Coalesced:         c.coalesced.Load(),
 		Refused:           c.refused.Load(),
 		Malformed:         c.malformed.Load(),
@@ -128,12 +148,20 @@ func (s *Server) Stats() Stats {
 		Limited:           c.limited.Load(),
 		Failed:            c.failed.Load(),
 		Panics:            c.panics.Load(),
-		UpstreamIgnored:   c.ignored.Load(),
+		UpstreamIgnored:   s.forwarder.client.Ignored(),
 		UpstreamRebinds:   c.rebound.Load(),
-		UpstreamDemotions: c.demoted.Load(),
-		Forwarding:        s.forwarder.limit.inUse(),
+		UpstreamDemotions: s.forwarder.client.Demoted(),
+		Forwarding:        s.forwarder.slots.inUse(),
 		TCPClients:        s.tcpClients.inUse(),
 		CacheEntries:      entries,
 		CacheBytes:        octets,
 	}
 }
+
+// Upstreams lists the servers that are asked at present: first those for all
+// names, in their order, then by domain. Safe for concurrent use.
+func (s *Server) Upstreams() []Upstream { return s.forwarder.selector.Status(time.Now()) }
+
+// Asked counts what the servers that are asked at present were asked, in the order
+// of their addresses. Safe for concurrent use.
+func (s *Server) Asked() []Asked { return s.forwarder.selector.Asked(time.Now()) }

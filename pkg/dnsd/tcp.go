@@ -15,6 +15,8 @@ import (
 
 	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/pkg/dnsd/wire"
 )
 
 // Limits of a TCP connection, RFC 7766 section 6.2.3 and 6.2.1.
@@ -28,8 +30,8 @@ const (
 	tcpRetry     = 50 * time.Millisecond // of an accept that failed for a moment
 )
 
-// serveTCP answers the clients that connect to l until accepting fails, which
-// it does when l is closed. It returns that error, after the end of every
+// serveTCP answers the clients that connect to l until accepting fails, as it
+// does when l is closed. It returns that error, after the end of every
 // connection.
 func (s *Server) serveTCP(ctx context.Context, l *net.TCPListener) error {
 	var clients sync.WaitGroup
@@ -40,25 +42,28 @@ func (s *Server) serveTCP(ctx context.Context, l *net.TCPListener) error {
 		case errors.Is(err, net.ErrClosed):
 			return err
 		case isTransient(err):
-			pause(ctx, tcpRetry)
+			select {
+			case <-time.After(tcpRetry):
+			case <-ctx.Done():
+			}
 			continue
 		case err != nil:
 			return err
 		}
 		client := remoteAddr(c)
-		place := s.tcpClients.acquire(client, func() { _ = c.Close() })
-		if place == nil {
+		slot := s.tcpClients.acquire(client, func() { _ = c.Close() })
+		if slot == nil {
 			_ = c.Close()
 			continue
 		}
 		clients.Go(func() {
-			defer s.tcpClients.release(place)
-			s.serveConn(ctx, c, place)
+			defer s.tcpClients.release(slot)
+			s.serveConn(ctx, c, slot)
 		})
 	}
 }
 
-// isTransient tells whether accept may do better in a moment: something ran out,
+// isTransient reports whether accept may do better in a moment: something ran out,
 // or the client was gone before it was accepted.
 func isTransient(err error) bool {
 	return slices.ContainsFunc([]syscall.Errno{
@@ -66,41 +71,31 @@ func isTransient(err error) bool {
 	}, func(errno syscall.Errno) bool { return errors.Is(err, errno) })
 }
 
-// pause waits for d, or until ctx ends.
-func pause(ctx context.Context, d time.Duration) {
-	t := time.NewTimer(d)
-	defer t.Stop()
-	select {
-	case <-t.C:
-	case <-ctx.Done():
-	}
-}
-
-// remoteAddr is the address of c's client.
+// remoteAddr returns the address of c's client.
 func remoteAddr(c *net.TCPConn) netip.Addr {
 	a, _ := c.RemoteAddr().(*net.TCPAddr)
 	return a.AddrPort().Addr().Unmap()
 }
 
-// conn is one TCP connection. A query takes a place until its answer is
-// written, so that there is always room in answers and nobody who has one waits
-// for a client that does not read.
+// conn is one TCP connection. A query has a slot until its answer is written, so
+// that there is always room in answers and no goroutine that has one waits for a
+// client that does not read.
 type conn struct {
 	c       *net.TCPConn
-	places  chan struct{}
+	slots   chan struct{}
 	answers chan []byte   // an empty one: the query is not answered
 	unread  atomic.Int64  // octets of answers
-	written chan struct{} // tells that it is less
+	written chan struct{} // a value: it is less
 }
 
 // serveConn answers the queries of one client, each as soon as it can be (RFC
 // 7766 section 6.2.1.1), until the client ends or idles, or ctx ends.
-func (s *Server) serveConn(ctx context.Context, c *net.TCPConn, place *place) {
+func (s *Server) serveConn(ctx context.Context, c *net.TCPConn, slot *slot) {
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
 	defer stop()
 	tc := &conn{
 		c:       c,
-		places:  make(chan struct{}, tcpPipelined),
+		slots:   make(chan struct{}, tcpPipelined),
 		answers: make(chan []byte, tcpPipelined),
 		written: make(chan struct{}, 1),
 	}
@@ -112,11 +107,11 @@ func (s *Server) serveConn(ctx context.Context, c *net.TCPConn, place *place) {
 	defer writer.Wait()
 	defer close(done)
 
-	s.readQueries(ctx, tc, place)
+	s.readQueries(ctx, tc, slot)
 	// The client may have closed its side only: what it asked is answered.
 	for range tcpPipelined {
 		select {
-		case tc.places <- struct{}{}:
+		case tc.slots <- struct{}{}:
 		case <-ctx.Done():
 			return
 		}
@@ -124,31 +119,31 @@ func (s *Server) serveConn(ctx context.Context, c *net.TCPConn, place *place) {
 }
 
 // readQueries reads queries until there are no more.
-func (s *Server) readQueries(ctx context.Context, tc *conn, place *place) {
-	raw := make([]byte, maxQuery)
-	q := new(query)
+func (s *Server) readQueries(ctx context.Context, tc *conn, slot *slot) {
+	raw := make([]byte, wire.MaxQuery)
+	q := new(wire.Query)
 	for {
 		if !tc.acquire(ctx) {
 			return
 		}
 		n, err := tc.read(raw)
 		if err != nil {
-			<-tc.places
+			<-tc.slots
 			return
 		}
-		s.tcpClients.use(place)
+		s.tcpClients.use(slot)
 		now := s.now()
 		reply, forward := s.respond(q, raw[:n], nil, dns.MaxMsgSize, now)
 		if !forward {
 			tc.answer(reply)
-			s.counters.atOnce.add(s.now().Sub(now), min(len(reply), 1))
+			s.counters.atOnce.Add(s.now().Sub(now), min(len(reply), 1))
 			continue
 		}
-		s.forwarder.forward(ctx, &waiter{q: q.clone(), client: place.client, send: tc.answer})
+		s.forwarder.forward(ctx, q.Clone(), slot.client, tc.answer)
 	}
 }
 
-// acquire takes a place, once the client reads what it is sent. It returns false when
+// acquire takes a slot, once the client reads what it is sent. It returns false when
 // ctx ends before.
 func (tc *conn) acquire(ctx context.Context) bool {
 	for tc.unread.Load() > tcpUnread {
@@ -159,7 +154,7 @@ func (tc *conn) acquire(ctx context.Context) bool {
 		}
 	}
 	select {
-	case tc.places <- struct{}{}:
+	case tc.slots <- struct{}{}:
 		return true
 	case <-ctx.Done():
 		return false
@@ -205,9 +200,9 @@ func (tc *conn) write(done <-chan struct{}) {
 			tc.unread.Add(-int64(len(b)))
 			select {
 			case tc.written <- struct{}{}:
-			default: // told already
+			default: // there is one
 			}
-			<-tc.places
+			<-tc.slots
 		case <-done:
 			return
 		}

@@ -4,16 +4,18 @@ import (
 	"context"
 	"net"
 	"net/netip"
+
+	"github.com/vnetd/vnetd/pkg/dnsd/wire"
 )
 
-// serveUDP answers what comes in on c until reading fails, which it does when c
-// is closed. It returns that error.
+// serveUDP answers the queries that come in on c until reading fails, as it does
+// when c is closed. It returns that error.
 func (s *Server) serveUDP(ctx context.Context, c *net.UDPConn) error {
 	b, err := newBatch(c)
 	if err != nil {
 		return err
 	}
-	q := new(query)
+	q := new(wire.Query)
 	for {
 		n, err := b.next()
 		if err != nil {
@@ -24,30 +26,28 @@ func (s *Server) serveUDP(ctx context.Context, c *net.UDPConn) error {
 			if b.port(i) == 0 {
 				continue // nobody can be answered there
 			}
-			reply, forward := s.respond(q, b.query(i), b.replies[i][:0], payloadSize, now)
+			reply, forward := s.respond(q, b.query(i), b.replies[i][:0], wire.PayloadSize, now)
 			switch {
 			case forward:
-				s.forwardUDP(ctx, c, q.clone(), b, i)
+				s.forwardUDP(ctx, c, q.Clone(), b, i)
 			case len(reply) > 0:
 				b.answer(i, reply)
 			}
 		}
 		answers := b.answers
 		s.counters.dropped.Add(uint64(b.flush()))
-		s.counters.atOnce.add(s.now().Sub(now), answers)
+		s.counters.atOnce.Add(s.now().Sub(now), answers)
 	}
 }
 
-// forwardUDP has q, the datagram i of b, answered when an upstream has answered.
-func (s *Server) forwardUDP(ctx context.Context, c *net.UDPConn, q *query, b *batch, i int) {
+// forwardUDP has q, the datagram i of b, answered by an upstream server.
+func (s *Server) forwardUDP(ctx context.Context, c *net.UDPConn, q *wire.Query, b *batch, i int) {
 	client := b.client(i)
-	s.forwarder.forward(ctx, &waiter{q: q, client: client.Addr(), send: func(reply []byte) {
-		s.writeUDP(c, client, reply)
-	}})
+	s.forwarder.forward(ctx, q, client.Addr(), func(reply []byte) { s.writeUDP(c, client, reply) })
 }
 
 // writeUDP sends an answer, none if b is empty. A client that can't be reached asks
-// again, or is gone: no reason to stop.
+// again, or is gone: that is no error.
 func (s *Server) writeUDP(c *net.UDPConn, client netip.AddrPort, b []byte) {
 	if len(b) == 0 {
 		s.counters.dropped.Add(1)

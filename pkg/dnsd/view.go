@@ -7,6 +7,8 @@ import (
 	"strings"
 
 	"github.com/miekg/dns"
+
+	"github.com/vnetd/vnetd/pkg/dnsd/wire"
 )
 
 // newView is the view of cfg without any dynamic host.
@@ -23,11 +25,11 @@ func newView(cfg Config) *view {
 	v.localhost.addHost(Host{Addr: netip.AddrFrom4([4]byte{127, 0, 0, 1})})
 	v.localhost.addHost(Host{Addr: netip.IPv6Loopback()})
 	if cfg.Domain != "" {
-		v.domain = keyOf(cfg.Domain)
+		v.domain = wire.KeyOf(cfg.Domain)
 	}
 	for _, p := range cfg.Prefixes {
 		v.prefixes = append(v.prefixes, p.Masked())
-		v.reverse = append(v.reverse, reverseZone(p.Masked()))
+		v.reverse = append(v.reverse, wire.ReverseZone(p.Masked()))
 	}
 	v.addRecords(cfg)
 	v.addRules(cfg)
@@ -45,7 +47,7 @@ func (v *view) addRecords(cfg Config) {
 	for _, c := range cfg.CNAMEs {
 		// RFC 1034 section 3.6.2: a name that has a CNAME record has no other.
 		if n := v.aliasNode(c.Name); len(n.sets) == 0 {
-			n.add(dns.TypeCNAME, record{ttl: wireTTL(c.TTL), data: appendName(nil, c.Target)})
+			n.add(dns.TypeCNAME, record{ttl: wireTTL(c.TTL), data: wire.AppendName(nil, c.Target)})
 		}
 	}
 	for _, t := range cfg.TXT {
@@ -79,7 +81,7 @@ func (v *view) aliasNode(name string) *node {
 // static is the node of a static name, and makes those that it stands below
 // names without records: RFC 8020, they exist.
 func (v *view) static(name string) *node {
-	parents(keyOf(name), func(key string) bool {
+	wire.Parents(wire.KeyOf(name), func(key string) bool {
 		v.between[key] = true
 		return true
 	})
@@ -114,7 +116,7 @@ func (v *view) addRules(cfg Config) {
 
 // rule is the rule of a domain.
 func (v *view) rule(domain string) *rule {
-	key := keyOf(domain)
+	key := wire.KeyOf(domain)
 	if v.rules[key] == nil {
 		v.rules[key] = &rule{domain: key}
 	}

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/miekg/dns"
+
+	"github.com/vnetd/vnetd/pkg/dnsd/wire"
 )
 
 // zone is what one network knows of names and addresses. Readers take the view
@@ -135,6 +137,21 @@ func (z *zone) set(h Host) {
 	}
 }
 
+// isClaimable reports whether a guest may have the label as its name. Not those
+// that others look up for a service rather than for a host: localhost (RFC 6761
+// section 6.3), wpad (whoever has it is everyone's web proxy) and isatap (RFC
+// 5214: everyone's IPv6 router).
+func isClaimable(label string) bool {
+	if !wire.IsLabel(label) {
+		return false
+	}
+	switch strings.ToLower(label) {
+	case "localhost", "wpad", "isatap":
+		return false
+	}
+	return true
+}
+
 // remove forgets the claim of an address.
 func (z *zone) remove(a netip.Addr) {
 	z.mu.Lock()
@@ -210,12 +227,12 @@ func (z *zone) winner(v *view, key string, is4 bool) netip.Addr {
 }
 
 // key is the spelling under which a host's name is kept, see bare.
-func (v *view) key(name string) string { return v.bare(keyOf(name)) }
+func (v *view) key(name string) string { return v.bare(wire.KeyOf(name)) }
 
 // bare is a key without the domain where a single label stands before it: a name
 // is found plain and with the domain.
 func (v *view) bare(key string) string {
-	if label, ok := inDomain(key, v.domain); ok && label != "" && !strings.Contains(label, ".") {
+	if label, ok := wire.InDomain(key, v.domain); ok && label != "" && !strings.Contains(label, ".") {
 		return key[:len(label)+1]
 	}
 	return key
@@ -225,10 +242,10 @@ func (v *view) bare(key string) string {
 // domain if it is a plain one.
 func (v *view) pointerTo(h Host) *node {
 	target := strings.TrimSuffix(h.Name, ".") + "."
-	if key := v.key(h.Name); isPlain(key) && len(key)+len(v.domain) <= maxName {
+	if key := v.key(h.Name); isPlain(key) && len(key)+len(v.domain) <= wire.MaxName {
 		target = target[:len(key)] + v.domain
 	}
 	n := &node{complete: true}
-	n.add(dns.TypePTR, h.record(appendName(nil, target)))
+	n.add(dns.TypePTR, h.record(wire.AppendName(nil, target)))
 	return n
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/dhcpd/v4"
 	"github.com/vnetd/vnetd/pkg/dhcpd/v6"
 	"github.com/vnetd/vnetd/pkg/dnsd"
+	"github.com/vnetd/vnetd/pkg/dnsd/resolved"
 	"github.com/vnetd/vnetd/pkg/firewall"
 	"github.com/vnetd/vnetd/pkg/netdef"
 )
@@ -288,9 +289,9 @@ func hasDomain(n *netdef.Network) bool { return servesDNS(n) && domainOf(n) != "
 
 // registerConfig is what the host's resolver is told of n, whose bridge has that
 // ifindex; the caller adds the logger.
-func registerConfig(n *netdef.Network, index int) dnsd.RegisterConfig {
+func registerConfig(n *netdef.Network, index int) resolved.Config {
 	c := dnsConfig(n)
-	return dnsd.RegisterConfig{Ifindex: index, Addrs: gateways(n), Domain: c.Domain, Prefixes: c.Prefixes}
+	return resolved.Config{Ifindex: index, Addrs: gateways(n), Domain: c.Domain, Prefixes: c.Prefixes}
 }
 
 // gateways are the addresses of n's <ip> elements.

@@ -15,9 +15,10 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/vnetd/vnetd/internal/histogram"
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/dhcpd"
-	"github.com/vnetd/vnetd/pkg/dnsd"
+	"github.com/vnetd/vnetd/pkg/dnsd/resolved"
 	"github.com/vnetd/vnetd/pkg/firewall"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/health"
@@ -101,10 +102,10 @@ type Manager struct {
 	events   broker
 	ports    *portSet
 	external externalSet // ports of other programs
-	resolved dnsd.Resolved
+	resolved resolved.Client
 
 	health       *health.Board
-	portRequests latency
+	portRequests *histogram.Histogram
 
 	// services runs as long as the manager: its end stops the networks'
 	// services and leaves the networks themselves up.
@@ -123,7 +124,7 @@ func New(cfg Config) *Manager {
 	ctx, stop := context.WithCancel(context.Background())
 	m := &Manager{
 		cfg: cfg, log: cfg.Logger, services: ctx, stop: stop,
-		byName: make(map[string]*Network), ports: newPortSet(),
+		byName: make(map[string]*Network), ports: newPortSet(), portRequests: histogram.New(requestBounds()),
 		external: externalSet{byUUID: make(map[string]*external)},
 	}
 	m.health = health.NewBoard(cfg.Logger, m.conditionsChanged)

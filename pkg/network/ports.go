@@ -48,7 +48,7 @@ func (n *Network) RequestPort(ctx context.Context, opts PortOptions) (api.Port, 
 	if err != nil {
 		return api.Port{}, nil, err
 	}
-	n.m.portRequests.add(time.Since(begin))
+	n.m.portRequests.Add(time.Since(begin), 1)
 	return n.m.portInfo(p), dev.Files, nil
 }
 

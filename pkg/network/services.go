@@ -17,6 +17,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/dhcpd/v4"
 	"github.com/vnetd/vnetd/pkg/dhcpd/v6"
 	"github.com/vnetd/vnetd/pkg/dnsd"
+	"github.com/vnetd/vnetd/pkg/dnsd/resolved"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/store"
 )
@@ -128,8 +129,8 @@ func unchanged[T comparable](is, want T) error {
 // registrar tells the host's resolver of the network's names for as long as it
 // runs.
 type registrar struct {
-	resolved *dnsd.Resolved
-	cfg      dnsd.RegisterConfig
+	resolved *resolved.Client
+	cfg      resolved.Config
 }
 
 func (r registrar) Run(ctx context.Context) error { return r.resolved.Register(ctx, r.cfg) }

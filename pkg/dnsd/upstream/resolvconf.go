@@ -1,4 +1,4 @@
-package dnsd
+package upstream
 
 import (
 	"bytes"
@@ -16,7 +16,7 @@ import (
 // Limits of resolv.conf.
 const (
 	maxResolvConf = 64 << 10
-	maxUpstreams  = 8
+	maxServers    = 8
 )
 
 // How often resolv.conf may be read: it is read when a query is to be
@@ -27,10 +27,10 @@ const (
 	resolvIntervalEmpty = 50 * time.Millisecond
 )
 
-// parseResolvConf returns the addresses of the nameserver lines, see
+// ParseResolvConf returns the addresses of the nameserver lines, see
 // resolv.conf(5), in their order; a line that it can't read is skipped. The
 // search list and the options are the host's own affair.
-func parseResolvConf(text []byte) []netip.Addr {
+func ParseResolvConf(text []byte) []netip.Addr {
 	var addrs []netip.Addr
 	for line := range strings.Lines(string(text)) {
 		fields := strings.Fields(line)
@@ -41,24 +41,24 @@ func parseResolvConf(text []byte) []netip.Addr {
 		if a = a.Unmap(); err != nil || slices.Contains(addrs, a) {
 			continue
 		}
-		if addrs = append(addrs, a); len(addrs) == maxUpstreams {
+		if addrs = append(addrs, a); len(addrs) == maxServers {
 			break
 		}
 	}
 	return addrs
 }
 
-// resolvConf is the list of upstream servers that a file names. The file is
-// read again as time goes by and there is no other watch on it: that sees every
-// kind of change (rewritten, renamed over, a link or what it points to, first
-// there now), and costs nothing while nothing is forwarded.
+// resolvConf is the list of servers that a file names. The file is read again as
+// time goes by and not watched in another way: that sees every kind of change
+// (rewritten, renamed over, a link or what it points to, first there now), and
+// costs nothing while nothing is forwarded.
 type resolvConf struct {
 	mu      sync.Mutex
 	path    string
-	own     []netip.Addr // addresses of ours, never an upstream
+	own     []netip.Addr // addresses of ours, which are not asked
 	read    time.Time    // when the file was last read; zero: never
 	text    []byte
-	servers []*upstream
+	servers []*Server
 }
 
 // configure names another file and other addresses of ours.
@@ -69,10 +69,10 @@ func (r *resolvConf) configure(path string, own []netip.Addr) {
 	r.text = nil
 }
 
-// upstreams returns the servers to ask, in the file's order; changed tells that
+// current returns the servers to ask, in the file's order; changed says that
 // they are others than before. A file that is missing or can't be read names
 // none.
-func (r *resolvConf) upstreams(now time.Time) (servers []*upstream, changed bool) {
+func (r *resolvConf) current(now time.Time) (servers []*Server, changed bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	interval := resolvInterval
@@ -90,25 +90,25 @@ func (r *resolvConf) upstreams(now time.Time) (servers []*upstream, changed bool
 	}
 	r.text = text
 	old := r.servers
-	r.servers = r.merge(parseResolvConf(text))
+	r.servers = r.merge(ParseResolvConf(text))
 	return r.servers, !slices.Equal(old, r.servers)
 }
 
-// merge is the list of upstreams at addrs, without our own addresses: a query
+// merge returns the servers at addrs, without our own addresses: a query
 // must not come back to us. What is known of a server is kept. r.mu must be
 // held.
-func (r *resolvConf) merge(addrs []netip.Addr) []*upstream {
-	var servers []*upstream
+func (r *resolvConf) merge(addrs []netip.Addr) []*Server {
+	var servers []*Server
 	for _, a := range addrs {
 		if slices.Contains(r.own, a) {
 			continue
 		}
-		i := slices.IndexFunc(r.servers, func(u *upstream) bool { return u.addr.Addr() == a })
+		i := slices.IndexFunc(r.servers, func(s *Server) bool { return s.addr.Addr() == a })
 		if i >= 0 {
 			servers = append(servers, r.servers[i])
 			continue
 		}
-		servers = append(servers, &upstream{addr: netip.AddrPortFrom(a, defaultPort)})
+		servers = append(servers, &Server{addr: netip.AddrPortFrom(a, dnsPort)})
 	}
 	return servers
 }

@@ -17,10 +17,10 @@ const (
 	columnInode = 9
 )
 
-// findListener says who has a socket that keeps us from an address:
+// portOwner names the program that has a socket that keeps us from an address:
 // "dnsmasq, pid 812", or, since only root sees the files of others, "a program of
 // the user dnsmasq". It returns "" when there is none.
-func findListener(protocol string, at netip.AddrPort) string {
+func portOwner(protocol string, at netip.AddrPort) string {
 	for _, file := range []string{protocol, protocol + "6"} {
 		table, err := os.ReadFile("/proc/self/net/" + file)
 		if err != nil {
@@ -40,7 +40,7 @@ func findListener(protocol string, at netip.AddrPort) string {
 	return ""
 }
 
-// isInTheWay tells whether a socket bound to local, as /proc/net prints it,
+// isInTheWay reports whether a socket bound to local, as /proc/net prints it,
 // has at's port on at's address or on all addresses.
 func isInTheWay(local string, at netip.AddrPort) bool {
 	host, port, ok := strings.Cut(local, ":")
@@ -50,7 +50,7 @@ func isInTheWay(local string, at netip.AddrPort) bool {
 	return strings.Trim(host, "0") == "" || host == procAddr(at.Addr())
 }
 
-// procAddr is an address as /proc/net prints it: words of 32 bits in the byte
+// procAddr returns an address as /proc/net prints it: words of 32 bits in the byte
 // order of the machine.
 func procAddr(a netip.Addr) string {
 	var b strings.Builder
@@ -60,7 +60,8 @@ func procAddr(a netip.Addr) string {
 	return b.String()
 }
 
-// programOf is a program of the user with that number, and how root finds out which.
+// programOf describes a program of the user with that number, and how root finds
+// out which.
 func programOf(uid string, port uint16) string {
 	who := "the user " + uid
 	if u, err := user.LookupId(uid); err == nil {
@@ -69,7 +70,7 @@ func programOf(uid string, port uint16) string {
 	return fmt.Sprintf("a program of %s: as root, `ss -lnp sport = :%d` names it", who, port)
 }
 
-// ownerOf is the process that has a socket, "" if none is found.
+// ownerOf names the process that has a socket, "" if none is found.
 func ownerOf(inode string) string {
 	fds, err := filepath.Glob("/proc/[0-9]*/fd/[0-9]*")
 	if err != nil {

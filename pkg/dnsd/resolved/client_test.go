@@ -1,4 +1,4 @@
-package dnsd_test
+package resolved_test
 
 import (
 	"context"
@@ -15,8 +15,17 @@ import (
 
 	"github.com/vnetd/vnetd/internal/nstest"
 	"github.com/vnetd/vnetd/internal/sysbus"
-	"github.com/vnetd/vnetd/pkg/dnsd"
+	"github.com/vnetd/vnetd/pkg/dnsd/resolved"
 )
+
+// The network of TestRegister, and how long its tests wait.
+const (
+	gateway  = "192.0.2.1"
+	gateway6 = "2001:db8::1"
+	limit    = 10 * time.Second
+)
+
+func addr(s string) netip.Addr { return netip.MustParseAddr(s) }
 
 // fakeResolved keeps what links were told, as systemd-resolved does.
 type fakeResolved struct {
@@ -101,11 +110,11 @@ var registered = map[int32]map[string]string{7: {
 }}
 
 // register runs Register until stop is called.
-func register(t *testing.T, resolved *dnsd.Resolved, cfg dnsd.RegisterConfig) (stop func()) {
+func register(t *testing.T, client *resolved.Client, cfg resolved.Config) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
-	go func() { ended <- resolved.Register(ctx, cfg) }()
+	go func() { ended <- client.Register(ctx, cfg) }()
 	return sync.OnceFunc(func() {
 		cancel()
 		select {
@@ -119,8 +128,8 @@ func register(t *testing.T, resolved *dnsd.Resolved, cfg dnsd.RegisterConfig) (s
 	})
 }
 
-func registerConfig() dnsd.RegisterConfig {
-	return dnsd.RegisterConfig{
+func registerConfig() resolved.Config {
+	return resolved.Config{
 		Ifindex:  7,
 		Addrs:    []netip.Addr{addr(gateway), addr(gateway6)},
 		Domain:   "vm.example.",
@@ -131,11 +140,11 @@ func registerConfig() dnsd.RegisterConfig {
 // TestRegister follows a resolved that comes, restarts and stays.
 func TestRegister(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
-		resolved := new(dnsd.Resolved)
-		stopEarly := register(t, resolved, registerConfig())
+		client := new(resolved.Client)
+		stopEarly := register(t, client, registerConfig())
 		stopEarly() // no bus: no error
 		nstest.StartBus(t)
-		stop := register(t, resolved, registerConfig())
+		stop := register(t, client, registerConfig())
 		defer stop()
 		first := startResolved(t)
 		first.becomes(t, "it is registered with a resolved that starts later", registered)
@@ -145,7 +154,7 @@ func TestRegister(t *testing.T) {
 
 		other := registerConfig()
 		other.Ifindex, other.Domain, other.Prefixes = 8, "", nil
-		stopOther := register(t, resolved, other)
+		stopOther := register(t, client, other)
 		second.becomes(t, "there are two networks", map[int32]map[string]string{7: registered[7], 8: {
 			"dns": registered[7]["dns"], "domains": "[]", "default": "false", "dnssec": "no", "tls": "no",
 		}})
@@ -153,7 +162,7 @@ func TestRegister(t *testing.T) {
 		second.becomes(t, "the other one is taken back", registered)
 		stop()
 		second.becomes(t, "both are taken back", map[int32]map[string]string{})
-		if err := resolved.Register(t.Context(), dnsd.RegisterConfig{Domain: "a b"}); err == nil {
+		if err := client.Register(t.Context(), resolved.Config{Domain: "a b"}); err == nil {
 			t.Error("a configuration with faults is taken")
 		}
 	})
@@ -166,13 +175,13 @@ func TestRegisterMany(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		nstest.StartBus(t)
 		fake := startResolved(t)
-		resolved := new(dnsd.Resolved)
+		client := new(resolved.Client)
 		want := make(map[int32]map[string]string)
 		var stops []func()
 		for i := range networks {
 			cfg := registerConfig()
 			cfg.Ifindex = i + 1
-			stops = append(stops, register(t, resolved, cfg))
+			stops = append(stops, register(t, client, cfg))
 			want[int32(i+1)] = registered[7]
 		}
 		fake.becomes(t, "all are registered", want)
@@ -232,7 +241,7 @@ func TestReverseZones(t *testing.T) {
 		"2001:db8:ff::/48":  {"f.f.0.0.8.b.d.0.1.0.0.2.ip6.arpa."},
 		"2001:db8:fe::/47":  {"e.f.0.0.8.b.d.0.1.0.0.2.ip6.arpa.", "f.f.0.0.8.b.d.0.1.0.0.2.ip6.arpa."},
 	} {
-		if diff := cmp.Diff(want, dnsd.ReverseZones(netip.MustParsePrefix(prefix))); diff != "" {
+		if diff := cmp.Diff(want, resolved.ReverseZones(netip.MustParsePrefix(prefix))); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", prefix, diff)
 		}
 	}

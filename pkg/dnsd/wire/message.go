@@ -1,0 +1,150 @@
+package wire
+
+import (
+	"encoding/binary"
+	"iter"
+	"net/netip"
+
+	"github.com/miekg/dns"
+)
+
+// Sizes of messages, in octets.
+const (
+	// PayloadSize is the largest UDP message that we send and say we take (RFC
+	// 6891 section 6.2.3): what fits into one packet of any IPv6 path.
+	PayloadSize = 1232
+
+	// MaxQuery is the largest query that is read whole over TCP. A query of one
+	// name with its OPT record needs a tenth of it; a longer one is cut and so
+	// becomes a format error.
+	MaxQuery = 4096
+
+	// HeaderSize is the size of a header, RFC 1035 section 4.1.1.
+	HeaderSize = 12
+
+	optSize     = 11 // an OPT record without options
+	recordFixed = 10 // type, class, TTL, RDLENGTH
+)
+
+// Sections of a message, by the offset of their record count in the header.
+const (
+	countQuestion = 4
+	Answer        = 6
+	Authority     = 8
+	Additional    = 10
+)
+
+// The bits of a header's second word, RFC 1035 section 4.1.1 and RFC 4035
+// section 3.
+const (
+	bitQR = 1 << 15
+	bitAA = 1 << 10
+	bitTC = 1 << 9
+	bitRD = 1 << 8
+	bitRA = 1 << 7
+	bitAD = 1 << 5
+	bitCD = 1 << 4
+)
+
+// hasQuestion reports whether a message has a question section.
+func hasQuestion(msg []byte) bool { return binary.BigEndian.Uint16(msg[countQuestion:]) != 0 }
+
+// IsFailure reports whether a response says only that its server has no answer,
+// so that another may be asked.
+func IsFailure(msg []byte) bool {
+	switch Rcode(msg) {
+	case dns.RcodeFormatError, dns.RcodeServerFailure, dns.RcodeNotImplemented, dns.RcodeRefused:
+		return true
+	}
+	return false
+}
+
+// Rcode returns the rcode in a message's header.
+func Rcode(msg []byte) int { return int(msg[3] & 0xf) }
+
+// IsTruncated reports whether a message has the TC bit set.
+func IsTruncated(msg []byte) bool { return binary.BigEndian.Uint16(msg[2:])&bitTC != 0 }
+
+// questionEnd returns the offset behind the question of a message, which must be
+// whole.
+func questionEnd(msg []byte) int {
+	end, _ := skipName(msg, HeaderSize)
+	return end + 4
+}
+
+// skipName returns the offset behind the name at off; false when the name leaves
+// msg. A compression pointer ends a name and is not followed.
+func skipName(msg []byte, off int) (end int, ok bool) {
+	for off < len(msg) {
+		switch c := int(msg[off]); {
+		case c == 0:
+			return off + 1, true
+		case c&0xc0 == 0xc0:
+			return off + 2, off+2 <= len(msg)
+		case c&0xc0 != 0:
+			return 0, false
+		default:
+			off += c + 1
+		}
+	}
+	return 0, false
+}
+
+// isWhole reports whether all the records that msg's header counts are in it.
+func isWhole(msg []byte) bool {
+	off, ok := skipName(msg, HeaderSize)
+	if off += 4; !ok || off > len(msg) {
+		return false
+	}
+	for section := Answer; section <= Additional; section += 2 {
+		for range binary.BigEndian.Uint16(msg[section:]) {
+			if _, off, ok = scanRecord(msg, off); !ok {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// scanRecord returns the type of the record at off and the offset behind it;
+// false when it leaves msg.
+func scanRecord(msg []byte, off int) (rtype uint16, end int, ok bool) {
+	off, ok = skipName(msg, off)
+	if !ok || off+recordFixed > len(msg) {
+		return 0, 0, false
+	}
+	rtype = binary.BigEndian.Uint16(msg[off:])
+	end = off + recordFixed + int(binary.BigEndian.Uint16(msg[off+8:]))
+	return rtype, end, end <= len(msg)
+}
+
+// Addresses returns the addresses in the answer section of msg, up to the first
+// record that leaves msg; none without a question, which must be whole.
+func Addresses(msg []byte) iter.Seq[netip.Addr] {
+	return func(yield func(netip.Addr) bool) {
+		if !hasQuestion(msg) {
+			return
+		}
+		off := questionEnd(msg)
+		for range binary.BigEndian.Uint16(msg[Answer:]) {
+			rtype, end, ok := scanRecord(msg, off)
+			if !ok {
+				return
+			}
+			fixed, _ := skipName(msg, off)
+			if a, ok := address(rtype, msg[fixed+recordFixed:end]); ok && !yield(a) {
+				return
+			}
+			off = end
+		}
+	}
+}
+
+// address returns the address in a record's data.
+func address(rtype uint16, rdata []byte) (a netip.Addr, ok bool) {
+	if rtype != dns.TypeA && rtype != dns.TypeAAAA {
+		return a, false
+	}
+	a, ok = netip.AddrFromSlice(rdata)
+	return a.Unmap(), ok
+}
