@@ -61,7 +61,7 @@ func newPool(ip *netdef.IP, leases []Lease) api.Pool {
 		p.Family = "ipv6"
 	}
 	for _, r := range ip.DHCP.Ranges {
-		p.Ranges = append(p.Ranges, api.Range{r.Start, r.End})
+		p.Ranges = append(p.Ranges, api.Range{Start: r.Start, End: r.End})
 		size := distance(r.Start, r.End)
 		if size < math.MaxUint64 {
 			size++

@@ -78,17 +78,17 @@ func planOf(def *netdef.Network, rules []firewall.Rule) api.Plan {
 	}
 	cfg := bridgeConfig(def)
 	for _, a := range cfg.Addrs {
-		p.Addresses = append(p.Addresses, api.PlannedAddress{cfg.Name, a})
+		p.Addresses = append(p.Addresses, api.PlannedAddress{Link: cfg.Name, Address: a})
 	}
 	for _, r := range cfg.Routes {
-		p.Routes = append(p.Routes, api.PlannedRoute{r.Prefix.Masked(), r.Gateway, cfg.Name, max(int(r.Metric), 1)})
+		p.Routes = append(p.Routes, api.PlannedRoute{Destination: r.Prefix.Masked(), Gateway: r.Gateway, Link: cfg.Name, Metric: max(int(r.Metric), 1)})
 	}
 	v4, v6 := forwards(def)
 	for _, s := range bridge.Sysctls(cfg, v4, v6) {
 		p.Sysctls = append(p.Sysctls, api.PlannedSysctl(s))
 	}
 	for _, r := range rules {
-		p.Rules = append(p.Rules, api.PlannedRule{strings.ToLower(r.Family.String()), r.Table, r.Chain, r.Args})
+		p.Rules = append(p.Rules, api.PlannedRule{Family: strings.ToLower(r.Family.String()), Table: r.Table, Chain: r.Chain, Args: r.Args})
 	}
 	planServices(&p, def)
 	return p
@@ -116,15 +116,15 @@ func planServices(p *api.Plan, def *netdef.Network) {
 		if s.ip == nil {
 			continue
 		}
-		p.Services = append(p.Services, api.PlannedService{s.name, []netip.Addr{s.ip.Address}})
+		p.Services = append(p.Services, api.PlannedService{Name: s.name, Addrs: []netip.Addr{s.ip.Address}})
 		if s.pool {
 			p.Pools = append(p.Pools, newPool(s.ip, nil))
 		}
 	}
 	if hasIPv6(def) {
-		p.Services = append(p.Services, api.PlannedService{partRA, []netip.Addr{}})
+		p.Services = append(p.Services, api.PlannedService{Name: partRA, Addrs: []netip.Addr{}})
 	}
 	if servesDNS(def) {
-		p.Services = append(p.Services, api.PlannedService{partDNS, gateways(def)})
+		p.Services = append(p.Services, api.PlannedService{Name: partDNS, Addrs: gateways(def)})
 	}
 }
