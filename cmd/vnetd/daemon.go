@@ -18,6 +18,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/dbusapi"
 	"github.com/vnetd/vnetd/pkg/firewall"
 	"github.com/vnetd/vnetd/pkg/network"
+	"github.com/vnetd/vnetd/pkg/network/service"
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
@@ -31,7 +32,7 @@ type house struct {
 
 // build opens the store and the kernel's ends and puts the manager on them.
 // sockets is network.Config's.
-func build(ctx context.Context, cfg config, sockets network.Sockets, log *slog.Logger) (*house, error) {
+func build(ctx context.Context, cfg config, sockets service.Sockets, log *slog.Logger) (*house, error) {
 	st, err := store.Open(cfg.Dirs, log)
 	if err != nil {
 		return nil, err

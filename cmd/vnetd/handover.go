@@ -78,7 +78,7 @@ func newHandover(left []*os.File, log *slog.Logger) (*handover, error) {
 // environment, which may have 128 KiB.
 func socketName(bridge, service string) string { return bridge + "." + service }
 
-// Take implements network.Sockets.
+// Take implements service.Sockets.
 func (h *handover) Take(bridge, service string) []*os.File {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -87,7 +87,7 @@ func (h *handover) Take(bridge, service string) []*os.File {
 	return h.files[name]
 }
 
-// Leave implements network.Sockets.
+// Leave implements service.Sockets.
 func (h *handover) Leave(bridge, service string, sockets []*os.File) error {
 	if h.manager == nil || len(sockets) == 0 {
 		return nil

@@ -107,18 +107,15 @@ func (n *Network) become(ctx context.Context, next *netdef.Network) error {
 	n.live, n.last, n.bridge = next, next, index
 	sv := n.services
 	n.mu.Unlock()
-	if sv.reconfigure(next) {
+	if sv.Reconfigure(n.serviceSpec(next)) {
 		return nil
 	}
 	// Other sockets are needed: the old ones go first, they may have the ports.
-	sv.stop()
+	sv.Stop()
 	sv, err = n.openServices(next)
 	if err != nil {
-		sv = n.pendingServices(next)
+		sv = n.newServices(next)
 	}
-	n.mu.Lock()
-	n.services = sv
-	n.mu.Unlock()
-	sv.run()
+	n.serve(sv)
 	return err
 }

@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	"github.com/vnetd/vnetd/pkg/api"
-	"github.com/vnetd/vnetd/pkg/dnsd"
 	"github.com/vnetd/vnetd/pkg/netdef"
 )
 
@@ -30,17 +29,6 @@ func (n *Network) Detail(leases []Lease) api.Detail {
 		d.DNS = &api.DNS{Domain: domainOf(is), Upstreams: n.upstreams()}
 	}
 	return d
-}
-
-// upstreams lists the servers that the network's name service asks.
-func (n *Network) upstreams() []api.DNSUpstream {
-	all := []api.DNSUpstream{}
-	if srv, ok := n.server(partDNS).(*dnsd.Server); ok {
-		for _, u := range srv.Upstreams() {
-			all = append(all, api.DNSUpstream(u))
-		}
-	}
-	return all
 }
 
 // poolsOf are the pools of a network with those leases, IPv4 first.

@@ -3,7 +3,6 @@ package network
 import (
 	"net/netip"
 	"testing"
-	"time"
 )
 
 func TestPoolDistance(t *testing.T) {
@@ -20,20 +19,5 @@ func TestPoolDistance(t *testing.T) {
 		if got := distance(netip.MustParseAddr(c.start), netip.MustParseAddr(c.end)); got != c.want {
 			t.Errorf("from %s to %s: %d, want %d", c.start, c.end, got, c.want)
 		}
-	}
-}
-
-func TestPaceOfLines(t *testing.T) {
-	var p pace
-	now := time.Now()
-	passed := 0
-	for range 5000 {
-		if _, ok := p.allow(now); ok {
-			passed++
-		}
-	}
-	left, ok := p.allow(now.Add(time.Second))
-	if passed != lineBurst || !ok || left != 5000-lineBurst {
-		t.Errorf("%d lines passed, then %v after %d", passed, ok, left)
 	}
 }

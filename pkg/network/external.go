@@ -293,7 +293,7 @@ func (m *Manager) externalInfo(x *external) api.Port {
 // leased lists the addresses that a card on n has leased.
 func (m *Manager) leased(n *Network, mac net.HardwareAddr) []netip.Addr {
 	has := []netip.Addr{}
-	leases, _ := n.runningServices().leases()
+	leases, _ := n.runningServices().Leases()
 	for _, l := range leases {
 		if bytes.Equal(l.MAC, mac) {
 			has = append(has, l.Addr)

@@ -287,11 +287,11 @@ func tftpConfig(n *netdef.Network) tftp.Config {
 // hasDomain tells whether n has names that the host's resolver can be told of.
 func hasDomain(n *netdef.Network) bool { return servesDNS(n) && domainOf(n) != "" }
 
-// registerConfig is what the host's resolver is told of n, whose bridge has that
-// ifindex; the caller adds the logger.
-func registerConfig(n *netdef.Network, index int) resolved.Config {
+// registerConfig is what the host's resolver is told of n; the caller adds the
+// logger.
+func registerConfig(n *netdef.Network) resolved.Config {
 	c := dnsConfig(n)
-	return resolved.Config{Ifindex: index, Addrs: gateways(n), Domain: c.Domain, Prefixes: c.Prefixes}
+	return resolved.Config{Addrs: gateways(n), Domain: c.Domain, Prefixes: c.Prefixes}
 }
 
 // gateways are the addresses of n's <ip> elements.

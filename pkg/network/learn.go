@@ -6,7 +6,6 @@ import (
 	"net/netip"
 	"slices"
 
-	"github.com/vnetd/vnetd/pkg/dnsd"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/store"
 )
@@ -21,56 +20,52 @@ import (
 // is not in use; and never an address which belongs to somebody else. With its own
 // name it can be found at what it has leased, and with no other.
 
-// learn has the port that a card is plugged into know the card's address.
-func (s *services) learn(mac net.HardwareAddr) {
-	n := s.n
+// learn has the port that a card is plugged into know the card's address. It
+// returns what a former guest of that port had leased.
+func (n *Network) learn(mac net.HardwareAddr) (former []netip.Addr) {
 	ports := n.m.ports
-	if len(mac) != 6 || ports.count(n) == 0 || ports.guest(n, mac) != nil || s.claimed(mac) {
-		return
+	if len(mac) != 6 || ports.count(n) == 0 || ports.guest(n, mac) != nil || n.claimed(mac) {
+		return nil
 	}
 	n.mu.Lock()
 	index := n.bridge
 	n.mu.Unlock()
 	if index == 0 {
-		return
+		return nil
 	}
 	at, err := n.m.cfg.Links.FDBPort(index, mac)
 	if err != nil {
 		n.m.log.Warn("not known which port a guest is on", keyNetwork, n.name, keyMAC, mac.String(), keyError, err)
-		return
+		return nil
 	}
 	p := ports.index(at)
 	if p == nil || p.network != n {
-		return
+		return nil
 	}
 	former, ok := ports.learn(p, mac)
 	if !ok {
-		return
+		return nil
 	}
-	s.mu.Lock()
-	if dns, ok := s.open[partDNS].(*dnsd.Server); ok {
-		for _, a := range former {
-			dns.DeleteAddr(a)
-		}
-	}
-	s.mu.Unlock()
 	n.m.log.Info("the guest of a port has another MAC address", keyNetwork, n.name, keyPort, p.UUID, keyMAC, mac.String())
 	if err := n.m.cfg.Store.SavePort(ports.record(p)); err != nil {
 		n.m.log.Error("recording the guest of a port", keyPort, p.UUID, keyError, err)
 	}
+	return former
 }
 
-// claimed tells whether the address belongs to somebody who is no port of vnetd's
+// claimed reports whether the address belongs to somebody who is no port of vnetd's
 // own: to whom the network reserves something by it, or a port that another program
 // registered.
-func (s *services) claimed(mac net.HardwareAddr) bool {
-	for _, ip := range s.network().IPs {
-		if ip.DHCP != nil && slices.ContainsFunc(ip.DHCP.Hosts, func(h netdef.DHCPHost) bool { return bytes.Equal(h.MAC, mac) }) {
-			return true
+func (n *Network) claimed(mac net.HardwareAddr) bool {
+	if live := n.liveNetwork(); live != nil {
+		for _, ip := range live.IPs {
+			if ip.DHCP != nil && slices.ContainsFunc(ip.DHCP.Hosts, func(h netdef.DHCPHost) bool { return bytes.Equal(h.MAC, mac) }) {
+				return true
+			}
 		}
 	}
-	return slices.ContainsFunc(s.n.m.external.list(s.n), func(x *external) bool {
-		return bytes.Equal(s.n.m.external.document(x).MAC, mac)
+	return slices.ContainsFunc(n.m.external.list(n), func(x *external) bool {
+		return bytes.Equal(n.m.external.document(x).MAC, mac)
 	})
 }
 

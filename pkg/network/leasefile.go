@@ -6,6 +6,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/dhcpd/v4"
 	"github.com/vnetd/vnetd/pkg/dhcpd/v6"
+	"github.com/vnetd/vnetd/pkg/network/service"
 )
 
 // ExportLeases is the network's leases as dnsmasq keeps them in a file.
@@ -58,7 +59,7 @@ func (n *Network) ImportLeases(ctx context.Context, text string) (taken int, ref
 	for _, p := range []struct {
 		part   string
 		leases []dhcpd.Lease
-	}{{partDHCP, of4}, {partDHCP6, of6}} {
+	}{{service.DHCP, of4}, {service.DHCP6, of6}} {
 		if len(p.leases) == 0 {
 			continue
 		}
@@ -84,15 +85,15 @@ func (n *Network) ImportLeases(ctx context.Context, text string) (taken int, ref
 	return taken, refused, nil
 }
 
-// servedImporters are those of the servers that run, by part.
+// servedImporters are those of the servers that run, by service.
 func (n *Network) servedImporters() map[string]importer {
 	importers := make(map[string]importer)
-	for _, part := range []string{partDHCP, partDHCP6} {
-		if srv, ok := n.server(part).(interface {
-			Import(ctx context.Context, leases []dhcpd.Lease) (int, []error, error)
-		}); ok {
-			importers[part] = srv.Import
-		}
+	sv := n.runningServices()
+	if srv := sv.DHCP(); srv != nil {
+		importers[service.DHCP] = srv.Import
+	}
+	if srv := sv.DHCP6(); srv != nil {
+		importers[service.DHCP6] = srv.Import
 	}
 	return importers
 }
@@ -105,19 +106,14 @@ func (n *Network) idleImporters() (map[string]importer, error) {
 		return nil, Errorf(InvalidState, "network %q has just started or ended: try again", n.name)
 	}
 	importers := make(map[string]importer)
-	s := &services{n: n}
 	if dhcpIP(def) != nil {
-		importers[partDHCP] = func(_ context.Context, leases []dhcpd.Lease) (int, []error, error) {
-			cfg := s.dhcp(def)
-			cfg.OnLease, cfg.OnStore = nil, nil
-			return v4.Import(cfg, leases)
+		importers[service.DHCP] = func(_ context.Context, leases []dhcpd.Lease) (int, []error, error) {
+			return v4.Import(*n.m.dhcpSettings(def), leases)
 		}
 	}
 	if dhcp6IP(def) != nil {
-		importers[partDHCP6] = func(_ context.Context, leases []dhcpd.Lease) (int, []error, error) {
-			cfg := s.dhcp6(def)
-			cfg.OnLease, cfg.OnStore = nil, nil
-			return v6.Import(cfg, leases)
+		importers[service.DHCP6] = func(_ context.Context, leases []dhcpd.Lease) (int, []error, error) {
+			return v6.Import(*n.m.dhcp6Settings(def), leases)
 		}
 	}
 	return importers, nil

@@ -9,6 +9,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/service"
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
@@ -85,7 +86,7 @@ func (n *Network) bringUp(ctx context.Context, live *netdef.Network) (err error)
 	}
 	run.Phase = store.Active
 	if err := errors.Join(n.m.hook(ctx, hookStarted, live), n.record(run)); err != nil {
-		return errors.Join(err, sv.close())
+		return errors.Join(err, sv.Close())
 	}
 	n.activate(live, index, sv)
 	return nil
@@ -94,12 +95,12 @@ func (n *Network) bringUp(ctx context.Context, live *netdef.Network) (err error)
 // activate records that live is up on the bridge with that ifindex, sets its
 // services going, and finds what others have plugged in: that is there where a
 // former vnetd made the bridge, or the admin.
-func (n *Network) activate(live *netdef.Network, index int, sv *services) {
+func (n *Network) activate(live *netdef.Network, index int, sv *service.Set) {
 	n.mu.Lock()
-	n.live, n.last, n.bridge, n.services, n.faults = live, live, index, sv, nil
+	n.live, n.last, n.bridge, n.faults = live, live, index, nil
 	n.mu.Unlock()
 	n.setState(api.Active, nil)
-	sv.run()
+	n.serve(sv)
 	n.m.findDevices(n)
 }
 
@@ -184,9 +185,9 @@ func (n *Network) Stop(ctx context.Context) error {
 	sv := n.services
 	n.services, n.bridge = nil, 0 // its end is no loss
 	n.mu.Unlock()
-	sv.retire()
+	sv.Retire()
 	// Sockets and links go at the same time: the kernel takes its time for both.
-	closed := sv.end()
+	closed := sv.End()
 	err := n.clear(ctx, live)
 	closed()
 	if persistent {
@@ -290,7 +291,7 @@ func (n *Network) assume(ctx context.Context, live *netdef.Network) error {
 	index, err := n.ensure(ctx, live)
 	sv, openErr := n.openServices(live)
 	if openErr != nil {
-		sv = n.pendingServices(live)
+		sv = n.newServices(live)
 	}
 	n.activate(live, index, sv)
 	if err != nil {
@@ -299,17 +300,8 @@ func (n *Network) assume(ctx context.Context, live *netdef.Network) error {
 	return errors.Join(err, openErr)
 }
 
-// The parts of a network that can fail on their own.
-const (
-	partLinks = "links and rules"
-	partDHCP  = "dhcp"
-	partDHCP6 = "dhcpv6"
-	partRA    = "router advertisements"
-	partDNS   = "dns"
-	partTFTP  = "tftp"
-
-	partResolved = "the host's resolver"
-)
+// partLinks is what can fail of a network beside its services.
+const partLinks = "links and rules"
 
 // repair puts back what is missing of an active network; of an inactive one
 // nothing is. A bridge that had to be made anew takes new sockets with it.
@@ -334,12 +326,8 @@ func (n *Network) repair(ctx context.Context) error {
 	n.mu.Unlock()
 	if moved {
 		n.m.log.Warn("bridge was gone and is made anew", keyNetwork, n.name, keyBridge, live.Bridge.Name)
-		sv.stop()
-		sv = n.pendingServices(live)
-		n.mu.Lock()
-		n.services = sv
-		n.mu.Unlock()
-		sv.run()
+		sv.Stop()
+		n.serve(n.newServices(live))
 	}
 	return nil
 }

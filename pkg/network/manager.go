@@ -22,6 +22,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/firewall"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/health"
+	"github.com/vnetd/vnetd/pkg/network/service"
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
@@ -92,7 +93,7 @@ type Config struct {
 	DHCPProbe    bool
 	Limits       Limits // of one user
 
-	Sockets Sockets // nil: none are passed on
+	Sockets service.Sockets // nil: none are passed on
 }
 
 // Manager knows every network and port. Its methods may be called concurrently.

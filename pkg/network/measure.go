@@ -48,23 +48,23 @@ func (n *Network) measure() Measure {
 	n.mu.Lock()
 	r.Repairs, r.Failures = n.repairs, n.failures
 	n.mu.Unlock()
-	r.DHCP = statsOf[v4.Stats](n.server(partDHCP))
-	r.DHCP6 = statsOf[v6.Stats](n.server(partDHCP6))
-	r.RA = statsOf[ra.Stats](n.server(partRA))
-	r.TFTP = statsOf[tftp.Stats](n.server(partTFTP))
-	r.DNS = statsOf[dnsd.Stats](n.server(partDNS))
-	if srv, ok := n.server(partDNS).(*dnsd.Server); ok {
+	sv := n.runningServices()
+	r.DHCP = statsOf(sv.DHCP(), (*v4.Server).Stats)
+	r.DHCP6 = statsOf(sv.DHCP6(), (*v6.Server).Stats)
+	r.RA = statsOf(sv.RA(), (*ra.Server).Stats)
+	r.TFTP = statsOf(sv.TFTP(), (*tftp.Server).Stats)
+	r.DNS = statsOf(sv.DNS(), (*dnsd.Server).Stats)
+	if srv := sv.DNS(); srv != nil {
 		r.Upstreams, r.Asked = n.upstreams(), srv.Asked()
 	}
 	return r
 }
 
-// statsOf are the counts of a server that has such, nil for any other.
-func statsOf[T any](srv server) *T {
-	counted, ok := srv.(interface{ Stats() T })
-	if !ok {
+// statsOf are the counts of a server, nil where there is none.
+func statsOf[S, T any](srv *S, stats func(*S) T) *T {
+	if srv == nil {
 		return nil
 	}
-	s := counted.Stats()
-	return &s
+	counts := stats(srv)
+	return &counts
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/service"
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
@@ -43,7 +44,7 @@ type Network struct {
 	bridge    int              // ifindex of the bridge while active
 	failures  uint64           // of parts, while active
 	repairs   uint64           // times that repair found the bridge gone
-	services  *services        // nil while inactive and where nothing is served
+	services  *service.Set     // nil while inactive and where nothing is served
 	foreign   []int            // ifindices of what others have, or had, plugged in
 }
 
@@ -194,7 +195,7 @@ func (n *Network) Leases() ([]Lease, error) {
 	if is == nil {
 		return nil, nil
 	}
-	held, served := running.leases()
+	held, served := running.Leases()
 	if !served {
 		stored, err := n.m.cfg.Store.Leases(is.UUID).Load()
 		if err != nil {
@@ -308,13 +309,6 @@ func (n *Network) recovered(part string) {
 	if failing {
 		n.fault(part, nil)
 	}
-}
-
-// runningServices are what the network serves now, nil for nothing.
-func (n *Network) runningServices() *services {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.services
 }
 
 // Access is whom the network itself lets have ports, nil for nobody, and the name

@@ -9,6 +9,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/firewall"
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/service"
 )
 
 // Plan tells what a network of that document would be, and touches nothing. What
@@ -109,9 +110,9 @@ func planServices(p *api.Plan, def *netdef.Network) {
 		ip   *netdef.IP
 		pool bool
 	}{
-		{partDHCP, dhcpIP(def), true},
-		{partDHCP6, dhcp6IP(def), true},
-		{partTFTP, tftpIP(def), false},
+		{service.DHCP, dhcpIP(def), true},
+		{service.DHCP6, dhcp6IP(def), true},
+		{service.TFTP, tftpIP(def), false},
 	} {
 		if s.ip == nil {
 			continue
@@ -122,9 +123,9 @@ func planServices(p *api.Plan, def *netdef.Network) {
 		}
 	}
 	if hasIPv6(def) {
-		p.Services = append(p.Services, api.PlannedService{Name: partRA, Addrs: []netip.Addr{}})
+		p.Services = append(p.Services, api.PlannedService{Name: service.RA, Addrs: []netip.Addr{}})
 	}
 	if servesDNS(def) {
-		p.Services = append(p.Services, api.PlannedService{Name: partDNS, Addrs: gateways(def)})
+		p.Services = append(p.Services, api.PlannedService{Name: service.DNS, Addrs: gateways(def)})
 	}
 }

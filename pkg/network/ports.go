@@ -129,13 +129,12 @@ func (n *Network) addPort(ctx context.Context, live *netdef.Network, opts PortOp
 		opts.MAC = n.m.newMAC(live, &opts)
 	}
 	guest := store.Port{Name: opts.Name, MAC: store.HexMAC(opts.MAC), Addrs: opts.Addrs}
-	sv := n.runningServices()
-	if err := sv.expect(live, guest); err != nil {
+	if err := n.expect(live, guest); err != nil {
 		return nil, nil, err
 	}
 	p, dev, err := n.plugIn(ctx, live, opts, madeUp)
 	if err != nil {
-		sv.dismiss(guest, nil)
+		n.runningServices().Dismiss(guestOf(guest), nil)
 		return nil, nil, err
 	}
 	info := n.m.portInfo(p)
@@ -325,7 +324,7 @@ func (m *Manager) end(p *port) (err error) {
 		info := m.portInfo(p)
 		m.ports.remove(p)
 		held, _ := m.ports.addresses(p)
-		p.network.runningServices().dismiss(m.ports.record(p), held)
+		p.network.runningServices().Dismiss(guestOf(m.ports.record(p)), held)
 		err = m.clearPort(p.Port)
 		if live := p.network.liveNetwork(); live != nil {
 			if err := m.hookPort(context.Background(), hookPortDeleted, live, p); err != nil {

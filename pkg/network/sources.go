@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/vnetd/vnetd/pkg/api"
-	"github.com/vnetd/vnetd/pkg/dhcpd/v4"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/health"
 )
@@ -57,7 +56,7 @@ const foreignMemory = 10 * time.Minute
 func (m *Manager) foreignServers(context.Context) ([]api.Condition, error) {
 	var all []api.Condition
 	m.eachLive(func(n *Network, live *netdef.Network) {
-		srv, _ := n.server(partDHCP).(*v4.Server)
+		srv := n.runningServices().DHCP()
 		if srv == nil {
 			return
 		}

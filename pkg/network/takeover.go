@@ -383,7 +383,7 @@ func (n *Network) takeOver(ctx context.Context, to *takeover) error {
 
 // compareLeases notes the leases that the servers did not take.
 func (to *takeover) compareLeases(n *Network) {
-	held, served := n.runningServices().leases()
+	held, served := n.runningServices().Leases()
 	if !served {
 		return
 	}

@@ -1,0 +1,203 @@
+package network
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"net"
+	"net/netip"
+
+	"github.com/vnetd/vnetd/pkg/api"
+	"github.com/vnetd/vnetd/pkg/dhcpd"
+	"github.com/vnetd/vnetd/pkg/dhcpd/v4"
+	"github.com/vnetd/vnetd/pkg/dhcpd/v6"
+	"github.com/vnetd/vnetd/pkg/dnsd"
+	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/service"
+	"github.com/vnetd/vnetd/pkg/store"
+)
+
+// serviceSpec is what the network serves as live, complete.
+func (n *Network) serviceSpec(live *netdef.Network) *service.Spec {
+	m := n.m
+	s := &service.Spec{
+		Bridge:   live.Bridge.Name,
+		Redirect: func(ctx context.Context, redirected bool) error { return n.redirectDNS(ctx, live, redirected) },
+	}
+	if dhcpIP(live) != nil {
+		s.DHCP = m.dhcpSettings(live)
+	}
+	if dhcp6IP(live) != nil {
+		s.DHCP6 = m.dhcp6Settings(live)
+	}
+	if hasIPv6(live) {
+		cfg := raConfig(live)
+		cfg.Logger = m.log
+		s.RA = &cfg
+	}
+	if servesDNS(live) {
+		s.DNS = m.dnsSettings(live)
+	}
+	if tftpIP(live) != nil {
+		cfg := tftpConfig(live)
+		cfg.Logger = m.log
+		s.TFTP = &cfg
+	}
+	if hasDomain(live) {
+		cfg := registerConfig(live)
+		cfg.Logger = m.log
+		s.Resolved = &cfg
+	}
+	return s
+}
+
+// dhcpSettings are those of live's DHCP, which it has.
+func (m *Manager) dhcpSettings(live *netdef.Network) *v4.Config {
+	cfg := dhcpConfig(live, dhcpIP(live))
+	cfg.Store, cfg.Logger = m.cfg.Store.Leases(live.UUID), m.log
+	cfg.Identity = cmp.Or(cfg.Identity, m.cfg.DHCPIdentity)
+	cfg.Probe = live.DHCPPolicy.Probe == netdef.Yes || live.DHCPPolicy.Probe == netdef.Unset && m.cfg.DHCPProbe
+	return &cfg
+}
+
+// dhcp6Settings are those of live's DHCPv6, which it has.
+func (m *Manager) dhcp6Settings(live *netdef.Network) *v6.Config {
+	cfg := dhcp6Config(live, dhcp6IP(live))
+	cfg.Store, cfg.Logger = m.cfg.Store.Leases(live.UUID), m.log
+	return &cfg
+}
+
+// dnsSettings are those of live's name service, which it has.
+func (m *Manager) dnsSettings(live *netdef.Network) *dnsd.Config {
+	cfg := dnsConfig(live)
+	cfg.ResolvConf, cfg.Logger = m.cfg.ResolvConf, m.log
+	cfg.StopRebind = cfg.StopRebind || m.cfg.StopRebind
+	if redirectable(live) {
+		cfg.OtherPort = otherDNSPort
+	}
+	return &cfg
+}
+
+// openServices binds the sockets of all that live serves, so that a failure
+// reaches the caller, unless the network can do without. Run must follow, or
+// Close.
+func (n *Network) openServices(live *netdef.Network) (*service.Set, error) {
+	if lines := notUnderstood(live); len(lines) > 0 {
+		n.m.log.Warn("lines of <dnsmasq:options> are not understood and have no effect", keyNetwork, n.name, "lines", lines)
+	}
+	s := n.newServices(live)
+	return s, s.Open()
+}
+
+// newServices are services with nothing open yet: Run opens them, and tries
+// again what fails.
+func (n *Network) newServices(live *netdef.Network) *service.Set {
+	cfg := service.Config{
+		Owner: owner{n}, Log: n.m.log.With(keyNetwork, n.name), Sockets: n.m.cfg.Sockets, Resolver: &n.m.resolved,
+		OtherDNSPort: otherDNSPort,
+		Ifindex: func(bridge string) (int, error) {
+			l, err := n.m.cfg.Links.Lookup(bridge)
+			return l.Index, err
+		},
+	}
+	for _, p := range n.departed {
+		cfg.Departed = append(cfg.Departed, guestOf(p))
+	}
+	return service.New(n.m.services, cfg, n.serviceSpec(live))
+}
+
+// serve sets the services of the network going, in the place of those that it has.
+func (n *Network) serve(s *service.Set) {
+	n.mu.Lock()
+	n.services = s
+	n.mu.Unlock()
+	s.Run()
+	n.m.running.Go(s.Wait)
+}
+
+// runningServices are what the network serves now, nil for nothing.
+func (n *Network) runningServices() *service.Set {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.services
+}
+
+// guestOf is the guest on a port.
+func guestOf(p store.Port) service.Guest {
+	return service.Guest{MAC: net.HardwareAddr(p.MAC), Card: net.HardwareAddr(p.Guest), Name: p.Name, Addrs: p.Addrs}
+}
+
+// owner is the network as its services see it.
+type owner struct{ n *Network }
+
+func (o owner) Fault(part string, err error) {
+	if err == nil {
+		o.n.recovered(part)
+		return
+	}
+	o.n.fault(part, err)
+}
+
+func (o owner) LeaseChanged(e dhcpd.Event) {
+	n := o.n
+	n.mu.Lock()
+	live := cmp.Or(n.live, n.last)
+	n.mu.Unlock()
+	n.m.onLease(n, e.Lease.MAC, e.Lease.Addr, e.Kind == dhcpd.Bound || e.Kind == dhcpd.Renewed)
+	lease := newLease(live, e.Lease)
+	n.m.events.publish(Event{Kind: LeaseChanged, Network: n.Info(), Lease: &lease, Change: e.Kind.String()})
+}
+
+func (o owner) Guests() []service.Guest {
+	var all []service.Guest
+	for _, p := range o.n.m.ports.of(o.n) {
+		all = append(all, guestOf(o.n.m.ports.record(p)))
+	}
+	return all
+}
+
+func (o owner) Guest(mac net.HardwareAddr) (service.Guest, bool) {
+	p := o.n.m.ports.guest(o.n, mac)
+	if p == nil {
+		return service.Guest{}, false
+	}
+	return guestOf(o.n.m.ports.record(p)), true
+}
+
+func (o owner) Leased(mac net.HardwareAddr, a netip.Addr) {
+	if p := o.n.m.ports.guest(o.n, mac); p != nil {
+		o.n.m.ports.lease(p, a, true)
+	}
+}
+
+func (o owner) Seen(mac net.HardwareAddr) (former []netip.Addr) { return o.n.learn(mac) }
+
+// expect sets the addresses and the name of a port aside. The error is Conflict
+// where somebody else has an address, and Invalid where nobody on the network
+// could get it; nothing is set aside then.
+func (n *Network) expect(live *netdef.Network, p store.Port) error {
+	for _, a := range p.Addrs {
+		if a.Is4() && dhcpIP(live) == nil || !a.Is4() && dhcp6IP(live) == nil {
+			return Errorf(Invalid, "option address: %v can't be given to a guest: network %q has no DHCP for its family", a, live.Name)
+		}
+	}
+	err := n.runningServices().Expect(guestOf(p))
+	switch {
+	case errors.Is(err, dhcpd.ErrTaken):
+		return Errorf(Conflict, "option address: %w", err)
+	case err != nil:
+		return Errorf(Invalid, "option address: %w", err)
+	}
+	return nil
+}
+
+// upstreams lists the servers that the network's name service asks.
+func (n *Network) upstreams() []api.DNSUpstream {
+	all := []api.DNSUpstream{}
+	if srv := n.runningServices().DNS(); srv != nil {
+		for _, u := range srv.Upstreams() {
+			all = append(all, api.DNSUpstream(u))
+		}
+	}
+	return all
+}
