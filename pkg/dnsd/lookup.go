@@ -91,14 +91,12 @@ func (v *view) lookupRule(key string, qtype uint16, exists bool) (a answer, forw
 	if len(v.rules) == 0 {
 		return answer{}, false, false
 	}
-	try := func(domain string) bool {
+	for domain := range wire.Domains(key) {
 		if r := v.rules[domain]; r != nil {
-			a, forward, ok = r.apply(qtype, exists || domain == key || v.between[key])
+			if a, forward, ok = r.apply(qtype, exists || domain == key || v.between[key]); forward || ok {
+				break
+			}
 		}
-		return !forward && !ok
-	}
-	if try(key) {
-		wire.Parents(key, try)
 	}
 	return a, forward, ok
 }
@@ -132,18 +130,16 @@ func (v *view) host(key string) *node {
 
 // wildcard is the node of a name that is known only as one of those below a
 // domain, nil if there is none. The longest domain counts, whatever it says.
-func (v *view) wildcard(key string) (n *node) {
+func (v *view) wildcard(key string) *node {
 	if len(v.rules) == 0 || v.rules[key] != nil || v.between[key] {
 		return nil
 	}
-	wire.Parents(key, func(domain string) bool {
-		r := v.rules[domain]
-		if r != nil {
-			n = r.alias
+	for domain := range wire.Domains(key) {
+		if r := v.rules[domain]; r != nil {
+			return r.alias
 		}
-		return r == nil
-	})
-	return n
+	}
+	return nil
 }
 
 // ask is n's answer to a question for its name, key. Where the name is an alias,
