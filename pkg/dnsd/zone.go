@@ -212,7 +212,7 @@ func (z *zone) publish(v *view, key string) {
 	v.names.store(key, n)
 }
 
-// winner is the last address of a family to claim key among those that may have
+// winner returns the last address of a family to claim key among those that may have
 // it, the zero Addr if there is none. z.mu must be held.
 func (z *zone) winner(v *view, key string, is4 bool) netip.Addr {
 	if n := v.staticNames[key]; n != nil && n.complete {
@@ -226,10 +226,10 @@ func (z *zone) winner(v *view, key string, is4 bool) netip.Addr {
 	return netip.Addr{}
 }
 
-// key is the spelling under which a host's name is kept, see bare.
+// key returns the key under which a host's name is kept, see bare.
 func (v *view) key(name string) string { return v.bare(wire.KeyOf(name)) }
 
-// bare is a key without the domain where a single label stands before it: a name
+// bare returns a key without the domain where a single label stands before it: a name
 // is found plain and with the domain.
 func (v *view) bare(key string) string {
 	if label, ok := wire.InDomain(key, v.domain); ok && label != "" && !strings.Contains(label, ".") {
@@ -238,7 +238,7 @@ func (v *view) bare(key string) string {
 	return key
 }
 
-// pointerTo is the node of h's address: a PTR record with its name, with the
+// pointerTo returns the node of h's address: a PTR record with its name, with the
 // domain if it is a plain one.
 func (v *view) pointerTo(h Host) *node {
 	target := strings.TrimSuffix(h.Name, ".") + "."
@@ -250,7 +250,7 @@ func (v *view) pointerTo(h Host) *node {
 	return n
 }
 
-// newView is the view of cfg without any dynamic host.
+// newView returns the view of cfg without any dynamic host.
 func newView(cfg Config) *view {
 	v := &view{
 		noPlainNames: cfg.NoPlainNames,
@@ -304,7 +304,7 @@ func (v *view) addRecords(cfg Config) {
 	}
 }
 
-// aliasNode is the node of a static name, or of the names below a domain.
+// aliasNode returns the node of a static name, or of the names below a domain.
 func (v *view) aliasNode(name string) *node {
 	domain, found := strings.CutPrefix(name, wildcard)
 	if !found {
@@ -317,7 +317,7 @@ func (v *view) aliasNode(name string) *node {
 	return r.alias
 }
 
-// static is the node of a static name, and makes those that it stands below
+// static returns the node of a static name, and makes those that it stands below
 // names without records: RFC 8020, they exist.
 func (v *view) static(name string) *node {
 	full := wire.KeyOf(name)
@@ -355,7 +355,7 @@ func (v *view) addRules(cfg Config) {
 	}
 }
 
-// rule is the rule of a domain.
+// rule returns the rule of a domain.
 func (v *view) rule(domain string) *rule {
 	key := wire.KeyOf(domain)
 	if v.rules[key] == nil {
