@@ -53,7 +53,7 @@ var mayUse = map[string][]string{
 	"github.com/BurntSushi/toml":             {"cmd/vnetd"},
 	"github.com/spf13/cobra":                 {"cmd/vnetctl"},
 	"github.com/prometheus/client_golang":    {"cmd/vnetd"},
-	"golang.org/x/time":                      {"internal/ratelog"},
+	"golang.org/x/time":                      {"internal/ratelog", "pkg/dhcpd"},
 	"libvirt.org/go/libvirtxml":              {}, // the tests' oracle
 	"github.com/rogpeppe/go-internal":        {}, // tests
 	"github.com/google/go-cmp":               {}, // tests
