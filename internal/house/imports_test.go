@@ -51,7 +51,7 @@ var mayUse = map[string][]string{
 	"github.com/mdlayher/packet":             {"pkg/dhcpd"},
 	"github.com/mdlayher/ndp":                {"pkg/dhcpd"},
 	"github.com/pin/tftp":                    {"pkg/dhcpd"},
-	"github.com/miekg/dns":                   {"pkg/dnsd", "pkg/dnsd/wire"},
+	"github.com/miekg/dns":                   {"pkg/dnsd", "pkg/dnsd/upstream", "pkg/dnsd/wire"},
 	"github.com/godbus/dbus/v5":              {"internal/sysbus", "pkg/dbusapi", "pkg/client", "pkg/firewall/firewalld.go", "pkg/dnsd/resolved", "pkg/libvirtrpc/polkit.go"},
 	"go.etcd.io/bbolt":                       {"pkg/store"},
 	"github.com/BurntSushi/toml":             {"cmd/vnetd"},

@@ -137,16 +137,16 @@ func (b *batch) receive(fd uintptr) bool {
 	}
 }
 
-// query is the datagram i; what did not fit is cut off.
+// query returns the datagram i; what did not fit is cut off.
 func (b *batch) query(i int) []byte { return b.queries[i][:min(b.in[i].length, wire.PayloadSize)] }
 
-// port is that of who sent the datagram i: in the byte order of the network, at
+// port returns the port of who sent the datagram i: in the byte order of the network, at
 // the same place in both families.
 func (b *batch) port(i int) uint16 {
 	return binary.BigEndian.Uint16((*[2]byte)(unsafe.Pointer(&b.clients[i].Port))[:])
 }
 
-// client is who sent the datagram i.
+// client returns who sent the datagram i.
 func (b *batch) client(i int) netip.AddrPort {
 	sa := &b.clients[i]
 	if sa.Family == unix.AF_INET {

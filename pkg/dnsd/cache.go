@@ -71,7 +71,7 @@ func (c *cache) put(key wire.Question, r *wire.Response, generation uint64) {
 	if r.TTL == 0 {
 		return
 	}
-	e := &entry{Response: r, cost: r.Size() + len(key.Name) + entryCost}
+	e := &entry{Response: r, cost: len(r.Msg) + len(key.Name) + entryCost}
 	e.used.Store(r.Stored.UnixNano())
 	if e.cost > cacheBytes/cacheShards {
 		return

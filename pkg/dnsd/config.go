@@ -148,7 +148,7 @@ type Host struct {
 	Expiry time.Time
 }
 
-// withDefaults is c with its defaults in place and its addresses unmapped.
+// withDefaults returns c with its defaults in place and its addresses unmapped.
 // It shares nothing with c that anyone may change.
 func (c Config) withDefaults() Config {
 	if c.Port == 0 {

@@ -12,19 +12,20 @@
 // A query takes one way through the package:
 //
 //	udp.go, tcp.go   messages are read, of UDP many at once (batch.go)
-//	message.go       one is checked and becomes a query (RFC 1035, RFC 6891)
-//	lookup.go        the zone (zone.go, view.go) answers it, or it is not ours
+//	wire             one is checked and becomes a query (RFC 1035, RFC 6891)
+//	lookup.go        the zone (zone.go, records.go) answers it, or it is not ours
 //	cache.go         an answer is there from before
-//	forward.go       it joins a flight: one exchange per distinct question
-//	route.go         the upstream servers that its name is asked of
-//	exchange.go      the flight asks them
-//	response.go      the answer is fitted to each client that waits for it
+//	forward.go       it waits for the query in flight: one per distinct question
+//	upstream         the servers for its name are asked
+//	wire             the answer is fitted to each client that waits for it
 //
-// Local answers (reply.go) and kept ones are packed in the read loop, without an
+// Local answers and cached ones are packed in the read loop, without an
 // allocation; forwarding never blocks it. The number of queries that wait for an
-// upstream and the number of TCP clients are bounded, no client can take more than
-// a share of either, and there is room for another however many there are
-// (limiter.go). What became of all of them is counted (stats.go).
+// upstream server and the number of TCP clients are bounded, no client can take
+// more than a share of either, and there is room for another however many there
+// are (slots.go). Package resolved tells the host's own resolver what to ask a
+// network for.
 //
-// Resolved (resolved.go) tells the host's own resolver what to ask a network for.
+// Logs are limited by internal/ratelog. There is no other rate limit: clients
+// share slots, which bound what is kept for them, not how often they ask.
 package dnsd

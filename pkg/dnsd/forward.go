@@ -106,7 +106,7 @@ func (f *forwarder) cached(q *wire.Query, buf []byte) []byte {
 	if !fresh {
 		return nil
 	}
-	f.counters.cached.add(e.Rcode())
+	f.counters.cached.add(wire.Rcode(e.Msg))
 	return e.Answer(q, buf, true)
 }
 
@@ -204,7 +204,7 @@ func (f *forwarder) Resolve(ctx context.Context, waiting *upstream.InFlight, q *
 		timer.Go(func() { f.deliverStale(waiting, stale, arrived) })
 	}
 	r := f.exchange(ctx, q)
-	failed := r == nil || r.IsFailure()
+	failed := r == nil || wire.IsFailure(r.Msg)
 	switch {
 	case !failed:
 		f.cache.put(waiting.Question, r, generation)

@@ -64,7 +64,7 @@ func (v *view) lookup(q *wire.Query) (a answer, ok bool) {
 	if a, forward, ok := v.lookupRule(q.Key, q.Type, n != nil); forward || ok {
 		return a, ok
 	}
-	if isLocalhost(q.Key) {
+	if _, ok := wire.InDomain(q.Key, localhost); ok {
 		return v.localhost.answer(q.Type, localhost)
 	}
 	if isPlain(q.Key) && v.noPlainNames && (q.Type == dns.TypeA || q.Type == dns.TypeAAAA) {
@@ -73,16 +73,11 @@ func (v *view) lookup(q *wire.Query) (a answer, ok bool) {
 	return answer{}, false
 }
 
-// localhost is a domain that everybody has for itself. RFC 6761 section 6.3: name
+// localhost is a domain that every host has for itself. RFC 6761 section 6.3: name
 // servers "SHOULD, for all such address queries, generate an immediate positive
 // response giving the IP loopback address, and for all other query types,
 // generate an immediate negative response".
 const localhost = "localhost."
-
-// isLocalhost reports whether a key is in that domain.
-func isLocalhost(key string) bool {
-	return strings.HasSuffix(key, localhost) && (len(key) == len(localhost) || key[len(key)-len(localhost)-1] == '.')
-}
 
 // lookupRule answers a question by what is said of whole domains, the longest
 // that the name is in first. forward says that the domain is an upstream's.
@@ -91,14 +86,12 @@ func (v *view) lookupRule(key string, qtype uint16, exists bool) (a answer, forw
 	if len(v.rules) == 0 {
 		return answer{}, false, false
 	}
-	try := func(domain string) bool {
+	for domain := range wire.Domains(key) {
 		if r := v.rules[domain]; r != nil {
-			a, forward, ok = r.apply(qtype, exists || domain == key || v.between[key])
+			if a, forward, ok = r.apply(qtype, exists || domain == key || v.between[key]); forward || ok {
+				break
+			}
 		}
-		return !forward && !ok
-	}
-	if try(key) {
-		wire.Parents(key, try)
 	}
 	return a, forward, ok
 }
@@ -117,7 +110,7 @@ func (r *rule) apply(qtype uint16, exists bool) (a answer, forward, ok bool) {
 	return answer{}, false, false
 }
 
-// host is the node of a name, nil if there is none.
+// host returns the node of a name, nil if there is none.
 func (v *view) host(key string) *node {
 	key = v.bare(key)
 	static := v.staticNames[key]
@@ -130,23 +123,21 @@ func (v *view) host(key string) *node {
 	return static
 }
 
-// wildcard is the node of a name that is known only as one of those below a
+// wildcard returns the node of a name that is known only as one of those below a
 // domain, nil if there is none. The longest domain counts, whatever it says.
-func (v *view) wildcard(key string) (n *node) {
+func (v *view) wildcard(key string) *node {
 	if len(v.rules) == 0 || v.rules[key] != nil || v.between[key] {
 		return nil
 	}
-	wire.Parents(key, func(domain string) bool {
-		r := v.rules[domain]
-		if r != nil {
-			n = r.alias
+	for domain := range wire.Domains(key) {
+		if r := v.rules[domain]; r != nil {
+			return r.alias
 		}
-		return r == nil
-	})
-	return n
+	}
+	return nil
 }
 
-// ask is n's answer to a question for its name, key. Where the name is an alias,
+// ask returns n's answer to a question for its name, key. Where the name is an alias,
 // what we know of the other name follows (RFC 1034 section 4.3.2, step 3a). The
 // answer's rcode is that of the last name (RFC 6604 section 3).
 func (v *view) ask(n *node, qtype uint16, key string) (a answer, ok bool) {
@@ -169,7 +160,7 @@ func (v *view) ask(n *node, qtype uint16, key string) (a answer, ok bool) {
 	return a, true
 }
 
-// zoneOf is the zone that a known name belongs to: the domain, or the name's own.
+// zoneOf returns the zone that a known name belongs to: the domain, or the name's own.
 func (v *view) zoneOf(key string) string {
 	if _, ok := wire.InDomain(key, v.domain); ok {
 		return v.domain
@@ -182,7 +173,7 @@ func isPlain(key string) bool {
 	return len(key) > 1 && strings.IndexByte(key, '.') == len(key)-1
 }
 
-// negative is the answer without records: the name does not exist, or has none
+// negative returns the answer without records: the name does not exist, or has none
 // of that type.
 func negative(nxdomain bool, soa string) answer {
 	if nxdomain {
@@ -191,7 +182,7 @@ func negative(nxdomain bool, soa string) answer {
 	return answer{soa: soa}
 }
 
-// answer is what n says to a question for its name. A type that a host has not
+// answer returns what n says to a question for its name. A type that a host has not
 // got is an empty answer with the SOA record of zone (RFC 2308 section 2.2); ok
 // is false for one that another name has not got.
 func (n *node) answer(qtype uint16, zone string) (a answer, ok bool) {
@@ -227,7 +218,7 @@ func (v *view) lookupReverse(q *wire.Query) (answer, bool) {
 	return negative(r.Below || r.Prefix.IsSingleIP(), zone), true
 }
 
-// reverseZone is the reverse zone of the subnet that has all of p; "" if none has.
+// reverseZone returns the reverse zone of the subnet that has all of p; "" if none has.
 func (v *view) reverseZone(p netip.Prefix) string {
 	for i, subnet := range v.prefixes {
 		if subnet.Bits() <= p.Bits() && subnet.Contains(p.Addr()) {
@@ -237,7 +228,7 @@ func (v *view) reverseZone(p netip.Prefix) string {
 	return ""
 }
 
-// pointer is the node of an address, nil if it has no name.
+// pointer returns the node of an address, nil if it has no name.
 func (v *view) pointer(a netip.Addr) *node {
 	if n := v.staticAddrs[a]; n != nil {
 		return n

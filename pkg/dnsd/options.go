@@ -25,7 +25,7 @@ type Options struct {
 	RebindDomains               []string
 }
 
-// AddTo is cfg and what o says. It shares nothing with cfg that anyone may change.
+// AddTo returns cfg and what o says. It shares nothing with cfg that anyone may change.
 func (o Options) AddTo(cfg Config) Config {
 	cfg.Static = slices.Concat(cfg.Static, o.Static)
 	cfg.TXT = slices.Concat(cfg.TXT, o.TXT)
@@ -108,7 +108,7 @@ func (o *Options) scalar(key, value string) bool {
 	return true
 }
 
-// split is value at its commas.
+// split splits value at its commas.
 func split(value string) []string {
 	fields := strings.Split(value, ",")
 	for i := range fields {

@@ -42,12 +42,12 @@ func (r *rebind) stops(key string, msg []byte) bool {
 
 // mayHaveAny reports whether a name is in one of the domains.
 func (r *rebind) mayHaveAny(key string) bool {
-	found := r.domains[key]
-	wire.Parents(key, func(domain string) bool {
-		found = found || r.domains[domain]
-		return !found
-	})
-	return found
+	for domain := range wire.Domains(key) {
+		if r.domains[domain] {
+			return true
+		}
+	}
+	return false
 }
 
 // isPrivate reports whether an address is one that only this host or its

@@ -88,29 +88,21 @@ func (s *Server) bind() error {
 	return nil
 }
 
-// listenAll binds the sockets of all addresses.
+// listenAll binds the two sockets of each address.
 func (s *Server) listenAll() error {
 	for _, a := range s.cfg.Addrs {
-		if err := s.listen(a); err != nil {
+		at := netip.AddrPortFrom(a, s.port)
+		u, err := listenUDP(at, s.cfg.Interface, s.cfg.Left)
+		if err != nil {
 			return err
 		}
+		s.udp = append(s.udp, u)
+		t, err := listenTCP(at, s.cfg.Interface, s.cfg.Left)
+		if err != nil {
+			return err
+		}
+		s.tcp = append(s.tcp, t)
 	}
-	return nil
-}
-
-// listen binds the two sockets of an address.
-func (s *Server) listen(a netip.Addr) error {
-	at := netip.AddrPortFrom(a, s.port)
-	u, err := listenUDP(at, s.cfg.Interface, s.cfg.Left)
-	if err != nil {
-		return err
-	}
-	s.udp = append(s.udp, u)
-	t, err := listenTCP(at, s.cfg.Interface, s.cfg.Left)
-	if err != nil {
-		return err
-	}
-	s.tcp = append(s.tcp, t)
 	return nil
 }
 

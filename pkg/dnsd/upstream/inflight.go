@@ -4,6 +4,7 @@ import (
 	"context"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vnetd/vnetd/pkg/dnsd/wire"
@@ -25,6 +26,7 @@ type Resolver interface {
 type Queries struct {
 	resolver Resolver
 	running  sync.WaitGroup
+	waiting  atomic.Int64 // requests; changed with mu held
 
 	mu       sync.Mutex
 	inFlight map[wire.Question]*InFlight
@@ -77,6 +79,7 @@ func (q *Queries) Join(ctx context.Context, r *Request) (stale *wire.Response, j
 	if f.stale == nil {
 		f.requests = append(f.requests, r)
 		r.inFlight = f
+		q.waiting.Add(1)
 	}
 	return f.stale, joined, false
 }
@@ -116,6 +119,7 @@ func (q *Queries) Abandon(r *Request) bool {
 		return false
 	}
 	r.inFlight = nil
+	q.waiting.Add(-1)
 	f.requests = slices.DeleteFunc(f.requests, func(one *Request) bool { return one == r })
 	if len(f.requests) == 0 {
 		q.remove(f)
@@ -142,6 +146,7 @@ func (f *InFlight) DeliverStale(r *wire.Response) { f.deliver(r, r, true) }
 func (f *InFlight) deliver(stale, r *wire.Response, kept bool) {
 	f.queries.mu.Lock()
 	requests := f.requests
+	f.queries.waiting.Add(-int64(len(requests)))
 	f.requests, f.stale = nil, stale
 	for _, one := range requests {
 		one.inFlight = nil
@@ -164,27 +169,13 @@ func (q *Queries) Len() int {
 
 // Drain returns when no request waits any more, or ctx ends.
 func (q *Queries) Drain(ctx context.Context) {
-	tick := time.NewTicker(drainInterval)
-	defer tick.Stop()
-	for q.busy() {
+	for q.waiting.Load() > 0 {
 		select {
-		case <-tick.C:
+		case <-time.After(drainInterval):
 		case <-ctx.Done():
 			return
 		}
 	}
-}
-
-// busy reports whether a request waits.
-func (q *Queries) busy() bool {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	for _, f := range q.inFlight {
-		if len(f.requests) > 0 {
-			return true
-		}
-	}
-	return false
 }
 
 // Wait returns when no question is in flight. None may be asked any more, and the

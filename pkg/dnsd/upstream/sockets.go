@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"context"
 	"crypto/rand"
 	"encoding/binary"
 	"errors"
@@ -47,17 +48,6 @@ type answer struct {
 	err      error
 }
 
-// sockets are the open sockets of one Client.
-type sockets struct {
-	mu      sync.Mutex
-	open    map[*socket]bool
-	closed  bool
-	readers sync.WaitGroup
-}
-
-// errClosed says that the Client was closed.
-var errClosed = errors.New("the server ends")
-
 // register prepares query to be sent to s: it sets its id, and the returned
 // socket delivers its answer until unregister.
 func (c *Client) register(s *Server, query []byte) (*socket, *pending, error) {
@@ -90,13 +80,12 @@ func (c *Client) openSocket(s *Server) (*socket, error) {
 		return nil, err
 	}
 	k := &socket{conn: conn, until: time.Now().Add(socketLife), pending: make(map[uint16]*pending)}
-	c.sockets.mu.Lock()
-	defer c.sockets.mu.Unlock()
-	if c.sockets.closed {
-		return nil, errors.Join(errClosed, conn.Close())
-	}
-	c.sockets.open[k] = true
-	c.sockets.readers.Go(func() { c.read(s, k) })
+	c.readers.Go(func() {
+		defer func() { _ = conn.Close() }()
+		stop := context.AfterFunc(c.ctx, func() { _ = conn.Close() })
+		defer stop()
+		c.read(s, k)
+	})
 	return k, nil
 }
 
@@ -133,7 +122,6 @@ func (k *socket) unregister(p *pending) {
 // read delivers what comes in, until the socket has had its time and no question
 // is pending, or reading fails.
 func (c *Client) read(s *Server, k *socket) {
-	defer c.closeSocket(k)
 	buf := make([]byte, wire.MaxQuery)
 	for {
 		if err := k.conn.SetReadDeadline(time.Now().Add(socketLife)); err != nil {
@@ -150,7 +138,7 @@ func (c *Client) read(s *Server, k *socket) {
 				return
 			}
 			if !k.deliver(s, buf[:n]) {
-				c.ignored.Add(1)
+				c.Ignored.Add(1)
 			}
 		}
 		if k.retire() {
@@ -203,24 +191,4 @@ func (k *socket) retire() bool {
 	defer k.mu.Unlock()
 	k.closed = k.closed || len(k.pending) == 0
 	return k.closed
-}
-
-// closeSocket closes a socket.
-func (c *Client) closeSocket(k *socket) {
-	c.sockets.mu.Lock()
-	defer c.sockets.mu.Unlock()
-	delete(c.sockets.open, k)
-	_ = k.conn.Close()
-}
-
-// Close closes all sockets, so that exchanges fail, and waits for their readers.
-// No socket is opened any more.
-func (c *Client) Close() {
-	c.sockets.mu.Lock()
-	c.sockets.closed = true
-	for k := range c.sockets.open {
-		_ = k.conn.Close() // its reader finds out
-	}
-	c.sockets.mu.Unlock()
-	c.sockets.readers.Wait()
 }

@@ -1,6 +1,8 @@
 package wire
 
 import (
+	"cmp"
+	"iter"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -15,6 +17,9 @@ const (
 	MaxName     = 253 // characters of text, without the trailing dot
 	MaxWireName = 255 // octets of a packed name
 )
+
+// hostOctets are what the labels of host names are made of.
+const hostOctets = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
 
 // IsHostName reports whether s, without a trailing dot, is made of labels of
 // letters, digits, hyphens and underscores only, so that it needs no escapes in
@@ -33,16 +38,7 @@ func IsHostName(s string) bool {
 
 // IsLabel reports whether s is one label of a host name, RFC 1123 section 2.1.
 func IsLabel(s string) bool {
-	if s == "" || len(s) > maxLabel || s[0] == '-' || s[len(s)-1] == '-' {
-		return false
-	}
-	return !strings.ContainsFunc(s, func(r rune) bool {
-		switch {
-		case r >= 'a' && r <= 'z', r >= 'A' && r <= 'Z', r >= '0' && r <= '9', r == '-', r == '_':
-			return false
-		}
-		return true
-	})
+	return s != "" && len(s) <= maxLabel && s[0] != '-' && s[len(s)-1] != '-' && strings.TrimLeft(s, hostOctets) == ""
 }
 
 // InDomain splits name, a key, at domain, a key or "" for none. rest has no
@@ -143,16 +139,12 @@ func KeyOf(name string) string {
 	return string(AppendKey(nil, AppendName(nil, name)))
 }
 
-// Parents calls f with the key of each name above key, the root last, until f
-// returns false.
-func Parents(key string, f func(string) bool) {
-	for key != "." {
-		_, key, _ = strings.Cut(key, ".")
-		if key == "" {
-			key = "."
-		}
-		if !f(key) {
-			return
+// Domains returns key and the key of each name above it, the root's last.
+func Domains(key string) iter.Seq[string] {
+	return func(yield func(string) bool) {
+		for yield(key) && key != "." {
+			_, key, _ = strings.Cut(key, ".")
+			key = cmp.Or(key, ".")
 		}
 	}
 }

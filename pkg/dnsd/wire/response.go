@@ -19,10 +19,10 @@ const (
 // Response is an upstream's answer to a question, in a form in which clients
 // get it but for id, case of letters and TTLs. It does not change.
 type Response struct {
+	Msg    []byte        // not to be changed; a header alone: the rcode is all that is known
 	Stored time.Time     // when it came
 	TTL    time.Duration // how long it may be kept; 0: not at all
 
-	msg    []byte   // a header alone: the rcode is all that is known
 	opt    int      // offset of the OPT record behind its name; 0: none
 	ttls   []uint16 // offsets of the TTLs
 	owners []uint16 // offsets of the question's name where a record repeats it in full
@@ -32,7 +32,7 @@ type Response struct {
 // all there.
 func NewResponse(msg []byte, now time.Time) *Response {
 	if !hasQuestion(msg) {
-		return &Response{msg: msg}
+		return &Response{Msg: msg}
 	}
 	r := &Response{Stored: now}
 	off, ok := skipName(msg, HeaderSize)
@@ -62,15 +62,15 @@ func NewResponse(msg []byte, now time.Time) *Response {
 			off = end
 		}
 	}
-	r.msg = append([]byte(nil), msg[:off]...)
-	r.TTL = m.lifetime(r.msg)
+	r.Msg = append([]byte(nil), msg[:off]...)
+	r.TTL = m.lifetime(r.Msg)
 	// The answer was not validated here, and the way to the upstream is not
 	// known to be safe: RFC 4035 section 3.2.3 leaves the AD bit to those who know.
-	r.msg[3] &^= bitAD
+	r.Msg[3] &^= bitAD
 	if r.opt > 0 {
 		// RFC 6891 section 6.1.1: the OPT record is hop-by-hop, so the size in
 		// it is ours.
-		binary.BigEndian.PutUint16(r.msg[r.opt+2:], PayloadSize)
+		binary.BigEndian.PutUint16(r.Msg[r.opt+2:], PayloadSize)
 	}
 	return r
 }
@@ -81,17 +81,8 @@ func EmptyResponse(msg []byte) *Response {
 	header := make([]byte, HeaderSize)
 	copy(header[:countQuestion], msg)
 	header[3] &^= 0xf
-	return &Response{msg: header}
+	return &Response{Msg: header}
 }
-
-// Rcode returns r's rcode without its upper bits.
-func (r *Response) Rcode() int { return Rcode(r.msg) }
-
-// IsFailure reports whether r says only that its server has no answer.
-func (r *Response) IsFailure() bool { return IsFailure(r.msg) }
-
-// Size returns the number of octets of r.
-func (r *Response) Size() int { return len(r.msg) }
 
 // minimum determines how long a message may be kept.
 type minimum struct {
@@ -146,13 +137,13 @@ func (r *Response) Usable(now time.Time) bool { return r.TTL > 0 && now.Sub(r.St
 // that is long enough. kept says that it was not fetched for q: TTLs are less by
 // its age, and it is not authoritative.
 func (r *Response) Answer(q *Query, buf []byte, kept bool) []byte {
-	if !hasQuestion(r.msg) {
-		return q.Reply(r.Rcode(), true, buf)
+	if !hasQuestion(r.Msg) {
+		return q.Reply(Rcode(r.Msg), true, buf)
 	}
-	whole := len(r.msg) <= q.size && (r.opt == 0 || q.edns)
+	whole := len(r.Msg) <= q.size && (r.opt == 0 || q.edns)
 	var b []byte
 	if whole {
-		b = append(buf[:0], r.msg...)
+		b = append(buf[:0], r.Msg...)
 	} else {
 		b = r.shorten(q, buf)
 	}
@@ -187,12 +178,12 @@ func (r *Response) shorten(q *Query, buf []byte) []byte {
 		room -= optSize
 	}
 	var counts [(Additional-Answer)/2 + 1]uint16
-	off, bits := HeaderSize+len(q.question), binary.BigEndian.Uint16(r.msg[2:])
+	off, bits := HeaderSize+len(q.question), binary.BigEndian.Uint16(r.Msg[2:])
 sections:
 	for i := range counts {
 		section := Answer + 2*i
-		for range binary.BigEndian.Uint16(r.msg[section:]) {
-			rtype, end, ok := scanRecord(r.msg, off)
+		for range binary.BigEndian.Uint16(r.Msg[section:]) {
+			rtype, end, ok := scanRecord(r.Msg, off)
 			if !ok || rtype == dns.TypeOPT && section == Additional {
 				break sections
 			}
@@ -206,7 +197,7 @@ sections:
 			counts[i]++
 		}
 	}
-	b := append(buf[:0], r.msg[:off]...)
+	b := append(buf[:0], r.Msg[:off]...)
 	binary.BigEndian.PutUint16(b[2:], bits)
 	for i, n := range counts {
 		binary.BigEndian.PutUint16(b[Answer+2*i:], n)
@@ -219,7 +210,7 @@ func (r *Response) extendedRcode() int {
 	if r.opt == 0 {
 		return 0
 	}
-	return int(r.msg[r.opt+4]) << 4
+	return int(r.Msg[r.opt+4]) << 4
 }
 
 // countDown sets the TTLs in b, a copy of r or of its beginning, to the rest of

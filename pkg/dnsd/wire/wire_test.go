@@ -56,19 +56,26 @@ func FuzzQuery(f *testing.F) {
 		if q.Type != want.Qtype || q.Key != key(t, want.Name) || q.Question().DO != (m.IsEdns0() != nil && m.IsEdns0().Do()) {
 			t.Errorf("%q, type %d, %+v: want %v", q.Key, q.Type, q.Question(), m)
 		}
-		w := q.Build(buf, true)
-		owner := wire.PointerTo(wire.QuestionName)
-		if !w.Add(wire.Answer, owner[:], dns.TypeA, 60, []byte{192, 0, 2, 1}) {
-			return // no room beside a long name
-		}
-		reply := new(dns.Msg)
-		if err := reply.Unpack(w.Finish(dns.RcodeSuccess)); err != nil {
-			t.Fatalf("the answer to %x: %v", raw, err)
-		}
-		if !reply.Response || reply.Id != m.Id || reply.Question[0] != want || len(reply.Answer) != 1 || reply.Answer[0].Header().Name != want.Name {
-			t.Errorf("%v is answered by %v", m, reply)
-		}
+		checkReply(t, q, m, buf)
 	})
+}
+
+// checkReply packs an answer to q, which m is to package dns.
+func checkReply(t *testing.T, q *wire.Query, m *dns.Msg, buf []byte) {
+	t.Helper()
+	w := q.Build(buf, true)
+	owner := wire.PointerTo(wire.QuestionName)
+	if !w.Add(wire.Answer, owner[:], dns.TypeA, 60, []byte{192, 0, 2, 1}) {
+		return // no room beside a long name
+	}
+	reply := new(dns.Msg)
+	if err := reply.Unpack(w.Finish(dns.RcodeSuccess)); err != nil {
+		t.Fatalf("the answer to %v: %v", m, err)
+	}
+	want := m.Question[0]
+	if !reply.Response || reply.Id != m.Id || reply.Question[0] != want || len(reply.Answer) != 1 || reply.Answer[0].Header().Name != want.Name {
+		t.Errorf("%v is answered by %v", m, reply)
+	}
 }
 
 // key is how a name of package dns is looked up: each octet that a host name can't
@@ -119,16 +126,7 @@ func FuzzResponse(f *testing.F) {
 		f.Add(uint16(0x8180), uint16(40), uint16(0), uint16(1), b[head:])
 	}
 	f.Add(uint16(0x8183), uint16(0), uint16(1), uint16(0), []byte{})
-	var clients []*wire.Query
-	for _, edns := range []uint16{0, 512, wire.PayloadSize} {
-		m := new(dns.Msg).SetQuestion("Www.Example.Com.", dns.TypeA)
-		if edns > 0 {
-			m.SetEdns0(edns, true)
-		}
-		q := new(wire.Query)
-		q.Parse(pack(f, m), wire.PayloadSize, time.Unix(30, 0))
-		clients = append(clients, q)
-	}
+	clients := responseClients(f)
 	f.Fuzz(func(t *testing.T, flags, answers, authority, additional uint16, records []byte) {
 		b := slices.Clone(question[:head])
 		for i, word := range []uint16{flags, 1, answers, authority, additional} {
@@ -163,6 +161,23 @@ func FuzzResponse(f *testing.F) {
 			}
 		}
 	})
+}
+
+// responseClients are queries of clients that know no EDNS, take 512 octets, and
+// take as many as we send.
+func responseClients(tb testing.TB) []*wire.Query {
+	tb.Helper()
+	var clients []*wire.Query
+	for _, edns := range []uint16{0, 512, wire.PayloadSize} {
+		m := new(dns.Msg).SetQuestion("Www.Example.Com.", dns.TypeA)
+		if edns > 0 {
+			m.SetEdns0(edns, true)
+		}
+		q := new(wire.Query)
+		q.Parse(pack(tb, m), wire.PayloadSize, time.Unix(30, 0))
+		clients = append(clients, q)
+	}
+	return clients
 }
 
 // BenchmarkCodec reads a query and packs its answer, here and by package dns.
