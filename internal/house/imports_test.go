@@ -14,28 +14,33 @@ import (
 // mayImport lists, for each package of the project, the others of the project
 // that it may import. "*" stands for all.
 var mayImport = map[string][]string{
-	"cmd/vnetd":              {"*"},
-	"cmd/vnetctl":            {"pkg/client", "pkg/api"},
-	"cmd/vnet-bridge-helper": {"pkg/client", "pkg/api"},
-	"pkg/api":                {},
-	"pkg/client":             {"internal/sysbus", "pkg/api"},
-	"pkg/dbusapi":            {"internal/sysbus", "pkg/network", "pkg/netdef", "pkg/api"},
-	"internal/sysbus":        {},
-	"pkg/libvirtrpc":         {"internal/sysbus", "pkg/network", "pkg/netdef", "pkg/api"},
-	"pkg/network":            {"internal/histogram", "pkg/api", "pkg/netdef", "pkg/bridge", "pkg/tap", "pkg/firewall", "pkg/dhcpd", "pkg/dnsd", "pkg/dnsd/resolved", "pkg/store"},
-	"pkg/netdef":             {},
-	"pkg/bridge":             {},
-	"pkg/tap":                {},
-	"pkg/firewall":           {"internal/sysbus"},
-	"pkg/dhcpd":              {"internal/handover"},
-	"pkg/dnsd":               {"pkg/dnsd/wire", "pkg/dnsd/upstream", "internal/handover", "internal/histogram", "internal/ratelog"},
-	"pkg/dnsd/wire":          {},
-	"pkg/dnsd/upstream":      {"pkg/dnsd/wire"},
-	"pkg/dnsd/resolved":      {"pkg/dnsd/wire", "internal/sysbus"},
-	"internal/handover":      {},
-	"internal/histogram":     {},
-	"internal/ratelog":       {},
-	"pkg/store":              {"pkg/netdef", "pkg/dhcpd"},
+	"cmd/vnetd":                {"*"},
+	"cmd/vnetctl":              {"pkg/client", "pkg/api"},
+	"cmd/vnet-bridge-helper":   {"pkg/client", "pkg/api"},
+	"pkg/api":                  {},
+	"pkg/client":               {"internal/sysbus", "pkg/api"},
+	"pkg/dbusapi":              {"internal/sysbus", "pkg/network", "pkg/netdef", "pkg/api"},
+	"internal/sysbus":          {},
+	"pkg/libvirtrpc":           {"internal/sysbus", "pkg/network", "pkg/netdef", "pkg/api"},
+	"pkg/network":              {"internal/histogram", "pkg/api", "pkg/netdef", "pkg/bridge", "pkg/tap", "pkg/firewall", "pkg/dhcpd", "pkg/dhcpd/v4", "pkg/dhcpd/v6", "pkg/dhcpd/ra", "pkg/dhcpd/tftp", "pkg/dnsd", "pkg/dnsd/resolved", "pkg/store"},
+	"pkg/netdef":               {},
+	"pkg/bridge":               {},
+	"pkg/tap":                  {},
+	"pkg/firewall":             {"internal/sysbus"},
+	"pkg/dhcpd":                {"pkg/dhcpd/internal/iface", "internal/histogram"},
+	"pkg/dhcpd/v4":             {"pkg/dhcpd", "pkg/dhcpd/internal/iface"},
+	"pkg/dhcpd/v6":             {"pkg/dhcpd", "pkg/dhcpd/internal/iface"},
+	"pkg/dhcpd/ra":             {"pkg/dhcpd", "pkg/dhcpd/internal/iface"},
+	"pkg/dhcpd/tftp":           {"pkg/dhcpd/internal/iface"},
+	"pkg/dhcpd/internal/iface": {"internal/handover", "internal/ratelog"},
+	"pkg/dnsd":                 {"pkg/dnsd/wire", "pkg/dnsd/upstream", "internal/handover", "internal/histogram", "internal/ratelog"},
+	"pkg/dnsd/wire":            {},
+	"pkg/dnsd/upstream":        {"pkg/dnsd/wire"},
+	"pkg/dnsd/resolved":        {"pkg/dnsd/wire", "internal/sysbus"},
+	"internal/handover":        {},
+	"internal/histogram":       {},
+	"internal/ratelog":         {},
+	"pkg/store":                {"pkg/netdef", "pkg/dhcpd"},
 }
 
 // mayUse lists, for each fixed library, the packages whose business it is, or
@@ -43,17 +48,17 @@ var mayImport = map[string][]string{
 var mayUse = map[string][]string{
 	"github.com/vishvananda/netlink":         {"pkg/bridge", "pkg/tap"},
 	"github.com/coreos/go-iptables":          {"pkg/firewall"},
-	"github.com/insomniacslk/dhcp":           {"pkg/dhcpd"},
-	"github.com/mdlayher/packet":             {"pkg/dhcpd"},
-	"github.com/mdlayher/ndp":                {"pkg/dhcpd"},
-	"github.com/pin/tftp":                    {"pkg/dhcpd"},
+	"github.com/insomniacslk/dhcp":           {"pkg/dhcpd", "pkg/dhcpd/v4", "pkg/dhcpd/v6"},
+	"github.com/mdlayher/packet":             {"pkg/dhcpd/v4"},
+	"github.com/mdlayher/ndp":                {"pkg/dhcpd/ra"},
+	"github.com/pin/tftp":                    {"pkg/dhcpd/tftp"},
 	"github.com/miekg/dns":                   {"pkg/dnsd", "pkg/dnsd/wire"},
 	"github.com/godbus/dbus/v5":              {"internal/sysbus", "pkg/dbusapi", "pkg/client", "pkg/firewall/firewalld.go", "pkg/dnsd/resolved", "pkg/libvirtrpc/polkit.go"},
 	"go.etcd.io/bbolt":                       {"pkg/store"},
 	"github.com/BurntSushi/toml":             {"cmd/vnetd"},
 	"github.com/spf13/cobra":                 {"cmd/vnetctl"},
 	"github.com/prometheus/client_golang":    {"cmd/vnetd"},
-	"golang.org/x/time":                      {"internal/ratelog"},
+	"golang.org/x/time":                      {"internal/ratelog", "pkg/dhcpd/internal/iface", "pkg/dhcpd/ra"},
 	"libvirt.org/go/libvirtxml":              {}, // the tests' oracle
 	"github.com/rogpeppe/go-internal":        {}, // tests
 	"github.com/google/go-cmp":               {}, // tests
@@ -61,7 +66,7 @@ var mayUse = map[string][]string{
 }
 
 // testsOnly are the parts of the project that no rule binds: they are tests.
-var testsOnly = []string{"internal/nstest", "internal/house", "test/"}
+var testsOnly = []string{"internal/nstest", "internal/house", "pkg/dhcpd/dhcpdtest", "test/"}
 
 // packages lists the packages of the project with what their non-test files
 // import.
