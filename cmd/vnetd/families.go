@@ -296,8 +296,7 @@ func dhcpMessages(n network.Measure, e emit) {
 func dhcpCommits(m *measurement) []histogramSample {
 	var all histogramSample
 	eachCommon(m, func(_, _ string, c dhcpd.Common) {
-		l := c.CommitLatency
-		all.Counts = all.Plus(histogram.Counts{Bounds: l.Bounds(), Counts: l.Counts[:], Sum: l.Sum})
+		all.Counts = all.Plus(c.CommitLatency)
 	})
 	return []histogramSample{all}
 }

@@ -24,9 +24,11 @@ import (
 	"github.com/prometheus/common/expfmt"
 	"github.com/prometheus/common/model"
 
+	"github.com/vnetd/vnetd/internal/histogram"
 	"github.com/vnetd/vnetd/internal/nstest"
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/dhcpd/ra"
 	"github.com/vnetd/vnetd/pkg/dhcpd/v4"
 	"github.com/vnetd/vnetd/pkg/dhcpd/v6"
@@ -185,11 +187,15 @@ func lintMetrics(t *testing.T, text string) {
 // many is the measurement of networks with ten ports each.
 func many(networks int) *measurement {
 	m := &measurement{version: "1.2.3", links: map[string]bridge.Counters{}}
+	commits := histogram.Counts{Counts: make([]uint64, 13)}
+	for i := range 12 {
+		commits.Bounds = append(commits.Bounds, time.Duration(i+1)*time.Millisecond)
+	}
 	for i := range networks {
 		name := fmt.Sprintf("net%d", i)
 		n := network.Measure{
 			Info: api.Network{Name: name, UUID: name, Bridge: name, Mode: "nat", Active: true},
-			DHCP: &v4.Stats{}, DHCP6: &v6.Stats{}, DNS: &dnsd.Stats{}, RA: &ra.Stats{},
+			DHCP: &v4.Stats{Common: dhcpd.Common{CommitLatency: commits}}, DHCP6: &v6.Stats{}, DNS: &dnsd.Stats{}, RA: &ra.Stats{},
 		}
 		for j := range 10 {
 			p := network.PortName{UUID: fmt.Sprintf("00000000-0000-4000-8000-%06d%06d", i, j), MAC: "52:54:00:00:00:01", IfName: fmt.Sprintf("vnet%d", 10*i+j)}

@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -103,18 +102,6 @@ func (s *Engine) dropDynamic(mac HWAddr) {
 	s.Pool.reidentify(r)
 }
 
-// reserveDynamic adds to a new scope what guests have now; those who would take
-// what the scope gives to others go without. the engine must be locked.
-func (s *Engine) reserveDynamic(sp *Scope) {
-	for _, r := range s.dynamic {
-		if r.Addr.IsValid() && sp.byAddr[r.Addr] != nil {
-			s.Log.Warn("the address of a port is now reserved for another client", "ip", r.Addr, "mac", r.MAC.String())
-			continue
-		}
-		sp.addDynamic(r)
-	}
-}
-
 // admits returns why r can't be given to its client now.
 func (pl *Pool) admits(r *Reservation, now time.Time) error {
 	a := r.Addr
@@ -139,33 +126,6 @@ func (pl *Pool) admits(r *Reservation, now time.Time) error {
 		return fmt.Errorf("%w: %v was found in use on the link", ErrTaken, a)
 	}
 	return fmt.Errorf("%w: %v is leased to %v", ErrTaken, a, b.Lease.MAC)
-}
-
-// addDynamic makes r known, except where the network itself says something else.
-func (p *Scope) addDynamic(r *Reservation) {
-	mac := HWAddr(r.MAC)
-	p.dynamics[mac] = r
-	if r.Addr.IsValid() && p.byMAC[mac] == nil && p.byAddr[r.Addr] == nil {
-		p.byMAC[mac], p.byAddr[r.Addr] = r, r
-	}
-	if label := strings.ToLower(r.Name); label != "" && p.byName[label] == nil {
-		p.byName[label] = r
-	}
-}
-
-// dropDynamic undoes addDynamic.
-func (p *Scope) dropDynamic(r *Reservation) {
-	mac := HWAddr(r.MAC)
-	delete(p.dynamics, mac)
-	if p.byMAC[mac] == r {
-		delete(p.byMAC, mac)
-	}
-	if p.byAddr[r.Addr] == r {
-		delete(p.byAddr, r.Addr)
-	}
-	if label := strings.ToLower(r.Name); p.byName[label] == r {
-		delete(p.byName, label)
-	}
 }
 
 // reidentify follows a change of what is reserved for the client of r: who it is

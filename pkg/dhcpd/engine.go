@@ -9,11 +9,13 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vnetd/vnetd/internal/histogram"
 	"github.com/vnetd/vnetd/pkg/dhcpd/internal/iface"
 )
 
-// tick is how often the server looks for leases that ended.
-const tick = time.Second
+// MaxPending is how many changes may wait for the store. More messages are
+// dropped; their clients ask again.
+const MaxPending = 1024
 
 // How many messages of one client are handled. Real clients wait for seconds
 // between them.
@@ -56,7 +58,8 @@ type EngineConfig struct {
 // NewEngine makes an engine without a transport, with the leases of sp.
 func NewEngine(h Handler, cfg EngineConfig, sp *Scope, log *iface.Log) (*Engine, error) {
 	s := &Engine{
-		Log: log, handler: h, cfg: cfg, Pool: newPool(sp),
+		Count: Counters{latency: histogram.New(latencyBounds())},
+		Log:   log, handler: h, cfg: cfg, Pool: newPool(sp),
 		wake: make(chan struct{}, 1), failed: make(chan error, 1),
 		each: iface.NewRateLimits[string](messageEvery, messageBurst, ClientsRemembered),
 	}
@@ -108,37 +111,6 @@ func (s *Engine) Fail(err error) {
 	}
 }
 
-// readLoop handles one datagram after the other until it is interrupted because
-// ctx has ended, or the link fails. What was received is handled in any case:
-// nobody else gets it.
-func (s *Engine) readLoop(ctx context.Context) {
-	buf := make([]byte, iface.MaxMessage)
-	for {
-		d, err := s.link.Receive(buf)
-		if err != nil {
-			if ctx.Err() == nil {
-				s.Fail(err)
-			}
-			return
-		}
-		s.Serve(d, time.Now())
-	}
-}
-
-// expireLoop ends leases by time until ctx ends.
-func (s *Engine) expireLoop(ctx context.Context) {
-	t := time.NewTicker(tick)
-	defer t.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
-			s.Expire(time.Now())
-		}
-	}
-}
-
 // Serve handles one datagram and sends the reply that can leave at once.
 func (s *Engine) Serve(d Datagram, now time.Time) { s.Send(s.handle(d, now)) }
 
@@ -148,7 +120,7 @@ func (s *Engine) handle(d Datagram, now time.Time) (out *Reply) {
 	defer func() {
 		if r := recover(); r != nil {
 			s.Count.panics.Add(1)
-			s.Log.Limited("panic", "handling a DHCP message panicked", "panic", r, "stack", string(debug.Stack()))
+			s.Log.Limited("handling a DHCP message panicked", "panic", r, "stack", string(debug.Stack()))
 			out = nil
 		}
 	}()
@@ -170,7 +142,7 @@ func (s *Engine) Send(out *Reply) {
 	}
 	if err := s.link.Send(out); err != nil {
 		s.Count.SendErrors.Add(1)
-		s.Log.Limited("send", "DHCP reply not sent", "ip", out.Dst.Addr(), "error", err)
+		s.Log.Limited("DHCP reply not sent", "ip", out.Dst.Addr(), "error", err)
 		if errors.Is(err, iface.ErrGone) {
 			s.Fail(err)
 		}
@@ -238,6 +210,63 @@ func (s *Engine) Allow(client string, now time.Time) bool {
 	}
 	s.Count.limited.Add(1)
 	return false
+}
+
+// reserveDynamic adds to a new scope what guests have now; those who would take
+// what the scope gives to others go without. the engine must be locked.
+func (s *Engine) reserveDynamic(sp *Scope) {
+	for _, r := range s.dynamic {
+		if r.Addr.IsValid() && sp.byAddr[r.Addr] != nil {
+			s.Log.Warn("the address of a port is now reserved for another client", "ip", r.Addr, "mac", r.MAC.String())
+			continue
+		}
+		sp.addDynamic(r)
+	}
+}
+
+// Enqueue hands ch to the committer. the engine must be locked.
+func (s *Engine) Enqueue(ch Change) {
+	s.pending = append(s.pending, ch)
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// Overloaded reports, and counts, that no further change may be queued. s.mu
+// must be locked.
+func (s *Engine) Overloaded() bool {
+	if len(s.pending) < MaxPending {
+		return false
+	}
+	s.Count.Overload.Add(1)
+	s.Log.Limited("dropping DHCP messages: the lease store is too slow")
+	return true
+}
+
+// Common returns the counters of both families.
+func (s *Engine) Common() Common {
+	c := &s.Count
+	return Common{
+		Pool:    s.poolStats(),
+		Commits: c.commits.Load(), Committed: c.committed.Load(), CommitFailures: c.commitFailures.Load(),
+		CommitLatency: c.latency.Load(),
+		Malformed:     c.Malformed.Load(), Ignored: c.Ignored.Load(), Exhausted: c.Exhausted.Load(),
+		Conflicts: c.Conflicts.Load(), Overload: c.Overload.Load(), Limited: c.limited.Load(),
+		Panics: c.panics.Load(), SendErrors: c.SendErrors.Load(),
+	}
+}
+
+// poolStats is how the addresses are used now.
+func (s *Engine) poolStats() PoolStats {
+	s.Lock()
+	defer s.Unlock()
+	pl := s.Pool
+	return PoolStats{
+		Dynamic: pl.scope.shared(), Reserved: uint64(len(pl.scope.byAddr)),
+		Bound: pl.states[StateBound], Offered: uint64(pl.offers.Len()), Declined: pl.states[StateDeclined],
+		Former: pl.states[StateReleased] + pl.states[stateExpired],
+	}
 }
 
 // Remembered returns how many things the engine keeps in memory on account of

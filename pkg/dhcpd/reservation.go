@@ -88,47 +88,6 @@ func (r *Reservation) client() string {
 // Is6 reports whether a is an IPv6 address and no IPv4 address in disguise.
 func Is6(a netip.Addr) bool { return a.Is6() && !a.Is4In6() }
 
-// Settings are what the servers of both families are told alike.
-type Settings struct {
-	Interface    string
-	MAC          net.HardwareAddr
-	Prefix       netip.Prefix
-	LeaseTime    time.Duration
-	Ranges       []Range
-	Reservations []Reservation
-	Store        LeaseStore
-}
-
-// Validate returns every fault of s as settings of DHCPv6, or else of DHCPv4, joined,
-// or nil.
-func (s *Settings) Validate(v6 bool) error {
-	var errs []error
-	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
-	if s.Interface == "" {
-		fault("interface: empty")
-	}
-	if len(s.MAC) != HWAddrLen {
-		fault("mac: %d bytes long, want %d", len(s.MAC), HWAddrLen)
-	}
-	if s.Store == nil {
-		fault("store: nil")
-	}
-	if s.LeaseTime < 0 {
-		fault("lease time: negative")
-	}
-	for i := range s.Ranges {
-		if err := s.Ranges[i].validate(s.Prefix); err != nil {
-			fault("range %d: %w", i, err)
-		}
-	}
-	for i := range s.Reservations {
-		if err := s.Reservations[i].Validate(v6); err != nil {
-			fault("reservation %d: %w", i, err)
-		}
-	}
-	return errors.Join(errs...)
-}
-
 // searched is how many addresses of one range are searched for a free one: more
 // than can ever be leased. A client that asks gets those beyond, too.
 const searched = 1 << 40

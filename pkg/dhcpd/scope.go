@@ -279,3 +279,30 @@ func (p *Scope) positions(a netip.Addr, fn func(pos uint64)) {
 		base += r.len()
 	}
 }
+
+// addDynamic makes r known, except where the network itself says something else.
+func (p *Scope) addDynamic(r *Reservation) {
+	mac := HWAddr(r.MAC)
+	p.dynamics[mac] = r
+	if r.Addr.IsValid() && p.byMAC[mac] == nil && p.byAddr[r.Addr] == nil {
+		p.byMAC[mac], p.byAddr[r.Addr] = r, r
+	}
+	if label := strings.ToLower(r.Name); label != "" && p.byName[label] == nil {
+		p.byName[label] = r
+	}
+}
+
+// dropDynamic undoes addDynamic.
+func (p *Scope) dropDynamic(r *Reservation) {
+	mac := HWAddr(r.MAC)
+	delete(p.dynamics, mac)
+	if p.byMAC[mac] == r {
+		delete(p.byMAC, mac)
+	}
+	if p.byAddr[r.Addr] == r {
+		delete(p.byAddr, r.Addr)
+	}
+	if label := strings.ToLower(r.Name); p.byName[label] == r {
+		delete(p.byName, label)
+	}
+}

@@ -1,9 +1,10 @@
 package dhcpd
 
 import (
-	"slices"
 	"sync/atomic"
 	"time"
+
+	"github.com/vnetd/vnetd/internal/histogram"
 )
 
 // Common is what both families count.
@@ -17,7 +18,7 @@ type Common struct {
 	CommitFailures uint64
 	// CommitLatency is how long the calls of the store took, those that failed
 	// included. A client waits for one or two of them.
-	CommitLatency Latency
+	CommitLatency histogram.Counts
 	// Malformed counts datagrams dropped because they are no message of a client
 	// on this link.
 	Malformed uint64
@@ -51,79 +52,23 @@ type PoolStats struct {
 	Bound, Offered, Declined, Former uint64
 }
 
-// latencyBounds are the upper ends of a Latency's classes; the last has none.
-var latencyBounds = [...]time.Duration{
-	500 * time.Microsecond, time.Millisecond, 2 * time.Millisecond, 5 * time.Millisecond, 10 * time.Millisecond,
-	20 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond, 500 * time.Millisecond,
-	time.Second, 2 * time.Second,
-}
-
-// Latency is a histogram of times.
-type Latency struct {
-	// Counts are how many took at most as long as the bound of the same index
-	// says, and longer than the bound before; the last counts those above all
-	// bounds.
-	Counts [len(latencyBounds) + 1]uint64
-	// Sum is the total time.
-	Sum time.Duration
-}
-
-// Bounds are the upper bounds of all Counts but the last, in ascending order.
-func (Latency) Bounds() []time.Duration { return slices.Clone(latencyBounds[:]) }
-
-// latency is a Latency that is being taken.
-type latency struct {
-	counts [len(latencyBounds) + 1]atomic.Uint64
-	sum    atomic.Int64
-}
-
-func (l *latency) add(d time.Duration) {
-	i, _ := slices.BinarySearch(latencyBounds[:], d)
-	l.counts[i].Add(1)
-	l.sum.Add(int64(d))
-}
-
-func (l *latency) load() (all Latency) {
-	for i := range l.counts {
-		all.Counts[i] = l.counts[i].Load()
+// latencyBounds returns the classes of CommitLatency.
+func latencyBounds() []time.Duration {
+	return []time.Duration{
+		500 * time.Microsecond, time.Millisecond, 2 * time.Millisecond, 5 * time.Millisecond, 10 * time.Millisecond,
+		20 * time.Millisecond, 50 * time.Millisecond, 100 * time.Millisecond, 200 * time.Millisecond, 500 * time.Millisecond,
+		time.Second, 2 * time.Second,
 	}
-	all.Sum = time.Duration(l.sum.Load())
-	return all
 }
 
 // Counters are what the servers of both families count.
 type Counters struct {
 	Received, Sent                          [maxMessageType + 1]atomic.Uint64 // by message type
 	commits, committed, commitFailures      atomic.Uint64
-	latency                                 latency
+	latency                                 *histogram.Histogram
 	Malformed, Ignored, Exhausted, Overload atomic.Uint64
 	Conflicts, limited, panics, SendErrors  atomic.Uint64
 }
 
 // maxMessageType is the largest number of a message type that is counted.
 const maxMessageType = 15
-
-// Common returns the counters of both families.
-func (s *Engine) Common() Common {
-	c := &s.Count
-	return Common{
-		Pool:    s.poolStats(),
-		Commits: c.commits.Load(), Committed: c.committed.Load(), CommitFailures: c.commitFailures.Load(),
-		CommitLatency: c.latency.load(),
-		Malformed:     c.Malformed.Load(), Ignored: c.Ignored.Load(), Exhausted: c.Exhausted.Load(),
-		Conflicts: c.Conflicts.Load(), Overload: c.Overload.Load(), Limited: c.limited.Load(),
-		Panics: c.panics.Load(), SendErrors: c.SendErrors.Load(),
-	}
-}
-
-// poolStats is how the addresses are used now.
-func (s *Engine) poolStats() PoolStats {
-	s.Lock()
-	defer s.Unlock()
-	pl := s.Pool
-	return PoolStats{
-		Dynamic: pl.scope.shared(), Reserved: uint64(len(pl.scope.byAddr)),
-		Bound: pl.states[StateBound], Offered: uint64(pl.offers.Len()), Declined: pl.states[StateDeclined],
-		Former: pl.states[StateReleased] + pl.states[stateExpired],
-	}
-}

@@ -1,3 +1,5 @@
+// Package dhcpdtest has what the tests of the DHCP servers have in common: a link and a
+// store in memory, and machines with real clients.
 package dhcpdtest
 
 import (

@@ -1,3 +1,4 @@
+// Package ra sends router advertisements (RFC 4861, RFC 4191, RFC 8106) on one link.
 package ra
 
 import (
@@ -239,7 +240,7 @@ func (s *Server) answer(src netip.Addr, now time.Time) {
 		s.count.limited.Add(1)
 	default:
 		if err := s.advertise(src, false); err != nil {
-			s.log.Limited("answer", "router solicitation not answered", "ip", src, "error", err)
+			s.log.Limited("router solicitation not answered", "ip", src, "error", err)
 		}
 	}
 }

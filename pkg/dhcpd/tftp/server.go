@@ -1,3 +1,4 @@
+// Package tftp lets guests read boot files (RFC 1350) on one link.
 package tftp
 
 import (

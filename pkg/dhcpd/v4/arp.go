@@ -47,6 +47,9 @@ func arpSender(frame []byte) (netip.Addr, dhcpd.HWAddr, bool) {
 	return a, dhcpd.HWAddr(p[8:14]), !a.IsUnspecified()
 }
 
+// type check
+var _ arpLink = (*sockets)(nil)
+
 // Ask implements arpLink.
 func (s *sockets) Ask(a netip.Addr) error {
 	frame := arpProbe(s.mac, a)

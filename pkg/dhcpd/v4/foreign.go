@@ -31,17 +31,7 @@ func (s *handler) foreign(c *request) {
 		delete(s.others, oldest.Addr)
 	}
 	if !known {
-		s.Log.Limited("foreign", "another DHCP server on the bridge", "mac", c.MAC, "server", c.serverID)
+		s.Log.Limited("another DHCP server on the bridge", "mac", c.MAC, "server", c.serverID)
 	}
 	s.others[c.serverID] = ForeignServer{Addr: c.serverID, Client: slices.Clone(c.msg.ClientHWAddr), Seen: c.Now}
-}
-
-// Foreign lists the other servers of the link that clients have chosen, in order
-// of address. It may be called at any time.
-func (s *Server) Foreign() []ForeignServer {
-	s.h.Lock()
-	defer s.h.Unlock()
-	return slices.SortedFunc(maps.Values(s.h.others), func(a, b ForeignServer) int {
-		return a.Addr.Compare(b.Addr)
-	})
 }

@@ -7,6 +7,12 @@ import (
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 )
 
+// UDP ports (RFC 2131, section 4.1).
+const (
+	serverPort = 67
+	clientPort = 68
+)
+
 // Parts of an Ethernet frame that carries UDP.
 const (
 	etherHeader   = 14

@@ -1,13 +1,48 @@
 package v4
 
 import (
+	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"github.com/vnetd/vnetd/pkg/dhcpd"
+	"github.com/vnetd/vnetd/pkg/dhcpd/internal/iface"
 )
+
+// handler acts on the messages of one link. The engine's lock guards its fields.
+type handler struct {
+	*dhcpd.Engine
+	plan   *plan
+	probes probes
+	others map[netip.Addr]ForeignServer // nil until there is one
+}
+
+// newHandler makes a handler without a transport, with its leases.
+func newHandler(cfg *Config) (*handler, error) {
+	if err := cfg.Validate(); err != nil {
+		return nil, fmt.Errorf("checking DHCP settings of network %q: %w", cfg.Network, err)
+	}
+	log := iface.NewLog(cfg.Logger, cfg.Network, cfg.Interface)
+	h := &handler{plan: newPlan(cfg, log.Logger)}
+	var err error
+	h.Engine, err = dhcpd.NewEngine(h, dhcpd.EngineConfig{Store: cfg.Store, OnLease: cfg.OnLease, OnStore: cfg.OnStore}, &h.plan.Scope, log)
+	return h, err
+}
+
+// Handle implements handler.
+func (s *handler) Handle(d dhcpd.Datagram, now time.Time) (*dhcpd.Reply, error) {
+	c, err := parse(d, s.plan, now)
+	if err != nil {
+		return nil, err
+	}
+	if !s.Allow(string(c.MAC[:]), now) {
+		return nil, nil
+	}
+	return s.dispatch(c), nil
+}
 
 // dispatch acts on a client's message. It returns the reply that can leave at
 // once, nil when there is none or it waits for a commit. the engine must be locked.
@@ -72,7 +107,7 @@ func (s *handler) exhausted(c *request) {
 		return
 	}
 	s.Count.Exhausted.Add(1)
-	s.Log.Limited("exhausted", "no free DHCP address", "mac", c.MAC, "size", s.plan.Size)
+	s.Log.Limited("no free DHCP address", "mac", c.MAC, "size", s.plan.Size)
 }
 
 // handleRequest finds out in which state the client is (RFC 2131, section 4.3.2
@@ -213,7 +248,7 @@ func (s *handler) handleDecline(c *request) {
 		return
 	}
 	s.Count.Conflicts.Add(1)
-	s.Log.Limited("declined", "a client found its address in use", "mac", c.MAC, "ip", b.Addr)
+	s.Log.Limited("a client found its address in use", "mac", c.MAC, "ip", b.Addr)
 	var ch dhcpd.Change
 	ch.Set(s.Pool, dhcpd.Declined, b, dhcpd.Lease{
 		Addr: b.Addr, MAC: slices.Clone(c.msg.ClientHWAddr), ClientID: slices.Clone(c.id),

@@ -95,7 +95,7 @@ func (s *handler) probeLoop(ctx context.Context) {
 		for _, a := range ask {
 			if err := s.probes.arp.Ask(a); err != nil {
 				s.Count.SendErrors.Add(1)
-				s.Log.Limited("probe", "asking who has an address", "ip", a, "error", err)
+				s.Log.Limited("asking who has an address", "ip", a, "error", err)
 			}
 		}
 		for _, out := range offers {
@@ -174,7 +174,7 @@ func (s *handler) heard(a netip.Addr, hw dhcpd.HWAddr, now time.Time) *dhcpd.Rep
 	}
 	delete(s.probes.byAddr, a)
 	s.Count.Conflicts.Add(1)
-	s.Log.Limited("conflict", "an address is in use by somebody else: offering another", "ip", a, "used_by", hw, "mac", p.c.MAC)
+	s.Log.Limited("an address is in use by somebody else: offering another", "ip", a, "used_by", hw, "mac", p.c.MAC)
 	var ch dhcpd.Change
 	ch.Set(s.Pool, dhcpd.Declined, s.Pool.Binding(a), dhcpd.Lease{
 		Addr: a, MAC: append([]byte(nil), hw[:]...), Expiry: now.Add(dhcpd.DeclineHold), State: dhcpd.StateDeclined,

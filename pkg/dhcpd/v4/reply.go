@@ -9,12 +9,6 @@ import (
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 )
 
-// UDP ports (RFC 2131, section 4.1).
-const (
-	serverPort = 67
-	clientPort = 68
-)
-
 // broadcastFlag is the only flag of a message (RFC 2131, section 2, figure 2).
 const broadcastFlag = 0x8000
 

@@ -1,14 +1,17 @@
+// Package v4 answers DHCPv4 (RFC 2131, RFC 2132) on one link. Messages are read by
+// github.com/insomniacslk/dhcp.
 package v4
 
 import (
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
-	"time"
+	"maps"
+	"slices"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"github.com/vnetd/vnetd/pkg/dhcpd"
-	"github.com/vnetd/vnetd/pkg/dhcpd/internal/iface"
 )
 
 // Server answers DHCPv4 on one link. Its methods may be called concurrently,
@@ -16,14 +19,6 @@ import (
 type Server struct {
 	dhcpd.Server
 	h *handler
-}
-
-// handler acts on the messages of one link. The engine's lock guards its fields.
-type handler struct {
-	*dhcpd.Engine
-	plan   *plan
-	probes probes
-	others map[netip.Addr]ForeignServer // nil until there is one
 }
 
 // Open checks cfg, loads the leases and binds the sockets, in the network
@@ -53,18 +48,6 @@ func open(cfg Config, dial func() (dhcpd.Transport, error)) (*Server, error) {
 	return &Server{dhcpd.NewServer(h.Engine), h}, nil
 }
 
-// newHandler makes a handler without a transport, with its leases.
-func newHandler(cfg *Config) (*handler, error) {
-	if err := cfg.Validate(); err != nil {
-		return nil, fmt.Errorf("checking DHCP settings of network %q: %w", cfg.Network, err)
-	}
-	log := iface.NewLog(cfg.Logger, cfg.Network, cfg.Interface)
-	h := &handler{plan: newPlan(cfg, log.Logger)}
-	var err error
-	h.Engine, err = dhcpd.NewEngine(h, dhcpd.EngineConfig{Store: cfg.Store, OnLease: cfg.OnLease, OnStore: cfg.OnStore}, &h.plan.Scope, log)
-	return h, err
-}
-
 // Import is Server.Import into the store of a network that no server serves.
 func Import(cfg Config, leases []dhcpd.Lease) (taken int, refused []error, err error) {
 	h, err := newHandler(&cfg)
@@ -72,18 +55,6 @@ func Import(cfg Config, leases []dhcpd.Lease) (taken int, refused []error, err e
 		return 0, nil, err
 	}
 	return h.Import(leases)
-}
-
-// Handle implements handler.
-func (s *handler) Handle(d dhcpd.Datagram, now time.Time) (*dhcpd.Reply, error) {
-	c, err := parse(d, s.plan, now)
-	if err != nil {
-		return nil, err
-	}
-	if !s.Allow(string(c.MAC[:]), now) {
-		return nil, nil
-	}
-	return s.dispatch(c), nil
 }
 
 // Reconfigure makes the server follow cfg from now on: ranges, reservations and
@@ -111,4 +82,39 @@ func (s *Server) Reconfigure(cfg Config) error {
 	h.plan = newPlan(&cfg, h.Log.Logger)
 	h.Follow(&h.plan.Scope)
 	return nil
+}
+
+// Foreign lists the other servers of the link that clients have chosen, in order
+// of address. It may be called at any time.
+func (s *Server) Foreign() []ForeignServer {
+	s.h.Lock()
+	defer s.h.Unlock()
+	return slices.SortedFunc(maps.Values(s.h.others), func(a, b ForeignServer) int {
+		return a.Addr.Compare(b.Addr)
+	})
+}
+
+// Stats are counters since Open and the state of the pool. Messages are counted
+// when they are understood, replies when the kernel took them.
+type Stats struct {
+	// Received, by message type. BOOTP counts requests without a message type.
+	Discover, Request, Decline, Release, Inform, BOOTP uint64
+	// Sent, by message type. A reply to BOOTP counts as Ack.
+	Offer, Ack, Nak uint64
+	dhcpd.Common
+}
+
+// Stats returns the counters. It may be called at any time.
+func (s *Server) Stats() Stats {
+	c := &s.h.Count
+	in := func(typ dhcpv4.MessageType) uint64 { return c.Received[typ].Load() }
+	out := func(typ dhcpv4.MessageType) uint64 { return c.Sent[typ].Load() }
+	return Stats{
+		Discover: in(dhcpv4.MessageTypeDiscover), Request: in(dhcpv4.MessageTypeRequest),
+		Decline: in(dhcpv4.MessageTypeDecline), Release: in(dhcpv4.MessageTypeRelease),
+		Inform: in(dhcpv4.MessageTypeInform), BOOTP: in(dhcpv4.MessageTypeNone),
+		Offer: out(dhcpv4.MessageTypeOffer), Nak: out(dhcpv4.MessageTypeNak),
+		Ack:    out(dhcpv4.MessageTypeAck) + out(dhcpv4.MessageTypeNone),
+		Common: s.h.Common(),
+	}
 }

@@ -33,11 +33,8 @@ type sockets struct {
 	oob     []byte
 }
 
-// type checks
-var (
-	_ dhcpd.Transport = (*sockets)(nil)
-	_ arpLink         = (*sockets)(nil)
-)
+// type check
+var _ dhcpd.Transport = (*sockets)(nil)
 
 // listen opens the sockets of cfg, which is valid.
 func listen(cfg *Config) (*sockets, error) {

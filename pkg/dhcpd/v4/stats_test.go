@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
+	"github.com/vnetd/vnetd/internal/histogram"
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/dhcpd/v4"
 )
@@ -57,9 +58,9 @@ func TestCommitLatency(t *testing.T) {
 		}()
 		e.lease(mac(3))
 		got := e.srv.Stats().CommitLatency
-		var want dhcpd.Latency
-		want.Counts[0], want.Sum = 1, 30*time.Millisecond
-		for i, bound := range got.Bounds() {
+		want := histogram.Counts{Bounds: got.Bounds, Counts: make([]uint64, len(got.Bounds)+1), Sum: 30 * time.Millisecond}
+		want.Counts[0] = 1
+		for i, bound := range got.Bounds {
 			if bound == 50*time.Millisecond {
 				want.Counts[i] = 1
 			}

@@ -89,7 +89,7 @@ func (s *handler) choose(c *request, ia *identityAssoc, id *dhcpd.Client) (netip
 	a, ok := s.Pool.Choose(id)
 	if !ok && s.plan.Size > 0 {
 		s.Count.Exhausted.Add(1)
-		s.Log.Limited("exhausted", "no free DHCPv6 address", "mac", c.MAC, "size", s.plan.Size)
+		s.Log.Limited("no free DHCPv6 address", "mac", c.MAC, "size", s.plan.Size)
 	}
 	return a, ok
 }
@@ -289,7 +289,7 @@ func (s *handler) releaseAddr(ch *dhcpd.Change, c *request, b *dhcpd.Binding) {
 // client so that those addresses are not assigned to other clients".
 func (s *handler) declineAddr(ch *dhcpd.Change, c *request, b *dhcpd.Binding) {
 	s.Count.Conflicts.Add(1)
-	s.Log.Limited("declined", "a client found its address in use", "mac", c.MAC, "ip", b.Addr)
+	s.Log.Limited("a client found its address in use", "mac", c.MAC, "ip", b.Addr)
 	l := b.Lease
 	l.Hostname, l.Expiry, l.State = "", c.Now.Add(dhcpd.DeclineHold), dhcpd.StateDeclined
 	ch.Set(s.Pool, dhcpd.Declined, b, l)

@@ -1,3 +1,4 @@
+// Package v6 answers DHCPv6 (RFC 8415) on one link.
 package v6
 
 import (

@@ -1,3 +1,5 @@
+// Package iface has what servers of one network interface need: its sockets, and
+// limits to what guests can make them do.
 package iface
 
 import (

@@ -3,53 +3,34 @@ package iface
 import (
 	"log/slog"
 	"sync"
-	"time"
+
+	"github.com/vnetd/vnetd/internal/ratelog"
 )
 
-// logEvery is how often one kind of trouble is logged at most.
-const logEvery = 10 * time.Second
-
-// Log is the log of a network's server. Guests can't fill it: see Limited.
+// Log is the log of a server of one network. Guests can't fill it: see Limited.
 type Log struct {
 	*slog.Logger
-	mu    sync.Mutex
-	kinds map[string]*logLimit
+	mu       sync.Mutex
+	limiters map[string]*ratelog.Limiter // by message
 }
 
-type logLimit struct {
-	last       time.Time
-	suppressed int
-}
-
-// NewLog returns a log to log, nil for the default, that names the network.
+// NewLog returns a Log to log, nil for the default, that names the network.
 func NewLog(log *slog.Logger, network, bridge string) *Log {
 	if log == nil {
 		log = slog.Default()
 	}
-	return &Log{Logger: log.With("network", network, "bridge", bridge), kinds: make(map[string]*logLimit)}
+	return &Log{Logger: log.With("network", network, "bridge", bridge), limiters: make(map[string]*ratelog.Limiter)}
 }
 
-// Limited warns of trouble that guests can cause, one kind of it not often. The
-// number of kinds must be bounded.
-func (l *Log) Limited(kind, msg string, args ...any) {
-	if suppressed, ok := l.allow(kind, time.Now()); ok {
-		l.Warn(msg, append(args, "suppressed", suppressed)...)
-	}
-}
-
-// allow reports whether trouble of that kind may be logged now, and how often it
-// was not since it last was.
-func (l *Log) allow(kind string, now time.Time) (suppressed int, ok bool) {
+// Limited warns of trouble that guests can cause, one message not often. The number
+// of messages must be bounded.
+func (l *Log) Limited(message string, args ...any) {
 	l.mu.Lock()
-	defer l.mu.Unlock()
-	k := l.kinds[kind]
-	if k != nil && now.Sub(k.last) < logEvery {
-		k.suppressed++
-		return 0, false
+	limiter := l.limiters[message]
+	if limiter == nil {
+		limiter = new(ratelog.Limiter)
+		l.limiters[message] = limiter
 	}
-	if k != nil {
-		suppressed = k.suppressed
-	}
-	l.kinds[kind] = &logLimit{last: now}
-	return suppressed, true
+	l.mu.Unlock()
+	limiter.Log(l.Logger, slog.LevelWarn, message, args...)
 }

@@ -2,13 +2,8 @@ package dhcpd
 
 import (
 	"net/netip"
-	"sync"
 	"time"
 )
-
-// MaxPending is how many changes may wait for the store. More messages are
-// dropped; their clients ask again.
-const MaxPending = 1024
 
 // write is one record on its way to the store: a put, or a delete when the
 // lease's State is empty.
@@ -110,119 +105,4 @@ func merge(batch []Change) (puts []Lease, deletes []netip.Addr) {
 		}
 	}
 	return puts, deletes
-}
-
-// Enqueue hands ch to the committer. the engine must be locked.
-func (s *Engine) Enqueue(ch Change) {
-	s.pending = append(s.pending, ch)
-	select {
-	case s.wake <- struct{}{}:
-	default:
-	}
-}
-
-// Overloaded reports, and counts, that no further change may be queued. s.mu
-// must be locked.
-func (s *Engine) Overloaded() bool {
-	if len(s.pending) < MaxPending {
-		return false
-	}
-	s.Count.Overload.Add(1)
-	s.Log.Limited("overload", "dropping DHCP messages: the lease store is too slow")
-	return true
-}
-
-// commitLoop stores what is queued until stop is closed, and then the rest. Of one
-// batch it is told while the next one is on its way to the disk.
-func (s *Engine) commitLoop(stop <-chan struct{}) {
-	stored := make(chan commit, 1)
-	var teller sync.WaitGroup
-	teller.Go(func() {
-		for c := range stored {
-			s.answer(c)
-		}
-	})
-	for stopping := false; !stopping; {
-		select {
-		case <-s.wake:
-		case <-stop:
-			stopping = true
-		}
-		stored <- s.commitPending()
-	}
-	close(stored)
-	teller.Wait()
-}
-
-// commit is a batch of changes, and whether they are in the store.
-type commit struct {
-	batch []Change
-	err   error
-}
-
-// commitPending stores all that is queued now as one batch.
-func (s *Engine) commitPending() commit {
-	s.Lock()
-	batch := s.pending
-	s.pending = nil
-	s.Unlock()
-	return commit{batch, s.store(batch)}
-}
-
-// Commit stores all that is queued now and then sends its replies. It is for an
-// engine that does not run.
-func (s *Engine) Commit() { s.answer(s.commitPending()) }
-
-// answer tells of what was stored and sends the replies.
-func (s *Engine) answer(c commit) {
-	for _, ch := range c.batch {
-		if c.err == nil || len(ch.writes) == 0 {
-			s.tell(ch.events)
-			s.Send(ch.Reply)
-		}
-		if ch.done != nil {
-			ch.done <- c.err
-		}
-	}
-}
-
-// store commits the batch and settles it in memory.
-func (s *Engine) store(batch []Change) error {
-	puts, deletes := merge(batch)
-	if len(puts)+len(deletes) == 0 {
-		return nil
-	}
-	began := time.Now()
-	err := s.cfg.Store.Commit(puts, deletes)
-	s.Count.latency.add(time.Since(began))
-	if err != nil {
-		s.Count.commitFailures.Add(1)
-		s.Log.Limited("commit", "leases not stored: their clients get no reply", "error", err)
-	} else {
-		s.Count.commits.Add(1)
-		s.Count.committed.Add(uint64(len(puts) + len(deletes)))
-	}
-	if s.cfg.OnStore != nil && s.failing != (err != nil) {
-		s.cfg.OnStore(err)
-	}
-	s.failing = err != nil
-	s.Lock()
-	defer s.Unlock()
-	for _, ch := range batch {
-		for _, w := range ch.writes {
-			s.Pool.settle(w, err == nil)
-		}
-	}
-	return err
-}
-
-// tell hands events to the owner.
-func (s *Engine) tell(events []Event) {
-	if s.cfg.OnLease == nil {
-		return
-	}
-	for _, e := range events {
-		e.Lease = e.Lease.clone()
-		s.cfg.OnLease(e)
-	}
 }
