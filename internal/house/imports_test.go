@@ -27,6 +27,8 @@ var mayImport = map[string][]string{
 	"pkg/bridge":             {},
 	"pkg/tap":                {},
 	"pkg/firewall":           {"internal/sysbus"},
+	"pkg/firewall/iptables":  {"pkg/firewall", "pkg/firewall/diagnose"},
+	"pkg/firewall/diagnose":  {"pkg/firewall"},
 	"pkg/dhcpd":              {"internal/handover"},
 	"pkg/dnsd":               {"internal/sysbus", "internal/handover"},
 	"internal/handover":      {},
@@ -37,7 +39,7 @@ var mayImport = map[string][]string{
 // the only files of a package.
 var mayUse = map[string][]string{
 	"github.com/vishvananda/netlink":         {"pkg/bridge", "pkg/tap"},
-	"github.com/coreos/go-iptables":          {"pkg/firewall"},
+	"github.com/coreos/go-iptables":          {"pkg/firewall/iptables"},
 	"github.com/insomniacslk/dhcp":           {"pkg/dhcpd"},
 	"github.com/mdlayher/packet":             {"pkg/dhcpd"},
 	"github.com/mdlayher/ndp":                {"pkg/dhcpd"},
@@ -76,8 +78,11 @@ func hasAnyPrefix(s string, prefixes []string) bool {
 }
 
 // owner is the package of the project that path is in: pkg/client/x belongs to
-// pkg/client.
+// pkg/client unless it has a row of its own.
 func owner(path string) string {
+	if _, own := mayImport[path]; own {
+		return path
+	}
 	if parts := strings.Split(path, "/"); len(parts) > 2 {
 		return strings.Join(parts[:2], "/")
 	}
