@@ -24,14 +24,15 @@ var mayImport = map[string][]string{
 	"pkg/libvirtrpc":         {"internal/sysbus", "pkg/network", "pkg/netdef", "pkg/api"},
 	"pkg/network":            {"pkg/api", "pkg/netdef", "pkg/bridge", "pkg/tap", "pkg/firewall", "pkg/dhcpd", "pkg/dnsd", "pkg/store"},
 	"pkg/netdef":             {},
-	"pkg/bridge":             {},
+	"pkg/bridge":             {"internal/netlink"},
 	"pkg/tap":                {},
 	"pkg/firewall":           {"internal/sysbus"},
-	"pkg/firewall/iptables":  {"pkg/firewall", "pkg/firewall/diagnose"},
+	"pkg/firewall/iptables":  {"pkg/firewall", "pkg/firewall/diagnose", "internal/netlink"},
 	"pkg/firewall/diagnose":  {"pkg/firewall"},
 	"pkg/dhcpd":              {"internal/handover"},
 	"pkg/dnsd":               {"internal/sysbus", "internal/handover"},
 	"internal/handover":      {},
+	"internal/netlink":       {},
 	"pkg/store":              {"pkg/netdef", "pkg/dhcpd"},
 }
 

@@ -1,9 +1,6 @@
 package firewall
 
-import (
-	"context"
-	"slices"
-)
+import "slices"
 
 // Kind is a class of conditions.
 type Kind string
@@ -28,18 +25,6 @@ type Condition struct {
 	Bridges []string
 	// Harmless reports that no guest is cut off as things are.
 	Harmless bool
-}
-
-// Conditions looks for what cuts the guests of the networks known to Set and
-// Adopt off: rules and policies in iptables of both variants and in any table of
-// nftables, and settings of the kernel. Without the program nft the tables of
-// nftables are left out. It changes nothing, and executes nothing either as long
-// as nftables says that nobody else has changed a rule since the last time and
-// there are no legacy rules. What it could not look at is in the error, which
-// comes with the conditions that were found all the same.
-func (f *Firewall) Conditions(ctx context.Context) ([]Condition, error) {
-	found, err := f.writer.Conditions(ctx, f.networks())
-	return distinct(found), err
 }
 
 // distinct drops what both families show, such as a table of family inet.

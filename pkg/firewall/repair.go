@@ -8,40 +8,6 @@ import (
 	"time"
 )
 
-// Cause is what most likely made a repair necessary.
-type Cause string
-
-// The causes, told by what is missing and by who was heard of.
-const (
-	CauseFlush            Cause = "rule set flushed"
-	CauseTableFlush       Cause = "table flushed"
-	CauseChainDeleted     Cause = "chain deleted"
-	CauseJumpDeleted      Cause = "jump deleted"
-	CauseRulesDeleted     Cause = "rules deleted"
-	CauseReordered        Cause = "rules out of order"
-	CauseDockerUser       Cause = "DOCKER-USER made by Docker"
-	CauseFirewalldReload  Cause = "firewalld reloaded"
-	CauseFirewalldRestart Cause = "firewalld started or stopped"
-)
-
-// Report says what a repair found and did.
-type Report struct {
-	// Cause is "" if nothing was amiss.
-	Cause Cause
-	// Process is the program that changed the rules, as far as nftables told; its
-	// name has at most 15 characters. "" if not known.
-	Process string
-	// Chains are those that were missing, and Missing the rules of ours, jumps
-	// included. Both are empty if rules were only out of order or doubled.
-	Chains  []string
-	Missing []Line
-	// Zones is the number of bridges that Repair put back into firewalld's zones.
-	Zones int
-}
-
-// Repaired reports whether any rule was put back.
-func (r Report) Repaired() bool { return r.Cause != "" }
-
 // Stats are counts since New.
 type Stats struct {
 	// Repairs is the number of times that rules were put back, ByCause the same by

@@ -30,7 +30,7 @@ type cache struct {
 // case nothing is remembered.
 func (k *cache) generation() uint32 {
 	if k.socket == nil {
-		socket, err := openNFT(0)
+		socket, err := openNFT()
 		if err != nil {
 			return 0
 		}
@@ -115,7 +115,7 @@ func (k *cache) close() error {
 	if k.socket == nil {
 		return nil
 	}
-	err := k.socket.close()
+	err := k.socket.Close()
 	k.socket = nil
 	if err != nil {
 		return errors.Join(errors.New("closing the netlink socket"), err)

@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vnetd/vnetd/internal/netlink"
 	"github.com/vnetd/vnetd/pkg/firewall"
 )
 
@@ -31,14 +32,6 @@ const echoed = 1000
 type chainKey struct {
 	family      firewall.Family
 	table, name string
-}
-
-// nfproto is a family's number in messages of netfilter.
-func nfproto(f firewall.Family) uint8 {
-	if f == firewall.IPv6 {
-		return unix.NFPROTO_IPV6
-	}
-	return unix.NFPROTO_IPV4
 }
 
 // op is one rule to be inserted or deleted.
@@ -224,143 +217,31 @@ func (k *cache) done(ops []op) {
 	}
 }
 
-// ruleAttributes name a chain in a message about rules.
-func ruleAttributes(table, chain string) []byte {
-	b := appendAttribute(nil, unix.NFTA_RULE_TABLE, []byte(table+"\x00"))
-	return appendAttribute(b, unix.NFTA_RULE_CHAIN, []byte(chain+"\x00"))
-}
-
-// kernelRule is a rule as nftables lists it.
-type kernelRule struct {
-	handle      uint64
-	expressions []byte // nil if the rule has something besides
-}
-
-// rules are those of a chain, in their order.
-func (s *nftSocket) rules(chain chainKey) ([]kernelRule, error) {
-	seq := s.next()
-	request := nftMessage(unix.NFT_MSG_GETRULE, unix.NLM_F_REQUEST|unix.NLM_F_DUMP, seq, nfproto(chain.family), ruleAttributes(chain.table, chain.name))
-	if err := s.send(request); err != nil {
-		return nil, fmt.Errorf("listing the rules of chain %s: %w", chain.name, err)
+// message is the op in nftables' terms; the kernel is asked to tell the handle of
+// what is inserted if echo is set.
+func (o *op) message(echo bool) []byte {
+	attributes := ruleAttributes(o.chain.table, o.chain.name)
+	if !o.insert {
+		attributes = netlink.AppendAttribute(attributes, unix.NFTA_RULE_HANDLE, binary.BigEndian.AppendUint64(nil, o.handle))
+		return nftMessage(nftType(unix.NFT_MSG_DELRULE), 0, nfproto(o.chain.family), 0, attributes)
 	}
-	var out []kernelRule
-	for {
-		datagram, err := s.receive()
-		if err != nil {
-			return nil, fmt.Errorf("listing the rules of chain %s: %w", chain.name, err)
-		}
-		for m := range netlinkMessages(datagram) {
-			switch {
-			case m.seq != seq:
-			case m.kind == unix.NLMSG_DONE:
-				return out, nil
-			case m.kind == unix.NLMSG_ERROR:
-				return nil, fmt.Errorf("listing the rules of chain %s: %w", chain.name, m.errno())
-			case m.flags&unix.NLM_F_DUMP_INTR != 0:
-				return nil, errors.New("the rules changed while they were listed")
-			case m.is(unix.NFT_MSG_NEWRULE):
-				out = append(out, m.rule())
-			}
-		}
-	}
-}
-
-// rule reads an NFT_MSG_NEWRULE.
-func (m netlinkMessage) rule() kernelRule {
-	var r kernelRule
-	plain := true
-	for kind, value := range m.attributes() {
-		switch {
-		case kind == unix.NFTA_RULE_HANDLE && len(value) == 8:
-			r.handle = binary.BigEndian.Uint64(value)
-		case kind == unix.NFTA_RULE_EXPRESSIONS:
-			r.expressions = slices.Clone(value)
-		case kind == unix.NFTA_RULE_USERDATA:
-			plain = false
-		}
-	}
-	if !plain {
-		r.expressions = nil
-	}
-	return r
-}
-
-// message is the op as a message.
-func (d *op) message(echo bool) message {
-	o := message{family: nfproto(d.chain.family), attributes: ruleAttributes(d.chain.table, d.chain.name)}
-	if !d.insert {
-		o.kind = unix.NFT_MSG_DELRULE
-		o.attributes = appendAttribute(o.attributes, unix.NFTA_RULE_HANDLE, binary.BigEndian.AppendUint64(nil, d.handle))
-		return o
-	}
-	o.kind, o.flags = unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE
-	o.attributes = append(o.attributes, d.content...)
+	flags := uint16(unix.NLM_F_CREATE)
 	if echo {
-		o.flags |= unix.NLM_F_ECHO
+		flags |= unix.NLM_F_ECHO
 	}
-	return o
+	return nftMessage(nftType(unix.NFT_MSG_NEWRULE), flags, nfproto(o.chain.family), 0, append(attributes, o.content...))
 }
 
 // perform does ops as one transaction, if the generation is the one expected,
 // and notes the handles of what was inserted.
 func (s *nftSocket) perform(ops []op, expected uint32) error {
-	messages := make([]message, len(ops))
+	messages := make([][]byte, len(ops))
 	for i := range ops {
 		messages[i] = ops[i].message(len(ops) <= echoed)
 	}
-	return s.commit(messages, expected, func(at int, m netlinkMessage) {
-		if m.is(unix.NFT_MSG_NEWRULE) {
-			ops[at].handle = m.rule().handle
+	return s.commit(messages, expected, func(at int, m netlink.Message) {
+		if m.Type == nftType(unix.NFT_MSG_NEWRULE) {
+			ops[at].handle = readRule(m.Body).handle
 		}
 	})
-}
-
-// message is one message of a transaction.
-type message struct {
-	kind, flags uint16
-	family      uint8
-	attributes  []byte
-}
-
-// commit carries out messages as one transaction, which the kernel refuses if the
-// generation is not the one expected, unless that is 0 (linux/netfilter/nfnetlink.h,
-// NFNL_BATCH_GENID). echoed is called with what the kernel says of a message whose
-// flags ask for it.
-func (s *nftSocket) commit(messages []message, expected uint32, echoed func(at int, m netlinkMessage)) error {
-	const subsystem = unix.NFNL_SUBSYS_NFTABLES
-	begin := s.next()
-	var attributes []byte
-	if expected != 0 {
-		attributes = appendAttribute(nil, unix.NFNL_BATCH_GENID, binary.BigEndian.AppendUint32(nil, expected))
-	}
-	batch := netfilterMessage(unix.NFNL_MSG_BATCH_BEGIN, unix.NLM_F_REQUEST, begin, 0, subsystem, attributes)
-	for i, o := range messages {
-		flags := o.flags | unix.NLM_F_REQUEST
-		if i == len(messages)-1 {
-			// The last message is acknowledged, after the commit: not every kernel
-			// acknowledges the end of a batch.
-			flags |= unix.NLM_F_ACK
-		}
-		batch = append(batch, nftMessage(o.kind, flags, s.next(), o.family, o.attributes)...)
-	}
-	batch = append(batch, netfilterMessage(unix.NFNL_MSG_BATCH_END, unix.NLM_F_REQUEST, s.next(), 0, subsystem, nil)...)
-	if err := s.send(batch); err != nil {
-		return fmt.Errorf("sending a transaction to nftables: %w", err)
-	}
-	for {
-		datagram, err := s.receive()
-		if err != nil {
-			return fmt.Errorf("waiting for nftables to commit: %w", err)
-		}
-		for m := range netlinkMessages(datagram) {
-			at := int(m.seq) - int(begin) - 1 // -1: the transaction as a whole
-			switch {
-			case at < -1 || at >= len(messages):
-			case m.kind == unix.NLMSG_ERROR:
-				return m.errno()
-			case at >= 0:
-				echoed(at, m)
-			}
-		}
-	}
 }

@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vnetd/vnetd/internal/netlink"
 	"github.com/vnetd/vnetd/pkg/firewall"
 )
 
@@ -55,13 +56,13 @@ func (w *Writer) keepConnections(desired firewall.Desired) {
 func (k *keeper) take(f firewall.Family) error {
 	k.families = append(k.families, f)
 	if k.socket == nil {
-		socket, err := openNFT(0)
+		socket, err := openNFT()
 		if err != nil {
 			return err
 		}
 		k.socket = socket
 	}
-	return k.socket.commit(keeperMessages(f), 0, func(int, netlinkMessage) {})
+	return k.socket.commit(keeperMessages(f), 0, func(int, netlink.Message) {})
 }
 
 // release gives the tables back, which removes them.
@@ -70,31 +71,31 @@ func (k *keeper) release() error {
 	if k.socket == nil {
 		return nil
 	}
-	return k.socket.close()
+	return k.socket.Close()
 }
 
 // keeperMessages make the table of one family: a chain for translation, which
 // translates nothing, and in it a rule about the state of connections, which does
 // nothing.
-func keeperMessages(f firewall.Family) []message {
+func keeperMessages(f firewall.Family) [][]byte {
 	named := func(table, chain uint16) []byte {
-		return appendAttribute(appendAttribute(nil, table, []byte(keeperTable+"\x00")), chain, []byte(keeperChain+"\x00"))
+		return netlink.AppendAttribute(netlink.AppendAttribute(nil, table, []byte(keeperTable+"\x00")), chain, []byte(keeperChain+"\x00"))
 	}
-	table := appendNumber(appendAttribute(nil, unix.NFTA_TABLE_NAME, []byte(keeperTable+"\x00")), unix.NFTA_TABLE_FLAGS, ownedTable)
+	table := appendNumber(netlink.AppendAttribute(nil, unix.NFTA_TABLE_NAME, []byte(keeperTable+"\x00")), unix.NFTA_TABLE_FLAGS, ownedTable)
 	// libnftnl's NFTNL_UDATA_TABLE_COMMENT is 0.
 	const userdata = 6
-	table = appendAttribute(table, userdata, append([]byte{0, byte(len(keeperComment) + 1)}, keeperComment+"\x00"...))
+	table = netlink.AppendAttribute(table, userdata, append([]byte{0, byte(len(keeperComment) + 1)}, keeperComment+"\x00"...))
 
 	const priority = 100 // NF_IP_PRI_NAT_SRC and NF_IP6_PRI_NAT_SRC
 	hook := appendNumber(appendNumber(nil, unix.NFTA_HOOK_HOOKNUM, unix.NF_INET_POST_ROUTING), unix.NFTA_HOOK_PRIORITY, priority)
-	chain := appendAttribute(named(unix.NFTA_CHAIN_TABLE, unix.NFTA_CHAIN_NAME), unix.NLA_F_NESTED|unix.NFTA_CHAIN_HOOK, hook)
-	chain = appendAttribute(chain, unix.NFTA_CHAIN_TYPE, []byte("nat\x00"))
+	chain := netlink.AppendAttribute(named(unix.NFTA_CHAIN_TABLE, unix.NFTA_CHAIN_NAME), unix.NLA_F_NESTED|unix.NFTA_CHAIN_HOOK, hook)
+	chain = netlink.AppendAttribute(chain, unix.NFTA_CHAIN_TYPE, []byte("nat\x00"))
 
-	rule := appendAttribute(named(unix.NFTA_RULE_TABLE, unix.NFTA_RULE_CHAIN), unix.NLA_F_NESTED|unix.NFTA_RULE_EXPRESSIONS, keeperExpressions())
-	return []message{
-		{unix.NFT_MSG_NEWTABLE, unix.NLM_F_CREATE, nfproto(f), table},
-		{unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, nfproto(f), chain},
-		{unix.NFT_MSG_NEWRULE, unix.NLM_F_CREATE, nfproto(f), rule},
+	rule := netlink.AppendAttribute(named(unix.NFTA_RULE_TABLE, unix.NFTA_RULE_CHAIN), unix.NLA_F_NESTED|unix.NFTA_RULE_EXPRESSIONS, keeperExpressions())
+	return [][]byte{
+		nftMessage(nftType(unix.NFT_MSG_NEWTABLE), unix.NLM_F_CREATE, nfproto(f), 0, table),
+		nftMessage(nftType(unix.NFT_MSG_NEWCHAIN), unix.NLM_F_CREATE, nfproto(f), 0, chain),
+		nftMessage(nftType(unix.NFT_MSG_NEWRULE), unix.NLM_F_CREATE, nfproto(f), 0, rule),
 	}
 }
 
@@ -102,8 +103,8 @@ func keeperMessages(f firewall.Family) []message {
 func keeperExpressions() []byte {
 	const invalid = 1 // NF_CT_STATE_INVALID_BIT
 	data := func(b []byte, kind uint16, n uint32) []byte {
-		value := appendAttribute(nil, unix.NFTA_DATA_VALUE, binary.NativeEndian.AppendUint32(nil, n))
-		return appendAttribute(b, unix.NLA_F_NESTED|kind, value)
+		value := netlink.AppendAttribute(nil, unix.NFTA_DATA_VALUE, binary.NativeEndian.AppendUint32(nil, n))
+		return netlink.AppendAttribute(b, unix.NLA_F_NESTED|kind, value)
 	}
 	load := appendNumber(appendNumber(nil, unix.NFTA_CT_DREG, unix.NFT_REG_1), unix.NFTA_CT_KEY, unix.NFT_CT_STATE)
 	mask := appendNumber(appendNumber(nil, unix.NFTA_BITWISE_SREG, unix.NFT_REG_1), unix.NFTA_BITWISE_DREG, unix.NFT_REG_1)
@@ -112,12 +113,12 @@ func keeperExpressions() []byte {
 	compare = data(compare, unix.NFTA_CMP_DATA, 0)
 	var out []byte
 	for _, e := range [][]byte{newExpression("ct", load), newExpression("bitwise", mask), newExpression("cmp", compare)} {
-		out = appendAttribute(out, unix.NLA_F_NESTED|unix.NFTA_LIST_ELEM, e)
+		out = netlink.AppendAttribute(out, unix.NLA_F_NESTED|unix.NFTA_LIST_ELEM, e)
 	}
 	return out
 }
 
 // appendNumber appends an attribute with a number.
 func appendNumber(b []byte, kind uint16, n uint32) []byte {
-	return appendAttribute(b, kind, binary.BigEndian.AppendUint32(nil, n))
+	return netlink.AppendAttribute(b, kind, binary.BigEndian.AppendUint32(nil, n))
 }

@@ -9,6 +9,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vnetd/vnetd/internal/netlink"
 	"github.com/vnetd/vnetd/pkg/firewall"
 )
 
@@ -75,7 +76,7 @@ func learn(f firewall.Family, args string, expressions []byte) *template {
 	_, left := parameterize(f, args)
 	out := &template{proto: protocol(args)}
 	loaded := ""
-	for _, element := range attributes(expressions) {
+	for _, element := range netlink.Attributes(expressions) {
 		name, data := splitExpression(element)
 		switch {
 		case name == "meta" || name == "payload":
@@ -105,7 +106,7 @@ func learn(f firewall.Family, args string, expressions []byte) *template {
 
 // splitExpression splits an expression into its name and its attributes.
 func splitExpression(element []byte) (name string, data []byte) {
-	for kind, value := range attributes(element) {
+	for kind, value := range netlink.Attributes(element) {
 		switch kind {
 		case unix.NFTA_EXPR_NAME:
 			name = strings.TrimRight(string(value), "\x00")
@@ -123,7 +124,7 @@ func operandLoaded(f firewall.Family, name string, data []byte) string {
 		source, destination = 8, 24 // RFC 8200 section 3
 	}
 	number := map[uint16]uint32{}
-	for kind, value := range attributes(data) {
+	for kind, value := range netlink.Attributes(data) {
 		if len(value) == 4 {
 			number[kind] = binary.BigEndian.Uint32(value)
 		}
@@ -147,12 +148,12 @@ func operandLoaded(f firewall.Family, name string, data []byte) string {
 // compares with something else.
 func comparison(flag string, data, operand []byte) (expression, bool) {
 	p := expression{flag: flag}
-	for kind, value := range attributes(data) {
+	for kind, value := range netlink.Attributes(data) {
 		if kind != unix.NFTA_CMP_DATA {
-			p.operator = appendAttribute(p.operator, kind, value)
+			p.operator = netlink.AppendAttribute(p.operator, kind, value)
 			continue
 		}
-		for kind, compared := range attributes(value) {
+		for kind, compared := range netlink.Attributes(value) {
 			whole := flag == "-s" || flag == "-d" || len(compared) == len(operand)
 			if kind != unix.NFTA_DATA_VALUE || !whole || !bytes.HasPrefix(operand, compared) {
 				return p, false
@@ -165,15 +166,15 @@ func comparison(flag string, data, operand []byte) (expression, bool) {
 
 // zeroCounter is the expression of a counter that has counted nothing.
 func zeroCounter() []byte {
-	counts := appendAttribute(nil, unix.NFTA_COUNTER_BYTES, make([]byte, 8))
-	counts = appendAttribute(counts, unix.NFTA_COUNTER_PACKETS, make([]byte, 8))
+	counts := netlink.AppendAttribute(nil, unix.NFTA_COUNTER_BYTES, make([]byte, 8))
+	counts = netlink.AppendAttribute(counts, unix.NFTA_COUNTER_PACKETS, make([]byte, 8))
 	return newExpression("counter", counts)
 }
 
 // newExpression is an expression of that name and those attributes.
 func newExpression(name string, data []byte) []byte {
-	b := appendAttribute(nil, unix.NFTA_EXPR_NAME, []byte(name+"\x00"))
-	return appendAttribute(b, unix.NLA_F_NESTED|unix.NFTA_EXPR_DATA, data)
+	b := netlink.AppendAttribute(nil, unix.NFTA_EXPR_NAME, []byte(name+"\x00"))
+	return netlink.AppendAttribute(b, unix.NLA_F_NESTED|unix.NFTA_EXPR_DATA, data)
 }
 
 // attributes are those of a rule of this template in a message that makes it.
@@ -186,16 +187,16 @@ func (t *template) attributes(values operands) []byte {
 			if p.flag == "-s" || p.flag == "-d" {
 				value = value[:p.size]
 			}
-			compared := appendAttribute(nil, unix.NFTA_DATA_VALUE, value)
-			element = newExpression("cmp", appendAttribute(slices.Clone(p.operator), unix.NLA_F_NESTED|unix.NFTA_CMP_DATA, compared))
+			compared := netlink.AppendAttribute(nil, unix.NFTA_DATA_VALUE, value)
+			element = newExpression("cmp", netlink.AppendAttribute(slices.Clone(p.operator), unix.NLA_F_NESTED|unix.NFTA_CMP_DATA, compared))
 		}
-		list = appendAttribute(list, unix.NLA_F_NESTED|unix.NFTA_LIST_ELEM, element)
+		list = netlink.AppendAttribute(list, unix.NLA_F_NESTED|unix.NFTA_LIST_ELEM, element)
 	}
-	out := appendAttribute(nil, unix.NLA_F_NESTED|unix.NFTA_RULE_EXPRESSIONS, list)
+	out := netlink.AppendAttribute(nil, unix.NLA_F_NESTED|unix.NFTA_RULE_EXPRESSIONS, list)
 	if t.proto == 0 {
 		return out
 	}
-	compat := appendAttribute(nil, unix.NFTA_RULE_COMPAT_PROTO, []byte{0, 0, 0, t.proto})
-	compat = appendAttribute(compat, unix.NFTA_RULE_COMPAT_FLAGS, make([]byte, 4))
-	return appendAttribute(out, unix.NLA_F_NESTED|unix.NFTA_RULE_COMPAT, compat)
+	compat := netlink.AppendAttribute(nil, unix.NFTA_RULE_COMPAT_PROTO, []byte{0, 0, 0, t.proto})
+	compat = netlink.AppendAttribute(compat, unix.NFTA_RULE_COMPAT_FLAGS, make([]byte, 4))
+	return netlink.AppendAttribute(out, unix.NLA_F_NESTED|unix.NFTA_RULE_COMPAT, compat)
 }
