@@ -28,12 +28,6 @@ var errUnsuited = errors.New("not without iptables")
 // kernel is asked to tell at once.
 const echoed = 1000
 
-// chainKey names a chain of one family.
-type chainKey struct {
-	family      firewall.Family
-	table, name string
-}
-
 // op is one rule to be inserted or deleted.
 type op struct {
 	chain   chainKey
@@ -43,36 +37,25 @@ type op struct {
 	handle  uint64 // of an inserted rule, once the kernel has told; 0: not known
 }
 
-// commitDirectly carries out what was planned in one transaction, if all of it
-// is of kinds that it can do. The kernel refuses it unless before is still the
-// generation. After an error that is not errUnsuited the edits may be carried out
-// or not.
-func (w *Writer) commitDirectly(parts []*part, before uint32) error {
-	var edits []*part
-	for _, p := range parts {
-		if p.edit != nil && !p.edit.empty() {
-			edits = append(edits, p)
-		}
-	}
-	if before == 0 || len(edits) == 0 || slices.ContainsFunc(edits, func(p *part) bool { return p.variant != variantNFT || !p.edit.simple() }) {
-		return errUnsuited
-	}
-	if err := w.cache.learnChains(edits, before); err != nil {
+// commitDirectly carries out edits in one transaction, if all of it is of kinds
+// that it can do. The kernel refuses it unless before is still the generation.
+// After an error that is not errUnsuited the edits may be carried out or not.
+func (k *cache) commitDirectly(edits []*edit, before uint32) error {
+	if err := k.learnChains(edits, before); err != nil {
 		return err
 	}
 	var ops []op
-	for _, p := range edits {
-		more, err := w.cache.ops(p)
+	for _, e := range edits {
+		more, err := k.ops(e)
 		if err != nil {
 			return err
 		}
 		ops = append(ops, more...)
 	}
-	if err := w.cache.socket.perform(ops, before); err != nil {
+	if err := k.socket.perform(ops, before); err != nil {
 		return err
 	}
-	w.cache.done(ops)
-	edits[0].commits = 1
+	k.done(ops)
 	return nil
 }
 
@@ -89,15 +72,15 @@ func (e *edit) simple() bool {
 // learnChains lists the chains whose handles or templates are needed and not
 // known. What it learns holds only if the generation is still the one of the
 // listings.
-func (k *cache) learnChains(edits []*part, before uint32) error {
+func (k *cache) learnChains(edits []*edit, before uint32) error {
 	found := map[chainKey][]kernelRule{}
-	for _, p := range edits {
-		for key := range k.unknown(p) {
+	for _, e := range edits {
+		for key := range k.unknown(e) {
 			rules, err := k.socket.rules(key)
 			if err != nil {
 				return err
 			}
-			if listed := p.edit.before[key]; len(rules) != len(listed) {
+			if listed := e.before[key]; len(rules) != len(listed) {
 				return fmt.Errorf("chain %s of table %s has %d rules, listed were %d", key.name, key.table, len(rules), len(listed))
 			}
 			found[key] = rules
@@ -109,10 +92,10 @@ func (k *cache) learnChains(edits []*part, before uint32) error {
 	if now, err := k.socket.current(); err != nil || now != before {
 		return errors.Join(errors.New("the rules changed while they were listed"), err)
 	}
-	for _, p := range edits {
+	for _, e := range edits {
 		for key, rules := range found {
-			if key.family == p.family {
-				k.learn(key, p.edit.before[key], rules)
+			if key.family == e.family {
+				k.learn(key, e.before[key], rules)
 			}
 		}
 	}
@@ -120,15 +103,15 @@ func (k *cache) learnChains(edits []*part, before uint32) error {
 }
 
 // unknown are the chains of the edit about which more must be known.
-func (k *cache) unknown(p *part) map[chainKey]bool {
+func (k *cache) unknown(e *edit) map[chainKey]bool {
 	out := map[chainKey]bool{}
-	for table, commands := range p.edit.commands {
+	for table, commands := range e.commands {
 		for _, c := range commands {
-			key := chainKey{p.family, table, c.chain}
+			key := chainKey{e.family, table, c.chain}
 			if _, known := k.handles[key]; known || out[key] {
 				continue
 			}
-			name, _ := parameterize(p.family, c.args)
+			name, _ := parameterize(e.family, c.args)
 			if c.op == opDelete || k.templates[name] == nil {
 				out[key] = true
 			}
@@ -155,18 +138,18 @@ func (k *cache) learn(key chainKey, listed []string, rules []kernelRule) {
 }
 
 // ops are the edit's commands in the terms of nftables.
-func (k *cache) ops(p *part) ([]op, error) {
+func (k *cache) ops(e *edit) ([]op, error) {
 	var out []op
 	copies := map[chainKey]map[string]int{} // of rules to be deleted, so far
 	for _, table := range tables() {
-		for _, c := range p.edit.commands[table] {
-			d := op{chain: chainKey{p.family, table, c.chain}, args: c.args, insert: c.op == opInsert}
+		for _, c := range e.commands[table] {
+			d := op{chain: chainKey{e.family, table, c.chain}, args: c.args, insert: c.op == opInsert}
 			if copies[d.chain] == nil {
 				copies[d.chain] = map[string]int{}
 			}
 			var err error
 			if d.insert {
-				d.content, err = k.content(p.family, c.args)
+				d.content, err = k.content(e.family, c.args)
 			} else {
 				d.handle, err = k.handle(d.chain, c.args, copies[d.chain][c.args])
 				copies[d.chain][c.args]++

@@ -2,7 +2,6 @@ package iptables
 
 import (
 	"encoding/binary"
-	"slices"
 
 	"golang.org/x/sys/unix"
 
@@ -32,24 +31,6 @@ const ownedTable = 2
 type keeper struct {
 	socket   *nftSocket        // nil: there are none
 	families []firewall.Family // those for which it was tried
-}
-
-// keepConnections sees to it that translated connections outlive a flush, from
-// the first network on that is translated. On a kernel that can't they don't. The
-// caller holds mu.
-func (w *Writer) keepConnections(desired firewall.Desired) {
-	for _, family := range []firewall.Family{firewall.IPv4, firewall.IPv6} {
-		translated := func(e firewall.Entry) bool { return e.Network.Translated(family) }
-		if slices.Contains(w.keeper.families, family) || !slices.ContainsFunc(desired, translated) {
-			continue
-		}
-		before := w.cache.generation()
-		if err := w.keeper.take(family); err != nil {
-			w.log.Debug("connections of guests may be lost when rules are flushed", "family", family, "error", err)
-		} else if w.cache.id == before {
-			w.cache.settle(before, 1)
-		}
-	}
 }
 
 // take makes the table of a family. What fails is not tried again.

@@ -213,3 +213,9 @@ func (c *chain) remove(rules []string) []string {
 	}
 	return removed
 }
+
+// chainKey names a chain of one family.
+type chainKey struct {
+	family      firewall.Family
+	table, name string
+}

@@ -7,6 +7,16 @@ import (
 	"github.com/vnetd/vnetd/pkg/firewall"
 )
 
+// change is one network's part in a transaction, in lines.
+type change struct {
+	remove []firewall.Line // must be absent afterwards, unless in place as well
+	place  []firewall.Line // must be there once, in this order
+	// network is the one whose rules are placed; what a libvirtd left for its
+	// bridge is removed. Zero: nothing is looked for.
+	network firewall.Network
+	others  firewall.Desired // whose rules are none of libvirtd's leftovers
+}
+
 // edit is a list of increments to one family's tables. It keeps the listing in
 // step with the increments, so that later ones see the effect of earlier ones.
 type edit struct {

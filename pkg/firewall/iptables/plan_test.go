@@ -157,7 +157,7 @@ func TestExplain(t *testing.T) {
 		{variantLegacy, "Error occurred at line: 99999999999999999999\n", "", "", ""},
 		{variantLegacy, "Error occurred at line: 0\n", "", "", ""},
 	} {
-		err := explain(&tool{family: firewall.IPv4, variant: c.variant}, text, &execError{stderr: c.stderr, err: fmt.Errorf("exit status 1")})
+		err := explain(firewall.IPv4, c.variant, text, &execError{stderr: c.stderr, err: fmt.Errorf("exit status 1")})
 		e := err.(*RestoreError)
 		got := []string{e.Table, e.Line, e.Advice}
 		if diff := cmp.Diff([]string{c.table, c.line, c.advice}, got); diff != "" {

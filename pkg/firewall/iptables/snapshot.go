@@ -28,45 +28,6 @@ type snapshots struct {
 	last    snapshot
 }
 
-// Conditions is firewall.Writer's.
-func (w *Writer) Conditions(ctx context.Context, networks []firewall.Network) ([]firewall.Condition, error) {
-	w.mu.Lock()
-	tracked := w.tracked()
-	w.cache.refresh()
-	foreign := w.cache.foreign
-	tools := w.present(ctx)
-	w.mu.Unlock()
-	if !tracked || legacyFilters() {
-		foreign = 0
-	}
-	var found []firewall.Condition
-	var needed []tool
-	for _, t := range tools {
-		switch {
-		case t.missing != nil:
-			found = append(found, t.absence(w.options, networks)...)
-		case diagnose.Concerned(t.family, networks):
-			found = append(found, diagnose.Settings(t.family, networks)...)
-			needed = append(needed, t)
-		}
-	}
-	s, err := w.snapshots.take(ctx, foreign, needed, w.options)
-	return append(found, s.Conditions(w.options.prefix, networks)...), errors.Join(err, s.hidden)
-}
-
-// present are the families' programs as they are now; those that were not
-// installed are looked for again. The caller holds mu.
-func (w *Writer) present(ctx context.Context) []tool {
-	var out []tool
-	for _, t := range w.tools {
-		if t.appeared() {
-			t.detect(ctx)
-		}
-		out = append(out, *t)
-	}
-	return out
-}
-
 // absence is the condition of a family that can't be used. A kernel without IPv6
 // is none as long as no network asks for it.
 func (t *tool) absence(o options, networks []firewall.Network) []firewall.Condition {

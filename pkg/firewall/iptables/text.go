@@ -33,6 +33,18 @@ const (
 // chain of its own there, and no jump is made for the few networks that need one.
 const chainPrerouting = "PREROUTING"
 
+// DOCKER-USER is the chain that Docker makes for others' rules and asks before
+// its own. It stands in FORWARD of filter, in both families if Docker has IPv6.
+// Accepts for open networks stand there behind the jumps.
+const chainDockerUser = "DOCKER-USER"
+
+// options are how rules are arranged, the same for all networks.
+type options struct {
+	prefix string
+	exact  bool // libvirt's rules to the letter
+	docker bool // DOCKER-USER leads to the chains
+}
+
 // Render is the pure function from a network's intent to libvirt's rules for it,
 // in the order of its Rules. The text is exactly what iptables-save prints, so that
 // a listing can be compared with it. prefix is that of the chain names, normally
@@ -76,6 +88,21 @@ func Jumps(prefix string) []firewall.Line {
 	return jumps
 }
 
+// dockerJumps lead from DOCKER-USER to the chains that FORWARD leads to. They
+// accept for the networks' bridges what the networks' rules accept and reject
+// what those reject: an accept for a bridge as a whole would open isolated and
+// translated networks to each other.
+func (o options) dockerJumps() []firewall.Line {
+	var jumps []firewall.Line
+	for _, j := range Jumps(o.prefix) {
+		if j.Chain == "FORWARD" {
+			j.Chain = chainDockerUser
+			jumps = append(jumps, j)
+		}
+	}
+	return jumps
+}
+
 // lines are rules as they are written under these options.
 func (o options) lines(rules []firewall.Rule) []firewall.Line {
 	var lines []firewall.Line
@@ -92,25 +119,21 @@ func (o options) lines(rules []firewall.Rule) []firewall.Line {
 // chain is where rules of a path stand.
 func (o options) chain(p firewall.Path) (table, chain string) {
 	switch p {
-	case firewall.ToHost:
-		return tableFilter, o.prefix + chainINP
-	case firewall.FromHost:
-		return tableFilter, o.prefix + chainOUT
-	case firewall.Within:
-		return tableFilter, o.prefix + chainFWX
-	case firewall.Inbound:
-		return tableFilter, o.prefix + chainFWI
-	case firewall.Outbound:
-		return tableFilter, o.prefix + chainFWO
-	case firewall.Translation:
-		return tableNAT, o.prefix + chainPRT
-	case firewall.Completion:
-		return tableMangle, o.prefix + chainPRT
 	case firewall.Redirection:
 		return tableNAT, chainPrerouting
-	default: // firewall.Open
+	case firewall.Open:
 		return tableFilter, chainDockerUser
 	}
+	at := map[firewall.Path][2]string{
+		firewall.ToHost:      {tableFilter, chainINP},
+		firewall.FromHost:    {tableFilter, chainOUT},
+		firewall.Within:      {tableFilter, chainFWX},
+		firewall.Inbound:     {tableFilter, chainFWI},
+		firewall.Outbound:    {tableFilter, chainFWO},
+		firewall.Translation: {tableNAT, chainPRT},
+		firewall.Completion:  {tableMangle, chainPRT},
+	}[p]
+	return at[0], o.prefix + at[1]
 }
 
 // matches are a rule's matches in the order in which iptables-save prints them,

@@ -1,7 +1,6 @@
 package iptables
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -16,9 +15,6 @@ import (
 
 	"github.com/vnetd/vnetd/pkg/firewall"
 )
-
-// lockWait is how long iptables-legacy waits for its lock, /run/xtables.lock.
-const lockWait = 5 * time.Second
 
 // tool is one family's programs: iptables or ip6tables with its -save and
 // -restore beside it.
@@ -52,60 +48,10 @@ func (t *tool) apply(ctx context.Context, text string) error {
 	_, err := run(ctx, text, t.path+"-restore", "--noflush", "-w", wait)
 	var failed *execError
 	if errors.As(err, &failed) {
-		return explain(t, text, failed)
+		return explain(t.family, t.variant, text, failed)
 	}
 	return err
 }
-
-// execError is a program that ended with a fault.
-type execError struct {
-	program string
-	stderr  string
-	err     error
-}
-
-// Error is what the program said, on one line and without its usage hints; it
-// names itself.
-func (e *execError) Error() string {
-	var said []string
-	for line := range strings.Lines(e.stderr) {
-		line = strings.TrimSpace(line)
-		noise := line == "" || strings.HasPrefix(line, "#") || strings.HasPrefix(line, "Try `") ||
-			strings.HasPrefix(line, "Error occurred at line")
-		if !noise {
-			said = append(said, line)
-		}
-	}
-	if len(said) == 0 {
-		return e.program + ": " + e.err.Error()
-	}
-	return strings.Join(said, " ")
-}
-
-func (e *execError) Unwrap() error { return e.err }
-
-// run executes a program with English messages and returns its output. It ends
-// with ctx.
-func run(ctx context.Context, stdin, path string, args ...string) (string, error) {
-	var stdout, stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.Env = append(os.Environ(), "LC_ALL=C")
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &stdout, &stderr
-	if err := cmd.Run(); err != nil {
-		if ctx.Err() != nil {
-			err = ctx.Err()
-		}
-		return "", &execError{filepath.Base(path), stderr.String(), err}
-	}
-	return stdout.String(), nil
-}
-
-// The variants of iptables: its rules live in nf_tables or in the kernel's
-// older ip_tables. Neither shows the rules of the other.
-const (
-	variantNFT    = "nf_tables"
-	variantLegacy = "legacy"
-)
 
 // errNotInstalled says that a program is not there.
 var errNotInstalled = errors.New("is not installed")

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"sync"
 	"time"
@@ -13,6 +14,14 @@ import (
 
 // undoTime is how long a failed Set may take to put the former rules back.
 const undoTime = 15 * time.Second
+
+// kernel is what both families hold, and the way to change it.
+type kernel struct {
+	options options
+	log     *slog.Logger
+	tools   []*tool // IPv4, IPv6
+	cache   cache
+}
 
 // planner turns what a family holds, which becomes the edit's, into increments.
 type planner func(l listing, f firewall.Family) (*edit, error)
@@ -41,7 +50,7 @@ type part struct {
 // Both families are tried, side by side; errors are joined. A family that can't
 // be used, or a table of it that fails, matters only where the changes have
 // rules. The caller holds mu.
-func (w *Writer) apply(ctx context.Context, changes []change) ([]change, error) {
+func (k *kernel) apply(ctx context.Context, changes []change) ([]change, error) {
 	var lines []firewall.Line
 	for _, c := range changes {
 		lines = append(append(lines, c.remove...), c.place...)
@@ -49,18 +58,18 @@ func (w *Writer) apply(ctx context.Context, changes []change) ([]change, error) 
 	if len(lines) == 0 {
 		return nil, nil
 	}
-	return w.transact(ctx, transaction{lines: lines, whole: placesAny(changes), plan: func(l listing, family firewall.Family) (*edit, error) {
-		return plan(l, family, w.options, changes), nil
+	return k.transact(ctx, transaction{lines: lines, whole: placesAny(changes), plan: func(l listing, family firewall.Family) (*edit, error) {
+		return plan(l, family, k.options, changes), nil
 	}})
 }
 
 // transact lists, plans and carries out in both families. The caller holds mu.
-func (w *Writer) transact(ctx context.Context, tx transaction) ([]change, error) {
-	before := w.cache.refresh()
-	parts, faults := w.parts(ctx, tx)
-	sideBySide(parts, func(p *part) error { return w.prepare(ctx, p) }, faults)
+func (k *kernel) transact(ctx context.Context, tx transaction) ([]change, error) {
+	before := k.cache.refresh()
+	parts, faults := k.parts(ctx, tx)
+	sideBySide(parts, func(p *part) error { return k.prepare(ctx, p) }, faults)
 	if errors.Join(faults...) == nil || !tx.whole {
-		w.carry(ctx, parts, before, faults, tx.whole)
+		k.carry(ctx, parts, before, faults, tx.whole)
 	}
 	commits := 0
 	var back []change
@@ -70,46 +79,71 @@ func (w *Writer) transact(ctx context.Context, tx transaction) ([]change, error)
 			back = append(back, *p.back)
 		}
 		if p.edit != nil && p.variant == variantNFT {
-			w.cache.keep(p.family, p.edit.listed)
+			k.cache.keep(p.family, p.edit.listed)
 		}
 	}
 	err := errors.Join(faults...)
 	if err != nil {
-		w.cache.forget()
+		k.cache.forget()
 	} else {
-		w.cache.settle(before, commits)
+		k.cache.settle(before, commits)
 	}
 	return back, err
 }
 
 // carry carries out what was planned, by iptables-restore only where that must
 // be. After a transaction that failed it plans anew: somebody else was faster.
-func (w *Writer) carry(ctx context.Context, parts []*part, before uint32, faults []error, whole bool) {
-	err := w.commitDirectly(parts, before)
+func (k *kernel) carry(ctx context.Context, parts []*part, before uint32, faults []error, whole bool) {
+	err := k.commitDirectly(parts, before)
 	if err == nil {
 		return
 	}
-	w.log.Debug("changing the rules by iptables-restore", "reason", err)
+	k.log.Debug("changing the rules by iptables-restore", "reason", err)
 	if !errors.Is(err, errUnsuited) {
-		w.cache.forget()
-		sideBySide(parts, func(p *part) error { return w.prepare(ctx, p) }, faults)
+		k.cache.forget()
+		sideBySide(parts, func(p *part) error { return k.prepare(ctx, p) }, faults)
 		if whole && errors.Join(faults...) != nil {
 			return
 		}
 	}
-	sideBySide(parts, func(p *part) error { return w.commit(ctx, p) }, faults)
+	sideBySide(parts, func(p *part) error { return k.commit(ctx, p) }, faults)
 	for _, p := range parts {
 		if p.edit != nil {
-			w.cache.restored(p.edit.before)
+			k.cache.restored(p.edit.before)
 		}
 	}
 }
 
+// commitDirectly is cache's, of the parts' edits.
+func (k *kernel) commitDirectly(parts []*part, before uint32) error {
+	var edits []*edit
+	var first *part
+	for _, p := range parts {
+		if p.edit == nil || p.edit.empty() {
+			continue
+		}
+		if p.variant != variantNFT || !p.edit.simple() {
+			return errUnsuited
+		}
+		if edits = append(edits, p.edit); first == nil {
+			first = p
+		}
+	}
+	if before == 0 || first == nil {
+		return errUnsuited
+	}
+	if err := k.cache.commitDirectly(edits, before); err != nil {
+		return err
+	}
+	first.commits = 1
+	return nil
+}
+
 // parts are the families that take part, and a place for the fault of each.
-func (w *Writer) parts(ctx context.Context, tx transaction) ([]*part, []error) {
+func (k *kernel) parts(ctx context.Context, tx transaction) ([]*part, []error) {
 	var parts []*part
 	var unusable []error
-	for _, t := range w.tools {
+	for _, t := range k.tools {
 		needed := slices.ContainsFunc(tx.lines, func(r firewall.Line) bool { return r.Family == t.family })
 		if t.missing != nil && needed {
 			t.detect(ctx)
@@ -137,8 +171,8 @@ func sideBySide(parts []*part, do func(*part) error, faults []error) {
 }
 
 // prepare plans on what is remembered of the family, or on a fresh listing.
-func (w *Writer) prepare(ctx context.Context, p *part) error {
-	return w.excuse(ctx, p, p.replan(ctx, w.cache.recall(p.family)))
+func (k *kernel) prepare(ctx context.Context, p *part) error {
+	return k.excuse(ctx, p, p.replan(ctx, k.cache.recall(p.family)))
 }
 
 // replan plans on l, or on a fresh listing if l is nil.
@@ -162,11 +196,11 @@ func (p *part) replan(ctx context.Context, l listing) (err error) {
 // commit carries out what was planned. When that fails and a fresh listing asks
 // for other increments, somebody changed the rules in between: it tries those,
 // once.
-func (w *Writer) commit(ctx context.Context, p *part) error {
+func (k *kernel) commit(ctx context.Context, p *part) error {
 	if p.edit == nil || p.edit.empty() {
 		return nil
 	}
-	return w.excuse(ctx, p, p.try(ctx))
+	return k.excuse(ctx, p, p.try(ctx))
 }
 
 // try is commit without excuses.
@@ -191,11 +225,11 @@ func (p *part) try(ctx context.Context) error {
 
 // excuse drops a fault that keeps no network from working, and logs it. What the
 // family holds is not known then.
-func (w *Writer) excuse(ctx context.Context, p *part, err error) error {
+func (k *kernel) excuse(ctx context.Context, p *part, err error) error {
 	if err == nil || ctx.Err() != nil || p.needed && !dispensable(err, p.family, p.lines) {
 		return err
 	}
-	w.log.Warn("firewall incomplete, going on without", "family", p.family, "error", err)
+	k.log.Warn("firewall incomplete, going on without", "family", p.family, "error", err)
 	p.edit = nil
 	return nil
 }
@@ -216,10 +250,10 @@ func dispensable(err error, f firewall.Family, rules []firewall.Line) bool {
 // undo takes the way back that apply returned. Tables that failed are as they
 // were; those that were committed before them are not. It runs even if ctx is
 // over. The caller holds mu.
-func (w *Writer) undo(ctx context.Context, back []change) error {
+func (k *kernel) undo(ctx context.Context, back []change) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), undoTime)
 	defer cancel()
-	if _, err := w.apply(ctx, back); err != nil {
+	if _, err := k.apply(ctx, back); err != nil {
 		return fmt.Errorf("putting the former rules back: %w", err)
 	}
 	return nil

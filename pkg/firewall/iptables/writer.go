@@ -36,14 +36,11 @@ type Config struct {
 // made. What the kernel holds it remembers only as long as nftables says that
 // nothing has changed.
 type Writer struct {
-	options   options
-	log       *slog.Logger
-	tools     []*tool // IPv4, IPv6
-	snapshots snapshots
-
 	mu     sync.Mutex
-	cache  cache  // guarded by mu
+	kernel        // its cache and tools are guarded by mu
 	keeper keeper // guarded by mu
+
+	snapshots snapshots
 
 	heardMu sync.Mutex
 	made    []generation // that Watch has heard of since Others was called; guarded by heardMu
@@ -57,10 +54,7 @@ var _ firewall.Writer = (*Writer)(nil)
 // of Conditions: it is tried again when a network has rules for it, and only that
 // network fails. New makes no chain and no rule.
 func New(ctx context.Context, cfg Config) (*Writer, error) {
-	w := &Writer{
-		options: options{prefix: orDefault(cfg.ChainPrefix, DefaultPrefix), exact: cfg.LibvirtExactRules, docker: cfg.DockerUserAccept},
-		log:     cfg.Logger,
-	}
+	w := &Writer{kernel: kernel{log: cfg.Logger, options: options{prefix: orDefault(cfg.ChainPrefix, DefaultPrefix), exact: cfg.LibvirtExactRules, docker: cfg.DockerUserAccept}}}
 	if w.log == nil {
 		w.log = slog.New(slog.DiscardHandler)
 	}
@@ -148,6 +142,24 @@ func (w *Writer) Apply(ctx context.Context, desired firewall.Desired, changes []
 	return nil
 }
 
+// keepConnections sees to it that translated connections outlive a flush, from
+// the first network on that is translated. On a kernel that can't they don't. The
+// caller holds mu.
+func (w *Writer) keepConnections(desired firewall.Desired) {
+	for _, family := range []firewall.Family{firewall.IPv4, firewall.IPv6} {
+		translated := func(e firewall.Entry) bool { return e.Network.Translated(family) }
+		if slices.Contains(w.keeper.families, family) || !slices.ContainsFunc(desired, translated) {
+			continue
+		}
+		before := w.cache.generation()
+		if err := w.keeper.take(family); err != nil {
+			w.log.Debug("connections of guests may be lost when rules are flushed", "family", family, "error", err)
+		} else if w.cache.id == before {
+			w.cache.settle(before, 1)
+		}
+	}
+}
+
 // usable are the lines of the families that can be used.
 func (w *Writer) usable(lines []firewall.Line) []firewall.Line {
 	var out []firewall.Line
@@ -198,4 +210,35 @@ func (w *Writer) Complete(ctx context.Context, desired firewall.Desired, afresh 
 // tracked reports whether generations count the changes of all families in use.
 func (w *Writer) tracked() bool {
 	return !slices.ContainsFunc(w.tools, func(t *tool) bool { return t.missing == nil && t.variant != variantNFT })
+}
+
+// changes are those that networks ask for, in lines.
+func (o options) changes(desired firewall.Desired, changes []firewall.Change) []change {
+	var out []change
+	for _, c := range changes {
+		lines := change{remove: o.lines(c.Known), place: o.lines(c.Rules)}
+		if !c.Remove {
+			lines.network, lines.others = c.Network, desired
+		}
+		out = append(out, lines)
+	}
+	return out
+}
+
+// completion makes every network complete again, the newest last.
+func (o options) completion(desired firewall.Desired) []change {
+	var out []change
+	for _, e := range desired {
+		out = append(out, change{place: o.lines(e.Rules)})
+	}
+	return out
+}
+
+// known are the lines of all networks in any form.
+func (o options) known(desired firewall.Desired) []firewall.Line {
+	var out []firewall.Line
+	for _, e := range desired {
+		out = append(out, o.lines(e.All())...)
+	}
+	return out
 }

@@ -1,13 +1,72 @@
 package iptables
 
 import (
+	"bytes"
+	"context"
 	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/vnetd/vnetd/pkg/firewall"
 )
+
+// The variants of iptables: its rules live in nf_tables or in the kernel's
+// older ip_tables. Neither shows the rules of the other.
+const (
+	variantNFT    = "nf_tables"
+	variantLegacy = "legacy"
+)
+
+// lockWait is how long iptables-legacy waits for its lock, /run/xtables.lock.
+const lockWait = 5 * time.Second
+
+// execError is a program that ended with a fault.
+type execError struct {
+	program string
+	stderr  string
+	err     error
+}
+
+// Error is what the program said, on one line and without its usage hints; it
+// names itself.
+func (e *execError) Error() string {
+	var said []string
+	for line := range strings.Lines(e.stderr) {
+		line = strings.TrimSpace(line)
+		noise := line == "" || strings.HasPrefix(line, "#") || strings.HasPrefix(line, "Try `") ||
+			strings.HasPrefix(line, "Error occurred at line")
+		if !noise {
+			said = append(said, line)
+		}
+	}
+	if len(said) == 0 {
+		return e.program + ": " + e.err.Error()
+	}
+	return strings.Join(said, " ")
+}
+
+func (e *execError) Unwrap() error { return e.err }
+
+// run executes a program with English messages and returns its output. It ends
+// with ctx.
+func run(ctx context.Context, stdin, path string, args ...string) (string, error) {
+	var stdout, stderr bytes.Buffer
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.Env = append(os.Environ(), "LC_ALL=C")
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		if ctx.Err() != nil {
+			err = ctx.Err()
+		}
+		return "", &execError{filepath.Base(path), stderr.String(), err}
+	}
+	return stdout.String(), nil
+}
 
 // RestoreError is a transaction that iptables-restore refused. The rules of the
 // table it names are as they were before.
@@ -46,10 +105,10 @@ func (e *RestoreError) Error() string {
 func (e *RestoreError) Unwrap() error { return e.err }
 
 // explain turns the fault of an iptables-restore into words.
-func explain(t *tool, text string, failed *execError) error {
-	e := &RestoreError{Family: t.family, Reason: failed.Error(), err: failed.err}
+func explain(f firewall.Family, variant, text string, failed *execError) error {
+	e := &RestoreError{Family: f, Reason: failed.Error(), err: failed.err}
 	e.Table, e.Line = failedLine(text, failed.stderr)
-	e.Advice = advice(t, e, failed.stderr)
+	e.Advice = advice(variant, e, failed.stderr)
 	return e
 }
 
@@ -93,7 +152,7 @@ func quotedTarget(lines []string, stderr string) string {
 }
 
 // advice knows the faults that users meet.
-func advice(t *tool, e *RestoreError, stderr string) string {
+func advice(variant string, e *RestoreError, stderr string) string {
 	says := func(what string) bool { return strings.Contains(stderr, what) }
 	switch {
 	case says("incompatible, use 'nft' tool"):
@@ -103,7 +162,7 @@ func advice(t *tool, e *RestoreError, stderr string) string {
 	case says("Permission denied"), says("Operation not permitted"):
 		return "CAP_NET_ADMIN is needed"
 	case says("initialize table"), says("Table does not exist"):
-		return fmt.Sprintf("the kernel has no table %s for %s: load the module %s", e.Table, t.family, tableModule(t, e.Table))
+		return fmt.Sprintf("the kernel has no table %s for %s: load the module %s", e.Table, e.Family, tableModule(variant, e))
 	case says("load target"), says("load match"), says("does not exist"):
 		return "this iptables lacks the extension"
 	case says("No such file or directory"), says("No chain/target/match"):
@@ -113,14 +172,14 @@ func advice(t *tool, e *RestoreError, stderr string) string {
 }
 
 // tableModule names the kernel module of a table.
-func tableModule(t *tool, table string) string {
+func tableModule(variant string, e *RestoreError) string {
 	switch {
-	case t.variant != variantLegacy:
+	case variant != variantLegacy:
 		return "nf_tables"
-	case t.family == firewall.IPv6:
-		return "ip6table_" + table
+	case e.Family == firewall.IPv6:
+		return "ip6table_" + e.Table
 	}
-	return "iptable_" + table
+	return "iptable_" + e.Table
 }
 
 // missingExtension names the modules that could be meant when the kernel does
