@@ -95,19 +95,30 @@ func (m Message) Err() error {
 // attributeHeader is the size of a struct nlattr: length with itself, type.
 const attributeHeader = 4
 
-// cut splits the first attribute off b. The type is without its flags, which the
-// kernel sets for some containers and for others not.
-func cut(b []byte) (kind uint16, value, rest []byte, err error) {
-	size := int(binary.NativeEndian.Uint16(b))
-	if size < attributeHeader || size > len(b) {
-		return 0, nil, nil, fmt.Errorf("netlink attribute of %d bytes where %d are left", size, len(b))
+// ParseAttributes calls f with the type and the value, a part of b, of each
+// attribute; the type is without its flags, which the kernel sets for some
+// containers and for others not. The error is f's first or that of an attribute that
+// is not complete.
+func ParseAttributes(b []byte, f func(kind uint16, value []byte) error) error {
+	for len(b) >= attributeHeader {
+		size := int(binary.NativeEndian.Uint16(b))
+		if size < attributeHeader || size > len(b) {
+			return fmt.Errorf("netlink attribute of %d bytes where %d are left", size, len(b))
+		}
+		kind := binary.NativeEndian.Uint16(b[2:]) &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER)
+		if err := f(kind, b[attributeHeader:size]); err != nil {
+			return err
+		}
+		b = b[min(align(size), len(b)):]
 	}
-	kind = binary.NativeEndian.Uint16(b[2:]) &^ (unix.NLA_F_NESTED | unix.NLA_F_NET_BYTEORDER)
-	return kind, b[attributeHeader:size], b[min(align(size), len(b)):], nil
+	return nil
 }
 
-// Attributes yields the type and the value, a part of b, of each attribute. One that
-// is not complete ends it.
+// errStop ends an iteration.
+var errStop = errors.New("stop")
+
+// Attributes yields what ParseAttributes finds up to an attribute that is not
+// complete.
 func Attributes(b []byte) iter.Seq2[uint16, []byte] {
 	return func(yield func(uint16, []byte) bool) {
 		_ = ParseAttributes(b, func(kind uint16, value []byte) error {
@@ -117,25 +128,6 @@ func Attributes(b []byte) iter.Seq2[uint16, []byte] {
 			return nil
 		})
 	}
-}
-
-// errStop ends an iteration.
-var errStop = errors.New("stop")
-
-// ParseAttributes calls f with the type and the value, a part of b, of each
-// attribute. The error is f's first or that of an attribute that is not complete.
-func ParseAttributes(b []byte, f func(kind uint16, value []byte) error) error {
-	for len(b) >= attributeHeader {
-		kind, value, rest, err := cut(b)
-		if err == nil {
-			err = f(kind, value)
-		}
-		if err != nil {
-			return err
-		}
-		b = rest
-	}
-	return nil
 }
 
 // AppendAttribute appends one attribute with its padding.

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -126,16 +127,14 @@ func (s *Socket) Exchange(messages [][]byte, answer func(at int, m Message) (las
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	first := s.seq + 1
-	var datagram []byte
 	for _, m := range messages {
 		s.seq++
 		binary.NativeEndian.PutUint32(m[8:], s.seq)
-		datagram = append(datagram, m...)
 	}
 	if err := s.file.SetReadDeadline(time.Now().Add(answerTime)); err != nil {
 		return err
 	}
-	if _, err := s.file.Write(datagram); err != nil {
+	if _, err := s.file.Write(slices.Concat(messages...)); err != nil {
 		return fmt.Errorf("sending a netlink request: %w", err)
 	}
 	for {

@@ -102,7 +102,7 @@ func (f *Firewall) carryOut(ctx context.Context, requests []*request) error {
 		if r.set {
 			f.desired.set(r.network, changes[i].Rules)
 		} else {
-			f.desired = f.desired.Without(r.network.Bridge)
+			f.desired.forget(r.network.Bridge)
 		}
 	}
 	return nil

@@ -23,11 +23,6 @@ func (e Entry) All() []Rule {
 // Desired is what shall stand, the oldest network first.
 type Desired []Entry
 
-// Without is d without the entries of some bridges.
-func (d Desired) Without(bridges ...string) Desired {
-	return slices.DeleteFunc(slices.Clone(d), func(e Entry) bool { return slices.Contains(bridges, e.Network.Bridge) })
-}
-
 // find returns the entry of a bridge, an empty one if there is none.
 func (d Desired) find(bridge string) Entry {
 	if i := d.index(bridge); i >= 0 {
@@ -58,5 +53,11 @@ func (d *Desired) set(n Network, rules []Rule) {
 		(*d)[i] = Entry{Network: n, Rules: rules}
 		return
 	}
-	*d = append(d.Without(n.Bridge), Entry{Network: n, Rules: rules})
+	d.forget(n.Bridge)
+	*d = append(*d, Entry{Network: n, Rules: rules})
+}
+
+// forget drops a bridge.
+func (d *Desired) forget(bridge string) {
+	*d = slices.DeleteFunc(*d, func(e Entry) bool { return e.Network.Bridge == bridge })
 }

@@ -72,12 +72,11 @@ func (n Network) Rules() []Rule {
 
 // rules are those of one family, without guards.
 func (n Network) rules(f Family) []Rule {
+	requests, replies := n.services(f)
 	return slices.Concat(
 		n.inbound(f), n.outbound(f),
 		[]Rule{{Family: f, Path: Within, In: n.Bridge, Out: n.Bridge}},
-		accept(Rule{Family: f, Path: ToHost, In: n.Bridge}, n.requests(f)),
-		accept(Rule{Family: f, Path: FromHost, Out: n.Bridge}, n.replies(f)),
-		n.translation(f), n.checksum(f), n.redirects(f),
+		requests, replies, n.translation(f), n.checksum(f), n.redirects(f),
 	)
 }
 
@@ -209,90 +208,61 @@ func (n Network) checksum(f Family) []Rule {
 	return []Rule{{Family: f, Path: Completion, Out: n.Bridge, Protocol: "udp", Port: 68, Verdict: Fill}}
 }
 
-// service is a protocol and the port to which packets of it go.
-type service struct {
-	proto string
-	port  uint16
+// services are what guests ask of this host: the ports to which requests go, and
+// those to which replies go, which this host may send unasked by conntrack.
+var services = []struct {
+	family         Family
+	protocol       string
+	request, reply uint16
+}{
+	{IPv4, "udp", portTFTP, portTFTP},
+	{IPv4, "udp", portDNS, portDNS}, {IPv4, "tcp", portDNS, portDNS}, // RFC 1035 section 4.2
+	{IPv4, "udp", 67, 68}, {IPv4, "tcp", 67, 68}, // TCP because libvirt's driver has always opened both
+	{IPv6, "udp", 547, 546},
+	{IPv6, "udp", portDNS, portDNS}, {IPv6, "tcp", portDNS, portDNS},
 }
 
-// accept is one rule like r per service.
-func accept(r Rule, services []service) []Rule {
-	var rules []Rule
+const (
+	portTFTP = 69
+	portDNS  = 53
+)
+
+// services accept what guests ask of this host and what it replies. With
+// ipv6='yes' alone the host has no address of IPv6 on the bridge to serve from.
+func (n Network) services(f Family) (requests, replies []Rule) {
+	if f == IPv6 && len(n.SubnetsOf(IPv6)) == 0 {
+		return nil, nil
+	}
 	for _, s := range services {
-		r.Protocol, r.Port = s.proto, s.port
-		rules = append(rules, r)
+		if s.family == f && (n.TFTP || s.request != portTFTP) {
+			requests = append(requests, Rule{Family: f, Path: ToHost, In: n.Bridge, Protocol: s.protocol, Port: s.request})
+			replies = append(replies, Rule{Family: f, Path: FromHost, Out: n.Bridge, Protocol: s.protocol, Port: s.reply})
+		}
 	}
-	return rules
-}
-
-// dns is the name service: RFC 1035 section 4.2 has it on both transports.
-func dns() []service {
-	return []service{{"udp", 53}, {"tcp", 53}}
-}
-
-// requests are what guests may ask this host. DHCP stands here for TCP too
-// because libvirt's driver has always opened both.
-func (n Network) requests(f Family) []service {
-	if f == IPv6 {
-		return n.ifSubnets6(slices.Concat([]service{{"udp", 547}}, dns(), n.otherDNS(f)))
+	for _, r := range n.redirects(f) {
+		r = Rule{Family: f, Path: ToHost, In: n.Bridge, Protocol: r.Protocol, Port: r.Ports.Start}
+		if !slices.Contains(requests, r) {
+			requests = append(requests, r)
+		}
 	}
-	return slices.Concat(n.tftp(), dns(), []service{{"udp", 67}, {"tcp", 67}}, n.otherDNS(f))
-}
-
-// replies are what this host may send to guests unasked by conntrack.
-func (n Network) replies(f Family) []service {
-	if f == IPv6 {
-		return n.ifSubnets6(slices.Concat([]service{{"udp", 546}}, dns()))
-	}
-	return slices.Concat(n.tftp(), dns(), []service{{"udp", 68}, {"tcp", 68}})
-}
-
-// ifSubnets6 drops the services where the network has no IPv6 subnet: with
-// ipv6='yes' alone the host has no address on the bridge to serve from.
-func (n Network) ifSubnets6(s []service) []service {
-	if len(n.SubnetsOf(IPv6)) == 0 {
-		return nil
-	}
-	return s
-}
-
-// tftp is the boot file service, for networks that have it.
-func (n Network) tftp() []service {
-	if !n.TFTP {
-		return nil
-	}
-	return []service{{"udp", 69}}
+	return requests, replies
 }
 
 // redirects lead guests' queries to the gateway to where its name server
 // listens, for want of port 53.
 func (n Network) redirects(f Family) []Rule {
 	var rules []Rule
-	for _, at := range n.dnsOf(f) {
-		host := netip.PrefixFrom(at.Addr(), at.Addr().BitLen())
-		rules = append(rules, accept(Rule{
-			Family: f, Path: Redirection, Destination: host, In: n.Bridge,
-			Verdict: Redirect, Ports: PortRange{Start: at.Port(), End: at.Port()},
-		}, dns())...)
-	}
-	return rules
-}
-
-// otherDNS is the name service where it listens instead of at port 53.
-func (n Network) otherDNS(f Family) []service {
-	var other []service
-	for _, at := range n.dnsOf(f) {
-		for _, s := range dns() {
-			s.port = at.Port()
-			if !slices.Contains(other, s) {
-				other = append(other, s)
-			}
+	for _, at := range n.DNS {
+		if at.Addr().Is4() != (f == IPv4) {
+			continue
+		}
+		for _, protocol := range []string{"udp", "tcp"} {
+			rules = append(rules, Rule{
+				Family: f, Path: Redirection, In: n.Bridge, Protocol: protocol, Port: portDNS,
+				Destination: netip.PrefixFrom(at.Addr(), at.Addr().BitLen()),
+				Verdict:     Redirect, Ports: PortRange{Start: at.Port(), End: at.Port()},
+			})
 		}
 	}
-	return other
-}
-
-// dnsOf are the addresses of one family in n.DNS.
-func (n Network) dnsOf(f Family) []netip.AddrPort {
-	return slices.DeleteFunc(slices.Clone(n.DNS), func(at netip.AddrPort) bool { return at.Addr().Is4() != (f == IPv4) })
+	return rules
 }

@@ -1,7 +1,6 @@
 package iptables
 
 import (
-	"errors"
 	"sync"
 
 	"github.com/vnetd/vnetd/pkg/firewall"
@@ -117,8 +116,5 @@ func (k *cache) close() error {
 	}
 	err := k.socket.Close()
 	k.socket = nil
-	if err != nil {
-		return errors.Join(errors.New("closing the netlink socket"), err)
-	}
-	return nil
+	return err
 }

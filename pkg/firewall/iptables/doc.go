@@ -6,7 +6,7 @@
 // text, which gives the smallest list of increments. One iptables-restore per
 // family carries them out: it takes effect table by table, never rule by rule, and
 // names only the rules it changes, so whatever others keep in the same tables
-// stays. Under nf_tables the generation of the rule set tells whether the last
+// stays. Under nf_tables the generation of the rule set shows whether the last
 // listing still holds, and no program is executed for rules like those that stood
 // there before: they are written by netlink from templates, learned from the first
 // ones that the host's iptables made, and deleted by their handles, all in one

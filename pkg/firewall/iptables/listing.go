@@ -15,7 +15,7 @@ type listing map[string]map[string]*chain
 
 // parseListing reads the output of iptables-save. Tables that exist but hold
 // rules which iptables can't show are an error if we have chains in them:
-// acting on half a picture could double or lose rules.
+// acting on half of them could double or lose rules.
 func parseListing(text string) (listing, error) {
 	l := listing{}
 	read := map[*chain][]string{}
@@ -151,7 +151,7 @@ func (c *chain) all() iter.Seq[string] {
 // rules are all, as a slice of its own.
 func (c *chain) rules() []string { return slices.Collect(c.all()) }
 
-// has tells whether the chain holds the rule.
+// has reports whether the chain holds the rule.
 func (c *chain) has(args string) bool { return c != nil && c.copies[args] > 0 }
 
 // count is the number of copies of any of the rules, which are distinct.

@@ -2,7 +2,6 @@ package iptables
 
 import (
 	"fmt"
-	"strings"
 
 	"github.com/vnetd/vnetd/pkg/firewall"
 )
@@ -29,10 +28,6 @@ const (
 	chainPRT = "PRT"
 )
 
-// chainPrerouting is the built-in chain in which redirects stand. libvirt has no
-// chain of its own there, and no jump is made for the few networks that need one.
-const chainPrerouting = "PREROUTING"
-
 // DOCKER-USER is the chain that Docker makes for others' rules and asks before
 // its own. It stands in FORWARD of filter, in both families if Docker has IPv6.
 // Accepts for open networks stand there behind the jumps.
@@ -51,19 +46,6 @@ type options struct {
 // DefaultPrefix. Modes without rules render none.
 func Render(n firewall.Network, prefix string) []firewall.Line {
 	return options{prefix: prefix, exact: true}.lines(n.Rules())
-}
-
-// Guards are the lines by which vnetd differs from libvirt: a guard stands at the
-// head of the network's part of LIBVIRT_FWI and asks LIBVIRT_FWO first. See
-// firewall.AskOutbound.
-func Guards(n firewall.Network, prefix string) []firewall.Line {
-	var guards []firewall.Rule
-	for _, r := range n.Rules() {
-		if r.Verdict == firewall.AskOutbound {
-			guards = append(guards, r)
-		}
-	}
-	return options{prefix: prefix}.lines(guards)
 }
 
 // Jumps are the lines of the built-in chains that lead to ours, for both
@@ -105,108 +87,103 @@ func (o options) dockerJumps() []firewall.Line {
 
 // lines are rules as they are written under these options.
 func (o options) lines(rules []firewall.Rule) []firewall.Line {
-	var lines []firewall.Line
+	lines := make([]firewall.Line, 0, len(rules))
+	var b []byte
 	for _, r := range rules {
 		if o.exact && r.Verdict == firewall.AskOutbound || !o.docker && r.Path == firewall.Open {
 			continue
 		}
-		table, chain := o.chain(r.Path)
-		lines = append(lines, firewall.Line{Family: r.Family, Table: table, Chain: chain, Args: matches(r) + "-j " + o.target(r)})
+		at := places[r.Path]
+		if at.ours {
+			at.chain = o.prefix + at.chain
+		}
+		b = o.appendTarget(append(appendMatches(b[:0], r), "-j "...), r)
+		lines = append(lines, firewall.Line{Family: r.Family, Table: at.table, Chain: at.chain, Args: string(b)})
 	}
 	return lines
 }
 
-// chain is where rules of a path stand.
-func (o options) chain(p firewall.Path) (table, chain string) {
-	switch p {
-	case firewall.Redirection:
-		return tableNAT, chainPrerouting
-	case firewall.Open:
-		return tableFilter, chainDockerUser
-	}
-	at := map[firewall.Path][2]string{
-		firewall.ToHost:      {tableFilter, chainINP},
-		firewall.FromHost:    {tableFilter, chainOUT},
-		firewall.Within:      {tableFilter, chainFWX},
-		firewall.Inbound:     {tableFilter, chainFWI},
-		firewall.Outbound:    {tableFilter, chainFWO},
-		firewall.Translation: {tableNAT, chainPRT},
-		firewall.Completion:  {tableMangle, chainPRT},
-	}[p]
-	return at[0], o.prefix + at[1]
+// places are the table and the chain in which rules of a path stand. libvirt has no
+// chain of its own before routing, and no jump is made for the few networks that
+// need one.
+var places = map[firewall.Path]struct {
+	table, chain string
+	ours         bool // the chain's name has the prefix
+}{
+	firewall.ToHost:      {tableFilter, chainINP, true},
+	firewall.FromHost:    {tableFilter, chainOUT, true},
+	firewall.Within:      {tableFilter, chainFWX, true},
+	firewall.Inbound:     {tableFilter, chainFWI, true},
+	firewall.Outbound:    {tableFilter, chainFWO, true},
+	firewall.Translation: {tableNAT, chainPRT, true},
+	firewall.Completion:  {tableMangle, chainPRT, true},
+	firewall.Redirection: {tableNAT, "PREROUTING", false},
+	firewall.Open:        {tableFilter, chainDockerUser, false},
 }
 
-// matches are a rule's matches in the order in which iptables-save prints them,
-// with a blank behind each.
-func matches(r firewall.Rule) string {
-	var b strings.Builder
-	match := func(flag, value string) {
-		if value != "" {
-			b.WriteString(flag + " " + value + " ")
-		}
-	}
+// appendMatches appends a rule's matches in the order in which iptables-save prints
+// them, with a blank behind each.
+func appendMatches(b []byte, r firewall.Rule) []byte {
 	if r.Source.IsValid() {
-		match("-s", r.Source.String())
+		b = append(r.Source.AppendTo(append(b, "-s "...)), ' ')
 	}
 	if r.Elsewhere {
-		b.WriteString("! ")
+		b = append(b, "! "...)
 	}
 	if r.Destination.IsValid() {
-		match("-d", r.Destination.String())
+		b = append(r.Destination.AppendTo(append(b, "-d "...)), ' ')
 	}
-	match("-i", r.In)
-	match("-o", r.Out)
-	match("-p", r.Protocol)
+	for _, m := range []struct{ flag, value string }{{"-i ", r.In}, {"-o ", r.Out}, {"-p ", r.Protocol}} {
+		if m.value != "" {
+			b = append(append(append(b, m.flag...), m.value...), ' ')
+		}
+	}
 	if r.Port != 0 {
-		match("-m", fmt.Sprintf("%s --dport %d", r.Protocol, r.Port))
+		b = fmt.Appendf(b, "-m %s --dport %d ", r.Protocol, r.Port)
 	}
 	if r.Replies {
-		match("-m", "conntrack --ctstate RELATED,ESTABLISHED")
+		b = append(b, "-m conntrack --ctstate RELATED,ESTABLISHED "...)
 	}
-	return b.String()
+	return b
 }
 
-// target is a rule's target with its options.
-func (o options) target(r firewall.Rule) string {
+// appendTarget appends a rule's target with its options.
+func (o options) appendTarget(b []byte, r firewall.Rule) []byte {
 	switch r.Verdict {
 	case firewall.Reject:
 		if r.Family == firewall.IPv6 {
-			return "REJECT --reject-with icmp6-port-unreachable"
+			return append(b, "REJECT --reject-with icmp6-port-unreachable"...)
 		}
-		return "REJECT --reject-with icmp-port-unreachable"
+		return append(b, "REJECT --reject-with icmp-port-unreachable"...)
 	case firewall.Keep:
-		return "RETURN"
+		return append(b, "RETURN"...)
 	case firewall.Masquerade:
-		return "MASQUERADE" + ports(" --to-ports ", r.Ports)
+		return appendPorts(append(b, "MASQUERADE"...), " --to-ports ", r.Ports)
 	case firewall.Translate:
-		return "SNAT --to-source " + addresses(r.Addrs) + ports(":", r.Ports)
+		b = r.Addrs.Start.AppendTo(append(b, "SNAT --to-source "...))
+		if r.Addrs.End.IsValid() && r.Addrs.End != r.Addrs.Start {
+			b = r.Addrs.End.AppendTo(append(b, '-'))
+		}
+		return appendPorts(b, ":", r.Ports)
 	case firewall.Redirect:
-		return "REDIRECT" + ports(" --to-ports ", r.Ports)
+		return appendPorts(append(b, "REDIRECT"...), " --to-ports ", r.Ports)
 	case firewall.Fill:
-		return "CHECKSUM --checksum-fill"
+		return append(b, "CHECKSUM --checksum-fill"...)
 	case firewall.AskOutbound:
-		return o.prefix + chainFWO
+		return append(append(b, o.prefix...), chainFWO...)
 	default: // firewall.Accept
-		return "ACCEPT"
+		return append(b, "ACCEPT"...)
 	}
 }
 
-// addresses is a range as iptables prints it: a range of one as one address.
-func addresses(r firewall.AddrRange) string {
-	if !r.End.IsValid() || r.End == r.Start {
-		return r.Start.String()
-	}
-	return r.Start.String() + "-" + r.End.String()
-}
-
-// ports is a range of ports behind what introduces it, "" for any port. A range of
-// one is one number.
-func ports(intro string, r firewall.PortRange) string {
+// appendPorts appends a range of ports behind what introduces it, nothing for any
+// port, one number for a range of one.
+func appendPorts(b []byte, intro string, r firewall.PortRange) []byte {
 	switch {
 	case r == firewall.PortRange{}:
-		return ""
+		return b
 	case r.Start == r.End:
-		return fmt.Sprint(intro, r.Start)
+		return fmt.Appendf(b, "%s%d", intro, r.Start)
 	}
-	return fmt.Sprintf("%s%d-%d", intro, r.Start, r.End)
+	return fmt.Appendf(b, "%s%d-%d", intro, r.Start, r.End)
 }

@@ -22,7 +22,7 @@ type Config struct {
 	// "ip6tables". "iptables-nft" or "iptables-legacy" choose a variant.
 	IPTables, IP6Tables string
 	// LibvirtExactRules leaves out the rules by which vnetd differs from libvirt:
-	// see Guards.
+	// see firewall.AskOutbound.
 	LibvirtExactRules bool
 	// DockerUserAccept has the chain DOCKER-USER, where Docker made one, lead to
 	// the networks' chains as well, and accept what open networks' guests send
@@ -116,39 +116,38 @@ func (w *Writer) Lines(n firewall.Network) []firewall.Line { return w.options.li
 func (w *Writer) Apply(ctx context.Context, desired firewall.Desired, changes []firewall.Change) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	var bridges []string
-	for _, c := range changes {
-		bridges = append(bridges, c.Network.Bridge)
-	}
-	left := desired.Without(bridges...)
 	asked := w.options.changes(desired, changes)
-	places := slices.ContainsFunc(changes, func(c firewall.Change) bool { return !c.Remove })
-	if w.options.docker && !places && len(w.options.known(left)) == 0 {
+	sets := slices.ContainsFunc(changes, func(c firewall.Change) bool { return !c.Remove })
+	// Where no network with rules is left, Docker's chain has nowhere to lead.
+	left := func(e firewall.Entry) bool { return len(e.Rules) > 0 && !changed(e, changes) }
+	if w.options.docker && !sets && !slices.ContainsFunc(desired, left) {
 		asked = append(asked, change{remove: w.usable(w.options.dockerJumps())})
 	}
 	back, err := w.apply(ctx, asked)
 	if err != nil {
-		if places || len(changes) > 1 {
+		if sets || len(changes) > 1 {
 			err = errors.Join(err, w.undo(ctx, back))
 		}
 		return err
 	}
-	for _, c := range changes {
-		if !c.Remove {
-			left = append(left, firewall.Entry{Network: c.Network})
-		}
-	}
-	w.keepConnections(left)
+	w.keepConnections(func(f firewall.Family) bool {
+		return slices.ContainsFunc(changes, func(c firewall.Change) bool { return !c.Remove && c.Network.Translated(f) }) ||
+			slices.ContainsFunc(desired, func(e firewall.Entry) bool { return e.Network.Translated(f) && !changed(e, changes) })
+	})
 	return nil
+}
+
+// changed reports whether changes are about an entry's bridge.
+func changed(e firewall.Entry, changes []firewall.Change) bool {
+	return slices.ContainsFunc(changes, func(c firewall.Change) bool { return c.Network.Bridge == e.Network.Bridge })
 }
 
 // keepConnections sees to it that translated connections outlive a flush, from
 // the first network on that is translated. On a kernel that can't they don't. The
 // caller holds mu.
-func (w *Writer) keepConnections(desired firewall.Desired) {
+func (w *Writer) keepConnections(translated func(firewall.Family) bool) {
 	for _, family := range []firewall.Family{firewall.IPv4, firewall.IPv6} {
-		translated := func(e firewall.Entry) bool { return e.Network.Translated(family) }
-		if slices.Contains(w.keeper.families, family) || !slices.ContainsFunc(desired, translated) {
+		if slices.Contains(w.keeper.families, family) || !translated(family) {
 			continue
 		}
 		before := w.cache.generation()
@@ -178,7 +177,9 @@ func (w *Writer) Complete(ctx context.Context, desired firewall.Desired, afresh 
 	if afresh {
 		w.cache.forget()
 	}
-	w.keepConnections(desired)
+	w.keepConnections(func(f firewall.Family) bool {
+		return slices.ContainsFunc(desired, func(e firewall.Entry) bool { return e.Network.Translated(f) })
+	})
 	if w.cache.refresh(); w.cache.whole || len(desired) == 0 {
 		return firewall.Report{}, nil
 	}
