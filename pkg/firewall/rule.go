@@ -216,10 +216,13 @@ var services = []struct {
 	request, reply uint16
 }{
 	{IPv4, "udp", portTFTP, portTFTP},
-	{IPv4, "udp", portDNS, portDNS}, {IPv4, "tcp", portDNS, portDNS}, // RFC 1035 section 4.2
-	{IPv4, "udp", 67, 68}, {IPv4, "tcp", 67, 68}, // TCP because libvirt's driver has always opened both
+	{IPv4, "udp", portDNS, portDNS},
+	{IPv4, "tcp", portDNS, portDNS}, // RFC 1035 section 4.2
+	{IPv4, "udp", 67, 68},
+	{IPv4, "tcp", 67, 68}, // TCP because libvirt's driver has always opened both
 	{IPv6, "udp", 547, 546},
-	{IPv6, "udp", portDNS, portDNS}, {IPv6, "tcp", portDNS, portDNS},
+	{IPv6, "udp", portDNS, portDNS},
+	{IPv6, "tcp", portDNS, portDNS},
 }
 
 const (

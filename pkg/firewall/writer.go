@@ -56,6 +56,12 @@ type Line struct {
 	Args string
 }
 
+// String is the rule as a command of iptables or ip6tables without the
+// program's name.
+func (l Line) String() string {
+	return "-t " + l.Table + " -A " + l.Chain + " " + l.Args
+}
+
 // Cause is what most likely made a repair necessary.
 type Cause string
 

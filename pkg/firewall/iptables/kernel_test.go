@@ -127,7 +127,7 @@ func (h *host) iptables(f firewall.Family, args string) {
 func (h *host) plant(rules ...firewall.Line) {
 	h.Helper()
 	for _, r := range rules {
-		h.iptables(r.Family, "-t "+r.Table+" -A "+r.Chain+" "+r.Args)
+		h.iptables(r.Family, r.String())
 	}
 }
 
