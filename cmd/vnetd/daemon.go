@@ -17,6 +17,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/dbusapi"
 	"github.com/vnetd/vnetd/pkg/firewall"
+	"github.com/vnetd/vnetd/pkg/firewall/iptables"
 	"github.com/vnetd/vnetd/pkg/network"
 	"github.com/vnetd/vnetd/pkg/network/service"
 	"github.com/vnetd/vnetd/pkg/store"
@@ -41,13 +42,14 @@ func build(ctx context.Context, cfg config, sockets service.Sockets, log *slog.L
 	if err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
-	rules, err := firewall.New(ctx, firewall.Config{
+	writer, err := iptables.New(ctx, iptables.Config{
 		ChainPrefix: cfg.ChainPrefix, LibvirtExactRules: cfg.LibvirtExactRules, DockerUserAccept: cfg.DockerUserAccept, Logger: log,
 	})
 	if err != nil {
 		links.Close()
 		return nil, errors.Join(err, st.Close())
 	}
+	rules := firewall.New(writer, firewall.Config{Logger: log})
 	m := network.New(network.Config{
 		Store: st, Links: links, Rules: rules, Sockets: sockets, Logger: log,
 		DHCPIdentity: cfg.DHCPIdentity, DHCPProbe: cfg.DHCPProbe,

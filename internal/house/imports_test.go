@@ -28,9 +28,11 @@ var mayImport = map[string][]string{
 	"pkg/network/service":      {"pkg/api", "pkg/dhcpd/", "pkg/dnsd/"},
 	"pkg/network/health":       {"pkg/api", "pkg/bridge", "pkg/firewall"},
 	"pkg/netdef":               {},
-	"pkg/bridge":               {},
+	"pkg/bridge":               {"internal/netlink"},
 	"pkg/tap":                  {},
 	"pkg/firewall":             {"internal/sysbus"},
+	"pkg/firewall/iptables":    {"pkg/firewall", "pkg/firewall/diagnose", "internal/netlink"},
+	"pkg/firewall/diagnose":    {"pkg/firewall"},
 	"pkg/dhcpd":                {"pkg/dhcpd/internal/iface", "internal/histogram"},
 	"pkg/dhcpd/v4":             {"pkg/dhcpd", "pkg/dhcpd/internal/iface"},
 	"pkg/dhcpd/v6":             {"pkg/dhcpd", "pkg/dhcpd/internal/iface"},
@@ -43,6 +45,7 @@ var mayImport = map[string][]string{
 	"pkg/dnsd/resolved":        {"pkg/dnsd/wire", "internal/sysbus"},
 	"internal/handover":        {},
 	"internal/histogram":       {},
+	"internal/netlink":         {},
 	"internal/ratelog":         {},
 	"pkg/store":                {"pkg/netdef", "pkg/dhcpd"},
 }
@@ -51,7 +54,7 @@ var mayImport = map[string][]string{
 // the only files of a package.
 var mayUse = map[string][]string{
 	"github.com/vishvananda/netlink":         {"pkg/bridge", "pkg/tap"},
-	"github.com/coreos/go-iptables":          {"pkg/firewall"},
+	"github.com/coreos/go-iptables":          {"pkg/firewall/iptables"},
 	"github.com/insomniacslk/dhcp":           {"pkg/dhcpd", "pkg/dhcpd/v4", "pkg/dhcpd/v6"},
 	"github.com/mdlayher/packet":             {"pkg/dhcpd/v4"},
 	"github.com/mdlayher/ndp":                {"pkg/dhcpd/ra"},

@@ -9,6 +9,8 @@ import (
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/internal/netlink"
 )
 
 // address is an address of a link.
@@ -180,7 +182,7 @@ func parseAddress(m []byte) (address, error) {
 	msg := nl.DeserializeIfAddrmsg(m)
 	a := address{index: int(msg.Index), scope: msg.Scope, flags: uint32(msg.IfAddrmsg.Flags)}
 	var local netip.Addr
-	err := attributes(m[unix.SizeofIfAddrmsg:], func(kind uint16, value []byte) error {
+	err := netlink.ParseAttributes(m[unix.SizeofIfAddrmsg:], func(kind uint16, value []byte) error {
 		switch kind {
 		case unix.IFA_LOCAL:
 			local, _ = netip.AddrFromSlice(value)

@@ -8,6 +8,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/internal/netlink"
 )
 
 // HostNet is a network that this host reaches over a link: by a route of the
@@ -24,17 +26,17 @@ const hostNetsAge = time.Minute
 // hostNets is what HostNets listed last, good for as long as nothing comes that
 // may change it.
 type hostNets struct {
-	mu     sync.Mutex
-	news   news
-	nets   []HostNet
-	listed time.Time
+	mu      sync.Mutex
+	changes netlink.Subscription
+	nets    []HostNet
+	listed  time.Time
 }
 
 // close ends the subscription.
 func (h *hostNets) close() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.news.close()
+	h.changes.Close()
 }
 
 // HostNets lists the networks of both families that the host reaches, each once
@@ -44,19 +46,19 @@ func (b *Bridges) HostNets() ([]HostNet, error) {
 	h := &b.hostNets
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	nothing := func([]byte) bool { return false }
-	if h.news.read(nothing) && time.Since(h.listed) < hostNetsAge {
+	nothing := func(netlink.Message) bool { return false }
+	if h.changes.Read(nothing) && time.Since(h.listed) < hostNetsAge {
 		return h.nets, nil
 	}
 	// Links too: of the routes that go with one the kernel doesn't tell.
-	err := h.news.subscribe(unix.RTNLGRP_LINK, unix.RTNLGRP_NEXTHOP,
+	err := h.changes.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_NEXTHOP,
 		unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV6_ROUTE)
 	if err == nil {
 		h.listed = time.Now()
 		h.nets, err = b.listHostNets()
 	}
 	if err != nil {
-		h.news.close()
+		h.changes.Close()
 	}
 	return h.nets, err
 }

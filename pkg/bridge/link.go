@@ -10,6 +10,8 @@ import (
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/internal/netlink"
 )
 
 // ErrNotFound says that no link has the name or the index.
@@ -140,7 +142,7 @@ func (b *Bridges) linkName(index int) (string, error) {
 		return "", err
 	}
 	ifr.SetUint32(uint32(index))
-	err = unix.IoctlIfreq(b.conn.handle.Socket.GetFd(), unix.SIOCGIFNAME, ifr)
+	err = b.conn.Control(func(fd int) error { return unix.IoctlIfreq(fd, unix.SIOCGIFNAME, ifr) })
 	if errors.Is(err, unix.ENODEV) {
 		err = ErrNotFound
 	}
@@ -148,25 +150,6 @@ func (b *Bridges) linkName(index int) (string, error) {
 		return "", fmt.Errorf("looking up the name of link %d: %w", index, err)
 	}
 	return ifr.Name(), nil
-}
-
-// attributes calls f with the type and value of each attribute in data: a struct
-// rtattr, its length with itself in the first two bytes, and the value, aligned to
-// four bytes.
-func attributes(data []byte, f func(kind uint16, value []byte) error) error {
-	for len(data) >= unix.SizeofRtAttr {
-		size := int(binary.NativeEndian.Uint16(data))
-		if size < unix.SizeofRtAttr || size > len(data) {
-			return fmt.Errorf("netlink attribute of %d bytes where %d are left", size, len(data))
-		}
-		// The kernel flags some containers as such, others not.
-		kind := binary.NativeEndian.Uint16(data[2:]) & nl.NLA_TYPE_MASK
-		if err := f(kind, data[unix.SizeofRtAttr:size]); err != nil {
-			return err
-		}
-		data = data[min((size+3)&^3, len(data)):]
-	}
-	return nil
 }
 
 // parseLink reads the body of an RTM_NEWLINK or RTM_DELLINK message.
@@ -180,7 +163,7 @@ func parseLink(m []byte) (link, error) {
 		Up:      msg.Flags&unix.IFF_UP != 0,
 		Carrier: msg.Flags&unix.IFF_LOWER_UP != 0,
 	}, loopback: msg.Flags&unix.IFF_LOOPBACK != 0}
-	err := attributes(m[unix.SizeofIfInfomsg:], l.setAttr)
+	err := netlink.ParseAttributes(m[unix.SizeofIfInfomsg:], l.setAttr)
 	return l, err
 }
 
@@ -203,7 +186,7 @@ func (l *link) setAttr(kind uint16, value []byte) error {
 // setInfo reads IFLA_LINKINFO, in which the kind stands before its data.
 func (l *link) setInfo(info []byte) error {
 	var slaveKind string
-	return attributes(info, func(kind uint16, value []byte) error {
+	return netlink.ParseAttributes(info, func(kind uint16, value []byte) error {
 		switch {
 		case kind == unix.IFLA_INFO_KIND:
 			l.Kind = unix.ByteSliceToString(value)
@@ -212,7 +195,7 @@ func (l *link) setInfo(info []byte) error {
 		case kind == unix.IFLA_INFO_DATA && l.Kind == kindBridge:
 			return l.setBridge(value)
 		case kind == unix.IFLA_INFO_SLAVE_DATA && slaveKind == kindBridge:
-			return attributes(value, l.setPort)
+			return netlink.ParseAttributes(value, l.setPort)
 		}
 		return nil
 	})
@@ -220,7 +203,7 @@ func (l *link) setInfo(info []byte) error {
 
 func (l *link) setBridge(data []byte) error {
 	var own, root []byte
-	err := attributes(data, func(kind uint16, value []byte) error {
+	err := netlink.ParseAttributes(data, func(kind uint16, value []byte) error {
 		switch kind {
 		case nl.IFLA_BR_STP_STATE:
 			l.stp = binary.NativeEndian.Uint32(value)

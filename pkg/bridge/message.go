@@ -8,7 +8,8 @@ import (
 	"slices"
 
 	"github.com/vishvananda/netlink/nl"
-	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/internal/netlink"
 )
 
 // message is the body of an rtnetlink message about an address, a route or a
@@ -31,7 +32,7 @@ func parseMessage(data []byte, head int) (message, error) {
 		return message{}, errors.New("short netlink message")
 	}
 	m := message{head: bytes.Clone(data[:head])}
-	err := attributes(data[head:], func(kind uint16, value []byte) error {
+	err := netlink.ParseAttributes(data[head:], func(kind uint16, value []byte) error {
 		m.attrs = append(m.attrs, attr{kind, bytes.Clone(value)})
 		return nil
 	})
@@ -43,11 +44,7 @@ func parseMessage(data []byte, head int) (message, error) {
 func (m message) bytes() []byte {
 	data := bytes.Clone(m.head)
 	for _, a := range m.attrs {
-		size := unix.SizeofRtAttr + len(a.value)
-		data = binary.NativeEndian.AppendUint16(data, uint16(size))
-		data = binary.NativeEndian.AppendUint16(data, a.kind)
-		data = append(data, a.value...)
-		data = append(data, make([]byte, -size&3)...)
+		data = netlink.AppendAttribute(data, a.kind, a.value)
 	}
 	return data
 }

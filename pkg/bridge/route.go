@@ -9,6 +9,8 @@ import (
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/internal/netlink"
 )
 
 // route is a route of the main table.
@@ -74,7 +76,7 @@ func parseRoute(m []byte) (route, error) {
 	if msg.Family == unix.AF_INET6 {
 		dst = netip.IPv6Unspecified()
 	}
-	err := attributes(m[unix.SizeofRtMsg:], func(kind uint16, value []byte) error {
+	err := netlink.ParseAttributes(m[unix.SizeofRtMsg:], func(kind uint16, value []byte) error {
 		switch kind {
 		case unix.RTA_DST:
 			dst, _ = netip.AddrFromSlice(value)

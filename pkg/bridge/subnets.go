@@ -6,9 +6,10 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
-	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/internal/netlink"
 )
 
 // maxSubnets is how many subnets are kept in mind; a host with more of them, a
@@ -25,9 +26,9 @@ const noLink = 0
 // of all that go (the routes of a link that is set down), so what is found here
 // must be looked at.
 type subnets struct {
-	mu   sync.Mutex
-	news news
-	used map[netip.Prefix][]int // up to date while there is news
+	mu      sync.Mutex
+	changes netlink.Subscription
+	used    map[netip.Prefix][]int // up to date while there is news
 }
 
 // AddressOwner names a link other than except that uses the network of p
@@ -100,7 +101,7 @@ func (b *Bridges) unused(p netip.Prefix) (bool, error) {
 // listSubnets lists what is used now. What comes while it does is queued.
 func (b *Bridges) listSubnets() error {
 	s := &b.subnets
-	if err := s.news.subscribe(unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE); err != nil {
+	if err := s.changes.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE); err != nil {
 		return err
 	}
 	s.used = make(map[netip.Prefix][]int)
@@ -123,7 +124,7 @@ func (b *Bridges) listSubnets() error {
 
 // forget ends the subscription; the next question lists everything.
 func (s *subnets) forget() {
-	s.news.close()
+	s.changes.Close()
 	s.used = nil
 }
 
@@ -153,32 +154,26 @@ func (s *subnets) addRoute(r route) {
 // catchUp adds what came since the last question. It is false when there was no
 // such, or when something was missed.
 func (s *subnets) catchUp() bool {
-	return s.news.read(s.learn) && len(s.used) <= maxSubnets
+	return s.changes.Read(s.learn) && len(s.used) <= maxSubnets
 }
 
-// learn adds what a datagram of the kernel tells; ok is false if it can't be
+// learn adds what a message of the kernel tells; ok is false if it can't be
 // understood. What goes is left in, see subnets.
-func (s *subnets) learn(datagram []byte) (ok bool) {
-	msgs, err := syscall.ParseNetlinkMessage(datagram)
-	if err != nil {
-		return false
-	}
-	for _, m := range msgs {
-		switch m.Header.Type {
-		case unix.RTM_NEWADDR:
-			a, err := parseAddress(m.Data)
-			if err != nil {
-				return false
-			}
-			s.add(a.prefix, a.index)
-		case unix.RTM_NEWROUTE:
-			r, ok, err := parseMainRoute(m.Data, unix.AF_INET)
-			if err != nil {
-				return false
-			}
-			if ok {
-				s.addRoute(r)
-			}
+func (s *subnets) learn(m netlink.Message) (ok bool) {
+	switch m.Type {
+	case unix.RTM_NEWADDR:
+		a, err := parseAddress(m.Body)
+		if err != nil {
+			return false
+		}
+		s.add(a.prefix, a.index)
+	case unix.RTM_NEWROUTE:
+		r, ours, err := parseMainRoute(m.Body, unix.AF_INET)
+		if err != nil {
+			return false
+		}
+		if ours {
+			s.addRoute(r)
 		}
 	}
 	return true

@@ -4,11 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"syscall"
 	"time"
 
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/internal/netlink"
 )
 
 const (
@@ -58,35 +58,33 @@ type brokenError struct{ error }
 
 // watchOnce subscribes and calls f until the subscription breaks or ctx ends.
 func watchOnce(ctx context.Context, f func(LinkEvent)) error {
-	s, err := nl.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK)
+	s, err := netlink.Open(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK)
 	if err != nil {
 		return err
 	}
-	defer s.Close()
-	if err := s.SetReceiveBufferSize(watchBuffer, true); err != nil {
-		return err
-	}
+	defer func() { _ = s.Close() }()
+	s.SetBuffers(0, watchBuffer)
 	// A closed socket ends Receive.
-	stop := context.AfterFunc(ctx, s.Close)
+	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
 	defer stop()
 	f(LinkEvent{Resync: true})
 	for {
-		msgs, from, err := s.Receive()
+		datagram, err := s.Receive()
 		switch {
 		case errors.Is(err, unix.ENOBUFS):
 			// netlink(7): messages were dropped, the socket goes on.
 			f(LinkEvent{Resync: true})
 		case err != nil:
 			return &brokenError{err}
-		case from.Pid == nl.PidKernel:
-			deliver(ctx, msgs, f)
+		default:
+			deliver(ctx, datagram, f)
 		}
 	}
 }
 
-// deliver calls f with the events in msgs.
-func deliver(ctx context.Context, msgs []syscall.NetlinkMessage, f func(LinkEvent)) {
-	for _, m := range msgs {
+// deliver calls f with the events in a datagram.
+func deliver(ctx context.Context, datagram []byte, f func(LinkEvent)) {
+	for m := range netlink.Messages(datagram) {
 		if ctx.Err() != nil {
 			return
 		}
@@ -99,15 +97,15 @@ func deliver(ctx context.Context, msgs []syscall.NetlinkMessage, f func(LinkEven
 // parseEvent reads one message; ok is false if it is none of a link. Messages of
 // family AF_BRIDGE are about the port of a bridge: its RTM_DELLINK says that a
 // link isn't a port any more, not that it is gone.
-func parseEvent(m syscall.NetlinkMessage) (e LinkEvent, ok bool) {
-	kind := m.Header.Type
+func parseEvent(m netlink.Message) (e LinkEvent, ok bool) {
+	kind := m.Type
 	if kind != unix.RTM_NEWLINK && kind != unix.RTM_DELLINK {
 		return LinkEvent{}, false
 	}
-	if len(m.Data) == 0 || m.Data[0] != unix.AF_UNSPEC {
+	if len(m.Body) == 0 || m.Body[0] != unix.AF_UNSPEC {
 		return LinkEvent{}, false
 	}
-	l, err := parseLink(m.Data)
+	l, err := parseLink(m.Body)
 	if err != nil {
 		return LinkEvent{Resync: true}, true
 	}

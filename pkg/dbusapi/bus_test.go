@@ -19,6 +19,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/dbusapi"
 	"github.com/vnetd/vnetd/pkg/firewall"
+	"github.com/vnetd/vnetd/pkg/firewall/iptables"
 	"github.com/vnetd/vnetd/pkg/network"
 	"github.com/vnetd/vnetd/pkg/store"
 )
@@ -55,8 +56,9 @@ func serveWith(t *testing.T, change func(*dbusapi.Config)) *dbus.Conn {
 	must(t, err)
 	links, err := bridge.New()
 	must(t, err)
-	rules, err := firewall.New(t.Context(), firewall.Config{Logger: log})
+	writer, err := iptables.New(t.Context(), iptables.Config{Logger: log})
 	must(t, err)
+	rules := firewall.New(writer, firewall.Config{Logger: log})
 	m := network.New(network.Config{Store: st, Links: links, Rules: rules, Logger: log})
 	cfg := dbusapi.Config{
 		Manager: m, Version: "1.2.3", Reload: m.Reload, Logger: log, LogLevel: new(slog.LevelVar),

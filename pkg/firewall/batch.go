@@ -2,7 +2,6 @@ package firewall
 
 import (
 	"context"
-	"errors"
 	"slices"
 	"sync"
 	"time"
@@ -89,64 +88,31 @@ func (f *Firewall) serve(batch []*request) {
 	}
 }
 
-// carryOut makes the requests' changes in one transaction per family. After an
-// error the rules that stood before stand again. The caller holds mu.
+// carryOut makes the requests' changes in one transaction. After an error the
+// rules that stood before stand again. The caller holds mu.
 func (f *Firewall) carryOut(ctx context.Context, requests []*request) error {
-	var changes []change
-	for _, r := range requests {
-		changes = append(changes, f.change(r))
+	changes := make([]Change, len(requests))
+	for i, r := range requests {
+		changes[i] = f.change(r)
 	}
-	if f.leavesNone(requests) {
-		changes = append(changes, change{remove: f.usable(f.layout.dockerJumps())})
-	}
-	back, err := f.apply(ctx, changes)
-	if err != nil {
-		if slices.ContainsFunc(requests, func(r *request) bool { return r.set }) || len(requests) > 1 {
-			err = errors.Join(err, f.undo(ctx, back))
-		}
+	if err := f.writer.Apply(ctx, f.desired, changes); err != nil {
 		return err
 	}
 	for i, r := range requests {
 		if r.set {
-			f.standing.set(r.network, changes[i].place)
+			f.desired.set(r.network, changes[i].Rules)
 		} else {
-			f.standing.forget(r.network.Bridge)
+			f.desired.forget(r.network.Bridge)
 		}
 	}
-	f.keepConnections()
 	return nil
 }
 
-// leavesNone tells whether no network with rules is left after the requests, so
-// that Docker's chain has nowhere to lead. The caller holds mu.
-func (f *Firewall) leavesNone(requests []*request) bool {
-	if !f.layout.docker || slices.ContainsFunc(requests, func(r *request) bool { return r.set }) {
-		return false
-	}
-	return !slices.ContainsFunc(f.standing.entries, func(e entry) bool {
-		return len(e.rules) > 0 && !slices.ContainsFunc(requests, func(r *request) bool {
-			return r.network.Bridge == e.network.Bridge
-		})
-	})
-}
-
-// usable are the rules of the families that can be used.
-func (f *Firewall) usable(rules []Rule) []Rule {
-	var out []Rule
-	for _, t := range f.tools {
-		if t.missing == nil {
-			out = append(out, ofFamily(t.family, rules)...)
-		}
-	}
-	return out
-}
-
 // change is what a request asks for. The caller holds mu.
-func (f *Firewall) change(r *request) change {
-	known := f.standing.find(r.network.Bridge).all()
-	rules := f.layout.rules(r.network)
-	if !r.set {
-		return change{remove: union(known, rules)}
+func (f *Firewall) change(r *request) Change {
+	known := f.desired.find(r.network.Bridge).All()
+	if r.set {
+		return Change{Network: r.network, Known: known, Rules: r.network.Rules()}
 	}
-	return change{remove: known, place: rules, network: r.network, others: f.standing.without(r.network.Bridge)}
+	return Change{Network: r.network, Known: Entry{Rules: known, Former: r.network.Rules()}.All(), Remove: true}
 }

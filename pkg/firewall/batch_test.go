@@ -25,48 +25,50 @@ func waitFor(t *testing.T, q *queue, requests int) {
 	})
 }
 
-// Sets that wait for their turn become one transaction: here, where iptables makes
-// the chains, one commit for each table and family.
+// recorder is a Writer that notes what it is asked to apply, and does nothing.
+type recorder struct {
+	Writer
+	applied [][]Change
+}
+
+func (r *recorder) Apply(_ context.Context, _ Desired, changes []Change) error {
+	r.applied = append(r.applied, changes)
+	return nil
+}
+
+// Sets that wait for their turn become one transaction.
 func TestWaitingSetsAreJoined(t *testing.T) {
-	nstest.Run(t, func(t *testing.T) {
-		f, err := New(t.Context(), Config{IPTables: "iptables-nft", IP6Tables: "ip6tables-nft"})
-		if err != nil {
-			t.Fatal(err)
+	w := &recorder{}
+	f := New(w, Config{})
+	cancelled, cancel := context.WithCancel(t.Context())
+	cancel()
+	const networks = 5
+	errs := make([]error, networks+1)
+	var running sync.WaitGroup
+	f.mu.Lock()
+	for i := range errs {
+		ctx := t.Context()
+		if i == networks {
+			ctx = cancelled
 		}
-		defer func() { _ = f.Close() }()
-		cancelled, cancel := context.WithCancel(t.Context())
-		cancel()
-		const networks = 5
-		errs := make([]error, networks+1)
-		var running sync.WaitGroup
-		f.mu.Lock()
-		before := f.memory.generation()
-		for i := range errs {
-			ctx := t.Context()
-			if i == networks {
-				ctx = cancelled
-			}
-			n := Network{Bridge: fmt.Sprintf("virbr%d", i), Mode: ModeNAT, DHCP: true, Subnets: []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("10.0.%d.0/24", i))}}
-			running.Go(func() { errs[i] = f.Set(ctx, n) })
-		}
-		waitFor(t, &f.queue, len(errs))
-		f.mu.Unlock()
-		running.Wait()
-		if err := errors.Join(errs[:networks]...); err != nil {
-			t.Fatal(err)
-		}
-		if !errors.Is(errs[networks], context.Canceled) {
-			t.Errorf("the cancelled Set says %v", errs[networks])
-		}
-		f.mu.Lock()
-		defer f.mu.Unlock()
-		if commits := f.memory.generation() - before; commits != 6+1 {
-			t.Errorf("%d commits, want 3 tables in 2 families and the hold", commits)
-		}
-		if len(f.standing.entries) != networks {
-			t.Errorf("%d networks stand, want %d", len(f.standing.entries), networks)
-		}
-	})
+		n := Network{Bridge: fmt.Sprintf("virbr%d", i), Mode: ModeNAT, DHCP: true, Subnets: []netip.Prefix{netip.MustParsePrefix(fmt.Sprintf("10.0.%d.0/24", i))}}
+		running.Go(func() { errs[i] = f.submit(&request{ctx: ctx, network: n, set: true}) })
+	}
+	waitFor(t, &f.queue, len(errs))
+	f.mu.Unlock()
+	running.Wait()
+	if err := errors.Join(errs[:networks]...); err != nil {
+		t.Fatal(err)
+	}
+	if !errors.Is(errs[networks], context.Canceled) {
+		t.Errorf("the cancelled Set says %v", errs[networks])
+	}
+	if len(w.applied) != 1 || len(w.applied[0]) != networks {
+		t.Errorf("applied %v, want the changes of %d networks at once", w.applied, networks)
+	}
+	if len(f.desired) != networks {
+		t.Errorf("%d networks stand, want %d", len(f.desired), networks)
+	}
 }
 
 // Requests for one bridge are not carried out together: the later one depends on

@@ -1,23 +1,13 @@
-// Package firewall owns the LIBVIRT_* chains of iptables and ip6tables: the
-// rules that make a network translated, routed or isolated, and the jumps of
-// the built-in chains that lead to them.
+// Package firewall decides which packets of networks pass, and sees to it that the
+// kernel's rules say so.
 //
-// It works in three steps, each usable by itself. Render turns a network's
-// intent into rules as data, in the very text that iptables-save prints. A
-// listing of what the kernel holds is compared with that text, which gives the
-// smallest list of increments. One iptables-restore per family carries them
-// out: it takes effect table by table, never rule by rule, and names only the
-// rules it changes, so whatever others keep in the same tables stays. Under
-// nf_tables the generation of the rule set tells whether the last listing still
-// holds, and no program is executed for rules of shapes that stood there before:
-// they are written by netlink in the form that the host's iptables gave the first
-// ones, and deleted by their handles, all in one transaction.
+// A Network is the intent of one network; its Rules are that intent as typed
+// values, in the order in which packets meet them, without the syntax of any
+// program. A Firewall keeps the rules of all networks that shall stand (Desired),
+// has a Writer make the kernel's rules the same, watches what others do to them,
+// repairs them, and keeps bridges in their zones of firewalld.
 //
-// Watch goes the same way whenever somebody else has changed the rules, Repair
-// whenever it is asked to. Conditions names what others' rules and the kernel's
-// settings do to guests, which vnetd does not mend.
-//
-// Chains, rules and their order are those of libvirt's network driver with its
-// iptables backend, so that scripts, other tools and a libvirtd beside vnetd
-// find what they expect. Guards are the one difference.
+// Writer is the seam to the kernel. Package iptables writes libvirt's chains;
+// package diagnose explains what rules of others do to guests. Both import this
+// package, which knows neither: whoever starts a Firewall hands it its writer.
 package firewall

@@ -48,7 +48,7 @@ type zones struct {
 // run, or for a network that wants no zone; what fails is an error only for a
 // zone that the network names.
 func (z *zones) bind(ctx context.Context, n Network, log *slog.Logger) error {
-	if n.Zone == "" && !n.Mode.filtered() {
+	if n.Zone == "" && !n.Mode.Filtered() {
 		return nil
 	}
 	zone, err := z.enter(ctx, n)
@@ -107,7 +107,7 @@ func defaultZone(ctx context.Context, firewalld dbus.BusObject, m Mode) (string,
 
 // unbind takes the bridge out of its zone, if firewalld runs.
 func (z *zones) unbind(ctx context.Context, n Network, log *slog.Logger) {
-	if n.Zone == "" && !n.Mode.filtered() {
+	if n.Zone == "" && !n.Mode.Filtered() {
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, firewalldTime)
@@ -130,7 +130,7 @@ func (z *zones) unbind(ctx context.Context, n Network, log *slog.Logger) {
 // were not there.
 func (z *zones) rebind(ctx context.Context, networks []Network, log *slog.Logger) (moved int) {
 	for _, n := range networks {
-		if n.Zone == "" && !n.Mode.filtered() {
+		if n.Zone == "" && !n.Mode.Filtered() {
 			continue
 		}
 		zone, err := z.enter(ctx, n)

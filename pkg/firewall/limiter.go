@@ -36,7 +36,7 @@ func (l *limiter) repaired(now time.Time) {
 	}
 }
 
-// contended tells whether there were too many.
+// contended reports whether there were too many.
 func (l *limiter) contended(now time.Time) bool {
 	l.drop(now)
 	return l.space > 0

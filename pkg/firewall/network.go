@@ -82,15 +82,15 @@ type Network struct {
 	DNS []netip.AddrPort
 }
 
-// filtered tells whether networks of this mode have rules at all.
-func (m Mode) filtered() bool {
+// Filtered reports whether networks of this mode have rules at all.
+func (m Mode) Filtered() bool {
 	return m == ModeNAT || m == ModeRoute || m == ModeIsolated
 }
 
 // check finds what iptables would misread or refuse. All faults are joined.
 func (n Network) check() error {
 	var faults []error
-	if n.Mode != ModeOpen && n.Mode != ModeBridge && !n.Mode.filtered() {
+	if n.Mode != ModeOpen && n.Mode != ModeBridge && !n.Mode.Filtered() {
 		faults = append(faults, fmt.Errorf("unknown forward mode %q", n.Mode))
 	}
 	faults = append(faults, checkDevice(n.Bridge))

@@ -3,12 +3,8 @@ package firewall
 import (
 	"cmp"
 	"context"
-	"errors"
-	"fmt"
 	"sync"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // What is done to the rules often comes in many steps. Watch looks at them when
@@ -23,9 +19,8 @@ const (
 const retryTime = 5 * time.Second
 
 // Watch puts the rules back whenever somebody else removes them, until ctx ends,
-// whose error it returns. Under nf_tables it hears of every change from the
-// kernel; iptables-legacy tells nothing, so its rules are compared at every
-// audit. firewalld tells on the system bus that it has loaded its rules anew;
+// whose error it returns. The writer tells of changes; what it does not hear of,
+// as with iptables-legacy, is compared at every audit. firewalld tells on the system bus that it has loaded its rules anew;
 // bridges are put back into their zones then. A program that removes rules as
 // fast as they are put back makes the repairs rarer, see limiter. Only one Watch
 // may run.
@@ -35,7 +30,11 @@ func (f *Firewall) Watch(ctx context.Context) error {
 	defer cancel(nil)
 	var running sync.WaitGroup
 	defer running.Wait()
-	running.Go(func() { w.followNFT(ctx, cancel) })
+	running.Go(func() {
+		if err := w.writer.Watch(ctx, func() { w.note("") }); err != nil && ctx.Err() == nil {
+			cancel(err)
+		}
+	})
 	running.Go(func() { w.followFirewalld(ctx) })
 	err := w.run(ctx)
 	cancel(nil)
@@ -48,43 +47,8 @@ type watch struct {
 	wake chan struct{}
 
 	mu    sync.Mutex
-	found finding      // guarded by mu
-	made  []generation // by others or by us, guarded by mu
+	cause Cause // of firewalld, the latest; guarded by mu
 	limit limiter
-}
-
-// followNFT notes every change of the rules that nftables tells of. Where the
-// kernel has no nftables, the audits must do.
-func (w *watch) followNFT(ctx context.Context, fail context.CancelCauseFunc) {
-	socket, err := openNFT(1 << (unix.NFNLGRP_NFTABLES - 1))
-	if err != nil {
-		w.log.Info("no notifications of changes of the firewall", "error", err)
-		return
-	}
-	stop := context.AfterFunc(ctx, func() { _ = socket.close() })
-	defer func() {
-		if stop() {
-			_ = socket.close()
-		}
-	}()
-	for {
-		datagram, err := socket.receive()
-		switch {
-		case ctx.Err() != nil:
-			return
-		case errors.Is(err, unix.ENOBUFS):
-			// More happened than the socket holds: look at all of it.
-			w.note(func(*finding) {}, generation{})
-		case err != nil:
-			fail(fmt.Errorf("listening to nftables: %w", err))
-			return
-		}
-		for m := range netlinkMessages(datagram) {
-			if g, ok := m.generation(); ok {
-				w.note(func(*finding) {}, g)
-			}
-		}
-	}
 }
 
 // followFirewalld notes what firewalld tells, whenever there is a system bus, and
@@ -94,7 +58,7 @@ func (w *watch) followFirewalld(ctx context.Context) {
 	for {
 		// What fails is tried again: the bus may come later, or come back.
 		_ = watchFirewalld(ctx, func(reason Cause) {
-			w.note(func(f *finding) { f.cause = cmp.Or(reason, f.cause) })
+			w.note(reason)
 			w.rebind(ctx)
 		})
 		select {
@@ -105,11 +69,10 @@ func (w *watch) followFirewalld(ctx context.Context) {
 	}
 }
 
-// note adds to what was found and wakes run.
-func (w *watch) note(add func(*finding), made ...generation) {
+// note wakes run, with what firewalld did if that is known.
+func (w *watch) note(cause Cause) {
 	w.mu.Lock()
-	add(&w.found)
-	w.made = append(w.made, made...)
+	w.cause = cmp.Or(cause, w.cause)
 	w.mu.Unlock()
 	select {
 	case w.wake <- struct{}{}:
@@ -160,7 +123,7 @@ func (w *watch) look(ctx context.Context, now time.Time) {
 	if w.limit.wait(now) > 0 {
 		return
 	}
-	report, err := w.repair(ctx, w.take())
+	report, err := w.repair(ctx, w.take(), false)
 	if err != nil || report.Repaired() {
 		w.limit.repaired(time.Now())
 	}
@@ -171,7 +134,7 @@ func (w *watch) look(ctx context.Context, now time.Time) {
 	}
 }
 
-// contend notes whether somebody keeps removing rules, and tells whether that is
+// contend notes whether somebody keeps removing rules, and reports whether that is
 // news.
 func (f *Firewall) contend(contended bool) bool {
 	f.mu.Lock()
@@ -183,18 +146,15 @@ func (f *Firewall) contend(contended bool) bool {
 
 // take returns what was found since the last time.
 func (w *watch) take() finding {
+	var found finding
 	w.mu.Lock()
-	found, made := w.found, w.made
-	w.found, w.made = finding{}, nil
+	found.cause, w.cause = w.cause, ""
 	w.mu.Unlock()
-	w.Firewall.mu.Lock()
-	defer w.Firewall.mu.Unlock()
-	for _, g := range made {
-		if g.process != "" && !w.memory.ours[g.id] && found.process != firewalldProcess {
-			found.process = g.process
+	for _, program := range w.writer.Others() {
+		if found.process != firewalldProcess {
+			found.process = program
 		}
 	}
-	clear(w.memory.ours)
 	// firewalld has iptables flushed by a program of its own, and changes its
 	// tables of nftables itself.
 	if found.cause == "" && found.process == firewalldProcess {

@@ -17,6 +17,7 @@ import (
 	"github.com/vnetd/vnetd/internal/nstest"
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/firewall"
+	"github.com/vnetd/vnetd/pkg/firewall/iptables"
 	"github.com/vnetd/vnetd/pkg/network"
 	"github.com/vnetd/vnetd/pkg/store"
 )
@@ -48,8 +49,9 @@ func startDaemon(t *testing.T, root string, authorize Authorize) *daemon {
 	must(t, err)
 	links, err := bridge.New()
 	must(t, err)
-	rules, err := firewall.New(t.Context(), firewall.Config{Logger: log})
+	writer, err := iptables.New(t.Context(), iptables.Config{Logger: log})
 	must(t, err)
+	rules := firewall.New(writer, firewall.Config{Logger: log})
 	m := network.New(network.Config{Store: st, Links: links, Rules: rules, Logger: log})
 	sockets, err := Listen(socketPath, nil)
 	must(t, err)

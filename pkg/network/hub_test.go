@@ -17,6 +17,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/firewall"
+	"github.com/vnetd/vnetd/pkg/firewall/iptables"
 	"github.com/vnetd/vnetd/pkg/network"
 	"github.com/vnetd/vnetd/pkg/store"
 )
@@ -61,8 +62,9 @@ func newHub(t *testing.T, root string, opts hubOptions) *hub {
 	must(t, err)
 	h.links, err = bridge.New()
 	must(t, err)
-	fw, err := firewall.New(t.Context(), firewall.Config{Logger: log})
+	writer, err := iptables.New(t.Context(), iptables.Config{Logger: log})
 	must(t, err)
+	fw := firewall.New(writer, firewall.Config{Logger: log})
 	rules := network.Rules(fw)
 	if opts.rules != nil {
 		rules = opts.rules(rules)

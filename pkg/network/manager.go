@@ -66,11 +66,11 @@ type Rules interface {
 	Set(ctx context.Context, n firewall.Network) error
 	Repair(ctx context.Context) (firewall.Report, error)
 	Watch(ctx context.Context) error
-	Relieve(ctx context.Context, n firewall.Network) error
+	RemoveLeftovers(ctx context.Context, n firewall.Network) error
 	Delete(ctx context.Context, n firewall.Network) error
 	Purge(ctx context.Context) error
 	Conditions(ctx context.Context) ([]firewall.Condition, error)
-	Rules(n firewall.Network) []firewall.Rule
+	Rules(n firewall.Network) []firewall.Line
 	Stats() firewall.Stats
 }
 

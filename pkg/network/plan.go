@@ -67,7 +67,7 @@ func unsettle(p *api.Plan, parsed *netdef.Network) {
 }
 
 // planOf is the plan of a complete document with those rules. It is pure.
-func planOf(def *netdef.Network, rules []firewall.Rule) api.Plan {
+func planOf(def *netdef.Network, rules []firewall.Line) api.Plan {
 	p := api.Plan{
 		Name: def.Name, Mode: string(def.Mode()), Action: "create", Conflicts: []string{},
 		Links:     []api.PlannedLink{plannedLink(def)},

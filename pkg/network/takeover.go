@@ -373,7 +373,7 @@ func (n *Network) takeOver(ctx context.Context, to *takeover) error {
 		}
 		n.m.publishPort(PortAdded, x)
 	}
-	if err := errors.Join(n.assume(ctx, to.live), n.m.cfg.Rules.Relieve(ctx, firewallNetwork(to.live))); err != nil {
+	if err := errors.Join(n.assume(ctx, to.live), n.m.cfg.Rules.RemoveLeftovers(ctx, firewallNetwork(to.live))); err != nil {
 		to.refuse("%w", err)
 	}
 	n.keepStopped(to.live, false)

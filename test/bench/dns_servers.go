@@ -13,6 +13,7 @@ import (
 
 	"github.com/vnetd/vnetd/internal/nstest"
 	"github.com/vnetd/vnetd/pkg/firewall"
+	"github.com/vnetd/vnetd/pkg/firewall/iptables"
 )
 
 // dnsServers are vnetd, what libvirt has, two others, and the limit.
@@ -76,8 +77,9 @@ func startVnetdDNS(b *bench, dir string, names int) {
 // none: packets pass the same rules whoever serves.
 func makeNetwork(b *bench) {
 	makeBridge(b)
-	fw, err := firewall.New(b.Context(), firewall.Config{})
+	writer, err := iptables.New(b.Context(), iptables.Config{})
 	if err == nil {
+		fw := firewall.New(writer, firewall.Config{})
 		b.Cleanup(func() { _ = errors.Join(fw.Purge(b.cleanupContext()), fw.Close()) })
 		err = fw.Set(b.Context(), firewall.Network{
 			Bridge: bridge, Mode: firewall.ModeNAT, Dev: "eno1", DHCP: true,

@@ -16,6 +16,7 @@ import (
 
 	"github.com/vnetd/vnetd/internal/nstest"
 	"github.com/vnetd/vnetd/pkg/firewall"
+	"github.com/vnetd/vnetd/pkg/firewall/iptables"
 )
 
 // How many networks have rules: some, and many.
@@ -70,8 +71,8 @@ const (
 func rulesWritten(b *bench) {
 	b.Cleanup(func() { flushRules(b) })
 	counter := newExecCounter(b)
-	counted := writeByVnetd(b, firewall.Config{IPTables: counter.path("iptables"), IP6Tables: counter.path("ip6tables")}, counter.count)
-	vnetd := writeByVnetd(b, firewall.Config{}, func() int { return 0 })
+	counted := writeByVnetd(b, iptables.Config{IPTables: counter.path("iptables"), IP6Tables: counter.path("ip6tables")}, counter.count)
+	vnetd := writeByVnetd(b, iptables.Config{}, func() int { return 0 })
 	single := writeOneByOne(b)
 	t := new(table)
 	t.add("", "vnetd", "CPU", "processes", "iptables per rule", "CPU", "processes")
@@ -84,7 +85,7 @@ func rulesWritten(b *bench) {
 	}
 	b.printf("%s", t)
 	b.printf("  NAT networks with DHCP, %d rules each; after a flush: of the whole rule set\n",
-		len(firewall.Render(numbered(0, firewall.ModeNAT), firewall.DefaultPrefix)))
+		len(iptables.Render(numbered(0, firewall.ModeNAT), iptables.DefaultPrefix)))
 	b.printf("  mean of the last %d networks with vnetd, of %d with iptables per rule\n", lastSets, lastExecs)
 }
 
@@ -121,7 +122,7 @@ func cpuTime(b *bench) time.Duration {
 
 // writeByVnetd writes the rules of many networks as the daemon does, one network
 // after the other.
-func writeByVnetd(b *bench, cfg firewall.Config, executed func() int) costs {
+func writeByVnetd(b *bench, cfg iptables.Config, executed func() int) costs {
 	flushRules(b)
 	f := newFirewall(b, cfg)
 	out := costs{}
@@ -144,11 +145,12 @@ func writeByVnetd(b *bench, cfg firewall.Config, executed func() int) costs {
 }
 
 // newFirewall makes one that is closed with the measurement.
-func newFirewall(b *bench, cfg firewall.Config) *firewall.Firewall {
-	f, err := firewall.New(b.Context(), cfg)
+func newFirewall(b *bench, cfg iptables.Config) *firewall.Firewall {
+	writer, err := iptables.New(b.Context(), cfg)
 	if err != nil {
 		b.Fatalf("making the firewall: %w", err)
 	}
+	f := firewall.New(writer, firewall.Config{Logger: cfg.Logger})
 	b.Cleanup(func() { _ = f.Close() })
 	return f
 }
@@ -187,7 +189,7 @@ func writeOneByOne(b *bench) costs {
 	out[theFirst] = measure(b, 1, count, run(slices.Concat(scaffoldCommands(), ruleCommands("-I", 0, 1))))
 	for what, others := range map[string]int{theHundreth: someRules - 1, theLast: manyRules - 1} {
 		flushRules(b)
-		fillRules(b, firewall.Config{LibvirtExactRules: true}, firewall.ModeNAT, others)
+		fillRules(b, iptables.Config{LibvirtExactRules: true}, firewall.ModeNAT, others)
 		out[what] = measure(b, lastExecs, count, run(ruleCommands("-I", others, others+lastExecs)))
 		if what == theLast {
 			out[theDeleted] = measure(b, lastExecs, count, run(ruleCommands("-D", others, others+lastExecs)))
@@ -199,7 +201,7 @@ func writeOneByOne(b *bench) costs {
 }
 
 // fillRules writes the rules of networks together. The first one's stand last.
-func fillRules(b *bench, cfg firewall.Config, mode firewall.Mode, networks int) {
+func fillRules(b *bench, cfg iptables.Config, mode firewall.Mode, networks int) {
 	f := newFirewall(b, cfg)
 	for n := range networks {
 		f.Adopt(numbered(n, mode))
@@ -212,7 +214,7 @@ func fillRules(b *bench, cfg firewall.Config, mode firewall.Mode, networks int) 
 // scaffoldCommands make libvirt's chains and the jumps to them.
 func scaffoldCommands() [][]string {
 	var out [][]string
-	for _, j := range slices.Backward(firewall.Jumps(firewall.DefaultPrefix)) {
+	for _, j := range slices.Backward(iptables.Jumps(iptables.DefaultPrefix)) {
 		program := programOf(j.Family)
 		out = append(out,
 			[]string{program, "-w", "-t", j.Table, "-N", strings.TrimPrefix(j.Args, "-j ")},
@@ -225,7 +227,7 @@ func scaffoldCommands() [][]string {
 func ruleCommands(verb string, from, to int) [][]string {
 	var out [][]string
 	for n := from; n < to; n++ {
-		for _, r := range slices.Backward(firewall.Render(numbered(n, firewall.ModeNAT), firewall.DefaultPrefix)) {
+		for _, r := range slices.Backward(iptables.Render(numbered(n, firewall.ModeNAT), iptables.DefaultPrefix)) {
 			out = append(out, slices.Concat([]string{programOf(r.Family), "-w", "-t", r.Table, verb, r.Chain}, strings.Fields(r.Args)))
 		}
 	}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/vnetd/vnetd/internal/nstest"
 	"github.com/vnetd/vnetd/pkg/firewall"
+	"github.com/vnetd/vnetd/pkg/firewall/iptables"
 )
 
 // trafficProgram is the name under which the bench is a program that loads the
@@ -60,7 +61,7 @@ func rulesPassed(b *bench) {
 	} {
 		for _, networks := range []int{1, someRules} {
 			flushRules(b)
-			fillRules(b, firewall.Config{LibvirtExactRules: c.exact}, c.mode, networks)
+			fillRules(b, iptables.Config{LibvirtExactRules: c.exact}, c.mode, networks)
 			got := loadLAN(b, guest)
 			t.add(string(c.mode), c.name, strconv.Itoa(networks), strconv.Itoa(int(got.Connections)), fmt.Sprintf("%.1f Gbit/s", got.Bytes*8/1e9))
 		}

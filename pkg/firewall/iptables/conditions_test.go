@@ -1,0 +1,205 @@
+package iptables_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/firewall"
+)
+
+// conditions are those of the host, in words that a test can compare.
+func (h *host) conditions(f *firewall.Firewall) []firewall.Condition {
+	h.Helper()
+	found, err := f.Conditions(h.Context())
+	if err != nil {
+		h.Fatalf("Conditions: %v", err)
+	}
+	return found
+}
+
+// routing makes the host forward packets, but not those within a bridge, and
+// answer all that it rejects.
+func (h *host) routing() {
+	h.Helper()
+	for path, value := range map[string]string{
+		"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1", "ipv4/icmp_ratelimit": "0",
+		"bridge/bridge-nf-call-iptables": "0", "bridge/bridge-nf-call-ip6tables": "0",
+	} {
+		if err := os.WriteFile("/proc/sys/net/"+path, []byte(value), 0o644); err != nil && !errors.Is(err, os.ErrNotExist) {
+			h.Fatal(err)
+		}
+	}
+}
+
+// What cuts guests off is named with its evidence, and is gone when the remedy
+// was carried out to the letter.
+func TestConditions(t *testing.T) {
+	onKernel(t, func(h *host) {
+		f := h.firewall()
+		h.set(f, intents()["nat66"], intents()["isolated"])
+		sh := h.shell()
+		h.routing()
+		if got := h.conditions(f); len(got) != 0 {
+			h.Fatalf("conditions on a fresh host: %+v", got)
+		}
+		for _, c := range []struct {
+			name     string
+			setup    string
+			kind     firewall.Kind
+			evidence string
+			harmless bool
+		}{
+			{"forwarding off", "echo 0 >/proc/sys/net/ipv4/ip_forward", firewall.KindForwardingOff, "net.ipv4.ip_forward = 0", false},
+			{"IPv6 forwarding off", "echo 0 >/proc/sys/net/ipv6/conf/all/forwarding", firewall.KindForwardingOff, "net.ipv6.conf.all.forwarding = 0", false},
+			{"FORWARD policy", "iptables -P FORWARD DROP", firewall.KindPolicy, "iptables -P FORWARD DROP", true},
+			{"INPUT policy", "iptables -P INPUT DROP", firewall.KindPolicy, "iptables -P INPUT DROP", true},
+			{"INPUT policy of IPv6", "ip6tables -P INPUT DROP", firewall.KindPolicy, "ip6tables -P INPUT DROP", false},
+			{"br_netfilter", "sysctl -qw net.bridge.bridge-nf-call-iptables=1", firewall.KindBridgeNetfilter, "net.bridge.bridge-nf-call-iptables = 1", true},
+			{"an earlier drop", "iptables -I FORWARD -i virbr+ -j DROP", firewall.KindDrop, "iptables -A FORWARD -i virbr+ -j DROP", false},
+			{"an earlier reject of all", "iptables -I INPUT -j REJECT", firewall.KindDrop, "iptables -A INPUT -j REJECT --reject-with icmp-port-unreachable", false},
+			{"a drop in a chain", "iptables -N X; iptables -A X -o virbr0 -j DROP; iptables -I FORWARD -j X", firewall.KindDrop, "iptables -A X -o virbr0 -j DROP", false},
+			{
+				"an nft policy", "nft add table inet mine; nft add chain inet mine fo '{ type filter hook forward priority 10; policy drop; }'",
+				firewall.KindPolicy, "table inet mine, chain fo: type filter hook forward", false,
+			},
+			{"an nft reject", "nft flush table inet mine; nft delete chain inet mine fo; nft add chain inet mine in '{ type filter hook input priority 0; }'; " +
+				"nft add rule inet mine in ct state established accept; nft add rule inet mine in counter reject", firewall.KindDrop, "chain in: counter reject", false},
+		} {
+			sh(c.setup)
+			found := h.conditions(f)
+			if len(found) != 1 || found[0].Kind != c.kind || !strings.Contains(found[0].Evidence, c.evidence) || found[0].Harmless != c.harmless {
+				h.Errorf("%s: conditions are %+v, want %s with %q", c.name, found, c.kind, c.evidence)
+			}
+			for _, condition := range found {
+				sh(condition.Remedy)
+			}
+			h.remain(f, c.name)
+		}
+	})
+}
+
+// What a family does not do concerns no network that has not got it.
+func TestConditionsOfOneFamily(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := &host{T: t, variant: "nft", log: new(logBuffer)}
+		f := h.firewall()
+		h.set(f, firewall.Network{Bridge: "virbr6", Mode: firewall.ModeRoute, Subnets: subnets("2001:db8::1/64")})
+		h.routing()
+		h.shell()("echo 0 >/proc/sys/net/ipv4/ip_forward")
+		if got := h.conditions(f); len(got) != 0 {
+			t.Errorf("without IPv4 forwarding an IPv6 network has %+v", got)
+		}
+		h.shell()("echo 0 >/proc/sys/net/ipv6/conf/all/forwarding")
+		if got := h.conditions(f); len(got) != 1 {
+			t.Errorf("without IPv6 forwarding it has %+v", got)
+		}
+	})
+}
+
+// remain fails the test if conditions are left after their remedies. A policy
+// that was only made harmless for guests is none.
+func (h *host) remain(f *firewall.Firewall, name string) {
+	h.Helper()
+	left := slices.DeleteFunc(h.conditions(f), func(c firewall.Condition) bool { return c.Harmless })
+	if len(left) > 0 {
+		h.Errorf("%s: after the remedy there are %+v", name, left)
+	}
+	h.iptables(firewall.IPv6, "-P INPUT ACCEPT")
+}
+
+// shell runs commands to which iptables is the host's variant.
+func (h *host) shell() func(commands string) {
+	h.Helper()
+	dir := h.TempDir()
+	for name, f := range map[string]firewall.Family{"iptables": firewall.IPv4, "ip6tables": firewall.IPv6} {
+		script := "#!/bin/sh\nexec /usr/sbin/" + h.program(f) + " \"$@\"\n"
+		if err := os.WriteFile(dir+"/"+name, []byte(script), 0o755); err != nil {
+			h.Fatal(err)
+		}
+	}
+	return func(commands string) {
+		h.Helper()
+		nstest.Exec(h, "env", "PATH="+dir+":"+os.Getenv("PATH"), "sh", "-ec", commands)
+	}
+}
+
+// What others' rules let pass, and narrow rules of the administrator, are no
+// conditions. Open networks have no rules of ours that would stand before a
+// policy.
+func TestConditionsOfOthers(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := &host{T: t, variant: "nft", log: new(logBuffer)}
+		f := h.firewall()
+		h.set(f, natNetwork())
+		h.routing()
+		for _, command := range []string{
+			"iptables -I FORWARD -i eno1 -j DROP",
+			"iptables -I FORWARD -i virbr0 -d 192.0.2.0/24 -j REJECT",
+			"iptables -I FORWARD -m conntrack --ctstate INVALID -j DROP",
+			"iptables -A FORWARD -j DROP",
+			"nft add table inet fw; nft add chain inet fw zone; nft add chain inet fw fo '{ type filter hook forward priority 10; policy drop; }'; " +
+				`nft add rule inet fw fo iifname '"virbr*"' jump zone; nft add rule inet fw zone accept; nft add rule inet fw fo reject`,
+		} {
+			nstest.Exec(t, "sh", "-c", command)
+		}
+		if got := h.conditions(f); len(got) != 0 {
+			t.Errorf("conditions are %+v", got)
+		}
+		h.set(f, firewall.Network{Bridge: "br7", Mode: firewall.ModeOpen, Subnets: subnets("192.0.2.1/24")})
+		h.iptables(firewall.IPv4, "-P FORWARD DROP")
+		var kinds []firewall.Kind
+		for _, c := range h.conditions(f) {
+			if !strings.Contains(c.Summary, "br7") || strings.Contains(c.Summary, "virbr0") || c.Harmless {
+				t.Errorf("condition %+v", c)
+			}
+			kinds = append(kinds, c.Kind)
+		}
+		if diff := cmp.Diff([]firewall.Kind{firewall.KindPolicy, firewall.KindDrop}, kinds); diff != "" {
+			t.Errorf("kinds of conditions (-want +got):\n%s", diff)
+		}
+	})
+}
+
+// Nothing is executed as long as nobody else has changed a rule: a context that
+// has ended does not matter.
+func TestConditionsRemembered(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := &host{T: t, variant: "nft", log: new(logBuffer)}
+		f := h.firewall()
+		h.set(f, natNetwork())
+		h.routing()
+		h.iptables(firewall.IPv4, "-I FORWARD -i virbr0 -j DROP")
+		want := h.conditions(f)
+		ended, end := context.WithCancel(t.Context())
+		end()
+		got, err := f.Conditions(ended)
+		if diff := cmp.Diff(want, got); diff != "" || err != nil || len(want) != 1 {
+			t.Errorf("looking again: %v, conditions (-want +got):\n%s", err, diff)
+		}
+		if diff := cmp.Diff([]string{"virbr0"}, want[0].Bridges); diff != "" {
+			t.Errorf("bridges (-want +got):\n%s", diff)
+		}
+		h.iptables(firewall.IPv4, "-I FORWARD -i virbr+ -j DROP")
+		h.conditions(f)
+		h.set(f, with(natNetwork(), func(n *firewall.Network) { n.Bridge, n.Subnets = "virbr1", subnets("198.51.100.1/24") }))
+		got, err = f.Conditions(ended)
+		if err != nil || len(got) != 2 || !slices.Equal(got[0].Bridges, []string{"virbr0", "virbr1"}) {
+			t.Errorf("with one more network: %v, %+v, want the drop of all bridges for virbr1, too", err, got)
+		}
+		h.iptables(firewall.IPv4, "-D FORWARD -i virbr+ -j DROP")
+		h.iptables(firewall.IPv4, "-D FORWARD -i virbr0 -j DROP")
+		if _, err := f.Conditions(ended); err == nil {
+			t.Error("a change was not looked at")
+		}
+		if got := h.conditions(f); len(got) != 0 {
+			t.Errorf("after the mending: %+v", got)
+		}
+	})
+}

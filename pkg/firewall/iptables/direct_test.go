@@ -1,0 +1,183 @@
+package iptables_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/firewall"
+	"github.com/vnetd/vnetd/pkg/firewall/iptables"
+)
+
+// expressions are what stands in the kernel, by chain and down to the last byte
+// of a comparison: nft's own view of the rules, without handles and counts.
+func expressions(t nstest.TB) map[string][]string {
+	t.Helper()
+	rules, _, _ := strings.Cut(nstest.Exec(t, "nft", "--debug=netlink", "list", "ruleset"), "\ntable ")
+	out := map[string][]string{}
+	chain := ""
+	for line := range strings.Lines(rules) {
+		words := strings.Fields(line)
+		switch {
+		case len(words) == 0:
+		case words[0] != "[":
+			chain = strings.Join(words[:3], " ") // family, table, chain
+			if words[1] == "vnetd" {
+				chain = "" // of no interest here
+			}
+			out[chain] = append(out[chain], "rule")
+		case words[1] == "counter":
+			out[chain] = append(out[chain], "counter")
+		default:
+			out[chain] = append(out[chain], strings.TrimSpace(line))
+		}
+	}
+	delete(out, "")
+	return out
+}
+
+// renamed is a network of the same kind with other devices and subnets.
+func renamed(n firewall.Network, i int) firewall.Network {
+	n.Bridge = fmt.Sprintf("br-other%d", i)
+	var moved []netip.Prefix
+	for j, s := range n.Subnets {
+		addr := netip.AddrFrom4([4]byte{172, 20, byte(i), byte(j)})
+		if s.Addr().Is6() {
+			addr = netip.MustParseAddr(fmt.Sprintf("2001:db8:%d:%d::", 4096+i, j))
+		}
+		moved = append(moved, netip.PrefixFrom(addr, s.Bits()))
+	}
+	n.Subnets = moved
+	if n.Dev != "" {
+		n.Dev = fmt.Sprintf("uplink%d.%d", i, i)
+	}
+	return n
+}
+
+// What is written without iptables-restore stands in the kernel as iptables-restore
+// would have written it, is listed as it was rendered, and is known to
+// iptables by its text. Deleted, it leaves nothing.
+func TestDirectRulesAreThoseOfIPTables(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := &host{T: t, variant: "nft", log: new(logBuffer)}
+		i := 0
+		for name, n := range intents() {
+			i++
+			like := renamed(n, i)
+			if len(iptables.Render(n, "")) == 0 {
+				continue
+			}
+			h.set(h.configured(iptables.Config{}), like)
+			want := expressions(t)
+			nstest.Exec(t, "nft", "flush", "ruleset")
+
+			w := h.wrap()
+			f := w.configured(iptables.Config{IPTables: filepath.Join(w.dir, "iptables-nft"), IP6Tables: filepath.Join(w.dir, "ip6tables-nft")})
+			h.set(f, n)
+			h.set(f, renamed(n, 0)) // rules of all shapes were seen now
+			h.delete(f, n)
+			h.delete(f, renamed(n, 0))
+			w.calls()
+			h.set(f, like)
+			if diff := cmp.Diff(map[string]int{}, w.calls()); diff != "" {
+				t.Errorf("%s: Set executes (-want +got):\n%s", name, diff)
+			}
+			if diff := cmp.Diff(want, expressions(t)); diff != "" {
+				t.Fatalf("%s: expressions (-iptables-restore +direct):\n%s", name, diff)
+			}
+			for _, r := range f.Rules(like) {
+				h.iptables(r.Family, "-t "+r.Table+" -C "+r.Chain+" "+r.Args)
+			}
+			h.delete(f, like)
+			h.expect("after "+name, scaffold(iptables.DefaultPrefix))
+			nstest.Exec(t, "nft", "flush", "ruleset")
+		}
+	})
+}
+
+// A change by others between two of ours is seen before anything is written.
+func TestDirectChangeAfterOthers(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := &host{T: t, variant: "nft", log: new(logBuffer)}
+		f := h.firewall()
+		h.set(f, numbered(0), numbered(1), numbered(2))
+		h.iptables(firewall.IPv4, "-D LIBVIRT_FWX -i virbr1 -o virbr1 -j ACCEPT")
+		h.iptables(firewall.IPv4, "-I LIBVIRT_FWI 3 -o virbr1 -j ACCEPT")
+		h.delete(f, numbered(1))
+		h.set(f, numbered(3))
+		h.iptables(firewall.IPv4, "-D LIBVIRT_FWI -o virbr1 -j ACCEPT")
+		h.expect("in the end", libvirt(numbered(3), numbered(2), numbered(0)))
+	})
+}
+
+// Somebody else changes rules all the while: what was planned on rules that have
+// changed since is planned anew.
+func TestDirectBesideOthers(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := &host{T: t, variant: "nft", log: new(logBuffer)}
+		f := h.firewall()
+		h.set(f, numbered(0))
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() {
+			var err error
+			for err == nil && ctx.Err() == nil {
+				for _, verb := range []string{"-I", "-D"} {
+					err = errors.Join(err, exec.Command("iptables-nft", verb, "LIBVIRT_FWX", "-o", "eno1", "-j", "ACCEPT").Run())
+				}
+			}
+			ended <- err
+		}()
+		for range 3 {
+			for i := range 8 {
+				h.set(f, numbered(i+1))
+			}
+			for i := range 7 {
+				h.delete(f, numbered(i+1))
+			}
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		h.expect("in the end", libvirt(numbered(8), numbered(0)))
+	})
+}
+
+// Many networks at once are one transaction, however large.
+func TestManyNetworksAtOnce(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := &host{T: t, variant: "nft", log: new(logBuffer)}
+		w := h.wrap()
+		f := w.firewall()
+		h.set(f, numbered(0), numbered(1)) // the rules' forms are known now
+		var newestFirst []firewall.Network
+		for i := range 300 {
+			newestFirst = append([]firewall.Network{numbered(i)}, newestFirst...)
+			f.Adopt(numbered(i))
+		}
+		w.calls()
+		if _, err := f.Repair(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(map[string]int{"iptables-save": 1, "ip6tables-save": 1}, w.calls()); diff != "" {
+			t.Errorf("Repair executes (-want +got):\n%s", diff)
+		}
+		h.expect("with all networks", h.unordered(libvirt(newestFirst...)))
+		for _, n := range newestFirst {
+			h.delete(f, n)
+		}
+		if diff := cmp.Diff(map[string]int{}, w.calls()); diff != "" {
+			t.Errorf("the deletions execute (-want +got):\n%s", diff)
+		}
+		h.expect("without any", scaffold(iptables.DefaultPrefix))
+	})
+}

@@ -1,0 +1,16 @@
+package iptables
+
+import "github.com/vnetd/vnetd/pkg/firewall"
+
+// Guards are the lines by which vnetd differs from libvirt: a guard stands at the
+// head of the network's part of LIBVIRT_FWI and asks LIBVIRT_FWO first. See
+// firewall.AskOutbound.
+func Guards(n firewall.Network, prefix string) []firewall.Line {
+	var guards []firewall.Rule
+	for _, r := range n.Rules() {
+		if r.Verdict == firewall.AskOutbound {
+			guards = append(guards, r)
+		}
+	}
+	return options{prefix: prefix}.lines(guards)
+}

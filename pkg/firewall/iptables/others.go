@@ -1,0 +1,86 @@
+package iptables
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os/exec"
+	"slices"
+	"strings"
+
+	"github.com/vnetd/vnetd/pkg/firewall"
+	"github.com/vnetd/vnetd/pkg/firewall/diagnose"
+)
+
+// Conditions is firewall.Writer's.
+func (w *Writer) Conditions(ctx context.Context, networks []firewall.Network) ([]firewall.Condition, error) {
+	w.mu.Lock()
+	tracked := w.tracked()
+	w.cache.refresh()
+	foreign := w.cache.foreign
+	tools := w.present(ctx)
+	w.mu.Unlock()
+	if !tracked || legacyFilters() {
+		foreign = 0
+	}
+	var found []firewall.Condition
+	var needed []tool
+	for _, t := range tools {
+		switch {
+		case t.missing != nil:
+			found = append(found, t.absence(w.options, networks)...)
+		case diagnose.Concerned(t.family, networks):
+			found = append(found, diagnose.Settings(t.family, networks)...)
+			needed = append(needed, t)
+		}
+	}
+	s, err := w.snapshots.take(ctx, foreign, needed, w.options)
+	return append(found, s.Conditions(w.options.prefix, networks)...), errors.Join(err, s.hidden)
+}
+
+// present are the families' programs as they are now; those that were not
+// installed are looked for again. The caller holds mu.
+func (w *Writer) present(ctx context.Context) []tool {
+	var out []tool
+	for _, t := range w.tools {
+		if t.appeared() {
+			t.detect(ctx)
+		}
+		out = append(out, *t)
+	}
+	return out
+}
+
+// RemoveLeftovers removes the rules that a libvirtd with the nftables backend left
+// for n's bridge. libvirt's tables, chains and the rules of other networks stay.
+func (w *Writer) RemoveLeftovers(ctx context.Context, n firewall.Network) error {
+	nft, err := exec.LookPath("nft")
+	if err != nil {
+		return nil // libvirt's backend runs this program
+	}
+	tables, err := run(ctx, "", nft, "list", "tables")
+	if err != nil {
+		return fmt.Errorf("looking for libvirt's tables: %w", err)
+	}
+	var commands []string
+	for _, family := range []string{"ip", "ip6"} {
+		if !slices.Contains(strings.Split(tables, "\n"), "table "+family+" "+diagnose.LibvirtTable) {
+			continue
+		}
+		listing, err := run(ctx, "", nft, "-a", "-n", "list", "table", family, diagnose.LibvirtTable)
+		if err != nil {
+			return fmt.Errorf("listing libvirt's rules: %w", err)
+		}
+		for _, t := range diagnose.ParseTables(listing) {
+			commands = append(commands, t.LibvirtRules(n)...)
+		}
+	}
+	if len(commands) == 0 {
+		return nil
+	}
+	if _, err := run(ctx, strings.Join(commands, ""), nft, "-f", "-"); err != nil {
+		return fmt.Errorf("removing libvirt's rules of bridge %q: %w", n.Bridge, err)
+	}
+	w.log.Info("rules of libvirt's nftables backend removed", "bridge", n.Bridge, "rules", len(commands))
+	return nil
+}

@@ -1,0 +1,327 @@
+package iptables_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"sync"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/firewall"
+	"github.com/vnetd/vnetd/pkg/firewall/iptables"
+)
+
+// The port on which guests and the LAN host answer what they are sent.
+const echoPort = 4000
+
+// guestOn plugs a guest into a new bridge: the host is .1, the guest .2.
+func (h *host) guestOn(bridge, name, net24 string) *nstest.NS {
+	h.Helper()
+	nstest.IP(h, "link add "+bridge+" type bridge")
+	nstest.IP(h, "addr add "+net24+"1/24 dev "+bridge)
+	nstest.IP(h, "link set "+bridge+" up")
+	g := nstest.Guest(h, bridge, name, "")
+	g.IP("addr add " + net24 + "2/24 dev eth0")
+	g.IP("route add default via " + net24 + "1")
+	return g
+}
+
+// echo is a server that answers every datagram and counts by sender.
+type echo struct {
+	mu   sync.Mutex
+	from map[netip.Addr]int
+}
+
+// newEcho starts a server in ns that ends with the test.
+func newEcho(h *host, ns *nstest.NS) *echo {
+	h.Helper()
+	var conn net.PacketConn
+	err := ns.Do(func() (err error) {
+		conn, err = net.ListenPacket("udp4", fmt.Sprintf(":%d", echoPort))
+		return err
+	})
+	if err != nil {
+		h.Fatal(err)
+	}
+	e := &echo{from: map[netip.Addr]int{}}
+	var running sync.WaitGroup
+	running.Go(func() { e.serve(conn) })
+	h.Cleanup(func() { _ = conn.Close(); running.Wait() })
+	return e
+}
+
+func (e *echo) serve(conn net.PacketConn) {
+	b := make([]byte, 64)
+	for {
+		n, from, err := conn.ReadFrom(b)
+		if err != nil {
+			return
+		}
+		e.mu.Lock()
+		e.from[from.(*net.UDPAddr).AddrPort().Addr()]++
+		e.mu.Unlock()
+		_, _ = conn.WriteTo(b[:n], from)
+	}
+}
+
+// count is the number of datagrams from an address.
+func (e *echo) count(from string) int {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.from[netip.MustParseAddr(from)]
+}
+
+// The fates of a datagram.
+const (
+	answered = "answered"
+	rejected = "rejected"
+	lost     = "lost"
+)
+
+// probe sends a datagram from a new socket in ns and tells its fate.
+func probe(ns *nstest.NS, to string, patience time.Duration) (fate string, err error) {
+	var conn net.Conn
+	err = ns.Do(func() (err error) {
+		at := net.UDPAddrFromAddrPort(netip.AddrPortFrom(netip.MustParseAddr(to), echoPort))
+		conn, err = net.DialUDP("udp4", nil, at)
+		return err
+	})
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = conn.Close() }()
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
+		return "", err
+	}
+	_, err = conn.Write([]byte("?"))
+	if err == nil {
+		_, err = conn.Read(make([]byte, 64))
+	}
+	switch {
+	case err == nil:
+		return answered, nil
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return rejected, nil
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return lost, nil
+	}
+	return "", err
+}
+
+// What an isolated network sends does not reach a routed one, unless libvirt's
+// rules are asked for; who may talk to whom is else the same.
+func TestRoutedNetworkIsGuarded(t *testing.T) {
+	onKernel(t, func(h *host) {
+		lan := nstest.NewLAN(h)
+		lan.IP("route add 198.51.100.0/24 via " + nstest.Uplink)
+		routed := h.guestOn("virbr2", "routed", "198.51.100.")
+		isolated, nat := h.guestOn("virbr1", "isolated", "192.0.2."), h.guestOn("virbr0", "nat", "192.168.122.")
+		h.routing()
+		server := newEcho(h, routed)
+		networks := []firewall.Network{
+			{Bridge: "virbr1", Mode: firewall.ModeIsolated, Subnets: subnets("192.0.2.1/24")},
+			{Bridge: "virbr2", Mode: firewall.ModeRoute, Subnets: subnets("198.51.100.1/24")},
+			natNetwork(),
+		}
+		for _, exact := range []bool{true, false} {
+			f := h.configured(iptables.Config{LibvirtExactRules: exact})
+			h.set(f, networks...)
+			before := server.count("192.0.2.2")
+			fates := map[string]string{}
+			for name, from := range map[string]*nstest.NS{"isolated": isolated, "nat": nat, "lan": lan} {
+				fate, err := probe(from, "198.51.100.2", time.Second)
+				if err != nil {
+					h.Fatalf("probe from %s: %v", name, err)
+				}
+				fates[name] = fate
+			}
+			want := map[string]string{"isolated": rejected, "nat": answered, "lan": answered}
+			if exact {
+				want["isolated"] = lost // it arrives, and the answer is rejected
+			}
+			if diff := cmp.Diff(want, fates); diff != "" {
+				h.Errorf("datagrams to the routed network, exact rules %v (-want +got):\n%s", exact, diff)
+			}
+			if leaked := server.count("192.0.2.2") > before; leaked != exact {
+				h.Errorf("datagram of the isolated guest arrived: %v, exact rules: %v", leaked, exact)
+			}
+		}
+	})
+}
+
+// While networks are set anew and others come and go, no datagram that may pass
+// is rejected and none that may not pass arrives.
+func TestSetLeavesNoWindow(t *testing.T) {
+	onKernel(t, func(h *host) {
+		lan := nstest.NewLAN(h)
+		server := newEcho(h, lan)
+		lan.IP("route add 192.0.2.0/24 via " + nstest.Uplink)
+		nat, isolated := h.guestOn("virbr0", "nat", "192.168.122."), h.guestOn("virbr1", "isolated", "192.0.2.")
+		h.routing()
+		f := h.configured(iptables.Config{})
+		closed := firewall.Network{Bridge: "virbr1", Mode: firewall.ModeIsolated, Subnets: subnets("192.0.2.1/24")}
+		h.set(f, natNetwork(), closed)
+
+		ctx, cancel := context.WithCancel(h.Context())
+		var running sync.WaitGroup
+		defer running.Wait()
+		defer cancel()
+		sent := make(chan struct{}, 1)
+		for from, want := range map[*nstest.NS]string{nat: answered, isolated: rejected} {
+			running.Go(func() {
+				for ctx.Err() == nil {
+					fate, err := probe(from, nstest.LANHost, mendLimit)
+					if err != nil || fate != want {
+						h.Errorf("a datagram of guest %s was %s, %v", from.Name, fate, err)
+						return
+					}
+					select {
+					case sent <- struct{}{}:
+					case <-ctx.Done():
+					}
+				}
+			})
+		}
+		for i := range 10 {
+			tftp := func(n *firewall.Network) { n.TFTP = i%2 == 0 }
+			h.set(f, with(natNetwork(), tftp), with(closed, tftp), intents()["nat-dev"])
+			h.delete(f, intents()["nat-dev"])
+			for range 20 {
+				<-sent
+			}
+		}
+		if n := server.count("192.0.2.2"); n > 0 {
+			h.Errorf("%d datagrams of the isolated guest arrived", n)
+		}
+		if server.count(nstest.Uplink) == 0 {
+			h.Error("no datagram of the other guest arrived")
+		}
+	})
+}
+
+// stream is a guest's download, under way.
+type stream struct {
+	*host
+	received atomic.Int64
+	ended    chan error
+}
+
+// download begins a download from the LAN host's web server that lasts longer
+// than any test.
+func (h *host) download(guest *nstest.NS) *stream {
+	h.Helper()
+	dial := func(ctx context.Context, network, address string) (conn net.Conn, err error) {
+		err = guest.Do(func() error {
+			conn, err = new(net.Dialer).DialContext(ctx, network, address)
+			return err
+		})
+		return conn, err
+	}
+	client := http.Client{Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}}
+	ctx, cancel := context.WithCancel(context.WithoutCancel(h.Context()))
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+nstest.LANHost+"/download?bytes=1000000000&rate=1000000", nil)
+	if err != nil {
+		h.Fatal(err)
+	}
+	s := &stream{host: h, ended: make(chan error, 1)}
+	go func() { s.ended <- s.read(&client, request) }()
+	h.Cleanup(func() {
+		cancel()
+		if err := <-s.ended; !errors.Is(err, context.Canceled) {
+			h.Errorf("the download ended with %v", err)
+		}
+	})
+	return s
+}
+
+// read counts what comes until it ends.
+func (s *stream) read(client *http.Client, request *http.Request) error {
+	response, err := client.Do(request)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = response.Body.Close() }()
+	b := make([]byte, 1<<14)
+	for {
+		n, err := response.Body.Read(b)
+		s.received.Add(int64(n))
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// goesOn waits for more of the download.
+func (s *stream) goesOn(when string) {
+	s.Helper()
+	want := s.received.Load() + 200_000
+	nstest.Eventually(s, mendLimit, "the download "+when, func() error {
+		if got := s.received.Load(); got < want {
+			return fmt.Errorf("%d bytes came, want %d", got, want)
+		}
+		return nil
+	})
+}
+
+// A guest's download goes on through everything that is done to the rules, on a
+// host that forwards nothing without them, and each time they are mended once.
+func TestDownloadSurvivesRepairs(t *testing.T) {
+	onKernel(t, func(h *host) {
+		lan := nstest.NewLAN(h)
+		nstest.NewWeb(h, lan)
+		guest := h.guestOn("virbr0", "guest", "192.168.122.")
+		h.routing()
+		f := h.watched(iptables.Config{})
+		h.set(f, natNetwork(), intents()["isolated"])
+		for _, command := range docker { // its policy of FORWARD is DROP
+			h.iptables(firewall.IPv4, command)
+		}
+		download := h.download(guest)
+		download.goesOn("beside Docker's rules")
+		h.repairs(f, "Docker's start", 0)
+		want := h.saved()
+		for i, e := range []struct {
+			what string
+			do   []string
+		}{
+			{"the jumps' deletion", []string{"-D FORWARD -j LIBVIRT_FWX", "-D FORWARD -j LIBVIRT_FWI", "-D FORWARD -j LIBVIRT_FWO"}},
+			{"the rules' deletion", []string{"-F LIBVIRT_FWI", "-F LIBVIRT_FWO"}},
+			{"the chains' deletion", []string{"-F LIBVIRT_INP", "-D INPUT -j LIBVIRT_INP", "-X LIBVIRT_INP"}},
+			{"a flush of nat's chains", []string{"-t nat -F LIBVIRT_PRT"}},
+		} {
+			h.batch(firewall.IPv4, e.do...)
+			h.mended(e.what, want)
+			h.repairs(f, e.what, uint64(i+1))
+			download.goesOn("after " + e.what)
+		}
+		// Nobody but the hold has the kernel track connections then.
+		flushes := map[string]func(){"a flush of both tables": func() {
+			h.batch(firewall.IPv4, "-F")
+			h.batch(firewall.IPv4, "-t nat -F")
+		}}
+		if h.variant == "nft" {
+			flushes["a flush of the rule set"] = func() { nstest.Exec(h, "nft", "flush", "ruleset") }
+		}
+		for what, flush := range flushes {
+			before := f.Stats().Repairs
+			flush()
+			nstest.Eventually(h, mendLimit, "repair after "+what, func() error {
+				if f.Stats().Repairs == before {
+					return errors.New("there was none")
+				}
+				return nil
+			})
+			download.goesOn("after " + what)
+		}
+	})
+}
