@@ -106,7 +106,9 @@ func (s *Set) introduce(p part) {
 		return
 	}
 	for _, l := range s.held() {
-		s.dns.srv.SetHost(s.host(l))
+		if s.spec.onSubnet(l.Addr) {
+			s.dns.srv.SetHost(s.host(l))
+		}
 	}
 	for _, g := range s.cfg.Owner.Guests() {
 		s.announce(g)
