@@ -37,8 +37,10 @@ func (ch *Change) Bind(pl *Pool, c *Client, l Lease) string {
 			l.Hostname = b.Lease.Hostname
 		}
 	}
-	if old := pl.Lease(c.Key, c.Now); old != nil && old != b {
-		ch.End(pl, old, c.Now)
+	for _, old := range []*Binding{pl.Lease(c.Key, c.Now), pl.LeaseAway(c.Key, c.Now)} {
+		if old != nil && old != b {
+			ch.End(pl, old, c.Now)
+		}
 	}
 	ch.Set(pl, kind, b, l)
 	return l.Hostname
@@ -51,11 +53,16 @@ func (ch *Change) Set(pl *Pool, kind EventKind, b *Binding, l Lease) {
 }
 
 // End releases the lease of b. The record stays, so that the client gets the address
-// again.
+// again, unless nobody could have it now.
 func (ch *Change) End(pl *Pool, b *Binding, now time.Time) {
 	l := b.Lease
 	l.State, l.Expiry = StateReleased, now
-	ch.Set(pl, Released, b, l)
+	if pl.scope.Usable(b.Addr) {
+		ch.Set(pl, Released, b, l)
+		return
+	}
+	ch.writes = append(ch.writes, pl.stage(b, Lease{}))
+	ch.events = append(ch.events, Event{Kind: Released, Lease: l})
 }
 
 // stage makes l the record of b in memory, to be stored. The caller hands the

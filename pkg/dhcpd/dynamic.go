@@ -84,6 +84,19 @@ func (s Server) DropDynamic(guest net.HardwareAddr) {
 	}
 }
 
+// WithdrawDynamic takes back what SetDynamic gave to the guest, of which nothing else
+// is known: its leases run on.
+func (s Server) WithdrawDynamic(guest net.HardwareAddr) {
+	if len(guest) != HWAddrLen {
+		return
+	}
+	s.engine.Lock()
+	defer s.engine.Unlock()
+	if mac := HWAddr(guest); s.engine.dynamic[mac] != nil {
+		s.engine.dropDynamic(mac)
+	}
+}
+
 // addDynamic and dropDynamic change who has what, here and in the scope. s.mu must be
 // locked.
 func (s *Engine) addDynamic(r *Reservation) {

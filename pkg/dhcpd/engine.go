@@ -63,7 +63,11 @@ func NewEngine(h Handler, cfg EngineConfig, sp *Scope, log *iface.Log) (*Engine,
 		wake: make(chan struct{}, 1), failed: make(chan error, 1),
 		each: iface.NewRateLimits[string](messageEvery, messageBurst, ClientsRemembered),
 	}
-	return s, restore(s.Pool, cfg.Store, time.Now())
+	if err := restore(s.Pool, cfg.Store, time.Now()); err != nil {
+		return nil, err
+	}
+	s.logKept()
+	return s, nil
 }
 
 // Connect opens the transport. Loops run beside the engine's own: each returns once
@@ -73,7 +77,8 @@ func (s *Engine) Connect(link Transport, loops ...func(context.Context)) {
 }
 
 // restore puts the records of the store into pl and removes those from the store
-// that mean nothing any more. Records of the other family are another server's.
+// that mean nothing any more; a lease that runs is no such record, wherever the
+// subnet is now. Records of the other family are another server's.
 func restore(pl *Pool, store LeaseStore, now time.Time) error {
 	all, err := store.Load()
 	if err != nil {
@@ -84,9 +89,8 @@ func restore(pl *Pool, store LeaseStore, now time.Time) error {
 	for _, l := range all {
 		switch {
 		case l.Addr.Is4() != pl.scope.Prefix.Addr().Is4():
-		case !l.identified() || !pl.scope.Usable(l.Addr),
-			!l.live(now) && !pl.scope.dynamic(l.Addr) && pl.scope.byAddr[l.Addr] == nil,
-			!l.live(now) && l.State == StateDeclined:
+		case !l.identified(),
+			!l.live(now) && (l.State == StateDeclined || !pl.scope.offered(l.Addr)):
 			drop = append(drop, l.Addr)
 		default:
 			keep = append(keep, l)
@@ -98,7 +102,7 @@ func restore(pl *Pool, store LeaseStore, now time.Time) error {
 		return nil
 	}
 	if err := store.Commit(nil, drop); err != nil {
-		return fmt.Errorf("removing leases outside the network: %w", err)
+		return fmt.Errorf("removing leases that have ended outside the network: %w", err)
 	}
 	return nil
 }
@@ -169,20 +173,20 @@ func (s *Engine) Expire(now time.Time) {
 // forget removes the record of b from the store when the address can't be given
 // to its former client again. the engine must be locked.
 func (s *Engine) forget(b *Binding) {
-	p := s.Pool.scope
-	if b.Lease.State != "" && (p.dynamic(b.Addr) || p.byAddr[b.Addr] != nil) {
+	if b.Lease.State != "" && s.Pool.scope.offered(b.Addr) {
 		return
 	}
 	s.Enqueue(Change{writes: []write{s.Pool.stage(b, Lease{})}})
 }
 
-// Follow makes the pool one of sp. Leases outside of it are removed from the
+// Follow makes the pool one of sp. Ended leases outside of it are removed from the
 // store. the engine must be locked.
 func (s *Engine) Follow(sp *Scope) {
 	s.reserveDynamic(sp)
 	pl := newPool(sp)
 	left := pl.adopt(s.Pool, time.Now())
 	s.Pool = pl
+	s.logKept()
 	if len(left) == 0 {
 		return
 	}

@@ -53,6 +53,7 @@ type Pool struct {
 	scope    *Scope
 	bindings map[netip.Addr]*Binding
 	byClient map[ClientKey]*Binding // the client's lease, present or former
+	away     map[ClientKey]*Binding // the client's running lease on an address that no client could be given now
 	byOffer  map[ClientKey]*Binding
 	used     *bitmap    // positions that have a binding or are not dynamic
 	offers   *list.List // of *binding, soonest to expire first
@@ -68,6 +69,7 @@ func newPool(sp *Scope) *Pool {
 		scope:    sp,
 		bindings: make(map[netip.Addr]*Binding),
 		byClient: make(map[ClientKey]*Binding),
+		away:     make(map[ClientKey]*Binding),
 		byOffer:  make(map[ClientKey]*Binding),
 		used:     newBitmap(sp.Size),
 		offers:   list.New(),
@@ -107,7 +109,7 @@ func byAge(a, b *Lease, now time.Time) int {
 }
 
 // adopt takes over the bindings of old, the pool of a former plan. Those outside
-// the new subnet stay behind and are returned.
+// the new subnet whose leases are over stay behind and are returned.
 func (pl *Pool) adopt(old *Pool, now time.Time) []netip.Addr {
 	var left []netip.Addr
 	pl.writes = old.writes
@@ -121,7 +123,7 @@ func (pl *Pool) adopt(old *Pool, now time.Time) []netip.Addr {
 		if o.Lease.State == "" && o.Durable.State == "" && o.pending == 0 {
 			continue
 		}
-		if !pl.scope.Usable(o.Addr) {
+		if !pl.scope.Usable(o.Addr) && !o.Lease.live(now) {
 			left = append(left, o.Addr)
 			continue
 		}
@@ -161,18 +163,24 @@ func (pl *Pool) mark(a netip.Addr) {
 
 // setLease makes l the record of b as far as decisions go.
 func (pl *Pool) setLease(b *Binding, l Lease) {
-	if b.Key != "" && pl.byClient[b.Key] == b {
-		delete(pl.byClient, b.Key)
+	for _, index := range []map[ClientKey]*Binding{pl.byClient, pl.away} {
+		if index[b.Key] == b {
+			delete(index, b.Key)
+		}
 	}
 	pl.states[b.Lease.State]--
 	pl.states[l.State]++
 	b.Lease, b.Key = l, ""
 	if l.State == StateBound || l.State == StateReleased || l.State == stateExpired {
 		b.Key = pl.scope.keyOf(&l)
+		index := pl.byClient
+		if !pl.scope.Usable(b.Addr) {
+			index = pl.away
+		}
 		// A client that has two leases, after a failed commit or a new
 		// reservation, keeps the one that still runs.
-		if have := pl.byClient[b.Key]; have == nil || have.Lease.State != StateBound {
-			pl.byClient[b.Key] = b
+		if have := index[b.Key]; have == nil || have.Lease.State != StateBound {
+			index[b.Key] = b
 		}
 	}
 	pl.noteExpiry(&l)
@@ -256,9 +264,17 @@ func (pl *Pool) expireOffers(now time.Time) {
 	}
 }
 
-// Lease is the running lease of a client, nil when it has none.
-func (pl *Pool) Lease(key ClientKey, now time.Time) *Binding {
-	b := pl.byClient[key]
+// Lease is the running lease of a client on an address that clients are given,
+// nil when it has none.
+func (pl *Pool) Lease(key ClientKey, now time.Time) *Binding { return running(pl.byClient[key], now) }
+
+// LeaseAway is the running lease that a client has from before the subnet was moved,
+// nil when it has none. It keeps the address for the client until it ends, or the
+// client takes another one: the subnet may come back.
+func (pl *Pool) LeaseAway(key ClientKey, now time.Time) *Binding { return running(pl.away[key], now) }
+
+// running is b, which may be nil, if its lease runs.
+func running(b *Binding, now time.Time) *Binding {
 	if b == nil || !b.Lease.BoundAt(now) {
 		return nil
 	}
@@ -284,7 +300,7 @@ func (pl *Pool) free(a netip.Addr, c *Client) bool {
 // there. In DHCPv4 the key is the same then.
 func (pl *Pool) succeeds(c *Client, b *Binding) bool {
 	return c.Reserved != nil && c.Reserved.MAC != nil && pl.scope.byAddr[b.Addr] == c.Reserved &&
-		b.Lease.State == StateBound && !bytes.Equal(b.Lease.DUID, c.DUID)
+		b.Lease.State == StateBound && bytes.Equal(b.Lease.MAC, c.Reserved.MAC) && !bytes.Equal(b.Lease.DUID, c.DUID)
 }
 
 // Refusal is why a client may not have a now. Empty when it may.

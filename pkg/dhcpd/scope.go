@@ -188,6 +188,11 @@ func (p *Scope) dynamic(a netip.Addr) bool {
 	return p.rangeOf(a) != nil && p.byAddr[a] == nil && !p.Never[a]
 }
 
+// offered reports whether a may be given to anybody, or to one client.
+func (p *Scope) offered(a netip.Addr) bool {
+	return p.Usable(a) && (p.rangeOf(a) != nil || p.byAddr[a] != nil)
+}
+
 // refusal is why a client with reservation r (may be nil) may not have a,
 // whoever has it now. Empty when it may.
 func (p *Scope) refusal(a netip.Addr, r *Reservation) string {

@@ -179,6 +179,9 @@ func (m *Manager) Load(ctx context.Context) error {
 	if err != nil {
 		m.log.Error("some networks may start although they were stopped", keyError, err)
 	}
+	m.defining.Lock()
+	m.sweepLeases()
+	m.defining.Unlock()
 	m.autostart(ctx, stopped)
 	return ctx.Err()
 }
@@ -326,6 +329,7 @@ func (m *Manager) Create(ctx context.Context, xml []byte) (*Network, error) {
 	// Held until it is active and so known to other definitions.
 	m.defining.Lock()
 	defer m.defining.Unlock()
+	m.sweepLeases() // of others that were created and are gone
 	if m.find(parsed.Name) != nil {
 		return nil, Errorf(Exists, "network %q already exists: start it, or choose another name", parsed.Name)
 	}

@@ -5,12 +5,9 @@ import (
 	"context"
 	"errors"
 	"net/netip"
-	"slices"
 	"sync"
-	"time"
 
 	"github.com/vnetd/vnetd/pkg/api"
-	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/service"
 	"github.com/vnetd/vnetd/pkg/store"
@@ -30,6 +27,8 @@ type Network struct {
 
 	rules      sync.Mutex // guards what follows, and orders what the firewall is told
 	redirected bool       // DNS serves the other port
+
+	unserved unserved // leases
 
 	mu        sync.Mutex // guards what follows; held for moments
 	def       *netdef.Network
@@ -134,7 +133,8 @@ func (n *Network) SetAutostart(on bool) error {
 }
 
 // Undefine deletes the definition. An active network goes on as a transient
-// one; an inactive one is gone, with its leases and ports.
+// one; an inactive one is gone, with its ports. Its leases are kept under its UUID
+// until they end: it may be defined again.
 func (n *Network) Undefine(_ context.Context) error {
 	n.m.defining.Lock()
 	defer n.m.defining.Unlock()
@@ -165,50 +165,9 @@ func (n *Network) Undefine(_ context.Context) error {
 	}
 	n.m.drop(n)
 	n.setDefinition(nil)
-	return errors.Join(n.m.releaseAll(n), n.m.cfg.Store.DropLeases(info.UUID))
-}
-
-// Lease is an address that a guest holds.
-type Lease struct {
-	Interface string // the bridge
-	dhcpd.Lease
-	PrefixLen int // of the network
-}
-
-// newLease is l as one of a network that is is.
-func newLease(is *netdef.Network, l dhcpd.Lease) Lease {
-	lease := Lease{Interface: is.Bridge.Name, Lease: l}
-	for i := range is.IPs {
-		if p := is.IPs[i].Prefix(); p.Contains(l.Addr) {
-			lease.PrefixLen = p.Bits()
-		}
-	}
-	return lease
-}
-
-// Leases lists the addresses that guests hold, in order of address; also of an
-// inactive network, whose leases outlive it.
-func (n *Network) Leases() ([]Lease, error) {
-	n.mu.Lock()
-	is, running := cmp.Or(n.live, n.def), n.services
-	n.mu.Unlock()
-	if is == nil {
-		return nil, nil
-	}
-	held, served := running.Leases()
-	if !served {
-		stored, err := n.m.cfg.Store.Leases(is.UUID).Load()
-		if err != nil {
-			return nil, err
-		}
-		now := time.Now()
-		held = slices.DeleteFunc(stored, func(l dhcpd.Lease) bool { return !l.BoundAt(now) })
-	}
-	leases := make([]Lease, 0, len(held))
-	for _, l := range held {
-		leases = append(leases, newLease(is, l))
-	}
-	return leases, nil
+	err := n.m.releaseAll(n)
+	n.m.sweepLeases()
+	return err
 }
 
 // inherit gives def what it lacks and the network already has, so that a

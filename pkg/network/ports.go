@@ -134,7 +134,7 @@ func (n *Network) addPort(ctx context.Context, live *netdef.Network, opts PortOp
 	}
 	p, dev, err := n.plugIn(ctx, live, opts, madeUp)
 	if err != nil {
-		n.runningServices().Dismiss(guestOf(guest), nil)
+		n.runningServices().Withdraw(guestOf(guest))
 		return nil, nil, err
 	}
 	info := n.m.portInfo(p)

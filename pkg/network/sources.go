@@ -23,6 +23,7 @@ func (m *Manager) conditionSources() []health.Source {
 		{Name: "disks", Find: m.diskConditions},
 		health.Overlaps(m.cfg.Links.HostNets, m.activeNetworks),
 		{Name: "leases", Find: m.lostLeases},
+		{Name: "addresses", Find: m.contestedAddresses},
 	}
 }
 

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"errors"
@@ -263,16 +264,38 @@ func (to *takeover) decide() {
 	t.Leases = len(to.leases)
 }
 
-// strange tells whether a lease is of no subnet of the network, and notes it.
+// strange tells whether a lease is of no subnet of the network, or of no guest's
+// address there, and notes it.
 func (to *takeover) strange(l dhcpd.Lease) bool {
 	is := cmp.Or(to.live, to.def)
 	for i := range is.IPs {
-		if is.IPs[i].Prefix().Contains(l.Addr) {
+		ip := &is.IPs[i]
+		switch {
+		case !ip.Prefix().Contains(l.Addr):
+		case isGuests(ip, l.Addr):
 			return false
+		default:
+			to.refuse("lease of %v: the network gives guests no such address", l.Addr)
+			return true
 		}
 	}
 	to.refuse("lease of %v: the network has no such subnet", l.Addr)
 	return true
+}
+
+// isGuests reports whether an address of the subnet can be a guest's: all can but the
+// bridge's own, the subnet's (in IPv6 its routers' anycast address) and the broadcast
+// address.
+func isGuests(ip *netdef.IP, a netip.Addr) bool {
+	p := ip.Prefix().Masked()
+	if a == ip.Address {
+		return false
+	}
+	// RFC 3021: a prefix of 31 bits has neither a network nor a broadcast address.
+	if p.Bits() >= a.BitLen()-1 {
+		return true
+	}
+	return a != p.Addr() && (a.Is6() || p.Contains(a.Next()))
 }
 
 // readPorts reads the ports of a network that is adopted.
@@ -324,24 +347,24 @@ func (m *Manager) introduce(to *takeover) (*Network, error) {
 }
 
 // keepLeases puts the leases on disk, for the servers to find there when they are
-// opened. What vnetd knows of an address stands before it.
+// opened.
 func (m *Manager) keepLeases(to *takeover) error {
 	disk := m.cfg.Store.Leases(to.taken.UUID)
 	had, err := disk.Load()
 	if err != nil {
 		return err
 	}
-	known := make(map[netip.Addr]bool)
+	known := make(map[netip.Addr]dhcpd.Lease)
 	for _, l := range had {
-		known[l.Addr] = true
+		known[l.Addr] = l
 	}
 	now := time.Now()
 	var puts []dhcpd.Lease
 	for _, l := range to.leases {
-		if known[l.Addr] {
+		if k, ok := known[l.Addr]; ok && !supersedes(&l, &k, now) {
 			continue
 		}
-		known[l.Addr] = true
+		known[l.Addr] = l
 		if !l.BoundAt(now) {
 			l.State = dhcpd.StateReleased
 		}
@@ -351,6 +374,19 @@ func (m *Manager) keepLeases(to *takeover) error {
 		return nil
 	}
 	return disk.Commit(puts, nil)
+}
+
+// supersedes reports whether a lease of libvirt's stands before what vnetd knows of
+// its address: where that has ended, or is the same client's and ends earlier.
+func supersedes(l, known *dhcpd.Lease, now time.Time) bool {
+	switch {
+	case !l.BoundAt(now) || !known.BoundAt(now):
+		return l.BoundAt(now)
+	case !bytes.Equal(l.MAC, known.MAC) || !bytes.Equal(l.DUID, known.DUID) || l.IAID != known.IAID || known.Expiry.IsZero():
+		return false
+	default:
+		return l.Expiry.IsZero() || l.Expiry.After(known.Expiry)
+	}
 }
 
 // takeOver makes vnetd's what libvirt left active. What fails leaves the network

@@ -15,6 +15,7 @@ import (
 
 	"github.com/vnetd/vnetd/internal/nstest"
 	"github.com/vnetd/vnetd/pkg/api"
+	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/network"
 )
 
@@ -111,6 +112,44 @@ func isTaken(t *testing.T, h *hub) {
 	if !strings.Contains(kernel(t), "-A LIBVIRT_PRT -s 192.168.122.0/24") {
 		t.Errorf("the rules are not there:\n%s", kernel(t))
 	}
+}
+
+// Of an address that vnetd knows from before, the lease that runs stands.
+func TestTakeOverOfKnownAddresses(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := newHub(t, t.TempDir(), hubOptions{})
+		now := time.Now()
+		known := func(n byte, end time.Duration) dhcpd.Lease {
+			return dhcpd.Lease{
+				Addr: netip.AddrFrom4([4]byte{192, 168, 122, n}), MAC: keptMAC(n), Expiry: now.Add(end), State: dhcpd.StateBound,
+			}
+		}
+		must(t, h.store.Leases("6f72b9a6-61d8-4fab-86fa-17b25210cbcd").Commit([]dhcpd.Lease{
+			known(10, -time.Hour), known(11, time.Hour), known(12, time.Minute), known(13, 3*time.Hour),
+		}, nil))
+		from := libvirtDefault(t)
+		from.Leases = ""
+		for n, mac := range []string{"52:54:00:aa:00:02", "52:54:00:aa:00:03", keptMAC(12).String(), keptMAC(13).String()} {
+			from.Leases += fmt.Sprintf("%d %s 192.168.122.%d * *\n", now.Add(2*time.Hour).Unix(), mac, 10+n)
+		}
+		_, err := h.TakeOver(t.Context(), from, false)
+		must(t, err)
+		n, err := h.ByName("default")
+		must(t, err)
+		leases, err := n.Leases()
+		must(t, err)
+		var got []string
+		for _, l := range leases {
+			got = append(got, fmt.Sprint(l.Addr, " ", l.MAC, " ", l.Expiry.Sub(now).Round(time.Hour)))
+		}
+		want := []string{
+			"192.168.122.10 52:54:00:aa:00:02 2h0m0s", fmt.Sprint("192.168.122.11 ", keptMAC(11), " 1h0m0s"),
+			fmt.Sprint("192.168.122.12 ", keptMAC(12), " 2h0m0s"), fmt.Sprint("192.168.122.13 ", keptMAC(13), " 3h0m0s"),
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("leases (-want +got):\n%s", diff)
+		}
+	})
 }
 
 // A definition that an admin copied from libvirt beforehand stays as it is, and the

@@ -8,8 +8,10 @@ import (
 	"hash/crc32"
 	"io"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"sync"
 	"time"
@@ -206,6 +208,26 @@ func (j *journal) view(network string) (*bbolt.Tx, overlay, error) {
 	defer j.mu.Unlock()
 	tx, err := j.db.Begin(false)
 	return tx, j.applying[network].under(j.pending[network]), err
+}
+
+// networks lists the networks that have leases, or had, by UUID.
+func (j *journal) networks() ([]string, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	have := make(map[string]bool)
+	err := j.db.View(func(tx *bbolt.Tx) error {
+		return tx.ForEach(func(uuid []byte, _ *bbolt.Bucket) error {
+			have[string(uuid)] = true
+			return nil
+		})
+	})
+	for _, p := range []pending{j.applying, j.pending} {
+		for uuid, o := range p {
+			have[uuid] = len(o.records) > 0 || have[uuid] && !o.dropped
+		}
+	}
+	maps.DeleteFunc(have, func(_ string, is bool) bool { return !is })
+	return slices.Sorted(maps.Keys(have)), err
 }
 
 // groupOf is what a batch changes, and that as a group of the journal.

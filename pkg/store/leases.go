@@ -270,6 +270,44 @@ func (l *leaseStore) Commit(puts []dhcpd.Lease, deletes []netip.Addr) error {
 	return nil
 }
 
+// SweepLeases forgets the leases of networks that known does not know, by UUID, as
+// far as they have ended: a network may come back while its leases run. The servers
+// of those networks must not run.
+func (s *Store) SweepLeases(known func(uuid string) bool) error {
+	uuids, err := s.journal.networks()
+	if err != nil {
+		return fmt.Errorf("looking for leases of former networks: %w", err)
+	}
+	var errs []error
+	for _, uuid := range uuids {
+		if !known(uuid) {
+			errs = append(errs, s.sweep(uuid))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// sweep forgets the leases of one network that have ended, and the network when it
+// has no others.
+func (s *Store) sweep(uuid string) error {
+	leases := s.Leases(uuid)
+	all, err := leases.Load()
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	var ended []netip.Addr
+	for _, l := range all {
+		if !l.BoundAt(now) {
+			ended = append(ended, l.Addr)
+		}
+	}
+	if len(ended) == len(all) {
+		return s.DropLeases(uuid)
+	}
+	return leases.Commit(nil, ended)
+}
+
 // DropLeases forgets all leases of the network with that UUID.
 func (s *Store) DropLeases(uuid string) error {
 	drop := change{network: uuid}

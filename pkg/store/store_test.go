@@ -217,6 +217,52 @@ func TestLeasesSurvive(t *testing.T) {
 	}
 }
 
+// TestSweepLeases forgets what has ended of networks that are gone, from the journal
+// and from the database, and nothing else.
+func TestSweepLeases(t *testing.T) {
+	dirs := dirsIn(t.TempDir())
+	s := open(t, dirs)
+	ended, running := lease(10, "ended"), lease(11, "running")
+	ended.Expiry = time.Now().Add(-time.Minute)
+	running.Expiry = time.Now().Add(time.Hour)
+	released := lease(12, "released")
+	released.State = dhcpd.StateReleased
+	networks := []string{uuid, otherUUID, strings.Replace(uuid, "4", "5", 1)}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, n := range networks {
+		must(s.Leases(n).Commit([]dhcpd.Lease{ended, released}, nil))
+	}
+	must(s.Leases(otherUUID).Commit([]dhcpd.Lease{running}, nil))
+	known := func(n string) bool { return n == uuid }
+	check := func(where string) {
+		t.Helper()
+		for n, want := range map[string]int{uuid: 2, otherUUID: 1, networks[2]: 0} {
+			if got, err := s.Leases(n).Load(); len(got) != want || err != nil {
+				t.Errorf("%s: network %s has %v (%v), want %d", where, n, got, err, want)
+			}
+		}
+	}
+	must(s.SweepLeases(known))
+	check("in the journal")
+	for _, n := range networks[1:] {
+		must(s.Leases(n).Commit([]dhcpd.Lease{ended, released}, nil))
+	}
+	closed(t, s)
+	s = open(t, dirs)
+	must(s.SweepLeases(known))
+	must(s.SweepLeases(known))
+	check("in the database")
+	closed(t, s)
+	s = open(t, dirs)
+	defer closed(t, s)
+	check("on disk")
+}
+
 // TestAcknowledgedCommitsSurviveKill kills a process that commits as fast as it
 // can, and finds every lease that it had reported as committed.
 func TestAcknowledgedCommitsSurviveKill(t *testing.T) {

@@ -265,7 +265,8 @@ func (s *handler) handleDecline(c *request) {
 // of the client's initialization parameters for possible reuse".
 func (s *handler) handleRelease(c *request) {
 	b := s.Pool.Lookup(c.ciaddr)
-	if b == nil || s.otherServer(c) || !b.Lease.BoundAt(c.Now) || b.Key != c.Key {
+	// The server of an address of a former subnet was us, by the address there.
+	if b == nil || s.otherServer(c) && s.plan.Usable(b.Addr) || !b.Lease.BoundAt(c.Now) || b.Key != c.Key {
 		s.Count.Ignored.Add(1)
 		return
 	}

@@ -38,8 +38,9 @@ type holding struct {
 	until  time.Time
 }
 
-// TestPoolProperty: whatever clients send and whenever commits fail, no address
-// is acknowledged to a client while another one has it.
+// TestPoolProperty: whatever clients send, whenever commits fail and however the
+// subnet, the ranges and the reservations change, no address is acknowledged to a
+// client while another one has it, and no lease is lost.
 func TestPoolProperty(t *testing.T) {
 	for seed := range uint64(30) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -48,7 +49,7 @@ func TestPoolProperty(t *testing.T) {
 				held: make(map[netip.Addr]holding), store: dhcpdtest.NewStore(),
 			}
 			m.open()
-			for range 3000 {
+			for range 5000 {
 				m.step()
 			}
 			if m.acks < 100 {
@@ -63,11 +64,21 @@ func (m *model) open() {
 	cfg := testConfig()
 	cfg.Store = m.store
 	cfg.Ranges = []dhcpd.Range{{Start: ip(100), End: ip(104)}, {Start: ip(103), End: ip(107)}}
+	switch m.rng.IntN(4) {
+	case 0: // some addresses are outside the subnet, the others in no range
+		cfg.Prefix = netip.MustParsePrefix("192.0.2.0/26")
+		cfg.Ranges = []dhcpd.Range{{Start: ip(40), End: ip(47)}}
+	case 1:
+		cfg.Ranges = cfg.Ranges[:m.rng.IntN(2)]
+	}
 	m.reserved = nil
 	for n := range byte(m.rng.IntN(4)) {
-		m.reserved = append(m.reserved, mac(n).String())
+		if cfg.Prefix.Contains(ip(102 + n)) {
+			m.reserved = append(m.reserved, mac(n).String())
+		}
 		cfg.Reservations = append(cfg.Reservations, dhcpd.Reservation{MAC: mac(n), Addr: ip(102 + n)})
 	}
+	defer m.keeps()
 	if m.srv != nil && m.rng.IntN(2) == 0 {
 		if err := m.srv.Reconfigure(cfg); err != nil {
 			m.t.Fatal(err)
@@ -80,6 +91,19 @@ func (m *model) open() {
 		m.t.Fatal(err)
 	}
 	m.srv = srv
+}
+
+// keeps fails the test unless the store has the lease of each client, wherever the
+// subnet is now. Leases are of a time that the server's own clock has not reached.
+func (m *model) keeps() {
+	for a, h := range m.held {
+		if !m.now.Before(h.until) {
+			continue
+		}
+		if l, ok := m.store.Lease(m.t, a); !ok || l.State != dhcpd.StateBound || l.MAC.String() != h.client[:17] {
+			m.t.Fatalf("the lease of %v by %q is lost, stored is %+v", a, h.client, l)
+		}
+	}
 }
 
 // step does one random thing.
@@ -106,6 +130,9 @@ func (m *model) message() {
 	types := []dhcpv4.MessageType{1, 1, 3, 3, 3, 3, 4, 7, 8, 0}
 	typ := types[m.rng.IntN(len(types))]
 	a := ip(byte(99 + m.rng.IntN(11)))
+	if m.rng.IntN(4) == 0 {
+		a = ip(byte(39 + m.rng.IntN(10)))
+	}
 	var mods []mod
 	if m.rng.IntN(2) == 0 {
 		mods = append(mods, requested(a))

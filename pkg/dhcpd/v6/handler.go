@@ -1,6 +1,7 @@
 package v6
 
 import (
+	"cmp"
 	"net"
 	"net/netip"
 	"slices"
@@ -200,7 +201,7 @@ func (s *handler) extendIA(c *request, ia *identityAssoc, id *dhcpd.Client) (net
 	if ia.code != dhcpv6.OptionIANA {
 		return netip.Addr{}, nothingFor(ia)
 	}
-	b := s.Pool.Lease(id.Key, c.Now)
+	b := cmp.Or(s.Pool.Lease(id.Key, c.Now), s.Pool.LeaseAway(id.Key, c.Now))
 	if b != nil && s.Pool.Refusal(b.Addr, id) == "" {
 		return b.Addr, iana.StatusSuccess
 	}

@@ -33,8 +33,9 @@ type holding struct {
 	until  time.Time
 }
 
-// TestPoolProperty6: whatever clients send and whenever commits fail, no address is
-// given to a client while another one has it, and what is given is stored.
+// TestPoolProperty6: whatever clients send, whenever commits fail and however the
+// subnet, the ranges and the reservations change, no address is given to a client
+// while another one has it, what is given is stored, and no lease is lost.
 func TestPoolProperty6(t *testing.T) {
 	for seed := range uint64(20) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -58,9 +59,21 @@ func (m *model6) open() {
 	cfg := testConfig6()
 	cfg.Store = m.store
 	cfg.Ranges = []dhcpd.Range{{Start: ip6(0x100), End: ip6(0x104)}, {Start: ip6(0x103), End: ip6(0x107)}}
-	for n := range byte(m.rng.IntN(4)) {
-		cfg.Reservations = append(cfg.Reservations, dhcpd.Reservation{DUID: duid(n).ToBytes(), Addr: ip6(0x102 + uint16(n))})
+	switch m.rng.IntN(4) {
+	case 0: // some addresses are outside the subnet, the others in no range
+		cfg.Prefix = netip.PrefixFrom(server6, 120)
+		cfg.Ranges = []dhcpd.Range{{Start: ip6(0x40), End: ip6(0x47)}}
+	case 1:
+		cfg.Ranges = cfg.Ranges[:m.rng.IntN(2)]
 	}
+	for n := range byte(m.rng.IntN(4)) {
+		r := dhcpd.Reservation{DUID: duid(n).ToBytes(), Addr: ip6(0x102 + uint16(n))}
+		if m.rng.IntN(2) == 0 {
+			r.DUID, r.MAC = nil, mac(n)
+		}
+		cfg.Reservations = append(cfg.Reservations, r)
+	}
+	defer m.keeps()
 	if m.srv != nil && m.rng.IntN(2) == 0 {
 		if err := m.srv.Reconfigure(cfg); err != nil {
 			m.t.Fatal(err)
@@ -73,6 +86,20 @@ func (m *model6) open() {
 		m.t.Fatal(err)
 	}
 	m.srv = srv
+}
+
+// keeps fails the test unless the store has the lease of each client, wherever the
+// subnet is now. Leases are of a time that the server's own clock has not reached.
+func (m *model6) keeps() {
+	for a, h := range m.held {
+		if !m.now.Before(h.until) {
+			continue
+		}
+		l, ok := m.store.Lease(m.t, a)
+		if !ok || l.State != dhcpd.StateBound || identity6(l.DUID[len(l.DUID)-1], byte(l.IAID)) != h.client {
+			m.t.Fatalf("the lease of %v by %s is lost, stored is %+v", a, h.client, l)
+		}
+	}
 }
 
 // step does one random thing.
@@ -107,6 +134,9 @@ func (m *model6) message() {
 	}
 	for iaid := range byte(1 + m.rng.IntN(2)) {
 		a := ip6(uint16(0xff + m.rng.IntN(11)))
+		if m.rng.IntN(4) == 0 {
+			a = ip6(uint16(0x3f + m.rng.IntN(10)))
+		}
 		mods = append(mods, iana6(iaid, a))
 		if h, ok := m.held[a]; ok && h.client == identity6(n, iaid) && (typ == release6 || typ == decline6) {
 			delete(m.held, a)

@@ -418,7 +418,7 @@ func TestRFC4704FQDN(t *testing.T) {
 func TestRestart6(t *testing.T) {
 	cfg := testConfig6()
 	other := dhcpd.Lease{Addr: ip(100), MAC: mac(2), State: dhcpd.StateBound}
-	gone := dhcpd.Lease{Addr: netip.MustParseAddr("2001:db8:2::1"), DUID: duid(5).ToBytes(), State: dhcpd.StateBound}
+	gone := dhcpd.Lease{Addr: netip.MustParseAddr("2001:db8:2::1"), DUID: duid(5).ToBytes(), State: dhcpd.StateReleased}
 	cfg.Store = dhcpdtest.NewStore(other, gone)
 	var a netip.Addr
 	simulated6(t, cfg, func(_ *testing.T, e *env6) { a = e.lease(2) })

@@ -42,6 +42,7 @@ type reserver interface {
 	Leases() []dhcpd.Lease
 	SetDynamic(l dhcpd.DynamicReservation) error
 	DropDynamic(mac net.HardwareAddr)
+	WithdrawDynamic(mac net.HardwareAddr)
 }
 
 // reservers are the open servers that give addresses, IPv4's first. The caller
@@ -85,7 +86,7 @@ func (s *Set) Expect(g Guest) error {
 	defer s.mu.Unlock()
 	for _, f := range s.reservers() {
 		if err := f.set(g); err != nil {
-			s.forget(g)
+			s.retract(g)
 			return err
 		}
 	}
@@ -106,7 +107,9 @@ func (s *Set) introduce(p part) {
 		return
 	}
 	for _, l := range s.held() {
-		s.dns.srv.SetHost(s.host(l))
+		if s.spec.onSubnet(l.Addr) {
+			s.dns.srv.SetHost(s.host(l))
+		}
 	}
 	for _, g := range s.cfg.Owner.Guests() {
 		s.announce(g)
@@ -150,17 +153,31 @@ func (s *Set) Dismiss(g Guest, held []netip.Addr) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.forget(g)
-	s.unname(held)
-}
-
-// forget is Dismiss of what was set aside. The caller holds s.mu.
-func (s *Set) forget(g Guest) {
 	for _, f := range s.reservers() {
 		f.DropDynamic(g.MAC)
 		f.DropDynamic(g.Card)
 	}
 	s.unname(g.Addrs)
+	s.unname(held)
+}
+
+// Withdraw takes back what Expect set aside for a guest that did not come to be.
+// Whoever has its MAC address keeps the leases that it has.
+func (s *Set) Withdraw(g Guest) {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.retract(g)
+	s.unname(g.Addrs)
+}
+
+// retract is Withdraw as far as DHCP goes. The caller holds s.mu.
+func (s *Set) retract(g Guest) {
+	for _, f := range s.reservers() {
+		f.WithdrawDynamic(g.MAC)
+	}
 }
 
 // unname has DNS forget the names of addresses. The caller holds s.mu.

@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"net/netip"
 
 	"github.com/vnetd/vnetd/pkg/dhcpd/ra"
 	"github.com/vnetd/vnetd/pkg/dhcpd/tftp"
@@ -36,4 +37,10 @@ type Spec struct {
 	// Redirect has the firewall lead guests' queries to Config.OtherDNSPort
 	// (redirected), or no longer. Needed where names are served.
 	Redirect func(ctx context.Context, redirected bool) error
+}
+
+// onSubnet reports whether an address is of a subnet with DHCP. Leases may be from
+// before the subnet was moved: nobody reaches a guest there.
+func (s *Spec) onSubnet(a netip.Addr) bool {
+	return s.DHCP != nil && s.DHCP.Prefix.Contains(a) || s.DHCP6 != nil && s.DHCP6.Prefix.Contains(a)
 }
