@@ -62,7 +62,7 @@ type Pool struct {
 	states   map[State]uint64 // how many bindings have a lease of that state
 }
 
-// newPool is the pool of p with nothing leased.
+// newPool returns the pool of sp with nothing leased.
 func newPool(sp *Scope) *Pool {
 	pl := &Pool{
 		scope:    sp,
@@ -139,7 +139,7 @@ func (pl *Pool) byAge(now time.Time) []*Binding {
 	})
 }
 
-// Binding is that of a, made when there is none.
+// Binding returns the binding of a and makes it when there is none.
 func (pl *Pool) Binding(a netip.Addr) *Binding {
 	b := pl.bindings[a]
 	if b == nil {
@@ -150,7 +150,7 @@ func (pl *Pool) Binding(a netip.Addr) *Binding {
 	return b
 }
 
-// Lookup is the binding of a, nil when there is none.
+// Lookup returns the binding of a, nil when there is none.
 func (pl *Pool) Lookup(a netip.Addr) *Binding { return pl.bindings[a] }
 
 // mark updates whether a can be found as a free address.
@@ -256,7 +256,7 @@ func (pl *Pool) expireOffers(now time.Time) {
 	}
 }
 
-// Lease is the running lease of a client, nil when it has none.
+// Lease returns the running lease of a client, nil when it has none.
 func (pl *Pool) Lease(key ClientKey, now time.Time) *Binding {
 	b := pl.byClient[key]
 	if b == nil || !b.Lease.BoundAt(now) {
@@ -287,7 +287,7 @@ func (pl *Pool) succeeds(c *Client, b *Binding) bool {
 		b.Lease.State == StateBound && !bytes.Equal(b.Lease.DUID, c.DUID)
 }
 
-// Refusal is why a client may not have a now. Empty when it may.
+// Refusal returns why a client may not have a now. Empty when it may.
 func (pl *Pool) Refusal(a netip.Addr, c *Client) string {
 	if text := pl.scope.refusal(a, c.Reserved); text != "" {
 		return text
@@ -329,7 +329,7 @@ func (pl *Pool) Choose(c *Client) (netip.Addr, bool) {
 	return pl.newAddress(c.Seed)
 }
 
-// newAddress is one from the pool that nobody had yet, or else the one that was
+// newAddress returns an address from the pool that nobody had yet, or else the one that was
 // given up longest ago.
 func (pl *Pool) newAddress(seed []byte) (netip.Addr, bool) {
 	if pl.scope.Size == 0 {
