@@ -35,7 +35,7 @@ func (b *bitmap) set(i uint64, in bool) {
 	}
 }
 
-// nextClear is the smallest integer from i on that is not in the set; false when
+// nextClear returns the smallest integer from i on that is not in the set; false when
 // there is none.
 func (b *bitmap) nextClear(i uint64) (uint64, bool) {
 	for ; i < b.n; i = (i/chunkSize + 1) * chunkSize {
@@ -63,7 +63,7 @@ func (c *chunk) set(i uint64, in bool) {
 	}
 }
 
-// nextClear is as that of bitmap, inside the chunk.
+// nextClear does what that of bitmap does, inside the chunk.
 func (c *chunk) nextClear(i uint64) (uint64, bool) {
 	if c.size == chunkSize {
 		return 0, false

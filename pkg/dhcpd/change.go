@@ -92,7 +92,7 @@ func (pl *Pool) settle(w write, stored bool) {
 	}
 }
 
-// merge is what a batch of changes amounts to: the last write of each address.
+// merge returns what a batch of changes amounts to: the last write of each address.
 func merge(batch []Change) (puts []Lease, deletes []netip.Addr) {
 	last := make(map[netip.Addr]uint64)
 	for _, c := range batch {

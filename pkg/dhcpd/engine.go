@@ -198,7 +198,7 @@ func (s *Engine) Follow(sp *Scope) {
 	s.Enqueue(ch)
 }
 
-// Expiry is when a lease of that length ends: the zero Time when never.
+// Expiry returns when a lease of that length ends: the zero Time when never.
 func Expiry(now time.Time, length time.Duration) time.Time {
 	if length >= Infinite {
 		return time.Time{}
@@ -261,7 +261,7 @@ func (s *Engine) Common() Common {
 	}
 }
 
-// poolStats is how the addresses are used now.
+// poolStats returns how the addresses are used now.
 func (s *Engine) poolStats() PoolStats {
 	s.Lock()
 	defer s.Unlock()

@@ -26,15 +26,15 @@ func (s Server) Import(ctx context.Context, leases []Lease) (taken int, refused 
 	}
 }
 
-// Import is as that of a server, into the store of an engine that does not run and
-// has no transport.
+// Import does what Server.Import does, on an engine that does not run and has no
+// transport.
 func (s *Engine) Import(leases []Lease) (taken int, refused []error, err error) {
 	taken, refused, done := s.startImport(leases)
 	s.Commit()
 	return imported(taken, refused, <-done)
 }
 
-// imported is what Import returns once it knows whether the leases are stored.
+// imported returns what Import returns once it knows whether the leases are stored.
 func imported(taken int, refused []error, err error) (int, []error, error) {
 	if err != nil {
 		return 0, nil, fmt.Errorf("importing leases: %w", err)
@@ -92,7 +92,7 @@ func (s *Engine) admit(ch *Change, l *Lease, now time.Time) error {
 	return nil
 }
 
-// clientOf is the client of a record, as it would show itself.
+// clientOf returns the client of a record, as it would show itself.
 func (p *Scope) clientOf(l *Lease, now time.Time) *Client {
 	c := &Client{Now: now, Key: p.keyOf(l), DUID: slices.Clone(l.DUID), Name: Name{Label: l.Hostname}, Named: true}
 	if len(l.MAC) == HWAddrLen {

@@ -153,8 +153,8 @@ func (l *Lease) clone() Lease {
 	return c
 }
 
-// LeaseStore keeps the lease records of one network. The network's Server and
-// Server6 are its only users and share it.
+// LeaseStore keeps the lease records of one network. The network's servers
+// of both families are its only users and share it.
 type LeaseStore interface {
 	// Load returns every record, in any order.
 	Load() ([]Lease, error)

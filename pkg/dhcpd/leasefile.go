@@ -14,7 +14,7 @@ import (
 // absent stands in a lease file for what a lease does not have.
 const absent = "*"
 
-// FormatLeases is a lease file as dnsmasq writes it: a line for each lease of
+// FormatLeases returns leases as the lease file that dnsmasq writes: a line for each lease of
 // DHCPv4, and then, where there are any, the server's DUID, made of mac, and a line
 // for each lease of DHCPv6. Only bound leases are in it. The times are those of
 // Unix, 0 for a lease that never ends.
@@ -52,7 +52,7 @@ func fileLine(b *strings.Builder, l *Lease, who string, id []byte) {
 	fmt.Fprintf(b, "%d %s %v %s %s\n", expiry, who, l.Addr, name, colons(id))
 }
 
-// colons is hex bytes with colons between them, absent when there are none.
+// colons returns b as hex bytes with colons between them, absent when there are none.
 func colons(b []byte) string {
 	if len(b) == 0 {
 		return absent
@@ -111,7 +111,7 @@ func parseFileLine(f []string) (*Lease, error) {
 	return l.identify4(f[1], f[4])
 }
 
-// unixTime is the time of a lease file.
+// unixTime returns the time of a lease file.
 func unixTime(seconds int64) time.Time {
 	if seconds == 0 {
 		return time.Time{}
@@ -190,7 +190,7 @@ func parseStatus(text string) ([]Lease, error) {
 	return leases, nil
 }
 
-// lease is s as a Lease; nil when it is none for us.
+// lease returns s as a Lease, nil when it is none for us.
 func (s *statusLease) lease() (*Lease, error) {
 	addr, err := netip.ParseAddr(s.Addr)
 	if err != nil || addr.Zone() != "" || s.Expiry < 0 {

@@ -76,7 +76,7 @@ func ValidDomain(s string) bool {
 	return true
 }
 
-// Qualified is a host name with its domain, which may be empty.
+// Qualified returns a host name completed by a domain, which may be empty.
 func Qualified(hostname, domain string) string {
 	if domain == "" {
 		return hostname
@@ -84,7 +84,7 @@ func Qualified(hostname, domain string) string {
 	return hostname + "." + domain
 }
 
-// ToLabels is a name in DNS wire format (RFC 1035, section 3.1). Labels are cut
+// ToLabels encodes a name in DNS wire format (RFC 1035, section 3.1). Labels are cut
 // to their longest.
 func ToLabels(name string) []byte {
 	var wire []byte
@@ -121,7 +121,7 @@ const (
 	FQDNEncoded                   // E: the name is in DNS wire format
 )
 
-// FQDNAnswer are the flags S and O that answer a client's Client FQDN option.
+// FQDNAnswer returns the flags S and O that answer a client's Client FQDN option.
 //
 // RFC 4702, section 4, and RFC 4704, section 6: S says that we publish the
 // address, O that the client wanted otherwise.

@@ -63,7 +63,7 @@ type Pool struct {
 	states   map[State]uint64 // how many bindings have a lease of that state
 }
 
-// newPool is the pool of p with nothing leased.
+// newPool returns the pool of sp with nothing leased.
 func newPool(sp *Scope) *Pool {
 	pl := &Pool{
 		scope:    sp,
@@ -141,7 +141,7 @@ func (pl *Pool) byAge(now time.Time) []*Binding {
 	})
 }
 
-// Binding is that of a, made when there is none.
+// Binding returns the binding of a and makes it when there is none.
 func (pl *Pool) Binding(a netip.Addr) *Binding {
 	b := pl.bindings[a]
 	if b == nil {
@@ -152,7 +152,7 @@ func (pl *Pool) Binding(a netip.Addr) *Binding {
 	return b
 }
 
-// Lookup is the binding of a, nil when there is none.
+// Lookup returns the binding of a, nil when there is none.
 func (pl *Pool) Lookup(a netip.Addr) *Binding { return pl.bindings[a] }
 
 // mark updates whether a can be found as a free address.
@@ -303,7 +303,7 @@ func (pl *Pool) succeeds(c *Client, b *Binding) bool {
 		b.Lease.State == StateBound && bytes.Equal(b.Lease.MAC, c.Reserved.MAC) && !bytes.Equal(b.Lease.DUID, c.DUID)
 }
 
-// Refusal is why a client may not have a now. Empty when it may.
+// Refusal returns why a client may not have a now. Empty when it may.
 func (pl *Pool) Refusal(a netip.Addr, c *Client) string {
 	if text := pl.scope.refusal(a, c.Reserved); text != "" {
 		return text
@@ -345,7 +345,7 @@ func (pl *Pool) Choose(c *Client) (netip.Addr, bool) {
 	return pl.newAddress(c.Seed)
 }
 
-// newAddress is one from the pool that nobody had yet, or else the one that was
+// newAddress returns an address from the pool that nobody had yet, or else the one that was
 // given up longest ago.
 func (pl *Pool) newAddress(seed []byte) (netip.Addr, bool) {
 	if pl.scope.Size == 0 {

@@ -60,7 +60,7 @@ func (r *Reservation) Validate(v6 bool) error {
 		return errors.New("neither mac nor name")
 	case r.MAC != nil && len(r.MAC) != HWAddrLen:
 		return fmt.Errorf("mac: %d bytes long, want %d", len(r.MAC), HWAddrLen)
-	case v6 && len(r.DUID) > MaxDUID:
+	case len(r.DUID) > MaxDUID:
 		return fmt.Errorf("duid: longer than %d bytes", MaxDUID)
 	case v6 && !Is6(r.Addr):
 		return fmt.Errorf("address: %v is not an IPv6 address", r.Addr)
@@ -92,7 +92,7 @@ func Is6(a netip.Addr) bool { return a.Is6() && !a.Is4In6() }
 // than can ever be leased. A client that asks gets those beyond, too.
 const searched = 1 << 40
 
-// len is the number of addresses in r, at most searched.
+// len returns the number of addresses in r, at most searched.
 func (r *Range) len() uint64 { return min(distance(r.Start, r.End), searched-1) + 1 }
 
 func (r *Range) contains(a netip.Addr) bool { return !a.Less(r.Start) && !r.End.Less(a) }
@@ -100,7 +100,7 @@ func (r *Range) contains(a netip.Addr) bool { return !a.Less(r.Start) && !r.End.
 // ByName reports whether the client of r is whoever has its name.
 func (r *Reservation) ByName() bool { return r.MAC == nil && len(r.DUID) == 0 }
 
-// distance is how many addresses b lies behind a, of the same family and not
+// distance returns how many addresses b lies behind a, of the same family and not
 // less; the largest uint64 when it is more.
 func distance(a, b netip.Addr) uint64 {
 	x, y := a.As16(), b.As16()
@@ -115,7 +115,7 @@ func distance(a, b netip.Addr) uint64 {
 	return lo
 }
 
-// advance is the address n behind a.
+// advance returns the address n behind a.
 func advance(a netip.Addr, n uint64) netip.Addr {
 	b := a.As16()
 	be := binary.BigEndian

@@ -23,7 +23,7 @@ const (
 	NakNotLeased = "lease not found"
 )
 
-// ClientKey is who a client is, see scope.key and key6. It can be compared; its
+// ClientKey is who a client is, see Scope.Key and IAKey. It can be compared; its
 // content has no other meaning.
 type ClientKey string
 
@@ -81,7 +81,7 @@ func (p *Scope) ReserveAll(all []Reservation, log *slog.Logger) {
 	}
 }
 
-// shared is how many addresses in all ranges anybody may have.
+// shared returns how many addresses in all ranges anybody may have.
 func (p *Scope) shared() uint64 {
 	n := p.Size
 	taken := maps.Clone(p.Never)
@@ -151,7 +151,7 @@ func (p *Scope) keyOf(l *Lease) ClientKey {
 	return IAKey(l.DUID, l.IAID)
 }
 
-// Reservation is the one that a client has, nil when it has none. One by DUID
+// Reservation returns the reservation of a client, nil when it has none. One by DUID
 // wins over one by MAC, and that over one by name.
 func (p *Scope) Reservation(c *Client) *Reservation {
 	if r := p.byDUID[string(c.DUID)]; r != nil {
@@ -173,7 +173,7 @@ func (p *Scope) Reservation(c *Client) *Reservation {
 // Usable reports whether a client could have a.
 func (p *Scope) Usable(a netip.Addr) bool { return p.Prefix.Contains(a) && !p.Never[a] }
 
-// rangeOf is the first range that holds a, nil when none does.
+// rangeOf returns the first range that holds a, nil when none does.
 func (p *Scope) rangeOf(a netip.Addr) *Range {
 	for i := range p.Ranges {
 		if r := &p.Ranges[i]; r.contains(a) {
@@ -213,7 +213,7 @@ func (p *Scope) refusal(a netip.Addr, r *Reservation) string {
 	}
 }
 
-// Hostname is the name that a client gets with address a: its reservation's, or
+// Hostname returns the name that a client gets with address a: its reservation's, or
 // the one that it sent unless that is reserved for somebody else, or empty.
 func (p *Scope) Hostname(a netip.Addr, r *Reservation, sent Name) string {
 	if r != nil && !r.ByName() {
@@ -228,7 +228,7 @@ func (p *Scope) Hostname(a netip.Addr, r *Reservation, sent Name) string {
 	return sent.Label
 }
 
-// LeaseTime is how long a client gets a. asked is 0 when it did not say.
+// LeaseTime returns how long a client gets a. asked is 0 when it did not say.
 //
 // RFC 2131, section 4.3.1: "If the client has requested a specific lease in the
 // DHCPDISCOVER message [...], the server may choose either to return the
@@ -248,7 +248,7 @@ func (p *Scope) LeaseTime(a netip.Addr, asked time.Duration) time.Duration {
 	return min(limit, Infinite)
 }
 
-// first is the position in the pool where the search for an address for a client
+// first returns the position in the pool where the search for an address for a client
 // begins: always the same one, so that a client gets the same address again
 // even when its lease was lost. The pool must not be empty.
 func (p *Scope) first(seed []byte) uint64 {
@@ -258,7 +258,7 @@ func (p *Scope) first(seed []byte) uint64 {
 	return h.Sum64() % p.Size
 }
 
-// at is the address at a position in the pool.
+// at returns the address at a position in the pool.
 func (p *Scope) at(pos uint64) netip.Addr {
 	for i := range p.Ranges {
 		r := &p.Ranges[i]

@@ -29,7 +29,7 @@ type Reply struct {
 type Transport interface {
 	// Receive waits for a datagram, whose payload it puts into buf.
 	Receive(buf []byte) (Datagram, error)
-	// Send sends a reply. An error that wraps errLinkGone is final.
+	// Send sends a reply. An error that wraps iface.ErrGone is final.
 	Send(out *Reply) error
 	// Interrupt makes Receive return an error, now and from now on. It may be
 	// called at any time.

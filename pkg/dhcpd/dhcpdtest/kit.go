@@ -15,13 +15,13 @@ import (
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 )
 
-// MAC is a client's hardware address (RFC 7042, section 2.1.2).
+// MAC returns a client's hardware address (RFC 7042, section 2.1.2).
 func MAC(n byte) net.HardwareAddr { return net.HardwareAddr{0, 0, 0x5e, 0, 0x53, n} }
 
-// IP is an address of the IPv4 link of all tests.
+// IP returns an address of the IPv4 link of all tests.
 func IP(n byte) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, n}) }
 
-// IP6 is an address of the IPv6 link of all tests.
+// IP6 returns an address of the IPv6 link of all tests.
 func IP6(n uint16) netip.Addr {
 	return netip.AddrFrom16([16]byte{0x20, 0x01, 0x0d, 0xb8, 0, 1, 14: byte(n >> 8), 15: byte(n)})
 }

@@ -48,7 +48,7 @@ func NewSimLink(size int) *SimLink {
 	}
 }
 
-// Asked is the addresses that the server asks for.
+// Asked returns the addresses that the server asks for.
 func (l *SimLink) Asked() <-chan netip.Addr { return l.asked }
 
 // Claim has somebody say that it has an address.
@@ -76,10 +76,10 @@ func (l *SimLink) Deliver(payload []byte, src netip.AddrPort, dst netip.Addr) {
 	l.in <- dhcpd.Datagram{Payload: payload, Src: src, Dst: dst}
 }
 
-// Replies is what the server sends.
+// Replies returns what the server sends.
 func (l *SimLink) Replies() <-chan Sent { return l.out }
 
-// Receive implements transport.
+// Receive implements dhcpd.Transport.
 func (l *SimLink) Receive(buf []byte) (dhcpd.Datagram, error) {
 	select {
 	case d := <-l.in:
@@ -90,7 +90,7 @@ func (l *SimLink) Receive(buf []byte) (dhcpd.Datagram, error) {
 	}
 }
 
-// Send implements transport.
+// Send implements dhcpd.Transport.
 func (l *SimLink) Send(out *dhcpd.Reply) error {
 	select {
 	case l.out <- sent(out):
@@ -107,16 +107,16 @@ func sent(out *dhcpd.Reply) Sent {
 	return s
 }
 
-// Interrupt implements transport.
+// Interrupt implements dhcpd.Transport.
 func (l *SimLink) Interrupt() { l.once.Do(func() { close(l.stop) }) }
 
-// Copy implements transport. Nobody else can read what l carries.
+// Copy implements dhcpd.Transport. Nobody else can read what l carries.
 func (l *SimLink) Copy() (*os.File, error) { return nil, errors.ErrUnsupported }
 
-// Close implements transport.
+// Close implements dhcpd.Transport.
 func (l *SimLink) Close() error { return nil }
 
-// Handle is what happens to one datagram, what is due then, and what these left for
+// Handle returns what happens to one datagram, what is due then, and what these left for
 // the committer: for an engine on a link that does not run.
 func Handle(e *dhcpd.Engine, link *SimLink, payload []byte, src netip.AddrPort, dst netip.Addr, now time.Time) []Sent {
 	e.Serve(dhcpd.Datagram{Payload: payload, Src: src, Dst: dst}, now)

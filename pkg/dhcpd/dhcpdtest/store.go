@@ -83,7 +83,7 @@ func (s *Store) FailWith(err error) {
 	s.fail = err
 }
 
-// Lease is the record of one address.
+// Lease returns the record of one address.
 func (s *Store) Lease(t *testing.T, a netip.Addr) (l dhcpd.Lease, ok bool) {
 	t.Helper()
 	all, err := s.Load()
@@ -97,7 +97,7 @@ func (s *Store) Lease(t *testing.T, a netip.Addr) (l dhcpd.Lease, ok bool) {
 	return all[i], true
 }
 
-// Addrs are the addresses that have a record.
+// Addrs returns the addresses that have a record.
 func (s *Store) Addrs() []netip.Addr {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -58,7 +58,7 @@ func NewSystem(t *testing.T, kind, name, hw, id string) *System {
 	return s
 }
 
-// files are the client's settings. id is a client identifier of its own making; the
+// files returns the client's settings. id is a client identifier of its own making; the
 // client's default when it is empty.
 func (s *System) files(id string) map[string]string {
 	switch s.Kind {
@@ -91,7 +91,7 @@ func (s *System) files(id string) map[string]string {
 	}
 }
 
-// client is the command line of the client, in the foreground. It runs with files of
+// client returns the command line of the client, in the foreground. It runs with files of
 // its own where it would use the machine's.
 func (s *System) client(id string) []string {
 	in := func(name string) string { return filepath.Join(s.disk, name) }
@@ -117,7 +117,7 @@ func (s *System) client(id string) []string {
 	}
 }
 
-// inside is a command line that runs a program with the machine's disk mounted on one
+// inside returns a command line that runs a program with the machine's disk mounted on one
 // directory, and nothing on another.
 func (s *System) inside(disk, empty, more string, argv ...string) []string {
 	script := "mount --bind " + s.disk + " " + disk + ";"
@@ -148,13 +148,13 @@ func (s *System) Start(id string) {
 	}(s.cmd, s.ended)
 }
 
-// Read is what a file on the machine's disk holds, nothing when it is not there.
+// Read returns what a file on the machine's disk holds, nothing when it is not there.
 func (s *System) Read(name string) string {
 	text, _ := os.ReadFile(filepath.Join(s.disk, name))
 	return string(text)
 }
 
-// Addr is the machine's IPv4 address, zero when it has none.
+// Addr returns the machine's IPv4 address, zero when it has none.
 func (s *System) Addr() netip.Addr {
 	for _, field := range strings.Fields(s.Guest.IP("-4 -o addr show dev eth0")) {
 		if p, err := netip.ParsePrefix(field); err == nil {
@@ -200,7 +200,7 @@ func (s *System) signalUntilGone(signal syscall.Signal) {
 	s.cmd = nil
 }
 
-// Kinds are the clients.
+// Kinds returns the clients.
 func Kinds() []string { return []string{"dhclient", "udhcpc", "dhcpcd", "networkd"} }
 
 // Expect waits until each of the machines has been in an event of one of these kinds.

@@ -24,7 +24,7 @@ const (
 	advertHopLimit               = 64
 )
 
-// Config is what an RAServer shall advertise.
+// Config is what a Server shall advertise.
 type Config struct {
 	// Network is the network's name, for logs.
 	Network string
@@ -93,7 +93,7 @@ func (c *Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// advert is the Router Advertisement (RFC 4861, section 4.2) that c asks for,
+// advert returns the Router Advertisement (RFC 4861, section 4.2) that c asks for,
 // sent from the link-local address src. last is the one that takes the router
 // and the resolver back.
 func (c *Config) advert(src netip.Addr, last bool) ([]byte, error) {
@@ -120,7 +120,7 @@ func (c *Config) advert(src netip.Addr, last bool) ([]byte, error) {
 	return b, nil
 }
 
-// prefixOptions are the Prefix Information options (RFC 4861, section 4.6.2) and
+// prefixOptions returns the Prefix Information options (RFC 4861, section 4.6.2) and
 // the Route Information options. Prefixes are for ever, as the bridge's addresses
 // are: guests keep their addresses over a restart of the network.
 func (c *Config) prefixOptions(last bool) []ndp.Option {
@@ -147,7 +147,7 @@ func (c *Config) prefixOptions(last bool) []ndp.Option {
 	return opts
 }
 
-// resolverOptions are RDNSS and DNSSL.
+// resolverOptions returns RDNSS and DNSSL.
 func (c *Config) resolverOptions(src netip.Addr, last bool) []ndp.Option {
 	var opts []ndp.Option
 	lifetime := time.Duration(ndp.Infinity)

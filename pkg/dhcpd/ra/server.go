@@ -11,6 +11,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/time/rate"
 
 	"github.com/vnetd/vnetd/pkg/dhcpd/internal/iface"
@@ -52,13 +53,13 @@ type solicit struct {
 	hopLimit int
 }
 
-// raLink carries ICMPv6 between the RAServer and one link. send and source may be
-// called at any time, the others as with transport.
+// raLink carries ICMPv6 between the Server and one link. send and source may be
+// called at any time, the others as with dhcpd.Transport.
 type raLink interface {
 	// receive waits for a Router Solicitation, whose bytes it puts into buf.
 	receive(buf []byte) (solicit, error)
 	// source is our link-local address, which may be tentative still. An error
-	// that wraps errLinkGone is final, as with send.
+	// that wraps iface.ErrGone is final, as with send.
 	source() (netip.Addr, error)
 	// send sends an advertisement from src. It fails while src is tentative.
 	send(payload []byte, src, dst netip.Addr) error
@@ -69,14 +70,13 @@ type raLink interface {
 // Server sends Router Advertisements (RFC 4861, RFC 4191, RFC 8106) on one
 // link. Its methods may be called concurrently, except where they say otherwise.
 type Server struct {
-	log    *iface.Log
-	link   raLink
-	count  counters
-	wake   chan struct{} // capacity 1: advertise to all soon
-	close  func() error
-	each   *iface.RateLimits[netip.Addr] // of the reader alone
-	all    *rate.Limiter
-	failed chan error // capacity 1: why the link can't be used any more
+	log   *iface.Log
+	link  raLink
+	count counters
+	wake  chan struct{} // capacity 1: advertise to all soon
+	close func() error
+	each  *iface.RateLimits[netip.Addr] // of the reader alone
+	all   *rate.Limiter
 
 	mu      sync.Mutex // guards all below
 	cfg     Config
@@ -84,7 +84,7 @@ type Server struct {
 	retired bool
 }
 
-// Stats are counters since OpenRA.
+// Stats are counters since Open.
 type Stats struct {
 	// Solicited counts valid solicitations received, Malformed those dropped
 	// because they are not valid, Limited those beyond the rate limits.
@@ -102,7 +102,7 @@ func Open(cfg Config) (*Server, error) {
 	return open(cfg, func() (raLink, error) { return listen(cfg.Interface) })
 }
 
-// open makes an RAServer on the link that dial returns.
+// open makes a Server on the link that dial returns.
 func open(cfg Config, dial func() (raLink, error)) (*Server, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("checking router advertisements of network %q: %w", cfg.Network, err)
@@ -115,7 +115,6 @@ func open(cfg Config, dial func() (raLink, error)) (*Server, error) {
 		log:     iface.NewLog(cfg.Logger, cfg.Network, cfg.Interface),
 		link:    link,
 		wake:    make(chan struct{}, 1),
-		failed:  make(chan error, 1),
 		close:   iface.Once(link.close),
 		each:    iface.NewRateLimits[netip.Addr](solicitEvery, solicitBurst, solicitRemembered),
 		all:     rate.NewLimiter(rate.Every(solicitEveryAll), solicitBurstAll),
@@ -133,29 +132,16 @@ func (s *Server) Close() error { return s.close() }
 // started has ended and the socket is closed. The guests are told nothing at the
 // end: see Retire. It may be called once.
 func (s *Server) Run(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	var loops sync.WaitGroup
-	loops.Go(func() { defer cancel(); s.readLoop(ctx) })
-	loops.Go(func() { defer cancel(); s.advertLoop(ctx) })
+	loops, ctx := errgroup.WithContext(ctx)
+	loops.Go(func() error { return s.readLoop(ctx) })
+	loops.Go(func() error { return s.advertLoop(ctx) })
 	<-ctx.Done()
 	s.link.interrupt()
-	loops.Wait()
-	closeErr := s.close()
-	select {
-	case err := <-s.failed:
+	err, closeErr := loops.Wait(), s.close()
+	if err != nil {
 		return fmt.Errorf("advertising: %w", errors.Join(err, closeErr))
-	default:
-		return closeErr
 	}
-}
-
-// fail ends Run with err. The first error counts.
-func (s *Server) fail(err error) {
-	select {
-	case s.failed <- err:
-	default:
-	}
+	return closeErr
 }
 
 // Reconfigure makes the server advertise cfg from now on, and tells the guests
@@ -206,16 +192,15 @@ func (s *Server) kick() {
 }
 
 // readLoop answers solicitations until ctx ends or the link fails.
-func (s *Server) readLoop(ctx context.Context) {
+func (s *Server) readLoop(ctx context.Context) error {
 	buf := make([]byte, iface.MaxMessage)
 	for {
 		m, err := s.link.receive(buf)
 		switch {
 		case ctx.Err() != nil:
-			return
+			return nil
 		case err != nil:
-			s.fail(err)
-			return
+			return err
 		}
 		if err := checkSolicit(m); err != nil {
 			s.count.malformed.Add(1)
@@ -246,14 +231,14 @@ func (s *Server) answer(src netip.Addr, now time.Time) {
 }
 
 // advertLoop advertises to all guests, at first as soon as the link can.
-func (s *Server) advertLoop(ctx context.Context) {
+func (s *Server) advertLoop(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	var last time.Time // of the last advertisement to all
 	for {
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case <-s.wake:
 			timer.Reset(time.Until(last.Add(minAdvertDelay)))
 			continue
@@ -262,8 +247,7 @@ func (s *Server) advertLoop(ctx context.Context) {
 		err := s.advertise(allNodes(), false)
 		switch {
 		case errors.Is(err, iface.ErrGone):
-			s.fail(err)
-			return
+			return err
 		case err != nil:
 			s.log.Debug("not advertising yet", "error", err)
 			timer.Reset(advertRetry)
@@ -274,7 +258,7 @@ func (s *Server) advertLoop(ctx context.Context) {
 	}
 }
 
-// interval is how long to wait after an advertisement to all.
+// interval returns how long to wait after an advertisement to all.
 func (s *Server) interval() time.Duration {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -315,5 +299,5 @@ func (s *Server) advertise(dst netip.Addr, last bool) error {
 	return nil
 }
 
-// allNodes is the multicast group of all guests (RFC 4291, section 2.7.1).
+// allNodes returns the multicast group of all guests (RFC 4291, section 2.7.1).
 func allNodes() netip.Addr { return netip.IPv6LinkLocalAllNodes() }

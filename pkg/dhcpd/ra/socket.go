@@ -19,7 +19,7 @@ import (
 // errNoLinkLocal says that the bridge has no link-local address yet.
 var errNoLinkLocal = errors.New("the interface has no link-local address")
 
-// socket is the RAServer's end of one bridge: a raw ICMPv6 socket, bound to the
+// socket is the Server's end of one bridge: a raw ICMPv6 socket, bound to the
 // device but to no address, since the link-local one may come later.
 type socket struct {
 	conn   *ipv6.PacketConn

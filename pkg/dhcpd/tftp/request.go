@@ -96,7 +96,7 @@ func (r *request) option(name, value string) {
 	}
 }
 
-// cleanPath is a file's path below root. Guests name files relative to it, from its
+// cleanPath returns a file's path below root. Guests name files relative to it, from its
 // top, or by the path that it has on the host; with slashes or backslashes.
 func cleanPath(name, root string) (string, error) {
 	name = strings.ReplaceAll(name, `\`, "/")
@@ -116,7 +116,7 @@ func cleanPath(name, root string) (string, error) {
 
 func isControl(r rune) bool { return r < ' ' || r == 0x7f }
 
-// errorPacket is the ERROR packet that tells err, without what it says of the host
+// errorPacket returns the ERROR packet that tells err, without what it says of the host
 // (RFC 1350, appendix).
 func errorPacket(err error) []byte {
 	code, text := byte(2), "access violation"

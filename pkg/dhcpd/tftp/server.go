@@ -28,7 +28,7 @@ const (
 	maxBlock         = 9000
 )
 
-// Config is what a TFTPServer shall do.
+// Config is what a Server shall do.
 type Config struct {
 	// Network is the network's name, for logs.
 	Network string
@@ -63,7 +63,7 @@ type Server struct {
 	each    map[netip.Addr]int // transfers by guest
 }
 
-// Stats are counters since OpenTFTP.
+// Stats are counters since Open.
 type Stats struct {
 	// Started counts transfers that began, Done those of them that ended well.
 	Started, Done uint64
@@ -109,7 +109,7 @@ func Open(cfg Config) (*Server, error) {
 	}, nil
 }
 
-// blockOverhead is what stands around a block in a packet.
+// blockOverhead returns how many bytes stand around a block in a packet.
 func blockOverhead(a netip.Addr) int {
 	if a.Is4() {
 		return 20 + 8 + header // IPv4, UDP

@@ -42,7 +42,7 @@ type transfer struct {
 	ended bool     // the last block is in out, or was
 }
 
-// newTransfer is what answers r with f. No block is larger than block.
+// newTransfer makes the transfer of f that r asks for. No block is larger than block.
 func newTransfer(r request, f *os.File, block int) *transfer {
 	t := &transfer{
 		file: f, data: f, block: defaultBlock, window: 1, timeout: defaultTimeout,

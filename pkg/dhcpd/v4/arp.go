@@ -18,7 +18,7 @@ const arpSize = 28
 // arpHead begins each of them: Ethernet, IPv4, the lengths of their addresses.
 var arpHead = [6]byte{0, 1, 8, 0, dhcpd.HWAddrLen, 4}
 
-// arpProbe is the frame that asks who has a.
+// arpProbe returns the frame that asks who has a.
 //
 // RFC 5227, section 1.1: "an ARP Probe is an ARP Request packet, broadcast on the
 // local link, with an all-zero 'sender IP address'." So nobody takes the sender
@@ -36,7 +36,7 @@ func arpProbe(from dhcpd.HWAddr, a netip.Addr) []byte {
 	return append(f, a.AsSlice()...)
 }
 
-// arpSender is who sent a frame with an ARP packet, and the address that it says to
+// arpSender returns who sent a frame with an ARP packet, and the address that he claims to
 // have: requests tell of that as well as replies. False when it says nothing.
 func arpSender(frame []byte) (netip.Addr, dhcpd.HWAddr, bool) {
 	if len(frame) < etherHeader+arpSize || [6]byte(frame[etherHeader:]) != arpHead {

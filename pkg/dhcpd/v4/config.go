@@ -145,54 +145,48 @@ func settable(code uint8) bool {
 
 // validateOptions checks what is sent to clients besides their address.
 func validateOptions(c *Config) error {
-	errs := []error{validateRoutes(c), validateBoot(c)}
-	if c.Router.IsValid() && !c.Router.Is4() {
-		errs = append(errs, fmt.Errorf("router: %v is not an IPv4 address", c.Router))
-	}
-	for _, a := range c.DNS {
-		if !a.Is4() {
-			errs = append(errs, fmt.Errorf("dns: %v is not an IPv4 address", a))
-		}
-	}
-	for _, a := range c.NTP {
-		if !a.Is4() {
-			errs = append(errs, fmt.Errorf("ntp: %v is not an IPv4 address", a))
-		}
-	}
-	if len(c.Domain) > dhcpd.MaxName {
-		errs = append(errs, fmt.Errorf("domain: longer than %d bytes", dhcpd.MaxName))
-	}
-	// RFC 2132, section 5.1: "The minimum legal value for the MTU is 68."
-	if c.MTU != 0 && (c.MTU < 68 || c.MTU > 65535) {
-		errs = append(errs, fmt.Errorf("mtu: %d is not in 68..65535", c.MTU))
-	}
-	return errors.Join(errs...)
-}
-
-// validateRoutes checks the routes.
-func validateRoutes(c *Config) error {
 	var errs []error
+	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	for _, r := range c.Routes {
 		if !r.Dst.IsValid() || !r.Dst.Addr().Is4() || !r.Gateway.Is4() {
-			errs = append(errs, fmt.Errorf("route: %v by %v is not of IPv4", r.Dst, r.Gateway))
+			fault("route: %v by %v is not of IPv4", r.Dst, r.Gateway)
 		}
 	}
-	return errors.Join(errs...)
-}
-
-// validateBoot checks what clients boot from, and the configured options.
-func validateBoot(c *Config) error {
-	var errs []error
 	if len(c.BootFile) > 255 {
-		errs = append(errs, errors.New("boot file: longer than 255 bytes"))
-	}
-	if c.BootServer.IsValid() && !c.BootServer.Is4() {
-		errs = append(errs, fmt.Errorf("boot server: %v is not an IPv4 address", c.BootServer))
+		fault("boot file: longer than 255 bytes")
 	}
 	for _, o := range c.Options {
 		if !settable(o.Code) {
-			errs = append(errs, fmt.Errorf("option %d: not for configuration", o.Code))
+			fault("option %d: not for configuration", o.Code)
 		}
 	}
+	if len(c.Domain) > dhcpd.MaxName {
+		fault("domain: longer than %d bytes", dhcpd.MaxName)
+	}
+	// RFC 2132, section 5.1: "The minimum legal value for the MTU is 68."
+	if c.MTU != 0 && (c.MTU < 68 || c.MTU > 65535) {
+		fault("mtu: %d is not in 68..65535", c.MTU)
+	}
+	return errors.Join(append(errs, validateServers(c))...)
+}
+
+// validateServers checks the addresses of other machines that clients are told.
+func validateServers(c *Config) error {
+	var errs []error
+	check := func(what string, addrs ...netip.Addr) {
+		for _, a := range addrs {
+			if !a.Is4() {
+				errs = append(errs, fmt.Errorf("%s: %v is not an IPv4 address", what, a))
+			}
+		}
+	}
+	if c.BootServer.IsValid() {
+		check("boot server", c.BootServer)
+	}
+	if c.Router.IsValid() {
+		check("router", c.Router)
+	}
+	check("dns", c.DNS...)
+	check("ntp", c.NTP...)
 	return errors.Join(errs...)
 }

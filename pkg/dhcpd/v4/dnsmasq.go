@@ -65,12 +65,12 @@ func (o *Options) Apply(c *Config) {
 // a network, as in Apply.
 func (o *Options) Reservations6() []dhcpd.Reservation { return o.reservations(dhcpd.Is6) }
 
-// reservations are those of one family.
+// reservations returns the reservations of one family.
 func (o *Options) reservations(family func(netip.Addr) bool) []dhcpd.Reservation {
 	return slices.DeleteFunc(slices.Clone(o.Reservations), func(r dhcpd.Reservation) bool { return !family(r.Addr) })
 }
 
-// of is the option on the link where we are server.
+// of returns the option on the link where server is our address.
 func (o *dnsmasqOption) of(server netip.Addr) Option {
 	opt := o.Option
 	if !o.addrs || !server.Is4() {
@@ -176,7 +176,7 @@ type knownOption struct {
 	kind kind
 }
 
-// knownOptions are dnsmasq's names of options (dnsmasq --help dhcp) and how their
+// knownOptions returns dnsmasq's names of options (dnsmasq --help dhcp) and how their
 // values are written (RFC 2132 and others).
 func knownOptions() []knownOption {
 	return []knownOption{
@@ -288,7 +288,7 @@ func numbersValue(k kind, fields []string) ([]byte, error) {
 	return value, nil
 }
 
-// bigEndian is n in size bytes.
+// bigEndian returns n in size bytes.
 func bigEndian(n uint32, size int) []byte {
 	return []byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}[4-size:]
 }
@@ -306,7 +306,7 @@ func guessValue(fields []string) (value []byte, addrs bool, err error) {
 	return value, true, nil
 }
 
-// plainValue is guessValue of what are no addresses.
+// plainValue reads what are no addresses for guessValue.
 func plainValue(fields []string) []byte {
 	text := strings.Join(fields, ",")
 	if b, err := hex.DecodeString(strings.ReplaceAll(text, ":", "")); err == nil && isHexBytes(text) {

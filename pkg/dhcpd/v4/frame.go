@@ -23,7 +23,7 @@ const (
 	protoUDP      = 17
 )
 
-// udpFrame is the Ethernet frame that carries payload from the server's port of
+// udpFrame returns the Ethernet frame that carries payload from the server's port of
 // src to dst. All checksums are in it, so that no offload need fill them in.
 func udpFrame(from, to dhcpd.HWAddr, src netip.Addr, dst netip.AddrPort, payload []byte) []byte {
 	udpLen := udpHeader + len(payload)

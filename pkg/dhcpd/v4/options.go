@@ -86,7 +86,7 @@ func (p *plan) appendLink(opts []option, c *request, hostname string) []option {
 	return opts
 }
 
-// sharedOptions are those of appendLink that are the same for all clients. Absent
+// sharedOptions returns the options of appendLink that are the same for all clients. Absent
 // ones are left out.
 func (p *plan) sharedOptions() []option {
 	opts := append([]option{
@@ -117,7 +117,7 @@ func (p *plan) sharedOptions() []option {
 // optionMicrosoftRoutes is what Windows asks for instead of option 121.
 const optionMicrosoftRoutes = dhcpv4.GenericOptionCode(249)
 
-// bootOptions are the boot file and its server for clients that ask for them as
+// bootOptions returns the boot file and its server for clients that ask for them as
 // options. All get them in the header, where there is room.
 func (p *plan) bootOptions() []option {
 	when := ifAsked
@@ -131,7 +131,7 @@ func (p *plan) bootOptions() []option {
 	return opts
 }
 
-// bootServer is where the boot file is.
+// bootServer returns where the boot file is.
 func (p *plan) bootServer() netip.Addr {
 	if p.cfg.BootServer.IsValid() {
 		return p.cfg.BootServer
@@ -139,7 +139,7 @@ func (p *plan) bootServer() netip.Addr {
 	return p.cfg.Server
 }
 
-// classlessRoutes are the routes as option 121 has them, with the default route:
+// classlessRoutes returns the routes as option 121 has them, with the default route:
 //
 // RFC 3442: "If the DHCP server returns both a Classless Static Routes option and
 // a Router option, the DHCP client MUST ignore the Router option."
@@ -174,7 +174,7 @@ func (p *plan) override(opts []option) []option {
 	return opts
 }
 
-// reply is the value of the Client FQDN option that answers f.
+// reply returns the value of the Client FQDN option that answers f.
 func (f *fqdn) reply(hostname, domain string) []byte {
 	// RFC 4702, section 4: the RCODE bytes are 255.
 	value := []byte{f.flags&dhcpd.FQDNEncoded | dhcpd.FQDNAnswer(f.flags), 255, 255}
@@ -203,7 +203,7 @@ func (c *request) wanted(opts []option) []option {
 	})
 }
 
-// room is how many bytes of options the client can receive.
+// room returns how many bytes of options the client can receive.
 //
 // RFC 2132, section 9.10: the option "specifies the maximum length DHCP message
 // that it is willing to accept. [...] The minimum legal value is 576 octets."
@@ -218,7 +218,7 @@ func (c *request) room() int {
 	return size - ipUDPHeaders - header - 1 // the end option
 }
 
-// pieces is how many options of at most 255 bytes a value takes (RFC 3396): one where
+// pieces returns how many options of at most 255 bytes a value takes (RFC 3396): one where
 // it is empty.
 func (o option) pieces() int { return max(1, (len(o.value)+254)/255) }
 

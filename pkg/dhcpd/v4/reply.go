@@ -23,7 +23,11 @@ const (
 )
 
 // reply is a reply: those fields of RFC 2131, section 4.3.1, table 3 that are not the
-// same for all, and options in the order of their importance.
+// same for all, and options in the order of their importance. It is encoded here
+// and not by the library since it is on the way of every client: an OFFER takes a
+// fourth of the library's time and a tenth of its allocations (BenchmarkReply), and
+// the library neither orders options nor leaves out those that the client has no
+// room for.
 type reply struct {
 	flags                  uint16
 	ciaddr, yiaddr, siaddr netip.Addr // the zero Addr is 0.0.0.0
@@ -47,7 +51,7 @@ func (p *plan) head(c *request, typ dhcpv4.MessageType) []option {
 	return opts
 }
 
-// payload is r as c gets it (RFC 2131, section 2, figure 1).
+// payload encodes r as c gets it (RFC 2131, section 2, figure 1).
 func (p *plan) payload(c *request, r reply) []byte {
 	b := make([]byte, header, usualReply)
 	b[0], b[1], b[2] = byte(dhcpv4.OpcodeBootReply), byte(c.msg.HWType), dhcpd.HWAddrLen
@@ -75,7 +79,7 @@ func (p *plan) boot(r *reply) {
 	}
 }
 
-// leaseReply is an OFFER, an ACK, or with MessageTypeNone a BOOTP reply, that
+// leaseReply returns an OFFER, an ACK, or with MessageTypeNone a BOOTP reply, that
 // gives l to c.
 func (p *plan) leaseReply(c *request, typ dhcpv4.MessageType, l given) *dhcpd.Reply {
 	r := reply{flags: c.msg.Flags & broadcastFlag, yiaddr: l.addr, opts: p.head(c, typ)}

@@ -145,7 +145,7 @@ func parseFQDN(raw []byte) *fqdn {
 	return f
 }
 
-// addrOf is the IPv4 address in b. It is the zero Addr when there is none or it
+// addrOf returns the IPv4 address in b. It is the zero Addr when there is none or it
 // is 0.0.0.0.
 func addrOf(b net.IP) netip.Addr {
 	if len(b) != net.IPv4len {

@@ -48,7 +48,7 @@ func open(cfg Config, dial func() (dhcpd.Transport, error)) (*Server, error) {
 	return &Server{dhcpd.NewServer(h.Engine), h}, nil
 }
 
-// Import is Server.Import into the store of a network that no server serves.
+// Import does what Server.Import does, for a network that no server serves.
 func Import(cfg Config, leases []dhcpd.Lease) (taken int, refused []error, err error) {
 	h, err := newHandler(&cfg)
 	if err != nil {

@@ -85,7 +85,7 @@ func configure(fd int) error {
 	)
 }
 
-// Receive implements transport.
+// Receive implements dhcpd.Transport.
 func (s *sockets) Receive(buf []byte) (dhcpd.Datagram, error) {
 	n, oobn, _, src, err := s.udp.ReadMsgUDPAddrPort(buf, s.oob)
 	if err != nil {
@@ -99,7 +99,7 @@ func (s *sockets) Receive(buf []byte) (dhcpd.Datagram, error) {
 	return d, nil
 }
 
-// Send implements transport.
+// Send implements dhcpd.Transport.
 func (s *sockets) Send(out *dhcpd.Reply) error {
 	var err error
 	if out.Framed {
@@ -114,10 +114,10 @@ func (s *sockets) Send(out *dhcpd.Reply) error {
 	return err
 }
 
-// Copy implements transport.
+// Copy implements dhcpd.Transport.
 func (s *sockets) Copy() (*os.File, error) { return s.udp.File() }
 
-// Interrupt implements transport.
+// Interrupt implements dhcpd.Transport.
 func (s *sockets) Interrupt() {
 	_ = s.udp.SetReadDeadline(time.Unix(1, 0))
 	if s.arp != nil {
@@ -125,7 +125,7 @@ func (s *sockets) Interrupt() {
 	}
 }
 
-// Close implements transport.
+// Close implements dhcpd.Transport.
 func (s *sockets) Close() error {
 	err := errors.Join(s.udp.Close(), s.frames.Close())
 	if s.arp != nil {

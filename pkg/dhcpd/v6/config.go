@@ -12,10 +12,10 @@ import (
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 )
 
-// DefaultLeaseTime is the lease time of a Config6 that names none.
+// DefaultLeaseTime is the lease time of a Config that names none.
 const DefaultLeaseTime = 24 * time.Hour
 
-// Config is what a Server6 shall do, like Config for DHCPv4.
+// Config is what a Server shall do, like Config of package v4.
 type Config struct {
 	// Network is the network's name: for logs, and the seed of the choice of
 	// addresses.
@@ -36,13 +36,13 @@ type Config struct {
 	// Ranges is the pool. Empty: only reserved clients are served.
 	Ranges []dhcpd.Range
 	// Reservations are the static hosts, by DUID, MAC or name. Those that can't be
-	// used are logged and ignored, as with Config.
+	// used are logged and ignored, as with v4.Config.
 	Reservations []dhcpd.Reservation
-	// LeaseTime is the valid lifetime of an address. 0: DefaultLeaseTime6. See
-	// Infinite.
+	// LeaseTime is the valid lifetime of an address. 0: DefaultLeaseTime. See
+	// dhcpd.Infinite.
 	LeaseTime time.Duration
-	// Store, OnLease, OnStore, Logger and Left are as in Config. The Server of the same
-	// network may have the same store and functions; those are called by both.
+	// Store, OnLease, OnStore, Logger and Left are as in v4.Config. The v4.Server of the
+	// same network may have the same store and functions; those are called by both.
 	Store   dhcpd.LeaseStore
 	OnLease func(dhcpd.Event)
 	OnStore func(error)
@@ -77,7 +77,7 @@ func (c *Config) validateAddrs() error {
 	return nil
 }
 
-// plan is what a Config6 asks of DHCPv6. It never changes
+// plan is what a Config asks of DHCPv6. It never changes
 // but for its scope.
 type plan struct {
 	cfg  Config

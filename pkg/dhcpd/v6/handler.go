@@ -95,7 +95,7 @@ func (s *handler) choose(c *request, ia *identityAssoc, id *dhcpd.Client) (netip
 	return a, ok
 }
 
-// nothingFor is the status of an IA that gets nothing. We delegate no prefixes.
+// nothingFor returns the status of an IA that gets nothing. We delegate no prefixes.
 func nothingFor(ia *identityAssoc) iana.StatusCode {
 	if ia.code == dhcpv6.OptionIAPD {
 		return iana.StatusNoPrefixAvail
@@ -140,7 +140,7 @@ func (s *handler) finish(ch *dhcpd.Change, out *dhcpd.Reply) *dhcpd.Reply {
 	return nil
 }
 
-// others are the addresses of the IA but for one, with zero lifetimes: the client
+// others returns the addresses of the IA but for one, with zero lifetimes: the client
 // stops using them.
 func (ia *identityAssoc) others(a netip.Addr) []iaAddr {
 	var all []iaAddr

@@ -19,7 +19,7 @@ const (
 // refreshTime is how long a client that asked for options alone may keep them.
 const refreshTime = 24 * time.Hour
 
-// lifetimes are those of an address that an IA is given. A client may ask for
+// lifetimes returns a and its lifetimes as an IA is given them. A client may ask for
 // less than what is configured.
 //
 // RFC 8415, section 21.6: the preferred lifetime is not longer than the valid one.
@@ -39,7 +39,7 @@ func (p *plan) lifetimes(ia *identityAssoc, a netip.Addr) iaAddr {
 	return l
 }
 
-// linkOptions are those that tell a client of the link.
+// linkOptions returns the options that tell a client of the link.
 func (p *plan) linkOptions(c *request, hostname string) options {
 	var opts options
 	if len(p.cfg.DNS) > 0 && c.wants(dhcpv6.OptionDNSRecursiveNameServer) {
@@ -59,7 +59,7 @@ func (p *plan) linkOptions(c *request, hostname string) options {
 	return opts
 }
 
-// reply is a reply to c with opts behind the identifiers.
+// reply returns a reply to c with opts behind the identifiers.
 //
 // RFC 8415, section 18.3.10: "The server MUST send the Advertise and Reply
 // messages to the source address of the client's datagram, or back through the

@@ -42,7 +42,7 @@ type rule struct {
 	unicast   bool // unicast gets an answer
 }
 
-// ruleOf is the rule of the messages that a server receives.
+// ruleOf returns the rule of a message type, false when a server receives none such.
 func ruleOf(typ dhcpv6.MessageType) (rule, bool) {
 	switch typ {
 	case dhcpv6.MessageTypeSolicit, dhcpv6.MessageTypeConfirm, dhcpv6.MessageTypeRebind:
@@ -176,7 +176,7 @@ func (c *request) parseIAs() error {
 	return nil
 }
 
-// hardware is the client's hardware address as far as the message tells it: the
+// hardware returns the client's hardware address as far as the message tells it: the
 // relay's word (RFC 6939), the client's link-local address if made of it (RFC
 // 4291, appendix A), or else the DUID, which names some interface of the client.
 // All zero when it can't be known.
@@ -195,7 +195,7 @@ func (c *request) hardware(duid []byte) dhcpd.HWAddr {
 	return dhcpd.DUIDAddr(duid)
 }
 
-// who is the client as far as its share of our time goes: its hardware address if
+// who returns what identifies the client for the rate limit: its hardware address if
 // known.
 func (c *request) who() string {
 	if c.MAC != (dhcpd.HWAddr{}) {
@@ -204,7 +204,7 @@ func (c *request) who() string {
 	return string(c.DUID)
 }
 
-// identity is the client as far as one IA goes.
+// identity returns the client of one IA.
 func (c *request) identity(ia *identityAssoc) *dhcpd.Client {
 	id := c.Client
 	id.Key = dhcpd.IAKey(c.DUID, ia.iaid)

@@ -34,7 +34,7 @@ func Open(cfg Config) (*Server, error) {
 	return open(cfg, func() (dhcpd.Transport, error) { return listen(cfg.Interface, cfg.Left) })
 }
 
-// open makes a Server6 on the transport that dial returns.
+// open makes a Server on the transport that dial returns.
 func open(cfg Config, dial func() (dhcpd.Transport, error)) (*Server, error) {
 	h, err := newHandler(&cfg)
 	if err != nil {
@@ -60,7 +60,7 @@ func newHandler(cfg *Config) (*handler, error) {
 	return h, err
 }
 
-// Import is Server.Import into the store of a network that no server serves.
+// Import does what Server.Import does, for a network that no server serves.
 func Import(cfg Config, leases []dhcpd.Lease) (taken int, refused []error, err error) {
 	h, err := newHandler(&cfg)
 	if err != nil {
@@ -109,7 +109,7 @@ func (s *Server) Reconfigure(cfg Config) error {
 	return nil
 }
 
-// Stats are counters since Open6, as Stats are for DHCPv4.
+// Stats are counters since Open, as those of package v4.
 type Stats struct {
 	// Received, by message type.
 	Solicit, Request, Confirm, Renew, Rebind, Release, Decline, InformationRequest uint64

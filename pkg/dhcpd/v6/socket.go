@@ -22,7 +22,7 @@ const (
 	allServers          = "ff05::1:3"
 )
 
-// socket is the Server6's end of one bridge. Every client has a link-local
+// socket is the Server's end of one bridge. Every client has a link-local
 // address, so the kernel finds it.
 type socket struct {
 	udp *net.UDPConn
@@ -62,7 +62,7 @@ func configure(fd int) error {
 	return unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVPKTINFO, 1)
 }
 
-// Receive implements transport.
+// Receive implements dhcpd.Transport.
 func (s *socket) Receive(buf []byte) (dhcpd.Datagram, error) {
 	n, oobn, _, src, err := s.udp.ReadMsgUDPAddrPort(buf, s.oob)
 	if err != nil {
@@ -76,7 +76,7 @@ func (s *socket) Receive(buf []byte) (dhcpd.Datagram, error) {
 	return d, nil
 }
 
-// Send implements transport.
+// Send implements dhcpd.Transport.
 func (s *socket) Send(out *dhcpd.Reply) error {
 	_, err := s.udp.WriteToUDPAddrPort(out.Payload, out.Dst)
 	if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO) {
@@ -85,11 +85,11 @@ func (s *socket) Send(out *dhcpd.Reply) error {
 	return err
 }
 
-// Copy implements transport.
+// Copy implements dhcpd.Transport.
 func (s *socket) Copy() (*os.File, error) { return s.udp.File() }
 
-// Interrupt implements transport.
+// Interrupt implements dhcpd.Transport.
 func (s *socket) Interrupt() { _ = s.udp.SetReadDeadline(time.Unix(1, 0)) }
 
-// Close implements transport.
+// Close implements dhcpd.Transport.
 func (s *socket) Close() error { return s.udp.Close() }

@@ -27,8 +27,11 @@ const (
 // section 7.6: HOP_COUNT_LIMIT).
 const maxHops = 8
 
-// options are the options of a message, or of an option, as they came. A
-// malformed value harms nobody but its reader.
+// options are the options of a message, or of an option, as they came. A malformed
+// value harms nobody but its reader, and a client gets its DUID back whatever is in
+// it. The library, which reads all options or refuses the message, can do neither,
+// and takes three times as long to read a Request and write its Reply, with twice as
+// many allocations (BenchmarkReply).
 type options []option
 
 type option struct {
@@ -53,7 +56,7 @@ func parseOptions(b []byte) (options, error) {
 	return opts, nil
 }
 
-// get is the value of the first option of that code; false when there is none.
+// get returns the value of the first option of that code; false when there is none.
 func (o options) get(code dhcpv6.OptionCode) ([]byte, bool) {
 	i := slices.IndexFunc(o, func(o option) bool { return o.code == code })
 	if i < 0 {
@@ -62,7 +65,7 @@ func (o options) get(code dhcpv6.OptionCode) ([]byte, bool) {
 	return o[i].value, true
 }
 
-// bytes is the inverse of parseOptions6. No value may be longer than 65535 bytes.
+// bytes does the inverse of parseOptions. No value may be longer than 65535 bytes.
 func (o options) bytes() []byte {
 	var b []byte
 	for _, o := range o {
@@ -104,7 +107,7 @@ func unwrap(b []byte) ([]byte, []relay, error) {
 	return b, relays, nil
 }
 
-// wrap is the reply that takes a message back through the relays.
+// wrap returns the reply that takes a message back through the relays.
 //
 // RFC 8415, section 19.3: "The server copies the peer-address and link-address
 // fields" and the Interface-Id option.
@@ -167,7 +170,7 @@ func lifetime(b []byte) time.Duration {
 	return time.Duration(binary.BigEndian.Uint32(b)) * time.Second
 }
 
-// option is the IA with what it was given: addresses, those without lifetimes
+// option returns the IA with what it was given: addresses, those without lifetimes
 // last, and a status unless that is a success.
 func (ia *identityAssoc) option(given []iaAddr, status iana.StatusCode) option {
 	value := binary.BigEndian.AppendUint32(nil, ia.iaid)
@@ -199,7 +202,7 @@ func appendTimes(b []byte, given []iaAddr) []byte {
 	return append(append(b, dhcpd.Seconds(t/2)...), dhcpd.Seconds(t*7/8)...)
 }
 
-// statusOption is the Status Code option (RFC 8415, section 21.13).
+// statusOption returns the Status Code option (RFC 8415, section 21.13).
 func statusOption(status iana.StatusCode) option {
 	text := map[iana.StatusCode]string{
 		iana.StatusSuccess:       "success",
