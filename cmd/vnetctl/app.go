@@ -17,7 +17,7 @@ import (
 type daemon interface {
 	Networks(ctx context.Context) ([]api.Network, error)
 	Network(ctx context.Context, name string) (api.Network, error)
-	DefineNetwork(ctx context.Context, xml string) (api.Network, error)
+	DefineNetworkWith(ctx context.Context, xml string, opts api.DefineOptions) (api.Defined, error)
 	CreateNetwork(ctx context.Context, xml string) (api.Network, error)
 	Plan(ctx context.Context, xml string) (api.Plan, error)
 	Start(ctx context.Context, name string) error

@@ -6,12 +6,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"github.com/vnetd/vnetd/pkg/api"
 )
 
 func (a *app) editCommand() *cobra.Command {
@@ -54,10 +57,9 @@ func (a *app) edit(ctx context.Context, d daemon, network string) (err error) {
 			_, err := fmt.Fprintf(a.stderr, "vnetctl: network %s is left as it is\n", network)
 			return err
 		}
-		n, err := d.DefineNetwork(ctx, string(after))
+		done, err := d.DefineNetworkWith(ctx, string(after), api.DefineOptions{})
 		if err == nil {
-			_, err = fmt.Fprintf(a.stderr, "vnetctl: network %s is changed\n", printable(n.Name))
-			return err
+			return a.edited(done)
 		}
 		again, asked := a.again(err, answers)
 		if !again {
@@ -65,6 +67,16 @@ func (a *app) edit(ctx context.Context, d daemon, network string) (err error) {
 			return errors.Join(err, asked, fmt.Errorf("the text is kept in %s", file))
 		}
 	}
+}
+
+// edited tells the user what became of a network.
+func (a *app) edited(done api.Defined) error {
+	text := fmt.Sprintf("vnetctl: network %s is changed\n", printable(done.Network.Name))
+	for _, line := range done.Pending {
+		text += fmt.Sprintf("vnetctl: pending, at its next start: %s\n", printable(line))
+	}
+	_, err := io.WriteString(a.stderr, text)
+	return err
 }
 
 // again shows why the text was not taken and asks whether it is to be edited

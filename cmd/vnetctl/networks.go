@@ -55,37 +55,23 @@ func (a *app) listCommand() *cobra.Command {
 	})
 }
 
-func (a *app) defineCommand() *cobra.Command {
-	return a.command("define FILE", "Write a network's definition from libvirt XML, - for standard input", 1, 1,
-		func(ctx context.Context, d daemon, args []string) error {
-			return a.makeNetwork(ctx, args[0], "defined", d.DefineNetwork)
-		})
-}
-
 func (a *app) createCommand() *cobra.Command {
 	return a.command("create FILE", "Start a transient network from libvirt XML, - for standard input", 1, 1,
 		func(ctx context.Context, d daemon, args []string) error {
-			return a.makeNetwork(ctx, args[0], "created", d.CreateNetwork)
+			xml, err := a.readFile(args[0])
+			if err != nil {
+				return fmt.Errorf("reading the definition: %w", err)
+			}
+			n, err := d.CreateNetwork(ctx, string(xml))
+			if err != nil {
+				return err
+			}
+			if a.json {
+				return a.printJSON(newNetworkView(n))
+			}
+			a.printf("network %s created\n", quote(n.Name))
+			return a.printErr
 		})
-}
-
-// makeNetwork makes a network of the file's XML and says what was done.
-func (a *app) makeNetwork(
-	ctx context.Context, file, done string, call func(context.Context, string) (api.Network, error),
-) error {
-	xml, err := a.readFile(file)
-	if err != nil {
-		return fmt.Errorf("reading the definition: %w", err)
-	}
-	n, err := call(ctx, string(xml))
-	if err != nil {
-		return err
-	}
-	if a.json {
-		return a.printJSON(newNetworkView(n))
-	}
-	_, err = fmt.Fprintf(a.stdout, "network %s %s\n", printable(n.Name), done)
-	return err
 }
 
 // readFile reads the file, or standard input for "-".

@@ -38,6 +38,7 @@ func (a *app) printPlan(p api.Plan) error {
 	done := map[string]string{"create": "would be a new network", "redefine": "would be defined anew", "change": "would be changed in place"}
 	a.printf("%s: %s, %s\n", a.paint(bold, printable(p.Name)), modeText(p.Mode), done[p.Action])
 	a.printSection("Conflicts", red, p.Conflicts)
+	a.printSection("Pending until its next start", yellow, p.Pending)
 	a.printSection("Links", bold, linkLines(p))
 	a.printSection("Addresses", bold, addressLines(p))
 	a.printSection("Routes", bold, routeLines(p))

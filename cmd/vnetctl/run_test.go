@@ -149,6 +149,20 @@ func TestNetworkErrors(t *testing.T) {
 	s.check()
 }
 
+// TestDefine defines networks anew, active and inactive, with what harms guests and
+// what does not.
+func TestDefine(t *testing.T) {
+	s := newSession(t)
+	for _, line := range []string{
+		"define testdata/default.xml", "define testdata/titled.xml", "define testdata/titled.xml --new",
+		"define testdata/moved.xml", "define --json testdata/moved.xml", "status", "status default", "cat default", "define testdata/moved.xml --now", "status",
+		"define testdata/titled.xml --pending", "define testdata/titled.xml --now --pending", "define - --new < testdata/web.xml",
+	} {
+		s.run(line)
+	}
+	s.check()
+}
+
 func TestUpdate(t *testing.T) {
 	s := newSession(t)
 	for _, line := range []string{

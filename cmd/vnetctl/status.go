@@ -54,6 +54,9 @@ func (a *app) showAll(ctx context.Context, d daemon) error {
 		if n.LastError != "" {
 			a.printf("\n%s: %s\n", a.paint(bold, printable(n.Name)), a.paint(red, oneLine(n.LastError)))
 		}
+		if len(n.Pending) > 0 {
+			a.printf("\n%s: %s\n", a.paint(bold, printable(n.Name)), a.paint(yellow, "pending: "+pendingText(n)))
+		}
 	}
 	a.printConditions(s.Conditions)
 	return a.printErr
@@ -208,6 +211,10 @@ func (a *app) networkFields(n api.NetworkStatus) []field {
 	for _, part := range slices.Sorted(maps.Keys(n.Faults)) {
 		fields = append(fields, field{"Failing", printable(part)})
 	}
+	if len(n.Pending) > 0 {
+		fields = append(fields, field{"Pending", a.paint(yellow, pendingText(n))})
+		fields = append(fields, listFields("", slices.Collect(printables(n.Pending)))...)
+	}
 	fields = append(fields,
 		field{"UUID", cell(n.UUID)},
 		field{"Autostart", yesNo(n.Autostart)},
@@ -225,6 +232,14 @@ func (a *app) networkFields(n api.NetworkStatus) []field {
 	fields = append(fields, listFields("", alignedRows(portRows(n.Ports)))...)
 	fields = append(fields, field{"Leases", fmt.Sprint(len(n.Leases))})
 	return append(fields, listFields("", alignedRows(leaseRows(n.Leases, a.now())))...)
+}
+
+// pendingText tells how much the network's next start changes.
+func pendingText(n api.NetworkStatus) string {
+	if len(n.Pending) == 1 {
+		return "one change at the next start"
+	}
+	return fmt.Sprintf("%d changes at the next start", len(n.Pending))
 }
 
 // bridgeText is the bridge with what is known of it.

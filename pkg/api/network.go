@@ -43,8 +43,9 @@ type Network struct {
 
 // Detail is what a person asks of a network beyond that.
 type Detail struct {
-	Pools []Pool `json:"pools"`
-	DNS   *DNS   `json:"dns"` // null where no names are served
+	Pending []string `json:"pending"` // what its next start changes, a line for each element
+	Pools   []Pool   `json:"pools"`
+	DNS     *DNS     `json:"dns"` // null where no names are served
 	// NotUnderstood are lines of <dnsmasq:options>.
 	NotUnderstood []string `json:"not_understood"`
 	// Faults are what fails of an active network, by part.

@@ -13,6 +13,8 @@ type Plan struct {
 
 	// Conflicts are what is in the way; none: it would start.
 	Conflicts []string `json:"conflicts"`
+	// Pending is what an active network would become at its next start alone.
+	Pending []string `json:"pending"`
 
 	Links     []PlannedLink    `json:"links"`
 	Addresses []PlannedAddress `json:"addresses"`

@@ -40,16 +40,9 @@ func (c *Client) Network(ctx context.Context, name string) (api.Network, error) 
 	return c.networkAt(ctx, path)
 }
 
-// DefineNetwork writes a network's definition, a libvirt <network> document,
-// to disk; it replaces the definition with the same name and UUID. It does not
-// start the network. ErrInvalid, ErrExists and ErrConflict say what is wrong
-// with it.
-func (c *Client) DefineNetwork(ctx context.Context, xml string) (api.Network, error) {
-	return c.makeNetwork(ctx, managerInterface+".DefineNetwork", xml)
-}
-
 // CreateNetwork starts a network that is not written to disk and goes when it
-// is stopped.
+// is stopped. A document with the name and the UUID of an inactive network starts
+// that one, whose definition stays for its next start.
 func (c *Client) CreateNetwork(ctx context.Context, xml string) (api.Network, error) {
 	return c.makeNetwork(ctx, managerInterface+".CreateNetwork", xml)
 }

@@ -45,7 +45,7 @@ func TestLifeOfANetwork(t *testing.T) {
 		invoke(t, conn, path, "org.freedesktop.DBus.Properties.Set", []any{name + ".Network", "Autostart", dbus.MakeVariant(true)})
 		want := map[string]any{
 			"Name": "one", "UUID": uuid, "Active": true, "Persistent": true, "Autostart": true,
-			"Bridge": "one", "Mode": "nat", "State": "active", "LastError": "", "Conditions": []map[string]dbus.Variant{},
+			"Bridge": "one", "Mode": "nat", "State": "active", "LastError": "", "Pending": []string{}, "Conditions": []map[string]dbus.Variant{},
 		}
 		got := make(map[string]any)
 		for key, v := range properties(t, conn, path) {

@@ -27,6 +27,12 @@ func (s *Server) manager() iface {
 		name: managerInterface,
 		methods: []method{
 			{"DefineNetwork", xml, path("network"), manageNetworks, s.defineNetwork},
+			{
+				"DefineNetworkWithOptions",
+				[]arg{{"xml", "s"}, {"options", "a{sv}"}},
+				[]arg{{"network", "o"}, {"result", "a{sv}"}},
+				manageNetworks, s.defineNetworkWithOptions,
+			},
 			{"CreateNetwork", xml, path("network"), manageNetworks, s.createNetwork},
 			{"Plan", xml, []arg{{"json", "s"}}, read, s.plan},
 			{
@@ -56,10 +62,6 @@ func (s *Server) manager() iface {
 			{name: "ImportPending", sig: "b", get: func() any { return s.cfg.ImportPending() }, set: s.setImportPending},
 		},
 	}
-}
-
-func (s *Server) defineNetwork(ctx context.Context, c *call) ([]any, error) {
-	return networkPath(s.cfg.Manager.Define(ctx, []byte(c.body[0].(string))))
 }
 
 func (s *Server) createNetwork(ctx context.Context, c *call) ([]any, error) {

@@ -98,6 +98,7 @@ func (s *Server) network(n *network.Network) iface {
 			{name: "Mode", sig: "s", get: get(func(i api.Network) any { return i.Mode })},
 			{name: "State", sig: "s", get: get(func(i api.Network) any { return string(i.State) })},
 			{name: "LastError", sig: "s", get: get(func(i api.Network) any { return i.LastError })},
+			{name: "Pending", sig: "as", get: func() any { return append([]string{}, n.Pending()...) }},
 			{name: "Conditions", sig: "aa{sv}", get: func() any { return busConditions(n.Conditions()) }},
 		},
 		signals: []signal{

@@ -9,7 +9,8 @@ import (
 )
 
 // Backend is what the server asks of the daemon: NewBackend makes one of a
-// *network.Manager, whose contracts hold.
+// *network.Manager, whose contracts hold. Define takes a network to be known by its
+// UUID alone.
 type Backend interface {
 	Networks() []Network // in order of name
 	ByName(name string) (Network, error)
@@ -53,7 +54,8 @@ func (m manager) Networks() []Network {
 func (m manager) ByName(name string) (Network, error) { return known(m.Manager.ByName(name)) }
 func (m manager) ByUUID(uuid string) (Network, error) { return known(m.Manager.ByUUID(uuid)) }
 func (m manager) Define(ctx context.Context, xml []byte) (Network, error) {
-	return known(m.Manager.Define(ctx, xml))
+	d, err := m.Manager.DefineWith(ctx, xml, api.DefineOptions{Strict: true})
+	return known(d.Network, err)
 }
 
 func (m manager) Create(ctx context.Context, xml []byte) (Network, error) {

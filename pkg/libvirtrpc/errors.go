@@ -177,5 +177,5 @@ func conflictError(c *netdef.Conflict) *Error {
 	case "network/name", "network/uuid":
 		return &Error{codeFailed, domainNetwork, c.Problem}
 	}
-	return &Error{codeInternal, domainNetwork, c.Error()}
+	return &Error{codeUnsupported, domainNetwork, c.Error()}
 }

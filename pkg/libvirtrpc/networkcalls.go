@@ -51,26 +51,7 @@ func defineXMLFlags(ctx context.Context, c *client, doc document, results *encod
 	if err := checkDocument(doc, "networkDefineXMLFlags"); err != nil {
 		return err
 	}
-	if err := c.checkIdentity([]byte(doc.xml)); err != nil {
-		return err
-	}
 	return made(results)(c.s.cfg.Backend.Define(ctx, []byte(doc.xml)))
-}
-
-// checkIdentity refuses a document with the name of one network and the UUID of
-// another (virNetworkObjListAssignDef). What can't be read is for others to refuse.
-func (c *client) checkIdentity(xml []byte) error {
-	doc, err := netdef.Parse(xml)
-	if err != nil || doc.UUID == "" {
-		return nil
-	}
-	if n, err := c.s.cfg.Backend.ByName(doc.Name); err == nil && n.Info().UUID != doc.UUID {
-		return failf(codeFailed, "network '%s' already exists with uuid %s", doc.Name, n.Info().UUID)
-	}
-	if n, err := c.s.cfg.Backend.ByUUID(doc.UUID); err == nil && n.Info().Name != doc.Name {
-		return failf(codeFailed, "network '%s' is already defined with uuid %s", n.Info().Name, doc.UUID)
-	}
-	return nil
 }
 
 func createXML(ctx context.Context, c *client, xml string, results *encoder) error {
@@ -79,9 +60,6 @@ func createXML(ctx context.Context, c *client, xml string, results *encoder) err
 
 func createXMLFlags(ctx context.Context, c *client, doc document, results *encoder) error {
 	if err := checkDocument(doc, "networkCreateXMLFlags"); err != nil {
-		return err
-	}
-	if err := c.checkIdentity([]byte(doc.xml)); err != nil {
 		return err
 	}
 	return made(results)(c.s.cfg.Backend.Create(ctx, []byte(doc.xml)))

@@ -86,27 +86,40 @@ func TestConflicts(t *testing.T) {
 		uuid2 = "<uuid>00000000-0000-4000-8000-000000000002</uuid>"
 	)
 	other := "<network><name>other</name>" + uuid1 + "<bridge name='virbr0'/><ip address='192.0.2.1' prefix='24'/><ip family='ipv6' address='2001:db8::1' prefix='64'/></network>"
-	tests := []struct{ name, xml, want string }{
-		{"itself", other, ""},
-		{"itself without uuid", strings.Replace(other, uuid1, "", 1), ""},
-		{"nothing shared", network(uuid2 + "<bridge name='virbr1'/><ip address='198.51.100.1' prefix='24'/>"), ""},
-		{"no uuid, no bridge", network(""), ""},
+	tests := []struct {
+		name, xml, want string
+		overlaps        bool
+	}{
+		{"itself", other, "", false},
+		{"itself without uuid", strings.Replace(other, uuid1, "", 1), "", false},
+		{"nothing shared", network(uuid2 + "<bridge name='virbr1'/><ip address='198.51.100.1' prefix='24'/>"), "", false},
+		{"no uuid, no bridge", network(""), "", false},
 		{
 			"name", strings.Replace(other, uuid1, uuid2, 1),
-			"network/name: 'other': a network of this name exists with uuid 00000000-0000-4000-8000-000000000001",
+			"network/name: 'other': a network of this name exists with uuid 00000000-0000-4000-8000-000000000001", false,
 		},
-		{"uuid", network(uuid1), "network/uuid: '00000000-0000-4000-8000-000000000001': the uuid is that of network 'other'"},
-		{"bridge", network("<bridge name='virbr0'/>"), "network/bridge/@name: 'virbr0': the bridge is that of network 'other'"},
-		{"bridge of the host", network("<forward mode='bridge'/><bridge name='virbr0'/>"), ""},
+		{"uuid", network(uuid1), "network/uuid: '00000000-0000-4000-8000-000000000001': the uuid is that of network 'other'", false},
+		{"bridge", network("<bridge name='virbr0'/>"), "network/bridge/@name: 'virbr0': the bridge is that of network 'other'", false},
+		{"bridge of the host", network("<forward mode='bridge'/><bridge name='virbr0'/>"), "", false},
 		{
 			"subnets", network("<ip address='198.51.100.1' prefix='24'/><ip address='192.0.2.129' prefix='25'/><ip family='ipv6' address='2001:db8:0:0:1::1' prefix='80'/>"),
 			"network/ip[2]/@address: '192.0.2.129/25': overlaps the subnet 192.0.2.0/24 of network 'other'\n" +
-				"network/ip[3]/@address: '2001:db8::1:0:0:1/80': overlaps the subnet 2001:db8::/64 of network 'other'",
+				"network/ip[3]/@address: '2001:db8::1:0:0:1/80': overlaps the subnet 2001:db8::/64 of network 'other'", true,
 		},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			err := netdef.Conflicts(parse(t, []byte(tt.xml)), []*netdef.Network{parse(t, []byte(other))})
+			n, others := parse(t, []byte(tt.xml)), []*netdef.Network{parse(t, []byte(other))}
+			err := netdef.Conflicts(n, others)
+			if tt.overlaps {
+				if err != nil {
+					t.Errorf("Conflicts of subnets: %v", err)
+				}
+				err = netdef.Overlaps(n, nil, others)
+				if again := netdef.Overlaps(n, n, others); again != nil {
+					t.Errorf("Overlaps of subnets that it has already: %v", again)
+				}
+			}
 			got := ""
 			if err != nil {
 				got = err.Error()

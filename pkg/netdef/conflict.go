@@ -3,6 +3,8 @@ package netdef
 import (
 	"errors"
 	"fmt"
+	"net/netip"
+	"slices"
 )
 
 // Conflict is a claim of a network on something that another network has.
@@ -18,9 +20,8 @@ func (c *Conflict) Error() string {
 	return fmt.Sprintf("%s: '%s': %s", c.Path, oneLine(c.Value), c.Problem)
 }
 
-// Conflicts returns what keeps n from living beside others: the name with
-// another UUID, the UUID with another name, a bridge of the same name, or a
-// subnet that overlaps. The network in others with n's name and UUID, or with
+// Conflicts returns what keeps n from being known beside others: the name with
+// another UUID, the UUID with another name, or a bridge of the same name. The network in others with n's name and UUID, or with
 // n's name if n has no UUID yet, is n itself and skipped. The error joins every
 // *Conflict; it is nil if there is none.
 func Conflicts(n *Network, others []*Network) error {
@@ -41,7 +42,6 @@ func Conflicts(n *Network, others []*Network) error {
 			add("network/uuid", n.UUID, "the uuid is that of network '%s'", o.Name)
 		}
 		bridgeConflict(n, o, add)
-		subnetConflicts(n, o, add)
 	}
 	return errors.Join(errs...)
 }
@@ -57,18 +57,41 @@ func bridgeConflict(n, o *Network, add func(path, value, format string, args ...
 	}
 }
 
-// subnetConflicts finds subnets of n that overlap one of o. libvirt looks only
-// at start, and only at exactly equal ones; two overlapping networks can't both
-// reach their guests.
-func subnetConflicts(n, o *Network, add func(path, value, format string, args ...any)) {
+// Overlaps returns what keeps n from being active beside others: subnets that
+// overlap one of theirs. libvirt looks only for exactly equal ones; two overlapping
+// networks can't both reach their guests. Those that has, which may be nil, has as
+// well are left out. The error joins every *Conflict; it is nil if there is none.
+func Overlaps(n, has *Network, others []*Network) error {
+	var errs []error
 	for i := range n.IPs {
 		mine := n.IPs[i].Prefix()
-		for j := range o.IPs {
-			theirs := o.IPs[j].Prefix()
-			if mine.Overlaps(theirs) {
-				add(fmt.Sprintf("network/ip[%d]/@address", i+1), mine.String(),
-					"overlaps the subnet %s of network '%s'", theirs.Masked(), o.Name)
+		if has.hasSubnet(mine) {
+			continue
+		}
+		for _, o := range others {
+			if theirs, ok := o.overlapping(mine); ok {
+				errs = append(errs, &Conflict{
+					fmt.Sprintf("network/ip[%d]/@address", i+1), mine.String(), o.Name,
+					fmt.Sprintf("overlaps the subnet %s of network '%s'", theirs, o.Name),
+				})
 			}
 		}
 	}
+	return errors.Join(errs...)
+}
+
+// hasSubnet tells whether n, which may be nil, has an address in exactly the subnet
+// of p.
+func (n *Network) hasSubnet(p netip.Prefix) bool {
+	return n != nil && slices.ContainsFunc(n.IPs, func(ip IP) bool { return ip.Prefix().Masked() == p.Masked() })
+}
+
+// overlapping is the first subnet of n that overlaps p.
+func (n *Network) overlapping(p netip.Prefix) (subnet netip.Prefix, ok bool) {
+	for i := range n.IPs {
+		if theirs := n.IPs[i].Prefix(); p.Overlaps(theirs) {
+			return theirs.Masked(), true
+		}
+	}
+	return netip.Prefix{}, false
 }

@@ -6,24 +6,34 @@ import (
 	"fmt"
 	"slices"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
-// define makes def the network's definition. An active network becomes what def
-// says, in place: no port loses its link, and traffic that both allow goes on.
-// What can't be changed in place is refused, and then nothing is changed.
-func (n *Network) define(ctx context.Context, def *netdef.Network) error {
+// define makes def the network's definition. An active network becomes what how
+// says of it: in place, where no port loses its link, and traffic that both
+// documents allow goes on; with api.ApplyAll by a restart where that can't be. When it
+// fails, nothing is changed.
+func (n *Network) define(ctx context.Context, def *netdef.Network, how api.Apply) error {
 	if err := n.begin(); err != nil {
 		return err
 	}
-	defer n.op.Unlock()
-	live := n.liveNetwork()
-	next := live
-	if live != nil {
-		next = def
+	live, former := n.liveNetwork(), n.definition()
+	restart := live != nil && how == api.ApplyAll && changeable(live, def) != nil
+	err := n.restartable(live, def, restart)
+	if err == nil {
+		next := live
+		if !restart {
+			next = n.nextLive(live, def, how)
+		}
+		err = n.apply(ctx, live, former, next, def)
 	}
-	return n.apply(ctx, live, n.definition(), next, def)
+	n.op.Unlock()
+	if err != nil || !restart {
+		return err
+	}
+	return n.restart(ctx, live, former)
 }
 
 // restoreDefinition puts back the definition that the network had, nil for none.
@@ -60,6 +70,11 @@ func changeable(live, next *netdef.Network) error {
 // converge makes an active network next instead of live. When a step fails, it
 // makes it live again. The caller holds n.op and has asked changeable.
 func (n *Network) converge(ctx context.Context, live, next *netdef.Network, persistent bool) error {
+	release, err := n.m.claim(n, next, live)
+	if err != nil {
+		return err
+	}
+	defer release()
 	if err := n.newSubnets(live, next); err != nil {
 		return err
 	}
@@ -68,7 +83,7 @@ func (n *Network) converge(ctx context.Context, live, next *netdef.Network, pers
 	if err := n.record(run); err != nil {
 		return err
 	}
-	err := n.become(ctx, next)
+	err = n.become(ctx, next)
 	if err == nil {
 		err = n.m.hook(ctx, hookUpdated, next)
 	}
@@ -82,9 +97,12 @@ func (n *Network) converge(ctx context.Context, live, next *netdef.Network, pers
 	return nil
 }
 
-// newSubnets refuses a subnet of next that live has not when the host already
-// has it elsewhere.
+// newSubnets refuses a subnet of next that live has not when another active network
+// or the host already has it.
 func (n *Network) newSubnets(live, next *netdef.Network) error {
+	if err := n.m.subnetsTaken(n, next, live); err != nil {
+		return err
+	}
 	for i := range next.IPs {
 		p := next.IPs[i].Prefix()
 		if slices.ContainsFunc(live.IPs, func(ip netdef.IP) bool { return ip.Prefix().Masked() == p.Masked() }) {

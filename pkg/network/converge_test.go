@@ -67,7 +67,7 @@ func TestRedefineInPlace(t *testing.T) {
 			if before == after {
 				t.Fatalf("%q is not in\n%s", change.old, before)
 			}
-			h.define(after)
+			h.defineWith(after, api.DefineOptions{Apply: api.ApplyAll})
 		}
 		flood.stop(t)
 
@@ -161,27 +161,30 @@ func (f *flood) stop(t *testing.T) {
 	}
 }
 
-func TestRedefineRefusesInPlace(t *testing.T) {
+// TestRedefineAtOnceRefuses asks for all of what can't be: nothing is changed.
+func TestRedefineAtOnceRefuses(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		h := newHub(t, t.TempDir(), hubOptions{})
 		n := h.started(natXML("one", "192.0.2"))
 		before, rules := string(n.XML(true)), kernel(t)
-		nstest.IP(t, "link add eth7 type veth peer name eth8")
-		nstest.IP(t, "addr add 198.51.100.1/24 dev eth7")
-		nstest.IP(t, "link set eth7 up")
-		nstest.IP(t, "link set eth8 up")
+		for _, args := range []string{
+			"link add eth7 type veth peer name eth8", "addr add 198.51.100.1/24 dev eth7", "link set eth7 up", "link set eth8 up",
+			"link add two type bridge",
+		} {
+			nstest.IP(t, args)
+		}
 		taken := kernel(t)
 		for name, tt := range map[string]struct {
 			old, new string
 			kind     network.Kind
 			says     string
 		}{
-			"bridge name":     {"bridge name='one'", "bridge name='two'", network.InvalidState, "network/bridge/@name"},
-			"not yet":         {"</network>", "<bandwidth><inbound average='1'/></bandwidth></network>", network.Unsupported, "network/bandwidth"},
-			"subnet of a NIC": {"</network>", "<ip address='198.51.100.7' prefix='24'/></network>", network.Conflict, "eth7"},
+			"bridge of the host": {"bridge name='one'", "bridge name='two'", network.Conflict, "network/bridge/@name"},
+			"not yet":            {"</network>", "<bandwidth><inbound average='1'/></bandwidth></network>", network.Unsupported, "network/bandwidth"},
+			"subnet of a NIC":    {"</network>", "<ip address='198.51.100.7' prefix='24'/></network>", network.Conflict, "eth7"},
 		} {
-			_, err := h.Define(t.Context(), []byte(strings.Replace(before, tt.old, tt.new, 1)))
-			if network.KindOf(err) != tt.kind || !strings.Contains(err.Error(), tt.says) {
+			_, err := h.DefineWith(t.Context(), []byte(strings.Replace(before, tt.old, tt.new, 1)), api.DefineOptions{Apply: api.ApplyAll})
+			if network.KindOf(err) != tt.kind || err == nil || !strings.Contains(err.Error(), tt.says) {
 				t.Errorf("%s: %v, want %s that says %s", name, err, tt.kind, tt.says)
 			}
 		}
@@ -323,7 +326,7 @@ func TestPortsFollowTheDocument(t *testing.T) {
 			{"<ip address", "<port isolated='yes'/><ip address", []string{"isolated on", "learning on"}},
 			{"stp='on' delay='0'/>", "stp='on' delay='0' macTableManager='libvirt'/>", []string{"isolated on", "learning off", "flood off"}},
 		} {
-			h.define(strings.Replace(string(n.XML(true)), tt.old, tt.new, 1))
+			h.defineWith(strings.Replace(string(n.XML(true)), tt.old, tt.new, 1), api.DefineOptions{Apply: api.ApplyAll})
 			got := nstest.IP(t, "-d link show "+info.IfName)
 			for _, want := range tt.want {
 				if !strings.Contains(got, want) {

@@ -16,7 +16,7 @@ import (
 func TestDefineRefuses(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		h := newHub(t, t.TempDir(), hubOptions{})
-		h.define(natXML("first", "192.0.2"))
+		h.started(natXML("first", "192.0.2"))
 		before := files(t, h.dirs.Networks)
 		for name, tt := range map[string]struct {
 			xml  string

@@ -13,9 +13,10 @@ import (
 
 // Detail tells more of the network, which holds these leases.
 func (n *Network) Detail(leases []Lease) api.Detail {
+	pending := append([]string{}, n.Pending()...)
 	n.mu.Lock()
 	is := cmp.Or(n.live, n.def, n.last)
-	d := api.Detail{Pools: []api.Pool{}, NotUnderstood: []string{}, Faults: map[string]string{}, Repairs: n.repairs}
+	d := api.Detail{Pending: pending, Pools: []api.Pool{}, NotUnderstood: []string{}, Faults: map[string]string{}, Repairs: n.repairs}
 	for part, err := range n.faults {
 		d.Faults[part] = err.Error()
 	}

@@ -125,6 +125,14 @@ func (h *hub) define(xml string) *network.Network {
 	return n
 }
 
+// defineWith is define with options, and tells what became of the network.
+func (h *hub) defineWith(xml string, opts api.DefineOptions) network.Defined {
+	h.t.Helper()
+	d, err := h.DefineWith(h.t.Context(), []byte(xml), opts)
+	must(h.t, err)
+	return d
+}
+
 // started defines and starts a network.
 func (h *hub) started(xml string) *network.Network {
 	h.t.Helper()

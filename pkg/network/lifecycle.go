@@ -59,6 +59,11 @@ func (n *Network) startLocked(ctx context.Context, def *netdef.Network) error {
 
 // bringUp makes live active, or leaves nothing behind.
 func (n *Network) bringUp(ctx context.Context, live *netdef.Network) (err error) {
+	release, err := n.m.claim(n, live, nil)
+	if err != nil {
+		return err
+	}
+	defer release()
 	if err := n.hostConflicts(live); err != nil {
 		return err
 	}
@@ -108,21 +113,31 @@ func (n *Network) activate(live *netdef.Network, index int, sv *service.Set) {
 // bridge's name, a route or an address of one of its subnets. A start that
 // failed half way leaves nothing, so what is there is not ours.
 func (n *Network) hostConflicts(live *netdef.Network) error {
+	if err := n.bridgeConflict(live); err != nil {
+		return err
+	}
 	if !live.OwnsBridge() {
 		return nil
-	}
-	name := live.Bridge.Name
-	l, err := n.m.cfg.Links.Lookup(name)
-	if err == nil {
-		return Errorf(Conflict, "network/bridge/@name: a device %q (%s) already exists and is not vnetd's: delete it, or choose another bridge name", name, l.Kind)
-	}
-	if !errors.Is(err, bridge.ErrNotFound) {
-		return err
 	}
 	for i := range live.IPs {
 		if err := n.subnetConflict(live.IPs[i].Prefix(), i+1); err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// bridgeConflict refuses a bridge to be made whose name a device of the host has.
+func (n *Network) bridgeConflict(doc *netdef.Network) error {
+	if !doc.OwnsBridge() {
+		return nil
+	}
+	l, err := n.m.cfg.Links.Lookup(doc.Bridge.Name)
+	switch {
+	case err == nil:
+		return Errorf(Conflict, "network/bridge/@name: a device %q (%s) already exists and is not vnetd's: delete it, or choose another bridge name", l.Name, l.Kind)
+	case !errors.Is(err, bridge.ErrNotFound):
+		return err
 	}
 	return nil
 }

@@ -115,6 +115,7 @@ type Manager struct {
 	running  sync.WaitGroup
 
 	defining sync.Mutex // one definition at a time: conflicts are checked against all others
+	claims   claims
 
 	mu     sync.Mutex
 	byName map[string]*Network
@@ -228,8 +229,14 @@ func (m *Manager) loadDefinitions() error {
 
 func (m *Manager) loadDefinition(d store.Definition) error {
 	asWritten := string(d.Network.XML())
-	known := m.find(d.Network.Name)
-	def, err := m.complete(d.Network, known)
+	known, err := m.identify(d.Network, false)
+	if err != nil {
+		return err
+	}
+	def, err := m.completed(d.Network, known)
+	if err == nil {
+		err = netdef.Conflicts(def, m.definitions(known))
+	}
 	if err != nil {
 		return fmt.Errorf("network %q: %w", d.Network.Name, err)
 	}
@@ -244,6 +251,7 @@ func (m *Manager) loadDefinition(d store.Definition) error {
 	}
 	known.setDefinition(def)
 	known.setAutostart(d.Autostart)
+	known.changed()
 	return nil
 }
 
@@ -271,127 +279,6 @@ func (m *Manager) Reload(ctx context.Context) error {
 	}
 	m.autostart(ctx, nil)
 	return errors.Join(errs...)
-}
-
-// Define makes xml the definition of a network, new or known by name. An active
-// network becomes what xml says, in place. Errors are Invalid with every fault
-// in xml, Conflict with what is in the way, and InvalidState for what an active
-// network can't become; nothing is changed then.
-func (m *Manager) Define(ctx context.Context, xml []byte) (*Network, error) {
-	parsed, err := netdef.Parse(xml)
-	if err != nil {
-		return nil, err
-	}
-	m.defining.Lock()
-	defer m.defining.Unlock()
-	n, err := m.defineLocked(ctx, parsed)
-	if KindOf(err) == NotFound {
-		// A transient network of that name came to its end while this waited for
-		// its turn.
-		n, err = m.defineLocked(ctx, parsed)
-	}
-	if err != nil {
-		return nil, err
-	}
-	m.log.Info("network defined", keyNetwork, n.name)
-	m.events.publish(Event{Kind: NetworkDefined, Network: n.Info()})
-	return n, nil
-}
-
-// defineLocked is Define of a document. The caller holds m.defining. The error
-// is NotFound where the network that had the name is just gone.
-func (m *Manager) defineLocked(ctx context.Context, parsed *netdef.Network) (*Network, error) {
-	n := m.find(parsed.Name)
-	def, err := m.complete(parsed, n)
-	if err != nil {
-		return nil, err
-	}
-	added := n == nil
-	if added {
-		n = newNetwork(m, def)
-	}
-	if err := n.define(ctx, def); err != nil {
-		return nil, err
-	}
-	if added {
-		m.add(n)
-	}
-	return n, nil
-}
-
-// Create makes a transient network of xml and starts it: it has no definition
-// and is gone when it stops.
-func (m *Manager) Create(ctx context.Context, xml []byte) (*Network, error) {
-	parsed, err := netdef.Parse(xml)
-	if err != nil {
-		return nil, err
-	}
-	// Held until it is active and so known to other definitions.
-	m.defining.Lock()
-	defer m.defining.Unlock()
-	m.sweepLeases() // of others that were created and are gone
-	if m.find(parsed.Name) != nil {
-		return nil, Errorf(Exists, "network %q already exists: start it, or choose another name", parsed.Name)
-	}
-	def, err := m.complete(parsed, nil)
-	if err != nil {
-		return nil, err
-	}
-	n := newNetwork(m, def)
-	m.add(n)
-	if err := n.start(ctx, func() *netdef.Network { return def }); err != nil {
-		m.drop(n)
-		return nil, err
-	}
-	return n, nil
-}
-
-// complete gives parsed what it lacks (UUID, MAC address, bridge name: those
-// of known, the network of the same name, if there is one), and checks it
-// against itself and every other network. The caller holds m.defining.
-func (m *Manager) complete(parsed *netdef.Network, known *Network) (*netdef.Network, error) {
-	def, err := m.completed(parsed, known)
-	if err != nil {
-		return nil, err
-	}
-	if err := netdef.Conflicts(def, m.definitions(known)); err != nil {
-		return nil, err
-	}
-	return def, nil
-}
-
-// completed is complete without a look at others' claims.
-func (m *Manager) completed(parsed *netdef.Network, known *Network) (*netdef.Network, error) {
-	def := parsed.Clone()
-	if known != nil {
-		known.inherit(def)
-	}
-	if err := def.Validate(); err != nil {
-		return nil, err
-	}
-	others := m.definitions(known)
-	taken := func(name string) bool {
-		if slices.ContainsFunc(others, func(o *netdef.Network) bool { return o.Bridge.Name == name }) {
-			return true
-		}
-		_, err := m.cfg.Links.Lookup(name)
-		return err == nil
-	}
-	if err := def.Complete(netdef.Completion{BridgeTaken: taken}); err != nil {
-		return nil, err
-	}
-	return def, nil
-}
-
-// definitions lists what every network is, active or defined, except one.
-func (m *Manager) definitions(except *Network) []*netdef.Network {
-	var defs []*netdef.Network
-	for _, n := range m.all() {
-		if n != except {
-			defs = append(defs, n.definitions()...)
-		}
-	}
-	return defs
 }
 
 // Lookup finds a network by name, by bridge name or by UUID, in this order.

@@ -45,6 +45,7 @@ type Network struct {
 	repairs   uint64           // times that repair found the bridge gone
 	services  *service.Set     // nil while inactive and where nothing is served
 	foreign   []int            // ifindices of what others have, or had, plugged in
+	pending   pending          // what the next start changes, as last asked for
 }
 
 // newNetwork is the inactive network that doc names, with no definition yet.
@@ -171,7 +172,8 @@ func (n *Network) Undefine(_ context.Context) error {
 }
 
 // inherit gives def what it lacks and the network already has, so that a
-// document without them can be defined again and again.
+// document without them can be defined again and again: the UUID, and the bridge's
+// name and MAC address where both documents make a bridge.
 func (n *Network) inherit(def *netdef.Network) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
@@ -179,14 +181,13 @@ func (n *Network) inherit(def *netdef.Network) {
 	if had == nil {
 		return
 	}
-	if def.UUID == "" {
-		def.UUID = had.UUID
+	def.UUID = cmp.Or(def.UUID, had.UUID)
+	if !had.Mode().OwnsBridge() || !def.Mode().OwnsBridge() {
+		return
 	}
+	def.Bridge.Name = cmp.Or(def.Bridge.Name, had.Bridge.Name)
 	if def.MAC == nil {
 		def.MAC = had.MAC
-	}
-	if def.Bridge.Name == "" {
-		def.Bridge.Name = had.Bridge.Name
 	}
 }
 

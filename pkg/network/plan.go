@@ -21,7 +21,10 @@ func (m *Manager) Plan(xml []byte) (api.Plan, error) {
 	}
 	m.defining.Lock()
 	defer m.defining.Unlock()
-	known := m.find(parsed.Name)
+	known, err := m.identify(parsed, false)
+	if err != nil {
+		return api.Plan{}, err
+	}
 	def, err := m.completed(parsed, known)
 	if err != nil {
 		return api.Plan{}, err
@@ -36,12 +39,13 @@ func (m *Manager) Plan(xml []byte) (api.Plan, error) {
 	switch live := known.activeNetwork(); {
 	case live != nil:
 		p.Action = "change"
-		in = append(in, changeable(live, def), n.newSubnets(live, def))
+		in = append(in, known.newSubnets(live, def))
+		p.Pending = append(p.Pending, described(netdef.Diff(known.nextLive(live, def, api.ApplyHarmless), def))...)
 	case known != nil:
 		p.Action = "redefine"
-		in = append(in, n.hostConflicts(def))
+		in = append(in, m.subnetsTaken(known, def, nil), n.hostConflicts(def))
 	default:
-		in = append(in, n.hostConflicts(def))
+		in = append(in, m.subnetsTaken(known, def, nil), n.hostConflicts(def))
 	}
 	if err := errors.Join(in...); err != nil {
 		p.Conflicts = strings.Split(err.Error(), "\n")
@@ -69,7 +73,7 @@ func unsettle(p *api.Plan, parsed *netdef.Network) {
 // planOf is the plan of a complete document with those rules. It is pure.
 func planOf(def *netdef.Network, rules []firewall.Line) api.Plan {
 	p := api.Plan{
-		Name: def.Name, Mode: string(def.Mode()), Action: "create", Conflicts: []string{},
+		Name: def.Name, Mode: string(def.Mode()), Action: "create", Conflicts: []string{}, Pending: []string{},
 		Links:     []api.PlannedLink{plannedLink(def)},
 		Addresses: []api.PlannedAddress{}, Routes: []api.PlannedRoute{}, Sysctls: []api.PlannedSysctl{}, Rules: []api.PlannedRule{},
 		Pools: []api.Pool{}, Services: []api.PlannedService{}, NotUnderstood: append([]string{}, notUnderstood(def)...),

@@ -175,7 +175,7 @@ func (m *Manager) fit(to *takeover) error {
 		}
 	}
 	if to.live != nil {
-		if err := netdef.Conflicts(to.live, m.definitions(to.network)); err != nil {
+		if err := errors.Join(netdef.Conflicts(to.live, m.definitions(to.network)), m.subnetsTaken(to.network, to.live, nil)); err != nil {
 			return fmt.Errorf("status: %w", err)
 		}
 	}

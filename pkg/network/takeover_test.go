@@ -285,7 +285,7 @@ func TestTakeOverRefused(t *testing.T) {
 		nstest.IP(t, "addr add 192.0.2.1/24 dev other")
 		nstest.IP(t, "link set other up")
 		h := newHub(t, t.TempDir(), hubOptions{})
-		h.define(natXML("taken", "198.51.100"))
+		h.started(natXML("taken", "198.51.100"))
 		libvirt := libvirtDefault(t)
 		change := func(pairs ...string) network.Takeover {
 			r := strings.NewReplacer(pairs...)
@@ -306,7 +306,7 @@ func TestTakeOverRefused(t *testing.T) {
 			{"damaged leases", network.Takeover{Definition: libvirt.Definition, Leases: "[{"}, network.Invalid, "leases: reading leases in JSON"},
 			{"name taken", change("<name>default<", "<name>taken<"), network.Exists, `vnetd has another network "taken"`},
 			{"bridge taken", change("virbr0", "taken"), network.Conflict, "network/bridge/@name"},
-			{"subnet taken", change("192.168.122.", "198.51.100."), network.Conflict, "overlaps"},
+			{"subnet taken", change("192.168.122.", "198.51.100."), network.Conflict, `status: subnet 198.51.100.0/24 is also on interface "taken"`},
 			{"subnet of the host", change("192.168.122.", "192.0.2."), network.Conflict, `status: subnet 192.0.2.0/24 is also on interface "other"`},
 			{"no bridge", change("virbr0", "lo"), network.Conflict, `status: the device "lo" is no bridge`},
 			{"beyond vnetd", network.Takeover{Status: strings.Replace(libvirt.Status, "<ip ", "<bandwidth><inbound average='1'/></bandwidth><ip ", 1)}, network.Unsupported, "status: network/bandwidth"},

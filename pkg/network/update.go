@@ -5,6 +5,7 @@ import (
 	"errors"
 
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/store"
 )
 
 // Target says which of a network's documents an update changes. The values are
@@ -90,15 +91,26 @@ func (n *Network) apply(ctx context.Context, live, def, nextLive, nextDef *netde
 			return err
 		}
 	}
-	if nextLive != live {
-		if err := n.converge(ctx, live, nextLive, nextDef != nil); err != nil {
-			if nextDef != def {
-				err = errors.Join(err, n.restoreDefinition(def))
-			}
-			return err
+	if err := n.applyLive(ctx, live, def, nextLive, nextDef); err != nil {
+		if nextDef != def {
+			err = errors.Join(err, n.restoreDefinition(def))
 		}
+		return err
 	}
 	n.setDefinition(nextDef)
+	n.changed()
+	return nil
+}
+
+// applyLive makes nextLive what the network is. One that is not transient any more
+// is recorded so.
+func (n *Network) applyLive(ctx context.Context, live, def, nextLive, nextDef *netdef.Network) error {
+	switch {
+	case nextLive != live:
+		return n.converge(ctx, live, nextLive, nextDef != nil)
+	case live != nil && def == nil && nextDef != nil:
+		return n.record(store.Run{Phase: store.Active, Network: live, Persistent: true})
+	}
 	return nil
 }
 

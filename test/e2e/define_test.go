@@ -27,7 +27,7 @@ func TestBrokenDefinitions(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		l := nstest.NewLab(t)
 		l.StartVnetd()
-		vnetctl(t, l, "define", testdata(t, "default.xml"))
+		startNetwork(t, l, "default")
 		list, files, before := vnetctl(t, l, "list"), defined(t), state(t)
 		good, err := os.ReadFile(testdata(t, story.Network+".xml"))
 		if err != nil {
@@ -92,6 +92,56 @@ func TestExampleNetworks(t *testing.T) {
 		}
 		if links := nstest.IP(t, "-o link show type bridge"); !strings.Contains(links, " br0:") || strings.Contains(links, "virbr") {
 			t.Errorf("after all were stopped the bridges are:\n%s", links)
+		}
+	})
+}
+
+// What would cut guests off waits for the next start, is told, and is still waiting
+// when vnetd was restarted; a stranger's document changes nothing.
+func TestDefineAnew(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		l := nstest.NewLab(t)
+		v := l.StartVnetd()
+		startNetwork(t, l, story.Network)
+		guest := nstest.Guest(t, story.Bridge, "guest", "")
+		leaseOf(t, guest, "guest")
+		answered := func(step string) {
+			t.Helper()
+			nstest.Eventually(t, limit, "the guest is answered after "+step, func() error {
+				return guest.Command(t.Context(), "ping", "-c1", "-W1", "192.168.10.1").Run()
+			})
+		}
+		own := vnetctl(t, l, "cat", story.Network, "--inactive")
+		moved := strings.ReplaceAll(strings.Replace(own, "<ip ", "<domain name='vm.example'/><ip ", 1), "192.168.10.", "192.168.77.")
+		define := func(code int, args []string, xml string, says ...string) {
+			t.Helper()
+			r := l.VnetctlInput(t.Context(), xml, append([]string{"define", "-"}, args...)...)
+			if r.Code != code {
+				t.Errorf("vnetctl define - %v: %+v, want code %d", args, r, code)
+			}
+			if err := story.Contains("vnetctl define", r.Stdout+r.Stderr, says...); err != nil {
+				t.Error(err)
+			}
+		}
+		quoted := "network \"" + story.Network + "\" "
+		define(0, nil, own, quoted+"unchanged")
+		define(5, []string{"--new"}, own, "already exists")
+		before := state(t)
+		define(0, nil, moved, quoted+"changed", "<domain name='vm.example'/> is new", "pending", "192.168.77.1")
+		same(t, "links and rules", before, state(t))
+		answered("define")
+		stop(t, v)
+		l.StartVnetd()
+		if err := story.Contains("vnetctl status", vnetctl(t, l, "status", story.Network), "changes at the next start", "192.168.77.1", "domain vm.example"); err != nil {
+			t.Error(err)
+		}
+		answered("a restart of vnetd")
+		define(0, []string{"--now"}, moved, quoted+"unchanged")
+		if got := nstest.IP(t, "addr show "+story.Bridge); !strings.Contains(got, "192.168.77.1/") || strings.Contains(got, "192.168.10.1/") {
+			t.Errorf("after --now the bridge is\n%s", got)
+		}
+		if got := vnetctl(t, l, "status", story.Network); strings.Contains(got, "next start") {
+			t.Errorf("after --now the status is\n%s", got)
 		}
 	})
 }

@@ -1,6 +1,7 @@
 package clienttest
 
 import (
+	"cmp"
 	"encoding/json"
 	"encoding/xml"
 	"fmt"
@@ -111,12 +112,11 @@ func (s *Server) parse(text string) (document, *dbus.Error) {
 	if doc.Name == "" {
 		return doc, errorf("Invalid", "network/name: missing\nnetwork/ip: missing")
 	}
+	if n := s.byName(doc.Name); n != nil {
+		doc.UUID, doc.Bridge.Name = cmp.Or(doc.UUID, n.doc.UUID), cmp.Or(doc.Bridge.Name, n.doc.Bridge.Name)
+	}
 	if doc.UUID == "" {
-		if n := s.byName(doc.Name); n != nil {
-			doc.UUID = n.doc.UUID
-		} else {
-			doc.UUID = s.uuid()
-		}
+		doc.UUID = s.uuid()
 	}
 	if doc.Bridge.Name == "" {
 		doc.Bridge.Name = fmt.Sprintf("virbr%d", len(s.networks))
@@ -141,6 +141,79 @@ func (s *Server) clash(doc document) *dbus.Error {
 
 func (s *Server) defineNetwork(text string) (dbus.ObjectPath, *dbus.Error) {
 	return s.addNetwork("DefineNetwork", text, func(n *network) { n.definition = text })
+}
+
+// defineNetworkWithOptions knows lines, not elements. Those with an <ip> or a
+// <forward> are what harms guests.
+func (s *Server) defineNetworkWithOptions(text string, options map[string]dbus.Variant) (dbus.ObjectPath, map[string]dbus.Variant, *dbus.Error) {
+	is := func(option string) bool { on, _ := options[option].Value().(bool); return on }
+	apply, _ := options["apply"].Value().(string)
+	s.mu.Lock()
+	var doc document
+	var had, running string
+	if xml.Unmarshal([]byte(text), &doc) == nil {
+		if n := s.byName(doc.Name); n != nil {
+			had, running = cmp.Or(n.definition, n.running), n.running
+		}
+	}
+	s.mu.Unlock()
+	if had != "" && (is("new") || is("strict") && doc.UUID == "") {
+		return "", nil, errorf("Exists", "network '%s' already exists", doc.Name)
+	}
+	result := map[string]any{"action": "defined", "changes": lineChanges(had, text), "pending": []string{}}
+	switch {
+	case had == text:
+		result["action"] = "unchanged"
+	case had != "":
+		result["action"] = "changed"
+	}
+	path, err := s.addNetwork("DefineNetworkWithOptions", text, func(n *network) {
+		n.definition = text
+		if running == "" {
+			return
+		}
+		if apply == "all" || apply != "none" && !harms(lineChanges(running, text)) {
+			n.running = text
+		}
+		result["pending"] = lineChanges(n.running, text)
+	})
+	reply := make(map[string]dbus.Variant)
+	for key, v := range result {
+		reply[key] = dbus.MakeVariant(v)
+	}
+	return path, reply, err
+}
+
+// harms tells whether lines change that guests rely on.
+func harms(changes []string) bool {
+	return slices.ContainsFunc(changes, func(line string) bool {
+		return strings.Contains(line, "<ip ") || strings.Contains(line, "<forward")
+	})
+}
+
+// lineChanges tells which lines of two documents are in one alone.
+func lineChanges(old, new string) []string {
+	changes := []string{}
+	was, is := strings.Split(old, "\n"), strings.Split(new, "\n")
+	for _, line := range is {
+		if old != "" && !slices.Contains(was, line) {
+			changes = append(changes, strings.TrimSpace(line)+" is new")
+		}
+	}
+	for _, line := range was {
+		if !slices.Contains(is, line) {
+			changes = append(changes, strings.TrimSpace(line)+" is gone")
+		}
+	}
+	return slices.DeleteFunc(changes, func(c string) bool { return c == " is gone" })
+}
+
+// pending is what the network's next start changes.
+func (n *network) pending() []string {
+	if n.running == "" || n.definition == "" {
+		return []string{}
+	}
+	return lineChanges(n.running, n.definition)
 }
 
 func (s *Server) createNetwork(text string) (dbus.ObjectPath, *dbus.Error) {
@@ -331,6 +404,7 @@ func (s *Server) networkProperties(n *network) map[string]dbus.Variant {
 		"Mode":       dbus.MakeVariant(n.mode()),
 		"State":      dbus.MakeVariant(n.currentState()),
 		"LastError":  dbus.MakeVariant(n.lastError),
+		"Pending":    dbus.MakeVariant(n.pending()),
 		"Conditions": busConditions(concerning(s.conditions, n.doc.Name)),
 	}
 }
@@ -379,7 +453,7 @@ func (s *Server) describe(n *network) string {
 		"name": n.doc.Name, "uuid": n.doc.UUID, "mode": n.mode(), "state": n.currentState(), "active": n.running != "",
 		"persistent": n.definition != "", "autostart": n.autostart, "mac": "", "mtu": 0,
 		"bridge": n.doc.Bridge.Name, "addresses": addresses, "ports": ports, "leases": leases, "last_error": n.lastError,
-		"conditions": concerning(s.conditions, n.doc.Name), "pools": n.pools(), "dns": n.dns(),
+		"conditions": concerning(s.conditions, n.doc.Name), "pools": n.pools(), "dns": n.dns(), "pending": n.pending(),
 		"not_understood": []string{}, "faults": map[string]string{}, "repairs": 0,
 	})
 	return string(text)
@@ -453,7 +527,7 @@ func (s *Server) plan(text string) (string, *dbus.Error) {
 		addresses = append(addresses, map[string]string{"link": doc.Bridge.Name, "address": ip.Address + "/" + ip.Prefix})
 	}
 	plan, _ := json.Marshal(map[string]any{
-		"name": doc.Name, "mode": n.mode(), "action": "create", "conflicts": conflicts, "addresses": addresses,
+		"name": doc.Name, "mode": n.mode(), "action": "create", "conflicts": conflicts, "pending": []string{}, "addresses": addresses,
 		"links":   []map[string]any{{"name": doc.Bridge.Name, "made": true, "mac": "", "mtu": 0, "stp": true, "forward_delay": 0, "uplink": "", "zone": ""}},
 		"routes":  []string{},
 		"sysctls": []map[string]string{{"key": "net/ipv4/ip_forward", "value": "1"}},

@@ -103,7 +103,10 @@ func (s *Server) serve() error {
 func (s *Server) methods() map[string]map[string]any {
 	return map[string]map[string]any{
 		"org.vnetd1.Manager": {
-			"DefineNetwork":    s.defineNetwork,
+			"DefineNetwork": s.defineNetwork,
+
+			"DefineNetworkWithOptions": s.defineNetworkWithOptions,
+
 			"CreateNetwork":    s.createNetwork,
 			"Plan":             s.plan,
 			"TakeOver":         s.takeOver,

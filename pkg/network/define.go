@@ -1,0 +1,204 @@
+package network
+
+import (
+	"bytes"
+	"context"
+	"slices"
+
+	"github.com/vnetd/vnetd/pkg/api"
+	"github.com/vnetd/vnetd/pkg/netdef"
+)
+
+// Defined is a network after a definition.
+type Defined struct {
+	Network *Network
+	Action  api.Action
+	Changes []string // of the definition it had, or of what it was without one
+	Pending []string // of what it is, at its next start
+}
+
+// Define is DefineWith without options.
+func (m *Manager) Define(ctx context.Context, xml []byte) (*Network, error) {
+	d, err := m.DefineWith(ctx, xml, api.DefineOptions{})
+	return d.Network, err
+}
+
+// DefineWith makes xml the definition of a network, new or known. An active one
+// becomes at once what opts.Apply says, in place; the rest is pending. Errors are
+// Invalid with every fault in xml, Exists for a name or UUID that is another
+// network's, or that opts forbid, and Conflict with what is in the way; nothing is
+// changed then.
+func (m *Manager) DefineWith(ctx context.Context, xml []byte, opts api.DefineOptions) (Defined, error) {
+	parsed, err := netdef.Parse(xml)
+	if err != nil {
+		return Defined{}, err
+	}
+	m.defining.Lock()
+	defer m.defining.Unlock()
+	d, err := m.defineLocked(ctx, parsed, opts)
+	if KindOf(err) == NotFound {
+		// A transient network of that name came to its end while this waited for
+		// its turn.
+		d, err = m.defineLocked(ctx, parsed, opts)
+	}
+	if err != nil {
+		return Defined{}, err
+	}
+	m.log.Info("network defined", keyNetwork, d.Network.name, "action", d.Action, "pending", len(d.Pending))
+	m.events.publish(Event{Kind: NetworkDefined, Network: d.Network.Info()})
+	return d, nil
+}
+
+// defineLocked is DefineWith of a document. The caller holds m.defining. The error
+// is NotFound where the network that had the name is just gone.
+func (m *Manager) defineLocked(ctx context.Context, parsed *netdef.Network, opts api.DefineOptions) (Defined, error) {
+	n, err := m.identify(parsed, opts.Strict)
+	if err != nil {
+		return Defined{}, err
+	}
+	if n != nil && opts.New {
+		return Defined{}, existsAlready(n)
+	}
+	def, err := m.complete(parsed, n)
+	if err != nil {
+		return Defined{}, err
+	}
+	added := n == nil
+	if added {
+		n = newNetwork(m, def)
+	}
+	d := compare(n, def)
+	if err := n.define(ctx, def, opts.Apply); err != nil {
+		return Defined{}, err
+	}
+	if added {
+		m.add(n)
+	}
+	d.Pending = n.Pending()
+	return d, nil
+}
+
+// compare tells what def changes of the network.
+func compare(n *Network, def *netdef.Network) Defined {
+	d := Defined{Network: n, Action: api.ActionDefined}
+	had := n.definition()
+	if had != nil {
+		d.Action = api.ActionChanged
+		if bytes.Equal(had.XML(), def.XML()) {
+			d.Action = api.ActionUnchanged
+		}
+	} else if had = n.liveNetwork(); had == nil {
+		return d
+	}
+	d.Changes = described(netdef.Diff(had, def))
+	return d
+}
+
+// identify finds the network that doc is a document of, nil for a new one. The
+// error is Exists where doc has the name of one network and the UUID of another,
+// or, when it is strict, the name of one and no UUID
+// (virNetworkObjListAssignDef). The caller holds m.defining.
+func (m *Manager) identify(doc *netdef.Network, strict bool) (*Network, error) {
+	n := m.find(doc.Name)
+	switch {
+	case n != nil && doc.UUID != n.uuid() && (doc.UUID != "" || strict):
+		return nil, existsAlready(n)
+	case n != nil || doc.UUID == "":
+		return n, nil
+	}
+	if other, err := m.ByUUID(doc.UUID); err == nil {
+		return nil, Errorf(Exists, "network '%s' is already defined with uuid %s", other.name, doc.UUID)
+	}
+	return nil, nil
+}
+
+// existsAlready is the error of a document whose name n has.
+func existsAlready(n *Network) error {
+	return Errorf(Exists, "network '%s' already exists with uuid %s", n.name, n.uuid())
+}
+
+// Create makes a transient network of xml and starts it: it has no definition
+// and is gone when it stops. A document with the name and the UUID of an inactive
+// network starts that one, whose definition stays what it is for its next start.
+// A document that has only the name is refused with Exists.
+func (m *Manager) Create(ctx context.Context, xml []byte) (*Network, error) {
+	parsed, err := netdef.Parse(xml)
+	if err != nil {
+		return nil, err
+	}
+	// Held until it is active and so known to other definitions.
+	m.defining.Lock()
+	defer m.defining.Unlock()
+	m.sweepLeases() // of others that were created and are gone
+	n, err := m.identify(parsed, true)
+	if err != nil {
+		return nil, err
+	}
+	if n != nil && n.Info().Active {
+		return nil, Errorf(InvalidState, "network is already active as '%s'", n.name)
+	}
+	def, err := m.complete(parsed, n)
+	if err != nil {
+		return nil, err
+	}
+	added := n == nil
+	if added {
+		n = newNetwork(m, def)
+		m.add(n)
+	}
+	if err := n.start(ctx, func() *netdef.Network { return def }); err != nil {
+		if added {
+			m.drop(n)
+		}
+		return nil, err
+	}
+	return n, nil
+}
+
+// complete gives parsed what it lacks (UUID, MAC address, bridge name: those
+// of known, the network of the same name, if there is one), and checks it
+// against itself and every other network. The caller holds m.defining.
+func (m *Manager) complete(parsed *netdef.Network, known *Network) (*netdef.Network, error) {
+	def, err := m.completed(parsed, known)
+	if err != nil {
+		return nil, err
+	}
+	if err := m.conflicts(def, known); err != nil {
+		return nil, err
+	}
+	return def, nil
+}
+
+// completed is complete without a look at others' claims.
+func (m *Manager) completed(parsed *netdef.Network, known *Network) (*netdef.Network, error) {
+	def := parsed.Clone()
+	if known != nil {
+		known.inherit(def)
+	}
+	if err := def.Validate(); err != nil {
+		return nil, err
+	}
+	others := m.definitions(known)
+	taken := func(name string) bool {
+		if slices.ContainsFunc(others, func(o *netdef.Network) bool { return o.Bridge.Name == name }) {
+			return true
+		}
+		_, err := m.cfg.Links.Lookup(name)
+		return err == nil
+	}
+	if err := def.Complete(netdef.Completion{BridgeTaken: taken}); err != nil {
+		return nil, err
+	}
+	return def, nil
+}
+
+// definitions lists what every network is, active or defined, except one.
+func (m *Manager) definitions(except *Network) []*netdef.Network {
+	var defs []*netdef.Network
+	for _, n := range m.all() {
+		if n != except {
+			defs = append(defs, n.definitions()...)
+		}
+	}
+	return defs
+}
