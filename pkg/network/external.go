@@ -206,6 +206,13 @@ func (s *externalSet) document(x *external) *netdef.Port {
 	return x.doc
 }
 
+// portName is what tells x from other ports.
+func (s *externalSet) portName(x *external) PortName {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return PortName{x.doc.UUID, x.doc.Owner.Name, x.doc.MAC.String(), x.ifname}
+}
+
 // document describes a port that vnetd made. libvirt's form wants an owner: where
 // there is none, the port stands for itself.
 func (p *port) document(bridgeName string) *netdef.Port {
