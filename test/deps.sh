@@ -16,8 +16,9 @@ meta=linux-image-cloud-amd64
 packages='ansible bind9-dnsutils busybox-static ca-certificates cpio curl dbus-daemon dnsperf
 	dhcpcd-base dnsmasq-base ethtool firewalld gcc git iperf3 iproute2 ipxe-qemu
 	iptables iputils-ping isc-dhcp-client kea-admin libc6-dev libnss-libvirt
-	libvirt-clients libvirt-daemon man-db mandoc ndisc6 nftables polkitd procps python3-libvirt
-	qemu-system-x86 shellcheck systemd tcpdump udhcpc unbound xz-utils'
+	libvirt-clients libvirt-daemon man-db mandoc ndisc6 nftables polkitd procps
+	python3-libvirt python3-lxml qemu-system-x86 shellcheck systemd tcpdump udhcpc
+	unbound xz-utils'
 
 # What virtqemud is built with.
 builders='gcc libc6-dev libglib2.0-dev libgnutls28-dev libtirpc-dev libxml2-dev libxml2-utils
