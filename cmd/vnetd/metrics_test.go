@@ -101,7 +101,7 @@ func TestMetrics(t *testing.T) {
 		const libvirts = "0e1c9f52-77a4-4c0b-9d59-6a1f0f1d2c3c"
 		if _, err := n.RegisterPort(t.Context(), &netdef.Port{
 			UUID: libvirts, Owner: netdef.Owner{Name: "vm1", UUID: libvirts}, MAC: net.HardwareAddr{0x52, 0x54, 0, 0, 0, 8},
-		}, false); err != nil {
+		}, false, 0); err != nil {
 			t.Fatal(err)
 		}
 		// As libvirt's QEMU driver plugs a guest in.
@@ -133,8 +133,8 @@ func TestMetrics(t *testing.T) {
 			`vnetd_network_up{network="one"} 1`,
 			`vnetd_network_ports{network="one"} 2`,
 			`vnetd_network_failures_total{network="one"} 0`,
-			`vnetd_port_request_seconds_count 1`,
-			`vnetd_port_request_seconds_bucket{le="+Inf"} 1`,
+			`vnetd_port_request_seconds_count 2`,
+			`vnetd_port_request_seconds_bucket{le="+Inf"} 2`,
 			`vnetd_port_info{port="` + port.UUID + `",network="one",name="web",mac="52:54:00:00:00:09",ifname="tap9"} 1`,
 			`vnetd_port_info{port="` + libvirts + `",network="one",name="vm1",mac="52:54:00:00:00:08",ifname="vnet8"} 1`,
 			`vnetd_port_transmit_packets_total{port="` + libvirts + `"} 0`,
