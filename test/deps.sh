@@ -1,8 +1,8 @@
 #!/bin/sh
 # Installs what `make check` and `make demo` need and this machine lacks, on
-# Debian 12 with Go: packages, and the kernel and initramfs of the guests that
-# QEMU boots. Arguments are further packages that are wanted. Quiet when nothing is
-# to do. Safe to run again, and twice at once.
+# Debian 12 with Go: packages, the kernel and initramfs of the guests that QEMU
+# boots, and virtqemud. Arguments are further packages that are wanted. Quiet when
+# nothing is to do. Safe to run again, and twice at once.
 set -eu
 
 cd "$(dirname "$0")/.."
@@ -13,11 +13,16 @@ meta=linux-image-cloud-amd64
 # Programs of the tests, the demo, the linters and the benchmarks. dnsmasq-base,
 # dbus-daemon, dhcpcd-base and libvirt-daemon are the programs alone; firewalld and
 # unbound are services, which stay off.
-packages='bind9-dnsutils busybox-static ca-certificates cpio curl dbus-daemon dnsperf
+packages='ansible bind9-dnsutils busybox-static ca-certificates cpio curl dbus-daemon dnsperf
 	dhcpcd-base dnsmasq-base ethtool firewalld gcc git iperf3 iproute2 ipxe-qemu
 	iptables iputils-ping isc-dhcp-client kea-admin libc6-dev libnss-libvirt
-	libvirt-clients libvirt-daemon man-db mandoc ndisc6 nftables polkitd procps python3-libvirt
-	qemu-system-x86 shellcheck systemd tcpdump udhcpc unbound xz-utils'
+	libvirt-clients libvirt-daemon man-db mandoc ndisc6 nftables polkitd procps
+	python3-libvirt python3-lxml qemu-system-x86 shellcheck systemd tcpdump udhcpc
+	unbound xz-utils'
+
+# What virtqemud is built with.
+builders='gcc libc6-dev libglib2.0-dev libgnutls28-dev libtirpc-dev libxml2-dev libxml2-utils
+	libyajl-dev make meson ninja-build perl pkg-config python3 rpcsvc-proto xsltproc xz-utils'
 
 # Modules of the guest, in the order in which they can be loaded.
 modules='failover net_failover virtio_ring virtio virtio_pci_modern_dev
@@ -129,6 +134,21 @@ fetch_resolved() {
 	mv "$cache/resolved/unpacked" "$cache/resolved/root"
 }
 
+# build_virtqemud builds the daemon once for each version of libvirt.
+build_virtqemud() {
+	version=$(dpkg-query -W -f '${Version}' libvirt0)
+	want="$version $(sha256sum <test/virtqemud.sh)"
+	[ ! -x "$cache/virtqemud/virtqemud" ] || [ "$want" != "$(cat "$cache/virtqemud/inputs" 2>/dev/null)" ] || return 0
+	# shellcheck disable=SC2086 # a list of words
+	install_packages $builders
+	say "building virtqemud of libvirt $version"
+	sh test/virtqemud.sh "$version" "$cache/virtqemud/virtqemud" >"$cache/virtqemud.log" 2>&1 || {
+		tail -n 50 "$cache/virtqemud.log" >&2
+		die "virtqemud can't be built"
+	}
+	echo "$want" >"$cache/virtqemud/inputs"
+}
+
 # add_module copies a module of the guest's kernel into the tree $1 and names it
 # in the list of what the guest loads.
 add_module() {
@@ -174,4 +194,5 @@ install_packages "$@"
 fetch_kernel
 fetch_promtool
 fetch_resolved
+build_virtqemud
 build_initramfs

@@ -33,6 +33,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/dhcpd/v4"
 	"github.com/vnetd/vnetd/pkg/dhcpd/v6"
 	"github.com/vnetd/vnetd/pkg/dnsd"
+	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network"
 	"github.com/vnetd/vnetd/pkg/store"
 )
@@ -97,6 +98,15 @@ func TestMetrics(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer files[0].Close()
+		const libvirts = "0e1c9f52-77a4-4c0b-9d59-6a1f0f1d2c3c"
+		if _, err := n.RegisterPort(t.Context(), &netdef.Port{
+			UUID: libvirts, Owner: netdef.Owner{Name: "vm1", UUID: libvirts}, MAC: net.HardwareAddr{0x52, 0x54, 0, 0, 0, 8},
+		}, false, 0); err != nil {
+			t.Fatal(err)
+		}
+		// As libvirt's QEMU driver plugs a guest in.
+		nstest.IP(t, "tuntap add vnet8 mode tap")
+		nstest.IP(t, "link set vnet8 address fe:54:00:00:00:08 master one up")
 		// The guest sends one frame of 60 bytes to nobody.
 		frame := append([]byte{0x52, 0x54, 0, 0, 0, 0x77, 0x52, 0x54, 0, 0, 0, 9, 0x88, 0xb5}, make([]byte, 46)...)
 		if _, err := files[0].Write(frame); err != nil {
@@ -121,11 +131,13 @@ func TestMetrics(t *testing.T) {
 		want := []string{
 			`vnetd_network_info{network="one",uuid="` + n.Info().UUID + `",bridge="one",mode="nat",mtu="0"} 1`,
 			`vnetd_network_up{network="one"} 1`,
-			`vnetd_network_ports{network="one"} 1`,
+			`vnetd_network_ports{network="one"} 2`,
 			`vnetd_network_failures_total{network="one"} 0`,
-			`vnetd_port_request_seconds_count 1`,
-			`vnetd_port_request_seconds_bucket{le="+Inf"} 1`,
+			`vnetd_port_request_seconds_count 2`,
+			`vnetd_port_request_seconds_bucket{le="+Inf"} 2`,
 			`vnetd_port_info{port="` + port.UUID + `",network="one",name="web",mac="52:54:00:00:00:09",ifname="tap9"} 1`,
+			`vnetd_port_info{port="` + libvirts + `",network="one",name="vm1",mac="52:54:00:00:00:08",ifname="vnet8"} 1`,
+			`vnetd_port_transmit_packets_total{port="` + libvirts + `"} 0`,
 			`vnetd_port_transmit_packets_total{port="` + port.UUID + `"} 1`,
 			`vnetd_port_transmit_bytes_total{port="` + port.UUID + `"} 60`,
 			`vnetd_dhcp_messages_total{network="one",family="ipv4",type="ack"} 1`,

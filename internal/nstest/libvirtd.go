@@ -15,60 +15,82 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// LibvirtdLog is where a Libvirtd writes its log.
-const LibvirtdLog = "/run/libvirtd.log"
+// LibvirtLog is where a Libvirtd writes its log.
+const LibvirtLog = "/run/libvirt.log"
 
 // The configuration of a Libvirtd: QEMU runs as root, without what needs more than
 // the namespaces of a test have.
 const (
-	libvirtdConf = "unix_sock_group = \"root\"\nauth_unix_ro = \"none\"\nauth_unix_rw = \"none\"\nlog_outputs = \"3:file:" + LibvirtdLog + "\"\n"
-	qemuConf     = "user = \"root\"\ngroup = \"root\"\nsecurity_driver = \"none\"\ncgroup_controllers = []\nnamespaces = []\n" +
+	libvirtConf = "unix_sock_group = \"root\"\nauth_unix_ro = \"none\"\nauth_unix_rw = \"none\"\nlog_outputs = \"3:file:" + LibvirtLog + "\"\n"
+	qemuConf    = "user = \"root\"\ngroup = \"root\"\nsecurity_driver = \"none\"\ncgroup_controllers = []\nnamespaces = []\n" +
 		"stdio_handler = \"file\"\ndynamic_ownership = 0\nremember_owner = 0\n"
 )
 
-// libvirtdInit is the first process of the PID namespace in which libvirtd runs: for
-// each line that it reads it runs libvirtd, until SIGTERM, and then says so. It reaps
-// the guests, which outlive libvirtd: that waits for their end, and a test does not
-// reap.
-const libvirtdInit = `
+// libvirtInit is the first process of the PID namespace in which the daemon $0 runs:
+// for each line that it reads it runs the daemon, until SIGTERM, which it passes on,
+// or SIGUSR1, upon which it kills the daemon, and then says so. It reaps the guests,
+// which outlive the daemon: that waits for their end, and a test does not reap.
+const libvirtInit = `
 mount -t proc proc /proc
 trap 'kill $pid' TERM
+trap 'kill -KILL $pid' USR1
 while read -r _; do
-	libvirtd & pid=$!
+	"$0" & pid=$!
 	while kill -0 $pid; do wait $pid; done
 	echo ended
 done 2>/dev/null
 `
 
-// Libvirtd is a real monolithic libvirtd, with nothing defined.
+// Libvirtd is a real daemon of libvirt's that runs guests, with nothing defined.
 type Libvirtd struct {
 	t    TB
+	uri  string
 	init *exec.Cmd
 	in   io.Writer
 	out  *bufio.Reader
 }
 
-// StartLibvirtd starts one on the lab's /etc and /var/lib. It ends with the test, its
-// guests too, and its log is shown when the test failed.
+// StartLibvirtd starts a monolithic libvirtd on the lab's /etc and /var/lib. It ends
+// with the test, its guests too, and its log is shown when the test failed.
 func (lab *Lab) StartLibvirtd() *Libvirtd {
+	lab.t.Helper()
+	return lab.startLibvirtd("libvirtd", "qemu:///system?mode=legacy")
+}
+
+// StartVirtqemud is StartLibvirtd of virtqemud, which has no networks of its own: it
+// asks whoever answers where virtnetworkd would.
+func (lab *Lab) StartVirtqemud() *Libvirtd {
+	lab.t.Helper()
+	root, err := Root()
+	if err != nil {
+		lab.t.Fatalf("finding virtqemud: %v", err)
+	}
+	program := filepath.Join(root, ".cache/virtqemud/virtqemud")
+	if _, err := os.Stat(program); err != nil {
+		lab.t.Fatalf("no virtqemud, run test/deps.sh: %v", err)
+	}
+	return lab.startLibvirtd(program, "qemu:///system?mode=direct")
+}
+
+func (lab *Lab) startLibvirtd(program, uri string) *Libvirtd {
 	t := lab.t
 	t.Helper()
-	if err := libvirtdHome(); err != nil {
-		t.Fatalf("making the folders of libvirtd: %v", err)
+	if err := libvirtHome(filepath.Base(program)); err != nil {
+		t.Fatalf("making the folders of %s: %v", program, err)
 	}
-	l := &Libvirtd{t: t, init: exec.Command("sh", "-c", libvirtdInit)}
+	l := &Libvirtd{t: t, uri: uri, init: exec.Command("sh", "-c", libvirtInit, program)}
 	// On the bus it would wait for systemd's services, which are not there.
 	l.init.Env = append(os.Environ(), "DBUS_SYSTEM_BUS_ADDRESS=unix:path=/run/nobus")
 	l.init.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWNS | unix.CLONE_NEWPID, Pdeathsig: unix.SIGKILL}
 	if err := l.launch(); err != nil {
-		t.Fatalf("starting libvirtd's namespaces: %v", err)
+		t.Fatalf("starting libvirt's namespaces: %v", err)
 	}
 	t.Cleanup(func() {
 		_ = l.init.Process.Kill()
 		_ = l.init.Wait()
 		if t.Failed() {
-			log, _ := os.ReadFile(LibvirtdLog)
-			t.Logf("log of libvirtd:\n%s", log)
+			log, _ := os.ReadFile(LibvirtLog)
+			t.Logf("log of %s:\n%s", filepath.Base(program), log)
 		}
 	})
 	l.start()
@@ -88,9 +110,9 @@ func (l *Libvirtd) launch() error {
 	return l.init.Start()
 }
 
-// libvirtdHome puts libvirtd's configuration where it is read, and empty folders
-// where it writes.
-func libvirtdHome() error {
+// libvirtHome puts the configuration of a daemon of libvirt's where it is read, and
+// empty folders where it writes.
+func libvirtHome(daemon string) error {
 	for _, at := range []string{"/var/cache", "/var/log"} {
 		if err := unix.Mount("tmpfs", at, "tmpfs", 0, ""); err != nil {
 			return err
@@ -99,7 +121,7 @@ func libvirtdHome() error {
 	if err := os.RemoveAll("/etc/libvirt"); err != nil {
 		return err
 	}
-	for path, text := range map[string]string{"libvirtd.conf": libvirtdConf, "qemu.conf": qemuConf} {
+	for path, text := range map[string]string{daemon + ".conf": libvirtConf, "qemu.conf": qemuConf} {
 		if err := writeFile(filepath.Join("/etc/libvirt", path), []byte(text), 0o644); err != nil {
 			return err
 		}
@@ -122,29 +144,43 @@ func appendTo(path, line string) error {
 func (l *Libvirtd) start() {
 	l.t.Helper()
 	if _, err := io.WriteString(l.in, "start\n"); err != nil {
-		l.t.Fatalf("starting libvirtd: %v", err)
+		l.t.Fatalf("starting libvirt's daemon: %v", err)
 	}
-	Eventually(l.t, startLimit, "reaching libvirtd", func() error {
+	Eventually(l.t, startLimit, "reaching libvirt's daemon", func() error {
 		_, err := l.Virsh("", "uri")
 		return err
 	})
 }
 
-// Restart ends libvirtd and starts it again. Guests go on meanwhile.
+// Restart ends the daemon and starts it again. Guests go on meanwhile.
 func (l *Libvirtd) Restart() {
 	l.t.Helper()
-	if err := l.init.Process.Signal(unix.SIGTERM); err != nil {
-		l.t.Fatalf("stopping libvirtd: %v", err)
-	}
-	if _, err := l.out.ReadString('\n'); err != nil {
-		l.t.Fatalf("waiting for the end of libvirtd: %v", err)
-	}
+	l.end(unix.SIGTERM)
 	l.start()
 }
 
-// Virsh runs virsh on libvirtd with an input, and returns what it prints.
+// Kill ends the daemon with SIGKILL, and returns what starts it again. Guests go on
+// meanwhile.
+func (l *Libvirtd) Kill() (start func()) {
+	l.t.Helper()
+	l.end(unix.SIGUSR1)
+	return l.start
+}
+
+// end sends the namespace's first process a signal upon which it ends the daemon.
+func (l *Libvirtd) end(signal unix.Signal) {
+	l.t.Helper()
+	if err := l.init.Process.Signal(signal); err != nil {
+		l.t.Fatalf("ending libvirt's daemon: %v", err)
+	}
+	if _, err := l.out.ReadString('\n'); err != nil {
+		l.t.Fatalf("waiting for the end of libvirt's daemon: %v", err)
+	}
+}
+
+// Virsh runs virsh on the daemon with an input, and returns what it prints.
 func (l *Libvirtd) Virsh(input string, args ...string) (string, error) {
-	cmd := exec.Command("virsh", append([]string{"-q", "-c", "qemu:///system?mode=legacy"}, args...)...)
+	cmd := exec.Command("virsh", append([]string{"-q", "-c", l.uri}, args...)...)
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
 	cmd.Stdin = strings.NewReader(input)
 	out, err := cmd.CombinedOutput()

@@ -78,7 +78,7 @@ func (s *Server) network(n *network.Network) iface {
 				[]arg{{"port", "o"}, {"xml", "s"}},
 				manageNetworks,
 				func(ctx context.Context, c *call) ([]any, error) {
-					return registerPort(ctx, n, c.body[0].(string), c.body[1].(uint32))
+					return registerPort(ctx, n, c)
 				},
 			},
 			{"Describe", nil, []arg{{"json", "s"}}, read, func(context.Context, *call) ([]any, error) {
@@ -134,7 +134,8 @@ func networkXML(n *network.Network, flags uint32) ([]any, error) {
 const reclaimPort = 1
 
 // registerPort is the reply of RegisterPort.
-func registerPort(ctx context.Context, n *network.Network, xml string, flags uint32) ([]any, error) {
+func registerPort(ctx context.Context, n *network.Network, c *call) ([]any, error) {
+	xml, flags := c.body[0].(string), c.body[1].(uint32)
 	if flags&^reclaimPort != 0 {
 		return nil, network.Errorf(network.Invalid, "flags: %#x is not known, want 0 or %d (reclaim)", flags, reclaimPort)
 	}
@@ -142,7 +143,7 @@ func registerPort(ctx context.Context, n *network.Network, xml string, flags uin
 	if err != nil {
 		return nil, network.Errorf(network.Invalid, "%w", err)
 	}
-	full, err := n.RegisterPort(ctx, doc, flags&reclaimPort != 0)
+	full, err := n.RegisterPort(ctx, doc, flags&reclaimPort != 0, c.who.uid)
 	if err != nil {
 		return nil, err
 	}

@@ -32,7 +32,7 @@ type Network interface {
 	Update(ctx context.Context, u netdef.Update, target network.Target) error
 	Edit(ctx context.Context, target network.Target, change func(*netdef.Network) error) error
 	Leases() ([]network.Lease, error)
-	RegisterPort(ctx context.Context, doc *netdef.Port, reclaim bool) (*netdef.Port, error)
+	RegisterPort(ctx context.Context, doc *netdef.Port, reclaim bool, owner uint32) (*netdef.Port, error)
 	PortDocuments() []*netdef.Port
 	SetPortBandwidth(ctx context.Context, uuid string, b *netdef.Bandwidth) error
 }

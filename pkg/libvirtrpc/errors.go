@@ -146,13 +146,14 @@ func asError(err error) *Error {
 		return &Error{c, domainNetwork, u.Problem}
 	}
 	c, ok := map[network.Kind]code{
-		network.NotFound:     codeNoNetwork,
-		network.Exists:       codeFailed,
-		network.Invalid:      codeInvalidArg,
-		network.InvalidState: codeInvalidState,
-		network.Conflict:     codeInternal,
-		network.Unsupported:  codeUnsupported,
-		network.Denied:       codeDenied,
+		network.NotFound:      codeNoNetwork,
+		network.Exists:        codeFailed,
+		network.Invalid:       codeInvalidArg,
+		network.InvalidState:  codeInvalidState,
+		network.Conflict:      codeInternal,
+		network.Unsupported:   codeUnsupported,
+		network.Denied:        codeDenied,
+		network.LimitExceeded: codeFailed,
 	}[network.KindOf(err)]
 	if !ok {
 		c = codeInternal

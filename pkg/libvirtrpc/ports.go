@@ -111,7 +111,7 @@ func createPort(ctx context.Context, c *client, a portDocument, results *encoder
 			return err
 		}
 	}
-	full, err := n.RegisterPort(ctx, doc, a.flags&portReclaim != 0)
+	full, err := n.RegisterPort(ctx, doc, a.flags&portReclaim != 0, c.peer.uid)
 	if network.KindOf(err) == network.Exists && err != nil {
 		return failf(codePortExists, "%s", doc.UUID)
 	}

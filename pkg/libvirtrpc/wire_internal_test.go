@@ -413,7 +413,7 @@ func (n *inert) PortDocuments() []*netdef.Port {
 	return []*netdef.Port{{UUID: uuid{}.String(), Owner: netdef.Owner{Name: "x", UUID: uuid{}.String()}}}
 }
 
-func (n *inert) RegisterPort(_ context.Context, p *netdef.Port, _ bool) (*netdef.Port, error) {
+func (n *inert) RegisterPort(_ context.Context, p *netdef.Port, _ bool, _ uint32) (*netdef.Port, error) {
 	return p, nil
 }
 

@@ -6,7 +6,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -28,15 +27,20 @@ const externalGrace = 10 * time.Second
 type external struct {
 	network *Network
 	created time.Time
+	owner   uint32 // the uid of who registered it
 
 	// guarded by externalSet.mu
-	doc    *netdef.Port // never changed: replaced
-	ifname string       // of the device, empty until it is seen
-	link   int          // its ifindex, 0 until it is seen
+	doc    *netdef.Port  // never changed: replaced
+	ifname string        // of the device, empty until it is seen
+	link   int           // its ifindex, 0 until it is seen
+	held   []netip.Addr  // leased to its guest, in order
+	news   chan struct{} // closed and made anew when held changes, and at its end
 }
 
 // externalSet is every port of LifetimeExternal, by UUID.
 type externalSet struct {
+	usage *portSet // which counts what each owner has
+
 	mu     sync.Mutex
 	byUUID map[string]*external
 }
@@ -70,19 +74,21 @@ func (s *externalSet) record(x *external) store.Port {
 	return store.Port{
 		UUID: x.doc.UUID, Network: x.network.uuid(), Name: x.doc.Owner.Name, MAC: store.HexMAC(x.doc.MAC),
 		IfName: x.ifname, Index: x.link, Isolated: x.doc.Isolated == netdef.Yes, Lifetime: api.LifetimeExternal,
-		OwnerUUID: x.doc.Owner.UUID, Created: x.created, Document: string(x.doc.XML()),
+		Owner: x.owner, OwnerUUID: x.doc.Owner.UUID, Created: x.created, Document: string(x.doc.XML()),
 	}
 }
 
 // uuid is the network's.
 func (n *Network) uuid() string { return n.Info().UUID }
 
-// RegisterPort records a port whose device another program makes, and returns its
-// document with all that the network adds to it, the plug above all. With reclaim
-// the device is there already and the document says what it is plugged into.
-// Errors are InvalidState for an inactive network, Exists for a UUID that is
-// taken, and Invalid or Unsupported for what the port can't have.
-func (n *Network) RegisterPort(ctx context.Context, doc *netdef.Port, reclaim bool) (*netdef.Port, error) {
+// RegisterPort records a port whose device another program makes, which runs as
+// owner, and returns its document with all that the network adds to it, the plug
+// above all. With reclaim the device is there already and the document says what it
+// is plugged into. Errors are InvalidState for an inactive network, Exists for a UUID
+// that is taken, LimitExceeded where the owner may have no more, and Invalid or
+// Unsupported for what the port can't have.
+func (n *Network) RegisterPort(ctx context.Context, doc *netdef.Port, reclaim bool, owner uint32) (*netdef.Port, error) {
+	begin := time.Now()
 	if err := n.begin(); err != nil {
 		return nil, err
 	}
@@ -95,9 +101,9 @@ func (n *Network) RegisterPort(ctx context.Context, doc *netdef.Port, reclaim bo
 	if err != nil {
 		return nil, err
 	}
-	x := &external{network: n, doc: full, created: time.Now().Truncate(time.Second)}
-	if n.m.ports.uuid(full.UUID) != nil || !n.m.external.add(x) {
-		return nil, Errorf(Exists, "network port %s exists already", full.UUID)
+	x := newExternal(n, full, begin, owner)
+	if err := n.m.external.add(x, n.m.cfg.Limits); err != nil {
+		return nil, err
 	}
 	err = n.m.runHook(ctx, hookPortCreated, live, full)
 	if err == nil {
@@ -109,19 +115,33 @@ func (n *Network) RegisterPort(ctx context.Context, doc *netdef.Port, reclaim bo
 	}
 	n.m.findDevices(n)
 	n.m.log.Info("port registered", keyNetwork, n.name, keyPort, full.UUID, keyMAC, full.MAC.String(), "owner", full.Owner.Name)
+	leases, _ := n.runningServices().Leases()
+	for _, l := range leases {
+		n.m.external.lease(n, l.MAC, l.Addr, true)
+	}
+	n.m.portRequests.Add(time.Since(begin), 1)
 	n.m.publishPort(PortAdded, x)
 	return full, nil
 }
 
-// add adds x unless its UUID is taken.
-func (s *externalSet) add(x *external) bool {
+// newExternal is a port on n that owner registered then; its document is whole.
+func newExternal(n *Network, doc *netdef.Port, then time.Time, owner uint32) *external {
+	return &external{network: n, doc: doc, created: then.Truncate(time.Second), owner: owner, news: make(chan struct{})}
+}
+
+// add adds x, and counts it as its owner's. The error is Exists where its UUID is
+// taken, LimitExceeded where the owner has as many as limits allow.
+func (s *externalSet) add(x *external, limits Limits) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.byUUID[x.doc.UUID] != nil {
-		return false
+	if s.byUUID[x.doc.UUID] != nil || s.usage.uuid(x.doc.UUID) != nil {
+		return Errorf(Exists, "network port %s exists already", x.doc.UUID)
+	}
+	if err := s.usage.admit(&PortOptions{Owner: x.owner}, limits); err != nil {
+		return err
 	}
 	s.byUUID[x.doc.UUID] = x
-	return true
+	return nil
 }
 
 // remove tells whether x was there.
@@ -131,6 +151,8 @@ func (s *externalSet) remove(x *external) bool {
 	was := s.byUUID[x.doc.UUID] == x
 	if was {
 		delete(s.byUUID, x.doc.UUID)
+		s.usage.dismiss(&PortOptions{Owner: x.owner})
+		x.tell()
 	}
 	return was
 }
@@ -206,6 +228,13 @@ func (s *externalSet) document(x *external) *netdef.Port {
 	return x.doc
 }
 
+// portName is what tells x from other ports.
+func (s *externalSet) portName(x *external) PortName {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return PortName{x.doc.UUID, x.doc.Owner.Name, x.doc.MAC.String(), x.ifname}
+}
+
 // document describes a port that vnetd made. libvirt's form wants an owner: where
 // there is none, the port stands for itself.
 func (p *port) document(bridgeName string) *netdef.Port {
@@ -277,29 +306,17 @@ func (m *Manager) endExternal(x *external) error {
 // externalInfo tells what x is now.
 func (m *Manager) externalInfo(x *external) api.Port {
 	m.external.mu.Lock()
-	doc, ifname, index := x.doc, x.ifname, x.link
+	doc, ifname, index, held := x.doc, x.ifname, x.link, slices.Clone(x.held)
 	m.external.mu.Unlock()
 	info := api.Port{
 		UUID: doc.UUID, Network: x.network.name, Name: doc.Owner.Name, MAC: doc.MAC.String(), IfName: ifname,
-		Bridge: doc.Plug.Bridge, Addresses: m.leased(x.network, doc.MAC), Reserved: []netip.Addr{},
-		Isolated: doc.Isolated == netdef.Yes, Lifetime: api.LifetimeExternal, OwnerUUID: doc.Owner.UUID, Created: x.created,
+		Bridge: doc.Plug.Bridge, Addresses: append([]netip.Addr{}, held...), Reserved: []netip.Addr{},
+		Isolated: doc.Isolated == netdef.Yes, Lifetime: api.LifetimeExternal, Owner: x.owner, OwnerUUID: doc.Owner.UUID, Created: x.created,
 	}
 	if l, err := m.cfg.Links.LookupIndex(index); err == nil {
 		info.MTU = l.MTU
 	}
 	return info
-}
-
-// leased lists the addresses that a card on n has leased.
-func (m *Manager) leased(n *Network, mac net.HardwareAddr) []netip.Addr {
-	has := []netip.Addr{}
-	leases, _ := n.runningServices().Leases()
-	for _, l := range leases {
-		if bytes.Equal(l.MAC, mac) {
-			has = append(has, l.Addr)
-		}
-	}
-	return has
 }
 
 func (m *Manager) publishPort(kind EventKind, x *external) {
@@ -317,8 +334,9 @@ func (m *Manager) loadExternal(n *Network, p store.Port) error {
 	if doc.Plug == nil {
 		return fmt.Errorf("reading port %s: it is plugged into nothing", p.UUID)
 	}
-	m.external.add(&external{network: n, created: p.Created, doc: doc, ifname: p.IfName, link: p.Index})
-	return nil
+	x := newExternal(n, doc, p.Created, p.Owner)
+	x.ifname, x.link = p.IfName, p.Index
+	return m.external.add(x, Limits{})
 }
 
 // findDevices looks on n's bridge for the devices of ports that other programs

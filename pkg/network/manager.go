@@ -124,10 +124,11 @@ type Manager struct {
 // New makes a manager that knows no network yet: Load follows. Close ends it.
 func New(cfg Config) *Manager {
 	ctx, stop := context.WithCancel(context.Background())
+	ports := newPortSet()
 	m := &Manager{
 		cfg: cfg, log: cfg.Logger, services: ctx, stop: stop,
-		byName: make(map[string]*Network), ports: newPortSet(), portRequests: histogram.New(requestBounds()),
-		external: externalSet{byUUID: make(map[string]*external)},
+		byName: make(map[string]*Network), ports: ports, portRequests: histogram.New(requestBounds()),
+		external: externalSet{usage: ports, byUUID: make(map[string]*external)},
 	}
 	m.health = health.NewBoard(cfg.Logger, m.conditionsChanged)
 	return m

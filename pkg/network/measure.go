@@ -1,8 +1,6 @@
 package network
 
 import (
-	"net"
-
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/dhcpd/ra"
 	"github.com/vnetd/vnetd/pkg/dhcpd/tftp"
@@ -26,7 +24,8 @@ type Measure struct {
 	Asked     []dnsd.Asked // of the upstreams
 }
 
-// PortName is what tells one port from others.
+// PortName is what tells one port from others; IfName is empty while another program
+// has not made the port's device yet.
 type PortName struct{ UUID, Name, MAC, IfName string }
 
 // Measures are the counts of all networks, in order of name. Those of a service
@@ -43,7 +42,10 @@ func (m *Manager) Measures() []Measure {
 func (n *Network) measure() Measure {
 	r := Measure{Info: n.Info()}
 	for _, p := range n.m.ports.of(n) {
-		r.Ports = append(r.Ports, PortName{p.UUID, p.Name, net.HardwareAddr(p.MAC).String(), p.IfName})
+		r.Ports = append(r.Ports, PortName{p.UUID, p.Name, n.m.ports.card(p).String(), p.IfName})
+	}
+	for _, x := range n.m.external.list(n) {
+		r.Ports = append(r.Ports, n.m.external.portName(x))
 	}
 	n.mu.Lock()
 	r.Repairs, r.Failures = n.repairs, n.failures

@@ -129,6 +129,9 @@ func (m *Manager) dropDeadPorts() {
 
 // onLease follows a lease of the guest of one of n's ports.
 func (m *Manager) onLease(n *Network, mac net.HardwareAddr, a netip.Addr, has bool) {
+	for _, x := range m.external.lease(n, mac, a, has) {
+		m.publishPort(PortChanged, x)
+	}
 	p := m.ports.guest(n, mac)
 	if p == nil || !m.ports.lease(p, a, has) {
 		return

@@ -153,11 +153,17 @@ func (n *Network) portConflict(live *netdef.Network, opts *PortOptions) error {
 	if p := n.m.ports.mac(n, opts.MAC); p != nil {
 		return Errorf(Conflict, "option mac: %q is the address of port %s (%s)", opts.MAC, p.UUID, p.IfName)
 	}
+	if x := n.m.external.mac(n, opts.MAC); x != nil {
+		return Errorf(Conflict, "option mac: %q is the address of port %s", opts.MAC, n.m.external.portName(x).UUID)
+	}
 	if opts.Name == "" {
 		return nil
 	}
 	if p := n.m.ports.named(n, opts.Name, opts.Owner); p != nil {
 		return Errorf(Conflict, "option name: %q is the name of port %s (%s), which belongs to user %d", opts.Name, p.UUID, p.IfName, p.Owner)
+	}
+	if x := n.m.external.named(n, opts.Name, opts.Owner); x != nil {
+		return Errorf(Conflict, "option name: %q is the name of port %s, which belongs to user %d", opts.Name, n.m.external.portName(x).UUID, x.owner)
 	}
 	return nil
 }
@@ -221,7 +227,7 @@ func (m *Manager) newMAC(live *netdef.Network, opts *PortOptions) net.HardwareAd
 	} else {
 		_, _ = rand.Read(mac[3:])
 	}
-	for m.ports.mac(nil, mac) != nil || bytes.Equal(mac, live.MAC) {
+	for m.ports.mac(nil, mac) != nil || m.external.mac(nil, mac) != nil || bytes.Equal(mac, live.MAC) {
 		_, _ = rand.Read(mac[3:])
 	}
 	return mac
@@ -275,14 +281,15 @@ func (m *Manager) Port(key string) (api.Port, error) {
 // ctx's when that ends first.
 func (m *Manager) WaitForAddress(ctx context.Context, uuid string) ([]netip.Addr, error) {
 	for {
-		p := m.ports.uuid(strings.ToLower(uuid))
-		if p == nil {
-			return nil, Errorf(NotFound, "no port %q is known here", uuid)
+		held, news := m.external.addresses(strings.ToLower(uuid))
+		if p := m.ports.uuid(strings.ToLower(uuid)); p != nil {
+			if held, news = m.ports.addresses(p); m.ports.uuid(p.UUID) != p { // news is of nobody's interest
+				continue
+			}
 		}
-		held, news := m.ports.addresses(p)
 		switch {
-		case m.ports.uuid(p.UUID) != p: // news is of nobody's interest
-			continue
+		case news == nil:
+			return nil, Errorf(NotFound, "no port %q is known here", uuid)
 		case len(held) > 0:
 			return held, nil
 		}

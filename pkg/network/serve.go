@@ -168,6 +168,7 @@ func (o owner) Leased(mac net.HardwareAddr, a netip.Addr) {
 	if p := o.n.m.ports.guest(o.n, mac); p != nil {
 		o.n.m.ports.lease(p, a, true)
 	}
+	o.n.m.external.lease(o.n, mac, a, true)
 }
 
 func (o owner) Seen(mac net.HardwareAddr) (former []netip.Addr) { return o.n.learn(mac) }

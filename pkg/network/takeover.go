@@ -402,8 +402,11 @@ func (n *Network) takeOver(ctx context.Context, to *takeover) error {
 		return err
 	}
 	for _, doc := range to.ports {
-		x := &external{network: n, doc: doc, created: time.Now().Truncate(time.Second)}
-		n.m.external.add(x)
+		x := newExternal(n, doc, time.Now(), 0) // libvirt's, which was root's
+		if err := n.m.external.add(x, Limits{}); err != nil {
+			to.refuse("%w", err)
+			continue
+		}
 		if err := n.m.cfg.Store.SavePort(n.m.external.record(x)); err != nil {
 			to.refuse("recording port %s: %w", doc.UUID, err)
 		}

@@ -28,7 +28,9 @@ func dial(t *testing.T) *client.Client {
 // networks are those that vnetd knows, by name.
 func networks(t *testing.T) map[string]api.Network {
 	t.Helper()
-	list, err := dial(t).Networks(t.Context())
+	c := dial(t)
+	defer c.Close()
+	list, err := c.Networks(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +44,9 @@ func networks(t *testing.T) map[string]api.Network {
 // ports are those that vnetd knows.
 func ports(t *testing.T) []client.PortInfo {
 	t.Helper()
-	list, err := dial(t).Ports(t.Context())
+	c := dial(t)
+	defer c.Close()
+	list, err := c.Ports(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,7 +31,7 @@ func newMirrorHost(t *testing.T) mirrorHost {
 	t.Helper()
 	l := nstest.NewLab(t)
 	const config, leases = "/run/vnetd.toml", "/var/lib/libvirt/dnsmasq"
-	if err := errors.Join(os.MkdirAll(leases, 0o755), os.WriteFile(config, []byte("[libvirt]\nleases_dir = '"+leases+"'\n"), 0o644)); err != nil {
+	if err := errors.Join(os.MkdirAll(leases, 0o755), os.WriteFile(config, []byte("[libvirt]\nleases_dir = '"+leases+"'\n[metrics]\nlisten = '127.0.0.1:9753'\n"), 0o644)); err != nil {
 		t.Fatal(err)
 	}
 	l.StartVnetd("--config", config)
@@ -212,6 +212,13 @@ func TestMonolithicLibvirtd(t *testing.T) {
 		}
 		h.virsh("start", "vm1")
 		if err := h.port("vm1"); err != nil {
+			t.Error(err)
+		}
+		if xml := vnetctl(t, h.Lab, "cat", "lab"); !strings.HasPrefix(xml, "<network connections='1'>") {
+			t.Errorf("the network does not count its guest:\n%s", xml)
+		}
+		measured := nstest.Exec(t, "curl", "-sSf", "http://127.0.0.1:9753/metrics")
+		if err := story.Contains("the metrics", measured, `vnetd_network_ports{network="lab"} 1`, `network="lab",name="vm1",mac="52:54:00:00:00:11"`); err != nil {
 			t.Error(err)
 		}
 		h.leased()
