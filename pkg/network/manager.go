@@ -275,7 +275,7 @@ func (m *Manager) Reload(ctx context.Context) error {
 // in xml, Conflict with what is in the way, and InvalidState for what an active
 // network can't become; nothing is changed then.
 func (m *Manager) Define(ctx context.Context, xml []byte) (*Network, error) {
-	parsed, err := netdef.Parse(xml)
+	parsed, err := readDocument(xml)
 	if err != nil {
 		return nil, err
 	}
@@ -319,7 +319,7 @@ func (m *Manager) defineLocked(ctx context.Context, parsed *netdef.Network) (*Ne
 // Create makes a transient network of xml and starts it: it has no definition
 // and is gone when it stops.
 func (m *Manager) Create(ctx context.Context, xml []byte) (*Network, error) {
-	parsed, err := netdef.Parse(xml)
+	parsed, err := readDocument(xml)
 	if err != nil {
 		return nil, err
 	}
@@ -356,13 +356,23 @@ func (m *Manager) complete(parsed *netdef.Network, known *Network) (*netdef.Netw
 	return def, nil
 }
 
+// readDocument reads a document from outside, and refuses it with every fault that
+// it has. A definition on disk may have some: see netdef.Network.Served.
+func readDocument(xml []byte) (*netdef.Network, error) {
+	parsed, err := netdef.Parse(xml)
+	if err == nil {
+		err = parsed.Validate()
+	}
+	return parsed, err
+}
+
 // completed is complete without a look at others' claims.
 func (m *Manager) completed(parsed *netdef.Network, known *Network) (*netdef.Network, error) {
 	def := parsed.Clone()
 	if known != nil {
 		known.inherit(def)
 	}
-	if err := def.Validate(); err != nil {
+	if err := def.Runnable(); err != nil {
 		return nil, err
 	}
 	others := m.definitions(known)
