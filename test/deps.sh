@@ -16,7 +16,7 @@ meta=linux-image-cloud-amd64
 packages='bind9-dnsutils busybox-static ca-certificates cpio curl dbus-daemon dnsperf
 	dhcpcd-base dnsmasq-base ethtool firewalld gcc git iperf3 iproute2 ipxe-qemu
 	iptables iputils-ping isc-dhcp-client kea-admin libc6-dev libnss-libvirt
-	libvirt-clients libvirt-daemon man-db mandoc ndisc6 nftables polkitd procps python3-libvirt
+	libvirt-clients libvirt-daemon libxml2-utils man-db mandoc ndisc6 nftables polkitd procps python3-libvirt
 	qemu-system-x86 shellcheck systemd tcpdump udhcpc unbound xz-utils'
 
 # Modules of the guest, in the order in which they can be loaded.
