@@ -4,8 +4,11 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/vnetd/vnetd/internal/dnsname"
 )
 
 // maxIPs bounds the addresses of a network, against each of which each route
@@ -25,6 +28,30 @@ func (c *checker) addresses() {
 	c.uniqueIPs()
 	for i := range n.Routes {
 		c.route(fmt.Sprintf("network/route[%d]", i+1), &n.Routes[i])
+	}
+	c.uniqueRoutes()
+}
+
+// uniqueRoutes checks the routes against each other. The kernel has one IPv4 route
+// for a destination and a metric; of IPv6 it has several by different gateways.
+func (c *checker) uniqueRoutes() {
+	type key struct {
+		to     netip.Prefix
+		by     netip.Addr
+		metric int
+	}
+	seen := make(map[key]int)
+	for i := range c.n.Routes {
+		r := &c.n.Routes[i]
+		k := key{to: r.Prefix(), metric: max(r.Metric, 1)}
+		if r.Address.Is6() {
+			k.by = r.Gateway
+		}
+		if first := seen[k]; first > 0 && k.to.IsValid() {
+			c.addf(fmt.Sprintf("network/route[%d]/@address", i+1), r.Address.String(), "the route is that of network/route[%d]: want another metric", first)
+			continue
+		}
+		seen[k] = i + 1
 	}
 }
 
@@ -56,8 +83,9 @@ func (c *checker) tftpRoot(path, root string) {
 
 // ipAddress checks the address of an <ip> by itself.
 func (c *checker) ipAddress(path string, ip *IP) {
-	if c.family(path, ip.Family, ip.Address); ip.Address.IsUnspecified() || ip.Address.IsMulticast() {
-		c.add(path+"/@address", ip.Address.String(), "want a unicast address")
+	c.family(path, ip.Family, ip.Address)
+	if a := ip.Address; a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() || a.Is4In6() {
+		c.add(path+"/@address", a.String(), "want a unicast address")
 		return
 	}
 	written := ip.PrefixLength != 0 || ip.Netmask.IsValid()
@@ -237,23 +265,26 @@ func (c *checker) dhcpHost(path string, h *DHCPHost, server netip.Addr) {
 	switch {
 	case !h.IP.IsValid():
 		c.add(path+"/@ip", "", "missing, want an IP address")
-	case server.IsValid() && h.IP.BitLen() != server.BitLen():
+	case server.IsValid() && (h.IP.BitLen() != server.BitLen() || h.IP.Is4In6()):
 		c.addf(path+"/@ip", h.IP.String(), "want an address of the same family as %s", server)
 	}
-	switch problem := dnsName(h.Name); {
-	case h.Name == "":
-	case !isAlnum(rune(h.Name[0])):
-		c.add(path+"/@name", h.Name, "want a host name that begins with a letter or digit")
-	case problem != "":
-		c.add(path+"/@name", h.Name, problem)
+	c.dhcpHostName(path+"/@name", h.Name)
+}
+
+// dhcpHostName checks the name that a client has, which may be empty.
+func (c *checker) dhcpHostName(path, name string) {
+	switch {
+	case name == "":
+	case !isAlnum(rune(name[0])):
+		c.add(path, name, "want a host name that begins with a letter or digit")
+	default:
+		c.dnsRule(path, name, dnsname.Host)
 	}
 }
 
 // dhcpHostKeys checks what a client is recognised by.
 func (c *checker) dhcpHostKeys(path string, h *DHCPHost, server netip.Addr) {
-	if strings.Trim(h.ID, "0123456789abcdefABCDEF:") != "" {
-		c.add(path+"/@id", h.ID, "want hexadecimal digits and colons only")
-	}
+	c.dhcpHostID(path+"/@id", h.ID, server)
 	if server.Is6() {
 		if h.MAC != nil {
 			c.add(path+"/@mac", h.MAC.String(), "not allowed in IPv6, where a client has an id")
@@ -266,6 +297,23 @@ func (c *checker) dhcpHostKeys(path string, h *DHCPHost, server netip.Addr) {
 	if h.MAC == nil && h.Name == "" {
 		c.add(path, "", "want a mac or a name to know the client by")
 	}
+}
+
+// dhcpHostID checks the identifier that a client has on that server, which may be
+// empty.
+func (c *checker) dhcpHostID(path, id string, server netip.Addr) {
+	if strings.Trim(id, "0123456789abcdefABCDEF:") != "" {
+		c.add(path, id, "want hexadecimal digits and colons only")
+	} else if server.Is6() && id != "" && !isDUID(id) {
+		c.add(path, id, "want a DUID of 3 to 130 octets like 0:3:0:1:52:54:0:12:34:56")
+	}
+}
+
+// isDUID reports whether id is octets of one or two hexadecimal digits with
+// colons between, as many as a DUID has (RFC 8415 section 11.1).
+func isDUID(id string) bool {
+	octets := strings.Split(id, ":")
+	return len(octets) >= 3 && len(octets) <= 130 && !slices.ContainsFunc(octets, func(o string) bool { return len(o) < 1 || len(o) > 2 })
 }
 
 // minLease is the shortest lease: virNetworkDHCPLeaseTimeDefParseXML.
@@ -313,7 +361,10 @@ func (c *checker) gateway(path string, r *Route) {
 		return
 	}
 	for i := range c.n.IPs {
-		if c.n.IPs[i].Prefix().Contains(r.Gateway) {
+		if p := c.n.IPs[i].Prefix(); p.Contains(r.Gateway) {
+			if p.Addr().Is4() && p.Bits() < 31 && r.Gateway == lastAddr(p) {
+				c.addf(path, r.Gateway.String(), "the broadcast address of %s", p.Masked())
+			}
 			return
 		}
 	}
