@@ -131,11 +131,12 @@ func (s *Socket) Exchange(messages [][]byte, answer func(at int, m Message) (las
 		s.seq++
 		binary.NativeEndian.PutUint32(m[8:], s.seq)
 	}
-	if err := s.file.SetReadDeadline(time.Now().Add(answerTime)); err != nil {
-		return err
-	}
 	if _, err := s.file.Write(slices.Concat(messages...)); err != nil {
 		return fmt.Errorf("sending a netlink request: %w", err)
+	}
+	// From here on: the kernel may have kept the request waiting for its locks.
+	if err := s.file.SetReadDeadline(time.Now().Add(answerTime)); err != nil {
+		return err
 	}
 	for {
 		datagram, err := s.receive(true)

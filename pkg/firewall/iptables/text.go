@@ -1,7 +1,7 @@
 package iptables
 
 import (
-	"fmt"
+	"strconv"
 
 	"github.com/vnetd/vnetd/pkg/firewall"
 )
@@ -139,7 +139,8 @@ func appendMatches(b []byte, r firewall.Rule) []byte {
 		}
 	}
 	if r.Port != 0 {
-		b = fmt.Appendf(b, "-m %s --dport %d ", r.Protocol, r.Port)
+		b = append(append(append(b, "-m "...), r.Protocol...), " --dport "...)
+		b = append(strconv.AppendUint(b, uint64(r.Port), 10), ' ')
 	}
 	if r.Replies {
 		b = append(b, "-m conntrack --ctstate RELATED,ESTABLISHED "...)
@@ -179,11 +180,12 @@ func (o options) appendTarget(b []byte, r firewall.Rule) []byte {
 // appendPorts appends a range of ports behind what introduces it, nothing for any
 // port, one number for a range of one.
 func appendPorts(b []byte, intro string, r firewall.PortRange) []byte {
-	switch {
-	case r == firewall.PortRange{}:
+	if r == (firewall.PortRange{}) {
 		return b
-	case r.Start == r.End:
-		return fmt.Appendf(b, "%s%d", intro, r.Start)
 	}
-	return fmt.Appendf(b, "%s%d-%d", intro, r.Start, r.End)
+	b = strconv.AppendUint(append(b, intro...), uint64(r.Start), 10)
+	if r.End != r.Start {
+		b = strconv.AppendUint(append(b, '-'), uint64(r.End), 10)
+	}
+	return b
 }
