@@ -59,8 +59,11 @@ func (n *Network) checkTarget(target Target, live, def *netdef.Network) error {
 		return Errorf(Invalid, "flags: %#x is not known, want %d (live), %d (config), both or neither", target, TargetLive, TargetConfig)
 	case target&TargetLive != 0 && live == nil:
 		return Errorf(InvalidState, "network %q is not active", n.name)
-	case target&TargetConfig != 0 && def == nil:
+	case target&TargetConfig != 0 && def == nil && !n.persistent():
 		return Errorf(InvalidState, "network %q is transient: it has no definition to update", n.name)
+	}
+	if target&TargetConfig != 0 {
+		return n.readable()
 	}
 	return nil
 }
@@ -91,7 +94,7 @@ func (n *Network) apply(ctx context.Context, live, def, nextLive, nextDef *netde
 		}
 	}
 	if nextLive != live {
-		if err := n.converge(ctx, live, nextLive, nextDef != nil); err != nil {
+		if err := n.converge(ctx, live, nextLive, nextDef != nil || n.persistent()); err != nil {
 			if nextDef != def {
 				err = errors.Join(err, n.restoreDefinition(def))
 			}
