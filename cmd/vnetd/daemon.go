@@ -176,8 +176,11 @@ func cleanup(ctx context.Context, cfg config, log *slog.Logger) (err error) {
 
 // check reads and validates every definition without changing anything.
 func check(cfg config, w io.Writer) error {
-	defs, err := store.ReadDefinitions(cfg.Dirs)
+	defs, unusable, err := store.ReadDefinitions(cfg.Dirs)
 	faults := []error{err}
+	for _, f := range unusable {
+		faults = append(faults, f)
+	}
 	for _, d := range defs {
 		if err := d.Network.Validate(); err != nil {
 			faults = append(faults, fmt.Errorf("network %q: %w", d.Network.Name, err))

@@ -55,6 +55,9 @@ type Config struct {
 	// Routes are the static routes through the bridge. Others that Ensure once
 	// added to it are removed.
 	Routes []Route
+	// Alias is what the link says of itself (ifalias), at most 255 bytes, empty for
+	// nothing. A link that has one keeps it.
+	Alias string
 	// MACTable prepares the bridge for ports without learning and flooding,
 	// whose guests' addresses AddFDB tells it: VLAN filtering is switched on,
 	// as libvirt does for macTableManager='libvirt', so that the kernel can
@@ -324,8 +327,8 @@ func (b *Bridges) converge(l *link, cfg *Config, created bool) error {
 	return setRoutes(l.Index, cfg.Routes)
 }
 
-// setAttributes brings MAC address, MTU, STP, forward delay and VLAN filtering of
-// l to cfg.
+// setAttributes brings MAC address, MTU, alias, STP, forward delay and VLAN filtering
+// of l to cfg.
 func (b *Bridges) setAttributes(l *link, cfg *Config) error {
 	defer b.lockTree(l.Index).Unlock()
 	var reqs []*nl.NetlinkRequest
@@ -337,6 +340,9 @@ func (b *Bridges) setAttributes(l *link, cfg *Config) error {
 	}
 	if cfg.MACTable && l.canFilterVLAN && !l.vlanFiltering {
 		reqs = append(reqs, setBridge(l.Index, nl.NewRtAttr(nl.IFLA_BR_VLAN_FILTERING, boolAttr(true))))
+	}
+	if cfg.Alias != "" && l.Alias == "" {
+		reqs = append(reqs, setLink(l.Index, 0, 0, alias(cfg.Alias)))
 	}
 	reqs = append(reqs, spanningTree(l, cfg)...)
 	if len(reqs) == 0 {

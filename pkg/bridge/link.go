@@ -33,6 +33,8 @@ type Link struct {
 	Kind string
 	MAC  net.HardwareAddr
 	MTU  int
+	// Alias is what the link says of itself (ifalias), empty for nothing.
+	Alias string
 	// Master is the index of the bridge or bond the link is a port of, 0
 	// for none.
 	Master int
@@ -175,6 +177,8 @@ func (l *link) setAttr(kind uint16, value []byte) error {
 		l.MAC = bytes.Clone(value)
 	case unix.IFLA_MTU:
 		l.MTU = int(binary.NativeEndian.Uint32(value))
+	case unix.IFLA_IFALIAS:
+		l.Alias = unix.ByteSliceToString(value)
 	case unix.IFLA_MASTER:
 		l.Master = int(binary.NativeEndian.Uint32(value))
 	case unix.IFLA_LINKINFO:

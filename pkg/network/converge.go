@@ -88,7 +88,7 @@ func (n *Network) converge(ctx context.Context, live, next *netdef.Network, pers
 		err = n.m.hook(ctx, hookUpdated, next)
 	}
 	if err != nil {
-		run.Network, run.Persistent = live, n.definition() != nil
+		run.Network, run.Persistent = live, n.persistent()
 		err = fmt.Errorf("changing network %q in place: %w", n.name, err)
 		return errors.Join(err, n.record(run), n.become(context.WithoutCancel(ctx), live))
 	}

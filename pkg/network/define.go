@@ -56,6 +56,11 @@ func (m *Manager) defineLocked(ctx context.Context, parsed *netdef.Network, opts
 	if err != nil {
 		return Defined{}, err
 	}
+	if n == nil {
+		if err := m.unusable.refuse(parsed); err != nil {
+			return Defined{}, err
+		}
+	}
 	if n != nil && opts.New {
 		return Defined{}, existsAlready(n)
 	}
@@ -130,12 +135,20 @@ func (m *Manager) Create(ctx context.Context, xml []byte) (*Network, error) {
 	m.defining.Lock()
 	defer m.defining.Unlock()
 	m.sweepLeases() // of others that were created and are gone
+	if had := m.find(parsed.Name); had != nil {
+		had.finishNow(ctx)
+	}
 	n, err := m.identify(parsed, true)
 	if err != nil {
 		return nil, err
 	}
 	if n != nil && n.Info().Active {
 		return nil, Errorf(InvalidState, "network is already active as '%s'", n.name)
+	}
+	if n == nil {
+		if err := m.unusable.refuse(parsed); err != nil {
+			return nil, err
+		}
 	}
 	def, err := m.complete(parsed, n)
 	if err != nil {
@@ -147,7 +160,7 @@ func (m *Manager) Create(ctx context.Context, xml []byte) (*Network, error) {
 		m.add(n)
 	}
 	if err := n.start(ctx, func() *netdef.Network { return def }); err != nil {
-		if added {
+		if added && n.leftBehind() == nil {
 			m.drop(n)
 		}
 		return nil, err

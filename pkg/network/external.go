@@ -28,6 +28,7 @@ type external struct {
 	network *Network
 	created time.Time
 	owner   uint32 // the uid of who registered it
+	ending  sync.Mutex // held by who ends it
 
 	// guarded by externalSet.mu
 	doc    *netdef.Port  // never changed: replaced
@@ -310,13 +311,19 @@ func (s *externalSet) replace(x *external, doc *netdef.Port) {
 	x.doc = doc
 }
 
-// endExternal forgets a port; its device is not ours to delete.
+// endExternal forgets a port; its device is not ours to delete. One whose record can't
+// be deleted stays.
 func (m *Manager) endExternal(x *external) error {
+	x.ending.Lock()
+	defer x.ending.Unlock()
 	info := m.externalInfo(x)
-	if !m.external.remove(x) {
+	if m.external.uuid(info.UUID) != x {
 		return nil
 	}
-	err := m.cfg.Store.DeletePort(info.UUID)
+	if err := m.cfg.Store.DeletePort(info.UUID); err != nil {
+		return err
+	}
+	m.external.remove(x)
 	if live := x.network.liveNetwork(); live != nil {
 		if err := m.runHook(context.Background(), hookPortDeleted, live, m.external.document(x)); err != nil {
 			m.log.Warn("the port is gone all the same", keyPort, info.UUID, keyError, err)
@@ -324,7 +331,7 @@ func (m *Manager) endExternal(x *external) error {
 	}
 	m.log.Info("port ended", keyNetwork, x.network.name, keyPort, info.UUID, keyIfName, info.IfName)
 	m.events.publish(Event{Kind: PortRemoved, Network: x.network.Info(), Port: &info})
-	return err
+	return nil
 }
 
 // externalInfo tells what x is now.
@@ -448,7 +455,8 @@ func (m *Manager) endLater(x *external, index int) {
 			return
 		}
 		if err := m.endExternal(x); err != nil {
-			m.log.Error("ending a port", keyPort, x.doc.UUID, keyError, err)
+			m.log.Error("ending a port: trying again", keyPort, x.doc.UUID, keyError, err)
+			m.repeat(func() bool { return m.endExternal(x) == nil })
 		}
 	})
 }

@@ -24,6 +24,12 @@ type hostState struct {
 
 // record writes the network's run-state. The caller holds n.op.
 func (n *Network) record(r store.Run) error {
+	if n.hostLost {
+		if err := n.findHost(r.Network.UUID); err != nil {
+			n.run = r
+			return fmt.Errorf("saving run-state of network %q: what stands there can't be read: %w", n.name, err)
+		}
+	}
 	data, err := json.Marshal(n.host)
 	if err != nil {
 		return fmt.Errorf("writing down what network %q changed on the host: %w", n.name, err)

@@ -58,6 +58,7 @@ func bridgeConfig(n *netdef.Network) bridge.Config {
 		STP:          n.Bridge.STP,
 		ForwardDelay: time.Duration(n.Bridge.Delay) * time.Second,
 		MTU:          n.MTU,
+		Alias:        markOf(n),
 		MACTable:     managesMACs(n),
 	}
 	for i := range n.IPs {

@@ -34,7 +34,7 @@ func newLease(is *netdef.Network, l dhcpd.Lease) Lease {
 // outlive its settings and itself.
 func (n *Network) Leases() ([]Lease, error) {
 	n.mu.Lock()
-	is, running := cmp.Or(n.live, n.def), n.services
+	is, running := cmp.Or(n.live, n.def, n.lastRead()), n.services
 	n.mu.Unlock()
 	if is == nil {
 		return nil, nil

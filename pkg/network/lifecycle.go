@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net/netip"
 
 	"github.com/vnetd/vnetd/pkg/api"
@@ -29,7 +30,7 @@ func (n *Network) start(ctx context.Context, choose func() *netdef.Network) erro
 	defer n.op.Unlock()
 	def := choose()
 	if def == nil {
-		return Errorf(InvalidState, "network %q is transient: it can't be started again", n.name)
+		return n.noDefinition()
 	}
 	return n.startLocked(ctx, def)
 }
@@ -45,14 +46,23 @@ func (n *Network) startLocked(ctx context.Context, def *netdef.Network) error {
 	n.setState(api.Starting, nil)
 	live := def.Clone()
 	err := n.clearLeftover(ctx)
-	if err == nil {
+	switch {
+	case err != nil:
+	case n.m.stands(live):
+		// A former vnetd's: its guests are at work.
+		n.hostLost = true
+		if err = n.record(store.Run{Phase: store.Active, Network: live, Persistent: n.persistent()}); err == nil {
+			n.m.log.Warn("a bridge of the network is there already: it is taken over", keyNetwork, n.name, keyBridge, live.Bridge.Name)
+			n.adopt(ctx, live)
+		}
+	default:
 		err = n.bringUp(ctx, live)
 	}
 	if err != nil {
 		n.setState(api.Failed, err)
 		return err
 	}
-	n.keepStopped(live, false)
+	n.keepStopped(live.UUID, false)
 	n.m.log.Info("network started", keyNetwork, n.name, keyBridge, live.Bridge.Name)
 	return nil
 }
@@ -74,9 +84,12 @@ func (n *Network) bringUp(ctx context.Context, live *netdef.Network) (err error)
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, u.run())
+			if n.leftBehind() != nil {
+				n.finishLater()
+			}
 		}
 	}()
-	run := store.Run{Phase: store.Starting, Network: live, Persistent: n.definition() != nil}
+	run := store.Run{Phase: store.Starting, Network: live, Persistent: n.persistent()}
 	if err := n.record(run); err != nil {
 		return err
 	}
@@ -179,19 +192,24 @@ func (n *Network) ensure(ctx context.Context, live *netdef.Network) (index int, 
 
 // Stop takes the network down: its services end, its ports lose their bridge
 // (and find it again at the next start), its rules and its bridge go. Every
-// step is tried; failures are joined. A transient network is gone afterwards.
+// step is tried; failures are joined. A transient network is gone afterwards, with its
+// ports, unless something of it could not be taken down: then Stop can be called
+// again, and is tried again by and by.
 func (n *Network) Stop(ctx context.Context) error {
 	if err := n.begin(); err != nil {
 		return err
 	}
 	defer n.op.Unlock()
 	live := n.liveNetwork()
-	if live == nil {
-		return Errorf(InvalidState, "network %q is not active", n.name)
-	}
 	// From here on it is done, whoever hangs up.
 	ctx = context.WithoutCancel(ctx)
-	persistent := n.definition() != nil
+	if live == nil {
+		if left := n.leftBehind(); left != nil {
+			return n.finish(ctx, left)
+		}
+		return Errorf(InvalidState, "network %q is not active", n.name)
+	}
+	persistent := n.persistent()
 	run := store.Run{Phase: store.Stopping, Network: live, Persistent: persistent}
 	if err := n.record(run); err != nil {
 		n.m.log.Warn("stopping a network without a record of it", keyNetwork, n.name, keyError, err)
@@ -207,23 +225,23 @@ func (n *Network) Stop(ctx context.Context) error {
 	err := n.clear(ctx, live)
 	closed()
 	if persistent {
-		n.keepStopped(live, true)
-	} else {
-		err = errors.Join(err, n.m.releaseAll(n))
+		n.keepStopped(live.UUID, true)
 	}
 	n.mu.Lock()
 	n.live, n.bridge, n.faults = nil, 0, nil
 	n.mu.Unlock()
 	if err != nil {
 		n.setState(api.Failed, err)
+		n.finishLater()
+		n.m.log.Warn("network not taken down: trying again", keyNetwork, n.name, keyBridge, live.Bridge.Name, keyError, err)
 	} else {
 		n.setState(api.Inactive, nil)
+		n.m.log.Info("network stopped", keyNetwork, n.name, keyBridge, live.Bridge.Name)
 	}
-	n.m.log.Info("network stopped", keyNetwork, n.name, keyBridge, live.Bridge.Name)
 	if err := n.m.hook(ctx, hookStopped, live); err != nil {
 		n.m.log.Warn("the network is stopped all the same", keyNetwork, n.name, keyError, err)
 	}
-	if !persistent {
+	if !persistent && err == nil {
 		n.m.drop(n)
 	}
 	return err
@@ -231,65 +249,104 @@ func (n *Network) Stop(ctx context.Context) error {
 
 // keepStopped records whether the network was stopped since the host booted: if
 // so, the next vnetd leaves it inactive although it is marked for autostart.
-func (n *Network) keepStopped(doc *netdef.Network, stopped bool) {
-	if err := n.m.cfg.Store.SetStopped(doc.UUID, stopped); err != nil {
+func (n *Network) keepStopped(uuid string, stopped bool) {
+	if err := n.m.cfg.Store.SetStopped(uuid, stopped); err != nil {
 		n.m.log.Warn("the next vnetd may start or leave a network wrongly", keyNetwork, n.name, "stopped", stopped, keyError, err)
 	}
 }
 
 // clearLeftover completes what an earlier clear could not, if there is any such.
 func (n *Network) clearLeftover(ctx context.Context) error {
-	n.mu.Lock()
-	leftover := n.leftover
-	n.mu.Unlock()
+	leftover := n.leftBehind()
 	if leftover == nil {
 		return nil
 	}
 	return n.clear(ctx, leftover)
 }
 
-// clear removes the links and rules of live and then its run-state. The rules go
-// after the bridge: nothing passes unfiltered.
+// clear removes the links and rules of live, the ports of a transient network, and
+// then its run-state. The rules go after the bridge: nothing passes unfiltered. What
+// fails makes live the network's leftover.
 func (n *Network) clear(ctx context.Context, live *netdef.Network) error {
 	errs := []error{n.m.unplug(n)}
 	if live.Mode().OwnsBridge() {
 		errs = append(errs, n.m.cfg.Links.Remove(live.Bridge.Name, 0), n.deleteRules(ctx, live))
 	}
 	errs = append(errs, n.restoreHost(ctx))
+	if !n.persistent() {
+		errs = append(errs, n.m.releaseAll(n))
+	}
 	err := errors.Join(errs...)
+	if err == nil {
+		err = n.m.cfg.Store.DeleteRun(live.UUID)
+	}
 	n.mu.Lock()
+	defer n.mu.Unlock()
 	n.leftover = nil
 	if err != nil {
 		n.leftover = live
-	}
-	n.mu.Unlock()
-	if err != nil {
 		return fmt.Errorf("taking down network %q: %w", n.name, err)
 	}
-	return n.m.cfg.Store.DeleteRun(live.UUID)
+	return nil
 }
 
 // recover deals with what a former vnetd left of the network: an active one is
 // adopted as it is, a half made or half removed one is cleared away.
-func (n *Network) recover(ctx context.Context, r store.Run) {
+func (n *Network) recover(ctx context.Context, r found) {
 	n.op.Lock()
 	defer n.op.Unlock()
 	log := n.m.log.With(keyNetwork, n.name, keyBridge, r.Network.Bridge.Name)
-	if err := n.restore(r); err != nil {
+	if !n.stillThere(r) {
+		return
+	}
+	if err := n.restore(r.Run); err != nil {
 		log.Error("what is to be put back on the host is not known", keyError, err)
 	}
-	if r.Phase != store.Active {
-		err := n.clear(ctx, r.Network)
-		log.Warn("cleared away a network that was being changed when vnetd ended", "phase", string(r.Phase), keyError, err)
-		if n.definition() == nil {
-			n.m.drop(n)
-		} else if err != nil {
-			n.setState(api.Failed, err)
+	if r.Persistent && n.definition() == nil {
+		n.setUnread()
+		n.setAutostart(n.m.cfg.Store.Autostarts(n.name))
+	}
+	if r.marked {
+		n.hostLost = true
+		if err := n.record(r.Run); err != nil {
+			log.Error("its run-state can't be written anew", keyError, err)
 		}
+	}
+	if r.Phase != store.Active {
+		err := n.finish(ctx, r.Network)
+		log.Warn("cleared away a network that was being changed when vnetd ended", "phase", string(r.Phase), keyError, err)
 		return
 	}
 	n.adopt(ctx, r.Network)
 	log.Info("network adopted", "state", string(n.Info().State))
+}
+
+// stillThere tells whether a network that was found is to be recovered: not what
+// somebody has started or stopped since. The caller holds n.op.
+func (n *Network) stillThere(r found) bool {
+	if n.standing() {
+		return false
+	}
+	if r.marked {
+		return n.m.traces(r.Network, true, n.m.marked())
+	}
+	_, err := n.m.cfg.Store.Run(r.Network.UUID)
+	if errors.Is(err, fs.ErrNotExist) {
+		if !n.persistent() {
+			n.m.drop(n)
+		}
+		return false
+	}
+	return true
+}
+
+// stands tells whether the bridge of live is there, with vnetd's mark of it.
+func (m *Manager) stands(live *netdef.Network) bool {
+	if !live.OwnsBridge() {
+		return false
+	}
+	l, err := m.cfg.Links.Lookup(live.Bridge.Name)
+	return err == nil && bears(l, live.UUID)
 }
 
 // adopt takes over live, which a former vnetd left active. What fails leaves
@@ -312,6 +369,7 @@ func (n *Network) assume(ctx context.Context, live *netdef.Network) error {
 	n.activate(live, index, sv)
 	if err != nil {
 		n.fault(partLinks, err)
+		n.repairLater()
 	}
 	return errors.Join(err, openErr)
 }
@@ -334,6 +392,7 @@ func (n *Network) repair(ctx context.Context) error {
 	index, err := n.ensure(ctx, live)
 	n.fault(partLinks, err)
 	if err != nil {
+		n.repairLater()
 		return fmt.Errorf("repairing network %q: %w", n.name, err)
 	}
 	if !live.OwnsBridge() {

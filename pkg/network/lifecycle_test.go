@@ -123,7 +123,7 @@ func TestFailedStartLeavesNothing(t *testing.T) {
 }
 
 // TestLostRunState restarts the hub when the file that says that a network is
-// active can't be read: its bridge says so, too, by its MAC address.
+// active can't be read: its bridge says so, too, by its alias or its MAC address.
 func TestLostRunState(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		root := t.TempDir()
@@ -140,6 +140,7 @@ func TestLostRunState(t *testing.T) {
 			must(t, os.Truncate(file, 10))
 		}
 		nstest.IP(t, "link set two address 52:54:00:00:00:99")
+		nstest.IP(t, "link set two alias another's")
 		for range 2 { // the second time from what the first wrote anew
 			h = newHub(t, root, hubOptions{})
 			if n, err := h.ByName("one"); err != nil || n.Info().State != api.Active {

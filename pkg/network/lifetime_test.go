@@ -139,7 +139,7 @@ func TestAllLifetimesOverARestart(t *testing.T) {
 			}
 		}
 		until(t, "exactly the right ports are there", func() bool { return cmp.Diff(stay, h.Ports(), addrs) == "" })
-		records, err := h.store.Ports()
+		records, _, err := h.store.Ports()
 		must(t, err)
 		if taps := strings.Count(nstest.Exec(t, "ip", "tuntap"), "vnet"); len(records) != len(stay) || taps != len(stay) {
 			t.Errorf("%d records and %d TAP devices of %d ports", len(records), taps, len(stay))

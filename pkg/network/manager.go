@@ -1,7 +1,6 @@
 package network
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -12,8 +11,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-
-	"golang.org/x/sync/errgroup"
 
 	"github.com/vnetd/vnetd/internal/histogram"
 	"github.com/vnetd/vnetd/pkg/bridge"
@@ -45,6 +42,8 @@ type Links interface {
 	LookupIndex(index int) (bridge.Link, error)
 	Attach(ctx context.Context, bridge, port int, cfg bridge.PortConfig) error
 	Detach(port int) error
+	SetAlias(index int, text string) error
+	Aliased(prefix string) ([]bridge.Link, error)
 	DeleteLink(index int) error
 	AddFDB(port int, mac net.HardwareAddr) error
 	FDBPort(bridge int, mac net.HardwareAddr) (port int, err error)
@@ -103,6 +102,8 @@ type Manager struct {
 	events   broker
 	ports    *portSet
 	external externalSet // ports of other programs
+	orphans  orphans
+	unusable unusable
 	resolved resolved.Client
 
 	health       *health.Board
@@ -113,6 +114,10 @@ type Manager struct {
 	services context.Context
 	stop     context.CancelFunc
 	running  sync.WaitGroup
+
+	stocking sync.Mutex // held by takeStock; guards stocked
+	stocked  bool       // takeStock was called before
+	auditing sync.Mutex // held by keepRecords
 
 	defining sync.Mutex // one definition at a time: conflicts are checked against all others
 	claims   claims
@@ -156,27 +161,10 @@ const startLimit = 16
 // Failures of single networks are logged and shown as their state; an error
 // means that the store could not be read.
 func (m *Manager) Load(ctx context.Context) error {
-	if err := m.loadDefinitions(); err != nil {
-		m.log.Error("some definitions can't be used", keyError, err)
+	faults := m.takeStock(ctx)
+	if faults != nil {
+		m.log.Error("some definitions or run-state can't be used", keyError, faults)
 	}
-	runs, lost, err := m.cfg.Store.Runs()
-	if err != nil {
-		m.log.Error("some run-state can't be used", keyError, err)
-	}
-	runs = append(runs, m.recognise(lost)...)
-	ports, err := m.cfg.Store.Ports()
-	if err != nil {
-		m.log.Error("some ports can't be used", keyError, err)
-	}
-	m.loadPorts(ports, runs)
-
-	var g errgroup.Group
-	g.SetLimit(startLimit)
-	for _, r := range runs {
-		n := m.ensureNetwork(r.Network)
-		g.Go(func() error { n.recover(ctx, r); return nil })
-	}
-	_ = g.Wait()
 	stopped, err := m.cfg.Store.Stopped()
 	if err != nil {
 		m.log.Error("some networks may start although they were stopped", keyError, err)
@@ -185,47 +173,31 @@ func (m *Manager) Load(ctx context.Context) error {
 	m.sweepLeases()
 	m.defining.Unlock()
 	m.autostart(ctx, stopped)
+	if store.Passing(faults) {
+		m.repeat(func() bool {
+			again := m.takeStock(m.services)
+			m.autostart(m.services, stopped)
+			return !store.Passing(again)
+		})
+	}
 	return ctx.Err()
 }
 
-// recognise makes run-state anew for networks whose own is lost: a bridge that
-// has the name and the MAC address of a definition is the one that a former
-// vnetd made of it, with its guests on it. What else was recorded, changes to the
-// host and the live document where that was another, is not known any more.
-func (m *Manager) recognise(lost []string) []store.Run {
-	var runs []store.Run
-	for _, uuid := range lost {
-		n, err := m.ByUUID(uuid)
-		if err != nil {
-			continue
-		}
-		def := n.definition()
-		l, err := m.cfg.Links.Lookup(def.Bridge.Name)
-		if err != nil || !def.Mode().OwnsBridge() || l.Kind != "bridge" || !bytes.Equal(l.MAC, def.MAC) {
-			continue
-		}
-		m.log.Warn("an active network is known by its bridge, not by its run-state", keyNetwork, n.name, keyBridge, l.Name)
-		run := store.Run{Phase: store.Active, Network: def.Clone(), Persistent: true}
-		if err := m.cfg.Store.SaveRun(run); err != nil {
-			m.log.Error("its run-state can't be written anew", keyNetwork, n.name, keyError, err)
-		}
-		runs = append(runs, run)
-	}
-	return runs
-}
-
 // loadDefinitions makes an inactive network of every usable definition that is
-// not known yet. A definition without UUID, MAC address or bridge name, as an
-// admin copied it there, is completed and saved.
-func (m *Manager) loadDefinitions() error {
+// not known yet, and tells of the others. A definition without UUID, MAC address or
+// bridge name, as an admin copied it there, is completed and saved.
+func (m *Manager) loadDefinitions() []*store.Fault {
 	m.defining.Lock()
 	defer m.defining.Unlock()
-	defs, err := m.cfg.Store.Definitions()
-	faults := []error{err}
+	defs, faults, err := m.cfg.Store.Definitions()
 	for _, d := range defs {
-		faults = append(faults, m.loadDefinition(d))
+		if err := m.loadDefinition(d); err != nil {
+			name := d.Network.Name
+			faults = append(faults, &store.Fault{Stem: name, Path: m.cfg.Store.DefinitionPath(name), UUID: d.Network.UUID, Err: err})
+		}
 	}
-	return errors.Join(faults...)
+	m.unusable.setDefinitions(faults)
+	return append(faults, directoryFault(err)...)
 }
 
 func (m *Manager) loadDefinition(d store.Definition) error {
@@ -253,6 +225,7 @@ func (m *Manager) loadDefinition(d store.Definition) error {
 	known.setDefinition(def)
 	known.setAutostart(d.Autostart)
 	known.changed()
+	m.adoptOrphansOf(known, def.UUID)
 	return nil
 }
 
@@ -274,7 +247,7 @@ func (m *Manager) ensureNetwork(doc *netdef.Network) *Network {
 // marked for autostart and inactive.
 func (m *Manager) Reload(ctx context.Context) error {
 	_, err := m.cfg.Rules.Repair(ctx)
-	errs := []error{m.loadDefinitions(), err}
+	errs := []error{m.takeStock(ctx), err, m.keepRecords()}
 	for _, n := range m.all() {
 		errs = append(errs, n.repair(ctx))
 	}
@@ -300,7 +273,7 @@ func (m *Manager) ByName(name string) (*Network, error) {
 	if n := m.find(name); n != nil {
 		return n, nil
 	}
-	return nil, Errorf(NotFound, "network %q does not exist", name)
+	return nil, m.notFound(name)
 }
 
 // ByUUID finds a network by its UUID, in any case.
@@ -347,27 +320,4 @@ func (m *Manager) drop(n *Network) {
 	}
 	m.mu.Unlock()
 	m.events.publish(Event{Kind: NetworkUndefined, Network: n.Info()})
-}
-
-// Cleanup takes down every active network, every port and the chains, as if no
-// vnetd had ever run; definitions and leases stay. The manager must be new:
-// neither Load nor anything else was called on it.
-func (m *Manager) Cleanup(ctx context.Context) error {
-	runs, _, err := m.cfg.Store.Runs()
-	errs := []error{err}
-	ports, err := m.cfg.Store.Ports()
-	errs = append(errs, err)
-	for _, p := range ports {
-		errs = append(errs, m.clearPort(p))
-	}
-	for _, r := range runs {
-		n := newNetwork(m, r.Network)
-		errs = append(errs, n.restore(r), n.clear(ctx, r.Network))
-	}
-	stopped, err := m.cfg.Store.Stopped()
-	errs = append(errs, err)
-	for _, uuid := range stopped {
-		errs = append(errs, m.cfg.Store.SetStopped(uuid, false))
-	}
-	return errors.Join(append(errs, m.cfg.Rules.Purge(ctx))...)
 }

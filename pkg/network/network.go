@@ -19,9 +19,10 @@ type Network struct {
 	m    *Manager
 	name string // for good: a network can't be renamed
 
-	op   sync.Mutex // one operation at a time; held for as long as it takes
-	run  store.Run  // the run-state as last written; guarded by op
-	host hostState  // what must be put back on the host; guarded by op
+	op       sync.Mutex // one operation at a time; held for as long as it takes
+	run      store.Run  // the run-state as last written; guarded by op
+	host     hostState  // what must be put back on the host; guarded by op
+	hostLost bool       // the run-state could not be read, so that host may lack something; guarded by op
 
 	departed []store.Port // ended while no vnetd was running; for adopt alone
 
@@ -32,6 +33,7 @@ type Network struct {
 
 	mu        sync.Mutex // guards what follows; held for moments
 	def       *netdef.Network
+	unread    bool            // there is a definition, which can't be used
 	gone      bool            // neither defined nor active any more: nobody finds it
 	live      *netdef.Network // nil while inactive
 	last      *netdef.Network // what def or live was last: tells what a network was that is gone
@@ -44,6 +46,8 @@ type Network struct {
 	failures  uint64           // of parts, while active
 	repairs   uint64           // times that repair found the bridge gone
 	services  *service.Set     // nil while inactive and where nothing is served
+	finishing bool             // somebody tries again to take down leftover
+	repairing bool             // somebody tries again to repair
 	foreign   []int            // ifindices of what others have, or had, plugged in
 	pending   pending          // what the next start changes, as last asked for
 }
@@ -59,8 +63,11 @@ func (n *Network) Info() api.Network {
 	defer n.mu.Unlock()
 	info := api.Network{
 		Name: n.name, State: n.state, Autostart: n.autostart,
-		Active: n.live != nil, Persistent: n.def != nil, Addresses: []netip.Prefix{},
+		Active: n.live != nil, Persistent: n.def != nil || n.unread, Addresses: []netip.Prefix{},
 	}
+	// A transient network that could not be taken down can be stopped again, by
+	// clients for which one is active or not there at all.
+	info.Active = info.Active || n.leftover != nil && !info.Persistent
 	if err := n.currentError(); err != nil {
 		info.LastError = err.Error()
 	}
@@ -96,10 +103,13 @@ func (n *Network) XML(inactive bool) []byte {
 	if n.live != nil && (!inactive || n.def == nil) {
 		return n.live.LiveXML(connections)
 	}
-	if n.def == nil {
-		return nil
+	switch {
+	case n.def != nil:
+		return n.def.XML()
+	case n.unread || n.leftover != nil:
+		return n.last.XML()
 	}
-	return n.def.XML()
+	return nil
 }
 
 // begin waits for the network's turn: n.op is held when it returns nil. It
@@ -147,7 +157,12 @@ func (n *Network) Undefine(_ context.Context) error {
 	if !info.Persistent {
 		return Errorf(InvalidState, "network %q is transient: it has no definition to delete, stop it", n.name)
 	}
-	if live := n.liveNetwork(); live != nil {
+	live := n.liveNetwork()
+	if live == nil {
+		if err := errors.Join(n.clearLeftover(context.Background()), n.m.releaseAll(n)); err != nil {
+			return err
+		}
+	} else {
 		// The run-state first: a crash in between must not lose the network.
 		if err := n.record(store.Run{Phase: store.Active, Network: live}); err != nil {
 			return err
@@ -157,7 +172,7 @@ func (n *Network) Undefine(_ context.Context) error {
 		return err
 	}
 	n.setAutostart(false)
-	n.keepStopped(n.definition(), false)
+	n.keepStopped(info.UUID, false)
 	n.m.log.Info("network undefined", keyNetwork, n.name)
 	if info.Active {
 		n.setDefinition(nil)
@@ -166,9 +181,8 @@ func (n *Network) Undefine(_ context.Context) error {
 	}
 	n.m.drop(n)
 	n.setDefinition(nil)
-	err := n.m.releaseAll(n)
 	n.m.sweepLeases()
-	return err
+	return nil
 }
 
 // inherit gives def what it lacks and the network already has, so that a
@@ -196,7 +210,7 @@ func (n *Network) definitions() []*netdef.Network {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	var defs []*netdef.Network
-	for _, d := range []*netdef.Network{n.live, n.def} {
+	for _, d := range []*netdef.Network{n.live, n.def, n.lastRead()} {
 		if d != nil {
 			defs = append(defs, d)
 		}
@@ -206,8 +220,15 @@ func (n *Network) definitions() []*netdef.Network {
 
 func (n *Network) setDefinition(def *netdef.Network) {
 	n.mu.Lock()
-	defer n.mu.Unlock()
+	replaced := n.unread || n.def != def
 	n.def, n.last = def, cmp.Or(def, n.last)
+	if replaced {
+		n.unread = false
+	}
+	n.mu.Unlock()
+	if replaced {
+		n.m.unusable.replaced(n.name)
+	}
 }
 
 func (n *Network) setAutostart(on bool) {
@@ -276,7 +297,7 @@ func (n *Network) recovered(part string) {
 func (n *Network) Access() (access *netdef.Access, bridge string) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	is := cmp.Or(n.live, n.def)
+	is := cmp.Or(n.live, n.def, n.lastRead())
 	if is == nil {
 		return nil, ""
 	}

@@ -30,6 +30,7 @@ func (m *Manager) attach(ctx context.Context, live *netdef.Network, bridgeIndex 
 // that ifindex, as live has its ports, wherever they are now. The caller holds
 // n.op.
 func (m *Manager) replug(ctx context.Context, n *Network, live *netdef.Network, bridgeIndex int) error {
+	m.adoptOrphans(n, live.UUID)
 	var errs []error
 	for _, p := range m.ports.of(n) {
 		_, err := m.cfg.Links.LookupIndex(p.Index)
@@ -77,44 +78,11 @@ func (m *Manager) clearPort(p store.Port) error {
 	return m.cfg.Store.DeletePort(p.UUID)
 }
 
-// loadPorts takes over the ports that a former vnetd made: those whose TAP
-// device still is there and whose network is. The rest ended while no vnetd was
-// running.
-func (m *Manager) loadPorts(ports []store.Port, runs []store.Run) {
-	docs := make(map[string]*netdef.Network) // by UUID
-	for _, r := range runs {
-		docs[r.Network.UUID] = r.Network
-	}
-	for _, d := range m.definitions(nil) {
-		docs[d.UUID] = d
-	}
-	for _, p := range ports {
-		doc, known := docs[p.Network]
-		if known && p.Lifetime == api.LifetimeExternal {
-			if err := m.loadExternal(m.ensureNetwork(doc), p); err != nil {
-				m.log.Error("a port can't be used", keyPort, p.UUID, keyError, err)
-			}
-			continue
-		}
-		if known && len(p.MAC) == 6 && m.hasLink(p) {
-			m.ports.load(newPort(m.ensureNetwork(doc), p))
-			continue
-		}
-		if known {
-			n := m.ensureNetwork(doc)
-			n.departed = append(n.departed, p)
-		}
-		m.log.Info("a port ended while vnetd was away", keyPort, p.UUID, keyIfName, p.IfName)
-		if err := m.clearPort(p); err != nil {
-			m.log.Error("clearing a port that has ended", keyPort, p.UUID, keyError, err)
-		}
-	}
-}
-
-// hasLink tells whether the TAP device of p still is there.
+// hasLink tells whether the TAP device of p still is there. What can't be found out is
+// taken to be so.
 func (m *Manager) hasLink(p store.Port) bool {
 	l, err := m.cfg.Links.LookupIndex(p.Index)
-	return err == nil && l.Name == p.IfName
+	return err == nil && l.Name == p.IfName || err != nil && !errors.Is(err, bridge.ErrNotFound)
 }
 
 // dropDeadPorts ends the ports whose TAP device is gone, after events were

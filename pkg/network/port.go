@@ -44,8 +44,10 @@ type PortOptions struct {
 // ports.mu guards.
 type port struct {
 	store.Port
-	network *Network
-	gone    sync.Once // it ends once, by whoever comes first
+	network  *Network
+	ending   sync.Mutex // held by who deletes it
+	failed   error      // why it could not be deleted, nil for nothing; guarded by ports.mu
+	retrying bool       // somebody tries again to delete it; guarded by ending
 
 	guest   store.HexMAC  // the card's where it is not MAC, see learn; nil: none is known; guarded by ports.mu
 	left    bool          // the guest has closed the device; guarded by ports.mu

@@ -176,8 +176,14 @@ func (n *Network) plugIn(ctx context.Context, live *netdef.Network, opts PortOpt
 	if err != nil {
 		return nil, nil, fmt.Errorf("looking for bridge %q: %w", live.Bridge.Name, err)
 	}
+	record := store.Port{
+		UUID: newUUID(), Network: live.UUID, Name: opts.Name, MAC: store.HexMAC(opts.MAC), Addrs: opts.Addrs,
+		Queues: opts.Queues, VnetHdr: opts.VnetHdr, Isolated: opts.Isolated,
+		Lifetime: opts.Lifetime, Owner: opts.Owner, OwnerUUID: opts.OwnerUUID, ID: opts.ID, Holder: opts.Holder,
+		MadeUp: madeUp, Created: time.Now().Truncate(time.Second),
+	}
 	dev, err := tap.Create(tap.Config{
-		Name: opts.IfName, MAC: tap.HostMAC(opts.MAC), MTU: target.MTU,
+		Name: opts.IfName, MAC: tap.HostMAC(opts.MAC), MTU: target.MTU, Alias: markOfPort(record),
 		Queues: opts.Queues, VnetHdr: opts.VnetHdr, Owner: opts.Owner,
 	})
 	if errors.Is(err, tap.ErrExists) {
@@ -191,12 +197,8 @@ func (n *Network) plugIn(ctx context.Context, live *netdef.Network, opts PortOpt
 			err = errors.Join(err, dev.Close())
 		}
 	}()
-	p := newPort(n, store.Port{
-		UUID: newUUID(), Network: live.UUID, Name: opts.Name, MAC: store.HexMAC(opts.MAC), Addrs: opts.Addrs,
-		IfName: dev.Name, Index: dev.Index, Queues: opts.Queues, VnetHdr: opts.VnetHdr, Isolated: opts.Isolated,
-		Lifetime: opts.Lifetime, Owner: opts.Owner, OwnerUUID: opts.OwnerUUID, ID: opts.ID, Holder: opts.Holder,
-		MadeUp: madeUp, Created: time.Now().Truncate(time.Second),
-	})
+	record.IfName, record.Index = dev.Name, dev.Index
+	p := newPort(n, record)
 	if err := n.m.attach(ctx, live, target.Index, p); err != nil {
 		return nil, nil, err
 	}
@@ -242,8 +244,15 @@ func newUUID() string {
 }
 
 // Ports lists the ports of every network: those that vnetd made in order of their
-// creation, then those that other programs registered.
-func (m *Manager) Ports() []api.Port { return m.portInfos(m.ports.all(), m.external.list(nil)) }
+// creation, then those that other programs registered, then those whose network is not
+// known, which is named "".
+func (m *Manager) Ports() []api.Port {
+	infos := m.portInfos(m.ports.all(), m.external.list(nil))
+	for _, p := range m.orphans.list() {
+		infos = append(infos, m.orphanInfo(p))
+	}
+	return infos
+}
 
 // Ports lists the network's ports, as Manager.Ports does.
 func (n *Network) Ports() []api.Port {
@@ -270,6 +279,9 @@ func (m *Manager) Port(key string) (api.Port, error) {
 			if info := m.externalInfo(x); strings.EqualFold(info.UUID, key) || info.IfName == key {
 				return info, nil
 			}
+		}
+		if p, ok := m.orphans.port(key); ok {
+			return m.orphanInfo(p), nil
 		}
 		return api.Port{}, Errorf(NotFound, "no port %q is known here", key)
 	}
@@ -319,29 +331,41 @@ func (m *Manager) ReleasePort(_ context.Context, uuid string) error {
 	}
 	p := m.ports.uuid(strings.ToLower(uuid))
 	if p == nil {
+		if orphan, ok := m.orphans.port(uuid); ok {
+			return m.endOrphan(orphan)
+		}
 		return Errorf(NotFound, "no port %q is known here", uuid)
 	}
 	return m.end(p)
 }
 
 // end deletes a port and its TAP device, and tells, unless that has been done.
-// Its guest is gone: so are its leases, its reservation and its name.
-func (m *Manager) end(p *port) (err error) {
-	p.gone.Do(func() {
-		info := m.portInfo(p)
-		m.ports.remove(p)
-		held, _ := m.ports.addresses(p)
-		p.network.runningServices().Dismiss(guestOf(m.ports.record(p)), held)
-		err = m.clearPort(p.Port)
-		if live := p.network.liveNetwork(); live != nil {
-			if err := m.hookPort(context.Background(), hookPortDeleted, live, p); err != nil {
-				m.log.Warn("the port is gone all the same", keyPort, p.UUID, keyError, err)
-			}
+// Its guest is gone: so are its leases, its reservation and its name. A port that can't
+// be deleted stays in the books and is tried again.
+func (m *Manager) end(p *port) error {
+	p.ending.Lock()
+	defer p.ending.Unlock()
+	if m.ports.uuid(p.UUID) != p {
+		return nil
+	}
+	info := m.portInfo(p)
+	err := m.clearPort(p.Port)
+	m.ports.fail(p, err)
+	if err != nil {
+		m.endAgain(p)
+		return err
+	}
+	m.ports.remove(p)
+	held, _ := m.ports.addresses(p)
+	p.network.runningServices().Dismiss(guestOf(m.ports.record(p)), held)
+	if live := p.network.liveNetwork(); live != nil {
+		if err := m.hookPort(context.Background(), hookPortDeleted, live, p); err != nil {
+			m.log.Warn("the port is gone all the same", keyPort, p.UUID, keyError, err)
 		}
-		m.log.Info("port removed", keyNetwork, p.network.name, keyPort, p.UUID, keyIfName, p.IfName)
-		m.events.publish(Event{Kind: PortRemoved, Network: p.network.Info(), Port: &info})
-	})
-	return err
+	}
+	m.log.Info("port removed", keyNetwork, p.network.name, keyPort, p.UUID, keyIfName, p.IfName)
+	m.events.publish(Event{Kind: PortRemoved, Network: p.network.Info(), Port: &info})
+	return nil
 }
 
 func (m *Manager) endLogged(p *port) {

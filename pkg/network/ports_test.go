@@ -38,7 +38,7 @@ func TestPortEndsWithItsFile(t *testing.T) {
 		}
 		must(t, f.Close())
 		until(t, "the port is gone", func() bool { return len(h.Ports()) == 0 && h.saw(network.PortRemoved) })
-		if ports, err := h.store.Ports(); len(ports) != 0 || err != nil {
+		if ports, _, err := h.store.Ports(); len(ports) != 0 || err != nil {
 			t.Errorf("run-state of ports: %v (%v)", ports, err)
 		}
 	})

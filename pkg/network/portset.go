@@ -351,3 +351,17 @@ func (p *port) tell() {
 func foreignTAP(l bridge.Link) bool {
 	return l.Kind == "tun" && len(l.MAC) == 6 && l.MAC[0] == 0xfe
 }
+
+// fail takes note of why p could not be deleted, nil for nothing.
+func (s *portSet) fail(p *port, err error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p.failed = err
+}
+
+// failure is why p could not be deleted, nil for nothing.
+func (s *portSet) failure(p *port) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return p.failed
+}

@@ -25,6 +25,9 @@ func (m *Manager) conditionSources() []health.Source {
 		health.Overlaps(m.cfg.Links.HostNets, m.activeNetworks),
 		{Name: "leases", Find: m.lostLeases},
 		{Name: "addresses", Find: m.contestedAddresses},
+		{Name: "files", Find: m.unusableConditions},
+		{Name: "orphans", Find: m.orphanConditions},
+		{Name: "what could not be deleted", Find: m.unfinishedConditions},
 	}
 }
 

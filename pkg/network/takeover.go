@@ -398,7 +398,7 @@ func (n *Network) takeOver(ctx context.Context, to *takeover) error {
 	defer n.op.Unlock()
 	// From here on it is done, whoever hangs up.
 	ctx = context.WithoutCancel(ctx)
-	if err := n.record(store.Run{Phase: store.Active, Network: to.live, Persistent: n.definition() != nil}); err != nil {
+	if err := n.record(store.Run{Phase: store.Active, Network: to.live, Persistent: n.persistent()}); err != nil {
 		return err
 	}
 	for _, doc := range to.ports {
@@ -415,7 +415,7 @@ func (n *Network) takeOver(ctx context.Context, to *takeover) error {
 	if err := errors.Join(n.assume(ctx, to.live), n.m.cfg.Rules.RemoveLeftovers(ctx, firewallNetwork(to.live))); err != nil {
 		to.refuse("%w", err)
 	}
-	n.keepStopped(to.live, false)
+	n.keepStopped(to.live.UUID, false)
 	to.compareLeases(n)
 	return nil
 }

@@ -60,8 +60,11 @@ func (n *Network) checkTarget(target Target, live, def *netdef.Network) error {
 		return Errorf(Invalid, "flags: %#x is not known, want %d (live), %d (config), both or neither", target, TargetLive, TargetConfig)
 	case target&TargetLive != 0 && live == nil:
 		return Errorf(InvalidState, "network %q is not active", n.name)
-	case target&TargetConfig != 0 && def == nil:
+	case target&TargetConfig != 0 && def == nil && !n.persistent():
 		return Errorf(InvalidState, "network %q is transient: it has no definition to update", n.name)
+	}
+	if target&TargetConfig != 0 {
+		return n.readable()
 	}
 	return nil
 }
@@ -107,7 +110,7 @@ func (n *Network) apply(ctx context.Context, live, def, nextLive, nextDef *netde
 func (n *Network) applyLive(ctx context.Context, live, def, nextLive, nextDef *netdef.Network) error {
 	switch {
 	case nextLive != live:
-		return n.converge(ctx, live, nextLive, nextDef != nil)
+		return n.converge(ctx, live, nextLive, nextDef != nil || n.persistent())
 	case live != nil && def == nil && nextDef != nil:
 		return n.record(store.Run{Phase: store.Active, Network: live, Persistent: true})
 	}

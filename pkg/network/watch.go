@@ -33,6 +33,10 @@ func (m *Manager) Watch(ctx context.Context) error {
 		m.health.Watch(ctx, m.conditionSources())
 		return nil
 	})
+	g.Go(func() error {
+		m.audit(ctx)
+		return nil
+	})
 	g.Go(func() error { return m.cfg.Links.Watch(ctx, func(e bridge.LinkEvent) { m.onLink(e, broken) }) })
 	g.Go(func() error { return m.cfg.Rules.Watch(ctx) })
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
@@ -88,9 +92,11 @@ func (m *Manager) onLink(e bridge.LinkEvent, broken *damage) {
 	case p != nil:
 		m.onPortLink(p, e.Link)
 	case foreignTAP(e.Link):
+		m.onOrphanLink(e)
 		m.noteForeign(e)
 		m.onExternalLink(e)
 	case e.Deleted:
+		m.onOrphanLink(e)
 		if on := m.onBridge(e.Link.Index); len(on) > 0 {
 			broken.add(on...)
 		}

@@ -24,16 +24,15 @@ type Definition struct {
 	Autostart bool // start it when vnetd starts
 }
 
-// Definitions reads every definition. Files that can't be used are reported in
-// the error, joined, each with its path; the other definitions are returned all
-// the same. As with libvirt, a file must bear the name of its network.
-func (s *Store) Definitions() ([]Definition, error) { return ReadDefinitions(s.dirs) }
+// Definitions reads every definition, and tells of the files that can't be used.
+// As with libvirt, a file must bear the name of its network. The error is that of
+// the directory.
+func (s *Store) Definitions() ([]Definition, []*Fault, error) { return ReadDefinitions(s.dirs) }
 
 // ReadDefinitions is Definitions for one who has no store open and must change
 // nothing.
-func ReadDefinitions(dirs Dirs) ([]Definition, error) {
-	var defs []Definition
-	err := readDir(dirs.Networks, ".xml", func(stem string, data []byte) error {
+func ReadDefinitions(dirs Dirs) (defs []Definition, faults []*Fault, err error) {
+	faults, err = readDir(dirs.Networks, ".xml", func(stem string, data []byte) error {
 		n, err := netdef.Parse(data)
 		if err != nil {
 			return err
@@ -41,15 +40,26 @@ func ReadDefinitions(dirs Dirs) ([]Definition, error) {
 		if n.Name != stem {
 			return fmt.Errorf("the network in it is called %q: rename one to match the other", n.Name)
 		}
-		_, err = os.Lstat(dirs.autostartLink(n.Name))
-		defs = append(defs, Definition{Network: n, Autostart: err == nil})
+		defs = append(defs, Definition{Network: n, Autostart: dirs.autostarts(n.Name)})
 		return nil
 	})
-	if errors.Is(err, os.ErrNotExist) && defs == nil {
-		return nil, nil
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil, nil
 	}
-	return defs, err
+	return defs, faults, err
 }
+
+// Autostarts tells whether the network of that name is marked for autostart,
+// whatever its definition.
+func (s *Store) Autostarts(name string) bool { return s.dirs.autostarts(name) }
+
+func (d Dirs) autostarts(name string) bool {
+	_, err := os.Lstat(d.autostartLink(name))
+	return err == nil
+}
+
+// DefinitionPath is the file of the definition of that name.
+func (s *Store) DefinitionPath(name string) string { return s.dirs.definition(name) }
 
 // SaveDefinition writes n's definition, replacing the one of that name.
 func (s *Store) SaveDefinition(n *netdef.Network) error {

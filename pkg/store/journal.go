@@ -46,7 +46,7 @@ const (
 //
 // and an empty line, without which nobody was told that the group is on disk.
 type journal struct {
-	db   *bbolt.DB
+	db   *database
 	file *os.File
 
 	// Of the committer alone: where the next group goes, and whether that can't be
@@ -69,7 +69,7 @@ var groupEnd = []byte("\n\n")
 // openJournal opens the journal at path and brings what it has into db. A damaged
 // one is set aside; damage tells of that, and is nil otherwise. A disk that takes
 // nothing is no error: what was read is in pending, and the next commit tries again.
-func openJournal(path string, db *bbolt.DB, log *slog.Logger) (j *journal, damage, err error) {
+func openJournal(path string, db *database, log *slog.Logger) (j *journal, damage, err error) {
 	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, nil, fmt.Errorf("opening lease journal: %w", err)
@@ -115,7 +115,7 @@ func (j *journal) commit(batch []*commit) error {
 	if len(group) > journalSize { // the journal is empty: nothing in it is older than this
 		large := make(pending)
 		large.add(changes)
-		return update(j.db, large.apply)
+		return j.db.update(large.apply)
 	}
 	if err := j.write(group, j.end); err != nil {
 		j.unknown = true
@@ -138,7 +138,7 @@ func (j *journal) apply() {
 	j.grown = 0
 	j.applying, j.pending = j.pending, make(pending)
 	changes := j.applying
-	go func() { j.applied <- update(j.db, changes.apply) }()
+	go func() { j.applied <- j.db.update(changes.apply) }()
 }
 
 // settle takes note that a transaction of apply has ended, and waits for that if it
@@ -162,7 +162,7 @@ func (j *journal) checkpoint() error {
 	j.settle(true)
 	j.grown = 0
 	if len(j.pending) > 0 {
-		if err := update(j.db, j.pending.apply); err != nil {
+		if err := j.db.update(j.pending.apply); err != nil {
 			return err
 		}
 		j.mu.Lock()
@@ -206,7 +206,7 @@ func (j *journal) write(data []byte, at int) error {
 func (j *journal) view(network string) (*bbolt.Tx, overlay, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
-	tx, err := j.db.Begin(false)
+	tx, err := j.db.begin()
 	return tx, j.applying[network].under(j.pending[network]), err
 }
 
@@ -215,7 +215,7 @@ func (j *journal) networks() ([]string, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	have := make(map[string]bool)
-	err := j.db.View(func(tx *bbolt.Tx) error {
+	err := j.db.view(func(tx *bbolt.Tx) error {
 		return tx.ForEach(func(uuid []byte, _ *bbolt.Bucket) error {
 			have[string(uuid)] = true
 			return nil

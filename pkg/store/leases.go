@@ -95,7 +95,7 @@ func openWhole(path string) (db *bbolt.DB, err error) {
 			db, err = nil, fmt.Errorf("reading a page: %v", r)
 		}
 	}()
-	db, err = bbolt.Open(path, 0o600, &bbolt.Options{Timeout: lockWait, FreelistType: bbolt.FreelistMapType})
+	db, err = bbolt.Open(path, 0o600, options())
 	if err != nil {
 		return nil, err
 	}

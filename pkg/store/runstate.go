@@ -2,10 +2,13 @@ package store
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/vnetd/vnetd/pkg/netdef"
@@ -61,20 +64,63 @@ func (s *Store) DeleteRun(uuid string) error {
 	return nil
 }
 
-// Runs reads the run-state of every network; files that can't be used are
-// reported in the error, joined, and left where they are. Lost has the UUIDs of
-// their networks, which were not inactive.
-func (s *Store) Runs() (runs []Run, lost []string, err error) {
-	err = readDir(s.dirs.runs(), ".json", func(uuid string, data []byte) error {
+// Runs reads the run-state of every network, and tells of the files that can't be
+// used, which are left where they are: their stems are the UUIDs of networks that
+// were not inactive. The error is that of the directory.
+func (s *Store) Runs() (runs []Run, faults []*Fault, err error) {
+	faults, err = readDir(s.dirs.runs(), ".json", func(uuid string, data []byte) error {
 		r, err := parseRun(uuid, data)
-		if err != nil {
-			lost = append(lost, uuid)
-			return err
+		if err == nil {
+			runs = append(runs, r)
 		}
-		runs = append(runs, r)
-		return nil
+		return err
 	})
-	return runs, lost, err
+	return runs, faults, ifThere(err)
+}
+
+// ifThere is the error of a directory of run-state, nil where it is not there: it is
+// made with the next file.
+func ifThere(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// Run reads the run-state of the network with that UUID. The error is
+// os.ErrNotExist where there is none.
+func (s *Store) Run(uuid string) (Run, error) {
+	data, err := os.ReadFile(s.run(uuid))
+	if err != nil {
+		return Run{}, err
+	}
+	return parseRun(uuid, data)
+}
+
+// Recorded lists the UUIDs of the networks and ports that have run-state on disk,
+// readable or not.
+func (s *Store) Recorded() (networks, ports map[string]bool, err error) {
+	if networks, err = stems(s.dirs.runs()); err != nil {
+		return nil, nil, err
+	}
+	ports, err = stems(s.dirs.ports())
+	return networks, ports, err
+}
+
+// stems are the names of the files of run-state in dir, without what they end in. A
+// directory that is not there has none.
+func stems(dir string) (map[string]bool, error) {
+	entries, err := os.ReadDir(dir)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	all := make(map[string]bool, len(entries))
+	for _, e := range entries {
+		if stem, ok := strings.CutSuffix(e.Name(), ".json"); ok {
+			all[stem] = true
+		}
+	}
+	return all, nil
 }
 
 // parseRun reads the run-state of the network with that UUID.
@@ -114,11 +160,14 @@ func (s *Store) SetStopped(uuid string, stopped bool) error {
 
 // Stopped lists the networks for which SetStopped said so, by UUID.
 func (s *Store) Stopped() (uuids []string, err error) {
-	err = readDir(s.dirs.stopped(), "", func(uuid string, _ []byte) error {
+	faults, err := readDir(s.dirs.stopped(), "", func(uuid string, _ []byte) error {
 		uuids = append(uuids, uuid)
 		return nil
 	})
-	return uuids, err
+	for _, f := range faults { // the name says it all
+		uuids = append(uuids, f.Stem)
+	}
+	return uuids, ifThere(err)
 }
 
 func (s *Store) run(uuid string) string { return filepath.Join(s.dirs.runs(), uuid+".json") }
@@ -176,19 +225,24 @@ func (s *Store) DeletePort(uuid string) error {
 	return nil
 }
 
-// Ports reads every port; files that can't be used are reported in the error,
-// joined, and left out.
-func (s *Store) Ports() ([]Port, error) {
-	var ports []Port
-	err := readDir(s.dirs.ports(), ".json", func(_ string, data []byte) error {
+// Ports reads every port, and tells of the files that can't be used. The error is
+// that of the directory.
+func (s *Store) Ports() (ports []Port, faults []*Fault, err error) {
+	faults, err = readDir(s.dirs.ports(), ".json", func(uuid string, data []byte) error {
 		var p Port
-		if err := json.Unmarshal(data, &p); err != nil {
+		err := json.Unmarshal(data, &p)
+		switch {
+		case err != nil:
 			return err
+		case p.UUID != uuid:
+			return fmt.Errorf("it is of another port, %q", p.UUID)
+		case len(p.MAC) != 6:
+			return fmt.Errorf("mac: %q is not the address of a card", net.HardwareAddr(p.MAC))
 		}
 		ports = append(ports, p)
 		return nil
 	})
-	return ports, err
+	return ports, faults, ifThere(err)
 }
 
 func (s *Store) port(uuid string) string { return filepath.Join(s.dirs.ports(), uuid+".json") }

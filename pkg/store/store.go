@@ -11,7 +11,6 @@ import (
 	"strings"
 	"sync"
 
-	"go.etcd.io/bbolt"
 	"golang.org/x/sys/unix"
 )
 
@@ -30,7 +29,7 @@ type Store struct {
 	dirs Dirs
 	log  *slog.Logger
 	lock *os.File
-	db   *bbolt.DB
+	db   *database
 	// damage is what was wrong with the lease database and its journal that Open
 	// found, nil for nothing.
 	damage error
@@ -72,13 +71,15 @@ func Open(dirs Dirs, log *slog.Logger) (*Store, error) {
 			return nil, errors.Join(fmt.Errorf("sweeping %q: %w", dir, err), lock.Close())
 		}
 	}
-	db, damage, err := openLeases(filepath.Join(dirs.State, "leases.db"), log)
+	path := filepath.Join(dirs.State, "leases.db")
+	opened, damage, err := openLeases(path, log)
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
+	db := &database{path: path, log: log, db: opened}
 	journal, lost, err := openJournal(filepath.Join(dirs.State, "leases.journal"), db, log)
 	if err != nil {
-		return nil, errors.Join(err, db.Close(), lock.Close())
+		return nil, errors.Join(err, db.close(), lock.Close())
 	}
 	s := &Store{
 		dirs: dirs, log: log, lock: lock, db: db, damage: errors.Join(damage, lost), journal: journal,
@@ -93,7 +94,7 @@ func Open(dirs Dirs, log *slog.Logger) (*Store, error) {
 func (s *Store) Close() error {
 	close(s.closing)
 	s.done.Wait()
-	return errors.Join(s.journal.close(), s.db.Close(), s.lock.Close())
+	return errors.Join(s.journal.close(), s.db.close(), s.lock.Close())
 }
 
 // LeaseDamage tells what was wrong with the lease database and its journal when the
@@ -133,6 +134,11 @@ func acquire(path string) (*os.File, error) {
 func writeFile(path string, data []byte, perm os.FileMode) (err error) {
 	dir := filepath.Dir(path)
 	f, err := os.CreateTemp(dir, temporary)
+	if errors.Is(err, os.ErrNotExist) { // somebody removed it
+		if err = os.MkdirAll(dir, 0o755); err == nil {
+			f, err = os.CreateTemp(dir, temporary)
+		}
+	}
 	if err != nil {
 		return err
 	}
@@ -157,7 +163,10 @@ func removeFile(path string) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
-	return syncDir(filepath.Dir(path))
+	if err := syncDir(filepath.Dir(path)); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return nil
 }
 
 // syncDir makes renames and removals in dir durable.
@@ -184,13 +193,12 @@ func sweep(dir string) error {
 }
 
 // readDir calls read with every file of dir whose name ends in suffix, in order
-// of name. Faults of single files are joined and don't end the walk.
-func readDir(dir, suffix string, read func(stem string, data []byte) error) error {
+// of name. Faults of single files don't end the walk; the error is that of dir.
+func readDir(dir, suffix string, read func(stem string, data []byte) error) (faults []*Fault, err error) {
 	entries, err := os.ReadDir(dir)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	var faults []error
 	for _, e := range entries {
 		path := filepath.Join(dir, e.Name())
 		stem, ok := strings.CutSuffix(e.Name(), suffix)
@@ -202,8 +210,28 @@ func readDir(dir, suffix string, read func(stem string, data []byte) error) erro
 			err = read(stem, data)
 		}
 		if err != nil {
-			faults = append(faults, fmt.Errorf("reading %q: %w", path, err))
+			faults = append(faults, &Fault{Stem: stem, Path: path, UUID: uuidIn(data), Err: err})
 		}
 	}
-	return errors.Join(faults...)
+	return faults, nil
+}
+
+// KeepLock takes the lock anew where somebody removed its file, so that no second
+// vnetd can start. The error is ErrLocked where one did.
+func (s *Store) KeepLock() error {
+	path := filepath.Join(s.dirs.Run, "vnetd.pid")
+	if is, err := os.Stat(path); err == nil {
+		if held, err := s.lock.Stat(); err != nil || os.SameFile(is, held) {
+			return err
+		}
+	} else if !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	lock, err := acquire(path)
+	if err != nil {
+		return err
+	}
+	former := s.lock
+	s.lock = lock
+	return former.Close()
 }

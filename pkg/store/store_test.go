@@ -75,7 +75,7 @@ func TestDefinitionsSurvive(t *testing.T) {
 	}
 	closed(t, s)
 	s = open(t, dirs)
-	got, err := s.Definitions()
+	got, _, err := s.Definitions()
 	want := []store.Definition{{Network: odd}, {Network: one}, {Network: two, Autostart: true}}
 	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" || err != nil {
 		t.Errorf("definitions (%v) (-want +got):\n%s", err, diff)
@@ -116,13 +116,19 @@ func TestDefinitionsAsCopiedFromLibvirt(t *testing.T) {
 	}
 	s := open(t, dirs)
 	defer closed(t, s)
-	got, err := s.Definitions()
+	got, faults, err := s.Definitions()
+	if err != nil {
+		t.Fatal(err)
+	}
 	if len(got) != 1 || got[0].Network.Name != "good" || !got[0].Autostart {
 		t.Errorf("definitions %v, want good alone, with autostart", got)
 	}
-	for _, name := range []string{"broken.xml", "renamed.xml"} {
-		if err == nil || !strings.Contains(err.Error(), name) {
-			t.Errorf("error %v does not name %s", err, name)
+	if len(faults) != 2 {
+		t.Fatalf("faults %v, want those of two files", faults)
+	}
+	for i, name := range []string{"broken", "renamed"} {
+		if f := faults[i]; f.Stem != name || !strings.Contains(f.Error(), name+".xml") {
+			t.Errorf("fault %v of %q does not name %s", f, f.Stem, name)
 		}
 	}
 	if _, err := os.Stat(filepath.Join(dirs.Networks, ".vnetd-1234.tmp")); !errors.Is(err, os.ErrNotExist) {
@@ -153,7 +159,7 @@ func TestRunStateSurvives(t *testing.T) {
 	if diff := cmp.Diff(want, runs, cmpopts.EquateComparable(netip.Addr{})); diff != "" || err != nil {
 		t.Errorf("run-state (%v) (-want +got):\n%s", err, diff)
 	}
-	ports, err := s.Ports()
+	ports, _, err := s.Ports()
 	if diff := cmp.Diff([]store.Port{p}, ports); diff != "" || err != nil {
 		t.Errorf("ports (%v) (-want +got):\n%s", err, diff)
 	}
@@ -161,7 +167,7 @@ func TestRunStateSurvives(t *testing.T) {
 		t.Fatal(err)
 	}
 	runs, _, _ = s.Runs()
-	ports, _ = s.Ports()
+	ports, _, _ = s.Ports()
 	if len(runs)+len(ports) != 0 {
 		t.Errorf("after deleting: %v, %v", runs, ports)
 	}

@@ -41,6 +41,9 @@ type Config struct {
 	MAC net.HardwareAddr
 	// MTU is the device's, 0 for the kernel's default, 1500.
 	MTU int
+	// Alias is what the device says of itself (ifalias), at most 255 bytes; empty for
+	// nothing.
+	Alias string
 	// Queues is the number of queues, each with a file descriptor; 0 means
 	// one. With more than one the device has the flag IFF_MULTI_QUEUE, which
 	// whoever uses the descriptors must know.
@@ -238,9 +241,9 @@ func indexOf(name string) (int, error) {
 	return int(ifr.Uint32()), nil
 }
 
-// setAttributes sets MAC address and MTU, which TUNSETIFF doesn't take.
+// setAttributes sets MAC address, MTU and alias, which TUNSETIFF doesn't take.
 func (d *Device) setAttributes(cfg *Config) error {
-	if cfg.MAC == nil && cfg.MTU == 0 {
+	if cfg.MAC == nil && cfg.MTU == 0 && cfg.Alias == "" {
 		return nil
 	}
 	req := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_ACK)
@@ -253,8 +256,11 @@ func (d *Device) setAttributes(cfg *Config) error {
 	if cfg.MTU != 0 {
 		req.AddData(nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(cfg.MTU))))
 	}
+	if cfg.Alias != "" {
+		req.AddData(nl.NewRtAttr(unix.IFLA_IFALIAS, []byte(cfg.Alias)))
+	}
 	if _, err := req.Execute(unix.NETLINK_ROUTE, 0); err != nil {
-		return fmt.Errorf("setting MAC address %v and MTU %d: %w", cfg.MAC, cfg.MTU, err)
+		return fmt.Errorf("setting MAC address %v, MTU %d and alias %q: %w", cfg.MAC, cfg.MTU, cfg.Alias, err)
 	}
 	return nil
 }

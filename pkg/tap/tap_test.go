@@ -365,3 +365,12 @@ func TestHostMAC(t *testing.T) {
 		t.Errorf("HostMAC(nil) = %v, want nil", got)
 	}
 }
+
+func TestCreateWithAlias(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		d := create(t, tap.Config{Alias: "what it is"})
+		if got := nstest.IP(t, "link show "+d.Name); !strings.Contains(got, "alias what it is") {
+			t.Errorf("the device says of itself:\n%s", got)
+		}
+	})
+}

@@ -1,0 +1,101 @@
+package network
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/vnetd/vnetd/pkg/store"
+)
+
+// auditPace is how often it is looked whether run-state still is on disk.
+const auditPace = 5 * time.Second
+
+// audit writes run-state anew that somebody removed, until ctx ends: without it the
+// next vnetd would know less.
+func (m *Manager) audit(ctx context.Context) {
+	tick := time.NewTicker(auditPace)
+	defer tick.Stop()
+	said := fmt.Sprint(error(nil))
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		// Once, not every time.
+		err := m.keepRecords()
+		if text := fmt.Sprint(err); text != said {
+			said = text
+			m.log.Warn("run-state on disk", keyError, err)
+		}
+	}
+}
+
+// keepRecords writes the run-state that is not on disk of all networks and ports that
+// nobody is about to change.
+func (m *Manager) keepRecords() error {
+	m.auditing.Lock()
+	defer m.auditing.Unlock()
+	networks, ports, err := m.cfg.Store.Recorded()
+	errs := []error{err, m.cfg.Store.KeepLock()}
+	if err != nil {
+		return errors.Join(errs...)
+	}
+	for _, n := range m.all() {
+		if n.op.TryLock() {
+			errs = append(errs, n.keepRecord(networks))
+			n.op.Unlock()
+		}
+	}
+	for _, p := range m.ports.all() {
+		if !ports[p.UUID] && p.ending.TryLock() {
+			if m.ports.uuid(p.UUID) == p {
+				m.log.Warn("run-state of a port was gone and is written anew", keyPort, p.UUID, keyIfName, p.IfName)
+				errs = append(errs, m.cfg.Store.SavePort(m.ports.record(p)))
+			}
+			p.ending.Unlock()
+		}
+	}
+	for _, x := range m.external.list(nil) {
+		if record := m.external.record(x); !ports[record.UUID] && x.ending.TryLock() {
+			if m.external.uuid(record.UUID) == x {
+				errs = append(errs, m.cfg.Store.SavePort(record))
+			}
+			x.ending.Unlock()
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// keepRecord writes the network's run-state where it is not among those on disk. The
+// caller holds n.op.
+func (n *Network) keepRecord(onDisk map[string]bool) error {
+	live := n.liveNetwork()
+	if live == nil || onDisk[live.UUID] && !n.hostLost {
+		return nil
+	}
+	n.m.log.Warn("run-state of a network was gone and is written anew", keyNetwork, n.name)
+	return n.record(n.run)
+}
+
+// findHost looks for what a former vnetd wrote down of the host, which could not be
+// read when the network was adopted. The caller holds n.op.
+func (n *Network) findHost(uuid string) error {
+	r, err := n.m.cfg.Store.Run(uuid)
+	var state hostState
+	switch {
+	case errors.Is(err, fs.ErrPermission), store.Passing(err):
+		return err // there may be something, not to be overwritten
+	case err == nil && r.Host != nil && json.Unmarshal(r.Host, &state) == nil:
+		if n.host.Uplink == nil {
+			n.host.Uplink = state.Uplink
+		}
+		n.host.AcceptRA = append(n.host.AcceptRA, state.AcceptRA...)
+	}
+	n.hostLost = false
+	return nil
+}

@@ -1,0 +1,159 @@
+package network
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/vnetd/vnetd/pkg/api"
+	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/store"
+)
+
+// repeat calls try with back-off until it says that it is done, or m is closed.
+func (m *Manager) repeat(try func() (done bool)) {
+	m.running.Go(func() {
+		for wait := retryFirst; ; wait = min(2*wait, retryLast) {
+			select {
+			case <-m.services.Done():
+				return
+			case <-time.After(wait):
+			}
+			if try() {
+				return
+			}
+		}
+	})
+}
+
+// once claims the one repetition that flag stands for, which unclaimed ends; it tells
+// whether nobody else has it.
+func (n *Network) once(flag *bool) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	was := *flag
+	*flag = true
+	return !was
+}
+
+func (n *Network) unclaimed(flag *bool) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	*flag = false
+}
+
+// leftBehind is what a stop, or an undone start, has left of the network; nil for
+// nothing.
+func (n *Network) leftBehind() *netdef.Network {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.leftover
+}
+
+// finish takes down what is left of the network, and says what has become of it: a
+// transient one is gone with its last trace, and stays in the books until then. The
+// caller holds n.op.
+func (n *Network) finish(ctx context.Context, doc *netdef.Network) error {
+	if err := n.clear(ctx, doc); err != nil {
+		n.setState(api.Failed, err)
+		n.finishLater()
+		return err
+	}
+	n.setState(api.Inactive, nil)
+	if !n.persistent() {
+		n.m.drop(n)
+	}
+	return nil
+}
+
+// finishLater tries again to take down what is left, until nothing is.
+func (n *Network) finishLater() {
+	if !n.once(&n.finishing) {
+		return
+	}
+	n.m.repeat(func() bool {
+		n.op.Lock()
+		defer n.op.Unlock()
+		doc := n.leftBehind()
+		if doc == nil {
+			n.unclaimed(&n.finishing)
+			return true
+		}
+		run := store.Run{Phase: store.Stopping, Network: doc, Persistent: n.persistent()}
+		err := n.record(run)
+		if err == nil {
+			err = n.clear(n.m.services, doc)
+		}
+		if err != nil {
+			n.setState(api.Failed, err)
+			return false
+		}
+		n.unclaimed(&n.finishing)
+		n.m.log.Info("what was left of a network is taken down", keyNetwork, n.name, keyBridge, doc.Bridge.Name)
+		n.setState(api.Inactive, nil)
+		if !n.persistent() {
+			n.m.drop(n)
+		}
+		return true
+	})
+}
+
+// repairLater repairs the network until that succeeds.
+func (n *Network) repairLater() {
+	if !n.once(&n.repairing) {
+		return
+	}
+	n.m.repeat(func() bool {
+		if err := n.repair(n.m.services); err != nil {
+			return false
+		}
+		n.unclaimed(&n.repairing)
+		return true
+	})
+}
+
+// endAgain ends a port whose end has failed, until that succeeds. The caller holds p.ending.
+func (m *Manager) endAgain(p *port) {
+	if p.retrying {
+		return
+	}
+	p.retrying = true
+	m.repeat(func() bool { return m.end(p) == nil })
+}
+
+// unfinishedConditions are ports that could not be deleted, and networks that could
+// not be taken down.
+func (m *Manager) unfinishedConditions(context.Context) ([]api.Condition, error) {
+	var all []api.Condition
+	for _, n := range m.all() {
+		n.mu.Lock()
+		left, err := n.leftover, n.lastErr
+		n.mu.Unlock()
+		if left == nil || err == nil {
+			continue
+		}
+		all = append(all, api.Condition{
+			Kind: "network-unfinished", Severity: api.SeverityError, Networks: []string{n.name}, Evidence: err.Error(),
+			Message: fmt.Sprintf("network %q could not be taken down, and is tried again", n.name), Remedy: "vnetctl stop " + n.name,
+		})
+	}
+	for _, p := range m.ports.all() {
+		if err := m.ports.failure(p); err != nil {
+			all = append(all, api.Condition{
+				Kind: "port-unfinished", Severity: api.SeverityWarning, Networks: []string{p.network.name}, Evidence: err.Error(),
+				Message: fmt.Sprintf("port %s (%s) could not be deleted, and is tried again", p.UUID, p.IfName), Remedy: "vnetctl port delete " + p.UUID,
+			})
+		}
+	}
+	return all, nil
+}
+
+// finishNow tells whether nothing is left of a transient network that could not be
+// taken down when it was stopped, now at the latest.
+func (n *Network) finishNow(ctx context.Context) bool {
+	if n.leftBehind() == nil || n.persistent() {
+		return false
+	}
+	err := n.Stop(ctx)
+	return err == nil || KindOf(err) == NotFound
+}

@@ -1,0 +1,430 @@
+package network_test
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/api"
+	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network"
+)
+
+const halfUUID = "77777777-0000-4000-8000-000000000001"
+
+// halfXML is the network "one" with a UUID.
+func halfXML() string {
+	return strings.Replace(natXML("one", "192.0.2"), "</name>", "</name><uuid>"+halfUUID+"</uuid>", 1)
+}
+
+// TestHalfWay has a second fault meet a first one: what could not be brought to its end,
+// or can't be read, stays known and harms no guest.
+func TestHalfWay(t *testing.T) {
+	for name, body := range map[string]func(t *testing.T){
+		"a definition with a typo":                    brokenDefinition,
+		"a definition of an inactive network":         brokenInactive,
+		"a definition broken while vnetd runs":        brokenAtReload,
+		"a kill while a transient network stops":      killedStopping,
+		"a stop that fails":                           failedStop,
+		"a port that can't be deleted":                failedRelease,
+		"run-state removed while vnetd runs":          removedRunning,
+		"run-state removed while vnetd is away":       removedAway,
+		"run-state of a transient network removed":    removedTransient,
+		"cleanup without run-state":                   cleanupByMarks,
+		"too few descriptors at start":                fewDescriptors,
+		"rules that can't be made when it is adopted": failedAdoption,
+		"a network undefined while its port stays":    failedUndefine,
+	} {
+		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) { nstest.Run(t, body) })
+	}
+}
+
+// definitionFile is the file of network one.
+func (h *hub) definitionFile() string { return filepath.Join(h.dirs.Networks, "one.xml") }
+
+// persistentPort requests one that stays, and closes its file.
+func (h *hub) persistentPort(n *network.Network) api.Port {
+	h.t.Helper()
+	info, file := h.port(n, network.PortOptions{Lifetime: api.LifetimePersistent, Name: "web", ID: "my id", Queues: 1})
+	must(h.t, file.Close())
+	return info
+}
+
+// condition waits for one of that kind, and returns it.
+func (h *hub) condition(kind string) (c api.Condition) {
+	h.t.Helper()
+	until(h.t, "condition "+kind, func() bool {
+		for _, found := range h.Conditions() {
+			if found.Kind == kind {
+				c = found
+				return true
+			}
+		}
+		return false
+	})
+	return c
+}
+
+// wantError wants an error of a kind that says something.
+func wantError(t *testing.T, err error, kind network.Kind, say string) {
+	t.Helper()
+	if network.KindOf(err) != kind || !strings.Contains(err.Error(), say) {
+		t.Errorf("error %v (%v), want %v that says %q", err, network.KindOf(err), kind, say)
+	}
+}
+
+// spoil makes a file one that can't be read, and returns how to mend it.
+func spoil(t *testing.T, path string) (mend func()) {
+	t.Helper()
+	good, err := os.ReadFile(path)
+	must(t, err)
+	must(t, os.WriteFile(path, []byte(strings.Replace(string(good), "<forward", "<forward mode=", 1)), 0o600))
+	return func() { must(t, os.WriteFile(path, good, 0o600)) }
+}
+
+func brokenDefinition(t *testing.T) {
+	root := t.TempDir()
+	h := newHub(t, root, hubOptions{})
+	n := h.started(halfXML())
+	must(t, n.SetAutostart(true))
+	port := h.persistentPort(n)
+	h.end()
+	mend := spoil(t, h.definitionFile())
+
+	h = newHub(t, root, hubOptions{})
+	n, err := h.ByName("one")
+	must(t, err)
+	if info := n.Info(); !info.Active || !info.Persistent || !info.Autostart || h.master(port.IfName) != "one" {
+		t.Errorf("with a typo in its definition it is %+v, its port is on %q", info, h.master(port.IfName))
+	}
+	if c := h.condition("definition-unusable"); !strings.Contains(c.Evidence, h.definitionFile()) || c.Remedy == "" || !cmp.Equal(c.Networks, []string{"one"}) {
+		t.Errorf("the condition is %+v", c)
+	}
+	must(t, n.Stop(t.Context()))
+	if info := n.Info(); info.Active || !info.Persistent || !linkExists(port.IfName) || len(n.Ports()) != 1 {
+		t.Errorf("stopped, it is %+v with ports %v", info, n.Ports())
+	}
+	wantError(t, n.Start(t.Context()), network.InvalidState, h.definitionFile())
+	mend()
+	must(t, h.Reload(t.Context()))
+	if info := n.Info(); !info.Active || h.master(port.IfName) != "one" {
+		t.Errorf("mended, it is %+v, its port is on %q", info, h.master(port.IfName))
+	}
+	until(t, "the condition is gone", func() bool { return len(n.Conditions()) == 0 })
+}
+
+func brokenInactive(t *testing.T) {
+	root := t.TempDir()
+	h := newHub(t, root, hubOptions{})
+	port := h.persistentPort(h.started(halfXML()))
+	n, err := h.ByName("one")
+	must(t, err)
+	must(t, n.Stop(t.Context()))
+	h.end()
+	mend := spoil(t, h.definitionFile())
+
+	h = newHub(t, root, hubOptions{})
+	_, err = h.ByName("one")
+	wantError(t, err, network.NotFound, h.definitionFile())
+	h.condition("definition-unusable")
+	_, err = h.Define(t.Context(), []byte(natXML("one", "192.0.2")))
+	wantError(t, err, network.Exists, h.definitionFile())
+	_, err = h.Create(t.Context(), []byte(strings.Replace(halfXML(), "<name>one", "<name>two", 1)))
+	wantError(t, err, network.Conflict, halfUUID)
+	if got := h.Ports(); len(got) != 1 || got[0].UUID != port.UUID || got[0].Network != "" || !linkExists(port.IfName) {
+		t.Errorf("its ports are %+v", got)
+	}
+	mend()
+	must(t, h.Reload(t.Context()))
+	n, err = h.ByName("one")
+	must(t, err)
+	if got := n.Ports(); len(got) != 1 || got[0].UUID != port.UUID {
+		t.Errorf("mended, its ports are %+v", got)
+	}
+}
+
+func brokenAtReload(t *testing.T) {
+	h := newHub(t, t.TempDir(), hubOptions{})
+	n := h.started(halfXML())
+	spoil(t, h.definitionFile())
+	broken, err := os.ReadFile(h.definitionFile())
+	must(t, err)
+	if err := h.Reload(t.Context()); err == nil {
+		t.Error("reload does not tell of the file")
+	}
+	h.condition("definition-unusable")
+	host := netdef.Update{Command: netdef.CommandAddLast, Section: netdef.SectionIPDHCPHost, Index: -1, XML: []byte("<host mac='52:54:00:00:00:07' ip='192.0.2.7'/>")}
+	wantError(t, n.Update(t.Context(), host, network.TargetConfig), network.InvalidState, h.definitionFile())
+	if now, _ := os.ReadFile(h.definitionFile()); string(now) != string(broken) {
+		t.Error("the file that an admin was about to mend was overwritten")
+	}
+	must(t, n.Stop(t.Context()))
+	must(t, n.Start(t.Context())) // as it was read last
+}
+
+func killedStopping(t *testing.T) {
+	root := t.TempDir()
+	h := newHub(t, root, hubOptions{})
+	before := kernel(t)
+	n, err := h.Create(t.Context(), []byte(halfXML()))
+	must(t, err)
+	h.persistentPort(n)
+	h.end()
+	file := filepath.Join(h.dirs.Run, "networks", halfUUID+".json")
+	data, err := os.ReadFile(file)
+	must(t, err)
+	must(t, os.WriteFile(file, []byte(strings.Replace(string(data), `"active"`, `"stopping"`, 1)), 0o600))
+
+	h = newHub(t, root, hubOptions{})
+	if diff := cmp.Diff(before, kernel(t)); diff != "" || len(h.Ports())+len(h.Networks()) != 0 {
+		t.Errorf("the stop was not brought to its end: ports %v, networks %d (-before +after):\n%s", h.Ports(), len(h.Networks()), diff)
+	}
+}
+
+func failedStop(t *testing.T) {
+	rules := &failing{}
+	h := newHub(t, t.TempDir(), hubOptions{rules: func(r network.Rules) network.Rules { rules.realRules = r; return rules }})
+	before := kernel(t)
+	n, err := h.Create(t.Context(), []byte(halfXML()))
+	must(t, err)
+	rules.del = errors.New("lock held")
+	for range 2 {
+		if err := n.Stop(t.Context()); !errors.Is(err, rules.del) {
+			t.Errorf("stop: %v, want %v", err, rules.del)
+		}
+		if known, err := h.ByUUID(halfUUID); err != nil || known.Info().State != api.Failed {
+			t.Errorf("after a failed stop it is %v, %v", known, err)
+		}
+	}
+	h.condition("network-unfinished")
+	if runs, _, _ := h.store.Runs(); len(runs) != 1 {
+		t.Errorf("run-state is %v before the network is gone", runs)
+	}
+	n.Lock(func() { rules.del = nil })
+	until(t, "it is taken down without anybody's help", func() bool { return len(h.Networks()) == 0 })
+	if diff := cmp.Diff(before, kernel(t)); diff != "" {
+		t.Errorf("in the end (-before +after):\n%s", diff)
+	}
+}
+
+// limitFiles sets how many files the process may have open.
+func limitFiles(t *testing.T, n uint64) (restore func()) {
+	t.Helper()
+	var limit unix.Rlimit
+	must(t, unix.Getrlimit(unix.RLIMIT_NOFILE, &limit))
+	must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: n, Max: limit.Max}))
+	return func() { must(t, unix.Setrlimit(unix.RLIMIT_NOFILE, &limit)) }
+}
+
+func failedRelease(t *testing.T) {
+	h := newHub(t, t.TempDir(), hubOptions{})
+	n := h.started(halfXML())
+	port := h.persistentPort(n)
+	restore := limitFiles(t, 3)
+	err := h.ReleasePort(t.Context(), port.UUID)
+	again := h.ReleasePort(t.Context(), port.UUID)
+	known := h.Ports()
+	restore()
+	if !errors.Is(err, unix.EMFILE) || !errors.Is(again, unix.EMFILE) || len(known) != 1 {
+		t.Fatalf("without a descriptor: %v, then %v, with ports %v", err, again, known)
+	}
+	until(t, "it is deleted without anybody's help", func() bool { return len(h.Ports()) == 0 })
+	if linkExists(port.IfName) {
+		t.Error("the port is gone, its device is not")
+	}
+	if _, ports, _ := h.store.Recorded(); len(ports) != 0 {
+		t.Errorf("records of ports that are gone: %v", ports)
+	}
+}
+
+func failedUndefine(t *testing.T) {
+	h := newHub(t, t.TempDir(), hubOptions{})
+	n := h.started(halfXML())
+	port := h.persistentPort(n)
+	must(t, n.Stop(t.Context()))
+	record := filepath.Join(h.dirs.Run, "ports", port.UUID+".json")
+	must(t, errors.Join(os.Remove(record), os.MkdirAll(filepath.Join(record, "not empty"), 0o755)))
+	err := n.Undefine(t.Context())
+	if _, known := h.ByName("one"); err == nil || known != nil || len(h.Ports()) != 1 {
+		t.Fatalf("undefined while its port can't be deleted: %v, and then it is %v with ports %v", err, known, h.Ports())
+	}
+	must(t, os.RemoveAll(record))
+	must(t, n.Undefine(t.Context()))
+	if linkExists(port.IfName) || len(h.Ports()) != 0 {
+		t.Errorf("undefined, its port is still there: %v", h.Ports())
+	}
+}
+
+// removeRunState deletes all of it.
+func (h *hub) removeRunState() {
+	h.t.Helper()
+	for _, dir := range []string{"networks", "ports"} {
+		must(h.t, os.RemoveAll(filepath.Join(h.dirs.Run, dir)))
+	}
+}
+
+func removedRunning(t *testing.T) {
+	h := newHub(t, t.TempDir(), hubOptions{})
+	port := h.persistentPort(h.started(halfXML()))
+	recorded := func() bool {
+		networks, ports, err := h.store.Recorded()
+		return err == nil && networks[halfUUID] && ports[port.UUID]
+	}
+	h.removeRunState()
+	until(t, "run-state is written anew", recorded)
+	h.removeRunState()
+	must(t, h.Reload(t.Context()))
+	if !recorded() {
+		t.Error("reload has not written run-state anew")
+	}
+	h.removeRunState()
+	second := h.persistentPortNamed(t, "db")
+	must(t, h.ReleasePort(t.Context(), second.UUID))
+}
+
+// persistentPortNamed is another persistent port of one.
+func (h *hub) persistentPortNamed(t *testing.T, name string) api.Port {
+	n, err := h.ByName("one")
+	must(t, err)
+	info, file := h.port(n, network.PortOptions{Lifetime: api.LifetimePersistent, Name: name})
+	must(t, file.Close())
+	return info
+}
+
+func removedAway(t *testing.T) {
+	root := t.TempDir()
+	h := newHub(t, root, hubOptions{})
+	h.persistentPort(h.started(halfXML()))
+	before, index := h.Ports(), nstest.Exec(t, "cat", "/sys/class/net/one/ifindex")
+	h.end()
+	h.removeRunState()
+
+	h = newHub(t, root, hubOptions{})
+	n, err := h.ByName("one")
+	must(t, err)
+	if info := n.Info(); info.State != api.Active || nstest.Exec(t, "cat", "/sys/class/net/one/ifindex") != index {
+		t.Errorf("known by its bridge, it is %+v", info)
+	}
+	sameTime := cmp.Comparer(func(a, b time.Time) bool { return a.Equal(b) })
+	if diff := cmp.Diff(before, h.Ports(), addrs, sameTime); diff != "" {
+		t.Errorf("its ports (-before +after):\n%s", diff)
+	}
+	networks, ports, err := h.store.Recorded()
+	if !networks[halfUUID] || !ports[before[0].UUID] || err != nil {
+		t.Errorf("run-state was not written anew: %v, %v, %v", networks, ports, err)
+	}
+}
+
+func removedTransient(t *testing.T) {
+	root := t.TempDir()
+	h := newHub(t, root, hubOptions{})
+	n, err := h.Create(t.Context(), []byte(halfXML()))
+	must(t, err)
+	kept, ended := h.persistentPort(n), h.persistentPortNamed(t, "db")
+	index := nstest.Exec(t, "cat", "/sys/class/net/one/ifindex")
+	h.end()
+	h.removeRunState()
+
+	h = newHub(t, root, hubOptions{})
+	h.condition("bridge-orphaned")
+	h.condition("port-orphaned")
+	if ports := h.Ports(); len(ports) != 2 || ports[0].Network != "" || ports[0].Bridge != "one" {
+		t.Errorf("ports without their network: %+v", ports)
+	}
+	if p, err := h.Port(kept.UUID); err != nil || p.Name != "web" || p.ID != "my id" || p.MAC != kept.MAC {
+		t.Errorf("the port says of itself %+v, %v", p, err)
+	}
+	must(t, h.ReleasePort(t.Context(), ended.UUID))
+	if linkExists(ended.IfName) {
+		t.Error("the device of a port that was released is still there")
+	}
+	n, err = h.Create(t.Context(), []byte(halfXML()))
+	must(t, err)
+	if info := n.Info(); info.State != api.Active || nstest.Exec(t, "cat", "/sys/class/net/one/ifindex") != index {
+		t.Errorf("created on its own bridge, it is %+v", info)
+	}
+	if ports := n.Ports(); len(ports) != 1 || ports[0].UUID != kept.UUID {
+		t.Errorf("its ports are %+v", ports)
+	}
+}
+
+func cleanupByMarks(t *testing.T) {
+	root := t.TempDir()
+	h := newHub(t, root, hubOptions{})
+	before := kernel(t)
+	h.persistentPort(h.started(halfXML()))
+	_, err := h.Create(t.Context(), []byte(natXML("two", "198.51.100")))
+	must(t, err)
+	h.end()
+	must(t, os.Remove(filepath.Join(h.dirs.Run, "networks", halfUUID+".json")))
+	must(t, os.RemoveAll(filepath.Join(h.dirs.Run, "ports")))
+
+	h = newHub(t, root, hubOptions{bare: true})
+	must(t, h.Cleanup(t.Context()))
+	if diff := cmp.Diff(before, kernel(t)); diff != "" {
+		t.Errorf("after the cleanup (-before +after):\n%s", diff)
+	}
+}
+
+func fewDescriptors(t *testing.T) {
+	root := t.TempDir()
+	h := newHub(t, root, hubOptions{})
+	h.started(halfXML())
+	port := h.persistentPort(h.started(natXML("two", "198.51.100")))
+	h.end()
+
+	h = newHub(t, root, hubOptions{bare: true})
+	h.watching()
+	restore := limitFiles(t, 3)
+	err := h.Load(t.Context())
+	restore()
+	must(t, err)
+	until(t, "it heals without anybody's help", func() bool {
+		for _, name := range []string{"one", "two"} {
+			if n, err := h.ByName(name); err != nil || n.Info().State != api.Active {
+				return false
+			}
+		}
+		return true
+	})
+	if h.master(port.IfName) != "two" || len(h.Ports()) != 1 {
+		t.Errorf("ports %v, on %q", h.Ports(), h.master(port.IfName))
+	}
+}
+
+// watching waits until the hub has open what it watches links and rules by.
+func (h *hub) watching() {
+	h.t.Helper()
+	n := h.started(natXML("zero", "203.0.113"))
+	_, file := h.port(n, network.PortOptions{})
+	must(h.t, file.Close())
+	until(h.t, "links are watched", func() bool { return len(h.Ports()) == 0 })
+	until(h.t, "rules are watched", func() bool {
+		nstest.Exec(h.t, "iptables", "-F", "LIBVIRT_FWO")
+		time.Sleep(300 * time.Millisecond)
+		return strings.Contains(nstest.Exec(h.t, "iptables", "-S", "LIBVIRT_FWO"), "zero")
+	})
+}
+
+func failedAdoption(t *testing.T) {
+	root := t.TempDir()
+	h := newHub(t, root, hubOptions{})
+	h.started(halfXML())
+	h.end()
+	rules := &failing{set: errors.New("lock held")}
+	h = newHub(t, root, hubOptions{rules: func(r network.Rules) network.Rules { rules.realRules = r; return rules }})
+	n, err := h.ByName("one")
+	must(t, err)
+	if state := n.Info().State; state != api.Degraded {
+		t.Errorf("without rules it is %s", state)
+	}
+	n.Lock(func() { rules.set = nil })
+	until(t, "it heals without anybody's help", func() bool { return n.Info().State == api.Active })
+}
