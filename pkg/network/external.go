@@ -27,7 +27,7 @@ const externalGrace = 10 * time.Second
 type external struct {
 	network *Network
 	created time.Time
-	owner   uint32 // the uid of who registered it
+	owner   uint32     // the uid of who registered it
 	ending  sync.Mutex // held by who ends it
 
 	// guarded by externalSet.mu
