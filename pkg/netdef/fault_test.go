@@ -376,9 +376,9 @@ func dnsRows() []faultRow {
 		}},
 		{"txt", dns("<txt name='a b'/>"), []string{
 			"network/dns/txt[1]/@value: missing, want the text of the record",
-			"network/dns/txt[1]/@name: 'a b': want a name without blanks and commas",
+			"network/dns/txt[1]/@name: 'a b': want visible characters other than the comma, not ' '",
 		}},
-		{"txt name", dns("<txt name='a,b' value='c'/>"), []string{"network/dns/txt[1]/@name: 'a,b': want a name without blanks and commas"}},
+		{"txt name", dns("<txt name='a,b' value='c'/>"), []string{"network/dns/txt[1]/@name: 'a,b': want visible characters other than the comma, not ','"}},
 		{"srv", dns("<srv/>"), []string{
 			"network/dns/srv[1]/@service: missing, want the name of a service",
 			"network/dns/srv[1]/@protocol: missing, want a protocol like tcp",
@@ -399,7 +399,7 @@ func dnsRows() []faultRow {
 		}},
 		{"hostname", dns("<host ip='192.0.2.9'><hostname/><hostname>a b</hostname></host>"), []string{
 			"network/dns/host[1]/hostname[1]: empty, want a host name",
-			"network/dns/host[1]/hostname[2]: 'a b': want letters, digits, '-', '_' and '.' only, not ' '",
+			"network/dns/host[1]/hostname[2]: 'a b': want visible characters other than the comma, not ' '",
 		}},
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strings"
 	"unicode"
+
+	"github.com/vnetd/vnetd/internal/dnsname"
 )
 
 // Validate returns every value in n that can't work, as Faults; nil if there
@@ -168,37 +170,17 @@ func (c *checker) domain() {
 	if d == nil {
 		return
 	}
-	if problem := dnsName(d.Name); problem != "" {
-		c.add("network/domain/@name", d.Name, problem)
-	}
+	c.dnsRule("network/domain/@name", d.Name, dnsname.Host)
 	if d.Register == Yes && d.LocalOnly != Yes {
 		c.add("network/domain/@register", "yes", "only allowed with localOnly='yes'")
 	}
 }
 
-// dnsName returns what is wrong with a name that is served in DNS, "" if
-// nothing is: labels of 1 to 63 letters, digits, hyphens and underscores, 253
-// bytes in all (RFC 1035 section 2.3.4, RFC 1123 section 2.1, RFC 2181 section
-// 11). A dot at the end is accepted.
-func dnsName(name string) string {
-	name = strings.TrimSuffix(name, ".")
-	if len(name) > 253 {
-		return fmt.Sprintf("the name has %d bytes, want at most 253", len(name))
+// dnsRule adds a fault if name breaks a rule of internal/dnsname.
+func (c *checker) dnsRule(path, name string, rule func(string) (string, error)) {
+	if _, err := rule(name); err != nil {
+		c.add(path, name, err.Error())
 	}
-	for _, label := range strings.Split(name, ".") {
-		if label == "" || len(label) > 63 {
-			return "want labels of 1 to 63 characters between the dots"
-		}
-		if i := strings.IndexFunc(label, func(r rune) bool { return !isNameRune(r) }); i >= 0 {
-			return fmt.Sprintf("want letters, digits, '-', '_' and '.' only, not %q", []rune(label[i:])[0])
-		}
-	}
-	return ""
-}
-
-// isNameRune reports whether r may stand in a label.
-func isNameRune(r rune) bool {
-	return isAlnum(r) || r == '-' || r == '_'
 }
 
 // isAlnum reports whether r is an ASCII letter or digit.

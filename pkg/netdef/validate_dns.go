@@ -3,6 +3,8 @@ package netdef
 import (
 	"fmt"
 	"strings"
+
+	"github.com/vnetd/vnetd/internal/dnsname"
 )
 
 // dns checks <dns>.
@@ -39,8 +41,8 @@ func (c *checker) forwarder(path string, f Forwarder) {
 	}
 	// "/" and "#" have a meaning of their own to dnsmasq, whose users write
 	// domain='*' for everything; a name is a name here.
-	if problem := dnsName(f.Domain); f.Domain != "" && problem != "" {
-		c.add(path+"/@domain", f.Domain, problem)
+	if f.Domain != "" {
+		c.dnsRule(path+"/@domain", f.Domain, dnsname.Host)
 	}
 }
 
@@ -49,35 +51,50 @@ func (c *checker) txt(path string, t TXT) {
 	switch {
 	case t.Name == "":
 		c.add(path+"/@name", "", "missing, want the name of the record")
-	case strings.ContainsAny(t.Name, " ,"):
-		c.add(path+"/@name", t.Name, "want a name without blanks and commas")
+	default:
+		c.dnsRule(path+"/@name", t.Name, dnsname.Record)
+	}
+	if err := dnsname.Text(t.Value); err != nil {
+		c.add(path+"/@value", t.Value, err.Error())
 	}
 }
 
-// The characters of SRV services and protocols, and the length of a service:
-// virNetworkDNSSrvDefParseXML.
+// The characters of SRV services and protocols: virNetworkDNSSrvDefParseXML.
 const (
 	alphanumeric  = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789"
 	serviceChars  = alphanumeric + "_-+/*"
 	protocolChars = alphanumeric + "-+/"
-	maxService    = 482
 )
 
-// srv checks an SRV record.
+// srv checks an SRV record: its parts, and where those are right the name that
+// they make together.
 func (c *checker) srv(path string, s SRV) {
-	switch {
-	case s.Service == "":
-		c.add(path+"/@service", "", "missing, want the name of a service")
-	case len(s.Service) > maxService:
-		c.addf(path+"/@service", s.Service, "the name has %d bytes, want at most %d", len(s.Service), maxService)
-	case strings.Trim(s.Service, serviceChars) != "":
-		c.add(path+"/@service", s.Service, "want letters, digits and _-+/* only")
+	before := len(c.Faults)
+	c.srvLabel(path+"/@service", s.Service, "missing, want the name of a service", "want letters, digits and _-+/* only", serviceChars)
+	c.srvLabel(path+"/@protocol", s.Protocol, "missing, want a protocol like tcp", "want letters, digits and -+/ only", protocolChars)
+	domain := s.Domain
+	if domain != "" {
+		c.dnsRule(path+"/@domain", domain, dnsname.Record)
+	} else if c.n.Domain != nil {
+		domain = c.n.Domain.Name
 	}
-	switch {
-	case s.Protocol == "":
-		c.add(path+"/@protocol", "", "missing, want a protocol like tcp")
-	case strings.Trim(s.Protocol, protocolChars) != "":
-		c.add(path+"/@protocol", s.Protocol, "want letters, digits and -+/ only")
+	if s.Target != "" && s.Target != "." {
+		c.dnsRule(path+"/@target", s.Target, dnsname.Record)
+	}
+	if len(c.Faults) > before {
+		return
+	}
+	c.dnsRule(path, "_"+s.Service+"._"+s.Protocol+"."+domain, dnsname.Record)
+}
+
+// srvLabel checks the service or the protocol of an SRV record.
+func (c *checker) srvLabel(path, name, missing, wrong, chars string) {
+	if name == "" {
+		c.add(path, "", missing)
+	} else if err := dnsname.Service(name); err != nil {
+		c.add(path, name, err.Error())
+	} else if strings.Trim(name, chars) != "" {
+		c.add(path, name, wrong)
 	}
 }
 
@@ -93,8 +110,8 @@ func (c *checker) dnsHost(path string, h DNSHost) {
 		at := fmt.Sprintf("%s/hostname[%d]", path, i+1)
 		if name == "" {
 			c.add(at, "", "empty, want a host name")
-		} else if problem := dnsName(name); problem != "" {
-			c.add(at, name, problem)
+		} else {
+			c.dnsRule(at, name, dnsname.Record)
 		}
 	}
 }

@@ -4,8 +4,11 @@ import (
 	"encoding/binary"
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
+
+	"github.com/vnetd/vnetd/internal/dnsname"
 )
 
 // maxIPs bounds the addresses of a network, against each of which each route
@@ -56,8 +59,9 @@ func (c *checker) tftpRoot(path, root string) {
 
 // ipAddress checks the address of an <ip> by itself.
 func (c *checker) ipAddress(path string, ip *IP) {
-	if c.family(path, ip.Family, ip.Address); ip.Address.IsUnspecified() || ip.Address.IsMulticast() {
-		c.add(path+"/@address", ip.Address.String(), "want a unicast address")
+	c.family(path, ip.Family, ip.Address)
+	if a := ip.Address; a.IsUnspecified() || a.IsMulticast() || a.Is4In6() {
+		c.add(path+"/@address", a.String(), "want a unicast address")
 		return
 	}
 	written := ip.PrefixLength != 0 || ip.Netmask.IsValid()
@@ -237,15 +241,20 @@ func (c *checker) dhcpHost(path string, h *DHCPHost, server netip.Addr) {
 	switch {
 	case !h.IP.IsValid():
 		c.add(path+"/@ip", "", "missing, want an IP address")
-	case server.IsValid() && h.IP.BitLen() != server.BitLen():
+	case server.IsValid() && (h.IP.BitLen() != server.BitLen() || h.IP.Is4In6()):
 		c.addf(path+"/@ip", h.IP.String(), "want an address of the same family as %s", server)
 	}
-	switch problem := dnsName(h.Name); {
-	case h.Name == "":
-	case !isAlnum(rune(h.Name[0])):
-		c.add(path+"/@name", h.Name, "want a host name that begins with a letter or digit")
-	case problem != "":
-		c.add(path+"/@name", h.Name, problem)
+	c.dhcpHostName(path+"/@name", h.Name)
+}
+
+// dhcpHostName checks the name that a client has, which may be empty.
+func (c *checker) dhcpHostName(path, name string) {
+	switch {
+	case name == "":
+	case !isAlnum(rune(name[0])):
+		c.add(path, name, "want a host name that begins with a letter or digit")
+	default:
+		c.dnsRule(path, name, dnsname.Host)
 	}
 }
 
@@ -253,6 +262,8 @@ func (c *checker) dhcpHost(path string, h *DHCPHost, server netip.Addr) {
 func (c *checker) dhcpHostKeys(path string, h *DHCPHost, server netip.Addr) {
 	if strings.Trim(h.ID, "0123456789abcdefABCDEF:") != "" {
 		c.add(path+"/@id", h.ID, "want hexadecimal digits and colons only")
+	} else if server.Is6() && h.ID != "" && !isDUID(h.ID) {
+		c.add(path+"/@id", h.ID, "want a DUID of 3 to 130 octets like 0:3:0:1:52:54:0:12:34:56")
 	}
 	if server.Is6() {
 		if h.MAC != nil {
@@ -266,6 +277,13 @@ func (c *checker) dhcpHostKeys(path string, h *DHCPHost, server netip.Addr) {
 	if h.MAC == nil && h.Name == "" {
 		c.add(path, "", "want a mac or a name to know the client by")
 	}
+}
+
+// isDUID reports whether id is octets of one or two hexadecimal digits with
+// colons between, as many as a DUID has (RFC 8415 section 11.1).
+func isDUID(id string) bool {
+	octets := strings.Split(id, ":")
+	return len(octets) >= 3 && len(octets) <= 130 && !slices.ContainsFunc(octets, func(o string) bool { return len(o) < 1 || len(o) > 2 })
 }
 
 // minLease is the shortest lease: virNetworkDHCPLeaseTimeDefParseXML.

@@ -85,7 +85,7 @@ func parseRun(uuid string, data []byte) (Run, error) {
 	}
 	n, err := netdef.Parse([]byte(f.XML))
 	if err == nil {
-		err = n.Validate()
+		err = n.Runnable()
 	}
 	if err == nil && n.UUID != uuid {
 		err = fmt.Errorf("it is of another network, %q", n.UUID)
