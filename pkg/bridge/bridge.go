@@ -2,6 +2,7 @@ package bridge
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -305,7 +306,7 @@ func (b *Bridges) converge(l *link, cfg *Config, created bool) error {
 	if err := b.setAttributes(l, cfg); err != nil {
 		return err
 	}
-	if err := setIPv6(l.Name, cfg.hasIPv6()); err != nil {
+	if err := setIPv6(l.Name, cmp.Or(cfg.MTU, l.MTU), cfg.hasIPv6()); err != nil {
 		return err
 	}
 	if !l.Up {

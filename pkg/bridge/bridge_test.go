@@ -248,6 +248,36 @@ func TestMTU(t *testing.T) {
 	})
 }
 
+// TestSmallMTU makes bridges on which the kernel has no IPv6.
+func TestSmallMTU(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		b := newBridges(t)
+		cfg := defaultConfig()
+		cfg.Addrs = slices.DeleteFunc(cfg.Addrs, func(p netip.Prefix) bool { return p.Addr().Is6() })
+		for _, mtu := range []int{68, 1279, 1280} {
+			cfg.MTU = mtu
+			ensure(t, b, cfg)
+			if got := show(t, cfg.Name).MTU; got != mtu {
+				t.Errorf("the bridge has MTU %d, want %d", got, mtu)
+			}
+		}
+		// What a port with a small MTU makes of a bridge that has none of its own.
+		cfg.Name, cfg.MTU, cfg.MAC = "auto", 0, parseMAC("52:54:00:5e:00:02")
+		cfg.Addrs = []netip.Prefix{netip.MustParsePrefix("192.0.2.1/24")}
+		index := ensure(t, b, cfg)
+		_, port := openTAP(t, "vnet0")
+		attach(t, b, index, port, bridge.PortConfig{MTU: 1200})
+		ensure(t, b, cfg)
+		cfg.Addrs = append(cfg.Addrs, netip.MustParsePrefix("2001:db8::1/64"))
+		_, err := b.Ensure(t.Context(), cfg)
+		if err == nil || !strings.Contains(err.Error(), `the kernel has no IPv6 on "auto": its MTU is 1200, want at least 1280`) {
+			t.Errorf("IPv6 on a bridge with a small MTU: %v", err)
+		}
+		attach(t, b, index, port, bridge.PortConfig{MTU: 1500})
+		ensure(t, b, cfg)
+	})
+}
+
 func TestFailedEnsureLeavesNothing(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		b := newBridges(t)

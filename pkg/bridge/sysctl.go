@@ -14,11 +14,17 @@ const netSysctls = "/proc/sys/net"
 
 const ipv6Conf = netSysctls + "/ipv6/conf"
 
-// setIPv6 switches IPv6 on a bridge on or off. On a kernel without IPv6, off is
-// success.
-func setIPv6(name string, on bool) error {
-	if _, err := os.Stat(ipv6Conf); errors.Is(err, fs.ErrNotExist) && !on {
+// setIPv6 switches IPv6 on a bridge of that MTU on or off. Off is success where there is none:
+// on a kernel without IPv6, and on a bridge with an MTU below 1280, which the
+// kernel takes IPv6 away from (addrconf_notify of net/ipv6/addrconf.c), whoever
+// set that MTU: the bridge's configuration, or a port with a small one.
+func setIPv6(name string, mtu int, on bool) error {
+	_, err := os.Stat(filepath.Join(ipv6Conf, name))
+	switch missing := errors.Is(err, fs.ErrNotExist); {
+	case missing && !on:
 		return nil
+	case missing && mtu < minIPv6:
+		return fmt.Errorf("the kernel has no IPv6 on %q: its MTU is %d, want at least %d on it and on all its ports", name, mtu, minIPv6)
 	}
 	for _, s := range ipv6Sysctls(name, on) {
 		if err := writeSysctl(s.path, s.value); err != nil {
@@ -27,6 +33,9 @@ func setIPv6(name string, on bool) error {
 	}
 	return nil
 }
+
+// minIPv6 is the least MTU of a link with IPv6, RFC 8200 section 5.
+const minIPv6 = 1280
 
 // sysctl is a setting by its path.
 type sysctl struct{ path, value string }
@@ -51,7 +60,10 @@ type Sysctl struct{ Key, Value string }
 // Sysctls are the settings that Ensure makes for cfg and Forward for the
 // families, where the kernel does not have them yet. It is pure.
 func Sysctls(cfg Config, v4, v6 bool) []Sysctl {
-	all := ipv6Sysctls(cfg.Name, cfg.hasIPv6())
+	var all []sysctl
+	if cfg.MTU == 0 || cfg.MTU >= minIPv6 {
+		all = ipv6Sysctls(cfg.Name, cfg.hasIPv6())
+	}
 	if v4 {
 		all = append(all, sysctl{sysctlKey("ipv4", "ip_forward"), "1"})
 	}

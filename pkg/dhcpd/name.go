@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+
+	"github.com/vnetd/vnetd/internal/dnsname"
 )
 
 // Limits of DNS names (RFC 1035, section 2.3.4).
@@ -62,18 +64,11 @@ func labelByte(c byte) bool {
 	}
 }
 
-// ValidDomain reports whether s, without a final dot, is a domain name made of
-// host name labels.
+// ValidDomain reports whether s, without a final dot, is a domain name as it may
+// stand on the wire.
 func ValidDomain(s string) bool {
-	if s == "" || len(s) > MaxName {
-		return false
-	}
-	for label := range strings.SplitSeq(s, ".") {
-		if !validLabel(label) {
-			return false
-		}
-	}
-	return true
+	ascii, err := dnsname.Host(s)
+	return err == nil && ascii == s
 }
 
 // Qualified returns a host name completed by a domain, which may be empty.

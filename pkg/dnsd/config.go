@@ -12,7 +12,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/vnetd/vnetd/pkg/dnsd/wire"
 )
 
 // Defaults of Config.
@@ -191,8 +190,8 @@ func (c Config) validate() error {
 	if len(c.Interface) >= unix.IFNAMSIZ {
 		errs = append(errs, fmt.Errorf("interface %q: name too long", c.Interface))
 	}
-	if c.Domain != "" && !wire.IsHostName(c.Domain) {
-		errs = append(errs, fmt.Errorf("domain %q: not a domain name", c.Domain))
+	if c.Domain != "" {
+		errs = append(errs, checkNames("domain", c.Domain))
 	}
 	for _, port := range []int{c.Port, c.OtherPort} {
 		if port < 0 || port > 0xffff {
@@ -226,10 +225,7 @@ func (c Config) validateLists() error {
 
 // validate returns the faults of h, a static host that stands at path.
 func (h Host) validate(path string) error {
-	var errs []error
-	if !wire.IsHostName(strings.TrimSuffix(h.Name, ".")) {
-		errs = append(errs, fmt.Errorf("%s: name %q: not a host name", path, h.Name))
-	}
+	errs := []error{checkRecords(path, h.Name)}
 	if !h.Addr.IsValid() {
 		errs = append(errs, fmt.Errorf("%s: name %q: no address", path, h.Name))
 	}

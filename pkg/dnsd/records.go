@@ -11,14 +11,13 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/vnetd/vnetd/internal/dnsname"
 	"github.com/vnetd/vnetd/pkg/dnsd/upstream"
-	"github.com/vnetd/vnetd/pkg/dnsd/wire"
 )
 
 // Limits of the records of a configuration.
 const (
 	maxText    = 255 // octets of one string of a TXT record, RFC 1035 section 3.3
-	maxStrings = 32  // as many octets of text as fill so many strings
 	defaultSRV = 1   // port
 )
 
@@ -166,7 +165,7 @@ func (s SRV) name(domain string) string {
 func (s SRV) data() []byte {
 	return rdata(&dns.SRV{
 		Priority: s.Priority, Weight: s.Weight,
-		Port: cmp.Or(s.Port, defaultSRV), Target: dns.Fqdn(s.Target),
+		Port: cmp.Or(s.Port, defaultSRV), Target: dns.Fqdn(escape(s.Target)),
 	})
 }
 
@@ -230,7 +229,7 @@ func (c Config) validateRecords() error {
 		errs = append(errs, s.validate(fmt.Sprintf("srv[%d]", i), c.Domain))
 	}
 	for i, n := range c.CNAMEs {
-		errs = append(errs, checkNames(fmt.Sprintf("cnames[%d]", i), strings.TrimPrefix(n.Name, wildcard), n.Target))
+		errs = append(errs, checkRecords(fmt.Sprintf("cnames[%d]", i), strings.TrimPrefix(n.Name, wildcard), n.Target))
 	}
 	for i, d := range c.LocalDomains {
 		errs = append(errs, checkNames(fmt.Sprintf("localDomains[%d]", i), d))
@@ -250,29 +249,40 @@ func (c Config) validateRecords() error {
 // wildcard begins a name that stands for all those below a domain.
 const wildcard = "*."
 
-// checkNames returns the faults of names that stand at path.
-func checkNames(path string, names ...string) error {
+// checkNames returns the faults of domains that stand at path.
+func checkNames(path string, names ...string) error { return check(path, dnsname.Host, names) }
+
+// checkRecords returns the faults of names of records, or in them.
+func checkRecords(path string, names ...string) error { return check(path, dnsname.Record, names) }
+
+// check returns what of names, which stand at path, is not as the rule has it, or
+// not in the form that goes onto the wire.
+func check(path string, rule func(string) (string, error), names []string) error {
 	var errs []error
 	for _, n := range names {
-		if !wire.IsHostName(strings.TrimSuffix(n, ".")) {
-			errs = append(errs, fmt.Errorf("%s: name %q: not a domain name", path, n))
+		ascii, err := rule(n)
+		if err == nil && ascii != strings.TrimSuffix(n, ".") {
+			err = fmt.Errorf("want %s", ascii)
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: name %q: %w", path, n, err))
 		}
 	}
 	return errors.Join(errs...)
 }
 
 func (t TXT) validate(path string) error {
-	err := checkNames(path, t.Name)
-	if len(t.Value) > maxText*maxStrings {
-		err = errors.Join(err, fmt.Errorf("%s: name %q: %d octets of text", path, t.Name, len(t.Value)))
+	err := checkRecords(path, t.Name)
+	if textErr := dnsname.Text(t.Value); textErr != nil {
+		err = errors.Join(err, fmt.Errorf("%s: name %q: %w", path, t.Name, textErr))
 	}
 	return err
 }
 
 func (s SRV) validate(path, domain string) error {
-	err := checkNames(path, s.name(domain))
+	err := checkRecords(path, s.name(domain))
 	if s.Target != "" && s.Target != "." {
-		err = errors.Join(err, checkNames(path, s.Target))
+		err = errors.Join(err, checkRecords(path, s.Target))
 	}
 	return err
 }

@@ -2,6 +2,7 @@ package netdef
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 )
 
@@ -24,20 +25,23 @@ func (n *Network) Served() (*Network, Faults) {
 	}
 	for i := range served.IPs {
 		if d := served.IPs[i].DHCP; d != nil {
-			d.dropFaulty()
+			d.dropFaulty(served.IPs[i].Address)
 		}
 	}
 	return served, c.Faults
 }
 
-// dhcpNames checks the names of all static hosts.
+// dhcpNames checks the names and identifiers of all static hosts.
 func (c *checker) dhcpNames() {
 	for i := range c.n.IPs {
-		if c.n.IPs[i].DHCP == nil {
+		ip := &c.n.IPs[i]
+		if ip.DHCP == nil {
 			continue
 		}
-		for j, h := range c.n.IPs[i].DHCP.Hosts {
-			c.dhcpHostName(fmt.Sprintf("network/ip[%d]/dhcp/host[%d]/@name", i+1, j+1), h.Name)
+		for j, h := range ip.DHCP.Hosts {
+			path := fmt.Sprintf("network/ip[%d]/dhcp/host[%d]", i+1, j+1)
+			c.dhcpHostName(path+"/@name", h.Name)
+			c.dhcpHostID(path+"/@id", h.ID, ip.Address)
 		}
 	}
 }
@@ -70,23 +74,34 @@ func (d *DNS) dropFaulty(n *Network) {
 	d.Hosts = slices.DeleteFunc(d.Hosts, func(h DNSHost) bool { return !sound(n, func(c *checker) { c.dnsHost("", h) }) })
 }
 
-// dropFaulty drops names that no host can have, and hosts that have nothing else
-// to be known by.
-func (d *DHCP) dropFaulty() {
-	d.Hosts = slices.DeleteFunc(d.Hosts, func(h DHCPHost) bool {
-		return h.MAC == nil && h.ID == "" && !sound(&Network{}, func(c *checker) { c.dhcpHostName("", h.Name) })
-	})
+// dropFaulty empties names and identifiers of d, on the address server, that no
+// client can have.
+func (d *DHCP) dropFaulty(server netip.Addr) {
 	for i := range d.Hosts {
 		h := &d.Hosts[i]
 		if !sound(&Network{}, func(c *checker) { c.dhcpHostName("", h.Name) }) {
 			h.Name = ""
 		}
+		if !sound(&Network{}, func(c *checker) { c.dhcpHostID("", h.ID, server) }) {
+			h.ID = ""
+		}
 	}
 }
+
+// Anonymous reports whether there is nothing that a client would be known by.
+func (h *DHCPHost) Anonymous() bool { return h.MAC == nil && h.ID == "" && h.Name == "" }
 
 // Runnable returns what keeps n from being active, as Faults; nil if nothing
 // does. It is Validate without the faults of what Served leaves out.
 func (n *Network) Runnable() error {
-	served, _ := n.Served()
+	served, faults := n.Served()
+	if len(faults) == 0 {
+		return n.Validate()
+	}
+	for i := range served.IPs {
+		if d := served.IPs[i].DHCP; d != nil {
+			d.Hosts = slices.DeleteFunc(d.Hosts, func(h DHCPHost) bool { return h.Anonymous() })
+		}
+	}
 	return served.Validate()
 }

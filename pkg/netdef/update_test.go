@@ -71,8 +71,8 @@ func dhcpUpdateRows() []updateRow {
 		},
 		{command: "add-first", section: section, index: 2, xml: "<host name='two' ip='192.0.2.152'/>", lines: "+<host name='two' ip='192.0.2.152'/>"},
 		{
-			command: "add", section: section, index: 1, xml: "<host id='0:1' ip='2001:db8::9'/>",
-			lines: "+<dhcp>|+<host id='0:1' ip='2001:db8::9'/>|+</dhcp>",
+			command: "add", section: section, index: 1, xml: "<host id='0:1:2' ip='2001:db8::9'/>",
+			lines: "+<dhcp>|+<host id='0:1:2' ip='2001:db8::9'/>|+</dhcp>",
 		},
 		{
 			command: "add", section: section, index: -1, xml: "<host mac='00:00:5e:00:53:01' name='two' ip='192.0.2.152'/>",

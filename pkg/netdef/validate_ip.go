@@ -260,11 +260,7 @@ func (c *checker) dhcpHostName(path, name string) {
 
 // dhcpHostKeys checks what a client is recognised by.
 func (c *checker) dhcpHostKeys(path string, h *DHCPHost, server netip.Addr) {
-	if strings.Trim(h.ID, "0123456789abcdefABCDEF:") != "" {
-		c.add(path+"/@id", h.ID, "want hexadecimal digits and colons only")
-	} else if server.Is6() && h.ID != "" && !isDUID(h.ID) {
-		c.add(path+"/@id", h.ID, "want a DUID of 3 to 130 octets like 0:3:0:1:52:54:0:12:34:56")
-	}
+	c.dhcpHostID(path+"/@id", h.ID, server)
 	if server.Is6() {
 		if h.MAC != nil {
 			c.add(path+"/@mac", h.MAC.String(), "not allowed in IPv6, where a client has an id")
@@ -276,6 +272,16 @@ func (c *checker) dhcpHostKeys(path string, h *DHCPHost, server netip.Addr) {
 	c.mac(path+"/@mac", h.MAC)
 	if h.MAC == nil && h.Name == "" {
 		c.add(path, "", "want a mac or a name to know the client by")
+	}
+}
+
+// dhcpHostID checks the identifier that a client has on that server, which may be
+// empty.
+func (c *checker) dhcpHostID(path, id string, server netip.Addr) {
+	if strings.Trim(id, "0123456789abcdefABCDEF:") != "" {
+		c.add(path, id, "want hexadecimal digits and colons only")
+	} else if server.Is6() && id != "" && !isDUID(id) {
+		c.add(path, id, "want a DUID of 3 to 130 octets like 0:3:0:1:52:54:0:12:34:56")
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vnetd/vnetd/internal/dnsname"
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/dhcpd/ra"
@@ -150,12 +151,22 @@ func hasIPv6(n *netdef.Network) bool {
 	return slices.ContainsFunc(n.IPs, func(ip netdef.IP) bool { return ip.Address.Is6() })
 }
 
-// domainOf is n's DNS domain, empty for none.
+// domainOf is n's DNS domain as it is on the wire, empty for none.
 func domainOf(n *netdef.Network) string {
 	if n.Domain == nil {
 		return ""
 	}
-	return n.Domain.Name
+	return ascii(n.Domain.Name)
+}
+
+// ascii is a name of a document as it is on the wire, empty for one that can't be
+// there.
+func ascii(name string) string {
+	wire, err := dnsname.Record(name)
+	if err != nil {
+		return ""
+	}
+	return wire
 }
 
 // resolvers are the DNS servers that guests on ip are told of.
@@ -166,9 +177,11 @@ func resolvers(n *netdef.Network, ip *netdef.IP) []netip.Addr {
 	return []netip.Addr{ip.Address}
 }
 
-// dhcpConfig is what n asks of pkg/dhcpd for ip, one of its elements; the
-// caller adds the store, the event function and the logger.
-func dhcpConfig(n *netdef.Network, ip *netdef.IP) v4.Config {
+// dhcpConfig is what n, which has a dhcpIP, asks of pkg/dhcpd; the caller adds the
+// store, the event function and the logger.
+func dhcpConfig(n *netdef.Network) v4.Config {
+	n, _ = n.Served()
+	ip := dhcpIP(n)
 	c := v4.Config{
 		Network:      n.Name,
 		Interface:    n.Bridge.Name,
@@ -199,7 +212,9 @@ func dhcpConfig(n *netdef.Network, ip *netdef.IP) v4.Config {
 }
 
 // dhcp6Config is dhcpConfig for DHCPv6.
-func dhcp6Config(n *netdef.Network, ip *netdef.IP) v6.Config {
+func dhcp6Config(n *netdef.Network) v6.Config {
+	n, _ = n.Served()
+	ip := dhcp6IP(n)
 	c := v6.Config{
 		Network:      n.Name,
 		Interface:    n.Bridge.Name,
@@ -229,7 +244,10 @@ func ranges(d *netdef.DHCP) []dhcpd.Range {
 func reservations(d *netdef.DHCP) []dhcpd.Reservation {
 	var rs []dhcpd.Reservation
 	for _, h := range d.Hosts {
-		r := dhcpd.Reservation{MAC: h.MAC, Name: h.Name, Addr: h.IP, LeaseTime: leaseTime(h.Lease)}
+		if h.Anonymous() {
+			continue // of a document that can't be served whole
+		}
+		r := dhcpd.Reservation{MAC: h.MAC, Name: ascii(h.Name), Addr: h.IP, LeaseTime: leaseTime(h.Lease)}
 		if h.ID != "" {
 			// One that is no DUID is matched by what else the element says.
 			r.DUID, _ = dhcpd.ParseDUID(h.ID)
@@ -245,6 +263,7 @@ const defaultMTU = 1500
 // raConfig is what n, which has an IPv6 address, asks of router advertisements;
 // the caller adds the logger.
 func raConfig(n *netdef.Network) ra.Config {
+	n, _ = n.Served()
 	c := ra.Config{
 		Network:   n.Name,
 		Interface: n.Bridge.Name,
@@ -337,13 +356,14 @@ func servesDNS(n *netdef.Network) bool {
 // dnsConfig is what n asks of pkg/dnsd; the caller adds the resolvers and the
 // logger.
 func dnsConfig(n *netdef.Network) dnsd.Config {
+	n, _ = n.Served()
 	c := dnsd.Config{
 		Network:   n.Name,
 		Interface: n.Bridge.Name,
 		NoForward: n.Mode() == netdef.ModeIsolated,
 	}
 	if n.Domain != nil {
-		c.Domain, c.LocalOnly = n.Domain.Name, n.Domain.LocalOnly == netdef.Yes
+		c.Domain, c.LocalOnly = domainOf(n), n.Domain.LocalOnly == netdef.Yes
 	}
 	c.Addrs = gateways(n)
 	for i := range n.IPs {
@@ -365,16 +385,16 @@ func addRecords(c *dnsd.Config, d *netdef.DNS) {
 	}
 	c.NoPlainNames = d.ForwardPlainNames == netdef.No
 	for _, r := range d.TXT {
-		c.TXT = append(c.TXT, dnsd.TXT{Name: r.Name, Value: r.Value})
+		c.TXT = append(c.TXT, dnsd.TXT{Name: ascii(r.Name), Value: r.Value})
 	}
 	for _, r := range d.SRV {
 		c.SRV = append(c.SRV, dnsd.SRV{
-			Service: r.Service, Protocol: r.Protocol, Domain: r.Domain, Target: r.Target,
+			Service: r.Service, Protocol: r.Protocol, Domain: ascii(r.Domain), Target: ascii(r.Target),
 			Port: uint16(r.Port), Priority: uint16(r.Priority), Weight: uint16(r.Weight),
 		})
 	}
 	for _, f := range d.Forwarders {
-		c.Forwarders = append(c.Forwarders, dnsd.Forwarder{Domain: f.Domain, Addr: f.Addr, Port: f.Port})
+		c.Forwarders = append(c.Forwarders, dnsd.Forwarder{Domain: ascii(f.Domain), Addr: f.Addr, Port: f.Port})
 	}
 }
 
@@ -385,7 +405,7 @@ func staticNames(n *netdef.Network) []dnsd.Host {
 	if n.DNS != nil {
 		for _, h := range n.DNS.Hosts {
 			for _, name := range h.Hostnames {
-				hosts = append(hosts, dnsd.Host{Name: name, Addr: h.IP})
+				hosts = append(hosts, dnsd.Host{Name: ascii(name), Addr: h.IP})
 			}
 		}
 	}
@@ -395,7 +415,7 @@ func staticNames(n *netdef.Network) []dnsd.Host {
 		}
 		for _, h := range n.IPs[i].DHCP.Hosts {
 			if h.Name != "" {
-				hosts = append(hosts, dnsd.Host{Name: h.Name, Addr: h.IP})
+				hosts = append(hosts, dnsd.Host{Name: ascii(h.Name), Addr: h.IP})
 			}
 		}
 	}

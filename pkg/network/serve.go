@@ -53,7 +53,7 @@ func (n *Network) serviceSpec(live *netdef.Network) *service.Spec {
 
 // dhcpSettings are those of live's DHCP, which it has.
 func (m *Manager) dhcpSettings(live *netdef.Network) *v4.Config {
-	cfg := dhcpConfig(live, dhcpIP(live))
+	cfg := dhcpConfig(live)
 	cfg.Store, cfg.Logger = m.cfg.Store.Leases(live.UUID), m.log
 	cfg.Identity = cmp.Or(cfg.Identity, m.cfg.DHCPIdentity)
 	cfg.Probe = live.DHCPPolicy.Probe == netdef.Yes || live.DHCPPolicy.Probe == netdef.Unset && m.cfg.DHCPProbe
@@ -62,7 +62,7 @@ func (m *Manager) dhcpSettings(live *netdef.Network) *v4.Config {
 
 // dhcp6Settings are those of live's DHCPv6, which it has.
 func (m *Manager) dhcp6Settings(live *netdef.Network) *v6.Config {
-	cfg := dhcp6Config(live, dhcp6IP(live))
+	cfg := dhcp6Config(live)
 	cfg.Store, cfg.Logger = m.cfg.Store.Leases(live.UUID), m.log
 	return &cfg
 }

@@ -19,6 +19,7 @@ func (m *Manager) conditionSources() []health.Source {
 		health.Firewall(m.cfg.Rules, m.activeNetworks),
 		{Name: "DHCP servers", Find: m.foreignServers},
 		{Name: "options", Find: m.deafOptions},
+		{Name: "records", Find: m.faultyRecords},
 		health.Clock(),
 		{Name: "disks", Find: m.diskConditions},
 		health.Overlaps(m.cfg.Links.HostNets, m.activeNetworks),
@@ -85,6 +86,23 @@ func (m *Manager) deafOptions(context.Context) ([]api.Condition, error) {
 				Kind: "dnsmasq-options", Severity: api.SeverityWarning, Networks: []string{n.name},
 				Message:  fmt.Sprintf("lines of <dnsmasq:options> of network %q are not understood and have no effect", n.name),
 				Evidence: strings.Join(lines, "; "), Remedy: "vnetctl edit " + n.name,
+			})
+		}
+	})
+	return all, nil
+}
+
+// faultyRecords are names and records that can't be served, each by itself: an
+// earlier version took them.
+func (m *Manager) faultyRecords(context.Context) ([]api.Condition, error) {
+	var all []api.Condition
+	m.eachLive(func(n *Network, live *netdef.Network) {
+		_, faults := live.Served()
+		for _, f := range faults {
+			all = append(all, api.Condition{
+				Kind: "faulty-record", Severity: api.SeverityWarning, Networks: []string{n.name},
+				Message:  fmt.Sprintf("a name or record of network %q can't be served, and is left out", n.name),
+				Evidence: f.Error(), Remedy: "vnetctl edit " + n.name,
 			})
 		}
 	})

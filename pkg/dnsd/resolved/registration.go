@@ -12,6 +12,7 @@ import (
 	"github.com/godbus/dbus/v5"
 	"golang.org/x/sys/unix"
 
+	"github.com/vnetd/vnetd/internal/dnsname"
 	"github.com/vnetd/vnetd/pkg/dnsd/wire"
 )
 
@@ -58,7 +59,7 @@ func (cfg Config) validate() error {
 			errs = append(errs, fmt.Errorf("prefixes[%d]: no prefix", i))
 		}
 	}
-	if cfg.Domain != "" && !wire.IsHostName(strings.TrimSuffix(cfg.Domain, ".")) {
+	if _, err := dnsname.Host(cfg.Domain); cfg.Domain != "" && err != nil {
 		errs = append(errs, fmt.Errorf("domain: name %q: not a domain name", cfg.Domain))
 	}
 	return errors.Join(errs...)

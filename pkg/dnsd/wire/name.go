@@ -21,21 +21,6 @@ const (
 // hostOctets are what the labels of host names are made of.
 const hostOctets = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_"
 
-// IsHostName reports whether s, without a trailing dot, is made of labels of
-// letters, digits, hyphens and underscores only, so that it needs no escapes in
-// presentation form.
-func IsHostName(s string) bool {
-	if len(s) > MaxName {
-		return false
-	}
-	for label := range strings.SplitSeq(s, ".") {
-		if !IsLabel(label) {
-			return false
-		}
-	}
-	return true
-}
-
 // IsLabel reports whether s is one label of a host name, RFC 1123 section 2.1.
 func IsLabel(s string) bool {
 	return s != "" && len(s) <= maxLabel && s[0] != '-' && s[len(s)-1] != '-' && strings.TrimLeft(s, hostOctets) == ""
