@@ -360,12 +360,12 @@ func TestInvalid(t *testing.T) {
 		TXT:          []dnsd.TXT{{Name: "a b", Value: strings.Repeat("x", 10000)}},
 		SRV:          []dnsd.SRV{{Service: "s p", Protocol: "tcp", Target: "a..b"}},
 		CNAMEs:       []dnsd.CNAME{{Name: "x"}},
-		LocalDomains: []string{"-"},
+		LocalDomains: []string{"*"},
 		Forwarders:   []dnsd.Forwarder{{}, {Domain: "a/b"}},
 		Addresses:    []dnsd.Address{{Domain: "x"}},
 	})
 	got := fmt.Sprint(err)
-	for _, fault := range []string{"much-too-long", "vm example", "addrs[0]", "prefixes[0]", `static[0]: name "a..b"`, "static[1]", "70000", `txt[0]: name "a b": not`, "10000 octets", "srv[0]", "cnames[0]", "localDomains[0]", "forwarders[0]", "forwarders[1]", "addresses[0]"} {
+	for _, fault := range []string{"much-too-long", "vm example", "addrs[0]", "prefixes[0]", `static[0]: name "a..b"`, "static[1]", "70000", `txt[0]: name "a b": want`, "10000 bytes", "srv[0]", "cnames[0]", "localDomains[0]", "forwarders[0]", "forwarders[1]", "addresses[0]"} {
 		if !strings.Contains(got, fault) {
 			t.Errorf("%s is not in %s", fault, got)
 		}

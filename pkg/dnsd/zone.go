@@ -242,8 +242,8 @@ func (v *view) bare(key string) string {
 // domain if it is a plain one.
 func (v *view) pointerTo(h Host) *node {
 	target := strings.TrimSuffix(h.Name, ".") + "."
-	if key := v.key(h.Name); isPlain(key) && len(key)+len(v.domain) <= wire.MaxName {
-		target = target[:len(key)] + v.domain
+	if label, _, _ := strings.Cut(target, "."); isPlain(v.key(h.Name)) && len(label)+len(".")+len(v.domain) <= wire.MaxName {
+		target = label + "." + v.domain
 	}
 	n := &node{complete: true}
 	n.add(dns.TypePTR, h.record(wire.AppendName(nil, target)))

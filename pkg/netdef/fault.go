@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"path"
+	"slices"
 	"strings"
 )
 
@@ -111,6 +112,20 @@ func (fs Faults) merge(more Faults) Faults {
 		}
 	}
 	return fs
+}
+
+// without returns those of fs that former has not. An element's place in its list
+// doesn't count: another one may have come or gone before it.
+func (fs Faults) without(former Faults) Faults {
+	seen := make(map[[2]string]int, len(former))
+	for _, f := range former {
+		seen[[2]string{f.Value, f.Problem}]++
+	}
+	return slices.DeleteFunc(fs, func(f Fault) bool {
+		key := [2]string{f.Value, f.Problem}
+		seen[key]--
+		return seen[key] >= 0
+	})
 }
 
 // owner returns the path of the element that an attribute stands in, and that

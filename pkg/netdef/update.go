@@ -139,14 +139,14 @@ type updater struct {
 // matches; docs/networks.md has them. If it returns an error, n is unchanged.
 // The error is an *UpdateError, or of type Faults: either what can't be read in
 // u.XML, whose paths begin at its root, or what would be wrong with the network
-// as a whole afterwards.
+// as a whole afterwards and is not already.
 func (n *Network) Update(u Update) error {
 	up := &updater{Update: u, n: n.Clone()}
 	if err := up.apply(); err != nil {
 		return err
 	}
-	if faults := up.n.validate(); len(faults) > 0 {
-		return faults
+	if err := up.n.validate().without(n.validate()).err(); err != nil {
+		return err
 	}
 	*n = *up.n
 	return nil

@@ -29,6 +29,30 @@ func (c *checker) addresses() {
 	for i := range n.Routes {
 		c.route(fmt.Sprintf("network/route[%d]", i+1), &n.Routes[i])
 	}
+	c.uniqueRoutes()
+}
+
+// uniqueRoutes checks the routes against each other. The kernel has one IPv4 route
+// for a destination and a metric; of IPv6 it has several by different gateways.
+func (c *checker) uniqueRoutes() {
+	type key struct {
+		to     netip.Prefix
+		by     netip.Addr
+		metric int
+	}
+	seen := make(map[key]int)
+	for i := range c.n.Routes {
+		r := &c.n.Routes[i]
+		k := key{to: r.Prefix(), metric: max(r.Metric, 1)}
+		if r.Address.Is6() {
+			k.by = r.Gateway
+		}
+		if first := seen[k]; first > 0 && k.to.IsValid() {
+			c.addf(fmt.Sprintf("network/route[%d]/@address", i+1), r.Address.String(), "the route is that of network/route[%d]: want another metric", first)
+			continue
+		}
+		seen[k] = i + 1
+	}
 }
 
 // ip checks one <ip> and what is inside.
@@ -60,7 +84,7 @@ func (c *checker) tftpRoot(path, root string) {
 // ipAddress checks the address of an <ip> by itself.
 func (c *checker) ipAddress(path string, ip *IP) {
 	c.family(path, ip.Family, ip.Address)
-	if a := ip.Address; a.IsUnspecified() || a.IsMulticast() || a.Is4In6() {
+	if a := ip.Address; a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() || a.Is4In6() {
 		c.add(path+"/@address", a.String(), "want a unicast address")
 		return
 	}
@@ -337,7 +361,10 @@ func (c *checker) gateway(path string, r *Route) {
 		return
 	}
 	for i := range c.n.IPs {
-		if c.n.IPs[i].Prefix().Contains(r.Gateway) {
+		if p := c.n.IPs[i].Prefix(); p.Contains(r.Gateway) {
+			if p.Addr().Is4() && p.Bits() < 31 && r.Gateway == lastAddr(p) {
+				c.addf(path, r.Gateway.String(), "the broadcast address of %s", p.Masked())
+			}
 			return
 		}
 	}

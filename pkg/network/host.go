@@ -97,6 +97,47 @@ func (n *Network) ensureBridged(ctx context.Context, live *netdef.Network) (inde
 	return l.Index, n.m.replug(ctx, n, live, l.Index)
 }
 
+// noteBridge has the network be degraded for as long as the bridge that it names is
+// not there, which is the admin's to make: its ifindex is 0 then. It may come
+// later than vnetd, so no start fails for it.
+func (n *Network) noteBridge(live *netdef.Network, index int) {
+	if index == 0 && live.Mode() == netdef.ModeBridge {
+		n.fault(partBridge, noSuchBridge(live))
+		return
+	}
+	n.recovered(partBridge)
+}
+
+// noSuchBridge is the error of a network whose bridge the host has not.
+func noSuchBridge(live *netdef.Network) error {
+	return Errorf(Conflict, "network/bridge/@name: the host has no bridge %q: make it, or name another", live.Bridge.Name)
+}
+
+// missing lists what of the host n needs and is not there.
+func (n *Network) missing(def *netdef.Network) error {
+	var errs []error
+	need := func(name string, err error) {
+		if _, lookup := n.m.cfg.Links.Lookup(name); name != "" && errors.Is(lookup, bridge.ErrNotFound) {
+			errs = append(errs, err)
+		}
+	}
+	switch {
+	case def.Uplink != "":
+		need(def.Uplink, noSuchUplink(def))
+	case def.Mode() == netdef.ModeBridge:
+		need(def.Bridge.Name, noSuchBridge(def))
+	}
+	if def.Forward != nil && def.Mode().OwnsBridge() {
+		need(def.Forward.Dev, Errorf(Conflict, "network/forward/@dev: %q is no link of this host: nothing would be forwarded", def.Forward.Dev))
+	}
+	return errors.Join(errs...)
+}
+
+// noSuchUplink is the error of a network whose uplink the host has not.
+func noSuchUplink(def *netdef.Network) error {
+	return Errorf(Conflict, "network/vnetd:uplink/@dev: %q is no link of this host", def.Uplink)
+}
+
 // attachUplink makes live's uplink a port of its bridge, unless it is. How the
 // uplink was is on disk before anything changes. The caller holds n.op.
 func (n *Network) attachUplink(ctx context.Context, live *netdef.Network) error {
@@ -118,7 +159,7 @@ func (n *Network) attachUplink(ctx context.Context, live *netdef.Network) error 
 	})
 	switch {
 	case errors.Is(err, bridge.ErrNotFound):
-		return Errorf(Conflict, "network/vnetd:uplink/@dev: %q is no link of this host", live.Uplink)
+		return noSuchUplink(live)
 	case errors.Is(err, bridge.ErrNoAnswer):
 		return Errorf(Conflict, "network/vnetd:uplink/@dev: everything is put back: %w", err)
 	}

@@ -105,6 +105,7 @@ func (n *Network) activate(live *netdef.Network, index int, sv *service.Set) {
 	n.live, n.last, n.bridge, n.faults = live, live, index, nil
 	n.mu.Unlock()
 	n.setState(api.Active, nil)
+	n.noteBridge(live, index)
 	n.serve(sv)
 	n.m.findDevices(n)
 }
@@ -315,8 +316,11 @@ func (n *Network) assume(ctx context.Context, live *netdef.Network) error {
 	return errors.Join(err, openErr)
 }
 
-// partLinks is what can fail of a network beside its services.
-const partLinks = "links and rules"
+// What can fail of a network beside its services.
+const (
+	partLinks  = "links and rules"
+	partBridge = "the host's bridge"
+)
 
 // repair puts back what is missing of an active network; of an inactive one
 // nothing is. A bridge that had to be made anew takes new sockets with it.
@@ -331,6 +335,13 @@ func (n *Network) repair(ctx context.Context) error {
 	n.fault(partLinks, err)
 	if err != nil {
 		return fmt.Errorf("repairing network %q: %w", n.name, err)
+	}
+	if !live.OwnsBridge() {
+		n.mu.Lock()
+		n.bridge = index
+		n.mu.Unlock()
+		n.noteBridge(live, index)
+		return nil
 	}
 	n.mu.Lock()
 	moved, sv := index != n.bridge, n.services

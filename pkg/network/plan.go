@@ -35,7 +35,7 @@ func (m *Manager) Plan(xml []byte) (api.Plan, error) {
 		unsettle(&p, parsed)
 	}
 	n := newNetwork(m, def)
-	in := []error{unsupported(def), netdef.Conflicts(def, m.definitions(known))}
+	in := []error{unsupported(def), netdef.Conflicts(def, m.definitions(known)), n.missing(def)}
 	switch live := known.activeNetwork(); {
 	case live != nil:
 		p.Action = "change"

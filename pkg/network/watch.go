@@ -10,6 +10,7 @@ import (
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/netdef"
 )
 
 // repairPause is how long the manager waits after a bridge was lost before it
@@ -93,6 +94,10 @@ func (m *Manager) onLink(e bridge.LinkEvent, broken *damage) {
 		if on := m.onBridge(e.Link.Index); len(on) > 0 {
 			broken.add(on...)
 		}
+	default:
+		if on := m.awaiting(e.Link); len(on) > 0 {
+			broken.add(on...)
+		}
 	}
 }
 
@@ -140,6 +145,22 @@ func (m *Manager) onBridge(index int) []*Network {
 	for _, n := range m.byName {
 		n.mu.Lock()
 		if n.live != nil && n.bridge == index {
+			on = append(on, n)
+		}
+		n.mu.Unlock()
+	}
+	return on
+}
+
+// awaiting lists the active networks on a bridge of the host's that was not there,
+// and now is l.
+func (m *Manager) awaiting(l bridge.Link) []*Network {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var on []*Network
+	for _, n := range m.byName {
+		n.mu.Lock()
+		if n.live != nil && n.bridge == 0 && n.live.Mode() == netdef.ModeBridge && n.live.Bridge.Name == l.Name {
 			on = append(on, n)
 		}
 		n.mu.Unlock()
