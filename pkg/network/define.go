@@ -29,7 +29,7 @@ func (m *Manager) Define(ctx context.Context, xml []byte) (*Network, error) {
 // network's, or that opts forbid, and Conflict with what is in the way; nothing is
 // changed then.
 func (m *Manager) DefineWith(ctx context.Context, xml []byte, opts api.DefineOptions) (Defined, error) {
-	parsed, err := netdef.Parse(xml)
+	parsed, err := readDocument(xml)
 	if err != nil {
 		return Defined{}, err
 	}
@@ -122,7 +122,7 @@ func existsAlready(n *Network) error {
 // network starts that one, whose definition stays what it is for its next start.
 // A document that has only the name is refused with Exists.
 func (m *Manager) Create(ctx context.Context, xml []byte) (*Network, error) {
-	parsed, err := netdef.Parse(xml)
+	parsed, err := readDocument(xml)
 	if err != nil {
 		return nil, err
 	}
@@ -169,13 +169,23 @@ func (m *Manager) complete(parsed *netdef.Network, known *Network) (*netdef.Netw
 	return def, nil
 }
 
+// readDocument reads a document from outside, and refuses it with every fault that
+// it has. A definition on disk may have some: see netdef.Network.Served.
+func readDocument(xml []byte) (*netdef.Network, error) {
+	parsed, err := netdef.Parse(xml)
+	if err == nil {
+		err = parsed.Validate()
+	}
+	return parsed, err
+}
+
 // completed is complete without a look at others' claims.
 func (m *Manager) completed(parsed *netdef.Network, known *Network) (*netdef.Network, error) {
 	def := parsed.Clone()
 	if known != nil {
 		known.inherit(def)
 	}
-	if err := def.Validate(); err != nil {
+	if err := def.Runnable(); err != nil {
 		return nil, err
 	}
 	others := m.definitions(known)

@@ -15,7 +15,7 @@ import (
 // Plan tells what a network of that document would be, and touches nothing. What
 // is in its way is in the plan, not an error; faults of the document are.
 func (m *Manager) Plan(xml []byte) (api.Plan, error) {
-	parsed, err := netdef.Parse(xml)
+	parsed, err := readDocument(xml)
 	if err != nil {
 		return api.Plan{}, err
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/vnetd/vnetd/internal/nstest"
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network"
 )
 
 // Values of names, from which records are made: those that clients of libvirt
@@ -199,6 +200,9 @@ func TestFaultyRecordOfAnOlderVersion(t *testing.T) {
 		must(t, os.MkdirAll(filepath.Join(root, "networks"), 0o755))
 		must(t, os.WriteFile(filepath.Join(root, "networks", "served.xml"), []byte(strings.Replace(doc, "<bridge", uuid+"<bridge", 1)), 0o600))
 		h := newHub(t, root, hubOptions{})
+		if _, err := h.Define(t.Context(), []byte(doc)); network.KindOf(err) != network.Invalid {
+			t.Errorf("defining it now: %v", err)
+		}
 		n, err := h.ByName("served")
 		must(t, err)
 		must(t, n.Start(t.Context()))
