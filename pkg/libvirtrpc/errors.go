@@ -29,7 +29,7 @@ const (
 	codeInvalidState  code = 55
 	codeUnsupported   code = 67
 	codeAuthCancelled code = 79
-	codeNotUpdatable  code = 84
+	codeNotOperable   code = 84
 	codeSchema        code = 92
 	codeNoAgent       code = 94
 	codePortExists    code = 106
@@ -66,7 +66,7 @@ func templates() map[code]string {
 		codeInvalidState:  "Requested operation is not valid: %s",
 		codeUnsupported:   "unsupported configuration: %s",
 		codeAuthCancelled: "authentication cancelled: %s",
-		codeNotUpdatable:  "Operation not supported: %s",
+		codeNotOperable:   "Operation not supported: %s",
 		codeSchema:        "XML document failed to validate against schema: %s",
 		codeNoAgent:       "authentication unavailable: %s",
 		codePortExists:    "network port %s exists already",
@@ -141,9 +141,12 @@ func asError(err error) *Error {
 	if u, ok := errors.AsType[*netdef.UpdateError](err); ok {
 		c := codeInvalidState
 		if u.Reason == netdef.ErrUnsupported {
-			c = codeNotUpdatable
+			c = codeNotOperable
 		}
 		return &Error{c, domainNetwork, u.Problem}
+	}
+	if errors.Is(err, network.ErrFloor) {
+		return &Error{codeNotOperable, domainNetwork, err.Error()}
 	}
 	c, ok := map[network.Kind]code{
 		network.NotFound:      codeNoNetwork,

@@ -106,6 +106,32 @@ func (d *daemon) awaitEnd(t *testing.T, u uuid) {
 	})
 }
 
+// TestPortsThatCannotBe asks for ports that libvirt refuses, and wants its codes.
+func TestPortsThatCannotBe(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		startDaemon(t, t.TempDir(), nil)
+		c := opened(t, socketPath)
+		c.ok(41, func(e *encoder) { e.string(portNetwork) })
+		lab := func(e *encoder) { e.ref(ref{"lab", uuid{1}}) }
+		c.ok(39, lab)
+		const id = "<parameters interfaceid='09b11c53-8b5c-4eeb-8f00-d84eaa0aaa4f'/>"
+		for _, tt := range []struct {
+			element string
+			code    code
+			text    string
+		}{
+			{"<virtualport type='openvswitch'>" + id + "</virtualport>", codeUnsupported, "unsupported configuration: <virtualport type='openvswitch'> not supported for network 'lab' which uses IP forwarding"},
+			{"<virtualport type='midonet'>" + id + "</virtualport>", codeUnsupported, "unsupported configuration: <virtualport type='midonet'> not supported for network 'lab' which uses IP forwarding"},
+			{"<virtualport type='802.1Qbh'><parameters profileid='p'/></virtualport>", codeUnsupported, "unsupported configuration: <virtualport type='802.1Qbh'> not supported for network 'lab' which uses IP forwarding"},
+			{"<bandwidth><inbound average='9' floor='5'/></bandwidth>", 84, "Operation not supported: invalid use of 'floor' on interface with MAC address 52:54:00:00:00:2a - network 'lab' has no inbound QoS set"},
+		} {
+			doc := "<networkport><uuid>0a000000-0000-0000-0000-000000000000</uuid><owner><name>web</name><uuid>0b000000-0000-0000-0000-000000000000</uuid></owner>" +
+				"<mac address='52:54:00:00:00:2a'/>" + tt.element + "</networkport>"
+			c.fails(406, func(e *encoder) { lab(e); e.string(doc); e.uint32(0) }, tt.code, tt.text)
+		}
+	})
+}
+
 // TestPortsOfLibvirt plays what virtqemud does to a domain's interfaces: start,
 // update, restart of either daemon, and stop.
 func TestPortsOfLibvirt(t *testing.T) {

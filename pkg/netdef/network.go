@@ -237,6 +237,10 @@ type DHCPHost struct {
 	Name  string
 	IP    netip.Addr
 	Lease *LeaseTime
+
+	// WrittenMAC is MAC as the document has it, which clients look for in what
+	// is printed; "" for the usual form.
+	WrittenMAC string
 }
 
 // Bootp is the network boot of IPv4 clients.

@@ -54,6 +54,9 @@ func (e element) dhcpHost() DHCPHost {
 		MAC: value(e, "mac", parseMAC), ID: e.str("id"), Name: e.str("name"),
 		IP: value(e, "ip", parseAddr), Lease: e.lease(),
 	}
+	if written := e.str("mac"); h.MAC != nil && written != h.MAC.String() {
+		h.WrittenMAC = written
+	}
 	if name, ok := e.attr("name"); ok && name == "" {
 		e.fault("@name", "", "empty, want a host name")
 	}

@@ -168,7 +168,7 @@ func sections() map[Section]section {
 		SectionPortGroup:        {"portgroup", true, (*updater).portGroup},
 		SectionDNSHost:          {"host", true, (*updater).dnsHost},
 		SectionDNSTXT:           {"txt", true, (*updater).dnsTXT},
-		SectionDNSSRV:           {"srv", false, (*updater).dnsSRV},
+		SectionDNSSRV:           {"srv", true, (*updater).dnsSRV},
 	}
 }
 

@@ -59,7 +59,8 @@ func (up *updater) dnsTXT(e element) error {
 }
 
 // dnsSRV updates the <srv>s: virNetworkDefUpdateDNSSrv. One matches that has
-// every name that is given; port, priority and weight don't count.
+// every name that is given; port, priority and weight don't count. Since libvirt
+// 11.4 the only one that matches can be replaced.
 func (up *updater) dnsSRV(e element) error {
 	s := e.srv()
 	if err := up.readable(); err != nil {
@@ -70,7 +71,7 @@ func (up *updater) dnsSRV(e element) error {
 			(s.Domain == "" || s.Domain == o.Domain) && (s.Target == "" || s.Target == o.Target)
 	}
 	return up.updateDNS(func(d *DNS) (err error) {
-		d.SRV, err = change(up, d.SRV, s, rule[SRV]{conflict: matches, remove: matches, unique: true}, (*printer).srv)
+		d.SRV, err = change(up, d.SRV, s, rule[SRV]{conflict: matches, modify: matches, remove: matches, unique: true}, (*printer).srv)
 		return err
 	})
 }

@@ -67,7 +67,7 @@ func dhcpUpdateRows() []updateRow {
 	return []updateRow{
 		{
 			command: "add", section: section, index: -1, xml: "<host mac='0:0:5e:0:53:2' ip='192.0.2.152'><lease expiry='1' unit='hours'/></host>",
-			lines: "+<host mac='00:00:5e:00:53:02' ip='192.0.2.152'>|+<lease expiry='1' unit='hours'/>|+</host>",
+			lines: "+<host mac='0:0:5e:0:53:2' ip='192.0.2.152'>|+<lease expiry='1' unit='hours'/>|+</host>",
 		},
 		{command: "add-first", section: section, index: 2, xml: "<host name='two' ip='192.0.2.152'/>", lines: "+<host name='two' ip='192.0.2.152'/>"},
 		{
@@ -196,8 +196,20 @@ func dnsUpdateRows() []updateRow {
 			fails: "network 'n' has 2 entries that match <srv service='ldap'/>: <srv service='ldap' protocol='tcp' domain='x' target='one'/> and <srv service='ldap' protocol='tcp' domain='y' target='two'/>",
 		},
 		{
-			command: "modify", section: "dns-srv", xml: "<srv service='ldap'/>", reason: netdef.ErrUnsupported,
-			fails: "an entry of the 'dns-srv' section of network 'n' can't be modified: delete it and add the new one",
+			command: "modify", section: "dns-srv", xml: "<srv service='ldap'/>", reason: netdef.ErrAmbiguous,
+			fails: "network 'n' has 2 entries that match <srv service='ldap'/>: <srv service='ldap' protocol='tcp' domain='x' target='one'/> and <srv service='ldap' protocol='tcp' domain='y' target='two'/>",
+		},
+		{
+			command: "modify", section: "dns-srv", xml: "<srv service='ldap' protocol='tcp' domain='y' target='two' port='1221' priority='42' weight='69'/>",
+			lines: "-<srv service='ldap' protocol='tcp' domain='y' target='two'/>|+<srv service='ldap' protocol='tcp' domain='y' target='two' port='1221' priority='42' weight='69'/>",
+		},
+		{
+			command: "modify", section: "dns-srv", xml: "<srv service='ldap' protocol='tcp' domain='z'/>", reason: netdef.ErrNoEntry,
+			fails: "network 'n' has no entry that matches <srv service='ldap' protocol='tcp' domain='z'/>",
+		},
+		{
+			command: "modify", section: "dns-srv", xml: "<srv service='ldap' domain='x'/>",
+			fails: "network/dns/srv[1]/@protocol: missing, want a protocol like tcp",
 		},
 	}
 }

@@ -1,6 +1,9 @@
 package netdef
 
-import "strconv"
+import (
+	"cmp"
+	"strconv"
+)
 
 // XML prints n as virsh net-dumpxml --inactive does: libvirt's order of
 // elements and attributes, single quotes, two spaces of indentation, a newline
@@ -238,7 +241,7 @@ func (p *printer) dhcpRange(r *DHCPRange) {
 // dhcpHost prints <host> of <dhcp>.
 func (p *printer) dhcpHost(h *DHCPHost) {
 	p.elem("host", func() { p.lease(h.Lease) },
-		opt("mac", h.MAC.String()), opt("id", h.ID), opt("name", h.Name), addr("ip", h.IP))
+		opt("mac", cmp.Or(h.WrittenMAC, h.MAC.String())), opt("id", h.ID), opt("name", h.Name), addr("ip", h.IP))
 }
 
 // lease prints <lease>, nothing for nil. An infinite one has no unit.

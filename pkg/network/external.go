@@ -184,7 +184,24 @@ func portOn(live *netdef.Network, doc *netdef.Port, reclaim bool) (*netdef.Port,
 	if full.VLAN != nil {
 		return nil, Errorf(Unsupported, "an interface connecting to network '%s' is requesting a vlan tag, but that is not supported for this type of network", live.Name)
 	}
+	if err := checkVirtualPort(live, &full); err != nil && !reclaim {
+		return nil, err
+	}
 	return &full, checkFloor(live, &full)
+}
+
+// checkVirtualPort refuses a port profile that the network's ports can't have.
+func checkVirtualPort(live *netdef.Network, p *netdef.Port) error {
+	v := p.VirtualPort
+	switch {
+	case v == nil:
+		return nil
+	case live.Mode().OwnsBridge():
+		return Errorf(Unsupported, "<virtualport type='%s'> not supported for network '%s' which uses IP forwarding", v.Type, live.Name)
+	case v.Type != "openvswitch":
+		return Errorf(Unsupported, "<virtualport type='%s'> not supported for network '%s' which uses a bridge device", v.Type, live.Name)
+	}
+	return nil
 }
 
 // portGroup is the group of that name; for none, and for one that the network has
@@ -198,13 +215,20 @@ func portGroup(live *netdef.Network, name string) netdef.PortGroup {
 	return netdef.PortGroup{}
 }
 
+// ErrFloor is in the error of a port with a guarantee that nothing on its network
+// can keep.
+var ErrFloor = errors.New("invalid use of 'floor'")
+
 // checkFloor refuses a guarantee that nothing on the network can keep.
 func checkFloor(live *netdef.Network, p *netdef.Port) error {
-	if b := p.Bandwidth; b == nil || b.Inbound == nil || b.Inbound.Floor == 0 {
+	b := p.Bandwidth
+	switch {
+	case b == nil || b.Inbound == nil || b.Inbound.Floor == 0:
 		return nil
-	}
-	if live.Bandwidth == nil || live.Bandwidth.Inbound == nil {
-		return Errorf(Unsupported, "invalid use of 'floor' on interface with MAC address %s - network '%s' has no inbound QoS set", p.MAC, live.Name)
+	case !live.Mode().OwnsBridge():
+		return Errorf(Unsupported, "%w on interface with MAC address %s - 'floor' is only supported for interface type 'network' with forward type 'nat', 'route', 'open' or none", ErrFloor, p.MAC)
+	case live.Bandwidth == nil || live.Bandwidth.Inbound == nil:
+		return Errorf(Unsupported, "%w on interface with MAC address %s - network '%s' has no inbound QoS set", ErrFloor, p.MAC, live.Name)
 	}
 	return nil
 }
