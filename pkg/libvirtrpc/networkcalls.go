@@ -2,6 +2,7 @@ package libvirtrpc
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	"github.com/vnetd/vnetd/pkg/netdef"
@@ -20,7 +21,7 @@ func readDocument(d *decoder) document { return document{d.string(), d.uint32()}
 const validate = 1
 
 // checkDocument refuses flags that are not known, and, where that is asked for,
-// a document with elements and attributes that the schema does not have.
+// a document that is not as the schema has it.
 func checkDocument(doc document, function string) error {
 	if err := checkFlags(doc.flags, validate, function); err != nil {
 		return err
@@ -28,11 +29,11 @@ func checkDocument(doc document, function string) error {
 	if doc.flags&validate == 0 {
 		return nil
 	}
-	n, err := netdef.Parse([]byte(doc.xml))
-	if err != nil {
-		return err
+	err := netdef.CheckSchema([]byte(doc.xml))
+	if faults, ok := errors.AsType[netdef.Faults](err); ok && faults[0].Path != "" {
+		return &Error{codeSchema, domainXML, faults.Error()}
 	}
-	return unknownElements(n.Ignored)
+	return err // what is no XML is no matter of the schema
 }
 
 // unknownElements is the error of a document that has what the schema has not.
