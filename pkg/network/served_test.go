@@ -290,6 +290,24 @@ func TestMissingHostBridge(t *testing.T) {
 	})
 }
 
+// TestMissingTFTPRoot starts a network whose directory of files comes later.
+func TestMissingTFTPRoot(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := newHub(t, t.TempDir(), hubOptions{})
+		root := filepath.Join(t.TempDir(), "boot")
+		n := h.started(strings.Replace(servedXML("", "", ""), "<dhcp>", "<tftp root='"+root+"'/><dhcp>", 1))
+		until(t, "the directory to be named", func() bool {
+			info := n.Info()
+			return info.State == api.Degraded && strings.Contains(info.LastError, root)
+		})
+		if got := answer(t, "probe TXT"); got != `"here"` {
+			t.Errorf("DNS beside it says %q", got)
+		}
+		must(t, os.Mkdir(root, 0o755))
+		until(t, "the directory to be served", func() bool { return n.Info().State == api.Active })
+	})
+}
+
 // TestPlanNamesWhatIsMissing plans networks on links that the host has not.
 func TestPlanNamesWhatIsMissing(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {

@@ -103,7 +103,7 @@ func New(ctx context.Context, cfg Config, spec *Spec) *Set {
 		change: func(srv *dnsd.Server, _, want dnsd.Config) error { return srv.Reconfigure(want) },
 	}
 	s.tftp = unit[tftp.Config, *tftp.Server]{
-		label: TFTP, config: func(p *Spec) *tftp.Config { return p.TFTP },
+		label: TFTP, spared: true, config: func(p *Spec) *tftp.Config { return p.TFTP },
 		open: func(c tftp.Config, _ []*os.File) (*tftp.Server, error) { return tftp.Open(c) },
 		change: func(_ *tftp.Server, is, want tftp.Config) error {
 			if is != want {
