@@ -59,8 +59,8 @@ func (up *updater) dnsTXT(e element) error {
 }
 
 // dnsSRV updates the <srv>s: virNetworkDefUpdateDNSSrv. One matches that has
-// every name that is given; port, priority and weight don't count. Since libvirt
-// 11.4 the only one that matches can be replaced.
+// every name that is given; port, priority and weight don't count. Where libvirt
+// is new enough the only one that matches can be replaced, as here.
 func (up *updater) dnsSRV(e element) error {
 	s := e.srv()
 	if err := up.readable(); err != nil {

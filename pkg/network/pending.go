@@ -60,7 +60,7 @@ func (n *Network) nextLive(live, def *netdef.Network, how api.Apply) *netdef.Net
 	next := def
 	if how != api.ApplyAll {
 		next = mixture(live, def, func(doc *netdef.Network) bool {
-			return doc.Validate() == nil && changeable(live, doc) == nil && n.newSubnets(live, doc) == nil
+			return doc.Runnable() == nil && changeable(live, doc) == nil && n.newSubnets(live, doc) == nil
 		})
 	}
 	if bytes.Equal(next.XML(), live.XML()) {
