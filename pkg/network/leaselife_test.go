@@ -8,12 +8,14 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network"
@@ -34,7 +36,8 @@ type life struct {
 }
 
 // TestLeasesOverAnyLife does random things to a network, and to its clients: no
-// address is leased to two, and no lease is lost before it ends.
+// address is leased to two, no lease is lost before it ends, and no document that
+// lacks the network's UUID changes it.
 func TestLeasesOverAnyLife(t *testing.T) {
 	for seed := range uint64(4) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
@@ -59,7 +62,7 @@ func (l *life) step() {
 	note := func(what string, err error) {
 		l.did = append(l.did, fmt.Sprintf("%s: %v", what, err))
 	}
-	switch do := l.rng.IntN(20); {
+	switch do := l.rng.IntN(22); {
 	case do < 3 || n == nil:
 		xml := l.document()
 		if l.rng.IntN(4) == 0 {
@@ -82,8 +85,33 @@ func (l *life) step() {
 		l.restart()
 	case do < 13:
 		l.release()
+	case do < 15:
+		l.strange(n)
 	default:
 		l.lease(n)
+	}
+}
+
+// strange has a client of libvirt's define or create a document of the same name
+// that has another UUID, or none: it is refused, and changes nothing.
+func (l *life) strange(n *network.Network) {
+	uuid := []string{"", "<uuid>00000000-0000-4000-8000-00000000abcd</uuid>"}[l.rng.IntN(2)]
+	xml := []byte(strings.Replace(l.document(), "<uuid>"+keptUUID+"</uuid>", uuid, 1))
+	if strings.Contains(string(xml), keptUUID) {
+		l.t.Fatal("the document has the network's UUID")
+	}
+	live, def, info := string(n.XML(false)), string(n.XML(true)), n.Info()
+	var err error
+	if l.rng.IntN(2) == 0 {
+		_, err = l.h.Create(l.t.Context(), xml)
+	} else {
+		_, err = l.h.DefineWith(l.t.Context(), xml, api.DefineOptions{Strict: true})
+	}
+	if network.KindOf(err) != network.Exists {
+		l.fatal("a document that does not carry the network's UUID: %v", err)
+	}
+	if string(n.XML(false)) != live || string(n.XML(true)) != def || !reflect.DeepEqual(n.Info(), info) {
+		l.fatal("a document that does not carry the network's UUID has changed it")
 	}
 }
 

@@ -31,14 +31,14 @@ func run(dir string) error {
 		return err
 	}
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', 0)
-	fmt.Fprintln(w, "package\tfiles\tlines\tfloors\tmost methods")
+	_, _ = fmt.Fprintln(w, "package\tfiles\tlines\tfloors\tmost methods")
 	lines := 0
 	for _, s := range shapes {
 		most := ""
 		if s.Methods > 0 {
 			most = fmt.Sprintf("%d %s", s.Methods, s.Type)
 		}
-		fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%s\n", s.Path, s.Files, s.Lines, s.Floors, most)
+		_, _ = fmt.Fprintf(w, "%s\t%d\t%d\t%d\t%s\n", s.Path, s.Files, s.Lines, s.Floors, most)
 		if !strings.HasPrefix(s.Path, "test/") {
 			lines += s.Lines
 		}
