@@ -24,7 +24,7 @@ const (
     - community.libvirt.virt_net:
         name: lab
         command: modify
-        xml: "<host mac='52:54:00:6c:3c:01' name='db' ip='198.51.100.10'/>"
+        xml: "<host mac='FC:C2:33:00:6c:3c' name='db' ip='198.51.100.10'/>"
     - community.libvirt.virt_net: {command: facts}
     - ansible.builtin.assert:
         that:

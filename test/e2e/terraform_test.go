@@ -274,7 +274,7 @@ func (tf *terraform) runs09() {
 		IPs: []libvirtxml.NetworkIP{
 			{Address: "10.17.3.1", Netmask: "255.255.255.0", DHCP: &libvirtxml.NetworkDHCP{
 				Ranges: []libvirtxml.NetworkDHCPRange{{Start: "10.17.3.100", End: "10.17.3.199", Lease: &libvirtxml.NetworkDHCPLease{Expiry: 2, Unit: "hours"}}},
-				Hosts:  []libvirtxml.NetworkDHCPHost{{MAC: "52:54:00:6c:3c:01", Name: "one", IP: "10.17.3.7"}},
+				Hosts:  []libvirtxml.NetworkDHCPHost{{MAC: "FC:C2:33:00:6c:3c", Name: "one", IP: "10.17.3.7"}},
 			}},
 			{Family: "ipv6", Address: "fd17:3::1", Prefix: 64, DHCP: &libvirtxml.NetworkDHCP{
 				Ranges: []libvirtxml.NetworkDHCPRange{{Start: "fd17:3::100", End: "fd17:3::1ff"}},
