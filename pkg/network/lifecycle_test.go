@@ -55,6 +55,7 @@ func TestEveryModeStarts(t *testing.T) {
 		t.Fatalf("example networks: %v, %v", files, err)
 	}
 	nstest.Run(t, func(t *testing.T) {
+		nstest.IP(t, "link add br0 type bridge") // the host's own, of bridged-network.xml
 		h := newHub(t, t.TempDir(), hubOptions{})
 		for _, file := range append(files, "../../configs/default.xml") {
 			text, err := os.ReadFile(file)
