@@ -90,7 +90,7 @@ func (s *Server) takeOver(ctx context.Context, c *call) ([]any, error) {
 // setImportPending records that libvirt's networks have been imported.
 func (s *Server) setImportPending(_ context.Context, v any) error {
 	if v.(bool) {
-		return network.Errorf(network.Invalid, "ImportPending can only be set to false: libvirt's networks are imported")
+		return api.Errorf(api.Invalid, "ImportPending can only be set to false: libvirt's networks are imported")
 	}
 	if err := s.cfg.ImportDone(); err != nil {
 		return err
@@ -163,7 +163,7 @@ func (s *Server) setLogLevel(_ context.Context, v any) error {
 	name := v.(string)
 	var level slog.Level
 	if !slices.Contains(levels, name) || level.UnmarshalText([]byte(name)) != nil {
-		return network.Errorf(network.Invalid, "log level %q is not known: want %s", name, strings.Join(levels, ", "))
+		return api.Errorf(api.Invalid, "log level %q is not known: want %s", name, strings.Join(levels, ", "))
 	}
 	before := s.cfg.LogLevel.Level()
 	// Said at whichever level is the lower one, so that it is seen.

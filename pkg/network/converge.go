@@ -61,7 +61,7 @@ func changeable(live, next *netdef.Network) error {
 	var refused []error
 	for _, f := range fixed {
 		if f.is != f.want {
-			refused = append(refused, Errorf(InvalidState, "%s: can't change from %q to %q while network %q is active: stop it first", f.path, f.is, f.want, live.Name))
+			refused = append(refused, api.Errorf(api.InvalidState, "%s: can't change from %q to %q while network %q is active: stop it first", f.path, f.is, f.want, live.Name))
 		}
 	}
 	return errors.Join(refused...)

@@ -155,5 +155,5 @@ func (n *Network) finishNow(ctx context.Context) bool {
 		return false
 	}
 	err := n.Stop(ctx)
-	return err == nil || KindOf(err) == NotFound
+	return err == nil || KindOf(err) == api.NotFound
 }

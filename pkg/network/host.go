@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/store"
@@ -116,7 +117,7 @@ func (n *Network) noteBridge(live *netdef.Network, index int) {
 
 // noSuchBridge is the error of a network whose bridge the host has not.
 func noSuchBridge(live *netdef.Network) error {
-	return Errorf(Conflict, "network/bridge/@name: the host has no bridge %q: make it, or name another", live.Bridge.Name)
+	return api.Errorf(api.Conflict, "network/bridge/@name: the host has no bridge %q: make it, or name another", live.Bridge.Name)
 }
 
 // missing lists what of the host n needs and is not there.
@@ -134,14 +135,14 @@ func (n *Network) missing(def *netdef.Network) error {
 		need(def.Bridge.Name, noSuchBridge(def))
 	}
 	if def.Forward != nil && def.Mode().OwnsBridge() {
-		need(def.Forward.Dev, Errorf(Conflict, "network/forward/@dev: %q is no link of this host: nothing would be forwarded", def.Forward.Dev))
+		need(def.Forward.Dev, api.Errorf(api.Conflict, "network/forward/@dev: %q is no link of this host: nothing would be forwarded", def.Forward.Dev))
 	}
 	return errors.Join(errs...)
 }
 
 // noSuchUplink is the error of a network whose uplink the host has not.
 func noSuchUplink(def *netdef.Network) error {
-	return Errorf(Conflict, "network/vnetd:uplink/@dev: %q is no link of this host", def.Uplink)
+	return api.Errorf(api.Conflict, "network/vnetd:uplink/@dev: %q is no link of this host", def.Uplink)
 }
 
 // attachUplink makes live's uplink a port of its bridge, unless it is. How the
@@ -167,7 +168,7 @@ func (n *Network) attachUplink(ctx context.Context, live *netdef.Network) error 
 	case errors.Is(err, bridge.ErrNotFound):
 		return noSuchUplink(live)
 	case errors.Is(err, bridge.ErrNoAnswer):
-		return Errorf(Conflict, "network/vnetd:uplink/@dev: everything is put back: %w", err)
+		return api.Errorf(api.Conflict, "network/vnetd:uplink/@dev: everything is put back: %w", err)
 	}
 	return err
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vnetd/vnetd/internal/dnsname"
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/dhcpd/ra"
@@ -44,7 +45,7 @@ func unsupported(n *netdef.Network) error {
 		{n.VirtualPort != nil, "network/virtualport"},
 	} {
 		if feature.asked {
-			missing = append(missing, Errorf(Unsupported, "%s is not available in this version of vnetd", feature.path))
+			missing = append(missing, api.Errorf(api.Unsupported, "%s is not available in this version of vnetd", feature.path))
 		}
 	}
 	return errors.Join(missing...)

@@ -3,6 +3,7 @@ package network
 import (
 	"context"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/dhcpd/v4"
 	"github.com/vnetd/vnetd/pkg/dhcpd/v6"
@@ -36,7 +37,7 @@ type importer func(ctx context.Context, leases []dhcpd.Lease) (taken int, refuse
 func (n *Network) ImportLeases(ctx context.Context, text string) (taken int, refused []string, err error) {
 	leases, err := dhcpd.ParseLeases(text)
 	if err != nil {
-		return 0, nil, Errorf(Invalid, "%w", err)
+		return 0, nil, api.Errorf(api.Invalid, "%w", err)
 	}
 	importers := n.servedImporters()
 	if n.liveNetwork() == nil {
@@ -103,7 +104,7 @@ func (n *Network) servedImporters() map[string]importer {
 func (n *Network) idleImporters() (map[string]importer, error) {
 	def := n.definition()
 	if def == nil || n.liveNetwork() != nil {
-		return nil, Errorf(InvalidState, "network %q has just started or ended: try again", n.name)
+		return nil, api.Errorf(api.InvalidState, "network %q has just started or ended: try again", n.name)
 	}
 	importers := make(map[string]importer)
 	if dhcpIP(def) != nil {

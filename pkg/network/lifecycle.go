@@ -38,7 +38,7 @@ func (n *Network) start(ctx context.Context, choose func() *netdef.Network) erro
 // startLocked makes def active. The caller holds n.op.
 func (n *Network) startLocked(ctx context.Context, def *netdef.Network) error {
 	if n.liveNetwork() != nil {
-		return Errorf(InvalidState, "network %q is already active", n.name)
+		return api.Errorf(api.InvalidState, "network %q is already active", n.name)
 	}
 	if err := unsupported(def); err != nil {
 		return err
@@ -149,7 +149,7 @@ func (n *Network) bridgeConflict(doc *netdef.Network) error {
 	l, err := n.m.cfg.Links.Lookup(doc.Bridge.Name)
 	switch {
 	case err == nil:
-		return Errorf(Conflict, "network/bridge/@name: a device %q (%s) already exists and is not vnetd's: delete it, or choose another bridge name", l.Name, l.Kind)
+		return api.Errorf(api.Conflict, "network/bridge/@name: a device %q (%s) already exists and is not vnetd's: delete it, or choose another bridge name", l.Name, l.Kind)
 	case !errors.Is(err, bridge.ErrNotFound):
 		return err
 	}
@@ -164,7 +164,7 @@ func (n *Network) subnetConflict(p netip.Prefix, nth int) error {
 		return fmt.Errorf("looking for other owners of %v: %w", p.Masked(), err)
 	}
 	if owner != "" {
-		return Errorf(Conflict, "network/ip[%d]: subnet %v is already in use by interface %q", nth, p.Masked(), owner)
+		return api.Errorf(api.Conflict, "network/ip[%d]: subnet %v is already in use by interface %q", nth, p.Masked(), owner)
 	}
 	return nil
 }
@@ -207,7 +207,7 @@ func (n *Network) Stop(ctx context.Context) error {
 		if left := n.leftBehind(); left != nil {
 			return n.finish(ctx, left)
 		}
-		return Errorf(InvalidState, "network %q is not active", n.name)
+		return api.Errorf(api.InvalidState, "network %q is not active", n.name)
 	}
 	persistent := n.persistent()
 	run := store.Run{Phase: store.Stopping, Network: live, Persistent: persistent}

@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"github.com/vnetd/vnetd/internal/histogram"
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/dnsd/resolved"
@@ -265,7 +266,7 @@ func (m *Manager) Lookup(key string) (*Network, error) {
 			return n, nil
 		}
 	}
-	return nil, Errorf(NotFound, "no network, bridge or UUID %q is known here", key)
+	return nil, api.Errorf(api.NotFound, "no network, bridge or UUID %q is known here", key)
 }
 
 // ByName finds a network by its name.
@@ -283,7 +284,7 @@ func (m *Manager) ByUUID(uuid string) (*Network, error) {
 			return n, nil
 		}
 	}
-	return nil, Errorf(NotFound, "no network has the UUID %q", uuid)
+	return nil, api.Errorf(api.NotFound, "no network has the UUID %q", uuid)
 }
 
 // Networks lists every network, in order of name.

@@ -121,7 +121,7 @@ func (n *Network) begin() error {
 	n.mu.Unlock()
 	if gone {
 		n.op.Unlock()
-		return Errorf(NotFound, "network %q does not exist any more", n.name)
+		return api.Errorf(api.NotFound, "network %q does not exist any more", n.name)
 	}
 	return nil
 }
@@ -133,7 +133,7 @@ func (n *Network) SetAutostart(on bool) error {
 	}
 	defer n.op.Unlock()
 	if info := n.Info(); !info.Persistent {
-		return Errorf(InvalidState, "network %q has no definition: a transient network can't be started automatically", n.name)
+		return api.Errorf(api.InvalidState, "network %q has no definition: a transient network can't be started automatically", n.name)
 	}
 	if err := n.m.cfg.Store.SetAutostart(n.name, on); err != nil {
 		return err
@@ -155,7 +155,7 @@ func (n *Network) Undefine(_ context.Context) error {
 	defer n.op.Unlock()
 	info := n.Info()
 	if !info.Persistent {
-		return Errorf(InvalidState, "network %q is transient: it has no definition to delete, stop it", n.name)
+		return api.Errorf(api.InvalidState, "network %q is transient: it has no definition to delete, stop it", n.name)
 	}
 	live := n.liveNetwork()
 	if live == nil {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
 )
 
@@ -31,7 +32,7 @@ func (n *Network) restart(ctx context.Context, live, former *netdef.Network) err
 	// From here on it is done, whoever hangs up.
 	ctx = context.WithoutCancel(ctx)
 	stopped := n.Stop(ctx)
-	if KindOf(stopped) == InvalidState && stopped != nil {
+	if KindOf(stopped) == api.InvalidState && stopped != nil {
 		stopped = nil // somebody else was quicker
 	}
 	err := n.Start(ctx)

@@ -179,15 +179,15 @@ func (o owner) Seen(mac net.HardwareAddr) (former []netip.Addr) { return o.n.lea
 func (n *Network) expect(live *netdef.Network, p store.Port) error {
 	for _, a := range p.Addrs {
 		if a.Is4() && dhcpIP(live) == nil || !a.Is4() && dhcp6IP(live) == nil {
-			return Errorf(Invalid, "option address: %v can't be given to a guest: network %q has no DHCP for its family", a, live.Name)
+			return api.Errorf(api.Invalid, "option address: %v can't be given to a guest: network %q has no DHCP for its family", a, live.Name)
 		}
 	}
 	err := n.runningServices().Expect(guestOf(p))
 	switch {
 	case errors.Is(err, dhcpd.ErrTaken):
-		return Errorf(Conflict, "option address: %w", err)
+		return api.Errorf(api.Conflict, "option address: %w", err)
 	case err != nil:
-		return Errorf(Invalid, "option address: %w", err)
+		return api.Errorf(api.Invalid, "option address: %w", err)
 	}
 	return nil
 }

@@ -150,13 +150,13 @@ func (to *takeover) read(t Takeover) (err error) {
 	}
 	switch {
 	case to.def == nil && to.live == nil:
-		return Errorf(Invalid, "a network without a definition and without a status is none")
+		return api.Errorf(api.Invalid, "a network without a definition and without a status is none")
 	case to.def != nil && to.live != nil && (to.def.Name != to.live.Name || to.def.UUID != "" && to.def.UUID != to.live.UUID):
-		return Errorf(Conflict, "the status is of network %q with the UUID %s, the definition of %q with %s",
+		return api.Errorf(api.Conflict, "the status is of network %q with the UUID %s, the definition of %q with %s",
 			to.live.Name, to.live.UUID, to.def.Name, to.def.UUID)
 	}
 	if to.leases, err = dhcpd.ParseLeases(t.Leases); err != nil {
-		return Errorf(Invalid, "leases: %w", err)
+		return api.Errorf(api.Invalid, "leases: %w", err)
 	}
 	return nil
 }
@@ -171,7 +171,7 @@ func (m *Manager) fit(to *takeover) error {
 	if to.network = m.find(is.Name); to.network != nil {
 		to.known = to.network.Info()
 		if is.UUID != "" && to.known.UUID != is.UUID {
-			return Errorf(Exists, "vnetd has another network %q, with the UUID %s", is.Name, to.known.UUID)
+			return api.Errorf(api.Exists, "vnetd has another network %q, with the UUID %s", is.Name, to.known.UUID)
 		}
 	}
 	if to.live != nil {
@@ -215,13 +215,13 @@ func (m *Manager) fitLive(to *takeover) error {
 	switch {
 	case live.Bridge.Name != "" && errors.Is(err, bridge.ErrNotFound):
 		if to.live = nil; to.def == nil {
-			return Errorf(InvalidState, "status: the bridge %q is gone and the network has no definition: nothing is left of it", live.Bridge.Name)
+			return api.Errorf(api.InvalidState, "status: the bridge %q is gone and the network has no definition: nothing is left of it", live.Bridge.Name)
 		}
 		return nil
 	case err != nil && live.Bridge.Name != "":
 		return err
 	case live.Mode().OwnsBridge() && l.Kind != "bridge":
-		return Errorf(Conflict, "status: the device %q is no bridge, but %s", live.Bridge.Name, l.Kind)
+		return api.Errorf(api.Conflict, "status: the device %q is no bridge, but %s", live.Bridge.Name, l.Kind)
 	}
 	if err := unsupported(live); err != nil {
 		return fmt.Errorf("status: %w", err)
@@ -237,7 +237,7 @@ func (m *Manager) fitLive(to *takeover) error {
 		if owner, err := m.cfg.Links.AddressOwner(p, live.Bridge.Name); err != nil {
 			return err
 		} else if owner != "" {
-			return Errorf(Conflict, "status: subnet %v is also on interface %q", p.Masked(), owner)
+			return api.Errorf(api.Conflict, "status: subnet %v is also on interface %q", p.Masked(), owner)
 		}
 	}
 	return nil

@@ -160,7 +160,7 @@ func TestTakeOverOfADefinedNetwork(t *testing.T) {
 		h := newHub(t, t.TempDir(), hubOptions{})
 		from := libvirtDefault(t)
 		n := h.define(strings.Replace(from.Definition, "192.168.122.254'", "192.168.122.99'", 1))
-		if err := n.Start(t.Context()); network.KindOf(err) != network.Conflict {
+		if err := n.Start(t.Context()); network.KindOf(err) != api.Conflict {
 			t.Errorf("over libvirt's bridge it starts with %v", err)
 		}
 		taken, err := h.TakeOver(t.Context(), from, false)
@@ -294,23 +294,23 @@ func TestTakeOverRefused(t *testing.T) {
 		for _, tt := range []struct {
 			name string
 			from network.Takeover
-			kind network.Kind
+			kind api.Kind
 			says string
 		}{
-			{"nothing", network.Takeover{}, network.Invalid, "a network without a definition and without a status is none"},
-			{"no definition", network.Takeover{Definition: "<network/>"}, network.Invalid, "definition: network/name"},
-			{"half a definition", network.Takeover{Definition: "<network>"}, network.Invalid, "definition: line 1: "},
-			{"no status", network.Takeover{Definition: libvirt.Definition, Status: libvirt.Definition}, network.Invalid, "status: the document is a <network>, want <networkstatus>"},
-			{"status of nothing", network.Takeover{Status: "<networkstatus/>"}, network.Invalid, "status: the document has no <network>"},
-			{"status of another", network.Takeover{Definition: natXML("another", "192.0.2"), Status: libvirt.Status}, network.Conflict, "the status is of network \"default\""},
-			{"damaged leases", network.Takeover{Definition: libvirt.Definition, Leases: "[{"}, network.Invalid, "leases: reading leases in JSON"},
-			{"name taken", change("<name>default<", "<name>taken<"), network.Exists, `vnetd has another network "taken"`},
-			{"bridge taken", change("virbr0", "taken"), network.Conflict, "network/bridge/@name"},
-			{"subnet taken", change("192.168.122.", "198.51.100."), network.Conflict, `status: subnet 198.51.100.0/24 is also on interface "taken"`},
-			{"subnet of the host", change("192.168.122.", "192.0.2."), network.Conflict, `status: subnet 192.0.2.0/24 is also on interface "other"`},
-			{"no bridge", change("virbr0", "lo"), network.Conflict, `status: the device "lo" is no bridge`},
-			{"beyond vnetd", network.Takeover{Status: strings.Replace(libvirt.Status, "<ip ", "<bandwidth><inbound average='1'/></bandwidth><ip ", 1)}, network.Unsupported, "status: network/bandwidth"},
-			{"nothing left", network.Takeover{Status: strings.ReplaceAll(libvirt.Status, "virbr0", "virbr99")}, network.InvalidState, `status: the bridge "virbr99" is gone and the network has no definition`},
+			{"nothing", network.Takeover{}, api.Invalid, "a network without a definition and without a status is none"},
+			{"no definition", network.Takeover{Definition: "<network/>"}, api.Invalid, "definition: network/name"},
+			{"half a definition", network.Takeover{Definition: "<network>"}, api.Invalid, "definition: line 1: "},
+			{"no status", network.Takeover{Definition: libvirt.Definition, Status: libvirt.Definition}, api.Invalid, "status: the document is a <network>, want <networkstatus>"},
+			{"status of nothing", network.Takeover{Status: "<networkstatus/>"}, api.Invalid, "status: the document has no <network>"},
+			{"status of another", network.Takeover{Definition: natXML("another", "192.0.2"), Status: libvirt.Status}, api.Conflict, "the status is of network \"default\""},
+			{"damaged leases", network.Takeover{Definition: libvirt.Definition, Leases: "[{"}, api.Invalid, "leases: reading leases in JSON"},
+			{"name taken", change("<name>default<", "<name>taken<"), api.Exists, `vnetd has another network "taken"`},
+			{"bridge taken", change("virbr0", "taken"), api.Conflict, "network/bridge/@name"},
+			{"subnet taken", change("192.168.122.", "198.51.100."), api.Conflict, `status: subnet 198.51.100.0/24 is also on interface "taken"`},
+			{"subnet of the host", change("192.168.122.", "192.0.2."), api.Conflict, `status: subnet 192.0.2.0/24 is also on interface "other"`},
+			{"no bridge", change("virbr0", "lo"), api.Conflict, `status: the device "lo" is no bridge`},
+			{"beyond vnetd", network.Takeover{Status: strings.Replace(libvirt.Status, "<ip ", "<bandwidth><inbound average='1'/></bandwidth><ip ", 1)}, api.Unsupported, "status: network/bandwidth"},
+			{"nothing left", network.Takeover{Status: strings.ReplaceAll(libvirt.Status, "virbr0", "virbr99")}, api.InvalidState, `status: the bridge "virbr99" is gone and the network has no definition`},
 		} {
 			_, err := h.TakeOver(t.Context(), tt.from, false)
 			if network.KindOf(err) != tt.kind || err == nil || !strings.Contains(err.Error(), tt.says) {

@@ -75,9 +75,9 @@ func (u *unusable) refuse(doc *netdef.Network) error {
 		sameName, sameUUID := f.Stem == doc.Name, f.UUID != "" && strings.EqualFold(f.UUID, doc.UUID)
 		switch {
 		case sameName && !sameUUID:
-			return Errorf(Exists, "network/name: network %q has a definition that can't be used: mend or delete %s, then reload: %w", doc.Name, f.Path, f.Err)
+			return api.Errorf(api.Exists, "network/name: network %q has a definition that can't be used: mend or delete %s, then reload: %w", doc.Name, f.Path, f.Err)
 		case sameUUID && !sameName:
-			return Errorf(Conflict, "network/uuid: %q is that of the definition %s, which can't be used: mend or delete it, then reload: %w", doc.UUID, f.Path, f.Err)
+			return api.Errorf(api.Conflict, "network/uuid: %q is that of the definition %s, which can't be used: mend or delete it, then reload: %w", doc.UUID, f.Path, f.Err)
 		}
 	}
 	return nil
@@ -87,9 +87,9 @@ func (u *unusable) refuse(doc *netdef.Network) error {
 // is there.
 func (m *Manager) notFound(name string) error {
 	if f := m.unusable.definition(name); f != nil {
-		return Errorf(NotFound, "network %q is not known: its definition can't be used: mend %s, then reload: %w", name, f.Path, f.Err)
+		return api.Errorf(api.NotFound, "network %q is not known: its definition can't be used: mend %s, then reload: %w", name, f.Path, f.Err)
 	}
-	return Errorf(NotFound, "network %q does not exist", name)
+	return api.Errorf(api.NotFound, "network %q does not exist", name)
 }
 
 // setUnread says that the network has a definition, which can't be used.
@@ -118,16 +118,16 @@ func (n *Network) lastRead() *netdef.Network {
 // noDefinition is the reason why a network that has none can't start.
 func (n *Network) noDefinition() error {
 	if n.persistent() {
-		return Errorf(InvalidState, "network %q: its definition can't be used: mend %s, then reload, or define it anew", n.name, n.m.cfg.Store.DefinitionPath(n.name))
+		return api.Errorf(api.InvalidState, "network %q: its definition can't be used: mend %s, then reload, or define it anew", n.name, n.m.cfg.Store.DefinitionPath(n.name))
 	}
-	return Errorf(InvalidState, "network %q is transient: it can't be started again", n.name)
+	return api.Errorf(api.InvalidState, "network %q is transient: it can't be started again", n.name)
 }
 
 // readable refuses to change a definition whose file an admin has changed to something
 // that can't be read: it would be lost.
 func (n *Network) readable() error {
 	if f := n.m.unusable.definition(n.name); f != nil {
-		return Errorf(InvalidState, "network %q: its definition can't be used: mend %s, then reload, or define it anew: %w", n.name, f.Path, f.Err)
+		return api.Errorf(api.InvalidState, "network %q: its definition can't be used: mend %s, then reload, or define it anew: %w", n.name, f.Path, f.Err)
 	}
 	if n.definition() == nil && n.persistent() {
 		return n.noDefinition()
