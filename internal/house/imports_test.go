@@ -26,6 +26,8 @@ var mayImport = map[string][]string{
 	"pkg/libvirtrpc":           {"internal/sysbus", "pkg/network", "pkg/netdef", "pkg/api"},
 	"pkg/network":              {"internal/dnsname", "pkg/network/", "pkg/api", "pkg/netdef", "pkg/bridge", "pkg/tap", "pkg/firewall", "pkg/dhcpd/", "pkg/dnsd/", "pkg/store", "internal/histogram"},
 	"pkg/network/service":      {"pkg/api", "pkg/dhcpd/", "pkg/dnsd/"},
+	"pkg/network/translate":    {"internal/dnsname", "pkg/api", "pkg/netdef", "pkg/bridge", "pkg/firewall", "pkg/dhcpd/", "pkg/dnsd/", "pkg/network/service"},
+	"pkg/network/change":       {"pkg/api", "pkg/netdef", "pkg/network/translate"},
 	"pkg/network/health":       {"pkg/api", "pkg/bridge", "pkg/firewall"},
 	"pkg/netdef":               {"internal/dnsname"},
 	"pkg/bridge":               {"internal/netlink"},

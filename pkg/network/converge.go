@@ -8,6 +8,7 @@ import (
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/change"
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
@@ -20,7 +21,7 @@ func (n *Network) define(ctx context.Context, def *netdef.Network, how api.Apply
 		return err
 	}
 	live, former := n.liveNetwork(), n.definition()
-	restart := live != nil && how == api.ApplyAll && changeable(live, def) != nil
+	restart := live != nil && how == api.ApplyAll && change.Check(live, def) != nil
 	err := n.restartable(live, def, restart)
 	if err == nil {
 		next := live
@@ -42,29 +43,6 @@ func (n *Network) restoreDefinition(former *netdef.Network) error {
 		return n.m.cfg.Store.DeleteDefinition(n.name)
 	}
 	return n.m.cfg.Store.SaveDefinition(former)
-}
-
-// changeable refuses what an active network can't become without its guests
-// losing their link.
-func changeable(live, next *netdef.Network) error {
-	if err := unsupported(next); err != nil {
-		return err
-	}
-	fixed := []struct{ path, is, want string }{
-		{"network/uuid", live.UUID, next.UUID},
-		{"network/bridge/@name", live.Bridge.Name, next.Bridge.Name},
-		{"network/vnetd:uplink/@dev", live.Uplink, next.Uplink},
-	}
-	if live.Mode().OwnsBridge() != next.Mode().OwnsBridge() {
-		fixed = append(fixed, struct{ path, is, want string }{"network/forward/@mode", string(live.Mode()), string(next.Mode())})
-	}
-	var refused []error
-	for _, f := range fixed {
-		if f.is != f.want {
-			refused = append(refused, api.Errorf(api.InvalidState, "%s: can't change from %q to %q while network %q is active: stop it first", f.path, f.is, f.want, live.Name))
-		}
-	}
-	return errors.Join(refused...)
 }
 
 // converge makes an active network next instead of live. When a step fails, it

@@ -7,6 +7,7 @@ import (
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/change"
 )
 
 // Defined is a network after a definition.
@@ -95,7 +96,7 @@ func compare(n *Network, def *netdef.Network) Defined {
 	} else if had = n.liveNetwork(); had == nil {
 		return d
 	}
-	d.Changes = described(netdef.Diff(had, def))
+	d.Changes = change.Describe(netdef.Diff(had, def))
 	return d
 }
 

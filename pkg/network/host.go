@@ -10,6 +10,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/translate"
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
@@ -56,7 +57,7 @@ func (n *Network) restore(r store.Run) error {
 // forward has the host forward what live needs. Links that would lose routes of
 // router advertisements by it keep them. The caller holds n.op.
 func (n *Network) forward(live *netdef.Network) error {
-	changed, err := n.m.cfg.Links.Forward(forwards(live))
+	changed, err := n.m.cfg.Links.Forward(translate.Forwards(live))
 	switch {
 	case errors.Is(changed.Unsaved, fs.ErrPermission): // no fault: vnetd does not run as root
 		n.m.log.Info("forwarding is on; where a file for sysctl says otherwise, `sysctl --system` switches it off", keyNetwork, n.name)

@@ -8,6 +8,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/dhcpd/v4"
 	"github.com/vnetd/vnetd/pkg/dhcpd/v6"
 	"github.com/vnetd/vnetd/pkg/network/service"
+	"github.com/vnetd/vnetd/pkg/network/translate"
 )
 
 // ExportLeases is the network's leases as dnsmasq keeps them in a file.
@@ -107,14 +108,14 @@ func (n *Network) idleImporters() (map[string]importer, error) {
 		return nil, api.Errorf(api.InvalidState, "network %q has just started or ended: try again", n.name)
 	}
 	importers := make(map[string]importer)
-	if dhcpIP(def) != nil {
+	if translate.DHCPIP(def) != nil {
 		importers[service.DHCP] = func(_ context.Context, leases []dhcpd.Lease) (int, []error, error) {
-			return v4.Import(*n.m.dhcpSettings(def), leases)
+			return v4.Import(*n.m.serving.DHCP(def), leases)
 		}
 	}
-	if dhcp6IP(def) != nil {
+	if translate.DHCP6IP(def) != nil {
 		importers[service.DHCP6] = func(_ context.Context, leases []dhcpd.Lease) (int, []error, error) {
-			return v6.Import(*n.m.dhcp6Settings(def), leases)
+			return v6.Import(*n.m.serving.DHCP6(def), leases)
 		}
 	}
 	return importers, nil

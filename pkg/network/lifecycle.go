@@ -11,6 +11,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/service"
+	"github.com/vnetd/vnetd/pkg/network/translate"
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
@@ -40,7 +41,7 @@ func (n *Network) startLocked(ctx context.Context, def *netdef.Network) error {
 	if n.liveNetwork() != nil {
 		return api.Errorf(api.InvalidState, "network %q is already active", n.name)
 	}
-	if err := unsupported(def); err != nil {
+	if err := translate.Unsupported(def); err != nil {
 		return err
 	}
 	n.setState(api.Starting, nil)
@@ -178,7 +179,9 @@ func (n *Network) ensure(ctx context.Context, live *netdef.Network) (index int, 
 	if !live.Mode().OwnsBridge() {
 		return n.ensureBridged(ctx, live)
 	}
-	if index, err = n.m.cfg.Links.Ensure(ctx, bridgeConfig(live)); err != nil {
+	cfg := translate.Bridge(live)
+	cfg.Alias = markOf(live)
+	if index, err = n.m.cfg.Links.Ensure(ctx, cfg); err != nil {
 		return 0, err
 	}
 	if err := n.setRules(ctx, live); err != nil {

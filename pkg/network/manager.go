@@ -21,6 +21,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/health"
 	"github.com/vnetd/vnetd/pkg/network/service"
+	"github.com/vnetd/vnetd/pkg/network/translate"
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
@@ -101,6 +102,7 @@ type Manager struct {
 	cfg      Config
 	log      *slog.Logger
 	events   broker
+	serving  translate.Settings
 	ports    *portSet
 	external externalSet // ports of other programs
 	orphans  orphans
@@ -135,6 +137,10 @@ func New(cfg Config) *Manager {
 		cfg: cfg, log: cfg.Logger, services: ctx, stop: stop,
 		byName: make(map[string]*Network), ports: ports, portRequests: histogram.New(requestBounds()),
 		external: externalSet{usage: ports, byUUID: make(map[string]*external)},
+	}
+	m.serving = translate.Settings{
+		Leases: cfg.Store.Leases, Logger: cfg.Logger, Identity: cfg.DHCPIdentity, Probe: cfg.DHCPProbe,
+		ResolvConf: cfg.ResolvConf, StopRebind: cfg.StopRebind,
 	}
 	m.health = health.NewBoard(cfg.Logger, m.conditionsChanged)
 	return m

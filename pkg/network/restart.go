@@ -7,6 +7,7 @@ import (
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/translate"
 )
 
 // restartable refuses, where a restart is asked for, a definition that could not be
@@ -16,7 +17,7 @@ func (n *Network) restartable(live, def *netdef.Network, restart bool) error {
 	if !restart {
 		return nil
 	}
-	if err := errors.Join(unsupported(def), n.newSubnets(live, def)); err != nil {
+	if err := errors.Join(translate.Unsupported(def), n.newSubnets(live, def)); err != nil {
 		return err
 	}
 	if live.Bridge.Name == def.Bridge.Name {

@@ -10,6 +10,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/health"
+	"github.com/vnetd/vnetd/pkg/network/translate"
 )
 
 // conditionSources lists what is looked at: other programs' doings, then what only
@@ -84,7 +85,7 @@ func (m *Manager) foreignServers(context.Context) ([]api.Condition, error) {
 func (m *Manager) deafOptions(context.Context) ([]api.Condition, error) {
 	var all []api.Condition
 	m.eachLive(func(n *Network, live *netdef.Network) {
-		if lines := notUnderstood(live); len(lines) > 0 {
+		if lines := translate.NotUnderstood(live); len(lines) > 0 {
 			all = append(all, api.Condition{
 				Kind: "dnsmasq-options", Severity: api.SeverityWarning, Networks: []string{n.name},
 				Message:  fmt.Sprintf("lines of <dnsmasq:options> of network %q are not understood and have no effect", n.name),
@@ -123,7 +124,7 @@ func (m *Manager) lostLeases(context.Context) ([]api.Condition, error) {
 		Message: "the lease database was damaged: guests whose leases are lost may get other addresses", Evidence: damage.Error(),
 	}
 	m.eachLive(func(n *Network, live *netdef.Network) {
-		if dhcpIP(live) != nil || dhcp6IP(live) != nil {
+		if translate.DHCPIP(live) != nil || translate.DHCP6IP(live) != nil {
 			c.Networks = append(c.Networks, n.name)
 		}
 	})

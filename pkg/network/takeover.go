@@ -15,6 +15,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/translate"
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
@@ -223,7 +224,7 @@ func (m *Manager) fitLive(to *takeover) error {
 	case live.Mode().OwnsBridge() && l.Kind != "bridge":
 		return api.Errorf(api.Conflict, "status: the device %q is no bridge, but %s", live.Bridge.Name, l.Kind)
 	}
-	if err := unsupported(live); err != nil {
+	if err := translate.Unsupported(live); err != nil {
 		return fmt.Errorf("status: %w", err)
 	}
 	if !live.OwnsBridge() {
@@ -412,7 +413,7 @@ func (n *Network) takeOver(ctx context.Context, to *takeover) error {
 		}
 		n.m.publishPort(PortAdded, x)
 	}
-	if err := errors.Join(n.assume(ctx, to.live), n.m.cfg.Rules.RemoveLeftovers(ctx, firewallNetwork(to.live))); err != nil {
+	if err := errors.Join(n.assume(ctx, to.live), n.m.cfg.Rules.RemoveLeftovers(ctx, translate.Firewall(to.live))); err != nil {
 		to.refuse("%w", err)
 	}
 	n.keepStopped(to.live.UUID, false)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/change"
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
@@ -86,7 +87,7 @@ func updated(doc *netdef.Network, change func(*netdef.Network) error, wanted boo
 // others than live and def. The caller holds n.op.
 func (n *Network) apply(ctx context.Context, live, def, nextLive, nextDef *netdef.Network) error {
 	if nextLive != live {
-		if err := changeable(live, nextLive); err != nil {
+		if err := change.Check(live, nextLive); err != nil {
 			return err
 		}
 	}
