@@ -58,7 +58,7 @@ func (m *Manager) defineLocked(ctx context.Context, parsed *netdef.Network, opts
 		return Defined{}, err
 	}
 	if n == nil {
-		if err := m.unusable.refuse(parsed); err != nil {
+		if err := m.unusable.Refuse(parsed); err != nil {
 			return Defined{}, err
 		}
 	}
@@ -147,7 +147,7 @@ func (m *Manager) Create(ctx context.Context, xml []byte) (*Network, error) {
 		return nil, api.Errorf(api.InvalidState, "network is already active as '%s'", n.name)
 	}
 	if n == nil {
-		if err := m.unusable.refuse(parsed); err != nil {
+		if err := m.unusable.Refuse(parsed); err != nil {
 			return nil, err
 		}
 	}

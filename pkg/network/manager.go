@@ -106,7 +106,7 @@ type Manager struct {
 	ports    *portSet
 	external externalSet // ports of other programs
 	orphans  orphans
-	unusable unusable
+	unusable health.Unusable
 	resolved resolved.Client
 
 	health       *health.Board
@@ -203,7 +203,7 @@ func (m *Manager) loadDefinitions() []*store.Fault {
 			faults = append(faults, &store.Fault{Stem: name, Path: m.cfg.Store.DefinitionPath(name), UUID: d.Network.UUID, Err: err})
 		}
 	}
-	m.unusable.setDefinitions(faults)
+	m.unusable.SetDefinitions(faults)
 	return append(faults, directoryFault(err)...)
 }
 
