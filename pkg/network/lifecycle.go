@@ -81,20 +81,18 @@ func (n *Network) bringUp(ctx context.Context, live *netdef.Network) (err error)
 	if err := n.m.hook(ctx, hookStart, live); err != nil {
 		return err
 	}
-	var u undo
+	run := store.Run{Phase: store.Starting, Network: live, Persistent: n.persistent()}
+	if err := n.record(run); err != nil {
+		return err
+	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, u.run())
+			err = errors.Join(err, n.clear(context.WithoutCancel(ctx), live))
 			if n.leftBehind() != nil {
 				n.finishLater()
 			}
 		}
 	}()
-	run := store.Run{Phase: store.Starting, Network: live, Persistent: n.persistent()}
-	if err := n.record(run); err != nil {
-		return err
-	}
-	u.add(func() error { return n.clear(context.WithoutCancel(ctx), live) })
 	index, err := n.ensure(ctx, live)
 	if err != nil {
 		return err

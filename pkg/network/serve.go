@@ -6,6 +6,8 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"sync"
+	"time"
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/dhcpd"
@@ -143,4 +145,22 @@ func (n *Network) upstreams() []api.DNSUpstream {
 		}
 	}
 	return all
+}
+
+// leaveLimit is how long services may take, at their end, to answer what they have
+// been asked.
+const leaveLimit = time.Second
+
+// leave leaves the sockets of all services to the next vnetd.
+func (m *Manager) leave() {
+	if m.cfg.Sockets == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), leaveLimit)
+	defer cancel()
+	var all sync.WaitGroup
+	for _, n := range m.all() {
+		all.Go(func() { n.runningServices().Leave(ctx) })
+	}
+	all.Wait()
 }
