@@ -23,8 +23,8 @@ import (
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
-// house is the wired daemon, before anything runs.
-type house struct {
+// daemon is what vnetd is made of, before anything runs.
+type daemon struct {
 	store   *store.Store
 	links   *bridge.Bridges
 	rules   *firewall.Firewall
@@ -33,7 +33,7 @@ type house struct {
 
 // build opens the store and the kernel's ends and puts the manager on them.
 // sockets is network.Config's.
-func build(ctx context.Context, cfg config, sockets service.Sockets, log *slog.Logger) (*house, error) {
+func build(ctx context.Context, cfg config, sockets service.Sockets, log *slog.Logger) (*daemon, error) {
 	st, err := store.Open(cfg.Dirs, log)
 	if err != nil {
 		return nil, err
@@ -55,11 +55,11 @@ func build(ctx context.Context, cfg config, sockets service.Sockets, log *slog.L
 		DHCPIdentity: cfg.DHCPIdentity, DHCPProbe: cfg.DHCPProbe,
 		ResolvConf: cfg.ResolvConf, StopRebind: cfg.StopRebind, Hook: cfg.Hook, StartOnDemand: cfg.StartOnDemand, Limits: cfg.PortLimits,
 	})
-	return &house{st, links, rules, m}, nil
+	return &daemon{st, links, rules, m}, nil
 }
 
 // close ends everything and leaves networks as they are.
-func (h *house) close() error {
+func (h *daemon) close() error {
 	h.manager.Close()
 	h.links.Close()
 	return errors.Join(h.rules.Close(), h.store.Close())

@@ -43,8 +43,8 @@ const metricsXML = "<network><name>one</name><forward mode='nat'/><bridge name='
 	"<ip address='192.0.2.1' netmask='255.255.255.0'><dhcp><range start='192.0.2.2' end='192.0.2.254'/></dhcp></ip>" +
 	"<ip family='ipv6' address='2001:db8:1::1' prefix='64'><dhcp><range start='2001:db8:1::2' end='2001:db8:1::ff'/></dhcp></ip></network>"
 
-// runHouse builds the daemon without its bus on the test's namespace, and watches.
-func runHouse(t *testing.T) *house {
+// runDaemon builds the daemon without its bus on the test's namespace, and watches.
+func runDaemon(t *testing.T) *daemon {
 	t.Helper()
 	dir := t.TempDir()
 	cfg := config{ChainPrefix: "LIBVIRT_", ResolvConf: "/etc/resolv.conf", Dirs: store.Dirs{
@@ -85,7 +85,7 @@ func scrape(t *testing.T, c *http.Client) string {
 // TestMetrics scrapes a network with a guest over a socket.
 func TestMetrics(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
-		h := runHouse(t)
+		h := runDaemon(t)
 		n, err := h.manager.Define(t.Context(), []byte(metricsXML))
 		if err == nil {
 			err = n.Start(t.Context())
@@ -205,7 +205,7 @@ func many(networks int) *measurement {
 	}
 	for i := range networks {
 		name := fmt.Sprintf("net%d", i)
-		n := network.Measure{
+		n := network.Stats{
 			Info: api.Network{Name: name, UUID: name, Bridge: name, Mode: "nat", Active: true},
 			DHCP: &v4.Stats{Common: dhcpd.Common{CommitLatency: commits}}, DHCP6: &v6.Stats{}, DNS: &dnsd.Stats{}, RA: &ra.Stats{},
 		}

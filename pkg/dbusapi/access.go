@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network"
 )
@@ -39,12 +40,12 @@ func (s *Server) mayRequest(ctx context.Context, c *call, n *network.Network, ch
 	name := n.Info().Name
 	if !port {
 		if err := s.authorize(ctx, c, requestPort, name); err != nil {
-			return network.Errorf(network.Denied, "network %q: %w; its <vnetd:access> can allow it", name, err)
+			return api.Errorf(api.Denied, "network %q: %w; its <vnetd:access> can allow it", name, err)
 		}
 	}
 	if choosing && !choose {
 		if err := s.authorize(ctx, c, chooseAddress, name); err != nil {
-			return network.Errorf(network.Denied, "network %q: %w; choose='yes' in its <vnetd:access> can allow it", name, err)
+			return api.Errorf(api.Denied, "network %q: %w; choose='yes' in its <vnetd:access> can allow it", name, err)
 		}
 	}
 	return nil

@@ -13,7 +13,7 @@ import (
 
 	"github.com/godbus/dbus/v5"
 
-	"github.com/vnetd/vnetd/pkg/network"
+	"github.com/vnetd/vnetd/pkg/api"
 )
 
 // action is a right that a method needs, by the name that polkit has for it.
@@ -131,19 +131,19 @@ func (s *Server) authorize(ctx context.Context, c *call, needs action, networkNa
 	switch {
 	case errors.Is(err, errNoPolkit):
 		if needs != read && !c.who.inGroup(adminGroup) {
-			return network.Errorf(network.Denied, "%s may not %s: root and members of the group %q may", c.who, needs, adminGroup)
+			return api.Errorf(api.Denied, "%s may not %s: root and members of the group %q may", c.who, needs, adminGroup)
 		}
 	case err != nil:
 		s.cfg.Logger.Warn("asking polkit", "action", string(needs), "error", err)
-		return network.Errorf(network.Denied, "%s may not %s: polkit did not decide: %v", c.who, needs, err)
+		return api.Errorf(api.Denied, "%s may not %s: polkit did not decide: %v", c.who, needs, err)
 	case !verdict.Authorized && verdict.Challenge:
 		why := "the call does not allow to ask for one"
 		if c.interactive {
 			why = "nobody could be asked for one"
 		}
-		return network.Errorf(network.Denied, "%s may not %s without a password, and %s (polkit action %s)", c.who, needs, why, string(needs))
+		return api.Errorf(api.Denied, "%s may not %s without a password, and %s (polkit action %s)", c.who, needs, why, string(needs))
 	case !verdict.Authorized:
-		return network.Errorf(network.Denied, "%s may not %s (polkit action %s)", c.who, needs, string(needs))
+		return api.Errorf(api.Denied, "%s may not %s (polkit action %s)", c.who, needs, string(needs))
 	}
 	if needs == read {
 		s.clients.noteRead(c.sender)
@@ -237,7 +237,7 @@ func (s *Server) credentials(ctx context.Context, sender string) (credentials, e
 	}
 	uid, ok := got["UnixUserID"].(uint32)
 	if !ok {
-		return credentials{}, network.Errorf(network.Denied, "the bus does not tell who %s is", sender)
+		return credentials{}, api.Errorf(api.Denied, "the bus does not tell who %s is", sender)
 	}
 	groups, ok := got["UnixGroupIDs"].([]uint32)
 	if !ok {

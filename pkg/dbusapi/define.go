@@ -6,7 +6,6 @@ import (
 	"github.com/godbus/dbus/v5"
 
 	"github.com/vnetd/vnetd/pkg/api"
-	"github.com/vnetd/vnetd/pkg/network"
 )
 
 func (s *Server) defineNetwork(ctx context.Context, c *call) ([]any, error) {
@@ -39,15 +38,15 @@ func defineOptions(options map[string]dbus.Variant) (api.DefineOptions, error) {
 	for key, v := range options {
 		into, ok := known[key]
 		if !ok {
-			return opts, network.Errorf(network.Invalid, "option %.80q is not known: want new, strict or apply", key)
+			return opts, api.Errorf(api.Invalid, "option %.80q is not known: want new, strict or apply", key)
 		}
 		if err := v.Store(into); err != nil {
-			return opts, network.Errorf(network.Invalid, "option %s: type %s is not what it takes", key, v.Signature())
+			return opts, api.Errorf(api.Invalid, "option %s: type %s is not what it takes", key, v.Signature())
 		}
 	}
 	switch opts.Apply = api.Apply(apply); opts.Apply {
 	case "", api.ApplyHarmless, api.ApplyAll, api.ApplyNothing:
 		return opts, nil
 	}
-	return opts, network.Errorf(network.Invalid, "option apply: %.80q is not known: want harmless, all or none", apply)
+	return opts, api.Errorf(api.Invalid, "option apply: %.80q is not known: want harmless, all or none", apply)
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/godbus/dbus/v5"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/network"
 )
 
@@ -102,7 +103,7 @@ func (s *Server) invoke(c *call, msg *dbus.Message) (results []any, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			s.cfg.Logger.Error("a call panicked", "path", string(path), "member", member, "panic", r, "stack", string(debug.Stack()))
-			results, err = nil, network.Errorf(network.Internal, "%s failed in an unforeseen way: see vnetd's log", member)
+			results, err = nil, api.Errorf(api.Internal, "%s failed in an unforeseen way: see vnetd's log", member)
 		}
 	}()
 	ctx := s.conn.Context()

@@ -11,6 +11,7 @@ import (
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/network"
+	"github.com/vnetd/vnetd/pkg/network/takeover"
 )
 
 // listed is an entry of ListNetworks and ListPorts.
@@ -77,7 +78,7 @@ func (s *Server) plan(_ context.Context, c *call) ([]any, error) {
 }
 
 func (s *Server) takeOver(ctx context.Context, c *call) ([]any, error) {
-	t, err := s.cfg.Manager.TakeOver(ctx, network.Takeover{
+	t, err := s.cfg.Manager.TakeOver(ctx, takeover.Source{
 		Definition: c.body[0].(string), Status: c.body[1].(string), Ports: c.body[2].([]string),
 		Leases: c.body[3].(string), Autostart: c.body[4].(bool),
 	}, c.body[5].(bool))
@@ -90,7 +91,7 @@ func (s *Server) takeOver(ctx context.Context, c *call) ([]any, error) {
 // setImportPending records that libvirt's networks have been imported.
 func (s *Server) setImportPending(_ context.Context, v any) error {
 	if v.(bool) {
-		return network.Errorf(network.Invalid, "ImportPending can only be set to false: libvirt's networks are imported")
+		return api.Errorf(api.Invalid, "ImportPending can only be set to false: libvirt's networks are imported")
 	}
 	if err := s.cfg.ImportDone(); err != nil {
 		return err
@@ -163,7 +164,7 @@ func (s *Server) setLogLevel(_ context.Context, v any) error {
 	name := v.(string)
 	var level slog.Level
 	if !slices.Contains(levels, name) || level.UnmarshalText([]byte(name)) != nil {
-		return network.Errorf(network.Invalid, "log level %q is not known: want %s", name, strings.Join(levels, ", "))
+		return api.Errorf(api.Invalid, "log level %q is not known: want %s", name, strings.Join(levels, ", "))
 	}
 	before := s.cfg.LogLevel.Level()
 	// Said at whichever level is the lower one, so that it is seen.

@@ -111,11 +111,11 @@ func (s *Server) network(n *network.Network) iface {
 func update(ctx context.Context, n *network.Network, args []any) error {
 	command, err := netdef.ParseCommand(args[0].(string))
 	if err != nil {
-		return network.Errorf(network.Invalid, "%w", err)
+		return api.Errorf(api.Invalid, "%w", err)
 	}
 	section, err := netdef.ParseSection(args[1].(string))
 	if err != nil {
-		return network.Errorf(network.Invalid, "%w", err)
+		return api.Errorf(api.Invalid, "%w", err)
 	}
 	u := netdef.Update{Command: command, Section: section, Index: int(args[2].(int32)), XML: []byte(args[3].(string))}
 	return n.Update(ctx, u, network.Target(args[4].(uint32)))
@@ -124,7 +124,7 @@ func update(ctx context.Context, n *network.Network, args []any) error {
 // networkXML is the reply of GetXML.
 func networkXML(n *network.Network, flags uint32) ([]any, error) {
 	if flags&^inactiveXML != 0 {
-		return nil, network.Errorf(network.Invalid, "flags: %#x is not known, want 0 or %d (inactive)", flags, inactiveXML)
+		return nil, api.Errorf(api.Invalid, "flags: %#x is not known, want 0 or %d (inactive)", flags, inactiveXML)
 	}
 	return []any{string(n.XML(flags&inactiveXML != 0))}, nil
 }
@@ -137,11 +137,11 @@ const reclaimPort = 1
 func registerPort(ctx context.Context, n *network.Network, c *call) ([]any, error) {
 	xml, flags := c.body[0].(string), c.body[1].(uint32)
 	if flags&^reclaimPort != 0 {
-		return nil, network.Errorf(network.Invalid, "flags: %#x is not known, want 0 or %d (reclaim)", flags, reclaimPort)
+		return nil, api.Errorf(api.Invalid, "flags: %#x is not known, want 0 or %d (reclaim)", flags, reclaimPort)
 	}
 	doc, err := netdef.ParsePort([]byte(xml))
 	if err != nil {
-		return nil, network.Errorf(network.Invalid, "%w", err)
+		return nil, api.Errorf(api.Invalid, "%w", err)
 	}
 	full, err := n.RegisterPort(ctx, doc, flags&reclaimPort != 0, c.who.uid)
 	if err != nil {

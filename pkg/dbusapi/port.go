@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/vnetd/vnetd/pkg/api"
-	"github.com/vnetd/vnetd/pkg/network"
 )
 
 // errTimeout is the bus's own word for a wait that was in vain.
@@ -55,7 +54,7 @@ func (s *Server) release(ctx context.Context, c *call, p api.Port) error {
 	}
 	if c.who.uid != p.Owner {
 		if err := s.authorize(ctx, c, manageNetworks, p.Network); err != nil {
-			return network.Errorf(network.Denied, "port %s belongs to user %d: %w", p.UUID, p.Owner, err)
+			return api.Errorf(api.Denied, "port %s belongs to user %d: %w", p.UUID, p.Owner, err)
 		}
 	}
 	return s.cfg.Manager.ReleasePort(ctx, p.UUID)

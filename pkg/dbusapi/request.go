@@ -20,7 +20,7 @@ func (s *Server) requestPort(ctx context.Context, c *call) ([]any, error) {
 		return nil, err
 	}
 	if !s.pace.allow(c.who.uid, time.Now()) {
-		return nil, network.Errorf(network.LimitExceeded, "%s asks for ports too often: %d a second are allowed", c.who, s.pace.perSecond)
+		return nil, api.Errorf(api.LimitExceeded, "%s asks for ports too often: %d a second are allowed", c.who, s.pace.perSecond)
 	}
 	opts, err := portOptions(c.body[1].(map[string]dbus.Variant), c.who.uid)
 	if err != nil {
@@ -87,11 +87,11 @@ func portOptions(options map[string]dbus.Variant, caller uint32) (network.PortOp
 	for key, v := range options {
 		into, ok := known[key]
 		if !ok {
-			return opts, network.Errorf(network.Invalid,
+			return opts, api.Errorf(api.Invalid,
 				"option %.80q is not known: want name, mac, ifname, address, queues, vnet_hdr, isolated, lifetime, id, owner_uid or owner_uuid", key)
 		}
 		if err := v.Store(into); err != nil {
-			return opts, network.Errorf(network.Invalid, "option %s: type %s is not what it takes", key, v.Signature())
+			return opts, api.Errorf(api.Invalid, "option %s: type %s is not what it takes", key, v.Signature())
 		}
 	}
 	opts.Queues = int(queues)
@@ -103,14 +103,14 @@ func parsePortOptions(opts *network.PortOptions, mac string, addresses []string)
 	if mac != "" {
 		parsed, err := net.ParseMAC(mac)
 		if err != nil {
-			return network.Errorf(network.Invalid, "option mac: %.80q is not a MAC address, want a form like 52:54:00:12:34:56", mac)
+			return api.Errorf(api.Invalid, "option mac: %.80q is not a MAC address, want a form like 52:54:00:12:34:56", mac)
 		}
 		opts.MAC = parsed
 	}
 	for _, text := range addresses {
 		a, err := netip.ParseAddr(text)
 		if err != nil || a.Zone() != "" {
-			return network.Errorf(network.Invalid, "option address: %.80q is not an IP address", text)
+			return api.Errorf(api.Invalid, "option address: %.80q is not an IP address", text)
 		}
 		opts.Addrs = append(opts.Addrs, a.Unmap())
 	}

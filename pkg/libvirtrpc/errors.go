@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network"
 )
@@ -148,15 +149,15 @@ func asError(err error) *Error {
 	if errors.Is(err, network.ErrFloor) {
 		return &Error{codeNotOperable, domainNetwork, err.Error()}
 	}
-	c, ok := map[network.Kind]code{
-		network.NotFound:      codeNoNetwork,
-		network.Exists:        codeFailed,
-		network.Invalid:       codeInvalidArg,
-		network.InvalidState:  codeInvalidState,
-		network.Conflict:      codeInternal,
-		network.Unsupported:   codeUnsupported,
-		network.Denied:        codeDenied,
-		network.LimitExceeded: codeFailed,
+	c, ok := map[api.Kind]code{
+		api.NotFound:      codeNoNetwork,
+		api.Exists:        codeFailed,
+		api.Invalid:       codeInvalidArg,
+		api.InvalidState:  codeInvalidState,
+		api.Conflict:      codeInternal,
+		api.Unsupported:   codeUnsupported,
+		api.Denied:        codeDenied,
+		api.LimitExceeded: codeFailed,
 	}[network.KindOf(err)]
 	if !ok {
 		c = codeInternal

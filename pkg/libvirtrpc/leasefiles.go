@@ -112,7 +112,7 @@ func (f *leaseFiles) write(info api.Network) error {
 		return nil
 	}
 	n, err := f.backend.ByName(info.Name)
-	if network.KindOf(err) == network.NotFound && err != nil {
+	if network.KindOf(err) == api.NotFound && err != nil {
 		return errors.Join(removed(paths[0]), removed(paths[1]))
 	}
 	if err != nil {

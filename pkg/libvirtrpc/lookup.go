@@ -116,7 +116,7 @@ func writeAll[T any](results *encoder, what string, list []T, fill bool, limit i
 func lookupByName(_ context.Context, c *client, name string, results *encoder) error {
 	n, err := c.s.cfg.Backend.ByName(name)
 	if err != nil {
-		if network.KindOf(err) == network.NotFound {
+		if network.KindOf(err) == api.NotFound {
 			err = failf(codeNoNetwork, "no network with matching name '%s'", name)
 		}
 		return err
@@ -128,7 +128,7 @@ func lookupByName(_ context.Context, c *client, name string, results *encoder) e
 func lookupByUUID(_ context.Context, c *client, u uuid, results *encoder) error {
 	n, err := c.s.cfg.Backend.ByUUID(u.String())
 	if err != nil {
-		if network.KindOf(err) == network.NotFound {
+		if network.KindOf(err) == api.NotFound {
 			err = failf(codeNoNetwork, "no network with matching uuid '%s'", u)
 		}
 		return err

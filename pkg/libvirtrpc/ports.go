@@ -4,6 +4,7 @@ import (
 	"context"
 	"math"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network"
 )
@@ -112,7 +113,7 @@ func createPort(ctx context.Context, c *client, a portDocument, results *encoder
 		}
 	}
 	full, err := n.RegisterPort(ctx, doc, a.flags&portReclaim != 0, c.peer.uid)
-	if network.KindOf(err) == network.Exists && err != nil {
+	if network.KindOf(err) == api.Exists && err != nil {
 		return failf(codePortExists, "%s", doc.UUID)
 	}
 	if err != nil {

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/network"
 )
 
@@ -99,7 +100,7 @@ func (d *daemon) awaitDevice(t *testing.T, u uuid, name string) {
 func (d *daemon) awaitEnd(t *testing.T, u uuid) {
 	t.Helper()
 	nstest.Eventually(t, 3*soon, "ending the port", func() error {
-		if _, err := d.Port(u.String()); err == nil || network.KindOf(err) != network.NotFound {
+		if _, err := d.Port(u.String()); err == nil || network.KindOf(err) != api.NotFound {
 			return errors.New("it is still there")
 		}
 		return nil

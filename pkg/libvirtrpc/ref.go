@@ -38,7 +38,7 @@ func refTo(n api.Network) ref { return ref{n.Name, parseUUID(n.UUID)} }
 // alone counts.
 func (c *client) network(r ref) (Network, error) {
 	n, err := c.s.cfg.Backend.ByUUID(r.uuid.String())
-	if network.KindOf(err) == network.NotFound && err != nil {
+	if network.KindOf(err) == api.NotFound && err != nil {
 		return nil, failf(codeNoNetwork, "no network with matching uuid '%s' (%s)", r.uuid, r.name)
 	}
 	return n, err

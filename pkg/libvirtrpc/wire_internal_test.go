@@ -52,7 +52,7 @@ func (m *memory) find(match func(api.Network) bool) (Network, error) {
 			return n, nil
 		}
 	}
-	return nil, network.Errorf(network.NotFound, "no such network")
+	return nil, api.Errorf(api.NotFound, "no such network")
 }
 
 func (m *memory) ByName(name string) (Network, error) {

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -8,6 +9,8 @@ import (
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/change"
+	"github.com/vnetd/vnetd/pkg/network/translate"
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
@@ -20,7 +23,7 @@ func (n *Network) define(ctx context.Context, def *netdef.Network, how api.Apply
 		return err
 	}
 	live, former := n.liveNetwork(), n.definition()
-	restart := live != nil && how == api.ApplyAll && changeable(live, def) != nil
+	restart := live != nil && how == api.ApplyAll && change.Check(live, def) != nil
 	err := n.restartable(live, def, restart)
 	if err == nil {
 		next := live
@@ -42,29 +45,6 @@ func (n *Network) restoreDefinition(former *netdef.Network) error {
 		return n.m.cfg.Store.DeleteDefinition(n.name)
 	}
 	return n.m.cfg.Store.SaveDefinition(former)
-}
-
-// changeable refuses what an active network can't become without its guests
-// losing their link.
-func changeable(live, next *netdef.Network) error {
-	if err := unsupported(next); err != nil {
-		return err
-	}
-	fixed := []struct{ path, is, want string }{
-		{"network/uuid", live.UUID, next.UUID},
-		{"network/bridge/@name", live.Bridge.Name, next.Bridge.Name},
-		{"network/vnetd:uplink/@dev", live.Uplink, next.Uplink},
-	}
-	if live.Mode().OwnsBridge() != next.Mode().OwnsBridge() {
-		fixed = append(fixed, struct{ path, is, want string }{"network/forward/@mode", string(live.Mode()), string(next.Mode())})
-	}
-	var refused []error
-	for _, f := range fixed {
-		if f.is != f.want {
-			refused = append(refused, Errorf(InvalidState, "%s: can't change from %q to %q while network %q is active: stop it first", f.path, f.is, f.want, live.Name))
-		}
-	}
-	return errors.Join(refused...)
 }
 
 // converge makes an active network next instead of live. When a step fails, it
@@ -136,4 +116,92 @@ func (n *Network) become(ctx context.Context, next *netdef.Network) error {
 	}
 	n.serve(sv)
 	return err
+}
+
+// restartable refuses, where a restart is asked for, a definition that could not be
+// started after live has stopped, as far as that can be known before. The caller
+// holds n.op.
+func (n *Network) restartable(live, def *netdef.Network, restart bool) error {
+	if !restart {
+		return nil
+	}
+	if err := errors.Join(translate.Unsupported(def), n.newSubnets(live, def)); err != nil {
+		return err
+	}
+	if live.Bridge.Name == def.Bridge.Name {
+		return nil
+	}
+	return n.bridgeConflict(def)
+}
+
+// restart stops an active network, which was live, and starts it as its definition
+// says now. When that fails, it is live again, with the definition that it had
+// before, nil for none. Its ports find their bridge again.
+func (n *Network) restart(ctx context.Context, live, former *netdef.Network) error {
+	// From here on it is done, whoever hangs up.
+	ctx = context.WithoutCancel(ctx)
+	stopped := n.Stop(ctx)
+	if KindOf(stopped) == api.InvalidState && stopped != nil {
+		stopped = nil // somebody else was quicker
+	}
+	err := n.Start(ctx)
+	if err == nil || n.liveNetwork() != nil {
+		return nil
+	}
+	err = fmt.Errorf("restarting network %q: %w", n.name, errors.Join(err, stopped))
+	back := n.start(ctx, func() *netdef.Network { return live })
+	if saved := n.restoreDefinition(former); saved != nil {
+		return errors.Join(err, back, saved)
+	}
+	n.setDefinition(former)
+	if former == nil && back != nil {
+		n.m.drop(n)
+	}
+	n.changed()
+	return errors.Join(err, back)
+}
+
+// pending is what changes at a network's next start, as last asked for. Documents
+// don't change once they are a network's: the same two differ in the same.
+type pending struct {
+	live, def *netdef.Network
+	changes   []string
+}
+
+// Pending lists what of an active network its next start will change: how its
+// definition differs from what it is. It is empty for any other network.
+func (n *Network) Pending() []string {
+	n.mu.Lock()
+	p := n.pending
+	live, def := n.live, n.def
+	n.mu.Unlock()
+	if p.live == live && p.def == def {
+		return slices.Clone(p.changes)
+	}
+	p = pending{live: live, def: def}
+	if live != nil && def != nil && !bytes.Equal(live.XML(), def.XML()) {
+		p.changes = change.Describe(netdef.Diff(live, def))
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.pending = p
+	return slices.Clone(p.changes)
+}
+
+// nextLive is what an active network becomes at once when its definition becomes
+// def: live itself where nothing changes now. Both may be nil. The caller holds n.op.
+func (n *Network) nextLive(live, def *netdef.Network, how api.Apply) *netdef.Network {
+	if live == nil || how == api.ApplyNothing {
+		return live
+	}
+	next := def
+	if how != api.ApplyAll {
+		next = change.Harmless(live, def, func(doc *netdef.Network) bool {
+			return doc.Runnable() == nil && change.Check(live, doc) == nil && n.newSubnets(live, doc) == nil
+		})
+	}
+	if bytes.Equal(next.XML(), live.XML()) {
+		return live
+	}
+	return next
 }

@@ -176,12 +176,12 @@ func TestRedefineAtOnceRefuses(t *testing.T) {
 		taken := kernel(t)
 		for name, tt := range map[string]struct {
 			old, new string
-			kind     network.Kind
+			kind     api.Kind
 			says     string
 		}{
-			"bridge of the host": {"bridge name='one'", "bridge name='two'", network.Conflict, "network/bridge/@name"},
-			"not yet":            {"</network>", "<bandwidth><inbound average='1'/></bandwidth></network>", network.Unsupported, "network/bandwidth"},
-			"subnet of a NIC":    {"</network>", "<ip address='198.51.100.7' prefix='24'/></network>", network.Conflict, "eth7"},
+			"bridge of the host": {"bridge name='one'", "bridge name='two'", api.Conflict, "network/bridge/@name"},
+			"not yet":            {"</network>", "<bandwidth><inbound average='1'/></bandwidth></network>", api.Unsupported, "network/bandwidth"},
+			"subnet of a NIC":    {"</network>", "<ip address='198.51.100.7' prefix='24'/></network>", api.Conflict, "eth7"},
 		} {
 			_, err := h.DefineWith(t.Context(), []byte(strings.Replace(before, tt.old, tt.new, 1)), api.DefineOptions{Apply: api.ApplyAll})
 			if network.KindOf(err) != tt.kind || err == nil || !strings.Contains(err.Error(), tt.says) {
@@ -280,7 +280,7 @@ func TestUpdate(t *testing.T) {
 			t.Error("a live update changed the definition")
 		}
 		// The definition can be changed, what is live has the entry already.
-		if err := n.Update(t.Context(), add, network.TargetLive|network.TargetConfig); network.KindOf(err) != network.Exists {
+		if err := n.Update(t.Context(), add, network.TargetLive|network.TargetConfig); network.KindOf(err) != api.Exists {
 			t.Errorf("the same update again: %v, want Exists", err)
 		}
 		if strings.Contains(string(n.XML(true)), "web") {
@@ -298,10 +298,10 @@ func TestUpdate(t *testing.T) {
 		if got := lookup(t, "192.0.2.1", "web"); got != nil {
 			t.Errorf("after its deletion web is %v", got)
 		}
-		for kind, u := range map[network.Kind]netdef.Update{
-			network.NotFound:    remove,
-			network.Unsupported: {Command: netdef.CommandModify, Section: netdef.SectionBridge, Index: -1, XML: []byte("<bridge name='x'/>")},
-			network.Invalid:     {Command: netdef.CommandAddLast, Section: netdef.SectionIPDHCPHost, Index: -1, XML: []byte("<host")},
+		for kind, u := range map[api.Kind]netdef.Update{
+			api.NotFound:    remove,
+			api.Unsupported: {Command: netdef.CommandModify, Section: netdef.SectionBridge, Index: -1, XML: []byte("<bridge name='x'/>")},
+			api.Invalid:     {Command: netdef.CommandAddLast, Section: netdef.SectionIPDHCPHost, Index: -1, XML: []byte("<host")},
 		} {
 			if err := n.Update(t.Context(), u, network.TargetCurrent); network.KindOf(err) != kind {
 				t.Errorf("%+v: %v, want %s", u, err, kind)

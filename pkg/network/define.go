@@ -7,6 +7,7 @@ import (
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/change"
 )
 
 // Defined is a network after a definition.
@@ -36,7 +37,7 @@ func (m *Manager) DefineWith(ctx context.Context, xml []byte, opts api.DefineOpt
 	m.defining.Lock()
 	defer m.defining.Unlock()
 	d, err := m.defineLocked(ctx, parsed, opts)
-	if KindOf(err) == NotFound {
+	if KindOf(err) == api.NotFound {
 		// A transient network of that name came to its end while this waited for
 		// its turn.
 		d, err = m.defineLocked(ctx, parsed, opts)
@@ -57,7 +58,7 @@ func (m *Manager) defineLocked(ctx context.Context, parsed *netdef.Network, opts
 		return Defined{}, err
 	}
 	if n == nil {
-		if err := m.unusable.refuse(parsed); err != nil {
+		if err := m.unusable.Refuse(parsed); err != nil {
 			return Defined{}, err
 		}
 	}
@@ -95,7 +96,7 @@ func compare(n *Network, def *netdef.Network) Defined {
 	} else if had = n.liveNetwork(); had == nil {
 		return d
 	}
-	d.Changes = described(netdef.Diff(had, def))
+	d.Changes = change.Describe(netdef.Diff(had, def))
 	return d
 }
 
@@ -112,14 +113,14 @@ func (m *Manager) identify(doc *netdef.Network, strict bool) (*Network, error) {
 		return n, nil
 	}
 	if other, err := m.ByUUID(doc.UUID); err == nil {
-		return nil, Errorf(Exists, "network '%s' is already defined with uuid %s", other.name, doc.UUID)
+		return nil, api.Errorf(api.Exists, "network '%s' is already defined with uuid %s", other.name, doc.UUID)
 	}
 	return nil, nil
 }
 
 // existsAlready is the error of a document whose name n has.
 func existsAlready(n *Network) error {
-	return Errorf(Exists, "network '%s' already exists with uuid %s", n.name, n.uuid())
+	return api.Errorf(api.Exists, "network '%s' already exists with uuid %s", n.name, n.uuid())
 }
 
 // Create makes a transient network of xml and starts it: it has no definition
@@ -143,10 +144,10 @@ func (m *Manager) Create(ctx context.Context, xml []byte) (*Network, error) {
 		return nil, err
 	}
 	if n != nil && n.Info().Active {
-		return nil, Errorf(InvalidState, "network is already active as '%s'", n.name)
+		return nil, api.Errorf(api.InvalidState, "network is already active as '%s'", n.name)
 	}
 	if n == nil {
-		if err := m.unusable.refuse(parsed); err != nil {
+		if err := m.unusable.Refuse(parsed); err != nil {
 			return nil, err
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/network"
 )
 
@@ -20,28 +21,28 @@ func TestDefineRefuses(t *testing.T) {
 		before := files(t, h.dirs.Networks)
 		for name, tt := range map[string]struct {
 			xml  string
-			kind network.Kind
+			kind api.Kind
 			says []string
 		}{
 			"unknown mode": {
 				"<network><name>n</name><forward mode='nats'/><bridge name='n'/></network>",
-				network.Invalid,
+				api.Invalid,
 				[]string{"network/forward/@mode", "nats"},
 			},
 			"two faults": {
 				strings.ReplaceAll(natXML("bridge-name-of-16", "198.51.100"), "198.51.100.254", "198.51.101.9"),
-				network.Invalid,
+				api.Invalid,
 				[]string{"network/bridge/@name", "network/ip[1]/dhcp/range[1]", "198.51.101.9"},
 			},
 			"subnet of another": {
-				natXML("second", "192.0.2"), network.Conflict, []string{"192.0.2.0/24", "first"},
+				natXML("second", "192.0.2"), api.Conflict, []string{"192.0.2.0/24", "first"},
 			},
 			"bridge of another": {
 				strings.ReplaceAll(natXML("second", "198.51.100"), "<bridge name='second'/>", "<bridge name='first'/>"),
-				network.Conflict,
+				api.Conflict,
 				[]string{"network/bridge/@name", "first"},
 			},
-			"truncated": {natXML("n", "198.51.100")[:100], network.Invalid, []string{"line 1"}},
+			"truncated": {natXML("n", "198.51.100")[:100], api.Invalid, []string{"line 1"}},
 		} {
 			_, err := h.Define(t.Context(), []byte(tt.xml))
 			if network.KindOf(err) != tt.kind {
@@ -95,11 +96,11 @@ func TestUndefine(t *testing.T) {
 		if info := n.Info(); !info.Active || info.Persistent || info.Autostart {
 			t.Errorf("an active network is %+v after undefine, want it active and transient", info)
 		}
-		if err := n.Undefine(t.Context()); network.KindOf(err) != network.InvalidState {
+		if err := n.Undefine(t.Context()); network.KindOf(err) != api.InvalidState {
 			t.Errorf("undefine of a transient network: %v, want InvalidState", err)
 		}
 		must(t, n.Stop(t.Context()))
-		if _, err := h.ByName("one"); network.KindOf(err) != network.NotFound {
+		if _, err := h.ByName("one"); network.KindOf(err) != api.NotFound {
 			t.Errorf("after its stop a transient network: %v, want NotFound", err)
 		}
 		until(t, "its end is told", func() bool { return h.saw(network.NetworkUndefined) })
@@ -182,7 +183,7 @@ func TestUnsupportedIsRefusedAtStart(t *testing.T) {
 		h := newHub(t, t.TempDir(), hubOptions{})
 		n := h.define("<network><name>n</name><forward mode='bridge'><interface dev='eth0'/></forward></network>")
 		err := n.Start(t.Context())
-		if network.KindOf(err) != network.Unsupported {
+		if network.KindOf(err) != api.Unsupported {
 			t.Errorf("start: %v, want Unsupported", err)
 		}
 	})
@@ -211,7 +212,7 @@ func TestDefineWhileATransientNetworkStops(t *testing.T) {
 			}
 			must(t, n.Stop(t.Context()))
 			must(t, n.Undefine(t.Context()))
-			if err := n.Start(t.Context()); network.KindOf(err) != network.NotFound {
+			if err := n.Start(t.Context()); network.KindOf(err) != api.NotFound {
 				t.Errorf("start of a network that is gone: %v, want NotFound", err)
 			}
 		}

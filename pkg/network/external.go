@@ -96,7 +96,7 @@ func (n *Network) RegisterPort(ctx context.Context, doc *netdef.Port, reclaim bo
 	defer n.op.Unlock()
 	live := n.liveNetwork()
 	if live == nil {
-		return nil, Errorf(InvalidState, "network '%s' is not active", n.name)
+		return nil, api.Errorf(api.InvalidState, "network '%s' is not active", n.name)
 	}
 	full, err := portOn(live, doc, reclaim)
 	if err != nil {
@@ -136,7 +136,7 @@ func (s *externalSet) add(x *external, limits Limits) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.byUUID[x.doc.UUID] != nil || s.usage.uuid(x.doc.UUID) != nil {
-		return Errorf(Exists, "network port %s exists already", x.doc.UUID)
+		return api.Errorf(api.Exists, "network port %s exists already", x.doc.UUID)
 	}
 	if err := s.usage.admit(&PortOptions{Owner: x.owner}, limits); err != nil {
 		return err
@@ -164,9 +164,9 @@ func portOn(live *netdef.Network, doc *netdef.Port, reclaim bool) (*netdef.Port,
 	full := *doc
 	switch {
 	case reclaim && full.Plug == nil:
-		return nil, Errorf(Invalid, "port '%s' has no plug type and can't be reclaimed", full.UUID)
+		return nil, api.Errorf(api.Invalid, "port '%s' has no plug type and can't be reclaimed", full.UUID)
 	case !reclaim && full.Plug != nil:
-		return nil, Errorf(Invalid, "port '%s' has a plug, which the network is to say", full.UUID)
+		return nil, api.Errorf(api.Invalid, "port '%s' has a plug, which the network is to say", full.UUID)
 	}
 	group := portGroup(live, full.Group)
 	full.Bandwidth = cmp.Or(full.Bandwidth, group.Bandwidth)
@@ -179,11 +179,11 @@ func portOn(live *netdef.Network, doc *netdef.Port, reclaim bool) (*netdef.Port,
 		plug.Type = netdef.PlugNetwork
 	}
 	if reclaim && (full.Plug.Type != plug.Type || full.Plug.Bridge != plug.Bridge) {
-		return nil, Errorf(Invalid, "port '%s' is not plugged into bridge '%s' of network '%s'", full.UUID, plug.Bridge, live.Name)
+		return nil, api.Errorf(api.Invalid, "port '%s' is not plugged into bridge '%s' of network '%s'", full.UUID, plug.Bridge, live.Name)
 	}
 	full.Plug = plug
 	if full.VLAN != nil {
-		return nil, Errorf(Unsupported, "an interface connecting to network '%s' is requesting a vlan tag, but that is not supported for this type of network", live.Name)
+		return nil, api.Errorf(api.Unsupported, "an interface connecting to network '%s' is requesting a vlan tag, but that is not supported for this type of network", live.Name)
 	}
 	if err := checkVirtualPort(live, &full); err != nil && !reclaim {
 		return nil, err
@@ -198,9 +198,9 @@ func checkVirtualPort(live *netdef.Network, p *netdef.Port) error {
 	case v == nil:
 		return nil
 	case live.Mode().OwnsBridge():
-		return Errorf(Unsupported, "<virtualport type='%s'> not supported for network '%s' which uses IP forwarding", v.Type, live.Name)
+		return api.Errorf(api.Unsupported, "<virtualport type='%s'> not supported for network '%s' which uses IP forwarding", v.Type, live.Name)
 	case v.Type != "openvswitch":
-		return Errorf(Unsupported, "<virtualport type='%s'> not supported for network '%s' which uses a bridge device", v.Type, live.Name)
+		return api.Errorf(api.Unsupported, "<virtualport type='%s'> not supported for network '%s' which uses a bridge device", v.Type, live.Name)
 	}
 	return nil
 }
@@ -227,9 +227,9 @@ func checkFloor(live *netdef.Network, p *netdef.Port) error {
 	case b == nil || b.Inbound == nil || b.Inbound.Floor == 0:
 		return nil
 	case !live.Mode().OwnsBridge():
-		return Errorf(Unsupported, "%w on interface with MAC address %s - 'floor' is only supported for interface type 'network' with forward type 'nat', 'route', 'open' or none", ErrFloor, p.MAC)
+		return api.Errorf(api.Unsupported, "%w on interface with MAC address %s - 'floor' is only supported for interface type 'network' with forward type 'nat', 'route', 'open' or none", ErrFloor, p.MAC)
 	case live.Bandwidth == nil || live.Bandwidth.Inbound == nil:
-		return Errorf(Unsupported, "%w on interface with MAC address %s - network '%s' has no inbound QoS set", ErrFloor, p.MAC, live.Name)
+		return api.Errorf(api.Unsupported, "%w on interface with MAC address %s - network '%s' has no inbound QoS set", ErrFloor, p.MAC, live.Name)
 	}
 	return nil
 }
@@ -285,9 +285,9 @@ func (n *Network) SetPortBandwidth(_ context.Context, uuid string, b *netdef.Ban
 	x := n.m.external.uuid(uuid)
 	if x == nil || x.network != n {
 		if p := n.m.ports.uuid(uuid); p != nil && p.network == n {
-			return Errorf(Unsupported, "port %s is vnetd's own: it has no limits", uuid)
+			return api.Errorf(api.Unsupported, "port %s is vnetd's own: it has no limits", uuid)
 		}
-		return Errorf(NotFound, "no port %q is known here", uuid)
+		return api.Errorf(api.NotFound, "no port %q is known here", uuid)
 	}
 	former := n.m.external.document(x)
 	next := *former

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network"
 )
@@ -34,11 +35,11 @@ func TestLibvirtsPortsCount(t *testing.T) {
 			for _, c := range []struct {
 				what string
 				opts network.PortOptions
-				want network.Kind
+				want api.Kind
 			}{
-				{"the address of a guest of libvirt's", network.PortOptions{MAC: libvirts(1).MAC}, network.Conflict},
-				{"the name of a guest of libvirt's", network.PortOptions{Name: "VM1", Owner: 1001}, network.Conflict},
-				{"one port too many", network.PortOptions{Owner: user}, network.LimitExceeded},
+				{"the address of a guest of libvirt's", network.PortOptions{MAC: libvirts(1).MAC}, api.Conflict},
+				{"the name of a guest of libvirt's", network.PortOptions{Name: "VM1", Owner: 1001}, api.Conflict},
+				{"one port too many", network.PortOptions{Owner: user}, api.LimitExceeded},
 			} {
 				if _, files, err := n.RequestPort(t.Context(), c.opts); network.KindOf(err) != c.want || err == nil {
 					t.Errorf("%s: %v, want %s", c.what, err, c.want)
@@ -47,7 +48,7 @@ func TestLibvirtsPortsCount(t *testing.T) {
 					}
 				}
 			}
-			if _, err := n.RegisterPort(t.Context(), libvirts(9), false, user); network.KindOf(err) != network.LimitExceeded || err == nil {
+			if _, err := n.RegisterPort(t.Context(), libvirts(9), false, user); network.KindOf(err) != api.LimitExceeded || err == nil {
 				t.Errorf("registering one port too many: %v", err)
 			}
 			if ports := h.Ports(); len(ports) != has || ports[has-1].Owner != user {
@@ -118,7 +119,7 @@ func TestAddressOfLibvirtsPort(t *testing.T) {
 		}()
 		until(t, "there is another port", func() bool { _, err := h.Port(libvirts(2).UUID); return err == nil })
 		must(t, h.ReleasePort(t.Context(), libvirts(2).UUID))
-		if err := <-waited; network.KindOf(err) != network.NotFound || errors.Is(err, t.Context().Err()) {
+		if err := <-waited; network.KindOf(err) != api.NotFound || errors.Is(err, t.Context().Err()) {
 			t.Errorf("waiting for a port that ended: %v", err)
 		}
 	})

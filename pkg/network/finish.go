@@ -2,7 +2,6 @@ package network
 
 import (
 	"context"
-	"fmt"
 	"time"
 
 	"github.com/vnetd/vnetd/pkg/api"
@@ -121,33 +120,6 @@ func (m *Manager) endAgain(p *port) {
 	m.repeat(func() bool { return m.end(p) == nil })
 }
 
-// unfinishedConditions are ports that could not be deleted, and networks that could
-// not be taken down.
-func (m *Manager) unfinishedConditions(context.Context) ([]api.Condition, error) {
-	var all []api.Condition
-	for _, n := range m.all() {
-		n.mu.Lock()
-		left, err := n.leftover, n.lastErr
-		n.mu.Unlock()
-		if left == nil || err == nil {
-			continue
-		}
-		all = append(all, api.Condition{
-			Kind: "network-unfinished", Severity: api.SeverityError, Networks: []string{n.name}, Evidence: err.Error(),
-			Message: fmt.Sprintf("network %q could not be taken down, and is tried again", n.name), Remedy: "vnetctl stop " + n.name,
-		})
-	}
-	for _, p := range m.ports.all() {
-		if err := m.ports.failure(p); err != nil {
-			all = append(all, api.Condition{
-				Kind: "port-unfinished", Severity: api.SeverityWarning, Networks: []string{p.network.name}, Evidence: err.Error(),
-				Message: fmt.Sprintf("port %s (%s) could not be deleted, and is tried again", p.UUID, p.IfName), Remedy: "vnetctl port delete " + p.UUID,
-			})
-		}
-	}
-	return all, nil
-}
-
 // finishNow tells whether nothing is left of a transient network that could not be
 // taken down when it was stopped, now at the latest.
 func (n *Network) finishNow(ctx context.Context) bool {
@@ -155,5 +127,5 @@ func (n *Network) finishNow(ctx context.Context) bool {
 		return false
 	}
 	err := n.Stop(ctx)
-	return err == nil || KindOf(err) == NotFound
+	return err == nil || KindOf(err) == api.NotFound
 }

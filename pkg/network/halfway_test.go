@@ -73,7 +73,7 @@ func (h *hub) condition(kind string) (c api.Condition) {
 }
 
 // wantError wants an error of a kind that says something.
-func wantError(t *testing.T, err error, kind network.Kind, say string) {
+func wantError(t *testing.T, err error, kind api.Kind, say string) {
 	t.Helper()
 	if network.KindOf(err) != kind || !strings.Contains(err.Error(), say) {
 		t.Errorf("error %v (%v), want %v that says %q", err, network.KindOf(err), kind, say)
@@ -111,7 +111,7 @@ func brokenDefinition(t *testing.T) {
 	if info := n.Info(); info.Active || !info.Persistent || !linkExists(port.IfName) || len(n.Ports()) != 1 {
 		t.Errorf("stopped, it is %+v with ports %v", info, n.Ports())
 	}
-	wantError(t, n.Start(t.Context()), network.InvalidState, h.definitionFile())
+	wantError(t, n.Start(t.Context()), api.InvalidState, h.definitionFile())
 	mend()
 	must(t, h.Reload(t.Context()))
 	if info := n.Info(); !info.Active || h.master(port.IfName) != "one" {
@@ -132,12 +132,12 @@ func brokenInactive(t *testing.T) {
 
 	h = newHub(t, root, hubOptions{})
 	_, err = h.ByName("one")
-	wantError(t, err, network.NotFound, h.definitionFile())
+	wantError(t, err, api.NotFound, h.definitionFile())
 	h.condition("definition-unusable")
 	_, err = h.Define(t.Context(), []byte(natXML("one", "192.0.2")))
-	wantError(t, err, network.Exists, h.definitionFile())
+	wantError(t, err, api.Exists, h.definitionFile())
 	_, err = h.Create(t.Context(), []byte(strings.Replace(halfXML(), "<name>one", "<name>two", 1)))
-	wantError(t, err, network.Conflict, halfUUID)
+	wantError(t, err, api.Conflict, halfUUID)
 	if got := h.Ports(); len(got) != 1 || got[0].UUID != port.UUID || got[0].Network != "" || !linkExists(port.IfName) {
 		t.Errorf("its ports are %+v", got)
 	}
@@ -161,7 +161,7 @@ func brokenAtReload(t *testing.T) {
 	}
 	h.condition("definition-unusable")
 	host := netdef.Update{Command: netdef.CommandAddLast, Section: netdef.SectionIPDHCPHost, Index: -1, XML: []byte("<host mac='52:54:00:00:00:07' ip='192.0.2.7'/>")}
-	wantError(t, n.Update(t.Context(), host, network.TargetConfig), network.InvalidState, h.definitionFile())
+	wantError(t, n.Update(t.Context(), host, network.TargetConfig), api.InvalidState, h.definitionFile())
 	if now, _ := os.ReadFile(h.definitionFile()); string(now) != string(broken) {
 		t.Error("the file that an admin was about to mend was overwritten")
 	}

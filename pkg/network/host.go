@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"io/fs"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/translate"
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
@@ -55,7 +57,7 @@ func (n *Network) restore(r store.Run) error {
 // forward has the host forward what live needs. Links that would lose routes of
 // router advertisements by it keep them. The caller holds n.op.
 func (n *Network) forward(live *netdef.Network) error {
-	changed, err := n.m.cfg.Links.Forward(forwards(live))
+	changed, err := n.m.cfg.Links.Forward(translate.Forwards(live))
 	switch {
 	case errors.Is(changed.Unsaved, fs.ErrPermission): // no fault: vnetd does not run as root
 		n.m.log.Info("forwarding is on; where a file for sysctl says otherwise, `sysctl --system` switches it off", keyNetwork, n.name)
@@ -116,7 +118,7 @@ func (n *Network) noteBridge(live *netdef.Network, index int) {
 
 // noSuchBridge is the error of a network whose bridge the host has not.
 func noSuchBridge(live *netdef.Network) error {
-	return Errorf(Conflict, "network/bridge/@name: the host has no bridge %q: make it, or name another", live.Bridge.Name)
+	return api.Errorf(api.Conflict, "network/bridge/@name: the host has no bridge %q: make it, or name another", live.Bridge.Name)
 }
 
 // missing lists what of the host n needs and is not there.
@@ -134,14 +136,14 @@ func (n *Network) missing(def *netdef.Network) error {
 		need(def.Bridge.Name, noSuchBridge(def))
 	}
 	if def.Forward != nil && def.Mode().OwnsBridge() {
-		need(def.Forward.Dev, Errorf(Conflict, "network/forward/@dev: %q is no link of this host: nothing would be forwarded", def.Forward.Dev))
+		need(def.Forward.Dev, api.Errorf(api.Conflict, "network/forward/@dev: %q is no link of this host: nothing would be forwarded", def.Forward.Dev))
 	}
 	return errors.Join(errs...)
 }
 
 // noSuchUplink is the error of a network whose uplink the host has not.
 func noSuchUplink(def *netdef.Network) error {
-	return Errorf(Conflict, "network/vnetd:uplink/@dev: %q is no link of this host", def.Uplink)
+	return api.Errorf(api.Conflict, "network/vnetd:uplink/@dev: %q is no link of this host", def.Uplink)
 }
 
 // attachUplink makes live's uplink a port of its bridge, unless it is. How the
@@ -167,7 +169,7 @@ func (n *Network) attachUplink(ctx context.Context, live *netdef.Network) error 
 	case errors.Is(err, bridge.ErrNotFound):
 		return noSuchUplink(live)
 	case errors.Is(err, bridge.ErrNoAnswer):
-		return Errorf(Conflict, "network/vnetd:uplink/@dev: everything is put back: %w", err)
+		return api.Errorf(api.Conflict, "network/vnetd:uplink/@dev: everything is put back: %w", err)
 	}
 	return err
 }

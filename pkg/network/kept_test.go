@@ -14,6 +14,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4/nclient4"
 
 	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network"
 )
@@ -253,7 +254,7 @@ func TestRefusedPortEndsNoLease(t *testing.T) {
 		wantRefusal(t, "a guest", guests.ask(2, a), "")
 		wantRefusal(t, "another guest", guests.ask(3, b), "")
 		_, _, err := n.RequestPort(t.Context(), network.PortOptions{MAC: keptMAC(2), Addrs: []netip.Addr{b}})
-		if network.KindOf(err) != network.Conflict {
+		if network.KindOf(err) != api.Conflict {
 			t.Errorf("a port with the address of another guest: %v", err)
 		}
 		wantRefusal(t, "a third guest", guests.ask(4, a), "address in use")

@@ -3,10 +3,12 @@ package network
 import (
 	"context"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/dhcpd/v4"
 	"github.com/vnetd/vnetd/pkg/dhcpd/v6"
 	"github.com/vnetd/vnetd/pkg/network/service"
+	"github.com/vnetd/vnetd/pkg/network/translate"
 )
 
 // ExportLeases is the network's leases as dnsmasq keeps them in a file.
@@ -36,7 +38,7 @@ type importer func(ctx context.Context, leases []dhcpd.Lease) (taken int, refuse
 func (n *Network) ImportLeases(ctx context.Context, text string) (taken int, refused []string, err error) {
 	leases, err := dhcpd.ParseLeases(text)
 	if err != nil {
-		return 0, nil, Errorf(Invalid, "%w", err)
+		return 0, nil, api.Errorf(api.Invalid, "%w", err)
 	}
 	importers := n.servedImporters()
 	if n.liveNetwork() == nil {
@@ -103,17 +105,17 @@ func (n *Network) servedImporters() map[string]importer {
 func (n *Network) idleImporters() (map[string]importer, error) {
 	def := n.definition()
 	if def == nil || n.liveNetwork() != nil {
-		return nil, Errorf(InvalidState, "network %q has just started or ended: try again", n.name)
+		return nil, api.Errorf(api.InvalidState, "network %q has just started or ended: try again", n.name)
 	}
 	importers := make(map[string]importer)
-	if dhcpIP(def) != nil {
+	if translate.DHCPIP(def) != nil {
 		importers[service.DHCP] = func(_ context.Context, leases []dhcpd.Lease) (int, []error, error) {
-			return v4.Import(*n.m.dhcpSettings(def), leases)
+			return v4.Import(*n.m.serving.DHCP(def), leases)
 		}
 	}
-	if dhcp6IP(def) != nil {
+	if translate.DHCP6IP(def) != nil {
 		importers[service.DHCP6] = func(_ context.Context, leases []dhcpd.Lease) (int, []error, error) {
-			return v6.Import(*n.m.dhcp6Settings(def), leases)
+			return v6.Import(*n.m.serving.DHCP6(def), leases)
 		}
 	}
 	return importers, nil

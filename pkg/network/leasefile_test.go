@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/network"
 )
 
@@ -53,7 +54,7 @@ func TestLeasesOfDnsmasq(t *testing.T) {
 		if len(refused) != 1 || err != nil {
 			t.Errorf("a lease of no subnet: refused %v (%v), want it", refused, err)
 		}
-		if _, _, err := n.ImportLeases(t.Context(), "no lease"); network.KindOf(err) != network.Invalid {
+		if _, _, err := n.ImportLeases(t.Context(), "no lease"); network.KindOf(err) != api.Invalid {
 			t.Errorf("importing what is no lease file: %v", err)
 		}
 	})

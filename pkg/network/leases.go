@@ -9,6 +9,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/service"
+	"github.com/vnetd/vnetd/pkg/network/translate"
 )
 
 // Lease is an address that a guest holds.
@@ -73,7 +74,7 @@ type unserved struct {
 
 // unservedLeases lists those of the network, which is live and served by that set.
 func (n *Network) unservedLeases(live *netdef.Network, by *service.Set) ([]dhcpd.Lease, error) {
-	serves := map[bool]bool{true: dhcpIP(live) != nil, false: dhcp6IP(live) != nil}
+	serves := map[bool]bool{true: translate.DHCPIP(live) != nil, false: translate.DHCP6IP(live) != nil}
 	if serves[true] && serves[false] {
 		return nil, nil
 	}

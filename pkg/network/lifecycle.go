@@ -11,6 +11,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/service"
+	"github.com/vnetd/vnetd/pkg/network/translate"
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
@@ -38,9 +39,9 @@ func (n *Network) start(ctx context.Context, choose func() *netdef.Network) erro
 // startLocked makes def active. The caller holds n.op.
 func (n *Network) startLocked(ctx context.Context, def *netdef.Network) error {
 	if n.liveNetwork() != nil {
-		return Errorf(InvalidState, "network %q is already active", n.name)
+		return api.Errorf(api.InvalidState, "network %q is already active", n.name)
 	}
-	if err := unsupported(def); err != nil {
+	if err := translate.Unsupported(def); err != nil {
 		return err
 	}
 	n.setState(api.Starting, nil)
@@ -80,20 +81,18 @@ func (n *Network) bringUp(ctx context.Context, live *netdef.Network) (err error)
 	if err := n.m.hook(ctx, hookStart, live); err != nil {
 		return err
 	}
-	var u undo
+	run := store.Run{Phase: store.Starting, Network: live, Persistent: n.persistent()}
+	if err := n.record(run); err != nil {
+		return err
+	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, u.run())
+			err = errors.Join(err, n.clear(context.WithoutCancel(ctx), live))
 			if n.leftBehind() != nil {
 				n.finishLater()
 			}
 		}
 	}()
-	run := store.Run{Phase: store.Starting, Network: live, Persistent: n.persistent()}
-	if err := n.record(run); err != nil {
-		return err
-	}
-	u.add(func() error { return n.clear(context.WithoutCancel(ctx), live) })
 	index, err := n.ensure(ctx, live)
 	if err != nil {
 		return err
@@ -149,7 +148,7 @@ func (n *Network) bridgeConflict(doc *netdef.Network) error {
 	l, err := n.m.cfg.Links.Lookup(doc.Bridge.Name)
 	switch {
 	case err == nil:
-		return Errorf(Conflict, "network/bridge/@name: a device %q (%s) already exists and is not vnetd's: delete it, or choose another bridge name", l.Name, l.Kind)
+		return api.Errorf(api.Conflict, "network/bridge/@name: a device %q (%s) already exists and is not vnetd's: delete it, or choose another bridge name", l.Name, l.Kind)
 	case !errors.Is(err, bridge.ErrNotFound):
 		return err
 	}
@@ -164,7 +163,7 @@ func (n *Network) subnetConflict(p netip.Prefix, nth int) error {
 		return fmt.Errorf("looking for other owners of %v: %w", p.Masked(), err)
 	}
 	if owner != "" {
-		return Errorf(Conflict, "network/ip[%d]: subnet %v is already in use by interface %q", nth, p.Masked(), owner)
+		return api.Errorf(api.Conflict, "network/ip[%d]: subnet %v is already in use by interface %q", nth, p.Masked(), owner)
 	}
 	return nil
 }
@@ -178,7 +177,9 @@ func (n *Network) ensure(ctx context.Context, live *netdef.Network) (index int, 
 	if !live.Mode().OwnsBridge() {
 		return n.ensureBridged(ctx, live)
 	}
-	if index, err = n.m.cfg.Links.Ensure(ctx, bridgeConfig(live)); err != nil {
+	cfg := translate.Bridge(live)
+	cfg.Alias = markOf(live)
+	if index, err = n.m.cfg.Links.Ensure(ctx, cfg); err != nil {
 		return 0, err
 	}
 	if err := n.setRules(ctx, live); err != nil {
@@ -207,7 +208,7 @@ func (n *Network) Stop(ctx context.Context) error {
 		if left := n.leftBehind(); left != nil {
 			return n.finish(ctx, left)
 		}
-		return Errorf(InvalidState, "network %q is not active", n.name)
+		return api.Errorf(api.InvalidState, "network %q is not active", n.name)
 	}
 	persistent := n.persistent()
 	run := store.Run{Phase: store.Stopping, Network: live, Persistent: persistent}

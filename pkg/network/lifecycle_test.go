@@ -31,14 +31,14 @@ func TestStartAndStopLeaveNothing(t *testing.T) {
 		if rules := kernel(t); !strings.Contains(rules, "MASQUERADE") || !strings.Contains(rules, "one ") {
 			t.Errorf("after start links and rules are\n%s", rules)
 		}
-		if err := n.Start(t.Context()); network.KindOf(err) != network.InvalidState {
+		if err := n.Start(t.Context()); network.KindOf(err) != api.InvalidState {
 			t.Errorf("second start: %v, want InvalidState", err)
 		}
 		must(t, n.Stop(t.Context()))
 		if diff := cmp.Diff(before, kernel(t)); diff != "" {
 			t.Errorf("after stop (-before +after):\n%s", diff)
 		}
-		if err := n.Stop(t.Context()); network.KindOf(err) != network.InvalidState {
+		if err := n.Stop(t.Context()); network.KindOf(err) != api.InvalidState {
 			t.Errorf("second stop: %v, want InvalidState", err)
 		}
 		if runs, _, err := h.store.Runs(); len(runs) != 0 || err != nil {
@@ -170,7 +170,7 @@ func TestStartMeetsTheHost(t *testing.T) {
 		} {
 			n := h.define(xml)
 			err := n.Start(t.Context())
-			if network.KindOf(err) != network.Conflict || !strings.Contains(err.Error(), say) {
+			if network.KindOf(err) != api.Conflict || !strings.Contains(err.Error(), say) {
 				t.Errorf("start: %v, want a Conflict that says %s", err, say)
 			}
 		}

@@ -52,14 +52,14 @@ func TestSamePortAgain(t *testing.T) {
 		want := network.PortOptions{ID: "vm1/0", Lifetime: "persistent", Owner: 1000, Queues: 2, Name: "web"}
 		first, files, err := n.RequestPort(t.Context(), want)
 		must(t, err)
-		refused := func(n *network.Network, opts network.PortOptions, kind network.Kind, says string) {
+		refused := func(n *network.Network, opts network.PortOptions, kind api.Kind, says string) {
 			t.Helper()
 			_, _, err := n.RequestPort(t.Context(), opts)
 			if network.KindOf(err) != kind || !strings.Contains(err.Error(), says) {
 				t.Errorf("%+v: %v, want %s that says %q", opts, err, kind, says)
 			}
 		}
-		refused(n, want, network.Busy, first.IfName)
+		refused(n, want, api.Busy, first.IfName)
 		closeAll(t, files)
 		again, files, err := n.RequestPort(t.Context(), want)
 		must(t, err)
@@ -69,8 +69,8 @@ func TestSamePortAgain(t *testing.T) {
 		closeAll(t, files)
 		other := want
 		other.Queues = 1
-		refused(n, other, network.Exists, "queues")
-		refused(two, want, network.Exists, `"one"`)
+		refused(n, other, api.Exists, "queues")
+		refused(two, want, api.Exists, `"one"`)
 		// Another user's ids are others; what a machine is called, its MAC remembers.
 		other.Owner, other.Name = 1001, ""
 		foreign, f := h.port(n, other)
@@ -169,7 +169,7 @@ func TestAddressOfAPort(t *testing.T) {
 			t.Errorf("before it is up the guest is %v", got)
 		}
 		_, _, err := n.RequestPort(t.Context(), network.PortOptions{Addrs: ips("192.0.2.200")})
-		if network.KindOf(err) != network.Conflict {
+		if network.KindOf(err) != api.Conflict {
 			t.Errorf("the address for a second port: %v, want Conflict", err)
 		}
 		soon, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
@@ -189,7 +189,7 @@ func TestAddressOfAPort(t *testing.T) {
 		other, g := h.port(n, network.PortOptions{})
 		go func() { _, err := h.WaitForAddress(t.Context(), other.UUID); waiting <- err }()
 		must(t, g.Close())
-		if err := <-waiting; network.KindOf(err) != network.NotFound {
+		if err := <-waiting; network.KindOf(err) != api.NotFound {
 			t.Errorf("waiting for a port that ended: %v", err)
 		}
 		must(t, f.Close())
@@ -267,13 +267,13 @@ func TestLimits(t *testing.T) {
 		}
 		first, err := request(1000, 4)
 		must(t, err)
-		if _, err := request(1000, 2); network.KindOf(err) != network.LimitExceeded {
+		if _, err := request(1000, 2); network.KindOf(err) != api.LimitExceeded {
 			t.Errorf("more queues than allowed: %v", err)
 		}
 		second, err := request(1000, 1)
 		must(t, err)
 		defer second()
-		if _, err := request(1000, 1); network.KindOf(err) != network.LimitExceeded {
+		if _, err := request(1000, 1); network.KindOf(err) != api.LimitExceeded {
 			t.Errorf("more ports than allowed: %v", err)
 		}
 		for _, owner := range []uint32{0, 0, 0, 1001} {

@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"github.com/vnetd/vnetd/internal/histogram"
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/dnsd/resolved"
@@ -20,6 +21,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/health"
 	"github.com/vnetd/vnetd/pkg/network/service"
+	"github.com/vnetd/vnetd/pkg/network/translate"
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
@@ -100,10 +102,11 @@ type Manager struct {
 	cfg      Config
 	log      *slog.Logger
 	events   broker
+	serving  translate.Settings
 	ports    *portSet
 	external externalSet // ports of other programs
 	orphans  orphans
-	unusable unusable
+	unusable health.Unusable
 	resolved resolved.Client
 
 	health       *health.Board
@@ -134,6 +137,10 @@ func New(cfg Config) *Manager {
 		cfg: cfg, log: cfg.Logger, services: ctx, stop: stop,
 		byName: make(map[string]*Network), ports: ports, portRequests: histogram.New(requestBounds()),
 		external: externalSet{usage: ports, byUUID: make(map[string]*external)},
+	}
+	m.serving = translate.Settings{
+		Leases: cfg.Store.Leases, Logger: cfg.Logger, Identity: cfg.DHCPIdentity, Probe: cfg.DHCPProbe,
+		ResolvConf: cfg.ResolvConf, StopRebind: cfg.StopRebind,
 	}
 	m.health = health.NewBoard(cfg.Logger, m.conditionsChanged)
 	return m
@@ -196,7 +203,7 @@ func (m *Manager) loadDefinitions() []*store.Fault {
 			faults = append(faults, &store.Fault{Stem: name, Path: m.cfg.Store.DefinitionPath(name), UUID: d.Network.UUID, Err: err})
 		}
 	}
-	m.unusable.setDefinitions(faults)
+	m.unusable.SetDefinitions(faults)
 	return append(faults, directoryFault(err)...)
 }
 
@@ -265,7 +272,7 @@ func (m *Manager) Lookup(key string) (*Network, error) {
 			return n, nil
 		}
 	}
-	return nil, Errorf(NotFound, "no network, bridge or UUID %q is known here", key)
+	return nil, api.Errorf(api.NotFound, "no network, bridge or UUID %q is known here", key)
 }
 
 // ByName finds a network by its name.
@@ -283,7 +290,7 @@ func (m *Manager) ByUUID(uuid string) (*Network, error) {
 			return n, nil
 		}
 	}
-	return nil, Errorf(NotFound, "no network has the UUID %q", uuid)
+	return nil, api.Errorf(api.NotFound, "no network has the UUID %q", uuid)
 }
 
 // Networks lists every network, in order of name.

@@ -121,7 +121,7 @@ func (n *Network) begin() error {
 	n.mu.Unlock()
 	if gone {
 		n.op.Unlock()
-		return Errorf(NotFound, "network %q does not exist any more", n.name)
+		return api.Errorf(api.NotFound, "network %q does not exist any more", n.name)
 	}
 	return nil
 }
@@ -133,7 +133,7 @@ func (n *Network) SetAutostart(on bool) error {
 	}
 	defer n.op.Unlock()
 	if info := n.Info(); !info.Persistent {
-		return Errorf(InvalidState, "network %q has no definition: a transient network can't be started automatically", n.name)
+		return api.Errorf(api.InvalidState, "network %q has no definition: a transient network can't be started automatically", n.name)
 	}
 	if err := n.m.cfg.Store.SetAutostart(n.name, on); err != nil {
 		return err
@@ -155,7 +155,7 @@ func (n *Network) Undefine(_ context.Context) error {
 	defer n.op.Unlock()
 	info := n.Info()
 	if !info.Persistent {
-		return Errorf(InvalidState, "network %q is transient: it has no definition to delete, stop it", n.name)
+		return api.Errorf(api.InvalidState, "network %q is transient: it has no definition to delete, stop it", n.name)
 	}
 	live := n.liveNetwork()
 	if live == nil {
@@ -227,7 +227,7 @@ func (n *Network) setDefinition(def *netdef.Network) {
 	}
 	n.mu.Unlock()
 	if replaced {
-		n.m.unusable.replaced(n.name)
+		n.m.unusable.Replaced(n.name)
 	}
 }
 
@@ -320,4 +320,56 @@ func (n *Network) bridgeName() string {
 // changed tells subscribers that the network's Info may differ.
 func (n *Network) changed() {
 	n.m.events.publish(Event{Kind: NetworkChanged, Network: n.Info()})
+}
+
+// notFound says that no network has that name, and why it has none where a definition
+// is there.
+func (m *Manager) notFound(name string) error {
+	if f := m.unusable.Definition(name); f != nil {
+		return api.Errorf(api.NotFound, "network %q is not known: its definition can't be used: mend %s, then reload: %w", name, f.Path, f.Err)
+	}
+	return api.Errorf(api.NotFound, "network %q does not exist", name)
+}
+
+// setUnread says that the network has a definition, which can't be used.
+func (n *Network) setUnread() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.unread = n.def == nil
+}
+
+// persistent tells whether the network has a definition, usable or not.
+func (n *Network) persistent() bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.def != nil || n.unread
+}
+
+// lastRead is what an inactive network was last whose definition can't be used, or which
+// could not be taken down; nil for another. The caller holds n.mu.
+func (n *Network) lastRead() *netdef.Network {
+	if n.live == nil && n.def == nil && (n.unread || n.leftover != nil) {
+		return n.last
+	}
+	return nil
+}
+
+// noDefinition is the reason why a network that has none can't start.
+func (n *Network) noDefinition() error {
+	if n.persistent() {
+		return api.Errorf(api.InvalidState, "network %q: its definition can't be used: mend %s, then reload, or define it anew", n.name, n.m.cfg.Store.DefinitionPath(n.name))
+	}
+	return api.Errorf(api.InvalidState, "network %q is transient: it can't be started again", n.name)
+}
+
+// readable refuses to change a definition whose file an admin has changed to something
+// that can't be read: it would be lost.
+func (n *Network) readable() error {
+	if f := n.m.unusable.Definition(n.name); f != nil {
+		return api.Errorf(api.InvalidState, "network %q: its definition can't be used: mend %s, then reload, or define it anew: %w", n.name, f.Path, f.Err)
+	}
+	if n.definition() == nil && n.persistent() {
+		return n.noDefinition()
+	}
+	return nil
 }

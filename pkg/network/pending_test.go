@@ -45,11 +45,11 @@ func TestNameIsNoLicence(t *testing.T) {
 				"its UUID, a new network": {own, fresh, exists},
 			} {
 				_, err := h.DefineWith(t.Context(), []byte(tt.xml), tt.opts)
-				if network.KindOf(err) != network.Exists || err == nil || !strings.Contains(err.Error(), tt.says) {
+				if network.KindOf(err) != api.Exists || err == nil || !strings.Contains(err.Error(), tt.says) {
 					t.Errorf("%s, %s: %v, want Exists: %s", name, what, err, tt.says)
 				}
 			}
-			if _, err := h.Create(t.Context(), []byte(without)); network.KindOf(err) != network.Exists {
+			if _, err := h.Create(t.Context(), []byte(without)); network.KindOf(err) != api.Exists {
 				t.Errorf("%s: create without a UUID: %v, want Exists", name, err)
 			}
 			if diff := cmp.Diff(before, string(n.XML(false))+string(n.XML(true))+kernel(t)); diff != "" {
@@ -240,7 +240,7 @@ func TestOneSubnetTwoNetworks(t *testing.T) {
 		must(t, one.Start(t.Context()))
 		before := kernel(t)
 		err := two.Start(t.Context())
-		if network.KindOf(err) != network.Conflict || err == nil || !strings.Contains(err.Error(), "overlaps the subnet 192.0.2.0/24 of network 'one'") {
+		if network.KindOf(err) != api.Conflict || err == nil || !strings.Contains(err.Error(), "overlaps the subnet 192.0.2.0/24 of network 'one'") {
 			t.Errorf("start beside one: %v, want a conflict that names it", err)
 		}
 		if diff := cmp.Diff(before, kernel(t)); diff != "" {
@@ -279,7 +279,7 @@ func TestCreateOfADefinedNetwork(t *testing.T) {
 		if created != n || !n.Info().Persistent || string(n.XML(true)) != own || len(n.Pending()) == 0 {
 			t.Errorf("%+v, pending %q", n.Info(), n.Pending())
 		}
-		if _, err := h.Create(t.Context(), []byte(own)); network.KindOf(err) != network.InvalidState {
+		if _, err := h.Create(t.Context(), []byte(own)); network.KindOf(err) != api.InvalidState {
 			t.Errorf("create of an active network: %v, want InvalidState", err)
 		}
 		must(t, n.Stop(t.Context()))

@@ -123,7 +123,7 @@ func TestPlanNamesConflicts(t *testing.T) {
 		if want := "network/bridge: <bridge name='one' stp='on' delay='0'/> becomes <bridge name='eight' stp='on' delay='0'/>"; err != nil || len(p.Conflicts) > 0 || !slices.Equal(p.Pending, []string{want}) {
 			t.Errorf("another bridge's name: %v, conflicts %q, pending %q, want %q", err, p.Conflicts, p.Pending, want)
 		}
-		if _, err := h.Plan([]byte("<network/>")); network.KindOf(err) != network.Invalid {
+		if _, err := h.Plan([]byte("<network/>")); network.KindOf(err) != api.Invalid {
 			t.Errorf("a document without a name gives %v", err)
 		}
 	})

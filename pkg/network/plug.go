@@ -11,16 +11,17 @@ import (
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/translate"
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
 // attach puts a port's TAP device on the bridge with that ifindex, as a network
 // that is live has its ports; where it is there already, it is brought to that.
 func (m *Manager) attach(ctx context.Context, live *netdef.Network, bridgeIndex int, p *port) error {
-	if err := m.cfg.Links.Attach(ctx, bridgeIndex, p.Index, portConfig(live, p.Isolated)); err != nil {
+	if err := m.cfg.Links.Attach(ctx, bridgeIndex, p.Index, translate.Port(live, p.Isolated)); err != nil {
 		return err
 	}
-	if managesMACs(live) {
+	if translate.ManagesMACs(live) {
 		return m.cfg.Links.AddFDB(p.Index, net.HardwareAddr(p.MAC))
 	}
 	return nil
@@ -150,7 +151,7 @@ func (n *Network) replugForeign(ctx context.Context, live *netdef.Network, bridg
 			continue
 		}
 		n.m.log.Info("plugging a device in again that had lost its bridge", keyNetwork, n.name, keyIfName, l.Name)
-		errs = append(errs, n.m.cfg.Links.Attach(ctx, bridgeIndex, index, portConfig(live, n.m.external.isolated(index))))
+		errs = append(errs, n.m.cfg.Links.Attach(ctx, bridgeIndex, index, translate.Port(live, n.m.external.isolated(index))))
 	}
 	return errors.Join(errs...)
 }

@@ -66,19 +66,19 @@ func newPort(n *Network, p store.Port) *port {
 func (o PortOptions) check() error {
 	switch {
 	case !slices.Contains([]string{"", api.LifetimeFD, api.LifetimeBus, api.LifetimePersistent}, o.Lifetime):
-		return Errorf(Invalid, "option lifetime: %q is not a lifetime, want fd, bus or persistent", o.Lifetime)
+		return api.Errorf(api.Invalid, "option lifetime: %q is not a lifetime, want fd, bus or persistent", o.Lifetime)
 	case o.Queues < 0 || o.Queues > maxQueues:
-		return Errorf(Invalid, "option queues: %d is not a number of queues, want 1 to %d", o.Queues, maxQueues)
+		return api.Errorf(api.Invalid, "option queues: %d is not a number of queues, want 1 to %d", o.Queues, maxQueues)
 	case o.MAC != nil && (len(o.MAC) != 6 || o.MAC[0]&1 != 0 || bytes.Equal(o.MAC, make([]byte, 6))):
-		return Errorf(Invalid, "option mac: %q is not the address of a card, want six bytes, not multicast, not all zero", o.MAC)
+		return api.Errorf(api.Invalid, "option mac: %q is not the address of a card, want six bytes, not multicast, not all zero", o.MAC)
 	case o.Name != "" && !hostLabel.MatchString(o.Name):
-		return Errorf(Invalid, "option name: %.80q is not a host name, want 1 to 63 letters, digits and hyphens", o.Name)
+		return api.Errorf(api.Invalid, "option name: %.80q is not a host name, want 1 to 63 letters, digits and hyphens", o.Name)
 	case o.IfName != "" && !validIfName(o.IfName):
-		return Errorf(Invalid, "option ifname: %q is not an interface name, want 1 to 15 characters without blank, slash or colon", o.IfName)
+		return api.Errorf(api.Invalid, "option ifname: %q is not an interface name, want 1 to 15 characters without blank, slash or colon", o.IfName)
 	case len(o.ID) > maxText:
-		return Errorf(Invalid, "option id: %d bytes long, want at most %d", len(o.ID), maxText)
+		return api.Errorf(api.Invalid, "option id: %d bytes long, want at most %d", len(o.ID), maxText)
 	case o.OwnerUUID != "" && !uuidText.MatchString(o.OwnerUUID):
-		return Errorf(Invalid, "option owner_uuid: %.80q is not a UUID", o.OwnerUUID)
+		return api.Errorf(api.Invalid, "option owner_uuid: %.80q is not a UUID", o.OwnerUUID)
 	}
 	return o.checkAddrs()
 }
@@ -87,7 +87,7 @@ func (o PortOptions) check() error {
 func (o PortOptions) checkAddrs() error {
 	for i, a := range o.Addrs {
 		if slices.ContainsFunc(o.Addrs[:i], func(b netip.Addr) bool { return a.Is4() == b.Is4() }) {
-			return Errorf(Invalid, "option address: %v is the second of its family, want at most one IPv4 and one IPv6 address", a)
+			return api.Errorf(api.Invalid, "option address: %v is the second of its family, want at most one IPv4 and one IPv6 address", a)
 		}
 	}
 	return nil

@@ -60,7 +60,7 @@ func (n *Network) activeFor(ctx context.Context) (*netdef.Network, error) {
 	}
 	live, err := n.startOnDemand(ctx)
 	if live == nil && err == nil {
-		err = Errorf(InvalidState, "network %q is not active: start it first", n.name)
+		err = api.Errorf(api.InvalidState, "network %q is not active: start it first", n.name)
 	}
 	return live, err
 }
@@ -76,10 +76,10 @@ func (n *Network) sameAgain(opts PortOptions) (*port, *tap.Device, error) {
 		return nil, nil, nil
 	}
 	if p.network != n {
-		return nil, nil, Errorf(Exists, "option id: port %q is there already, on network %q", opts.ID, p.network.name)
+		return nil, nil, api.Errorf(api.Exists, "option id: port %q is there already, on network %q", opts.ID, p.network.name)
 	}
 	if option := opts.differs(p); option != "" {
-		return nil, nil, Errorf(Exists, "option id: port %q is there already, with another %s", opts.ID, option)
+		return nil, nil, api.Errorf(api.Exists, "option id: port %q is there already, with another %s", opts.ID, option)
 	}
 	l, err := n.m.cfg.Links.LookupIndex(p.Index)
 	if errors.Is(err, bridge.ErrNotFound) {
@@ -88,7 +88,7 @@ func (n *Network) sameAgain(opts PortOptions) (*port, *tap.Device, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	busy := Errorf(Busy, "option id: port %q is there already, and somebody has %s open", opts.ID, p.IfName)
+	busy := api.Errorf(api.Busy, "option id: port %q is there already, and somebody has %s open", opts.ID, p.IfName)
 	if l.Carrier {
 		return nil, nil, busy
 	}
@@ -148,22 +148,22 @@ func (n *Network) addPort(ctx context.Context, live *netdef.Network, opts PortOp
 // else's guest.
 func (n *Network) portConflict(live *netdef.Network, opts *PortOptions) error {
 	if bytes.Equal(opts.MAC, live.MAC) && opts.MAC != nil {
-		return Errorf(Conflict, "option mac: %q is the address of the bridge %q", opts.MAC, live.Bridge.Name)
+		return api.Errorf(api.Conflict, "option mac: %q is the address of the bridge %q", opts.MAC, live.Bridge.Name)
 	}
 	if p := n.m.ports.mac(n, opts.MAC); p != nil {
-		return Errorf(Conflict, "option mac: %q is the address of port %s (%s)", opts.MAC, p.UUID, p.IfName)
+		return api.Errorf(api.Conflict, "option mac: %q is the address of port %s (%s)", opts.MAC, p.UUID, p.IfName)
 	}
 	if x := n.m.external.mac(n, opts.MAC); x != nil {
-		return Errorf(Conflict, "option mac: %q is the address of port %s", opts.MAC, n.m.external.portName(x).UUID)
+		return api.Errorf(api.Conflict, "option mac: %q is the address of port %s", opts.MAC, n.m.external.portName(x).UUID)
 	}
 	if opts.Name == "" {
 		return nil
 	}
 	if p := n.m.ports.named(n, opts.Name, opts.Owner); p != nil {
-		return Errorf(Conflict, "option name: %q is the name of port %s (%s), which belongs to user %d", opts.Name, p.UUID, p.IfName, p.Owner)
+		return api.Errorf(api.Conflict, "option name: %q is the name of port %s (%s), which belongs to user %d", opts.Name, p.UUID, p.IfName, p.Owner)
 	}
 	if x := n.m.external.named(n, opts.Name, opts.Owner); x != nil {
-		return Errorf(Conflict, "option name: %q is the name of port %s, which belongs to user %d", opts.Name, n.m.external.portName(x).UUID, x.owner)
+		return api.Errorf(api.Conflict, "option name: %q is the name of port %s, which belongs to user %d", opts.Name, n.m.external.portName(x).UUID, x.owner)
 	}
 	return nil
 }
@@ -187,7 +187,7 @@ func (n *Network) plugIn(ctx context.Context, live *netdef.Network, opts PortOpt
 		Queues: opts.Queues, VnetHdr: opts.VnetHdr, Owner: opts.Owner,
 	})
 	if errors.Is(err, tap.ErrExists) {
-		return nil, nil, Errorf(Exists, "option ifname: an interface %q already exists", opts.IfName)
+		return nil, nil, api.Errorf(api.Exists, "option ifname: an interface %q already exists", opts.IfName)
 	}
 	if err != nil {
 		return nil, nil, err
@@ -283,7 +283,7 @@ func (m *Manager) Port(key string) (api.Port, error) {
 		if p, ok := m.orphans.port(key); ok {
 			return m.orphanInfo(p), nil
 		}
-		return api.Port{}, Errorf(NotFound, "no port %q is known here", key)
+		return api.Port{}, api.Errorf(api.NotFound, "no port %q is known here", key)
 	}
 	return m.portInfo(p), nil
 }
@@ -301,7 +301,7 @@ func (m *Manager) WaitForAddress(ctx context.Context, uuid string) ([]netip.Addr
 		}
 		switch {
 		case news == nil:
-			return nil, Errorf(NotFound, "no port %q is known here", uuid)
+			return nil, api.Errorf(api.NotFound, "no port %q is known here", uuid)
 		case len(held) > 0:
 			return held, nil
 		}
@@ -334,7 +334,7 @@ func (m *Manager) ReleasePort(_ context.Context, uuid string) error {
 		if orphan, ok := m.orphans.port(uuid); ok {
 			return m.endOrphan(orphan)
 		}
-		return Errorf(NotFound, "no port %q is known here", uuid)
+		return api.Errorf(api.NotFound, "no port %q is known here", uuid)
 	}
 	return m.end(p)
 }

@@ -57,7 +57,7 @@ func TestReleaseDeletesTheDevice(t *testing.T) {
 		if linkExists("mytap") || len(h.Ports()) != 0 {
 			t.Error("after its release the port is still there")
 		}
-		if err := h.ReleasePort(t.Context(), info.UUID); network.KindOf(err) != network.NotFound {
+		if err := h.ReleasePort(t.Context(), info.UUID); network.KindOf(err) != api.NotFound {
 			t.Errorf("second release: %v, want NotFound", err)
 		}
 	})
@@ -67,34 +67,34 @@ func TestRequestPortRefuses(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		h := newHub(t, t.TempDir(), hubOptions{})
 		n := h.define(natXML("one", "192.0.2"))
-		refused := func(opts network.PortOptions, kind network.Kind) {
+		refused := func(opts network.PortOptions, kind api.Kind) {
 			t.Helper()
 			_, _, err := n.RequestPort(t.Context(), opts)
 			if network.KindOf(err) != kind {
 				t.Errorf("%+v: %v, want %s", opts, err, kind)
 			}
 		}
-		refused(network.PortOptions{}, network.InvalidState)
+		refused(network.PortOptions{}, api.InvalidState)
 		must(t, n.Start(t.Context()))
 		links := nstest.Exec(t, "ip", "-br", "link")
-		refused(network.PortOptions{Lifetime: "for ever"}, network.Invalid)
-		refused(network.PortOptions{Queues: 1000}, network.Invalid)
-		refused(network.PortOptions{IfName: "name-of-16-chars"}, network.Invalid)
-		refused(network.PortOptions{IfName: "a/b"}, network.Invalid)
-		refused(network.PortOptions{IfName: "one"}, network.Exists)
-		refused(network.PortOptions{MAC: net.HardwareAddr{1, 0, 0, 0, 0, 1}}, network.Invalid)
-		refused(network.PortOptions{MAC: make(net.HardwareAddr, 6)}, network.Invalid)
-		refused(network.PortOptions{Name: "two\nlines"}, network.Invalid)
-		refused(network.PortOptions{OwnerUUID: "mine"}, network.Invalid)
-		refused(network.PortOptions{ID: strings.Repeat("x", 256)}, network.Invalid)
-		refused(network.PortOptions{Addrs: ips("192.0.2.5", "192.0.2.6")}, network.Invalid)
-		refused(network.PortOptions{Addrs: ips("192.0.2.1")}, network.Invalid)
-		refused(network.PortOptions{Addrs: ips("198.51.100.5")}, network.Invalid)
-		refused(network.PortOptions{Addrs: ips("2001:db8::5")}, network.Invalid)
-		refused(network.PortOptions{Addrs: ips("192.0.2.10")}, network.Conflict)
+		refused(network.PortOptions{Lifetime: "for ever"}, api.Invalid)
+		refused(network.PortOptions{Queues: 1000}, api.Invalid)
+		refused(network.PortOptions{IfName: "name-of-16-chars"}, api.Invalid)
+		refused(network.PortOptions{IfName: "a/b"}, api.Invalid)
+		refused(network.PortOptions{IfName: "one"}, api.Exists)
+		refused(network.PortOptions{MAC: net.HardwareAddr{1, 0, 0, 0, 0, 1}}, api.Invalid)
+		refused(network.PortOptions{MAC: make(net.HardwareAddr, 6)}, api.Invalid)
+		refused(network.PortOptions{Name: "two\nlines"}, api.Invalid)
+		refused(network.PortOptions{OwnerUUID: "mine"}, api.Invalid)
+		refused(network.PortOptions{ID: strings.Repeat("x", 256)}, api.Invalid)
+		refused(network.PortOptions{Addrs: ips("192.0.2.5", "192.0.2.6")}, api.Invalid)
+		refused(network.PortOptions{Addrs: ips("192.0.2.1")}, api.Invalid)
+		refused(network.PortOptions{Addrs: ips("198.51.100.5")}, api.Invalid)
+		refused(network.PortOptions{Addrs: ips("2001:db8::5")}, api.Invalid)
+		refused(network.PortOptions{Addrs: ips("192.0.2.10")}, api.Conflict)
 		bridge, err := net.InterfaceByName("one")
 		must(t, err)
-		refused(network.PortOptions{MAC: bridge.HardwareAddr}, network.Conflict)
+		refused(network.PortOptions{MAC: bridge.HardwareAddr}, api.Conflict)
 		if diff := cmp.Diff(links, nstest.Exec(t, "ip", "-br", "link")); diff != "" {
 			t.Errorf("refused requests left links (-before +after):\n%s", diff)
 		}
@@ -152,7 +152,7 @@ func TestPortNamesItsGuest(t *testing.T) {
 		_, f := h.port(n, network.PortOptions{Name: "web", MAC: mac})
 		defer f.Close()
 		_, _, err := n.RequestPort(t.Context(), network.PortOptions{MAC: mac})
-		if network.KindOf(err) != network.Conflict {
+		if network.KindOf(err) != api.Conflict {
 			t.Errorf("a second port with the same MAC address: %v, want Conflict", err)
 		}
 		guest := nstest.Guest(t, "one", "guest", mac.String())

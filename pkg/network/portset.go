@@ -7,6 +7,7 @@ import (
 	"strings"
 	"sync"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
 )
 
@@ -68,14 +69,14 @@ func (s *portSet) admit(o *PortOptions, limits Limits) error {
 	u.queues += max(o.Queues, 1)
 	switch {
 	case o.Owner != 0 && limits.Ports != 0 && u.ports > limits.Ports:
-		return Errorf(LimitExceeded, "user %d has %d ports: more are not allowed", o.Owner, limits.Ports)
+		return api.Errorf(api.LimitExceeded, "user %d has %d ports: more are not allowed", o.Owner, limits.Ports)
 	case o.Owner != 0 && limits.Queues != 0 && u.queues > limits.Queues:
-		return Errorf(LimitExceeded, "option queues: user %d would have %d in all, and is allowed %d", o.Owner, u.queues, limits.Queues)
+		return api.Errorf(api.LimitExceeded, "option queues: user %d would have %d in all, and is allowed %d", o.Owner, u.queues, limits.Queues)
 	}
 	if o.ID != "" {
 		key := portID{o.Owner, o.ID}
 		if _, taken := s.byID[key]; taken {
-			return Errorf(Busy, "option id: port %q is being made", o.ID)
+			return api.Errorf(api.Busy, "option id: port %q is being made", o.ID)
 		}
 		s.byID[key] = nil
 	}

@@ -2,34 +2,10 @@ package network
 
 import (
 	"context"
-	"net/netip"
 
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/translate"
 )
-
-// otherDNSPort is where DNS is served when another program of the host has port
-// 53 of all addresses. It is the same for all networks and at all times, so that
-// the rules that lead there are known without a record of them.
-const otherDNSPort = 10053
-
-// redirectable tells whether guests' queries can be led to another port: n has
-// rules.
-func redirectable(n *netdef.Network) bool {
-	switch n.Mode() {
-	case netdef.ModeNAT, netdef.ModeRoute, netdef.ModeIsolated:
-		return true
-	}
-	return false
-}
-
-// otherDNS is where n's names are served instead of at port 53.
-func otherDNS(n *netdef.Network) []netip.AddrPort {
-	var all []netip.AddrPort
-	for _, a := range dnsConfig(n).Addrs {
-		all = append(all, netip.AddrPortFrom(a, otherDNSPort))
-	}
-	return all
-}
 
 // setRules makes the rules of live what they should be.
 func (n *Network) setRules(ctx context.Context, live *netdef.Network) error {
@@ -40,19 +16,19 @@ func (n *Network) setRules(ctx context.Context, live *netdef.Network) error {
 
 // setRulesLocked is setRules for who holds n.rules.
 func (n *Network) setRulesLocked(ctx context.Context, live *netdef.Network) error {
-	fw := firewallNetwork(live)
+	fw := translate.Firewall(live)
 	if n.redirected {
-		fw.DNS = otherDNS(live)
+		fw.DNS = translate.OtherDNS(live)
 	}
 	return n.m.cfg.Rules.Set(ctx, fw)
 }
 
 // adoptRules tells the firewall of the rules that may stand for live.
 func (n *Network) adoptRules(live *netdef.Network) {
-	fw := firewallNetwork(live)
+	fw := translate.Firewall(live)
 	n.m.cfg.Rules.Adopt(fw)
-	if redirectable(live) && servesDNS(live) {
-		fw.DNS = otherDNS(live)
+	if translate.Redirectable(live) && translate.ServesDNS(live) {
+		fw.DNS = translate.OtherDNS(live)
 		n.m.cfg.Rules.Adopt(fw)
 	}
 }
@@ -63,7 +39,7 @@ func (n *Network) deleteRules(ctx context.Context, live *netdef.Network) error {
 	defer n.rules.Unlock()
 	n.redirected = false
 	n.adoptRules(live)
-	return n.m.cfg.Rules.Delete(ctx, firewallNetwork(live))
+	return n.m.cfg.Rules.Delete(ctx, translate.Firewall(live))
 }
 
 // redirectDNS leads guests' queries to the other port of live's server, or no

@@ -6,83 +6,27 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"sync"
+	"time"
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/dhcpd"
-	"github.com/vnetd/vnetd/pkg/dhcpd/v4"
-	"github.com/vnetd/vnetd/pkg/dhcpd/v6"
-	"github.com/vnetd/vnetd/pkg/dnsd"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/service"
+	"github.com/vnetd/vnetd/pkg/network/translate"
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
-// serviceSpec is what the network serves as live, complete.
+// serviceSpec is what the network serves as live.
 func (n *Network) serviceSpec(live *netdef.Network) *service.Spec {
-	m := n.m
-	s := &service.Spec{
-		Bridge:   live.Bridge.Name,
-		Redirect: func(ctx context.Context, redirected bool) error { return n.redirectDNS(ctx, live, redirected) },
-	}
-	if dhcpIP(live) != nil {
-		s.DHCP = m.dhcpSettings(live)
-	}
-	if dhcp6IP(live) != nil {
-		s.DHCP6 = m.dhcp6Settings(live)
-	}
-	if hasIPv6(live) {
-		cfg := raConfig(live)
-		cfg.Logger = m.log
-		s.RA = &cfg
-	}
-	if servesDNS(live) {
-		s.DNS = m.dnsSettings(live)
-	}
-	if tftpIP(live) != nil {
-		cfg := tftpConfig(live)
-		cfg.Logger = m.log
-		s.TFTP = &cfg
-	}
-	if hasDomain(live) {
-		cfg := registerConfig(live)
-		cfg.Logger = m.log
-		s.Resolved = &cfg
-	}
-	return s
-}
-
-// dhcpSettings are those of live's DHCP, which it has.
-func (m *Manager) dhcpSettings(live *netdef.Network) *v4.Config {
-	cfg := dhcpConfig(live)
-	cfg.Store, cfg.Logger = m.cfg.Store.Leases(live.UUID), m.log
-	cfg.Identity = cmp.Or(cfg.Identity, m.cfg.DHCPIdentity)
-	cfg.Probe = live.DHCPPolicy.Probe == netdef.Yes || live.DHCPPolicy.Probe == netdef.Unset && m.cfg.DHCPProbe
-	return &cfg
-}
-
-// dhcp6Settings are those of live's DHCPv6, which it has.
-func (m *Manager) dhcp6Settings(live *netdef.Network) *v6.Config {
-	cfg := dhcp6Config(live)
-	cfg.Store, cfg.Logger = m.cfg.Store.Leases(live.UUID), m.log
-	return &cfg
-}
-
-// dnsSettings are those of live's name service, which it has.
-func (m *Manager) dnsSettings(live *netdef.Network) *dnsd.Config {
-	cfg := dnsConfig(live)
-	cfg.ResolvConf, cfg.Logger = m.cfg.ResolvConf, m.log
-	cfg.StopRebind = cfg.StopRebind || m.cfg.StopRebind
-	if redirectable(live) {
-		cfg.OtherPort = otherDNSPort
-	}
-	return &cfg
+	return n.m.serving.Services(live, func(ctx context.Context, redirected bool) error { return n.redirectDNS(ctx, live, redirected) })
 }
 
 // openServices binds the sockets of all that live serves, so that a failure
 // reaches the caller, unless the network can do without. Run must follow, or
 // Close.
 func (n *Network) openServices(live *netdef.Network) (*service.Set, error) {
-	if lines := notUnderstood(live); len(lines) > 0 {
+	if lines := translate.NotUnderstood(live); len(lines) > 0 {
 		n.m.log.Warn("lines of <dnsmasq:options> are not understood and have no effect", keyNetwork, n.name, "lines", lines)
 	}
 	s := n.newServices(live)
@@ -94,7 +38,7 @@ func (n *Network) openServices(live *netdef.Network) (*service.Set, error) {
 func (n *Network) newServices(live *netdef.Network) *service.Set {
 	cfg := service.Config{
 		Owner: owner{n}, Log: n.m.log.With(keyNetwork, n.name), Sockets: n.m.cfg.Sockets, Resolver: &n.m.resolved,
-		OtherDNSPort: otherDNSPort,
+		OtherDNSPort: translate.OtherDNSPort,
 		Ifindex: func(bridge string) (int, error) {
 			l, err := n.m.cfg.Links.Lookup(bridge)
 			return l.Index, err
@@ -178,16 +122,16 @@ func (o owner) Seen(mac net.HardwareAddr) (former []netip.Addr) { return o.n.lea
 // could get it; nothing is set aside then.
 func (n *Network) expect(live *netdef.Network, p store.Port) error {
 	for _, a := range p.Addrs {
-		if a.Is4() && dhcpIP(live) == nil || !a.Is4() && dhcp6IP(live) == nil {
-			return Errorf(Invalid, "option address: %v can't be given to a guest: network %q has no DHCP for its family", a, live.Name)
+		if a.Is4() && translate.DHCPIP(live) == nil || !a.Is4() && translate.DHCP6IP(live) == nil {
+			return api.Errorf(api.Invalid, "option address: %v can't be given to a guest: network %q has no DHCP for its family", a, live.Name)
 		}
 	}
 	err := n.runningServices().Expect(guestOf(p))
 	switch {
 	case errors.Is(err, dhcpd.ErrTaken):
-		return Errorf(Conflict, "option address: %w", err)
+		return api.Errorf(api.Conflict, "option address: %w", err)
 	case err != nil:
-		return Errorf(Invalid, "option address: %w", err)
+		return api.Errorf(api.Invalid, "option address: %w", err)
 	}
 	return nil
 }
@@ -201,4 +145,22 @@ func (n *Network) upstreams() []api.DNSUpstream {
 		}
 	}
 	return all
+}
+
+// leaveLimit is how long services may take, at their end, to answer what they have
+// been asked.
+const leaveLimit = time.Second
+
+// leave leaves the sockets of all services to the next vnetd.
+func (m *Manager) leave() {
+	if m.cfg.Sockets == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), leaveLimit)
+	defer cancel()
+	var all sync.WaitGroup
+	for _, n := range m.all() {
+		all.Go(func() { n.runningServices().Leave(ctx) })
+	}
+	all.Wait()
 }

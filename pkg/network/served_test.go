@@ -200,7 +200,7 @@ func TestFaultyRecordOfAnOlderVersion(t *testing.T) {
 		must(t, os.MkdirAll(filepath.Join(root, "networks"), 0o755))
 		must(t, os.WriteFile(filepath.Join(root, "networks", "served.xml"), []byte(strings.Replace(doc, "<bridge", uuid+"<bridge", 1)), 0o600))
 		h := newHub(t, root, hubOptions{})
-		if _, err := h.Define(t.Context(), []byte(doc)); network.KindOf(err) != network.Invalid {
+		if _, err := h.Define(t.Context(), []byte(doc)); network.KindOf(err) != api.Invalid {
 			t.Errorf("defining it now: %v", err)
 		}
 		n, err := h.ByName("served")

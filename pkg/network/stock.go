@@ -46,7 +46,7 @@ func (m *Manager) takeStock(ctx context.Context) error {
 	m.orphans.setMarked(links) // the condition leaves out what is not orphaned
 	m.stocked = true
 	states := slices.Concat(runFaults, portFaults, directoryFault(runsErr), directoryFault(portsErr))
-	m.unusable.setStates(slices.DeleteFunc(slices.Clone(states), m.known))
+	m.unusable.SetStates(slices.DeleteFunc(slices.Clone(states), m.known))
 	var errs []error
 	for _, f := range append(defFaults, states...) {
 		errs = append(errs, f)

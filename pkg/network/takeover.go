@@ -1,72 +1,26 @@
 package network
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"errors"
 	"fmt"
-	"net/netip"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
-	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/takeover"
+	"github.com/vnetd/vnetd/pkg/network/translate"
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
-// Takeover is a network as libvirt's network driver left it: the texts of its
-// files. Either document may be empty, not both.
-type Takeover struct {
-	Definition string   // <network>; empty: the network is transient
-	Status     string   // <networkstatus>; empty: it is inactive
-	Ports      []string // <networkport> of each port
-	Leases     string   // of its dnsmasq, as ParseLeases of dhcpd reads them
-	Autostart  bool
-}
-
-// What becomes of a network that is taken over.
-const (
-	TakeDefine  = "define"  // it is defined here
-	TakeAdopt   = "adopt"   // it is active, and goes on as vnetd's
-	TakePresent = "present" // vnetd has it already, and it stays as it is
-)
-
-// Taken is what a network became, or would become, by TakeOver.
-type Taken struct {
-	Name      string      `json:"name"`
-	UUID      string      `json:"uuid"`
-	Bridge    string      `json:"bridge"`
-	Action    string      `json:"action"` // define, adopt or present
-	Autostart bool        `json:"autostart"`
-	Start     bool        `json:"start"` // it is inactive and starts now, as it is marked for autostart
-	Ports     []TakenPort `json:"ports"`
-	Leases    int         `json:"leases"`
-
-	// Refused are ports and leases that can't be taken over, and what else went
-	// wrong, each with the reason.
-	Refused []string `json:"refused"`
-}
-
-// TakenPort is a port of another program's that goes on.
-type TakenPort struct {
-	UUID  string `json:"uuid"`
-	Owner string `json:"owner"`
-	MAC   string `json:"mac"`
-}
-
-// takeover is a Takeover that has been understood and fits.
-type takeover struct {
-	network   *Network    // that is known by the name; nil: a new one
-	known     api.Network // of it
-	def, live *netdef.Network
-	autostart bool
-	ports     []*netdef.Port
-	leases    []dhcpd.Lease
-	taken     Taken
+// taking is a network of libvirt's that is taken over.
+type taking struct {
+	*takeover.Plan
+	m       *Manager
+	network *Network     // that is known by the name; nil: a new one
+	known   *api.Network // of it; nil: a new one
 }
 
 // TakeOver makes a network of libvirt's a network of vnetd's, under the same name,
@@ -80,150 +34,93 @@ type takeover struct {
 // where it was in libvirt; where it is inactive here and active there it is adopted.
 // Errors are Invalid for a text that can't be read, Exists and Conflict for what is in
 // the way, and Unsupported; nothing is changed then.
-func (m *Manager) TakeOver(ctx context.Context, t Takeover, dry bool) (Taken, error) {
+func (m *Manager) TakeOver(ctx context.Context, s takeover.Source, dry bool) (takeover.Report, error) {
 	m.defining.Lock()
 	defer m.defining.Unlock()
-	to, err := m.understand(t)
+	plan, err := takeover.Parse(s)
+	t := &taking{Plan: plan, m: m}
+	if err == nil {
+		err = t.check(s)
+	}
 	if err != nil || dry {
-		return to.taken, err
+		return t.Report, err
 	}
-	n, err := m.introduce(to)
-	if err != nil || to.taken.Action == TakePresent {
-		return to.taken, err
+	n, err := t.register()
+	if err != nil || t.Report.Action == takeover.Present {
+		return t.Report, err
 	}
-	if err := m.keepLeases(to); err != nil {
-		return to.taken, err
+	if err := t.storeLeases(); err != nil {
+		return t.Report, err
 	}
 	switch {
-	case to.live != nil:
-		err = n.takeOver(ctx, to)
-	case to.taken.Start:
+	case t.Live != nil:
+		err = t.adopt(ctx, n)
+	case t.Report.Start:
 		if failed := n.Start(ctx); failed != nil {
-			to.refuse("it is defined and could not be started: %w", failed)
+			t.Refuse("it is defined and could not be started: %w", failed)
 		}
 	}
-	m.log.Info("network of libvirt taken over", keyNetwork, n.name, "action", to.taken.Action,
-		"ports", len(to.taken.Ports), "leases", to.taken.Leases, "refused", to.taken.Refused)
-	return to.taken, err
+	m.log.Info("network of libvirt taken over", keyNetwork, n.name, "action", t.Report.Action,
+		"ports", len(t.Report.Ports), "leases", t.Report.Leases, "refused", t.Report.Refused)
+	return t.Report, err
 }
 
-// refuse notes what is not taken over.
-func (to *takeover) refuse(format string, args ...any) {
-	for line := range strings.Lines(fmt.Errorf(format, args...).Error()) {
-		to.taken.Refused = append(to.taken.Refused, strings.TrimSuffix(line, "\n"))
-	}
-}
-
-// understand reads the texts of t and finds out what would become of it. The caller
-// holds m.defining.
-func (m *Manager) understand(t Takeover) (*takeover, error) {
-	to := &takeover{autostart: t.Autostart, taken: Taken{Ports: []TakenPort{}, Refused: []string{}}}
-	if err := to.read(t); err != nil {
-		return to, err
-	}
-	is := cmp.Or(to.live, to.def)
-	to.taken.Name, to.taken.UUID, to.taken.Bridge = is.Name, is.UUID, is.Bridge.Name
-	if err := m.fit(to); err != nil {
-		return to, err
-	}
-	to.decide()
-	if to.taken.Action == TakeAdopt {
-		to.readPorts(m, t.Ports)
-	}
-	return to, nil
-}
-
-// read parses the documents and the leases.
-func (to *takeover) read(t Takeover) (err error) {
-	if t.Definition != "" {
-		if to.def, err = netdef.Parse([]byte(t.Definition)); err != nil {
-			return fmt.Errorf("definition: %w", err)
-		}
-	}
-	if t.Status != "" {
-		if to.live, err = netdef.ParseStatus([]byte(t.Status)); err == nil {
-			err = to.live.Validate()
-		}
-		if err != nil {
-			return fmt.Errorf("status: %w", err)
-		}
-	}
-	switch {
-	case to.def == nil && to.live == nil:
-		return Errorf(Invalid, "a network without a definition and without a status is none")
-	case to.def != nil && to.live != nil && (to.def.Name != to.live.Name || to.def.UUID != "" && to.def.UUID != to.live.UUID):
-		return Errorf(Conflict, "the status is of network %q with the UUID %s, the definition of %q with %s",
-			to.live.Name, to.live.UUID, to.def.Name, to.def.UUID)
-	}
-	if to.leases, err = dhcpd.ParseLeases(t.Leases); err != nil {
-		return Errorf(Invalid, "leases: %w", err)
-	}
-	return nil
-}
-
-// fit finds out whether the network is still active, completes its documents and
-// looks for what is in their way.
-func (m *Manager) fit(to *takeover) error {
-	if err := m.fitLive(to); err != nil {
+// check finds out whether the network is still active, completes its documents,
+// looks for what is in their way, and classifies it. The caller holds m.defining.
+func (t *taking) check(s takeover.Source) error {
+	if err := t.checkLive(); err != nil {
 		return err
 	}
-	is := cmp.Or(to.live, to.def)
-	if to.network = m.find(is.Name); to.network != nil {
-		to.known = to.network.Info()
-		if is.UUID != "" && to.known.UUID != is.UUID {
-			return Errorf(Exists, "vnetd has another network %q, with the UUID %s", is.Name, to.known.UUID)
+	is := t.Is()
+	if t.network = t.m.find(is.Name); t.network != nil {
+		info := t.network.Info()
+		t.known = &info
+		if is.UUID != "" && info.UUID != is.UUID {
+			return api.Errorf(api.Exists, "vnetd has another network %q, with the UUID %s", is.Name, info.UUID)
 		}
 	}
-	if to.live != nil {
-		if err := errors.Join(netdef.Conflicts(to.live, m.definitions(to.network)), m.subnetsTaken(to.network, to.live, nil)); err != nil {
+	if t.Live != nil {
+		if err := errors.Join(netdef.Conflicts(t.Live, t.m.definitions(t.network)), t.m.subnetsTaken(t.network, t.Live, nil)); err != nil {
 			return fmt.Errorf("status: %w", err)
 		}
 	}
-	if to.def == nil || to.network != nil {
-		return nil
+	if t.Def != nil && t.network == nil {
+		t.Inherit()
+		def, err := t.m.complete(t.Def, nil)
+		if err != nil {
+			return fmt.Errorf("definition: %w", err)
+		}
+		t.Complete(def)
 	}
-	to.inherit()
-	def, err := m.complete(to.def, nil)
-	if err != nil {
-		return fmt.Errorf("definition: %w", err)
+	t.Classify(t.known)
+	if t.Report.Action == takeover.Adopt {
+		t.ParsePorts(s.Ports,
+			func(live *netdef.Network, doc *netdef.Port) (*netdef.Port, error) { return portOn(live, doc, true) },
+			func(uuid string) bool { return t.m.ports.uuid(uuid) != nil || t.m.external.uuid(uuid) != nil })
 	}
-	to.def = def
-	to.taken.UUID, to.taken.Bridge = cmp.Or(to.taken.UUID, def.UUID), cmp.Or(to.taken.Bridge, def.Bridge.Name)
 	return nil
 }
 
-// inherit gives the definition what it lacks and the live network has.
-func (to *takeover) inherit() {
-	if to.live == nil {
-		return
-	}
-	to.def.UUID = cmp.Or(to.def.UUID, to.live.UUID)
-	to.def.Bridge.Name = cmp.Or(to.def.Bridge.Name, to.live.Bridge.Name)
-	if to.def.MAC == nil {
-		to.def.MAC = to.live.MAC
-	}
-}
-
-// fitLive drops the status of a network whose bridge is gone, which libvirt takes
+// checkLive drops the status of a network whose bridge is gone, which libvirt takes
 // for inactive, too, and refuses what vnetd could not run.
-func (m *Manager) fitLive(to *takeover) error {
-	live := to.live
+func (t *taking) checkLive() error {
+	live := t.Live
 	if live == nil {
 		return nil
 	}
-	l, err := m.cfg.Links.Lookup(live.Bridge.Name)
+	l, err := t.m.cfg.Links.Lookup(live.Bridge.Name)
 	switch {
 	case live.Bridge.Name != "" && errors.Is(err, bridge.ErrNotFound):
-		if to.live = nil; to.def == nil {
-			return Errorf(InvalidState, "status: the bridge %q is gone and the network has no definition: nothing is left of it", live.Bridge.Name)
+		if t.Live = nil; t.Def == nil {
+			return api.Errorf(api.InvalidState, "status: the bridge %q is gone and the network has no definition: nothing is left of it", live.Bridge.Name)
 		}
 		return nil
 	case err != nil && live.Bridge.Name != "":
 		return err
 	case live.Mode().OwnsBridge() && l.Kind != "bridge":
-		return Errorf(Conflict, "status: the device %q is no bridge, but %s", live.Bridge.Name, l.Kind)
+		return api.Errorf(api.Conflict, "status: the device %q is no bridge, but %s", live.Bridge.Name, l.Kind)
 	}
-	if err := unsupported(live); err != nil {
+	if err := translate.Unsupported(live); err != nil {
 		return fmt.Errorf("status: %w", err)
 	}
 	if !live.OwnsBridge() {
@@ -234,107 +131,32 @@ func (m *Manager) fitLive(to *takeover) error {
 	}
 	for i := range live.IPs {
 		p := live.IPs[i].Prefix()
-		if owner, err := m.cfg.Links.AddressOwner(p, live.Bridge.Name); err != nil {
+		if owner, err := t.m.cfg.Links.AddressOwner(p, live.Bridge.Name); err != nil {
 			return err
 		} else if owner != "" {
-			return Errorf(Conflict, "status: subnet %v is also on interface %q", p.Masked(), owner)
+			return api.Errorf(api.Conflict, "status: subnet %v is also on interface %q", p.Masked(), owner)
 		}
 	}
 	return nil
 }
 
-// decide says what becomes of the network.
-func (to *takeover) decide() {
-	t := &to.taken
-	t.Autostart = to.autostart && to.def != nil
-	if to.network != nil {
-		t.Autostart = to.known.Persistent && (to.autostart || to.known.Autostart)
-	}
-	switch {
-	case to.network != nil && (to.known.Active || to.live == nil):
-		t.Action, t.UUID, t.Bridge = TakePresent, to.known.UUID, to.known.Bridge
-		return
-	case to.live != nil:
-		t.Action = TakeAdopt
-	default:
-		t.Action = TakeDefine
-	}
-	t.Start = t.Action == TakeDefine && t.Autostart
-	to.leases = slices.DeleteFunc(to.leases, to.strange)
-	t.Leases = len(to.leases)
-}
-
-// strange tells whether a lease is of no subnet of the network, or of no guest's
-// address there, and notes it.
-func (to *takeover) strange(l dhcpd.Lease) bool {
-	is := cmp.Or(to.live, to.def)
-	for i := range is.IPs {
-		ip := &is.IPs[i]
-		switch {
-		case !ip.Prefix().Contains(l.Addr):
-		case isGuests(ip, l.Addr):
-			return false
-		default:
-			to.refuse("lease of %v: the network gives guests no such address", l.Addr)
-			return true
-		}
-	}
-	to.refuse("lease of %v: the network has no such subnet", l.Addr)
-	return true
-}
-
-// isGuests reports whether an address of the subnet can be a guest's: all can but the
-// bridge's own, the subnet's (in IPv6 its routers' anycast address) and the broadcast
-// address.
-func isGuests(ip *netdef.IP, a netip.Addr) bool {
-	p := ip.Prefix().Masked()
-	if a == ip.Address {
-		return false
-	}
-	// RFC 3021: a prefix of 31 bits has neither a network nor a broadcast address.
-	if p.Bits() >= a.BitLen()-1 {
-		return true
-	}
-	return a != p.Addr() && (a.Is6() || p.Contains(a.Next()))
-}
-
-// readPorts reads the ports of a network that is adopted.
-func (to *takeover) readPorts(m *Manager, texts []string) {
-	for _, text := range texts {
-		doc, err := netdef.ParsePort([]byte(text))
-		if err != nil {
-			to.refuse("a port: %w", err)
-			continue
-		}
-		full, err := portOn(to.live, doc, true)
-		switch {
-		case err != nil:
-			to.refuse("port %s of %s: %w", doc.UUID, doc.Owner.Name, err)
-		case m.ports.uuid(doc.UUID) != nil || m.external.uuid(doc.UUID) != nil:
-			to.refuse("port %s of %s: vnetd has a port of this UUID", doc.UUID, doc.Owner.Name)
-		default:
-			to.ports = append(to.ports, full)
-			to.taken.Ports = append(to.taken.Ports, TakenPort{full.UUID, full.Owner.Name, full.MAC.String()})
-		}
-	}
-}
-
-// introduce makes the network known, with its definition on disk if it has one, and
+// register makes the network known, with its definition on disk if it has one, and
 // marks it for autostart.
-func (m *Manager) introduce(to *takeover) (*Network, error) {
-	if n := to.network; n != nil {
-		if to.taken.Autostart == to.known.Autostart {
+func (t *taking) register() (*Network, error) {
+	if n := t.network; n != nil {
+		if t.Report.Autostart == t.known.Autostart {
 			return n, nil
 		}
-		return n, n.SetAutostart(to.taken.Autostart)
+		return n, n.SetAutostart(t.Report.Autostart)
 	}
-	n := newNetwork(m, cmp.Or(to.def, to.live))
-	if to.def != nil {
-		if err := m.cfg.Store.SaveDefinition(to.def); err != nil {
+	m := t.m
+	n := newNetwork(m, cmp.Or(t.Def, t.Live))
+	if t.Def != nil {
+		if err := m.cfg.Store.SaveDefinition(t.Def); err != nil {
 			return nil, err
 		}
-		n.setDefinition(to.def)
-		if to.taken.Autostart {
+		n.setDefinition(t.Def)
+		if t.Report.Autostart {
 			if err := m.cfg.Store.SetAutostart(n.name, true); err != nil {
 				return nil, errors.Join(err, m.cfg.Store.DeleteDefinition(n.name))
 			}
@@ -346,95 +168,49 @@ func (m *Manager) introduce(to *takeover) (*Network, error) {
 	return n, nil
 }
 
-// keepLeases puts the leases on disk, for the servers to find there when they are
+// storeLeases puts the leases on disk, for the servers to find there when they are
 // opened.
-func (m *Manager) keepLeases(to *takeover) error {
-	disk := m.cfg.Store.Leases(to.taken.UUID)
+func (t *taking) storeLeases() error {
+	disk := t.m.cfg.Store.Leases(t.Report.UUID)
 	had, err := disk.Load()
 	if err != nil {
 		return err
 	}
-	known := make(map[netip.Addr]dhcpd.Lease)
-	for _, l := range had {
-		known[l.Addr] = l
+	if puts := t.Merge(had, time.Now()); len(puts) > 0 {
+		return disk.Commit(puts, nil)
 	}
-	now := time.Now()
-	var puts []dhcpd.Lease
-	for _, l := range to.leases {
-		if k, ok := known[l.Addr]; ok && !supersedes(&l, &k, now) {
-			continue
-		}
-		known[l.Addr] = l
-		if !l.BoundAt(now) {
-			l.State = dhcpd.StateReleased
-		}
-		puts = append(puts, l)
-	}
-	if len(puts) == 0 {
-		return nil
-	}
-	return disk.Commit(puts, nil)
+	return nil
 }
 
-// supersedes reports whether a lease of libvirt's stands before what vnetd knows of
-// its address: where that has ended, or is the same client's and ends earlier.
-func supersedes(l, known *dhcpd.Lease, now time.Time) bool {
-	switch {
-	case !l.BoundAt(now) || !known.BoundAt(now):
-		return l.BoundAt(now)
-	case !bytes.Equal(l.MAC, known.MAC) || !bytes.Equal(l.DUID, known.DUID) || l.IAID != known.IAID || known.Expiry.IsZero():
-		return false
-	default:
-		return l.Expiry.IsZero() || l.Expiry.After(known.Expiry)
-	}
-}
-
-// takeOver makes vnetd's what libvirt left active. What fails leaves the network
+// adopt makes vnetd's what libvirt left active. What fails leaves the network
 // degraded, never down: its guests are at work.
-func (n *Network) takeOver(ctx context.Context, to *takeover) error {
+func (t *taking) adopt(ctx context.Context, n *Network) error {
 	if err := n.begin(); err != nil {
 		return err
 	}
 	defer n.op.Unlock()
 	// From here on it is done, whoever hangs up.
 	ctx = context.WithoutCancel(ctx)
-	if err := n.record(store.Run{Phase: store.Active, Network: to.live, Persistent: n.persistent()}); err != nil {
+	if err := n.record(store.Run{Phase: store.Active, Network: t.Live, Persistent: n.persistent()}); err != nil {
 		return err
 	}
-	for _, doc := range to.ports {
+	for _, doc := range t.Ports {
 		x := newExternal(n, doc, time.Now(), 0) // libvirt's, which was root's
 		if err := n.m.external.add(x, Limits{}); err != nil {
-			to.refuse("%w", err)
+			t.Refuse("%w", err)
 			continue
 		}
 		if err := n.m.cfg.Store.SavePort(n.m.external.record(x)); err != nil {
-			to.refuse("recording port %s: %w", doc.UUID, err)
+			t.Refuse("recording port %s: %w", doc.UUID, err)
 		}
 		n.m.publishPort(PortAdded, x)
 	}
-	if err := errors.Join(n.assume(ctx, to.live), n.m.cfg.Rules.RemoveLeftovers(ctx, firewallNetwork(to.live))); err != nil {
-		to.refuse("%w", err)
+	if err := errors.Join(n.assume(ctx, t.Live), n.m.cfg.Rules.RemoveLeftovers(ctx, translate.Firewall(t.Live))); err != nil {
+		t.Refuse("%w", err)
 	}
-	n.keepStopped(to.live.UUID, false)
-	to.compareLeases(n)
+	n.keepStopped(t.Live.UUID, false)
+	if held, served := n.runningServices().Leases(); served {
+		t.Compare(held, time.Now())
+	}
 	return nil
-}
-
-// compareLeases notes the leases that the servers did not take.
-func (to *takeover) compareLeases(n *Network) {
-	held, served := n.runningServices().Leases()
-	if !served {
-		return
-	}
-	has := make(map[netip.Addr]bool)
-	for _, l := range held {
-		has[l.Addr] = true
-	}
-	now := time.Now()
-	for _, l := range to.leases {
-		if l.BoundAt(now) && !has[l.Addr] {
-			to.taken.Leases--
-			to.refuse("lease of %v: the network gives guests no such address", l.Addr)
-		}
-	}
 }

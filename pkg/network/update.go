@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/change"
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
@@ -57,11 +59,11 @@ func (n *Network) Edit(ctx context.Context, target Target, change func(*netdef.N
 func (n *Network) checkTarget(target Target, live, def *netdef.Network) error {
 	switch {
 	case target&^(TargetLive|TargetConfig) != 0:
-		return Errorf(Invalid, "flags: %#x is not known, want %d (live), %d (config), both or neither", target, TargetLive, TargetConfig)
+		return api.Errorf(api.Invalid, "flags: %#x is not known, want %d (live), %d (config), both or neither", target, TargetLive, TargetConfig)
 	case target&TargetLive != 0 && live == nil:
-		return Errorf(InvalidState, "network %q is not active", n.name)
+		return api.Errorf(api.InvalidState, "network %q is not active", n.name)
 	case target&TargetConfig != 0 && def == nil && !n.persistent():
-		return Errorf(InvalidState, "network %q is transient: it has no definition to update", n.name)
+		return api.Errorf(api.InvalidState, "network %q is transient: it has no definition to update", n.name)
 	}
 	if target&TargetConfig != 0 {
 		return n.readable()
@@ -85,7 +87,7 @@ func updated(doc *netdef.Network, change func(*netdef.Network) error, wanted boo
 // others than live and def. The caller holds n.op.
 func (n *Network) apply(ctx context.Context, live, def, nextLive, nextDef *netdef.Network) error {
 	if nextLive != live {
-		if err := changeable(live, nextLive); err != nil {
+		if err := change.Check(live, nextLive); err != nil {
 			return err
 		}
 	}
@@ -115,23 +117,4 @@ func (n *Network) applyLive(ctx context.Context, live, def, nextLive, nextDef *n
 		return n.record(store.Run{Phase: store.Active, Network: live, Persistent: true})
 	}
 	return nil
-}
-
-// updateKind tells the kind of an update's error by its reason.
-func updateKind(err error) (Kind, bool) {
-	reasons := []struct {
-		reason error
-		kind   Kind
-	}{
-		{netdef.ErrNoEntry, NotFound},
-		{netdef.ErrEntryExists, Exists},
-		{netdef.ErrAmbiguous, Invalid},
-		{netdef.ErrUnsupported, Unsupported},
-	}
-	for _, r := range reasons {
-		if errors.Is(err, r.reason) {
-			return r.kind, true
-		}
-	}
-	return "", false
 }

@@ -80,7 +80,7 @@ func TestUplinkIsGivenBack(t *testing.T) {
 		h.end()
 		h = newHub(t, root, hubOptions{})
 		n := h.define(strings.ReplaceAll(uplinkXML, "eno1", "eno7"))
-		if err := n.Start(t.Context()); network.KindOf(err) != network.Conflict || !strings.Contains(err.Error(), "eno7") {
+		if err := n.Start(t.Context()); network.KindOf(err) != api.Conflict || !strings.Contains(err.Error(), "eno7") {
 			t.Errorf("start with an uplink that is not there: %v, want a Conflict that names it", err)
 		}
 		if linkExists("br0") {

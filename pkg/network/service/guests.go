@@ -2,11 +2,14 @@ package service
 
 import (
 	"bytes"
+	"log/slog"
 	"net"
 	"net/netip"
 	"slices"
 
 	"github.com/vnetd/vnetd/pkg/dhcpd"
+	"github.com/vnetd/vnetd/pkg/dhcpd/v4"
+	"github.com/vnetd/vnetd/pkg/dhcpd/v6"
 	"github.com/vnetd/vnetd/pkg/dnsd"
 )
 
@@ -45,15 +48,28 @@ type reserver interface {
 	WithdrawDynamic(mac net.HardwareAddr)
 }
 
-// reservers are the open servers that give addresses, IPv4's first. The caller
-// holds s.mu.
-func (s *Set) reservers() []family {
+// directory tells the servers that are open of guests, and DNS of their names. What
+// is not open is nil. Who has one holds the set's lock.
+type directory struct {
+	guests Guests
+	dhcp   *v4.Server
+	dhcp6  *v6.Server
+	dns    *dnsd.Server
+}
+
+// directory is the set's, as it is now. The caller holds s.mu.
+func (s *Set) directory() directory {
+	return directory{s.cfg.Owner, s.dhcp.srv, s.dhcp6.srv, s.dns.srv}
+}
+
+// reservers are the open servers that give addresses, IPv4's first.
+func (d directory) reservers() []family {
 	var open []family
-	if s.dhcp.srv != nil {
-		open = append(open, family{s.dhcp.srv, true})
+	if d.dhcp != nil {
+		open = append(open, family{d.dhcp, true})
 	}
-	if s.dhcp6.srv != nil {
-		open = append(open, family{s.dhcp6.srv, false})
+	if d.dhcp6 != nil {
+		open = append(open, family{d.dhcp6, false})
 	}
 	return open
 }
@@ -84,64 +100,72 @@ func (s *Set) Expect(g Guest) error {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, f := range s.reservers() {
+	d := s.directory()
+	for _, f := range d.reservers() {
 		if err := f.set(g); err != nil {
-			s.retract(g)
+			d.withdraw(g)
 			return err
 		}
 	}
-	s.announce(g)
+	d.announce(g)
 	return nil
 }
 
-// introduce tells a server that was just opened of all guests, and of those that
-// ended while no vnetd was running; and DNS, where that or a server with leases is
-// new, of their names. The caller holds s.mu.
-func (s *Set) introduce(p part) {
-	for _, f := range s.reservers() {
-		if p.name() == DHCP && f.is4 || p.name() == DHCP6 && !f.is4 {
-			s.introduceGuests(f)
+// register tells the server of a service that was just opened of all guests, and of
+// those that ended while no vnetd was running; and DNS, where that or a server with
+// leases is new, of their names. The caller holds s.mu.
+func (s *Set) register(service string) {
+	d := s.directory()
+	for _, f := range d.reservers() {
+		if service == DHCP && f.is4 || service == DHCP6 && !f.is4 {
+			d.forget(f, s.cfg.Departed)
+			d.register(f, s.log)
 		}
 	}
-	if s.dns.srv == nil {
+	if d.dns == nil {
 		return
 	}
-	for _, l := range s.held() {
+	for _, l := range d.held() {
 		if s.spec.onSubnet(l.Addr) {
-			s.dns.srv.SetHost(s.host(l))
+			d.dns.SetHost(d.host(l))
 		}
 	}
-	for _, g := range s.cfg.Owner.Guests() {
-		s.announce(g)
+	for _, g := range d.guests.Guests() {
+		d.announce(g)
 	}
 }
 
-func (s *Set) introduceGuests(f family) {
-	for _, g := range s.cfg.Departed {
+// forget has a server forget guests that are gone.
+func (d directory) forget(f family, departed []Guest) {
+	for _, g := range departed {
 		for _, mac := range []net.HardwareAddr{g.MAC, g.Card} {
-			if _, there := s.cfg.Owner.Guest(mac); !there {
+			if _, there := d.guests.Guest(mac); !there {
 				f.DropDynamic(mac)
 			}
 		}
 	}
-	for _, g := range s.cfg.Owner.Guests() {
+}
+
+// register tells a server of all guests, and has them know what it leased to them.
+func (d directory) register(f family, log *slog.Logger) {
+	for _, g := range d.guests.Guests() {
 		if err := f.set(g); err != nil {
-			s.log.Warn("a port loses its address", "mac", g.MAC.String(), "error", err)
+			log.Warn("a port loses its address", "mac", g.MAC.String(), "error", err)
 		}
 	}
 	for _, l := range f.Leases() {
-		s.cfg.Owner.Leased(l.MAC, l.Addr)
+		d.guests.Leased(l.MAC, l.Addr)
 	}
 }
 
 // announce tells DNS the name of a guest at the addresses that are set aside for
-// it. The caller holds s.mu.
-func (s *Set) announce(g Guest) {
-	if s.dns.srv == nil || g.Name == "" {
+// it.
+func (d directory) announce(g Guest) {
+	if d.dns == nil || g.Name == "" {
 		return
 	}
 	for _, a := range g.Addrs {
-		s.dns.srv.SetHost(dnsd.Host{Name: g.Name, Addr: a})
+		d.dns.SetHost(dnsd.Host{Name: g.Name, Addr: a})
 	}
 }
 
@@ -153,12 +177,13 @@ func (s *Set) Dismiss(g Guest, held []netip.Addr) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for _, f := range s.reservers() {
+	d := s.directory()
+	for _, f := range d.reservers() {
 		f.DropDynamic(g.MAC)
 		f.DropDynamic(g.Card)
 	}
-	s.unname(g.Addrs)
-	s.unname(held)
+	d.unname(g.Addrs)
+	d.unname(held)
 }
 
 // Withdraw takes back what Expect set aside for a guest that did not come to be.
@@ -169,30 +194,61 @@ func (s *Set) Withdraw(g Guest) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.retract(g)
-	s.unname(g.Addrs)
+	d := s.directory()
+	d.withdraw(g)
+	d.unname(g.Addrs)
 }
 
-// retract is Withdraw as far as DHCP goes. The caller holds s.mu.
-func (s *Set) retract(g Guest) {
-	for _, f := range s.reservers() {
+// withdraw is Withdraw as far as DHCP goes.
+func (d directory) withdraw(g Guest) {
+	for _, f := range d.reservers() {
 		f.WithdrawDynamic(g.MAC)
 	}
 }
 
-// unname has DNS forget the names of addresses. The caller holds s.mu.
-func (s *Set) unname(addrs []netip.Addr) {
-	if s.dns.srv == nil {
+// unname has DNS forget the names of addresses.
+func (d directory) unname(addrs []netip.Addr) {
+	if d.dns == nil {
 		return
 	}
 	for _, a := range addrs {
-		s.dns.srv.DeleteAddr(a)
+		d.dns.DeleteAddr(a)
+	}
+}
+
+// held lists the leases of all servers, in order of address.
+func (d directory) held() []dhcpd.Lease {
+	var held []dhcpd.Lease
+	for _, f := range d.reservers() {
+		held = append(held, f.Leases()...)
+	}
+	return held
+}
+
+// host is what DNS is told of a lease: the name of the port that the guest is
+// on, or, where that has none, the name that the guest goes by.
+func (d directory) host(l dhcpd.Lease) dnsd.Host {
+	name := l.Hostname
+	if g, ok := d.guests.Guest(l.MAC); ok && g.Name != "" {
+		name = g.Name
+	}
+	return dnsd.Host{Name: name, Addr: l.Addr, Expiry: l.Expiry}
+}
+
+// follow tells DNS of one change of a lease.
+func (d directory) follow(e dhcpd.Event) {
+	switch {
+	case d.dns == nil:
+	case e.Kind == dhcpd.Bound || e.Kind == dhcpd.Renewed:
+		d.dns.SetHost(d.host(e.Lease))
+	case !d.reserved(e.Lease):
+		d.dns.DeleteAddr(e.Lease.Addr)
 	}
 }
 
 // reserved reports whether a lease that ended is of an address that a guest with a
 // name has all the same.
-func (s *Set) reserved(l dhcpd.Lease) bool {
-	g, ok := s.cfg.Owner.Guest(l.MAC)
+func (d directory) reserved(l dhcpd.Lease) bool {
+	g, ok := d.guests.Guest(l.MAC)
 	return ok && bytes.Equal(g.MAC, l.MAC) && g.Name != "" && slices.Contains(g.Addrs, l.Addr)
 }

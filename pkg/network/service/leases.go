@@ -11,7 +11,6 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/vnetd/vnetd/pkg/dhcpd"
-	"github.com/vnetd/vnetd/pkg/dnsd"
 )
 
 // Leases lists the leases held, in order of address; served reports whether all
@@ -27,59 +26,31 @@ func (s *Set) Leases() (held []dhcpd.Lease, served bool) {
 			return nil, false
 		}
 	}
-	return s.held(), true
-}
-
-// held lists the leases of all servers, in order of address. The caller holds
-// s.mu.
-func (s *Set) held() []dhcpd.Lease {
-	var held []dhcpd.Lease
-	for _, f := range s.reservers() {
-		held = append(held, f.Leases()...)
-	}
-	return held
-}
-
-// host is what DNS is told of a lease: the name of the port that the guest is
-// on, or, where that has none, the name that the guest goes by.
-func (s *Set) host(l dhcpd.Lease) dnsd.Host {
-	name := l.Hostname
-	if g, ok := s.cfg.Owner.Guest(l.MAC); ok && g.Name != "" {
-		name = g.Name
-	}
-	return dnsd.Host{Name: name, Addr: l.Addr, Expiry: l.Expiry}
+	return s.directory().held(), true
 }
 
 // onLease follows one change of a lease: in DNS at once, for the owner after that.
 func (s *Set) onLease(e dhcpd.Event) {
-	has := e.Kind == dhcpd.Bound || e.Kind == dhcpd.Renewed
 	var former []netip.Addr
-	if has {
+	if e.Kind == dhcpd.Bound || e.Kind == dhcpd.Renewed {
 		former = s.cfg.Owner.Seen(e.Lease.MAC)
 	}
 	s.mu.Lock()
-	s.unname(former)
-	if dns := s.dns.srv; dns != nil {
-		switch {
-		case has:
-			dns.SetHost(s.host(e.Lease))
-		case !s.reserved(e.Lease):
-			dns.DeleteAddr(e.Lease.Addr)
-		}
-	}
+	d := s.directory()
+	d.unname(former)
+	d.follow(e)
 	s.mu.Unlock()
-	s.logLease(e)
+	s.leaseLog.write(e)
 	s.cfg.Owner.LeaseChanged(e)
 }
 
-// onStore shows the network degraded while the leases of a service can't be
-// stored.
-func (s *Set) onStore(service string) func(error) {
+// unstored shows the network degraded while the leases of a service can't be stored.
+func unstored(o Owner, service string) func(error) {
 	return func(err error) {
 		if err != nil {
 			err = fmt.Errorf("%s gives no leases: %w", service, err)
 		}
-		s.cfg.Owner.Fault(service, err)
+		o.Fault(service, err)
 	}
 }
 
@@ -90,17 +61,30 @@ const (
 	lineRate  = 100
 )
 
-// logLease writes the line of one change of a lease. Renewals, of which a quiet
+// leaseLog writes the lines of changes of leases, within a limit.
+type leaseLog struct {
+	log *slog.Logger
+
+	mu         sync.Mutex
+	bucket     *rate.Limiter
+	suppressed int // lines since the last that was written
+}
+
+func newLeaseLog(log *slog.Logger) *leaseLog {
+	return &leaseLog{log: log, bucket: rate.NewLimiter(lineRate, lineBurst)}
+}
+
+// write writes the line of one change of a lease. Renewals, of which a quiet
 // network has many, are for debugging.
-func (s *Set) logLease(e dhcpd.Event) {
+func (l *leaseLog) write(e dhcpd.Event) {
 	level, ctx := slog.LevelInfo, context.Background()
 	if e.Kind == dhcpd.Renewed {
 		level = slog.LevelDebug
 	}
-	if !s.log.Enabled(ctx, level) {
+	if !l.log.Enabled(ctx, level) {
 		return
 	}
-	left, ok := s.lines.allow(time.Now())
+	left, ok := l.allow(time.Now())
 	if !ok {
 		return
 	}
@@ -111,23 +95,12 @@ func (s *Set) logLease(e dhcpd.Event) {
 	if left > 0 {
 		attrs = append(attrs, "suppressed", left)
 	}
-	s.log.Log(ctx, level, "lease "+e.Kind.String(), attrs...)
-}
-
-// lineLimit counts the lines that were suppressed since the last that was not.
-type lineLimit struct {
-	mu         sync.Mutex
-	bucket     *rate.Limiter
-	suppressed int
-}
-
-func newLineLimit() *lineLimit {
-	return &lineLimit{bucket: rate.NewLimiter(lineRate, lineBurst)}
+	l.log.Log(ctx, level, "lease "+e.Kind.String(), attrs...)
 }
 
 // allow reports whether a line may be written; with it comes the number of those
 // suppressed since the last.
-func (l *lineLimit) allow(now time.Time) (suppressed int, ok bool) {
+func (l *leaseLog) allow(now time.Time) (suppressed int, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.bucket.AllowN(now, 1) {

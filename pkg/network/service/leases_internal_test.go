@@ -15,8 +15,7 @@ import (
 // TestLeaseLine is the line of a lease as a person reads it.
 func TestLeaseLine(t *testing.T) {
 	var out bytes.Buffer
-	s := &Set{log: slog.New(slog.NewTextHandler(&out, nil)).With("network", "lab"), lines: newLineLimit()}
-	s.logLease(dhcpd.Event{Kind: dhcpd.Bound, Lease: dhcpd.Lease{
+	newLeaseLog(slog.New(slog.NewTextHandler(&out, nil)).With("network", "lab")).write(dhcpd.Event{Kind: dhcpd.Bound, Lease: dhcpd.Lease{
 		Addr: netip.MustParseAddr("192.0.2.5"), MAC: net.HardwareAddr{0x52, 0x54, 0, 0xab, 0, 1}, Hostname: "web",
 	}})
 	const want = `msg="lease bound" network=lab ip=192.0.2.5 mac=52:54:00:ab:00:01 hostname=web`
@@ -26,7 +25,7 @@ func TestLeaseLine(t *testing.T) {
 }
 
 func TestPaceOfLines(t *testing.T) {
-	p := newLineLimit()
+	p := newLeaseLog(nil)
 	now := time.Now()
 	passed := 0
 	for range 5000 {

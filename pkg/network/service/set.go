@@ -54,12 +54,12 @@ type Config struct {
 // Set is the services of one active network. The methods of a nil *Set find
 // nothing to do.
 type Set struct {
-	cfg    Config
-	log    *slog.Logger
-	ctx    context.Context
-	cancel context.CancelFunc
-	done   sync.WaitGroup
-	lines  *lineLimit // of the log about leases
+	cfg      Config
+	log      *slog.Logger
+	ctx      context.Context
+	cancel   context.CancelFunc
+	done     sync.WaitGroup
+	leaseLog *leaseLog
 
 	mu   sync.Mutex // guards what follows, and orders what DNS is told
 	spec *Spec
@@ -75,12 +75,12 @@ type Set struct {
 // New makes the services of spec with nothing open yet: Open opens what can be
 // opened, Run the rest. They end with ctx at the latest.
 func New(ctx context.Context, cfg Config, spec *Spec) *Set {
-	s := &Set{cfg: cfg, log: cfg.Log, spec: spec, lines: newLineLimit()}
+	s := &Set{cfg: cfg, log: cfg.Log, spec: spec, leaseLog: newLeaseLog(cfg.Log)}
 	s.ctx, s.cancel = context.WithCancel(ctx)
 	s.dhcp = unit[v4.Config, *v4.Server]{
 		label: DHCP, config: func(p *Spec) *v4.Config { return p.DHCP },
 		open: func(c v4.Config, left []*os.File) (*v4.Server, error) {
-			c.Left, c.OnLease, c.OnStore = left, s.onLease, s.onStore(DHCP)
+			c.Left, c.OnLease, c.OnStore = left, s.onLease, unstored(cfg.Owner, DHCP)
 			return v4.Open(c)
 		},
 		change: func(srv *v4.Server, _, want v4.Config) error { return srv.Reconfigure(want) },
@@ -88,7 +88,7 @@ func New(ctx context.Context, cfg Config, spec *Spec) *Set {
 	s.dhcp6 = unit[v6.Config, *v6.Server]{
 		label: DHCP6, config: func(p *Spec) *v6.Config { return p.DHCP6 },
 		open: func(c v6.Config, left []*os.File) (*v6.Server, error) {
-			c.Left, c.OnLease, c.OnStore = left, s.onLease, s.onStore(DHCP6)
+			c.Left, c.OnLease, c.OnStore = left, s.onLease, unstored(cfg.Owner, DHCP6)
 			return v6.Open(c)
 		},
 		change: func(srv *v6.Server, _, want v6.Config) error { return srv.Reconfigure(want) },
@@ -113,7 +113,7 @@ func New(ctx context.Context, cfg Config, spec *Spec) *Set {
 		},
 	}
 	s.resolved = unit[resolved.Config, *registration]{
-		label: Resolved, spared: true, config: func(p *Spec) *resolved.Config { return p.Resolved }, open: s.register,
+		label: Resolved, spared: true, config: func(p *Spec) *resolved.Config { return p.Resolved }, open: s.openRegistration,
 		change: func(_ *registration, is, want resolved.Config) error {
 			if is.Domain != want.Domain || !slices.Equal(is.Addrs, want.Addrs) {
 				return errChanged
@@ -158,8 +158,8 @@ type registration struct {
 func (r *registration) Run(ctx context.Context) error { return r.client.Register(ctx, r.cfg) }
 func (r *registration) Close() error                  { return nil }
 
-// register makes the registration of the bridge as it is now.
-func (s *Set) register(cfg resolved.Config, _ []*os.File) (*registration, error) {
+// openRegistration makes the registration of the bridge as it is now.
+func (s *Set) openRegistration(cfg resolved.Config, _ []*os.File) (*registration, error) {
 	var err error
 	if cfg.Ifindex, err = s.cfg.Ifindex(s.serving().Bridge); err != nil {
 		return nil, err
@@ -188,7 +188,7 @@ func (s *Set) Open() error {
 // some, and lets DNS know all leases, whichever of the two is new.
 func (s *Set) open(p part) (runner, error) {
 	spec := s.serving()
-	left := s.inherit(spec.Bridge, p.name())
+	left := inherited(s.cfg.Sockets, spec.Bridge, p.name())
 	defer closeFiles(left)
 	srv, keep, err := p.start(spec, left)
 	if err != nil {
@@ -197,7 +197,7 @@ func (s *Set) open(p part) (runner, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	keep()
-	s.introduce(p)
+	s.register(p.name())
 	return srv, nil
 }
 

@@ -21,12 +21,12 @@ type leaver interface {
 	Leave(ctx context.Context) ([]*os.File, error)
 }
 
-// inherit returns what a former vnetd has left of a service; the caller closes it.
-func (s *Set) inherit(bridge, service string) []*os.File {
-	if s.cfg.Sockets == nil {
+// inherited returns what a former vnetd has left of a service; the caller closes it.
+func inherited(from Sockets, bridge, service string) []*os.File {
+	if from == nil {
 		return nil
 	}
-	return s.cfg.Sockets.Take(bridge, service)
+	return from.Take(bridge, service)
 }
 
 // Leave leaves the sockets of the services to the next vnetd. One that has failed

@@ -1,4 +1,4 @@
-package network
+package change
 
 import (
 	"os"
@@ -43,7 +43,7 @@ func TestElementsAreTheDocument(t *testing.T) {
 			t.Errorf("with all elements of the other (-want +got):\n%s", diff)
 		}
 	}
-	table, err := os.ReadFile("../../docs/networks.md")
+	table, err := os.ReadFile("../../../docs/networks.md")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -79,7 +79,7 @@ func TestMixtures(t *testing.T) {
 	}
 	for _, live := range docs {
 		for _, next := range docs {
-			mixed := mixture(live, next, func(n *netdef.Network) bool { return n.Validate() == nil && changeable(live, n) == nil })
+			mixed := Harmless(live, next, func(n *netdef.Network) bool { return n.Validate() == nil && Check(live, n) == nil })
 			pair := string(live.XML()) + "becoming\n" + string(next.XML()) + "is\n" + string(mixed.XML())
 			if err := mixed.Validate(); err != nil {
 				t.Errorf("%v:\n%s", err, pair)
@@ -92,7 +92,7 @@ func TestMixtures(t *testing.T) {
 					t.Errorf("%s is of neither:\n%s", e.path, pair)
 				}
 			}
-			again := mixture(mixed, next, func(n *netdef.Network) bool { return n.Validate() == nil && changeable(mixed, n) == nil })
+			again := Harmless(mixed, next, func(n *netdef.Network) bool { return n.Validate() == nil && Check(mixed, n) == nil })
 			if diff := cmp.Diff(string(mixed.XML()), string(again.XML())); diff != "" {
 				t.Errorf("again (-first +second):\n%s\n%s", diff, pair)
 			}

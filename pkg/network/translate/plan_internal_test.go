@@ -1,4 +1,4 @@
-package network
+package translate
 
 import (
 	"net/netip"

@@ -1,10 +1,11 @@
-package network
+package change
 
 import (
 	"net/netip"
 	"slices"
 
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/translate"
 )
 
 // element is a part of a network's document that an active network can become
@@ -19,7 +20,7 @@ type element struct {
 }
 
 // elements lists the whole document but for the name and the UUID, which are the
-// network's for good. What a network can't have yet (see unsupported) is as much a
+// network's for good. What a network can't have yet (see translate.Unsupported) is as much a
 // part as the rest.
 func elements() []element {
 	return []element{
@@ -87,7 +88,7 @@ func ipsHarm(live, next *netdef.Network, family func(netip.Addr) bool) bool {
 			return false
 		}
 		i := slices.IndexFunc(next.IPs, func(is netdef.IP) bool { return is.Prefix() == was.Prefix() })
-		return i < 0 || servesDHCP(&was) && !servesDHCP(&next.IPs[i])
+		return i < 0 || translate.ServesDHCP(&was) && !translate.ServesDHCP(&next.IPs[i])
 	})
 }
 

@@ -1,0 +1,131 @@
+package network
+
+import (
+	"cmp"
+	"maps"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/vnetd/vnetd/internal/histogram"
+	"github.com/vnetd/vnetd/pkg/api"
+	"github.com/vnetd/vnetd/pkg/dhcpd/ra"
+	"github.com/vnetd/vnetd/pkg/dhcpd/tftp"
+	"github.com/vnetd/vnetd/pkg/dhcpd/v4"
+	"github.com/vnetd/vnetd/pkg/dhcpd/v6"
+	"github.com/vnetd/vnetd/pkg/dnsd"
+	"github.com/vnetd/vnetd/pkg/network/translate"
+)
+
+// Stats is what is counted of one network. What it does not serve is nil.
+type Stats struct {
+	Info      api.Network
+	Ports     []PortName
+	Repairs   uint64
+	Failures  uint64 // of parts: of a service, of links and rules
+	DHCP      *v4.Stats
+	DHCP6     *v6.Stats
+	RA        *ra.Stats
+	TFTP      *tftp.Stats
+	DNS       *dnsd.Stats
+	Upstreams []api.DNSUpstream
+	Asked     []dnsd.Asked // of the upstreams
+}
+
+// PortName is what tells one port from others; IfName is empty while another program
+// has not made the port's device yet.
+type PortName struct{ UUID, Name, MAC, IfName string }
+
+// Stats are the counts of all networks, in order of name. Those of a service
+// begin anew when it is opened anew.
+func (m *Manager) Stats() []Stats {
+	var all []Stats
+	for _, n := range m.all() {
+		all = append(all, n.stats())
+	}
+	return all
+}
+
+// stats is the Stats of the network. It asks the kernel nothing.
+func (n *Network) stats() Stats {
+	r := Stats{Info: n.Info()}
+	for _, p := range n.m.ports.of(n) {
+		r.Ports = append(r.Ports, PortName{p.UUID, p.Name, n.m.ports.card(p).String(), p.IfName})
+	}
+	for _, x := range n.m.external.list(n) {
+		r.Ports = append(r.Ports, n.m.external.portName(x))
+	}
+	n.mu.Lock()
+	r.Repairs, r.Failures = n.repairs, n.failures
+	n.mu.Unlock()
+	sv := n.runningServices()
+	r.DHCP = statsOf(sv.DHCP(), (*v4.Server).Stats)
+	r.DHCP6 = statsOf(sv.DHCP6(), (*v6.Server).Stats)
+	r.RA = statsOf(sv.RA(), (*ra.Server).Stats)
+	r.TFTP = statsOf(sv.TFTP(), (*tftp.Server).Stats)
+	r.DNS = statsOf(sv.DNS(), (*dnsd.Server).Stats)
+	if srv := sv.DNS(); srv != nil {
+		r.Upstreams, r.Asked = n.upstreams(), srv.Asked()
+	}
+	return r
+}
+
+// statsOf are the counts of a server, nil where there is none.
+func statsOf[S, T any](srv *S, stats func(*S) T) *T {
+	if srv == nil {
+		return nil
+	}
+	counts := stats(srv)
+	return &counts
+}
+
+// requestBounds returns the bounds of the histogram of port requests.
+func requestBounds() []time.Duration {
+	const ms = time.Millisecond
+	return []time.Duration{ms, 2 * ms, 5 * ms, 10 * ms, 20 * ms, 50 * ms, 100 * ms, 200 * ms, 500 * ms, 1000 * ms, 5000 * ms, 30000 * ms}
+}
+
+// PortRequests returns how long the requests that got a port took, the start of a
+// network on demand included.
+func (m *Manager) PortRequests() histogram.Counts { return m.portRequests.Load() }
+
+// Firewall tells what became of the firewall.
+func (m *Manager) Firewall() api.Firewall {
+	s := m.cfg.Rules.Stats()
+	f := api.Firewall{
+		Repairs: s.Repairs, ByCause: map[string]uint64{}, Rules: s.Rules, Zones: s.Zones,
+		Checks: s.Checks, Failed: s.Failed, Contended: s.Contended,
+	}
+	for _, cause := range slices.Collect(maps.Keys(s.ByCause)) {
+		f.ByCause[string(cause)] = s.ByCause[cause]
+	}
+	if !s.LastRepair.IsZero() {
+		f.LastRepair = &s.LastRepair
+	}
+	return f
+}
+
+// Detail tells more of the network, which holds these leases.
+func (n *Network) Detail(leases []Lease) api.Detail {
+	pending := append([]string{}, n.Pending()...)
+	n.mu.Lock()
+	is := cmp.Or(n.live, n.def, n.last)
+	d := api.Detail{Pending: pending, Pools: []api.Pool{}, NotUnderstood: []string{}, Faults: map[string]string{}, Repairs: n.repairs}
+	for part, err := range n.faults {
+		d.Faults[part] = err.Error()
+	}
+	n.mu.Unlock()
+	if is == nil {
+		return d
+	}
+	var leased []netip.Addr
+	for _, l := range leases {
+		leased = append(leased, l.Addr)
+	}
+	d.Pools = translate.Pools(is, leased)
+	d.NotUnderstood = append(d.NotUnderstood, translate.NotUnderstood(is)...)
+	if translate.ServesDNS(is) {
+		d.DNS = &api.DNS{Domain: translate.Domain(is), Upstreams: n.upstreams()}
+	}
+	return d
+}

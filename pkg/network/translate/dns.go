@@ -1,0 +1,157 @@
+package translate
+
+import (
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/vnetd/vnetd/internal/dnsname"
+	"github.com/vnetd/vnetd/pkg/dnsd"
+	"github.com/vnetd/vnetd/pkg/dnsd/resolved"
+	"github.com/vnetd/vnetd/pkg/netdef"
+)
+
+// gatewayName is the name under which every network's guests find their
+// gateway.
+const gatewayName = "gateway"
+
+// OtherDNSPort is where DNS is served when another program of the host has port
+// 53 of all addresses. It is the same for all networks and at all times, so that
+// the rules that lead there are known without a record of them.
+const OtherDNSPort = 10053
+
+// Redirectable tells whether guests' queries can be led to another port: n has
+// rules.
+func Redirectable(n *netdef.Network) bool {
+	switch n.Mode() {
+	case netdef.ModeNAT, netdef.ModeRoute, netdef.ModeIsolated:
+		return true
+	}
+	return false
+}
+
+// OtherDNS is where n's names are served instead of at port 53.
+func OtherDNS(n *netdef.Network) []netip.AddrPort {
+	var all []netip.AddrPort
+	for _, a := range DNS(n).Addrs {
+		all = append(all, netip.AddrPortFrom(a, OtherDNSPort))
+	}
+	return all
+}
+
+// ServesDNS tells whether DNS is served on n: it has an address and
+// <dns enable='no'/> is not there.
+func ServesDNS(n *netdef.Network) bool {
+	return len(n.IPs) > 0 && (n.DNS == nil || n.DNS.Enable != netdef.No)
+}
+
+// Domain is n's DNS domain as it is on the wire, empty for none.
+func Domain(n *netdef.Network) string {
+	if n.Domain == nil {
+		return ""
+	}
+	return ascii(n.Domain.Name)
+}
+
+// ascii is a name of a document as it is on the wire, empty for one that can't be
+// there.
+func ascii(name string) string {
+	wire, err := dnsname.Record(name)
+	if err != nil {
+		return ""
+	}
+	return wire
+}
+
+// DNS is what n asks of pkg/dnsd; the caller adds the resolvers and the
+// logger.
+func DNS(n *netdef.Network) dnsd.Config {
+	n, _ = n.Served()
+	c := dnsd.Config{
+		Network:   n.Name,
+		Interface: n.Bridge.Name,
+		NoForward: n.Mode() == netdef.ModeIsolated,
+	}
+	if n.Domain != nil {
+		c.Domain, c.LocalOnly = Domain(n), n.Domain.LocalOnly == netdef.Yes
+	}
+	c.Addrs = Gateways(n)
+	for i := range n.IPs {
+		c.Prefixes = append(c.Prefixes, n.IPs[i].Prefix().Masked())
+	}
+	if HasIPv6(n) {
+		c.Addrs = append(c.Addrs, linkLocal(n))
+	}
+	c.Static = staticNames(n)
+	addRecords(&c, n.DNS)
+	o, _ := dnsd.ParseDnsmasqOptions(n.DnsmasqOptions)
+	return o.AddTo(c)
+}
+
+// linkLocal is the address that the kernel gives the bridge: of its MAC address
+// (RFC 4291 appendix A). Guests learn it as their resolver.
+func linkLocal(n *netdef.Network) netip.Addr {
+	m := n.MAC
+	a := [16]byte{0xfe, 0x80, 8: m[0] ^ 2, m[1], m[2], 0xff, 0xfe, m[3], m[4], m[5]}
+	return netip.AddrFrom16(a).WithZone(n.Bridge.Name)
+}
+
+// addRecords adds what <dns> says of records and forwarders.
+func addRecords(c *dnsd.Config, d *netdef.DNS) {
+	if d == nil {
+		return
+	}
+	c.NoPlainNames = d.ForwardPlainNames == netdef.No
+	for _, r := range d.TXT {
+		c.TXT = append(c.TXT, dnsd.TXT{Name: ascii(r.Name), Value: r.Value})
+	}
+	for _, r := range d.SRV {
+		c.SRV = append(c.SRV, dnsd.SRV{
+			Service: r.Service, Protocol: r.Protocol, Domain: ascii(r.Domain), Target: ascii(r.Target),
+			Port: uint16(r.Port), Priority: uint16(r.Priority), Weight: uint16(r.Weight),
+		})
+	}
+	for _, f := range d.Forwarders {
+		c.Forwarders = append(c.Forwarders, dnsd.Forwarder{Domain: ascii(f.Domain), Addr: f.Addr, Port: f.Port})
+	}
+}
+
+// staticNames are the names that the document gives to addresses: those of
+// <dns><host> and of DHCP's <host>, and gatewayName where none of them took it.
+func staticNames(n *netdef.Network) []dnsd.Host {
+	var hosts []dnsd.Host
+	if n.DNS != nil {
+		for _, h := range n.DNS.Hosts {
+			for _, name := range h.Hostnames {
+				hosts = append(hosts, dnsd.Host{Name: ascii(name), Addr: h.IP})
+			}
+		}
+	}
+	for i := range n.IPs {
+		if n.IPs[i].DHCP == nil {
+			continue
+		}
+		for _, h := range n.IPs[i].DHCP.Hosts {
+			if h.Name != "" {
+				hosts = append(hosts, dnsd.Host{Name: ascii(h.Name), Addr: h.IP})
+			}
+		}
+	}
+	if slices.ContainsFunc(hosts, func(h dnsd.Host) bool { return strings.EqualFold(h.Name, gatewayName) }) {
+		return hosts
+	}
+	for i := range n.IPs {
+		hosts = append(hosts, dnsd.Host{Name: gatewayName, Addr: n.IPs[i].Address})
+	}
+	return hosts
+}
+
+// HasDomain tells whether n has names that the host's resolver can be told of.
+func HasDomain(n *netdef.Network) bool { return ServesDNS(n) && Domain(n) != "" }
+
+// Resolved is what the host's resolver is told of n; the caller adds the
+// logger.
+func Resolved(n *netdef.Network) resolved.Config {
+	c := DNS(n)
+	return resolved.Config{Addrs: Gateways(n), Domain: c.Domain, Prefixes: c.Prefixes}
+}

@@ -1,0 +1,131 @@
+package translate
+
+import (
+	"math"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/vnetd/vnetd/pkg/api"
+	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/firewall"
+	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/service"
+)
+
+// Plan is the plan of a document with those rules. What may be in its way is the
+// caller's to find.
+func Plan(def *netdef.Network, rules []firewall.Line) api.Plan {
+	p := api.Plan{
+		Name: def.Name, Mode: string(def.Mode()), Action: "create", Conflicts: []string{}, Pending: []string{},
+		Links:     []api.PlannedLink{plannedLink(def)},
+		Addresses: []api.PlannedAddress{}, Routes: []api.PlannedRoute{}, Sysctls: []api.PlannedSysctl{}, Rules: []api.PlannedRule{},
+		Pools: []api.Pool{}, Services: []api.PlannedService{}, NotUnderstood: append([]string{}, NotUnderstood(def)...),
+	}
+	if !def.Mode().OwnsBridge() {
+		return p
+	}
+	cfg := Bridge(def)
+	for _, a := range cfg.Addrs {
+		p.Addresses = append(p.Addresses, api.PlannedAddress{Link: cfg.Name, Address: a})
+	}
+	for _, r := range cfg.Routes {
+		p.Routes = append(p.Routes, api.PlannedRoute{Destination: r.Prefix.Masked(), Gateway: r.Gateway, Link: cfg.Name, Metric: max(int(r.Metric), 1)})
+	}
+	v4, v6 := Forwards(def)
+	for _, s := range bridge.Sysctls(cfg, v4, v6) {
+		p.Sysctls = append(p.Sysctls, api.PlannedSysctl(s))
+	}
+	for _, r := range rules {
+		p.Rules = append(p.Rules, api.PlannedRule{Family: strings.ToLower(r.Family.String()), Table: r.Table, Chain: r.Chain, Args: r.Args})
+	}
+	planServices(&p, def)
+	return p
+}
+
+// plannedLink is the bridge of def.
+func plannedLink(def *netdef.Network) api.PlannedLink {
+	return api.PlannedLink{
+		Name: def.Bridge.Name, Made: def.OwnsBridge() || def.Uplink != "", MAC: def.MAC.String(), MTU: def.MTU,
+		STP: def.Bridge.STP, ForwardDelay: int(def.Bridge.Delay), Uplink: def.Uplink, Zone: def.Bridge.Zone,
+	}
+}
+
+// planServices adds what def serves.
+func planServices(p *api.Plan, def *netdef.Network) {
+	for _, s := range []struct {
+		name string
+		ip   *netdef.IP
+		pool bool
+	}{
+		{service.DHCP, DHCPIP(def), true},
+		{service.DHCP6, DHCP6IP(def), true},
+		{service.TFTP, TFTPIP(def), false},
+	} {
+		if s.ip == nil {
+			continue
+		}
+		p.Services = append(p.Services, api.PlannedService{Name: s.name, Addrs: []netip.Addr{s.ip.Address}})
+		if s.pool {
+			p.Pools = append(p.Pools, newPool(s.ip, nil))
+		}
+	}
+	if HasIPv6(def) {
+		p.Services = append(p.Services, api.PlannedService{Name: service.RA, Addrs: []netip.Addr{}})
+	}
+	if ServesDNS(def) {
+		p.Services = append(p.Services, api.PlannedService{Name: service.DNS, Addrs: Gateways(def)})
+	}
+}
+
+// Pools are the pools of a network on which those addresses are leased, IPv4 first.
+func Pools(is *netdef.Network, leased []netip.Addr) []api.Pool {
+	pools := []api.Pool{}
+	for _, ip := range []*netdef.IP{DHCPIP(is), DHCP6IP(is)} {
+		if ip != nil {
+			pools = append(pools, newPool(ip, leased))
+		}
+	}
+	return pools
+}
+
+// newPool counts the addresses of ip, for which DHCP is served.
+func newPool(ip *netdef.IP, leased []netip.Addr) api.Pool {
+	p := api.Pool{Family: "ipv4", Ranges: []api.Range{}, Reservations: len(ip.DHCP.Hosts)}
+	if ip.Address.Is6() {
+		p.Family = "ipv6"
+	}
+	for _, r := range ip.DHCP.Ranges {
+		p.Ranges = append(p.Ranges, api.Range{Start: r.Start, End: r.End})
+		size := distance(r.Start, r.End)
+		if size < math.MaxUint64 {
+			size++
+		}
+		if inRange(ip.Address, r.Start, r.End) {
+			size-- // the gateway's own
+		}
+		p.Size += min(size, math.MaxUint64-p.Size)
+	}
+	for _, a := range leased {
+		if slices.ContainsFunc(p.Ranges, func(r api.Range) bool { return inRange(a, r.Start, r.End) }) {
+			p.Used++
+		}
+	}
+	return p
+}
+
+// inRange reports whether a lies between start and end, both included.
+func inRange(a, start, end netip.Addr) bool { return !a.Less(start) && !end.Less(a) }
+
+// distance is end minus start, at most 2^64-1.
+func distance(start, end netip.Addr) uint64 {
+	a, b := start.As16(), end.As16()
+	var d uint64
+	for i := range a {
+		if d > math.MaxUint64>>8-1 {
+			return math.MaxUint64
+		}
+		d = d<<8 + uint64(b[i]) - uint64(a[i])
+	}
+	return d
+}

@@ -1,0 +1,140 @@
+// Package translate turns the document of a network into what each leaf is asked
+// for, and into the plan of all that. It is pure: it reads documents and touches
+// nothing. The documents are valid and complete unless a function says otherwise.
+package translate
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+
+	"github.com/vnetd/vnetd/pkg/api"
+	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/dhcpd/v4"
+	"github.com/vnetd/vnetd/pkg/dnsd"
+	"github.com/vnetd/vnetd/pkg/firewall"
+	"github.com/vnetd/vnetd/pkg/netdef"
+)
+
+// Unsupported lists what n asks for that can't be given yet. It is parsed, kept
+// and printed, and keeps the network from starting: a network that silently
+// lacks what its document says would be worse than none.
+func Unsupported(n *netdef.Network) error {
+	var missing []error
+	for _, feature := range []struct {
+		asked bool
+		path  string
+	}{
+		{!n.Mode().OwnsBridge() && n.Mode() != netdef.ModeBridge, fmt.Sprintf("network/forward/@mode: %q", n.Mode())},
+		{n.Mode() == netdef.ModeBridge && n.Bridge.Name == "", "network/forward/@mode: 'bridge' without network/bridge/@name"},
+		{n.Uplink != "" && (n.Bridge.STP || n.Bridge.Delay != 0), "network/bridge/@stp with network/vnetd:uplink"},
+		{n.Uplink != "" && n.MTU != 0, "network/mtu with network/vnetd:uplink"},
+		{n.VLAN != nil, "network/vlan"},
+		{n.Bandwidth != nil, "network/bandwidth"},
+		{n.VirtualPort != nil, "network/virtualport"},
+	} {
+		if feature.asked {
+			missing = append(missing, api.Errorf(api.Unsupported, "%s is not available in this version of vnetd", feature.path))
+		}
+	}
+	return errors.Join(missing...)
+}
+
+// Bridge is what n asks of pkg/bridge; the caller adds the alias.
+func Bridge(n *netdef.Network) bridge.Config {
+	c := bridge.Config{
+		Name:         n.Bridge.Name,
+		MAC:          n.MAC,
+		STP:          n.Bridge.STP,
+		ForwardDelay: time.Duration(n.Bridge.Delay) * time.Second,
+		MTU:          n.MTU,
+		MACTable:     ManagesMACs(n),
+	}
+	for i := range n.IPs {
+		c.Addrs = append(c.Addrs, n.IPs[i].Prefix())
+	}
+	for i := range n.Routes {
+		r := &n.Routes[i]
+		c.Routes = append(c.Routes, bridge.Route{Prefix: r.Prefix(), Gateway: r.Gateway, Metric: uint32(r.Metric)})
+	}
+	return c
+}
+
+// ManagesMACs tells whether vnetd, not the kernel, keeps the bridge's table of
+// guests' MAC addresses.
+func ManagesMACs(n *netdef.Network) bool { return n.Bridge.MACTableManager == "libvirt" }
+
+// Port is how a port of n is plugged in; isolated is its own wish.
+func Port(n *netdef.Network, isolated bool) bridge.PortConfig {
+	return bridge.PortConfig{
+		Isolated:   isolated || n.Isolated == netdef.Yes,
+		NoLearning: ManagesMACs(n),
+		NoFlood:    ManagesMACs(n),
+	}
+}
+
+// Forwards tells which families the host must forward for n: those it has
+// addresses of, unless it is isolated.
+func Forwards(n *netdef.Network) (v4, v6 bool) {
+	if n.Mode() == netdef.ModeIsolated {
+		return false, false
+	}
+	for i := range n.IPs {
+		if n.IPs[i].Address.Is4() {
+			v4 = true
+		} else {
+			v6 = true
+		}
+	}
+	return v4, v6
+}
+
+// Firewall is what n asks of pkg/firewall.
+func Firewall(n *netdef.Network) firewall.Network {
+	f := firewall.Network{Bridge: n.Bridge.Name, Mode: firewall.Mode(n.Mode()), IPv6: n.IPv6, Zone: n.Bridge.Zone}
+	if n.Forward != nil {
+		f.Dev = n.Forward.Dev
+		if nat := n.Forward.NAT; nat != nil {
+			f.NATIPv6 = nat.IPv6 == netdef.Yes
+			if nat.Port != nil {
+				f.NATPorts = firewall.PortRange{Start: nat.Port.Start, End: nat.Port.End}
+			}
+			if nat.Address != nil {
+				f.NATAddrs = firewall.AddrRange{Start: nat.Address.Start, End: nat.Address.End}
+			}
+		}
+	}
+	for i := range n.IPs {
+		ip := &n.IPs[i]
+		f.Subnets = append(f.Subnets, ip.Prefix())
+		if ip.Address.Is4() {
+			f.DHCP = f.DHCP || ServesDHCP(ip)
+			f.TFTP = f.TFTP || ip.TFTPRoot != ""
+		}
+	}
+	return f
+}
+
+// Gateways are the addresses of n's <ip> elements.
+func Gateways(n *netdef.Network) []netip.Addr {
+	var all []netip.Addr
+	for i := range n.IPs {
+		all = append(all, n.IPs[i].Address)
+	}
+	return all
+}
+
+// NotUnderstood lists the lines of <dnsmasq:options> that mean nothing to DHCP
+// nor to DNS.
+func NotUnderstood(n *netdef.Network) []string {
+	_, forDHCP := v4.ParseDnsmasqOptions(n.DnsmasqOptions)
+	_, forDNS := dnsd.ParseDnsmasqOptions(n.DnsmasqOptions)
+	return slices.DeleteFunc(forDHCP, func(line string) bool { return !slices.Contains(forDNS, line) })
+}
+
+// HasIPv6 tells whether n has an IPv6 address, and so advertises itself.
+func HasIPv6(n *netdef.Network) bool {
+	return slices.ContainsFunc(n.IPs, func(ip netdef.IP) bool { return ip.Address.Is6() })
+}
