@@ -18,7 +18,7 @@ const timeout = 30 * time.Second
 
 // requester is what the helper needs of vnetd; *client.Client is one.
 type requester interface {
-	RequestPort(ctx context.Context, network string, opts client.PortOptions) (*client.Port, error)
+	RequestPort(ctx context.Context, network string, opts client.PortOptions) (*client.OpenPort, error)
 	Close() error
 }
 

@@ -33,18 +33,18 @@ type checkup struct {
 	Warnings int       `json:"warnings"`
 }
 
-func (a *app) doctorCommand() *cobra.Command {
+func doctorCommand(a *app) *cobra.Command {
 	return &cobra.Command{
 		Use:                   "doctor",
 		Short:                 "Find out what is amiss, with evidence and a remedy for each",
 		DisableFlagsInUseLine: true,
 		Args:                  countArgs(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			c := a.examine(cmd.Context())
+			c := examine(cmd.Context(), a)
 			if err := cmd.Context().Err(); err != nil {
 				return err
 			}
-			if err := a.printCheckup(c); err != nil {
+			if err := printCheckup(a, c); err != nil {
 				return err
 			}
 			return c.verdict()
@@ -53,9 +53,9 @@ func (a *app) doctorCommand() *cobra.Command {
 }
 
 // examine runs all checks. Without vnetd, those that need it find nothing.
-func (a *app) examine(ctx context.Context) checkup {
+func examine(ctx context.Context, a *app) checkup {
 	v := &visit{host: a.host}
-	v.status, v.down = a.askStatus(ctx)
+	v.status, v.down = askStatus(ctx, a)
 	c := checkup{Findings: []finding{}}
 	if v.status != nil {
 		c.Vnetd = &v.status.Version
@@ -85,7 +85,7 @@ func (a *app) examine(ctx context.Context) checkup {
 }
 
 // askStatus asks vnetd, which may not be there.
-func (a *app) askStatus(ctx context.Context) (*api.Status, error) {
+func askStatus(ctx context.Context, a *app) (*api.Status, error) {
 	d, err := a.dial(ctx)
 	if err != nil {
 		return nil, err
@@ -98,7 +98,7 @@ func (a *app) askStatus(ctx context.Context) (*api.Status, error) {
 }
 
 // printCheckup prints the findings by their numbers.
-func (a *app) printCheckup(c checkup) error {
+func printCheckup(a *app, c checkup) error {
 	if a.json {
 		return a.printJSON(c)
 	}
@@ -118,11 +118,11 @@ func (a *app) printCheckup(c checkup) error {
 	}
 	if len(c.Findings) == 0 {
 		a.printf("%s: %d checks found nothing amiss\n", a.paint(green, "all well"), c.Checks)
-		return a.printErr
+		return a.err
 	}
 	a.printf("%d checks: %s, %s, %d to know\n",
 		c.Checks, plural(c.Errors, "error"), plural(c.Warnings, "warning"), len(c.Findings)-c.Errors-c.Warnings)
-	return a.printErr
+	return a.err
 }
 
 // verdict is the exit code of a checkup, by the worst finding.

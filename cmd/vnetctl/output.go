@@ -9,13 +9,20 @@ import (
 	"unicode"
 )
 
+// printer prints to standard output.
+type printer struct {
+	out      io.Writer
+	coloured bool
+	err      error // the first of printf
+}
+
 // field is one line of a description. An empty name continues the line above.
 type field struct{ name, value string }
 
 // printJSON prints v as indented JSON. Keys are snake_case and stay what they
 // are: scripts use them.
-func (a *app) printJSON(v any) error {
-	enc := json.NewEncoder(a.stdout)
+func (p *printer) printJSON(v any) error {
+	enc := json.NewEncoder(p.out)
 	enc.SetIndent("", "  ")
 	// XML is to stay readable; this is not for web pages.
 	enc.SetEscapeHTML(false)
@@ -23,8 +30,8 @@ func (a *app) printJSON(v any) error {
 }
 
 // printTable prints rows under the words of header, aligned.
-func (a *app) printTable(header string, rows [][]string) error {
-	w := newTabWriter(a.stdout)
+func (p *printer) printTable(header string, rows [][]string) error {
+	w := newTabWriter(p.out)
 	if _, err := fmt.Fprintln(w, strings.Join(strings.Fields(header), "\t")); err != nil {
 		return err
 	}
@@ -41,8 +48,8 @@ func (a *app) printTable(header string, rows [][]string) error {
 }
 
 // printFields prints names and values in two columns.
-func (a *app) printFields(fields []field) error {
-	w := newTabWriter(a.stdout)
+func (p *printer) printFields(fields []field) error {
+	w := newTabWriter(p.out)
 	for _, f := range fields {
 		name := f.name
 		if name != "" {

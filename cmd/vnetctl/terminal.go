@@ -35,18 +35,29 @@ func wantsColour(f *os.File) bool {
 }
 
 // paint returns text in a colour, where colours are wanted.
-func (a *app) paint(c colour, text string) string {
-	if !a.colour || c == plain {
+func (p *printer) paint(c colour, text string) string {
+	if !p.coloured || c == plain {
 		return text
 	}
 	return "\x1b[" + string(c) + "m" + text + "\x1b[0m"
 }
 
-// printf prints to standard output. The first error is kept in a.printErr, and
+// printf prints to standard output. The first error is kept in p.err, and
 // nothing is printed after it.
-func (a *app) printf(format string, args ...any) {
-	if a.printErr == nil {
-		_, a.printErr = fmt.Fprintf(a.stdout, format, args...)
+func (p *printer) printf(format string, args ...any) {
+	if p.err == nil {
+		_, p.err = fmt.Fprintf(p.out, format, args...)
+	}
+}
+
+// printSection prints lines under a title.
+func (p *printer) printSection(title string, c colour, lines []string) {
+	if len(lines) == 0 {
+		return
+	}
+	p.printf("\n%s\n", p.paint(c, title+":"))
+	for _, line := range lines {
+		p.printf("  %s\n", printable(line))
 	}
 }
 
@@ -69,7 +80,7 @@ func headerCells(words string) []cellText {
 
 // printCells prints an aligned table. Of a cell with a dot, the dot has the
 // colour and the text is bold.
-func (a *app) printCells(rows [][]cellText) {
+func (p *printer) printCells(rows [][]cellText) {
 	widths := make([]int, len(rows[0]))
 	for _, row := range rows {
 		for i, c := range row {
@@ -81,15 +92,15 @@ func (a *app) printCells(rows [][]cellText) {
 		for i, c := range row {
 			text := cell(c.text)
 			pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(text)+2)
-			if c.dot != "" && a.colour {
-				line.WriteString(a.paint(c.colour, c.dot) + " ")
+			if c.dot != "" && p.coloured {
+				line.WriteString(p.paint(c.colour, c.dot) + " ")
 			}
 			if c.dot != "" {
 				c.colour = bold
 			}
-			line.WriteString(a.paint(c.colour, text) + pad)
+			line.WriteString(p.paint(c.colour, text) + pad)
 		}
-		a.printf("%s\n", strings.TrimRight(line.String(), " "))
+		p.printf("%s\n", strings.TrimRight(line.String(), " "))
 	}
 }
 
