@@ -58,7 +58,7 @@ func edit(ctx context.Context, a *app, d *client.Client, network string) (err er
 			_, err := fmt.Fprintf(a.stderr, "vnetctl: network %s is left as it is\n", network)
 			return err
 		}
-		done, err := d.DefineNetworkWith(ctx, string(after), api.DefineOptions{})
+		done, err := d.DefineNetwork(ctx, string(after), api.DefineOptions{})
 		if err == nil {
 			return edited(a, done)
 		}

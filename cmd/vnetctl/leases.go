@@ -174,29 +174,3 @@ func printLeases(a *app, leases []networkLease, all bool) error {
 	}
 	return a.printTable(header, rows)
 }
-
-// expiryText returns when a lease ends, in the zone of now, and how long that
-// is from now.
-func expiryText(expiry *time.Time, now time.Time) string {
-	switch {
-	case expiry == nil:
-		return "never"
-	case !expiry.After(now):
-		return expiry.In(now.Location()).Format(time.DateTime) + " (expired)"
-	}
-	return fmt.Sprintf("%s (in %s)", expiry.In(now.Location()).Format(time.DateTime), remainder(expiry.Sub(now)))
-}
-
-// remainder returns d with its two highest units, as 59m, 2h05m or 3d04h.
-func remainder(d time.Duration) string {
-	const day = 24 * time.Hour
-	switch {
-	case d < time.Minute:
-		return fmt.Sprintf("%ds", d/time.Second)
-	case d < time.Hour:
-		return fmt.Sprintf("%dm", d/time.Minute)
-	case d < day:
-		return fmt.Sprintf("%dh%02dm", d/time.Hour, d%time.Hour/time.Minute)
-	}
-	return fmt.Sprintf("%dd%02dh", d/day, d%day/time.Hour)
-}

@@ -202,7 +202,7 @@ func define(ctx context.Context, a *app, d *client.Client, file string, opts api
 	if err != nil {
 		return fmt.Errorf("reading the definition: %w", err)
 	}
-	done, err := d.DefineNetworkWith(ctx, string(xml), opts)
+	done, err := d.DefineNetwork(ctx, string(xml), opts)
 	if err != nil {
 		return err
 	}

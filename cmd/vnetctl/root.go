@@ -19,7 +19,7 @@ func run(ctx context.Context, args []string, env environment) int {
 	root.SetOut(env.stdout)
 	root.SetErr(env.stderr)
 	if err := root.ExecuteContext(ctx); err != nil {
-		return a.fail(err)
+		return fail(a.stderr, err)
 	}
 	return exitOK
 }

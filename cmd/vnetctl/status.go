@@ -110,27 +110,6 @@ func poolCell(pools []api.Pool) cellText {
 	return c
 }
 
-// sizeText is a number of addresses, of which IPv6 has more than anybody reads.
-func sizeText(n uint64) string {
-	if n >= 1_000_000 {
-		return ">1M"
-	}
-	return fmt.Sprint(n)
-}
-
-// stateColour is the colour of a state, as systemctl has them.
-func stateColour(s api.State) colour {
-	switch s {
-	case api.Active:
-		return green
-	case api.Failed:
-		return red
-	case api.Degraded, api.Starting, api.Stopping:
-		return yellow
-	}
-	return plain
-}
-
 // stateDot is the sign before a name on a terminal.
 func stateDot(s api.State) string {
 	switch s {
@@ -189,18 +168,6 @@ func showNetwork(ctx context.Context, a *app, d *client.Client, name string) err
 	}
 	printConditions(a, s.Conditions)
 	return a.err
-}
-
-// modeText says what a mode does.
-func modeText(mode string) string {
-	texts := map[string]string{
-		"nat":    "guests reach out through this host's addresses (nat)",
-		"route":  "guests are routed (route)",
-		"open":   "guests are routed, without rules of vnetd (open)",
-		"none":   "guests reach each other and this host (isolated)",
-		"bridge": "guests are on the LAN (bridge)",
-	}
-	return cmp.Or(texts[mode], printable(mode))
 }
 
 // networkFields are the lines that describe a network. Values are safe to print.
@@ -350,15 +317,4 @@ func printConditions(a *app, all []api.Condition) {
 	case notes > 1:
 		a.printf("\n%d more things to know: see vnetctl doctor.\n", notes)
 	}
-}
-
-// severityColour is the colour of a severity.
-func severityColour(s api.Severity) colour {
-	switch s {
-	case api.SeverityError:
-		return red
-	case api.SeverityWarning:
-		return yellow
-	}
-	return plain
 }

@@ -67,7 +67,7 @@ func must[T any](value T, err error) func(*testing.T) T {
 func labServer(t *testing.T) (*clienttest.Server, *client.Client) {
 	t.Helper()
 	s, c := clienttest.New(t), dial(t)
-	must(c.DefineNetwork(t.Context(), labXML))(t)
+	must(c.DefineNetwork(t.Context(), labXML, api.DefineOptions{}))(t)
 	if err := c.Network("lab").Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}

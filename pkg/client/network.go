@@ -53,7 +53,33 @@ func (n Network) Get(ctx context.Context) (api.Network, error) {
 // is stopped. A document with the name and the UUID of an inactive network starts
 // that one, whose definition stays for its next start.
 func (c *Client) CreateNetwork(ctx context.Context, xml string) (api.Network, error) {
-	return c.makeNetwork(ctx, managerInterface+".CreateNetwork", xml)
+	var path dbus.ObjectPath
+	if err := c.call(ctx, rootPath, managerInterface+".CreateNetwork", xml).into(&path); err != nil {
+		return api.Network{}, err
+	}
+	return c.networkAt(ctx, path)
+}
+
+// DefineNetwork writes a network's definition, a libvirt <network> document,
+// to disk; it replaces the definition with the same name, unless that has another
+// UUID or opts forbid it. It does not start the network; an active one becomes at once
+// what cuts no guest off, or what opts say. It tells what has changed, and what of it
+// is still to come. ErrInvalid, ErrExists and ErrConflict say what is wrong with it.
+func (c *Client) DefineNetwork(ctx context.Context, xml string, opts api.DefineOptions) (api.Defined, error) {
+	options := map[string]dbus.Variant{"new": dbus.MakeVariant(opts.New), "strict": dbus.MakeVariant(opts.Strict)}
+	if opts.Apply != "" {
+		options["apply"] = dbus.MakeVariant(string(opts.Apply))
+	}
+	var path dbus.ObjectPath
+	var result properties
+	if err := c.call(ctx, rootPath, managerInterface+".DefineNetworkWithOptions", xml, options).into(&path, &result); err != nil {
+		return api.Defined{}, err
+	}
+	n, err := c.networkAt(ctx, path)
+	return api.Defined{
+		Network: n, Action: api.Action(property[string](result, "action")),
+		Changes: property[[]string](result, "changes"), Pending: property[[]string](result, "pending"),
+	}, err
 }
 
 // Start starts a defined network. It returns when the network serves.
@@ -136,15 +162,6 @@ func (n Network) Describe(ctx context.Context) (json.RawMessage, error) {
 		return nil, err
 	}
 	return n.c.describe(ctx, path, networkInterface)
-}
-
-// makeNetwork calls a method that turns XML into a network.
-func (c *Client) makeNetwork(ctx context.Context, method, xml string) (api.Network, error) {
-	var path dbus.ObjectPath
-	if err := c.call(ctx, rootPath, method, xml).into(&path); err != nil {
-		return api.Network{}, err
-	}
-	return c.networkAt(ctx, path)
 }
 
 // call looks the network up and calls a method of its interface.

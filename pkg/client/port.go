@@ -89,7 +89,7 @@ func (c *Client) RequestPort(ctx context.Context, network string, opts PortOptio
 	if err != nil {
 		return nil, err
 	}
-	port, err := c.newPort(body)
+	port, err := newPort(c, body)
 	if err != nil {
 		sysbus.CloseFDs(body)
 		return nil, badReply("RequestPort", err)
@@ -242,7 +242,7 @@ func addressTexts(addrs []netip.Addr) []string {
 
 // newPort makes an OpenPort of the body of RequestPort's reply, (o, ah, a{sv}). On
 // error the descriptors in body are still the caller's.
-func (c *Client) newPort(body []any) (*OpenPort, error) {
+func newPort(c *Client, body []any) (*OpenPort, error) {
 	var (
 		path dbus.ObjectPath
 		fds  []dbus.UnixFD
