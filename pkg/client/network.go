@@ -29,25 +29,9 @@ func (c *Client) Networks(ctx context.Context) ([]api.Network, error) {
 	return networks, nil
 }
 
-// Network is a network of vnetd's, by name or UUID; a name wins over a UUID. Every
-// method looks the network up: ErrNotFound if there is none.
-type Network struct {
-	c    *Client
-	name string
-}
-
 // Network returns a handle of the network with the name or the UUID. It asks nothing
 // of vnetd: the network may be absent.
 func (c *Client) Network(name string) Network { return Network{c, name} }
-
-// Get returns what the network is now.
-func (n Network) Get(ctx context.Context) (api.Network, error) {
-	path, err := n.path(ctx)
-	if err != nil {
-		return api.Network{}, err
-	}
-	return n.c.networkAt(ctx, path)
-}
 
 // CreateNetwork starts a network that is not written to disk and goes when it
 // is stopped. A document with the name and the UUID of an inactive network starts
@@ -80,6 +64,22 @@ func (c *Client) DefineNetwork(ctx context.Context, xml string, opts api.DefineO
 		Network: n, Action: api.Action(property[string](result, "action")),
 		Changes: property[[]string](result, "changes"), Pending: property[[]string](result, "pending"),
 	}, err
+}
+
+// Network is a network of vnetd's, by name or UUID; a name wins over a UUID. Every
+// method looks the network up: ErrNotFound if there is none.
+type Network struct {
+	c    *Client
+	name string
+}
+
+// Get returns what the network is now.
+func (n Network) Get(ctx context.Context) (api.Network, error) {
+	path, err := n.path(ctx)
+	if err != nil {
+		return api.Network{}, err
+	}
+	return n.c.networkAt(ctx, path)
 }
 
 // Start starts a defined network. It returns when the network serves.
