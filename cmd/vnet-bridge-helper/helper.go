@@ -16,16 +16,10 @@ import (
 // anything else, and cannot be stopped from its monitor meanwhile.
 const timeout = 30 * time.Second
 
-// requester is what the helper needs of vnetd; *client.Client is one.
-type requester interface {
-	RequestPort(ctx context.Context, network string, opts client.PortOptions) (*client.Port, error)
-	Close() error
-}
-
 // run is the program: it returns the exit code, 0 or 1. QEMU tells no more of
 // it than that it failed; the words on stderr reach the user.
 func run(
-	ctx context.Context, args []string, stdout, stderr io.Writer, dial func(context.Context) (requester, error),
+	ctx context.Context, args []string, stdout, stderr io.Writer, dial func(context.Context) (*client.Client, error),
 ) int {
 	opts, err := parseArgs(args, stdout)
 	if errors.Is(err, errHelp) {
@@ -44,7 +38,7 @@ func run(
 }
 
 // help asks vnetd for the port and passes its descriptor to QEMU.
-func help(ctx context.Context, opts options, dial func(context.Context) (requester, error)) (err error) {
+func help(ctx context.Context, opts options, dial func(context.Context) (*client.Client, error)) (err error) {
 	// Before anything is opened: a descriptor that is free now may be one of
 	// ours later.
 	if err := checkSocket(opts.fd); err != nil {

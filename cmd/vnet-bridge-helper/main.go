@@ -20,11 +20,4 @@ func main() {
 }
 
 // dial connects to vnetd.
-func dial(ctx context.Context) (requester, error) {
-	c, err := client.Dial(ctx)
-	if err != nil {
-		// Not c: a nil *Client in a requester is not a nil requester.
-		return nil, err
-	}
-	return c, nil
-}
+func dial(ctx context.Context) (*client.Client, error) { return client.Dial(ctx) }

@@ -28,7 +28,7 @@ type host struct {
 // path is a path on the host.
 func (h host) path(path string) string { return filepath.Join("/", h.root, path) }
 
-// exists tells whether there is anything at path.
+// exists reports whether there is anything at path.
 func (h host) exists(path string) bool {
 	_, err := os.Stat(h.path(path))
 	return err == nil
@@ -56,45 +56,56 @@ func (h host) resolve(ctx context.Context, name string) []netip.Addr {
 	return addrs
 }
 
-// visit is one look at the host: with vnetd's status, or why there is none.
-type visit struct {
+// hostChecks are the checks of a host: with vnetd's status, or why there is none.
+type hostChecks struct {
 	host
 	status *api.Status
 	down   error
 }
 
+// finding is something that doctor found, in JSON as it is.
+type finding struct {
+	Number   int          `json:"number"` // from 1, the worst first
+	Check    string       `json:"check"`  // a stable word
+	Severity api.Severity `json:"severity"`
+	Networks []string     `json:"networks"` // empty: the whole host
+	Message  string       `json:"message"`
+	Evidence string       `json:"evidence"`
+	Remedy   string       `json:"remedy"` // a command, or empty
+}
+
 // check looks for one sort of trouble.
 type check struct {
 	name string
-	look func(v *visit, ctx context.Context) []finding
+	look func(c *hostChecks, ctx context.Context) []finding
 }
 
 // checks are all that doctor does, in this order.
 var checks = []check{
-	{"daemon", (*visit).daemon},
-	{"bus-policy", (*visit).busPolicy},
-	{"conditions", (*visit).conditions},
-	{"networks", (*visit).networks},
-	{"pools", (*visit).pools},
-	{"name-service", (*visit).nameService},
-	{"upstreams", (*visit).upstreams},
-	{"modules", (*visit).modules},
-	{"forwarding", (*visit).forwarding},
-	{"disks", (*visit).disks},
-	{"bridge-helper", (*visit).bridgeHelper},
+	{"daemon", (*hostChecks).daemon},
+	{"bus-policy", (*hostChecks).busPolicy},
+	{"conditions", (*hostChecks).conditions},
+	{"networks", (*hostChecks).networks},
+	{"pools", (*hostChecks).pools},
+	{"name-service", (*hostChecks).nameService},
+	{"upstreams", (*hostChecks).upstreams},
+	{"modules", (*hostChecks).modules},
+	{"forwarding", (*hostChecks).forwarding},
+	{"disks", (*hostChecks).disks},
+	{"bridge-helper", (*hostChecks).bridgeHelper},
 }
 
 // daemon: is it there, and does it answer?
-func (v *visit) daemon(context.Context) []finding {
-	f := finding{Severity: api.SeverityError, Evidence: fmt.Sprint(v.down)}
+func (c *hostChecks) daemon(context.Context) []finding {
+	f := finding{Severity: api.SeverityError, Evidence: fmt.Sprint(c.down)}
 	switch {
-	case v.down == nil:
+	case c.down == nil:
 		return nil
-	case !v.exists("/run/dbus/system_bus_socket") && os.Getenv("DBUS_SYSTEM_BUS_ADDRESS") == "":
+	case !c.exists("/run/dbus/system_bus_socket") && os.Getenv("DBUS_SYSTEM_BUS_ADDRESS") == "":
 		f.Message, f.Remedy = "there is no system bus", "systemctl start dbus.socket"
-	case errors.Is(v.down, client.ErrDenied):
+	case errors.Is(c.down, client.ErrDenied):
 		f.Message, f.Remedy = "the bus forbids talking to vnetd", "ls /usr/share/dbus-1/system.d/org.vnetd1.conf"
-	case errors.Is(v.down, client.ErrNotRunning):
+	case errors.Is(c.down, client.ErrNotRunning):
 		f.Message, f.Remedy = "vnetd does not run: networks stay as they are, but nobody gets an address or a name", "systemctl start vnetd"
 	default:
 		f.Message, f.Remedy = "vnetd does not answer as it should", "journalctl -u vnetd -e"
@@ -103,9 +114,9 @@ func (v *visit) daemon(context.Context) []finding {
 }
 
 // busPolicy: may vnetd own its name? One that runs does.
-func (v *visit) busPolicy(context.Context) []finding {
+func (c *hostChecks) busPolicy(context.Context) []finding {
 	places := []string{"/usr/share/dbus-1/system.d/org.vnetd1.conf", "/etc/dbus-1/system.d/org.vnetd1.conf"}
-	if v.status != nil || slices.ContainsFunc(places, v.exists) {
+	if c.status != nil || slices.ContainsFunc(places, c.exists) {
 		return nil
 	}
 	return []finding{{
@@ -115,26 +126,26 @@ func (v *visit) busPolicy(context.Context) []finding {
 }
 
 // conditions: what vnetd found, the firewall's above all.
-func (v *visit) conditions(context.Context) []finding {
+func (c *hostChecks) conditions(context.Context) []finding {
 	var all []finding
-	if v.status == nil {
+	if c.status == nil {
 		return nil
 	}
-	for _, c := range v.status.Conditions {
+	for _, is := range c.status.Conditions {
 		all = append(all, finding{
-			Check: c.Kind, Severity: c.Severity, Networks: c.Networks, Message: c.Message, Evidence: c.Evidence, Remedy: c.Remedy,
+			Check: is.Kind, Severity: is.Severity, Networks: is.Networks, Message: is.Message, Evidence: is.Evidence, Remedy: is.Remedy,
 		})
 	}
 	return all
 }
 
 // eachNetwork collects what look finds in each network; nothing without vnetd.
-func (v *visit) eachNetwork(look func(n api.NetworkStatus) []finding) []finding {
-	if v.status == nil {
+func (c *hostChecks) eachNetwork(look func(n api.NetworkStatus) []finding) []finding {
+	if c.status == nil {
 		return nil
 	}
 	var all []finding
-	for _, n := range v.status.Networks {
+	for _, n := range c.status.Networks {
 		for _, f := range look(n) {
 			f.Networks = []string{n.Name}
 			all = append(all, f)
@@ -144,8 +155,8 @@ func (v *visit) eachNetwork(look func(n api.NetworkStatus) []finding) []finding 
 }
 
 // networks: is each as it should be?
-func (v *visit) networks(context.Context) []finding {
-	return v.eachNetwork(func(n api.NetworkStatus) []finding {
+func (c *hostChecks) networks(context.Context) []finding {
+	return c.eachNetwork(func(n api.NetworkStatus) []finding {
 		switch {
 		case n.State == api.Failed:
 			return []finding{{Severity: api.SeverityError, Message: "the network could not be started or stopped", Evidence: n.LastError, Remedy: "vnetctl start " + n.Name}}
@@ -159,8 +170,8 @@ func (v *visit) networks(context.Context) []finding {
 }
 
 // pools: are there addresses left?
-func (v *visit) pools(context.Context) []finding {
-	return v.eachNetwork(func(n api.NetworkStatus) []finding {
+func (c *hostChecks) pools(context.Context) []finding {
+	return c.eachNetwork(func(n api.NetworkStatus) []finding {
 		var all []finding
 		for _, p := range n.Pools {
 			f := finding{Evidence: fmt.Sprintf("%d of %s addresses of %s are leased", p.Used, sizeText(p.Size), p.Family), Remedy: "vnetctl edit " + n.Name}
@@ -182,13 +193,13 @@ func (v *visit) pools(context.Context) []finding {
 
 // nameService: does this host know the guests by their names? Every network
 // serves its gateway's.
-func (v *visit) nameService(ctx context.Context) []finding {
-	return v.eachNetwork(func(n api.NetworkStatus) []finding {
+func (c *hostChecks) nameService(ctx context.Context) []finding {
+	return c.eachNetwork(func(n api.NetworkStatus) []finding {
 		if !n.Active || n.DNS == nil || n.DNS.Domain == "" {
 			return nil
 		}
 		name := "gateway." + n.DNS.Domain
-		for _, a := range v.resolve(ctx, name) {
+		for _, a := range c.resolve(ctx, name) {
 			if slices.ContainsFunc(n.Addresses, func(p netip.Prefix) bool { return p.Contains(a) }) {
 				return nil
 			}
@@ -197,7 +208,7 @@ func (v *visit) nameService(ctx context.Context) []finding {
 			Severity: api.SeverityWarning, Message: "this host's programs don't ask vnetd for the guests' names",
 			Evidence: "getent ahosts " + name + " does not give the gateway", Remedy: "resolvectl status " + n.Bridge,
 		}
-		if !v.exists("/run/systemd/resolve") {
+		if !c.exists("/run/systemd/resolve") {
 			f.Severity, f.Remedy = api.SeverityInfo, "systemctl enable --now systemd-resolved"
 		}
 		return []finding{f}
@@ -205,8 +216,8 @@ func (v *visit) nameService(ctx context.Context) []finding {
 }
 
 // upstreams: does anybody answer guests' questions about the rest of the world?
-func (v *visit) upstreams(context.Context) []finding {
-	return v.eachNetwork(func(n api.NetworkStatus) []finding {
+func (c *hostChecks) upstreams(context.Context) []finding {
+	return c.eachNetwork(func(n api.NetworkStatus) []finding {
 		if !n.Active || n.DNS == nil {
 			return nil
 		}
@@ -224,7 +235,7 @@ func (v *visit) upstreams(context.Context) []finding {
 }
 
 // modules: does the kernel have what networks are made of?
-func (v *visit) modules(context.Context) []finding {
+func (c *hostChecks) modules(context.Context) []finding {
 	var all []finding
 	for _, m := range []struct {
 		name, path string
@@ -235,7 +246,7 @@ func (v *visit) modules(context.Context) []finding {
 		{"bridge", "/sys/module/bridge", api.SeverityError, "the kernel has no bridges: no network can be started"},
 		{"vhost_net", "/dev/vhost-net", api.SeverityInfo, "guests' packets are copied by QEMU, not by the kernel (vhost=on)"},
 	} {
-		if !v.exists(m.path) {
+		if !c.exists(m.path) {
 			all = append(all, finding{Severity: m.severity, Message: m.message, Evidence: m.path + " does not exist", Remedy: "modprobe " + m.name})
 		}
 	}
@@ -243,10 +254,10 @@ func (v *visit) modules(context.Context) []finding {
 }
 
 // forwarding: with vnetd, a condition tells, by network.
-func (v *visit) forwarding(context.Context) []finding {
+func (c *hostChecks) forwarding(context.Context) []finding {
 	const path = "/proc/sys/net/ipv4/ip_forward"
-	value, err := os.ReadFile(v.path(path))
-	if v.status != nil || err != nil || strings.TrimSpace(string(value)) != "0" {
+	value, err := os.ReadFile(c.path(path))
+	if c.status != nil || err != nil || strings.TrimSpace(string(value)) != "0" {
 		return nil
 	}
 	return []finding{{
@@ -257,11 +268,11 @@ func (v *visit) forwarding(context.Context) []finding {
 
 // disks: with vnetd, a condition tells of the directories that it is configured
 // with; these are the usual ones.
-func (v *visit) disks(context.Context) []finding {
+func (c *hostChecks) disks(context.Context) []finding {
 	var all []finding
 	for _, dir := range []string{"/etc/vnetd", "/run", "/var/lib/vnetd"} {
 		var s unix.Statfs_t
-		if v.status != nil || unix.Statfs(v.path(dir), &s) != nil {
+		if c.status != nil || unix.Statfs(c.path(dir), &s) != nil {
 			continue
 		}
 		f := finding{Severity: api.SeverityError, Message: "vnetd can't write to " + dir, Remedy: "df -h " + dir}
@@ -282,8 +293,8 @@ func (v *visit) disks(context.Context) []finding {
 const helperPath = "/usr/libexec/vnetd/vnet-bridge-helper"
 
 // bridgeHelper: can every user's QEMU run it?
-func (v *visit) bridgeHelper(context.Context) []finding {
-	info, err := os.Stat(v.path(helperPath))
+func (c *hostChecks) bridgeHelper(context.Context) []finding {
+	info, err := os.Stat(c.path(helperPath))
 	f := finding{Severity: api.SeverityWarning, Evidence: helperPath}
 	switch {
 	case errors.Is(err, fs.ErrNotExist):

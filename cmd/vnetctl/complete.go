@@ -13,9 +13,9 @@ const completeLimit = 2 * time.Second
 
 // completeNames has the shell complete arguments by what there is: the words of
 // Use say of what kind each is. A vnetd that does not answer has no names.
-func (a *app) completeNames(cmd *cobra.Command) {
+func completeNames(a *app, cmd *cobra.Command) {
 	for _, sub := range cmd.Commands() {
-		a.completeNames(sub)
+		completeNames(a, sub)
 	}
 	words := strings.Fields(strings.Map(dropBrackets, cmd.Use))
 	if len(words) < 2 {
@@ -26,7 +26,7 @@ func (a *app) completeNames(cmd *cobra.Command) {
 		if at := len(args) + 1; at < len(words) {
 			word = words[at]
 		}
-		return a.names(cmd.Context(), word)
+		return names(cmd.Context(), a, word)
 	}
 }
 
@@ -39,7 +39,7 @@ func dropBrackets(r rune) rune {
 }
 
 // names lists what can stand where the usage has word.
-func (a *app) names(ctx context.Context, word string) ([]string, cobra.ShellCompDirective) {
+func names(ctx context.Context, a *app, word string) ([]string, cobra.ShellCompDirective) {
 	switch word {
 	case "FILE", "XML|FILE":
 		return nil, cobra.ShellCompDirectiveDefault

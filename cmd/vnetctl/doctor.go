@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 
@@ -13,19 +12,8 @@ import (
 	"github.com/vnetd/vnetd/pkg/api"
 )
 
-// finding is something that doctor found, in JSON as it is.
-type finding struct {
-	Number   int          `json:"number"` // from 1, the worst first
-	Check    string       `json:"check"`  // a stable word
-	Severity api.Severity `json:"severity"`
-	Networks []string     `json:"networks"` // empty: the whole host
-	Message  string       `json:"message"`
-	Evidence string       `json:"evidence"`
-	Remedy   string       `json:"remedy"` // a command, or empty
-}
-
-// checkup is what doctor found.
-type checkup struct {
+// report is what doctor found.
+type report struct {
 	Vnetd    *string   `json:"vnetd"` // the running one's version, or null
 	Checks   int       `json:"checks"`
 	Findings []finding `json:"findings"`
@@ -33,59 +21,54 @@ type checkup struct {
 	Warnings int       `json:"warnings"`
 }
 
-func (a *app) doctorCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:                   "doctor",
-		Short:                 "Find out what is amiss, with evidence and a remedy for each",
-		DisableFlagsInUseLine: true,
-		Args:                  countArgs(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			c := a.examine(cmd.Context())
-			if err := cmd.Context().Err(); err != nil {
+func doctorCommand(a *app) *cobra.Command {
+	return plainCommand("doctor", "Find out what is amiss, with evidence and a remedy for each", 0, 0,
+		func(ctx context.Context, _ []string) error {
+			r := examine(ctx, a)
+			if err := ctx.Err(); err != nil {
 				return err
 			}
-			if err := a.printCheckup(c); err != nil {
+			if err := printReport(a, r); err != nil {
 				return err
 			}
-			return c.verdict()
-		},
-	}
+			return r.verdict()
+		})
 }
 
 // examine runs all checks. Without vnetd, those that need it find nothing.
-func (a *app) examine(ctx context.Context) checkup {
-	v := &visit{host: a.host}
-	v.status, v.down = a.askStatus(ctx)
-	c := checkup{Findings: []finding{}}
-	if v.status != nil {
-		c.Vnetd = &v.status.Version
+func examine(ctx context.Context, a *app) report {
+	c := &hostChecks{host: a.host}
+	c.status, c.down = askStatus(ctx, a)
+	r := report{Findings: []finding{}}
+	if c.status != nil {
+		r.Vnetd = &c.status.Version
 	}
 	for _, check := range checks {
-		c.Checks++
-		for _, f := range check.look(v, ctx) {
+		r.Checks++
+		for _, f := range check.look(c, ctx) {
 			f.Check = cmp.Or(f.Check, check.name)
 			f.Networks = append([]string{}, f.Networks...)
-			c.Findings = append(c.Findings, f)
+			r.Findings = append(r.Findings, f)
 		}
 	}
 	rank := []api.Severity{api.SeverityError, api.SeverityWarning}
-	slices.SortStableFunc(c.Findings, func(x, y finding) int {
+	slices.SortStableFunc(r.Findings, func(x, y finding) int {
 		return cmp.Compare(uint(slices.Index(rank, x.Severity)), uint(slices.Index(rank, y.Severity)))
 	})
-	for i := range c.Findings {
-		c.Findings[i].Number = i + 1
-		switch c.Findings[i].Severity {
+	for i := range r.Findings {
+		r.Findings[i].Number = i + 1
+		switch r.Findings[i].Severity {
 		case api.SeverityError:
-			c.Errors++
+			r.Errors++
 		case api.SeverityWarning:
-			c.Warnings++
+			r.Warnings++
 		}
 	}
-	return c
+	return r
 }
 
 // askStatus asks vnetd, which may not be there.
-func (a *app) askStatus(ctx context.Context) (*api.Status, error) {
+func askStatus(ctx context.Context, a *app) (*api.Status, error) {
 	d, err := a.dial(ctx)
 	if err != nil {
 		return nil, err
@@ -97,12 +80,12 @@ func (a *app) askStatus(ctx context.Context) (*api.Status, error) {
 	return &s, nil
 }
 
-// printCheckup prints the findings by their numbers.
-func (a *app) printCheckup(c checkup) error {
+// printReport prints the findings by their numbers.
+func printReport(a *app, r report) error {
 	if a.json {
-		return a.printJSON(c)
+		return a.printJSON(r)
 	}
-	for _, f := range c.Findings {
+	for _, f := range r.Findings {
 		where := ""
 		if len(f.Networks) > 0 {
 			where = strings.Join(f.Networks, ", ") + ": "
@@ -116,36 +99,22 @@ func (a *app) printCheckup(c checkup) error {
 		}
 		a.printf("\n")
 	}
-	if len(c.Findings) == 0 {
-		a.printf("%s: %d checks found nothing amiss\n", a.paint(green, "all well"), c.Checks)
-		return a.printErr
+	if len(r.Findings) == 0 {
+		a.printf("%s: %d checks found nothing amiss\n", a.paint(green, "all well"), r.Checks)
+		return a.err
 	}
 	a.printf("%d checks: %s, %s, %d to know\n",
-		c.Checks, plural(c.Errors, "error"), plural(c.Warnings, "warning"), len(c.Findings)-c.Errors-c.Warnings)
-	return a.printErr
+		r.Checks, plural(r.Errors, "error"), plural(r.Warnings, "warning"), len(r.Findings)-r.Errors-r.Warnings)
+	return a.err
 }
 
-// verdict is the exit code of a checkup, by the worst finding.
-func (c checkup) verdict() error {
+// verdict is the exit code of a report, by the worst finding.
+func (r report) verdict() error {
 	switch {
-	case c.Errors > 0:
+	case r.Errors > 0:
 		return &exitError{exitFailed}
-	case c.Warnings > 0:
+	case r.Warnings > 0:
 		return &exitError{exitWarnings}
 	}
 	return nil
-}
-
-// exitError ends the program with a code and says no more: what there is to say
-// has been printed.
-type exitError struct{ code int }
-
-func (e *exitError) Error() string { return fmt.Sprintf("exit code %d", e.code) }
-
-// plural is a count of things.
-func plural(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
 }

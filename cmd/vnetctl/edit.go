@@ -15,17 +15,18 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vnetd/vnetd/pkg/api"
+	"github.com/vnetd/vnetd/pkg/client"
 )
 
-func (a *app) editCommand() *cobra.Command {
+func editCommand(a *app) *cobra.Command {
 	return a.command("edit NET", "Change a network's definition in an editor", 1, 1,
-		func(ctx context.Context, d daemon, args []string) error { return a.edit(ctx, d, args[0]) })
+		func(ctx context.Context, d *client.Client, args []string) error { return edit(ctx, a, d, args[0]) })
 }
 
 // edit has the user change a definition until vnetd takes it or the user gives up.
 // A text that is given up is kept in a file.
-func (a *app) edit(ctx context.Context, d daemon, network string) (err error) {
-	before, err := d.XML(ctx, network, true)
+func edit(ctx context.Context, a *app, d *client.Client, network string) (err error) {
+	before, err := d.Network(network).XML(ctx, true)
 	if err != nil {
 		return err
 	}
@@ -46,7 +47,7 @@ func (a *app) edit(ctx context.Context, d daemon, network string) (err error) {
 	}
 	answers := bufio.NewReader(a.stdin)
 	for {
-		if err := a.openEditor(ctx, file); err != nil {
+		if err := openEditor(ctx, a, file); err != nil {
 			return err
 		}
 		after, err := os.ReadFile(file)
@@ -57,11 +58,11 @@ func (a *app) edit(ctx context.Context, d daemon, network string) (err error) {
 			_, err := fmt.Fprintf(a.stderr, "vnetctl: network %s is left as it is\n", network)
 			return err
 		}
-		done, err := d.DefineNetworkWith(ctx, string(after), api.DefineOptions{})
+		done, err := d.DefineNetwork(ctx, string(after), api.DefineOptions{})
 		if err == nil {
-			return a.edited(done)
+			return edited(a, done)
 		}
-		again, asked := a.again(err, answers)
+		again, asked := again(a, err, answers)
 		if !again {
 			keep = true
 			return errors.Join(err, asked, fmt.Errorf("the text is kept in %s", file))
@@ -70,7 +71,7 @@ func (a *app) edit(ctx context.Context, d daemon, network string) (err error) {
 }
 
 // edited tells the user what became of a network.
-func (a *app) edited(done api.Defined) error {
+func edited(a *app, done api.Defined) error {
 	text := fmt.Sprintf("vnetctl: network %s is changed\n", printable(done.Network.Name))
 	for _, line := range done.Pending {
 		text += fmt.Sprintf("vnetctl: pending, at its next start: %s\n", printable(line))
@@ -81,7 +82,7 @@ func (a *app) edited(done api.Defined) error {
 
 // again shows why the text was not taken and asks whether it is to be edited
 // again. The end of the input is a no.
-func (a *app) again(fault error, answers *bufio.Reader) (bool, error) {
+func again(a *app, fault error, answers *bufio.Reader) (bool, error) {
 	if _, err := fmt.Fprintf(a.stderr, "vnetctl: %s\nEdit again? [Y/n] ", strings.Join(strings.Split(fault.Error(), "\n"), "\n  ")); err != nil {
 		return false, err
 	}
@@ -95,7 +96,7 @@ func (a *app) again(fault error, answers *bufio.Reader) (bool, error) {
 
 // openEditor runs the user's editor on a file: $VISUAL, $EDITOR or vi, which may
 // have arguments, as the shell reads them.
-func (a *app) openEditor(ctx context.Context, file string) error {
+func openEditor(ctx context.Context, a *app, file string) error {
 	editor := cmp.Or(os.Getenv("VISUAL"), os.Getenv("EDITOR"), "vi")
 	cmd := exec.CommandContext(ctx, "/bin/sh", "-c", editor+` "$1"`, "sh", file)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = a.stdin, a.stdout, a.stderr

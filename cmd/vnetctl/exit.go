@@ -4,8 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strconv"
-	"strings"
+	"io"
 
 	"github.com/spf13/cobra"
 
@@ -23,6 +22,12 @@ const (
 	exitWarnings = 6 // doctor alone
 )
 
+// exitError ends the program with a code and says no more: what there is to say
+// has been printed.
+type exitError struct{ code int }
+
+func (e *exitError) Error() string { return fmt.Sprintf("exit code %d", e.code) }
+
 // usageError is a command line that makes no sense.
 type usageError struct{ message string }
 
@@ -38,7 +43,7 @@ func newUsageError(cmd *cobra.Command, fault string) error {
 }
 
 // fail prints err as one sentence and returns the exit code for it.
-func (a *app) fail(err error) int {
+func fail(stderr io.Writer, err error) int {
 	if said, ok := errors.AsType[*exitError](err); ok {
 		return said.code
 	}
@@ -47,7 +52,7 @@ func (a *app) fail(err error) int {
 		message = "interrupted"
 	}
 	// There is no other place to report an error of stderr.
-	_, _ = fmt.Fprintf(a.stderr, "vnetctl: %s\n", oneLine(message))
+	_, _ = fmt.Fprintf(stderr, "vnetctl: %s\n", oneLine(message))
 	return exitCode(err)
 }
 
@@ -66,12 +71,3 @@ func exitCode(err error) int {
 	}
 	return exitFailed
 }
-
-// oneLine joins the lines of text, as of several faults in one definition, and
-// makes it safe to print.
-func oneLine(text string) string {
-	return printable(strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == '\n' }), "; "))
-}
-
-// quote quotes what the user typed.
-func quote(text string) string { return strconv.Quote(text) }

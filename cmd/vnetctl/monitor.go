@@ -13,12 +13,12 @@ import (
 	"github.com/vnetd/vnetd/pkg/client"
 )
 
-func (a *app) monitorCommand() *cobra.Command {
+func monitorCommand(a *app) *cobra.Command {
 	return a.command("monitor [NET]", "Print what happens, on a network or on all, until interrupted", 0, 1,
-		func(ctx context.Context, d daemon, args []string) error {
+		func(ctx context.Context, d *client.Client, args []string) error {
 			only := argument(args)
 			if only != "" {
-				n, err := d.Network(ctx, only)
+				n, err := d.Network(only).Get(ctx)
 				if err != nil {
 					return err
 				}
@@ -28,7 +28,7 @@ func (a *app) monitorCommand() *cobra.Command {
 				if only != "" && e.Network != only {
 					return nil
 				}
-				return a.printEvent(e)
+				return printEvent(a, e)
 			})
 		})
 }
@@ -45,7 +45,7 @@ type eventView struct {
 }
 
 // printEvent prints one event, in a line.
-func (a *app) printEvent(e client.Event) error {
+func printEvent(a *app, e client.Event) error {
 	now := a.now()
 	if !a.json {
 		_, err := fmt.Fprintf(a.stdout, "%s  %s\n", now.Format(time.TimeOnly), printable(eventLine(e)))
@@ -70,13 +70,13 @@ func eventLine(e client.Event) string {
 		words = append(words, e.Network)
 	}
 	if p := e.Port; p != nil {
-		words = append(words, p.IfName, p.MAC.String())
+		words = append(words, p.IfName, p.MAC)
 		if p.Name != "" {
 			words = append(words, p.Name)
 		}
 	}
 	if l := e.Lease; l != nil {
-		words = append(words, e.Change, l.Address.Addr().String(), l.MAC.String())
+		words = append(words, e.Change, l.Address.String(), l.MAC)
 		if l.Hostname != "" {
 			words = append(words, l.Hostname)
 		}

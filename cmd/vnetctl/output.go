@@ -1,21 +1,34 @@
 package main
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"text/tabwriter"
-	"unicode"
+	"unicode/utf8"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/pkg/api"
 )
+
+// printer prints to standard output.
+type printer struct {
+	out      io.Writer
+	coloured bool
+	err      error // the first of printf
+}
 
 // field is one line of a description. An empty name continues the line above.
 type field struct{ name, value string }
 
 // printJSON prints v as indented JSON. Keys are snake_case and stay what they
 // are: scripts use them.
-func (a *app) printJSON(v any) error {
-	enc := json.NewEncoder(a.stdout)
+func (p *printer) printJSON(v any) error {
+	enc := json.NewEncoder(p.out)
 	enc.SetIndent("", "  ")
 	// XML is to stay readable; this is not for web pages.
 	enc.SetEscapeHTML(false)
@@ -23,8 +36,8 @@ func (a *app) printJSON(v any) error {
 }
 
 // printTable prints rows under the words of header, aligned.
-func (a *app) printTable(header string, rows [][]string) error {
-	w := newTabWriter(a.stdout)
+func (p *printer) printTable(header string, rows [][]string) error {
+	w := newTabWriter(p.out)
 	if _, err := fmt.Fprintln(w, strings.Join(strings.Fields(header), "\t")); err != nil {
 		return err
 	}
@@ -41,8 +54,8 @@ func (a *app) printTable(header string, rows [][]string) error {
 }
 
 // printFields prints names and values in two columns.
-func (a *app) printFields(fields []field) error {
-	w := newTabWriter(a.stdout)
+func (p *printer) printFields(fields []field) error {
+	w := newTabWriter(p.out)
 	for _, f := range fields {
 		name := f.name
 		if name != "" {
@@ -60,29 +73,119 @@ func newTabWriter(w io.Writer) *tabwriter.Writer {
 	return tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 }
 
-// cell returns text as it stands in a column: a dash if there is none.
-func cell(text string) string {
-	if text == "" {
-		return "-"
+// colour is a way in which a terminal shows text (ECMA-48, SGR).
+type colour string
+
+// The colours in use.
+const (
+	plain  colour = ""
+	bold   colour = "1"
+	red    colour = "1;31"
+	green  colour = "1;32"
+	yellow colour = "1;33"
+)
+
+// stateColour is the colour of a state, as systemctl has them.
+func stateColour(s api.State) colour {
+	switch s {
+	case api.Active:
+		return green
+	case api.Failed:
+		return red
+	case api.Degraded, api.Starting, api.Stopping:
+		return yellow
 	}
-	return printable(text)
+	return plain
 }
 
-// printable replaces what could steer a terminal: host names and client
-// identifiers are the guests' words.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
+// severityColour is the colour of a severity.
+func severityColour(s api.Severity) colour {
+	switch s {
+	case api.SeverityError:
+		return red
+	case api.SeverityWarning:
+		return yellow
+	}
+	return plain
+}
+
+// wantsColour reports whether what is written to f is for the eyes of a person:
+// f is a terminal that knows colours, and the user does not mind (NO_COLOR, see
+// no-color.org).
+func wantsColour(f *os.File) bool {
+	if os.Getenv("NO_COLOR") != "" || cmp.Or(os.Getenv("TERM"), "dumb") == "dumb" {
+		return false
+	}
+	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
+	return err == nil
+}
+
+// paint returns text in a colour, where colours are wanted.
+func (p *printer) paint(c colour, text string) string {
+	if !p.coloured || c == plain {
+		return text
+	}
+	return "\x1b[" + string(c) + "m" + text + "\x1b[0m"
+}
+
+// printf prints to standard output. The first error is kept in p.err, and
+// nothing is printed after it.
+func (p *printer) printf(format string, args ...any) {
+	if p.err == nil {
+		_, p.err = fmt.Fprintf(p.out, format, args...)
+	}
+}
+
+// printSection prints lines under a title.
+func (p *printer) printSection(title string, c colour, lines []string) {
+	if len(lines) == 0 {
+		return
+	}
+	p.printf("\n%s\n", p.paint(c, title+":"))
+	for _, line := range lines {
+		p.printf("  %s\n", printable(line))
+	}
+}
+
+// cellText is a cell of a table.
+type cellText struct {
+	colour colour
+	dot    string // shown before the text where there are colours
+	text   string
+}
+
+// headerCells are the words of a header.
+func headerCells(words string) []cellText {
+	var cells []cellText
+	for _, word := range strings.Fields(words) {
+		cells = append(cells, cellText{colour: bold, text: word})
+	}
+	cells[0].dot = " "
+	return cells
+}
+
+// printCells prints an aligned table. Of a cell with a dot, the dot has the
+// colour and the text is bold.
+func (p *printer) printCells(rows [][]cellText) {
+	widths := make([]int, len(rows[0]))
+	for _, row := range rows {
+		for i, c := range row {
+			widths[i] = max(widths[i], utf8.RuneCountInString(cell(c.text)))
 		}
-		return '?'
-	}, text)
-}
-
-// yesNo returns b as a word.
-func yesNo(b bool) string {
-	if b {
-		return "yes"
 	}
-	return "no"
+	for _, row := range rows {
+		var line strings.Builder
+		for i, c := range row {
+			text := cell(c.text)
+			pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(text)+2)
+			if c.dot != "" && p.coloured {
+				line.WriteString(p.paint(c.colour, c.dot) + " ")
+			}
+			if c.dot != "" {
+				c.colour = bold
+			}
+			line.WriteString(p.paint(c.colour, text) + pad)
+		}
+		p.printf("%s\n", strings.TrimRight(line.String(), " "))
+	}
 }

@@ -8,11 +8,12 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vnetd/vnetd/pkg/api"
+	"github.com/vnetd/vnetd/pkg/client"
 )
 
-func (a *app) planCommand() *cobra.Command {
+func planCommand(a *app) *cobra.Command {
 	return a.command("plan FILE", "Show what a network of libvirt XML would make, and touch nothing", 1, 1,
-		func(ctx context.Context, d daemon, args []string) error {
+		func(ctx context.Context, d *client.Client, args []string) error {
 			xml, err := a.readFile(args[0])
 			if err != nil {
 				return fmt.Errorf("reading the definition: %w", err)
@@ -24,7 +25,7 @@ func (a *app) planCommand() *cobra.Command {
 			if a.json {
 				err = a.printJSON(p)
 			} else {
-				err = a.printPlan(p)
+				err = printPlan(a, p)
 			}
 			if err == nil && len(p.Conflicts) > 0 {
 				err = &exitError{exitConflict}
@@ -34,7 +35,7 @@ func (a *app) planCommand() *cobra.Command {
 }
 
 // printPlan prints a plan by sections, without those that are empty.
-func (a *app) printPlan(p api.Plan) error {
+func printPlan(a *app, p api.Plan) error {
 	done := map[string]string{"create": "would be a new network", "redefine": "would be defined anew", "change": "would be changed in place"}
 	a.printf("%s: %s, %s\n", a.paint(bold, printable(p.Name)), modeText(p.Mode), done[p.Action])
 	a.printSection("Conflicts", red, p.Conflicts)
@@ -46,18 +47,7 @@ func (a *app) printPlan(p api.Plan) error {
 	a.printSection("Services", bold, serviceLines(p))
 	a.printSection("Firewall", bold, ruleLines(p.Rules))
 	a.printSection("Lines of <dnsmasq:options> without effect", yellow, p.NotUnderstood)
-	return a.printErr
-}
-
-// printSection prints lines under a title.
-func (a *app) printSection(title string, c colour, lines []string) {
-	if len(lines) == 0 {
-		return
-	}
-	a.printf("\n%s\n", a.paint(c, title+":"))
-	for _, line := range lines {
-		a.printf("  %s\n", printable(line))
-	}
+	return a.err
 }
 
 func linkLines(p api.Plan) []string {

@@ -20,42 +20,35 @@ import (
 
 // portView is a port in JSON.
 type portView struct {
-	UUID      string   `json:"uuid"`
-	Network   string   `json:"network"`
-	Name      string   `json:"name"`
-	MAC       string   `json:"mac"`
-	IfName    string   `json:"ifname"`
-	Bridge    string   `json:"bridge"`
-	MTU       int      `json:"mtu"`
-	Addresses []string `json:"addresses"`
-	Lifetime  string   `json:"lifetime"`
-	OwnerUID  uint32   `json:"owner_uid"`
-	Reserved  []string `json:"reserved"`
-	Queues    int      `json:"queues"`
-	Isolated  bool     `json:"isolated"`
-	ID        string   `json:"id"`
-	OwnerUUID string   `json:"owner_uuid"`
+	UUID      string       `json:"uuid"`
+	Network   string       `json:"network"`
+	Name      string       `json:"name"`
+	MAC       string       `json:"mac"`
+	IfName    string       `json:"ifname"`
+	Bridge    string       `json:"bridge"`
+	MTU       int          `json:"mtu"`
+	Addresses []netip.Addr `json:"addresses"`
+	Lifetime  api.Lifetime `json:"lifetime"`
+	OwnerUID  uint32       `json:"owner_uid"`
+	Reserved  []netip.Addr `json:"reserved"`
+	Queues    int          `json:"queues"`
+	Isolated  bool         `json:"isolated"`
+	ID        string       `json:"id"`
+	OwnerUUID string       `json:"owner_uuid"`
 }
 
 // newPortView returns the view of p.
-func newPortView(p client.PortInfo) portView {
-	view := portView{
-		UUID: p.UUID, Network: p.Network, Name: p.Name, MAC: p.MAC.String(), IfName: p.IfName,
-		Bridge: p.Bridge, MTU: p.MTU, Addresses: []string{}, Lifetime: string(p.Lifetime), OwnerUID: p.Owner,
-		Reserved: []string{}, Queues: p.Queues, Isolated: p.Isolated, ID: p.ID, OwnerUUID: p.OwnerUUID,
+func newPortView(p api.Port) portView {
+	return portView{
+		UUID: p.UUID, Network: p.Network, Name: p.Name, MAC: p.MAC, IfName: p.IfName, Bridge: p.Bridge, MTU: p.MTU,
+		Addresses: p.Addresses, Lifetime: p.Lifetime, OwnerUID: p.Owner, Reserved: p.Reserved,
+		Queues: p.Queues, Isolated: p.Isolated, ID: p.ID, OwnerUUID: p.OwnerUUID,
 	}
-	for _, addr := range p.Addresses {
-		view.Addresses = append(view.Addresses, addr.String())
-	}
-	for _, addr := range p.Reserved {
-		view.Reserved = append(view.Reserved, addr.String())
-	}
-	return view
 }
 
-func (a *app) portCommand() *cobra.Command {
+func portCommand(a *app) *cobra.Command {
 	return group("port", "Manage the ports of guests",
-		a.portCreateCommand(), a.portListCommand(), a.portShowCommand(), a.portDeleteCommand())
+		portCreateCommand(a), portListCommand(a), portShowCommand(a), portDeleteCommand(a))
 }
 
 // portFlags are the flags of port create as typed.
@@ -67,14 +60,14 @@ type portFlags struct {
 	owner     string
 }
 
-func (a *app) portCreateCommand() *cobra.Command {
+func portCreateCommand(a *app) *cobra.Command {
 	var flags portFlags
 	cmd := a.command("create NET [flags]", "Make a port and hold it until interrupted, or one that stays", 1, 1,
-		func(ctx context.Context, d daemon, args []string) error {
+		func(ctx context.Context, d *client.Client, args []string) error {
 			if flags.Lifetime == api.LifetimePersistent {
-				return a.leavePort(ctx, d, args[0], flags.PortOptions)
+				return leavePort(ctx, a, d, args[0], flags.PortOptions)
 			}
-			return a.holdPort(ctx, d, args[0], flags.PortOptions)
+			return holdPort(ctx, a, d, args[0], flags.PortOptions)
 		})
 	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
 		if err := flags.parse(); err != nil {
@@ -140,7 +133,7 @@ func userID(text string) (*uint32, error) {
 }
 
 // leavePort makes a port that stays, and prints it.
-func (a *app) leavePort(ctx context.Context, d daemon, network string, opts client.PortOptions) error {
+func leavePort(ctx context.Context, a *app, d *client.Client, network string, opts client.PortOptions) error {
 	port, err := d.RequestPort(ctx, network, opts)
 	if err != nil {
 		return err
@@ -149,31 +142,31 @@ func (a *app) leavePort(ctx context.Context, d daemon, network string, opts clie
 	if err := port.Close(); err != nil {
 		return err
 	}
-	info, err := d.Port(ctx, port.Info.UUID)
+	info, err := port.Get(ctx)
 	if err != nil {
 		return err
 	}
-	return a.printPort(info)
+	return printPort(a, info)
 }
 
 // holdPort makes a port, prints it, and holds its files open until ctx ends.
-func (a *app) holdPort(ctx context.Context, d daemon, network string, opts client.PortOptions) (err error) {
+func holdPort(ctx context.Context, a *app, d *client.Client, network string, opts client.PortOptions) (err error) {
 	port, err := d.RequestPort(ctx, network, opts)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, port.Close()) }()
-	info, err := d.Port(ctx, port.Info.UUID)
+	info, err := port.Get(ctx)
 	if err != nil {
 		return err
 	}
-	if err := a.printPort(info); err != nil {
+	if err := printPort(a, info); err != nil {
 		return err
 	}
 	if _, err := fmt.Fprintf(a.stderr, "vnetctl: holding port %s until interrupted\n", info.IfName); err != nil {
 		return err
 	}
-	return awaitEnd(client.NoStart(ctx), d, port.Info.UUID)
+	return awaitEnd(client.NoStart(ctx), port.Port)
 }
 
 // watchPause is the time between two looks at a port that is held.
@@ -181,7 +174,7 @@ const watchPause = time.Second
 
 // awaitEnd returns when ctx ends, or with an error when somebody else took the
 // port away.
-func awaitEnd(ctx context.Context, d daemon, uuid string) error {
+func awaitEnd(ctx context.Context, p client.Port) error {
 	ticks := time.NewTicker(watchPause)
 	defer ticks.Stop()
 	for {
@@ -191,51 +184,49 @@ func awaitEnd(ctx context.Context, d daemon, uuid string) error {
 		case <-ticks.C:
 		}
 		// Other errors pass: a vnetd that is restarted keeps the port.
-		if _, err := d.Port(ctx, uuid); errors.Is(err, client.ErrNotFound) {
+		if _, err := p.Get(ctx); errors.Is(err, client.ErrNotFound) {
 			return fmt.Errorf("the port was taken away: %w", err)
 		}
 	}
 }
 
 // printPort prints one port.
-func (a *app) printPort(p client.PortInfo) error {
-	view := newPortView(p)
+func printPort(a *app, p api.Port) error {
 	if a.json {
-		return a.printJSON(view)
+		return a.printJSON(newPortView(p))
 	}
 	return a.printFields([]field{
-		{"uuid", view.UUID},
-		{"network", view.Network},
-		{"name", view.Name},
-		{"ifname", view.IfName},
-		{"mac", view.MAC},
-		{"bridge", view.Bridge},
-		{"mtu", strconv.Itoa(view.MTU)},
-		{"addresses", strings.Join(view.Addresses, ", ")},
-		{"reserved", strings.Join(view.Reserved, ", ")},
-		{"queues", strconv.Itoa(view.Queues)},
-		{"isolated", yesNo(view.Isolated)},
-		{"id", view.ID},
-		{"lifetime", view.Lifetime},
-		{"owner_uid", strconv.FormatUint(uint64(view.OwnerUID), 10)},
-		{"owner_uuid", view.OwnerUUID},
+		{"uuid", p.UUID},
+		{"network", p.Network},
+		{"name", p.Name},
+		{"ifname", p.IfName},
+		{"mac", p.MAC},
+		{"bridge", p.Bridge},
+		{"mtu", strconv.Itoa(p.MTU)},
+		{"addresses", joined(p.Addresses)},
+		{"reserved", joined(p.Reserved)},
+		{"queues", strconv.Itoa(p.Queues)},
+		{"isolated", yesNo(p.Isolated)},
+		{"id", p.ID},
+		{"lifetime", string(p.Lifetime)},
+		{"owner_uid", strconv.FormatUint(uint64(p.Owner), 10)},
+		{"owner_uuid", p.OwnerUUID},
 	})
 }
 
-func (a *app) portListCommand() *cobra.Command {
+func portListCommand(a *app) *cobra.Command {
 	return a.command("list [NET]", "List the ports of a network, or of all", 0, 1,
-		func(ctx context.Context, d daemon, args []string) error {
+		func(ctx context.Context, d *client.Client, args []string) error {
 			ports, err := findPorts(ctx, d, argument(args))
 			if err != nil {
 				return err
 			}
 			views := make([]portView, 0, len(ports))
 			rows := make([][]string, 0, len(ports))
-			for _, port := range ports {
-				v := newPortView(port)
-				views = append(views, v)
+			for _, p := range ports {
+				views = append(views, newPortView(p))
 				rows = append(rows, []string{
-					v.UUID, v.Network, v.IfName, v.MAC, v.Name, strings.Join(v.Addresses, ","), v.Lifetime,
+					p.UUID, p.Network, p.IfName, p.MAC, p.Name, strings.ReplaceAll(joined(p.Addresses), ", ", ","), string(p.Lifetime),
 				})
 			}
 			if a.json {
@@ -246,16 +237,16 @@ func (a *app) portListCommand() *cobra.Command {
 }
 
 // findPorts returns the ports of one network, or all if name is empty.
-func findPorts(ctx context.Context, d daemon, name string) ([]client.PortInfo, error) {
+func findPorts(ctx context.Context, d *client.Client, name string) ([]api.Port, error) {
 	ports, err := d.Ports(ctx)
 	if err != nil || name == "" {
 		return ports, err
 	}
-	network, err := d.Network(ctx, name)
+	network, err := d.Network(name).Get(ctx)
 	if err != nil {
 		return nil, err
 	}
-	var found []client.PortInfo
+	var found []api.Port
 	for _, port := range ports {
 		if port.Network == network.Name {
 			found = append(found, port)
@@ -264,40 +255,40 @@ func findPorts(ctx context.Context, d daemon, name string) ([]client.PortInfo, e
 	return found, nil
 }
 
-func (a *app) portShowCommand() *cobra.Command {
+func portShowCommand(a *app) *cobra.Command {
 	return a.command("show ID", "Print a port, by its UUID or device name", 1, 1,
-		func(ctx context.Context, d daemon, args []string) error {
+		func(ctx context.Context, d *client.Client, args []string) error {
 			port, err := findPort(ctx, d, args[0])
 			if err != nil {
 				return err
 			}
-			return a.printPort(port)
+			return printPort(a, port)
 		})
 }
 
-func (a *app) portDeleteCommand() *cobra.Command {
+func portDeleteCommand(a *app) *cobra.Command {
 	return a.command("delete ID", "Take a port away, by its UUID or device name", 1, 1,
-		func(ctx context.Context, d daemon, args []string) error {
+		func(ctx context.Context, d *client.Client, args []string) error {
 			port, err := findPort(ctx, d, args[0])
 			if err != nil {
 				return err
 			}
-			return d.Release(ctx, port.UUID)
+			return d.Port(port.UUID).Release(ctx)
 		})
 }
 
 // findPort returns the port with the UUID or the device name.
-func findPort(ctx context.Context, d daemon, id string) (client.PortInfo, error) {
+func findPort(ctx context.Context, d *client.Client, id string) (api.Port, error) {
 	ports, err := d.Ports(ctx)
 	if err != nil {
-		return client.PortInfo{}, err
+		return api.Port{}, err
 	}
 	for _, port := range ports {
 		if port.UUID == id || port.IfName == id {
 			return port, nil
 		}
 	}
-	return client.PortInfo{}, &client.Error{
+	return api.Port{}, &client.Error{
 		Kind: client.ErrNotFound, Message: fmt.Sprintf("no port has the UUID or device name %q", id),
 	}
 }

@@ -28,7 +28,7 @@ type card struct {
 	vhost string // on, off or auto
 }
 
-func (a *app) runCommand() *cobra.Command {
+func runCommand(a *app) *cobra.Command {
 	var networks []string
 	cmd := &cobra.Command{
 		Use:                   "run [NET] [-n NET[:OPTION=VALUE,...]]... -- PROGRAM [ARGUMENT...]",
@@ -46,7 +46,7 @@ func (a *app) runCommand() *cobra.Command {
 		if err != nil {
 			return newUsageError(cmd, err.Error())
 		}
-		return a.runWith(cmd.Context(), cards, args[dash:])
+		return runWith(cmd.Context(), a, cards, args[dash:])
 	}
 	return cmd
 }
@@ -130,14 +130,14 @@ func (c *card) parseOption(key, value string) (err error) {
 
 // plugged is a card whose port is there.
 type plugged struct {
-	*client.Port
+	*client.OpenPort
 	vhosts []*os.File // one a queue, or none
 }
 
 // runWith makes the ports and becomes the program, which has them open: what is
 // sent to this process reaches it, and its exit status is this one's. It returns
 // with an error only.
-func (a *app) runWith(ctx context.Context, cards []card, argv []string) (err error) {
+func runWith(ctx context.Context, a *app, cards []card, argv []string) (err error) {
 	path, err := exec.LookPath(argv[0])
 	if err != nil {
 		return err
@@ -157,7 +157,7 @@ func (a *app) runWith(ctx context.Context, cards []card, argv []string) (err err
 		if err != nil {
 			return errors.Join(err, d.Close())
 		}
-		p := plugged{Port: port}
+		p := plugged{OpenPort: port}
 		all = append(all, p)
 		if all[len(all)-1].vhosts, err = openVhost(c); err != nil {
 			return errors.Join(err, d.Close())
@@ -220,7 +220,7 @@ func handOver(argv []string, all []plugged) (args, env []string, err error) {
 		if err != nil {
 			return nil, nil, err
 		}
-		lists, macs = append(lists, fds), append(macs, p.Info.MAC.String())
+		lists, macs = append(lists, fds), append(macs, p.Info.MAC)
 		if args, err = p.place(args, argv, i, fds, vhosts); err != nil {
 			return nil, nil, err
 		}
@@ -253,7 +253,7 @@ func (p plugged) place(args, argv []string, n int, fds, vhosts string) ([]string
 		return nil, fmt.Errorf("the command line has %s, but %s can't be opened", at("v"), vhostDevice)
 	}
 	places := map[string]string{
-		"n": fds, "v": vhosts, "mac": p.Info.MAC.String(), "ifname": p.Info.IfName,
+		"n": fds, "v": vhosts, "mac": p.Info.MAC, "ifname": p.Info.IfName,
 		"mtu": strconv.Itoa(p.Info.MTU), "queues": strconv.Itoa(len(p.Files)),
 	}
 	var pairs []string
@@ -282,7 +282,7 @@ func (p plugged) qemuOptions(n int, fds, vhosts string) []string {
 	if vhosts != "" {
 		netdev += ",vhost=on,vhostfds=" + vhosts
 	}
-	device := "virtio-net-pci,netdev=" + id + ",mac=" + p.Info.MAC.String()
+	device := "virtio-net-pci,netdev=" + id + ",mac=" + p.Info.MAC
 	if queues := len(p.Files); queues > 1 {
 		// Of each queue both directions, and one each for configuration and control.
 		device += ",mq=on,vectors=" + strconv.Itoa(2*queues+2)

@@ -560,7 +560,7 @@ func TestJSONParses(t *testing.T) {
 }
 
 func TestDialFails(t *testing.T) {
-	env := environment{stdout: io.Discard, dial: func(context.Context) (daemon, error) {
+	env := environment{stdout: io.Discard, dial: func(context.Context) (*client.Client, error) {
 		return nil, &client.Error{Kind: client.ErrNotRunning, Message: "vnetd is not running"}
 	}}
 	var stderr bytes.Buffer
@@ -568,7 +568,7 @@ func TestDialFails(t *testing.T) {
 	if code := run(t.Context(), []string{"list"}, env); code != 1 || stderr.String() != "vnetctl: vnetd is not running\n" {
 		t.Errorf("exit %d: %s", code, stderr.String())
 	}
-	env.dial = func(context.Context) (daemon, error) { return nil, errors.New("odd") }
+	env.dial = func(context.Context) (*client.Client, error) { return nil, errors.New("odd") }
 	if code := run(t.Context(), []string{"version"}, env); code != 1 {
 		t.Errorf("exit %d of version", code)
 	}

@@ -13,20 +13,21 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vnetd/vnetd/pkg/api"
+	"github.com/vnetd/vnetd/pkg/client"
 )
 
-func (a *app) statusCommand() *cobra.Command {
+func statusCommand(a *app) *cobra.Command {
 	return a.command("status [NET]", "Show what all networks do, or one in detail", 0, 1,
-		func(ctx context.Context, d daemon, args []string) error {
+		func(ctx context.Context, d *client.Client, args []string) error {
 			if len(args) == 1 {
-				return a.showNetwork(ctx, d, args[0])
+				return showNetwork(ctx, a, d, args[0])
 			}
-			return a.showAll(ctx, d)
+			return showAll(ctx, a, d)
 		})
 }
 
 // showAll prints one line for each network, and the conditions.
-func (a *app) showAll(ctx context.Context, d daemon) error {
+func showAll(ctx context.Context, a *app, d *client.Client) error {
 	text, err := d.Describe(ctx)
 	if err != nil {
 		return err
@@ -36,7 +37,7 @@ func (a *app) showAll(ctx context.Context, d daemon) error {
 		return fmt.Errorf("reading vnetd's description: %w", err)
 	}
 	if a.json {
-		return a.printStatusJSON(text)
+		return printStatusJSON(a, text)
 	}
 	active := 0
 	for _, n := range s.Networks {
@@ -58,13 +59,13 @@ func (a *app) showAll(ctx context.Context, d daemon) error {
 			a.printf("\n%s: %s\n", a.paint(bold, printable(n.Name)), a.paint(yellow, "pending: "+pendingText(n)))
 		}
 	}
-	a.printConditions(s.Conditions)
-	return a.printErr
+	printConditions(a, s.Conditions)
+	return a.err
 }
 
 // printStatusJSON prints vnetd's description with the key that version has had
 // here from the beginning.
-func (a *app) printStatusJSON(text json.RawMessage) error {
+func printStatusJSON(a *app, text json.RawMessage) error {
 	all := make(map[string]json.RawMessage)
 	if err := json.Unmarshal(text, &all); err != nil {
 		return err
@@ -109,27 +110,6 @@ func poolCell(pools []api.Pool) cellText {
 	return c
 }
 
-// sizeText is a number of addresses, of which IPv6 has more than anybody reads.
-func sizeText(n uint64) string {
-	if n >= 1_000_000 {
-		return ">1M"
-	}
-	return fmt.Sprint(n)
-}
-
-// stateColour is the colour of a state, as systemctl has them.
-func stateColour(s api.State) colour {
-	switch s {
-	case api.Active:
-		return green
-	case api.Failed:
-		return red
-	case api.Degraded, api.Starting, api.Stopping:
-		return yellow
-	}
-	return plain
-}
-
 // stateDot is the sign before a name on a terminal.
 func stateDot(s api.State) string {
 	switch s {
@@ -158,12 +138,12 @@ func repairsText(f api.Firewall, now time.Time) string {
 }
 
 // showNetwork prints everything about one network.
-func (a *app) showNetwork(ctx context.Context, d daemon, name string) error {
-	n, err := d.Network(ctx, name)
+func showNetwork(ctx context.Context, a *app, d *client.Client, name string) error {
+	n, err := d.Network(name).Get(ctx)
 	if err != nil {
 		return err
 	}
-	text, err := d.DescribeNetwork(ctx, n.Name)
+	text, err := d.Network(n.Name).Describe(ctx)
 	if err != nil {
 		return err
 	}
@@ -179,31 +159,19 @@ func (a *app) showNetwork(ctx context.Context, d daemon, name string) error {
 		dot = a.paint(stateColour(s.State), stateDot(s.State)) + " "
 	}
 	a.printf("%s%s - %s\n", dot, a.paint(bold, printable(s.Name)), modeText(s.Mode))
-	for _, f := range a.networkFields(s) {
+	for _, f := range networkFields(a, s) {
 		label := ""
 		if f.name != "" {
 			label = f.name + ":"
 		}
 		a.printf("%12s %s\n", label, f.value)
 	}
-	a.printConditions(s.Conditions)
-	return a.printErr
-}
-
-// modeText says what a mode does.
-func modeText(mode string) string {
-	texts := map[string]string{
-		"nat":    "guests reach out through this host's addresses (nat)",
-		"route":  "guests are routed (route)",
-		"open":   "guests are routed, without rules of vnetd (open)",
-		"none":   "guests reach each other and this host (isolated)",
-		"bridge": "guests are on the LAN (bridge)",
-	}
-	return cmp.Or(texts[mode], printable(mode))
+	printConditions(a, s.Conditions)
+	return a.err
 }
 
 // networkFields are the lines that describe a network. Values are safe to print.
-func (a *app) networkFields(n api.NetworkStatus) []field {
+func networkFields(a *app, n api.NetworkStatus) []field {
 	fields := []field{{"State", a.paint(stateColour(n.State), printable(string(n.State)))}}
 	if n.LastError != "" {
 		fields = append(fields, field{"Error", a.paint(red, oneLine(n.LastError))})
@@ -323,18 +291,14 @@ func portRows(ports []api.Port) [][]string {
 func leaseRows(leases []api.Lease, now time.Time) [][]string {
 	var rows [][]string
 	for _, l := range leases {
-		var expiry time.Time
-		if l.Expiry != nil {
-			expiry = *l.Expiry
-		}
-		rows = append(rows, []string{l.Address.String(), l.MAC, l.Hostname, expiryText(expiry, now)})
+		rows = append(rows, []string{l.Address.String(), l.MAC, l.Hostname, expiryText(l.Expiry, now)})
 	}
 	return rows
 }
 
 // printConditions prints what is amiss, the worst first. What harms nobody is
 // counted only: doctor tells it.
-func (a *app) printConditions(all []api.Condition) {
+func printConditions(a *app, all []api.Condition) {
 	var notes int
 	for _, c := range all {
 		if c.Severity == api.SeverityInfo {
@@ -353,15 +317,4 @@ func (a *app) printConditions(all []api.Condition) {
 	case notes > 1:
 		a.printf("\n%d more things to know: see vnetctl doctor.\n", notes)
 	}
-}
-
-// severityColour is the colour of a severity.
-func severityColour(s api.Severity) colour {
-	switch s {
-	case api.SeverityError:
-		return red
-	case api.SeverityWarning:
-		return yellow
-	}
-	return plain
 }

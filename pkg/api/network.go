@@ -92,4 +92,10 @@ type Lease struct {
 	// ClientID is the DHCPv4 client identifier or the DHCPv6 DUID, as pairs of hex
 	// digits with colons; empty if the guest sent none.
 	ClientID string `json:"client_id"`
+
+	// These are in lists of a network's leases on D-Bus alone: the bridge on which
+	// the lease was given, and the identity association of a DHCPv6 lease (RFC 8415,
+	// 4.2), a number in text.
+	Interface string `json:"-"`
+	IAID      string `json:"-"`
 }

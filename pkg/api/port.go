@@ -22,7 +22,8 @@ const (
 	LifetimeExternal = "external"
 )
 
-// Port is what a port is at one moment.
+// Port is what a port is at one moment. VnetHdr and Created are not among the
+// properties on D-Bus, and so not in lists.
 type Port struct {
 	UUID      string       `json:"uuid"`
 	Network   string       `json:"network"` // name

@@ -10,6 +10,7 @@ import (
 	"github.com/godbus/dbus/v5"
 
 	"github.com/vnetd/vnetd/internal/sysbus"
+	"github.com/vnetd/vnetd/pkg/api"
 )
 
 // The names of the API on the bus.
@@ -100,13 +101,7 @@ func (c *Client) Close() error {
 
 // Version returns the version of the running vnetd.
 func (c *Client) Version(ctx context.Context) (string, error) {
-	var version dbus.Variant
-	err := c.call(ctx, rootPath, propertiesInterface+".Get", managerInterface, "Version").into(&version)
-	if err != nil {
-		return "", err
-	}
-	text, _ := version.Value().(string)
-	return text, nil
+	return managerProperty[string](ctx, c, "Version")
 }
 
 // Reload makes vnetd read its configuration and definitions again and repair
@@ -117,18 +112,38 @@ func (c *Client) Reload(ctx context.Context) error {
 
 // LogLevel returns from which level on vnetd logs: debug, info, warn or error.
 func (c *Client) LogLevel(ctx context.Context) (string, error) {
-	var level dbus.Variant
-	err := c.call(ctx, rootPath, propertiesInterface+".Get", managerInterface, "LogLevel").into(&level)
-	if err != nil {
-		return "", err
-	}
-	text, _ := level.Value().(string)
-	return text, nil
+	return managerProperty[string](ctx, c, "LogLevel")
 }
 
 // SetLogLevel changes it until vnetd ends. ErrInvalid if there is no such level.
 func (c *Client) SetLogLevel(ctx context.Context, level string) error {
-	return c.call(ctx, rootPath, propertiesInterface+".Set", managerInterface, "LogLevel", dbus.MakeVariant(level)).into()
+	return c.setProperty(ctx, rootPath, managerInterface, "LogLevel", level)
+}
+
+// Status returns what vnetd and all networks do.
+func (c *Client) Status(ctx context.Context) (s api.Status, err error) {
+	err = c.document(ctx, &s, "Describe")
+	return s, err
+}
+
+// Plan tells what a network of that document would be. It touches nothing. A fault
+// in the document is ErrInvalid; what is in the network's way is in the plan.
+func (c *Client) Plan(ctx context.Context, xml string) (p api.Plan, err error) {
+	err = c.document(ctx, &p, "Plan", xml)
+	return p, err
+}
+
+// document calls a method of the Manager that answers in JSON, and reads that into
+// doc.
+func (c *Client) document(ctx context.Context, doc any, method string, args ...any) error {
+	var text string
+	if err := c.call(ctx, rootPath, managerInterface+"."+method, args...).into(&text); err != nil {
+		return err
+	}
+	if err := json.Unmarshal([]byte(text), doc); err != nil {
+		return badReply(managerInterface+"."+method, err)
+	}
+	return nil
 }
 
 // Describe returns vnetd's description of itself, a JSON object.
@@ -181,6 +196,18 @@ type properties map[string]dbus.Variant
 func property[T any](p properties, key string) T {
 	value, _ := p[key].Value().(T)
 	return value
+}
+
+// managerProperty returns a property of vnetd itself.
+func managerProperty[T any](ctx context.Context, c *Client, key string) (T, error) {
+	var value dbus.Variant
+	err := c.call(ctx, rootPath, propertiesInterface+".Get", managerInterface, key).into(&value)
+	return property[T](properties{key: value}, key), err
+}
+
+// setProperty sets a property of the object.
+func (c *Client) setProperty(ctx context.Context, path dbus.ObjectPath, iface, key string, value any) error {
+	return c.call(ctx, path, propertiesInterface+".Set", iface, key, dbus.MakeVariant(value)).into()
 }
 
 // objectProperties returns all properties of one interface of the object.

@@ -67,8 +67,8 @@ func must[T any](value T, err error) func(*testing.T) T {
 func labServer(t *testing.T) (*clienttest.Server, *client.Client) {
 	t.Helper()
 	s, c := clienttest.New(t), dial(t)
-	must(c.DefineNetwork(t.Context(), labXML))(t)
-	if err := c.Start(t.Context(), "lab"); err != nil {
+	must(c.DefineNetwork(t.Context(), labXML, api.DefineOptions{}))(t)
+	if err := c.Network("lab").Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	return s, c
@@ -78,7 +78,7 @@ func TestNetworks(t *testing.T) {
 	_, c := labServer(t)
 	ctx := t.Context()
 	web := must(c.CreateNetwork(ctx, webXML))(t)
-	if err := c.SetAutostart(ctx, "lab", true); err != nil {
+	if err := c.Network("lab").SetAutostart(ctx, true); err != nil {
 		t.Fatal(err)
 	}
 	lab := api.Network{
@@ -89,11 +89,11 @@ func TestNetworks(t *testing.T) {
 		t.Errorf("networks (-want +got):\n%s", diff)
 	}
 	for _, name := range []string{"lab", lab.UUID} {
-		if diff := cmp.Diff(lab, must(c.Network(ctx, name))(t)); diff != "" {
+		if diff := cmp.Diff(lab, must(c.Network(name).Get(ctx))(t)); diff != "" {
 			t.Errorf("network %s (-want +got):\n%s", name, diff)
 		}
 	}
-	if diff := cmp.Diff(labXML, must(c.XML(ctx, "lab", true))(t)); diff != "" {
+	if diff := cmp.Diff(labXML, must(c.Network("lab").XML(ctx, true))(t)); diff != "" {
 		t.Errorf("XML (-want +got):\n%s", diff)
 	}
 }
@@ -102,14 +102,14 @@ func TestNetworkEnd(t *testing.T) {
 	_, c := labServer(t)
 	ctx := t.Context()
 	must(c.CreateNetwork(ctx, webXML))(t)
-	if err := c.Undefine(ctx, "lab"); err != nil {
+	if err := c.Network("lab").Undefine(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.XML(ctx, "lab", true); !errors.Is(err, client.ErrInvalidState) {
+	if _, err := c.Network("lab").XML(ctx, true); !errors.Is(err, client.ErrInvalidState) {
 		t.Errorf("inactive XML of a transient network: %v, want InvalidState", err)
 	}
 	for _, name := range []string{"lab", "web"} {
-		if err := c.Stop(ctx, name); err != nil {
+		if err := c.Network(name).Stop(ctx); err != nil {
 			t.Errorf("stop %s: %v", name, err)
 		}
 	}
@@ -136,7 +136,7 @@ func TestManager(t *testing.T) {
 		status.Networks[0].Conditions[0].Severity != api.SeverityError {
 		t.Errorf("status %+v", status)
 	}
-	if got := string(must(c.DescribeNetwork(ctx, "lab"))(t)); !strings.Contains(got, `"name":"lab"`) {
+	if got := string(must(c.Network("lab").Describe(ctx))(t)); !strings.Contains(got, `"name":"lab"`) {
 		t.Errorf("network's description %s", got)
 	}
 }
@@ -150,15 +150,16 @@ func TestLeases(t *testing.T) {
 		},
 		clienttest.Lease{Interface: "virbr7", Type: 1, IAID: "7", Address: "2001:db8::10", Prefix: 64, ClientID: "00:01"},
 	)
-	want := []client.Lease{
+	expiry := time.Unix(1700000000, 0)
+	want := []api.Lease{
 		{
-			Interface: "virbr7", Expiry: time.Unix(1700000000, 0), MAC: net.HardwareAddr{0, 0, 0x5e, 0, 0x53, 1},
-			Address: netip.MustParsePrefix("192.0.2.10/24"), Hostname: "one", ClientID: "01:00:00:5e:00:53:01",
+			Interface: "virbr7", Expiry: &expiry, MAC: "00:00:5e:00:53:01",
+			Address: netip.MustParseAddr("192.0.2.10"), Prefix: 24, Hostname: "one", ClientID: "01:00:00:5e:00:53:01",
 		},
-		{Interface: "virbr7", IAID: "7", Address: netip.MustParsePrefix("2001:db8::10/64"), ClientID: "00:01"},
+		{Interface: "virbr7", IAID: "7", Address: netip.MustParseAddr("2001:db8::10"), Prefix: 64, ClientID: "00:01"},
 	}
-	got := must(c.Leases(t.Context(), "lab"))(t)
-	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Prefix{})); diff != "" {
+	got := must(c.Network("lab").Leases(t.Context()))(t)
+	if diff := cmp.Diff(want, got, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
 		t.Errorf("leases (-want +got):\n%s", diff)
 	}
 }
@@ -172,7 +173,7 @@ func TestLeasesBadReply(t *testing.T) {
 		{Address: "192.0.2.1", MAC: "x"},
 	} {
 		s.SetLeases("lab", lease)
-		if got, err := c.Leases(t.Context(), "lab"); !errors.Is(err, client.ErrInternal) {
+		if got, err := c.Network("lab").Leases(t.Context()); !errors.Is(err, client.ErrInternal) {
 			t.Errorf("%+v: %v, %v, want Internal", lease, got, err)
 		}
 	}
@@ -183,17 +184,17 @@ func TestRegisterPort(t *testing.T) {
 	ctx := t.Context()
 	const uuid = "0e1c9f52-77a4-4c0b-9d59-6a1f0f1d2c3c"
 	const doc = "<networkport><uuid>" + uuid + "</uuid><owner><name>web</name></owner><mac address='00:00:5e:00:53:09'/></networkport>"
-	if full := must(c.RegisterPort(ctx, "lab", doc))(t); !strings.Contains(full, "<plug type='network' bridge='virbr7'/>") {
+	if full := must(c.Network("lab").RegisterPort(ctx, doc))(t); !strings.Contains(full, "<plug type='network' bridge='virbr7'/>") {
 		t.Errorf("the document is %s", full)
 	}
-	if _, err := c.RegisterPort(ctx, "lab", doc); !errors.Is(err, client.ErrExists) {
+	if _, err := c.Network("lab").RegisterPort(ctx, doc); !errors.Is(err, client.ErrExists) {
 		t.Errorf("a second time: %v, want %v", err, client.ErrExists)
 	}
-	port := must(c.Port(ctx, uuid))(t)
+	port := must(c.Port(uuid).Get(ctx))(t)
 	if port.Name != "web" || port.Lifetime != api.LifetimeExternal || port.Network != "lab" {
 		t.Errorf("the port is %+v", port)
 	}
-	if err := c.Release(ctx, uuid); err != nil {
+	if err := c.Port(uuid).Release(ctx); err != nil {
 		t.Error(err)
 	}
 }
@@ -214,8 +215,8 @@ func TestPort(t *testing.T) {
 	if diff := cmp.Diff(wantRequest, s.Requests()); diff != "" {
 		t.Errorf("request (-want +got):\n%s", diff)
 	}
-	want := client.PortInfo{
-		UUID: port.Info.UUID, Network: "lab", MAC: net.HardwareAddr{0, 0, 0x5e, 0, 0x53, 9},
+	want := api.Port{
+		UUID: port.Info.UUID, Network: "lab", MAC: "00:00:5e:00:53:09",
 		IfName: "tap9", Bridge: "virbr7", MTU: 1500,
 	}
 	if diff := cmp.Diff(want, port.Info); diff != "" {
@@ -226,17 +227,17 @@ func TestPort(t *testing.T) {
 	want.Reserved, want.Queues, want.Isolated = want.Addresses, 2, true
 	want.ID, want.OwnerUUID = "vm/0", "00000000-0000-4000-8000-0000000000ff"
 	equate := cmpopts.EquateComparable(netip.Addr{})
-	if diff := cmp.Diff([]client.PortInfo{want}, must(c.Ports(ctx))(t), equate); diff != "" {
+	if diff := cmp.Diff([]api.Port{want}, must(c.Ports(ctx))(t), equate); diff != "" {
 		t.Errorf("ports (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff(want, must(c.Port(ctx, want.UUID))(t), equate); diff != "" {
+	if diff := cmp.Diff(want, must(c.Port(want.UUID).Get(ctx))(t), equate); diff != "" {
 		t.Errorf("port (-want +got):\n%s", diff)
 	}
 	checkFiles(t, s, port)
-	if err := c.Release(ctx, want.UUID); err != nil {
+	if err := c.Port(want.UUID).Release(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Port(ctx, want.UUID); !errors.Is(err, client.ErrNotFound) {
+	if _, err := c.Port(want.UUID).Get(ctx); !errors.Is(err, client.ErrNotFound) {
 		t.Errorf("released port: %v, want NotFound", err)
 	}
 	if n := openFiles(t, "tap9"); n != 0 {
@@ -246,7 +247,7 @@ func TestPort(t *testing.T) {
 
 // checkFiles checks that the port has two files, the first of them the one that
 // the server sent, and closes them.
-func checkFiles(t *testing.T, s *clienttest.Server, port *client.Port) {
+func checkFiles(t *testing.T, s *clienttest.Server, port *client.OpenPort) {
 	t.Helper()
 	if len(port.Files) != 2 {
 		t.Fatalf("%d files, want 2", len(port.Files))

@@ -40,7 +40,7 @@ func TestErrorKinds(t *testing.T) {
 	s, c := labServer(t)
 	for _, test := range tests {
 		s.Fail("Start", test.name, "no")
-		err := c.Start(t.Context(), "lab")
+		err := c.Network("lab").Start(t.Context())
 		var got *client.Error
 		if !errors.As(err, &got) {
 			t.Errorf("%s: %v is not an *Error", test.name, err)
@@ -60,7 +60,7 @@ func TestErrorOfLookup(t *testing.T) {
 	_, c := labServer(t)
 	want := &client.Error{Kind: client.ErrNotFound, Message: `no network is named "none"`}
 	var got *client.Error
-	if err := c.Start(t.Context(), "none"); !errors.As(err, &got) {
+	if err := c.Network("none").Start(t.Context()); !errors.As(err, &got) {
 		t.Fatalf("error %v", err)
 	}
 	if diff := cmp.Diff(want, got); diff != "" {
@@ -116,7 +116,7 @@ func TestCallTimeout(t *testing.T) {
 	defer s.Hold("Stop")()
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
-	if err := c.Stop(ctx, "lab"); !errors.Is(err, context.DeadlineExceeded) {
+	if err := c.Network("lab").Stop(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("error %v, want context.DeadlineExceeded", err)
 	}
 }

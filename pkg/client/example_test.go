@@ -27,13 +27,13 @@ func Example() {
 	qemu := exec.Command("qemu-system-x86_64", "-m", "256", "-smp", "2", "-nographic", "-nodefaults",
 		"-kernel", "vmlinuz", "-initrd", "initramfs.gz", "-append", "quiet",
 		"-netdev", "tap,id=n0,fds=3:4", // the first extra file is descriptor 3
-		"-device", "virtio-net-pci,netdev=n0,romfile=,mq=on,vectors=6,mac="+port.Info.MAC.String())
+		"-device", "virtio-net-pci,netdev=n0,romfile=,mq=on,vectors=6,mac="+port.Info.MAC)
 	qemu.ExtraFiles, qemu.Stderr = port.Files, os.Stderr
 	if err := qemu.Start(); err != nil {
 		log.Fatal(err)
 	}
 	_ = port.Close() // QEMU has its own copies: the port lives until it ends
-	addrs, err := c.WaitForAddress(ctx, port.Info.UUID)
+	addrs, err := port.WaitForAddress(ctx)
 	if err != nil {
 		log.Fatal(err)
 	}

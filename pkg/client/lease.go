@@ -6,27 +6,9 @@ import (
 	"net"
 	"net/netip"
 	"time"
-)
 
-// Lease is one address that a network's DHCP server gave to a guest.
-type Lease struct {
-	// Interface is the bridge on which the lease was given.
-	Interface string
-	// Expiry is when the lease ends, to the second; zero means never.
-	Expiry time.Time
-	// MAC is nil if the server does not know it, as with some DHCPv6 clients.
-	MAC net.HardwareAddr
-	// IAID is the identity association of a DHCPv6 lease (RFC 8415, 4.2), a
-	// number in text; empty with DHCPv4.
-	IAID string
-	// Address is the leased address with the length of the network's prefix.
-	Address netip.Prefix
-	// Hostname is empty if the guest gave none. It is the guest's word.
-	Hostname string
-	// ClientID is the DHCPv4 client identifier or the DHCPv6 DUID, as pairs of
-	// hex digits with colons; empty if the guest sent none.
-	ClientID string
-}
+	"github.com/vnetd/vnetd/pkg/api"
+)
 
 // wireLease has the fields of GetLeases' a(sxisssuss) in their order.
 type wireLease struct {
@@ -41,13 +23,13 @@ type wireLease struct {
 	ClientID  string
 }
 
-// Leases returns the leases of a network in vnetd's order.
-func (c *Client) Leases(ctx context.Context, name string) ([]Lease, error) {
+// Leases returns the leases of the network in vnetd's order.
+func (n Network) Leases(ctx context.Context) ([]api.Lease, error) {
 	var wire []wireLease
-	if err := c.callNetwork(ctx, name, "GetLeases").into(&wire); err != nil {
+	if err := n.call(ctx, "GetLeases").into(&wire); err != nil {
 		return nil, err
 	}
-	leases := make([]Lease, 0, len(wire))
+	leases := make([]api.Lease, 0, len(wire))
 	for _, w := range wire {
 		lease, err := newLease(w)
 		if err != nil {
@@ -59,44 +41,45 @@ func (c *Client) Leases(ctx context.Context, name string) ([]Lease, error) {
 }
 
 // newLease checks and converts one lease.
-func newLease(w wireLease) (Lease, error) {
-	lease := Lease{Interface: w.Interface, IAID: w.IAID, Hostname: w.Hostname, ClientID: w.ClientID}
-	addr, err := netip.ParseAddr(w.Address)
-	if err != nil {
-		return Lease{}, err
+func newLease(w wireLease) (api.Lease, error) {
+	lease := api.Lease{
+		MAC: w.MAC, Prefix: int(w.Prefix), Hostname: w.Hostname, ClientID: w.ClientID, Interface: w.Interface, IAID: w.IAID,
 	}
-	if lease.Address = netip.PrefixFrom(addr, int(w.Prefix)); !lease.Address.IsValid() {
-		return Lease{}, fmt.Errorf("prefix length %d of %s", w.Prefix, addr)
+	var err error
+	if lease.Address, err = netip.ParseAddr(w.Address); err != nil {
+		return lease, err
 	}
-	if lease.MAC, err = parseMAC(w.MAC); err != nil {
-		return Lease{}, err
+	if !netip.PrefixFrom(lease.Address, lease.Prefix).IsValid() {
+		return lease, fmt.Errorf("prefix length %d of %s", w.Prefix, lease.Address)
 	}
 	if w.Expiry != 0 {
-		lease.Expiry = time.Unix(w.Expiry, 0)
+		expiry := time.Unix(w.Expiry, 0)
+		lease.Expiry = &expiry
 	}
-	return lease, nil
+	return lease, checkMAC(w.MAC)
 }
 
-// parseMAC is net.ParseMAC with nil for the empty text.
-func parseMAC(s string) (net.HardwareAddr, error) {
+// checkMAC returns an error for what is neither a MAC address nor empty.
+func checkMAC(s string) error {
 	if s == "" {
-		return nil, nil
+		return nil
 	}
-	return net.ParseMAC(s)
+	_, err := net.ParseMAC(s)
+	return err
 }
 
-// ExportLeases returns the leases of a network as dnsmasq keeps them in a file.
-func (c *Client) ExportLeases(ctx context.Context, name string) (string, error) {
+// ExportLeases returns the leases of the network as dnsmasq keeps them in a file.
+func (n Network) ExportLeases(ctx context.Context) (string, error) {
 	var text string
-	err := c.callNetwork(ctx, name, "ExportLeases").into(&text)
+	err := n.call(ctx, "ExportLeases").into(&text)
 	return text, err
 }
 
-// ImportLeases gives a network the leases in text, a lease file of dnsmasq
+// ImportLeases gives the network the leases in text, a lease file of dnsmasq
 // or the file BRIDGE.status that libvirt keeps. It returns how many there are now, and
 // for each of the others its address and why not. ErrInvalid if text is no such file.
-func (c *Client) ImportLeases(ctx context.Context, name, text string) (imported int, refused []string, err error) {
-	var n uint32
-	err = c.callNetwork(ctx, name, "ImportLeases", text).into(&n, &refused)
-	return int(n), refused, err
+func (n Network) ImportLeases(ctx context.Context, text string) (imported int, refused []string, err error) {
+	var count uint32
+	err = n.call(ctx, "ImportLeases", text).into(&count, &refused)
+	return int(count), refused, err
 }

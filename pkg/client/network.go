@@ -29,40 +29,75 @@ func (c *Client) Networks(ctx context.Context) ([]api.Network, error) {
 	return networks, nil
 }
 
-// Network returns the network with the name or the UUID. ErrNotFound if there
-// is none. So it is with every method that takes a network: a name wins over a
-// UUID.
-func (c *Client) Network(ctx context.Context, name string) (api.Network, error) {
-	path, err := c.networkPath(ctx, name)
-	if err != nil {
-		return api.Network{}, err
-	}
-	return c.networkAt(ctx, path)
-}
+// Network returns a handle of the network with the name or the UUID. It asks nothing
+// of vnetd: the network may be absent.
+func (c *Client) Network(name string) Network { return Network{c, name} }
 
 // CreateNetwork starts a network that is not written to disk and goes when it
 // is stopped. A document with the name and the UUID of an inactive network starts
 // that one, whose definition stays for its next start.
 func (c *Client) CreateNetwork(ctx context.Context, xml string) (api.Network, error) {
-	return c.makeNetwork(ctx, managerInterface+".CreateNetwork", xml)
+	var path dbus.ObjectPath
+	if err := c.call(ctx, rootPath, managerInterface+".CreateNetwork", xml).into(&path); err != nil {
+		return api.Network{}, err
+	}
+	return c.networkAt(ctx, path)
+}
+
+// DefineNetwork writes a network's definition, a libvirt <network> document,
+// to disk; it replaces the definition with the same name, unless that has another
+// UUID or opts forbid it. It does not start the network; an active one becomes at once
+// what cuts no guest off, or what opts say. It tells what has changed, and what of it
+// is still to come. ErrInvalid, ErrExists and ErrConflict say what is wrong with it.
+func (c *Client) DefineNetwork(ctx context.Context, xml string, opts api.DefineOptions) (api.Defined, error) {
+	options := map[string]dbus.Variant{"new": dbus.MakeVariant(opts.New), "strict": dbus.MakeVariant(opts.Strict)}
+	if opts.Apply != "" {
+		options["apply"] = dbus.MakeVariant(string(opts.Apply))
+	}
+	var path dbus.ObjectPath
+	var result properties
+	if err := c.call(ctx, rootPath, managerInterface+".DefineNetworkWithOptions", xml, options).into(&path, &result); err != nil {
+		return api.Defined{}, err
+	}
+	n, err := c.networkAt(ctx, path)
+	return api.Defined{
+		Network: n, Action: api.Action(property[string](result, "action")),
+		Changes: property[[]string](result, "changes"), Pending: property[[]string](result, "pending"),
+	}, err
+}
+
+// Network is a network of vnetd's, by name or UUID; a name wins over a UUID. Every
+// method looks the network up: ErrNotFound if there is none.
+type Network struct {
+	c    *Client
+	name string
+}
+
+// Get returns what the network is now.
+func (n Network) Get(ctx context.Context) (api.Network, error) {
+	path, err := n.path(ctx)
+	if err != nil {
+		return api.Network{}, err
+	}
+	return n.c.networkAt(ctx, path)
 }
 
 // Start starts a defined network. It returns when the network serves.
 // ErrInvalidState if it is active already.
-func (c *Client) Start(ctx context.Context, name string) error {
-	return c.callNetwork(ctx, name, "Start").into()
+func (n Network) Start(ctx context.Context) error {
+	return n.call(ctx, "Start").into()
 }
 
 // Stop stops a network and takes its ports off. ErrInvalidState if it is not
 // active.
-func (c *Client) Stop(ctx context.Context, name string) error {
-	return c.callNetwork(ctx, name, "Stop").into()
+func (n Network) Stop(ctx context.Context) error {
+	return n.call(ctx, "Stop").into()
 }
 
 // Undefine removes a network's definition. An active network goes on as a
 // transient one.
-func (c *Client) Undefine(ctx context.Context, name string) error {
-	return c.callNetwork(ctx, name, "Undefine").into()
+func (n Network) Undefine(ctx context.Context) error {
+	return n.call(ctx, "Undefine").into()
 }
 
 // Update is one change of one entry of a network, in the words of virsh
@@ -86,7 +121,7 @@ type Update struct {
 
 // Update changes one entry of a network. An active network changes in place.
 // Where both documents are asked for, neither changes when one can't.
-func (c *Client) Update(ctx context.Context, name string, u Update) error {
+func (n Network) Update(ctx context.Context, u Update) error {
 	var flags uint32
 	if u.Live {
 		flags |= 1
@@ -94,65 +129,56 @@ func (c *Client) Update(ctx context.Context, name string, u Update) error {
 	if u.Config {
 		flags |= 2
 	}
-	return c.callNetwork(ctx, name, "Update", u.Command, u.Section, int32(u.Index), u.XML, flags).into()
+	return n.call(ctx, "Update", u.Command, u.Section, int32(u.Index), u.XML, flags).into()
 }
 
 // SetAutostart says whether a persistent network is started with the host.
-func (c *Client) SetAutostart(ctx context.Context, name string, on bool) error {
-	path, err := c.networkPath(ctx, name)
+func (n Network) SetAutostart(ctx context.Context, on bool) error {
+	path, err := n.path(ctx)
 	if err != nil {
 		return err
 	}
-	return c.call(ctx, path, propertiesInterface+".Set", networkInterface, "Autostart", dbus.MakeVariant(on)).into()
+	return n.c.setProperty(ctx, path, networkInterface, "Autostart", on)
 }
 
 // XML returns a network's libvirt document: that of the running network, or
 // with inactive the one on disk, which the next start will use. An inactive
 // network has only the second.
-func (c *Client) XML(ctx context.Context, name string, inactive bool) (string, error) {
+func (n Network) XML(ctx context.Context, inactive bool) (string, error) {
 	// Flag 1 is libvirt's VIR_NETWORK_XML_INACTIVE.
 	var flags uint32
 	if inactive {
 		flags = 1
 	}
 	var xml string
-	err := c.callNetwork(ctx, name, "GetXML", flags).into(&xml)
+	err := n.call(ctx, "GetXML", flags).into(&xml)
 	return xml, err
 }
 
-// DescribeNetwork returns vnetd's description of the network, a JSON object.
-func (c *Client) DescribeNetwork(ctx context.Context, name string) (json.RawMessage, error) {
-	path, err := c.networkPath(ctx, name)
+// Describe returns vnetd's description of the network, a JSON object.
+func (n Network) Describe(ctx context.Context) (json.RawMessage, error) {
+	path, err := n.path(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return c.describe(ctx, path, networkInterface)
+	return n.c.describe(ctx, path, networkInterface)
 }
 
-// makeNetwork calls a method that turns XML into a network.
-func (c *Client) makeNetwork(ctx context.Context, method, xml string) (api.Network, error) {
-	var path dbus.ObjectPath
-	if err := c.call(ctx, rootPath, method, xml).into(&path); err != nil {
-		return api.Network{}, err
-	}
-	return c.networkAt(ctx, path)
-}
-
-// callNetwork looks the network up and calls a method of its interface.
-func (c *Client) callNetwork(ctx context.Context, name, method string, args ...any) reply {
-	path, err := c.networkPath(ctx, name)
+// call looks the network up and calls a method of its interface.
+func (n Network) call(ctx context.Context, method string, args ...any) reply {
+	path, err := n.path(ctx)
 	if err != nil {
 		return reply{method: method, err: err}
 	}
-	return c.call(ctx, path, networkInterface+"."+method, args...)
+	return n.c.call(ctx, path, networkInterface+"."+method, args...)
 }
 
-// networkPath returns the object of the network with the name or UUID.
-func (c *Client) networkPath(ctx context.Context, name string) (dbus.ObjectPath, error) {
+// path returns the object of the network.
+func (n Network) path(ctx context.Context) (dbus.ObjectPath, error) {
 	var path dbus.ObjectPath
-	err := c.call(ctx, rootPath, managerInterface+".GetNetwork", name).into(&path)
-	if errors.Is(err, ErrNotFound) && looksLikeUUID(name) {
-		err = c.call(ctx, rootPath, managerInterface+".GetNetworkByUUID", name).into(&path)
+	err := n.c.call(ctx, rootPath, managerInterface+".GetNetwork", n.name).into(&path)
+	if errors.Is(err, ErrNotFound) && looksLikeUUID(n.name) {
+		err = n.c.call(ctx, rootPath, managerInterface+".GetNetworkByUUID", n.name).into(&path)
 	}
 	return path, err
 }

@@ -49,40 +49,23 @@ type PortOptions struct {
 	OwnerUUID string
 }
 
-// PortInfo is a snapshot of one port.
-type PortInfo struct {
-	UUID string
-	// Network is the name of the port's network.
-	Network string
-	// Name is the guest's name, or empty.
-	Name string
-	// MAC is the guest's address, not that of the TAP device.
-	MAC net.HardwareAddr
-	// IfName is the name of the TAP device.
-	IfName string
-	// Bridge is the name of the bridge device that the port is plugged into.
-	Bridge string
-	// MTU is in bytes; zero if vnetd did not say.
-	MTU int
-	// Addresses are what the guest has leased, in order.
-	Addresses []netip.Addr
-	// Reserved are the addresses that were asked for.
-	Reserved []netip.Addr
-	Queues   int
-	Isolated bool
-	Lifetime api.Lifetime
-	// Owner is the numeric id of whose port it is.
-	Owner uint32
-	// OwnerUUID is that of the virtual machine, ID the owner's word for the port;
-	// both may be empty.
-	OwnerUUID, ID string
+// Port is a port of vnetd's, by its UUID. ErrNotFound, of every method, if there is
+// none.
+type Port struct {
+	c    *Client
+	uuid string
 }
 
-// Port is a port that this process asked for and holds open.
-type Port struct {
+// Port returns a handle of the port with the UUID. It asks nothing of vnetd: the port
+// may be absent.
+func (c *Client) Port(uuid string) Port { return Port{c, uuid} }
+
+// OpenPort is a port that this process asked for and holds open.
+type OpenPort struct {
+	Port
 	// Info has what vnetd told with the port: UUID, Network, MAC, IfName,
-	// Bridge and MTU. The other fields are zero; ask for them with Client.Port.
-	Info PortInfo
+	// Bridge and MTU. The other fields are zero; ask for them with Get.
+	Info api.Port
 	// Files are the TAP descriptors, one per queue, close-on-exec. They are
 	// the caller's, to pass on or to close.
 	Files []*os.File
@@ -90,7 +73,7 @@ type Port struct {
 
 // Close closes the port's files. With LifetimeFD and no other copy of them,
 // that ends the port.
-func (p *Port) Close() error {
+func (p *OpenPort) Close() error {
 	errs := make([]error, 0, len(p.Files))
 	for _, file := range p.Files {
 		errs = append(errs, file.Close())
@@ -101,12 +84,12 @@ func (p *Port) Close() error {
 // RequestPort makes a port on a network, named by its name, its UUID or its
 // bridge's name. The network must be active. If ctx ends first, the port is
 // given back as soon as vnetd hands it over. The caller must close the port.
-func (c *Client) RequestPort(ctx context.Context, network string, opts PortOptions) (*Port, error) {
+func (c *Client) RequestPort(ctx context.Context, network string, opts PortOptions) (*OpenPort, error) {
 	body, err := c.callForFDs(ctx, managerInterface+".RequestPort", network, opts.wire())
 	if err != nil {
 		return nil, err
 	}
-	port, err := newPort(body)
+	port, err := newPort(c, body)
 	if err != nil {
 		sysbus.CloseFDs(body)
 		return nil, badReply("RequestPort", err)
@@ -115,12 +98,12 @@ func (c *Client) RequestPort(ctx context.Context, network string, opts PortOptio
 }
 
 // Ports returns all ports, sorted by network, then by device name.
-func (c *Client) Ports(ctx context.Context) ([]PortInfo, error) {
+func (c *Client) Ports(ctx context.Context) ([]api.Port, error) {
 	objects, err := c.managedObjects(ctx, portInterface)
 	if err != nil {
 		return nil, err
 	}
-	ports := make([]PortInfo, 0, len(objects))
+	ports := make([]api.Port, 0, len(objects))
 	for path, props := range objects {
 		info, err := newPortInfo(path, props)
 		if err != nil {
@@ -128,57 +111,57 @@ func (c *Client) Ports(ctx context.Context) ([]PortInfo, error) {
 		}
 		ports = append(ports, info)
 	}
-	slices.SortFunc(ports, func(a, b PortInfo) int {
+	slices.SortFunc(ports, func(a, b api.Port) int {
 		return cmp.Or(cmp.Compare(a.Network, b.Network), cmp.Compare(a.IfName, b.IfName), cmp.Compare(a.UUID, b.UUID))
 	})
 	return ports, nil
 }
 
-// Port returns the port with the UUID.
-func (c *Client) Port(ctx context.Context, uuid string) (PortInfo, error) {
-	path, err := c.portPath(ctx, uuid)
+// Get returns what the port is now.
+func (p Port) Get(ctx context.Context) (api.Port, error) {
+	path, err := p.path(ctx)
 	if err != nil {
-		return PortInfo{}, err
+		return api.Port{}, err
 	}
-	props, err := c.objectProperties(ctx, path, portInterface)
+	props, err := p.c.objectProperties(ctx, path, portInterface)
 	if err != nil {
-		return PortInfo{}, err
+		return api.Port{}, err
 	}
 	info, err := newPortInfo(path, props)
 	if err != nil {
-		return PortInfo{}, badReply("GetAll", err)
+		return api.Port{}, badReply("GetAll", err)
 	}
 	return info, nil
 }
 
-// DescribePort returns vnetd's description of the port, a JSON object.
-func (c *Client) DescribePort(ctx context.Context, uuid string) (json.RawMessage, error) {
-	path, err := c.portPath(ctx, uuid)
+// Describe returns vnetd's description of the port, a JSON object.
+func (p Port) Describe(ctx context.Context) (json.RawMessage, error) {
+	path, err := p.path(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return c.describe(ctx, path, portInterface)
+	return p.c.describe(ctx, path, portInterface)
 }
 
-// Release takes a port away, even from a guest that still runs.
-func (c *Client) Release(ctx context.Context, uuid string) error {
-	path, err := c.portPath(ctx, uuid)
+// Release takes the port away, even from a guest that still runs.
+func (p Port) Release(ctx context.Context) error {
+	path, err := p.path(ctx)
 	if err != nil {
 		return err
 	}
-	return c.call(ctx, path, portInterface+".Release").into()
+	return p.c.call(ctx, path, portInterface+".Release").into()
 }
 
-// RegisterPort tells vnetd of a port of an active network whose TAP device somebody
+// RegisterPort tells vnetd of a port of the network, which is active, whose TAP device somebody
 // else makes and plugs in, as libvirt's QEMU driver does. xml is libvirt's
 // <networkport> document. vnetd finds the device by its MAC address, the guest's
 // with fe in front. The result is the document with what the network adds. The port
 // ends with Release, or when its device has been gone for ten seconds. ErrExists if
 // a port has that UUID, ErrInvalidState if the network is not active.
-func (c *Client) RegisterPort(ctx context.Context, network, xml string) (string, error) {
+func (n Network) RegisterPort(ctx context.Context, xml string) (string, error) {
 	var path dbus.ObjectPath
 	var full string
-	err := c.callNetwork(ctx, network, "RegisterPort", xml, uint32(0)).into(&path, &full)
+	err := n.call(ctx, "RegisterPort", xml, uint32(0)).into(&path, &full)
 	return full, err
 }
 
@@ -188,14 +171,14 @@ const patience = time.Minute
 // WaitForAddress waits until the guest of the port has an address, and returns
 // those that it has. The error is ErrNotFound when the port ends, and ctx's when
 // that ends first.
-func (c *Client) WaitForAddress(ctx context.Context, uuid string) ([]netip.Addr, error) {
-	path, err := c.portPath(ctx, uuid)
+func (p Port) WaitForAddress(ctx context.Context) ([]netip.Addr, error) {
+	path, err := p.path(ctx)
 	if err != nil {
 		return nil, err
 	}
 	for {
 		var texts []string
-		r := c.call(ctx, path, portInterface+".WaitForAddress", uint32(patience.Milliseconds()))
+		r := p.c.call(ctx, path, portInterface+".WaitForAddress", uint32(patience.Milliseconds()))
 		if errors.Is(r.err, errTimeout) {
 			continue
 		}
@@ -210,10 +193,10 @@ func (c *Client) WaitForAddress(ctx context.Context, uuid string) ([]netip.Addr,
 	}
 }
 
-// portPath returns the object of the port with the UUID.
-func (c *Client) portPath(ctx context.Context, uuid string) (dbus.ObjectPath, error) {
+// path returns the object of the port.
+func (p Port) path(ctx context.Context) (dbus.ObjectPath, error) {
 	var path dbus.ObjectPath
-	err := c.call(ctx, rootPath, managerInterface+".GetPort", uuid).into(&path)
+	err := p.c.call(ctx, rootPath, managerInterface+".GetPort", p.uuid).into(&path)
 	return path, err
 }
 
@@ -257,9 +240,9 @@ func addressTexts(addrs []netip.Addr) []string {
 	return texts
 }
 
-// newPort makes a Port of the body of RequestPort's reply, (o, ah, a{sv}). On
+// newPort makes an OpenPort of the body of RequestPort's reply, (o, ah, a{sv}). On
 // error the descriptors in body are still the caller's.
-func newPort(body []any) (*Port, error) {
+func newPort(c *Client, body []any) (*OpenPort, error) {
 	var (
 		path dbus.ObjectPath
 		fds  []dbus.UnixFD
@@ -271,55 +254,51 @@ func newPort(body []any) (*Port, error) {
 	if len(fds) == 0 {
 		return nil, errors.New("no file descriptor")
 	}
-	mac, err := parseMAC(property[string](info, "mac"))
-	if err != nil {
-		return nil, err
-	}
-	port := &Port{Info: PortInfo{
+	told := api.Port{
 		UUID:    cmp.Or(property[string](info, "uuid"), uuidOf(path)),
 		Network: property[string](info, "network"),
-		MAC:     mac,
+		MAC:     property[string](info, "mac"),
 		IfName:  property[string](info, "ifname"),
 		Bridge:  property[string](info, "bridge"),
 		MTU:     int(property[uint32](info, "mtu")),
-	}}
+	}
+	if err := checkMAC(told.MAC); err != nil {
+		return nil, err
+	}
+	port := &OpenPort{Port: c.Port(told.UUID), Info: told}
 	for _, fd := range fds {
 		port.Files = append(port.Files, os.NewFile(uintptr(fd), "tap "+port.Info.IfName))
 	}
 	return port, nil
 }
 
-// newPortInfo makes a PortInfo of the properties of the object at path.
-func newPortInfo(path dbus.ObjectPath, props properties) (PortInfo, error) {
-	mac, err := parseMAC(property[string](props, "MAC"))
-	if err != nil {
-		return PortInfo{}, err
-	}
-	info := PortInfo{
-		UUID:     uuidOf(path),
-		Network:  property[string](props, "Network"),
-		Name:     property[string](props, "Name"),
-		MAC:      mac,
-		IfName:   property[string](props, "IfName"),
-		Bridge:   property[string](props, "Bridge"),
-		MTU:      int(property[uint32](props, "MTU")),
-		Lifetime: api.Lifetime(property[string](props, "Lifetime")),
-		Queues:   int(property[uint32](props, "Queues")),
-		Isolated: property[bool](props, "Isolated"),
-		Owner:    property[uint32](props, "Owner"),
-
+// newPortInfo reads the properties of the port at path.
+func newPortInfo(path dbus.ObjectPath, props properties) (api.Port, error) {
+	addresses, err := parseAddrs(property[[]string](props, "Addresses"))
+	reserved, e := parseAddrs(property[[]string](props, "Reserved"))
+	info := api.Port{
+		UUID:      uuidOf(path),
+		Network:   property[string](props, "Network"),
+		Name:      property[string](props, "Name"),
+		MAC:       property[string](props, "MAC"),
+		IfName:    property[string](props, "IfName"),
+		Bridge:    property[string](props, "Bridge"),
+		MTU:       int(property[uint32](props, "MTU")),
+		Addresses: addresses,
+		Reserved:  reserved,
+		Queues:    int(property[uint32](props, "Queues")),
+		Isolated:  property[bool](props, "Isolated"),
+		Lifetime:  api.Lifetime(property[string](props, "Lifetime")),
+		Owner:     property[uint32](props, "Owner"),
 		OwnerUUID: property[string](props, "OwnerUUID"),
 		ID:        property[string](props, "ID"),
 	}
-	if info.Addresses, err = parseAddrs(property[[]string](props, "Addresses")); err != nil {
-		return PortInfo{}, err
-	}
-	info.Reserved, err = parseAddrs(property[[]string](props, "Reserved"))
-	return info, err
+	return info, cmp.Or(checkMAC(info.MAC), err, e)
 }
 
-// parseAddrs reads addresses in text form; nil for none.
-func parseAddrs(texts []string) (addrs []netip.Addr, err error) {
+// parseAddrs reads addresses in text form.
+func parseAddrs(texts []string) ([]netip.Addr, error) {
+	addrs := make([]netip.Addr, 0, len(texts))
 	for _, text := range texts {
 		addr, err := netip.ParseAddr(text)
 		if err != nil {

@@ -1,11 +1,6 @@
 package client
 
-import (
-	"context"
-	"encoding/json"
-
-	"github.com/godbus/dbus/v5"
-)
+import "context"
 
 // Takeover is a network as libvirt's network driver left it: the texts of its
 // files. Either document may be empty, not both.
@@ -53,33 +48,19 @@ type TakenPort struct {
 // guests stay plugged in. libvirt's network driver and its dnsmasq must have ended.
 // With dry nothing is changed, and the result is what would be. ErrInvalid,
 // ErrExists, ErrConflict and ErrUnsupported say what keeps it from that.
-func (c *Client) TakeOver(ctx context.Context, t Takeover, dry bool) (Taken, error) {
-	const method = managerInterface + ".TakeOver"
-	var taken Taken
-	var text string
+func (c *Client) TakeOver(ctx context.Context, t Takeover, dry bool) (taken Taken, err error) {
 	ports := append([]string{}, t.Ports...)
-	if err := c.call(ctx, rootPath, method, t.Definition, t.Status, ports, t.Leases, t.Autostart, dry).into(&text); err != nil {
-		return taken, err
-	}
-	if err := json.Unmarshal([]byte(text), &taken); err != nil {
-		return taken, badReply(method, err)
-	}
-	return taken, nil
+	err = c.document(ctx, &taken, "TakeOver", t.Definition, t.Status, ports, t.Leases, t.Autostart, dry)
+	return taken, err
 }
 
-// ImportPending tells whether vnetd is configured to take over libvirt's networks
+// ImportPending reports whether vnetd is configured to take over libvirt's networks
 // and they were not yet.
 func (c *Client) ImportPending(ctx context.Context) (bool, error) {
-	var pending dbus.Variant
-	err := c.call(ctx, rootPath, propertiesInterface+".Get", managerInterface, "ImportPending").into(&pending)
-	if err != nil {
-		return false, err
-	}
-	is, _ := pending.Value().(bool)
-	return is, nil
+	return managerProperty[bool](ctx, c, "ImportPending")
 }
 
 // SetImported says that libvirt's networks were taken over.
 func (c *Client) SetImported(ctx context.Context) error {
-	return c.call(ctx, rootPath, propertiesInterface+".Set", managerInterface, "ImportPending", dbus.MakeVariant(false)).into()
+	return c.setProperty(ctx, rootPath, managerInterface, "ImportPending", false)
 }

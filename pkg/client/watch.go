@@ -7,6 +7,8 @@ import (
 	"slices"
 
 	"github.com/godbus/dbus/v5"
+
+	"github.com/vnetd/vnetd/pkg/api"
 )
 
 // EventKind says what happened.
@@ -35,12 +37,12 @@ type Event struct {
 	// Network is the name of the network that it happened to or on, if any.
 	Network string
 	// Port is the port that it happened to, as it is now or last was; else nil.
-	Port *PortInfo
+	Port *api.Port
 	// Changed are the properties with new values, of a change, by name.
 	Changed map[string]any
 	// Change is bound, renewed, released, expired or declined, and Lease the lease.
 	Change string
-	Lease  *Lease
+	Lease  *api.Lease
 }
 
 // Watch calls f with what happens from now on, in order and from the caller's

@@ -49,7 +49,7 @@ func (h *vnetdHost) halt() {
 
 func (h *vnetdHost) start(first, count int) error {
 	for n := first; n < first+count; n++ {
-		if err := h.conn.Start(h.b.Context(), fmt.Sprintf("net%d", n)); err != nil {
+		if err := h.conn.Network(fmt.Sprintf("net%d", n)).Start(h.b.Context()); err != nil {
 			return err
 		}
 	}

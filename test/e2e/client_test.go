@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"slices"
@@ -42,7 +43,7 @@ func networks(t *testing.T) map[string]api.Network {
 }
 
 // ports are those that vnetd knows.
-func ports(t *testing.T) []client.PortInfo {
+func ports(t *testing.T) []api.Port {
 	t.Helper()
 	c := dial(t)
 	defer c.Close()
@@ -102,13 +103,17 @@ func TestPortForwardsAtOnce(t *testing.T) {
 // leases are those of nat-network, one on a line.
 func leases(t *testing.T) string {
 	t.Helper()
-	list, err := dial(t).Leases(t.Context(), story.Network)
+	list, err := dial(t).Network(story.Network).Leases(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	var b strings.Builder
 	for _, lease := range list {
-		fmt.Fprintf(&b, "%+v\n", lease)
+		text, err := json.Marshal(lease)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&b, "%s on %s\n", text, lease.Interface)
 	}
 	return b.String()
 }
@@ -133,12 +138,12 @@ func TestLeaseIsTold(t *testing.T) {
 		if got := leaseOf(t, guest, story.Host); got != story.Address {
 			t.Fatalf("the guest's address is %q, want %s", got, story.Address)
 		}
-		leases, err := dial(t).Leases(t.Context(), story.Network)
+		leases, err := dial(t).Network(story.Network).Leases(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
-		told := slices.IndexFunc(leases, func(l client.Lease) bool {
-			return l.Address.String() == story.Address+"/24" && l.MAC.String() == mac && l.Hostname == story.Host && l.Interface == story.Bridge && l.Expiry.After(time.Now())
+		told := slices.IndexFunc(leases, func(l api.Lease) bool {
+			return l.Address.String() == story.Address && l.Prefix == 24 && l.MAC == mac && l.Hostname == story.Host && l.Interface == story.Bridge && l.Expiry.After(time.Now())
 		})
 		if len(leases) != 1 || told != 0 {
 			t.Errorf("the leases on the bus are %+v", leases)

@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	"github.com/vnetd/vnetd/internal/nstest"
-	"github.com/vnetd/vnetd/pkg/client"
+	"github.com/vnetd/vnetd/pkg/api"
 )
 
 // TestGuestsOwnMAC has QEMU ask for ports as it asks its own bridge helper, which
@@ -71,7 +71,7 @@ func follows(t *testing.T, name string) string {
 	if err != nil {
 		t.Fatalf("asking for %s: %v", name, err)
 	}
-	var found client.PortInfo
+	var found api.Port
 	for _, p := range ports(t) {
 		if p.Name == name {
 			found = p

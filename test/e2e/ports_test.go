@@ -159,7 +159,7 @@ func TestRunWithQueues(t *testing.T) {
 		if channels := nstest.Exec(t, "ls", "/sys/class/net/"+ports[0].IfName+"/queues"); !strings.Contains(channels, "tx-3") {
 			t.Errorf("the device's queues: %s", channels)
 		}
-		got, err := dial(t).WaitForAddress(t.Context(), ports[0].UUID)
+		got, err := dial(t).Port(ports[0].UUID).WaitForAddress(t.Context())
 		if err != nil || fmt.Sprint(got) != "["+cardAddress+"]" {
 			t.Errorf("its addresses: %v, %v", got, err)
 		}

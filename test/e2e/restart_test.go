@@ -97,7 +97,7 @@ func own(t *testing.T, i int, lifetime api.Lifetime) owned {
 
 // holder is a process that has the files of a port and does nothing with them.
 // It is killed by what holder returns, or with the test.
-func holder(t *testing.T, p *client.Port) (kill func()) {
+func holder(t *testing.T, p *client.OpenPort) (kill func()) {
 	t.Helper()
 	cmd := exec.Command("sleep", "infinity")
 	cmd.ExtraFiles = p.Files

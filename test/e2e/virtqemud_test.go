@@ -129,7 +129,7 @@ func (h *virtqemudHost) counted(when string, cards ...card) {
 // shown is an error while a card isn't listed, measured and plugged in.
 func (h *virtqemudHost) shown(c card, metrics string) error {
 	for _, p := range ports(h.t) {
-		if p.MAC.String() != c.mac || p.Network != c.network || p.Name != "vm1" || p.IfName == "" {
+		if p.MAC != c.mac || p.Network != c.network || p.Name != "vm1" || p.IfName == "" {
 			continue
 		}
 		if master, err := os.Readlink("/sys/class/net/" + p.IfName + "/master"); err != nil || filepath.Base(master) != c.bridge {

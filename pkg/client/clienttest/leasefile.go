@@ -7,8 +7,8 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
-// exportLeases has a line for each lease of DHCPv4.
-func (s *Server) exportLeases(msg dbus.Message) (text string, err *dbus.Error) {
+// ExportLeases has a line for each lease of DHCPv4.
+func (s networkObject) ExportLeases(msg dbus.Message) (text string, err *dbus.Error) {
 	err = s.onNetwork(msg, "ExportLeases", func(n *network) *dbus.Error {
 		for _, l := range n.leases {
 			if l.Type == 0 {
@@ -20,8 +20,8 @@ func (s *Server) exportLeases(msg dbus.Message) (text string, err *dbus.Error) {
 	return text, err
 }
 
-// importLeases takes lines of five fields, and refuses those of 192.0.2.66.
-func (s *Server) importLeases(msg dbus.Message, text string) (imported uint32, refused []string, err *dbus.Error) {
+// ImportLeases takes lines of five fields, and refuses those of 192.0.2.66.
+func (s networkObject) ImportLeases(msg dbus.Message, text string) (imported uint32, refused []string, err *dbus.Error) {
 	err = s.onNetwork(msg, "ImportLeases", func(n *network) *dbus.Error {
 		for line := range strings.Lines(text) {
 			f := strings.Fields(line)

@@ -139,13 +139,13 @@ func (s *Server) clash(doc document) *dbus.Error {
 	return nil
 }
 
-func (s *Server) defineNetwork(text string) (dbus.ObjectPath, *dbus.Error) {
+func (s manager) DefineNetwork(text string) (dbus.ObjectPath, *dbus.Error) {
 	return s.addNetwork("DefineNetwork", text, func(n *network) { n.definition = text })
 }
 
-// defineNetworkWithOptions knows lines, not elements. Those with an <ip> or a
+// DefineNetworkWithOptions knows lines, not elements. Those with an <ip> or a
 // <forward> are what harms guests.
-func (s *Server) defineNetworkWithOptions(text string, options map[string]dbus.Variant) (dbus.ObjectPath, map[string]dbus.Variant, *dbus.Error) {
+func (s manager) DefineNetworkWithOptions(text string, options map[string]dbus.Variant) (dbus.ObjectPath, map[string]dbus.Variant, *dbus.Error) {
 	is := func(option string) bool { on, _ := options[option].Value().(bool); return on }
 	apply, _ := options["apply"].Value().(string)
 	s.mu.Lock()
@@ -216,7 +216,7 @@ func (n *network) pending() []string {
 	return lineChanges(n.running, n.definition)
 }
 
-func (s *Server) createNetwork(text string) (dbus.ObjectPath, *dbus.Error) {
+func (s manager) CreateNetwork(text string) (dbus.ObjectPath, *dbus.Error) {
 	return s.addNetwork("CreateNetwork", text, func(n *network) { n.running = text })
 }
 
@@ -241,7 +241,7 @@ func (s *Server) addNetwork(method, text string, set func(*network)) (dbus.Objec
 	return objectPath("network", doc.UUID), nil
 }
 
-func (s *Server) getNetwork(name string) (dbus.ObjectPath, *dbus.Error) {
+func (s manager) GetNetwork(name string) (dbus.ObjectPath, *dbus.Error) {
 	if err := s.enter("GetNetwork"); err != nil {
 		return "", err
 	}
@@ -254,7 +254,7 @@ func (s *Server) getNetwork(name string) (dbus.ObjectPath, *dbus.Error) {
 	return objectPath("network", n.doc.UUID), nil
 }
 
-func (s *Server) getNetworkByUUID(uuid string) (dbus.ObjectPath, *dbus.Error) {
+func (s manager) GetNetworkByUUID(uuid string) (dbus.ObjectPath, *dbus.Error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.networks[uuid] == nil {
@@ -263,7 +263,7 @@ func (s *Server) getNetworkByUUID(uuid string) (dbus.ObjectPath, *dbus.Error) {
 	return objectPath("network", uuid), nil
 }
 
-func (s *Server) listNetworks() ([]struct {
+func (s manager) ListNetworks() ([]struct {
 	Name, UUID string
 	Path       dbus.ObjectPath
 }, *dbus.Error,
@@ -297,7 +297,7 @@ func (s *Server) onNetwork(msg dbus.Message, method string, fn func(*network) *d
 	return fn(n)
 }
 
-func (s *Server) startNetwork(msg dbus.Message) *dbus.Error {
+func (s networkObject) Start(msg dbus.Message) *dbus.Error {
 	return s.onNetwork(msg, "Start", func(n *network) *dbus.Error {
 		if n.running != "" {
 			return errorf("InvalidState", "network %q is already active", n.doc.Name)
@@ -307,7 +307,7 @@ func (s *Server) startNetwork(msg dbus.Message) *dbus.Error {
 	})
 }
 
-func (s *Server) stopNetwork(msg dbus.Message) *dbus.Error {
+func (s networkObject) Stop(msg dbus.Message) *dbus.Error {
 	return s.onNetwork(msg, "Stop", func(n *network) *dbus.Error {
 		if n.running == "" {
 			return errorf("InvalidState", "network %q is not active", n.doc.Name)
@@ -318,7 +318,7 @@ func (s *Server) stopNetwork(msg dbus.Message) *dbus.Error {
 	})
 }
 
-func (s *Server) undefineNetwork(msg dbus.Message) *dbus.Error {
+func (s networkObject) Undefine(msg dbus.Message) *dbus.Error {
 	return s.onNetwork(msg, "Undefine", func(n *network) *dbus.Error {
 		if n.definition == "" {
 			return errorf("InvalidState", "network %q has no definition", n.doc.Name)
@@ -329,9 +329,9 @@ func (s *Server) undefineNetwork(msg dbus.Message) *dbus.Error {
 	})
 }
 
-// updateNetwork adds entries only, and not where they belong: what an entry
+// Update adds entries only, and not where they belong: what an entry
 // means is not the business of a client.
-func (s *Server) updateNetwork(msg dbus.Message, command, section string, _ int32, xml string, flags uint32) *dbus.Error {
+func (s networkObject) Update(msg dbus.Message, command, section string, _ int32, xml string, flags uint32) *dbus.Error {
 	return s.onNetwork(msg, "Update", func(n *network) *dbus.Error {
 		live := flags&1 != 0 || flags == 0 && n.running != ""
 		config := flags&2 != 0 || flags == 0 && n.running == ""
@@ -365,7 +365,7 @@ func (s *Server) dropIfGone(n *network) {
 	}
 }
 
-func (s *Server) getXML(msg dbus.Message, flags uint32) (text string, err *dbus.Error) {
+func (s networkObject) GetXML(msg dbus.Message, flags uint32) (text string, err *dbus.Error) {
 	err = s.onNetwork(msg, "GetXML", func(n *network) *dbus.Error {
 		if flags > 1 {
 			return errorf("Invalid", "unknown flags %#x", flags)
@@ -381,7 +381,7 @@ func (s *Server) getXML(msg dbus.Message, flags uint32) (text string, err *dbus.
 	return text, err
 }
 
-func (s *Server) getLeases(msg dbus.Message) (leases []Lease, err *dbus.Error) {
+func (s networkObject) GetLeases(msg dbus.Message) (leases []Lease, err *dbus.Error) {
 	err = s.onNetwork(msg, "GetLeases", func(n *network) *dbus.Error {
 		if n.running == "" {
 			return errorf("InvalidState", "network %q is not active", n.doc.Name)
@@ -505,8 +505,8 @@ func (s *Server) byNetworkName() []string {
 	})
 }
 
-// plan tells of the link, the addresses and one rule; of every clash as vnetd does.
-func (s *Server) plan(text string) (string, *dbus.Error) {
+// Plan tells of the link, the addresses and one rule; of every clash as vnetd does.
+func (s manager) Plan(text string) (string, *dbus.Error) {
 	if err := s.enter("Plan"); err != nil {
 		return "", err
 	}

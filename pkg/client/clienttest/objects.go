@@ -8,7 +8,7 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
-func (s *Server) reload() *dbus.Error {
+func (s manager) Reload() *dbus.Error {
 	if err := s.enter("Reload"); err != nil {
 		return err
 	}
@@ -18,7 +18,7 @@ func (s *Server) reload() *dbus.Error {
 	return nil
 }
 
-func (s *Server) describeManager() (string, *dbus.Error) {
+func (s manager) Describe() (string, *dbus.Error) {
 	if err := s.enter("Describe"); err != nil {
 		return "", err
 	}
@@ -38,7 +38,7 @@ func (s *Server) describeManager() (string, *dbus.Error) {
 	return string(text), nil
 }
 
-func (s *Server) describeNetwork(msg dbus.Message) (text string, err *dbus.Error) {
+func (s networkObject) Describe(msg dbus.Message) (text string, err *dbus.Error) {
 	err = s.onNetwork(msg, "Describe", func(n *network) *dbus.Error {
 		text = s.describe(n)
 		return nil
@@ -46,7 +46,7 @@ func (s *Server) describeNetwork(msg dbus.Message) (text string, err *dbus.Error
 	return text, err
 }
 
-func (s *Server) describePort(msg dbus.Message) (string, *dbus.Error) {
+func (s portObject) Describe(msg dbus.Message) (string, *dbus.Error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.ports[uuidOf(pathOf(msg))]
@@ -57,7 +57,7 @@ func (s *Server) describePort(msg dbus.Message) (string, *dbus.Error) {
 	return string(text), nil
 }
 
-func (s *Server) getManagedObjects() (map[dbus.ObjectPath]map[string]map[string]dbus.Variant, *dbus.Error) {
+func (s objects) GetManagedObjects() (map[dbus.ObjectPath]map[string]map[string]dbus.Variant, *dbus.Error) {
 	if err := s.enter("GetManagedObjects"); err != nil {
 		return nil, err
 	}
@@ -73,7 +73,7 @@ func (s *Server) getManagedObjects() (map[dbus.ObjectPath]map[string]map[string]
 	return objects, nil
 }
 
-func (s *Server) getAllProperties(msg dbus.Message, iface string) (map[string]dbus.Variant, *dbus.Error) {
+func (s objects) GetAll(msg dbus.Message, iface string) (map[string]dbus.Variant, *dbus.Error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	uuid := uuidOf(pathOf(msg))
@@ -92,8 +92,8 @@ func (s *Server) getAllProperties(msg dbus.Message, iface string) (map[string]db
 	return nil, errorf("NotFound", "the object is gone")
 }
 
-func (s *Server) getProperty(msg dbus.Message, iface, name string) (dbus.Variant, *dbus.Error) {
-	props, err := s.getAllProperties(msg, iface)
+func (s objects) Get(msg dbus.Message, iface, name string) (dbus.Variant, *dbus.Error) {
+	props, err := s.GetAll(msg, iface)
 	if err != nil {
 		return dbus.Variant{}, err
 	}
@@ -104,7 +104,7 @@ func (s *Server) getProperty(msg dbus.Message, iface, name string) (dbus.Variant
 	return value, nil
 }
 
-func (s *Server) setProperty(msg dbus.Message, _, name string, value dbus.Variant) *dbus.Error {
+func (s objects) Set(msg dbus.Message, _, name string, value dbus.Variant) *dbus.Error {
 	switch {
 	case pathOf(msg) == rootPath && name == "ImportPending":
 		s.SetImportPending(false)

@@ -48,9 +48,9 @@ func (s *Server) PortFile(ifname string) *os.File {
 	return nil
 }
 
-// requestPort holds the files open in the port: the reply, which carries them,
+// RequestPort holds the files open in the port: the reply, which carries them,
 // is written after this function returns.
-func (s *Server) requestPort(name string, options map[string]dbus.Variant) (
+func (s manager) RequestPort(name string, options map[string]dbus.Variant) (
 	path dbus.ObjectPath, fds []dbus.UnixFD, info map[string]dbus.Variant, failure *dbus.Error,
 ) {
 	s.note(name, options)
@@ -128,8 +128,8 @@ func (s *Server) newPort(n *network, options map[string]dbus.Variant) (*port, *d
 	return p, nil
 }
 
-// registerPort takes a port whose device is another's: it has no files.
-func (s *Server) registerPort(msg dbus.Message, text string, _ uint32) (path dbus.ObjectPath, full string, err *dbus.Error) {
+// RegisterPort takes a port whose device is another's: it has no files.
+func (s networkObject) RegisterPort(msg dbus.Message, text string, _ uint32) (path dbus.ObjectPath, full string, err *dbus.Error) {
 	err = s.onNetwork(msg, "RegisterPort", func(n *network) *dbus.Error {
 		var doc struct {
 			UUID  string `xml:"uuid"`
@@ -187,7 +187,7 @@ func (p *port) close() (err error) {
 	return err
 }
 
-func (s *Server) getPort(uuid string) (dbus.ObjectPath, *dbus.Error) {
+func (s manager) GetPort(uuid string) (dbus.ObjectPath, *dbus.Error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.ports[uuid] == nil {
@@ -196,7 +196,7 @@ func (s *Server) getPort(uuid string) (dbus.ObjectPath, *dbus.Error) {
 	return objectPath("port", uuid), nil
 }
 
-func (s *Server) listPorts() ([]struct {
+func (s manager) ListPorts() ([]struct {
 	UUID, Network string
 	Path          dbus.ObjectPath
 }, *dbus.Error,
@@ -216,7 +216,7 @@ func (s *Server) listPorts() ([]struct {
 	return rows, nil
 }
 
-func (s *Server) releasePort(msg dbus.Message) *dbus.Error {
+func (s portObject) Release(msg dbus.Message) *dbus.Error {
 	if err := s.enter("Release"); err != nil {
 		return err
 	}
@@ -234,9 +234,9 @@ func (s *Server) releasePort(msg dbus.Message) *dbus.Error {
 	return nil
 }
 
-// waitForAddress returns the addresses that were asked for; a port without waits
+// WaitForAddress returns the addresses that were asked for; a port without waits
 // in vain, and not for long.
-func (s *Server) waitForAddress(msg dbus.Message, _ uint32) ([]string, *dbus.Error) {
+func (s portObject) WaitForAddress(msg dbus.Message, _ uint32) ([]string, *dbus.Error) {
 	if err := s.enter("WaitForAddress"); err != nil {
 		return nil, err
 	}

@@ -45,6 +45,15 @@ type Server struct {
 	serial   int
 }
 
+// The API, method by method: their exported methods are those of an interface on the
+// bus. An object's methods learn from the message which object is meant.
+type (
+	manager       struct{ *Server }
+	networkObject struct{ *Server }
+	portObject    struct{ *Server }
+	objects       struct{ *Server } // ObjectManager and Properties
+)
+
 // Start starts a bus and the server on it. The caller must Close it.
 func Start() (*Server, error) {
 	bus, err := StartBus()
@@ -89,59 +98,16 @@ func (s *Server) serve() error {
 		return err
 	}
 	s.conn = conn
-	for iface, methods := range s.methods() {
-		if err := conn.ExportSubtreeMethodTable(methods, rootPath, iface); err != nil {
+	for iface, object := range map[string]any{
+		"org.vnetd1.Manager": manager{s}, "org.vnetd1.Network": networkObject{s}, "org.vnetd1.Port": portObject{s},
+		"org.freedesktop.DBus.ObjectManager": objects{s}, "org.freedesktop.DBus.Properties": objects{s},
+	} {
+		if err := conn.ExportSubtree(object, rootPath, iface); err != nil {
 			return err
 		}
 	}
 	_, err = conn.RequestName(busName, dbus.NameFlagDoNotQueue)
 	return err
-}
-
-// methods is the whole API: interface, method, function. An object's functions
-// learn from the message which object is meant.
-func (s *Server) methods() map[string]map[string]any {
-	return map[string]map[string]any{
-		"org.vnetd1.Manager": {
-			"DefineNetwork": s.defineNetwork,
-
-			"DefineNetworkWithOptions": s.defineNetworkWithOptions,
-
-			"CreateNetwork":    s.createNetwork,
-			"Plan":             s.plan,
-			"TakeOver":         s.takeOver,
-			"GetNetwork":       s.getNetwork,
-			"GetNetworkByUUID": s.getNetworkByUUID,
-			"ListNetworks":     s.listNetworks,
-			"RequestPort":      s.requestPort,
-			"GetPort":          s.getPort,
-			"ListPorts":        s.listPorts,
-			"Reload":           s.reload,
-			"Describe":         s.describeManager,
-		},
-		"org.vnetd1.Network": {
-			"Start":     s.startNetwork,
-			"Stop":      s.stopNetwork,
-			"Undefine":  s.undefineNetwork,
-			"Update":    s.updateNetwork,
-			"GetXML":    s.getXML,
-			"GetLeases": s.getLeases, "ExportLeases": s.exportLeases, "ImportLeases": s.importLeases,
-			"RegisterPort": s.registerPort, "Describe": s.describeNetwork,
-		},
-		"org.vnetd1.Port": {
-			"Release":        s.releasePort,
-			"WaitForAddress": s.waitForAddress,
-			"Describe":       s.describePort,
-		},
-		"org.freedesktop.DBus.ObjectManager": {
-			"GetManagedObjects": s.getManagedObjects,
-		},
-		"org.freedesktop.DBus.Properties": {
-			"Get":    s.getProperty,
-			"GetAll": s.getAllProperties,
-			"Set":    s.setProperty,
-		},
-	}
 }
 
 // Close ends the server and its bus.

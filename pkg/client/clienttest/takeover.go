@@ -60,9 +60,9 @@ func liveNetwork(status string) (string, *dbus.Error) {
 	return "<network>" + doc.Network.Inner + "</network>", nil
 }
 
-// takeOver has a network of libvirt's be one of the server's. Of ports it takes what
+// TakeOver has a network of libvirt's be one of the server's. Of ports it takes what
 // they say for granted, and of leases as many as there are.
-func (s *Server) takeOver(definition, status string, ports []string, leases string, autostart, dry bool) (string, *dbus.Error) {
+func (s manager) TakeOver(definition, status string, ports []string, leases string, autostart, dry bool) (string, *dbus.Error) {
 	if err := s.enter("TakeOver"); err != nil {
 		return "", err
 	}

@@ -1,4 +1,4 @@
-package main
+package libvirt
 
 import (
 	"crypto/sha256"

@@ -1,4 +1,4 @@
-package main
+package libvirt
 
 import (
 	"bytes"
@@ -125,7 +125,7 @@ func libvirtdNetworks(ctx context.Context) ([]mirrored, error) {
 }
 
 // give gives libvirtd the mirror m in the place of old, which is nil where there is
-// none, and tells whether anything was to do.
+// none, and reports whether anything was to do.
 func (m *mirror) give(ctx context.Context, old *mirrored) (changed bool, err error) {
 	var now mirrored
 	if old != nil {

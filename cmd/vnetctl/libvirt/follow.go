@@ -1,4 +1,4 @@
-package main
+package libvirt
 
 import (
 	"bufio"
@@ -11,9 +11,9 @@ import (
 // mirrorRetry is how long after a failure the mirrors are looked at again.
 const mirrorRetry = 5 * time.Second
 
-// mirrorFollow keeps the mirrors in step with what happens in vnetd and in libvirtd.
+// Follow keeps the mirrors in step with what happens in vnetd and in libvirtd.
 // Either may go and come: a vnetd that was stopped is not started.
-func (a *app) mirrorFollow(ctx context.Context, d daemon, _ []string) error {
+func (m Mirrors) Follow(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(client.NoStart(ctx))
 	defer cancel()
 	dirty := make(chan struct{}, 1)
@@ -32,7 +32,7 @@ func (a *app) mirrorFollow(ctx context.Context, d daemon, _ []string) error {
 		}
 	}()
 	go func() {
-		lost <- d.Watch(ctx, func(e client.Event) error {
+		lost <- m.Daemon.Watch(ctx, func(e client.Event) error {
 			switch e.Kind {
 			case client.NetworkAdded, client.NetworkChanged, client.NetworkRemoved, client.DaemonStarted:
 				changed()
@@ -40,15 +40,15 @@ func (a *app) mirrorFollow(ctx context.Context, d daemon, _ []string) error {
 			return nil
 		})
 	}()
-	err := a.keepMirrors(ctx, d, dirty, lost)
+	err := m.keep(ctx, dirty, lost)
 	cancel()
 	<-watched
 	return err
 }
 
-// keepMirrors syncs whenever something may have changed, until the watch of vnetd
+// keep syncs whenever something may have changed, until the watch of vnetd
 // ends. What is the matter is told once.
-func (a *app) keepMirrors(ctx context.Context, d daemon, dirty <-chan struct{}, lost <-chan error) error {
+func (m Mirrors) keep(ctx context.Context, dirty <-chan struct{}, lost <-chan error) error {
 	var retry <-chan time.Time
 	told := make(map[string]bool)
 	for {
@@ -58,7 +58,7 @@ func (a *app) keepMirrors(ctx context.Context, d daemon, dirty <-chan struct{}, 
 		case <-retry:
 		case <-dirty:
 		}
-		faults, err := a.syncMirrors(ctx, d)
+		faults, err := m.sync(ctx)
 		if ctx.Err() != nil {
 			return <-lost
 		}
@@ -67,18 +67,18 @@ func (a *app) keepMirrors(ctx context.Context, d daemon, dirty <-chan struct{}, 
 			retry = time.After(mirrorRetry)
 			faults = append(faults, err)
 		}
-		told = a.tellOnce(faults, told)
+		told = m.tellOnce(faults, told)
 	}
 }
 
 // tellOnce tells of faults that have not been told of the last time, and returns what
 // is told now.
-func (a *app) tellOnce(faults []error, told map[string]bool) map[string]bool {
+func (m Mirrors) tellOnce(faults []error, told map[string]bool) map[string]bool {
 	now := make(map[string]bool)
 	for _, fault := range faults {
-		text := oneLine(fault.Error())
+		text := fault.Error()
 		if now[text] = true; !told[text] {
-			a.tell("%s", text)
+			m.Tell(text)
 		}
 	}
 	return now

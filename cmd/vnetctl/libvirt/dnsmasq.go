@@ -1,4 +1,4 @@
-package main
+package libvirt
 
 import (
 	"context"
@@ -28,8 +28,8 @@ type orphan struct {
 // orphan finds the dnsmasq of a network of libvirt's; nil when none runs. The PID in
 // libvirt's file may be another program's by now: it counts if that is a dnsmasq, of
 // this host's network namespace, with libvirt's configuration of this network.
-func (h host) orphan(name string) (*orphan, error) {
-	text, err := os.ReadFile(h.path(filepath.Join(libvirtRun, name+".pid")))
+func (f files) orphan(name string) (*orphan, error) {
+	text, err := os.ReadFile(f.path(filepath.Join(RunDir, name+".pid")))
 	if err != nil {
 		return nil, readable(err)
 	}
@@ -68,7 +68,7 @@ func (o *orphan) add(pid int, name string) error {
 	return nil
 }
 
-// servesNetwork tells whether a process is the dnsmasq of that network of libvirt's.
+// servesNetwork reports whether a process is the dnsmasq of that network of libvirt's.
 func servesNetwork(pid int, name string) bool {
 	proc := filepath.Join("/proc", strconv.Itoa(pid))
 	comm, err := os.ReadFile(filepath.Join(proc, "comm"))
@@ -76,7 +76,7 @@ func servesNetwork(pid int, name string) bool {
 		return false
 	}
 	cmdline, err := os.ReadFile(filepath.Join(proc, "cmdline"))
-	if err != nil || !slices.Contains(strings.Split(string(cmdline), "\x00"), "--conf-file="+filepath.Join(libvirtDnsmasq, name+".conf")) {
+	if err != nil || !slices.Contains(strings.Split(string(cmdline), "\x00"), "--conf-file="+filepath.Join(DnsmasqDir, name+".conf")) {
 		return false
 	}
 	theirs, err := os.Readlink(filepath.Join(proc, "ns/net"))
@@ -128,7 +128,7 @@ func (o *orphan) end(ctx context.Context) error {
 	return fmt.Errorf("ending libvirt's dnsmasq, process %d: it does not end", o.pid)
 }
 
-// wait tells whether all processes ended in time.
+// wait reports whether all processes ended in time.
 func (o *orphan) wait(ctx context.Context) (gone bool, err error) {
 	const step = 100 * time.Millisecond
 	for _, fd := range o.fds {

@@ -1,4 +1,4 @@
-package main
+package libvirt
 
 import (
 	"encoding/xml"
@@ -18,50 +18,56 @@ import (
 
 // Where libvirt's network driver keeps what it knows.
 const (
-	libvirtNetworks  = "/etc/libvirt/qemu/networks"
-	libvirtAutostart = libvirtNetworks + "/autostart"
-	libvirtRun       = "/run/libvirt/network"
-	libvirtDnsmasq   = "/var/lib/libvirt/dnsmasq"
+	NetworksDir = "/etc/libvirt/qemu/networks"
+	RunDir      = "/run/libvirt/network"
+	DnsmasqDir  = "/var/lib/libvirt/dnsmasq"
+
+	autostartDir = NetworksDir + "/autostart"
 )
 
-// libvirtNetwork is a network by its files.
-type libvirtNetwork struct {
+// files are those of a host, below the directory that stands before every path.
+type files string
+
+func (f files) path(path string) string { return filepath.Join("/", string(f), path) }
+
+// network is a network by its files.
+type network struct {
 	name string // of the files
 	file string // the one to name for it
 	client.Takeover
 }
 
-// libvirtNetworks reads the networks of a libvirt that ran on the host, in order of
+// networks reads the networks of a libvirt that ran on the host, in order of
 // name, without those that mirror vnetd's. Files that are not there are no error:
 // there are no networks then.
-func (h host) libvirtNetworks() ([]libvirtNetwork, error) {
-	found := make(map[string]*libvirtNetwork)
-	for _, dir := range []string{libvirtNetworks, libvirtRun} {
-		texts, err := h.documents(dir)
+func (f files) networks() ([]network, error) {
+	found := make(map[string]*network)
+	for _, dir := range []string{NetworksDir, RunDir} {
+		texts, err := f.documents(dir)
 		if err != nil {
 			return nil, err
 		}
 		for name, text := range texts {
 			n := found[name]
 			if n == nil {
-				n = &libvirtNetwork{name: name, file: filepath.Join(dir, name+".xml")}
+				n = &network{name: name, file: filepath.Join(dir, name+".xml")}
 				found[name] = n
 			}
-			if dir == libvirtNetworks {
+			if dir == NetworksDir {
 				n.Definition = text
 			} else {
 				n.Status = text
 			}
 		}
 	}
-	var all []libvirtNetwork
+	var all []network
 	for _, name := range slices.Sorted(maps.Keys(found)) {
 		n := found[name]
 		if isMirror(n.Definition) || isMirror(n.Status) {
 			continue
 		}
-		n.Autostart = h.isLink(filepath.Join(libvirtAutostart, name+".xml"))
-		ports, err := h.documents(filepath.Join(libvirtRun, name, "ports"))
+		n.Autostart = f.isLink(filepath.Join(autostartDir, name+".xml"))
+		ports, err := f.documents(filepath.Join(RunDir, name, "ports"))
 		if err != nil {
 			return nil, err
 		}
@@ -73,7 +79,7 @@ func (h host) libvirtNetworks() ([]libvirtNetwork, error) {
 	return all, nil
 }
 
-// isMirror tells whether a document of libvirt's, a network or the status of one, is
+// isMirror reports whether a document of libvirt's, a network or the status of one, is
 // that of a network which stands for one of vnetd's.
 func isMirror(text string) bool {
 	type marked struct {
@@ -94,8 +100,8 @@ func isMirror(text string) bool {
 }
 
 // documents reads the XML files of a directory, by name without the ending.
-func (h host) documents(dir string) (map[string]string, error) {
-	entries, err := os.ReadDir(h.path(dir))
+func (f files) documents(dir string) (map[string]string, error) {
+	entries, err := os.ReadDir(f.path(dir))
 	if err != nil {
 		return nil, readable(err)
 	}
@@ -105,7 +111,7 @@ func (h host) documents(dir string) (map[string]string, error) {
 		if !ok || e.IsDir() || name == "" {
 			continue
 		}
-		text, err := os.ReadFile(h.path(filepath.Join(dir, e.Name())))
+		text, err := os.ReadFile(f.path(filepath.Join(dir, e.Name())))
 		if err := readable(err); err != nil {
 			return nil, err
 		}
@@ -125,17 +131,17 @@ func readable(err error) error {
 	return err
 }
 
-// isLink tells whether anything of that name is there, were it a link to nothing.
-func (h host) isLink(path string) bool {
-	_, err := os.Lstat(h.path(path))
+// isLink reports whether anything of that name is there, were it a link to nothing.
+func (f files) isLink(path string) bool {
+	_, err := os.Lstat(f.path(path))
 	return err == nil
 }
 
-// libvirtLeases reads the leases of a network: what libvirt's helper keeps of the
+// leases reads the leases of a network: what libvirt's helper keeps of the
 // bridge, or what dnsmasq kept by itself for libvirt before 1.2.6.
-func (h host) libvirtLeases(t client.Taken) (string, error) {
+func (f files) leases(t client.Taken) (string, error) {
 	for _, file := range []string{t.Bridge + ".status", t.Name + ".leases"} {
-		text, err := os.ReadFile(h.path(filepath.Join(libvirtDnsmasq, file)))
+		text, err := os.ReadFile(f.path(filepath.Join(DnsmasqDir, file)))
 		if err := readable(err); err != nil {
 			return "", err
 		}
@@ -149,25 +155,25 @@ func (h host) libvirtLeases(t client.Taken) (string, error) {
 // retire takes away by what libvirt would start the network again or think that it
 // is active: a libvirtd that comes back for its guests must leave it alone. The
 // definition stays, for the way back.
-func (h host) retire(n libvirtNetwork) error {
-	errs := []error{os.RemoveAll(h.path(filepath.Join(libvirtRun, n.name)))}
+func (f files) retire(n network) error {
+	errs := []error{os.RemoveAll(f.path(filepath.Join(RunDir, n.name)))}
 	for _, file := range []string{
-		filepath.Join(libvirtAutostart, n.name+".xml"),
-		filepath.Join(libvirtRun, n.name+".xml"), filepath.Join(libvirtRun, n.name+".pid"),
+		filepath.Join(autostartDir, n.name+".xml"),
+		filepath.Join(RunDir, n.name+".xml"), filepath.Join(RunDir, n.name+".pid"),
 	} {
-		if err := os.Remove(h.path(file)); !errors.Is(err, fs.ErrNotExist) {
+		if err := os.Remove(f.path(file)); !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// libvirtDriver tells of a libvirt whose network driver runs: which file it has
+// driver tells of a libvirt whose network driver runs: which file it has
 // locked, and by which process; empty when none runs. The first file is the
 // driver's own since libvirt 5.6, the others are the daemons'.
-func (h host) libvirtDriver() (string, error) {
-	for _, file := range []string{filepath.Join(libvirtRun, "driver.pid"), "/run/virtnetworkd.pid", "/run/libvirtd.pid"} {
-		pid, err := locker(h.path(file))
+func (f files) driver() (string, error) {
+	for _, file := range []string{filepath.Join(RunDir, "driver.pid"), "/run/virtnetworkd.pid", "/run/libvirtd.pid"} {
+		pid, err := locker(f.path(file))
 		if err := readable(err); err != nil {
 			return "", err
 		}

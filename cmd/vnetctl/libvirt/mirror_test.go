@@ -1,4 +1,4 @@
-package main
+package libvirt
 
 import (
 	"strings"
@@ -6,31 +6,6 @@ import (
 
 	"github.com/vnetd/vnetd/pkg/api"
 )
-
-// TestMirrorHook is libvirtd's hook, for a mirror and for a network of libvirtd's own.
-func TestMirrorHook(t *testing.T) {
-	s := newSession(t)
-	for _, line := range []string{
-		"mirror-libvirt hook default port-created begin - < testdata/hook.xml", "port list",
-		"mirror-libvirt hook default port-created begin - < testdata/hook.xml",
-		"mirror-libvirt hook default port-deleted begin - < testdata/hook.xml", "port list",
-		"mirror-libvirt hook default port-deleted begin - < testdata/hook.xml",
-		"mirror-libvirt hook default start begin - < testdata/hook.xml",
-		"stop default",
-		"mirror-libvirt hook default start begin - < testdata/hook.xml",
-		"mirror-libvirt hook default port-created begin - < testdata/hook.xml",
-		"mirror-libvirt hook default stopped end - < testdata/hook.xml",
-		"mirror-libvirt hook own start begin - < testdata/hookown.xml",
-		"mirror-libvirt hook own start begin - < testdata/broken.txt",
-	} {
-		s.run(line)
-	}
-	if err := s.server.Leave(); err != nil {
-		t.Fatal(err)
-	}
-	s.run("mirror-libvirt hook default start begin - < testdata/hook.xml")
-	s.check()
-}
 
 // TestMirrorDocument holds what libvirtd is told of a network, and that it is the
 // same for the same network alone.

@@ -1,4 +1,4 @@
-package main
+package libvirt
 
 import (
 	"context"
@@ -9,14 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 
-	"github.com/spf13/cobra"
-
 	"github.com/vnetd/vnetd/pkg/client"
 )
-
-// The guests of a monolithic libvirtd can't reach another network driver. So each
-// network of vnetd stands in libvirtd a second time, as one that only names vnetd's
-// bridge: its mirror. vnetd is master: what is changed in libvirtd is put back.
 
 // mirrorUnit keeps the mirrors in step.
 const mirrorUnit = "vnetd-mirror-libvirt.service"
@@ -34,29 +28,21 @@ exec %[1]s mirror-libvirt hook "$@"
 // virtqemudSocket is there where virtqemud is.
 const virtqemudSocket = "/run/libvirt/virtqemud-sock"
 
-func (a *app) mirrorCommand() *cobra.Command {
-	return group("mirror-libvirt", "Show vnetd's networks to the guests of a monolithic libvirtd",
-		a.command("on", "Mirror all networks in libvirtd, and keep the mirrors in step", 0, 0, a.mirrorOn),
-		a.mirrorOffCommand(),
-		a.command("follow", "Keep the mirrors in step until interrupted, as the service does", 0, 0, a.mirrorFollow),
-		a.mirrorHookCommand())
+// Mirrors are vnetd's networks in a monolithic libvirtd, whose guests can't reach
+// another network driver: each stands there a second time, as one that only names
+// vnetd's bridge. vnetd is master: what is changed in libvirtd is put back.
+type Mirrors struct {
+	Daemon *client.Client
+	Tell   func(text string) // says what was done, or what is to be known
 }
 
-// mirrorOffCommand needs no vnetd.
-func (a *app) mirrorOffCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "off", Short: "Remove the mirrors, the hook and the service", DisableFlagsInUseLine: true, Args: countArgs(0, 0),
-		RunE: func(cmd *cobra.Command, _ []string) error { return a.mirrorOff(cmd.Context()) },
-	}
-}
-
-// mirrorOn may be repeated. A network that can't be mirrored does not keep others
-// from it.
-func (a *app) mirrorOn(ctx context.Context, d daemon, _ []string) error {
+// On mirrors all networks, and has libvirtd's hook and the service keep the mirrors in
+// step. It may be repeated. A network that can't be mirrored keeps no other from it.
+func (m Mirrors) On(ctx context.Context) error {
 	if _, err := os.Stat(virtqemudSocket); err == nil {
 		return fmt.Errorf("%s is there: virtqemud needs no mirror, it finds vnetd by vnetd-libvirt.socket", virtqemudSocket)
 	}
-	faults, err := a.syncMirrors(ctx, d)
+	faults, err := m.sync(ctx)
 	if err != nil {
 		return err
 	}
@@ -65,18 +51,19 @@ func (a *app) mirrorOn(ctx context.Context, d daemon, _ []string) error {
 		return fmt.Errorf("installing libvirtd's hook: %w", err)
 	}
 	if installed {
-		a.tell("libvirtd runs %s from its next start on: systemctl try-restart libvirtd", mirrorHook)
+		m.tell("libvirtd runs %s from its next start on: systemctl try-restart libvirtd", mirrorHook)
 	}
 	if bootedBySystemd() {
 		faults = append(faults, systemctl(ctx, "enable", "--now", mirrorUnit))
 	} else {
-		a.tell(`no systemd here: "vnetctl mirror-libvirt follow" keeps the mirrors in step while it runs`)
+		m.tell(`no systemd here: "vnetctl mirror-libvirt follow" keeps the mirrors in step while it runs`)
 	}
 	return errors.Join(faults...)
 }
 
-// mirrorOff may be repeated.
-func (a *app) mirrorOff(ctx context.Context) error {
+// Off removes the mirrors, the hook and the service. It may be repeated, and needs no
+// Daemon.
+func (m Mirrors) Off(ctx context.Context) error {
 	var errs []error
 	if bootedBySystemd() {
 		errs = append(errs, systemctl(ctx, "disable", "--now", mirrorUnit))
@@ -91,18 +78,15 @@ func (a *app) mirrorOff(ctx context.Context) error {
 	}
 	for i := range there {
 		if there[i].isMirror() {
-			errs = append(errs, a.removeMirror(ctx, &there[i]))
+			errs = append(errs, m.remove(ctx, &there[i]))
 		}
 	}
 	return errors.Join(errs...)
 }
 
-// tell says what was done, or what is to be known.
-func (a *app) tell(format string, args ...any) {
-	_, _ = fmt.Fprintf(a.stderr, "vnetctl: "+format+"\n", args...)
-}
+func (m Mirrors) tell(format string, args ...any) { m.Tell(fmt.Sprintf(format, args...)) }
 
-// installHook writes the hook and tells whether it was another or none before.
+// installHook writes the hook and reports whether it was another or none before.
 func installHook() (installed bool, err error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -134,11 +118,11 @@ func systemctl(ctx context.Context, args ...string) error {
 	return nil
 }
 
-// syncMirrors gives libvirtd a mirror of each network that has a bridge, and removes
+// sync gives libvirtd a mirror of each network that has a bridge, and removes
 // the mirrors of networks that are gone. Faults are what hinders single networks; err
 // is that vnetd or libvirtd does not answer.
-func (a *app) syncMirrors(ctx context.Context, d daemon) (faults []error, err error) {
-	wanted, err := wantedMirrors(ctx, d)
+func (m Mirrors) sync(ctx context.Context) (faults []error, err error) {
+	wanted, err := m.wanted(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -148,20 +132,20 @@ func (a *app) syncMirrors(ctx context.Context, d daemon) (faults []error, err er
 	}
 	for i := range there {
 		old := &there[i]
-		if old.isMirror() && !slices.ContainsFunc(wanted, func(m *mirror) bool { return m.uuid == old.uuid && m.name == old.name }) {
-			faults = append(faults, a.removeMirror(ctx, old))
+		if old.isMirror() && !slices.ContainsFunc(wanted, func(w *mirror) bool { return w.uuid == old.uuid && w.name == old.name }) {
+			faults = append(faults, m.remove(ctx, old))
 		}
 	}
-	for _, m := range wanted {
-		faults = append(faults, a.syncMirror(ctx, m, there))
+	for _, one := range wanted {
+		faults = append(faults, m.syncOne(ctx, one, there))
 	}
 	return slices.DeleteFunc(faults, func(err error) bool { return err == nil }), nil
 }
 
-// wantedMirrors are those of vnetd's networks that have bridges. One that has been
+// wanted are those of vnetd's networks that have bridges. One that has been
 // given none yet is at work without guests.
-func wantedMirrors(ctx context.Context, d daemon) ([]*mirror, error) {
-	networks, err := d.Networks(ctx)
+func (m Mirrors) wanted(ctx context.Context) ([]*mirror, error) {
+	networks, err := m.Daemon.Networks(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -170,51 +154,51 @@ func wantedMirrors(ctx context.Context, d daemon) ([]*mirror, error) {
 		if n.Bridge == "" {
 			continue
 		}
-		text, err := d.XML(ctx, n.Name, !n.Active)
+		text, err := m.Daemon.Network(n.Name).XML(ctx, !n.Active)
 		if errors.Is(err, client.ErrNotFound) {
 			continue // it has gone meanwhile
 		}
 		if err != nil {
 			return nil, err
 		}
-		m, err := newMirror(n, text)
+		one, err := newMirror(n, text)
 		if err != nil {
 			return nil, err
 		}
-		wanted = append(wanted, m)
+		wanted = append(wanted, one)
 	}
 	return wanted, nil
 }
 
-// syncMirror brings one mirror up to date, beside the networks that are there.
-func (a *app) syncMirror(ctx context.Context, m *mirror, there []mirrored) error {
+// syncOne brings one mirror up to date, beside the networks that are there.
+func (m Mirrors) syncOne(ctx context.Context, one *mirror, there []mirrored) error {
 	var old *mirrored
 	for i := range there {
 		other := &there[i]
 		switch {
-		case other.name != m.name && other.uuid != m.uuid:
+		case other.name != one.name && other.uuid != one.uuid:
 		case !other.isMirror():
 			return fmt.Errorf("network %q is not mirrored: libvirtd has a network %q (%s) of its own, which vnetd's takes the place of after %s",
-				m.name, other.name, other.uuid, other.farewell())
-		case other.name == m.name && other.uuid == m.uuid:
+				one.name, other.name, other.uuid, other.farewell())
+		case other.name == one.name && other.uuid == one.uuid:
 			old = other
 		}
 	}
-	changed, err := m.give(ctx, old)
+	changed, err := one.give(ctx, old)
 	if err != nil {
-		return fmt.Errorf("mirroring network %q: %w", m.name, err)
+		return fmt.Errorf("mirroring network %q: %w", one.name, err)
 	}
 	if changed {
-		a.tell("network %s is mirrored in libvirtd, %s", m.name, map[bool]string{true: "active", false: "inactive"}[m.active])
+		m.tell("network %s is mirrored in libvirtd, %s", one.name, map[bool]string{true: "active", false: "inactive"}[one.active])
 	}
 	return nil
 }
 
-// removeMirror takes a mirror out of libvirtd. Guests on it stay plugged in.
-func (a *app) removeMirror(ctx context.Context, old *mirrored) error {
+// remove takes a mirror out of libvirtd. Guests on it stay plugged in.
+func (m Mirrors) remove(ctx context.Context, old *mirrored) error {
 	if err := old.remove(ctx); err != nil {
 		return fmt.Errorf("removing the mirror of network %q: %w", old.name, err)
 	}
-	a.tell("network %s is no longer mirrored in libvirtd", old.name)
+	m.tell("network %s is no longer mirrored in libvirtd", old.name)
 	return nil
 }

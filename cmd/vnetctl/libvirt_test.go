@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/vnetd/vnetd/cmd/vnetctl/libvirt"
 )
 
 // libvirtHost is a host on which a libvirt ran, by files that libvirtd 9.0.0 wrote:
@@ -52,10 +54,10 @@ func TestImportLibvirt(t *testing.T) {
 func TestImportLibvirtRefused(t *testing.T) {
 	s := newSession(t) // has networks default and lab of its own
 	s.host = libvirtHost(t)
-	s.host.write(t, libvirtNetworks+"/broken.xml", "<network><name>broken</name>")
-	s.host.write(t, libvirtNetworks+"/leases.xml", "<network><name>leases</name><bridge name='virbr9'/></network>")
-	s.host.write(t, libvirtDnsmasq+"/virbr9.status", "[{")
-	s.host.write(t, libvirtNetworks+"/fine.xml", "<network><name>fine</name><bridge name='virbr5'/></network>")
+	s.host.write(t, libvirt.NetworksDir+"/broken.xml", "<network><name>broken</name>")
+	s.host.write(t, libvirt.NetworksDir+"/leases.xml", "<network><name>leases</name><bridge name='virbr9'/></network>")
+	s.host.write(t, libvirt.DnsmasqDir+"/virbr9.status", "[{")
+	s.host.write(t, libvirt.NetworksDir+"/fine.xml", "<network><name>fine</name><bridge name='virbr5'/></network>")
 	s.run("import-libvirt")
 	s.run("list")
 	s.check()
@@ -69,11 +71,11 @@ func TestImportLibvirtRetires(t *testing.T) {
 	s.quietly("stop", "default")
 	s.quietly("undefine", "default")
 	s.host = libvirtHost(t)
-	s.host.write(t, libvirtRun+"/default.pid", "1\n")
+	s.host.write(t, libvirt.RunDir+"/default.pid", "1\n")
 	const mirror = "<network><name>mirrored</name><forward mode='bridge'/><bridge name='virbr6'/>" +
 		"<metadata><m:mirror xmlns:m='urn:vnetd:mirror:1' of='00'/></metadata></network>"
-	s.host.write(t, libvirtNetworks+"/mirrored.xml", mirror)
-	s.host.write(t, libvirtRun+"/mirrored.xml", "<networkstatus>"+mirror+"</networkstatus>")
+	s.host.write(t, libvirt.NetworksDir+"/mirrored.xml", mirror)
+	s.host.write(t, libvirt.RunDir+"/mirrored.xml", "<networkstatus>"+mirror+"</networkstatus>")
 	s.quietly("import-libvirt")
 	var left []string
 	err := filepath.WalkDir(s.host.root, func(path string, d os.DirEntry, err error) error {
@@ -91,4 +93,29 @@ func TestImportLibvirtRetires(t *testing.T) {
 	if got := strings.Join(left, " "); got != want {
 		t.Errorf("left are %s, want %s", got, want)
 	}
+}
+
+// TestMirrorHook is libvirtd's hook, for a mirror and for a network of libvirtd's own.
+func TestMirrorHook(t *testing.T) {
+	s := newSession(t)
+	for _, line := range []string{
+		"mirror-libvirt hook default port-created begin - < testdata/hook.xml", "port list",
+		"mirror-libvirt hook default port-created begin - < testdata/hook.xml",
+		"mirror-libvirt hook default port-deleted begin - < testdata/hook.xml", "port list",
+		"mirror-libvirt hook default port-deleted begin - < testdata/hook.xml",
+		"mirror-libvirt hook default start begin - < testdata/hook.xml",
+		"stop default",
+		"mirror-libvirt hook default start begin - < testdata/hook.xml",
+		"mirror-libvirt hook default port-created begin - < testdata/hook.xml",
+		"mirror-libvirt hook default stopped end - < testdata/hook.xml",
+		"mirror-libvirt hook own start begin - < testdata/hookown.xml",
+		"mirror-libvirt hook own start begin - < testdata/broken.txt",
+	} {
+		s.run(line)
+	}
+	if err := s.server.Leave(); err != nil {
+		t.Fatal(err)
+	}
+	s.run("mirror-libvirt hook default start begin - < testdata/hook.xml")
+	s.check()
 }
