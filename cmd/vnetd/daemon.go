@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/bridge/uplink"
 	"github.com/vnetd/vnetd/pkg/dbusapi"
 	"github.com/vnetd/vnetd/pkg/firewall"
 	"github.com/vnetd/vnetd/pkg/firewall/iptables"
@@ -27,6 +28,7 @@ import (
 type house struct {
 	store   *store.Store
 	links   *bridge.Bridges
+	uplinks *uplink.Uplinks
 	rules   *firewall.Firewall
 	manager *network.Manager
 }
@@ -42,25 +44,32 @@ func build(ctx context.Context, cfg config, sockets service.Sockets, log *slog.L
 	if err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
+	uplinks, err := uplink.New(links)
+	if err != nil {
+		links.Close()
+		return nil, errors.Join(err, st.Close())
+	}
 	writer, err := iptables.New(ctx, iptables.Config{
 		ChainPrefix: cfg.ChainPrefix, LibvirtExactRules: cfg.LibvirtExactRules, DockerUserAccept: cfg.DockerUserAccept, Logger: log,
 	})
 	if err != nil {
+		uplinks.Close()
 		links.Close()
 		return nil, errors.Join(err, st.Close())
 	}
 	rules := firewall.New(writer, firewall.Config{Logger: log})
 	m := network.New(network.Config{
-		Store: st, Links: links, Rules: rules, Sockets: sockets, Logger: log,
+		Store: st, Links: links, Uplinks: uplinks, Rules: rules, Sockets: sockets, Logger: log,
 		DHCPIdentity: cfg.DHCPIdentity, DHCPProbe: cfg.DHCPProbe,
 		ResolvConf: cfg.ResolvConf, StopRebind: cfg.StopRebind, Hook: cfg.Hook, StartOnDemand: cfg.StartOnDemand, Limits: cfg.PortLimits,
 	})
-	return &house{st, links, rules, m}, nil
+	return &house{st, links, uplinks, rules, m}, nil
 }
 
 // close ends everything and leaves networks as they are.
 func (h *house) close() error {
 	h.manager.Close()
+	h.uplinks.Close()
 	h.links.Close()
 	return errors.Join(h.rules.Close(), h.store.Close())
 }

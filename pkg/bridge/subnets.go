@@ -28,7 +28,7 @@ const noLink = 0
 type subnets struct {
 	mu      sync.Mutex
 	changes netlink.Subscription
-	used    map[netip.Prefix][]int // up to date while there is news
+	used    map[netip.Prefix][]int // up to date while subscribed
 }
 
 // AddressOwner names a link other than except that uses the network of p
@@ -46,7 +46,7 @@ func (b *Bridges) AddressOwner(p netip.Prefix, except string) (owner string, err
 		return "", fmt.Errorf("looking for other users of %v: %w", p.Masked(), err)
 	}
 	for _, index := range indexes {
-		l, err := b.byIndex(index)
+		l, err := b.conn.byIndex(index)
 		if errors.Is(err, ErrNotFound) {
 			continue
 		}
@@ -82,14 +82,14 @@ func (b *Bridges) users(p netip.Prefix) ([]int, error) {
 	return users, nil
 }
 
-// unused tells whether all links that once used p are gone, and with them what
+// unused reports whether all links that once used p are gone, and with them what
 // they used.
 func (b *Bridges) unused(p netip.Prefix) (bool, error) {
 	for _, index := range b.subnets.used[p] {
 		if index == noLink {
 			return false, nil
 		}
-		_, err := b.byIndex(index)
+		_, err := b.conn.byIndex(index)
 		if !errors.Is(err, ErrNotFound) {
 			return false, err
 		}
@@ -105,14 +105,14 @@ func (b *Bridges) listSubnets() error {
 		return err
 	}
 	s.used = make(map[netip.Prefix][]int)
-	routes, err := b.routes(unix.AF_INET, 0)
+	routes, err := b.conn.routes(unix.AF_INET, 0)
 	if err != nil {
 		return err
 	}
 	for _, r := range routes {
 		s.addRoute(r)
 	}
-	addrs, err := b.addressesOf(unix.AF_INET, 0)
+	addrs, err := b.conn.addressesOf(unix.AF_INET, 0)
 	if err != nil {
 		return err
 	}
