@@ -11,7 +11,6 @@ import (
 	"os/signal"
 	"syscall"
 
-	"github.com/mdlayher/sdnotify"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vnetd/vnetd/pkg/bridge"
@@ -96,10 +95,7 @@ func serve(ctx context.Context, cfg config, path string, log *slog.Logger, level
 		return err
 	}
 	defer func() { err = errors.Join(err, closeAll(sockets)) }()
-	sd, err := newSystemd(h.manager, log)
-	if err != nil {
-		return err
-	}
+	sd := &notifier{systemd: passed.manager, log: log, manager: h.manager}
 	reload := func(ctx context.Context) error {
 		sd.reloading()
 		defer sd.reloaded()
@@ -138,7 +134,7 @@ func serve(ctx context.Context, cfg config, path string, log *slog.Logger, level
 	}
 	g.Go(func() error {
 		<-ctx.Done()
-		sd.tell(sdnotify.Stopping)
+		sd.tell("STOPPING=1")
 		return nil
 	})
 	err = g.Wait()

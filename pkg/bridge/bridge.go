@@ -96,7 +96,7 @@ func (s *shards) lock(key uint64) (unlock func()) {
 // Option is a deviation from what New does by itself.
 type Option func(*Bridges)
 
-// SysctlDir has EnableForwarding persist its sysctls in a file of dir instead of
+// SysctlDir has Forward persist its sysctls in a file of dir instead of
 // DefaultSysctlDir. Empty: nowhere.
 func SysctlDir(dir string) Option {
 	return func(b *Bridges) { b.sysctlDir = dir }

@@ -29,12 +29,6 @@ type AcceptRA struct {
 	Forwarding string `json:"forwarding"`
 }
 
-// EnableForwarding is Forward for callers that put nothing back.
-func (b *Bridges) EnableForwarding(v4, v6 bool) error {
-	_, err := b.Forward(v4, v6)
-	return err
-}
-
 // Forward lets the host forward IPv4 and IPv6 packets, each if asked. It never
 // switches forwarding off, and changes nothing that is so already. What it
 // changes it also writes to SysctlFile, so that `sysctl --system` keeps it.

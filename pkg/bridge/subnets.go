@@ -41,7 +41,7 @@ func (b *Bridges) AddressOwner(p netip.Prefix, except string) (owner string, err
 	if !p.IsValid() || !p.Addr().Is4() {
 		return "", nil
 	}
-	indexes, err := b.users(p.Masked())
+	indexes, err := b.subnets.users(b.conn, p.Masked())
 	if err != nil {
 		return "", fmt.Errorf("looking for other users of %v: %w", p.Masked(), err)
 	}
@@ -61,17 +61,16 @@ func (b *Bridges) AddressOwner(p netip.Prefix, except string) (owner string, err
 }
 
 // users are the indexes of the links with a route to p or an address in it.
-func (b *Bridges) users(p netip.Prefix) ([]int, error) {
-	s := &b.subnets
+func (s *subnets) users(c *conn, p netip.Prefix) ([]int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.catchUp() {
-		free, err := b.unused(p)
+		free, err := s.unused(c, p)
 		if err != nil || free {
 			return nil, err
 		}
 	}
-	if err := b.listSubnets(); err != nil {
+	if err := s.list(c); err != nil {
 		s.forget()
 		return nil, err
 	}
@@ -84,35 +83,34 @@ func (b *Bridges) users(p netip.Prefix) ([]int, error) {
 
 // unused reports whether all links that once used p are gone, and with them what
 // they used.
-func (b *Bridges) unused(p netip.Prefix) (bool, error) {
-	for _, index := range b.subnets.used[p] {
+func (s *subnets) unused(c *conn, p netip.Prefix) (bool, error) {
+	for _, index := range s.used[p] {
 		if index == noLink {
 			return false, nil
 		}
-		_, err := b.conn.byIndex(index)
+		_, err := c.byIndex(index)
 		if !errors.Is(err, ErrNotFound) {
 			return false, err
 		}
 	}
-	delete(b.subnets.used, p)
+	delete(s.used, p)
 	return true, nil
 }
 
-// listSubnets lists what is used now. What comes while it does is queued.
-func (b *Bridges) listSubnets() error {
-	s := &b.subnets
+// list lists what is used now. What comes while it does is queued.
+func (s *subnets) list(c *conn) error {
 	if err := s.changes.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE); err != nil {
 		return err
 	}
 	s.used = make(map[netip.Prefix][]int)
-	routes, err := b.conn.routes(unix.AF_INET, 0)
+	routes, err := c.routes(unix.AF_INET, 0)
 	if err != nil {
 		return err
 	}
 	for _, r := range routes {
 		s.addRoute(r)
 	}
-	addrs, err := b.conn.addressesOf(unix.AF_INET, 0)
+	addrs, err := c.addressesOf(unix.AF_INET, 0)
 	if err != nil {
 		return err
 	}
