@@ -9,12 +9,13 @@ import (
 	"hash/maphash"
 	"net"
 	"net/netip"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/internal/ether"
 )
 
 // Kind is the kernel's name of the device type.
@@ -174,9 +175,9 @@ func (b *Bridges) Create(cfg Config) (Link, error) {
 // validate refuses what the kernel would misunderstand or refuse late.
 func (c *Config) validate() error {
 	switch {
-	case !ValidName(c.Name):
+	case !ether.ValidName(c.Name):
 		return errors.New("invalid name for a link")
-	case len(c.MAC) != 6 || c.MAC[0]&1 != 0 || bytes.Equal(c.MAC, make([]byte, 6)):
+	case !ether.IsCard(c.MAC):
 		return fmt.Errorf("MAC address %q is not one of a single Ethernet device", c.MAC)
 	case c.ForwardDelay < 0:
 		return fmt.Errorf("negative forward delay %v", c.ForwardDelay)
@@ -199,13 +200,6 @@ func (c *Config) validateNetworks() error {
 		}
 	}
 	return nil
-}
-
-// ValidName is dev_valid_name of the kernel (net/core/dev.c), and no '%', which
-// would make the name a template.
-func ValidName(name string) bool {
-	return name != "" && len(name) <= maxName && name != "." && name != ".." &&
-		!strings.ContainsAny(name, "/:% \t\n\v\f\r")
 }
 
 // hasIPv6 reports whether the bridge is to have an IPv6 address.

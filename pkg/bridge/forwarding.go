@@ -9,6 +9,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/internal/ether"
 )
 
 // Forwarding is what Forward changed on the host.
@@ -144,7 +146,7 @@ func (b *Bridges) RestoreAcceptRA(raised []AcceptRA) error {
 	var errs []error
 	var unset []string
 	for _, old := range raised {
-		if !ValidName(old.Link) {
+		if !ether.ValidName(old.Link) {
 			errs = append(errs, fmt.Errorf("restoring accept_ra: invalid link name %q", old.Link))
 			continue
 		}

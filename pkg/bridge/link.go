@@ -11,14 +11,12 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"github.com/vnetd/vnetd/internal/ether"
 	"github.com/vnetd/vnetd/internal/netlink"
 )
 
 // ErrNotFound says that no link has the name or the index.
 var ErrNotFound = errors.New("no such link")
-
-// maxName is the longest name of a link: IFNAMSIZ less the final NUL.
-const maxName = unix.IFNAMSIZ - 1
 
 // rtextFilterSkipStats leaves the counters, half the message, out of an answer
 // (RTEXT_FILTER_SKIP_STATS of linux/rtnetlink.h).
@@ -79,7 +77,7 @@ func (b *Bridges) LookupIndex(index int) (Link, error) {
 }
 
 func (c *conn) byName(name string) (link, error) {
-	if name == "" || len(name) > maxName {
+	if name == "" || len(name) > ether.MaxName {
 		return link{}, fmt.Errorf("looking up link %q: %w", name, ErrNotFound)
 	}
 	l, err := c.getLink(0, nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))

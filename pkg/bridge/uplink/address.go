@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vnetd/vnetd/internal/ether"
 	"github.com/vnetd/vnetd/internal/netlink"
 	"github.com/vnetd/vnetd/pkg/bridge"
 )
@@ -220,7 +221,7 @@ func (k kernel) localAddresses(index int) (map[netip.Addr]bool, error) {
 // relabel is the label of an IPv4 address ("eno1", "eno1:web") on another link.
 func relabel(label, link string) string {
 	_, suffix, ok := strings.Cut(label, ":")
-	if full := link + ":" + suffix; ok && len(full) < unix.IFNAMSIZ {
+	if full := link + ":" + suffix; ok && len(full) <= ether.MaxName {
 		return full
 	}
 	return link

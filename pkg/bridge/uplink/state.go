@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/vnetd/vnetd/internal/ether"
 	"github.com/vnetd/vnetd/pkg/bridge"
 )
 
@@ -18,7 +19,7 @@ func (u *Uplinks) state(cfg Config) (*State, error) {
 	if err := mustBeUplink(&l); err != nil {
 		return nil, err
 	}
-	if !bridge.ValidName(cfg.Bridge) {
+	if !ether.ValidName(cfg.Bridge) {
 		return nil, fmt.Errorf("invalid name for a link: %q", cfg.Bridge)
 	}
 	if _, err := u.links.Lookup(cfg.Bridge); !errors.Is(err, bridge.ErrNotFound) {
