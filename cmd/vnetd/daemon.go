@@ -11,10 +11,10 @@ import (
 	"os/signal"
 	"syscall"
 
-	"github.com/mdlayher/sdnotify"
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/bridge/uplink"
 	"github.com/vnetd/vnetd/pkg/dbusapi"
 	"github.com/vnetd/vnetd/pkg/firewall"
 	"github.com/vnetd/vnetd/pkg/firewall/iptables"
@@ -27,6 +27,7 @@ import (
 type daemon struct {
 	store   *store.Store
 	links   *bridge.Bridges
+	uplinks *uplink.Uplinks
 	rules   *firewall.Firewall
 	manager *network.Manager
 }
@@ -42,25 +43,32 @@ func build(ctx context.Context, cfg config, sockets service.Sockets, log *slog.L
 	if err != nil {
 		return nil, errors.Join(err, st.Close())
 	}
+	uplinks, err := uplink.New(links)
+	if err != nil {
+		links.Close()
+		return nil, errors.Join(err, st.Close())
+	}
 	writer, err := iptables.New(ctx, iptables.Config{
 		ChainPrefix: cfg.ChainPrefix, LibvirtExactRules: cfg.LibvirtExactRules, DockerUserAccept: cfg.DockerUserAccept, Logger: log,
 	})
 	if err != nil {
+		uplinks.Close()
 		links.Close()
 		return nil, errors.Join(err, st.Close())
 	}
 	rules := firewall.New(writer, firewall.Config{Logger: log})
 	m := network.New(network.Config{
-		Store: st, Links: links, Rules: rules, Sockets: sockets, Logger: log,
+		Store: st, Links: links, Uplinks: uplinks, Rules: rules, Sockets: sockets, Logger: log,
 		DHCPIdentity: cfg.DHCPIdentity, DHCPProbe: cfg.DHCPProbe,
 		ResolvConf: cfg.ResolvConf, StopRebind: cfg.StopRebind, Hook: cfg.Hook, StartOnDemand: cfg.StartOnDemand, Limits: cfg.PortLimits,
 	})
-	return &daemon{st, links, rules, m}, nil
+	return &daemon{st, links, uplinks, rules, m}, nil
 }
 
 // close ends everything and leaves networks as they are.
 func (h *daemon) close() error {
 	h.manager.Close()
+	h.uplinks.Close()
 	h.links.Close()
 	return errors.Join(h.rules.Close(), h.store.Close())
 }
@@ -87,10 +95,7 @@ func serve(ctx context.Context, cfg config, path string, log *slog.Logger, level
 		return err
 	}
 	defer func() { err = errors.Join(err, closeAll(sockets)) }()
-	sd, err := newSystemd(h.manager, log)
-	if err != nil {
-		return err
-	}
+	sd := &notifier{systemd: passed.manager, log: log, manager: h.manager}
 	reload := func(ctx context.Context) error {
 		sd.reloading()
 		defer sd.reloaded()
@@ -129,7 +134,7 @@ func serve(ctx context.Context, cfg config, path string, log *slog.Logger, level
 	}
 	g.Go(func() error {
 		<-ctx.Done()
-		sd.tell(sdnotify.Stopping)
+		sd.tell("STOPPING=1")
 		return nil
 	})
 	err = g.Wait()

@@ -1,18 +1,13 @@
 package main
 
 import (
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
-	"strconv"
-	"strings"
 	"sync"
-	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/vnetd/vnetd/internal/systemd"
 	"github.com/vnetd/vnetd/pkg/libvirtrpc"
 )
 
@@ -24,22 +19,18 @@ import (
 // methods are safe for concurrent use.
 type handover struct {
 	log     *slog.Logger
-	manager *net.UnixConn // where NOTIFY_SOCKET leads; nil: nobody keeps anything
+	manager *systemd.Manager
 
 	mu    sync.Mutex
 	files map[string][]*os.File // by name, see socketName
 	left  bool
 }
 
-// How long the service manager may take to read what it is sent, and, at the end,
-// to have done what it was told.
-const managerLimit = 5 * time.Second
-
 // inherit takes over what the service manager has handed to this process: the
 // sockets of socket units, by path, and those that a former vnetd has left. It
 // must be called once, and before any program is run.
 func inherit(log *slog.Logger) (map[string]*net.UnixListener, *handover, error) {
-	handed, err := handedFiles()
+	handed, err := systemd.Handed()
 	if err != nil {
 		return nil, nil, err
 	}
@@ -53,20 +44,16 @@ func inherit(log *slog.Logger) (map[string]*net.UnixListener, *handover, error) 
 
 // newHandover takes left out of the service manager's store.
 func newHandover(left []*os.File, log *slog.Logger) (*handover, error) {
-	h := &handover{log: log, files: make(map[string][]*os.File)}
+	manager, err := systemd.Reach()
+	if err != nil {
+		return nil, err
+	}
+	h := &handover{log: log, manager: manager, files: make(map[string][]*os.File)}
 	for _, f := range left {
 		h.files[f.Name()] = append(h.files[f.Name()], f)
 	}
-	at := os.Getenv("NOTIFY_SOCKET")
-	if at == "" {
-		return h, nil
-	}
-	var err error
-	if h.manager, err = net.DialUnix("unixgram", nil, &net.UnixAddr{Name: at, Net: "unixgram"}); err != nil {
-		return nil, fmt.Errorf("reaching the service manager: %w", err)
-	}
 	for name := range h.files {
-		if err := h.tell("FDSTOREREMOVE=1\nFDNAME="+name, nil); err != nil {
+		if err := manager.Tell("FDSTOREREMOVE=1\nFDNAME=" + name); err != nil {
 			log.Warn("sockets of a former vnetd stay open beside ours", "name", name, "error", err)
 		}
 	}
@@ -89,14 +76,14 @@ func (h *handover) Take(bridge, service string) []*os.File {
 
 // Leave implements service.Sockets.
 func (h *handover) Leave(bridge, service string, sockets []*os.File) error {
-	if h.manager == nil || len(sockets) == 0 {
+	if h.manager.Absent() || len(sockets) == 0 {
 		return nil
 	}
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	h.left = true
 	// FDPOLL=0: an error that waits in a socket is no reason to close it.
-	if err := h.tell("FDSTORE=1\nFDPOLL=0\nFDNAME="+socketName(bridge, service), sockets); err != nil {
+	if err := h.manager.Tell("FDSTORE=1\nFDPOLL=0\nFDNAME="+socketName(bridge, service), sockets...); err != nil {
 		return fmt.Errorf("leaving sockets to the next vnetd: %w", err)
 	}
 	return nil
@@ -118,98 +105,10 @@ func (h *handover) discard() {
 // from a process that has ended.
 func (h *handover) close() {
 	h.discard()
-	if h.manager == nil {
-		return
-	}
 	if h.left {
-		if err := h.barrier(); err != nil {
+		if err := h.manager.Barrier(); err != nil {
 			h.log.Warn("the next vnetd may not get the sockets", "error", err)
 		}
 	}
-	_ = h.manager.Close()
-}
-
-// barrier waits until the service manager has dealt with all that it was told, see
-// BARRIER=1 in sd_notify(3): it closes what comes with that.
-func (h *handover) barrier() error {
-	r, w, err := os.Pipe()
-	if err != nil {
-		return err
-	}
-	defer func() { _ = r.Close() }()
-	err = errors.Join(h.tell("BARRIER=1", []*os.File{w}), w.Close(), r.SetReadDeadline(time.Now().Add(managerLimit)))
-	if err != nil {
-		return err
-	}
-	if _, err := r.Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
-		return fmt.Errorf("waiting for the service manager: %w", err)
-	}
-	return nil
-}
-
-// tell sends the service manager a message with files.
-func (h *handover) tell(message string, files []*os.File) error {
-	conn, err := h.manager.SyscallConn()
-	if err != nil {
-		return err
-	}
-	err = withDescriptors(files, nil, func(fds []int) error {
-		var rights []byte
-		if len(fds) > 0 {
-			rights = unix.UnixRights(fds...)
-		}
-		err := h.manager.SetWriteDeadline(time.Now().Add(managerLimit))
-		var sent error // package net sends no rights on a connected socket of datagrams
-		return errors.Join(err, conn.Write(func(fd uintptr) bool {
-			sent = unix.Sendmsg(int(fd), []byte(message), rights, nil, unix.MSG_DONTWAIT|unix.MSG_NOSIGNAL)
-			return !errors.Is(sent, unix.EAGAIN)
-		}), sent)
-	})
-	if err != nil {
-		return fmt.Errorf("telling the service manager %q: %w", message, err)
-	}
-	return nil
-}
-
-// withDescriptors calls f with the descriptors of files, which stay open and as
-// they are meanwhile. Those that are collected already go before them.
-func withDescriptors(files []*os.File, collected []int, f func(fds []int) error) error {
-	if len(files) == 0 {
-		return f(collected)
-	}
-	conn, err := files[0].SyscallConn()
-	if err != nil {
-		return err
-	}
-	var inner error
-	err = conn.Control(func(fd uintptr) { inner = withDescriptors(files[1:], append(collected, int(fd)), f) })
-	return errors.Join(err, inner)
-}
-
-// handedFiles are the descriptors with which the service manager has started this
-// process (sd_listen_fds(3)), under the names that it gave them. It must be called
-// once, before other files are opened.
-func handedFiles() ([]*os.File, error) {
-	const first = 3 // SD_LISTEN_FDS_START
-	if pid, err := strconv.Atoi(os.Getenv("LISTEN_PID")); err != nil || pid != os.Getpid() {
-		return nil, nil
-	}
-	count, err := strconv.Atoi(os.Getenv("LISTEN_FDS"))
-	if err != nil || count < 0 {
-		return nil, fmt.Errorf("LISTEN_FDS: %q is not a number of file descriptors", os.Getenv("LISTEN_FDS"))
-	}
-	names := strings.Split(os.Getenv("LISTEN_FDNAMES"), ":")
-	for _, name := range []string{"LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"} {
-		_ = os.Unsetenv(name)
-	}
-	var files []*os.File
-	for i := range count {
-		name := "unknown"
-		if len(names) == count {
-			name = names[i]
-		}
-		unix.CloseOnExec(first + i)
-		files = append(files, os.NewFile(uintptr(first+i), name))
-	}
-	return files, nil
+	h.manager.Close()
 }

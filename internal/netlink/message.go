@@ -1,6 +1,7 @@
 // Package netlink speaks netlink(7): messages and their attributes, and a socket
-// that sends several messages at once and hears the answer to each. It knows no
-// family of netlink; whoever uses it writes and reads the bodies.
+// that sends several messages at once and hears the answer to each. Of the
+// families of netlink it knows the ways out of a route alone; whoever uses it writes
+// and reads the bodies.
 package netlink
 
 import (
@@ -129,6 +130,24 @@ func Attributes(b []byte) iter.Seq2[uint16, []byte] {
 		})
 	}
 }
+
+// NextHops yields the ways out of a route (RTA_MULTIPATH): the struct rtnexthop of
+// each, of whose 8 bytes the last four are the index of its link, and its attributes;
+// both are parts of b. One that is not complete ends it.
+func NextHops(b []byte) iter.Seq2[[]byte, []byte] {
+	return func(yield func(head, attributes []byte) bool) {
+		for len(b) >= unix.SizeofRtNexthop {
+			size := int(binary.NativeEndian.Uint16(b))
+			if size < unix.SizeofRtNexthop || size > len(b) || !yield(b[:unix.SizeofRtNexthop], b[unix.SizeofRtNexthop:size]) {
+				return
+			}
+			b = b[min(align(size), len(b)):]
+		}
+	}
+}
+
+// Uint32 is the value of an attribute that is a number.
+func Uint32(n uint32) []byte { return binary.NativeEndian.AppendUint32(nil, n) }
 
 // AppendAttribute appends one attribute with its padding.
 func AppendAttribute(b []byte, kind uint16, value []byte) []byte {

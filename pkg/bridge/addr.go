@@ -24,7 +24,7 @@ type address struct {
 	flags uint32
 }
 
-// usable tells whether a socket may bind to the address: duplicate address
+// usable reports whether a socket may bind to the address: duplicate address
 // detection (RFC 4862 section 5.4) is neither under way nor lost. On a bridge
 // without ports it would never end, as there is no carrier.
 func (a *address) usable() bool {
@@ -33,29 +33,29 @@ func (a *address) usable() bool {
 
 // setAddresses gives the link the wanted addresses, in their order, and takes
 // every other address of global scope away.
-func (b *Bridges) setAddresses(index int, wanted []netip.Prefix) error {
-	have, err := b.addresses(index)
+func (c *conn) setAddresses(index int, wanted []netip.Prefix) error {
+	have, err := c.addresses(index)
 	if err != nil {
 		return err
 	}
 	if unwanted := unwantedAddresses(have, wanted); len(unwanted) > 0 {
-		if err := b.removeAddresses(index, unwanted); err != nil {
+		if err := c.removeAddresses(index, unwanted); err != nil {
 			return err
 		}
 		// The kernel may have removed more: secondary addresses.
-		if have, err = b.addresses(index); err != nil {
+		if have, err = c.addresses(index); err != nil {
 			return err
 		}
 	}
 	missing := slices.DeleteFunc(slices.Clone(wanted), func(p netip.Prefix) bool {
 		return slices.ContainsFunc(have, func(a address) bool { return a.prefix == p })
 	})
-	return b.addAddresses(index, missing)
+	return c.addAddresses(index, missing)
 }
 
-func (b *Bridges) addAddresses(index int, missing []netip.Prefix) error {
+func (c *conn) addAddresses(index int, missing []netip.Prefix) error {
 	for _, p := range missing {
-		err := b.conn.do(newAddress(index, p))
+		err := c.do(newAddress(index, p))
 		if err != nil && !errors.Is(err, unix.EEXIST) {
 			return fmt.Errorf("adding address %v: %w", p, err)
 		}
@@ -79,10 +79,10 @@ func unwantedAddresses(have []address, wanted []netip.Prefix) []address {
 	return unwanted
 }
 
-func (b *Bridges) removeAddresses(index int, addrs []address) error {
+func (c *conn) removeAddresses(index int, addrs []address) error {
 	for _, a := range addrs {
 		// EADDRNOTAVAIL: a secondary address, gone with its primary.
-		err := b.conn.do(delAddress(index, a))
+		err := c.do(delAddress(index, a))
 		if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
 			return fmt.Errorf("removing address %v: %w", a.prefix, err)
 		}
@@ -136,10 +136,10 @@ func broadcast(p netip.Prefix) []byte {
 }
 
 // addresses lists the addresses of one link, of all links when index is 0.
-func (b *Bridges) addresses(index int) ([]address, error) {
+func (c *conn) addresses(index int) ([]address, error) {
 	var all []address
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		addrs, err := b.addressesOf(family, index)
+		addrs, err := c.addressesOf(family, index)
 		if err != nil {
 			return nil, err
 		}
@@ -150,10 +150,10 @@ func (b *Bridges) addresses(index int) ([]address, error) {
 
 // addressesOf lists the addresses of a family on one link, on all links when
 // index is 0.
-func (b *Bridges) addressesOf(family uint8, index int) ([]address, error) {
+func (c *conn) addressesOf(family uint8, index int) ([]address, error) {
 	msg := nl.NewIfAddrmsg(int(family))
 	msg.Index = uint32(index)
-	msgs, err := b.conn.dump(unix.RTM_GETADDR, unix.RTM_NEWADDR, msg)
+	msgs, err := c.dump(unix.RTM_GETADDR, unix.RTM_NEWADDR, msg)
 	if err != nil {
 		return nil, fmt.Errorf("listing addresses of link %d: %w", index, err)
 	}

@@ -11,35 +11,29 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"unsafe"
-
-	"golang.org/x/sys/unix"
 )
 
-// Flags of a route (linux/ipv6_route.h, linux/route.h). Netlink neither shows nor
-// takes most of them.
+// Flags of a route (linux/ipv6_route.h, linux/route.h). Netlink shows hardly one
+// of them.
 const (
-	rtfUp       = 0x1
 	rtfGateway  = 0x2
 	rtfDefault  = 0x10000
 	rtfAddrConf = 0x40000
-	rtfExpires  = 0x400000
-	rtfPref     = 27 // where the router's preference (RFC 4191 section 2.1) begins
 )
 
-// advertisement is a default route that the kernel made of a router
+// AdvertisedRoute is a default route that the kernel made of a router
 // advertisement. With each further one it looks for the route by its flags; where
 // a route like it is in the way without them, it ignores the advertisement
 // (ndisc_router_discovery of net/ipv6/ndisc.c).
-type advertisement struct {
-	link    string
-	dst     netip.Prefix
-	gateway netip.Addr
+type AdvertisedRoute struct {
+	Link    string
+	Prefix  netip.Prefix
+	Gateway netip.Addr
 }
 
-// advertisedRoutes lists them for all links, none on a kernel without IPv6.
+// AdvertisedRoutes lists them for all links, none on a kernel without IPv6.
 // /proc/net would be about the namespace of the process's first thread.
-func advertisedRoutes() ([]advertisement, error) {
+func AdvertisedRoutes() ([]AdvertisedRoute, error) {
 	f, err := os.Open("/proc/thread-self/net/ipv6_route")
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil
@@ -58,9 +52,9 @@ func advertisedRoutes() ([]advertisement, error) {
 // parseAdvertised reads /proc/net/ipv6_route: destination, its prefix length,
 // source, its prefix length, gateway, metric, two counters, flags (all in
 // hexadecimal) and link.
-func parseAdvertised(r io.Reader) ([]advertisement, error) {
+func parseAdvertised(r io.Reader) ([]AdvertisedRoute, error) {
 	const wanted = rtfGateway | rtfDefault | rtfAddrConf
-	var all []advertisement
+	var all []AdvertisedRoute
 	lines := bufio.NewScanner(r)
 	for lines.Scan() {
 		fields := strings.Fields(lines.Text())
@@ -80,7 +74,7 @@ func parseAdvertised(r io.Reader) ([]advertisement, error) {
 		if err := errors.Join(dstErr, gwErr, bitsErr); err != nil {
 			return nil, err
 		}
-		all = append(all, advertisement{fields[9], netip.PrefixFrom(dst, int(bits)), gateway})
+		all = append(all, AdvertisedRoute{fields[9], netip.PrefixFrom(dst, int(bits)), gateway})
 	}
 	return all, lines.Err()
 }
@@ -92,41 +86,4 @@ func parseHexAddr(s string) (netip.Addr, error) {
 		return netip.Addr{}, fmt.Errorf("address %q: %w", s, errors.Join(err, errors.ErrUnsupported))
 	}
 	return netip.AddrFrom16([16]byte(data)), nil
-}
-
-// in6Rtmsg is struct in6_rtmsg of linux/ipv6_route.h.
-type in6Rtmsg struct {
-	dst, src, gateway [16]byte
-	kind              uint32
-	dstLen, srcLen    uint16
-	metric            uint32
-	info              uintptr // hundredths of a second until it expires
-	flags             uint32
-	ifindex           int32
-}
-
-// addAdvertised adds a route that a router advertised in such a way that the
-// kernel takes it for its own and renews it. That is an ioctl, which marks it with
-// protocol boot instead of ra; netlink doesn't take the flags.
-func addAdvertised(r uplinkRoute, index int) error {
-	msg := in6Rtmsg{metric: r.u32(unix.RTA_PRIORITY), ifindex: int32(index)}
-	msg.flags = rtfUp | rtfGateway | rtfDefault | rtfAddrConf
-	if pref := r.get(unix.RTA_PREF); len(pref) == 1 {
-		msg.flags |= uint32(pref[0]&3) << rtfPref
-	}
-	copy(msg.gateway[:], r.get(unix.RTA_GATEWAY))
-	if r.life != forever {
-		msg.flags |= rtfExpires
-		msg.info = uintptr(r.life) * 100
-	}
-	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = unix.Close(fd) }()
-	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCADDRT, uintptr(unsafe.Pointer(&msg)))
-	if errno != 0 && errno != unix.EEXIST {
-		return errno
-	}
-	return nil
 }

@@ -9,23 +9,20 @@ import (
 	"hash/maphash"
 	"net"
 	"net/netip"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/internal/ether"
 )
 
-// kindBridge is the kernel's name of the device type.
-const kindBridge = "bridge"
+// Kind is the kernel's name of the device type.
+const Kind = "bridge"
 
-// With STP on the kernel keeps the forward delay between these two
-// (BR_MIN_FORWARD_DELAY, BR_MAX_FORWARD_DELAY of net/bridge/br_private_stp.h).
-const (
-	minForwardDelay = 2 * time.Second
-	maxForwardDelay = 30 * time.Second
-)
+// ErrExists says that a link has the name that a new one shall have.
+var ErrExists = errors.New("link exists")
 
 // ErrNotBridge says that the name belongs to a link of another kind.
 var ErrNotBridge = errors.New("not a bridge")
@@ -75,8 +72,8 @@ type Bridges struct {
 	// bridge's.
 	names shards
 
-	mu    sync.Mutex // for the map; the last lock taken
-	trees map[int]*tree
+	mu  sync.Mutex // for the map; the last lock taken
+	stp map[int]*stpState
 
 	subnets  subnets
 	hostNets hostNets
@@ -85,38 +82,6 @@ type Bridges struct {
 	// forwarding serialises changes of it.
 	sysctlDir  string
 	forwarding sync.Mutex
-
-	// uplinks serialises AttachUplink and DetachUplink. It is taken first.
-	uplinks sync.Mutex
-	// afterStep is called after each change that these two made, for tests
-	// that stop them half-way; nil otherwise.
-	afterStep func() error
-}
-
-// tree is what there is to know about the spanning tree of a bridge beyond what
-// the kernel tells. Its lock serialises changes of STP state and of ports.
-type tree struct {
-	sync.Mutex
-	pace pace
-}
-
-// lockTree returns the locked tree of the bridge with that index.
-func (b *Bridges) lockTree(index int) *tree {
-	b.mu.Lock()
-	t := b.trees[index]
-	if t == nil {
-		t = new(tree)
-		b.trees[index] = t
-	}
-	b.mu.Unlock()
-	t.Lock()
-	return t
-}
-
-func (b *Bridges) forgetTree(index int) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	delete(b.trees, index)
 }
 
 // shards are locks for many keys; a few keys share one.
@@ -132,7 +97,7 @@ func (s *shards) lock(key uint64) (unlock func()) {
 // Option is a deviation from what New does by itself.
 type Option func(*Bridges)
 
-// SysctlDir has EnableForwarding persist its sysctls in a file of dir instead of
+// SysctlDir has Forward persist its sysctls in a file of dir instead of
 // DefaultSysctlDir. Empty: nowhere.
 func SysctlDir(dir string) Option {
 	return func(b *Bridges) { b.sysctlDir = dir }
@@ -147,7 +112,7 @@ func New(options ...Option) (*Bridges, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Bridges{conn: c, seed: maphash.MakeSeed(), trees: make(map[int]*tree), sysctlDir: DefaultSysctlDir}
+	b := &Bridges{conn: c, seed: maphash.MakeSeed(), stp: make(map[int]*stpState), sysctlDir: DefaultSysctlDir}
 	for _, o := range options {
 		o(b)
 	}
@@ -176,7 +141,7 @@ func (b *Bridges) Ensure(ctx context.Context, cfg Config) (ifindex int, err erro
 	if err := ctx.Err(); err != nil {
 		return 0, fmt.Errorf("bridge %q: %w", cfg.Name, err)
 	}
-	l, created, err := b.findOrCreate(&cfg)
+	l, created, err := b.conn.findOrCreate(&cfg)
 	if err != nil {
 		return 0, err
 	}
@@ -190,12 +155,29 @@ func (b *Bridges) Ensure(ctx context.Context, cfg Config) (ifindex int, err erro
 	return l.Index, nil
 }
 
+// Create makes a bridge with MAC address, MTU and spanning tree of cfg, down and
+// without addresses. The error is ErrExists when a link has the name. After an error
+// nothing is left.
+func (b *Bridges) Create(cfg Config) (Link, error) {
+	l, created, err := b.conn.findOrCreate(&cfg)
+	if err == nil && !created {
+		err = fmt.Errorf("bridge %q: %w", cfg.Name, ErrExists)
+	}
+	if err != nil {
+		return Link{}, err
+	}
+	if err := b.setAttributes(&l, &cfg); err != nil {
+		return Link{}, errors.Join(fmt.Errorf("configuring bridge %q: %w", cfg.Name, err), remove(l.Index))
+	}
+	return l.Link, nil
+}
+
 // validate refuses what the kernel would misunderstand or refuse late.
 func (c *Config) validate() error {
 	switch {
-	case !validName(c.Name):
+	case !ether.ValidName(c.Name):
 		return errors.New("invalid name for a link")
-	case len(c.MAC) != 6 || c.MAC[0]&1 != 0 || bytes.Equal(c.MAC, make([]byte, 6)):
+	case !ether.IsCard(c.MAC):
 		return fmt.Errorf("MAC address %q is not one of a single Ethernet device", c.MAC)
 	case c.ForwardDelay < 0:
 		return fmt.Errorf("negative forward delay %v", c.ForwardDelay)
@@ -220,14 +202,7 @@ func (c *Config) validateNetworks() error {
 	return nil
 }
 
-// validName is dev_valid_name of the kernel (net/core/dev.c), and no '%', which
-// would make the name a template.
-func validName(name string) bool {
-	return name != "" && len(name) <= maxName && name != "." && name != ".." &&
-		!strings.ContainsAny(name, "/:% \t\n\v\f\r")
-}
-
-// hasIPv6 tells whether the bridge is to have an IPv6 address.
+// hasIPv6 reports whether the bridge is to have an IPv6 address.
 func (c *Config) hasIPv6() bool {
 	for _, p := range c.Addrs {
 		if p.Addr().Is6() {
@@ -237,27 +212,17 @@ func (c *Config) hasIPv6() bool {
 	return false
 }
 
-// delay is the forward delay in the kernel's unit, hundredths of a second, as
-// the kernel will report it.
-func (c *Config) delay() uint32 {
-	d := c.ForwardDelay
-	if c.STP {
-		d = min(max(d, minForwardDelay), maxForwardDelay)
-	}
-	return uint32(d / (10 * time.Millisecond))
-}
-
 // findOrCreate finds the bridge or makes it, with nothing but its MAC address.
-func (b *Bridges) findOrCreate(cfg *Config) (l link, created bool, err error) {
-	l, err = b.byName(cfg.Name)
+func (c *conn) findOrCreate(cfg *Config) (l link, created bool, err error) {
+	l, err = c.byName(cfg.Name)
 	if errors.Is(err, ErrNotFound) {
-		err = b.conn.do(createBridge(cfg))
+		err = c.do(createBridge(cfg))
 		// EEXIST: another program was faster; its bridge does as well.
 		if err != nil && !errors.Is(err, unix.EEXIST) {
 			return link{}, false, fmt.Errorf("creating bridge %q: %w", cfg.Name, err)
 		}
 		created = err == nil
-		l, err = b.byName(cfg.Name)
+		l, err = c.byName(cfg.Name)
 	}
 	if err == nil {
 		err = l.mustBeBridge(cfg.Name)
@@ -272,7 +237,7 @@ func (l *link) mustBeBridge(name string) error {
 		return fmt.Errorf("%w: %q is another name of link %q", ErrNotBridge, name, l.Name)
 	}
 	switch l.Kind {
-	case kindBridge:
+	case Kind:
 		return nil
 	case "":
 		return fmt.Errorf("%w: link %q is a hardware device", ErrNotBridge, name)
@@ -317,9 +282,9 @@ func (b *Bridges) converge(l *link, cfg *Config, created bool) error {
 			return fmt.Errorf("setting the link up: %w", err)
 		}
 	}
-	setAddresses, setRoutes := b.setAddresses, b.setRoutes
+	setAddresses, setRoutes := b.conn.setAddresses, b.conn.setRoutes
 	if created {
-		setAddresses, setRoutes = b.addAddresses, b.addRoutes
+		setAddresses, setRoutes = b.conn.addAddresses, b.conn.addRoutes
 	}
 	if err := setAddresses(l.Index, cfg.Addrs); err != nil {
 		return err
@@ -330,7 +295,7 @@ func (b *Bridges) converge(l *link, cfg *Config, created bool) error {
 // setAttributes brings MAC address, MTU, alias, STP, forward delay and VLAN filtering
 // of l to cfg.
 func (b *Bridges) setAttributes(l *link, cfg *Config) error {
-	defer b.lockTree(l.Index).Unlock()
+	defer b.lockSTP(l.Index).Unlock()
 	var reqs []*nl.NetlinkRequest
 	if !bytes.Equal(l.MAC, cfg.MAC) {
 		reqs = append(reqs, setLink(l.Index, 0, 0, nl.NewRtAttr(unix.IFLA_ADDRESS, cfg.MAC)))
@@ -344,44 +309,11 @@ func (b *Bridges) setAttributes(l *link, cfg *Config) error {
 	if cfg.Alias != "" && l.Alias == "" {
 		reqs = append(reqs, setLink(l.Index, 0, 0, alias(cfg.Alias)))
 	}
-	reqs = append(reqs, spanningTree(l, cfg)...)
+	reqs = append(reqs, stpRequests(l, cfg)...)
 	if len(reqs) == 0 {
 		return nil
 	}
 	return b.conn.do(reqs...)
-}
-
-// spanningTree are the requests that bring STP and forward delay of l to cfg.
-// While STP is on the kernel refuses a delay outside its limits with ERANGE, and
-// in one request it looks at the delay first. A delay within the limits may
-// therefore go along with "STP on"; any other waits for "STP off" to be done.
-//
-// A bridge that isn't the root of its tree reports the root's delay instead of
-// its own, which then can't be compared and is left alone.
-func spanningTree(l *link, cfg *Config) []*nl.NetlinkRequest {
-	delay := nl.NewRtAttr(nl.IFLA_BR_FORWARD_DELAY, nl.Uint32Attr(cfg.delay()))
-	sameSTP := (l.stp != stpOff) == cfg.STP
-	sameDelay := sameDelay(l.delay, cfg.delay()) || cfg.STP && !l.root
-	switch {
-	case sameSTP && sameDelay:
-		return nil
-	case sameSTP:
-		return []*nl.NetlinkRequest{setBridge(l.Index, delay)}
-	case cfg.STP:
-		return []*nl.NetlinkRequest{setBridge(l.Index, delay, stpState(stpKernel))}
-	}
-	return []*nl.NetlinkRequest{setBridge(l.Index, stpState(stpOff)), setBridge(l.Index, delay)}
-}
-
-// sameDelay compares forward delays in hundredths of a second. The kernel keeps
-// them in its own ticks (250 a second on many machines), which may cost one.
-func sameDelay(has, wanted uint32) bool {
-	return has+1 >= wanted && has <= wanted+1
-}
-
-// stpState is the attribute that switches STP.
-func stpState(state uint32) *nl.RtAttr {
-	return nl.NewRtAttr(nl.IFLA_BR_STP_STATE, nl.Uint32Attr(state))
 }
 
 // Remove deletes the bridge of that name if its index is still ifindex, or
@@ -389,7 +321,7 @@ func stpState(state uint32) *nl.RtAttr {
 // It succeeds when there is no such bridge; a link of another kind with that
 // name gives ErrNotBridge.
 func (b *Bridges) Remove(name string, ifindex int) error {
-	l, err := b.byName(name)
+	l, err := b.conn.byName(name)
 	switch {
 	case errors.Is(err, ErrNotFound):
 		return nil
@@ -404,7 +336,7 @@ func (b *Bridges) Remove(name string, ifindex int) error {
 	if err := remove(l.Index); err != nil {
 		return fmt.Errorf("removing bridge %q: %w", name, err)
 	}
-	b.forgetTree(l.Index)
+	b.forgetSTP(l.Index)
 	return nil
 }
 

@@ -24,16 +24,11 @@ func (c *conn) close() { _ = c.Close() }
 // do sends requests in one datagram and waits for all acknowledgements; see
 // netlink.Socket.Exchange. The error joins those of all requests.
 func (c *conn) do(reqs ...*nl.NetlinkRequest) error {
-	return errors.Join(c.doEach(reqs...)...)
-}
-
-// doEach is do with the error of each request, nil for one that succeeded.
-func (c *conn) doEach(reqs ...*nl.NetlinkRequest) []error {
 	messages := make([][]byte, len(reqs))
 	for i, req := range reqs {
 		messages[i] = req.Serialize()
 	}
-	return c.Do(messages...)
+	return errors.Join(c.Do(messages...)...)
 }
 
 // get asks for one object; the answer has type kind.
@@ -41,11 +36,11 @@ func (c *conn) get(req *nl.NetlinkRequest, kind uint16) ([]byte, error) {
 	return c.Get(req.Serialize(), kind)
 }
 
-// dump asks for all objects of type kind that msg doesn't filter out, again
-// when they changed while the kernel wrote them.
-func (c *conn) dump(ask, kind uint16, msg nl.NetlinkRequestData) ([][]byte, error) {
+// dump asks for all objects of type kind that the parts of the request don't filter
+// out, again when they changed while the kernel wrote them.
+func (c *conn) dump(ask, kind uint16, parts ...nl.NetlinkRequestData) ([][]byte, error) {
 	req := nl.NewNetlinkRequest(int(ask), unix.NLM_F_DUMP)
-	req.AddData(msg)
+	req.Data = parts
 	return c.Dump(req.Serialize(), kind)
 }
 

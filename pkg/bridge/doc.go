@@ -4,10 +4,8 @@
 //
 // Bridges.Ensure brings a device to what its Config asks and is silent when
 // nothing differs. Bridges.Attach plugs a port in so that it forwards at once,
-// with spanning tree left on. Bridges.AttachUplink makes a bridge of the link that
-// leads to the LAN, with all its addresses and routes, and Bridges.DetachUplink puts
-// everything back. Bridges.Watch tells about links that came, changed
-// or went.
+// with spanning tree left on. Bridges.Watch tells about links that came, changed or
+// went. Package uplink moves the link that leads to the LAN onto a bridge, and back.
 //
 // Everything goes over rtnetlink, but for the switches of IPv6 and of forwarding,
 // which are sysctls.

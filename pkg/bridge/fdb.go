@@ -8,6 +8,8 @@ import (
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/internal/netlink"
 )
 
 // AddFDB tells the bridge that the address is behind the port with that index:
@@ -37,9 +39,10 @@ func (b *Bridges) DeleteFDB(port int, mac net.HardwareAddr) error {
 func (b *Bridges) FDBPort(bridge int, mac net.HardwareAddr) (port int, err error) {
 	head := make([]byte, unix.SizeofNdMsg) // struct ndmsg: all else must be zero here (valid_fdb_get_strict)
 	head[0] = unix.AF_BRIDGE
-	ask := message{head: head, attrs: []attr{{unix.NDA_LLADDR, mac}, {unix.NDA_MASTER, nl.Uint32Attr(uint32(bridge))}}}
 	req := nl.NewNetlinkRequest(unix.RTM_GETNEIGH, 0)
-	req.AddRawData(ask.bytes())
+	req.AddRawData(head)
+	req.AddRawData(netlink.AppendAttribute(nil, unix.NDA_LLADDR, mac))
+	req.AddRawData(netlink.AppendAttribute(nil, unix.NDA_MASTER, nl.Uint32Attr(uint32(bridge))))
 	body, err := b.conn.get(req, unix.RTM_NEWNEIGH)
 	if errors.Is(err, unix.ENOENT) {
 		return 0, nil
@@ -66,7 +69,6 @@ func fdbRequest(kind, flags, port int, mac net.HardwareAddr) *nl.NetlinkRequest 
 	binary.NativeEndian.PutUint16(head[8:], unix.NUD_NOARP|unix.NUD_REACHABLE)
 	head[10] = unix.NTF_MASTER
 	req := nl.NewNetlinkRequest(kind, flags)
-	m := message{head: head, attrs: []attr{{unix.NDA_LLADDR, mac}}}
-	req.AddRawData(m.bytes())
+	req.AddRawData(netlink.AppendAttribute(head, unix.NDA_LLADDR, mac))
 	return req
 }

@@ -9,6 +9,8 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/internal/ether"
 )
 
 // Forwarding is what Forward changed on the host.
@@ -27,12 +29,6 @@ type AcceptRA struct {
 	Link       string `json:"link"`
 	AcceptRA   string `json:"acceptRA"`
 	Forwarding string `json:"forwarding"`
-}
-
-// EnableForwarding is Forward for callers that put nothing back.
-func (b *Bridges) EnableForwarding(v4, v6 bool) error {
-	_, err := b.Forward(v4, v6)
-	return err
 }
 
 // Forward lets the host forward IPv4 and IPv6 packets, each if asked. It never
@@ -70,7 +66,7 @@ func (b *Bridges) forwardIPv6(set map[string]string) ([]AcceptRA, error) {
 	if value, err := readSysctl(all); err != nil || value == "1" {
 		return nil, err
 	}
-	links, err := b.advertisedLinks()
+	links, err := b.conn.advertisedLinks()
 	if err != nil {
 		return nil, err
 	}
@@ -105,25 +101,25 @@ func raiseAcceptRA(set map[string]string, link string) (AcceptRA, error) {
 
 // advertisedLinks names the links with a route that a router advertised, as its
 // protocol or the kernel's own mark says.
-func (b *Bridges) advertisedLinks() ([]string, error) {
-	routes, err := b.routes(unix.AF_INET6, 0)
+func (c *conn) advertisedLinks() ([]string, error) {
+	routes, err := c.routes(unix.AF_INET6, 0)
 	if err != nil {
 		return nil, err
 	}
-	marked, err := advertisedRoutes()
+	marked, err := AdvertisedRoutes()
 	if err != nil {
 		return nil, err
 	}
 	var names []string
 	for _, r := range marked {
-		names = append(names, r.link)
+		names = append(names, r.Link)
 	}
 	for _, r := range routes {
 		if r.protocol != unix.RTPROT_RA {
 			continue
 		}
 		for _, index := range r.indexes {
-			l, err := b.byIndex(index)
+			l, err := c.byIndex(index)
 			if errors.Is(err, ErrNotFound) {
 				continue
 			}
@@ -150,7 +146,7 @@ func (b *Bridges) RestoreAcceptRA(raised []AcceptRA) error {
 	var errs []error
 	var unset []string
 	for _, old := range raised {
-		if !validName(old.Link) {
+		if !ether.ValidName(old.Link) {
 			errs = append(errs, fmt.Errorf("restoring accept_ra: invalid link name %q", old.Link))
 			continue
 		}

@@ -45,7 +45,7 @@ func noForwarding(t *testing.T) {
 	setSysctl(t, "ipv6/conf/all/forwarding", "0")
 }
 
-func TestEnableForwarding(t *testing.T) {
+func TestForward(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		b := newBridges(t)
 		noForwarding(t)
@@ -59,11 +59,9 @@ func TestEnableForwarding(t *testing.T) {
 			{false, false, "1", "1"},
 			{true, true, "1", "1"},
 		} {
-			if err := b.EnableForwarding(tt.v4, tt.v6); err != nil {
-				t.Error(err)
-			}
+			forward(t, b, tt.v4, tt.v6)
 			if got4, got6 := sysctl(t, "ipv4/ip_forward"), sysctl(t, "ipv6/conf/all/forwarding"); got4 != tt.wantV4 || got6 != tt.wantV6 {
-				t.Errorf("after EnableForwarding(%v, %v): IPv4 %s, IPv6 %s", tt.v4, tt.v6, got4, got6)
+				t.Errorf("after Forward(%v, %v): IPv4 %s, IPv6 %s", tt.v4, tt.v6, got4, got6)
 			}
 		}
 	})

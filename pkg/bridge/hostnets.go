@@ -19,7 +19,7 @@ type HostNet struct {
 	Prefix netip.Prefix // without host bits
 }
 
-// hostNetsAge is how old a list may become without news: the kernel tells of a
+// hostNetsAge is how old a list may become without a message: the kernel tells of a
 // link that goes down a moment before its routes are gone.
 const hostNetsAge = time.Minute
 
@@ -55,7 +55,7 @@ func (b *Bridges) HostNets() ([]HostNet, error) {
 		unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV6_ROUTE)
 	if err == nil {
 		h.listed = time.Now()
-		h.nets, err = b.listHostNets()
+		h.nets, err = b.conn.listHostNets()
 	}
 	if err != nil {
 		h.changes.Close()
@@ -63,7 +63,7 @@ func (b *Bridges) HostNets() ([]HostNet, error) {
 	return h.nets, err
 }
 
-func (b *Bridges) listHostNets() ([]HostNet, error) {
+func (c *conn) listHostNets() ([]HostNet, error) {
 	prefixes := map[int][]netip.Prefix{}
 	note := func(index int, p netip.Prefix) {
 		if p.Bits() > 0 && !slices.Contains(prefixes[index], p) {
@@ -71,7 +71,7 @@ func (b *Bridges) listHostNets() ([]HostNet, error) {
 		}
 	}
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		routes, err := b.routes(family, 0)
+		routes, err := c.routes(family, 0)
 		if err != nil {
 			return nil, err
 		}
@@ -81,7 +81,7 @@ func (b *Bridges) listHostNets() ([]HostNet, error) {
 			}
 		}
 	}
-	addrs, err := b.addresses(0)
+	addrs, err := c.addresses(0)
 	if err != nil {
 		return nil, err
 	}
@@ -90,7 +90,7 @@ func (b *Bridges) listHostNets() ([]HostNet, error) {
 	}
 	var nets []HostNet
 	for index, all := range prefixes {
-		name, err := b.linkName(index)
+		name, err := c.linkName(index)
 		if errors.Is(err, ErrNotFound) {
 			continue
 		}

@@ -11,14 +11,12 @@ import (
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"github.com/vnetd/vnetd/internal/ether"
 	"github.com/vnetd/vnetd/internal/netlink"
 )
 
 // ErrNotFound says that no link has the name or the index.
 var ErrNotFound = errors.New("no such link")
-
-// maxName is the longest name of a link: IFNAMSIZ less the final NUL.
-const maxName = unix.IFNAMSIZ - 1
 
 // rtextFilterSkipStats leaves the counters, half the message, out of an answer
 // (RTEXT_FILTER_SKIP_STATS of linux/rtnetlink.h).
@@ -42,23 +40,8 @@ type Link struct {
 	// is there (IFF_LOWER_UP): for a bridge a forwarding port, for a TAP
 	// device an open file descriptor.
 	Up, Carrier bool
+	Loopback    bool
 }
-
-// STP state of a bridge (IFLA_BR_STP_STATE): off, run by the kernel, run by a
-// program in user space (mstpd).
-const (
-	stpOff = iota
-	stpKernel
-	_ // user space
-)
-
-// State of a bridge port (IFLA_BRPORT_STATE, BR_STATE_* of linux/if_bridge.h).
-const (
-	stateDisabled = iota
-	stateListening
-	stateLearning
-	stateForwarding
-)
 
 // link is a Link with what this package alone uses.
 type link struct {
@@ -71,53 +54,51 @@ type link struct {
 	root  bool
 	// How often the root sends BPDUs, and for how long one is believed.
 	hello, maxAge time.Duration
-	// vlanFiltering is on, canFilterVLAN tells whether the kernel has it at all.
+	// vlanFiltering is on, canFilterVLAN reports whether the kernel has it at all.
 	vlanFiltering, canFilterVLAN bool
 	// Of a bridge port.
 	state            uint8
 	isolated         bool
 	noLearn, noFlood bool
-
-	loopback bool
 }
 
 // Lookup describes the link of that name, which may be an alternative one. The
 // error is ErrNotFound when there is none.
 func (b *Bridges) Lookup(name string) (Link, error) {
-	l, err := b.byName(name)
+	l, err := b.conn.byName(name)
 	return l.Link, err
 }
 
 // LookupIndex describes the link with that index. The error is ErrNotFound
 // when there is none.
 func (b *Bridges) LookupIndex(index int) (Link, error) {
-	l, err := b.byIndex(index)
+	l, err := b.conn.byIndex(index)
 	return l.Link, err
 }
 
-func (b *Bridges) byName(name string) (link, error) {
-	if name == "" || len(name) > maxName {
+func (c *conn) byName(name string) (link, error) {
+	if name == "" || len(name) > ether.MaxName {
 		return link{}, fmt.Errorf("looking up link %q: %w", name, ErrNotFound)
 	}
-	l, err := b.getLink(0, nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
+	l, err := c.getLink(0, nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(name)))
 	if err != nil {
 		return link{}, fmt.Errorf("looking up link %q: %w", name, err)
 	}
 	return l, nil
 }
 
-func (b *Bridges) byIndex(index int) (link, error) {
+func (c *conn) byIndex(index int) (link, error) {
 	if index <= 0 {
 		return link{}, fmt.Errorf("looking up link %d: %w", index, ErrNotFound)
 	}
-	l, err := b.getLink(index)
+	l, err := c.getLink(index)
 	if err != nil {
 		return link{}, fmt.Errorf("looking up link %d: %w", index, err)
 	}
 	return l, nil
 }
 
-func (b *Bridges) getLink(index int, attrs ...*nl.RtAttr) (link, error) {
+func (c *conn) getLink(index int, attrs ...*nl.RtAttr) (link, error) {
 	req := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
 	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
 	msg.Index = int32(index)
@@ -126,7 +107,7 @@ func (b *Bridges) getLink(index int, attrs ...*nl.RtAttr) (link, error) {
 		req.AddData(a)
 	}
 	req.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(rtextFilterSkipStats)))
-	m, err := b.conn.get(req, unix.RTM_NEWLINK)
+	m, err := c.get(req, unix.RTM_NEWLINK)
 	switch {
 	case errors.Is(err, unix.ENODEV):
 		return link{}, ErrNotFound
@@ -138,13 +119,13 @@ func (b *Bridges) getLink(index int, attrs ...*nl.RtAttr) (link, error) {
 
 // linkName is the name of the link with that index, for a small part of the cost of
 // its description. The error is ErrNotFound when there is none.
-func (b *Bridges) linkName(index int) (string, error) {
+func (c *conn) linkName(index int) (string, error) {
 	ifr, err := unix.NewIfreq("")
 	if err != nil {
 		return "", err
 	}
 	ifr.SetUint32(uint32(index))
-	err = b.conn.Control(func(fd int) error { return unix.IoctlIfreq(fd, unix.SIOCGIFNAME, ifr) })
+	err = c.Control(func(fd int) error { return unix.IoctlIfreq(fd, unix.SIOCGIFNAME, ifr) })
 	if errors.Is(err, unix.ENODEV) {
 		err = ErrNotFound
 	}
@@ -163,8 +144,8 @@ func parseLink(m []byte) (link, error) {
 	l := link{Link: Link{
 		Index:   int(msg.Index),
 		Up:      msg.Flags&unix.IFF_UP != 0,
-		Carrier: msg.Flags&unix.IFF_LOWER_UP != 0,
-	}, loopback: msg.Flags&unix.IFF_LOOPBACK != 0}
+		Carrier: msg.Flags&unix.IFF_LOWER_UP != 0, Loopback: msg.Flags&unix.IFF_LOOPBACK != 0,
+	}}
 	err := netlink.ParseAttributes(m[unix.SizeofIfInfomsg:], l.setAttr)
 	return l, err
 }
@@ -196,9 +177,9 @@ func (l *link) setInfo(info []byte) error {
 			l.Kind = unix.ByteSliceToString(value)
 		case kind == unix.IFLA_INFO_SLAVE_KIND:
 			slaveKind = unix.ByteSliceToString(value)
-		case kind == unix.IFLA_INFO_DATA && l.Kind == kindBridge:
+		case kind == unix.IFLA_INFO_DATA && l.Kind == Kind:
 			return l.setBridge(value)
-		case kind == unix.IFLA_INFO_SLAVE_DATA && slaveKind == kindBridge:
+		case kind == unix.IFLA_INFO_SLAVE_DATA && slaveKind == Kind:
 			return netlink.ParseAttributes(value, l.setPort)
 		}
 		return nil
@@ -272,7 +253,7 @@ func setUp(index int) *nl.NetlinkRequest { return setLink(index, unix.IFF_UP, un
 // IFLA_INFO_DATA) or a port of one (IFLA_INFO_SLAVE_KIND, _DATA).
 func linkInfo(kind, data int, attrs ...*nl.RtAttr) *nl.RtAttr {
 	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
-	info.AddRtAttr(kind, nl.NonZeroTerminated(kindBridge))
+	info.AddRtAttr(kind, nl.NonZeroTerminated(Kind))
 	nested := info.AddRtAttr(data, nil)
 	for _, a := range attrs {
 		nested.AddChild(a)

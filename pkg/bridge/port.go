@@ -33,7 +33,7 @@ type PortConfig struct {
 // forwards at once. A port that STP blocks because of a loop stays blocked.
 //
 // Where ports of one bridge come at short intervals for many seconds, Attach
-// waits now and then for up to two seconds, see hold.
+// waits now and then for up to two seconds, see helloPacer.
 //
 // A port without carrier, such as a persistent TAP device that nobody has open,
 // can't forward; call Attach again when Watch shows its carrier.
@@ -41,19 +41,19 @@ type PortConfig struct {
 // The error is ErrNotFound when one of the links is gone, ErrNotBridge when
 // bridge is none.
 func (b *Bridges) Attach(ctx context.Context, bridge, port int, p PortConfig) error {
-	t := b.lockTree(bridge)
+	t := b.lockSTP(bridge)
 	defer t.Unlock()
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("attaching port %d: %w", port, err)
 	}
-	br, err := b.byIndex(bridge)
+	br, err := b.conn.byIndex(bridge)
 	if err != nil {
 		return err
 	}
 	if err := br.mustBeBridge(br.Name); err != nil {
 		return err
 	}
-	l, err := b.byIndex(port)
+	l, err := b.conn.byIndex(port)
 	if err != nil {
 		return err
 	}
@@ -63,15 +63,15 @@ func (b *Bridges) Attach(ctx context.Context, bridge, port int, p PortConfig) er
 	return nil
 }
 
-// plugIn is Attach for links that were looked up, with the bridge's tree t locked.
-func (b *Bridges) plugIn(ctx context.Context, t *tree, br, l *link, p PortConfig) error {
+// plugIn is Attach for links that were looked up, with the bridge's STP state t locked.
+func (b *Bridges) plugIn(ctx context.Context, t *stpState, br, l *link, p PortConfig) error {
 	if reqs := plugRequests(br, l, p); len(reqs) > 0 {
 		if err := b.withoutSTP(ctx, t, br, reqs...); err != nil {
 			return err
 		}
 		// The kernel lets a carrier that just came (a veth's) take effect
 		// late, but not later than somebody asks for the link.
-		fresh, err := b.byIndex(l.Index)
+		fresh, err := b.conn.byIndex(l.Index)
 		if err != nil {
 			return err
 		}
@@ -82,29 +82,6 @@ func (b *Bridges) plugIn(ctx context.Context, t *tree, br, l *link, p PortConfig
 	}
 	forward := nl.NewRtAttr(nl.IFLA_BRPORT_STATE, nl.Uint8Attr(stateForwarding))
 	return b.withoutSTP(ctx, t, br, setPort(l.Index, forward))
-}
-
-// withoutSTP sends requests about ports of br while its STP is off, if it is the
-// kernel's STP: a port that becomes enabled then forwards at once and goes on
-// doing so under STP, and the state of a port may be set, which is EBUSY
-// otherwise.
-//
-// Ports that STP has blocked stay blocked: switching it off leaves their states
-// and what they learnt about the tree alone, and every later choice of states,
-// with STP or without, blocks a port that isn't the tree's designated one
-// (br_port_state_selection of net/bridge/br_stp.c). Everything is one datagram,
-// which the kernel carries out even if this process dies.
-func (b *Bridges) withoutSTP(ctx context.Context, t *tree, br *link, reqs ...*nl.NetlinkRequest) error {
-	if br.stp != stpKernel {
-		return b.conn.do(reqs...)
-	}
-	if err := t.pace.hold(ctx, br); err != nil {
-		return err
-	}
-	all := []*nl.NetlinkRequest{setBridge(br.Index, stpState(stpOff))}
-	all = append(all, reqs...)
-	all = append(all, setBridge(br.Index, stpState(stpKernel)))
-	return b.conn.do(all...)
 }
 
 // plugRequests are the requests that make l a port of br as p asks. Isolation and
@@ -174,7 +151,7 @@ func (b *Bridges) Detach(port int) error {
 // DeleteLink deletes the TAP device with that index. One that is gone is
 // success; a link of another kind is an error and stays.
 func (b *Bridges) DeleteLink(index int) error {
-	l, err := b.byIndex(index)
+	l, err := b.conn.byIndex(index)
 	switch {
 	case errors.Is(err, ErrNotFound):
 		return nil

@@ -13,6 +13,9 @@ import (
 	"github.com/vnetd/vnetd/internal/netlink"
 )
 
+// rtaNHID is RTA_NH_ID of linux/rtnetlink.h: the nexthop object of a route.
+const rtaNHID = 30
+
 // route is a route of the main table.
 type route struct {
 	dst      netip.Prefix
@@ -28,13 +31,12 @@ type route struct {
 
 // routes lists the main table of a family: what leads out of one link alone, or
 // everything when index is 0.
-func (b *Bridges) routes(family uint8, index int) ([]route, error) {
-	ask := message{head: make([]byte, unix.SizeofRtMsg)}
-	ask.head[rtmFamily], ask.head[rtmTable] = family, unix.RT_TABLE_MAIN
+func (c *conn) routes(family uint8, index int) ([]route, error) {
+	ask := []nl.NetlinkRequestData{&nl.RtMsg{RtMsg: unix.RtMsg{Family: family, Table: unix.RT_TABLE_MAIN}}}
 	if index != 0 {
-		ask = ask.with(unix.RTA_OIF, nl.Uint32Attr(uint32(index)))
+		ask = append(ask, nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(uint32(index))))
 	}
-	msgs, err := b.conn.dump(unix.RTM_GETROUTE, unix.RTM_NEWROUTE, rawHead(ask.bytes()))
+	msgs, err := c.dump(unix.RTM_GETROUTE, unix.RTM_NEWROUTE, ask...)
 	if errors.Is(err, unix.ENOENT) {
 		return nil, nil // the table is made with its first route
 	}
@@ -61,7 +63,7 @@ func parseMainRoute(m []byte, family uint8) (r route, ok bool, err error) {
 	if len(m) < unix.SizeofRtMsg {
 		return route{}, false, errors.New("short route message")
 	}
-	if m[rtmFamily] != family || m[rtmTable] != unix.RT_TABLE_MAIN {
+	if msg := nl.DeserializeRtMsg(m); msg.Family != family || msg.Table != unix.RT_TABLE_MAIN {
 		return route{}, false, nil
 	}
 	r, err = parseRoute(m)
@@ -87,7 +89,9 @@ func parseRoute(m []byte) (route, error) {
 		case unix.RTA_OIF:
 			r.indexes = append(r.indexes, int(binary.NativeEndian.Uint32(value)))
 		case unix.RTA_MULTIPATH:
-			r.indexes = append(r.indexes, nextHops(value)...)
+			for head := range netlink.NextHops(value) {
+				r.indexes = append(r.indexes, int(binary.NativeEndian.Uint32(head[4:])))
+			}
 		case rtaNHID:
 			r.nexthop = true
 		}
@@ -95,26 +99,4 @@ func parseRoute(m []byte) (route, error) {
 	})
 	r.dst = netip.PrefixFrom(dst, int(msg.Dst_len))
 	return r, err
-}
-
-// nextHops are the links of RTA_MULTIPATH.
-func nextHops(value []byte) []int {
-	var indexes []int
-	eachHop(value, func(head, _ []byte) {
-		indexes = append(indexes, int(binary.NativeEndian.Uint32(head[4:])))
-	})
-	return indexes
-}
-
-// eachHop calls f with every way out in RTA_MULTIPATH: a struct rtnexthop, with its
-// length in the first two bytes and its link in the last four, and its attributes.
-func eachHop(value []byte, f func(head, attrs []byte)) {
-	for len(value) >= unix.SizeofRtNexthop {
-		size := int(binary.NativeEndian.Uint16(value))
-		if size < unix.SizeofRtNexthop || size > len(value) {
-			return
-		}
-		f(value[:unix.SizeofRtNexthop], value[unix.SizeofRtNexthop:size])
-		value = value[min((size+3)&^3, len(value)):]
-	}
 }

@@ -52,8 +52,8 @@ func (r Route) normal() Route {
 
 // setRoutes gives the link the wanted routes and takes others of ours away. One
 // that can't be added fails, unlike in libvirt, which starts the network without.
-func (b *Bridges) setRoutes(index int, wanted []Route) error {
-	have, err := b.ourRoutes(index)
+func (c *conn) setRoutes(index int, wanted []Route) error {
+	have, err := c.ourRoutes(index)
 	if err != nil {
 		return err
 	}
@@ -67,19 +67,19 @@ func (b *Bridges) setRoutes(index int, wanted []Route) error {
 		have = slices.Delete(have, n, n+1)
 	}
 	for _, r := range have {
-		err := b.conn.do(routeRequest(unix.RTM_DELROUTE, 0, index, r))
+		err := c.do(routeRequest(unix.RTM_DELROUTE, 0, index, r))
 		// ESRCH: it went with an address or a neighbour meanwhile.
 		if err != nil && !errors.Is(err, unix.ESRCH) {
 			return fmt.Errorf("removing route %v: %w", r, err)
 		}
 	}
-	return b.addRoutes(index, missing)
+	return c.addRoutes(index, missing)
 }
 
-func (b *Bridges) addRoutes(index int, missing []Route) error {
+func (c *conn) addRoutes(index int, missing []Route) error {
 	for _, r := range missing {
 		r = r.normal()
-		err := b.conn.do(routeRequest(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, index, r))
+		err := c.do(routeRequest(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, index, r))
 		if err != nil {
 			return fmt.Errorf("adding route %v: %w", r, err)
 		}
@@ -88,10 +88,10 @@ func (b *Bridges) addRoutes(index int, missing []Route) error {
 }
 
 // ourRoutes lists the routes of a link that Ensure added.
-func (b *Bridges) ourRoutes(index int) ([]Route, error) {
+func (c *conn) ourRoutes(index int) ([]Route, error) {
 	var ours []Route
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		routes, err := b.routes(family, index)
+		routes, err := c.routes(family, index)
 		if err != nil {
 			return nil, err
 		}

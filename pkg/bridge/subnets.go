@@ -28,7 +28,7 @@ const noLink = 0
 type subnets struct {
 	mu      sync.Mutex
 	changes netlink.Subscription
-	used    map[netip.Prefix][]int // up to date while there is news
+	used    map[netip.Prefix][]int // up to date while subscribed
 }
 
 // AddressOwner names a link other than except that uses the network of p
@@ -41,12 +41,12 @@ func (b *Bridges) AddressOwner(p netip.Prefix, except string) (owner string, err
 	if !p.IsValid() || !p.Addr().Is4() {
 		return "", nil
 	}
-	indexes, err := b.users(p.Masked())
+	indexes, err := b.subnets.users(b.conn, p.Masked())
 	if err != nil {
 		return "", fmt.Errorf("looking for other users of %v: %w", p.Masked(), err)
 	}
 	for _, index := range indexes {
-		l, err := b.byIndex(index)
+		l, err := b.conn.byIndex(index)
 		if errors.Is(err, ErrNotFound) {
 			continue
 		}
@@ -61,17 +61,16 @@ func (b *Bridges) AddressOwner(p netip.Prefix, except string) (owner string, err
 }
 
 // users are the indexes of the links with a route to p or an address in it.
-func (b *Bridges) users(p netip.Prefix) ([]int, error) {
-	s := &b.subnets
+func (s *subnets) users(c *conn, p netip.Prefix) ([]int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.catchUp() {
-		free, err := b.unused(p)
+		free, err := s.unused(c, p)
 		if err != nil || free {
 			return nil, err
 		}
 	}
-	if err := b.listSubnets(); err != nil {
+	if err := s.list(c); err != nil {
 		s.forget()
 		return nil, err
 	}
@@ -82,37 +81,36 @@ func (b *Bridges) users(p netip.Prefix) ([]int, error) {
 	return users, nil
 }
 
-// unused tells whether all links that once used p are gone, and with them what
+// unused reports whether all links that once used p are gone, and with them what
 // they used.
-func (b *Bridges) unused(p netip.Prefix) (bool, error) {
-	for _, index := range b.subnets.used[p] {
+func (s *subnets) unused(c *conn, p netip.Prefix) (bool, error) {
+	for _, index := range s.used[p] {
 		if index == noLink {
 			return false, nil
 		}
-		_, err := b.byIndex(index)
+		_, err := c.byIndex(index)
 		if !errors.Is(err, ErrNotFound) {
 			return false, err
 		}
 	}
-	delete(b.subnets.used, p)
+	delete(s.used, p)
 	return true, nil
 }
 
-// listSubnets lists what is used now. What comes while it does is queued.
-func (b *Bridges) listSubnets() error {
-	s := &b.subnets
+// list lists what is used now. What comes while it does is queued.
+func (s *subnets) list(c *conn) error {
 	if err := s.changes.Subscribe(unix.NETLINK_ROUTE, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE); err != nil {
 		return err
 	}
 	s.used = make(map[netip.Prefix][]int)
-	routes, err := b.routes(unix.AF_INET, 0)
+	routes, err := c.routes(unix.AF_INET, 0)
 	if err != nil {
 		return err
 	}
 	for _, r := range routes {
 		s.addRoute(r)
 	}
-	addrs, err := b.addressesOf(unix.AF_INET, 0)
+	addrs, err := c.addressesOf(unix.AF_INET, 0)
 	if err != nil {
 		return err
 	}

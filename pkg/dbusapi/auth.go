@@ -2,17 +2,14 @@ package dbusapi
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os/user"
-	"regexp"
 	"slices"
 	"strconv"
 	"sync"
 	"time"
 
-	"github.com/godbus/dbus/v5"
-
+	"github.com/vnetd/vnetd/internal/polkit"
 	"github.com/vnetd/vnetd/pkg/api"
 )
 
@@ -127,9 +124,13 @@ func (s *Server) authorize(ctx context.Context, c *call, needs action, networkNa
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	verdict, err := s.askPolkit(ctx, c, needs, networkName)
+	details := map[string]string{}
+	if networkName != "" {
+		details["network"] = networkName
+	}
+	verdict, err := polkit.Check(ctx, s.conn, polkit.BusName(c.sender), string(needs), details, c.interactive)
 	switch {
-	case errors.Is(err, errNoPolkit):
+	case polkit.Absent(err):
 		if needs != read && !c.who.inGroup(adminGroup) {
 			return api.Errorf(api.Denied, "%s may not %s: root and members of the group %q may", c.who, needs, adminGroup)
 		}
@@ -155,60 +156,6 @@ func (s *Server) authorize(ctx context.Context, c *call, needs action, networkNa
 func (s *Server) identify(ctx context.Context, c *call) (err error) {
 	c.who, err = s.clients.get(c.sender, func() (credentials, error) { return s.credentials(ctx, c.sender) })
 	return err
-}
-
-// verdict is polkit's answer.
-type verdict struct {
-	Authorized bool
-	Challenge  bool // it would be yes with a password
-	Details    map[string]string
-}
-
-// errNoPolkit says that polkit does not run, or does not know vnetd's actions.
-var errNoPolkit = errors.New("polkit does not run")
-
-// What polkit and the bus say of an action and of a service that are not there.
-var (
-	notRegistered = regexp.MustCompile(`is not registered`)
-	spawnError    = regexp.MustCompile(`^org\.freedesktop\.DBus\.Error\.Spawn\.`)
-)
-
-// polkit's flag for a user who may be asked.
-const allowUserInteraction = 1
-
-// askPolkit asks whether the caller has a right.
-func (s *Server) askPolkit(ctx context.Context, c *call, needs action, networkName string) (v verdict, err error) {
-	subject := struct {
-		Kind    string
-		Details map[string]dbus.Variant
-	}{"system-bus-name", map[string]dbus.Variant{"name": dbus.MakeVariant(c.sender)}}
-	details := map[string]string{}
-	if networkName != "" {
-		details["network"] = networkName
-	}
-	flags := uint32(0)
-	if c.interactive {
-		flags = allowUserInteraction
-	}
-	authority := s.conn.Object("org.freedesktop.PolicyKit1", "/org/freedesktop/PolicyKit1/Authority")
-	err = authority.CallWithContext(ctx, "org.freedesktop.PolicyKit1.Authority.CheckAuthorization", 0,
-		subject, string(needs), details, flags, "").Store(&v)
-	if e, ok := errors.AsType[dbus.Error](err); ok && absent(e) {
-		return v, errNoPolkit
-	}
-	return v, err
-}
-
-// absent tells whether an error of a call to polkit means that it is not there,
-// or not for vnetd: its actions are not installed.
-func absent(e dbus.Error) bool {
-	switch e.Name {
-	case "org.freedesktop.DBus.Error.ServiceUnknown", "org.freedesktop.DBus.Error.NameHasNoOwner":
-		return true
-	case "org.freedesktop.PolicyKit1.Error.Failed":
-		return notRegistered.MatchString(e.Error())
-	}
-	return spawnError.MatchString(e.Name)
 }
 
 // credentials of a client of the bus.

@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/sys/unix"
+	"github.com/vnetd/vnetd/internal/ether"
 )
 
 // Defaults of Config.
@@ -186,7 +186,7 @@ func (c Config) withDefaults() Config {
 // validate returns every fault of c, joined. c must have its defaults.
 func (c Config) validate() error {
 	errs := []error{c.validateLists(), c.validateRecords()}
-	if len(c.Interface) >= unix.IFNAMSIZ {
+	if len(c.Interface) > ether.MaxName {
 		errs = append(errs, fmt.Errorf("interface %q: name too long", c.Interface))
 	}
 	if c.Domain != "" {

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"strings"
+
+	"github.com/vnetd/vnetd/internal/ether"
 )
 
 // Family is the address family of a rule: of iptables or of ip6tables.
@@ -122,19 +124,14 @@ func (n Network) checkNAT() error {
 	return errors.Join(faults...)
 }
 
-// maxDevice is the length of the longest device name: IFNAMSIZ of
-// linux/if.h less the closing NUL.
-const maxDevice = 15
-
-// checkDevice refuses names that iptables would take for something else: a
-// trailing + matches every device with that prefix, a leading - or ! is syntax.
+// checkDevice refuses names that no link has, and those that iptables would take for
+// something else: a trailing + matches every device with that prefix, a leading - or !
+// is syntax.
 func checkDevice(name string) error {
 	switch {
-	case name == "":
-		return errors.New("device without a name")
-	case len(name) > maxDevice:
-		return fmt.Errorf("device name %q has more than %d characters", name, maxDevice)
-	case strings.ContainsAny(name, " \t\r\n\v\f/\"'\\") || strings.ContainsAny(name[:1], "-!") || strings.HasSuffix(name, "+"):
+	case !ether.ValidName(name):
+		return fmt.Errorf("device name %q is none that a link can have", name)
+	case strings.ContainsAny(name, `"'\`) || strings.ContainsAny(name[:1], "-!") || strings.HasSuffix(name, "+"):
 		return fmt.Errorf("device name %q can't stand in a rule", name)
 	}
 	return nil

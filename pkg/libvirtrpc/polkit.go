@@ -4,8 +4,7 @@ import (
 	"context"
 	"fmt"
 
-	"github.com/godbus/dbus/v5"
-
+	"github.com/vnetd/vnetd/internal/polkit"
 	"github.com/vnetd/vnetd/internal/sysbus"
 )
 
@@ -23,22 +22,7 @@ func Polkit(ctx context.Context, who Subject) error {
 		return &Error{codeAuthFailed, domainPolkit, fmt.Sprintf("the system bus, on which polkit is, can't be reached: %v", err)}
 	}
 	defer func() { _ = bus.Close() }()
-	subject := struct {
-		Kind    string
-		Details map[string]dbus.Variant
-	}{"unix-process", map[string]dbus.Variant{
-		"pid":        dbus.MakeVariant(who.PID),
-		"start-time": dbus.MakeVariant(who.StartTime),
-		"uid":        dbus.MakeVariant(int32(who.UID)),
-	}}
-	const mayInteract = uint32(1)
-	var result struct {
-		Authorized, Challenge bool
-		Details               map[string]string
-	}
-	err = bus.Object("org.freedesktop.PolicyKit1", "/org/freedesktop/PolicyKit1/Authority").
-		CallWithContext(ctx, "org.freedesktop.PolicyKit1.Authority.CheckAuthorization", 0,
-			subject, polkitManage, map[string]string{}, mayInteract, "").Store(&result)
+	result, err := polkit.Check(ctx, bus, polkit.Process(who.PID, who.StartTime, who.UID), polkitManage, map[string]string{}, true)
 	switch {
 	case err != nil:
 		return &Error{codeAuthFailed, domainPolkit, fmt.Sprintf("asking polkit: %v", err)}

@@ -1,10 +1,7 @@
 package libvirtrpc
 
 import (
-	"encoding/hex"
-	"fmt"
-	"strings"
-
+	"github.com/vnetd/vnetd/internal/ether"
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/network"
 )
@@ -44,16 +41,8 @@ func (c *client) network(r ref) (Network, error) {
 	return n, err
 }
 
-// String returns u in canonical form (RFC 9562 section 4).
-func (u uuid) String() string {
-	return fmt.Sprintf("%x-%x-%x-%x-%x", u[0:4], u[4:6], u[6:8], u[8:10], u[10:])
-}
-
 // parseUUID reads the canonical form; what has not this form is the zero UUID.
-func parseUUID(s string) (u uuid) {
-	b, err := hex.DecodeString(strings.ReplaceAll(s, "-", ""))
-	if err == nil && len(b) == len(u) {
-		copy(u[:], b)
-	}
+func parseUUID(s string) uuid {
+	u, _ := ether.ParseUUID(s)
 	return u
 }

@@ -1,6 +1,10 @@
 package libvirtrpc
 
-import "encoding/binary"
+import (
+	"encoding/binary"
+
+	"github.com/vnetd/vnetd/internal/ether"
+)
 
 // The limits that libvirt's protocol file sets to what a message may hold.
 const (
@@ -13,7 +17,7 @@ const (
 )
 
 // uuid is a UUID on the wire: 16 bytes without a length.
-type uuid [16]byte
+type uuid = ether.UUID
 
 // decoder reads XDR (RFC 4506) out of one payload. The first item that does not
 // fit ends it: broken is set, and all that is read from then on is zero. It never

@@ -4,9 +4,10 @@ import (
 	"crypto/rand"
 	"fmt"
 	"io"
-	"net"
 	"strconv"
 	"strings"
+
+	"github.com/vnetd/vnetd/internal/ether"
 )
 
 // Completion is what Complete can't know by itself.
@@ -31,11 +32,11 @@ func (n *Network) Complete(c Completion) error {
 		c.Rand = rand.Reader
 	}
 	if n.UUID == "" {
-		u, err := randomUUID(c.Rand)
+		u, err := ether.NewUUID(c.Rand)
 		if err != nil {
 			return fmt.Errorf("making a uuid for network %q: %w", n.Name, err)
 		}
-		n.UUID = u
+		n.UUID = u.String()
 	}
 	if n.Forward != nil {
 		n.Forward.Mode = n.Mode()
@@ -44,25 +45,13 @@ func (n *Network) Complete(c Completion) error {
 		return nil
 	}
 	if n.MAC == nil {
-		// 52:54:00 is the locally administered prefix that QEMU and libvirt share.
-		mac := net.HardwareAddr{0x52, 0x54, 0x00, 0, 0, 0}
-		if _, err := io.ReadFull(c.Rand, mac[3:]); err != nil {
+		mac, err := ether.NewMAC(c.Rand)
+		if err != nil {
 			return fmt.Errorf("making a MAC address for network %q: %w", n.Name, err)
 		}
 		n.MAC = mac
 	}
 	return n.completeBridge(c.BridgeTaken)
-}
-
-// randomUUID returns a UUID of version 4 (RFC 9562 section 5.4).
-func randomUUID(r io.Reader) (string, error) {
-	var u [16]byte
-	if _, err := io.ReadFull(r, u[:]); err != nil {
-		return "", err
-	}
-	u[6] = u[6]&0x0f | 0x40
-	u[8] = u[8]&0x3f | 0x80
-	return formatUUID(u), nil
 }
 
 // completeBridge names the bridge if it has no name yet.

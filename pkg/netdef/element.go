@@ -1,7 +1,6 @@
 package netdef
 
 import (
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"net"
@@ -9,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/vnetd/vnetd/internal/ether"
 )
 
 // element is a node in the hands of the decoder: reading marks what was read,
@@ -156,14 +157,9 @@ func parseMAC(s string) (net.HardwareAddr, error) {
 // parseUUID reads a UUID with or without hyphens and returns its canonical
 // lower case form.
 func parseUUID(s string) (string, error) {
-	raw, err := hex.DecodeString(strings.ReplaceAll(strings.TrimSpace(s), "-", ""))
-	if err != nil || len(raw) != 16 {
-		return "", errors.New("not a UUID, want 32 hexadecimal digits like 40b7c068-9791-4466-bfa6-77ca0bedb2e4")
+	u, err := ether.ParseUUID(s)
+	if err != nil {
+		return "", err
 	}
-	return formatUUID([16]byte(raw)), nil
-}
-
-// formatUUID returns u in canonical form (RFC 9562 section 4).
-func formatUUID(u [16]byte) string {
-	return fmt.Sprintf("%x-%x-%x-%x-%x", u[0:4], u[4:6], u[6:8], u[8:10], u[10:16])
+	return u.String(), nil
 }

@@ -7,6 +7,7 @@ import (
 	"unicode"
 
 	"github.com/vnetd/vnetd/internal/dnsname"
+	"github.com/vnetd/vnetd/internal/ether"
 )
 
 // Validate returns every value in n that can't work, as Faults; nil if there
@@ -87,13 +88,13 @@ func (c *checker) mac(path string, mac []byte) {
 }
 
 // deviceName returns what is wrong with the name of a network device, "" if
-// nothing is. The rules are those of the kernel's dev_valid_name, and those of
+// nothing is. The rules are those of ether.ValidName, and those of
 // iptables, for which "eno+" is every name that begins so; "all" and "default"
 // are taken by sysctl's directories.
 func deviceName(name string) string {
 	switch {
-	case len(name) > 15:
-		return fmt.Sprintf("the name has %d bytes, want at most 15", len(name))
+	case len(name) > ether.MaxName:
+		return fmt.Sprintf("the name has %d bytes, want at most %d", len(name), ether.MaxName)
 	case name == "." || name == ".." || name == "all" || name == "default":
 		return "not a name for a network device"
 	case strings.ContainsFunc(name, func(r rune) bool { return unicode.IsSpace(r) || unicode.IsControl(r) }):

@@ -73,7 +73,7 @@ func (s *externalSet) record(x *external) store.Port {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return store.Port{
-		UUID: x.doc.UUID, Network: x.network.uuid(), Name: x.doc.Owner.Name, MAC: store.HexMAC(x.doc.MAC),
+		UUID: x.doc.UUID, Network: x.network.uuid(), Name: x.doc.Owner.Name, MAC: x.doc.MAC,
 		IfName: x.ifname, Index: x.link, Isolated: x.doc.Isolated == netdef.Yes, Lifetime: api.LifetimeExternal,
 		Owner: x.owner, OwnerUUID: x.doc.Owner.UUID, Created: x.created, Document: string(x.doc.XML()),
 	}

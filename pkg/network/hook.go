@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os/exec"
 	"strings"
 	"time"
@@ -43,7 +42,7 @@ func (m *Manager) hook(ctx context.Context, h hookCall, n *netdef.Network) error
 // network's.
 func (m *Manager) hookPort(ctx context.Context, h hookCall, n *netdef.Network, p *port) error {
 	return m.runHook(ctx, h, n, &netdef.Port{
-		UUID: p.UUID, Owner: netdef.Owner{Name: p.Name}, MAC: net.HardwareAddr(p.MAC),
+		UUID: p.UUID, Owner: netdef.Owner{Name: p.Name}, MAC: p.MAC,
 		Plug: &netdef.Plug{Type: netdef.PlugNetwork, Bridge: n.Bridge.Name},
 	})
 }

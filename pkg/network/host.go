@@ -9,6 +9,7 @@ import (
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/bridge/uplink"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/translate"
 	"github.com/vnetd/vnetd/pkg/store"
@@ -18,7 +19,7 @@ import (
 // rules. It is on disk before it is true.
 type hostState struct {
 	// Uplink is how the uplink was, nil while it is the host's own.
-	Uplink *bridge.UplinkState `json:"uplink,omitempty"`
+	Uplink *uplink.State `json:"uplink,omitempty"`
 	// AcceptRA are links whose accept_ra was raised, so that the host keeps its
 	// routes although it forwards.
 	AcceptRA []bridge.AcceptRA `json:"accept_ra,omitempty"`
@@ -150,7 +151,7 @@ func noSuchUplink(def *netdef.Network) error {
 // uplink was is on disk before anything changes. The caller holds n.op.
 func (n *Network) attachUplink(ctx context.Context, live *netdef.Network) error {
 	if n.host.Uplink != nil {
-		attached, err := n.m.cfg.Links.UplinkAttached(*n.host.Uplink)
+		attached, err := n.m.cfg.Uplinks.Attached(*n.host.Uplink)
 		if err != nil || attached {
 			return err
 		}
@@ -158,9 +159,9 @@ func (n *Network) attachUplink(ctx context.Context, live *netdef.Network) error 
 			return err
 		}
 	}
-	_, err := n.m.cfg.Links.AttachUplink(ctx, bridge.UplinkConfig{
+	_, err := n.m.cfg.Uplinks.Attach(ctx, uplink.Config{
 		Bridge: live.Bridge.Name, Uplink: live.Uplink,
-		Save: func(s bridge.UplinkState) error {
+		Save: func(s uplink.State) error {
 			n.host.Uplink = &s
 			return n.record(n.run)
 		},
@@ -168,7 +169,7 @@ func (n *Network) attachUplink(ctx context.Context, live *netdef.Network) error 
 	switch {
 	case errors.Is(err, bridge.ErrNotFound):
 		return noSuchUplink(live)
-	case errors.Is(err, bridge.ErrNoAnswer):
+	case errors.Is(err, uplink.ErrNoAnswer):
 		return api.Errorf(api.Conflict, "network/vnetd:uplink/@dev: everything is put back: %w", err)
 	}
 	return err
@@ -180,7 +181,7 @@ func (n *Network) detachUplink(ctx context.Context) error {
 	if n.host.Uplink == nil {
 		return nil
 	}
-	if err := n.m.cfg.Links.DetachUplink(ctx, *n.host.Uplink); err != nil {
+	if err := n.m.cfg.Uplinks.Detach(ctx, *n.host.Uplink); err != nil {
 		return err
 	}
 	n.host.Uplink = nil

@@ -16,6 +16,7 @@ import (
 	"github.com/vnetd/vnetd/internal/nstest"
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/bridge/uplink"
 	"github.com/vnetd/vnetd/pkg/firewall"
 	"github.com/vnetd/vnetd/pkg/firewall/iptables"
 	"github.com/vnetd/vnetd/pkg/network"
@@ -62,6 +63,8 @@ func newHub(t *testing.T, root string, opts hubOptions) *hub {
 	must(t, err)
 	h.links, err = bridge.New()
 	must(t, err)
+	uplinks, err := uplink.New(h.links)
+	must(t, err)
 	writer, err := iptables.New(t.Context(), iptables.Config{Logger: log})
 	must(t, err)
 	fw := firewall.New(writer, firewall.Config{Logger: log})
@@ -70,7 +73,7 @@ func newHub(t *testing.T, root string, opts hubOptions) *hub {
 		rules = opts.rules(rules)
 	}
 	h.Manager = network.New(network.Config{
-		Store: h.store, Links: h.links, Rules: rules, Logger: log,
+		Store: h.store, Links: h.links, Uplinks: uplinks, Rules: rules, Logger: log,
 		StartOnDemand: opts.startOnDemand, Hook: opts.hook, ResolvConf: opts.resolvConf, Limits: opts.limits,
 	})
 	cancelEvents := h.Subscribe(h.onEvent)
@@ -86,6 +89,7 @@ func newHub(t *testing.T, root string, opts hubOptions) *hub {
 		watching.Wait()
 		h.Manager.Close()
 		cancelEvents()
+		uplinks.Close()
 		h.links.Close()
 		must(t, fw.Close())
 		if err := h.store.Close(); err != nil {

@@ -96,7 +96,7 @@ func (s *portSet) learn(p *port, mac net.HardwareAddr) (former []netip.Addr, ok 
 	}
 	former = p.held
 	s.unlearn(p)
-	p.guest, p.left = slices.Clone(store.HexMAC(mac)), false
+	p.guest, p.left = slices.Clone(mac), false
 	s.byGuest[key] = append(s.byGuest[key], p)
 	return former, true
 }
@@ -123,9 +123,9 @@ func (s *portSet) card(p *port) net.HardwareAddr {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if p.guest != nil {
-		return net.HardwareAddr(p.guest)
+		return p.guest
 	}
-	return net.HardwareAddr(p.MAC)
+	return p.MAC
 }
 
 // record is p as it is stored.

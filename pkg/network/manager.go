@@ -15,6 +15,7 @@ import (
 	"github.com/vnetd/vnetd/internal/histogram"
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/bridge/uplink"
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/dnsd/resolved"
 	"github.com/vnetd/vnetd/pkg/firewall"
@@ -51,13 +52,18 @@ type Links interface {
 	FDBPort(bridge int, mac net.HardwareAddr) (port int, err error)
 	Forward(v4, v6 bool) (bridge.Forwarding, error)
 	RestoreAcceptRA(raised []bridge.AcceptRA) error
-	AttachUplink(ctx context.Context, cfg bridge.UplinkConfig) (*bridge.UplinkState, error)
-	DetachUplink(ctx context.Context, s bridge.UplinkState) error
-	UplinkAttached(s bridge.UplinkState) (bool, error)
 	AddressOwner(p netip.Prefix, except string) (owner string, err error)
 	HostNets() ([]bridge.HostNet, error)
 	Members(bridge int) ([]bridge.Link, error)
 	Watch(ctx context.Context, f func(bridge.LinkEvent)) error
+}
+
+// Uplinks is what the hub asks of pkg/bridge/uplink; *uplink.Uplinks is the real one,
+// whose contracts hold.
+type Uplinks interface {
+	Attach(ctx context.Context, cfg uplink.Config) (*uplink.State, error)
+	Detach(ctx context.Context, s uplink.State) error
+	Attached(s uplink.State) (bool, error)
 }
 
 // Rules is what the hub asks of pkg/firewall; *firewall.Firewall is the real
@@ -75,13 +81,14 @@ type Rules interface {
 	Stats() firewall.Stats
 }
 
-// Config is what a Manager works with. Store, Links, Rules and Logger must be
-// set.
+// Config is what a Manager works with. Store, Links, Uplinks, Rules and Logger must
+// be set.
 type Config struct {
-	Store  *store.Store
-	Links  Links
-	Rules  Rules
-	Logger *slog.Logger
+	Store   *store.Store
+	Links   Links
+	Uplinks Uplinks
+	Rules   Rules
+	Logger  *slog.Logger
 
 	ResolvConf    string // the host's resolvers; empty for /etc/resolv.conf
 	StopRebind    bool   // upstreams' answers with private addresses are kept from guests, see dnsd.Config

@@ -60,7 +60,7 @@ func markOfPort(p store.Port) string {
 		}
 	}
 	add(true, "network", p.Network)
-	add(true, "mac", net.HardwareAddr(p.MAC).String())
+	add(true, "mac", p.MAC.String())
 	add(true, "lifetime", p.Lifetime)
 	add(true, "owner", strconv.FormatUint(uint64(p.Owner), 10))
 	add(true, "created", strconv.FormatInt(p.Created.Unix(), 10))
@@ -101,7 +101,7 @@ func setMarked(p *store.Port, key, value string) (err error) {
 	case "network":
 		p.Network = strings.ToLower(value)
 	case "mac":
-		err = p.MAC.UnmarshalText([]byte(value))
+		p.MAC, err = net.ParseMAC(value)
 	case "lifetime":
 		p.Lifetime = value
 	case "owner":

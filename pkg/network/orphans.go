@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"maps"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -78,7 +77,7 @@ func (o *orphans) setMarked(links []bridge.Link) {
 // orphanInfo tells what an orphaned port is.
 func (m *Manager) orphanInfo(p store.Port) api.Port {
 	info := api.Port{
-		UUID: p.UUID, Name: p.Name, MAC: net.HardwareAddr(p.MAC).String(), IfName: p.IfName,
+		UUID: p.UUID, Name: p.Name, MAC: p.MAC.String(), IfName: p.IfName,
 		Addresses: []netip.Addr{}, Reserved: append([]netip.Addr{}, p.Addrs...),
 		Queues: max(p.Queues, 1), VnetHdr: p.VnetHdr, Isolated: p.Isolated,
 		Lifetime: api.Lifetime(p.Lifetime), Owner: p.Owner, OwnerUUID: p.OwnerUUID, ID: p.ID, Created: p.Created,

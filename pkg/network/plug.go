@@ -22,7 +22,7 @@ func (m *Manager) attach(ctx context.Context, live *netdef.Network, bridgeIndex 
 		return err
 	}
 	if translate.ManagesMACs(live) {
-		return m.cfg.Links.AddFDB(p.Index, net.HardwareAddr(p.MAC))
+		return m.cfg.Links.AddFDB(p.Index, p.MAC)
 	}
 	return nil
 }

@@ -6,9 +6,9 @@ import (
 	"net/netip"
 	"regexp"
 	"slices"
-	"strings"
 	"sync"
 
+	"github.com/vnetd/vnetd/internal/ether"
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/store"
 )
@@ -49,11 +49,11 @@ type port struct {
 	failed   error      // why it could not be deleted, nil for nothing; guarded by ports.mu
 	retrying bool       // somebody tries again to delete it; guarded by ending
 
-	guest   store.HexMAC  // the card's where it is not MAC, see learn; nil: none is known; guarded by ports.mu
-	left    bool          // the guest has closed the device; guarded by ports.mu
-	held    []netip.Addr  // leased since the port is there, in order; guarded by ports.mu
-	news    chan struct{} // closed and made anew when held changes; guarded by ports.mu
-	carrier bool          // somebody had the device open; only Watch's goroutine
+	guest   net.HardwareAddr // the card's where it is not MAC, see learn; nil: none is known; guarded by ports.mu
+	left    bool             // the guest has closed the device; guarded by ports.mu
+	held    []netip.Addr     // leased since the port is there, in order; guarded by ports.mu
+	news    chan struct{}    // closed and made anew when held changes; guarded by ports.mu
+	carrier bool             // somebody had the device open; only Watch's goroutine
 }
 
 // newPort is p as a port of n.
@@ -69,11 +69,11 @@ func (o PortOptions) check() error {
 		return api.Errorf(api.Invalid, "option lifetime: %q is not a lifetime, want fd, bus or persistent", o.Lifetime)
 	case o.Queues < 0 || o.Queues > maxQueues:
 		return api.Errorf(api.Invalid, "option queues: %d is not a number of queues, want 1 to %d", o.Queues, maxQueues)
-	case o.MAC != nil && (len(o.MAC) != 6 || o.MAC[0]&1 != 0 || bytes.Equal(o.MAC, make([]byte, 6))):
+	case o.MAC != nil && !ether.IsCard(o.MAC):
 		return api.Errorf(api.Invalid, "option mac: %q is not the address of a card, want six bytes, not multicast, not all zero", o.MAC)
 	case o.Name != "" && !hostLabel.MatchString(o.Name):
 		return api.Errorf(api.Invalid, "option name: %.80q is not a host name, want 1 to 63 letters, digits and hyphens", o.Name)
-	case o.IfName != "" && !validIfName(o.IfName):
+	case o.IfName != "" && !ether.ValidName(o.IfName):
 		return api.Errorf(api.Invalid, "option ifname: %q is not an interface name, want 1 to 15 characters without blank, slash or colon", o.IfName)
 	case len(o.ID) > maxText:
 		return api.Errorf(api.Invalid, "option id: %d bytes long, want at most %d", len(o.ID), maxText)
@@ -98,12 +98,6 @@ var (
 	hostLabel = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
 	uuidText  = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
 )
-
-// validIfName tells what the kernel takes for an interface's name
-// (dev_valid_name in net/core/dev.c), but for %, which would make it a template.
-func validIfName(name string) bool {
-	return len(name) < 16 && name != "." && name != ".." && !strings.ContainsAny(name, "/: \t\n\v\f\r%")
-}
 
 // differs names the option of a port that is there which o asks to be otherwise,
 // empty for none. What o leaves open fits.

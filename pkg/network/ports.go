@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vnetd/vnetd/internal/ether"
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/netdef"
@@ -128,7 +129,7 @@ func (n *Network) addPort(ctx context.Context, live *netdef.Network, opts PortOp
 	if madeUp {
 		opts.MAC = n.m.newMAC(live, &opts)
 	}
-	guest := store.Port{Name: opts.Name, MAC: store.HexMAC(opts.MAC), Addrs: opts.Addrs}
+	guest := store.Port{Name: opts.Name, MAC: opts.MAC, Addrs: opts.Addrs}
 	if err := n.expect(live, guest); err != nil {
 		return nil, nil, err
 	}
@@ -177,7 +178,7 @@ func (n *Network) plugIn(ctx context.Context, live *netdef.Network, opts PortOpt
 		return nil, nil, fmt.Errorf("looking for bridge %q: %w", live.Bridge.Name, err)
 	}
 	record := store.Port{
-		UUID: newUUID(), Network: live.UUID, Name: opts.Name, MAC: store.HexMAC(opts.MAC), Addrs: opts.Addrs,
+		UUID: ether.RandomUUID(), Network: live.UUID, Name: opts.Name, MAC: opts.MAC, Addrs: opts.Addrs,
 		Queues: opts.Queues, VnetHdr: opts.VnetHdr, Isolated: opts.Isolated,
 		Lifetime: opts.Lifetime, Owner: opts.Owner, OwnerUUID: opts.OwnerUUID, ID: opts.ID, Holder: opts.Holder,
 		MadeUp: madeUp, Created: time.Now().Truncate(time.Second),
@@ -233,14 +234,6 @@ func (m *Manager) newMAC(live *netdef.Network, opts *PortOptions) net.HardwareAd
 		_, _ = rand.Read(mac[3:])
 	}
 	return mac
-}
-
-// newUUID makes a random UUID (RFC 9562 §5.4).
-func newUUID() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:])
-	b[6], b[8] = b[6]&0x0f|0x40, b[8]&0x3f|0x80
-	return fmt.Sprintf("%x-%x-%x-%x-%x", b[:4], b[4:6], b[6:8], b[8:10], b[10:])
 }
 
 // Ports lists the ports of every network: those that vnetd made in order of their

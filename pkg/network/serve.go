@@ -68,7 +68,7 @@ func (n *Network) runningServices() *service.Set {
 
 // guestOf is the guest on a port.
 func guestOf(p store.Port) service.Guest {
-	return service.Guest{MAC: net.HardwareAddr(p.MAC), Card: net.HardwareAddr(p.Guest), Name: p.Name, Addrs: p.Addrs}
+	return service.Guest{MAC: p.MAC, Card: p.Guest, Name: p.Name, Addrs: p.Addrs}
 }
 
 // owner is the network as its services see it.

@@ -174,44 +174,51 @@ func (s *Store) run(uuid string) string { return filepath.Join(s.dirs.runs(), uu
 
 // Port is the run-state of one port.
 type Port struct {
-	UUID     string    `json:"uuid"`
-	Network  string    `json:"network"` // UUID of its network
-	Name     string    `json:"name,omitempty"`
-	MAC      HexMAC    `json:"mac"`
-	IfName   string    `json:"ifname"`
-	Index    int       `json:"ifindex"`
-	Queues   int       `json:"queues,omitempty"`
-	VnetHdr  bool      `json:"vnet_hdr,omitempty"`
-	Isolated bool      `json:"isolated,omitempty"`
-	Lifetime string    `json:"lifetime"`
-	Owner    uint32    `json:"owner"` // uid
-	Created  time.Time `json:"created"`
+	UUID     string           `json:"uuid"`
+	Network  string           `json:"network"` // UUID of its network
+	Name     string           `json:"name,omitempty"`
+	MAC      net.HardwareAddr `json:"-"`
+	IfName   string           `json:"ifname"`
+	Index    int              `json:"ifindex"`
+	Queues   int              `json:"queues,omitempty"`
+	VnetHdr  bool             `json:"vnet_hdr,omitempty"`
+	Isolated bool             `json:"isolated,omitempty"`
+	Lifetime string           `json:"lifetime"`
+	Owner    uint32           `json:"owner"` // uid
+	Created  time.Time        `json:"created"`
 
-	Addrs     []netip.Addr `json:"addresses,omitempty"` // set aside for the guest
-	ID        string       `json:"id,omitempty"`        // the owner's word for it
-	OwnerUUID string       `json:"owner_uuid,omitempty"`
-	Holder    string       `json:"holder,omitempty"`      // of a port that ends with its client
-	MadeUp    bool         `json:"mac_made_up,omitempty"` // the MAC address is not of the launcher's choice
-	Guest     HexMAC       `json:"guest,omitempty"`       // the guest's, where it has another than MAC
-	Document  string       `json:"document,omitempty"`    // <networkport>, of a port whose device is another's
+	Addrs     []netip.Addr     `json:"addresses,omitempty"` // set aside for the guest
+	ID        string           `json:"id,omitempty"`        // the owner's word for it
+	OwnerUUID string           `json:"owner_uuid,omitempty"`
+	Holder    string           `json:"holder,omitempty"`      // of a port that ends with its client
+	MadeUp    bool             `json:"mac_made_up,omitempty"` // the MAC address is not of the launcher's choice
+	Guest     net.HardwareAddr `json:"-"`                     // the guest's, where it has another than MAC
+	Document  string           `json:"document,omitempty"`    // <networkport>, of a port whose device is another's
 }
 
-// HexMAC is a MAC address that stands in JSON as aa:bb:cc:dd:ee:ff.
-type HexMAC net.HardwareAddr
+// portRecord is a Port on disk.
+type portRecord struct {
+	*Port
+	MAC   hexMAC `json:"mac"`
+	Guest hexMAC `json:"guest,omitempty"`
+}
+
+// hexMAC is a MAC address that stands in JSON as aa:bb:cc:dd:ee:ff.
+type hexMAC net.HardwareAddr
 
 // MarshalText implements encoding.TextMarshaler.
-func (m HexMAC) MarshalText() ([]byte, error) { return []byte(net.HardwareAddr(m).String()), nil }
+func (m hexMAC) MarshalText() ([]byte, error) { return []byte(net.HardwareAddr(m).String()), nil }
 
 // UnmarshalText implements encoding.TextUnmarshaler.
-func (m *HexMAC) UnmarshalText(text []byte) error {
+func (m *hexMAC) UnmarshalText(text []byte) error {
 	mac, err := net.ParseMAC(string(text))
-	*m = HexMAC(mac)
+	*m = hexMAC(mac)
 	return err
 }
 
 // SavePort writes p, replacing what stood for its UUID.
 func (s *Store) SavePort(p Port) error {
-	if err := writeJSON(s.port(p.UUID), p); err != nil {
+	if err := writeJSON(s.port(p.UUID), portRecord{&p, hexMAC(p.MAC), hexMAC(p.Guest)}); err != nil {
 		return fmt.Errorf("saving port %s: %w", p.UUID, err)
 	}
 	return nil
@@ -229,17 +236,18 @@ func (s *Store) DeletePort(uuid string) error {
 // that of the directory.
 func (s *Store) Ports() (ports []Port, faults []*Fault, err error) {
 	faults, err = readDir(s.dirs.ports(), ".json", func(uuid string, data []byte) error {
-		var p Port
+		p := portRecord{Port: new(Port)}
 		err := json.Unmarshal(data, &p)
+		p.Port.MAC, p.Port.Guest = net.HardwareAddr(p.MAC), net.HardwareAddr(p.Guest)
 		switch {
 		case err != nil:
 			return err
 		case p.UUID != uuid:
 			return fmt.Errorf("it is of another port, %q", p.UUID)
 		case len(p.MAC) != 6:
-			return fmt.Errorf("mac: %q is not the address of a card", net.HardwareAddr(p.MAC))
+			return fmt.Errorf("mac: %q is not the address of a card", p.Port.MAC)
 		}
-		ports = append(ports, p)
+		ports = append(ports, *p.Port)
 		return nil
 	})
 	return ports, faults, ifThere(err)

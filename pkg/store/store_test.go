@@ -141,7 +141,7 @@ func TestRunStateSurvives(t *testing.T) {
 	s := open(t, dirs)
 	n := parse(t, "<network><name>n</name><bridge name='b1'/></network>")
 	p := store.Port{
-		UUID: uuid, Network: n.UUID, Name: "guest", MAC: store.HexMAC{0x52, 0x54, 0, 1, 2, 3},
+		UUID: uuid, Network: n.UUID, Name: "guest", MAC: net.HardwareAddr{0x52, 0x54, 0, 1, 2, 3},
 		IfName: "vnet0", Index: 7, Lifetime: "fd", Owner: 1000, Created: time.Unix(1800000000, 0).UTC(),
 	}
 	if err := errors.Join(

@@ -1,4 +1,4 @@
-package bridge
+package uplink
 
 import (
 	"errors"
@@ -7,15 +7,21 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/internal/netlink"
+	"github.com/vnetd/vnetd/pkg/bridge"
 )
+
+// netSysctls has a directory per family.
+const netSysctls = "/proc/sys/net"
 
 // change is one request, what it is for, and the error that is as good as
 // success.
 type change struct {
-	req  *nl.NetlinkRequest
+	req  []byte
 	what string
 	fine error
 }
@@ -24,20 +30,20 @@ type change struct {
 // request, below what a socket holds by default.
 const changesPerDatagram = 100
 
-// carryOut makes changes in as few datagrams as possible; where somebody watches,
+// apply makes changes in as few datagrams as possible; where somebody watches,
 // one by one. Those behind a failing one are made too.
-func (b *Bridges) carryOut(changes []change) error {
+func (u *Uplinks) apply(changes []change) error {
 	size := changesPerDatagram
-	if b.afterStep != nil {
+	if u.hook != nil {
 		size = 1
 	}
 	var errs []error
 	for part := range slices.Chunk(changes, size) {
-		var reqs []*nl.NetlinkRequest
+		var reqs [][]byte
 		for _, c := range part {
 			reqs = append(reqs, c.req)
 		}
-		for i, err := range b.conn.doEach(reqs...) {
+		for i, err := range u.kernel.Do(reqs...) {
 			switch {
 			case err == nil || i < len(part) && part[i].fine != nil && errors.Is(err, part[i].fine):
 			case i < len(part):
@@ -46,47 +52,47 @@ func (b *Bridges) carryOut(changes []change) error {
 				errs = append(errs, err)
 			}
 		}
-		if err := b.stepped(); err != nil {
+		if err := u.afterChange(); err != nil {
 			return errors.Join(append(errs, err)...)
 		}
 	}
 	return errors.Join(errs...)
 }
 
-func (b *Bridges) stepped() error {
-	if b.afterStep == nil {
+func (u *Uplinks) afterChange() error {
+	if u.hook == nil {
 		return nil
 	}
-	return b.afterStep()
+	return u.hook()
 }
 
-// uplinkMove is addresses, routes and neighbours on their way from one link to
+// move is addresses, routes and neighbours on their way from one link to
 // another. All are as they were on the uplink, less the time since.
-type uplinkMove struct {
-	from, to   link
-	addresses  []uplinkAddress
-	routes     []uplinkRoute
+type move struct {
+	from, to   bridge.Link
+	addresses  []address
+	routes     []route
 	neighbours []message
 	uplink     int // index of the uplink when the routes were read
 }
 
 // newMove reads the state's messages.
-func newMove(s *UplinkState, from, to link) (*uplinkMove, error) {
+func newMove(s *State, from, to bridge.Link) (*move, error) {
 	now, err := sinceBoot()
 	if err != nil {
 		return nil, err
 	}
-	mv := &uplinkMove{from: from, to: to, uplink: s.Index}
+	mv := &move{from: from, to: to, uplink: s.Index}
 	elapsed := now - s.Taken
 	for _, data := range s.Addresses {
-		a, err := parseUplinkAddress(data)
+		a, err := parseAddress(data)
 		if err != nil {
 			return nil, fmt.Errorf("in the saved state: %w", err)
 		}
 		mv.addresses = append(mv.addresses, a.aged(elapsed))
 	}
 	for _, saved := range s.Routes {
-		r, err := parseUplinkRoute(saved)
+		r, err := parseRoute(saved)
 		if err != nil {
 			return nil, fmt.Errorf("in the saved state: %w", err)
 		}
@@ -103,12 +109,12 @@ func newMove(s *UplinkState, from, to link) (*uplinkMove, error) {
 }
 
 // moveToBridge makes the bridge and moves the uplink's to it.
-func (b *Bridges) moveToBridge(s *UplinkState) (index int, err error) {
-	br, err := b.makeUplinkBridge(s)
+func (u *Uplinks) moveToBridge(s *State) (index int, err error) {
+	br, err := u.makeBridge(s)
 	if err != nil {
 		return 0, err
 	}
-	up, err := b.byName(s.Uplink)
+	up, err := u.links.Lookup(s.Uplink)
 	if err != nil {
 		return 0, err
 	}
@@ -116,52 +122,45 @@ func (b *Bridges) moveToBridge(s *UplinkState) (index int, err error) {
 	if err != nil {
 		return 0, err
 	}
-	if err := b.prepare(mv); err != nil {
+	if err := u.prepare(mv); err != nil {
 		return 0, err
 	}
 	// The uplink first: until the routes change it sends as before.
 	changes := []change{{req: setMaster(up.Index, br.Index), what: "making the uplink a port"}}
 	if !up.Up {
-		changes = append(changes, change{req: setUp(up.Index), what: "setting the uplink up"})
+		changes = append(changes, change{req: setLink(up.Index, unix.IFF_UP, unix.IFF_UP), what: "setting the uplink up"})
 	}
-	if err := b.carryOut(append(changes, mv.switchOver()...)); err != nil {
+	if err := u.apply(append(changes, mv.switchOver()...)); err != nil {
 		return 0, err
 	}
-	return br.Index, b.settle(mv)
+	return br.Index, u.settle(mv)
 }
 
-// makeUplinkBridge makes the bridge as the uplink's twin and sets it up. It gives
+// makeBridge makes the bridge as the uplink's twin and sets it up. It gives
 // itself no IPv6 link-local address (addr_gen_mode, IN6_ADDR_GEN_MODE_NONE): it
 // gets the uplink's.
-func (b *Bridges) makeUplinkBridge(s *UplinkState) (link, error) {
-	cfg := Config{Name: s.Bridge, MAC: s.MAC, MTU: s.MTU}
-	br, created, err := b.findOrCreate(&cfg)
+func (u *Uplinks) makeBridge(s *State) (bridge.Link, error) {
+	br, err := u.links.Create(bridge.Config{Name: s.Bridge, MAC: s.MAC, MTU: s.MTU})
 	if err != nil {
-		return link{}, err
+		return bridge.Link{}, err
 	}
-	if !created {
-		return link{}, fmt.Errorf("bridge %q: %w", s.Bridge, ErrExists)
-	}
-	if err := b.stepped(); err != nil {
-		return link{}, err
-	}
-	if err := b.setAttributes(&br, &cfg); err != nil {
-		return link{}, err
+	if err := u.afterChange(); err != nil {
+		return bridge.Link{}, err
 	}
 	for _, family := range []string{"ipv4", "ipv6"} {
 		if err := copySysctls(filepath.Join(netSysctls, family, "conf"), s.Uplink, s.Bridge); err != nil {
-			return link{}, err
+			return bridge.Link{}, err
 		}
 	}
-	err = writeSysctl(filepath.Join(ipv6Conf, s.Bridge, "addr_gen_mode"), "1")
+	err = setSysctl(filepath.Join(netSysctls, "ipv6", "conf", s.Bridge, "addr_gen_mode"), "1")
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return link{}, err
+		return bridge.Link{}, err
 	}
-	if err := b.conn.do(setUp(br.Index)); err != nil {
-		return link{}, fmt.Errorf("setting bridge %q up: %w", s.Bridge, err)
+	if err := u.kernel.do(setLink(br.Index, unix.IFF_UP, unix.IFF_UP)); err != nil {
+		return bridge.Link{}, fmt.Errorf("setting bridge %q up: %w", s.Bridge, err)
 	}
 	br.Up = true
-	return br, b.stepped()
+	return br, u.afterChange()
 }
 
 // copySysctls gives link to the sysctls of link from, but for those that can't be
@@ -173,17 +172,26 @@ func copySysctls(dir, from, to string) error {
 		return err
 	}
 	for _, e := range entries {
-		if value, err := readSysctl(filepath.Join(dir, from, e.Name())); err == nil {
-			_ = writeSysctl(filepath.Join(dir, to, e.Name()), value)
+		if value, err := os.ReadFile(filepath.Join(dir, from, e.Name())); err == nil {
+			_ = setSysctl(filepath.Join(dir, to, e.Name()), strings.TrimSpace(string(value)))
 		}
 	}
 	return nil
 }
 
+// setSysctl gives a sysctl a value, unless it has that.
+func setSysctl(path, value string) error {
+	old, err := os.ReadFile(path)
+	if err != nil || strings.TrimSpace(string(old)) == value {
+		return err
+	}
+	return os.WriteFile(path, []byte(value), 0)
+}
+
 // prepare makes the addresses valid on the new link too, and tells it the
 // neighbours and the routes of router advertisements.
-func (b *Bridges) prepare(mv *uplinkMove) error {
-	have, err := b.uplinkAddresses(mv.to.Index)
+func (u *Uplinks) prepare(mv *move) error {
+	have, err := u.kernel.addresses(mv.to.Index)
 	if err != nil {
 		return err
 	}
@@ -200,18 +208,18 @@ func (b *Bridges) prepare(mv *uplinkMove) error {
 	for _, n := range mv.neighbours {
 		changes = append(changes, addNeighbour(n, mv.to.Index))
 	}
-	if err := b.carryOut(changes); err != nil {
+	if err := u.apply(changes); err != nil {
 		return err
 	}
-	if err := b.awaitLocal(mv); err != nil {
+	if err := u.kernel.awaitLocal(mv); err != nil {
 		return err
 	}
-	return b.addAdvertisedRoutes(mv)
+	return u.addAdvertisedRoutes(mv)
 }
 
 // addAdvertisedRoutes adds the routes that can't go into the datagram with the
 // others.
-func (b *Bridges) addAdvertisedRoutes(mv *uplinkMove) error {
+func (u *Uplinks) addAdvertisedRoutes(mv *move) error {
 	for _, r := range mv.routes {
 		if !r.advertised {
 			continue
@@ -219,7 +227,7 @@ func (b *Bridges) addAdvertisedRoutes(mv *uplinkMove) error {
 		if err := addAdvertised(r, mv.to.Index); err != nil {
 			return fmt.Errorf("adding route %v: %w", r.dst(), err)
 		}
-		if err := b.stepped(); err != nil {
+		if err := u.afterChange(); err != nil {
 			return err
 		}
 	}
@@ -229,7 +237,7 @@ func (b *Bridges) addAdvertisedRoutes(mv *uplinkMove) error {
 // switchOver are the changes that let the new link have the routes, and the
 // addresses alone. Routes to the addresses' networks come and go with these; but
 // that of an IPv6 address with a lifetime outlives it on the old link.
-func (mv *uplinkMove) switchOver() []change {
+func (mv *move) switchOver() []change {
 	var add, remove, removeOfAddresses []change
 	for _, r := range mv.routes {
 		switch {
@@ -249,11 +257,11 @@ func (mv *uplinkMove) switchOver() []change {
 
 // removeAddresses takes the addresses off the old link, from the last on, so that
 // no secondary IPv4 address goes with its primary.
-func (mv *uplinkMove) removeAddresses() []change {
+func (mv *move) removeAddresses() []change {
 	var changes []change
 	for _, a := range slices.Backward(mv.addresses) {
 		if !a.linkLocal() {
-			req := delAddress(mv.from.Index, a.address)
+			req := delAddress(a, mv.from.Index)
 			changes = append(changes, change{req, fmt.Sprintf("removing address %v", a.prefix), unix.EADDRNOTAVAIL})
 		}
 	}
@@ -261,22 +269,22 @@ func (mv *uplinkMove) removeAddresses() []change {
 }
 
 // removeRoute removes a route from the old link.
-func (mv *uplinkMove) removeRoute(r uplinkRoute) change {
+func (mv *move) removeRoute(r route) change {
 	req := r.on(mv.uplink, mv.from.Index).request(unix.RTM_DELROUTE, 0)
 	return change{req, fmt.Sprintf("removing route %v", r.dst()), unix.ESRCH}
 }
 
-// replaces tells whether the new route takes the old one's place instead of being
+// replaces reports whether the new route takes the old one's place instead of being
 // added beside it: IPv6 routes with several ways out, as the kernel merges the
 // ways of equal routes.
-func (mv *uplinkMove) replaces(r uplinkRoute) bool {
+func (mv *move) replaces(r route) bool {
 	return r.family() == unix.AF_INET6 && r.shared()
 }
 
 // addRoute adds a route to the new link, before or behind those that equal it but
 // for the link.
-func (mv *uplinkMove) addRoute(r uplinkRoute) change {
-	flags := unix.NLM_F_CREATE
+func (mv *move) addRoute(r route) change {
+	flags := uint16(unix.NLM_F_CREATE)
 	switch {
 	case mv.replaces(r):
 		flags |= unix.NLM_F_REPLACE
@@ -285,7 +293,7 @@ func (mv *uplinkMove) addRoute(r uplinkRoute) change {
 	}
 	m := r.on(mv.uplink, mv.to.Index)
 	if r.life != forever {
-		m.message = m.with(unix.RTA_EXPIRES, nl.Uint32Attr(r.life))
+		m.message = m.with(unix.RTA_EXPIRES, netlink.Uint32(r.life))
 	}
 	return change{m.request(unix.RTM_NEWROUTE, flags), fmt.Sprintf("adding route %v", r.dst()), unix.EEXIST}
 }
@@ -295,14 +303,14 @@ func (mv *uplinkMove) addRoute(r uplinkRoute) change {
 const settleTries = 3
 
 // settle brings the routes of the new link to what they were on the uplink.
-func (b *Bridges) settle(mv *uplinkMove) error {
+func (u *Uplinks) settle(mv *move) error {
 	var err error
 	for range settleTries {
 		var changes []change
-		if changes, err = b.unsettled(mv); err != nil || len(changes) == 0 {
+		if changes, err = u.unsettled(mv); err != nil || len(changes) == 0 {
 			return err
 		}
-		err = b.carryOut(changes)
+		err = u.apply(changes)
 	}
 	return err
 }
@@ -310,14 +318,14 @@ func (b *Bridges) settle(mv *uplinkMove) error {
 // unsettled are the changes that add the missing routes of the new link and take
 // away those of its addresses that the uplink didn't have, or that come behind
 // another link's and didn't.
-func (b *Bridges) unsettled(mv *uplinkMove) ([]change, error) {
-	have, err := b.uplinkRoutes(&mv.to)
+func (u *Uplinks) unsettled(mv *move) ([]change, error) {
+	have, err := u.kernel.routes(&mv.to)
 	if err != nil {
 		return nil, err
 	}
 	wanted := indexRoutes(mv.routes, mv.uplink, mv.to.Index)
 	var changes []change
-	var right []uplinkRoute
+	var right []route
 	for _, r := range have {
 		is := r.on(mv.to.Index, mv.to.Index)
 		w, ok := wanted.find(is)
@@ -338,9 +346,9 @@ func (b *Bridges) unsettled(mv *uplinkMove) ([]change, error) {
 	return changes, nil
 }
 
-// ofOurs tells whether the route came with one of the moved addresses.
-func (mv *uplinkMove) ofOurs(r uplinkRoute) bool {
-	return r.ofAddress() && slices.ContainsFunc(mv.addresses, func(a uplinkAddress) bool {
+// ofOurs reports whether the route came with one of the moved addresses.
+func (mv *move) ofOurs(r route) bool {
+	return r.ofAddress() && slices.ContainsFunc(mv.addresses, func(a address) bool {
 		return netip.PrefixFrom(a.peer, a.prefix.Bits()).Masked() == r.dst()
 	})
 }

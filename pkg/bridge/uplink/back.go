@@ -1,4 +1,4 @@
-package bridge
+package uplink
 
 import (
 	"errors"
@@ -6,18 +6,20 @@ import (
 	"slices"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/pkg/bridge"
 )
 
 // putBack brings the uplink to the state and removes the bridge.
-func (b *Bridges) putBack(s *UplinkState) error {
-	br, err := b.uplinkBridge(s)
+func (u *Uplinks) putBack(s *State) error {
+	br, err := u.bridge(s)
 	if err != nil {
 		return err
 	}
-	up, err := b.byName(s.Uplink)
+	up, err := u.links.Lookup(s.Uplink)
 	switch {
-	case errors.Is(err, ErrNotFound):
-		return b.removeUplinkBridge(br)
+	case errors.Is(err, bridge.ErrNotFound):
+		return u.removeBridge(br)
 	case err != nil:
 		return err
 	}
@@ -25,29 +27,29 @@ func (b *Bridges) putBack(s *UplinkState) error {
 	if err != nil {
 		return err
 	}
-	if err := b.refresh(mv); err != nil {
+	if err := u.refresh(mv); err != nil {
 		return err
 	}
-	mv.dropDead()
-	if err := b.prepare(mv); err != nil {
+	mv.dropExpired()
+	if err := u.prepare(mv); err != nil {
 		return err
 	}
-	if err := b.carryOut(mv.putBackChanges(br.Index)); err != nil {
+	if err := u.apply(mv.putBackChanges(br.Index)); err != nil {
 		return err
 	}
-	if err := b.settle(mv); err != nil {
+	if err := u.settle(mv); err != nil {
 		return err
 	}
-	if err := b.removeUplinkBridge(br); err != nil || s.Up {
+	if err := u.removeBridge(br); err != nil || s.Up {
 		return err
 	}
-	return b.setDown(up.Index)
+	return u.setDown(up.Index)
 }
 
 // putBackChanges give the routes and addresses to the uplink and take it off the
 // bridge, if that is there. Routes first: leaving a bridge takes the kernel some
 // milliseconds, in which the uplink sends already.
-func (mv *uplinkMove) putBackChanges(br int) []change {
+func (mv *move) putBackChanges(br int) []change {
 	if br == 0 {
 		return nil
 	}
@@ -60,11 +62,11 @@ func (mv *uplinkMove) putBackChanges(br int) []change {
 
 // refresh takes over what changed on the bridge since: lifetimes, which a client
 // or router advertisements renew there, and neighbours.
-func (b *Bridges) refresh(mv *uplinkMove) error {
+func (u *Uplinks) refresh(mv *move) error {
 	if mv.from.Index == 0 {
 		return nil
 	}
-	addrs, err := b.uplinkAddresses(mv.from.Index)
+	addrs, err := u.kernel.addresses(mv.from.Index)
 	if err != nil {
 		return err
 	}
@@ -73,7 +75,7 @@ func (b *Bridges) refresh(mv *uplinkMove) error {
 			mv.addresses[i] = a.withLifetimesOf(addrs[n])
 		}
 	}
-	routes, err := b.uplinkRoutes(&mv.from)
+	routes, err := u.kernel.routes(&mv.from)
 	if err != nil {
 		return err
 	}
@@ -83,31 +85,30 @@ func (b *Bridges) refresh(mv *uplinkMove) error {
 			mv.routes[i].life = is.life
 		}
 	}
-	neighbours, err := b.neighbours(mv.from.Index)
+	neighbours, err := u.kernel.neighbours(mv.from.Index)
 	mv.neighbours = append(neighbours, permanent(mv.neighbours)...)
 	return err
 }
 
-// dropDead leaves behind what has no lifetime left.
-func (mv *uplinkMove) dropDead() {
-	mv.addresses = slices.DeleteFunc(mv.addresses, func(a uplinkAddress) bool { return a.valid() == 0 })
-	mv.routes = slices.DeleteFunc(mv.routes, func(r uplinkRoute) bool { return r.life == 0 })
+// dropExpired leaves behind what has no lifetime left.
+func (mv *move) dropExpired() {
+	mv.addresses = slices.DeleteFunc(mv.addresses, func(a address) bool { return a.valid() == 0 })
+	mv.routes = slices.DeleteFunc(mv.routes, func(r route) bool { return r.life == 0 })
 }
 
-func (b *Bridges) removeUplinkBridge(br link) error {
+func (u *Uplinks) removeBridge(br bridge.Link) error {
 	if br.Index == 0 {
 		return nil
 	}
-	if err := remove(br.Index); err != nil {
+	if err := u.links.Remove(br.Name, br.Index); err != nil {
 		return err
 	}
-	b.forgetTree(br.Index)
-	return b.stepped()
+	return u.afterChange()
 }
 
 // setDown sets the uplink down, which it was.
-func (b *Bridges) setDown(index int) error {
-	if err := b.conn.do(setLink(index, 0, unix.IFF_UP)); err != nil {
+func (u *Uplinks) setDown(index int) error {
+	if err := u.kernel.do(setLink(index, 0, unix.IFF_UP)); err != nil {
 		return fmt.Errorf("setting link %d down: %w", index, err)
 	}
 	return nil

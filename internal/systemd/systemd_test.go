@@ -1,8 +1,10 @@
-package main
+package systemd_test
 
 import (
 	"testing"
 	"time"
+
+	"github.com/vnetd/vnetd/internal/systemd"
 )
 
 func TestWatchdogInterval(t *testing.T) {
@@ -21,7 +23,7 @@ func TestWatchdogInterval(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			env := map[string]string{"WATCHDOG_USEC": tt.usec, "WATCHDOG_PID": tt.of}
-			if got := watchdogInterval(func(key string) string { return env[key] }, pid); got != tt.want {
+			if got := systemd.WatchdogInterval(func(key string) string { return env[key] }, pid); got != tt.want {
 				t.Errorf("interval %v, want %v", got, tt.want)
 			}
 		})

@@ -1,4 +1,4 @@
-package bridge_test
+package uplink_test
 
 import (
 	"bytes"
@@ -18,7 +18,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/vnetd/vnetd/internal/nstest"
-	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/bridge/uplink"
 )
 
 // hypervisor makes a LAN behind eno1, with about everything on eno1 that an
@@ -143,35 +143,35 @@ func sameHost(t *testing.T, when, before string) {
 	}
 }
 
-// saved keeps the last state that AttachUplink saved, as JSON.
+// saved keeps the last state that Attach saved, as JSON.
 type saved struct{ data []byte }
 
-func (s *saved) save(state bridge.UplinkState) (err error) {
+func (s *saved) save(state uplink.State) (err error) {
 	s.data, err = json.Marshal(state)
 	return err
 }
 
-func (s *saved) state(t *testing.T) bridge.UplinkState {
+func (s *saved) state(t *testing.T) uplink.State {
 	t.Helper()
-	var state bridge.UplinkState
+	var state uplink.State
 	if err := json.Unmarshal(s.data, &state); err != nil {
 		t.Fatal(err)
 	}
 	return state
 }
 
-func attachUplink(t *testing.T, b *bridge.Bridges, uplink string) bridge.UplinkState {
+func attachUplink(t *testing.T, u *uplink.Uplinks, device string) uplink.State {
 	t.Helper()
-	s, err := b.AttachUplink(t.Context(), bridge.UplinkConfig{Bridge: "br0", Uplink: uplink})
+	s, err := u.Attach(t.Context(), uplink.Config{Bridge: "br0", Uplink: device})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return *s
 }
 
-func detachUplink(t *testing.T, b *bridge.Bridges, s bridge.UplinkState) {
+func detachUplink(t *testing.T, u *uplink.Uplinks, s uplink.State) {
 	t.Helper()
-	if err := b.DetachUplink(t.Context(), s); err != nil {
+	if err := u.Detach(t.Context(), s); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -1,4 +1,4 @@
-package bridge_test
+package uplink_test
 
 import (
 	"encoding/binary"
@@ -104,21 +104,21 @@ func TestUplinkOfRouterAdvertisements(t *testing.T) {
 		advertise(t, lan, 1800, 86400)
 		awaitAdvertised(t, "eno1", 1800, 86400)
 		awaitDAD(t)
-		b := newBridges(t)
-		s := attachUplink(t, b, "eno1")
+		u := newUplinks(t)
+		s := attachUplink(t, u, "eno1")
 		awaitAdvertised(t, "br0", 1800, 86400)
 		if out := nstest.IP(t, "-6 route show default dev eno1"); out != "" {
 			t.Errorf("the uplink has a default route: %s", out)
 		}
 		advertise(t, lan, 3600, 96400)
 		awaitAdvertised(t, "br0", 3600, 96400)
-		if f := forward(t, b, false, true); len(f.AcceptRA) != 1 || f.AcceptRA[0].Link != "br0" {
-			t.Errorf("accept_ra raised on %v, want br0", f.AcceptRA)
+		if f, err := newBridges(t).Forward(false, true); err != nil || len(f.AcceptRA) != 1 || f.AcceptRA[0].Link != "br0" {
+			t.Errorf("accept_ra raised on %v, want br0 (%v)", f.AcceptRA, err)
 		}
 		advertise(t, lan, 4000, 106400)
 		awaitAdvertised(t, "br0", 4000, 106400)
 		noForwarding(t)
-		detachUplink(t, b, s)
+		detachUplink(t, u, s)
 		awaitAdvertised(t, "eno1", 4000, 106400)
 		advertise(t, lan, 5000, 116400)
 		awaitAdvertised(t, "eno1", 5000, 116400)

@@ -1,4 +1,4 @@
-package bridge
+package uplink
 
 import (
 	"context"
@@ -25,10 +25,10 @@ const (
 const known = unix.NUD_REACHABLE | unix.NUD_STALE | unix.NUD_DELAY | unix.NUD_PROBE | unix.NUD_PERMANENT
 
 // neighbours lists the neighbours of a link whose link-layer address is known.
-func (b *Bridges) neighbours(index int) ([]message, error) {
+func (k kernel) neighbours(index int) ([]message, error) {
 	var all []message
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		msgs, err := b.conn.dump(unix.RTM_GETNEIGH, unix.RTM_NEWNEIGH, neighbourHead(family, 0))
+		msgs, err := k.dump(unix.RTM_GETNEIGH, unix.RTM_NEWNEIGH, head(family, unix.SizeofNdMsg))
 		if err != nil {
 			return nil, fmt.Errorf("listing neighbours: %w", err)
 		}
@@ -55,19 +55,6 @@ func permanent(all []message) []message {
 	})
 }
 
-// rawHead is the body of a request as nl takes it.
-type rawHead []byte
-
-func (h rawHead) Len() int          { return len(h) }
-func (h rawHead) Serialize() []byte { return h }
-
-func neighbourHead(family uint8, index int) rawHead {
-	head := make([]byte, unix.SizeofNdMsg)
-	head[ndmFamily] = family
-	binary.NativeEndian.PutUint32(head[ndmIndex:], uint32(index))
-	return head
-}
-
 // addNeighbour tells a link a neighbour of another. The kernel uses it at once and
 // asks soon whether it is still so, unless an admin set it.
 func addNeighbour(n message, index int) change {
@@ -85,20 +72,20 @@ func addNeighbour(n message, index int) change {
 // the link within limit. It is the kernel that asks. One whose link-layer address
 // an admin set is never asked, and not among them. The error is that of ctx, or of
 // netlink.
-func (b *Bridges) answers(ctx context.Context, index int, gateways []netip.Addr, limit time.Duration) ([]netip.Addr, error) {
+func (k kernel) answers(ctx context.Context, index int, gateways []netip.Addr, limit time.Duration) ([]netip.Addr, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, errLimit)
 	defer cancel()
 	var answered []netip.Addr
 	left := slices.Clone(gateways)
 	for _, gw := range left {
-		if err := b.askNeighbour(index, gw); err != nil {
+		if err := k.askNeighbour(index, gw); err != nil {
 			return nil, err
 		}
 	}
 	for len(left) > 0 {
 		var err error
 		left = slices.DeleteFunc(left, func(gw netip.Addr) bool {
-			state, asked := b.neighbourAnswer(index, gw)
+			state, asked := k.neighbourAnswer(index, gw)
 			err = errors.Join(err, asked)
 			if state == unix.NUD_REACHABLE {
 				answered = append(answered, gw)
@@ -125,25 +112,24 @@ var errLimit = errors.New("time is up")
 
 // neighbourAnswer is the state of a neighbour that was asked; one that didn't
 // answer is asked again.
-func (b *Bridges) neighbourAnswer(index int, ip netip.Addr) (state uint16, err error) {
-	n, err := b.neighbour(index, ip)
+func (k kernel) neighbourAnswer(index int, ip netip.Addr) (state uint16, err error) {
+	n, err := k.neighbour(index, ip)
 	if err != nil {
 		return 0, err
 	}
 	state = neighbourState(n)
 	if state == unix.NUD_NONE || state&(unix.NUD_FAILED|unix.NUD_STALE) != 0 {
-		return state, b.askNeighbour(index, ip)
+		return state, k.askNeighbour(index, ip)
 	}
 	return state, nil
 }
 
 // neighbour looks a neighbour up; an unknown one has state NUD_NONE.
-func (b *Bridges) neighbour(index int, ip netip.Addr) (message, error) {
-	head := neighbourHead(addrFamily(ip), index)
-	req := message{head: head, attrs: []attr{{unix.NDA_DST, ip.AsSlice()}}}.request(unix.RTM_GETNEIGH, 0)
-	data, err := b.conn.get(req, unix.RTM_NEWNEIGH)
+func (k kernel) neighbour(index int, ip netip.Addr) (message, error) {
+	ask := message{head: indexed(addrFamily(ip), unix.SizeofNdMsg, index), attrs: []attr{{unix.NDA_DST, ip.AsSlice()}}}
+	data, err := k.Get(ask.request(unix.RTM_GETNEIGH, 0), unix.RTM_NEWNEIGH)
 	if errors.Is(err, unix.ENOENT) {
-		return message{head: head}, nil
+		return message{head: ask.head}, nil
 	}
 	if err != nil {
 		return message{}, fmt.Errorf("looking up neighbour %v: %w", ip, err)
@@ -153,12 +139,12 @@ func (b *Bridges) neighbour(index int, ip netip.Addr) (message, error) {
 
 // askNeighbour has the kernel ask for a neighbour: to the link-layer address it
 // knows (NUD_PROBE), which traffic goes on using meanwhile, else to all (NTF_USE).
-func (b *Bridges) askNeighbour(index int, ip netip.Addr) error {
-	n, err := b.neighbour(index, ip)
+func (k kernel) askNeighbour(index int, ip netip.Addr) error {
+	n, err := k.neighbour(index, ip)
 	if err != nil || neighbourState(n)&unix.NUD_PERMANENT != 0 {
 		return err
 	}
-	ask := message{head: neighbourHead(addrFamily(ip), index), attrs: []attr{{unix.NDA_DST, ip.AsSlice()}}}
+	ask := message{head: indexed(addrFamily(ip), unix.SizeofNdMsg, index), attrs: []attr{{unix.NDA_DST, ip.AsSlice()}}}
 	if lladdr := n.get(unix.NDA_LLADDR); lladdr != nil && neighbourState(n)&known != 0 {
 		ask = ask.with(unix.NDA_LLADDR, lladdr)
 		binary.NativeEndian.PutUint16(ask.head[ndmState:], unix.NUD_PROBE)
@@ -166,7 +152,7 @@ func (b *Bridges) askNeighbour(index int, ip netip.Addr) error {
 	} else {
 		ask.head[ndmFlags] = unix.NTF_USE
 	}
-	if err := b.conn.do(ask.request(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE)); err != nil {
+	if err := k.do(ask.request(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE)); err != nil {
 		return fmt.Errorf("asking for neighbour %v: %w", ip, err)
 	}
 	return nil

@@ -1,9 +1,10 @@
-package bridge_test
+package uplink_test
 
 import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -15,6 +16,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/vnetd/vnetd/internal/nstest"
 	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/bridge/uplink"
 )
 
 func TestUplinkMovesAndComesBack(t *testing.T) {
@@ -23,28 +25,28 @@ func TestUplinkMovesAndComesBack(t *testing.T) {
 		lan := hypervisor(t)
 		before := hostState(t)
 		uplink, routes := show(t, "eno1"), routesOf(t, "eno1")
-		b := newBridges(t)
-		s := attachUplink(t, b, "eno1")
+		u := newUplinks(t)
+		s := attachUplink(t, u, "eno1")
 
 		br := show(t, "br0")
 		if br.Address != uplink.Address || br.MTU != uplink.MTU || br.Info.Data.STPState != 0 || show(t, "eno1").Master != "br0" {
 			t.Errorf("bridge %+v of uplink %+v", br, show(t, "eno1"))
 		}
 		checkMoved(t, routes)
-		if ok, err := b.UplinkAttached(s); !ok || err != nil {
-			t.Errorf("UplinkAttached: %v, %v", ok, err)
+		if ok, err := u.Attached(s); !ok || err != nil {
+			t.Errorf("Attached: %v, %v", ok, err)
 		}
 		lan.Exec("ping", "-c1", "-W5", nstest.Uplink)
 		lan.Exec("ping", "-c1", "-W5", nstest.Uplink6)
 		nstest.Exec(t, "ping", "-c1", "-W5", nstest.LANHost6)
 
-		detachUplink(t, b, s)
-		sameHost(t, "after DetachUplink", before)
-		if ok, err := b.UplinkAttached(s); ok || err != nil {
-			t.Errorf("UplinkAttached: %v, %v", ok, err)
+		detachUplink(t, u, s)
+		sameHost(t, "after Detach", before)
+		if ok, err := u.Attached(s); ok || err != nil {
+			t.Errorf("Attached: %v, %v", ok, err)
 		}
-		detachUplink(t, b, s)
-		sameHost(t, "after another DetachUplink", before)
+		detachUplink(t, u, s)
+		sameHost(t, "after another Detach", before)
 	})
 }
 
@@ -80,13 +82,13 @@ func TestUplinkKeepsConnections(t *testing.T) {
 			nstest.Run(t, func(t *testing.T) {
 				setSysctl(t, "ipv4/conf/all/rp_filter", "1")
 				lan := hypervisor(t)
-				b := newBridges(t)
+				u := newUplinks(t)
 				s := openStream(t, lan, address)
 				s.flows(t)
 				for range 3 {
-					state := attachUplink(t, b, "eno1")
+					state := attachUplink(t, u, "eno1")
 					stall := s.flows(t)
-					detachUplink(t, b, state)
+					detachUplink(t, u, state)
 					t.Logf("max stall: %v at attach, %v at detach", stall, s.flows(t))
 				}
 				s.close(t)
@@ -99,14 +101,16 @@ func TestUplinkCarriesGuests(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		hypervisor(t)
-		b := newBridges(t)
-		s := attachUplink(t, b, "eno1")
+		u := newUplinks(t)
+		s := attachUplink(t, u, "eno1")
 		guest := nstest.Guest(t, "br0", "guest", "")
-		attach(t, b, show(t, "br0").Index, show(t, "v-guest").Index, bridge.PortConfig{})
+		if err := newBridges(t).Attach(t.Context(), show(t, "br0").Index, show(t, "v-guest").Index, bridge.PortConfig{}); err != nil {
+			t.Fatal(err)
+		}
 		guest.IP("addr add 203.0.113.50/24 dev eth0")
 		guest.Exec("ping", "-c1", "-W5", nstest.LANHost)
 		guest.Exec("ping", "-c1", "-W5", nstest.Uplink)
-		detachUplink(t, b, s)
+		detachUplink(t, u, s)
 		if got := show(t, "v-guest"); got.Master != "" {
 			t.Errorf("the guest's port has master %q", got.Master)
 		}
@@ -137,16 +141,16 @@ func TestBrokenUplinkRollsBack(t *testing.T) {
 			nstest.Run(t, func(t *testing.T) {
 				lan := hypervisor(t)
 				before := hostState(t)
-				b := newBridges(t)
+				u := newUplinks(t)
 				start := time.Now()
-				_, err := b.AttachUplink(t.Context(), bridge.UplinkConfig{Bridge: "br0", Uplink: "eno1", CheckTimeout: br.limit, Save: func(bridge.UplinkState) error {
+				_, err := u.Attach(t.Context(), uplink.Config{Bridge: "br0", Uplink: "eno1", CheckTimeout: br.limit, Save: func(uplink.State) error {
 					start = time.Now()
 					br.apply(t, lan)
 					return nil
 				}})
 				took := time.Since(start)
-				if !errors.Is(err, bridge.ErrNoAnswer) {
-					t.Errorf("AttachUplink: %v", err)
+				if !errors.Is(err, uplink.ErrNoAnswer) {
+					t.Errorf("Attach: %v", err)
 				}
 				t.Logf("rolled back after %v: %v", took, err)
 				if br.name == "the LAN's end goes down" {
@@ -174,22 +178,22 @@ func TestSilentGatewayIsNotAwaited(t *testing.T) {
 		nstest.IP(t, "route replace default via 203.0.113.99")
 		awaitDAD(t)
 		before := hostState(t)
-		b := newBridges(t)
-		detachUplink(t, b, attachUplink(t, b, "eno1"))
-		sameHost(t, "after DetachUplink", before)
+		u := newUplinks(t)
+		detachUplink(t, u, attachUplink(t, u, "eno1"))
+		sameHost(t, "after Detach", before)
 	})
 }
 
 // untilStep calls f on a goroutine that ends, like a process that dies, after n
 // changes. It tells whether f came to its end before.
-func untilStep(b *bridge.Bridges, n int, f func()) (finished bool) {
-	b.AfterStep(func() error {
+func untilStep(u *uplink.Uplinks, n int, f func()) (finished bool) {
+	u.AfterStep(func() error {
 		if n--; n == 0 {
 			runtime.Goexit()
 		}
 		return nil
 	})
-	defer b.AfterStep(nil)
+	defer u.AfterStep(nil)
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
@@ -203,7 +207,7 @@ func untilStep(b *bridge.Bridges, n int, f func()) (finished bool) {
 // atEveryStep calls try with a host with an uplink for one change after the
 // other at which something is to happen, until try tells that there was none with
 // that number. Hosts of their own share the numbers.
-func atEveryStep(t *testing.T, try func(t *testing.T, b *bridge.Bridges, n int) (finished bool)) {
+func atEveryStep(t *testing.T, try func(t *testing.T, u *uplink.Uplinks, n int) (finished bool)) {
 	t.Parallel()
 	const hosts = 4
 	for host := range hosts {
@@ -212,9 +216,9 @@ func atEveryStep(t *testing.T, try func(t *testing.T, b *bridge.Bridges, n int) 
 			nstest.Run(t, func(t *testing.T) {
 				hypervisor(t)
 				before := hostState(t)
-				b := newBridges(t)
+				u := newUplinks(t)
 				for n := 1 + host; ; n += hosts {
-					finished := try(t, b, n)
+					finished := try(t, u, n)
 					sameHost(t, fmt.Sprintf("after step %d", n), before)
 					if finished || t.Failed() {
 						t.Logf("fewer than %d steps", n)
@@ -227,45 +231,45 @@ func atEveryStep(t *testing.T, try func(t *testing.T, b *bridge.Bridges, n int) 
 }
 
 func TestUplinkCrashWhileAttaching(t *testing.T) {
-	atEveryStep(t, func(t *testing.T, b *bridge.Bridges, n int) (finished bool) {
+	atEveryStep(t, func(t *testing.T, u *uplink.Uplinks, n int) (finished bool) {
 		var s saved
-		finished = untilStep(b, n, func() {
-			if _, err := b.AttachUplink(t.Context(), bridge.UplinkConfig{Bridge: "br0", Uplink: "eno1", Save: s.save}); err != nil {
+		finished = untilStep(u, n, func() {
+			if _, err := u.Attach(t.Context(), uplink.Config{Bridge: "br0", Uplink: "eno1", Save: s.save}); err != nil {
 				t.Error(err)
 			}
 		})
-		detachUplink(t, b, s.state(t))
+		detachUplink(t, u, s.state(t))
 		return finished
 	})
 }
 
 func TestUplinkCrashWhileDetaching(t *testing.T) {
-	atEveryStep(t, func(t *testing.T, b *bridge.Bridges, n int) (finished bool) {
-		s := attachUplink(t, b, "eno1")
-		finished = untilStep(b, n, func() {
-			if err := b.DetachUplink(t.Context(), s); err != nil {
+	atEveryStep(t, func(t *testing.T, u *uplink.Uplinks, n int) (finished bool) {
+		s := attachUplink(t, u, "eno1")
+		finished = untilStep(u, n, func() {
+			if err := u.Detach(t.Context(), s); err != nil {
 				t.Error(err)
 			}
 		})
-		detachUplink(t, b, s)
+		detachUplink(t, u, s)
 		return finished
 	})
 }
 
-// TestUplinkFailureAtEveryStep: AttachUplink itself undoes what it did.
+// TestUplinkFailureAtEveryStep: Attach itself undoes what it did.
 func TestUplinkFailureAtEveryStep(t *testing.T) {
 	broken := errors.New("broken")
-	atEveryStep(t, func(t *testing.T, b *bridge.Bridges, n int) (finished bool) {
-		b.AfterStep(func() error {
+	atEveryStep(t, func(t *testing.T, u *uplink.Uplinks, n int) (finished bool) {
+		u.AfterStep(func() error {
 			if n--; n == 0 {
 				return broken
 			}
 			return nil
 		})
-		s, err := b.AttachUplink(t.Context(), bridge.UplinkConfig{Bridge: "br0", Uplink: "eno1"})
-		b.AfterStep(nil)
+		s, err := u.Attach(t.Context(), uplink.Config{Bridge: "br0", Uplink: "eno1"})
+		u.AfterStep(nil)
 		if err == nil {
-			detachUplink(t, b, *s)
+			detachUplink(t, u, *s)
 		} else if !errors.Is(err, broken) {
 			t.Error(err)
 		}
@@ -277,8 +281,10 @@ func TestUplinkRefusals(t *testing.T) {
 	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		nstest.NewLAN(t)
-		b := newBridges(t)
-		ensure(t, b, defaultConfig())
+		u := newUplinks(t)
+		if _, err := newBridges(t).Ensure(t.Context(), bridge.Config{Name: "virbr0", MAC: net.HardwareAddr{0x52, 0x54, 0, 0x5e, 0, 1}}); err != nil {
+			t.Fatal(err)
+		}
 		for _, args := range []string{
 			"link add port type veth peer name peer",
 			"link set port master virbr0",
@@ -302,22 +308,22 @@ func TestUplinkRefusals(t *testing.T) {
 		}{
 			{"no uplink", "br0", "eth7", "no such link", t.Context()},
 			{"a port", "br0", "port", "port of link", t.Context()},
-			{"a bridge", "br0", name, "bridge itself", t.Context()},
+			{"a bridge", "br0", "virbr0", "bridge itself", t.Context()},
 			{"loopback", "br0", "lo", "not an Ethernet device", t.Context()},
-			{"the bridge is there", name, "eno1", "link exists", t.Context()},
+			{"the bridge is there", "virbr0", "eno1", "link exists", t.Context()},
 			{"no name", "a b", "eno1", "invalid name", t.Context()},
 			{"under a macvlan", "br0", "peer", "making the uplink a port", t.Context()},
 			{"nexthop object", "br0", "tun0", "nexthop object 7", t.Context()},
 			{"ended", "br0", "eno1", "canceled", ended},
 		} {
-			_, err := b.AttachUplink(tt.ctx, bridge.UplinkConfig{Bridge: tt.bridge, Uplink: tt.uplink})
+			_, err := u.Attach(tt.ctx, uplink.Config{Bridge: tt.bridge, Uplink: tt.uplink})
 			if err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("%s: %v, want %q", tt.what, err, tt.want)
 			}
 			sameHost(t, tt.what, before)
 		}
 		full := errors.New("disk full")
-		_, err := b.AttachUplink(t.Context(), bridge.UplinkConfig{Bridge: "br0", Uplink: "eno1", Save: func(bridge.UplinkState) error { return full }})
+		_, err := u.Attach(t.Context(), uplink.Config{Bridge: "br0", Uplink: "eno1", Save: func(uplink.State) error { return full }})
 		if !errors.Is(err, full) {
 			t.Errorf("unsaved state: %v", err)
 		}
@@ -333,13 +339,13 @@ func TestDownUplink(t *testing.T) {
 		nstest.IP(t, "link set eno1 down")
 		nstest.IP(t, "addr add 203.0.113.2/24 dev eno1")
 		before := hostState(t)
-		b := newBridges(t)
-		s := attachUplink(t, b, "eno1")
+		u := newUplinks(t)
+		s := attachUplink(t, u, "eno1")
 		if got := show(t, "eno1"); !slices.Contains(got.Flags, "UP") || got.Master != "br0" {
 			t.Errorf("uplink %+v", got)
 		}
-		detachUplink(t, b, s)
-		sameHost(t, "after DetachUplink", before)
+		detachUplink(t, u, s)
+		sameHost(t, "after Detach", before)
 	})
 }
 
@@ -348,7 +354,7 @@ func TestDetachUplinkOfWhatChanged(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		hypervisor(t)
 		before := hostState(t)
-		b := newBridges(t)
+		u := newUplinks(t)
 		for _, change := range []string{
 			"link del br0",
 			"link set eno1 nomaster",
@@ -357,14 +363,14 @@ func TestDetachUplinkOfWhatChanged(t *testing.T) {
 			"addr add 203.0.113.2/24 dev eno1", // a DHCP client's renewal
 			"route flush dev br0",
 		} {
-			s := attachUplink(t, b, "eno1")
+			s := attachUplink(t, u, "eno1")
 			nstest.IP(t, change)
-			detachUplink(t, b, s)
+			detachUplink(t, u, s)
 			sameHost(t, change, before)
 		}
-		s := attachUplink(t, b, "eno1")
+		s := attachUplink(t, u, "eno1")
 		nstest.IP(t, "link del eno1")
-		detachUplink(t, b, s)
+		detachUplink(t, u, s)
 		if exists(t, "br0") {
 			t.Error("the bridge of an uplink that is gone is there")
 		}
@@ -377,13 +383,13 @@ func TestUplinkKeepsRenewedLifetimes(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		nstest.NewLAN(t)
 		nstest.IP(t, "addr add 203.0.113.9/24 dev eno1 valid_lft 1000 preferred_lft 900")
-		b := newBridges(t)
-		s := attachUplink(t, b, "eno1")
+		u := newUplinks(t)
+		s := attachUplink(t, u, "eno1")
 		if got := fmt.Sprint(s.Temporary()); got != "[203.0.113.9/24]" {
 			t.Errorf("temporary addresses %s", got)
 		}
 		nstest.IP(t, "addr change 203.0.113.9/24 dev br0 valid_lft 7000 preferred_lft 6000")
-		detachUplink(t, b, s)
+		detachUplink(t, u, s)
 		if out := nstest.IP(t, "addr show dev eno1"); !strings.Contains(out, "valid_lft 69") && !strings.Contains(out, "valid_lft 7000") {
 			t.Errorf("the address has its old lifetime: %s", out)
 		}
@@ -410,14 +416,14 @@ func TestUplinkAmongEquals(t *testing.T) {
 			}
 			before := nstest.IP(t, "route show")
 			want := map[string]string{"eno1": "dev br0", "eno2": "dev eno2"}[first]
-			b := newBridges(t)
-			s := attachUplink(t, b, "eno1")
+			u := newUplinks(t)
+			s := attachUplink(t, u, "eno1")
 			for _, to := range []string{"203.0.113.99", "198.18.0.1"} {
 				if out := nstest.IP(t, "route get "+to); !strings.Contains(out, want) {
 					t.Errorf("%s first: the way to %s is %q", first, to, out)
 				}
 			}
-			detachUplink(t, b, s)
+			detachUplink(t, u, s)
 			if after := nstest.IP(t, "route show"); after != before {
 				t.Errorf("%s first: routes %s, were %s", first, after, before)
 			}
@@ -446,19 +452,19 @@ func TestUplinkWithManyRoutes(t *testing.T) {
 		nstest.IP(t, "-batch "+batch)
 		awaitDAD(t)
 		before := hostState(t)
-		b := newBridges(t)
+		u := newUplinks(t)
 		start := time.Now()
-		s := attachUplink(t, b, "eno1")
+		s := attachUplink(t, u, "eno1")
 		t.Logf("5500 routes and addresses moved in %v", time.Since(start))
 		if n := strings.Count(nstest.IP(t, "route show dev br0"), "198.18."); n != 5000 {
 			t.Errorf("%d routes on br0", n)
 		}
-		detachUplink(t, b, s)
-		sameHost(t, "after DetachUplink", before)
-		s = attachUplink(t, b, "eno1")
+		detachUplink(t, u, s)
+		sameHost(t, "after Detach", before)
+		s = attachUplink(t, u, "eno1")
 		nstest.IP(t, "route flush dev br0")
 		nstest.IP(t, "addr flush dev br0")
-		detachUplink(t, b, s)
-		sameHost(t, "after a flush and DetachUplink", before)
+		detachUplink(t, u, s)
+		sameHost(t, "after a flush and Detach", before)
 	})
 }

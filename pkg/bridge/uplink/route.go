@@ -1,4 +1,4 @@
-package bridge
+package uplink
 
 import (
 	"bytes"
@@ -10,8 +10,10 @@ import (
 	"slices"
 	"time"
 
-	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/internal/netlink"
+	"github.com/vnetd/vnetd/pkg/bridge"
 )
 
 // rtaNHID is RTA_NH_ID of linux/rtnetlink.h: the nexthop object of a route.
@@ -34,14 +36,14 @@ const (
 // tell about the link.
 const routeFlags = unix.RTNH_F_ONLINK | unix.RTNH_F_PERVASIVE
 
-// uplinkRoute is a route of an uplink or its bridge.
-type uplinkRoute struct {
+// route is a route of an uplink or its bridge.
+type route struct {
 	message
 	first, advertised bool
 	life              uint32 // seconds, or forever
 }
 
-func parseUplinkRoute(saved UplinkRoute) (uplinkRoute, error) {
+func parseRoute(saved Route) (route, error) {
 	m, err := parseMessage(saved.Message, unix.SizeofRtMsg)
 	if err == nil && m.get(unix.RTA_OIF) == nil && m.get(unix.RTA_MULTIPATH) == nil {
 		err = errors.New("route message without a way out")
@@ -51,17 +53,17 @@ func parseUplinkRoute(saved UplinkRoute) (uplinkRoute, error) {
 			err = fmt.Errorf("route attribute %d of %d bytes", number, len(v))
 		}
 	}
-	r := uplinkRoute{message: m, first: saved.First, advertised: saved.Advertised}
+	r := route{message: m, first: saved.First, advertised: saved.Advertised}
 	if err == nil {
 		r.life = r.lifetime()
 	}
 	return r, err
 }
 
-func (r uplinkRoute) family() byte { return r.head[rtmFamily] }
+func (r route) family() byte { return r.head[rtmFamily] }
 
 // dst is where the route leads.
-func (r uplinkRoute) dst() netip.Prefix {
+func (r route) dst() netip.Prefix {
 	dst := netip.IPv4Unspecified()
 	if r.family() == unix.AF_INET6 {
 		dst = netip.IPv6Unspecified()
@@ -72,22 +74,22 @@ func (r uplinkRoute) dst() netip.Prefix {
 	return netip.PrefixFrom(dst, int(r.head[rtmDstLen]))
 }
 
-// movable tells whether the route goes along with the addresses: not those that
+// movable reports whether the route goes along with the addresses: not those that
 // each link has by itself (local, broadcast, multicast, IPv6 link-local).
-func (r uplinkRoute) movable() bool {
+func (r route) movable() bool {
 	own := r.head[rtmProtocol] == unix.RTPROT_KERNEL && r.family() == unix.AF_INET6 && r.dst().Addr().IsLinkLocalUnicast()
 	return r.head[rtmType] == unix.RTN_UNICAST && r.u32(unix.RTA_TABLE) != unix.RT_TABLE_LOCAL && !own
 }
 
-// ofAddress tells whether the route is the one to the network of an address,
+// ofAddress reports whether the route is the one to the network of an address,
 // which the kernel adds and removes with the address.
-func (r uplinkRoute) ofAddress() bool {
+func (r route) ofAddress() bool {
 	return r.head[rtmProtocol] == unix.RTPROT_KERNEL && len(r.get(unix.RTA_GATEWAY)) == 0
 }
 
 // rank is 0 for a route to neighbours, 1 for one by a gateway, which the kernel
 // takes only when it can reach the gateway.
-func (r uplinkRoute) rank() int {
+func (r route) rank() int {
 	if r.get(unix.RTA_GATEWAY) == nil && r.get(unix.RTA_VIA) == nil && r.get(unix.RTA_MULTIPATH) == nil {
 		return 0
 	}
@@ -95,46 +97,51 @@ func (r uplinkRoute) rank() int {
 }
 
 // equals is what routes among which the kernel prefers the first have in common.
-func (r uplinkRoute) equals() string {
+func (r route) equals() string {
 	same := r.only(unix.RTA_DST, unix.RTA_SRC, unix.RTA_TABLE, unix.RTA_PRIORITY)
 	same.head = []byte{r.family(), r.head[rtmDstLen], r.head[rtmSrcLen], r.head[rtmTOS]}
 	return string(same.bytes())
 }
 
-// leads tells whether a way of the route is out of the link.
-func (r uplinkRoute) leads(index int) bool {
-	return r.u32(unix.RTA_OIF) == uint32(index) || slices.Contains(nextHops(r.get(unix.RTA_MULTIPATH)), index)
+// leads reports whether a way of the route is out of the link.
+func (r route) leads(index int) bool {
+	for head := range netlink.NextHops(r.get(unix.RTA_MULTIPATH)) {
+		if binary.NativeEndian.Uint32(head[4:]) == uint32(index) {
+			return true
+		}
+	}
+	return r.u32(unix.RTA_OIF) == uint32(index)
 }
 
-// shared tells whether the route has several ways out.
-func (r uplinkRoute) shared() bool { return r.get(unix.RTA_MULTIPATH) != nil }
+// shared reports whether the route has several ways out.
+func (r route) shared() bool { return r.get(unix.RTA_MULTIPATH) != nil }
 
 // on is the route out of link to instead of from, without the signs of the
 // moment: as it is asked for, and for comparison.
-func (r uplinkRoute) on(from, to int) uplinkRoute {
+func (r route) on(from, to int) route {
 	r.message = r.without(unix.RTA_CACHEINFO)
 	flags := binary.NativeEndian.Uint32(r.head[rtmFlags:]) & routeFlags
 	binary.NativeEndian.PutUint32(r.head[rtmFlags:], flags)
 	if r.get(unix.RTA_OIF) != nil && r.u32(unix.RTA_OIF) == uint32(from) {
-		r.message = r.with(unix.RTA_OIF, nl.Uint32Attr(uint32(to)))
+		r.message = r.with(unix.RTA_OIF, netlink.Uint32(uint32(to)))
 	}
 	if r.shared() {
 		hops := bytes.Clone(r.get(unix.RTA_MULTIPATH))
-		eachHop(hops, func(head, _ []byte) {
+		for head := range netlink.NextHops(hops) {
 			head[2] &= routeFlags // rtnh_flags
 			if binary.NativeEndian.Uint32(head[4:]) == uint32(from) {
 				binary.NativeEndian.PutUint32(head[4:], uint32(to))
 			}
-		})
+		}
 		r.message = r.with(unix.RTA_MULTIPATH, hops)
 	}
 	return r
 }
 
-// same tells whether both, after on, are the same route to the kernel. Of those
+// same reports whether both, after on, are the same route to the kernel. Of those
 // that routers advertise, protocol and metrics change when addAdvertised puts them
 // somewhere else and with the next advertisement.
-func (r uplinkRoute) same(other uplinkRoute) bool {
+func (r route) same(other route) bool {
 	if r.advertised || other.advertised {
 		return r.equals() == other.equals() && bytes.Equal(r.get(unix.RTA_GATEWAY), other.get(unix.RTA_GATEWAY)) &&
 			r.u32(unix.RTA_OIF) == other.u32(unix.RTA_OIF)
@@ -143,10 +150,10 @@ func (r uplinkRoute) same(other uplinkRoute) bool {
 }
 
 // routeIndex finds routes that are on one link.
-type routeIndex map[string][]uplinkRoute
+type routeIndex map[string][]route
 
 // indexRoutes puts routes of link from onto link to.
-func indexRoutes(routes []uplinkRoute, from, to int) routeIndex {
+func indexRoutes(routes []route, from, to int) routeIndex {
 	x := make(routeIndex)
 	for _, r := range routes {
 		r = r.on(from, to)
@@ -156,17 +163,17 @@ func indexRoutes(routes []uplinkRoute, from, to int) routeIndex {
 }
 
 // find returns the route that is the same as r, itself on the index's link.
-func (x routeIndex) find(r uplinkRoute) (found uplinkRoute, ok bool) {
+func (x routeIndex) find(r route) (found route, ok bool) {
 	all := x[r.equals()]
 	n := slices.IndexFunc(all, r.same)
 	if n < 0 {
-		return uplinkRoute{}, false
+		return route{}, false
 	}
 	return all[n], true
 }
 
 // gateways are those of the route by link index.
-func (r uplinkRoute) gateways(index int) []netip.Addr {
+func (r route) gateways(index int) []netip.Addr {
 	var all []netip.Addr
 	add := func(m message) {
 		gw := m.get(unix.RTA_GATEWAY)
@@ -180,18 +187,18 @@ func (r uplinkRoute) gateways(index int) []netip.Addr {
 	if r.u32(unix.RTA_OIF) == uint32(index) {
 		add(r.message)
 	}
-	eachHop(r.get(unix.RTA_MULTIPATH), func(head, attrs []byte) {
+	for head, attrs := range netlink.NextHops(r.get(unix.RTA_MULTIPATH)) {
 		hop, err := parseMessage(attrs, 0)
 		if err == nil && binary.NativeEndian.Uint32(head[4:]) == uint32(index) {
 			add(hop)
 		}
-	})
+	}
 	return all
 }
 
 // lifetime is the rest of the route's life in seconds, or forever: rta_expires of
 // struct rta_cacheinfo, hundredths of a second at offset 8, 0 if it doesn't end.
-func (r uplinkRoute) lifetime() uint32 {
+func (r route) lifetime() uint32 {
 	c := r.get(unix.RTA_CACHEINFO)
 	if r.family() != unix.AF_INET6 || len(c) < 12 {
 		return forever
@@ -204,27 +211,27 @@ func (r uplinkRoute) lifetime() uint32 {
 }
 
 // aged is the route after that time.
-func (r uplinkRoute) aged(by time.Duration) uplinkRoute {
+func (r route) aged(by time.Duration) route {
 	r.life = aged(r.life, by)
 	return r
 }
 
 // uplinkRoutes lists the movable routes of a link, of both families and all
 // tables, those first by which the gateways of others are reached.
-func (b *Bridges) uplinkRoutes(l *link) ([]uplinkRoute, error) {
-	advertised, err := advertisedRoutes()
+func (k kernel) routes(l *bridge.Link) ([]route, error) {
+	advertised, err := bridge.AdvertisedRoutes()
 	if err != nil {
 		return nil, err
 	}
-	var all []uplinkRoute
+	var all []route
 	seen := make(map[string]bool)
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		msgs, err := b.conn.dump(unix.RTM_GETROUTE, unix.RTM_NEWROUTE, &nl.RtMsg{RtMsg: unix.RtMsg{Family: family}})
+		msgs, err := k.dump(unix.RTM_GETROUTE, unix.RTM_NEWROUTE, head(family, unix.SizeofRtMsg))
 		if err != nil {
 			return nil, fmt.Errorf("listing routes: %w", err)
 		}
 		for _, m := range msgs {
-			r, err := parseUplinkRoute(UplinkRoute{Message: m})
+			r, err := parseRoute(Route{Message: m})
 			if err != nil || r.family() != family || !r.movable() {
 				continue
 			}
@@ -233,11 +240,11 @@ func (b *Bridges) uplinkRoutes(l *link) ([]uplinkRoute, error) {
 			seen[key] = true
 			if r.leads(l.Index) {
 				gw, _ := netip.AddrFromSlice(r.get(unix.RTA_GATEWAY))
-				r.advertised = slices.Contains(advertised, advertisement{l.Name, r.dst(), gw})
+				r.advertised = slices.Contains(advertised, bridge.AdvertisedRoute{Link: l.Name, Prefix: r.dst(), Gateway: gw})
 				all = append(all, r)
 			}
 		}
 	}
-	slices.SortStableFunc(all, func(a, b uplinkRoute) int { return cmp.Compare(a.rank(), b.rank()) })
+	slices.SortStableFunc(all, func(a, b route) int { return cmp.Compare(a.rank(), b.rank()) })
 	return all, nil
 }

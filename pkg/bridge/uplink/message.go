@@ -1,4 +1,4 @@
-package bridge
+package uplink
 
 import (
 	"bytes"
@@ -7,7 +7,7 @@ import (
 	"errors"
 	"slices"
 
-	"github.com/vishvananda/netlink/nl"
+	"golang.org/x/sys/unix"
 
 	"github.com/vnetd/vnetd/internal/netlink"
 )
@@ -50,10 +50,8 @@ func (m message) bytes() []byte {
 }
 
 // request is a request with m as its body.
-func (m message) request(kind, flags int) *nl.NetlinkRequest {
-	req := nl.NewNetlinkRequest(kind, flags)
-	req.AddRawData(m.bytes())
-	return req
+func (m message) request(kind, flags uint16) []byte {
+	return netlink.NewMessage(kind, unix.NLM_F_REQUEST|flags, m.bytes())
 }
 
 // get is the value of an attribute, nil if there is none.
@@ -101,4 +99,45 @@ func (m message) u32(kind uint16) uint32 {
 		return binary.NativeEndian.Uint32(v)
 	}
 	return 0
+}
+
+// head is the head of a message, of that size, that begins with an address family.
+func head(family uint8, size int) []byte {
+	h := make([]byte, size)
+	h[0] = family
+	return h
+}
+
+// indexed is head for the messages in which the index of a link stands at offset 4:
+// struct ifinfomsg, ifaddrmsg and ndmsg.
+func indexed(family uint8, size, index int) []byte {
+	h := head(family, size)
+	binary.NativeEndian.PutUint32(h[4:], uint32(index))
+	return h
+}
+
+// setLink is the request that gives a link those of the IFF_ flags that change
+// names, and attributes.
+func setLink(index int, flags, change uint32, attrs ...attr) []byte {
+	h := indexed(unix.AF_UNSPEC, unix.SizeofIfInfomsg, index)
+	binary.NativeEndian.PutUint32(h[8:], flags)
+	binary.NativeEndian.PutUint32(h[12:], change)
+	return message{head: h, attrs: attrs}.request(unix.RTM_NEWLINK, 0)
+}
+
+// setMaster is the request that makes a link a port of a bridge, 0 for none.
+func setMaster(index, bridge int) []byte {
+	return setLink(index, 0, 0, attr{unix.IFLA_MASTER, netlink.Uint32(uint32(bridge))})
+}
+
+// kernel is a socket for requests about links, with what the kernel knows of them.
+type kernel struct{ *netlink.Socket }
+
+// do sends one request.
+func (k kernel) do(req []byte) error { return errors.Join(k.Do(req)...) }
+
+// dump asks for all objects of type kind that the message with that head doesn't
+// filter out.
+func (k kernel) dump(ask, kind uint16, head []byte) ([][]byte, error) {
+	return k.Dump(message{head: head}.request(ask, 0), kind)
 }

@@ -1,4 +1,4 @@
-package bridge
+package uplink
 
 import (
 	"bytes"
@@ -8,13 +8,14 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
-)
 
-// ErrExists says that a link has the name that a new one shall have.
-var ErrExists = errors.New("link exists")
+	"github.com/vnetd/vnetd/internal/netlink"
+	"github.com/vnetd/vnetd/pkg/bridge"
+)
 
 // ErrNoAnswer says that a gateway which answered before the uplink became a
 // bridge's port didn't afterwards.
@@ -27,12 +28,12 @@ const (
 	askLimit = 3500 * time.Millisecond
 
 	// DefaultCheckTimeout is how long gateways may take to answer over the
-	// bridge. With it a failed AttachUplink is undone within 10 s.
+	// bridge. With it a failed Attach is undone within 10 s.
 	DefaultCheckTimeout = 8 * time.Second
 )
 
-// UplinkConfig says which link becomes a port of which new bridge.
-type UplinkConfig struct {
+// Config says which link becomes a port of which new bridge.
+type Config struct {
 	// Bridge is the name of the bridge to make.
 	Bridge string
 	// Uplink is the name of the Ethernet device or bond that leads to the
@@ -41,16 +42,16 @@ type UplinkConfig struct {
 	// CheckTimeout is how long the gateways may take to answer over the
 	// bridge, 0 for DefaultCheckTimeout.
 	CheckTimeout time.Duration
-	// Save stores the state where DetachUplink will find it, also after this
+	// Save stores the state where Detach will find it, also after this
 	// process or the machine's power died. It is called once, before the first
-	// change; its error ends AttachUplink with nothing changed. nil: nothing
+	// change; its error ends Attach with nothing changed. nil: nothing
 	// is stored.
-	Save func(UplinkState) error
+	Save func(State) error
 }
 
-// UplinkState is how an uplink was before AttachUplink: all that DetachUplink
+// State is how an uplink was before Attach: all that Detach
 // needs. It is for encoding/json; it is of no use after a reboot.
-type UplinkState struct {
+type State struct {
 	Bridge string           `json:"bridge"`
 	Uplink string           `json:"uplink"`
 	Index  int              `json:"index"` // of the uplink
@@ -62,13 +63,13 @@ type UplinkState struct {
 	// Addresses, Routes and Neighbours are those of the uplink, in the
 	// kernel's order and its own form (rtnetlink(7)): bodies of RTM_NEWADDR,
 	// RTM_NEWROUTE and RTM_NEWNEIGH messages.
-	Addresses  [][]byte      `json:"addresses"`
-	Routes     []UplinkRoute `json:"routes"`
-	Neighbours [][]byte      `json:"neighbours"`
+	Addresses  [][]byte `json:"addresses"`
+	Routes     []Route  `json:"routes"`
+	Neighbours [][]byte `json:"neighbours"`
 }
 
-// UplinkRoute is a route of an uplink.
-type UplinkRoute struct {
+// Route is a route of an uplink.
+type Route struct {
 	// First says that the kernel preferred it to all others to the same
 	// destination with the same metric.
 	First bool `json:"first"`
@@ -78,12 +79,37 @@ type UplinkRoute struct {
 	Message    []byte `json:"message"`
 }
 
-// AttachUplink makes a bridge with the uplink's MAC address and MTU, makes the
+// Uplinks moves uplinks in one network namespace, that of the thread that called
+// New. All methods are safe for concurrent use.
+type Uplinks struct {
+	links  *bridge.Bridges
+	kernel kernel
+	mu     sync.Mutex // serialises Attach and Detach
+	// hook is called after each change that these two made, for tests that stop
+	// them half-way; nil otherwise.
+	hook func() error
+}
+
+// New opens the netlink socket for requests. Bridges are made and removed by links,
+// which stays the caller's to close.
+func New(links *bridge.Bridges) (*Uplinks, error) {
+	socket, err := netlink.Open(unix.NETLINK_ROUTE)
+	if err != nil {
+		return nil, err
+	}
+	return &Uplinks{links: links, kernel: kernel{socket}}, nil
+}
+
+// Close closes the netlink socket. No uplink changes. No method may be called any
+// more.
+func (u *Uplinks) Close() { _ = u.kernel.Close() }
+
+// Attach makes a bridge with the uplink's MAC address and MTU, makes the
 // uplink a port of it, and moves the uplink's addresses and routes to the bridge:
 // of both families and all tables, with their metrics, lifetimes and flags. IPv6
 // link-local addresses are copied. The bridge's sysctls are those of the uplink.
-// STP is off. Attach works for its ports as for other bridges; Ensure and Remove
-// are not for such a bridge.
+// STP is off. Bridges.Attach works for its ports as for other bridges;
+// Bridges.Ensure and Remove are not for such a bridge.
 //
 // Established connections go on. An address is on the bridge before it leaves the
 // uplink, the bridge knows the neighbours that the uplink knew, and port, routes
@@ -93,22 +119,22 @@ type UplinkRoute struct {
 // Gateways of the uplink's default routes that answer ARP or neighbour discovery
 // before must do so over the bridge too. When one doesn't, the error is
 // ErrNoAnswer. On any error everything is as before, unless the error says
-// otherwise; on success the state is what DetachUplink takes.
+// otherwise; on success the state is what Detach takes.
 //
 // What stays with the uplink by its name or index: policy rules and firewall
 // rules (iif, oif, -i, -o), sockets bound to it, multicast memberships, DHCP
 // clients. Routes by nexthop objects are refused.
-func (b *Bridges) AttachUplink(ctx context.Context, cfg UplinkConfig) (*UplinkState, error) {
-	b.uplinks.Lock()
-	defer b.uplinks.Unlock()
+func (u *Uplinks) Attach(ctx context.Context, cfg Config) (*State, error) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("uplink %q: %w", cfg.Uplink, err)
 	}
-	s, err := b.uplinkState(cfg)
+	s, err := u.state(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("uplink %q: %w", cfg.Uplink, err)
 	}
-	answered, err := b.answers(ctx, s.Index, s.gateways(), askLimit)
+	answered, err := u.kernel.answers(ctx, s.Index, s.gateways(), askLimit)
 	if err != nil {
 		return nil, fmt.Errorf("uplink %q: %w", cfg.Uplink, err)
 	}
@@ -121,13 +147,13 @@ func (b *Bridges) AttachUplink(ctx context.Context, cfg UplinkConfig) (*UplinkSt
 	if limit == 0 {
 		limit = DefaultCheckTimeout
 	}
-	err = b.bridgeUplink(ctx, s, answered, limit)
+	err = u.moveAndCheck(ctx, s, answered, limit)
 	switch {
-	case errors.Is(err, ErrExists):
+	case errors.Is(err, bridge.ErrExists):
 		return nil, err // made by somebody else meanwhile
 	case err != nil:
 		err = fmt.Errorf("bridging uplink %q by %q, undone: %w", s.Uplink, s.Bridge, err)
-		if undo := b.putBack(s); undo != nil {
+		if undo := u.putBack(s); undo != nil {
 			err = errors.Join(err, fmt.Errorf("undoing that: %w", undo))
 		}
 		return nil, err
@@ -135,13 +161,13 @@ func (b *Bridges) AttachUplink(ctx context.Context, cfg UplinkConfig) (*UplinkSt
 	return s, nil
 }
 
-// bridgeUplink moves the uplink and sees whether the gateways answer still.
-func (b *Bridges) bridgeUplink(ctx context.Context, s *UplinkState, gateways []netip.Addr, limit time.Duration) error {
-	index, err := b.moveToBridge(s)
+// moveAndCheck moves the uplink and sees whether the gateways answer still.
+func (u *Uplinks) moveAndCheck(ctx context.Context, s *State, gateways []netip.Addr, limit time.Duration) error {
+	index, err := u.moveToBridge(s)
 	if err != nil {
 		return err
 	}
-	answered, err := b.answers(ctx, index, gateways, limit)
+	answered, err := u.kernel.answers(ctx, index, gateways, limit)
 	if err != nil {
 		return err
 	}
@@ -153,8 +179,8 @@ func (b *Bridges) bridgeUplink(ctx context.Context, s *UplinkState, gateways []n
 	return nil
 }
 
-// DetachUplink puts back what AttachUplink changed and removes the bridge, from
-// wherever AttachUplink or a DetachUplink stopped: it looks at what is there. It
+// Detach puts back what Attach changed and removes the bridge, from
+// wherever Attach or a Detach stopped: it looks at what is there. It
 // may be called again, and for a state of which nothing was carried out. Ports of
 // the bridge stay as links of their own.
 //
@@ -162,26 +188,26 @@ func (b *Bridges) bridgeUplink(ctx context.Context, s *UplinkState, gateways []n
 // bridge, those that the uplink got meanwhile stay. Addresses and routes whose
 // lifetime is over don't come back. Without the uplink, only the bridge is
 // removed.
-func (b *Bridges) DetachUplink(ctx context.Context, s UplinkState) error {
-	b.uplinks.Lock()
-	defer b.uplinks.Unlock()
+func (u *Uplinks) Detach(ctx context.Context, s State) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
 	if err := ctx.Err(); err != nil {
 		return fmt.Errorf("putting back uplink %q: %w", s.Uplink, err)
 	}
-	if err := b.putBack(&s); err != nil {
+	if err := u.putBack(&s); err != nil {
 		return fmt.Errorf("putting back uplink %q: %w", s.Uplink, err)
 	}
 	return nil
 }
 
-// UplinkAttached tells whether the bridge is there and the uplink its port.
-func (b *Bridges) UplinkAttached(s UplinkState) (bool, error) {
-	br, err := b.uplinkBridge(&s)
+// Attached reports whether the bridge is there and the uplink its port.
+func (u *Uplinks) Attached(s State) (bool, error) {
+	br, err := u.bridge(&s)
 	if err != nil || br.Index == 0 {
 		return false, err
 	}
-	l, err := b.byName(s.Uplink)
-	if errors.Is(err, ErrNotFound) {
+	l, err := u.links.Lookup(s.Uplink)
+	if errors.Is(err, bridge.ErrNotFound) {
 		return false, nil
 	}
 	return err == nil && l.Master == br.Index, err
@@ -190,10 +216,10 @@ func (b *Bridges) UplinkAttached(s UplinkState) (bool, error) {
 // Temporary are the addresses that have a limited lifetime: unless the program
 // that renewed them on the uplink (a DHCP client) does so on the bridge, the
 // bridge loses them.
-func (s *UplinkState) Temporary() []netip.Prefix {
+func (s *State) Temporary() []netip.Prefix {
 	var all []netip.Prefix
 	for _, data := range s.Addresses {
-		a, err := parseUplinkAddress(data)
+		a, err := parseAddress(data)
 		if err == nil && a.valid() != forever {
 			all = append(all, a.prefix)
 		}
@@ -201,17 +227,16 @@ func (s *UplinkState) Temporary() []netip.Prefix {
 	return all
 }
 
-// uplinkBridge is the bridge that AttachUplink made; its index is 0 if there is
-// none.
-func (b *Bridges) uplinkBridge(s *UplinkState) (link, error) {
-	br, err := b.byName(s.Bridge)
+// bridge is the bridge that Attach made; its index is 0 if there is none.
+func (u *Uplinks) bridge(s *State) (bridge.Link, error) {
+	br, err := u.links.Lookup(s.Bridge)
 	switch {
-	case errors.Is(err, ErrNotFound):
-		return link{}, nil
+	case errors.Is(err, bridge.ErrNotFound):
+		return bridge.Link{}, nil
 	case err != nil:
-		return link{}, err
-	case br.Name != s.Bridge || br.Kind != kindBridge || !bytes.Equal(br.MAC, s.MAC):
-		return link{}, nil // somebody else's
+		return bridge.Link{}, err
+	case br.Name != s.Bridge || br.Kind != bridge.Kind || !bytes.Equal(br.MAC, s.MAC):
+		return bridge.Link{}, nil // somebody else's
 	}
 	return br, nil
 }
