@@ -112,10 +112,7 @@ func (m *Manager) definitionsOnDisk() map[string]health.Definition {
 // deleted.
 func (m *Manager) unfinished() (all []health.Unfinished) {
 	for _, n := range m.all() {
-		n.mu.Lock()
-		left, err := n.leftover, n.lastErr
-		n.mu.Unlock()
-		if left != nil && err != nil {
+		if err := n.unfinished(); err != nil {
 			all = append(all, health.Unfinished{Network: n.name, Err: err})
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/change"
+	"github.com/vnetd/vnetd/pkg/network/host"
 	"github.com/vnetd/vnetd/pkg/network/translate"
 	"github.com/vnetd/vnetd/pkg/store"
 )
@@ -60,7 +61,7 @@ func (n *Network) converge(ctx context.Context, live, next *netdef.Network, pers
 	}
 	next = next.Clone()
 	run := store.Run{Phase: store.Active, Network: next, Persistent: persistent}
-	if err := n.record(run); err != nil {
+	if err := n.record.Save(run); err != nil {
 		return err
 	}
 	err = n.become(ctx, next)
@@ -70,7 +71,7 @@ func (n *Network) converge(ctx context.Context, live, next *netdef.Network, pers
 	if err != nil {
 		run.Network, run.Persistent = live, n.persistent()
 		err = fmt.Errorf("changing network %q in place: %w", n.name, err)
-		return errors.Join(err, n.record(run), n.become(context.WithoutCancel(ctx), live))
+		return errors.Join(err, n.record.Save(run), n.become(context.WithoutCancel(ctx), live))
 	}
 	n.m.log.Info("network changed in place", keyNetwork, n.name, keyBridge, next.Bridge.Name)
 	n.changed()
@@ -88,7 +89,7 @@ func (n *Network) newSubnets(live, next *netdef.Network) error {
 		if slices.ContainsFunc(live.IPs, func(ip netdef.IP) bool { return ip.Prefix().Masked() == p.Masked() }) {
 			continue
 		}
-		if err := n.subnetConflict(p, i+1); err != nil {
+		if err := host.SubnetConflict(n.m.cfg.Links, p, i+1); err != nil {
 			return err
 		}
 	}
@@ -101,10 +102,7 @@ func (n *Network) become(ctx context.Context, next *netdef.Network) error {
 	if err != nil {
 		return err
 	}
-	n.mu.Lock()
-	n.live, n.last, n.bridge = next, next, index
-	sv := n.services
-	n.mu.Unlock()
+	sv := n.change(func(a *active) { a.doc, a.ifindex = next, index }).services
 	if sv.Reconfigure(n.serviceSpec(next)) {
 		return nil
 	}
@@ -131,7 +129,7 @@ func (n *Network) restartable(live, def *netdef.Network, restart bool) error {
 	if live.Bridge.Name == def.Bridge.Name {
 		return nil
 	}
-	return n.bridgeConflict(def)
+	return host.BridgeConflict(n.m.cfg.Links, def)
 }
 
 // restart stops an active network, which was live, and starts it as its definition
@@ -173,8 +171,9 @@ type pending struct {
 func (n *Network) Pending() []string {
 	n.mu.Lock()
 	p := n.pending
-	live, def := n.live, n.def
+	def := n.def
 	n.mu.Unlock()
+	live := n.liveNetwork()
 	if p.live == live && p.def == def {
 		return slices.Clone(p.changes)
 	}

@@ -1,7 +1,6 @@
 package network
 
 import (
-	"cmp"
 	"slices"
 	"sync"
 	"time"
@@ -34,9 +33,7 @@ func newLease(is *netdef.Network, l dhcpd.Lease) Lease {
 // the network would not give any more, and those of an inactive network: leases
 // outlive its settings and itself.
 func (n *Network) Leases() ([]Lease, error) {
-	n.mu.Lock()
-	is, running := cmp.Or(n.live, n.def, n.lastRead()), n.services
-	n.mu.Unlock()
+	is, running := n.exists(), n.runningServices()
 	if is == nil {
 		return nil, nil
 	}

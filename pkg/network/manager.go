@@ -318,9 +318,7 @@ func (m *Manager) add(n *Network) {
 // drop forgets a network that is neither defined nor active any more. The
 // caller holds n.op, or m.defining where nobody else can have found n yet.
 func (m *Manager) drop(n *Network) {
-	n.mu.Lock()
-	n.gone = true
-	n.mu.Unlock()
+	n.end()
 	m.mu.Lock()
 	if m.byName[n.name] == n {
 		delete(m.byName, n.name)

@@ -7,6 +7,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/change"
+	"github.com/vnetd/vnetd/pkg/network/host"
 	"github.com/vnetd/vnetd/pkg/network/translate"
 )
 
@@ -32,8 +33,7 @@ func (m *Manager) Plan(xml []byte) (api.Plan, error) {
 		// The next one that is made up is another one.
 		unsettle(&p, parsed)
 	}
-	n := newNetwork(m, def)
-	in := []error{translate.Unsupported(def), netdef.Conflicts(def, m.definitions(known)), n.missing(def)}
+	in := []error{translate.Unsupported(def), netdef.Conflicts(def, m.definitions(known)), host.Missing(m.cfg.Links, def)}
 	switch live := known.activeNetwork(); {
 	case live != nil:
 		p.Action = "change"
@@ -41,9 +41,9 @@ func (m *Manager) Plan(xml []byte) (api.Plan, error) {
 		p.Pending = append(p.Pending, change.Describe(netdef.Diff(known.nextLive(live, def, api.ApplyHarmless), def))...)
 	case known != nil:
 		p.Action = "redefine"
-		in = append(in, m.subnetsTaken(known, def, nil), n.hostConflicts(def))
+		in = append(in, m.subnetsTaken(known, def, nil), host.Conflicts(m.cfg.Links, def))
 	default:
-		in = append(in, m.subnetsTaken(known, def, nil), n.hostConflicts(def))
+		in = append(in, m.subnetsTaken(known, def, nil), host.Conflicts(m.cfg.Links, def))
 	}
 	if err := errors.Join(in...); err != nil {
 		p.Conflicts = strings.Split(err.Error(), "\n")

@@ -114,7 +114,7 @@ func (n *Network) applyLive(ctx context.Context, live, def, nextLive, nextDef *n
 	case nextLive != live:
 		return n.converge(ctx, live, nextLive, nextDef != nil || n.persistent())
 	case live != nil && def == nil && nextDef != nil:
-		return n.record(store.Run{Phase: store.Active, Network: live, Persistent: true})
+		return n.record.Save(store.Run{Phase: store.Active, Network: live, Persistent: true})
 	}
 	return nil
 }
