@@ -107,7 +107,7 @@ func (l *life) strange(n *network.Network) {
 	} else {
 		_, err = l.h.DefineWith(l.t.Context(), xml, api.DefineOptions{Strict: true})
 	}
-	if network.KindOf(err) != network.Exists {
+	if network.KindOf(err) != api.Exists {
 		l.fatal("a document that does not carry the network's UUID: %v", err)
 	}
 	if string(n.XML(false)) != live || string(n.XML(true)) != def || !reflect.DeepEqual(n.Info(), info) {
