@@ -5,10 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 
@@ -99,6 +97,7 @@ type Config struct {
 
 // Manager knows every network and port. Its methods may be called concurrently.
 type Manager struct {
+	catalog
 	cfg      Config
 	log      *slog.Logger
 	events   broker
@@ -106,7 +105,6 @@ type Manager struct {
 	ports    *portSet
 	external externalSet // ports of other programs
 	orphans  orphans
-	unusable health.Unusable
 	resolved resolved.Client
 
 	health       *health.Board
@@ -123,10 +121,6 @@ type Manager struct {
 	auditing sync.Mutex // held by keepRecords
 
 	defining sync.Mutex // one definition at a time: conflicts are checked against all others
-	claims   claims
-
-	mu     sync.Mutex
-	byName map[string]*Network
 }
 
 // New makes a manager that knows no network yet: Load follows. Close ends it.
@@ -135,9 +129,10 @@ func New(cfg Config) *Manager {
 	ports := newPortSet()
 	m := &Manager{
 		cfg: cfg, log: cfg.Logger, services: ctx, stop: stop,
-		byName: make(map[string]*Network), ports: ports, portRequests: histogram.New(requestBounds()),
+		ports: ports, portRequests: histogram.New(requestBounds()),
 		external: externalSet{usage: ports, byUUID: make(map[string]*external)},
 	}
+	m.catalog = catalog{links: cfg.Links, byName: make(map[string]*Network), claims: make(map[*Network]*netdef.Network)}
 	m.serving = translate.Settings{
 		Leases: cfg.Store.Leases, Logger: cfg.Logger, Identity: cfg.DHCPIdentity, Probe: cfg.DHCPProbe,
 		ResolvConf: cfg.ResolvConf, StopRebind: cfg.StopRebind,
@@ -285,10 +280,8 @@ func (m *Manager) ByName(name string) (*Network, error) {
 
 // ByUUID finds a network by its UUID, in any case.
 func (m *Manager) ByUUID(uuid string) (*Network, error) {
-	for _, n := range m.all() {
-		if strings.EqualFold(n.Info().UUID, uuid) {
-			return n, nil
-		}
+	if n := m.uuid(uuid); n != nil {
+		return n, nil
 	}
 	return nil, api.Errorf(api.NotFound, "no network has the UUID %q", uuid)
 }
@@ -296,33 +289,10 @@ func (m *Manager) ByUUID(uuid string) (*Network, error) {
 // Networks lists every network, in order of name.
 func (m *Manager) Networks() []*Network { return m.all() }
 
-func (m *Manager) all() []*Network {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return slices.SortedFunc(maps.Values(m.byName), func(a, b *Network) int { return strings.Compare(a.name, b.name) })
-}
-
-// find returns the network of that name, nil when there is none.
-func (m *Manager) find(name string) *Network {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.byName[name]
-}
-
-func (m *Manager) add(n *Network) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.byName[n.name] = n
-}
-
 // drop forgets a network that is neither defined nor active any more. The
 // caller holds n.op, or m.defining where nobody else can have found n yet.
 func (m *Manager) drop(n *Network) {
 	n.end()
-	m.mu.Lock()
-	if m.byName[n.name] == n {
-		delete(m.byName, n.name)
-	}
-	m.mu.Unlock()
+	m.remove(n)
 	m.events.publish(Event{Kind: NetworkUndefined, Network: n.Info()})
 }

@@ -177,15 +177,6 @@ func (n *Network) changed() {
 	n.m.events.publish(Event{Kind: NetworkChanged, Network: n.Info()})
 }
 
-// notFound says that no network has that name, and why it has none where a definition
-// is there.
-func (m *Manager) notFound(name string) error {
-	if f := m.unusable.Definition(name); f != nil {
-		return api.Errorf(api.NotFound, "network %q is not known: its definition can't be used: mend %s, then reload: %w", name, f.Path, f.Err)
-	}
-	return api.Errorf(api.NotFound, "network %q does not exist", name)
-}
-
 // noDefinition is the reason why a network that has none can't start.
 func (n *Network) noDefinition() error {
 	if n.persistent() {

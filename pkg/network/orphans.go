@@ -177,12 +177,6 @@ func (m *Manager) orphanConditions(context.Context) ([]api.Condition, error) {
 	return all, nil
 }
 
-// owns tells whether the network with that UUID is active, or being started or stopped.
-func (m *Manager) owns(uuid string) bool {
-	n, err := m.ByUUID(uuid)
-	return err == nil && n.standing()
-}
-
 // adoptOrphansOf is adoptOrphans for one who does not hold n.op.
 func (m *Manager) adoptOrphansOf(n *Network, uuid string) {
 	if !slices.ContainsFunc(m.orphans.list(), func(p store.Port) bool { return strings.EqualFold(p.Network, uuid) }) {
