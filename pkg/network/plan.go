@@ -34,29 +34,22 @@ func (m *Manager) Plan(xml []byte) (api.Plan, error) {
 		unsettle(&p, parsed)
 	}
 	in := []error{translate.Unsupported(def), netdef.Conflicts(def, m.definitions(known)), host.Missing(m.cfg.Links, def)}
-	switch live := known.activeNetwork(); {
-	case live != nil:
-		p.Action = "change"
-		in = append(in, known.newSubnets(live, def))
-		p.Pending = append(p.Pending, change.Describe(netdef.Diff(known.nextLive(live, def, api.ApplyHarmless), def))...)
-	case known != nil:
+	e := edit{Network: known, nextDef: def}
+	if known != nil {
 		p.Action = "redefine"
-		in = append(in, m.subnetsTaken(known, def, nil), host.Conflicts(m.cfg.Links, def))
-	default:
+		e.live = known.liveNetwork()
+	}
+	if e.live != nil {
+		p.Action = "change"
+		in = append(in, e.newSubnets(def))
+		p.Pending = append(p.Pending, change.Describe(netdef.Diff(e.atOnce(api.ApplyHarmless), def))...)
+	} else {
 		in = append(in, m.subnetsTaken(known, def, nil), host.Conflicts(m.cfg.Links, def))
 	}
 	if err := errors.Join(in...); err != nil {
 		p.Conflicts = strings.Split(err.Error(), "\n")
 	}
 	return p, nil
-}
-
-// activeNetwork is liveNetwork of a network that may be nil.
-func (n *Network) activeNetwork() *netdef.Network {
-	if n == nil {
-		return nil
-	}
-	return n.liveNetwork()
 }
 
 // unsettle forgets what was made up for this plan alone.
