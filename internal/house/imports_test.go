@@ -31,6 +31,7 @@ var mayImport = map[string][]string{
 	"pkg/network/service":      {"pkg/api", "pkg/dhcpd/", "pkg/dnsd/"},
 	"pkg/network/translate":    {"internal/dnsname", "pkg/api", "pkg/netdef", "pkg/bridge", "pkg/firewall", "pkg/dhcpd/", "pkg/dnsd/", "pkg/network/service"},
 	"pkg/network/takeover":     {"pkg/api", "pkg/netdef", "pkg/dhcpd"},
+	"pkg/network/host":         {"pkg/api", "pkg/netdef", "pkg/bridge/", "pkg/store", "pkg/network/translate"},
 	"pkg/network/change":       {"pkg/api", "pkg/netdef", "pkg/network/translate"},
 	"pkg/network/health":       {"pkg/api", "pkg/bridge", "pkg/firewall", "pkg/dhcpd/", "pkg/netdef", "pkg/store"},
 	"pkg/netdef":               {"internal/ether", "internal/dnsname"},

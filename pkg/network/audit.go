@@ -2,13 +2,9 @@ package network
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"io/fs"
 	"time"
-
-	"github.com/vnetd/vnetd/pkg/store"
 )
 
 // auditPace is how often it is looked whether run-state still is on disk.
@@ -75,27 +71,8 @@ func (m *Manager) keepRecords() error {
 // caller holds n.op.
 func (n *Network) keepRecord(onDisk map[string]bool) error {
 	live := n.liveNetwork()
-	if live == nil || onDisk[live.UUID] && !n.hostLost {
+	if live == nil {
 		return nil
 	}
-	n.m.log.Warn("run-state of a network was gone and is written anew", keyNetwork, n.name)
-	return n.record(n.run)
-}
-
-// findHost looks for what a former vnetd wrote down of the host, which could not be
-// read when the network was adopted. The caller holds n.op.
-func (n *Network) findHost(uuid string) error {
-	r, err := n.m.cfg.Store.Run(uuid)
-	var state hostState
-	switch {
-	case errors.Is(err, fs.ErrPermission), store.Passing(err):
-		return err // there may be something, not to be overwritten
-	case err == nil && r.Host != nil && json.Unmarshal(r.Host, &state) == nil:
-		if n.host.Uplink == nil {
-			n.host.Uplink = state.Uplink
-		}
-		n.host.AcceptRA = append(n.host.AcceptRA, state.AcceptRA...)
-	}
-	n.hostLost = false
-	return nil
+	return n.record.Keep(onDisk[live.UUID])
 }

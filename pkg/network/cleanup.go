@@ -25,7 +25,7 @@ func (m *Manager) Cleanup(ctx context.Context) error {
 	}
 	for _, r := range all {
 		n := newNetwork(m, r.Network)
-		errs = append(errs, n.restore(r.Run), n.clear(ctx, r.Network))
+		errs = append(errs, n.record.Load(r.Run), n.clear(ctx, r.Network))
 	}
 	errs = append(errs, m.clearMarked())
 	for _, f := range slices.Concat(runFaults, portFaults) {

@@ -45,15 +45,6 @@ func (m *Manager) conditionSources() []health.Source {
 	}
 }
 
-// eachLive calls f with every active network.
-func (m *Manager) eachLive(f func(n *Network, live *netdef.Network)) {
-	for _, n := range m.all() {
-		if live := n.liveNetwork(); live != nil {
-			f(n, live)
-		}
-	}
-}
-
 // activeNetworks are the active networks as conditions tell of them.
 func (m *Manager) activeNetworks() (all []health.Network) {
 	m.eachLive(func(n *Network, live *netdef.Network) {
@@ -112,10 +103,7 @@ func (m *Manager) definitionsOnDisk() map[string]health.Definition {
 // deleted.
 func (m *Manager) unfinished() (all []health.Unfinished) {
 	for _, n := range m.all() {
-		n.mu.Lock()
-		left, err := n.leftover, n.lastErr
-		n.mu.Unlock()
-		if left != nil && err != nil {
+		if err := n.unfinished(); err != nil {
 			all = append(all, health.Unfinished{Network: n.name, Err: err})
 		}
 	}

@@ -3,7 +3,6 @@ package network
 import (
 	"bytes"
 	"context"
-	"slices"
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
@@ -100,29 +99,6 @@ func compare(n *Network, def *netdef.Network) Defined {
 	return d
 }
 
-// identify finds the network that doc is a document of, nil for a new one. The
-// error is Exists where doc has the name of one network and the UUID of another,
-// or, when it is strict, the name of one and no UUID
-// (virNetworkObjListAssignDef). The caller holds m.defining.
-func (m *Manager) identify(doc *netdef.Network, strict bool) (*Network, error) {
-	n := m.find(doc.Name)
-	switch {
-	case n != nil && doc.UUID != n.uuid() && (doc.UUID != "" || strict):
-		return nil, existsAlready(n)
-	case n != nil || doc.UUID == "":
-		return n, nil
-	}
-	if other, err := m.ByUUID(doc.UUID); err == nil {
-		return nil, api.Errorf(api.Exists, "network '%s' is already defined with uuid %s", other.name, doc.UUID)
-	}
-	return nil, nil
-}
-
-// existsAlready is the error of a document whose name n has.
-func existsAlready(n *Network) error {
-	return api.Errorf(api.Exists, "network '%s' already exists with uuid %s", n.name, n.uuid())
-}
-
 // Create makes a transient network of xml and starts it: it has no definition
 // and is gone when it stops. A document with the name and the UUID of an inactive
 // network starts that one, whose definition stays what it is for its next start.
@@ -169,20 +145,6 @@ func (m *Manager) Create(ctx context.Context, xml []byte) (*Network, error) {
 	return n, nil
 }
 
-// complete gives parsed what it lacks (UUID, MAC address, bridge name: those
-// of known, the network of the same name, if there is one), and checks it
-// against itself and every other network. The caller holds m.defining.
-func (m *Manager) complete(parsed *netdef.Network, known *Network) (*netdef.Network, error) {
-	def, err := m.completed(parsed, known)
-	if err != nil {
-		return nil, err
-	}
-	if err := m.conflicts(def, known); err != nil {
-		return nil, err
-	}
-	return def, nil
-}
-
 // readDocument reads a document from outside, and refuses it with every fault that
 // it has. A definition on disk may have some: see netdef.Network.Served.
 func readDocument(xml []byte) (*netdef.Network, error) {
@@ -191,38 +153,4 @@ func readDocument(xml []byte) (*netdef.Network, error) {
 		err = parsed.Validate()
 	}
 	return parsed, err
-}
-
-// completed is complete without a look at others' claims.
-func (m *Manager) completed(parsed *netdef.Network, known *Network) (*netdef.Network, error) {
-	def := parsed.Clone()
-	if known != nil {
-		known.inherit(def)
-	}
-	if err := def.Runnable(); err != nil {
-		return nil, err
-	}
-	others := m.definitions(known)
-	taken := func(name string) bool {
-		if slices.ContainsFunc(others, func(o *netdef.Network) bool { return o.Bridge.Name == name }) {
-			return true
-		}
-		_, err := m.cfg.Links.Lookup(name)
-		return err == nil
-	}
-	if err := def.Complete(netdef.Completion{BridgeTaken: taken}); err != nil {
-		return nil, err
-	}
-	return def, nil
-}
-
-// definitions lists what every network is, active or defined, except one.
-func (m *Manager) definitions(except *Network) []*netdef.Network {
-	var defs []*netdef.Network
-	for _, n := range m.all() {
-		if n != except {
-			defs = append(defs, n.definitions()...)
-		}
-	}
-	return defs
 }

@@ -373,9 +373,7 @@ func (m *Manager) loadExternal(n *Network, p store.Port) error {
 // findDevices looks on n's bridge for the devices of ports that other programs
 // registered, and for what others plugged in without a word.
 func (m *Manager) findDevices(n *Network) {
-	n.mu.Lock()
-	index := n.bridge
-	n.mu.Unlock()
+	index := n.bridgeIndex()
 	if index == 0 {
 		return
 	}
@@ -410,9 +408,7 @@ func (m *Manager) resyncExternal() {
 // is on the network's bridge and has the guest's address, as libvirt makes it.
 func (m *Manager) onExternalLink(e bridge.LinkEvent) {
 	for _, x := range m.external.list(nil) {
-		x.network.mu.Lock()
-		on := x.network.bridge
-		x.network.mu.Unlock()
+		on := x.network.bridgeIndex()
 		m.external.mu.Lock()
 		ours := x.link == e.Index
 		found := !e.Deleted && !ours && on != 0 && e.Master == on && bytes.Equal(e.MAC, tap.HostMAC(x.doc.MAC))

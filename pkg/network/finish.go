@@ -25,30 +25,6 @@ func (m *Manager) repeat(try func() (done bool)) {
 	})
 }
 
-// once claims the one repetition that flag stands for, which unclaimed ends; it tells
-// whether nobody else has it.
-func (n *Network) once(flag *bool) bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	was := *flag
-	*flag = true
-	return !was
-}
-
-func (n *Network) unclaimed(flag *bool) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	*flag = false
-}
-
-// leftBehind is what a stop, or an undone start, has left of the network; nil for
-// nothing.
-func (n *Network) leftBehind() *netdef.Network {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.leftover
-}
-
 // finish takes down what is left of the network, and says what has become of it: a
 // transient one is gone with its last trace, and stays in the books until then. The
 // caller holds n.op.
@@ -67,7 +43,7 @@ func (n *Network) finish(ctx context.Context, doc *netdef.Network) error {
 
 // finishLater tries again to take down what is left, until nothing is.
 func (n *Network) finishLater() {
-	if !n.once(&n.finishing) {
+	if !n.finishing.CompareAndSwap(false, true) {
 		return
 	}
 	n.m.repeat(func() bool {
@@ -75,11 +51,11 @@ func (n *Network) finishLater() {
 		defer n.op.Unlock()
 		doc := n.leftBehind()
 		if doc == nil {
-			n.unclaimed(&n.finishing)
+			n.finishing.Store(false)
 			return true
 		}
 		run := store.Run{Phase: store.Stopping, Network: doc, Persistent: n.persistent()}
-		err := n.record(run)
+		err := n.record.Save(run)
 		if err == nil {
 			err = n.clear(n.m.services, doc)
 		}
@@ -87,7 +63,7 @@ func (n *Network) finishLater() {
 			n.setState(api.Failed, err)
 			return false
 		}
-		n.unclaimed(&n.finishing)
+		n.finishing.Store(false)
 		n.m.log.Info("what was left of a network is taken down", keyNetwork, n.name, keyBridge, doc.Bridge.Name)
 		n.setState(api.Inactive, nil)
 		if !n.persistent() {
@@ -99,14 +75,14 @@ func (n *Network) finishLater() {
 
 // repairLater repairs the network until that succeeds.
 func (n *Network) repairLater() {
-	if !n.once(&n.repairing) {
+	if !n.repairing.CompareAndSwap(false, true) {
 		return
 	}
 	n.m.repeat(func() bool {
 		if err := n.repair(n.m.services); err != nil {
 			return false
 		}
-		n.unclaimed(&n.repairing)
+		n.repairing.Store(false)
 		return true
 	})
 }

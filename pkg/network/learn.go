@@ -27,9 +27,7 @@ func (n *Network) learn(mac net.HardwareAddr) (former []netip.Addr) {
 	if len(mac) != 6 || ports.count(n) == 0 || ports.guest(n, mac) != nil || n.claimed(mac) {
 		return nil
 	}
-	n.mu.Lock()
-	index := n.bridge
-	n.mu.Unlock()
+	index := n.bridgeIndex()
 	if index == 0 {
 		return nil
 	}

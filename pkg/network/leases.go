@@ -1,11 +1,12 @@
 package network
 
 import (
-	"cmp"
+	"context"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/service"
@@ -34,9 +35,7 @@ func newLease(is *netdef.Network, l dhcpd.Lease) Lease {
 // the network would not give any more, and those of an inactive network: leases
 // outlive its settings and itself.
 func (n *Network) Leases() ([]Lease, error) {
-	n.mu.Lock()
-	is, running := cmp.Or(n.live, n.def, n.lastRead()), n.services
-	n.mu.Unlock()
+	is, running := n.exists(), n.runningServices()
 	if is == nil {
 		return nil, nil
 	}
@@ -103,4 +102,49 @@ func (m *Manager) sweepLeases() {
 	if err := m.cfg.Store.SweepLeases(func(uuid string) bool { return known[uuid] }); err != nil {
 		m.log.Warn("leases of former networks are not cleared away", keyError, err)
 	}
+}
+
+// ExportLeases is the network's leases as dnsmasq keeps them in a file.
+func (n *Network) ExportLeases() (string, error) {
+	held, err := n.Leases()
+	if err != nil {
+		return "", err
+	}
+	leases := make([]dhcpd.Lease, 0, len(held))
+	for _, l := range held {
+		leases = append(leases, l.Lease)
+	}
+	defs := n.definitions()
+	if len(defs) == 0 {
+		return "", nil
+	}
+	return dhcpd.FormatLeases(leases, defs[0].MAC), nil
+}
+
+// ImportLeases takes over the leases in text: a lease file of dnsmasq, or the file
+// that libvirt keeps of them. It returns how many there are now on disk, and why the
+// others are not. Of a network that is not active they are those with which it will
+// start. Invalid: text is no such file, and nothing was taken.
+func (n *Network) ImportLeases(ctx context.Context, text string) (taken int, refused []string, err error) {
+	leases, err := dhcpd.ParseLeases(text)
+	if err != nil {
+		return 0, nil, api.Errorf(api.Invalid, "%w", err)
+	}
+	importers := n.runningServices().Importers()
+	if n.liveNetwork() == nil {
+		if err := n.begin(); err != nil { // it shall not start meanwhile
+			return 0, nil, err
+		}
+		defer n.op.Unlock()
+		def := n.definition()
+		if def == nil || n.liveNetwork() != nil {
+			return 0, nil, api.Errorf(api.InvalidState, "network %q has just started or ended: try again", n.name)
+		}
+		importers = n.m.serving.Services(def, nil).Importers()
+	}
+	taken, refused, err = importers.Import(ctx, leases)
+	if taken > 0 && err == nil {
+		n.changed() // for who keeps an account of leases
+	}
+	return taken, refused, err
 }

@@ -5,11 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net/netip"
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/host"
 	"github.com/vnetd/vnetd/pkg/network/service"
 	"github.com/vnetd/vnetd/pkg/network/translate"
 	"github.com/vnetd/vnetd/pkg/store"
@@ -51,8 +51,8 @@ func (n *Network) startLocked(ctx context.Context, def *netdef.Network) error {
 	case err != nil:
 	case n.m.stands(live):
 		// A former vnetd's: its guests are at work.
-		n.hostLost = true
-		if err = n.record(store.Run{Phase: store.Active, Network: live, Persistent: n.persistent()}); err == nil {
+		n.record.Lose()
+		if err = n.record.Save(store.Run{Phase: store.Active, Network: live, Persistent: n.persistent()}); err == nil {
 			n.m.log.Warn("a bridge of the network is there already: it is taken over", keyNetwork, n.name, keyBridge, live.Bridge.Name)
 			n.adopt(ctx, live)
 		}
@@ -75,14 +75,14 @@ func (n *Network) bringUp(ctx context.Context, live *netdef.Network) (err error)
 		return err
 	}
 	defer release()
-	if err := n.hostConflicts(live); err != nil {
+	if err := host.Conflicts(n.m.cfg.Links, live); err != nil {
 		return err
 	}
 	if err := n.m.hook(ctx, hookStart, live); err != nil {
 		return err
 	}
 	run := store.Run{Phase: store.Starting, Network: live, Persistent: n.persistent()}
-	if err := n.record(run); err != nil {
+	if err := n.record.Save(run); err != nil {
 		return err
 	}
 	defer func() {
@@ -102,7 +102,7 @@ func (n *Network) bringUp(ctx context.Context, live *netdef.Network) (err error)
 		return err
 	}
 	run.Phase = store.Active
-	if err := errors.Join(n.m.hook(ctx, hookStarted, live), n.record(run)); err != nil {
+	if err := errors.Join(n.m.hook(ctx, hookStarted, live), n.record.Save(run)); err != nil {
 		return errors.Join(err, sv.Close())
 	}
 	n.activate(live, index, sv)
@@ -113,59 +113,11 @@ func (n *Network) bringUp(ctx context.Context, live *netdef.Network) (err error)
 // services going, and finds what others have plugged in: that is there where a
 // former vnetd made the bridge, or the admin.
 func (n *Network) activate(live *netdef.Network, index int, sv *service.Set) {
-	n.mu.Lock()
-	n.live, n.last, n.bridge, n.faults = live, live, index, nil
-	n.mu.Unlock()
+	n.setActive(active{doc: live, ifindex: index, services: sv})
 	n.setState(api.Active, nil)
 	n.noteBridge(live, index)
 	n.serve(sv)
 	n.m.findDevices(n)
-}
-
-// hostConflicts refuses what would clash with the host: a device of the
-// bridge's name, a route or an address of one of its subnets. A start that
-// failed half way leaves nothing, so what is there is not ours.
-func (n *Network) hostConflicts(live *netdef.Network) error {
-	if err := n.bridgeConflict(live); err != nil {
-		return err
-	}
-	if !live.OwnsBridge() {
-		return nil
-	}
-	for i := range live.IPs {
-		if err := n.subnetConflict(live.IPs[i].Prefix(), i+1); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// bridgeConflict refuses a bridge to be made whose name a device of the host has.
-func (n *Network) bridgeConflict(doc *netdef.Network) error {
-	if !doc.OwnsBridge() {
-		return nil
-	}
-	l, err := n.m.cfg.Links.Lookup(doc.Bridge.Name)
-	switch {
-	case err == nil:
-		return api.Errorf(api.Conflict, "network/bridge/@name: a device %q (%s) already exists and is not vnetd's: delete it, or choose another bridge name", l.Name, l.Kind)
-	case !errors.Is(err, bridge.ErrNotFound):
-		return err
-	}
-	return nil
-}
-
-// subnetConflict refuses the subnet of the nth <ip> when the host already has
-// it elsewhere.
-func (n *Network) subnetConflict(p netip.Prefix, nth int) error {
-	owner, err := n.m.cfg.Links.AddressOwner(p, "")
-	if err != nil {
-		return fmt.Errorf("looking for other owners of %v: %w", p.Masked(), err)
-	}
-	if owner != "" {
-		return api.Errorf(api.Conflict, "network/ip[%d]: subnet %v is already in use by interface %q", nth, p.Masked(), owner)
-	}
-	return nil
 }
 
 // ensure makes the links and rules of live what they should be, whether none,
@@ -185,10 +137,39 @@ func (n *Network) ensure(ctx context.Context, live *netdef.Network) (index int, 
 	if err := n.setRules(ctx, live); err != nil {
 		return 0, err
 	}
-	if err := n.forward(live); err != nil {
+	if err := n.record.Forward(live); err != nil {
 		return 0, err
 	}
 	return index, n.m.replug(ctx, n, live, index)
+}
+
+// ensureBridged is ensure for a network on a bridge that is the LAN's: one of
+// the admin's, which need not be there, or one that vnetd makes of an uplink.
+func (n *Network) ensureBridged(ctx context.Context, live *netdef.Network) (index int, err error) {
+	if live.Uplink != "" {
+		if err := n.record.AttachUplink(ctx, live); err != nil {
+			return 0, err
+		}
+	}
+	l, err := n.m.cfg.Links.Lookup(live.Bridge.Name)
+	if errors.Is(err, bridge.ErrNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	return l.Index, n.m.replug(ctx, n, live, l.Index)
+}
+
+// noteBridge has the network be degraded for as long as the bridge that it names is
+// not there, which is the admin's to make: its ifindex is 0 then. It may come
+// later than vnetd, so no start fails for it.
+func (n *Network) noteBridge(live *netdef.Network, index int) {
+	if index == 0 && live.Mode() == netdef.ModeBridge {
+		n.fault(partBridge, host.NoSuchBridge(live))
+		return
+	}
+	n.fault(partBridge, nil)
 }
 
 // Stop takes the network down: its services end, its ports lose their bridge
@@ -212,14 +193,11 @@ func (n *Network) Stop(ctx context.Context) error {
 	}
 	persistent := n.persistent()
 	run := store.Run{Phase: store.Stopping, Network: live, Persistent: persistent}
-	if err := n.record(run); err != nil {
+	if err := n.record.Save(run); err != nil {
 		n.m.log.Warn("stopping a network without a record of it", keyNetwork, n.name, keyError, err)
 	}
 	n.setState(api.Stopping, nil)
-	n.mu.Lock()
-	sv := n.services
-	n.services, n.bridge = nil, 0 // its end is no loss
-	n.mu.Unlock()
+	sv := n.change(func(a *active) { a.services, a.ifindex = nil, 0 }).services // its end is no loss
 	sv.Retire()
 	// Sockets and links go at the same time: the kernel takes its time for both.
 	closed := sv.End()
@@ -228,9 +206,6 @@ func (n *Network) Stop(ctx context.Context) error {
 	if persistent {
 		n.keepStopped(live.UUID, true)
 	}
-	n.mu.Lock()
-	n.live, n.bridge, n.faults = nil, 0, nil
-	n.mu.Unlock()
 	if err != nil {
 		n.setState(api.Failed, err)
 		n.finishLater()
@@ -273,7 +248,7 @@ func (n *Network) clear(ctx context.Context, live *netdef.Network) error {
 	if live.Mode().OwnsBridge() {
 		errs = append(errs, n.m.cfg.Links.Remove(live.Bridge.Name, 0), n.deleteRules(ctx, live))
 	}
-	errs = append(errs, n.restoreHost(ctx))
+	errs = append(errs, n.record.Restore(ctx))
 	if !n.persistent() {
 		errs = append(errs, n.m.releaseAll(n))
 	}
@@ -281,13 +256,11 @@ func (n *Network) clear(ctx context.Context, live *netdef.Network) error {
 	if err == nil {
 		err = n.m.cfg.Store.DeleteRun(live.UUID)
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.leftover = nil
 	if err != nil {
-		n.leftover = live
+		n.leave(live)
 		return fmt.Errorf("taking down network %q: %w", n.name, err)
 	}
+	n.leave(nil)
 	return nil
 }
 
@@ -300,7 +273,7 @@ func (n *Network) recover(ctx context.Context, r found) {
 	if !n.stillThere(r) {
 		return
 	}
-	if err := n.restore(r.Run); err != nil {
+	if err := n.record.Load(r.Run); err != nil {
 		log.Error("what is to be put back on the host is not known", keyError, err)
 	}
 	if r.Persistent && n.definition() == nil {
@@ -308,8 +281,8 @@ func (n *Network) recover(ctx context.Context, r found) {
 		n.setAutostart(n.m.cfg.Store.Autostarts(n.name))
 	}
 	if r.marked {
-		n.hostLost = true
-		if err := n.record(r.Run); err != nil {
+		n.record.Lose()
+		if err := n.record.Save(r.Run); err != nil {
 			log.Error("its run-state can't be written anew", keyError, err)
 		}
 	}
@@ -397,22 +370,19 @@ func (n *Network) repair(ctx context.Context) error {
 		return fmt.Errorf("repairing network %q: %w", n.name, err)
 	}
 	if !live.OwnsBridge() {
-		n.mu.Lock()
-		n.bridge = index
-		n.mu.Unlock()
+		n.change(func(a *active) { a.ifindex = index })
 		n.noteBridge(live, index)
 		return nil
 	}
-	n.mu.Lock()
-	moved, sv := index != n.bridge, n.services
-	n.bridge = index
-	if moved {
-		n.repairs++
-	}
-	n.mu.Unlock()
-	if moved {
+	was := n.change(func(a *active) {
+		if a.ifindex != index {
+			a.ifindex = index
+			n.repairs++
+		}
+	})
+	if was.ifindex != index {
 		n.m.log.Warn("bridge was gone and is made anew", keyNetwork, n.name, keyBridge, live.Bridge.Name)
-		sv.Stop()
+		was.services.Stop()
 		n.serve(n.newServices(live))
 	}
 	return nil

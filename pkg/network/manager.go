@@ -5,22 +5,20 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 
 	"github.com/vnetd/vnetd/internal/histogram"
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
-	"github.com/vnetd/vnetd/pkg/bridge/uplink"
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/dnsd/resolved"
 	"github.com/vnetd/vnetd/pkg/firewall"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/health"
+	"github.com/vnetd/vnetd/pkg/network/host"
 	"github.com/vnetd/vnetd/pkg/network/service"
 	"github.com/vnetd/vnetd/pkg/network/translate"
 	"github.com/vnetd/vnetd/pkg/store"
@@ -58,14 +56,6 @@ type Links interface {
 	Watch(ctx context.Context, f func(bridge.LinkEvent)) error
 }
 
-// Uplinks is what the hub asks of pkg/bridge/uplink; *uplink.Uplinks is the real one,
-// whose contracts hold.
-type Uplinks interface {
-	Attach(ctx context.Context, cfg uplink.Config) (*uplink.State, error)
-	Detach(ctx context.Context, s uplink.State) error
-	Attached(s uplink.State) (bool, error)
-}
-
 // Rules is what the hub asks of pkg/firewall; *firewall.Firewall is the real
 // one, whose contracts hold.
 type Rules interface {
@@ -86,7 +76,7 @@ type Rules interface {
 type Config struct {
 	Store   *store.Store
 	Links   Links
-	Uplinks Uplinks
+	Uplinks host.Uplinks
 	Rules   Rules
 	Logger  *slog.Logger
 
@@ -106,6 +96,7 @@ type Config struct {
 
 // Manager knows every network and port. Its methods may be called concurrently.
 type Manager struct {
+	catalog
 	cfg      Config
 	log      *slog.Logger
 	events   broker
@@ -113,7 +104,6 @@ type Manager struct {
 	ports    *portSet
 	external externalSet // ports of other programs
 	orphans  orphans
-	unusable health.Unusable
 	resolved resolved.Client
 
 	health       *health.Board
@@ -130,10 +120,6 @@ type Manager struct {
 	auditing sync.Mutex // held by keepRecords
 
 	defining sync.Mutex // one definition at a time: conflicts are checked against all others
-	claims   claims
-
-	mu     sync.Mutex
-	byName map[string]*Network
 }
 
 // New makes a manager that knows no network yet: Load follows. Close ends it.
@@ -142,9 +128,10 @@ func New(cfg Config) *Manager {
 	ports := newPortSet()
 	m := &Manager{
 		cfg: cfg, log: cfg.Logger, services: ctx, stop: stop,
-		byName: make(map[string]*Network), ports: ports, portRequests: histogram.New(requestBounds()),
+		ports: ports, portRequests: histogram.New(requestBounds()),
 		external: externalSet{usage: ports, byUUID: make(map[string]*external)},
 	}
+	m.catalog = catalog{links: cfg.Links, byName: make(map[string]*Network), claims: make(map[*Network]*netdef.Network)}
 	m.serving = translate.Settings{
 		Leases: cfg.Store.Leases, Logger: cfg.Logger, Identity: cfg.DHCPIdentity, Probe: cfg.DHCPProbe,
 		ResolvConf: cfg.ResolvConf, StopRebind: cfg.StopRebind,
@@ -292,10 +279,8 @@ func (m *Manager) ByName(name string) (*Network, error) {
 
 // ByUUID finds a network by its UUID, in any case.
 func (m *Manager) ByUUID(uuid string) (*Network, error) {
-	for _, n := range m.all() {
-		if strings.EqualFold(n.Info().UUID, uuid) {
-			return n, nil
-		}
+	if n := m.uuid(uuid); n != nil {
+		return n, nil
 	}
 	return nil, api.Errorf(api.NotFound, "no network has the UUID %q", uuid)
 }
@@ -303,35 +288,10 @@ func (m *Manager) ByUUID(uuid string) (*Network, error) {
 // Networks lists every network, in order of name.
 func (m *Manager) Networks() []*Network { return m.all() }
 
-func (m *Manager) all() []*Network {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return slices.SortedFunc(maps.Values(m.byName), func(a, b *Network) int { return strings.Compare(a.name, b.name) })
-}
-
-// find returns the network of that name, nil when there is none.
-func (m *Manager) find(name string) *Network {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	return m.byName[name]
-}
-
-func (m *Manager) add(n *Network) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.byName[n.name] = n
-}
-
 // drop forgets a network that is neither defined nor active any more. The
 // caller holds n.op, or m.defining where nobody else can have found n yet.
 func (m *Manager) drop(n *Network) {
-	n.mu.Lock()
-	n.gone = true
-	n.mu.Unlock()
-	m.mu.Lock()
-	if m.byName[n.name] == n {
-		delete(m.byName, n.name)
-	}
-	m.mu.Unlock()
+	n.end()
+	m.remove(n)
 	m.events.publish(Event{Kind: NetworkUndefined, Network: n.Info()})
 }

@@ -1,15 +1,14 @@
 package network
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"net/netip"
 	"sync"
+	"sync/atomic"
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
-	"github.com/vnetd/vnetd/pkg/network/service"
+	"github.com/vnetd/vnetd/pkg/network/host"
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
@@ -19,10 +18,8 @@ type Network struct {
 	m    *Manager
 	name string // for good: a network can't be renamed
 
-	op       sync.Mutex // one operation at a time; held for as long as it takes
-	run      store.Run  // the run-state as last written; guarded by op
-	host     hostState  // what must be put back on the host; guarded by op
-	hostLost bool       // the run-state could not be read, so that host may lack something; guarded by op
+	op     sync.Mutex   // one operation at a time; held for as long as it takes
+	record *host.Record // guarded by op
 
 	departed []store.Port // ended while no vnetd was running; for adopt alone
 
@@ -31,67 +28,21 @@ type Network struct {
 
 	unserved unserved // leases
 
-	mu        sync.Mutex // guards what follows; held for moments
-	def       *netdef.Network
-	unread    bool            // there is a definition, which can't be used
-	gone      bool            // neither defined nor active any more: nobody finds it
-	live      *netdef.Network // nil while inactive
-	last      *netdef.Network // what def or live was last: tells what a network was that is gone
-	autostart bool
-	state     api.State
-	lastErr   error
-	faults    map[string]error // of a degraded network, by the part that fails
-	leftover  *netdef.Network  // of a stop, or an undone start, that could not be completed
-	bridge    int              // ifindex of the bridge while active
-	failures  uint64           // of parts, while active
-	repairs   uint64           // times that repair found the bridge gone
-	services  *service.Set     // nil while inactive and where nothing is served
-	finishing bool             // somebody tries again to take down leftover
-	repairing bool             // somebody tries again to repair
-	foreign   []int            // ifindices of what others have, or had, plugged in
-	pending   pending          // what the next start changes, as last asked for
+	state
+
+	finishing atomic.Bool // somebody tries again to take down what is left
+	repairing atomic.Bool // somebody tries again to repair
+
+	foreign []int // ifindices of what others have, or had, plugged in; guarded by mu
 }
 
 // newNetwork is the inactive network that doc names, with no definition yet.
 func newNetwork(m *Manager, doc *netdef.Network) *Network {
-	return &Network{m: m, name: doc.Name, last: doc, state: api.Inactive}
+	return &Network{m: m, name: doc.Name, record: host.NewRecord(doc.Name, m.cfg.Store, m.cfg.Links, m.cfg.Uplinks, m.log), state: state{is: api.Inactive, last: doc}}
 }
 
 // Info tells what the network is now.
-func (n *Network) Info() api.Network {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	info := api.Network{
-		Name: n.name, State: n.state, Autostart: n.autostart,
-		Active: n.live != nil, Persistent: n.def != nil || n.unread, Addresses: []netip.Prefix{},
-	}
-	// A transient network that could not be taken down can be stopped again, by
-	// clients for which one is active or not there at all.
-	info.Active = info.Active || n.leftover != nil && !info.Persistent
-	if err := n.currentError(); err != nil {
-		info.LastError = err.Error()
-	}
-	is := cmp.Or(n.live, n.def, n.last)
-	if is == nil {
-		return info
-	}
-	info.UUID, info.Mode, info.Bridge = is.UUID, string(is.Mode()), is.Bridge.Name
-	info.MAC, info.MTU = is.MAC.String(), is.MTU
-	for i := range is.IPs {
-		info.Addresses = append(info.Addresses, is.IPs[i].Prefix())
-	}
-	return info
-}
-
-// currentError is the reason of a failed or degraded state. The caller holds
-// n.mu.
-func (n *Network) currentError() error {
-	errs := []error{n.lastErr}
-	for _, err := range n.faults {
-		errs = append(errs, err)
-	}
-	return errors.Join(errs...)
-}
+func (n *Network) Info() api.Network { return n.info(n.name) }
 
 // XML is the network's document: what it is now, or, with inactive, what it
 // will be at its next start. A transient network has no other than the first,
@@ -100,14 +51,14 @@ func (n *Network) XML(inactive bool) []byte {
 	connections := n.m.ports.count(n) + len(n.m.external.list(n))
 	n.mu.Lock()
 	defer n.mu.Unlock()
-	if n.live != nil && (!inactive || n.def == nil) {
-		return n.live.LiveXML(connections)
-	}
 	switch {
+	case n.now != nil && (!inactive || n.def == nil):
+		return n.now.doc.LiveXML(connections)
 	case n.def != nil:
 		return n.def.XML()
-	case n.unread || n.leftover != nil:
-		return n.last.XML()
+	}
+	if is := n.present(); is != nil {
+		return is.XML()
 	}
 	return nil
 }
@@ -116,10 +67,7 @@ func (n *Network) XML(inactive bool) []byte {
 // refuses a network that came to its end meanwhile.
 func (n *Network) begin() error {
 	n.op.Lock()
-	n.mu.Lock()
-	gone := n.gone
-	n.mu.Unlock()
-	if gone {
+	if n.ended() {
 		n.op.Unlock()
 		return api.Errorf(api.NotFound, "network %q does not exist any more", n.name)
 	}
@@ -164,7 +112,7 @@ func (n *Network) Undefine(_ context.Context) error {
 		}
 	} else {
 		// The run-state first: a crash in between must not lose the network.
-		if err := n.record(store.Run{Phase: store.Active, Network: live}); err != nil {
+		if err := n.record.Save(store.Run{Phase: store.Active, Network: live}); err != nil {
 			return err
 		}
 	}
@@ -185,119 +133,33 @@ func (n *Network) Undefine(_ context.Context) error {
 	return nil
 }
 
-// inherit gives def what it lacks and the network already has, so that a
-// document without them can be defined again and again: the UUID, and the bridge's
-// name and MAC address where both documents make a bridge.
-func (n *Network) inherit(def *netdef.Network) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	had := cmp.Or(n.def, n.live)
-	if had == nil {
-		return
-	}
-	def.UUID = cmp.Or(def.UUID, had.UUID)
-	if !had.Mode().OwnsBridge() || !def.Mode().OwnsBridge() {
-		return
-	}
-	def.Bridge.Name = cmp.Or(def.Bridge.Name, had.Bridge.Name)
-	if def.MAC == nil {
-		def.MAC = had.MAC
-	}
-}
-
-// definitions lists what the network is and what it will be.
-func (n *Network) definitions() []*netdef.Network {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	var defs []*netdef.Network
-	for _, d := range []*netdef.Network{n.live, n.def, n.lastRead()} {
-		if d != nil {
-			defs = append(defs, d)
-		}
-	}
-	return defs
-}
-
+// setDefinition makes def the definition, nil for none.
 func (n *Network) setDefinition(def *netdef.Network) {
-	n.mu.Lock()
-	replaced := n.unread || n.def != def
-	n.def, n.last = def, cmp.Or(def, n.last)
-	if replaced {
-		n.unread = false
-	}
-	n.mu.Unlock()
-	if replaced {
+	if n.setDef(def) {
 		n.m.unusable.Replaced(n.name)
 	}
 }
 
-func (n *Network) setAutostart(on bool) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.autostart = on
-}
-
-// definition is what the next start will make; nil for a transient network.
-func (n *Network) definition() *netdef.Network {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.def
-}
-
-// liveNetwork is what the network is now, nil while inactive.
-func (n *Network) liveNetwork() *netdef.Network {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.live
-}
-
 // setState moves the network to a state for a reason, nil for none, and tells.
-func (n *Network) setState(s api.State, reason error) {
-	n.mu.Lock()
-	n.state, n.lastErr = s, reason
-	n.mu.Unlock()
+func (n *Network) setState(to api.State, reason error) {
+	if from, known := n.step(to, reason); !known {
+		n.m.log.Error("a network takes a step that it should not", keyNetwork, n.name, "from", string(from), "to", string(to))
+	}
 	n.changed()
 }
 
-// fault records that a part of an active network fails, or works again with a
-// nil err, and tells.
+// fault records that a part of an active network fails, or works again with a nil
+// err, and tells.
 func (n *Network) fault(part string, err error) {
-	n.mu.Lock()
-	if n.faults == nil {
-		n.faults = make(map[string]error)
-	}
-	if err != nil {
-		n.faults[part] = err
-		n.failures++
-	} else {
-		delete(n.faults, part)
-	}
-	switch {
-	case n.state == api.Active && len(n.faults) > 0:
-		n.state = api.Degraded
-	case n.state == api.Degraded && len(n.faults) == 0:
-		n.state = api.Active
-	}
-	n.mu.Unlock()
-	n.changed()
-}
-
-// recovered records that a part works, and tells if it had failed.
-func (n *Network) recovered(part string) {
-	n.mu.Lock()
-	failing := n.faults[part] != nil
-	n.mu.Unlock()
-	if failing {
-		n.fault(part, nil)
+	if n.setFault(part, err) {
+		n.changed()
 	}
 }
 
 // Access is whom the network itself lets have ports, nil for nobody, and the name
 // of its bridge where vnetd makes that, empty otherwise.
 func (n *Network) Access() (access *netdef.Access, bridge string) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	is := cmp.Or(n.live, n.def, n.lastRead())
+	is := n.exists()
 	if is == nil {
 		return nil, ""
 	}
@@ -308,50 +170,11 @@ func (n *Network) Access() (access *netdef.Access, bridge string) {
 }
 
 // bridgeName is the name of the network's bridge.
-func (n *Network) bridgeName() string {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if is := cmp.Or(n.live, n.def, n.last); is != nil {
-		return is.Bridge.Name
-	}
-	return ""
-}
+func (n *Network) bridgeName() string { return n.describes().Bridge.Name }
 
 // changed tells subscribers that the network's Info may differ.
 func (n *Network) changed() {
 	n.m.events.publish(Event{Kind: NetworkChanged, Network: n.Info()})
-}
-
-// notFound says that no network has that name, and why it has none where a definition
-// is there.
-func (m *Manager) notFound(name string) error {
-	if f := m.unusable.Definition(name); f != nil {
-		return api.Errorf(api.NotFound, "network %q is not known: its definition can't be used: mend %s, then reload: %w", name, f.Path, f.Err)
-	}
-	return api.Errorf(api.NotFound, "network %q does not exist", name)
-}
-
-// setUnread says that the network has a definition, which can't be used.
-func (n *Network) setUnread() {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.unread = n.def == nil
-}
-
-// persistent tells whether the network has a definition, usable or not.
-func (n *Network) persistent() bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.def != nil || n.unread
-}
-
-// lastRead is what an inactive network was last whose definition can't be used, or which
-// could not be taken down; nil for another. The caller holds n.mu.
-func (n *Network) lastRead() *netdef.Network {
-	if n.live == nil && n.def == nil && (n.unread || n.leftover != nil) {
-		return n.last
-	}
-	return nil
 }
 
 // noDefinition is the reason why a network that has none can't start.

@@ -176,19 +176,6 @@ func (m *Manager) orphanConditions(context.Context) ([]api.Condition, error) {
 	return all, nil
 }
 
-// owns tells whether the network with that UUID is active, or being started or stopped.
-func (m *Manager) owns(uuid string) bool {
-	n, err := m.ByUUID(uuid)
-	return err == nil && n.standing()
-}
-
-// standing tells whether something of the network may be in the kernel.
-func (n *Network) standing() bool {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.live != nil || n.leftover != nil || n.state == api.Starting || n.state == api.Stopping
-}
-
 // adoptOrphansOf is adoptOrphans for one who does not hold n.op.
 func (m *Manager) adoptOrphansOf(n *Network, uuid string) {
 	if !slices.ContainsFunc(m.orphans.list(), func(p store.Port) bool { return strings.EqualFold(p.Network, uuid) }) {

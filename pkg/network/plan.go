@@ -7,6 +7,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/change"
+	"github.com/vnetd/vnetd/pkg/network/host"
 	"github.com/vnetd/vnetd/pkg/network/translate"
 )
 
@@ -32,31 +33,23 @@ func (m *Manager) Plan(xml []byte) (api.Plan, error) {
 		// The next one that is made up is another one.
 		unsettle(&p, parsed)
 	}
-	n := newNetwork(m, def)
-	in := []error{translate.Unsupported(def), netdef.Conflicts(def, m.definitions(known)), n.missing(def)}
-	switch live := known.activeNetwork(); {
-	case live != nil:
-		p.Action = "change"
-		in = append(in, known.newSubnets(live, def))
-		p.Pending = append(p.Pending, change.Describe(netdef.Diff(known.nextLive(live, def, api.ApplyHarmless), def))...)
-	case known != nil:
+	in := []error{translate.Unsupported(def), netdef.Conflicts(def, m.definitions(known)), host.Missing(m.cfg.Links, def)}
+	e := edit{Network: known, nextDef: def}
+	if known != nil {
 		p.Action = "redefine"
-		in = append(in, m.subnetsTaken(known, def, nil), n.hostConflicts(def))
-	default:
-		in = append(in, m.subnetsTaken(known, def, nil), n.hostConflicts(def))
+		e.live = known.liveNetwork()
+	}
+	if e.live != nil {
+		p.Action = "change"
+		in = append(in, e.newSubnets(def))
+		p.Pending = append(p.Pending, change.Describe(netdef.Diff(e.atOnce(api.ApplyHarmless), def))...)
+	} else {
+		in = append(in, m.subnetsTaken(known, def, nil), host.Conflicts(m.cfg.Links, def))
 	}
 	if err := errors.Join(in...); err != nil {
 		p.Conflicts = strings.Split(err.Error(), "\n")
 	}
 	return p, nil
-}
-
-// activeNetwork is liveNetwork of a network that may be nil.
-func (n *Network) activeNetwork() *netdef.Network {
-	if n == nil {
-		return nil
-	}
-	return n.liveNetwork()
 }
 
 // unsettle forgets what was made up for this plan alone.

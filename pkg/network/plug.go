@@ -1,7 +1,6 @@
 package network
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -126,8 +125,8 @@ func (m *Manager) noteForeign(e bridge.LinkEvent) {
 	for _, n := range m.all() {
 		n.mu.Lock()
 		at := slices.Index(n.foreign, e.Link.Index)
-		// By name: a bridge made anew has devices on it before it is n.bridge.
-		on := master != "" && master == cmp.Or(n.live, n.def, n.last).Bridge.Name
+		// By name: a bridge made anew has devices on it before it is the active one's.
+		on := master != "" && master == n.document().Bridge.Name
 		switch {
 		case at < 0 && on:
 			n.foreign = append(n.foreign, e.Link.Index)

@@ -1,7 +1,6 @@
 package network
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"net"
@@ -52,18 +51,9 @@ func (n *Network) newServices(live *netdef.Network) *service.Set {
 
 // serve sets the services of the network going, in the place of those that it has.
 func (n *Network) serve(s *service.Set) {
-	n.mu.Lock()
-	n.services = s
-	n.mu.Unlock()
+	n.change(func(a *active) { a.services = s })
 	s.Run()
 	n.m.running.Go(s.Wait)
-}
-
-// runningServices are what the network serves now, nil for nothing.
-func (n *Network) runningServices() *service.Set {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	return n.services
 }
 
 // guestOf is the guest on a port.
@@ -75,20 +65,13 @@ func guestOf(p store.Port) service.Guest {
 type owner struct{ n *Network }
 
 func (o owner) Fault(part string, err error) {
-	if err == nil {
-		o.n.recovered(part)
-		return
-	}
 	o.n.fault(part, err)
 }
 
 func (o owner) LeaseChanged(e dhcpd.Event) {
 	n := o.n
-	n.mu.Lock()
-	live := cmp.Or(n.live, n.last)
-	n.mu.Unlock()
 	n.m.onLease(n, e.Lease.MAC, e.Lease.Addr, e.Kind == dhcpd.Bound || e.Kind == dhcpd.Renewed)
-	lease := newLease(live, e.Lease)
+	lease := newLease(n.describes(), e.Lease)
 	n.m.events.publish(Event{Kind: LeaseChanged, Network: n.Info(), Lease: &lease, Change: e.Kind.String()})
 }
 

@@ -1,7 +1,6 @@
 package network
 
 import (
-	"cmp"
 	"maps"
 	"net/netip"
 	"slices"
@@ -109,15 +108,14 @@ func (m *Manager) Firewall() api.Firewall {
 func (n *Network) Detail(leases []Lease) api.Detail {
 	pending := append([]string{}, n.Pending()...)
 	n.mu.Lock()
-	is := cmp.Or(n.live, n.def, n.last)
+	is := n.document()
 	d := api.Detail{Pending: pending, Pools: []api.Pool{}, NotUnderstood: []string{}, Faults: map[string]string{}, Repairs: n.repairs}
-	for part, err := range n.faults {
-		d.Faults[part] = err.Error()
+	if n.now != nil {
+		for part, err := range n.now.faults {
+			d.Faults[part] = err.Error()
+		}
 	}
 	n.mu.Unlock()
-	if is == nil {
-		return d
-	}
 	var leased []netip.Addr
 	for _, l := range leases {
 		leased = append(leased, l.Addr)

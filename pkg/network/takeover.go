@@ -191,7 +191,7 @@ func (t *taking) adopt(ctx context.Context, n *Network) error {
 	defer n.op.Unlock()
 	// From here on it is done, whoever hangs up.
 	ctx = context.WithoutCancel(ctx)
-	if err := n.record(store.Run{Phase: store.Active, Network: t.Live, Persistent: n.persistent()}); err != nil {
+	if err := n.record.Save(store.Run{Phase: store.Active, Network: t.Live, Persistent: n.persistent()}); err != nil {
 		return err
 	}
 	for _, doc := range t.Ports {

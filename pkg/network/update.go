@@ -1,13 +1,13 @@
 package network
 
 import (
+	"bytes"
 	"context"
-	"errors"
+	"slices"
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/change"
-	"github.com/vnetd/vnetd/pkg/store"
 )
 
 // Target says which of a network's documents an update changes. The values are
@@ -44,15 +44,15 @@ func (n *Network) Edit(ctx context.Context, target Target, change func(*netdef.N
 	if err := n.checkTarget(target, live, def); err != nil {
 		return err
 	}
-	nextLive, err := updated(live, change, target&TargetLive != 0)
-	if err != nil {
+	e := edit{Network: n, live: live, def: def}
+	var err error
+	if e.nextLive, err = updated(live, change, target&TargetLive != 0); err != nil {
 		return err
 	}
-	nextDef, err := updated(def, change, target&TargetConfig != 0)
-	if err != nil {
+	if e.nextDef, err = updated(def, change, target&TargetConfig != 0); err != nil {
 		return err
 	}
-	return n.apply(ctx, live, def, nextLive, nextDef)
+	return e.apply(ctx)
 }
 
 // checkTarget refuses to update what the network has not.
@@ -83,38 +83,30 @@ func updated(doc *netdef.Network, change func(*netdef.Network) error, wanted boo
 	return next, nil
 }
 
-// apply makes nextLive and nextDef the network's documents where they are
-// others than live and def. The caller holds n.op.
-func (n *Network) apply(ctx context.Context, live, def, nextLive, nextDef *netdef.Network) error {
-	if nextLive != live {
-		if err := change.Check(live, nextLive); err != nil {
-			return err
-		}
-	}
-	if nextDef != def {
-		if err := n.m.cfg.Store.SaveDefinition(nextDef); err != nil {
-			return err
-		}
-	}
-	if err := n.applyLive(ctx, live, def, nextLive, nextDef); err != nil {
-		if nextDef != def {
-			err = errors.Join(err, n.restoreDefinition(def))
-		}
-		return err
-	}
-	n.setDefinition(nextDef)
-	n.changed()
-	return nil
+// pending is what changes at a network's next start, as last asked for. Documents
+// don't change once they are a network's: the same two differ in the same.
+type pending struct {
+	live, def *netdef.Network
+	changes   []string
 }
 
-// applyLive makes nextLive what the network is. One that is not transient any more
-// is recorded so.
-func (n *Network) applyLive(ctx context.Context, live, def, nextLive, nextDef *netdef.Network) error {
-	switch {
-	case nextLive != live:
-		return n.converge(ctx, live, nextLive, nextDef != nil || n.persistent())
-	case live != nil && def == nil && nextDef != nil:
-		return n.record(store.Run{Phase: store.Active, Network: live, Persistent: true})
+// Pending lists what of an active network its next start will change: how its
+// definition differs from what it is. It is empty for any other network.
+func (n *Network) Pending() []string {
+	n.mu.Lock()
+	p := n.pending
+	def := n.def
+	n.mu.Unlock()
+	live := n.liveNetwork()
+	if p.live == live && p.def == def {
+		return slices.Clone(p.changes)
 	}
-	return nil
+	p = pending{live: live, def: def}
+	if live != nil && def != nil && !bytes.Equal(live.XML(), def.XML()) {
+		p.changes = change.Describe(netdef.Diff(live, def))
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.pending = p
+	return slices.Clone(p.changes)
 }

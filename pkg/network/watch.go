@@ -8,7 +8,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/netdef"
 )
@@ -116,11 +115,8 @@ func (m *Manager) onPortLink(p *port, l bridge.Link) {
 	}
 	p.carrier = l.Carrier
 	n := p.network
-	n.mu.Lock()
-	active := n.live != nil && n.state != api.Stopping && n.bridge != 0
-	needed := active && (l.Master != n.bridge || opened && n.live.Bridge.STP)
-	n.mu.Unlock()
-	if !needed {
+	on := n.activated()
+	if on == nil || on.ifindex == 0 || l.Master == on.ifindex && !(opened && on.doc.Bridge.STP) {
 		return
 	}
 	m.running.Go(func() {
@@ -134,13 +130,11 @@ func (m *Manager) onPortLink(p *port, l bridge.Link) {
 func (n *Network) replugPort(ctx context.Context, p *port) error {
 	n.op.Lock()
 	defer n.op.Unlock()
-	n.mu.Lock()
-	live, index := n.live, n.bridge
-	n.mu.Unlock()
-	if live == nil || n.m.ports.uuid(p.UUID) != p {
+	on := n.activated()
+	if on == nil || n.m.ports.uuid(p.UUID) != p {
 		return nil
 	}
-	return n.m.attach(ctx, live, index, p)
+	return n.m.attach(ctx, on.doc, on.ifindex, p)
 }
 
 // onBridge lists the active networks on the bridge with that ifindex.
@@ -149,11 +143,9 @@ func (m *Manager) onBridge(index int) []*Network {
 	defer m.mu.Unlock()
 	var on []*Network
 	for _, n := range m.byName {
-		n.mu.Lock()
-		if n.live != nil && n.bridge == index {
+		if a := n.activated(); a != nil && a.ifindex == index {
 			on = append(on, n)
 		}
-		n.mu.Unlock()
 	}
 	return on
 }
@@ -165,11 +157,10 @@ func (m *Manager) awaiting(l bridge.Link) []*Network {
 	defer m.mu.Unlock()
 	var on []*Network
 	for _, n := range m.byName {
-		n.mu.Lock()
-		if n.live != nil && n.bridge == 0 && n.live.Mode() == netdef.ModeBridge && n.live.Bridge.Name == l.Name {
+		a := n.activated()
+		if a != nil && a.ifindex == 0 && a.doc.Mode() == netdef.ModeBridge && a.doc.Bridge.Name == l.Name {
 			on = append(on, n)
 		}
-		n.mu.Unlock()
 	}
 	return on
 }

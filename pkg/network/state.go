@@ -1,0 +1,329 @@
+package network
+
+import (
+	"cmp"
+	"errors"
+	"maps"
+	"net/netip"
+	"slices"
+	"sync"
+
+	"github.com/vnetd/vnetd/pkg/api"
+	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/service"
+)
+
+// active is a network while it is active. It is never changed: another takes its
+// place.
+type active struct {
+	doc *netdef.Network
+	// ifindex is the bridge's; 0 where that is the host's and not there, and while the
+	// network is being stopped.
+	ifindex  int
+	services *service.Set     // nil for none
+	faults   map[string]error // by the part that fails
+}
+
+// transitions are the states that may follow each. A network is adopted from where
+// vnetd found it, which may be a start that it had not expected to need. Degraded is
+// Active with faults: see state.shown.
+var transitions = map[api.State][]api.State{
+	api.Inactive: {api.Inactive, api.Starting, api.Active, api.Failed},
+	api.Starting: {api.Active, api.Failed},
+	api.Active:   {api.Stopping},
+	api.Stopping: {api.Inactive, api.Failed},
+	api.Failed:   {api.Failed, api.Starting, api.Active, api.Inactive},
+}
+
+// state is what a network is, was and will be. Its methods may be called
+// concurrently.
+type state struct {
+	mu   sync.Mutex // guards what follows; held for moments
+	is   api.State
+	err  error   // why it failed
+	now  *active // nil while inactive
+	def  *netdef.Network
+	last *netdef.Network // what it was last, or its definition: tells of a network that is gone; never nil
+	// unread: there is a definition, which can't be used.
+	unread bool
+	// leftover is of a stop, or an undone start, that could not be completed.
+	leftover  *netdef.Network
+	gone      bool // neither defined nor active any more: nobody finds it
+	autostart bool
+	failures  uint64  // of parts, while active
+	repairs   uint64  // times that repair found the bridge gone
+	pending   pending // what the next start changes, as last asked for
+}
+
+// step moves the network to another state for a reason, nil for none. It returns the
+// state that it was in, and whether that other may follow it.
+func (s *state) step(to api.State, reason error) (from api.State, known bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	from = s.is
+	s.is, s.err = to, reason
+	if to == api.Inactive || to == api.Failed {
+		s.now = nil
+	}
+	return from, slices.Contains(transitions[from], to)
+}
+
+// shown is the state as the outside sees it. The caller holds s.mu.
+func (s *state) shown() api.State {
+	if s.is == api.Active && len(s.now.faults) > 0 {
+		return api.Degraded
+	}
+	return s.is
+}
+
+// info is what the outside sees of the network.
+func (s *state) info(name string) api.Network {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	doc := s.document()
+	info := api.Network{
+		Name: name, State: s.shown(), Autostart: s.autostart,
+		Active: s.now != nil, Persistent: s.def != nil || s.unread, Addresses: []netip.Prefix{},
+		UUID: doc.UUID, Mode: string(doc.Mode()), Bridge: doc.Bridge.Name, MAC: doc.MAC.String(), MTU: doc.MTU,
+	}
+	// A transient network that could not be taken down can be stopped again, by
+	// clients for which one is active or not there at all.
+	info.Active = info.Active || s.leftover != nil && !info.Persistent
+	errs := []error{s.err}
+	if s.now != nil {
+		errs = slices.AppendSeq(errs, maps.Values(s.now.faults))
+	}
+	if err := errors.Join(errs...); err != nil {
+		info.LastError = err.Error()
+	}
+	for i := range doc.IPs {
+		info.Addresses = append(info.Addresses, doc.IPs[i].Prefix())
+	}
+	return info
+}
+
+// document is what the network is, or else will be, or else was. The caller holds
+// s.mu.
+func (s *state) document() *netdef.Network {
+	if s.now != nil {
+		return s.now.doc
+	}
+	return cmp.Or(s.def, s.last)
+}
+
+// present is document while there is a network; nil once nothing is defined, active
+// or left of it. The caller holds s.mu.
+func (s *state) present() *netdef.Network {
+	if s.now != nil || s.def != nil || s.unread || s.leftover != nil {
+		return s.document()
+	}
+	return nil
+}
+
+// describes is document for who does not hold s.mu.
+func (s *state) describes() *netdef.Network {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.document()
+}
+
+// exists is present for who does not hold s.mu.
+func (s *state) exists() *netdef.Network {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.present()
+}
+
+// activated is the network while it is active, nil while it is not.
+func (s *state) activated() *active {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.now
+}
+
+// liveNetwork is what the network is now, nil while inactive.
+func (s *state) liveNetwork() *netdef.Network {
+	if a := s.activated(); a != nil {
+		return a.doc
+	}
+	return nil
+}
+
+// runningServices are what the network serves now, nil for nothing.
+func (s *state) runningServices() *service.Set {
+	if a := s.activated(); a != nil {
+		return a.services
+	}
+	return nil
+}
+
+// bridgeIndex is the ifindex of the active network's bridge, 0 for none.
+func (s *state) bridgeIndex() int {
+	if a := s.activated(); a != nil {
+		return a.ifindex
+	}
+	return 0
+}
+
+// setActive makes the network active: step to Active follows.
+func (s *state) setActive(a active) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.now, s.last = &a, a.doc
+}
+
+// change changes what an active network is, and returns what it was; nil for one that
+// is inactive, of which nothing is changed.
+func (s *state) change(f func(a *active)) (was *active) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if was = s.now; was == nil {
+		return nil
+	}
+	next := *was
+	f(&next)
+	s.now, s.last = &next, next.doc
+	return was
+}
+
+// setFault records that a part of an active network fails, or works again with a nil
+// err, and reports whether that is news.
+func (s *state) setFault(part string, err error) (news bool) {
+	s.change(func(a *active) {
+		if err == nil && a.faults[part] == nil {
+			return
+		}
+		news = true
+		faults := maps.Clone(a.faults)
+		if faults == nil {
+			faults = make(map[string]error)
+		}
+		if delete(faults, part); err != nil {
+			faults[part] = err
+			s.failures++
+		}
+		a.faults = faults
+	})
+	return news
+}
+
+// definition is what the next start will make; nil for a transient network.
+func (s *state) definition() *netdef.Network {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.def
+}
+
+// setDef makes def the definition, nil for none, and reports whether it was another.
+func (s *state) setDef(def *netdef.Network) (replaced bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	replaced = s.unread || s.def != def
+	s.def, s.last = def, cmp.Or(def, s.last)
+	if replaced {
+		s.unread = false
+	}
+	return replaced
+}
+
+// setUnread says that the network has a definition, which can't be used.
+func (s *state) setUnread() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.unread = s.def == nil
+}
+
+// persistent reports whether the network has a definition, usable or not.
+func (s *state) persistent() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.def != nil || s.unread
+}
+
+// definitions lists what the network is and what it will be.
+func (s *state) definitions() []*netdef.Network {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var defs []*netdef.Network
+	for _, d := range []*netdef.Network{s.present(), s.def} {
+		if d != nil && !slices.Contains(defs, d) {
+			defs = append(defs, d)
+		}
+	}
+	return defs
+}
+
+// inherit gives def what it lacks and the network already has, so that a
+// document without them can be defined again and again: the UUID, and the bridge's
+// name and MAC address where both documents make a bridge.
+func (s *state) inherit(def *netdef.Network) {
+	s.mu.Lock()
+	had := s.def
+	if had == nil && s.now != nil {
+		had = s.now.doc
+	}
+	s.mu.Unlock()
+	if had == nil {
+		return
+	}
+	def.UUID = cmp.Or(def.UUID, had.UUID)
+	if !had.Mode().OwnsBridge() || !def.Mode().OwnsBridge() {
+		return
+	}
+	def.Bridge.Name = cmp.Or(def.Bridge.Name, had.Bridge.Name)
+	if def.MAC == nil {
+		def.MAC = had.MAC
+	}
+}
+
+func (s *state) setAutostart(on bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.autostart = on
+}
+
+// leftBehind is what a stop, or an undone start, has left of the network; nil for
+// nothing.
+func (s *state) leftBehind() *netdef.Network {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.leftover
+}
+
+// leave records what is left of the network, nil for nothing.
+func (s *state) leave(doc *netdef.Network) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.leftover = doc
+}
+
+// unfinished is why the network could not be taken down, nil where nothing is left.
+func (s *state) unfinished() error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.leftover == nil {
+		return nil
+	}
+	return s.err
+}
+
+// standing reports whether something of the network may be in the kernel.
+func (s *state) standing() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.now != nil || s.leftover != nil || s.is == api.Starting || s.is == api.Stopping
+}
+
+// end makes the network one that nobody finds.
+func (s *state) end() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.gone = true
+}
+
+// ended reports whether end was called.
+func (s *state) ended() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.gone
+}
