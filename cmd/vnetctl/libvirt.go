@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vnetd/vnetd/cmd/vnetctl/libvirt"
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/client"
 )
 
@@ -94,9 +95,9 @@ func outcomes(v importedView, dry bool) []string {
 		return done
 	}
 	list := []string{map[string]string{
-		client.TakeDefine:  said("defined", "would be defined"),
-		client.TakeAdopt:   said("goes on as vnetd's", "would go on as vnetd's"),
-		client.TakePresent: "is vnetd's already",
+		api.TakeDefine:  said("defined", "would be defined"),
+		api.TakeAdopt:   said("goes on as vnetd's", "would go on as vnetd's"),
+		api.TakePresent: "is vnetd's already",
 	}[v.Action]}
 	for _, outcome := range []struct {
 		there bool
@@ -106,7 +107,7 @@ func outcomes(v importedView, dry bool) []string {
 		{v.Start, said("started", "would be started")},
 		{v.Autostart, "starts with the host"},
 		{len(v.Ports) > 0, fmt.Sprintf("ports: %d", len(v.Ports))},
-		{v.Leases > 0 && v.Action != client.TakePresent, fmt.Sprintf("leases: %d", v.Leases)},
+		{v.Leases > 0 && v.Action != api.TakePresent, fmt.Sprintf("leases: %d", v.Leases)},
 		{v.Dnsmasq != 0, fmt.Sprintf("libvirt's dnsmasq (process %d) %s", v.Dnsmasq, said("ended", "would end"))},
 	} {
 		if outcome.there {

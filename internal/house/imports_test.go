@@ -22,7 +22,7 @@ var mayImport = map[string][]string{
 	"cmd/vnet-bridge-helper":   {"pkg/client", "pkg/api"},
 	"pkg/api":                  {},
 	"pkg/client":               {"internal/sysbus", "pkg/api"},
-	"pkg/dbusapi":              {"internal/polkit", "internal/sysbus", "pkg/network", "pkg/netdef", "pkg/api", "pkg/network/takeover"},
+	"pkg/dbusapi":              {"internal/polkit", "internal/sysbus", "pkg/network", "pkg/netdef", "pkg/api"},
 	"internal/sysbus":          {},
 	"internal/systemd":         {},
 	"internal/polkit":          {"internal/sysbus"},

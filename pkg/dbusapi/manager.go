@@ -11,7 +11,6 @@ import (
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/network"
-	"github.com/vnetd/vnetd/pkg/network/takeover"
 )
 
 // listed is an entry of ListNetworks and ListPorts.
@@ -78,7 +77,7 @@ func (s *Server) plan(_ context.Context, c *call) ([]any, error) {
 }
 
 func (s *Server) takeOver(ctx context.Context, c *call) ([]any, error) {
-	t, err := s.cfg.Manager.TakeOver(ctx, takeover.Source{
+	t, err := s.cfg.Manager.TakeOver(ctx, api.Takeover{
 		Definition: c.body[0].(string), Status: c.body[1].(string), Ports: c.body[2].([]string),
 		Leases: c.body[3].(string), Autostart: c.body[4].(bool),
 	}, c.body[5].(bool))

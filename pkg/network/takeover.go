@@ -34,7 +34,7 @@ type taking struct {
 // where it was in libvirt; where it is inactive here and active there it is adopted.
 // Errors are Invalid for a text that can't be read, Exists and Conflict for what is in
 // the way, and Unsupported; nothing is changed then.
-func (m *Manager) TakeOver(ctx context.Context, s takeover.Source, dry bool) (takeover.Report, error) {
+func (m *Manager) TakeOver(ctx context.Context, s api.Takeover, dry bool) (api.Taken, error) {
 	m.defining.Lock()
 	defer m.defining.Unlock()
 	plan, err := takeover.Parse(s)
@@ -46,7 +46,7 @@ func (m *Manager) TakeOver(ctx context.Context, s takeover.Source, dry bool) (ta
 		return t.Report, err
 	}
 	n, err := t.register()
-	if err != nil || t.Report.Action == takeover.Present {
+	if err != nil || t.Report.Action == api.TakePresent {
 		return t.Report, err
 	}
 	if err := t.storeLeases(); err != nil {
@@ -67,7 +67,7 @@ func (m *Manager) TakeOver(ctx context.Context, s takeover.Source, dry bool) (ta
 
 // check finds out whether the network is still active, completes its documents,
 // looks for what is in their way, and classifies it. The caller holds m.defining.
-func (t *taking) check(s takeover.Source) error {
+func (t *taking) check(s api.Takeover) error {
 	if err := t.checkLive(); err != nil {
 		return err
 	}
@@ -93,7 +93,7 @@ func (t *taking) check(s takeover.Source) error {
 		t.Complete(def)
 	}
 	t.Classify(t.known)
-	if t.Report.Action == takeover.Adopt {
+	if t.Report.Action == api.TakeAdopt {
 		t.ParsePorts(s.Ports,
 			func(live *netdef.Network, doc *netdef.Port) (*netdef.Port, error) { return portOn(live, doc, true) },
 			func(uuid string) bool { return t.m.ports.uuid(uuid) != nil || t.m.external.uuid(uuid) != nil })

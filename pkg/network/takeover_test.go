@@ -17,19 +17,18 @@ import (
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/network"
-	"github.com/vnetd/vnetd/pkg/network/takeover"
 )
 
 // libvirtDefault is the network default as libvirtd 9.0.0 wrote it down while it was
 // active, with one port and one lease that never ends.
-func libvirtDefault(t *testing.T) takeover.Source {
+func libvirtDefault(t *testing.T) api.Takeover {
 	t.Helper()
 	file := func(path string) string {
 		text, err := os.ReadFile(filepath.Join("../../test/testdata/libvirt", path))
 		must(t, err)
 		return string(text)
 	}
-	return takeover.Source{
+	return api.Takeover{
 		Definition: file("etc/libvirt/qemu/networks/default.xml"),
 		Status:     file("run/libvirt/network/default.xml"),
 		Ports:      []string{file("run/libvirt/network/default/ports/5d744f21-ba4a-4d6e-bdb2-30a35ff3207d.xml")},
@@ -67,9 +66,9 @@ func TestTakeOver(t *testing.T) {
 		}
 		taken, err := h.TakeOver(t.Context(), libvirtDefault(t), false)
 		must(t, err)
-		want := takeover.Report{
-			Name: "default", UUID: "6f72b9a6-61d8-4fab-86fa-17b25210cbcd", Bridge: "virbr0", Action: takeover.Adopt, Autostart: true,
-			Ports:  []takeover.Port{{UUID: "5d744f21-ba4a-4d6e-bdb2-30a35ff3207d", Owner: "web1", MAC: "52:54:00:aa:00:01"}},
+		want := api.Taken{
+			Name: "default", UUID: "6f72b9a6-61d8-4fab-86fa-17b25210cbcd", Bridge: "virbr0", Action: api.TakeAdopt, Autostart: true,
+			Ports:  []api.TakenPort{{UUID: "5d744f21-ba4a-4d6e-bdb2-30a35ff3207d", Owner: "web1", MAC: "52:54:00:aa:00:01"}},
 			Leases: 1, Refused: []string{},
 		}
 		if diff := cmp.Diff(want, taken); diff != "" {
@@ -83,7 +82,7 @@ func TestTakeOver(t *testing.T) {
 			t.Errorf("libvirt's rules are left:\n%s", left)
 		}
 		again, err := h.TakeOver(t.Context(), libvirtDefault(t), false)
-		if err != nil || again.Action != takeover.Present || len(again.Refused) != 0 {
+		if err != nil || again.Action != api.TakePresent || len(again.Refused) != 0 {
 			t.Errorf("a second time: %+v, %v", again, err)
 		}
 		h.end()
@@ -165,7 +164,7 @@ func TestTakeOverOfADefinedNetwork(t *testing.T) {
 			t.Errorf("over libvirt's bridge it starts with %v", err)
 		}
 		taken, err := h.TakeOver(t.Context(), from, false)
-		if err != nil || taken.Action != takeover.Adopt || !n.Info().Autostart || len(taken.Ports) != 1 {
+		if err != nil || taken.Action != api.TakeAdopt || !n.Info().Autostart || len(taken.Ports) != 1 {
 			t.Errorf("taken over: %+v, %v", taken, err)
 		}
 		if !strings.Contains(string(n.XML(true)), "192.168.122.99'") || !strings.Contains(string(n.XML(false)), "192.168.122.254'") {
@@ -180,7 +179,7 @@ func TestTakeOverInactiveAndTransient(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		h := newHub(t, t.TempDir(), hubOptions{})
 		taken, err := h.TakeOver(t.Context(), libvirtDefault(t), false)
-		if err != nil || taken.Action != takeover.Define || !taken.Start || len(taken.Ports) != 0 || taken.Leases != 1 {
+		if err != nil || taken.Action != api.TakeDefine || !taken.Start || len(taken.Ports) != 0 || taken.Leases != 1 {
 			t.Errorf("with its bridge gone: %+v, %v", taken, err)
 		}
 		n, err := h.ByName("default")
@@ -194,7 +193,7 @@ func TestTakeOverInactiveAndTransient(t *testing.T) {
 		transient := libvirtDefault(t)
 		transient.Definition = ""
 		taken, err = h.TakeOver(t.Context(), transient, false)
-		if err != nil || taken.Action != takeover.Adopt || taken.Autostart {
+		if err != nil || taken.Action != api.TakeAdopt || taken.Autostart {
 			t.Errorf("transient: %+v, %v", taken, err)
 		}
 		n, err = h.ByName("default")
@@ -234,7 +233,7 @@ func TestTakeOverBesideDnsmasq(t *testing.T) {
 		})
 		h := newHub(t, t.TempDir(), hubOptions{})
 		taken, err := h.TakeOver(t.Context(), libvirtDefault(t), false)
-		if err != nil || taken.Action != takeover.Adopt || taken.Leases != 1 {
+		if err != nil || taken.Action != api.TakeAdopt || taken.Leases != 1 {
 			t.Fatalf("taken over: %+v, %v", taken, err)
 		}
 		n, err := h.ByName("default")
@@ -288,30 +287,30 @@ func TestTakeOverRefused(t *testing.T) {
 		h := newHub(t, t.TempDir(), hubOptions{})
 		h.started(natXML("taken", "198.51.100"))
 		libvirt := libvirtDefault(t)
-		change := func(pairs ...string) takeover.Source {
+		change := func(pairs ...string) api.Takeover {
 			r := strings.NewReplacer(pairs...)
-			return takeover.Source{Definition: r.Replace(libvirt.Definition), Status: r.Replace(libvirt.Status)}
+			return api.Takeover{Definition: r.Replace(libvirt.Definition), Status: r.Replace(libvirt.Status)}
 		}
 		for _, tt := range []struct {
 			name string
-			from takeover.Source
+			from api.Takeover
 			kind api.Kind
 			says string
 		}{
-			{"nothing", takeover.Source{}, api.Invalid, "a network without a definition and without a status is none"},
-			{"no definition", takeover.Source{Definition: "<network/>"}, api.Invalid, "definition: network/name"},
-			{"half a definition", takeover.Source{Definition: "<network>"}, api.Invalid, "definition: line 1: "},
-			{"no status", takeover.Source{Definition: libvirt.Definition, Status: libvirt.Definition}, api.Invalid, "status: the document is a <network>, want <networkstatus>"},
-			{"status of nothing", takeover.Source{Status: "<networkstatus/>"}, api.Invalid, "status: the document has no <network>"},
-			{"status of another", takeover.Source{Definition: natXML("another", "192.0.2"), Status: libvirt.Status}, api.Conflict, "the status is of network \"default\""},
-			{"damaged leases", takeover.Source{Definition: libvirt.Definition, Leases: "[{"}, api.Invalid, "leases: reading leases in JSON"},
+			{"nothing", api.Takeover{}, api.Invalid, "a network without a definition and without a status is none"},
+			{"no definition", api.Takeover{Definition: "<network/>"}, api.Invalid, "definition: network/name"},
+			{"half a definition", api.Takeover{Definition: "<network>"}, api.Invalid, "definition: line 1: "},
+			{"no status", api.Takeover{Definition: libvirt.Definition, Status: libvirt.Definition}, api.Invalid, "status: the document is a <network>, want <networkstatus>"},
+			{"status of nothing", api.Takeover{Status: "<networkstatus/>"}, api.Invalid, "status: the document has no <network>"},
+			{"status of another", api.Takeover{Definition: natXML("another", "192.0.2"), Status: libvirt.Status}, api.Conflict, "the status is of network \"default\""},
+			{"damaged leases", api.Takeover{Definition: libvirt.Definition, Leases: "[{"}, api.Invalid, "leases: reading leases in JSON"},
 			{"name taken", change("<name>default<", "<name>taken<"), api.Exists, `vnetd has another network "taken"`},
 			{"bridge taken", change("virbr0", "taken"), api.Conflict, "network/bridge/@name"},
 			{"subnet taken", change("192.168.122.", "198.51.100."), api.Conflict, `status: subnet 198.51.100.0/24 is also on interface "taken"`},
 			{"subnet of the host", change("192.168.122.", "192.0.2."), api.Conflict, `status: subnet 192.0.2.0/24 is also on interface "other"`},
 			{"no bridge", change("virbr0", "lo"), api.Conflict, `status: the device "lo" is no bridge`},
-			{"beyond vnetd", takeover.Source{Status: strings.Replace(libvirt.Status, "<ip ", "<bandwidth><inbound average='1'/></bandwidth><ip ", 1)}, api.Unsupported, "status: network/bandwidth"},
-			{"nothing left", takeover.Source{Status: strings.ReplaceAll(libvirt.Status, "virbr0", "virbr99")}, api.InvalidState, `status: the bridge "virbr99" is gone and the network has no definition`},
+			{"beyond vnetd", api.Takeover{Status: strings.Replace(libvirt.Status, "<ip ", "<bandwidth><inbound average='1'/></bandwidth><ip ", 1)}, api.Unsupported, "status: network/bandwidth"},
+			{"nothing left", api.Takeover{Status: strings.ReplaceAll(libvirt.Status, "virbr0", "virbr99")}, api.InvalidState, `status: the bridge "virbr99" is gone and the network has no definition`},
 		} {
 			_, err := h.TakeOver(t.Context(), tt.from, false)
 			if network.KindOf(err) != tt.kind || err == nil || !strings.Contains(err.Error(), tt.says) {

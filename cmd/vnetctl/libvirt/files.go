@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/client"
 )
 
@@ -34,7 +35,7 @@ func (f files) path(path string) string { return filepath.Join("/", string(f), p
 type network struct {
 	name string // of the files
 	file string // the one to name for it
-	client.Takeover
+	api.Takeover
 }
 
 // networks reads the networks of a libvirt that ran on the host, in order of
@@ -139,7 +140,7 @@ func (f files) isLink(path string) bool {
 
 // leases reads the leases of a network: what libvirt's helper keeps of the
 // bridge, or what dnsmasq kept by itself for libvirt before 1.2.6.
-func (f files) leases(t client.Taken) (string, error) {
+func (f files) leases(t api.Taken) (string, error) {
 	for _, file := range []string{t.Bridge + ".status", t.Name + ".leases"} {
 		text, err := os.ReadFile(f.path(filepath.Join(DnsmasqDir, file)))
 		if err := readable(err); err != nil {

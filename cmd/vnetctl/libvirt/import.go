@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/client"
 )
 
@@ -25,7 +26,7 @@ type Report struct {
 // Imported is what became of one network, in JSON without the error.
 type Imported struct {
 	File string `json:"file"`
-	client.Taken
+	api.Taken
 	Dnsmasq int   `json:"dnsmasq"` // the process that was ended, or would be; 0: none runs
 	Err     error `json:"-"`       // why it is not taken over; nil: it is
 }
@@ -55,7 +56,7 @@ func (i Importer) Import(ctx context.Context) (Report, error) {
 		return r, r.DriverErr()
 	}
 	for _, n := range networks {
-		v := Imported{File: n.file, Taken: client.Taken{Name: n.name, Ports: []client.TakenPort{}, Refused: []string{}}}
+		v := Imported{File: n.file, Taken: api.Taken{Name: n.name, Ports: []api.TakenPort{}, Refused: []string{}}}
 		if v.Err = i.one(ctx, n, &v); errors.Is(v.Err, client.ErrDenied) || ctx.Err() != nil && v.Err != nil {
 			return r, fmt.Errorf("%s: %w", n.file, v.Err)
 		}

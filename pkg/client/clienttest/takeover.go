@@ -6,6 +6,8 @@ import (
 	"encoding/xml"
 
 	"github.com/godbus/dbus/v5"
+
+	"github.com/vnetd/vnetd/pkg/api"
 )
 
 // SetImportPending says whether libvirt's networks are to be imported.
@@ -24,22 +26,15 @@ type networkPort struct {
 	} `xml:"mac"`
 }
 
-// takenPort is a port in a reply.
-type takenPort struct {
-	UUID  string `json:"uuid"`
-	Owner string `json:"owner"`
-	MAC   string `json:"mac"`
-}
-
 // takenPorts reads what ports say of themselves.
-func takenPorts(texts []string) ([]takenPort, *dbus.Error) {
-	taken := []takenPort{}
+func takenPorts(texts []string) ([]api.TakenPort, *dbus.Error) {
+	taken := []api.TakenPort{}
 	for _, text := range texts {
 		var p networkPort
 		if err := xml.Unmarshal([]byte(text), &p); err != nil {
 			return nil, errorf("Invalid", "a port: %v", err)
 		}
-		taken = append(taken, takenPort{p.UUID, p.Owner, p.MAC.Address})
+		taken = append(taken, api.TakenPort{UUID: p.UUID, Owner: p.Owner, MAC: p.MAC.Address})
 	}
 	return taken, nil
 }
@@ -86,19 +81,19 @@ func (s manager) TakeOver(definition, status string, ports []string, leases stri
 	if err != nil {
 		return "", err
 	}
-	n, action := s.networks[doc.UUID], "define"
+	n, action := s.networks[doc.UUID], api.TakeDefine
 	switch {
 	case n != nil && (n.running != "" || live == ""):
-		action, taken = "present", nil
+		action, taken = api.TakePresent, nil
 	case live != "":
-		action = "adopt"
+		action = api.TakeAdopt
 	}
-	if !dry && action != "present" {
+	if !dry && action != api.TakePresent {
 		s.networks[doc.UUID] = &network{doc: doc, definition: definition, running: live, autostart: autostart}
 	}
-	reply, _ := json.Marshal(map[string]any{
-		"name": doc.Name, "uuid": doc.UUID, "bridge": doc.Bridge.Name, "action": action, "autostart": autostart,
-		"start": action == "define" && autostart, "ports": append([]takenPort{}, taken...), "leases": len(list), "refused": []string{},
+	reply, _ := json.Marshal(api.Taken{
+		Name: doc.Name, UUID: doc.UUID, Bridge: doc.Bridge.Name, Action: action, Autostart: autostart,
+		Start: action == api.TakeDefine && autostart, Ports: append([]api.TakenPort{}, taken...), Leases: len(list), Refused: []string{},
 	})
 	return string(reply), nil
 }

@@ -14,52 +14,12 @@ import (
 	"github.com/vnetd/vnetd/pkg/netdef"
 )
 
-// Source is a network of libvirt's: the texts of its files. Either document may be
-// empty, not both.
-type Source struct {
-	Definition string   // <network>; empty: the network is transient
-	Status     string   // <networkstatus>; empty: it is inactive
-	Ports      []string // <networkport> of each port
-	Leases     string   // of its dnsmasq, as ParseLeases of dhcpd reads them
-	Autostart  bool
-}
-
-// What becomes of a network that is taken over.
-const (
-	Define  = "define"  // it is defined here
-	Adopt   = "adopt"   // it is active, and goes on as vnetd's
-	Present = "present" // vnetd has it already, and it stays as it is
-)
-
-// Report is what a network became, or would become.
-type Report struct {
-	Name      string `json:"name"`
-	UUID      string `json:"uuid"`
-	Bridge    string `json:"bridge"`
-	Action    string `json:"action"` // define, adopt or present
-	Autostart bool   `json:"autostart"`
-	Start     bool   `json:"start"` // it is inactive and starts now, as it is marked for autostart
-	Ports     []Port `json:"ports"`
-	Leases    int    `json:"leases"`
-
-	// Refused are ports and leases that can't be taken over, and what else went
-	// wrong, each with the reason.
-	Refused []string `json:"refused"`
-}
-
-// Port is a port of another program's that goes on.
-type Port struct {
-	UUID  string `json:"uuid"`
-	Owner string `json:"owner"`
-	MAC   string `json:"mac"`
-}
-
-// Plan is a Source that has been read.
+// Plan is a takeover that has been read.
 type Plan struct {
 	Def, Live *netdef.Network // either may be nil, not both
 	Ports     []*netdef.Port
 	Leases    []dhcpd.Lease
-	Report    Report
+	Report    api.Taken
 
 	autostart bool
 }
@@ -67,8 +27,8 @@ type Plan struct {
 // Parse reads the documents and the leases of a network. The error is Invalid for a
 // text that can't be read, Conflict where the texts contradict each other; the Plan has
 // a Report all the same.
-func Parse(s Source) (*Plan, error) {
-	p := &Plan{autostart: s.Autostart, Report: Report{Ports: []Port{}, Refused: []string{}}}
+func Parse(s api.Takeover) (*Plan, error) {
+	p := &Plan{autostart: s.Autostart, Report: api.Taken{Ports: []api.TakenPort{}, Refused: []string{}}}
 	if err := p.parse(s); err != nil {
 		return p, err
 	}
@@ -77,7 +37,7 @@ func Parse(s Source) (*Plan, error) {
 	return p, nil
 }
 
-func (p *Plan) parse(s Source) (err error) {
+func (p *Plan) parse(s api.Takeover) (err error) {
 	if s.Definition != "" {
 		if p.Def, err = netdef.Parse([]byte(s.Definition)); err != nil {
 			return fmt.Errorf("definition: %w", err)
@@ -142,14 +102,14 @@ func (p *Plan) Classify(known *api.Network) {
 	}
 	switch {
 	case known != nil && (known.Active || p.Live == nil):
-		r.Action, r.UUID, r.Bridge = Present, known.UUID, known.Bridge
+		r.Action, r.UUID, r.Bridge = api.TakePresent, known.UUID, known.Bridge
 		return
 	case p.Live != nil:
-		r.Action = Adopt
+		r.Action = api.TakeAdopt
 	default:
-		r.Action = Define
+		r.Action = api.TakeDefine
 	}
-	r.Start = r.Action == Define && r.Autostart
+	r.Start = r.Action == api.TakeDefine && r.Autostart
 	p.Leases = slices.DeleteFunc(p.Leases, p.foreign)
 	r.Leases = len(p.Leases)
 }
@@ -172,7 +132,7 @@ func (p *Plan) ParsePorts(texts []string, complete func(live *netdef.Network, do
 			p.Refuse("port %s of %s: vnetd has a port of this UUID", doc.UUID, doc.Owner.Name)
 		default:
 			p.Ports = append(p.Ports, full)
-			p.Report.Ports = append(p.Report.Ports, Port{full.UUID, full.Owner.Name, full.MAC.String()})
+			p.Report.Ports = append(p.Report.Ports, api.TakenPort{UUID: full.UUID, Owner: full.Owner.Name, MAC: full.MAC.String()})
 		}
 	}
 }
