@@ -136,3 +136,31 @@ func nonEmpty(s string) *string {
 	}
 	return &s
 }
+
+// ref is a network as it goes over the wire, both ways.
+type ref struct {
+	name string
+	uuid uuid
+}
+
+func readRef(d *decoder) ref { return ref{d.string(), d.uuid()} }
+
+func (e *encoder) ref(r ref) {
+	e.string(r.name)
+	e.uuid(r.uuid)
+}
+
+// optRef reads a network that may be absent: then it is nil.
+func (d *decoder) optRef() *ref {
+	if !d.flag() || d.broken {
+		return nil
+	}
+	r := readRef(d)
+	return &r
+}
+
+// parseUUID reads the canonical form; what has not this form is the zero UUID.
+func parseUUID(s string) uuid {
+	u, _ := ether.ParseUUID(s)
+	return u
+}
