@@ -20,16 +20,6 @@ const (
 	authWithPolkit = 2
 )
 
-// Subject is a process that asks for the right to manage networks.
-type Subject struct {
-	UID, PID  uint32
-	StartTime uint64 // of the process, in clock ticks since boot: tells it from a later one with its PID
-}
-
-// Authorize lets a subject pass or returns an error; an *Error reaches the
-// client as it is.
-type Authorize func(ctx context.Context, who Subject) error
-
 // Members lets the members of a group pass.
 func Members(group string) Authorize {
 	return func(_ context.Context, who Subject) error {

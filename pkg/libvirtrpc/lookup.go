@@ -94,25 +94,6 @@ func listAllNetworks(_ context.Context, c *client, a listArgs, results *encoder)
 	return writeAll(results, "networks", list, a.fill, maxNetworks, (*encoder).ref)
 }
 
-// writeAll writes a list, or an empty one where it is not wanted, and how many
-// there are.
-func writeAll[T any](results *encoder, what string, list []T, fill bool, limit int, write func(*encoder, T)) error {
-	if len(list) > limit {
-		return rpcf(codeRPC, "Too many %s '%d' for limit '%d'", what, len(list), limit)
-	}
-	if !fill {
-		results.uint32(0)
-		results.uint32(uint32(len(list)))
-		return nil
-	}
-	results.uint32(uint32(len(list)))
-	for _, item := range list {
-		write(results, item)
-	}
-	results.uint32(uint32(len(list)))
-	return nil
-}
-
 func lookupByName(_ context.Context, c *client, name string, results *encoder) error {
 	n, err := c.s.cfg.Backend.ByName(name)
 	if err != nil {
@@ -135,17 +116,4 @@ func lookupByUUID(_ context.Context, c *client, u uuid, results *encoder) error 
 	}
 	results.ref(refTo(n.Info()))
 	return nil
-}
-
-// refTo is a network as a ref.
-func refTo(n api.Network) ref { return ref{n.Name, parseUUID(n.UUID)} }
-
-// network is what r refers to. Its name is what the client knows it by; the UUID
-// alone counts.
-func (c *client) network(r ref) (Network, error) {
-	n, err := c.s.cfg.Backend.ByUUID(r.uuid.String())
-	if network.KindOf(err) == api.NotFound && err != nil {
-		return nil, failf(codeNoNetwork, "no network with matching uuid '%s' (%s)", r.uuid, r.name)
-	}
-	return n, err
 }
