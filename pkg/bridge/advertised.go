@@ -11,15 +11,24 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
 )
 
-// Flags of a route (linux/ipv6_route.h, linux/route.h). Netlink shows hardly one
-// of them.
+// Flags of a route (linux/ipv6_route.h, linux/route.h). Netlink neither shows nor
+// takes most of them.
 const (
+	rtfUp       = 0x1
 	rtfGateway  = 0x2
 	rtfDefault  = 0x10000
 	rtfAddrConf = 0x40000
+	rtfExpires  = 0x400000
+	rtfPref     = 27 // where the router's preference (RFC 4191 section 2.1) begins
 )
+
+// Forever is a lifetime that doesn't end (INFINITY_LIFE_TIME of net/addrconf.h).
+const Forever = 1<<32 - 1
 
 // AdvertisedRoute is a default route that the kernel made of a router
 // advertisement. With each further one it looks for the route by its flags; where
@@ -29,6 +38,9 @@ type AdvertisedRoute struct {
 	Link    string
 	Prefix  netip.Prefix
 	Gateway netip.Addr
+	// For Add alone: metric, the router's preference in its two bits, and seconds
+	// until the route expires, or Forever.
+	Metric, Preference, Life uint32
 }
 
 // AdvertisedRoutes lists them for all links, none on a kernel without IPv6.
@@ -74,7 +86,7 @@ func parseAdvertised(r io.Reader) ([]AdvertisedRoute, error) {
 		if err := errors.Join(dstErr, gwErr, bitsErr); err != nil {
 			return nil, err
 		}
-		all = append(all, AdvertisedRoute{fields[9], netip.PrefixFrom(dst, int(bits)), gateway})
+		all = append(all, AdvertisedRoute{Link: fields[9], Prefix: netip.PrefixFrom(dst, int(bits)), Gateway: gateway})
 	}
 	return all, lines.Err()
 }
@@ -86,4 +98,38 @@ func parseHexAddr(s string) (netip.Addr, error) {
 		return netip.Addr{}, fmt.Errorf("address %q: %w", s, errors.Join(err, errors.ErrUnsupported))
 	}
 	return netip.AddrFrom16([16]byte(data)), nil
+}
+
+// in6Rtmsg is struct in6_rtmsg of linux/ipv6_route.h.
+type in6Rtmsg struct {
+	dst, src, gateway [16]byte
+	kind              uint32
+	dstLen, srcLen    uint16
+	metric            uint32
+	info              uintptr // hundredths of a second until it expires
+	flags             uint32
+	ifindex           int32
+}
+
+// Add adds the default route out of the link with that index in such a way that the
+// kernel takes it for its own and renews it. That is an ioctl, which marks it with
+// protocol boot instead of ra; netlink doesn't take the flags.
+func (r AdvertisedRoute) Add(index int) error {
+	msg := in6Rtmsg{metric: r.Metric, ifindex: int32(index)}
+	msg.flags = rtfUp | rtfGateway | rtfDefault | rtfAddrConf | r.Preference&3<<rtfPref
+	copy(msg.gateway[:], r.Gateway.AsSlice())
+	if r.Life != Forever {
+		msg.flags |= rtfExpires
+		msg.info = uintptr(r.Life) * 100
+	}
+	fd, err := unix.Socket(unix.AF_INET6, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCADDRT, uintptr(unsafe.Pointer(&msg)))
+	if errno != 0 && errno != unix.EEXIST {
+		return errno
+	}
+	return nil
 }

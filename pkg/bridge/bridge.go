@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
@@ -94,17 +95,8 @@ func (s *shards) lock(key uint64) (unlock func()) {
 	return mu.Unlock
 }
 
-// Option is a deviation from what New does by itself.
-type Option func(*Bridges)
-
-// SysctlDir has Forward persist its sysctls in a file of dir instead of
-// DefaultSysctlDir. Empty: nowhere.
-func SysctlDir(dir string) Option {
-	return func(b *Bridges) { b.sysctlDir = dir }
-}
-
 // New opens the netlink socket for requests.
-func New(options ...Option) (*Bridges, error) {
+func New() (*Bridges, error) {
 	// The library finds it out on first use, unguarded: before anything is
 	// concurrent here.
 	nl.NativeEndian()
@@ -112,11 +104,7 @@ func New(options ...Option) (*Bridges, error) {
 	if err != nil {
 		return nil, err
 	}
-	b := &Bridges{conn: c, seed: maphash.MakeSeed(), stp: make(map[int]*stpState), sysctlDir: DefaultSysctlDir}
-	for _, o := range options {
-		o(b)
-	}
-	return b, nil
+	return &Bridges{conn: c, seed: maphash.MakeSeed(), stp: make(map[int]*stpState), sysctlDir: DefaultSysctlDir}, nil
 }
 
 // Close closes the netlink sockets. No bridge changes. No method may be called
@@ -340,10 +328,17 @@ func (b *Bridges) Remove(name string, ifindex int) error {
 	return nil
 }
 
-// remove deletes a link; one that is gone already is success.
+// remove deletes a link; one that is gone already is success. The request has a socket
+// of its own, as in Detach: it keeps the kernel waiting for RCU grace periods, tens of
+// milliseconds, and no other shall queue behind it.
 func remove(index int) error {
-	if err := doAlone(deleteLink(index)); err != nil && !errors.Is(err, unix.ENODEV) {
+	if err := netlink.LinkDel(byItsIndex(index)); err != nil && !errors.Is(err, unix.ENODEV) {
 		return fmt.Errorf("deleting link %d: %w", index, err)
 	}
 	return nil
+}
+
+// byItsIndex is a link as the library asks for one.
+func byItsIndex(index int) netlink.Link {
+	return &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: index}}
 }

@@ -43,15 +43,3 @@ func (c *conn) dump(ask, kind uint16, parts ...nl.NetlinkRequestData) ([][]byte,
 	req.Data = parts
 	return c.Dump(req.Serialize(), kind)
 }
-
-// doAlone sends one request on a socket of its own. For those that keep the
-// kernel waiting for RCU grace periods (deleting a link takes tens of
-// milliseconds), so that no other request queues behind them.
-func doAlone(req *nl.NetlinkRequest) error {
-	c, err := dial()
-	if err != nil {
-		return err
-	}
-	defer c.close()
-	return c.do(req)
-}

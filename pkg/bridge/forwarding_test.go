@@ -129,17 +129,14 @@ func TestForwardingWithoutAPlaceToPersist(t *testing.T) {
 			{filepath.Join(t.TempDir(), "new", "dir"), false},
 		} {
 			noForwarding(t)
-			b, err := bridge.New(bridge.SysctlDir(tt.dir))
-			if err != nil {
-				t.Fatal(err)
-			}
+			b := newBridges(t)
+			b.SetSysctlDir(tt.dir)
 			if f := forward(t, b, true, true); (f.Unsaved != nil) != tt.fails {
 				t.Errorf("directory %q: %v", tt.dir, f.Unsaved)
 			}
 			if sysctl(t, "ipv4/ip_forward") != "1" || sysctl(t, "ipv6/conf/all/forwarding") != "1" {
 				t.Errorf("directory %q: forwarding is off", tt.dir)
 			}
-			b.Close()
 		}
 	})
 }

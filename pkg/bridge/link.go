@@ -271,12 +271,3 @@ func setBridge(index int, attrs ...*nl.RtAttr) *nl.NetlinkRequest {
 func setPort(index int, attrs ...*nl.RtAttr) *nl.NetlinkRequest {
 	return setLink(index, 0, 0, linkInfo(unix.IFLA_INFO_SLAVE_KIND, unix.IFLA_INFO_SLAVE_DATA, attrs...))
 }
-
-// deleteLink is the request that deletes a link.
-func deleteLink(index int) *nl.NetlinkRequest {
-	req := nl.NewNetlinkRequest(unix.RTM_DELLINK, 0)
-	msg := nl.NewIfInfomsg(unix.AF_UNSPEC)
-	msg.Index = int32(index)
-	req.AddData(msg)
-	return req
-}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
@@ -142,7 +143,7 @@ func setMaster(index, master int) *nl.NetlinkRequest {
 // Detach takes a port off the bridge it is plugged into. The link stays, up as
 // it was. A link that is no port, or gone, is success.
 func (b *Bridges) Detach(port int) error {
-	if err := doAlone(setMaster(port, 0)); err != nil && !errors.Is(err, unix.ENODEV) {
+	if err := netlink.LinkSetNoMaster(byItsIndex(port)); err != nil && !errors.Is(err, unix.ENODEV) {
 		return fmt.Errorf("detaching port %d: %w", port, err)
 	}
 	return nil

@@ -77,6 +77,29 @@ func Sysctls(cfg Config, v4, v6 bool) []Sysctl {
 	return out
 }
 
+// CopySysctls gives link to the sysctls of link from, but for those that can't be read
+// or written (stable_secret, while it isn't set), and has it give itself no IPv6
+// link-local address (addr_gen_mode, IN6_ADDR_GEN_MODE_NONE). A kernel without a family
+// has none.
+func CopySysctls(from, to string) error {
+	for _, family := range []string{"ipv4", "ipv6"} {
+		entries, err := os.ReadDir(sysctlKey(family, "conf", from))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+		for _, e := range entries {
+			if value, err := readSysctl(sysctlKey(family, "conf", from, e.Name())); err == nil {
+				_ = writeSysctl(sysctlKey(family, "conf", to, e.Name()), value)
+			}
+		}
+	}
+	err := writeSysctl(sysctlKey("ipv6", "conf", to, "addr_gen_mode"), "1")
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
 // writeSysctl sets a sysctl unless it has that value.
 func writeSysctl(path, value string) error {
 	old, err := readSysctl(path)

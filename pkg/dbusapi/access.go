@@ -10,7 +10,8 @@ import (
 	"strings"
 	"sync"
 	"syscall"
-	"time"
+
+	"golang.org/x/time/rate"
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
@@ -157,36 +158,20 @@ type pacer struct {
 	perSecond int // 0: no limit
 
 	mu    sync.Mutex
-	users map[uint32]*allowance
+	users map[uint32]*rate.Limiter
 }
 
-// allowance is what a user may still do at a time.
-type allowance struct {
-	calls float64
-	at    time.Time
-}
-
-// allow counts one call of a user and tells whether it may be. Root may always.
-func (p *pacer) allow(uid uint32, now time.Time) bool {
+// allow counts one call of a user and reports whether it may be. Root may always.
+func (p *pacer) allow(uid uint32) bool {
 	if uid == 0 || p.perSecond == 0 {
 		return true
 	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	full := float64(2 * p.perSecond)
-	a := p.users[uid]
-	if a == nil {
-		if p.users == nil {
-			p.users = make(map[uint32]*allowance)
-		}
-		a = &allowance{full, now}
-		p.users[uid] = a
+	l := p.users[uid]
+	if l == nil {
+		l = rate.NewLimiter(rate.Limit(p.perSecond), 2*p.perSecond)
+		p.users[uid] = l
 	}
-	a.calls = min(full, a.calls+now.Sub(a.at).Seconds()*float64(p.perSecond))
-	a.at = now
-	if a.calls < 1 {
-		return false
-	}
-	a.calls--
-	return true
+	return l.Allow()
 }

@@ -124,11 +124,7 @@ func (s *Server) authorize(ctx context.Context, c *call, needs action, networkNa
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	details := map[string]string{}
-	if networkName != "" {
-		details["network"] = networkName
-	}
-	verdict, err := polkit.Check(ctx, s.conn, polkit.BusName(c.sender), string(needs), details, c.interactive)
+	verdict, err := polkit.Check(ctx, s.conn, polkit.BusName(c.sender), string(needs), about(networkName), c.interactive)
 	switch {
 	case polkit.Absent(err):
 		if needs != read && !c.who.inGroup(adminGroup) {
@@ -150,6 +146,14 @@ func (s *Server) authorize(ctx context.Context, c *call, needs action, networkNa
 		s.clients.noteRead(c.sender)
 	}
 	return nil
+}
+
+// about is what polkit's rules are told of the network in question.
+func about(networkName string) map[string]string {
+	if networkName == "" {
+		return map[string]string{}
+	}
+	return map[string]string{"network": networkName}
 }
 
 // identify sets c.who.

@@ -8,17 +8,17 @@ import (
 	"github.com/vnetd/vnetd/pkg/api"
 )
 
-func (s *Server) defineNetwork(ctx context.Context, c *call) ([]any, error) {
-	return networkPath(s.cfg.Manager.Define(ctx, []byte(c.body[0].(string))))
+func (m managerObject) defineNetwork(ctx context.Context, c *call) ([]any, error) {
+	return networkPath(m.cfg.Manager.Define(ctx, []byte(c.body[0].(string))))
 }
 
 // defineNetworkWithOptions defines a network and tells what became of it.
-func (s *Server) defineNetworkWithOptions(ctx context.Context, c *call) ([]any, error) {
+func (m managerObject) defineNetworkWithOptions(ctx context.Context, c *call) ([]any, error) {
 	opts, err := defineOptions(c.body[1].(map[string]dbus.Variant))
 	if err != nil {
 		return nil, err
 	}
-	d, err := s.cfg.Manager.DefineWith(ctx, []byte(c.body[0].(string)), opts)
+	d, err := m.cfg.Manager.DefineWith(ctx, []byte(c.body[0].(string)), opts)
 	if err != nil {
 		return nil, err
 	}

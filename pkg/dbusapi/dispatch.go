@@ -129,7 +129,7 @@ func (s *Server) invoke(c *call, msg *dbus.Message) (results []any, err error) {
 
 // method finds the method that a message names.
 func (s *Server) method(path dbus.ObjectPath, ifaceName, member string) (*method, error) {
-	o := s.object(path)
+	o := tree{s}.object(path)
 	if o == nil {
 		return nil, busError{errUnknownObject, fmt.Sprintf("there is no object %s", path)}
 	}

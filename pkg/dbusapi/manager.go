@@ -19,65 +19,69 @@ type listed struct {
 	Path          dbus.ObjectPath
 }
 
+// managerObject answers the methods of the Manager interface.
+type managerObject struct{ *Server }
+
 // manager is the Manager interface.
 func (s *Server) manager() iface {
+	m := managerObject{s}
 	xml := []arg{{"xml", "s"}}
 	path := func(name string) []arg { return []arg{{name, "o"}} }
 	return iface{
 		name: managerInterface,
 		methods: []method{
-			{"DefineNetwork", xml, path("network"), manageNetworks, s.defineNetwork},
+			{"DefineNetwork", xml, path("network"), manageNetworks, m.defineNetwork},
 			{
 				"DefineNetworkWithOptions",
 				[]arg{{"xml", "s"}, {"options", "a{sv}"}},
 				[]arg{{"network", "o"}, {"result", "a{sv}"}},
-				manageNetworks, s.defineNetworkWithOptions,
+				manageNetworks, m.defineNetworkWithOptions,
 			},
-			{"CreateNetwork", xml, path("network"), manageNetworks, s.createNetwork},
-			{"Plan", xml, []arg{{"json", "s"}}, read, s.plan},
+			{"CreateNetwork", xml, path("network"), manageNetworks, m.createNetwork},
+			{"Plan", xml, []arg{{"json", "s"}}, read, m.plan},
 			{
 				"TakeOver",
 				[]arg{{"definition", "s"}, {"status", "s"}, {"ports", "as"}, {"leases", "s"}, {"autostart", "b"}, {"dry", "b"}},
 				[]arg{{"json", "s"}},
-				manageNetworks, s.takeOver,
+				manageNetworks, m.takeOver,
 			},
-			{"GetNetwork", []arg{{"name", "s"}}, path("network"), read, s.getNetwork},
-			{"GetNetworkByUUID", []arg{{"uuid", "s"}}, path("network"), read, s.getNetworkByUUID},
-			{"ListNetworks", nil, []arg{{"networks", "a(sso)"}}, read, s.listNetworks},
+			{"GetNetwork", []arg{{"name", "s"}}, path("network"), read, m.getNetwork},
+			{"GetNetworkByUUID", []arg{{"uuid", "s"}}, path("network"), read, m.getNetworkByUUID},
+			{"ListNetworks", nil, []arg{{"networks", "a(sso)"}}, read, m.listNetworks},
 			{
 				"RequestPort",
 				[]arg{{"network", "s"}, {"options", "a{sv}"}},
 				[]arg{{"port", "o"}, {"fds", "ah"}, {"info", "a{sv}"}},
-				selfCheck, s.requestPort,
+				selfCheck, m.requestPort,
 			},
-			{"GetPort", []arg{{"uuid", "s"}}, path("port"), read, s.getPort},
-			{"ListPorts", nil, []arg{{"ports", "a(sso)"}}, read, s.listPorts},
-			{"Reload", nil, nil, manageNetworks, s.reload},
-			{"Describe", nil, []arg{{"json", "s"}}, read, s.describe},
+			{"GetPort", []arg{{"uuid", "s"}}, path("port"), read, m.getPort},
+			{"ListPorts", nil, []arg{{"ports", "a(sso)"}}, read, m.listPorts},
+			{"Reload", nil, nil, manageNetworks, m.reload},
+			{"Describe", nil, []arg{{"json", "s"}}, read, m.describe},
 		},
 		properties: []property{
 			{name: "Version", sig: "s", constant: true, get: func() any { return s.cfg.Version }},
-			{name: "LogLevel", sig: "s", get: func() any { return strings.ToLower(s.cfg.LogLevel.Level().String()) }, set: s.setLogLevel},
+			{name: "LogLevel", sig: "s", get: func() any { return strings.ToLower(s.cfg.LogLevel.Level().String()) }, set: m.setLogLevel},
 			{name: "Conditions", sig: "aa{sv}", get: func() any { return busConditions(s.cfg.Manager.Conditions()) }},
-			{name: "ImportPending", sig: "b", get: func() any { return s.cfg.ImportPending() }, set: s.setImportPending},
+			{name: "ImportPending", sig: "b", get: func() any { return s.cfg.ImportPending() }, set: m.setImportPending},
 		},
 	}
 }
 
-func (s *Server) createNetwork(ctx context.Context, c *call) ([]any, error) {
-	return networkPath(s.cfg.Manager.Create(ctx, []byte(c.body[0].(string))))
+func (m managerObject) createNetwork(ctx context.Context, c *call) ([]any, error) {
+	return networkPath(m.cfg.Manager.Create(ctx, []byte(c.body[0].(string))))
 }
 
-func (s *Server) plan(_ context.Context, c *call) ([]any, error) {
-	p, err := s.cfg.Manager.Plan([]byte(c.body[0].(string)))
+func (m managerObject) plan(_ context.Context, c *call) ([]any, error) {
+	p, err := m.cfg.Manager.Plan([]byte(c.body[0].(string)))
 	if err != nil {
 		return nil, err
 	}
 	return toJSON(p)
 }
 
-func (s *Server) takeOver(ctx context.Context, c *call) ([]any, error) {
-	t, err := s.cfg.Manager.TakeOver(ctx, api.Takeover{
+func (m managerObject) takeOver(ctx context.Context, c *call) ([]any, error) {
+	t, err := m.cfg.Manager.TakeOver(ctx, api.Takeover{
 		Definition: c.body[0].(string), Status: c.body[1].(string), Ports: c.body[2].([]string),
 		Leases: c.body[3].(string), Autostart: c.body[4].(bool),
 	}, c.body[5].(bool))
@@ -88,25 +92,25 @@ func (s *Server) takeOver(ctx context.Context, c *call) ([]any, error) {
 }
 
 // setImportPending records that libvirt's networks have been imported.
-func (s *Server) setImportPending(_ context.Context, v any) error {
+func (m managerObject) setImportPending(_ context.Context, v any) error {
 	if v.(bool) {
 		return api.Errorf(api.Invalid, "ImportPending can only be set to false: libvirt's networks are imported")
 	}
-	if err := s.cfg.ImportDone(); err != nil {
+	if err := m.cfg.ImportDone(); err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.update(rootPath, s.manager())
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.update(rootPath, m.manager())
 	return nil
 }
 
-func (s *Server) getNetwork(_ context.Context, c *call) ([]any, error) {
-	return networkPath(s.cfg.Manager.ByName(c.body[0].(string)))
+func (m managerObject) getNetwork(_ context.Context, c *call) ([]any, error) {
+	return networkPath(m.cfg.Manager.ByName(c.body[0].(string)))
 }
 
-func (s *Server) getNetworkByUUID(_ context.Context, c *call) ([]any, error) {
-	return networkPath(s.cfg.Manager.ByUUID(c.body[0].(string)))
+func (m managerObject) getNetworkByUUID(_ context.Context, c *call) ([]any, error) {
+	return networkPath(m.cfg.Manager.ByUUID(c.body[0].(string)))
 }
 
 // networkPath is the reply that names a network.
@@ -117,62 +121,62 @@ func networkPath(n *network.Network, err error) ([]any, error) {
 	return []any{pathOf(networkPaths, n.Info().UUID)}, nil
 }
 
-func (s *Server) listNetworks(context.Context, *call) ([]any, error) {
+func (m managerObject) listNetworks(context.Context, *call) ([]any, error) {
 	list := []listed{}
-	for _, n := range s.cfg.Manager.Networks() {
+	for _, n := range m.cfg.Manager.Networks() {
 		info := n.Info()
 		list = append(list, listed{info.Name, info.UUID, pathOf(networkPaths, info.UUID)})
 	}
 	return []any{list}, nil
 }
 
-func (s *Server) getPort(_ context.Context, c *call) ([]any, error) {
-	p, err := s.cfg.Manager.Port(c.body[0].(string))
+func (m managerObject) getPort(_ context.Context, c *call) ([]any, error) {
+	p, err := m.cfg.Manager.Port(c.body[0].(string))
 	if err != nil {
 		return nil, err
 	}
 	return []any{pathOf(portPaths, p.UUID)}, nil
 }
 
-func (s *Server) listPorts(context.Context, *call) ([]any, error) {
+func (m managerObject) listPorts(context.Context, *call) ([]any, error) {
 	list := []listed{}
-	for _, p := range s.cfg.Manager.Ports() {
+	for _, p := range m.cfg.Manager.Ports() {
 		list = append(list, listed{p.UUID, p.Network, pathOf(portPaths, p.UUID)})
 	}
 	return []any{list}, nil
 }
 
-func (s *Server) reload(ctx context.Context, _ *call) ([]any, error) {
-	return nil, s.cfg.Reload(ctx)
+func (m managerObject) reload(ctx context.Context, _ *call) ([]any, error) {
+	return nil, m.cfg.Reload(ctx)
 }
 
-func (s *Server) describe(context.Context, *call) ([]any, error) {
+func (m managerObject) describe(context.Context, *call) ([]any, error) {
 	networks := []api.NetworkStatus{}
-	for _, n := range s.cfg.Manager.Networks() {
+	for _, n := range m.cfg.Manager.Networks() {
 		networks = append(networks, describeNetwork(n))
 	}
 	return toJSON(map[string]any{
-		"version": s.cfg.Version, "networks": networks,
-		"conditions": append([]api.Condition{}, s.cfg.Manager.Conditions()...), "firewall": s.cfg.Manager.Firewall(),
+		"version": m.cfg.Version, "networks": networks,
+		"conditions": append([]api.Condition{}, m.cfg.Manager.Conditions()...), "firewall": m.cfg.Manager.Firewall(),
 	})
 }
 
 // setLogLevel changes what is logged from now on.
-func (s *Server) setLogLevel(_ context.Context, v any) error {
+func (m managerObject) setLogLevel(_ context.Context, v any) error {
 	levels := []string{"debug", "info", "warn", "error"}
 	name := v.(string)
 	var level slog.Level
 	if !slices.Contains(levels, name) || level.UnmarshalText([]byte(name)) != nil {
 		return api.Errorf(api.Invalid, "log level %q is not known: want %s", name, strings.Join(levels, ", "))
 	}
-	before := s.cfg.LogLevel.Level()
+	before := m.cfg.LogLevel.Level()
 	// Said at whichever level is the lower one, so that it is seen.
-	s.cfg.LogLevel.Set(min(level, before))
-	s.cfg.Logger.Info("log level changed", "from", before, "to", level)
-	s.cfg.LogLevel.Set(level)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.update(rootPath, s.manager())
+	m.cfg.LogLevel.Set(min(level, before))
+	m.cfg.Logger.Info("log level changed", "from", before, "to", level)
+	m.cfg.LogLevel.Set(level)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.update(rootPath, m.manager())
 	return nil
 }
 

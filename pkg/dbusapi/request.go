@@ -5,7 +5,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"time"
 
 	"github.com/godbus/dbus/v5"
 
@@ -15,26 +14,26 @@ import (
 )
 
 // requestPort makes a port, or opens one again, for a caller who may have it.
-func (s *Server) requestPort(ctx context.Context, c *call) ([]any, error) {
-	if err := s.identify(ctx, c); err != nil {
+func (m managerObject) requestPort(ctx context.Context, c *call) ([]any, error) {
+	if err := m.identify(ctx, c); err != nil {
 		return nil, err
 	}
-	if !s.pace.allow(c.who.uid, time.Now()) {
-		return nil, api.Errorf(api.LimitExceeded, "%s asks for ports too often: %d a second are allowed", c.who, s.pace.perSecond)
+	if !m.pace.allow(c.who.uid) {
+		return nil, api.Errorf(api.LimitExceeded, "%s asks for ports too often: %d a second are allowed", c.who, m.pace.perSecond)
 	}
 	opts, err := portOptions(c.body[1].(map[string]dbus.Variant), c.who.uid)
 	if err != nil {
 		return nil, err
 	}
-	n, err := s.cfg.Manager.Lookup(c.body[0].(string))
+	n, err := m.cfg.Manager.Lookup(c.body[0].(string))
 	if err != nil {
 		return nil, err
 	}
-	if err := s.mayRequest(ctx, c, n, chooses(opts, c.who.uid)); err != nil {
+	if err := m.mayRequest(ctx, c, n, chooses(opts, c.who.uid)); err != nil {
 		return nil, err
 	}
 	if opts.Lifetime == api.LifetimeBus {
-		opts.Holder = s.holder(c.sender)
+		opts.Holder = m.holder(c.sender)
 	}
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
@@ -43,8 +42,8 @@ func (s *Server) requestPort(ctx context.Context, c *call) ([]any, error) {
 		return nil, err
 	}
 	c.files = files
-	if opts.Holder != "" && !s.isConnected(ctx, c.sender) {
-		s.cfg.Manager.HolderGone(opts.Holder) // it left before the port was its own
+	if opts.Holder != "" && !m.isConnected(ctx, c.sender) {
+		m.cfg.Manager.HolderGone(opts.Holder) // it left before the port was its own
 	}
 	return []any{pathOf(portPaths, info.UUID), sysbus.Files(files), portReply(info)}, nil
 }

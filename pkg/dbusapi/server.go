@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/godbus/dbus/v5"
+	"golang.org/x/time/rate"
 
 	"github.com/vnetd/vnetd/internal/sysbus"
 	"github.com/vnetd/vnetd/pkg/network"
@@ -66,7 +67,7 @@ const (
 // without a name yet. Serve must follow.
 func Connect(cfg Config) (*Server, error) {
 	s := &Server{
-		cfg: cfg, known: make(map[dbus.ObjectPath]map[string]dbus.Variant), pace: &pacer{perSecond: cfg.PortsPerSecond},
+		cfg: cfg, known: make(map[dbus.ObjectPath]map[string]dbus.Variant), pace: &pacer{perSecond: cfg.PortsPerSecond, users: make(map[uint32]*rate.Limiter)},
 	}
 	conn, err := sysbus.Connect(context.Background(), dbus.WithHandler(s), dbus.WithSignalHandler(dbus.NewSequentialSignalHandler()))
 	if err != nil {

@@ -13,7 +13,7 @@ import (
 func (s *Server) learn() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for path, ifaces := range s.managedObjects() {
+	for path, ifaces := range (tree{s}).managedObjects() {
 		for _, values := range ifaces {
 			s.known[path] = values
 		}

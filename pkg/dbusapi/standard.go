@@ -9,31 +9,34 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
+// tree is the objects of a Server, by path.
+type tree struct{ *Server }
+
 // object finds what stands at path, with its standard interfaces; nil when
 // nothing does.
-func (s *Server) object(path dbus.ObjectPath) *object {
+func (t tree) object(path dbus.ObjectPath) *object {
 	o := &object{path: path}
 	if uuid, ok := uuidOf(networkPaths, path); ok {
-		n, err := s.cfg.Manager.ByUUID(uuid)
+		n, err := t.cfg.Manager.ByUUID(uuid)
 		if err != nil {
 			return nil
 		}
-		o.ifaces = []iface{s.network(n)}
+		o.ifaces = []iface{t.network(n)}
 	} else if uuid, ok := uuidOf(portPaths, path); ok {
-		p, err := s.cfg.Manager.Port(uuid)
+		p, err := t.cfg.Manager.Port(uuid)
 		if err != nil || !strings.EqualFold(p.UUID, uuid) {
 			return nil
 		}
-		o.ifaces = []iface{s.port(p)}
+		o.ifaces = []iface{t.port(p)}
 	} else if slices.Contains(innerNodes(), path) {
-		o.children = func() []string { return s.children(path) }
+		o.children = func() []string { return t.children(path) }
 	} else {
 		return nil
 	}
 	if path == rootPath {
-		o.ifaces = []iface{s.manager(), s.objectManager()}
+		o.ifaces = []iface{t.manager(), t.objectManager()}
 	}
-	o.ifaces = append(o.ifaces, s.properties(o), introspectable(o))
+	o.ifaces = append(o.ifaces, t.properties(o), introspectable(o))
 	return o
 }
 
@@ -43,10 +46,10 @@ func innerNodes() []dbus.ObjectPath {
 }
 
 // children lists the next path elements below an inner node of the tree.
-func (s *Server) children(path dbus.ObjectPath) []string {
+func (t tree) children(path dbus.ObjectPath) []string {
 	base := strings.TrimSuffix(string(path), "/") + "/"
 	var below []string
-	for _, p := range append(s.paths(), innerNodes()...) {
+	for _, p := range append(t.paths(), innerNodes()...) {
 		rest, ok := strings.CutPrefix(string(p), base)
 		if next, _, _ := strings.Cut(rest, "/"); ok && next != "" {
 			below = append(below, next)
@@ -57,12 +60,12 @@ func (s *Server) children(path dbus.ObjectPath) []string {
 }
 
 // paths lists the objects below the root.
-func (s *Server) paths() []dbus.ObjectPath {
+func (t tree) paths() []dbus.ObjectPath {
 	var paths []dbus.ObjectPath
-	for _, n := range s.cfg.Manager.Networks() {
+	for _, n := range t.cfg.Manager.Networks() {
 		paths = append(paths, pathOf(networkPaths, n.Info().UUID))
 	}
-	for _, p := range s.cfg.Manager.Ports() {
+	for _, p := range t.cfg.Manager.Ports() {
 		paths = append(paths, pathOf(portPaths, p.UUID))
 	}
 	return paths
@@ -79,11 +82,11 @@ func introspectable(o *object) iface {
 }
 
 // objectManager is org.freedesktop.DBus.ObjectManager of the root.
-func (s *Server) objectManager() iface {
+func (t tree) objectManager() iface {
 	return iface{
 		name: objectsInterface,
 		methods: []method{{"GetManagedObjects", nil, []arg{{"objects", "a{oa{sa{sv}}}"}}, read, func(context.Context, *call) ([]any, error) {
-			return []any{s.managedObjects()}, nil
+			return []any{t.managedObjects()}, nil
 		}}},
 		signals: []signal{
 			{"InterfacesAdded", []arg{{"object", "o"}, {"interfaces", "a{sa{sv}}"}}},
@@ -93,21 +96,21 @@ func (s *Server) objectManager() iface {
 }
 
 // managedObjects reads every object below the root.
-func (s *Server) managedObjects() map[dbus.ObjectPath]map[string]map[string]dbus.Variant {
+func (t tree) managedObjects() map[dbus.ObjectPath]map[string]map[string]dbus.Variant {
 	all := make(map[dbus.ObjectPath]map[string]map[string]dbus.Variant)
-	for _, n := range s.cfg.Manager.Networks() {
-		i := s.network(n)
+	for _, n := range t.cfg.Manager.Networks() {
+		i := t.network(n)
 		all[pathOf(networkPaths, n.Info().UUID)] = map[string]map[string]dbus.Variant{i.name: i.values()}
 	}
-	for _, p := range s.cfg.Manager.Ports() {
-		i := s.port(p)
+	for _, p := range t.cfg.Manager.Ports() {
+		i := t.port(p)
 		all[pathOf(portPaths, p.UUID)] = map[string]map[string]dbus.Variant{i.name: i.values()}
 	}
 	return all
 }
 
 // properties is org.freedesktop.DBus.Properties of o.
-func (s *Server) properties(o *object) iface {
+func (t tree) properties(o *object) iface {
 	which := []arg{{"interface", "s"}, {"property", "s"}}
 	return iface{
 		name: propertiesInterface,

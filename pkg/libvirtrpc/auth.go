@@ -9,6 +9,9 @@ import (
 	"slices"
 	"strconv"
 	"time"
+
+	"github.com/vnetd/vnetd/internal/polkit"
+	"github.com/vnetd/vnetd/internal/sysbus"
 )
 
 // The ways to authenticate that a client is told of (remote_auth_type).
@@ -16,16 +19,6 @@ const (
 	authNone       = 0
 	authWithPolkit = 2
 )
-
-// Subject is a process that asks for the right to manage networks.
-type Subject struct {
-	UID, PID  uint32
-	StartTime uint64 // of the process, in clock ticks since boot: tells it from a later one with its PID
-}
-
-// Authorize lets a subject pass or returns an error; an *Error reaches the
-// client as it is.
-type Authorize func(ctx context.Context, who Subject) error
 
 // Members lets the members of a group pass.
 func Members(group string) Authorize {
@@ -99,4 +92,32 @@ func startTime(pid uint32) (uint64, error) {
 		return 0, fmt.Errorf("finding out when process %d began: its stat file has %d fields", pid, len(fields))
 	}
 	return strconv.ParseUint(string(fields[start]), 10, 64)
+}
+
+// polkitManage is the action that is asked for: our own, since polkit answers
+// questions about others only to root and to the owner of an action. Its rule lets
+// pass the group libvirt, as that of libvirt does.
+const polkitManage = "org.vnetd1.manage-networks"
+
+// Polkit asks polkit, over the system bus, whether a process may manage
+// networks, by the same action as on our own bus. The
+// user may be asked for a password.
+func Polkit(ctx context.Context, who Subject) error {
+	bus, err := sysbus.Connect(ctx)
+	if err != nil {
+		return &Error{codeAuthFailed, domainPolkit, fmt.Sprintf("the system bus, on which polkit is, can't be reached: %v", err)}
+	}
+	defer func() { _ = bus.Close() }()
+	result, err := polkit.Check(ctx, bus, polkit.Process(who.PID, who.StartTime, who.UID), polkitManage, map[string]string{}, true)
+	switch {
+	case err != nil:
+		return &Error{codeAuthFailed, domainPolkit, fmt.Sprintf("asking polkit: %v", err)}
+	case result.Authorized:
+		return nil
+	case result.Details["polkit.dismissed"] != "":
+		return &Error{codeAuthCancelled, domainPolkit, "user cancelled authentication process"}
+	case result.Challenge:
+		return &Error{codeNoAgent, domainPolkit, "no polkit agent available to authenticate action '" + polkitManage + "'"}
+	}
+	return &Error{codeAuthFailed, domainPolkit, "access denied by policy"}
 }

@@ -36,6 +36,16 @@ type peer struct {
 	uid, pid uint32
 }
 
+// Subject is a process that asks for the right to manage networks.
+type Subject struct {
+	UID, PID  uint32
+	StartTime uint64 // of the process, in clock ticks since boot: tells it from a later one with its PID
+}
+
+// Authorize lets a subject pass or returns an error; an *Error reaches the
+// client as it is.
+type Authorize func(ctx context.Context, who Subject) error
+
 // client is one connection.
 type client struct {
 	s        *Server

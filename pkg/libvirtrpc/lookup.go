@@ -94,25 +94,6 @@ func listAllNetworks(_ context.Context, c *client, a listArgs, results *encoder)
 	return writeAll(results, "networks", list, a.fill, maxNetworks, (*encoder).ref)
 }
 
-// writeAll writes a list, or an empty one where it is not wanted, and how many
-// there are.
-func writeAll[T any](results *encoder, what string, list []T, fill bool, limit int, write func(*encoder, T)) error {
-	if len(list) > limit {
-		return rpcf(codeRPC, "Too many %s '%d' for limit '%d'", what, len(list), limit)
-	}
-	if !fill {
-		results.uint32(0)
-		results.uint32(uint32(len(list)))
-		return nil
-	}
-	results.uint32(uint32(len(list)))
-	for _, item := range list {
-		write(results, item)
-	}
-	results.uint32(uint32(len(list)))
-	return nil
-}
-
 func lookupByName(_ context.Context, c *client, name string, results *encoder) error {
 	n, err := c.s.cfg.Backend.ByName(name)
 	if err != nil {

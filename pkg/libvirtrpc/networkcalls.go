@@ -6,7 +6,6 @@ import (
 	"strings"
 
 	"github.com/vnetd/vnetd/pkg/netdef"
-	"github.com/vnetd/vnetd/pkg/network"
 )
 
 // document is a document with flags.
@@ -203,20 +202,4 @@ func updateNetwork(ctx context.Context, c *client, a updateArgs, _ *encoder) err
 		return err
 	}
 	return n.Update(ctx, a.Update, target)
-}
-
-// targetOf is the target that flags ask for (virNetworkUpdateFlags), refused
-// where the network has it not.
-func targetOf(n Network, flags uint32, function string) (network.Target, error) {
-	if err := checkFlags(flags, uint32(network.TargetLive|network.TargetConfig), function); err != nil {
-		return 0, err
-	}
-	target, info := network.Target(flags), n.Info()
-	switch {
-	case target&network.TargetLive != 0 && !info.Active:
-		return 0, failf(codeInvalidState, "network is not running")
-	case target&network.TargetConfig != 0 && !info.Persistent:
-		return 0, failf(codeInvalidState, "cannot change persistent config of a transient network")
-	}
-	return target, nil
 }

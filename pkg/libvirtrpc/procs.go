@@ -2,49 +2,6 @@ package libvirtrpc
 
 import "context"
 
-// need is what a client must have done, or may do, for a call.
-type need int
-
-// The needs, each with those before it.
-const (
-	needsNothing need = iota
-	needsAuth         // has authenticated
-	needsOpen         // has opened a connection
-	needsWrite        // and not for reading only
-)
-
-// proc is one procedure that can be called.
-type proc struct {
-	name    string // of libvirt's API function: messages tell it
-	needs   need
-	inOrder bool // answered before the next call is read: it is quick, and the next may depend on it
-	call    func(ctx context.Context, c *client, payload []byte, results *encoder) error
-}
-
-// method makes a procedure of the way to read its arguments and of what it
-// does. run is not called with arguments that can't be read.
-func method[A any](name string, needs need, args func(*decoder) A, run func(ctx context.Context, c *client, args A, results *encoder) error) *proc {
-	return &proc{name: name, needs: needs, call: func(ctx context.Context, c *client, payload []byte, results *encoder) error {
-		d := &decoder{rest: payload}
-		a := args(d)
-		if d.broken {
-			return rpcf(codeRPC, "Unable to decode message payload")
-		}
-		return run(ctx, c, a, results)
-	}}
-}
-
-// first marks a procedure as one to be answered in order.
-func (p *proc) first() *proc {
-	p.inOrder = true
-	return p
-}
-
-// noArgs is what a procedure without arguments has.
-type noArgs struct{}
-
-func readNothing(*decoder) noArgs { return noArgs{} }
-
 // procs is what can be called, by libvirt's numbers (remote_protocol.x).
 func procs() map[int32]*proc {
 	table := map[int32]*proc{
@@ -139,27 +96,4 @@ func lacking() map[int32]string {
 		347: "virNodeAllocPages",
 		401: "virConnectListAllNWFilterBindings",
 	}
-}
-
-// accept is what there is to do where there is nothing to do.
-func accept(context.Context, *client, noArgs, *encoder) error { return nil }
-
-// onNetwork makes a procedure whose only argument is a network.
-func onNetwork(name string, needs need, run func(ctx context.Context, n Network, results *encoder) error) *proc {
-	return method(name, needs, readRef, func(ctx context.Context, c *client, r ref, results *encoder) error {
-		n, err := c.network(r)
-		if err != nil {
-			return err
-		}
-		return run(ctx, n, results)
-	})
-}
-
-// checkFlags refuses a flag that function does not have. function is the name
-// within libvirt's driver, which stands in its message.
-func checkFlags(flags, known uint32, function string) error {
-	if unknown := flags &^ known; unknown != 0 {
-		return failf(codeInvalidArg, "unsupported flags (0x%x) in function %s", unknown, function)
-	}
-	return nil
 }

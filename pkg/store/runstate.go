@@ -50,7 +50,7 @@ type runFile struct {
 // SaveRun writes r, replacing what stood for its network's UUID.
 func (s *Store) SaveRun(r Run) error {
 	f := runFile{Phase: r.Phase, Persistent: r.Persistent, XML: string(r.Network.XML()), Host: r.Host}
-	if err := writeJSON(s.run(r.Network.UUID), f); err != nil {
+	if err := writeJSON(s.dirs.run(r.Network.UUID), f); err != nil {
 		return fmt.Errorf("saving run-state of network %q: %w", r.Network.Name, err)
 	}
 	return nil
@@ -58,7 +58,7 @@ func (s *Store) SaveRun(r Run) error {
 
 // DeleteRun forgets the run-state of the network with that UUID.
 func (s *Store) DeleteRun(uuid string) error {
-	if err := removeFile(s.run(uuid)); err != nil {
+	if err := removeFile(s.dirs.run(uuid)); err != nil {
 		return fmt.Errorf("deleting run-state of network %s: %w", uuid, err)
 	}
 	return nil
@@ -90,7 +90,7 @@ func ifThere(err error) error {
 // Run reads the run-state of the network with that UUID. The error is
 // os.ErrNotExist where there is none.
 func (s *Store) Run(uuid string) (Run, error) {
-	data, err := os.ReadFile(s.run(uuid))
+	data, err := os.ReadFile(s.dirs.run(uuid))
 	if err != nil {
 		return Run{}, err
 	}
@@ -170,7 +170,7 @@ func (s *Store) Stopped() (uuids []string, err error) {
 	return uuids, ifThere(err)
 }
 
-func (s *Store) run(uuid string) string { return filepath.Join(s.dirs.runs(), uuid+".json") }
+func (d Dirs) run(uuid string) string { return filepath.Join(d.runs(), uuid+".json") }
 
 // Port is the run-state of one port.
 type Port struct {
@@ -218,7 +218,7 @@ func (m *hexMAC) UnmarshalText(text []byte) error {
 
 // SavePort writes p, replacing what stood for its UUID.
 func (s *Store) SavePort(p Port) error {
-	if err := writeJSON(s.port(p.UUID), portRecord{&p, hexMAC(p.MAC), hexMAC(p.Guest)}); err != nil {
+	if err := writeJSON(s.dirs.port(p.UUID), portRecord{&p, hexMAC(p.MAC), hexMAC(p.Guest)}); err != nil {
 		return fmt.Errorf("saving port %s: %w", p.UUID, err)
 	}
 	return nil
@@ -226,7 +226,7 @@ func (s *Store) SavePort(p Port) error {
 
 // DeletePort forgets the port with that UUID.
 func (s *Store) DeletePort(uuid string) error {
-	if err := removeFile(s.port(uuid)); err != nil {
+	if err := removeFile(s.dirs.port(uuid)); err != nil {
 		return fmt.Errorf("deleting port %s: %w", uuid, err)
 	}
 	return nil
@@ -253,7 +253,7 @@ func (s *Store) Ports() (ports []Port, faults []*Fault, err error) {
 	return ports, faults, ifThere(err)
 }
 
-func (s *Store) port(uuid string) string { return filepath.Join(s.dirs.ports(), uuid+".json") }
+func (d Dirs) port(uuid string) string { return filepath.Join(d.ports(), uuid+".json") }
 
 // writeJSON replaces the file at path by v.
 func writeJSON(path string, v any) error {

@@ -19,9 +19,8 @@ import (
 // ifaProto is IFA_PROTO of linux/if_addr.h: who set the address.
 const ifaProto = 11
 
-// forever is the lifetime of an address that doesn't end
-// (INFINITY_LIFE_TIME of net/addrconf.h).
-const forever = 1<<32 - 1
+// forever is the lifetime of an address that doesn't end.
+const forever = bridge.Forever
 
 // address is an address of an uplink or its bridge.
 type address struct {

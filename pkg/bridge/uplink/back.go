@@ -43,7 +43,11 @@ func (u *Uplinks) putBack(s *State) error {
 	if err := u.removeBridge(br); err != nil || s.Up {
 		return err
 	}
-	return u.setDown(up.Index)
+	// It was down.
+	if err := u.kernel.do(setLink(up.Index, 0, unix.IFF_UP)); err != nil {
+		return fmt.Errorf("setting link %d down: %w", up.Index, err)
+	}
+	return nil
 }
 
 // putBackChanges give the routes and addresses to the uplink and take it off the
@@ -104,12 +108,4 @@ func (u *Uplinks) removeBridge(br bridge.Link) error {
 		return err
 	}
 	return u.afterChange()
-}
-
-// setDown sets the uplink down, which it was.
-func (u *Uplinks) setDown(index int) error {
-	if err := u.kernel.do(setLink(index, 0, unix.IFF_UP)); err != nil {
-		return fmt.Errorf("setting link %d down: %w", index, err)
-	}
-	return nil
 }

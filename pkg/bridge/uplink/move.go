@@ -4,19 +4,13 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/vnetd/vnetd/internal/netlink"
 	"github.com/vnetd/vnetd/pkg/bridge"
 )
-
-// netSysctls has a directory per family.
-const netSysctls = "/proc/sys/net"
 
 // change is one request, what it is for, and the error that is as good as
 // success.
@@ -137,8 +131,7 @@ func (u *Uplinks) moveToBridge(s *State) (index int, err error) {
 }
 
 // makeBridge makes the bridge as the uplink's twin and sets it up. It gives
-// itself no IPv6 link-local address (addr_gen_mode, IN6_ADDR_GEN_MODE_NONE): it
-// gets the uplink's.
+// itself no IPv6 link-local address: it gets the uplink's.
 func (u *Uplinks) makeBridge(s *State) (bridge.Link, error) {
 	br, err := u.links.Create(bridge.Config{Name: s.Bridge, MAC: s.MAC, MTU: s.MTU})
 	if err != nil {
@@ -147,13 +140,7 @@ func (u *Uplinks) makeBridge(s *State) (bridge.Link, error) {
 	if err := u.afterChange(); err != nil {
 		return bridge.Link{}, err
 	}
-	for _, family := range []string{"ipv4", "ipv6"} {
-		if err := copySysctls(filepath.Join(netSysctls, family, "conf"), s.Uplink, s.Bridge); err != nil {
-			return bridge.Link{}, err
-		}
-	}
-	err = setSysctl(filepath.Join(netSysctls, "ipv6", "conf", s.Bridge, "addr_gen_mode"), "1")
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := bridge.CopySysctls(s.Uplink, s.Bridge); err != nil {
 		return bridge.Link{}, err
 	}
 	if err := u.kernel.do(setLink(br.Index, unix.IFF_UP, unix.IFF_UP)); err != nil {
@@ -161,31 +148,6 @@ func (u *Uplinks) makeBridge(s *State) (bridge.Link, error) {
 	}
 	br.Up = true
 	return br, u.afterChange()
-}
-
-// copySysctls gives link to the sysctls of link from, but for those that can't be
-// read or written (stable_secret, while it isn't set). A kernel without the family
-// has none.
-func copySysctls(dir, from, to string) error {
-	entries, err := os.ReadDir(filepath.Join(dir, from))
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	for _, e := range entries {
-		if value, err := os.ReadFile(filepath.Join(dir, from, e.Name())); err == nil {
-			_ = setSysctl(filepath.Join(dir, to, e.Name()), strings.TrimSpace(string(value)))
-		}
-	}
-	return nil
-}
-
-// setSysctl gives a sysctl a value, unless it has that.
-func setSysctl(path, value string) error {
-	old, err := os.ReadFile(path)
-	if err != nil || strings.TrimSpace(string(old)) == value {
-		return err
-	}
-	return os.WriteFile(path, []byte(value), 0)
 }
 
 // prepare makes the addresses valid on the new link too, and tells it the
@@ -224,7 +186,7 @@ func (u *Uplinks) addAdvertisedRoutes(mv *move) error {
 		if !r.advertised {
 			continue
 		}
-		if err := addAdvertised(r, mv.to.Index); err != nil {
+		if err := r.advertisement().Add(mv.to.Index); err != nil {
 			return fmt.Errorf("adding route %v: %w", r.dst(), err)
 		}
 		if err := u.afterChange(); err != nil {

@@ -248,3 +248,13 @@ func (k kernel) routes(l *bridge.Link) ([]route, error) {
 	slices.SortStableFunc(all, func(a, b route) int { return cmp.Compare(a.rank(), b.rank()) })
 	return all, nil
 }
+
+// advertisement is the route, one that a router advertised, as it is added.
+func (r route) advertisement() bridge.AdvertisedRoute {
+	a := bridge.AdvertisedRoute{Metric: r.u32(unix.RTA_PRIORITY), Life: r.life}
+	a.Gateway, _ = netip.AddrFromSlice(r.get(unix.RTA_GATEWAY))
+	if pref := r.get(unix.RTA_PREF); len(pref) == 1 {
+		a.Preference = uint32(pref[0])
+	}
+	return a
+}

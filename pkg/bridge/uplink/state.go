@@ -29,34 +29,27 @@ func (u *Uplinks) state(cfg Config) (*State, error) {
 	if s.Taken, err = sinceBoot(); err != nil {
 		return nil, err
 	}
-	return s, errors.Join(u.saveAddresses(s), u.saveRoutes(s, &l), u.saveNeighbours(s))
+	return s, s.read(u.kernel, &l)
 }
 
-func (u *Uplinks) saveAddresses(s *State) error {
-	addrs, err := u.kernel.addresses(s.Index)
+// read sets what the kernel knows of the uplink l.
+func (s *State) read(k kernel, l *bridge.Link) error {
+	addrs, addrsErr := k.addresses(s.Index)
 	for _, a := range addrs {
 		s.Addresses = append(s.Addresses, a.bytes())
 	}
-	return err
-}
-
-func (u *Uplinks) saveRoutes(s *State, l *bridge.Link) error {
-	routes, err := u.kernel.routes(l)
+	routes, routesErr := k.routes(l)
 	for _, r := range routes {
 		if r.get(rtaNHID) != nil {
 			return fmt.Errorf("route %v uses nexthop object %d, which can't be moved", r.dst(), r.u32(rtaNHID))
 		}
 		s.Routes = append(s.Routes, Route{First: r.first, Advertised: r.advertised, Message: r.bytes()})
 	}
-	return err
-}
-
-func (u *Uplinks) saveNeighbours(s *State) error {
-	neighbours, err := u.kernel.neighbours(s.Index)
+	neighbours, neighboursErr := k.neighbours(s.Index)
 	for _, n := range neighbours {
 		s.Neighbours = append(s.Neighbours, n.bytes())
 	}
-	return err
+	return errors.Join(addrsErr, routesErr, neighboursErr)
 }
 
 // mustBeUplink refuses links that can't become ports, or are ports already.
