@@ -19,13 +19,14 @@ type HWAddr [HWAddrLen]byte
 func (h HWAddr) String() string { return net.HardwareAddr(h[:]).String() }
 
 // Identity is what tells one DHCPv4 client from another. A client with a
-// reservation for its hardware address is always known by that.
+// reservation for its hardware address is always known by that, and one without a
+// client identifier is recognised by it, see Pool.Recognise.
 type Identity string
 
 // The identities of clients.
 const (
 	// ByBoth: the hardware address and the client identifier. Two machines that send
-	// one identifier are two clients, a machine that sends two is two as well.
+	// one identifier are two clients, a machine that sends two at a time is two as well.
 	ByBoth Identity = "both"
 	// ByClientID: the client identifier if it sends one, else the hardware address,
 	// as RFC 2131 says. Two machines that send one identifier share an address.

@@ -61,9 +61,7 @@ func parse(d dhcpd.Datagram, p *plan, now time.Time) (*request, error) {
 	if err := c.parseOptions(); err != nil {
 		return nil, err
 	}
-	c.Key = p.Key(c.MAC, c.id)
 	c.Seed = c.MAC[:]
-	c.Reserved = p.Reservation(&c.Client)
 	return c, nil
 }
 

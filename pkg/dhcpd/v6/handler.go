@@ -55,7 +55,7 @@ func (s *handler) handleSolicit(c *request) *dhcpd.Reply {
 	hostname := ""
 	for i := range c.ias {
 		ia := &c.ias[i]
-		id := c.identity(ia)
+		id := s.identity(c, ia)
 		a, ok := s.choose(c, ia, id)
 		if !ok {
 			opts = append(opts, ia.option(nil, nothingFor(ia)))
@@ -77,7 +77,7 @@ func (s *handler) canAssign(c *request) bool {
 		if ia.code != dhcpv6.OptionIANA {
 			return false
 		}
-		_, ok := s.Pool.Choose(c.identity(&ia))
+		_, ok := s.Pool.Choose(s.identity(c, &ia))
 		return ok
 	})
 }
@@ -114,7 +114,7 @@ func (s *handler) assign(c *request, decide func(*request, *identityAssoc, *dhcp
 	hostname := ""
 	for i := range c.ias {
 		ia := &c.ias[i]
-		id := c.identity(ia)
+		id := s.identity(c, ia)
 		a, status := decide(c, ia, id)
 		var given []iaAddr
 		if a.IsValid() {
@@ -263,7 +263,7 @@ func (s *handler) giveUp(c *request, take func(*dhcpd.Change, *request, *dhcpd.B
 	opts := options{statusOption(iana.StatusSuccess)}
 	for i := range c.ias {
 		ia := &c.ias[i]
-		key, known := dhcpd.IAKey(c.DUID, ia.iaid), false
+		key, known := s.identity(c, ia).Key, false
 		for _, a := range ia.addrs {
 			b := s.Pool.Lookup(a.addr)
 			if b != nil && b.Key == key && b.Lease.BoundAt(c.Now) {
