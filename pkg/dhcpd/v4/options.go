@@ -212,7 +212,7 @@ func (c *request) room() int {
 		return bootpVendor - 4 - 1
 	}
 	size := minDatagram
-	if v := c.msg.Options.Get(dhcpv4.OptionMaximumDHCPMessageSize); len(v) == 2 {
+	if v := fixed(c.msg, dhcpv4.OptionMaximumDHCPMessageSize, 2); v != nil {
 		size = min(max(size, int(binary.BigEndian.Uint16(v))), maxDatagram)
 	}
 	return size - ipUDPHeaders - header - 1 // the end option
