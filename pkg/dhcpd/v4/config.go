@@ -107,17 +107,7 @@ func (c *Config) Validate() error {
 		Interface: c.Interface, MAC: c.MAC, Prefix: c.Prefix, LeaseTime: c.LeaseTime,
 		Ranges: c.Ranges, Reservations: c.Reservations, Store: c.Store,
 	}
-	return errors.Join(common.Validate(false), c.validateIdentity(), c.validateAddrs(), validateOptions(c))
-}
-
-// validateIdentity checks what tells one client from another.
-func (c *Config) validateIdentity() error {
-	switch c.Identity {
-	case "", dhcpd.ByBoth, dhcpd.ByClientID, dhcpd.ByMAC:
-		return nil
-	default:
-		return fmt.Errorf("identity: %q, want %s, %s or %s", c.Identity, dhcpd.ByBoth, dhcpd.ByClientID, dhcpd.ByMAC)
-	}
+	return errors.Join(common.Validate(false), c.Identity.Validate(), c.validateAddrs(), validateOptions(c))
 }
 
 // validateAddrs checks the subnet and our place in it.

@@ -82,6 +82,7 @@ func DHCP6(n *netdef.Network) v6.Config {
 		Domain:       Domain(n),
 		Ranges:       ranges(ip.DHCP),
 		Reservations: reservations(ip.DHCP),
+		Identity:     dhcpd.Identity(n.DHCPPolicy.Identity),
 	}
 	o, _ := v4.ParseDnsmasqOptions(n.DnsmasqOptions)
 	c.Reservations = append(o.Reservations6(), c.Reservations...)
