@@ -40,8 +40,8 @@ const maxFrames = 1024
 type frames struct {
 	conn   *packet.Conn
 	raw    syscall.RawConn // of conn
-	seen   []frame // not asked for yet, oldest first
-	missed bool    // the last one that was asked for did not come
+	seen   []frame         // not asked for yet, oldest first
+	missed bool            // the last one that was asked for did not come
 	buf    []byte
 }
 
