@@ -221,9 +221,12 @@ func TestHostname(t *testing.T) {
 		{"", ""},
 		{".", ""},
 		{"-a", ""},
-		{"a-", ""},
+		{"a-", "a-"},
+		{"a_b", "a_b"},
+		{"my_vm.vm.example", "my_vm"},
+		{"büro", "xn--bro-hoa"},
+		{"_a", ""},
 		{"a b", ""},
-		{"a_b", ""},
 		{"a\x00b", ""},
 		{"a\nb", ""},
 		{"\xffa", ""},
@@ -235,6 +238,10 @@ func TestHostname(t *testing.T) {
 	}
 	simulated(t, nakConfigNamed, func(t *testing.T, e *env) {
 		a := e.lease(mac(2), hostname("bad name"))
+		e.lease(mac(5), hostname("my_vm"))
+		if r := e.ask(dhcpv4.MessageTypeRequest, mac(5), requested(e.lease(mac(5), hostname("my_vm")))); string(r.Options.Get(dhcpv4.OptionHostName)) != "my_vm" {
+			t.Errorf("the guest is told the name %q", r.Options.Get(dhcpv4.OptionHostName))
+		}
 		b := e.lease(mac(3), hostname("twenty"))
 		c := e.lease(mac(0x20), hostname("thirty"))
 		d := e.lease(mac(4), hostname("kept"))
