@@ -38,6 +38,15 @@ func extensionRows() []faultRow {
 		{"dhcp policy of a bridge", lan("<vnetd:dhcp probe='yes'/>"), []string{
 			"network/vnetd:dhcp: not allowed in mode bridge: the network serves no DHCP",
 		}},
+		{"advertised prefixes", extended("<ip address='192.0.2.1' netmask='255.255.255.0'><vnetd:ra autonomous='yes'/></ip>" +
+			"<ip family='ipv6' address='fd00:1::1' prefix='80'><vnetd:ra autonomous='yes'/></ip>" +
+			"<ip family='ipv6' address='fd00:2::1' prefix='64'><vnetd:ra autonomous='maybe' managed='yes' other='no'/></ip>"), []string{
+			"network/ip[3]/vnetd:ra/@autonomous: 'maybe': want yes or no",
+			"network/ip[3]/vnetd:ra/@other: 'no': not known to this version of vnetd",
+			"network/ip[1]/vnetd:ra: not allowed in an IPv4 <ip>",
+			"network/ip[2]/vnetd:ra/@autonomous: 'yes': guests can make addresses of a prefix of 64 bits only, this one has 80: want another prefix, or <dhcp>",
+			"network/ip[3]/vnetd:ra/@managed: 'yes': want <dhcp> with a range or a host: there is no DHCPv6 to ask",
+		}},
 		{"access twice", extended("<vnetd:access/><vnetd:access/>"), []string{"network/vnetd:access: only one <vnetd:access> is allowed"}},
 		{"accounts", extended("<vnetd:access><vnetd:user/><vnetd:user name='a'/><vnetd:user name='a'/><vnetd:group name='1000'/>" +
 			"<vnetd:group name='a b'/><vnetd:group name='a:b'/></vnetd:access>"), []string{
@@ -134,6 +143,32 @@ func TestAccess(t *testing.T) {
 	}
 	if n := parse(t, []byte(network(""))); n.Access != nil {
 		t.Errorf("got %+v, want none", n.Access)
+	}
+}
+
+// TestRAPolicy reads and prints what is advertised of prefixes.
+func TestRAPolicy(t *testing.T) {
+	const dhcp = "<dhcp><range start='fd00::2' end='fd00::9'/></dhcp>"
+	for _, c := range []struct {
+		bits, inside        string
+		autonomous, managed bool
+		addressless         bool
+	}{
+		{"64", "", true, false, false},
+		{"64", dhcp, false, true, false},
+		{"80", "", false, false, true},
+		{"80", dhcp, false, true, false},
+		{"64", dhcp + "<vnetd:ra autonomous='yes'/>", true, true, false},
+		{"64", dhcp + "<vnetd:ra autonomous='yes' managed='no'/>", true, false, false},
+		{"64", "<vnetd:ra autonomous='no'/>", false, false, false},
+		{"80", "<vnetd:ra autonomous='no'/>", false, false, false},
+	} {
+		n := parse(t, []byte(extended("<ip family='ipv6' address='fd00::1' prefix='"+c.bits+"'>"+c.inside+"</ip>")))
+		for _, ip := range []netdef.IP{n.IPs[0], parse(t, n.XML()).IPs[0]} {
+			if ip.Autonomous() != c.autonomous || ip.Managed() != c.managed || ip.Addressless() != c.addressless {
+				t.Errorf("/%s %s: autonomous %v, managed %v, addressless %v, want %+v", c.bits, c.inside, ip.Autonomous(), ip.Managed(), ip.Addressless(), c)
+			}
+		}
 	}
 }
 

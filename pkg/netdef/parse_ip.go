@@ -22,6 +22,7 @@ func (e element) ip() IP {
 	if dhcp, ok := e.first("dhcp"); ok {
 		ip.DHCP = dhcp.dhcp()
 	}
+	ip.RA = e.raPolicy()
 	return ip
 }
 

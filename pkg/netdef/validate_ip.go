@@ -71,6 +71,7 @@ func (c *checker) ip(path string, ip *IP) {
 	if ip.DHCP != nil {
 		c.dhcp(path+"/dhcp", ip)
 	}
+	c.raPolicy(path+"/vnetd:ra", ip)
 }
 
 // tftpRoot checks that files are served from one place, wherever the daemon

@@ -150,7 +150,9 @@ func RA(n *netdef.Network) ra.Config {
 	}
 	for i := range n.IPs {
 		if ip := &n.IPs[i]; ip.Address.Is6() {
-			c.Prefixes = append(c.Prefixes, ra.Prefix{Prefix: ip.Prefix().Masked(), DHCP: ServesDHCP(ip)})
+			c.Prefixes = append(c.Prefixes, ra.Prefix{
+				Prefix: ip.Prefix().Masked(), DHCP: ServesDHCP(ip), Managed: ip.Managed(), Autonomous: ip.Autonomous(),
+			})
 		}
 	}
 	for i := range n.Routes {
