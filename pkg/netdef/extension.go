@@ -109,7 +109,7 @@ func (e element) account() Account {
 // extended tells whether n has something in vnetd's namespace.
 func (n *Network) extended() bool {
 	return n.Uplink != "" || n.Access != nil || n.DHCPPolicy != (DHCPPolicy{}) ||
-		slices.ContainsFunc(n.IPs, func(ip IP) bool { return ip.RA != (RAPolicy{}) })
+		slices.ContainsFunc(n.IPs, func(ip IP) bool { return ip.RA != (RAPolicy{}) || ip.DHCP != nil && len(ip.DHCP.Boots) > 0 })
 }
 
 // unknownExtensions adds a fault for all that no decoder has read of vnetd's

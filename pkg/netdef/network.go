@@ -222,6 +222,7 @@ type DHCP struct {
 	Ranges []DHCPRange
 	Hosts  []DHCPHost
 	Bootp  *Bootp // nil: no network boot
+	Boots  []Boot // by kind of client, in the place of Bootp
 }
 
 // DHCPRange is an inclusive range of addresses.

@@ -35,6 +35,9 @@ func (e element) dhcp() *DHCP {
 	for _, h := range e.all("host") {
 		d.Hosts = append(d.Hosts, h.dhcpHost())
 	}
+	for _, b := range e.children(nsVnetd, "boot") {
+		d.Boots = append(d.Boots, b.boot())
+	}
 	if len(d.Ranges) == 0 && len(d.Hosts) == 0 {
 		return nil
 	}

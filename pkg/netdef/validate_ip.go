@@ -165,6 +165,7 @@ func (c *checker) dhcp(path string, ip *IP) {
 		c.lease(at+"/lease", ip.DHCP.Hosts[i].Lease)
 	}
 	c.bootp(path+"/bootp", ip)
+	c.boots(path+"/vnetd:boot", ip)
 }
 
 // bootp checks network boot. libvirt ignores it in IPv6.

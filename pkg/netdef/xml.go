@@ -232,6 +232,9 @@ func (p *printer) dhcp(d *DHCP) {
 	if b := d.Bootp; b != nil {
 		p.leaf("bootp", opt("file", b.File), addr("server", b.Server))
 	}
+	for _, b := range d.Boots {
+		p.leaf("vnetd:boot", opt("arch", b.Arch), opt("file", b.File), addr("server", b.Server), opt("http", b.HTTP))
+	}
 }
 
 // dhcpRange prints <range>.

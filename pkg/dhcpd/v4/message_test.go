@@ -99,7 +99,7 @@ func TestBootAndRoutes(t *testing.T) {
 			t.Errorf("boots %q from %v", r.BootFileName, r.ServerIPAddr)
 		}
 		routes := []byte{0, 192, 0, 2, 1, 25, 198, 51, 100, 128, 192, 0, 2, 9, 8, 10, 192, 0, 2, 8}
-		want := map[uint8][]byte{66: []byte("192.0.2.9"), 67: []byte("ipxe.efi"), 121: routes, 249: routes, 119: []byte("\x02vm\x07example\x00")}
+		want := map[uint8][]byte{66: []byte("192.0.2.9"), 67: []byte("ipxe.efi\x00"), 121: routes, 249: routes, 119: []byte("\x02vm\x07example\x00")}
 		for code, value := range want {
 			if diff := cmp.Diff(value, r.Options[code]); diff != "" {
 				t.Errorf("option %d (-want +got):\n%s", code, diff)
@@ -113,7 +113,7 @@ func TestBootAndRoutes(t *testing.T) {
 	}
 	simulated(t, long, func(t *testing.T, e *env) {
 		r := e.ask(dhcpv4.MessageTypeDiscover, mac(2), opt(dhcpv4.OptionParameterRequestList, 3))
-		if r.BootFileName != "" || len(r.Options[67]) != 200 {
+		if r.BootFileName != "" || len(r.Options[67]) != 201 {
 			t.Errorf("boots %q, option %q", r.BootFileName, r.Options[67])
 		}
 	})

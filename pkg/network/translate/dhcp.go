@@ -55,6 +55,7 @@ func DHCP(n *netdef.Network) v4.Config {
 	if n.Mode() != netdef.ModeIsolated {
 		c.Router = ip.Address
 	}
+	c.Boots = boots(ip.DHCP.Boots)
 	if b := ip.DHCP.Bootp; b != nil {
 		c.BootFile, c.BootServer = b.File, b.Server
 	}
