@@ -66,7 +66,7 @@ var mayUse = map[string][]string{
 	"github.com/vishvananda/netlink":         {"pkg/bridge", "pkg/tap"},
 	"github.com/coreos/go-iptables":          {"pkg/firewall/iptables"},
 	"github.com/insomniacslk/dhcp":           {"pkg/dhcpd", "pkg/dhcpd/v4", "pkg/dhcpd/v6"},
-	"github.com/mdlayher/packet":             {"pkg/dhcpd/v4"},
+	"github.com/mdlayher/packet":             {"pkg/dhcpd/v4", "pkg/dhcpd/v6"},
 	"github.com/mdlayher/ndp":                {"pkg/dhcpd/ra"},
 	"github.com/pin/tftp":                    {"pkg/dhcpd/tftp"},
 	"github.com/miekg/dns":                   {"pkg/dnsd", "pkg/dnsd/upstream", "pkg/dnsd/wire"},

@@ -25,7 +25,8 @@ type Change struct {
 func (ch *Change) Empty() bool { return len(ch.writes) == 0 }
 
 // Bind makes l the lease of c, and ends a lease of c on another address. It returns
-// the host name that the lease has: a client that says none keeps what it had.
+// the host name that the lease has: a client that says none keeps what it had, and
+// stays known by what it once told of itself.
 // Nobody else may have the address. The engine of pl must be locked.
 func (ch *Change) Bind(pl *Pool, c *Client, l Lease) string {
 	pl.Withdraw(c.Key)
@@ -36,6 +37,7 @@ func (ch *Change) Bind(pl *Pool, c *Client, l Lease) string {
 		if !c.Named && l.Hostname == "" {
 			l.Hostname = b.Lease.Hostname
 		}
+		l.keepIdentity(c, &b.Lease)
 	}
 	for _, old := range []*Binding{pl.Lease(c.Key, c.Now), pl.LeaseAway(c.Key, c.Now)} {
 		if old != nil && old != b {

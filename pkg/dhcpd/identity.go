@@ -18,14 +18,16 @@ type HWAddr [HWAddrLen]byte
 
 func (h HWAddr) String() string { return net.HardwareAddr(h[:]).String() }
 
-// Identity is what tells one DHCPv4 client from another. A client with a
-// reservation for its hardware address is always known by that.
+// Identity is what tells one client from another. In DHCPv6, the client identifier is
+// DUID and IAID, without which nobody is a client, so that ByMAC is ByBoth. A client with a
+// reservation for its hardware address is always known by that, and one without a
+// client identifier is recognised by it, see Pool.Recognise.
 type Identity string
 
 // The identities of clients.
 const (
 	// ByBoth: the hardware address and the client identifier. Two machines that send
-	// one identifier are two clients, a machine that sends two is two as well.
+	// one identifier are two clients, a machine that sends two at a time is two as well.
 	ByBoth Identity = "both"
 	// ByClientID: the client identifier if it sends one, else the hardware address,
 	// as RFC 2131 says. Two machines that send one identifier share an address.
@@ -33,6 +35,16 @@ const (
 	// ByMAC: the hardware address alone.
 	ByMAC Identity = "mac"
 )
+
+// Validate returns an error unless i is one of these, or empty.
+func (i Identity) Validate() error {
+	switch i {
+	case "", ByBoth, ByClientID, ByMAC:
+		return nil
+	default:
+		return fmt.Errorf("identity: %q, want %s, %s or %s", i, ByBoth, ByClientID, ByMAC)
+	}
+}
 
 // MaxClientID bounds the client identifier that is stored.
 const MaxClientID = 255

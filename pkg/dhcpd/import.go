@@ -68,6 +68,7 @@ func (s *Engine) admitAll(leases []Lease) (ch Change, refused []error) {
 func (s *Engine) admit(ch *Change, l *Lease, now time.Time) error {
 	pl := s.Pool
 	c := pl.scope.clientOf(l, now)
+	pl.Recognise(c, l.Addr)
 	if text := pl.Refusal(l.Addr, c); text != "" {
 		return errors.New(text)
 	}
@@ -94,7 +95,8 @@ func (s *Engine) admit(ch *Change, l *Lease, now time.Time) error {
 
 // clientOf returns the client of a record, as it would show itself.
 func (p *Scope) clientOf(l *Lease, now time.Time) *Client {
-	c := &Client{Now: now, Key: p.keyOf(l), DUID: slices.Clone(l.DUID), Name: Name{Label: l.Hostname}, Named: true}
+	c := &Client{Now: now, DUID: slices.Clone(l.DUID), Name: Name{Label: l.Hostname}, Named: true}
+	c.Key, c.Group = p.keyOf(l)
 	if len(l.MAC) == HWAddrLen {
 		c.MAC = HWAddr(l.MAC)
 	}

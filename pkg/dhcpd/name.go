@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"strings"
 	"time"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/vnetd/vnetd/internal/dnsname"
 )
@@ -23,45 +25,33 @@ type Name struct {
 	Domain string
 }
 
-// ParseName splits the value of option 12. A name whose first label is not a
-// valid one becomes empty.
+// ParseName splits the value of option 12. A name whose first label can't be that of a
+// host, by the rule of internal/dnsname, becomes empty.
 func ParseName(raw []byte) Name {
 	// RFC 2132, section 2: options "SHOULD NOT" end in a NUL, but receivers "MUST
 	// be prepared to delete" it.
 	s := strings.TrimRight(string(raw), "\x00")
 	label, domain, _ := strings.Cut(s, ".")
-	if len(s) > MaxName || !validLabel(label) {
+	if len(s) > MaxName || !alphanumeric(label) {
+		return Name{}
+	}
+	label, err := dnsname.Host(label)
+	if err != nil {
 		return Name{}
 	}
 	return Name{Label: label, Domain: strings.TrimSuffix(domain, ".")}
 }
 
+// alphanumeric reports whether s begins with a letter or digit: names that do not are
+// other than hosts' (RFC 8552), or look like options of programs.
+func alphanumeric(s string) bool {
+	r, _ := utf8.DecodeRuneInString(s)
+	return r != utf8.RuneError && (unicode.IsLetter(r) || unicode.IsDigit(r))
+}
+
 // inDomain reports whether the client sent its name plain or with domain.
 func (n Name) inDomain(domain string) bool {
 	return n.Domain == "" || strings.EqualFold(n.Domain, strings.TrimSuffix(domain, "."))
-}
-
-// validLabel reports whether s is a host name's label: letters, digits and
-// hyphens, no hyphen at either end (RFC 952, RFC 1123 section 2.1).
-func validLabel(s string) bool {
-	if s == "" || len(s) > maxLabel || s[0] == '-' || s[len(s)-1] == '-' {
-		return false
-	}
-	for i := range len(s) {
-		if !labelByte(s[i]) {
-			return false
-		}
-	}
-	return true
-}
-
-func labelByte(c byte) bool {
-	switch {
-	case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9', c == '-':
-		return true
-	default:
-		return false
-	}
 }
 
 // ValidDomain reports whether s, without a final dot, is a domain name as it may

@@ -29,6 +29,9 @@ type Binding struct {
 	Lease Lease
 	// Key identifies the lease's client.
 	Key ClientKey
+	// group is that of the lease's client, if it is in pool.groups; older and newer are the neighbours in it.
+	group        ClientKey
+	older, newer *Binding
 	// Durable is the record as the store has it, State is empty when it has none.
 	Durable Lease
 	// latest is the number of the last write of this record; pending counts those
@@ -55,10 +58,11 @@ type Pool struct {
 	byClient map[ClientKey]*Binding // the client's lease, present or former
 	away     map[ClientKey]*Binding // the client's running lease on an address that no client could be given now
 	byOffer  map[ClientKey]*Binding
-	used     *bitmap    // positions that have a binding or are not dynamic
-	offers   *list.List // of *binding, soonest to expire first
-	stale    *list.List // of *binding: dynamic, lease over, longest ago first
-	next     time.Time  // no lease ends before; zero when none ends
+	groups   map[ClientKey]*Binding // the newest binding of each group whose client tells more than that, see Recognise
+	used     *bitmap                // positions that have a binding or are not dynamic
+	offers   *list.List             // of *binding, soonest to expire first
+	stale    *list.List             // of *binding: dynamic, lease over, longest ago first
+	next     time.Time              // no lease ends before; zero when none ends
 	writes   uint64
 	states   map[State]uint64 // how many bindings have a lease of that state
 }
@@ -71,6 +75,7 @@ func newPool(sp *Scope) *Pool {
 		byClient: make(map[ClientKey]*Binding),
 		away:     make(map[ClientKey]*Binding),
 		byOffer:  make(map[ClientKey]*Binding),
+		groups:   make(map[ClientKey]*Binding),
 		used:     newBitmap(sp.Size),
 		offers:   list.New(),
 		stale:    list.New(),
@@ -171,8 +176,9 @@ func (pl *Pool) setLease(b *Binding, l Lease) {
 	pl.states[b.Lease.State]--
 	pl.states[l.State]++
 	b.Lease, b.Key = l, ""
+	var group ClientKey
 	if l.State == StateBound || l.State == StateReleased || l.State == stateExpired {
-		b.Key = pl.scope.keyOf(&l)
+		b.Key, group = pl.scope.keyOf(&l)
 		index := pl.byClient
 		if !pl.scope.Usable(b.Addr) {
 			index = pl.away
@@ -183,6 +189,7 @@ func (pl *Pool) setLease(b *Binding, l Lease) {
 			index[b.Key] = b
 		}
 	}
+	pl.join(b, group)
 	pl.noteExpiry(&l)
 	pl.arrange(b)
 }
@@ -330,6 +337,8 @@ func (pl *Pool) Choose(c *Client) (netip.Addr, bool) {
 	}
 	if b := pl.byClient[c.Key]; b != nil {
 		candidates = append(candidates, b.Addr)
+	} else if b := pl.former(c); b != nil {
+		candidates = append(candidates, b.Addr)
 	}
 	if b := pl.byOffer[c.Key]; b != nil {
 		candidates = append(candidates, b.Addr)
@@ -404,5 +413,5 @@ func (pl *Pool) leases(now time.Time) []Lease {
 
 // remembered returns how many entries the indexes of the pool have.
 func (pl *Pool) remembered() int {
-	return len(pl.bindings) + len(pl.byClient) + len(pl.byOffer) + len(pl.used.chunks) + pl.offers.Len() + pl.stale.Len()
+	return len(pl.bindings) + len(pl.byClient) + len(pl.byOffer) + len(pl.groups) + len(pl.used.chunks) + pl.offers.Len() + pl.stale.Len()
 }

@@ -1,7 +1,6 @@
 package dhcpd
 
 import (
-	"encoding/binary"
 	"hash/fnv"
 	"log/slog"
 	"maps"
@@ -23,16 +22,16 @@ const (
 	NakNotLeased = "lease not found"
 )
 
-// ClientKey is who a client is, see Scope.Key and IAKey. It can be compared; its
-// content has no other meaning.
-type ClientKey string
-
 // Client is who asks for an address.
 type Client struct {
 	Now time.Time
-	Key ClientKey
+	// Key is who the client is, Group what it has in common with those that may be the
+	// same machine, see Pool.Recognise.
+	Key, Group ClientKey
 	// MAC is the client's hardware address, all zero when DHCPv6 can't know it.
-	MAC HWAddr
+	// Guessed says that nobody was seen to have it: its DUID is made of it.
+	MAC     HWAddr
+	Guessed bool
 	// DUID is empty in DHCPv4.
 	DUID []byte
 	// Seed decides where in the pool the search for an address begins.
@@ -115,40 +114,6 @@ func (p *Scope) reserve(r *Reservation) bool {
 		p.byName[label] = r
 	}
 	return true
-}
-
-// Key identifies a DHCPv4 client on this link.
-//
-// RFC 2131, section 4.2: "If the client supplies a 'client identifier', the
-// client MUST use the same 'client identifier' in all subsequent messages, and
-// the server MUST use that identifier to identify the client." Cloned disks
-// send one identifier from two machines, so the hardware address is part of the
-// key unless Config says otherwise, and one who has a reservation is known by it
-// alone. The identifier that is the hardware address adds nothing.
-func (p *Scope) Key(mac HWAddr, id []byte) ClientKey {
-	if len(id) == 0 || p.Identity == ByMAC || p.byMAC[mac] != nil || string(id) == "\x01"+string(mac[:]) {
-		return ClientKey(mac[:])
-	}
-	if p.Identity == ByClientID {
-		return ClientKey("id " + string(id)) // no hardware address
-	}
-	return ClientKey(string(mac[:]) + string(id))
-}
-
-// IAKey identifies one address of a DHCPv6 client.
-//
-// RFC 8415, section 12: "each IA [...] is uniquely identified by the combination
-// of the client's DUID and the IAID".
-func IAKey(duid []byte, iaid uint32) ClientKey {
-	return ClientKey(binary.BigEndian.AppendUint32([]byte(duid[:len(duid):len(duid)]), iaid))
-}
-
-// keyOf identifies the client of a record.
-func (p *Scope) keyOf(l *Lease) ClientKey {
-	if l.Addr.Is4() {
-		return p.Key(HWAddr(l.MAC), l.ClientID)
-	}
-	return IAKey(l.DUID, l.IAID)
 }
 
 // Reservation returns the reservation of a client, nil when it has none. One by DUID

@@ -11,6 +11,7 @@ type Datagram struct {
 	Payload []byte
 	Src     netip.AddrPort
 	Dst     netip.Addr // our address, broadcast or a group
+	HW      HWAddr     // the source of its frame, zero when that is not known; DHCPv6 only
 }
 
 // Reply is a reply on its way.

@@ -85,6 +85,7 @@ func (d *DHCP) clone() *DHCP {
 			h.MAC, h.Lease = slices.Clone(h.MAC), clonePtr(h.Lease)
 		})
 		c.Bootp = clonePtr(d.Bootp)
+		c.Boots = slices.Clone(d.Boots)
 	}
 	return c
 }

@@ -2,6 +2,7 @@ package netdef
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"unicode"
 )
@@ -103,6 +104,12 @@ func (e element) dhcpPolicy() DHCPPolicy {
 // account decodes <vnetd:user> or <vnetd:group>.
 func (e element) account() Account {
 	return Account{Name: e.str("name"), Choose: value(e, "choose", parseTristate) == Yes}
+}
+
+// extended tells whether n has something in vnetd's namespace.
+func (n *Network) extended() bool {
+	return n.Uplink != "" || n.Access != nil || n.DHCPPolicy != (DHCPPolicy{}) ||
+		slices.ContainsFunc(n.IPs, func(ip IP) bool { return ip.RA != (RAPolicy{}) || ip.DHCP != nil && len(ip.DHCP.Boots) > 0 })
 }
 
 // unknownExtensions adds a fault for all that no decoder has read of vnetd's

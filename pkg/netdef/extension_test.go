@@ -1,10 +1,12 @@
 package netdef_test
 
 import (
+	"net/netip"
 	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"github.com/google/go-cmp/cmp/cmpopts"
 
 	"github.com/vnetd/vnetd/pkg/netdef"
 )
@@ -37,6 +39,31 @@ func extensionRows() []faultRow {
 		}},
 		{"dhcp policy of a bridge", lan("<vnetd:dhcp probe='yes'/>"), []string{
 			"network/vnetd:dhcp: not allowed in mode bridge: the network serves no DHCP",
+		}},
+		{"advertised prefixes", extended("<ip address='192.0.2.1' netmask='255.255.255.0'><vnetd:ra autonomous='yes'/></ip>" +
+			"<ip family='ipv6' address='fd00:1::1' prefix='80'><vnetd:ra autonomous='yes'/></ip>" +
+			"<ip family='ipv6' address='fd00:2::1' prefix='64'><vnetd:ra autonomous='maybe' managed='yes' other='no'/></ip>"), []string{
+			"network/ip[3]/vnetd:ra/@autonomous: 'maybe': want yes or no",
+			"network/ip[3]/vnetd:ra/@other: 'no': not known to this version of vnetd",
+			"network/ip[1]/vnetd:ra: not allowed in an IPv4 <ip>",
+			"network/ip[2]/vnetd:ra/@autonomous: 'yes': guests can make addresses of a prefix of 64 bits only, this one has 80: want another prefix, or <dhcp>",
+			"network/ip[3]/vnetd:ra/@managed: 'yes': want <dhcp> with a range or a host: there is no DHCPv6 to ask",
+		}},
+		{"boot", extended("<ip address='192.0.2.1' netmask='255.255.255.0'><dhcp><range start='192.0.2.2' end='192.0.2.9'/>" +
+			"<vnetd:boot arch='x86' file='f'/><vnetd:boot arch='x86-uefi'/><vnetd:boot arch='x86-uefi' http='ftp://h/f'/>" +
+			"<vnetd:boot arch='ipxe' file='f' http='http://h/f'/><vnetd:boot arch='x86-bios' server='fd00::1' http='http://h/f'/>" +
+			"<vnetd:boot file='f' tftp='x'/></dhcp></ip>" +
+			"<ip family='ipv6' address='fd00::1' prefix='64'><dhcp><range start='fd00::2' end='fd00::9'/><vnetd:boot arch='x86-uefi' file='f'/></dhcp></ip>"), []string{
+			"network/ip[1]/dhcp/vnetd:boot[1]/@arch: 'x86': want x86-bios or x86-uefi or x86-uefi32 or arm32-uefi or arm64-uefi or riscv64-uefi or loongarch64-uefi or ipxe",
+			"network/ip[1]/dhcp/vnetd:boot[6]/@arch: missing, want the kind of client",
+			"network/ip[1]/dhcp/vnetd:boot[6]/@tftp: 'x': not known to this version of vnetd",
+			"network/ip[1]/dhcp/vnetd:boot[2]: want file, http or both: there is nothing to boot",
+			"network/ip[1]/dhcp/vnetd:boot[3]/@arch: 'x86-uefi': want each kind of client once",
+			"network/ip[1]/dhcp/vnetd:boot[3]/@http: 'ftp://h/f': want a URL that begins with http:// or https://",
+			"network/ip[1]/dhcp/vnetd:boot[4]/@http: 'http://h/f': want file or http for iPXE, which takes either",
+			"network/ip[1]/dhcp/vnetd:boot[5]/@server: 'fd00::1': want an IPv4 address",
+			"network/ip[1]/dhcp/vnetd:boot[5]/@server: 'fd00::1': want file: the server is where it is",
+			"network/ip[2]/dhcp/vnetd:boot[1]: not allowed in an IPv6 <ip>",
 		}},
 		{"access twice", extended("<vnetd:access/><vnetd:access/>"), []string{"network/vnetd:access: only one <vnetd:access> is allowed"}},
 		{"accounts", extended("<vnetd:access><vnetd:user/><vnetd:user name='a'/><vnetd:user name='a'/><vnetd:group name='1000'/>" +
@@ -134,6 +161,47 @@ func TestAccess(t *testing.T) {
 	}
 	if n := parse(t, []byte(network(""))); n.Access != nil {
 		t.Errorf("got %+v, want none", n.Access)
+	}
+}
+
+// TestRAPolicy reads and prints what is advertised of prefixes.
+func TestRAPolicy(t *testing.T) {
+	const dhcp = "<dhcp><range start='fd00::2' end='fd00::9'/></dhcp>"
+	for _, c := range []struct {
+		bits, inside        string
+		autonomous, managed bool
+		addressless         bool
+	}{
+		{"64", "", true, false, false},
+		{"64", dhcp, false, true, false},
+		{"80", "", false, false, true},
+		{"80", dhcp, false, true, false},
+		{"64", dhcp + "<vnetd:ra autonomous='yes'/>", true, true, false},
+		{"64", dhcp + "<vnetd:ra autonomous='yes' managed='no'/>", true, false, false},
+		{"64", "<vnetd:ra autonomous='no'/>", false, false, false},
+		{"80", "<vnetd:ra autonomous='no'/>", false, false, false},
+	} {
+		n := parse(t, []byte(extended("<ip family='ipv6' address='fd00::1' prefix='"+c.bits+"'>"+c.inside+"</ip>")))
+		for _, ip := range []netdef.IP{n.IPs[0], parse(t, n.XML()).IPs[0]} {
+			if ip.Autonomous() != c.autonomous || ip.Managed() != c.managed || ip.Addressless() != c.addressless {
+				t.Errorf("/%s %s: autonomous %v, managed %v, addressless %v, want %+v", c.bits, c.inside, ip.Autonomous(), ip.Managed(), ip.Addressless(), c)
+			}
+		}
+	}
+}
+
+// TestBoot reads and prints what kinds of clients boot.
+func TestBoot(t *testing.T) {
+	want := []netdef.Boot{
+		{Arch: "x86-uefi", File: "grub.efi", HTTP: "http://192.0.2.9/grub.efi"},
+		{Arch: "ipxe", File: "menu.ipxe", Server: netip.MustParseAddr("192.0.2.9")},
+	}
+	n := parse(t, []byte(extended("<ip address='192.0.2.1' netmask='255.255.255.0'><dhcp><range start='192.0.2.2' end='192.0.2.8'/>"+
+		"<vnetd:boot arch='x86-uefi' file='grub.efi' http='http://192.0.2.9/grub.efi'/><vnetd:boot arch='ipxe' file='menu.ipxe' server='192.0.2.9'/></dhcp></ip>")))
+	for _, n := range []*netdef.Network{n, parse(t, n.XML()), n.Clone()} {
+		if diff := cmp.Diff(want, n.IPs[0].DHCP.Boots, cmpopts.EquateComparable(netip.Addr{})); diff != "" {
+			t.Errorf("(-want +got):\n%s", diff)
+		}
 	}
 }
 

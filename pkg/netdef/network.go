@@ -214,6 +214,7 @@ type IP struct {
 	LocalPtr     Tristate   // answer for the reverse zone; default no
 	TFTPRoot     string     // directory served by TFTP; "": none
 	DHCP         *DHCP      // nil: no DHCP on this address
+	RA           RAPolicy   // what router advertisements say of the subnet
 }
 
 // DHCP is what is handed out on one <ip>. It has a range or a host.
@@ -221,6 +222,7 @@ type DHCP struct {
 	Ranges []DHCPRange
 	Hosts  []DHCPHost
 	Bootp  *Bootp // nil: no network boot
+	Boots  []Boot // by kind of client, in the place of Bootp
 }
 
 // DHCPRange is an inclusive range of addresses.

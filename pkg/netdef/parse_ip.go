@@ -22,6 +22,7 @@ func (e element) ip() IP {
 	if dhcp, ok := e.first("dhcp"); ok {
 		ip.DHCP = dhcp.dhcp()
 	}
+	ip.RA = e.raPolicy()
 	return ip
 }
 
@@ -33,6 +34,9 @@ func (e element) dhcp() *DHCP {
 	}
 	for _, h := range e.all("host") {
 		d.Hosts = append(d.Hosts, h.dhcpHost())
+	}
+	for _, b := range e.children(nsVnetd, "boot") {
+		d.Boots = append(d.Boots, b.boot())
 	}
 	if len(d.Ranges) == 0 && len(d.Hosts) == 0 {
 		return nil

@@ -71,6 +71,7 @@ func (c *checker) ip(path string, ip *IP) {
 	if ip.DHCP != nil {
 		c.dhcp(path+"/dhcp", ip)
 	}
+	c.raPolicy(path+"/vnetd:ra", ip)
 }
 
 // tftpRoot checks that files are served from one place, wherever the daemon
@@ -164,6 +165,7 @@ func (c *checker) dhcp(path string, ip *IP) {
 		c.lease(at+"/lease", ip.DHCP.Hosts[i].Lease)
 	}
 	c.bootp(path+"/bootp", ip)
+	c.boots(path+"/vnetd:boot", ip)
 }
 
 // bootp checks network boot. libvirt ignores it in IPv6.

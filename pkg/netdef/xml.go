@@ -38,7 +38,7 @@ func (n *Network) print(connections int) []byte {
 	if len(n.DnsmasqOptions) > 0 {
 		dnsmasq = attr{"xmlns:dnsmasq", nsDnsmasq}
 	}
-	if n.Uplink != "" || n.Access != nil || n.DHCPPolicy != (DHCPPolicy{}) {
+	if n.extended() {
 		vnetd = attr{"xmlns:vnetd", nsVnetd}
 	}
 	p.pair("network", func() { p.network(n) },
@@ -216,6 +216,7 @@ func (p *printer) ip(ip *IP) {
 		if ip.DHCP != nil {
 			p.elem("dhcp", func() { p.dhcp(ip.DHCP) })
 		}
+		p.raPolicy(ip.RA)
 	}, opt("family", ip.Family), addr("address", ip.Address), addr("netmask", ip.Netmask),
 		num("prefix", ip.PrefixLength), opt("localPtr", ip.LocalPtr))
 }
@@ -230,6 +231,9 @@ func (p *printer) dhcp(d *DHCP) {
 	}
 	if b := d.Bootp; b != nil {
 		p.leaf("bootp", opt("file", b.File), addr("server", b.Server))
+	}
+	for _, b := range d.Boots {
+		p.leaf("vnetd:boot", opt("arch", b.Arch), opt("file", b.File), addr("server", b.Server), opt("http", b.HTTP))
 	}
 }
 

@@ -61,6 +61,11 @@ func (m *Manager) activeNetworks() (all []health.Network) {
 func (m *Manager) servedNetworks() (all []health.Served) {
 	m.eachLive(func(n *Network, live *netdef.Network) {
 		s := health.Served{Network: n.name, Bridge: live.Bridge.Name, NotUnderstood: translate.NotUnderstood(live)}
+		for i := range live.IPs {
+			if ip := &live.IPs[i]; ip.Addressless() {
+				s.Addressless = append(s.Addressless, ip.Prefix().Masked())
+			}
+		}
 		_, faults := live.Served()
 		for _, f := range faults {
 			s.Faulty = append(s.Faulty, f)

@@ -5,10 +5,12 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/api"
 )
 
 // TestIPv6Guest gives guests IPv6 addresses: by router advertisement, or by
@@ -56,6 +58,39 @@ func TestIPv6Guest(t *testing.T) {
 				t.Errorf("leases: %+v", leases)
 			}
 		})
+	})
+}
+
+// TestPrefixesAdvertised has guests make addresses by themselves beside DHCPv6 where the
+// document says so, and tells of a prefix of which they can't.
+func TestPrefixesAdvertised(t *testing.T) {
+	const xml = "<network xmlns:vnetd='urn:vnetd:network:1'><name>one</name><forward mode='route'/><bridge name='one' stp='off'/>" +
+		"<ip family='ipv6' address='2001:db8:1::1' prefix='64'><dhcp><range start='2001:db8:1::100' end='2001:db8:1::1ff'/></dhcp>" +
+		"<vnetd:ra autonomous='yes'/></ip><ip family='ipv6' address='2001:db8:2::1' prefix='80'/></network>"
+	nstest.Run(t, func(t *testing.T) {
+		h := newHub(t, t.TempDir(), hubOptions{})
+		n := h.started(xml)
+		guest := nstest.Guest(t, "one", "guest", "")
+		nstest.Eventually(t, wait, "the guest has an address and routes", func() error {
+			state := guest.IP("-6 addr show dev eth0 scope global") + guest.IP("-6 route show")
+			if !strings.Contains(state, "inet6 2001:db8:1:") || !strings.Contains(state, "2001:db8:2::/80 dev eth0") {
+				return fmt.Errorf("it has\n%s", state)
+			}
+			return nil
+		})
+		if got := guest.IP("-6 addr show dev eth0 scope global"); strings.Contains(got, "2001:db8:2:") {
+			t.Errorf("the guest made an address of a prefix of 80 bits:\n%s", got)
+		}
+		until(t, "the prefix to be named", func() bool {
+			return slices.ContainsFunc(n.Conditions(), func(c api.Condition) bool {
+				return c.Kind == "prefix-unusable" && strings.Contains(c.Message, "2001:db8:2::/80")
+			})
+		})
+		for _, c := range n.Conditions() {
+			if c.Kind == "prefix-unusable" && strings.Contains(c.Message, "2001:db8:1::") {
+				t.Errorf("a prefix that guests can use is named: %+v", c)
+			}
+		}
 	})
 }
 

@@ -76,6 +76,11 @@ func (l *SimLink) Deliver(payload []byte, src netip.AddrPort, dst netip.Addr) {
 	l.in <- dhcpd.Datagram{Payload: payload, Src: src, Dst: dst}
 }
 
+// DeliverFrom is Deliver of a datagram whose frame comes from a hardware address.
+func (l *SimLink) DeliverFrom(hw net.HardwareAddr, payload []byte, src netip.AddrPort, dst netip.Addr) {
+	l.in <- dhcpd.Datagram{Payload: payload, Src: src, Dst: dst, HW: dhcpd.HWAddr(hw)}
+}
+
 // Replies returns what the server sends.
 func (l *SimLink) Replies() <-chan Sent { return l.out }
 

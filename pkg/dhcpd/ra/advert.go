@@ -57,9 +57,10 @@ type Config struct {
 type Prefix struct {
 	// Prefix is the subnet; bits of the host part are ignored.
 	Prefix netip.Prefix
-	// DHCP says that addresses come from DHCPv6. Otherwise guests make their own
-	// (SLAAC, RFC 4862).
-	DHCP bool
+	// Managed says that addresses come from DHCPv6, Autonomous that guests make their
+	// own (SLAAC, RFC 4862). Where both hold guests do both, or what they can: Android
+	// has no DHCPv6. DHCP says that DHCPv6 has other things to tell, at least.
+	Managed, Autonomous, DHCP bool
 }
 
 // Validate returns every fault of c, joined, or nil.
@@ -97,11 +98,11 @@ func (c *Config) Validate() error {
 // sent from the link-local address src. last is the one that takes the router
 // and the resolver back.
 func (c *Config) advert(src netip.Addr, last bool) ([]byte, error) {
-	managed := slices.ContainsFunc(c.Prefixes, func(p Prefix) bool { return p.DHCP })
+	managed := slices.ContainsFunc(c.Prefixes, func(p Prefix) bool { return p.Managed })
 	ra := &ndp.RouterAdvertisement{
 		CurrentHopLimit:      advertHopLimit,
 		ManagedConfiguration: managed,
-		OtherConfiguration:   managed,
+		OtherConfiguration:   slices.ContainsFunc(c.Prefixes, func(p Prefix) bool { return p.DHCP }),
 	}
 	// RFC 4861, section 6.2.5: a router that ceases to advertise sends final
 	// advertisements "with a Router Lifetime field of zero".
@@ -129,7 +130,7 @@ func (c *Config) prefixOptions(last bool) []ndp.Option {
 		opts = append(opts, &ndp.PrefixInformation{
 			PrefixLength:                   uint8(p.Prefix.Bits()),
 			OnLink:                         true,
-			AutonomousAddressConfiguration: !p.DHCP,
+			AutonomousAddressConfiguration: p.Autonomous,
 			ValidLifetime:                  ndp.Infinity,
 			PreferredLifetime:              ndp.Infinity,
 			Prefix:                         p.Prefix.Masked().Addr(),

@@ -33,7 +33,7 @@ var (
 func raConfig() ra.Config {
 	return ra.Config{
 		Network: "test", Interface: "br0", MAC: dhcpdtest.MAC(1),
-		Prefixes: []ra.Prefix{{Prefix: prefix6}},
+		Prefixes: []ra.Prefix{{Prefix: prefix6, Autonomous: true}},
 		Router:   true, DNS: true, Domain: "vm.example", MTU: 1500,
 		Logger: slog.New(slog.DiscardHandler),
 	}
@@ -87,19 +87,24 @@ func solicitation(t testing.TB, opts ...ndp.Option) []byte {
 
 // What guests get, byte by byte.
 func TestAdvertisementBytes(t *testing.T) {
-	stateful := func(c *ra.Config) { c.Prefixes[0].DHCP = true }
+	stateful := func(c *ra.Config) {
+		c.Prefixes[0] = ra.Prefix{Prefix: c.Prefixes[0].Prefix, DHCP: true, Managed: true}
+	}
 	for _, c := range []struct {
 		name string
 		mod  func(c *ra.Config)
 	}{
 		{"slaac", func(*ra.Config) {}},
 		{"dhcp", stateful},
+		{"dhcp-and-slaac", func(c *ra.Config) { c.Prefixes[0].DHCP, c.Prefixes[0].Managed = true, true }},
+		{"dhcp-not-managed", func(c *ra.Config) { c.Prefixes[0].DHCP = true }},
+		{"long-prefix", func(c *ra.Config) { c.Prefixes[0] = ra.Prefix{Prefix: netip.MustParsePrefix("2001:db8:2::/80")} }},
 		{"isolated", func(c *ra.Config) { c.Router = false }},
 		{"bare", func(c *ra.Config) { c.DNS, c.Domain, c.MTU = false, "", 0 }},
 		{"odd-domain", func(c *ra.Config) { c.Domain = "odd..domain" }},
 		{"two-prefixes", func(c *ra.Config) {
 			stateful(c)
-			c.Prefixes = append(c.Prefixes, ra.Prefix{Prefix: netip.MustParsePrefix("2001:db8:2::1/64")})
+			c.Prefixes = append(c.Prefixes, ra.Prefix{Prefix: netip.MustParsePrefix("2001:db8:2::1/64"), Autonomous: true})
 		}},
 		{"routes", func(c *ra.Config) { c.Routes = []netip.Prefix{netip.MustParsePrefix("2001:db8:8000::/33")} }},
 	} {

@@ -48,6 +48,8 @@ type Config struct {
 	// BootServer is where BootFile is: siaddr, and option 66 for those that ask for
 	// it. Zero: Server.
 	BootServer netip.Addr
+	// Boots are what clients of certain kinds boot instead: the first that fits.
+	Boots []Boot
 	// Options are sent in the place of those that stand here, or besides them. See
 	// ParseDnsmasqOptions. May be empty.
 	Options []Option
@@ -107,17 +109,7 @@ func (c *Config) Validate() error {
 		Interface: c.Interface, MAC: c.MAC, Prefix: c.Prefix, LeaseTime: c.LeaseTime,
 		Ranges: c.Ranges, Reservations: c.Reservations, Store: c.Store,
 	}
-	return errors.Join(common.Validate(false), c.validateIdentity(), c.validateAddrs(), validateOptions(c))
-}
-
-// validateIdentity checks what tells one client from another.
-func (c *Config) validateIdentity() error {
-	switch c.Identity {
-	case "", dhcpd.ByBoth, dhcpd.ByClientID, dhcpd.ByMAC:
-		return nil
-	default:
-		return fmt.Errorf("identity: %q, want %s, %s or %s", c.Identity, dhcpd.ByBoth, dhcpd.ByClientID, dhcpd.ByMAC)
-	}
+	return errors.Join(common.Validate(false), c.Identity.Validate(), c.validateAddrs(), validateOptions(c))
 }
 
 // validateAddrs checks the subnet and our place in it.
@@ -152,8 +144,15 @@ func validateOptions(c *Config) error {
 			fault("route: %v by %v is not of IPv4", r.Dst, r.Gateway)
 		}
 	}
-	if len(c.BootFile) > 255 {
-		fault("boot file: longer than 255 bytes")
+	for _, file := range append([]string{c.BootFile}, bootFiles(c.Boots)...) {
+		if len(file) > maxBootFile {
+			fault("boot file: longer than %d bytes", maxBootFile)
+		}
+	}
+	for i, b := range c.Boots {
+		if b.File == "" {
+			fault("boot %d: no file", i)
+		}
 	}
 	for _, o := range c.Options {
 		if !settable(o.Code) {
@@ -185,6 +184,11 @@ func validateServers(c *Config) error {
 	}
 	if c.Router.IsValid() {
 		check("router", c.Router)
+	}
+	for _, b := range c.Boots {
+		if b.Server.IsValid() {
+			check("boot server", b.Server)
+		}
 	}
 	check("dns", c.DNS...)
 	check("ntp", c.NTP...)

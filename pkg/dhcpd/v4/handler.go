@@ -1,6 +1,7 @@
 package v4
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -41,7 +42,15 @@ func (s *handler) Handle(d dhcpd.Datagram, now time.Time) (*dhcpd.Reply, error) 
 	if !s.Allow(string(c.MAC[:]), now) {
 		return nil, nil
 	}
+	s.identify(c)
 	return s.dispatch(c), nil
+}
+
+// identify finds out who c is to us. the engine must be locked.
+func (s *handler) identify(c *request) {
+	c.Key, c.Group = s.plan.Key(c.MAC, c.id)
+	s.Pool.Recognise(&c.Client, cmp.Or(c.ciaddr, c.Requested))
+	c.Reserved = s.plan.Reservation(&c.Client)
 }
 
 // dispatch acts on a client's message. It returns the reply that can leave at

@@ -135,23 +135,6 @@ func TestRestartElsewhere(t *testing.T) {
 	})
 }
 
-func TestIdentity(t *testing.T) {
-	both(t, testConfig, func(t *testing.T, e *env) {
-		rom := e.lease(mac(2), clientID("\x00rom"))
-		system := e.lease(mac(2), clientID("\xffsystem"))
-		clone := e.lease(mac(3), clientID("\xffsystem"))
-		plain := e.lease(mac(2))
-		if rom == system || system == clone || clone == rom || plain == rom || plain == system {
-			t.Errorf("one address for two clients: %v %v %v %v", rom, system, clone, plain)
-		}
-		if got := e.lease(mac(2), clientID("\x01"+string(mac(2)))); got != plain {
-			t.Errorf("the identifier made of the MAC address got %v, the MAC address alone %v", got, plain)
-		}
-		e.want(e.renew(mac(2), system, clientID("\xffsystem")), fmt.Sprint("ACK ", system))
-		e.want(e.renew(mac(3), system, clientID("\xffsystem")), "NAK lease not found")
-	})
-}
-
 func TestReservationByMAC(t *testing.T) {
 	both(t, nakConfig, func(t *testing.T, e *env) {
 		for _, id := range []string{"", "\x00rom", "\xffsystem"} {

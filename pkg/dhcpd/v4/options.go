@@ -70,8 +70,8 @@ func appendLease(opts []option, c *request, l given) []option {
 }
 
 // appendLink appends those that tell a client of the link.
-func (p *plan) appendLink(opts []option, c *request, hostname string) []option {
-	opts = append(opts, p.link...)
+func (p *plan) appendLink(opts []option, c *request, boot *bootPlan, hostname string) []option {
+	opts = append(opts, boot.link...)
 	if hostname == "" {
 		return opts
 	}
@@ -86,9 +86,9 @@ func (p *plan) appendLink(opts []option, c *request, hostname string) []option {
 	return opts
 }
 
-// sharedOptions returns the options of appendLink that are the same for all clients. Absent
-// ones are left out.
-func (p *plan) sharedOptions() []option {
+// sharedOptions returns the options of appendLink that are the same for all clients that
+// boot the same. Absent ones are left out.
+func (p *plan) sharedOptions(boot []option) []option {
 	opts := append([]option{
 		{dhcpv4.OptionSubnetMask, net.CIDRMask(p.cfg.Prefix.Bits(), 32), always},
 		{dhcpv4.OptionBroadcastAddress, broadcastOf(p.cfg.Prefix).AsSlice(), always},
@@ -96,7 +96,7 @@ func (p *plan) sharedOptions() []option {
 		{dhcpv4.OptionDomainNameServer, dhcpd.AddrBytes(p.cfg.DNS), ifWanted},
 		{dhcpv4.OptionDomainName, []byte(p.cfg.Domain), ifWanted},
 		{dhcpv4.OptionNTPServers, dhcpd.AddrBytes(p.cfg.NTP), ifWanted},
-	}, p.bootOptions()...)
+	}, boot...)
 	if p.cfg.MTU != 0 {
 		opts = append(opts, option{dhcpv4.OptionInterfaceMTU, binary.BigEndian.AppendUint16(nil, uint16(p.cfg.MTU)), ifWanted})
 	}
@@ -116,28 +116,6 @@ func (p *plan) sharedOptions() []option {
 
 // optionMicrosoftRoutes is what Windows asks for instead of option 121.
 const optionMicrosoftRoutes = dhcpv4.GenericOptionCode(249)
-
-// bootOptions returns the boot file and its server for clients that ask for them as
-// options. All get them in the header, where there is room.
-func (p *plan) bootOptions() []option {
-	when := ifAsked
-	if len(p.cfg.BootFile) >= bootFileField {
-		when = always
-	}
-	opts := []option{{dhcpv4.OptionBootfileName, []byte(p.cfg.BootFile), when}}
-	if p.cfg.BootFile != "" {
-		opts = append(opts, option{dhcpv4.OptionTFTPServerName, []byte(p.bootServer().String()), ifAsked})
-	}
-	return opts
-}
-
-// bootServer returns where the boot file is.
-func (p *plan) bootServer() netip.Addr {
-	if p.cfg.BootServer.IsValid() {
-		return p.cfg.BootServer
-	}
-	return p.cfg.Server
-}
 
 // classlessRoutes returns the routes as option 121 has them, with the default route:
 //
@@ -212,7 +190,7 @@ func (c *request) room() int {
 		return bootpVendor - 4 - 1
 	}
 	size := minDatagram
-	if v := c.msg.Options.Get(dhcpv4.OptionMaximumDHCPMessageSize); len(v) == 2 {
+	if v := fixed(c.msg, dhcpv4.OptionMaximumDHCPMessageSize, 2); v != nil {
 		size = min(max(size, int(binary.BigEndian.Uint16(v))), maxDatagram)
 	}
 	return size - ipUDPHeaders - header - 1 // the end option

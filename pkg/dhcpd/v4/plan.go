@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"log/slog"
 	"net/netip"
+	"slices"
 
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 )
@@ -13,8 +14,8 @@ import (
 type plan struct {
 	cfg      Config
 	serverID []byte
-	link     []option // what all clients are told of the link
-	scratch  []option // see head
+	boots    []bootPlan // the last one is for all that no other fits
+	scratch  []option   // see head
 	dhcpd.Scope
 }
 
@@ -36,7 +37,10 @@ func newPlan(cfg *Config, log *slog.Logger) *plan {
 		p.Never[broadcastOf(p.Prefix)] = true
 	}
 	p.ReserveAll(cfg.Reservations, log)
-	p.serverID, p.link = cfg.Server.AsSlice(), p.sharedOptions()
+	p.serverID = cfg.Server.AsSlice()
+	for _, b := range append(slices.Clip(cfg.Boots), Boot{File: cfg.BootFile, Server: cfg.BootServer}) {
+		p.boots = append(p.boots, p.newBoot(b))
+	}
 	return p
 }
 

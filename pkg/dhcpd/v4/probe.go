@@ -142,8 +142,7 @@ func (s *handler) passed(p *probe, now time.Time) *dhcpd.Reply {
 // reconsider finds out anew what to do about a DISCOVER.
 func (s *handler) reconsider(c *request, now time.Time) *dhcpd.Reply {
 	c.Now = now
-	c.Key = s.plan.Key(c.MAC, c.id)
-	c.Reserved = s.plan.Reservation(&c.Client)
+	s.identify(c)
 	return s.handleDiscover(c)
 }
 

@@ -159,46 +159,6 @@ func TestARP(t *testing.T) {
 	}
 }
 
-// Who is one client and who is two, by what tells clients apart.
-func TestIdentityConfigured(t *testing.T) {
-	for _, c := range []struct {
-		identity       dhcpd.Identity
-		clones, system bool // one client: two machines with one identifier; one machine with two
-	}{
-		{"", false, false},
-		{dhcpd.ByBoth, false, false},
-		{dhcpd.ByClientID, true, false},
-		{dhcpd.ByMAC, false, true},
-	} {
-		t.Run(string(c.identity), func(t *testing.T) {
-			cfg := func() v4.Config {
-				cfg := testConfig()
-				cfg.Identity = c.identity
-				return cfg
-			}
-			simulated(t, cfg, func(t *testing.T, e *env) {
-				one := e.lease(mac(2), clientID("\xffone"))
-				if got := e.lease(mac(3), clientID("\xffone")); (got == one) != c.clones {
-					t.Errorf("two machines with one identifier have %v and %v", one, got)
-				}
-				if got := e.lease(mac(2), clientID("\xfftwo")); (got == one) != c.system {
-					t.Errorf("one machine with two identifiers has %v and %v", one, got)
-				}
-				// The identifier that is the hardware address is as good as none.
-				plain := e.lease(mac(4))
-				if got := e.lease(mac(4), clientID("\x01"+string(mac(4)))); got != plain {
-					t.Errorf("a machine has %v, and with its address as identifier %v", plain, got)
-				}
-			})
-		})
-	}
-	cfg := testConfig()
-	cfg.Identity = "name"
-	if err := cfg.Validate(); err == nil || !strings.Contains(err.Error(), `identity: "name"`) {
-		t.Errorf("identity \"name\": %v", err)
-	}
-}
-
 // A server can't begin to probe while it runs: that takes another socket.
 func TestProbeIsNotReconfigured(t *testing.T) {
 	simulated(t, testConfig, func(t *testing.T, e *env) {

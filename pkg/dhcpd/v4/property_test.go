@@ -142,10 +142,15 @@ func (m *model) message() {
 	if m.rng.IntN(2) == 0 {
 		mods = append(mods, serverID(serverAddr))
 	}
+	// Some have two clients on one card, the others one that tells more or less of
+	// itself.
 	client := hw.String()
-	if m.rng.IntN(6) == 0 {
-		client += " id"
-		mods = append(mods, clientID("\x00id"))
+	id := []string{"", "\x00one", "\x00two"}[m.rng.IntN(2)+int(hw[5]%2)]
+	if id != "" {
+		mods = append(mods, clientID(id))
+	}
+	if hw[5]%2 != 0 {
+		client += id
 	}
 	msg := m.e.message(typ, hw, mods...)
 	m.leave(typ, client, a)

@@ -71,23 +71,15 @@ func (p *plan) payload(c *request, r reply) []byte {
 	return append(b, make([]byte, max(0, minReply-len(b)))...)
 }
 
-// boot puts into r where c's boot file is.
-func (p *plan) boot(r *reply) {
-	r.siaddr = p.bootServer()
-	if len(p.cfg.BootFile) < bootFileField {
-		r.file = p.cfg.BootFile
-	}
-}
-
 // leaseReply returns an OFFER, an ACK, or with MessageTypeNone a BOOTP reply, that
 // gives l to c.
 func (p *plan) leaseReply(c *request, typ dhcpv4.MessageType, l given) *dhcpd.Reply {
-	r := reply{flags: c.msg.Flags & broadcastFlag, yiaddr: l.addr, opts: p.head(c, typ)}
+	boot := p.bootOf(c)
+	r := reply{flags: c.msg.Flags & broadcastFlag, yiaddr: l.addr, siaddr: boot.server, file: boot.field, opts: p.head(c, typ)}
 	if typ != dhcpv4.MessageTypeNone {
 		r.opts = appendLease(r.opts, c, l)
 	}
-	r.opts = c.wanted(p.appendLink(r.opts, c, l.hostname))
-	p.boot(&r)
+	r.opts = c.wanted(p.appendLink(r.opts, c, boot, l.hostname))
 	out := &dhcpd.Reply{Type: uint8(typ), Payload: p.payload(c, r)}
 	switch {
 	// RFC 2131, section 4.1: "If the 'giaddr' field in a DHCP message from a client
@@ -135,9 +127,9 @@ func (p *plan) nak(c *request, text string) *dhcpd.Reply {
 // [...]. The server MUST NOT send a lease expiration time to the client and
 // SHOULD NOT fill in 'yiaddr'."
 func (p *plan) informReply(c *request, a netip.Addr) *dhcpd.Reply {
-	r := reply{flags: c.msg.Flags & broadcastFlag, ciaddr: a}
-	r.opts = c.wanted(p.appendLink(p.head(c, dhcpv4.MessageTypeAck), c, ""))
-	p.boot(&r)
+	boot := p.bootOf(c)
+	r := reply{flags: c.msg.Flags & broadcastFlag, ciaddr: a, siaddr: boot.server, file: boot.field}
+	r.opts = c.wanted(p.appendLink(p.head(c, dhcpv4.MessageTypeAck), c, boot, ""))
 	out := &dhcpd.Reply{Type: uint8(dhcpv4.MessageTypeAck), Payload: p.payload(c, r), Dst: netip.AddrPortFrom(a, clientPort)}
 	if c.giaddr.IsValid() {
 		out.Dst = netip.AddrPortFrom(c.giaddr, serverPort)

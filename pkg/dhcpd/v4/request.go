@@ -43,16 +43,19 @@ type fqdn struct {
 
 // parse understands d, or says why it is no message of a client on this link.
 func parse(d dhcpd.Datagram, p *plan, now time.Time) (*request, error) {
-	m, err := dhcpv4.FromBytes(d.Payload)
+	m, err := dhcpv4.FromBytes(ended(d.Payload))
 	if err != nil {
 		return nil, err
 	}
 	overload(m, d.Payload)
 	c := &request{
-		Client: dhcpd.Client{Now: now, Requested: addrOf(m.Options.Get(dhcpv4.OptionRequestedIPAddress))},
-		msg:    m, typ: m.MessageType(), src: d.Src.Addr(), unicast: d.Dst == p.cfg.Server,
+		Client: dhcpd.Client{Now: now, Requested: addrOf(fixed(m, dhcpv4.OptionRequestedIPAddress, net.IPv4len))},
+		msg:    m, src: d.Src.Addr(), unicast: d.Dst == p.cfg.Server,
 		ciaddr: addrOf(m.ClientIPAddr), giaddr: addrOf(m.GatewayIPAddr),
-		serverID: addrOf(m.Options.Get(dhcpv4.OptionServerIdentifier)),
+		serverID: addrOf(fixed(m, dhcpv4.OptionServerIdentifier, net.IPv4len)),
+	}
+	if t := fixed(m, dhcpv4.OptionDHCPMessageType, 1); t != nil {
+		c.typ = dhcpv4.MessageType(t[0])
 	}
 	if err := c.checkHeader(p); err != nil {
 		return nil, err
@@ -61,9 +64,7 @@ func parse(d dhcpd.Datagram, p *plan, now time.Time) (*request, error) {
 	if err := c.parseOptions(); err != nil {
 		return nil, err
 	}
-	c.Key = p.Key(c.MAC, c.id)
 	c.Seed = c.MAC[:]
-	c.Reserved = p.Reservation(&c.Client)
 	return c, nil
 }
 
@@ -88,14 +89,48 @@ func (c *request) checkHeader(p *plan) error {
 	}
 }
 
+// ended returns a message whose options have an end. RFC 2131, section 4.1: "The last
+// option must always be the 'end' option"; small clients leave it out, or cut off the
+// last option at the size that they have room for. What is whole counts.
+func ended(payload []byte) []byte {
+	at := header
+	for at < len(payload) {
+		switch code := payload[at]; {
+		case code == dhcpv4.OptionEnd.Code():
+			return payload
+		case code == dhcpv4.OptionPad.Code():
+			at++
+			continue
+		}
+		if at+1 == len(payload) || at+2+int(payload[at+1]) > len(payload) {
+			payload = payload[:at]
+			break
+		}
+		at += 2 + int(payload[at+1])
+	}
+	if len(payload) < header {
+		return payload
+	}
+	return append(payload[:at:at], dhcpv4.OptionEnd.Code())
+}
+
+// fixed returns the value of an option that has always that size, nil when it is absent
+// or shorter. What is more of it is another of its kind: RFC 3396 has them joined.
+func fixed(m *dhcpv4.DHCPv4, code dhcpv4.OptionCode, size int) []byte {
+	if v := m.Options.Get(code); len(v) >= size {
+		return v[:size]
+	}
+	return nil
+}
+
 // overload adds the options that stand in the fields "file" and "sname".
 //
 // RFC 2131, section 4.1: "If the options in the 'options' field include the 'option
 // overload' option, the client MUST use the 'file' field [...] next, followed by
 // the 'sname' field." What is malformed there is left out.
 func overload(m *dhcpv4.DHCPv4, payload []byte) {
-	v := m.Options.Get(dhcpv4.OptionOptionOverload)
-	if len(v) != 1 {
+	v := fixed(m, dhcpv4.OptionOptionOverload, 1)
+	if v == nil {
 		return
 	}
 	// RFC 2132, section 9.3: 1 is the file field, 2 the sname field, 3 both.
@@ -116,7 +151,7 @@ func (c *request) parseOptions() error {
 	} else if len(id) >= 2 {
 		c.id = id
 	}
-	if t := o.Get(dhcpv4.OptionIPAddressLeaseTime); len(t) == 4 {
+	if t := fixed(c.msg, dhcpv4.OptionIPAddressLeaseTime, 4); t != nil {
 		c.asked = time.Duration(binary.BigEndian.Uint32(t)) * time.Second
 	}
 	c.rapid = c.typ == dhcpv4.MessageTypeDiscover && o.Has(dhcpv4.OptionRapidCommit)

@@ -56,7 +56,7 @@ func runRouter(t *testing.T) {
 	t.Helper()
 	srv, err := ra.Open(ra.Config{
 		Network: "test", Interface: "br0", MAC: mac(1),
-		Prefixes: []ra.Prefix{{Prefix: prefix6, DHCP: true}},
+		Prefixes: []ra.Prefix{{Prefix: prefix6, DHCP: true, Managed: true}},
 		Router:   true, DNS: true, Domain: "vm.example", MTU: 1500,
 		Logger: slog.New(slog.DiscardHandler),
 	})

@@ -41,6 +41,8 @@ type Config struct {
 	// LeaseTime is the valid lifetime of an address. 0: DefaultLeaseTime. See
 	// dhcpd.Infinite.
 	LeaseTime time.Duration
+	// Identity is what tells one client from another. Empty: ByBoth.
+	Identity dhcpd.Identity
 	// Store, OnLease, OnStore, Logger and Left are as in v4.Config. The v4.Server of the
 	// same network may have the same store and functions; those are called by both.
 	Store   dhcpd.LeaseStore
@@ -56,7 +58,7 @@ func (c *Config) Validate() error {
 		Interface: c.Interface, MAC: c.MAC, Prefix: c.Prefix, LeaseTime: c.LeaseTime,
 		Ranges: c.Ranges, Reservations: c.Reservations, Store: c.Store,
 	}
-	return errors.Join(common.Validate(true), c.validateAddrs())
+	return errors.Join(common.Validate(true), c.Identity.Validate(), c.validateAddrs())
 }
 
 // validateAddrs checks the subnet, our place in it, and what clients are told.
@@ -94,7 +96,7 @@ func newPlan(cfg *Config, log *slog.Logger) *plan {
 	}
 	p.Scope = dhcpd.Scope{
 		Network: cfg.Network, Prefix: cfg.Prefix.Masked(), Domain: cfg.Domain,
-		Ranges: cfg.Ranges, DefaultTime: length,
+		Ranges: cfg.Ranges, DefaultTime: length, Identity: cfg.Identity,
 		// RFC 4291, section 2.6.1: the address with a zero interface identifier is the
 		// routers' anycast address.
 		Never: map[netip.Addr]bool{cfg.Server: true, cfg.Prefix.Masked().Addr(): true},

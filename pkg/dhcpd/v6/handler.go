@@ -55,7 +55,7 @@ func (s *handler) handleSolicit(c *request) *dhcpd.Reply {
 	hostname := ""
 	for i := range c.ias {
 		ia := &c.ias[i]
-		id := c.identity(ia)
+		id := s.identity(c, ia)
 		a, ok := s.choose(c, ia, id)
 		if !ok {
 			opts = append(opts, ia.option(nil, nothingFor(ia)))
@@ -77,7 +77,7 @@ func (s *handler) canAssign(c *request) bool {
 		if ia.code != dhcpv6.OptionIANA {
 			return false
 		}
-		_, ok := s.Pool.Choose(c.identity(&ia))
+		_, ok := s.Pool.Choose(s.identity(c, &ia))
 		return ok
 	})
 }
@@ -114,7 +114,7 @@ func (s *handler) assign(c *request, decide func(*request, *identityAssoc, *dhcp
 	hostname := ""
 	for i := range c.ias {
 		ia := &c.ias[i]
-		id := c.identity(ia)
+		id := s.identity(c, ia)
 		a, status := decide(c, ia, id)
 		var given []iaAddr
 		if a.IsValid() {
@@ -154,15 +154,11 @@ func (ia *identityAssoc) others(a netip.Addr) []iaAddr {
 
 // lease makes an address the client's as a part of ch and returns its host name.
 func (s *handler) lease(ch *dhcpd.Change, c *request, ia *identityAssoc, id *dhcpd.Client, a iaAddr) string {
-	l := dhcpd.Lease{
-		Addr: a.addr, DUID: slices.Clone(c.DUID), IAID: ia.iaid,
+	return ch.Bind(s.Pool, id, dhcpd.Lease{
+		Addr: a.addr, MAC: hardwareAddr(c.MAC), DUID: slices.Clone(c.DUID), IAID: ia.iaid,
 		Hostname: s.plan.Hostname(a.addr, c.Reserved, c.Name),
 		Expiry:   dhcpd.Expiry(c.Now, a.valid), State: dhcpd.StateBound,
-	}
-	if c.MAC != (dhcpd.HWAddr{}) {
-		l.MAC = net.HardwareAddr(slices.Clone(c.MAC[:]))
-	}
-	return ch.Bind(s.Pool, id, l)
+	})
 }
 
 // requestIA decides on an IA of a Request.
@@ -255,7 +251,7 @@ func (s *handler) handleConfirm(c *request) *dhcpd.Reply {
 // server has no binding information, the server adds an IA option using the IAID
 // from the Release message and includes a Status Code option with the value
 // NoBinding in the IA option." Section 18.3.8 says so for Decline.
-func (s *handler) giveUp(c *request, take func(*dhcpd.Change, *request, *dhcpd.Binding)) *dhcpd.Reply {
+func (s *handler) giveUp(c *request, take func(*dhcpd.Change, *dhcpd.Client, *identityAssoc, *dhcpd.Binding) bool) *dhcpd.Reply {
 	if s.Overloaded() {
 		return nil
 	}
@@ -263,12 +259,11 @@ func (s *handler) giveUp(c *request, take func(*dhcpd.Change, *request, *dhcpd.B
 	opts := options{statusOption(iana.StatusSuccess)}
 	for i := range c.ias {
 		ia := &c.ias[i]
-		key, known := dhcpd.IAKey(c.DUID, ia.iaid), false
+		id, known := s.identity(c, ia), false
 		for _, a := range ia.addrs {
 			b := s.Pool.Lookup(a.addr)
-			if b != nil && b.Key == key && b.Lease.BoundAt(c.Now) {
+			if b != nil && take(&ch, id, ia, b) {
 				known = true
-				take(&ch, c, b)
 			}
 		}
 		if !known {
@@ -278,20 +273,40 @@ func (s *handler) giveUp(c *request, take func(*dhcpd.Change, *request, *dhcpd.B
 	return s.finish(&ch, s.plan.reply(c, dhcpv6.MessageTypeReply, opts))
 }
 
-// releaseAddr ends a lease.
-func (s *handler) releaseAddr(ch *dhcpd.Change, c *request, b *dhcpd.Binding) {
-	ch.End(s.Pool, b, c.Now)
+// releaseAddr ends a lease. It returns false when id has none of b.
+func (s *handler) releaseAddr(ch *dhcpd.Change, id *dhcpd.Client, _ *identityAssoc, b *dhcpd.Binding) bool {
+	if b.Key != id.Key || !b.Lease.BoundAt(id.Now) {
+		return false
+	}
+	ch.End(s.Pool, b, id.Now)
+	return true
 }
 
 // declineAddr keeps an address that is in use by somebody else from all clients
-// for a while.
+// for a while. It returns false when id neither has it nor was advertised it.
 //
 // RFC 8415, section 18.3.8: "The server SHOULD mark the addresses declined by the
 // client so that those addresses are not assigned to other clients".
-func (s *handler) declineAddr(ch *dhcpd.Change, c *request, b *dhcpd.Binding) {
+func (s *handler) declineAddr(ch *dhcpd.Change, id *dhcpd.Client, ia *identityAssoc, b *dhcpd.Binding) bool {
+	if b.Offer != id.Key && (b.Key != id.Key || !b.Lease.BoundAt(id.Now)) {
+		return false
+	}
 	s.Count.Conflicts.Add(1)
-	s.Log.Limited("a client found its address in use", "mac", c.MAC, "ip", b.Addr)
-	l := b.Lease
-	l.Hostname, l.Expiry, l.State = "", c.Now.Add(dhcpd.DeclineHold), dhcpd.StateDeclined
-	ch.Set(s.Pool, dhcpd.Declined, b, l)
+	s.Log.Limited("a client found its address in use", "mac", id.MAC, "ip", b.Addr)
+	ch.Set(s.Pool, dhcpd.Declined, b, dhcpd.Lease{
+		Addr: b.Addr, MAC: hardwareAddr(id.MAC), DUID: slices.Clone(id.DUID), IAID: ia.iaid,
+		Expiry: id.Now.Add(dhcpd.DeclineHold), State: dhcpd.StateDeclined,
+	})
+	if b.Offer == id.Key {
+		s.Pool.Withdraw(id.Key)
+	}
+	return true
+}
+
+// hardwareAddr is an address as a record has it: nil when it is not known.
+func hardwareAddr(mac dhcpd.HWAddr) net.HardwareAddr {
+	if mac == (dhcpd.HWAddr{}) {
+		return nil
+	}
+	return net.HardwareAddr(slices.Clone(mac[:]))
 }

@@ -27,6 +27,7 @@ type request struct {
 	options     options
 	relays      []relay
 	src         netip.AddrPort
+	frame       dhcpd.HWAddr // where the frame came from, zero when that is not known
 	// unicast: the datagram was sent to us alone, by no relay.
 	unicast bool
 	ias     []identityAssoc
@@ -70,7 +71,7 @@ func parse(d dhcpd.Datagram, p *plan, now time.Time) (*request, error) {
 	}
 	c := &request{
 		Client: dhcpd.Client{Now: now}, typ: dhcpv6.MessageType(b[0]), transaction: [3]byte(b[1:4]),
-		relays: relays, src: d.Src, unicast: !d.Dst.IsMulticast() && len(relays) == 0,
+		relays: relays, src: d.Src, frame: d.HW, unicast: !d.Dst.IsMulticast() && len(relays) == 0,
 	}
 	if c.options, err = parseOptions(b[header:]); err != nil {
 		return nil, err
@@ -114,7 +115,10 @@ func (c *request) parseOptions(p *plan) error {
 	if err := c.checkIdentifiers(rule, p.duid); err != nil {
 		return err
 	}
-	c.MAC = c.hardware(c.DUID)
+	c.MAC = c.hardware()
+	if c.MAC == (dhcpd.HWAddr{}) {
+		c.MAC, c.Guessed = dhcpd.DUIDAddr(c.DUID), true
+	}
 	c.oro, _ = c.options.get(dhcpv6.OptionORO)
 	c.parseName()
 	return c.parseIAs()
@@ -176,11 +180,10 @@ func (c *request) parseIAs() error {
 	return nil
 }
 
-// hardware returns the client's hardware address as far as the message tells it: the
-// relay's word (RFC 6939), the client's link-local address if made of it (RFC
-// 4291, appendix A), or else the DUID, which names some interface of the client.
-// All zero when it can't be known.
-func (c *request) hardware(duid []byte) dhcpd.HWAddr {
+// hardware returns the client's hardware address as far as it was seen on the link: the
+// frame's source, or the relay's word (RFC 6939), or what the client's link-local address
+// is made of (RFC 4291, appendix A). All zero when it was not.
+func (c *request) hardware() dhcpd.HWAddr {
 	peer := c.src.Addr()
 	if n := len(c.relays); n > 0 {
 		peer = c.relays[n-1].peer
@@ -188,11 +191,13 @@ func (c *request) hardware(duid []byte) dhcpd.HWAddr {
 		if len(lla) == 2+dhcpd.HWAddrLen && binary.BigEndian.Uint16(lla) == uint16(iana.HWTypeEthernet) {
 			return dhcpd.HWAddr(lla[2:])
 		}
+	} else if c.frame != (dhcpd.HWAddr{}) {
+		return c.frame
 	}
 	if a := peer.As16(); peer.IsLinkLocalUnicast() && a[11] == 0xff && a[12] == 0xfe {
 		return dhcpd.HWAddr{a[8] ^ 2, a[9], a[10], a[13], a[14], a[15]}
 	}
-	return dhcpd.DUIDAddr(duid)
+	return dhcpd.HWAddr{}
 }
 
 // who returns what identifies the client for the rate limit: its hardware address if
@@ -204,14 +209,19 @@ func (c *request) who() string {
 	return string(c.DUID)
 }
 
-// identity returns the client of one IA.
-func (c *request) identity(ia *identityAssoc) *dhcpd.Client {
+// identity returns the client of one IA. the engine must be locked.
+func (s *handler) identity(c *request, ia *identityAssoc) *dhcpd.Client {
 	id := c.Client
-	id.Key = dhcpd.IAKey(c.DUID, ia.iaid)
-	id.Seed = []byte(id.Key)
+	mac := c.MAC
+	if c.Guessed {
+		mac = dhcpd.HWAddr{}
+	}
+	id.Key, id.Group = s.plan.IAKey(c.DUID, ia.iaid, mac)
+	id.Seed = []byte(id.Group)
 	if len(ia.addrs) > 0 {
 		id.Requested = ia.addrs[0].addr
 	}
+	s.Pool.Recognise(&id, id.Requested)
 	return &id
 }
 

@@ -25,8 +25,9 @@ const (
 // socket is the Server's end of one bridge. Every client has a link-local
 // address, so the kernel finds it.
 type socket struct {
-	udp *net.UDPConn
-	oob []byte
+	udp    *net.UDPConn
+	frames *frames
+	oob    []byte
 }
 
 // type check
@@ -54,7 +55,11 @@ func listen(ifname string, left []*os.File) (*socket, error) {
 			return nil, errors.Join(fmt.Errorf("joining %s: %w", group, err), conn.Close())
 		}
 	}
-	return &socket{udp: conn, oob: make([]byte, iface.OOBSize)}, nil
+	seen, err := listenFrames(ifi)
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return &socket{udp: conn, frames: seen, oob: make([]byte, iface.OOBSize)}, nil
 }
 
 // configure sets the options of the socket.
@@ -73,6 +78,7 @@ func (s *socket) Receive(buf []byte) (dhcpd.Datagram, error) {
 	if err := cm.Parse(s.oob[:oobn]); err == nil {
 		d.Dst, _ = netip.AddrFromSlice(cm.Dst)
 	}
+	d.HW = s.frames.source(&d)
 	return d, nil
 }
 
@@ -92,4 +98,4 @@ func (s *socket) Copy() (*os.File, error) { return s.udp.File() }
 func (s *socket) Interrupt() { _ = s.udp.SetReadDeadline(time.Unix(1, 0)) }
 
 // Close implements dhcpd.Transport.
-func (s *socket) Close() error { return s.udp.Close() }
+func (s *socket) Close() error { return errors.Join(s.udp.Close(), s.frames.conn.Close()) }

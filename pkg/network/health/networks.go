@@ -3,6 +3,7 @@ package health
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"time"
@@ -15,9 +16,10 @@ import (
 // Served is what an active network serves, as far as conditions tell of it.
 type Served struct {
 	Network       string
-	Bridge        string   // the bridge's name
-	NotUnderstood []string // lines of <dnsmasq:options>
-	Faulty        []error  // names and records that can't be served
+	Bridge        string         // the bridge's name
+	NotUnderstood []string       // lines of <dnsmasq:options>
+	Faulty        []error        // names and records that can't be served
+	Addressless   []netip.Prefix // of IPv6, in which guests find no address
 	Foreign       []v4.ForeignServer
 	Contested     []dhcpd.Contested
 }
@@ -31,7 +33,7 @@ func Services(active func() []Served) Source {
 	return Source{"services", func(context.Context) ([]api.Condition, error) {
 		var all []api.Condition
 		for _, s := range active() {
-			all = slices.Concat(all, s.foreign(), s.options(), s.records(), s.contested())
+			all = slices.Concat(all, s.foreign(), s.options(), s.records(), s.prefixes(), s.contested())
 		}
 		return all, nil
 	}}
@@ -76,6 +78,17 @@ func (s *Served) records() (all []api.Condition) {
 		all = append(all, s.warning("faulty-record",
 			fmt.Sprintf("a name or record of network %q can't be served, and is left out", s.Network),
 			f.Error(), "vnetctl edit "+s.Network))
+	}
+	return all
+}
+
+// prefixes are those of which guests can make no addresses, and for which there is no
+// DHCPv6.
+func (s *Served) prefixes() (all []api.Condition) {
+	for _, p := range s.Addressless {
+		all = append(all, s.warning("prefix-unusable",
+			fmt.Sprintf("guests find no address in %v: they make one by themselves of prefixes of 64 bits only", p),
+			fmt.Sprintf("network %q has %v without <dhcp>", s.Network, p), "vnetctl edit "+s.Network))
 	}
 	return all
 }

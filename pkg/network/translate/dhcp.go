@@ -55,6 +55,7 @@ func DHCP(n *netdef.Network) v4.Config {
 	if n.Mode() != netdef.ModeIsolated {
 		c.Router = ip.Address
 	}
+	c.Boots = boots(ip.DHCP.Boots)
 	if b := ip.DHCP.Bootp; b != nil {
 		c.BootFile, c.BootServer = b.File, b.Server
 	}
@@ -82,6 +83,7 @@ func DHCP6(n *netdef.Network) v6.Config {
 		Domain:       Domain(n),
 		Ranges:       ranges(ip.DHCP),
 		Reservations: reservations(ip.DHCP),
+		Identity:     dhcpd.Identity(n.DHCPPolicy.Identity),
 	}
 	o, _ := v4.ParseDnsmasqOptions(n.DnsmasqOptions)
 	c.Reservations = append(o.Reservations6(), c.Reservations...)
@@ -149,7 +151,9 @@ func RA(n *netdef.Network) ra.Config {
 	}
 	for i := range n.IPs {
 		if ip := &n.IPs[i]; ip.Address.Is6() {
-			c.Prefixes = append(c.Prefixes, ra.Prefix{Prefix: ip.Prefix().Masked(), DHCP: ServesDHCP(ip)})
+			c.Prefixes = append(c.Prefixes, ra.Prefix{
+				Prefix: ip.Prefix().Masked(), DHCP: ServesDHCP(ip), Managed: ip.Managed(), Autonomous: ip.Autonomous(),
+			})
 		}
 	}
 	for i := range n.Routes {

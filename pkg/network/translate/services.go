@@ -69,6 +69,7 @@ func (s *Settings) DHCP(live *netdef.Network) *v4.Config {
 // DHCP6 is DHCP for DHCPv6.
 func (s *Settings) DHCP6(live *netdef.Network) *v6.Config {
 	cfg := DHCP6(live)
+	cfg.Identity = cmp.Or(cfg.Identity, s.Identity)
 	cfg.Store, cfg.Logger = s.Leases(live.UUID), s.Logger
 	return &cfg
 }

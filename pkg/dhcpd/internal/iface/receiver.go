@@ -94,15 +94,15 @@ func (r *Receiver) takeOver(f *os.File) (*net.UDPConn, error) {
 func (r *Receiver) control(c syscall.RawConn) error {
 	var err error
 	ctlErr := c.Control(func(fd uintptr) {
-		growBuffer(int(fd))
+		GrowBuffer(int(fd))
 		err = errors.Join(unix.BindToDevice(int(fd), r.Interface), r.Configure(int(fd)))
 	})
 	return errors.Join(ctlErr, err)
 }
 
-// growBuffer lets many messages wait in a socket. It is best effort; FORCE needs
+// GrowBuffer lets many messages wait in a socket. It is best effort; FORCE needs
 // CAP_NET_ADMIN.
-func growBuffer(fd int) {
+func GrowBuffer(fd int) {
 	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
 		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
 	}
