@@ -132,6 +132,7 @@ func (p *printer) extensions(n *Network) {
 	if n.DHCPPolicy != (DHCPPolicy{}) {
 		p.leaf("vnetd:dhcp", opt("identity", n.DHCPPolicy.Identity), opt("probe", n.DHCPPolicy.Probe))
 	}
+	p.records(n)
 	if n.Access == nil {
 		return
 	}

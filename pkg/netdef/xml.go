@@ -38,7 +38,7 @@ func (n *Network) print(connections int) []byte {
 	if len(n.DnsmasqOptions) > 0 {
 		dnsmasq = attr{"xmlns:dnsmasq", nsDnsmasq}
 	}
-	if n.Uplink != "" || n.Access != nil || n.DHCPPolicy != (DHCPPolicy{}) {
+	if n.Uplink != "" || n.Access != nil || n.DHCPPolicy != (DHCPPolicy{}) || len(n.Records) > 0 {
 		vnetd = attr{"xmlns:vnetd", nsVnetd}
 	}
 	p.pair("network", func() { p.network(n) },
