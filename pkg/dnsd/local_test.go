@@ -39,15 +39,19 @@ var plainCases = []localCase{
 	{"11.2.0.192.in-addr.arpa.", dns.TypeTXT, dns.RcodeSuccess, nil, "2.0.192.in-addr.arpa.", "aa"},
 	{"1.2.0.192.IN-ADDR.arpa.", dns.TypePTR, dns.RcodeSuccess, []string{"1.2.0.192.IN-ADDR.arpa. 0 IN PTR gateway."}, "", "aa"},
 	{"99.2.0.192.in-addr.arpa.", dns.TypePTR, dns.RcodeNameError, nil, "2.0.192.in-addr.arpa.", "aa"},
-	{"2.0.192.in-addr.arpa.", dns.TypeNS, dns.RcodeSuccess, nil, "2.0.192.in-addr.arpa.", "aa"},
+	{"2.0.192.in-addr.arpa.", dns.TypeNS, dns.RcodeSuccess, []string{"2.0.192.in-addr.arpa. 0 IN NS gateway."}, "", "aa"},
+	{"2.0.192.in-addr.arpa.", dns.TypeSOA, dns.RcodeSuccess, []string{
+		"2.0.192.in-addr.arpa. 0 IN SOA 2.0.192.in-addr.arpa. hostmaster.2.0.192.in-addr.arpa. 1 3600 600 86400 0",
+	}, "", "aa"},
+	{"2.0.192.in-addr.arpa.", dns.TypePTR, dns.RcodeSuccess, nil, "2.0.192.in-addr.arpa.", "aa"},
 	{"lb._dns-sd._udp.0.2.0.192.in-addr.arpa.", dns.TypePTR, dns.RcodeNameError, nil, "2.0.192.in-addr.arpa.", "aa"},
 	{"011.2.0.192.in-addr.arpa.", dns.TypePTR, dns.RcodeNameError, nil, "2.0.192.in-addr.arpa.", "aa"},
 	{"1.1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa.", dns.TypePTR, dns.RcodeSuccess, []string{
 		"1.1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa. 0 IN PTR vm1.",
 	}, "", "aa"},
 	{"2.1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa.", dns.TypePTR, dns.RcodeNameError, nil, "0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa.", "aa"},
+	{"192.in-addr.arpa.", dns.TypeTXT, dns.RcodeSuccess, nil, "192.in-addr.arpa.", "aa"}, // ours stands below it
 	// Not ours.
-	{"192.in-addr.arpa.", dns.TypeNS, dns.RcodeRefused, nil, "", ""},
 	{"1.100.51.198.in-addr.arpa.", dns.TypePTR, dns.RcodeRefused, nil, "", ""},
 	{"nobody.", dns.TypeA, dns.RcodeRefused, nil, "", ""},
 	{"www.example.com.", dns.TypeA, dns.RcodeRefused, nil, "", ""},
@@ -77,7 +81,11 @@ var domainCases = []localCase{
 	{"11.2.0.192.in-addr.arpa.", dns.TypePTR, dns.RcodeSuccess, []string{"11.2.0.192.in-addr.arpa. 0 IN PTR vm1.vm.example."}, "", "aa"},
 	{"nobody.vm.example.", dns.TypeA, dns.RcodeNameError, nil, "vm.example.", "aa"},
 	{"a.vm1.vm.example.", dns.TypeA, dns.RcodeNameError, nil, "vm.example.", "aa"},
-	{"vm.example.", dns.TypeSOA, dns.RcodeSuccess, nil, "vm.example.", "aa"},
+	{"VM.example.", dns.TypeSOA, dns.RcodeSuccess, []string{"VM.example. 0 IN SOA VM.example. hostmaster.VM.example. 1 3600 600 86400 0"}, "", "aa"},
+	{"vm.example.", dns.TypeNS, dns.RcodeSuccess, []string{"vm.example. 0 IN NS gateway.vm.example."}, "", "aa"},
+	{"vm.example.", dns.TypeDS, dns.RcodeSuccess, nil, "vm.example.", "aa"}, // nobody can be asked
+	{"vm.example.", dns.TypeA, dns.RcodeSuccess, nil, "vm.example.", "aa"},
+	{"2.0.192.in-addr.arpa.", dns.TypeNS, dns.RcodeSuccess, []string{"2.0.192.in-addr.arpa. 0 IN NS gateway.vm.example."}, "", "aa"},
 	{"xvm.example.", dns.TypeA, dns.RcodeRefused, nil, "", ""},
 	{"nobody.", dns.TypeA, dns.RcodeNameError, nil, "", "aa"},
 	{"com.", dns.TypeNS, dns.RcodeRefused, nil, "", ""},
@@ -254,6 +262,66 @@ func TestClaims(t *testing.T) {
 		step.do()
 		if diff := cmp.Diff(step.want, look(t, s)); diff != "" {
 			t.Errorf("%s (-want +got):\n%s", step.what, diff)
+		}
+	}
+}
+
+// TestReverseZones asks for reverse names of subnets of all lengths, and of those beside them.
+func TestReverseZones(t *testing.T) {
+	s := dnsd.NewUnbound(dnsd.Config{
+		Addrs:     []netip.Addr{addr(gateway)},
+		NoForward: true,
+		Static:    []dnsd.Host{{Name: "gateway", Addr: addr(gateway)}},
+		Prefixes: []netip.Prefix{
+			netip.MustParsePrefix("192.0.2.0/25"), netip.MustParsePrefix("192.168.120.0/22"), netip.MustParsePrefix("10.128.0.0/9"),
+			netip.MustParsePrefix("198.51.100.4/31"), netip.MustParsePrefix("2001:db8:0:8::/61"), netip.MustParsePrefix("fd00::10/127"),
+		},
+	})
+	const nodata, none, refused = "NOERROR", "NXDOMAIN", "REFUSED"
+	for _, c := range []struct{ name, want string }{ // rcode and owner of the SOA record
+		{"1.2.0.192.in-addr.arpa. PTR", nodata + " gateway."},
+		{"9.2.0.192.in-addr.arpa. PTR", none + " 2.0.192.in-addr.arpa."},
+		{"129.2.0.192.in-addr.arpa. PTR", refused}, // the other half
+		{"2.0.192.in-addr.arpa. SOA", nodata + " SOA 2.0.192.in-addr.arpa."},
+		{"2.0.192.in-addr.arpa. NS", nodata + " gateway."},
+		{"2.0.192.in-addr.arpa. TXT", nodata + " 2.0.192.in-addr.arpa."},
+		{"9.120.168.192.in-addr.arpa. PTR", none + " 120.168.192.in-addr.arpa."},
+		{"9.123.168.192.in-addr.arpa. PTR", none + " 123.168.192.in-addr.arpa."},
+		{"9.124.168.192.in-addr.arpa. PTR", refused},
+		{"122.168.192.in-addr.arpa. SOA", nodata + " SOA 122.168.192.in-addr.arpa."},
+		{"124.168.192.in-addr.arpa. SOA", refused},
+		{"9.9.200.10.in-addr.arpa. PTR", none + " 200.10.in-addr.arpa."},
+		{"9.200.10.in-addr.arpa. PTR", nodata + " 200.10.in-addr.arpa."},
+		{"200.10.in-addr.arpa. NS", nodata + " gateway."},
+		{"9.9.100.10.in-addr.arpa. PTR", refused},
+		{"4.100.51.198.in-addr.arpa. PTR", none + " 100.51.198.in-addr.arpa."},
+		{"6.100.51.198.in-addr.arpa. PTR", refused},
+		{"100.51.198.in-addr.arpa. SOA", nodata + " SOA 100.51.198.in-addr.arpa."},
+		{"1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.f.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa. PTR", none + " f.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa."},
+		{"1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.7.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa. PTR", refused},
+		{"8.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa. SOA", nodata + " SOA 8.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa."},
+		{"1.1." + strings.Repeat("0.", 28) + "d.f.ip6.arpa. PTR", none + " 1." + strings.Repeat("0.", 28) + "d.f.ip6.arpa."},
+		{"2.1." + strings.Repeat("0.", 28) + "d.f.ip6.arpa. PTR", refused},
+	} {
+		name, qtype, _ := strings.Cut(c.name, " ")
+		reply, _ := s.RespondUDP(mustPack(t, question(name, dns.StringToType[qtype])), nil)
+		r := new(dns.Msg)
+		if err := r.Unpack(reply); err != nil {
+			t.Fatal(err)
+		}
+		got := dns.RcodeToString[r.Rcode]
+		for _, one := range r.Ns {
+			got += " " + one.Header().Name
+		}
+		for _, one := range r.Answer {
+			if one.Header().Rrtype == dns.TypeSOA {
+				got += " SOA " + one.Header().Name
+			} else {
+				got += " " + dns.Field(one, 1)
+			}
+		}
+		if got != c.want {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
 		}
 	}
 }

@@ -1,7 +1,9 @@
 package dnsd
 
 import (
+	"math/rand/v2"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/miekg/dns"
@@ -16,9 +18,11 @@ const maxAliases = 8
 type answer struct {
 	rcode   int
 	aliases []record // CNAME records: the first of the question's name, each other of the one before
+	outside bool     // the last of aliases leads to a name that is not for this zone to answer
 	rtype   uint16   // of records
 	records []record
 	soa     string // owner of the SOA record of a negative answer; "" none
+	parents bool   // it is for the domain above to give, where that can be asked
 }
 
 // pack packs a as the answer to q, into buf if that is long enough. recursion says
@@ -33,44 +37,93 @@ func (a answer) pack(q *wire.Query, recursion bool, buf []byte) []byte {
 		}
 		owner = wire.PointerTo(w.Len() - len(alias.data))
 	}
+	first := 0 // of several addresses each in its turn
+	if len(a.records) > 1 {
+		first = rand.IntN(len(a.records))
+	}
 	for i := range a.records {
-		r := &a.records[i]
+		r := &a.records[(first+i)%len(a.records)]
 		if !w.Add(wire.Answer, owner[:], a.rtype, r.seconds(q.Received), r.data) {
 			break
 		}
 	}
 	if a.soa != "" {
-		w.AddSOA(a.soa)
+		section := wire.Authority
+		if a.soa == q.Key && q.Type == dns.TypeSOA {
+			section = wire.Answer
+		}
+		w.AddSOA(section, a.soa)
 	}
 	return w.Finish(a.rcode)
 }
 
-// lookup answers q; ok is false when it is not for this zone to answer.
+// lookup answers q; ok is false when it is not for this zone to answer. A zone is what an
+// SOA record of ours stands for.
 func (v *view) lookup(q *wire.Query) (a answer, ok bool) {
+	a, ok = v.find(q)
+	if a.soa == q.Key && a.rcode == dns.RcodeSuccess {
+		switch q.Type {
+		case dns.TypeNS:
+			return answer{rtype: dns.TypeNS, records: v.nameServer(q.Key)}, true
+		case dns.TypeDS:
+			// RFC 4035 section 3.1.4.1: it stands in the zone above, whose proof that there
+			// is none says that ours is not signed.
+			a.parents = !isPlain(q.Key)
+		}
+	}
+	return a, ok
+}
+
+// nameServer returns the NS record of a zone: the name of the address that is served on,
+// or else the zone's own.
+func (v *view) nameServer(zone string) []record {
+	if n := v.staticAddrs[v.own]; n != nil {
+		return []record{{data: n.records(dns.TypePTR)[0].data}}
+	}
+	return []record{{data: wire.AppendName(nil, zone)}}
+}
+
+// find is lookup without what only a zone's own name has.
+func (v *view) find(q *wire.Query) (a answer, ok bool) {
 	if strings.HasSuffix(q.Key, ".arpa.") {
 		if a, ok := v.lookupReverse(q); ok {
 			return a, true
 		}
 	}
-	n := v.host(q.Key)
-	if n == nil {
-		n = v.wildcard(q.Key)
+	n := v.node(q.Key)
+	if alias := n.records(dns.TypeCNAME); alias != nil && q.Type != dns.TypeCNAME && q.Type != dns.TypeANY {
+		return v.follow(n, q.Type), true
 	}
+	return v.ask(n, q.Type, q.Key)
+}
+
+// ask answers a question for the name key, whose node n is, nil if it has none.
+func (v *view) ask(n *node, qtype uint16, key string) (a answer, ok bool) {
 	if n != nil {
-		if a, ok := v.ask(n, q.Type, q.Key); ok {
+		if a, ok := n.answer(qtype, v.zoneOf(key)); ok {
 			return a, true
 		}
 	}
-	if a, forward, ok := v.lookupRule(q.Key, q.Type, n != nil); forward || ok {
+	if a, forward, ok := v.lookupRule(key, qtype, n != nil); forward || ok {
 		return a, ok
 	}
-	if _, ok := wire.InDomain(q.Key, localhost); ok {
-		return v.localhost.answer(q.Type, localhost)
+	if _, ok := wire.InDomain(key, localhost); ok {
+		return v.localhost.answer(qtype, localhost)
 	}
-	if isPlain(q.Key) && v.noPlainNames && (q.Type == dns.TypeA || q.Type == dns.TypeAAAA) {
-		return negative(n == nil && !v.between[q.Key], ""), true
+	if isPlain(key) && v.noPlainNames && (qtype == dns.TypeA || qtype == dns.TypeAAAA) {
+		return negative(n == nil && !v.between[key], ""), true
 	}
 	return answer{}, false
+}
+
+// exists reports whether the zone has a record of the name key, of whatever type, or of
+// one below it: no other server can know then that it does not exist (RFC 8020).
+func (v *view) exists(key string) bool { return v.between[key] || v.node(key) != nil }
+
+// unserved answers a question for a name in the zone that no server is there to
+// answer: it has nothing of that type. ok is false for another name.
+func (v *view) unserved(key string) (a answer, ok bool) {
+	return negative(false, v.zoneOf(key)), v.exists(key)
 }
 
 // localhost is a domain that every host has for itself. RFC 6761 section 6.3: name
@@ -96,10 +149,11 @@ func (v *view) lookupRule(key string, qtype uint16, exists bool) (a answer, forw
 	return a, forward, ok
 }
 
-// apply answers a question for a name in r's domain.
+// apply answers a question for a name in r's domain. Where that has addresses, its
+// names have nothing else, unless an upstream has the rest.
 func (r *rule) apply(qtype uint16, exists bool) (a answer, forward, ok bool) {
 	switch {
-	case r.node != nil && (qtype == dns.TypeA || qtype == dns.TypeAAAA || qtype == dns.TypeANY):
+	case r.node != nil && (!r.forward || qtype == dns.TypeA || qtype == dns.TypeAAAA || qtype == dns.TypeANY):
 		a, _ := r.node.answer(qtype, r.domain)
 		return a, false, true
 	case r.forward:
@@ -108,6 +162,15 @@ func (r *rule) apply(qtype uint16, exists bool) (a answer, forward, ok bool) {
 		return negative(!exists, r.domain), false, true
 	}
 	return answer{}, false, false
+}
+
+// node returns the node of a name, or that of all the names below a domain; nil if
+// there is none.
+func (v *view) node(key string) *node {
+	if n := v.host(key); n != nil {
+		return n
+	}
+	return v.wildcard(key)
 }
 
 // host returns the node of a name, nil if there is none.
@@ -131,33 +194,29 @@ func (v *view) wildcard(key string) *node {
 	}
 	for domain := range wire.Domains(key) {
 		if r := v.rules[domain]; r != nil {
-			return r.alias
+			return r.below
 		}
 	}
 	return nil
 }
 
-// ask returns n's answer to a question for its name, key. Where the name is an alias,
-// what we know of the other name follows (RFC 1034 section 4.3.2, step 3a). The
-// answer's rcode is that of the last name (RFC 6604 section 3).
-func (v *view) ask(n *node, qtype uint16, key string) (a answer, ok bool) {
-	if n.records(dns.TypeCNAME) == nil || qtype == dns.TypeCNAME || qtype == dns.TypeANY {
-		return n.answer(qtype, v.zoneOf(key))
-	}
+// follow answers a question for an alias, whose node n is, with what we know of the
+// other name (RFC 1034 section 4.3.2, step 3a). The answer's rcode is that of the last
+// name (RFC 6604 section 3).
+func (v *view) follow(n *node, qtype uint16) (a answer) {
 	var aliases []record
-	for alias := n.records(dns.TypeCNAME); alias != nil && len(aliases) < maxAliases; alias = n.records(dns.TypeCNAME) {
+	var key string
+	for alias := n.records(dns.TypeCNAME); alias != nil; alias = n.records(dns.TypeCNAME) {
+		if len(aliases) == maxAliases || slices.ContainsFunc(aliases, alias[0].equal) {
+			return answer{aliases: aliases} // in a ring
+		}
 		aliases = append(aliases, alias[0])
 		key = string(wire.AppendKey(nil, alias[0].data))
-		n = v.host(key)
+		n = v.node(key)
 	}
-	if n != nil {
-		a, ok = n.answer(qtype, v.zoneOf(key))
-	}
-	if !ok {
-		a, _, _ = v.lookupRule(key, qtype, n != nil)
-	}
-	a.aliases = aliases
-	return a, true
+	a, ok := v.ask(n, qtype, key)
+	a.aliases, a.outside = aliases, !ok
+	return a
 }
 
 // zoneOf returns the zone that a known name belongs to: the domain, or the name's own.
@@ -196,6 +255,51 @@ func (n *node) answer(qtype uint16, zone string) (a answer, ok bool) {
 	return answer{soa: zone}, n.complete
 }
 
+// subnet is a subnet of the network. Its reverse names are in zones of whole labels: all
+// that make it up, or the one that has it, where it is a part of the last label's.
+type subnet struct {
+	netip.Prefix
+	zone   int // bits of a zone's prefix
+	labels int // of a zone's name
+}
+
+// newSubnet returns the subnet p.
+func newSubnet(p netip.Prefix) subnet {
+	step := 4 // bits of a label
+	if p.Addr().Is4() {
+		step = 8
+	}
+	zone := min((p.Bits()+step-1)/step*step, p.Addr().BitLen()-step)
+	return subnet{Prefix: p.Masked(), zone: zone, labels: zone/step + 2}
+}
+
+// zones returns the names of the subnet's zones.
+func (s subnet) zones() []string {
+	var all []string
+	for zone := netip.PrefixFrom(s.Addr(), s.zone).Masked(); ; {
+		all = append(all, wire.ReverseZone(zone))
+		next := after(zone)
+		if !s.Contains(next) {
+			return all
+		}
+		zone = netip.PrefixFrom(next, s.zone)
+	}
+}
+
+// after returns the first address behind a prefix, the zero Addr if there is none.
+func after(p netip.Prefix) netip.Addr {
+	a := p.Addr().AsSlice()
+	for bit := p.Bits() - 1; bit >= 0; bit-- {
+		mask := byte(0x80) >> (bit % 8)
+		a[bit/8] ^= mask
+		if a[bit/8]&mask != 0 {
+			next, _ := netip.AddrFromSlice(a)
+			return next
+		}
+	}
+	return netip.Addr{}
+}
+
 // lookupReverse answers q if it is a reverse name of a host that we know or of
 // one of the subnets.
 func (v *view) lookupReverse(q *wire.Query) (answer, bool) {
@@ -203,7 +307,7 @@ func (v *view) lookupReverse(q *wire.Query) (answer, bool) {
 	if !ok {
 		return answer{}, false
 	}
-	zone := v.reverseZone(r.Prefix)
+	zone := v.reverseZone(r.Prefix, q.Key)
 	if r.Prefix.IsSingleIP() && !r.Below {
 		if n := v.pointer(r.Prefix.Addr()); n != nil {
 			if zone == "" {
@@ -213,16 +317,25 @@ func (v *view) lookupReverse(q *wire.Query) (answer, bool) {
 		}
 	}
 	if zone == "" {
-		return answer{}, false
+		return answer{soa: q.Key}, v.isPartly(r, q.Type)
 	}
 	return negative(r.Below || r.Prefix.IsSingleIP(), zone), true
 }
 
-// reverseZone returns the reverse zone of the subnet that has all of p; "" if none has.
-func (v *view) reverseZone(p netip.Prefix) string {
-	for i, subnet := range v.prefixes {
-		if subnet.Bits() <= p.Bits() && subnet.Contains(p.Addr()) {
-			return v.reverse[i]
+// isPartly reports whether a question is for the SOA or the NS record of a zone that a
+// subnet is a part of, whose SOA record is in negative answers.
+func (v *view) isPartly(r wire.Reverse, qtype uint16) bool {
+	return !r.Below && (qtype == dns.TypeSOA || qtype == dns.TypeNS) && slices.ContainsFunc(v.subnets, func(s subnet) bool {
+		return r.Prefix.Bits() == s.zone && r.Prefix.Contains(s.Addr())
+	})
+}
+
+// reverseZone returns the zone of key, the reverse name of p, in the subnet that has all of p;
+// "" if none has.
+func (v *view) reverseZone(p netip.Prefix, key string) string {
+	for _, s := range v.subnets {
+		if s.Bits() <= p.Bits() && s.Contains(p.Addr()) {
+			return wire.Above(key, s.labels)
 		}
 	}
 	return ""

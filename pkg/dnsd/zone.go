@@ -11,6 +11,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/vnetd/vnetd/internal/dnsname"
 	"github.com/vnetd/vnetd/pkg/dnsd/wire"
 )
 
@@ -37,11 +38,11 @@ type claim struct {
 // fixed; those change one entry at a time, each from one complete state to the
 // next.
 type view struct {
-	domain       string // key; "" none
+	domain       string     // key; "" none
+	own          netip.Addr // that is served on
 	noPlainNames bool
 	forwards     bool // some queries have an upstream
-	prefixes     []netip.Prefix
-	reverse      []string // the reverse zones of prefixes
+	subnets      []subnet
 
 	staticNames map[string]*node // by bare key
 	staticAddrs map[netip.Addr]*node
@@ -56,7 +57,7 @@ type view struct {
 type rule struct {
 	domain  string // key
 	node    *node  // addresses; nil: none
-	alias   *node  // of the names below it; nil: none
+	below   *node  // of the names below it; nil: none
 	forward bool   // the rest has an upstream of its own
 	local   bool   // the rest does not exist
 }
@@ -261,14 +262,16 @@ func newView(cfg Config) *view {
 		rules:        make(map[string]*rule),
 		localhost:    new(node),
 	}
+	if len(cfg.Addrs) > 0 {
+		v.own = cfg.Addrs[0]
+	}
 	v.localhost.addHost(Host{Addr: netip.AddrFrom4([4]byte{127, 0, 0, 1})})
 	v.localhost.addHost(Host{Addr: netip.IPv6Loopback()})
 	if cfg.Domain != "" {
 		v.domain = wire.KeyOf(cfg.Domain)
 	}
 	for _, p := range cfg.Prefixes {
-		v.prefixes = append(v.prefixes, p.Masked())
-		v.reverse = append(v.reverse, wire.ReverseZone(p.Masked()))
+		v.subnets = append(v.subnets, newSubnet(p))
 	}
 	v.addRecords(cfg)
 	v.addRules(cfg)
@@ -285,7 +288,7 @@ func (v *view) addRecords(cfg Config) {
 	}
 	for _, c := range cfg.CNAMEs {
 		// RFC 1034 section 3.6.2: a name that has a CNAME record has no other.
-		if n := v.aliasNode(c.Name); len(n.sets) == 0 {
+		if n := v.named(c.Name); len(n.sets) == 0 {
 			n.add(dns.TypeCNAME, record{ttl: wireTTL(c.TTL), data: wire.AppendName(nil, c.Target)})
 		}
 	}
@@ -299,33 +302,53 @@ func (v *view) addRecords(cfg Config) {
 			n.add(dns.TypeSRV, record{data: s.data()})
 		}
 	}
+	for _, r := range cfg.Records {
+		v.addRecord(r)
+	}
 	for _, n := range v.staticNames {
 		slices.SortStableFunc(n.sets, func(a, b rrset) int { return cmp.Compare(a.rtype, b.rtype) })
 	}
 }
 
-// aliasNode returns the node of a static name, or of the names below a domain.
-func (v *view) aliasNode(name string) *node {
+// named returns the node of a static name, or of the names below a domain.
+func (v *view) named(name string) *node {
 	domain, found := strings.CutPrefix(name, wildcard)
 	if !found {
 		return v.static(name)
 	}
 	r := v.rule(domain)
-	if r.alias == nil {
-		r.alias = new(node)
+	v.between[r.domain] = true
+	if r.below == nil {
+		r.below = new(node)
 	}
-	return r.alias
+	return r.below
 }
 
-// static returns the node of a static name, and makes those that it stands below
-// names without records: RFC 8020, they exist.
-func (v *view) static(name string) *node {
-	full := wire.KeyOf(name)
-	for domain := range wire.Domains(full) {
-		if domain != full {
+// addRecord gives v a record of any type.
+func (v *view) addRecord(r Record) {
+	n := v.named(r.Name)
+	code, data, err := dnsname.Data(r.Type, r.Value)
+	if err != nil || n.records(dns.TypeCNAME) != nil || code == dns.TypeCNAME && len(n.sets) > 0 {
+		return
+	}
+	n.add(code, record{ttl: wireTTL(r.TTL), data: data})
+	n.complete = n.complete || code == dns.TypeA || code == dns.TypeAAAA
+}
+
+// above makes the names that a key stands below names without records: RFC 8020, they
+// exist.
+func (v *view) above(key string) {
+	for domain := range wire.Domains(key) {
+		if domain != key && domain != "." {
 			v.between[domain] = true
 		}
 	}
+}
+
+// static returns the node of a static name.
+func (v *view) static(name string) *node {
+	full := wire.KeyOf(name)
+	v.above(full)
 	key := v.bare(full)
 	if v.staticNames[key] == nil {
 		v.staticNames[key] = new(node)
@@ -338,8 +361,17 @@ func (v *view) addRules(cfg Config) {
 	if cfg.LocalOnly && v.domain != "" {
 		v.rule(cfg.Domain).local = true
 	}
+	for _, s := range v.subnets {
+		for _, zone := range s.zones() {
+			v.zone(zone)
+		}
+	}
+	if v.domain != "" {
+		v.zone(v.domain)
+	}
 	for _, d := range cfg.LocalDomains {
-		v.rule(d).local = true
+		r := v.rule(d)
+		r.local, v.between[r.domain] = true, true
 	}
 	for _, f := range cfg.Forwarders {
 		if f.Domain != "" {
@@ -355,11 +387,18 @@ func (v *view) addRules(cfg Config) {
 	}
 }
 
+// zone makes a zone's name, and those that it stands below, names that exist.
+func (v *view) zone(key string) {
+	v.between[key] = true
+	v.above(key)
+}
+
 // rule returns the rule of a domain.
 func (v *view) rule(domain string) *rule {
 	key := wire.KeyOf(domain)
 	if v.rules[key] == nil {
 		v.rules[key] = &rule{domain: key}
+		v.above(key)
 	}
 	return v.rules[key]
 }

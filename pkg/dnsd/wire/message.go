@@ -63,6 +63,15 @@ func IsFailure(msg []byte) bool {
 // Rcode returns the rcode in a message's header.
 func Rcode(msg []byte) int { return int(msg[3] & 0xf) }
 
+// SetRcode sets the rcode in a message's header.
+func SetRcode(msg []byte, rcode int) { msg[3] = msg[3]&0xf0 | byte(rcode) }
+
+// IsNXDOMAIN reports whether a response says of the question's name itself that it does
+// not exist: of an alias it would be said of another name (RFC 6604 section 3).
+func IsNXDOMAIN(msg []byte) bool {
+	return Rcode(msg) == dns.RcodeNameError && binary.BigEndian.Uint16(msg[Answer:]) == 0
+}
+
 // IsTruncated reports whether a message has the TC bit set.
 func IsTruncated(msg []byte) bool { return binary.BigEndian.Uint16(msg[2:])&bitTC != 0 }
 
@@ -170,6 +179,26 @@ func UpstreamQuery(q *Query) []byte {
 		b = q.appendOPT(b, 0)
 	}
 	return b
+}
+
+// HasEDNS reports whether a message has an OPT record.
+func HasEDNS(msg []byte) bool {
+	_, found := findOPT(msg)
+	return found
+}
+
+// WithoutEDNS returns query, which came from UpstreamQuery and is changed, without its OPT
+// record.
+func WithoutEDNS(query []byte) []byte {
+	query[Additional+1] = 0
+	return query[:questionEnd(query)]
+}
+
+// RejectsEDNS reports whether msg, which answers a query with an OPT record, is what a
+// server says that does not know EDNS: RFC 6891 section 7.
+func RejectsEDNS(msg []byte) bool {
+	rcode := Rcode(msg)
+	return (rcode == dns.RcodeFormatError || rcode == dns.RcodeNotImplemented) && !HasEDNS(msg)
 }
 
 // MixCase gives the letters of query's name a random case, which an answer has
