@@ -127,7 +127,7 @@ func (s *Server) listNetworks(context.Context, *call) ([]any, error) {
 }
 
 func (s *Server) getPort(_ context.Context, c *call) ([]any, error) {
-	p, err := s.cfg.Manager.Port(c.body[0].(string))
+	p, err := s.cfg.Manager.Ports().Find(c.body[0].(string))
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +136,7 @@ func (s *Server) getPort(_ context.Context, c *call) ([]any, error) {
 
 func (s *Server) listPorts(context.Context, *call) ([]any, error) {
 	list := []listed{}
-	for _, p := range s.cfg.Manager.Ports() {
+	for _, p := range s.cfg.Manager.Ports().List() {
 		list = append(list, listed{p.UUID, p.Network, pathOf(portPaths, p.UUID)})
 	}
 	return []any{list}, nil
@@ -149,7 +149,7 @@ func (s *Server) reload(ctx context.Context, _ *call) ([]any, error) {
 func (s *Server) describe(context.Context, *call) ([]any, error) {
 	networks := []api.NetworkStatus{}
 	for _, n := range s.cfg.Manager.Networks() {
-		networks = append(networks, describeNetwork(n))
+		networks = append(networks, describeNetwork(s.cfg.Manager.Ports(), n))
 	}
 	return toJSON(map[string]any{
 		"version": s.cfg.Version, "networks": networks,

@@ -38,13 +38,13 @@ func (s *Server) requestPort(ctx context.Context, c *call) ([]any, error) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
-	info, files, err := n.RequestPort(ctx, opts)
+	info, files, err := s.cfg.Manager.Ports().Request(ctx, n, opts)
 	if err != nil {
 		return nil, err
 	}
 	c.files = files
 	if opts.Holder != "" && !s.isConnected(ctx, c.sender) {
-		s.cfg.Manager.HolderGone(opts.Holder) // it left before the port was its own
+		s.cfg.Manager.Ports().HolderGone(opts.Holder) // it left before the port was its own
 	}
 	return []any{pathOf(portPaths, info.UUID), sysbus.Files(files), portReply(info)}, nil
 }

@@ -20,7 +20,7 @@ func (s *Server) object(path dbus.ObjectPath) *object {
 		}
 		o.ifaces = []iface{s.network(n)}
 	} else if uuid, ok := uuidOf(portPaths, path); ok {
-		p, err := s.cfg.Manager.Port(uuid)
+		p, err := s.cfg.Manager.Ports().Find(uuid)
 		if err != nil || !strings.EqualFold(p.UUID, uuid) {
 			return nil
 		}
@@ -62,7 +62,7 @@ func (s *Server) paths() []dbus.ObjectPath {
 	for _, n := range s.cfg.Manager.Networks() {
 		paths = append(paths, pathOf(networkPaths, n.Info().UUID))
 	}
-	for _, p := range s.cfg.Manager.Ports() {
+	for _, p := range s.cfg.Manager.Ports().List() {
 		paths = append(paths, pathOf(portPaths, p.UUID))
 	}
 	return paths
@@ -99,7 +99,7 @@ func (s *Server) managedObjects() map[dbus.ObjectPath]map[string]map[string]dbus
 		i := s.network(n)
 		all[pathOf(networkPaths, n.Info().UUID)] = map[string]map[string]dbus.Variant{i.name: i.values()}
 	}
-	for _, p := range s.cfg.Manager.Ports() {
+	for _, p := range s.cfg.Manager.Ports().List() {
 		i := s.port(p)
 		all[pathOf(portPaths, p.UUID)] = map[string]map[string]dbus.Variant{i.name: i.values()}
 	}
