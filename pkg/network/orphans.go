@@ -1,11 +1,8 @@
 package network
 
 import (
-	"context"
-	"fmt"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
@@ -16,24 +13,6 @@ import (
 
 // What is vnetd's by its mark or its record and belongs to no network that is known is
 // orphaned: it is listed, can be deleted, and becomes the network's again with that.
-
-// marks are the links that bore a mark when stock was taken.
-type marks struct {
-	mu    sync.Mutex
-	links []bridge.Link
-}
-
-func (k *marks) set(links []bridge.Link) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.links = links
-}
-
-func (k *marks) list() []bridge.Link {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return slices.Clone(k.links)
-}
 
 // orphansOf are the orphaned ports of the network with that UUID.
 func (s *Ports) orphansOf(uuid string) []*port.Port {
@@ -71,31 +50,6 @@ func (s *Ports) mark(p *port.Port) {
 	}
 }
 
-// orphanConditions are orphans that are still there.
-func (m *Manager) orphanConditions(context.Context) ([]api.Condition, error) {
-	var all []api.Condition
-	for _, p := range m.ports.reg.All(port.Orphan) {
-		all = append(all, api.Condition{
-			Kind: "port-orphaned", Severity: api.SeverityWarning, Evidence: fmt.Sprintf("port %s (%s) is of the network %s", p.UUID, p.IfName, p.Record().Network),
-			Message: fmt.Sprintf("port %s has no network any more: it is kept for when that comes back", p.IfName),
-			Remedy:  "vnetctl port delete " + p.UUID,
-		})
-	}
-	for _, l := range m.marks.list() {
-		now, err := m.cfg.Links.LookupIndex(l.Index)
-		uuid := markedNetwork(now)
-		if err != nil || now.Kind != "bridge" || uuid == "" || m.owns(uuid) {
-			continue
-		}
-		all = append(all, api.Condition{
-			Kind: "bridge-orphaned", Severity: api.SeverityWarning, Evidence: fmt.Sprintf("%s says of itself: %s", now.Name, now.Alias),
-			Message: fmt.Sprintf("the bridge %s is of a network that is not known any more: its guests have no DHCP and no DNS", now.Name),
-			Remedy:  fmt.Sprintf("vnetctl create FILE, of the network with the UUID %s, which takes the bridge over", uuid),
-		})
-	}
-	return all, nil
-}
-
 // load takes over the ports that a former vnetd made: those whose TAP device still
 // is there. The rest ended while no vnetd was running. Devices that bear the mark of a
 // port whose record is lost are that port.
@@ -131,7 +85,7 @@ func (s *Ports) load(ports []store.Port, links []bridge.Link, runs []found) {
 // nil.
 func (s *Ports) take(doc *netdef.Network, p store.Port) {
 	if doc != nil {
-		n := s.m.ensureNetwork(doc)
+		n := s.m.stock.network(doc)
 		n.op.Lock() // it may be making the port right now
 		defer n.op.Unlock()
 	}
@@ -153,7 +107,7 @@ func (s *Ports) take(doc *netdef.Network, p store.Port) {
 		if p, err := s.reg.Load(port.Own, doc.Name, p); err == nil {
 			s.mark(p)
 		}
-	case !s.m.stocked:
+	case !s.m.stock.taken:
 		s.away(doc, p)
 	}
 }
