@@ -103,6 +103,7 @@ type Manager struct {
 	serving  translate.Settings
 	ports    *Ports
 	stock    *stock
+	hook     hook
 	audit    *audit
 	resolved resolved.Client
 
@@ -130,6 +131,7 @@ func New(cfg Config) *Manager {
 		Leases: cfg.Store.Leases, Logger: cfg.Logger, Identity: cfg.DHCPIdentity, Probe: cfg.DHCPProbe,
 		ResolvConf: cfg.ResolvConf, StopRebind: cfg.StopRebind,
 	}
+	m.hook = hook(cfg.Hook)
 	m.stock, m.audit = &stock{m: m}, &audit{m: m}
 	m.ports = &Ports{m, port.NewRegistry()}
 	m.health = health.NewBoard(cfg.Logger, m.conditionsChanged)

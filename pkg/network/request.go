@@ -174,7 +174,7 @@ func (s *Ports) plugIn(ctx context.Context, live *netdef.Network, opts PortOptio
 	if err := p.Attach(ctx, s.m.cfg.Links, target.Index, translate.Port(live)); err != nil {
 		return nil, nil, err
 	}
-	if err := s.m.hookPort(ctx, hookPortCreated, live, p); err != nil {
+	if err := s.m.hook.port(ctx, hookPortCreated, live, p); err != nil {
 		return nil, nil, err
 	}
 	if err := s.m.cfg.Store.SavePort(p.Record()); err != nil {
