@@ -137,7 +137,7 @@ func (s *Ports) noteForeign(index int) {
 	for _, n := range s.m.all() {
 		switch {
 		// By name: a bridge made anew has devices on it before it is the active one's.
-		case master != "" && master == n.bridgeName():
+		case master != "" && master == n.describes().Bridge.Name:
 			s.reg.AddForeign(n.name, index)
 		case gone || master != "":
 			s.reg.DropForeign(n.name, index)
