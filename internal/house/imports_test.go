@@ -28,6 +28,7 @@ var mayImport = map[string][]string{
 	"internal/polkit":          {"internal/sysbus"},
 	"pkg/libvirtrpc":           {"internal/ether", "internal/polkit", "internal/sysbus", "pkg/network", "pkg/netdef", "pkg/api"},
 	"pkg/network":              {"internal/ether", "internal/dnsname", "pkg/network/", "pkg/api", "pkg/netdef", "pkg/bridge/", "pkg/tap", "pkg/firewall", "pkg/dhcpd/", "pkg/dnsd/", "pkg/store", "internal/histogram"},
+	"pkg/network/port":         {"internal/ether", "pkg/api", "pkg/bridge", "pkg/tap", "pkg/netdef", "pkg/store"}, // netdef: libvirt's port document
 	"pkg/network/service":      {"pkg/api", "pkg/dhcpd/", "pkg/dnsd/"},
 	"pkg/network/translate":    {"internal/dnsname", "pkg/api", "pkg/netdef", "pkg/bridge", "pkg/firewall", "pkg/dhcpd/", "pkg/dnsd/", "pkg/network/service"},
 	"pkg/network/takeover":     {"pkg/api", "pkg/netdef", "pkg/dhcpd"},
@@ -69,7 +70,7 @@ var mayUse = map[string][]string{
 	"github.com/mdlayher/packet":             {"pkg/dhcpd/v4", "pkg/dhcpd/v6"},
 	"github.com/mdlayher/ndp":                {"pkg/dhcpd/ra"},
 	"github.com/pin/tftp":                    {"pkg/dhcpd/tftp"},
-	"github.com/miekg/dns":                   {"pkg/dnsd", "pkg/dnsd/upstream", "pkg/dnsd/wire"},
+	"github.com/miekg/dns":                   {"internal/dnsname", "pkg/dnsd", "pkg/dnsd/upstream", "pkg/dnsd/wire"},
 	"github.com/godbus/dbus/v5":              {"internal/sysbus", "pkg/dbusapi", "pkg/client", "pkg/firewall/firewalld.go", "pkg/dnsd/resolved", "internal/polkit"},
 	"go.etcd.io/bbolt":                       {"pkg/store"},
 	"github.com/BurntSushi/toml":             {"cmd/vnetd"},

@@ -109,7 +109,7 @@ func (h *hub) onEvent(e network.Event) {
 	h.events = append(h.events, e)
 }
 
-// saw tells whether an event of that kind was seen.
+// saw reports whether an event of that kind was seen.
 func (h *hub) saw(kind network.EventKind) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -148,7 +148,7 @@ func (h *hub) started(xml string) *network.Network {
 // port requests a port and returns it with its only file.
 func (h *hub) port(n *network.Network, opts network.PortOptions) (api.Port, *os.File) {
 	h.t.Helper()
-	info, files, err := n.RequestPort(h.t.Context(), opts)
+	info, files, err := h.Ports().Request(h.t.Context(), n, opts)
 	must(h.t, err)
 	if len(files) != 1 {
 		h.t.Fatalf("a port with one queue came with %d files", len(files))
@@ -202,7 +202,7 @@ func kernel(t *testing.T) string {
 	return b.String()
 }
 
-// linkExists tells whether there is a link of that name.
+// linkExists reports whether there is a link of that name.
 func linkExists(name string) bool {
 	_, err := net.InterfaceByName(name)
 	return err == nil

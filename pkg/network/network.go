@@ -9,6 +9,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/host"
+	"github.com/vnetd/vnetd/pkg/network/port"
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
@@ -23,8 +24,7 @@ type Network struct {
 
 	departed []store.Port // ended while no vnetd was running; for adopt alone
 
-	rules      sync.Mutex // guards what follows, and orders what the firewall is told
-	redirected bool       // DNS serves the other port
+	rules ruleset
 
 	unserved unserved // leases
 
@@ -32,23 +32,27 @@ type Network struct {
 
 	finishing atomic.Bool // somebody tries again to take down what is left
 	repairing atomic.Bool // somebody tries again to repair
-
-	foreign []int // ifindices of what others have, or had, plugged in; guarded by mu
 }
+
+// turn is a network whose op is held: it is the caller's turn.
+type turn struct{ *Network }
 
 // newNetwork is the inactive network that doc names, with no definition yet.
 func newNetwork(m *Manager, doc *netdef.Network) *Network {
-	return &Network{m: m, name: doc.Name, record: host.NewRecord(doc.Name, m.cfg.Store, m.cfg.Links, m.cfg.Uplinks, m.log), state: state{is: api.Inactive, last: doc}}
+	return &Network{m: m, name: doc.Name, record: host.NewRecord(doc.Name, m.cfg.Store, m.cfg.Links, m.cfg.Uplinks, m.log), rules: ruleset{firewall: m.cfg.Rules}, state: state{is: api.Inactive, last: doc}}
 }
 
 // Info tells what the network is now.
 func (n *Network) Info() api.Network { return n.info(n.name) }
 
+// uuid is the network's.
+func (n *Network) uuid() string { return n.Info().UUID }
+
 // XML is the network's document: what it is now, or, with inactive, what it
 // will be at its next start. A transient network has no other than the first,
 // an inactive one no other than the second.
 func (n *Network) XML(inactive bool) []byte {
-	connections := n.m.ports.count(n) + len(n.m.external.list(n))
+	connections := n.m.ports.reg.Count(n.name, port.Own, port.External)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	switch {
@@ -107,7 +111,7 @@ func (n *Network) Undefine(_ context.Context) error {
 	}
 	live := n.liveNetwork()
 	if live == nil {
-		if err := errors.Join(n.clearLeftover(context.Background()), n.m.releaseAll(n)); err != nil {
+		if err := errors.Join(turn{n}.clearLeftover(context.Background()), n.m.ports.releaseAll(n)); err != nil {
 			return err
 		}
 	} else {
@@ -120,7 +124,7 @@ func (n *Network) Undefine(_ context.Context) error {
 		return err
 	}
 	n.setAutostart(false)
-	n.keepStopped(info.UUID, false)
+	turn{n}.keepStopped(info.UUID, false)
 	n.m.log.Info("network undefined", keyNetwork, n.name)
 	if info.Active {
 		n.setDefinition(nil)
@@ -168,9 +172,6 @@ func (n *Network) Access() (access *netdef.Access, bridge string) {
 	}
 	return is.Access, bridge
 }
-
-// bridgeName is the name of the network's bridge.
-func (n *Network) bridgeName() string { return n.describes().Bridge.Name }
 
 // changed tells subscribers that the network's Info may differ.
 func (n *Network) changed() {

@@ -2,29 +2,28 @@ package network
 
 import (
 	"context"
-	"errors"
 	"net"
 	"net/netip"
 	"sync"
 	"time"
 
-	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/port"
 	"github.com/vnetd/vnetd/pkg/network/service"
 	"github.com/vnetd/vnetd/pkg/network/translate"
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
 // serviceSpec is what the network serves as live.
-func (n *Network) serviceSpec(live *netdef.Network) *service.Spec {
-	return n.m.serving.Services(live, func(ctx context.Context, redirected bool) error { return n.redirectDNS(ctx, live, redirected) })
+func (n turn) serviceSpec(live *netdef.Network) *service.Spec {
+	return n.m.serving.Services(live, func(ctx context.Context, redirected bool) error { return n.rules.redirect(ctx, live, redirected) })
 }
 
 // openServices binds the sockets of all that live serves, so that a failure
 // reaches the caller, unless the network can do without. Run must follow, or
 // Close.
-func (n *Network) openServices(live *netdef.Network) (*service.Set, error) {
+func (n turn) openServices(live *netdef.Network) (*service.Set, error) {
 	if lines := translate.NotUnderstood(live); len(lines) > 0 {
 		n.m.log.Warn("lines of <dnsmasq:options> are not understood and have no effect", keyNetwork, n.name, "lines", lines)
 	}
@@ -34,9 +33,9 @@ func (n *Network) openServices(live *netdef.Network) (*service.Set, error) {
 
 // newServices are services with nothing open yet: Run opens them, and tries
 // again what fails.
-func (n *Network) newServices(live *netdef.Network) *service.Set {
+func (n turn) newServices(live *netdef.Network) *service.Set {
 	cfg := service.Config{
-		Owner: owner{n}, Log: n.m.log.With(keyNetwork, n.name), Sockets: n.m.cfg.Sockets, Resolver: &n.m.resolved,
+		Owner: owner{n.Network}, Log: n.m.log.With(keyNetwork, n.name), Sockets: n.m.cfg.Sockets, Resolver: &n.m.resolved,
 		OtherDNSPort: translate.OtherDNSPort,
 		Ifindex: func(bridge string) (int, error) {
 			l, err := n.m.cfg.Links.Lookup(bridge)
@@ -50,7 +49,7 @@ func (n *Network) newServices(live *netdef.Network) *service.Set {
 }
 
 // serve sets the services of the network going, in the place of those that it has.
-func (n *Network) serve(s *service.Set) {
+func (n turn) serve(s *service.Set) {
 	n.change(func(a *active) { a.services = s })
 	s.Run()
 	n.m.running.Go(s.Wait)
@@ -70,68 +69,32 @@ func (o owner) Fault(part string, err error) {
 
 func (o owner) LeaseChanged(e dhcpd.Event) {
 	n := o.n
-	n.m.onLease(n, e.Lease.MAC, e.Lease.Addr, e.Kind == dhcpd.Bound || e.Kind == dhcpd.Renewed)
+	n.m.ports.lease(n, e.Lease.MAC, e.Lease.Addr, e.Kind == dhcpd.Bound || e.Kind == dhcpd.Renewed)
 	lease := newLease(n.describes(), e.Lease)
 	n.m.events.publish(Event{Kind: LeaseChanged, Network: n.Info(), Lease: &lease, Change: e.Kind.String()})
 }
 
 func (o owner) Guests() []service.Guest {
 	var all []service.Guest
-	for _, p := range o.n.m.ports.of(o.n) {
-		all = append(all, guestOf(o.n.m.ports.record(p)))
+	for _, p := range o.n.m.ports.reg.On(o.n.name, port.Own) {
+		all = append(all, guestOf(p.Record()))
 	}
 	return all
 }
 
 func (o owner) Guest(mac net.HardwareAddr) (service.Guest, bool) {
-	p := o.n.m.ports.guest(o.n, mac)
+	p := o.n.m.ports.reg.Guest(o.n.name, mac)
 	if p == nil {
 		return service.Guest{}, false
 	}
-	return guestOf(o.n.m.ports.record(p)), true
+	return guestOf(p.Record()), true
 }
 
 func (o owner) Leased(mac net.HardwareAddr, a netip.Addr) {
-	if p := o.n.m.ports.guest(o.n, mac); p != nil {
-		o.n.m.ports.lease(p, a, true)
-	}
-	o.n.m.external.lease(o.n, mac, a, true)
+	o.n.m.ports.reg.Lease(o.n.name, mac, a, true)
 }
 
-func (o owner) Seen(mac net.HardwareAddr) (former []netip.Addr) { return o.n.learn(mac) }
-
-// expect sets the addresses and the name of a port aside. The error is Conflict
-// where somebody else has an address, and Invalid where nobody on the network
-// could get it; nothing is set aside then.
-func (n *Network) expect(live *netdef.Network, p store.Port) error {
-	for _, a := range p.Addrs {
-		if a.Is4() && translate.DHCPIP(live) == nil || !a.Is4() && translate.DHCP6IP(live) == nil {
-			return api.Errorf(api.Invalid, "option address: %v can't be given to a guest: network %q has no DHCP for its family", a, live.Name)
-		}
-	}
-	err := n.runningServices().Expect(guestOf(p))
-	switch {
-	case errors.Is(err, dhcpd.ErrTaken):
-		return api.Errorf(api.Conflict, "option address: %w", err)
-	case err != nil:
-		return api.Errorf(api.Invalid, "option address: %w", err)
-	}
-	return nil
-}
-
-// upstreams lists the servers that the network's name service asks.
-func (n *Network) upstreams() []api.DNSUpstream {
-	all := []api.DNSUpstream{}
-	if srv := n.runningServices().DNS(); srv != nil {
-		for _, u := range srv.Upstreams() {
-			all = append(all, api.DNSUpstream{
-				Addr: u.Addr, Domain: u.Domain, Failing: u.Failing,
-				Case: string(u.Case), EDNS: string(u.EDNS), TCP: string(u.TCP), RTT: u.RTT,
-			})
-		}
-	}
-	return all
-}
+func (o owner) Seen(mac net.HardwareAddr) (former []netip.Addr) { return o.n.m.ports.learn(o.n, mac) }
 
 // leaveLimit is how long services may take, at their end, to answer what they have
 // been asked.

@@ -1,4 +1,4 @@
-package network
+package port
 
 import (
 	"cmp"
@@ -12,51 +12,30 @@ import (
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
-	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
 // What vnetd makes says so of itself, in its ifalias, which takes CAP_NET_ADMIN to
-// set: bridges and ports are known by it where their run-state is lost.
+// set: ports are known by it where their run-state is lost.
 //
-//	vnetd network UUID NAME
 //	vnetd port UUID network=UUID mac=… KEY=VALUE …
 const (
-	markPrefix  = "vnetd "
-	networkMark = markPrefix + "network "
-	portMark    = markPrefix + "port "
+	// MarkPrefix is how all marks of vnetd's begin.
+	MarkPrefix = "vnetd "
+	mark       = MarkPrefix + "port "
 
-	markSize = 255 // IFALIASZ of linux/if.h, less the final NUL
+	// MarkSize is the length of the longest mark: IFALIASZ of linux/if.h, less the
+	// final NUL.
+	MarkSize = 255
 )
 
-// markOf is the mark of the bridge of a network.
-func markOf(doc *netdef.Network) string {
-	mark := networkMark + doc.UUID + " " + doc.Name
-	return mark[:min(len(mark), markSize)]
-}
-
-// bears tells whether a bridge has the mark of a network.
-func bears(l bridge.Link, uuid string) bool {
-	return l.Kind == "bridge" && markedNetwork(l) == strings.ToLower(uuid)
-}
-
-// markedNetwork is the UUID of the network whose mark a link has, empty for none.
-func markedNetwork(l bridge.Link) string {
-	rest, ok := strings.CutPrefix(l.Alias, networkMark)
-	if !ok {
-		return ""
-	}
-	uuid, _, _ := strings.Cut(rest, " ")
-	return strings.ToLower(uuid)
-}
-
-// markOfPort is the mark of a port's device. What makes it too long is left out, the
+// Mark is the mark of a port's device. What makes it too long is left out, the
 // owner's words for the port first: the port can do without.
-func markOfPort(p store.Port) string {
-	mark := portMark + p.UUID
+func Mark(p store.Port) string {
+	text := mark + p.UUID
 	add := func(wanted bool, key, value string) {
-		if field := " " + key + "=" + value; wanted && len(mark)+len(field) <= markSize {
-			mark += field
+		if field := " " + key + "=" + value; wanted && len(text)+len(field) <= MarkSize {
+			text += field
 		}
 	}
 	add(true, "network", p.Network)
@@ -65,21 +44,22 @@ func markOfPort(p store.Port) string {
 	add(true, "owner", strconv.FormatUint(uint64(p.Owner), 10))
 	add(true, "created", strconv.FormatInt(p.Created.Unix(), 10))
 	add(p.Queues > 1, "queues", strconv.Itoa(p.Queues))
-	add(p.VnetHdr, "vnet_hdr", "1")
-	add(p.Isolated, "isolated", "1")
+	for _, t := range toggles(&p) {
+		add(*t.on, t.key, "1")
+	}
 	add(p.Name != "", "name", p.Name)
 	for _, a := range p.Addrs {
 		add(true, "address", a.String())
 	}
 	add(p.ID != "", "id", url.QueryEscape(p.ID))
 	add(p.OwnerUUID != "", "owner_uuid", p.OwnerUUID)
-	return mark
+	return text
 }
 
-// markedPort is the port that a device says it is. ok is false where it says nothing
+// Marked is the port that a device says it is. ok is false where it says nothing
 // of the kind.
-func markedPort(l bridge.Link) (p store.Port, ok bool) {
-	rest, ok := strings.CutPrefix(l.Alias, portMark)
+func Marked(l bridge.Link) (p store.Port, ok bool) {
+	rest, ok := strings.CutPrefix(l.Alias, mark)
 	fields := strings.Fields(rest)
 	if !ok || l.Kind != "tun" || len(fields) == 0 || !uuidText.MatchString(fields[0]) {
 		return store.Port{}, false
@@ -114,10 +94,6 @@ func setMarked(p *store.Port, key, value string) (err error) {
 		p.Created = time.Unix(seconds, 0)
 	case "queues":
 		p.Queues, err = strconv.Atoi(value)
-	case "vnet_hdr":
-		p.VnetHdr = true
-	case "isolated":
-		p.Isolated = true
 	case "name":
 		p.Name = value
 	case "address":
@@ -128,18 +104,13 @@ func setMarked(p *store.Port, key, value string) (err error) {
 		p.ID, err = url.QueryUnescape(value)
 	case "owner_uuid":
 		p.OwnerUUID = value
+	default:
+		for _, t := range toggles(p) {
+			*t.on = *t.on || t.key == key
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("mark of port %s: %s: %w", p.UUID, key, err)
 	}
 	return nil
-}
-
-// marked lists the links that bear a mark of vnetd's, and logs why it can't.
-func (m *Manager) marked() []bridge.Link {
-	links, err := m.cfg.Links.Aliased(markPrefix)
-	if err != nil {
-		m.log.Error("what has lost its run-state is not recognised", keyError, err)
-	}
-	return links
 }
