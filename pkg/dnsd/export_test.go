@@ -29,7 +29,7 @@ func (s *Server) InFlight() int { return s.forwarder.queries.Len() }
 func NewUnbound(cfg Config) *Server {
 	cfg = cfg.withDefaults()
 	s := &Server{log: cfg.Logger, zone: newZone(cfg), counters: newCounters(), tcpClients: newSlots(1), cfg: cfg, now: time.Now}
-	s.forwarder = newForwarder(cfg, s.counters, cfg.Logger)
+	s.forwarder = newForwarder(cfg, s.zone, s.counters, cfg.Logger)
 	return s
 }
 

@@ -28,6 +28,7 @@ const staleAfter = 1800 * time.Millisecond
 // forwarder has upstream servers answer what is not ours.
 type forwarder struct {
 	log        *slog.Logger
+	zone       *zone
 	counters   *counters
 	selector   *upstream.Selector
 	client     *upstream.Client
@@ -53,10 +54,11 @@ type request struct {
 	slot   *slot
 }
 
-// newForwarder returns a forwarder for cfg, which must be valid.
-func newForwarder(cfg Config, c *counters, log *slog.Logger) *forwarder {
+// newForwarder returns a forwarder for cfg, which must be valid, beside z.
+func newForwarder(cfg Config, z *zone, c *counters, log *slog.Logger) *forwarder {
 	f := &forwarder{
 		log:        log,
+		zone:       z,
 		counters:   c,
 		client:     upstream.NewClient(log),
 		cache:      newCache(),
@@ -106,8 +108,18 @@ func (f *forwarder) cached(q *wire.Query, buf []byte) []byte {
 	if !fresh {
 		return nil
 	}
-	f.counters.cached.add(wire.Rcode(e.Msg))
-	return e.Answer(q, buf, true)
+	reply := f.settle(q, e.Answer(q, buf, true))
+	f.counters.cached.add(wire.Rcode(reply))
+	return reply
+}
+
+// settle turns reply, an upstream's answer to q, around where it says that a name does not exist
+// of which we know more: it has no record of that type then (RFC 2308 section 2.2).
+func (f *forwarder) settle(q *wire.Query, reply []byte) []byte {
+	if wire.IsNXDOMAIN(reply) && f.zone.view.Load().exists(q.Key) {
+		wire.SetRcode(reply, dns.RcodeSuccess)
+	}
+	return reply
 }
 
 // forward has q answered by an upstream server, or at once with SERVFAIL when
@@ -176,7 +188,7 @@ func (f *forwarder) deliver(r *request, answer *wire.Response, kept bool) {
 
 // reply sends an answer and counts it.
 func (f *forwarder) reply(r *request, source *answered, reply []byte) {
-	source.add(wire.Rcode(reply))
+	source.add(wire.Rcode(f.settle(r.Query, reply)))
 	f.counters.forwarded.Add(f.now().Sub(r.Query.Received), 1)
 	r.send(reply)
 }

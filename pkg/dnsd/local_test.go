@@ -46,8 +46,8 @@ var plainCases = []localCase{
 		"1.1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa. 0 IN PTR vm1.",
 	}, "", "aa"},
 	{"2.1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa.", dns.TypePTR, dns.RcodeNameError, nil, "0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa.", "aa"},
+	{"192.in-addr.arpa.", dns.TypeNS, dns.RcodeSuccess, nil, "192.in-addr.arpa.", "aa"}, // ours stands below it
 	// Not ours.
-	{"192.in-addr.arpa.", dns.TypeNS, dns.RcodeRefused, nil, "", ""},
 	{"1.100.51.198.in-addr.arpa.", dns.TypePTR, dns.RcodeRefused, nil, "", ""},
 	{"nobody.", dns.TypeA, dns.RcodeRefused, nil, "", ""},
 	{"www.example.com.", dns.TypeA, dns.RcodeRefused, nil, "", ""},

@@ -2,6 +2,7 @@ package dnsd
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/miekg/dns"
@@ -16,6 +17,7 @@ const maxAliases = 8
 type answer struct {
 	rcode   int
 	aliases []record // CNAME records: the first of the question's name, each other of the one before
+	outside bool     // the last of aliases leads to a name that is not for this zone to answer
 	rtype   uint16   // of records
 	records []record
 	soa     string // owner of the SOA record of a negative answer; "" none
@@ -52,25 +54,40 @@ func (v *view) lookup(q *wire.Query) (a answer, ok bool) {
 			return a, true
 		}
 	}
-	n := v.host(q.Key)
-	if n == nil {
-		n = v.wildcard(q.Key)
+	n := v.node(q.Key)
+	if alias := n.records(dns.TypeCNAME); alias != nil && q.Type != dns.TypeCNAME && q.Type != dns.TypeANY {
+		return v.follow(n, q.Type), true
 	}
+	return v.ask(n, q.Type, q.Key)
+}
+
+// ask answers a question for the name key, whose node n is, nil if it has none.
+func (v *view) ask(n *node, qtype uint16, key string) (a answer, ok bool) {
 	if n != nil {
-		if a, ok := v.ask(n, q.Type, q.Key); ok {
+		if a, ok := n.answer(qtype, v.zoneOf(key)); ok {
 			return a, true
 		}
 	}
-	if a, forward, ok := v.lookupRule(q.Key, q.Type, n != nil); forward || ok {
+	if a, forward, ok := v.lookupRule(key, qtype, n != nil); forward || ok {
 		return a, ok
 	}
-	if _, ok := wire.InDomain(q.Key, localhost); ok {
-		return v.localhost.answer(q.Type, localhost)
+	if _, ok := wire.InDomain(key, localhost); ok {
+		return v.localhost.answer(qtype, localhost)
 	}
-	if isPlain(q.Key) && v.noPlainNames && (q.Type == dns.TypeA || q.Type == dns.TypeAAAA) {
-		return negative(n == nil && !v.between[q.Key], ""), true
+	if isPlain(key) && v.noPlainNames && (qtype == dns.TypeA || qtype == dns.TypeAAAA) {
+		return negative(n == nil && !v.between[key], ""), true
 	}
 	return answer{}, false
+}
+
+// exists reports whether the zone has a record of the name key, of whatever type, or of
+// one below it: no other server can know then that it does not exist (RFC 8020).
+func (v *view) exists(key string) bool { return v.between[key] || v.node(key) != nil }
+
+// unserved answers a question for a name in the zone that no server is there to
+// answer: it has nothing of that type. ok is false for another name.
+func (v *view) unserved(key string) (a answer, ok bool) {
+	return negative(false, v.zoneOf(key)), v.exists(key)
 }
 
 // localhost is a domain that every host has for itself. RFC 6761 section 6.3: name
@@ -96,10 +113,11 @@ func (v *view) lookupRule(key string, qtype uint16, exists bool) (a answer, forw
 	return a, forward, ok
 }
 
-// apply answers a question for a name in r's domain.
+// apply answers a question for a name in r's domain. Where that has addresses, its
+// names have nothing else, unless an upstream has the rest.
 func (r *rule) apply(qtype uint16, exists bool) (a answer, forward, ok bool) {
 	switch {
-	case r.node != nil && (qtype == dns.TypeA || qtype == dns.TypeAAAA || qtype == dns.TypeANY):
+	case r.node != nil && (!r.forward || qtype == dns.TypeA || qtype == dns.TypeAAAA || qtype == dns.TypeANY):
 		a, _ := r.node.answer(qtype, r.domain)
 		return a, false, true
 	case r.forward:
@@ -108,6 +126,15 @@ func (r *rule) apply(qtype uint16, exists bool) (a answer, forward, ok bool) {
 		return negative(!exists, r.domain), false, true
 	}
 	return answer{}, false, false
+}
+
+// node returns the node of a name, or that of all the names below a domain; nil if
+// there is none.
+func (v *view) node(key string) *node {
+	if n := v.host(key); n != nil {
+		return n
+	}
+	return v.wildcard(key)
 }
 
 // host returns the node of a name, nil if there is none.
@@ -137,27 +164,23 @@ func (v *view) wildcard(key string) *node {
 	return nil
 }
 
-// ask returns n's answer to a question for its name, key. Where the name is an alias,
-// what we know of the other name follows (RFC 1034 section 4.3.2, step 3a). The
-// answer's rcode is that of the last name (RFC 6604 section 3).
-func (v *view) ask(n *node, qtype uint16, key string) (a answer, ok bool) {
-	if n.records(dns.TypeCNAME) == nil || qtype == dns.TypeCNAME || qtype == dns.TypeANY {
-		return n.answer(qtype, v.zoneOf(key))
-	}
+// follow answers a question for an alias, whose node n is, with what we know of the
+// other name (RFC 1034 section 4.3.2, step 3a). The answer's rcode is that of the last
+// name (RFC 6604 section 3).
+func (v *view) follow(n *node, qtype uint16) (a answer) {
 	var aliases []record
-	for alias := n.records(dns.TypeCNAME); alias != nil && len(aliases) < maxAliases; alias = n.records(dns.TypeCNAME) {
+	var key string
+	for alias := n.records(dns.TypeCNAME); alias != nil; alias = n.records(dns.TypeCNAME) {
+		if len(aliases) == maxAliases || slices.ContainsFunc(aliases, alias[0].equal) {
+			return answer{aliases: aliases} // in a ring
+		}
 		aliases = append(aliases, alias[0])
 		key = string(wire.AppendKey(nil, alias[0].data))
-		n = v.host(key)
+		n = v.node(key)
 	}
-	if n != nil {
-		a, ok = n.answer(qtype, v.zoneOf(key))
-	}
-	if !ok {
-		a, _, _ = v.lookupRule(key, qtype, n != nil)
-	}
-	a.aliases = aliases
-	return a, true
+	a, ok := v.ask(n, qtype, key)
+	a.aliases, a.outside = aliases, !ok
+	return a
 }
 
 // zoneOf returns the zone that a known name belongs to: the domain, or the name's own.

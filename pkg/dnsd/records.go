@@ -1,6 +1,7 @@
 package dnsd
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"fmt"
@@ -42,6 +43,9 @@ type record struct {
 	until int64  // Unix time after which it must not be kept; 0: none
 	data  []byte // RDATA, names in it not compressed
 }
+
+// equal reports whether two records have the same data.
+func (r record) equal(other record) bool { return bytes.Equal(r.data, other.data) }
 
 // seconds returns the TTL that is packed: never more than what is left of the lease.
 func (r *record) seconds(now time.Time) uint32 {

@@ -62,7 +62,7 @@ func Open(cfg Config) (*Server, error) {
 		cfg:        cfg,
 		closed:     make(chan struct{}),
 	}
-	s.forwarder = newForwarder(cfg, s.counters, log)
+	s.forwarder = newForwarder(cfg, s.zone, s.counters, log)
 	if err := s.bind(); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening dns of network %q: %w", cfg.Network, err), s.Close())
 	}
@@ -230,6 +230,10 @@ func (s *Server) respond(q *wire.Query, raw, buf []byte, size int, now time.Time
 		return a.pack(q, v.forwards, buf), false
 	}
 	if !s.forwarder.selector.Serves(q.Key) {
+		if a, ok := v.unserved(q.Key); ok {
+			s.counters.local.add(a.rcode)
+			return a.pack(q, v.forwards, buf), false
+		}
 		return s.refuse(q, dns.RcodeRefused, false, buf), false
 	}
 	if reply := s.forwarder.cached(q, buf); reply != nil {

@@ -311,21 +311,27 @@ func (v *view) aliasNode(name string) *node {
 		return v.static(name)
 	}
 	r := v.rule(domain)
+	v.between[r.domain] = true
 	if r.alias == nil {
 		r.alias = new(node)
 	}
 	return r.alias
 }
 
-// static returns the node of a static name, and makes those that it stands below
-// names without records: RFC 8020, they exist.
-func (v *view) static(name string) *node {
-	full := wire.KeyOf(name)
-	for domain := range wire.Domains(full) {
-		if domain != full {
+// above makes the names that a key stands below names without records: RFC 8020, they
+// exist.
+func (v *view) above(key string) {
+	for domain := range wire.Domains(key) {
+		if domain != key && domain != "." {
 			v.between[domain] = true
 		}
 	}
+}
+
+// static returns the node of a static name.
+func (v *view) static(name string) *node {
+	full := wire.KeyOf(name)
+	v.above(full)
 	key := v.bare(full)
 	if v.staticNames[key] == nil {
 		v.staticNames[key] = new(node)
@@ -338,8 +344,15 @@ func (v *view) addRules(cfg Config) {
 	if cfg.LocalOnly && v.domain != "" {
 		v.rule(cfg.Domain).local = true
 	}
+	for _, zone := range append(v.reverse, v.domain) {
+		if zone != "" {
+			v.between[zone] = true
+			v.above(zone)
+		}
+	}
 	for _, d := range cfg.LocalDomains {
-		v.rule(d).local = true
+		r := v.rule(d)
+		r.local, v.between[r.domain] = true, true
 	}
 	for _, f := range cfg.Forwarders {
 		if f.Domain != "" {
@@ -360,6 +373,7 @@ func (v *view) rule(domain string) *rule {
 	key := wire.KeyOf(domain)
 	if v.rules[key] == nil {
 		v.rules[key] = &rule{domain: key}
+		v.above(key)
 	}
 	return v.rules[key]
 }

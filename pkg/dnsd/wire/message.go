@@ -63,6 +63,15 @@ func IsFailure(msg []byte) bool {
 // Rcode returns the rcode in a message's header.
 func Rcode(msg []byte) int { return int(msg[3] & 0xf) }
 
+// SetRcode sets the rcode in a message's header.
+func SetRcode(msg []byte, rcode int) { msg[3] = msg[3]&0xf0 | byte(rcode) }
+
+// IsNXDOMAIN reports whether a response says of the question's name itself that it does
+// not exist: of an alias it would be said of another name (RFC 6604 section 3).
+func IsNXDOMAIN(msg []byte) bool {
+	return Rcode(msg) == dns.RcodeNameError && binary.BigEndian.Uint16(msg[Answer:]) == 0
+}
+
 // IsTruncated reports whether a message has the TC bit set.
 func IsTruncated(msg []byte) bool { return binary.BigEndian.Uint16(msg[2:])&bitTC != 0 }
 

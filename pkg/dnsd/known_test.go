@@ -1,0 +1,72 @@
+package dnsd_test
+
+import (
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/miekg/dns"
+
+	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/dnsd"
+)
+
+// TestKnownNames: upstream servers know nothing, and say so. What is known here, and what
+// stands above it, exists all the same, for every type of record.
+func TestKnownNames(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		up := startResolver(t, upstream, rcode(dns.RcodeNameError))
+		cfg := loConfig(t)
+		addRecords(&cfg)
+		cfg.NoForward, cfg.LocalOnly, cfg.NoPlainNames = false, false, false
+		cfg.Static = append(cfg.Static, dnsd.Host{Name: "api.cluster.example", Addr: addr("192.0.2.30")})
+		cfg.Addresses = append(cfg.Addresses, dnsd.Address{Domain: "apps.cluster.example", Addr: addr("192.0.2.31")})
+		writeResolvConf(t, cfg.ResolvConf, upstream)
+		s := start(t, cfg)
+		s.SetHost(dnsd.Host{Name: "guest", Addr: addr("192.0.2.50")})
+		for range 2 { // the second time from the cache
+			for name, want := range map[string]int{
+				"note.": 0, "note.vm.example.": 0, "note.example.com.": 0, "example.com.": 0, "com.": 0,
+				"_ldap._tcp.example.com.": 0, "_tcp.example.com.": 0, "_udp.vm.example.": 0,
+				"vm.example.": 0, "in.vm.example.": 0, "guest.vm.example.": 0, "guest.": 0,
+				"cluster.example.": 0, "api.cluster.example.": 0, "apps.cluster.example.": 0, "a.b.apps.cluster.example.": 0,
+				"apps.example.": 0, "wild.example.": 0, "x.wild.example.": 0, "example.": 0, "2.0.192.in-addr.arpa.": 0,
+				"192.in-addr.arpa.": 0,
+				"nobody.":           dns.RcodeNameError, "nobody.vm.example.": dns.RcodeNameError, "nobody.example.com.": dns.RcodeNameError,
+				"apps.cluster.example.com.": dns.RcodeNameError, "b.com.": dns.RcodeNameError,
+			} {
+				for _, qtype := range []uint16{dns.TypeHTTPS, dns.TypeSVCB, dns.TypeMX, dns.TypeCAA} {
+					r := ask(t, "udp", gateway, question(name, qtype))
+					if r.Rcode != want || len(r.Answer) != 0 {
+						t.Errorf("%s %s: %s", name, dns.TypeToString[qtype], gist(r))
+					}
+				}
+			}
+		}
+		if up.asked() == 0 {
+			t.Error("nothing was forwarded")
+		}
+		got := gist(ask(t, "udp", gateway, question("a.apps.cluster.example.", dns.TypeA)))
+		if diff := cmp.Diff("NOERROR (aa ra) a.apps.cluster.example. 0 IN A 192.0.2.31", got); diff != "" {
+			t.Error(diff)
+		}
+	})
+}
+
+// TestNXDOMAINOfAnAlias: an alias of upstream's whose target does not exist is not
+// turned around: what does not exist is another name.
+func TestNXDOMAINOfAnAlias(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		startResolver(t, upstream, func(_ string, q *dns.Msg) [][]byte {
+			m := new(dns.Msg).SetRcode(q, dns.RcodeNameError)
+			m.Answer = []dns.RR{rr(q.Question[0].Name + " 60 IN CNAME gone.example.net.")}
+			return pack(m)
+		})
+		cfg := loConfig(t)
+		cfg.TXT = []dnsd.TXT{{Name: "www.example.com", Value: "x"}}
+		writeResolvConf(t, cfg.ResolvConf, upstream)
+		start(t, cfg)
+		if r := ask(t, "udp", gateway, question("www.example.com.", dns.TypeA)); r.Rcode != dns.RcodeNameError || len(r.Answer) != 1 {
+			t.Error(r)
+		}
+	})
+}
