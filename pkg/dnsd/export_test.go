@@ -36,13 +36,16 @@ func NewUnbound(cfg Config) *Server {
 // RespondUDP is the answer to a datagram; forwarded tells that an upstream is
 // to be asked.
 func (s *Server) RespondUDP(raw, buf []byte) (reply []byte, forwarded bool) {
-	return s.respond(new(wire.Query), raw, buf, wire.PayloadSize, s.now())
+	return s.Responder()(raw, buf)
 }
 
 // Responder is RespondUDP for one reader, as a socket has it.
 func (s *Server) Responder() func(raw, buf []byte) (reply []byte, forwarded bool) {
 	q := new(wire.Query)
-	return func(raw, buf []byte) ([]byte, bool) { return s.respond(q, raw, buf, wire.PayloadSize, s.now()) }
+	return func(raw, buf []byte) ([]byte, bool) {
+		reply, forward := s.respond(q, raw, buf, wire.PayloadSize, s.now())
+		return reply, forward != nil
+	}
 }
 
 // Break makes every query that looks at the zone panic.
@@ -53,7 +56,7 @@ func (s *Server) Break() { s.zone.view.Store(nil) }
 // not forwarded, or b is ignored.
 func (s *Server) AnswerFrom(raw, b []byte, fit bool) []byte {
 	q := new(wire.Query)
-	if _, forward := s.respond(q, raw, nil, wire.PayloadSize, s.now()); !forward {
+	if _, forward := s.respond(q, raw, nil, wire.PayloadSize, s.now()); forward == nil {
 		return nil
 	}
 	query := wire.UpstreamQuery(q)

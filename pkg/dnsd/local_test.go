@@ -39,14 +39,18 @@ var plainCases = []localCase{
 	{"11.2.0.192.in-addr.arpa.", dns.TypeTXT, dns.RcodeSuccess, nil, "2.0.192.in-addr.arpa.", "aa"},
 	{"1.2.0.192.IN-ADDR.arpa.", dns.TypePTR, dns.RcodeSuccess, []string{"1.2.0.192.IN-ADDR.arpa. 0 IN PTR gateway."}, "", "aa"},
 	{"99.2.0.192.in-addr.arpa.", dns.TypePTR, dns.RcodeNameError, nil, "2.0.192.in-addr.arpa.", "aa"},
-	{"2.0.192.in-addr.arpa.", dns.TypeNS, dns.RcodeSuccess, nil, "2.0.192.in-addr.arpa.", "aa"},
+	{"2.0.192.in-addr.arpa.", dns.TypeNS, dns.RcodeSuccess, []string{"2.0.192.in-addr.arpa. 0 IN NS gateway."}, "", "aa"},
+	{"2.0.192.in-addr.arpa.", dns.TypeSOA, dns.RcodeSuccess, []string{
+		"2.0.192.in-addr.arpa. 0 IN SOA 2.0.192.in-addr.arpa. hostmaster.2.0.192.in-addr.arpa. 1 3600 600 86400 0",
+	}, "", "aa"},
+	{"2.0.192.in-addr.arpa.", dns.TypePTR, dns.RcodeSuccess, nil, "2.0.192.in-addr.arpa.", "aa"},
 	{"lb._dns-sd._udp.0.2.0.192.in-addr.arpa.", dns.TypePTR, dns.RcodeNameError, nil, "2.0.192.in-addr.arpa.", "aa"},
 	{"011.2.0.192.in-addr.arpa.", dns.TypePTR, dns.RcodeNameError, nil, "2.0.192.in-addr.arpa.", "aa"},
 	{"1.1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa.", dns.TypePTR, dns.RcodeSuccess, []string{
 		"1.1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa. 0 IN PTR vm1.",
 	}, "", "aa"},
 	{"2.1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa.", dns.TypePTR, dns.RcodeNameError, nil, "0.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa.", "aa"},
-	{"192.in-addr.arpa.", dns.TypeNS, dns.RcodeSuccess, nil, "192.in-addr.arpa.", "aa"}, // ours stands below it
+	{"192.in-addr.arpa.", dns.TypeTXT, dns.RcodeSuccess, nil, "192.in-addr.arpa.", "aa"}, // ours stands below it
 	// Not ours.
 	{"1.100.51.198.in-addr.arpa.", dns.TypePTR, dns.RcodeRefused, nil, "", ""},
 	{"nobody.", dns.TypeA, dns.RcodeRefused, nil, "", ""},
@@ -77,7 +81,11 @@ var domainCases = []localCase{
 	{"11.2.0.192.in-addr.arpa.", dns.TypePTR, dns.RcodeSuccess, []string{"11.2.0.192.in-addr.arpa. 0 IN PTR vm1.vm.example."}, "", "aa"},
 	{"nobody.vm.example.", dns.TypeA, dns.RcodeNameError, nil, "vm.example.", "aa"},
 	{"a.vm1.vm.example.", dns.TypeA, dns.RcodeNameError, nil, "vm.example.", "aa"},
-	{"vm.example.", dns.TypeSOA, dns.RcodeSuccess, nil, "vm.example.", "aa"},
+	{"VM.example.", dns.TypeSOA, dns.RcodeSuccess, []string{"VM.example. 0 IN SOA VM.example. hostmaster.VM.example. 1 3600 600 86400 0"}, "", "aa"},
+	{"vm.example.", dns.TypeNS, dns.RcodeSuccess, []string{"vm.example. 0 IN NS gateway.vm.example."}, "", "aa"},
+	{"vm.example.", dns.TypeDS, dns.RcodeSuccess, nil, "vm.example.", "aa"}, // nobody can be asked
+	{"vm.example.", dns.TypeA, dns.RcodeSuccess, nil, "vm.example.", "aa"},
+	{"2.0.192.in-addr.arpa.", dns.TypeNS, dns.RcodeSuccess, []string{"2.0.192.in-addr.arpa. 0 IN NS gateway.vm.example."}, "", "aa"},
 	{"xvm.example.", dns.TypeA, dns.RcodeRefused, nil, "", ""},
 	{"nobody.", dns.TypeA, dns.RcodeNameError, nil, "", "aa"},
 	{"com.", dns.TypeNS, dns.RcodeRefused, nil, "", ""},

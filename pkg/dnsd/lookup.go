@@ -1,6 +1,7 @@
 package dnsd
 
 import (
+	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
@@ -21,6 +22,7 @@ type answer struct {
 	rtype   uint16   // of records
 	records []record
 	soa     string // owner of the SOA record of a negative answer; "" none
+	parents bool   // it is for the domain above to give, where that can be asked
 }
 
 // pack packs a as the answer to q, into buf if that is long enough. recursion says
@@ -35,20 +37,54 @@ func (a answer) pack(q *wire.Query, recursion bool, buf []byte) []byte {
 		}
 		owner = wire.PointerTo(w.Len() - len(alias.data))
 	}
+	first := 0 // of several addresses each in its turn
+	if len(a.records) > 1 {
+		first = rand.IntN(len(a.records))
+	}
 	for i := range a.records {
-		r := &a.records[i]
+		r := &a.records[(first+i)%len(a.records)]
 		if !w.Add(wire.Answer, owner[:], a.rtype, r.seconds(q.Received), r.data) {
 			break
 		}
 	}
 	if a.soa != "" {
-		w.AddSOA(a.soa)
+		section := wire.Authority
+		if a.soa == q.Key && q.Type == dns.TypeSOA {
+			section = wire.Answer
+		}
+		w.AddSOA(section, a.soa)
 	}
 	return w.Finish(a.rcode)
 }
 
-// lookup answers q; ok is false when it is not for this zone to answer.
+// lookup answers q; ok is false when it is not for this zone to answer. A zone is what an
+// SOA record of ours stands for.
 func (v *view) lookup(q *wire.Query) (a answer, ok bool) {
+	a, ok = v.find(q)
+	if a.soa == q.Key && a.rcode == dns.RcodeSuccess {
+		switch q.Type {
+		case dns.TypeNS:
+			return answer{rtype: dns.TypeNS, records: v.nameServer(q.Key)}, true
+		case dns.TypeDS:
+			// RFC 4035 section 3.1.4.1: it stands in the zone above, whose proof that there
+			// is none says that ours is not signed.
+			a.parents = !isPlain(q.Key)
+		}
+	}
+	return a, ok
+}
+
+// nameServer returns the NS record of a zone: the name of the address that is served on,
+// or else the zone's own.
+func (v *view) nameServer(zone string) []record {
+	if n := v.staticAddrs[v.own]; n != nil {
+		return []record{{data: n.records(dns.TypePTR)[0].data}}
+	}
+	return []record{{data: wire.AppendName(nil, zone)}}
+}
+
+// find is lookup without what only a zone's own name has.
+func (v *view) find(q *wire.Query) (a answer, ok bool) {
 	if strings.HasSuffix(q.Key, ".arpa.") {
 		if a, ok := v.lookupReverse(q); ok {
 			return a, true

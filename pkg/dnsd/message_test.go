@@ -92,8 +92,19 @@ func messageCases(t testing.TB) []messageCase {
 		{"EDNS with unknown options", edns(t, func(_ *dns.Msg, o *dns.OPT) {
 			o.Option = append(o.Option, &dns.EDNS0_LOCAL{Code: 65001, Data: []byte("x")}, &dns.EDNS0_COOKIE{Code: dns.EDNS0COOKIE, Cookie: "0011223344556677"})
 		}), "NOERROR 1 edns 1232 do"},
-		{"two OPT records", edns(t, func(m *dns.Msg, o *dns.OPT) { m.Extra = append(m.Extra, o) }), "FORMERR 0"},
-		{"an OPT record with a name", edns(t, func(_ *dns.Msg, o *dns.OPT) { o.Hdr.Name = "a." }), "FORMERR 0"},
+		{"two OPT records", edns(t, func(m *dns.Msg, o *dns.OPT) { m.Extra = append(m.Extra, o) }), "FORMERR 0 edns 1232 do"},
+		{"an OPT record with a name", edns(t, func(_ *dns.Msg, o *dns.OPT) { o.Hdr.Name = "a." }), "FORMERR 0 edns 1232 do"},
+		{"EDNS with an option that is cut", edns(t, func(_ *dns.Msg, o *dns.OPT) {
+			o.Option = append(o.Option, &dns.EDNS0_LOCAL{Code: 65001, Data: []byte{0, 9, 0, 9}})
+		})[:len(edns(t, func(*dns.Msg, *dns.OPT) {}))+5], "FORMERR 0"},
+		{"EDNS and two questions", edns(t, func(m *dns.Msg, _ *dns.OPT) { m.Question = append(m.Question, m.Question[0]) }), "FORMERR 0 edns 1232 do"},
+		{"EDNS and no question", edns(t, func(m *dns.Msg, _ *dns.OPT) { m.Question = nil }), "FORMERR 0 edns 1232 do"},
+		{"EDNS and a status query", edns(t, func(m *dns.Msg, _ *dns.OPT) { m.Opcode = dns.OpcodeStatus }), "NOTIMP 0 edns 1232 do"},
+		{"EDNS and an update with records", edns(t, func(m *dns.Msg, _ *dns.OPT) {
+			m.Opcode = dns.OpcodeUpdate
+			m.Answer, m.Ns = []dns.RR{rr("vm1. 0 IN A 192.0.2.66")}, []dns.RR{rr("vm2. 0 IN A 192.0.2.66")}
+		}), "NOTIMP 0 edns 1232 do"},
+		{"EDNS version 1 and an update", edns(t, func(m *dns.Msg, o *dns.OPT) { m.Opcode = dns.OpcodeUpdate; o.SetVersion(1) }), "NOTIMP 0 edns 1232 do"},
 	}
 }
 

@@ -206,40 +206,43 @@ func (s *Server) Reconfigure(cfg Config) error {
 }
 
 // respond answers one message. It returns the whole answer, packed into buf if
-// that is long enough; or nil and true for a query that an upstream server is to
-// be asked, which is in q then and refers to raw; or nil for a message that is not
-// answered. size is the number of octets of the transport's largest answer.
-func (s *Server) respond(q *wire.Query, raw, buf []byte, size int, now time.Time) (reply []byte, forward bool) {
+// that is long enough; or, for a query that an upstream server is to be asked, what is to
+// be asked; or neither for a message that is not answered. size is the number of octets of
+// the transport's largest answer. q is overwritten.
+func (s *Server) respond(q *wire.Query, raw, buf []byte, size int, now time.Time) (reply []byte, forward *inquiry) {
 	defer s.counters.catch(s.log)
 	s.counters.queries.Add(1)
 	switch rcode, ok := q.Parse(raw, size, now); {
 	case !ok:
 		s.counters.dropped.Add(1)
-		return nil, false
+		return nil, nil
 	case rcode != dns.RcodeSuccess:
 		s.counters.malformed.Add(1)
 		s.counters.local.add(rcode)
-		return wire.HeaderReply(raw, buf, rcode), false
+		return wire.HeaderReply(raw, buf, rcode), nil
 	}
 	v := s.zone.view.Load()
 	if rcode, refused := q.Refusal(); refused {
-		return s.refuse(q, rcode, v.forwards, buf), false
+		return s.refuse(q, rcode, v.forwards, buf), nil
 	}
-	if a, ok := v.lookup(q); ok {
+	switch a, ok := v.lookup(q); {
+	case a.outside:
+		return s.follow(q, a, buf)
+	case ok && !(a.parents && s.forwarder.selector.Serves(q.Key)):
 		s.counters.local.add(a.rcode)
-		return a.pack(q, v.forwards, buf), false
+		return a.pack(q, v.forwards, buf), nil
 	}
 	if !s.forwarder.selector.Serves(q.Key) {
 		if a, ok := v.unserved(q.Key); ok {
 			s.counters.local.add(a.rcode)
-			return a.pack(q, v.forwards, buf), false
+			return a.pack(q, v.forwards, buf), nil
 		}
-		return s.refuse(q, dns.RcodeRefused, false, buf), false
+		return s.refuse(q, dns.RcodeRefused, false, buf), nil
 	}
 	if reply := s.forwarder.cached(q, buf); reply != nil {
-		return reply, false
+		return reply, nil
 	}
-	return nil, true
+	return nil, &inquiry{query: q.Clone()}
 }
 
 // refuse packs an answer that has nothing but an rcode.

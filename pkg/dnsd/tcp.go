@@ -134,12 +134,12 @@ func (s *Server) readQueries(ctx context.Context, tc *conn, slot *slot) {
 		s.tcpClients.use(slot)
 		now := s.now()
 		reply, forward := s.respond(q, raw[:n], nil, dns.MaxMsgSize, now)
-		if !forward {
+		if forward == nil {
 			tc.answer(reply)
 			s.counters.atOnce.Add(s.now().Sub(now), min(len(reply), 1))
 			continue
 		}
-		s.forwarder.forward(ctx, q.Clone(), slot.client, tc.answer)
+		s.forward(ctx, forward, slot.client, tc.answer)
 	}
 }
 

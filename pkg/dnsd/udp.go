@@ -28,8 +28,8 @@ func (s *Server) serveUDP(ctx context.Context, c *net.UDPConn) error {
 			}
 			reply, forward := s.respond(q, b.query(i), b.replies[i][:0], wire.PayloadSize, now)
 			switch {
-			case forward:
-				s.forwardUDP(ctx, c, q.Clone(), b, i)
+			case forward != nil:
+				s.forwardUDP(ctx, c, forward, b, i)
 			case len(reply) > 0:
 				b.answer(i, reply)
 			}
@@ -40,10 +40,10 @@ func (s *Server) serveUDP(ctx context.Context, c *net.UDPConn) error {
 	}
 }
 
-// forwardUDP has q, the datagram i of b, answered by an upstream server.
-func (s *Server) forwardUDP(ctx context.Context, c *net.UDPConn, q *wire.Query, b *batch, i int) {
+// forwardUDP has in, which the datagram i of b is about, answered by upstream servers.
+func (s *Server) forwardUDP(ctx context.Context, c *net.UDPConn, in *inquiry, b *batch, i int) {
 	client := b.client(i)
-	s.forwarder.forward(ctx, q, client.Addr(), func(reply []byte) { s.writeUDP(c, client, reply) })
+	s.forward(ctx, in, client.Addr(), func(reply []byte) { s.writeUDP(c, client, reply) })
 }
 
 // writeUDP sends an answer, none if b is empty. A client that can't be reached asks

@@ -38,6 +38,7 @@ type claim struct {
 // next.
 type view struct {
 	domain       string // key; "" none
+	own          netip.Addr // that is served on
 	noPlainNames bool
 	forwards     bool // some queries have an upstream
 	prefixes     []netip.Prefix
@@ -260,6 +261,9 @@ func newView(cfg Config) *view {
 		between:      make(map[string]bool),
 		rules:        make(map[string]*rule),
 		localhost:    new(node),
+	}
+	if len(cfg.Addrs) > 0 {
+		v.own = cfg.Addrs[0]
 	}
 	v.localhost.addHost(Host{Addr: netip.AddrFrom4([4]byte{127, 0, 0, 1})})
 	v.localhost.addHost(Host{Addr: netip.IPv6Loopback()})

@@ -68,10 +68,10 @@ func (w *Builder) Add(section int, owner []byte, rtype uint16, ttl uint32, rdata
 	return true
 }
 
-// AddSOA adds the SOA record of a negative answer (RFC 2308 section 2). Nothing
-// of it is to be kept (section 5: for the lesser of its TTL and its last field):
-// the name may be there a moment later. zone is a key without escapes.
-func (w *Builder) AddSOA(zone string) {
+// AddSOA adds the SOA record of zone, a key without escapes, which a negative answer has
+// in its authority section (RFC 2308 section 2). Nothing of it is to be kept (section
+// 5: for the lesser of its TTL and its last field): the name may be there a moment later.
+func (w *Builder) AddSOA(section int, zone string) {
 	name := w.zoneName(zone)
 	rdata := make([]byte, 0, 64)
 	rdata = append(rdata, name...)
@@ -80,7 +80,7 @@ func (w *Builder) AddSOA(zone string) {
 	for _, field := range []uint32{1, 3600, 600, 86400, 0} { // serial, refresh, retry, expire, minimum
 		rdata = binary.BigEndian.AppendUint32(rdata, field)
 	}
-	w.Add(Authority, name, dns.TypeSOA, 0, rdata)
+	w.Add(section, name, dns.TypeSOA, 0, rdata)
 }
 
 // zoneName returns zone on the wire: a pointer into the question where that ends

@@ -60,6 +60,20 @@ func (q *Query) Clone() *Query {
 	return &c
 }
 
+// For returns q for another name, packed, with room for the largest answer. It shares
+// nothing with q.
+func (q *Query) For(name []byte) *Query {
+	c := *q
+	c.question = append(slices.Clone(name), q.question[len(q.question)-4:]...)
+	c.Key = string(AppendKey(nil, name))
+	c.keyBuf = nil
+	c.size = dns.MaxMsgSize
+	return &c
+}
+
+// Size returns the number of octets of the largest answer that q's client takes.
+func (q *Query) Size() int { return q.size }
+
 // Parse reads a message, which q refers to from then on. It returns false for a
 // message that must not be answered. An rcode other than NOERROR is the whole
 // answer (HeaderReply), and q is of no use then. size is the number of octets of
@@ -97,13 +111,45 @@ func plausibleCounts(raw []byte) bool {
 }
 
 // HeaderReply packs the answer that needs nothing but raw's header, into buf if
-// that is long enough: the rcode and no section.
+// that is long enough: the rcode and no section but an OPT record, if raw has one that
+// can be found (RFC 6891 section 6.1.1).
 func HeaderReply(raw, buf []byte, rcode int) []byte {
 	bits := binary.BigEndian.Uint16(raw[2:])
 	bits = bitQR | bits&(0xf<<11|bitRD|bitCD) | uint16(rcode)
 	b := append(buf[:0], raw[:2]...)
 	b = binary.BigEndian.AppendUint16(b, bits)
-	return append(b, 0, 0, 0, 0, 0, 0, 0, 0)
+	b = append(b, 0, 0, 0, 0, 0, 0, 0, 0)
+	if do, found := findOPT(raw); found {
+		b[Additional+1]++
+		b = (&Query{do: do}).appendOPT(b, rcode)
+	}
+	return b
+}
+
+// findOPT reports whether a message of whatever opcode has an OPT record, and the DO bit in
+// it. What stands before it must be whole.
+func findOPT(raw []byte) (do, found bool) {
+	off, ok := HeaderSize, true
+	for range binary.BigEndian.Uint16(raw[countQuestion:]) {
+		if off, ok = skipName(raw, off); !ok {
+			return false, false
+		}
+		off += 4
+	}
+	for section := Answer; section <= Additional; section += 2 {
+		for range binary.BigEndian.Uint16(raw[section:]) {
+			rtype, end, ok := scanRecord(raw, off)
+			if !ok {
+				return false, false
+			}
+			if section == Additional && rtype == dns.TypeOPT {
+				fixed, _ := skipName(raw, off)
+				return raw[fixed+6]&0x80 != 0, true
+			}
+			off = end
+		}
+	}
+	return false, false
 }
 
 // readQuestion reads the question of raw, which must have a header. Its name

@@ -1,8 +1,10 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/binary"
 	"math"
+	"math/rand/v2"
 	"time"
 
 	"github.com/miekg/dns"
@@ -26,6 +28,33 @@ type Response struct {
 	opt    int      // offset of the OPT record behind its name; 0: none
 	ttls   []uint16 // offsets of the TTLs
 	owners []uint16 // offsets of the question's name where a record repeats it in full
+	set    addresses
+}
+
+// addresses are the records of the first address of several that a name has, one
+// behind the other in the answer section and all of one length.
+type addresses struct{ start, size, count int }
+
+// note takes the record of msg from off to end into account.
+func (s *addresses) note(msg []byte, rtype uint16, off, end int) {
+	switch {
+	case s.count > 1 && off != s.start+s.count*s.size || rtype != dns.TypeA && rtype != dns.TypeAAAA || msg[off]&0xc0 != 0xc0:
+	case off == s.start+s.count*s.size && end-off == s.size && bytes.Equal(msg[off:off+4], msg[s.start:s.start+4]):
+		s.count++
+	case s.count < 2:
+		*s = addresses{start: off, size: end - off, count: 1}
+	}
+}
+
+// turn has another address of b, a copy of msg, come first.
+func (s *addresses) turn(b, msg []byte) {
+	if s.count < 2 {
+		return
+	}
+	set := msg[s.start : s.start+s.count*s.size]
+	first := rand.IntN(s.count) * s.size
+	copy(b[s.start:], set[first:])
+	copy(b[s.start+len(set)-first:], set[:first])
 }
 
 // NewResponse reads msg, which came from ReadAnswer; nil if its records are not
@@ -49,6 +78,9 @@ func NewResponse(msg []byte, now time.Time) *Response {
 				return nil
 			}
 			fixed, _ := skipName(msg, off)
+			if section == Answer {
+				r.set.note(msg, rtype, off, end)
+			}
 			if equalFold(msg[off:fixed], name) {
 				r.owners = append(r.owners, uint16(off))
 			}
@@ -135,12 +167,12 @@ func (r *Response) Usable(now time.Time) bool { return r.TTL > 0 && now.Sub(r.St
 
 // Answer packs r as the answer to q, whose question it must answer, into buf if
 // that is long enough. kept says that it was not fetched for q: TTLs are less by
-// its age, and it is not authoritative.
+// its age, it is not authoritative, and of several addresses another comes first.
 func (r *Response) Answer(q *Query, buf []byte, kept bool) []byte {
 	if !hasQuestion(r.Msg) {
 		return q.Reply(Rcode(r.Msg), true, buf)
 	}
-	whole := len(r.Msg) <= q.size && (r.opt == 0 || q.edns)
+	whole := len(r.Msg) <= q.size && (r.opt != 0) == q.edns
 	var b []byte
 	if whole {
 		b = append(buf[:0], r.Msg...)
@@ -159,6 +191,9 @@ func (r *Response) Answer(q *Query, buf []byte, kept bool) []byte {
 	}
 	if kept {
 		b[2] &^= bitAA >> 8
+		if whole {
+			r.set.turn(b, r.Msg)
+		}
 		r.countDown(b, q.Received)
 	}
 	if whole || !q.edns {

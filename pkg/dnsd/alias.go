@@ -1,0 +1,73 @@
+package dnsd
+
+import (
+	"context"
+	"net/netip"
+
+	"github.com/miekg/dns"
+
+	"github.com/vnetd/vnetd/pkg/dnsd/wire"
+)
+
+// inquiry is what upstream servers are asked for a client, and what is made of their answer.
+type inquiry struct {
+	query *wire.Query // shares nothing with the message that it came from
+	alias *alias      // not nil: query is for the name that it leads to
+}
+
+// alias is a question of a client for a name that is another one's alias, which is not ours.
+type alias struct {
+	query  *wire.Query
+	answer answer // without records
+}
+
+// follow asks for the name that a, an answer to q, leads to: RFC 1034 section 3.6.2. It
+// returns the whole answer, packed into buf if that is long enough, or what upstream
+// servers are to be asked. The server of that name must not be us, so this is one step.
+func (s *Server) follow(q *wire.Query, a answer, buf []byte) ([]byte, *inquiry) {
+	target := q.For(a.aliases[len(a.aliases)-1].data)
+	if !s.forwarder.selector.Serves(target.Key) {
+		s.counters.local.add(a.rcode)
+		return a.pack(q, s.zone.view.Load().forwards, buf), nil
+	}
+	one := &alias{query: q, answer: a}
+	if reply := s.forwarder.cached(target, nil); reply != nil {
+		return one.join(reply), nil
+	}
+	one.query = q.Clone()
+	return nil, &inquiry{query: target, alias: one}
+}
+
+// forward has upstream servers answer in for client. It does not block; send takes
+// the answer and must not block either.
+func (s *Server) forward(ctx context.Context, in *inquiry, client netip.Addr, send func([]byte)) {
+	if in.alias != nil {
+		whole := send
+		send = func(reply []byte) { whole(in.alias.join(reply)) }
+	}
+	s.forwarder.forward(ctx, in.query, client, send)
+}
+
+// join returns the answer to the alias's question: its CNAME records, and what reply, the
+// answer to the question for the other name, says of that. It has reply's rcode (RFC
+// 6604 section 3).
+func (l *alias) join(reply []byte) []byte {
+	head, rest := new(dns.Msg), new(dns.Msg)
+	own := l.answer.pack(l.query, true, nil)
+	if head.Unpack(own) != nil || rest.Unpack(reply) != nil {
+		wire.SetRcode(own, dns.RcodeServerFailure)
+		return own
+	}
+	head.Rcode = rest.Rcode & 0xf
+	head.Answer = append(head.Answer, rest.Answer...)
+	head.Ns = rest.Ns
+	head.Truncated = rest.Truncated
+	head.Compress = true
+	head.Truncate(l.query.Size())
+	whole, err := head.PackBuffer(nil)
+	if err != nil {
+		wire.SetRcode(own, dns.RcodeServerFailure)
+		return own
+	}
+	return whole
+}
