@@ -80,6 +80,13 @@ type DNSUpstream struct {
 	Addr    netip.AddrPort `json:"addr"`
 	Domain  string         `json:"domain"` // whose names it is asked for; empty: all others
 	Failing bool           `json:"failing"`
+	// Case says what the server does with the case of letters in a name, EDNS and TCP
+	// whether they work with it: "unknown" if that was not seen of late. RTT is how
+	// long it takes to answer, in nanoseconds; 0: it has not of late.
+	Case string        `json:"case"` // "kept" or "lost"
+	EDNS string        `json:"edns"` // "works" or "lost"
+	TCP  string        `json:"tcp"`  // "works" or "fails"
+	RTT  time.Duration `json:"rtt"`
 }
 
 // Lease is an address that a guest holds.

@@ -50,7 +50,9 @@ func TestAliasOutside(t *testing.T) {
 			{Name: "*.apps.example", Target: "www.example.net"},
 			{Name: "plain", Target: "nobody"},
 			{Name: "lo", Target: "localhost"},
-			{Name: "a", Target: "b"}, {Name: "b", Target: "c"}, {Name: "c", Target: "a"},
+			{Name: "a", Target: "b"},
+			{Name: "b", Target: "c"},
+			{Name: "c", Target: "a"},
 		}
 		for i := range 12 {
 			cfg.CNAMEs = append(cfg.CNAMEs, dnsd.CNAME{Name: fmt.Sprintf("c%d", i), Target: fmt.Sprintf("c%d", i+1)})

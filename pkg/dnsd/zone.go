@@ -37,7 +37,7 @@ type claim struct {
 // fixed; those change one entry at a time, each from one complete state to the
 // next.
 type view struct {
-	domain       string // key; "" none
+	domain       string     // key; "" none
 	own          netip.Addr // that is served on
 	noPlainNames bool
 	forwards     bool // some queries have an upstream

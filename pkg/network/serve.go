@@ -124,7 +124,10 @@ func (n *Network) upstreams() []api.DNSUpstream {
 	all := []api.DNSUpstream{}
 	if srv := n.runningServices().DNS(); srv != nil {
 		for _, u := range srv.Upstreams() {
-			all = append(all, api.DNSUpstream(u))
+			all = append(all, api.DNSUpstream{
+				Addr: u.Addr, Domain: u.Domain, Failing: u.Failing,
+				Case: string(u.Case), EDNS: string(u.EDNS), TCP: string(u.TCP), RTT: u.RTT,
+			})
 		}
 	}
 	return all

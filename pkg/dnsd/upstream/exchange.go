@@ -77,6 +77,7 @@ func (c *Client) Exchange(ctx context.Context, query []byte, servers []*Server) 
 	first := c.begin(servers[0], query)
 	defer first.end()
 	if first.wait(ctx, c.Timing.Stagger); first.isAnswered() {
+		first.noteEDNS()
 		servers[0].succeeded(time.Now(), first.begun)
 		return first.msg
 	}
@@ -175,6 +176,9 @@ type attempt struct {
 	server *Server
 	query  []byte
 	begun  time.Time
+
+	dropped bool // query had EDNS at first, and no answer
+
 	socket *socket // nil: it could not be asked
 	*pending
 	answer // zero: nothing yet
@@ -183,6 +187,9 @@ type attempt struct {
 // begin asks s over UDP for the first time.
 func (c *Client) begin(s *Server, query []byte) *attempt {
 	t := &attempt{server: s, query: append([]byte(nil), query...), begun: time.Now()}
+	if s.edns.verdict(t.begun) == Lost {
+		t.query = wire.WithoutEDNS(t.query)
+	}
 	var random [wire.MaxWireName/8 + 1]byte
 	if _, t.err = rand.Read(random[:]); t.err != nil {
 		return t
@@ -234,17 +241,48 @@ func (t *attempt) wait(ctx context.Context, d time.Duration) {
 // answer is truncated or its 0x20 check in doubt, over TCP.
 func (c *Client) ask(ctx context.Context, t *attempt) ([]byte, error) {
 	c.retransmit(ctx, t)
+	t = c.withoutEDNS(ctx, t)
+	t.noteEDNS()
 	if t.err != nil || !t.doubtful && !wire.IsTruncated(t.msg) {
 		return t.msg, t.err
 	}
 	whole, err := c.askTCP(ctx, t.server, t.query)
+	if stopped := errors.Is(ctx.Err(), context.Canceled); !stopped {
+		t.server.noteTCP(err == nil, time.Now())
+	}
+	if t.doubtful {
+		t.server.learn0x20(whole, t.query, time.Now())
+	}
 	if err != nil {
 		return t.msg, nil //nolint:nilerr // the client learns that the answer is truncated
 	}
-	if t.doubtful {
-		t.server.learn0x20(whole, t.query)
-	}
 	return whole, nil
+}
+
+// withoutEDNS asks again without EDNS if the answer to t says that the server does not know
+// it: RFC 6891 section 7.
+func (c *Client) withoutEDNS(ctx context.Context, t *attempt) *attempt {
+	if t.msg == nil || !wire.HasEDNS(t.query) || !wire.RejectsEDNS(t.msg) {
+		return t
+	}
+	plain := c.begin(t.server, wire.WithoutEDNS(append([]byte(nil), t.query...)))
+	c.retransmit(ctx, plain)
+	if plain.msg == nil || wire.IsFailure(plain.msg) {
+		return t
+	}
+	plain.dropped = true
+	return plain
+}
+
+// noteEDNS notes what the answer says of the server's EDNS.
+func (t *attempt) noteEDNS() {
+	switch {
+	case t.msg == nil:
+	case t.dropped && !wire.IsFailure(t.msg) && !wire.HasEDNS(t.msg):
+		t.server.edns.learn(Lost, time.Now(), memory)
+	case wire.HasEDNS(t.query) && wire.HasEDNS(t.msg):
+		t.server.edns.confirm(Works, time.Now())
+	}
 }
 
 // retransmit sends the question again after longer and longer waits, until t is
@@ -257,6 +295,9 @@ func (c *Client) retransmit(ctx context.Context, t *attempt) {
 			return
 		}
 		if t.err = ctx.Err(); t.err == nil {
+			if gap > c.Timing.Retransmit && wire.HasEDNS(t.query) { // perhaps something on the way drops it
+				t.query, t.dropped = wire.WithoutEDNS(t.query), true
+			}
 			t.err = t.send()
 		}
 		wait = 2 * gap

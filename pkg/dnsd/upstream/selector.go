@@ -100,6 +100,11 @@ type Status struct {
 	Domain string
 	// Failing says that it did not answer when it was asked last.
 	Failing bool
+	// Case, EDNS and TCP say what was learnt about it of late: of the case of letters
+	// that it keeps, Kept or Lost, of the others what works.
+	Case, EDNS, TCP Verdict
+	// RTT is from question to answer, smoothed; 0: it has not answered of late.
+	RTT time.Duration
 }
 
 // Asked counts what one server was asked, for whatever domain, since it is
@@ -114,20 +119,23 @@ type Asked struct {
 // Status lists the servers that are asked at present: first those for all names,
 // in their order, then by domain.
 func (s *Selector) Status(now time.Time) []Status {
-	all := statusOf("", s.Servers("", now))
+	all := statusOf("", s.Servers("", now), now)
 	for domain := range s.routes.Load().domains {
-		all = append(all, statusOf(strings.TrimSuffix(domain, "."), s.Servers(domain, now))...)
+		all = append(all, statusOf(strings.TrimSuffix(domain, "."), s.Servers(domain, now), now)...)
 	}
 	slices.SortStableFunc(all, func(a, b Status) int { return strings.Compare(a.Domain, b.Domain) })
 	return all
 }
 
 // statusOf describes the servers of a domain.
-func statusOf(domain string, servers []*Server) []Status {
+func statusOf(domain string, servers []*Server, now time.Time) []Status {
 	var all []Status
 	for _, s := range servers {
-		failing, _ := s.health()
-		all = append(all, Status{Addr: s.addr, Domain: domain, Failing: failing})
+		failing, rtt := s.health(now)
+		all = append(all, Status{
+			Addr: s.addr, Domain: domain, Failing: failing,
+			Case: s.letters.verdict(now), EDNS: s.edns.verdict(now), TCP: s.tcp.verdict(now), RTT: rtt,
+		})
 	}
 	return all
 }
@@ -144,17 +152,17 @@ func (s *Selector) Asked(now time.Time) []Asked {
 			all = append(all, Asked{Addr: one.addr})
 		}
 		if !slices.Contains(servers[:i], one) {
-			all[len(all)-1].add(one)
+			all[len(all)-1].add(one, now)
 		}
 	}
 	return all
 }
 
 // add counts what s was asked too.
-func (a *Asked) add(s *Server) {
+func (a *Asked) add(s *Server, now time.Time) {
 	a.Queries += s.queries.Load()
 	a.Failures += s.failures.Load()
-	_, rtt := s.health()
+	_, rtt := s.health(now)
 	a.RTT = max(a.RTT, rtt)
 }
 

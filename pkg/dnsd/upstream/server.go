@@ -22,7 +22,12 @@ const (
 type Server struct {
 	addr netip.AddrPort
 
-	letters  atomic.Int32  // result of the 0x20 check
+	letters trait // what it does with the case of letters in a question's name
+	edns    trait
+	tcp     trait
+
+	failuresTCP atomic.Int32 // in a row
+
 	queries  atomic.Uint64 // sent to it
 	failures atomic.Uint64 // questions without an answer other than a failure
 
@@ -34,46 +39,45 @@ type Server struct {
 	sockets [socketSlots]*socket
 }
 
-// Results of the 0x20 check: what a server does with the case of letters in a
-// question's name.
-const (
-	caseUnknown = iota
-	caseKept    // repeats it: an answer in another case is not the server's
-	caseLost    // does not, as an answer over TCP has shown
-)
-
 // check0x20 checks the case of msg, an answer to query that came over UDP. It
 // returns whether the message can be the server's. A doubtful one is to be asked
-// for again over TCP, where nobody can guess an answer.
-func (s *Server) check0x20(msg, query []byte) (possible, doubtful bool) {
+// for again over TCP, where nobody can guess an answer, unless that is known to fail.
+func (s *Server) check0x20(msg, query []byte, now time.Time) (possible, doubtful bool) {
+	known := s.letters.verdict(now)
 	if wire.RepeatsCase(msg, query) {
-		s.letters.CompareAndSwap(caseUnknown, caseKept)
+		if known != Lost {
+			s.letters.confirm(Kept, now)
+		}
 		return true, false
 	}
-	known := s.letters.Load()
-	return known != caseKept, known == caseUnknown
+	if known == Unknown && s.tcp.verdict(now) == Fails {
+		s.letters.learn(Lost, now, memory)
+		return true, false
+	}
+	return known != Kept, known == Unknown
 }
 
 // learn0x20 notes what the server does with the case of letters by msg, an answer
-// to query that came over TCP.
-func (s *Server) learn0x20(msg, query []byte) {
-	if wire.RepeatsCase(msg, query) {
-		s.letters.Store(caseKept)
+// to query that came over TCP, nil if none did: then what was doubtful is taken, so that
+// it costs one wait and not one per name.
+func (s *Server) learn0x20(msg, query []byte, now time.Time) {
+	if msg != nil && wire.RepeatsCase(msg, query) {
+		s.letters.learn(Kept, now, memory)
 		return
 	}
-	s.letters.Store(caseLost)
+	s.letters.learn(Lost, now, memory)
 }
 
 // succeeded notes at now that the server answered what it was asked at asked.
 func (s *Server) succeeded(now, asked time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.row, s.until, s.heard = 0, time.Time{}, now
 	took := now.Sub(asked)
-	if s.rtt > 0 {
+	if s.rtt > 0 && asked.Sub(s.heard) < memory {
 		took = s.rtt + (took-s.rtt)/8 // RFC 6298 section 2.3: alpha is 1/8
 	}
 	s.rtt = took
+	s.row, s.until, s.heard = 0, time.Time{}, now
 }
 
 // failed notes that the server did not answer a query asked at that time. It
@@ -88,7 +92,8 @@ func (s *Server) failed(now, asked time.Time) bool {
 	}
 	s.until = now.Add(min(firstDemotion<<min(s.row, 10), maxDemotion))
 	s.row++
-	s.letters.Store(caseUnknown) // it may be another server now
+	s.letters.forget() // it may be another server now
+	s.edns.forget()
 	return true
 }
 
@@ -107,12 +112,15 @@ func (s *Server) preferred(now time.Time) bool {
 	return true
 }
 
-// health returns whether the server did not answer when it was asked last, and
-// its round-trip time.
-func (s *Server) health() (failing bool, rtt time.Duration) {
+// health returns whether the server did not answer when it was asked last, and its
+// round-trip time, 0 when it has not answered for long.
+func (s *Server) health(now time.Time) (failing bool, rtt time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.row > 0, s.rtt
+	if rtt = s.rtt; now.Sub(s.heard) > memory {
+		rtt = 0
+	}
+	return s.row > 0, rtt
 }
 
 // inOrder returns the order in which servers are asked: as they are listed, but

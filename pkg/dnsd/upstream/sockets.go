@@ -26,7 +26,7 @@ const (
 // socket is a UDP socket that is connected to one server, and so receives from
 // no other.
 type socket struct {
-	conn  net.Conn
+	conn  *net.UDPConn
 	until time.Time // no questions from then on
 
 	mu      sync.Mutex
@@ -79,12 +79,16 @@ func (c *Client) openSocket(s *Server) (*socket, error) {
 	if err != nil {
 		return nil, err
 	}
+	from, err := newArrival(conn)
+	if err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
 	k := &socket{conn: conn, until: time.Now().Add(socketLife), pending: make(map[uint16]*pending)}
 	c.readers.Go(func() {
 		defer func() { _ = conn.Close() }()
 		stop := context.AfterFunc(c.ctx, func() { _ = conn.Close() })
 		defer stop()
-		c.read(s, k)
+		c.read(s, k, from)
 	})
 	return k, nil
 }
@@ -121,7 +125,7 @@ func (k *socket) unregister(p *pending) {
 
 // read delivers what comes in, until the socket has had its time and no question
 // is pending, or reading fails.
-func (c *Client) read(s *Server, k *socket) {
+func (c *Client) read(s *Server, k *socket, from *arrival) {
 	buf := make([]byte, wire.MaxQuery)
 	for {
 		if err := k.conn.SetReadDeadline(time.Now().Add(socketLife)); err != nil {
@@ -129,7 +133,7 @@ func (c *Client) read(s *Server, k *socket) {
 			return
 		}
 		for {
-			n, err := k.conn.Read(buf)
+			n, expected, err := from.read(buf)
 			if errors.Is(err, os.ErrDeadlineExceeded) {
 				break
 			}
@@ -137,7 +141,7 @@ func (c *Client) read(s *Server, k *socket) {
 				k.fail(err)
 				return
 			}
-			if !k.deliver(s, buf[:n]) {
+			if !expected || !k.deliver(s, buf[:n]) {
 				c.Ignored.Add(1)
 			}
 		}
@@ -165,7 +169,7 @@ func (k *socket) deliver(s *Server, msg []byte) bool {
 	if msg == nil {
 		return false
 	}
-	possible, doubtful := s.check0x20(msg, p.query)
+	possible, doubtful := s.check0x20(msg, p.query, time.Now())
 	if possible {
 		delete(k.pending, id)
 		p.answer <- answer{msg: append([]byte(nil), msg...), doubtful: doubtful}

@@ -181,6 +181,26 @@ func UpstreamQuery(q *Query) []byte {
 	return b
 }
 
+// HasEDNS reports whether a message has an OPT record.
+func HasEDNS(msg []byte) bool {
+	_, found := findOPT(msg)
+	return found
+}
+
+// WithoutEDNS returns query, which came from UpstreamQuery and is changed, without its OPT
+// record.
+func WithoutEDNS(query []byte) []byte {
+	query[Additional+1] = 0
+	return query[:questionEnd(query)]
+}
+
+// RejectsEDNS reports whether msg, which answers a query with an OPT record, is what a
+// server says that does not know EDNS: RFC 6891 section 7.
+func RejectsEDNS(msg []byte) bool {
+	rcode := Rcode(msg)
+	return (rcode == dns.RcodeFormatError || rcode == dns.RcodeNotImplemented) && !HasEDNS(msg)
+}
+
 // MixCase gives the letters of query's name a random case, which an answer has
 // to repeat and one who guesses does not know (draft-vixie-dnsext-dns0x20).
 // random must have a bit for each octet of the name.

@@ -1,0 +1,189 @@
+package dnsd_test
+
+import (
+	"fmt"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/miekg/dns"
+
+	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/dnsd"
+)
+
+// learnt is what s knows of its one upstream server.
+func learnt(t *testing.T, s *dnsd.Server) string {
+	t.Helper()
+	all := s.Upstreams()
+	if len(all) != 1 {
+		t.Fatal(all)
+	}
+	return fmt.Sprintf("case %s, edns %s, tcp %s", all[0].Case, all[0].EDNS, all[0].TCP)
+}
+
+// TestCaseWithoutTCP: that a server loses the case of letters, and can't be asked over
+// TCP either, is found out once and not for each name; after a while it is found out again.
+func TestCaseWithoutTCP(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		var overTCP atomic.Int32
+		startResolver(t, upstream, func(proto string, q *dns.Msg) [][]byte {
+			if proto == "tcp" {
+				overTCP.Add(1)
+				return nil
+			}
+			q.Question[0].Name = strings.ToLower(q.Question[0].Name)
+			return pack(answerA(q, "198.51.100.1"))
+		})
+		cfg := loConfig(t)
+		writeResolvConf(t, cfg.ResolvConf, upstream)
+		s := open(t, cfg, time.Second, patience)
+		for i := range 6 {
+			r := ask(t, "udp", gateway, question(fmt.Sprintf("host%d.abcdefghijklmnopqrstuvwxyz.example.com.", i), dns.TypeA))
+			if lastOctet(r) != "1" {
+				t.Error(r)
+			}
+		}
+		if n := overTCP.Load(); n != 1 {
+			t.Errorf("asked %d times over TCP", n)
+		}
+		if got := learnt(t, s); got != "case lost, edns unknown, tcp fails" {
+			t.Error(got)
+		}
+	})
+}
+
+// TestWithoutEDNS: a server that does not know EDNS, or whose firewall does not, is
+// asked without.
+func TestWithoutEDNS(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		for i, answer := range []func(q *dns.Msg) *dns.Msg{
+			func(q *dns.Msg) *dns.Msg { return new(dns.Msg).SetRcode(q, dns.RcodeFormatError) },
+			func(q *dns.Msg) *dns.Msg { return new(dns.Msg).SetRcode(q, dns.RcodeNotImplemented) },
+			func(q *dns.Msg) *dns.Msg {
+				m := new(dns.Msg).SetRcode(q, dns.RcodeFormatError)
+				m.Question = nil
+				return m
+			},
+			func(*dns.Msg) *dns.Msg { return nil },
+		} {
+			var with, without atomic.Int32
+			ip := fmt.Sprintf("127.0.0.%d", 100+i)
+			startResolver(t, ip, func(_ string, q *dns.Msg) [][]byte {
+				if q.IsEdns0() == nil {
+					without.Add(1)
+					return pack(answerA(q, "198.51.100.1"))
+				}
+				with.Add(1)
+				if m := answer(q); m != nil {
+					return pack(m)
+				}
+				return nil
+			})
+			s := withoutEDNS(t, ip, i)
+			before := with.Load()
+			r := ask(t, "udp", fmt.Sprintf("192.0.2.%d", 201+i), question("again.example.com.", dns.TypeA).SetEdns0(1232, true))
+			if r.Rcode != dns.RcodeSuccess || r.IsEdns0() == nil || with.Load() != before || without.Load() != 2 {
+				t.Errorf("%d: asked %d times with EDNS before it was known, %d after, %d without: %v", i, before, with.Load()-before, without.Load(), r)
+			}
+			if got := learnt(t, s); !strings.HasSuffix(got, "edns lost, tcp unknown") {
+				t.Errorf("%d: %s", i, got)
+			}
+		}
+	})
+}
+
+// withoutEDNS asks the server at ip a first time, with EDNS.
+func withoutEDNS(t *testing.T, ip string, i int) *dnsd.Server {
+	t.Helper()
+	gateway := fmt.Sprintf("192.0.2.%d", 201+i)
+	nstest.IP(t, "addr add "+gateway+"/24 dev lo")
+	cfg := dnsd.Config{Interface: "lo", Addrs: []netip.Addr{addr(gateway)}, ResolvConf: filepath.Join(t.TempDir(), "resolv.conf")}
+	writeResolvConf(t, cfg.ResolvConf, ip)
+	s, err := dnsd.Open(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.SetTiming(patience, 20*time.Millisecond, 20*time.Millisecond)
+	run(t, s)
+	r := ask(t, "udp", gateway, question("www.example.com.", dns.TypeA).SetEdns0(1232, true))
+	if diff := cmp.Diff("NOERROR (ra) "+wwwIs1, gist(r)); diff != "" || r.IsEdns0() == nil {
+		t.Errorf("%d: %s%v", i, diff, r)
+	}
+	return s
+}
+
+// answerOn answers what is asked of ip in a namespace with one address, after before.
+func answerOn(t *testing.T, ns *nstest.NS, ip, answer string, before func(q *dns.Msg, client net.Addr)) {
+	t.Helper()
+	c := listenIn(t, ns, ip)
+	go func() {
+		buf := make([]byte, 512)
+		for {
+			n, client, err := c.ReadFrom(buf)
+			q := new(dns.Msg)
+			if err != nil || q.Unpack(buf[:n]) != nil {
+				return
+			}
+			before(q, client)
+			_, _ = c.WriteTo(pack(answerA(q, answer))[0], client)
+		}
+	}()
+}
+
+// listenIn opens port 53 of ip in a namespace until the test ends.
+func listenIn(t *testing.T, ns *nstest.NS, ip string) net.PacketConn {
+	t.Helper()
+	var c net.PacketConn
+	err := ns.Do(func() (err error) {
+		c, err = net.ListenPacket("udp", net.JoinHostPort(ip, "53"))
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = c.Close() })
+	return c
+}
+
+// TestForgedByGuest: a guest answers what the host asks beyond the bridge, under the
+// server's name and with all that only the server can know. A server on the bridge is heard.
+func TestForgedByGuest(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		cfg := bridgeConfig(t)
+		g := guest(t)
+		lan := nstest.NewLAN(t)
+		nstest.Exec(t, "sysctl", "-qw", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.virbr0.rp_filter=0")
+		g.IP("addr add " + nstest.LANHost + "/32 dev eth0")
+		forger := listenIn(t, g, nstest.LANHost)
+		answerOn(t, lan, nstest.LANHost, "198.51.100.1", func(q *dns.Msg, client net.Addr) {
+			if _, err := forger.WriteTo(pack(answerA(q, "198.51.100.66"))[0], client); err != nil {
+				t.Error(err)
+			}
+		})
+		answerOn(t, g, "192.168.122.50", "198.51.100.2", func(*dns.Msg, net.Addr) {})
+		writeResolvConf(t, cfg.ResolvConf, nstest.LANHost)
+		s := start(t, cfg)
+		for i := range 3 {
+			name := fmt.Sprintf("www%d.example.com.", i)
+			if r := ask(t, "udp", "192.168.122.1", question(name, dns.TypeA)); lastOctet(r) != "1" {
+				t.Errorf("the forged answer was taken: %v", r)
+			}
+		}
+		if n := s.Stats().UpstreamIgnored; n != 3 {
+			t.Errorf("%d answers were ignored", n)
+		}
+		cfg.Forwarders = []dnsd.Forwarder{{Addr: addr("192.168.122.50")}}
+		if err := s.Reconfigure(cfg); err != nil {
+			t.Fatal(err)
+		}
+		if r := ask(t, "udp", "192.168.122.1", question("www.example.com.", dns.TypeA)); lastOctet(r) != "2" {
+			t.Errorf("a guest that is the network's forwarder: %v", r)
+		}
+	})
+}

@@ -1,0 +1,49 @@
+package upstream
+
+import (
+	"net/netip"
+	"testing"
+	"time"
+)
+
+// TestMemory: what was learnt is forgotten after an hour, that TCP fails later the more
+// often it was seen, and all but that where the server does not answer.
+func TestMemory(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	s := &Server{addr: netip.MustParseAddrPort("192.0.2.1:53")}
+	s.letters.learn(Lost, now, memory)
+	s.edns.confirm(Works, now)
+	for _, c := range []struct {
+		after           time.Duration
+		tcpFails        bool
+		letters, e, tcp Verdict
+	}{
+		{0, true, Lost, Works, Fails},
+		{memoryTCP, false, Lost, Works, Fails},
+		{memoryTCP + 1, true, Lost, Works, Fails},
+		{3 * memoryTCP, true, Lost, Works, Fails},
+		{memory + 1, false, Unknown, Unknown, Fails},
+		{7*memoryTCP + 1, false, Unknown, Unknown, Unknown},
+	} {
+		at := now.Add(c.after)
+		if c.tcpFails {
+			s.noteTCP(false, at)
+		}
+		if l, e, tcp := s.letters.verdict(at), s.edns.verdict(at), s.tcp.verdict(at); l != c.letters || e != c.e || tcp != c.tcp {
+			t.Errorf("after %v: case %s, edns %s, tcp %s", c.after, l, e, tcp)
+		}
+	}
+	s.succeeded(now, now.Add(-time.Second))
+	if _, rtt := s.health(now.Add(memory)); rtt != time.Second {
+		t.Error(rtt)
+	}
+	if _, rtt := s.health(now.Add(memory + 1)); rtt != 0 {
+		t.Error(rtt)
+	}
+	s.noteTCP(true, now)
+	s.letters.confirm(Kept, now)
+	s.failed(now, now)
+	if l, tcp := s.letters.verdict(now), s.tcp.verdict(now); l != Unknown || tcp != Works {
+		t.Errorf("when it does not answer: case %s, tcp %s", l, tcp)
+	}
+}
