@@ -73,6 +73,9 @@ type Config struct {
 	SRV    []SRV
 	CNAMEs []CNAME
 
+	// Records are records of any type.
+	Records []Record
+
 	// Addresses are what the names of whole domains have.
 	Addresses []Address
 

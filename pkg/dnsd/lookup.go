@@ -194,7 +194,7 @@ func (v *view) wildcard(key string) *node {
 	}
 	for domain := range wire.Domains(key) {
 		if r := v.rules[domain]; r != nil {
-			return r.alias
+			return r.below
 		}
 	}
 	return nil

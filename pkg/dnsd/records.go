@@ -204,6 +204,24 @@ type CNAME struct {
 	TTL          time.Duration // as Host.TTL
 }
 
+// Record is a record of a name, or with "*." before it of all those below one of which
+// nothing else is known. A name that has an address is a host's, of which a guest can't
+// have the name.
+type Record struct {
+	Name        string
+	Type, Value string        // as dnsname.Data reads them
+	TTL         time.Duration // as Host.TTL
+}
+
+// validate returns the faults of r, which stands at path.
+func (r Record) validate(path string) error {
+	err := checkRecords(path, strings.TrimPrefix(r.Name, wildcard))
+	if _, _, dataErr := dnsname.Data(r.Type, r.Value); dataErr != nil {
+		err = errors.Join(err, fmt.Errorf("%s: %s record of %q: %w", path, r.Type, r.Name, dataErr))
+	}
+	return err
+}
+
 // What package upstream says of the servers that are asked.
 type (
 	Forwarder = upstream.Forwarder
@@ -234,6 +252,9 @@ func (c Config) validateRecords() error {
 	}
 	for i, n := range c.CNAMEs {
 		errs = append(errs, checkRecords(fmt.Sprintf("cnames[%d]", i), strings.TrimPrefix(n.Name, wildcard), n.Target))
+	}
+	for i, r := range c.Records {
+		errs = append(errs, r.validate(fmt.Sprintf("records[%d]", i)))
 	}
 	for i, d := range c.LocalDomains {
 		errs = append(errs, checkNames(fmt.Sprintf("localDomains[%d]", i), d))

@@ -44,6 +44,18 @@ func addRecords(cfg *dnsd.Config) {
 		{Name: "*.in.vm.example", Target: "guest"},
 		{Name: "*.self.example", Target: "x.self.example"},
 	}
+	cfg.Records = []dnsd.Record{
+		{Name: "own", Type: "A", Value: "192.0.2.40", TTL: time.Minute},
+		{Name: "own", Type: "A", Value: "192.0.2.41", TTL: time.Minute},
+		{Name: "own", Type: "HTTPS", Value: "1 . alpn=h2", TTL: time.Minute},
+		{Name: "own.vm.example", Type: "MX", Value: "10 host.vm.example"},
+		{Name: "policy.example.org", Type: "CAA", Value: `0 issue "ca.example"`},
+		{Name: "text.vm.example", Type: "TXT", Value: `a, "b"; c`},
+		{Name: "*.kube.vm.example", Type: "AAAA", Value: "2001:db8::40"},
+		{Name: "*.kube.vm.example", Type: "TXT", Value: "any"},
+		{Name: "known.kube.vm.example", Type: "CNAME", Value: "own.vm.example"},
+		{Name: "www", Type: "TXT", Value: "an alias has none"},
+	}
 	cfg.LocalDomains = []string{"lan.example", "no.apps.example"}
 	cfg.Addresses = []dnsd.Address{
 		{Domain: "wild.example", Addr: addr("192.0.2.7")},
@@ -102,6 +114,21 @@ var recordCases = []localCase{
 	{"a.no.apps.example.", dns.TypeA, dns.RcodeNameError, nil, "no.apps.example.", "aa"},
 	{"any.in.vm.example.", dns.TypeA, 0, []string{"any.in.vm.example. 0 IN CNAME guest.", "guest. 0 IN A 192.0.2.50"}, "", "aa"},
 	{"a.self.example.", dns.TypeA, 0, []string{"a.self.example. 0 IN CNAME x.self.example."}, "", "aa"},
+
+	{"own.", dns.TypeA, 0, []string{"own. 60 IN A 192.0.2.40", "own. 60 IN A 192.0.2.41"}, "", "aa"},
+	{"OWN.vm.example.", dns.TypeHTTPS, 0, []string{`OWN.vm.example. 60 IN HTTPS 1 . alpn="h2"`}, "", "aa"},
+	{"own.vm.example.", dns.TypeMX, 0, []string{"own.vm.example. 0 IN MX 10 host.vm.example."}, "", "aa"},
+	{"own.vm.example.", dns.TypeAAAA, 0, nil, "vm.example.", "aa"},
+	{"40.2.0.192.in-addr.arpa.", dns.TypePTR, dns.RcodeNameError, nil, "2.0.192.in-addr.arpa.", "aa"},
+	{"policy.example.org.", dns.TypeCAA, 0, []string{`policy.example.org. 0 IN CAA 0 issue "ca.example"`}, "", "aa"},
+	{"policy.example.org.", dns.TypeA, 0, nil, "policy.example.org.", "aa"},
+	{"text.", dns.TypeTXT, 0, []string{`text. 0 IN TXT "a, \"b\"; c"`}, "", "aa"},
+	{"a.b.kube.vm.example.", dns.TypeAAAA, 0, []string{"a.b.kube.vm.example. 0 IN AAAA 2001:db8::40"}, "", "aa"},
+	{"a.kube.vm.example.", dns.TypeTXT, 0, []string{`a.kube.vm.example. 0 IN TXT "any"`}, "", "aa"},
+	{"a.kube.vm.example.", dns.TypeA, 0, nil, "vm.example.", "aa"},
+	{"kube.vm.example.", dns.TypeAAAA, 0, nil, "vm.example.", "aa"},
+	{"known.kube.vm.example.", dns.TypeMX, 0, []string{"known.kube.vm.example. 0 IN CNAME own.vm.example.", "own.vm.example. 0 IN MX 10 host.vm.example."}, "", "aa"},
+	{"www.vm.example.", dns.TypeTXT, 0, []string{`HOST.vm.example. 0 IN TXT "a host"`, "www.vm.example. 60 IN CNAME HOST.vm.example."}, "", "aa"},
 
 	{"lan.example.", dns.TypeA, 0, nil, "lan.example.", "aa"},
 	{"x.lan.example.", dns.TypeTXT, dns.RcodeNameError, nil, "lan.example.", "aa"},

@@ -11,6 +11,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/vnetd/vnetd/internal/dnsname"
 	"github.com/vnetd/vnetd/pkg/dnsd/wire"
 )
 
@@ -57,7 +58,7 @@ type view struct {
 type rule struct {
 	domain  string // key
 	node    *node  // addresses; nil: none
-	alias   *node  // of the names below it; nil: none
+	below   *node  // of the names below it; nil: none
 	forward bool   // the rest has an upstream of its own
 	local   bool   // the rest does not exist
 }
@@ -289,7 +290,7 @@ func (v *view) addRecords(cfg Config) {
 	}
 	for _, c := range cfg.CNAMEs {
 		// RFC 1034 section 3.6.2: a name that has a CNAME record has no other.
-		if n := v.aliasNode(c.Name); len(n.sets) == 0 {
+		if n := v.named(c.Name); len(n.sets) == 0 {
 			n.add(dns.TypeCNAME, record{ttl: wireTTL(c.TTL), data: wire.AppendName(nil, c.Target)})
 		}
 	}
@@ -303,23 +304,37 @@ func (v *view) addRecords(cfg Config) {
 			n.add(dns.TypeSRV, record{data: s.data()})
 		}
 	}
+	for _, r := range cfg.Records {
+		v.addRecord(r)
+	}
 	for _, n := range v.staticNames {
 		slices.SortStableFunc(n.sets, func(a, b rrset) int { return cmp.Compare(a.rtype, b.rtype) })
 	}
 }
 
-// aliasNode returns the node of a static name, or of the names below a domain.
-func (v *view) aliasNode(name string) *node {
+// named returns the node of a static name, or of the names below a domain.
+func (v *view) named(name string) *node {
 	domain, found := strings.CutPrefix(name, wildcard)
 	if !found {
 		return v.static(name)
 	}
 	r := v.rule(domain)
 	v.between[r.domain] = true
-	if r.alias == nil {
-		r.alias = new(node)
+	if r.below == nil {
+		r.below = new(node)
 	}
-	return r.alias
+	return r.below
+}
+
+// addRecord gives v a record of any type.
+func (v *view) addRecord(r Record) {
+	n := v.named(r.Name)
+	code, data, err := dnsname.Data(r.Type, r.Value)
+	if err != nil || n.records(dns.TypeCNAME) != nil || code == dns.TypeCNAME && len(n.sets) > 0 {
+		return
+	}
+	n.add(code, record{ttl: wireTTL(r.TTL), data: data})
+	n.complete = n.complete || code == dns.TypeA || code == dns.TypeAAAA
 }
 
 // above makes the names that a key stands below names without records: RFC 8020, they

@@ -20,6 +20,7 @@ func (n *Network) Clone() *Network {
 	})
 	c.DnsmasqOptions = slices.Clone(n.DnsmasqOptions)
 	c.Access = n.Access.clone()
+	c.Records = slices.Clone(n.Records)
 	c.Ignored = slices.Clone(n.Ignored)
 	return &c
 }

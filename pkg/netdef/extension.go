@@ -108,7 +108,7 @@ func (e element) account() Account {
 
 // extended tells whether n has something in vnetd's namespace.
 func (n *Network) extended() bool {
-	return n.Uplink != "" || n.Access != nil || n.DHCPPolicy != (DHCPPolicy{}) ||
+	return n.Uplink != "" || n.Access != nil || n.DHCPPolicy != (DHCPPolicy{}) || len(n.Records) > 0 ||
 		slices.ContainsFunc(n.IPs, func(ip IP) bool { return ip.RA != (RAPolicy{}) || ip.DHCP != nil && len(ip.DHCP.Boots) > 0 })
 }
 
@@ -139,6 +139,7 @@ func (p *printer) extensions(n *Network) {
 	if n.DHCPPolicy != (DHCPPolicy{}) {
 		p.leaf("vnetd:dhcp", opt("identity", n.DHCPPolicy.Identity), opt("probe", n.DHCPPolicy.Probe))
 	}
+	p.records(n)
 	if n.Access == nil {
 		return
 	}

@@ -22,7 +22,7 @@ func lan(inside string) string {
 }
 
 func extensionRows() []faultRow {
-	return append(uplinkRows(), []faultRow{
+	return append(append(uplinkRows(), recordRows()...), []faultRow{
 		{"unknown extension", extended("<vnetd:flag/>"), []string{"network/vnetd:flag: not known to this version of vnetd"}},
 		{"unknown inside", lan("<vnetd:access flag='1'><vnetd:role name='x'/><user name='x'/></vnetd:access>"), []string{
 			"network/vnetd:access/@flag: '1': not known to this version of vnetd",

@@ -97,6 +97,8 @@ type Network struct {
 	Access *Access
 	// DHCPPolicy is how clients of DHCP are dealt with.
 	DHCPPolicy DHCPPolicy
+	// Records are records of DNS beside those of <dns>.
+	Records []Record
 
 	// Ignored has the paths of elements and attributes that the schema does
 	// not know. They are dropped, as libvirt drops them; XML doesn't print them.

@@ -52,6 +52,7 @@ func (e element) network() *Network {
 		Uplink:              e.uplink(),
 		Access:              e.access(),
 		DHCPPolicy:          e.dhcpPolicy(),
+		Records:             e.records(),
 	}
 	n.Bridge = e.bridge(n.Mode(), n.Uplink != "")
 	if mtu, ok := e.first("mtu"); ok {

@@ -35,6 +35,7 @@ func (n *Network) validate() Faults {
 	c.mtu()
 	c.domain()
 	c.dns()
+	c.records()
 	c.addresses()
 	c.ports()
 	c.fragments()

@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/vnetd/vnetd/internal/dnsname"
 	"github.com/vnetd/vnetd/pkg/dnsd"
@@ -84,6 +85,11 @@ func DNS(n *netdef.Network) dnsd.Config {
 	}
 	c.Static = staticNames(n)
 	addRecords(&c, n.DNS)
+	for _, r := range n.Records {
+		c.Records = append(c.Records, dnsd.Record{
+			Name: ascii(n.RecordName(r.Name)), Type: r.Type, Value: r.Value, TTL: time.Duration(r.TTL) * time.Second,
+		})
+	}
 	o, _ := dnsd.ParseDnsmasqOptions(n.DnsmasqOptions)
 	return o.AddTo(c)
 }
