@@ -265,3 +265,63 @@ func TestClaims(t *testing.T) {
 		}
 	}
 }
+
+// TestReverseZones asks for reverse names of subnets of all lengths, and of those beside them.
+func TestReverseZones(t *testing.T) {
+	s := dnsd.NewUnbound(dnsd.Config{
+		Addrs:     []netip.Addr{addr(gateway)},
+		NoForward: true,
+		Static:    []dnsd.Host{{Name: "gateway", Addr: addr(gateway)}},
+		Prefixes: []netip.Prefix{
+			netip.MustParsePrefix("192.0.2.0/25"), netip.MustParsePrefix("192.168.120.0/22"), netip.MustParsePrefix("10.128.0.0/9"),
+			netip.MustParsePrefix("198.51.100.4/31"), netip.MustParsePrefix("2001:db8:0:8::/61"), netip.MustParsePrefix("fd00::10/127"),
+		},
+	})
+	const nodata, none, refused = "NOERROR", "NXDOMAIN", "REFUSED"
+	for _, c := range []struct{ name, want string }{ // rcode and owner of the SOA record
+		{"1.2.0.192.in-addr.arpa. PTR", nodata + " gateway."},
+		{"9.2.0.192.in-addr.arpa. PTR", none + " 2.0.192.in-addr.arpa."},
+		{"129.2.0.192.in-addr.arpa. PTR", refused}, // the other half
+		{"2.0.192.in-addr.arpa. SOA", nodata + " SOA 2.0.192.in-addr.arpa."},
+		{"2.0.192.in-addr.arpa. NS", nodata + " gateway."},
+		{"2.0.192.in-addr.arpa. TXT", nodata + " 2.0.192.in-addr.arpa."},
+		{"9.120.168.192.in-addr.arpa. PTR", none + " 120.168.192.in-addr.arpa."},
+		{"9.123.168.192.in-addr.arpa. PTR", none + " 123.168.192.in-addr.arpa."},
+		{"9.124.168.192.in-addr.arpa. PTR", refused},
+		{"122.168.192.in-addr.arpa. SOA", nodata + " SOA 122.168.192.in-addr.arpa."},
+		{"124.168.192.in-addr.arpa. SOA", refused},
+		{"9.9.200.10.in-addr.arpa. PTR", none + " 200.10.in-addr.arpa."},
+		{"9.200.10.in-addr.arpa. PTR", nodata + " 200.10.in-addr.arpa."},
+		{"200.10.in-addr.arpa. NS", nodata + " gateway."},
+		{"9.9.100.10.in-addr.arpa. PTR", refused},
+		{"4.100.51.198.in-addr.arpa. PTR", none + " 100.51.198.in-addr.arpa."},
+		{"6.100.51.198.in-addr.arpa. PTR", refused},
+		{"100.51.198.in-addr.arpa. SOA", nodata + " SOA 100.51.198.in-addr.arpa."},
+		{"1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.f.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa. PTR", none + " f.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa."},
+		{"1.0.0.0.0.0.0.0.0.0.0.0.0.0.0.0.7.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa. PTR", refused},
+		{"8.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa. SOA", nodata + " SOA 8.0.0.0.0.0.0.0.8.b.d.0.1.0.0.2.ip6.arpa."},
+		{"1.1." + strings.Repeat("0.", 28) + "d.f.ip6.arpa. PTR", none + " 1." + strings.Repeat("0.", 28) + "d.f.ip6.arpa."},
+		{"2.1." + strings.Repeat("0.", 28) + "d.f.ip6.arpa. PTR", refused},
+	} {
+		name, qtype, _ := strings.Cut(c.name, " ")
+		reply, _ := s.RespondUDP(mustPack(t, question(name, dns.StringToType[qtype])), nil)
+		r := new(dns.Msg)
+		if err := r.Unpack(reply); err != nil {
+			t.Fatal(err)
+		}
+		got := dns.RcodeToString[r.Rcode]
+		for _, one := range r.Ns {
+			got += " " + one.Header().Name
+		}
+		for _, one := range r.Answer {
+			if one.Header().Rrtype == dns.TypeSOA {
+				got += " SOA " + one.Header().Name
+			} else {
+				got += " " + dns.Field(one, 1)
+			}
+		}
+		if got != c.want {
+			t.Errorf("%s: %s, want %s", c.name, got, c.want)
+		}
+	}
+}

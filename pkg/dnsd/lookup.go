@@ -255,6 +255,51 @@ func (n *node) answer(qtype uint16, zone string) (a answer, ok bool) {
 	return answer{soa: zone}, n.complete
 }
 
+// subnet is a subnet of the network. Its reverse names are in zones of whole labels: all
+// that make it up, or the one that has it, where it is a part of the last label's.
+type subnet struct {
+	netip.Prefix
+	zone   int // bits of a zone's prefix
+	labels int // of a zone's name
+}
+
+// newSubnet returns the subnet p.
+func newSubnet(p netip.Prefix) subnet {
+	step := 4 // bits of a label
+	if p.Addr().Is4() {
+		step = 8
+	}
+	zone := min((p.Bits()+step-1)/step*step, p.Addr().BitLen()-step)
+	return subnet{Prefix: p.Masked(), zone: zone, labels: zone/step + 2}
+}
+
+// zones returns the names of the subnet's zones.
+func (s subnet) zones() []string {
+	var all []string
+	for zone := netip.PrefixFrom(s.Addr(), s.zone).Masked(); ; {
+		all = append(all, wire.ReverseZone(zone))
+		next := after(zone)
+		if !s.Contains(next) {
+			return all
+		}
+		zone = netip.PrefixFrom(next, s.zone)
+	}
+}
+
+// after returns the first address behind a prefix, the zero Addr if there is none.
+func after(p netip.Prefix) netip.Addr {
+	a := p.Addr().AsSlice()
+	for bit := p.Bits() - 1; bit >= 0; bit-- {
+		mask := byte(0x80) >> (bit % 8)
+		a[bit/8] ^= mask
+		if a[bit/8]&mask != 0 {
+			next, _ := netip.AddrFromSlice(a)
+			return next
+		}
+	}
+	return netip.Addr{}
+}
+
 // lookupReverse answers q if it is a reverse name of a host that we know or of
 // one of the subnets.
 func (v *view) lookupReverse(q *wire.Query) (answer, bool) {
@@ -262,7 +307,7 @@ func (v *view) lookupReverse(q *wire.Query) (answer, bool) {
 	if !ok {
 		return answer{}, false
 	}
-	zone := v.reverseZone(r.Prefix)
+	zone := v.reverseZone(r.Prefix, q.Key)
 	if r.Prefix.IsSingleIP() && !r.Below {
 		if n := v.pointer(r.Prefix.Addr()); n != nil {
 			if zone == "" {
@@ -272,16 +317,25 @@ func (v *view) lookupReverse(q *wire.Query) (answer, bool) {
 		}
 	}
 	if zone == "" {
-		return answer{}, false
+		return answer{soa: q.Key}, v.isPartly(r, q.Type)
 	}
 	return negative(r.Below || r.Prefix.IsSingleIP(), zone), true
 }
 
-// reverseZone returns the reverse zone of the subnet that has all of p; "" if none has.
-func (v *view) reverseZone(p netip.Prefix) string {
-	for i, subnet := range v.prefixes {
-		if subnet.Bits() <= p.Bits() && subnet.Contains(p.Addr()) {
-			return v.reverse[i]
+// isPartly reports whether a question is for the SOA or the NS record of a zone that a
+// subnet is a part of, whose SOA record is in negative answers.
+func (v *view) isPartly(r wire.Reverse, qtype uint16) bool {
+	return !r.Below && (qtype == dns.TypeSOA || qtype == dns.TypeNS) && slices.ContainsFunc(v.subnets, func(s subnet) bool {
+		return r.Prefix.Bits() == s.zone && r.Prefix.Contains(s.Addr())
+	})
+}
+
+// reverseZone returns the zone of key, the reverse name of p, in the subnet that has all of p;
+// "" if none has.
+func (v *view) reverseZone(p netip.Prefix, key string) string {
+	for _, s := range v.subnets {
+		if s.Bits() <= p.Bits() && s.Contains(p.Addr()) {
+			return wire.Above(key, s.labels)
 		}
 	}
 	return ""

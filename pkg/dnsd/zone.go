@@ -42,8 +42,7 @@ type view struct {
 	own          netip.Addr // that is served on
 	noPlainNames bool
 	forwards     bool // some queries have an upstream
-	prefixes     []netip.Prefix
-	reverse      []string // the reverse zones of prefixes
+	subnets      []subnet
 
 	staticNames map[string]*node // by bare key
 	staticAddrs map[netip.Addr]*node
@@ -272,8 +271,7 @@ func newView(cfg Config) *view {
 		v.domain = wire.KeyOf(cfg.Domain)
 	}
 	for _, p := range cfg.Prefixes {
-		v.prefixes = append(v.prefixes, p.Masked())
-		v.reverse = append(v.reverse, wire.ReverseZone(p.Masked()))
+		v.subnets = append(v.subnets, newSubnet(p))
 	}
 	v.addRecords(cfg)
 	v.addRules(cfg)
@@ -363,11 +361,13 @@ func (v *view) addRules(cfg Config) {
 	if cfg.LocalOnly && v.domain != "" {
 		v.rule(cfg.Domain).local = true
 	}
-	for _, zone := range append(v.reverse, v.domain) {
-		if zone != "" {
-			v.between[zone] = true
-			v.above(zone)
+	for _, s := range v.subnets {
+		for _, zone := range s.zones() {
+			v.zone(zone)
 		}
+	}
+	if v.domain != "" {
+		v.zone(v.domain)
 	}
 	for _, d := range cfg.LocalDomains {
 		r := v.rule(d)
@@ -385,6 +385,12 @@ func (v *view) addRules(cfg Config) {
 		}
 		r.node.addHost(Host{Addr: a.Addr})
 	}
+}
+
+// zone makes a zone's name, and those that it stands below, names that exist.
+func (v *view) zone(key string) {
+	v.between[key] = true
+	v.above(key)
 }
 
 // rule returns the rule of a domain.

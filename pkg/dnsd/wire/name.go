@@ -124,6 +124,15 @@ func KeyOf(name string) string {
 	return string(AppendKey(nil, AppendName(nil, name)))
 }
 
+// Above returns the name above key that has that many labels, key itself if it has no more.
+func Above(key string, labels int) string {
+	at := len(key) - 1
+	for ; labels > 0 && at > 0; labels-- {
+		at = strings.LastIndexByte(key[:at], '.')
+	}
+	return key[at+1:]
+}
+
 // Domains returns key and the key of each name above it, the root's last.
 func Domains(key string) iter.Seq[string] {
 	return func(yield func(string) bool) {
