@@ -116,7 +116,7 @@ func (n turn) activate(live *netdef.Network, index int, sv *service.Set) {
 	n.setState(api.Active, nil)
 	n.noteBridge(live, index)
 	n.serve(sv)
-	n.m.ports.findDevices(n.Network)
+	n.m.devices.findDevices(n.Network)
 }
 
 // ensure makes the links and rules of live what they should be, whether none,
@@ -139,7 +139,7 @@ func (n turn) ensure(ctx context.Context, live *netdef.Network) (index int, err 
 	if err := n.record.Forward(live); err != nil {
 		return 0, err
 	}
-	return index, n.m.ports.replug(ctx, n.Network, live, index)
+	return index, n.m.devices.replug(ctx, n.Network, live, index)
 }
 
 // ensureBridged is ensure for a network on a bridge that is the LAN's: one of
@@ -157,7 +157,7 @@ func (n turn) ensureBridged(ctx context.Context, live *netdef.Network) (index in
 	if err != nil {
 		return 0, err
 	}
-	return l.Index, n.m.ports.replug(ctx, n.Network, live, l.Index)
+	return l.Index, n.m.devices.replug(ctx, n.Network, live, l.Index)
 }
 
 // noteBridge has the network be degraded for as long as the bridge that it names is
@@ -243,7 +243,7 @@ func (n turn) clearLeftover(ctx context.Context) error {
 // then its run-state. The rules go after the bridge: nothing passes unfiltered. What
 // fails makes live the network's leftover.
 func (n turn) clear(ctx context.Context, live *netdef.Network) error {
-	errs := []error{n.m.ports.unplug(n.Network)}
+	errs := []error{n.m.devices.unplug(n.Network)}
 	if live.Mode().OwnsBridge() {
 		errs = append(errs, n.m.cfg.Links.Remove(live.Bridge.Name, 0), n.rules.remove(ctx, live))
 	}

@@ -102,6 +102,8 @@ type Manager struct {
 	events   broker
 	serving  translate.Settings
 	ports    *Ports
+	devices  devices
+	orphans  orphans
 	stock    *stock
 	hook     hook
 	audit    *audit
@@ -134,6 +136,7 @@ func New(cfg Config) *Manager {
 	m.hook = hook(cfg.Hook)
 	m.stock, m.audit = &stock{m: m}, &audit{m: m}
 	m.ports = &Ports{m, port.NewRegistry()}
+	m.devices, m.orphans = devices{m.ports}, orphans{m.ports}
 	m.health = health.NewBoard(cfg.Logger, m.conditionsChanged)
 	return m
 }

@@ -47,7 +47,7 @@ func (s *stock) take(ctx context.Context) error {
 	runs, runFaults, runsErr := s.m.cfg.Store.Runs()
 	ports, portFaults, portsErr := s.m.cfg.Store.Ports()
 	all := s.recognise(runs, runFaults, runsErr, links)
-	s.m.ports.load(ports, links, all)
+	s.m.orphans.load(ports, links, all)
 
 	var g errgroup.Group
 	g.SetLimit(startLimit)
@@ -165,7 +165,7 @@ func (s *stock) loadDefinition(d store.Definition) error {
 	known.setDefinition(def)
 	known.setAutostart(d.Autostart)
 	known.changed()
-	s.m.ports.adoptLocking(known, def.UUID)
+	s.m.orphans.adoptLocking(known, def.UUID)
 	return nil
 }
 

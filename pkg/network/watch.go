@@ -85,11 +85,11 @@ func (q *repairQueue) take() map[*Network]struct{} {
 // onLink deals with one change of a link. It never blocks for long.
 func (w *watcher) onLink(e bridge.LinkEvent) {
 	if e.Resync {
-		w.m.ports.resync()
+		w.m.devices.resync()
 		w.queue.add(w.m.all()...)
 		return
 	}
-	if w.m.ports.onLink(e) {
+	if w.m.devices.onLink(e) {
 		return
 	}
 	on := w.awaiting(e.Link)
