@@ -93,13 +93,13 @@ func TestMetrics(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		port, files, err := n.RequestPort(t.Context(), network.PortOptions{Name: "web", MAC: net.HardwareAddr{0x52, 0x54, 0, 0, 0, 9}, IfName: "tap9"})
+		port, files, err := h.manager.Ports().Request(t.Context(), n, network.PortOptions{Name: "web", MAC: net.HardwareAddr{0x52, 0x54, 0, 0, 0, 9}, IfName: "tap9"})
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer files[0].Close()
 		const libvirts = "0e1c9f52-77a4-4c0b-9d59-6a1f0f1d2c3c"
-		if _, err := n.RegisterPort(t.Context(), &netdef.Port{
+		if _, err := h.manager.Ports().Register(t.Context(), n, &netdef.Port{
 			UUID: libvirts, Owner: netdef.Owner{Name: "vm1", UUID: libvirts}, MAC: net.HardwareAddr{0x52, 0x54, 0, 0, 0, 8},
 		}, false, 0); err != nil {
 			t.Fatal(err)

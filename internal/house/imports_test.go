@@ -28,6 +28,7 @@ var mayImport = map[string][]string{
 	"internal/polkit":          {"internal/sysbus"},
 	"pkg/libvirtrpc":           {"internal/ether", "internal/polkit", "internal/sysbus", "pkg/network", "pkg/netdef", "pkg/api"},
 	"pkg/network":              {"internal/ether", "internal/dnsname", "pkg/network/", "pkg/api", "pkg/netdef", "pkg/bridge/", "pkg/tap", "pkg/firewall", "pkg/dhcpd/", "pkg/dnsd/", "pkg/store", "internal/histogram"},
+	"pkg/network/port":         {"internal/ether", "pkg/api", "pkg/bridge", "pkg/tap", "pkg/netdef", "pkg/store"}, // netdef: libvirt's port document
 	"pkg/network/service":      {"pkg/api", "pkg/dhcpd/", "pkg/dnsd/"},
 	"pkg/network/translate":    {"internal/dnsname", "pkg/api", "pkg/netdef", "pkg/bridge", "pkg/firewall", "pkg/dhcpd/", "pkg/dnsd/", "pkg/network/service"},
 	"pkg/network/takeover":     {"pkg/api", "pkg/netdef", "pkg/dhcpd"},

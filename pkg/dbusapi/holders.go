@@ -35,10 +35,10 @@ func (s *Server) followClients(ctx context.Context) error {
 			s.onLeft(signal)
 		}
 	})
-	for _, holder := range s.cfg.Manager.Holders() {
+	for _, holder := range s.cfg.Manager.Ports().Holders() {
 		bus, name, _ := strings.Cut(holder, " ")
 		if bus != s.busID || !s.isConnected(ctx, name) {
-			s.cfg.Manager.HolderGone(holder)
+			s.cfg.Manager.Ports().HolderGone(holder)
 		}
 	}
 	return nil
@@ -55,7 +55,7 @@ func (s *Server) onLeft(signal *dbus.Signal) {
 		return
 	}
 	s.clients.forget(name)
-	s.cfg.Manager.HolderGone(s.holder(name))
+	s.cfg.Manager.Ports().HolderGone(s.holder(name))
 }
 
 // isConnected tells whether a client is on the bus; true where the bus does not

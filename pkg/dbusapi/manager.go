@@ -131,7 +131,7 @@ func (m managerObject) listNetworks(context.Context, *call) ([]any, error) {
 }
 
 func (m managerObject) getPort(_ context.Context, c *call) ([]any, error) {
-	p, err := m.cfg.Manager.Port(c.body[0].(string))
+	p, err := m.cfg.Manager.Ports().Find(c.body[0].(string))
 	if err != nil {
 		return nil, err
 	}
@@ -140,7 +140,7 @@ func (m managerObject) getPort(_ context.Context, c *call) ([]any, error) {
 
 func (m managerObject) listPorts(context.Context, *call) ([]any, error) {
 	list := []listed{}
-	for _, p := range m.cfg.Manager.Ports() {
+	for _, p := range m.cfg.Manager.Ports().List() {
 		list = append(list, listed{p.UUID, p.Network, pathOf(portPaths, p.UUID)})
 	}
 	return []any{list}, nil
@@ -153,7 +153,7 @@ func (m managerObject) reload(ctx context.Context, _ *call) ([]any, error) {
 func (m managerObject) describe(context.Context, *call) ([]any, error) {
 	networks := []api.NetworkStatus{}
 	for _, n := range m.cfg.Manager.Networks() {
-		networks = append(networks, describeNetwork(n))
+		networks = append(networks, describeNetwork(m.cfg.Manager.Ports(), n))
 	}
 	return toJSON(map[string]any{
 		"version": m.cfg.Version, "networks": networks,

@@ -78,11 +78,11 @@ func (s *Server) network(n *network.Network) iface {
 				[]arg{{"port", "o"}, {"xml", "s"}},
 				manageNetworks,
 				func(ctx context.Context, c *call) ([]any, error) {
-					return registerPort(ctx, n, c)
+					return registerPort(ctx, s.cfg.Manager.Ports(), n, c)
 				},
 			},
 			{"Describe", nil, []arg{{"json", "s"}}, read, func(context.Context, *call) ([]any, error) {
-				return toJSON(describeNetwork(n))
+				return toJSON(describeNetwork(s.cfg.Manager.Ports(), n))
 			}},
 		},
 		properties: []property{
@@ -134,7 +134,7 @@ func networkXML(n *network.Network, flags uint32) ([]any, error) {
 const reclaimPort = 1
 
 // registerPort is the reply of RegisterPort.
-func registerPort(ctx context.Context, n *network.Network, c *call) ([]any, error) {
+func registerPort(ctx context.Context, ports *network.Ports, n *network.Network, c *call) ([]any, error) {
 	xml, flags := c.body[0].(string), c.body[1].(uint32)
 	if flags&^reclaimPort != 0 {
 		return nil, api.Errorf(api.Invalid, "flags: %#x is not known, want 0 or %d (reclaim)", flags, reclaimPort)
@@ -143,7 +143,7 @@ func registerPort(ctx context.Context, n *network.Network, c *call) ([]any, erro
 	if err != nil {
 		return nil, api.Errorf(api.Invalid, "%w", err)
 	}
-	full, err := n.RegisterPort(ctx, doc, flags&reclaimPort != 0, c.who.uid)
+	full, err := ports.Register(ctx, n, doc, flags&reclaimPort != 0, c.who.uid)
 	if err != nil {
 		return nil, err
 	}
@@ -178,9 +178,9 @@ func busLease(l network.Lease) lease {
 func hexColons(b []byte) string { return net.HardwareAddr(b).String() }
 
 // describeNetwork is the document of a network's Describe.
-func describeNetwork(n *network.Network) api.NetworkStatus {
+func describeNetwork(ports *network.Ports, n *network.Network) api.NetworkStatus {
 	d := api.NetworkStatus{
-		Network: n.Info(), Ports: n.Ports(), Leases: []api.Lease{},
+		Network: n.Info(), Ports: ports.On(n), Leases: []api.Lease{},
 		Conditions: append([]api.Condition{}, n.Conditions()...),
 	}
 	leases, err := n.Leases()

@@ -57,7 +57,7 @@ func (s *Server) release(ctx context.Context, c *call, p api.Port) error {
 			return api.Errorf(api.Denied, "port %s belongs to user %d: %w", p.UUID, p.Owner, err)
 		}
 	}
-	return s.cfg.Manager.ReleasePort(ctx, p.UUID)
+	return s.cfg.Manager.Ports().Release(ctx, p.UUID)
 }
 
 // waitForAddress waits for as long as the caller says.
@@ -68,7 +68,7 @@ func (s *Server) waitForAddress(ctx context.Context, c *call, p api.Port) ([]any
 	limit := time.Duration(c.body[0].(uint32)) * time.Millisecond
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	held, err := s.cfg.Manager.WaitForAddress(ctx, p.UUID)
+	held, err := s.cfg.Manager.Ports().WaitForAddress(ctx, p.UUID)
 	if errors.Is(err, context.DeadlineExceeded) {
 		return nil, busError{errTimeout, "the guest of port " + p.UUID + " (" + p.IfName + ") has no address after " + limit.String()}
 	}

@@ -37,13 +37,13 @@ func (m managerObject) requestPort(ctx context.Context, c *call) ([]any, error) 
 	}
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
-	info, files, err := n.RequestPort(ctx, opts)
+	info, files, err := m.cfg.Manager.Ports().Request(ctx, n, opts)
 	if err != nil {
 		return nil, err
 	}
 	c.files = files
 	if opts.Holder != "" && !m.isConnected(ctx, c.sender) {
-		m.cfg.Manager.HolderGone(opts.Holder) // it left before the port was its own
+		m.cfg.Manager.Ports().HolderGone(opts.Holder) // it left before the port was its own
 	}
 	return []any{pathOf(portPaths, info.UUID), sysbus.Files(files), portReply(info)}, nil
 }

@@ -23,7 +23,7 @@ func (t tree) object(path dbus.ObjectPath) *object {
 		}
 		o.ifaces = []iface{t.network(n)}
 	} else if uuid, ok := uuidOf(portPaths, path); ok {
-		p, err := t.cfg.Manager.Port(uuid)
+		p, err := t.cfg.Manager.Ports().Find(uuid)
 		if err != nil || !strings.EqualFold(p.UUID, uuid) {
 			return nil
 		}
@@ -65,7 +65,7 @@ func (t tree) paths() []dbus.ObjectPath {
 	for _, n := range t.cfg.Manager.Networks() {
 		paths = append(paths, pathOf(networkPaths, n.Info().UUID))
 	}
-	for _, p := range t.cfg.Manager.Ports() {
+	for _, p := range t.cfg.Manager.Ports().List() {
 		paths = append(paths, pathOf(portPaths, p.UUID))
 	}
 	return paths
@@ -102,7 +102,7 @@ func (t tree) managedObjects() map[dbus.ObjectPath]map[string]map[string]dbus.Va
 		i := t.network(n)
 		all[pathOf(networkPaths, n.Info().UUID)] = map[string]map[string]dbus.Variant{i.name: i.values()}
 	}
-	for _, p := range t.cfg.Manager.Ports() {
+	for _, p := range t.cfg.Manager.Ports().List() {
 		i := t.port(p)
 		all[pathOf(portPaths, p.UUID)] = map[string]map[string]dbus.Variant{i.name: i.values()}
 	}

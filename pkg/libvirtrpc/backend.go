@@ -21,7 +21,7 @@ type Backend interface {
 	Subscribe(f func(network.Event)) (cancel func())
 }
 
-// Network is one network of a Backend; *network.Network is one.
+// Network is one network of a Backend.
 type Network interface {
 	Info() api.Network
 	XML(inactive bool) []byte
@@ -43,29 +43,49 @@ func NewBackend(m *network.Manager) Backend { return manager{m} }
 // manager is a *network.Manager with its networks as what the server knows.
 type manager struct{ *network.Manager }
 
+// attached is a *network.Network with its ports.
+type attached struct {
+	*network.Network
+	ports *network.Ports
+}
+
 func (m manager) Networks() []Network {
 	var list []Network
 	for _, n := range m.Manager.Networks() {
-		list = append(list, n)
+		list = append(list, attached{n, m.Ports()})
 	}
 	return list
 }
 
-func (m manager) ByName(name string) (Network, error) { return known(m.Manager.ByName(name)) }
-func (m manager) ByUUID(uuid string) (Network, error) { return known(m.Manager.ByUUID(uuid)) }
+func (m manager) ByName(name string) (Network, error) { return m.known(m.Manager.ByName(name)) }
+func (m manager) ByUUID(uuid string) (Network, error) { return m.known(m.Manager.ByUUID(uuid)) }
 func (m manager) Define(ctx context.Context, xml []byte) (Network, error) {
-	d, err := m.Manager.DefineWith(ctx, xml, api.DefineOptions{Strict: true})
-	return known(d.Network, err)
+	d, err := m.DefineWith(ctx, xml, api.DefineOptions{Strict: true})
+	return m.known(d.Network, err)
 }
 
 func (m manager) Create(ctx context.Context, xml []byte) (Network, error) {
-	return known(m.Manager.Create(ctx, xml))
+	return m.known(m.Manager.Create(ctx, xml))
+}
+
+func (m manager) ReleasePort(ctx context.Context, uuid string) error {
+	return m.Ports().Release(ctx, uuid)
 }
 
 // known makes sure that no network is nil and not a nil inside an interface.
-func known(n *network.Network, err error) (Network, error) {
+func (m manager) known(n *network.Network, err error) (Network, error) {
 	if err != nil {
 		return nil, err
 	}
-	return n, nil
+	return attached{n, m.Ports()}, nil
+}
+
+func (n attached) RegisterPort(ctx context.Context, doc *netdef.Port, reclaim bool, owner uint32) (*netdef.Port, error) {
+	return n.ports.Register(ctx, n.Network, doc, reclaim, owner)
+}
+
+func (n attached) PortDocuments() []*netdef.Port { return n.ports.Documents(n.Network) }
+
+func (n attached) SetPortBandwidth(ctx context.Context, uuid string, b *netdef.Bandwidth) error {
+	return n.ports.SetBandwidth(ctx, n.Network, uuid, b)
 }

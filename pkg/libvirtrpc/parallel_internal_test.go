@@ -67,8 +67,8 @@ func TestMixedCalls(t *testing.T) {
 		nstest.Eventually(t, soon, "leaving nothing", func() error {
 			f, r, m := openFiles(t), runtime.NumGoroutine(), heap()-memory
 			links := strings.Count(nstest.IP(t, "-o link"), "\n")
-			if f > files+5 || r > routines+10 || m > 64<<20 || links > 1 || len(d.Ports()) > 0 {
-				return fmt.Errorf("%d files (%d before), %d goroutines (%d), %d bytes more, %d links, %d ports", f, files, r, routines, m, links, len(d.Ports()))
+			if f > files+5 || r > routines+10 || m > 64<<20 || links > 1 || len(d.Ports().List()) > 0 {
+				return fmt.Errorf("%d files (%d before), %d goroutines (%d), %d bytes more, %d links, %d ports", f, files, r, routines, m, links, len(d.Ports().List()))
 			}
 			return nil
 		})

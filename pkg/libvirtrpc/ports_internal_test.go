@@ -89,7 +89,7 @@ func makeTAP(t *testing.T, name string) {
 func (d *daemon) awaitDevice(t *testing.T, u uuid, name string) {
 	t.Helper()
 	nstest.Eventually(t, soon, "finding the device", func() error {
-		p, err := d.Port(u.String())
+		p, err := d.Ports().Find(u.String())
 		if err == nil && p.IfName != name {
 			err = fmt.Errorf("port %s has the device %q, want %q", u, p.IfName, name)
 		}
@@ -100,7 +100,7 @@ func (d *daemon) awaitDevice(t *testing.T, u uuid, name string) {
 func (d *daemon) awaitEnd(t *testing.T, u uuid) {
 	t.Helper()
 	nstest.Eventually(t, 3*soon, "ending the port", func() error {
-		if _, err := d.Port(u.String()); err == nil || network.KindOf(err) != api.NotFound {
+		if _, err := d.Ports().Find(u.String()); err == nil || network.KindOf(err) != api.NotFound {
 			return errors.New("it is still there")
 		}
 		return nil
@@ -185,7 +185,7 @@ func TestPortsOfLibvirt(t *testing.T) {
 		d.awaitDevice(t, second, "vnet0")
 		q.create(first, portReclaim)
 		d.awaitDevice(t, first, "vnet0")
-		if n := len(d.Ports()); n != 2 {
+		if n := len(d.Ports().List()); n != 2 {
 			t.Errorf("%d ports, want 2", n)
 		}
 		q.ok(410, q.about(first, 0))

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"time"
+
+	"github.com/vnetd/vnetd/pkg/network/port"
 )
 
 // auditPace is how often it is looked whether run-state still is on disk.
@@ -47,21 +49,9 @@ func (m *Manager) keepRecords() error {
 			n.op.Unlock()
 		}
 	}
-	for _, p := range m.ports.all() {
-		if !ports[p.UUID] && p.ending.TryLock() {
-			if m.ports.uuid(p.UUID) == p {
-				m.log.Warn("run-state of a port was gone and is written anew", keyPort, p.UUID, keyIfName, p.IfName)
-				errs = append(errs, m.cfg.Store.SavePort(m.ports.record(p)))
-			}
-			p.ending.Unlock()
-		}
-	}
-	for _, x := range m.external.list(nil) {
-		if record := m.external.record(x); !ports[record.UUID] && x.ending.TryLock() {
-			if m.external.uuid(record.UUID) == x {
-				errs = append(errs, m.cfg.Store.SavePort(record))
-			}
-			x.ending.Unlock()
+	for _, p := range m.ports.reg.All(port.Own, port.External) {
+		if !ports[p.UUID] {
+			errs = append(errs, p.Keep(m.ports.keep))
 		}
 	}
 	return errors.Join(errs...)

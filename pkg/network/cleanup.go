@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/network/port"
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
@@ -21,7 +22,7 @@ func (m *Manager) Cleanup(ctx context.Context) error {
 	links := m.marked()
 	all := m.recognise(runs, runFaults, err, links)
 	for _, p := range ports {
-		errs = append(errs, m.clearPort(p))
+		errs = append(errs, m.ports.clear(p))
 	}
 	for _, r := range all {
 		n := newNetwork(m, r.Network)
@@ -44,7 +45,7 @@ func (m *Manager) Cleanup(ctx context.Context) error {
 func (m *Manager) clearMarked() error {
 	var errs []error
 	for _, l := range m.marked() {
-		_, isPort := markedPort(l)
+		_, isPort := port.Marked(l)
 		var err error
 		switch {
 		case isPort:

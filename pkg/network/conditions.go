@@ -6,6 +6,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/health"
+	"github.com/vnetd/vnetd/pkg/network/port"
 	"github.com/vnetd/vnetd/pkg/network/translate"
 )
 
@@ -112,9 +113,9 @@ func (m *Manager) unfinished() (all []health.Unfinished) {
 			all = append(all, health.Unfinished{Network: n.name, Err: err})
 		}
 	}
-	for _, p := range m.ports.all() {
-		if err := m.ports.failure(p); err != nil {
-			all = append(all, health.Unfinished{Network: p.network.name, Port: p.UUID, IfName: p.IfName, Err: err})
+	for _, p := range m.ports.reg.All(port.Own) {
+		if err := p.Status().Failed; err != nil {
+			all = append(all, health.Unfinished{Network: p.Network, Port: p.UUID, IfName: p.IfName, Err: err})
 		}
 	}
 	return all

@@ -241,7 +241,7 @@ func TestHook(t *testing.T) {
 		h.define(strings.Replace(natXML("one", "192.0.2"), "192.0.2.10", "192.0.2.20", 1))
 		info, f := h.port(n, network.PortOptions{})
 		defer f.Close()
-		must(t, h.ReleasePort(t.Context(), info.UUID))
+		must(t, h.Ports().Release(t.Context(), info.UUID))
 		must(t, n.Stop(t.Context()))
 		said, err := os.ReadFile(log)
 		must(t, err)

@@ -41,37 +41,37 @@ func TestLibvirtsPortsCount(t *testing.T) {
 				{"the name of a guest of libvirt's", network.PortOptions{Name: "VM1", Owner: 1001}, api.Conflict},
 				{"one port too many", network.PortOptions{Owner: user}, api.LimitExceeded},
 			} {
-				if _, files, err := n.RequestPort(t.Context(), c.opts); network.KindOf(err) != c.want || err == nil {
+				if _, files, err := h.Ports().Request(t.Context(), n, c.opts); network.KindOf(err) != c.want || err == nil {
 					t.Errorf("%s: %v, want %s", c.what, err, c.want)
 					for _, f := range files {
 						_ = f.Close()
 					}
 				}
 			}
-			if _, err := n.RegisterPort(t.Context(), libvirts(9), false, user); network.KindOf(err) != api.LimitExceeded || err == nil {
+			if _, err := h.Ports().Register(t.Context(), n, libvirts(9), false, user); network.KindOf(err) != api.LimitExceeded || err == nil {
 				t.Errorf("registering one port too many: %v", err)
 			}
-			if ports := h.Ports(); len(ports) != has || ports[has-1].Owner != user {
+			if ports := h.Ports().List(); len(ports) != has || ports[has-1].Owner != user {
 				t.Errorf("ports are %+v", ports)
 			}
 		}
 		n, err := h.ByName("one")
 		must(t, err)
 		for i := range byte(2) {
-			_, err := n.RegisterPort(t.Context(), libvirts(i+1), false, user)
+			_, err := h.Ports().Register(t.Context(), n, libvirts(i+1), false, user)
 			must(t, err)
 		}
 		counts(2)
 		h.end()
 		h = newHub(t, dir, hubOptions{limits: network.Limits{Ports: 2}})
 		counts(2)
-		must(t, h.ReleasePort(t.Context(), libvirts(2).UUID))
+		must(t, h.Ports().Release(t.Context(), libvirts(2).UUID))
 		n, err = h.ByName("one")
 		must(t, err)
 		_, f := h.port(n, network.PortOptions{Owner: user})
 		must(t, f.Close())
 		for i := range byte(3) { // of root there is no limit
-			_, err := n.RegisterPort(t.Context(), libvirts(i+5), false, 0)
+			_, err := h.Ports().Register(t.Context(), n, libvirts(i+5), false, 0)
 			must(t, err)
 		}
 	})
@@ -83,7 +83,7 @@ func TestAddressOfLibvirtsPort(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		h := newHub(t, t.TempDir(), hubOptions{})
 		n := h.started(natXML("one", "192.0.2"))
-		_, err := n.RegisterPort(t.Context(), libvirts(1), false, 0)
+		_, err := h.Ports().Register(t.Context(), n, libvirts(1), false, 0)
 		must(t, err)
 		told := make(chan []string, 10)
 		cancel := h.Subscribe(func(e network.Event) {
@@ -95,7 +95,7 @@ func TestAddressOfLibvirtsPort(t *testing.T) {
 		guest := nstest.Guest(t, "one", "guest", libvirts(1).MAC.String())
 		waited := make(chan error, 1)
 		go func() {
-			got, err := h.WaitForAddress(t.Context(), libvirts(1).UUID)
+			got, err := h.Ports().WaitForAddress(t.Context(), libvirts(1).UUID)
 			if err == nil && (len(got) != 1 || !slices.Contains(<-told, got[0].String())) {
 				err = fmt.Errorf("the addresses are %v", got)
 			}
@@ -104,21 +104,21 @@ func TestAddressOfLibvirtsPort(t *testing.T) {
 		guest.Exec("udhcpc", "-i", "eth0", "-n", "-q", "-t", "20", "-T", "1", "-s", "/bin/true")
 		must(t, <-waited)
 		// A port that comes after the lease, as when a guest is restored, has it.
-		must(t, h.ReleasePort(t.Context(), libvirts(1).UUID))
-		_, err = n.RegisterPort(t.Context(), libvirts(1), false, 0)
+		must(t, h.Ports().Release(t.Context(), libvirts(1).UUID))
+		_, err = h.Ports().Register(t.Context(), n, libvirts(1), false, 0)
 		must(t, err)
-		if p, err := h.Port(libvirts(1).UUID); err != nil || len(p.Addresses) != 1 {
+		if p, err := h.Ports().Find(libvirts(1).UUID); err != nil || len(p.Addresses) != 1 {
 			t.Errorf("the port that came after the lease is %+v (%v)", p, err)
 		}
 		go func() {
-			_, err := n.RegisterPort(t.Context(), libvirts(2), false, 0)
+			_, err := h.Ports().Register(t.Context(), n, libvirts(2), false, 0)
 			if err == nil {
-				_, err = h.WaitForAddress(t.Context(), libvirts(2).UUID)
+				_, err = h.Ports().WaitForAddress(t.Context(), libvirts(2).UUID)
 			}
 			waited <- err
 		}()
-		until(t, "there is another port", func() bool { _, err := h.Port(libvirts(2).UUID); return err == nil })
-		must(t, h.ReleasePort(t.Context(), libvirts(2).UUID))
+		until(t, "there is another port", func() bool { _, err := h.Ports().Find(libvirts(2).UUID); return err == nil })
+		must(t, h.Ports().Release(t.Context(), libvirts(2).UUID))
 		if err := <-waited; network.KindOf(err) != api.NotFound || errors.Is(err, t.Context().Err()) {
 			t.Errorf("waiting for a port that ended: %v", err)
 		}

@@ -87,15 +87,6 @@ func (n *Network) repairLater() {
 	})
 }
 
-// endAgain ends a port whose end has failed, until that succeeds. The caller holds p.ending.
-func (m *Manager) endAgain(p *port) {
-	if p.retrying {
-		return
-	}
-	p.retrying = true
-	m.repeat(func() bool { return m.end(p) == nil })
-}
-
 // finishNow tells whether nothing is left of a transient network that could not be
 // taken down when it was stopped, now at the latest.
 func (n *Network) finishNow(ctx context.Context) bool {

@@ -108,8 +108,8 @@ func brokenDefinition(t *testing.T) {
 		t.Errorf("the condition is %+v", c)
 	}
 	must(t, n.Stop(t.Context()))
-	if info := n.Info(); info.Active || !info.Persistent || !linkExists(port.IfName) || len(n.Ports()) != 1 {
-		t.Errorf("stopped, it is %+v with ports %v", info, n.Ports())
+	if info := n.Info(); info.Active || !info.Persistent || !linkExists(port.IfName) || len(h.Ports().On(n)) != 1 {
+		t.Errorf("stopped, it is %+v with ports %v", info, h.Ports().On(n))
 	}
 	wantError(t, n.Start(t.Context()), api.InvalidState, h.definitionFile())
 	mend()
@@ -138,14 +138,14 @@ func brokenInactive(t *testing.T) {
 	wantError(t, err, api.Exists, h.definitionFile())
 	_, err = h.Create(t.Context(), []byte(strings.Replace(halfXML(), "<name>one", "<name>two", 1)))
 	wantError(t, err, api.Conflict, halfUUID)
-	if got := h.Ports(); len(got) != 1 || got[0].UUID != port.UUID || got[0].Network != "" || !linkExists(port.IfName) {
+	if got := h.Ports().List(); len(got) != 1 || got[0].UUID != port.UUID || got[0].Network != "" || !linkExists(port.IfName) {
 		t.Errorf("its ports are %+v", got)
 	}
 	mend()
 	must(t, h.Reload(t.Context()))
 	n, err = h.ByName("one")
 	must(t, err)
-	if got := n.Ports(); len(got) != 1 || got[0].UUID != port.UUID {
+	if got := h.Ports().On(n); len(got) != 1 || got[0].UUID != port.UUID {
 		t.Errorf("mended, its ports are %+v", got)
 	}
 }
@@ -183,8 +183,8 @@ func killedStopping(t *testing.T) {
 	must(t, os.WriteFile(file, []byte(strings.Replace(string(data), `"active"`, `"stopping"`, 1)), 0o600))
 
 	h = newHub(t, root, hubOptions{})
-	if diff := cmp.Diff(before, kernel(t)); diff != "" || len(h.Ports())+len(h.Networks()) != 0 {
-		t.Errorf("the stop was not brought to its end: ports %v, networks %d (-before +after):\n%s", h.Ports(), len(h.Networks()), diff)
+	if diff := cmp.Diff(before, kernel(t)); diff != "" || len(h.Ports().List())+len(h.Networks()) != 0 {
+		t.Errorf("the stop was not brought to its end: ports %v, networks %d (-before +after):\n%s", h.Ports().List(), len(h.Networks()), diff)
 	}
 }
 
@@ -228,14 +228,14 @@ func failedRelease(t *testing.T) {
 	n := h.started(halfXML())
 	port := h.persistentPort(n)
 	restore := limitFiles(t, 3)
-	err := h.ReleasePort(t.Context(), port.UUID)
-	again := h.ReleasePort(t.Context(), port.UUID)
-	known := h.Ports()
+	err := h.Ports().Release(t.Context(), port.UUID)
+	again := h.Ports().Release(t.Context(), port.UUID)
+	known := h.Ports().List()
 	restore()
 	if !errors.Is(err, unix.EMFILE) || !errors.Is(again, unix.EMFILE) || len(known) != 1 {
 		t.Fatalf("without a descriptor: %v, then %v, with ports %v", err, again, known)
 	}
-	until(t, "it is deleted without anybody's help", func() bool { return len(h.Ports()) == 0 })
+	until(t, "it is deleted without anybody's help", func() bool { return len(h.Ports().List()) == 0 })
 	if linkExists(port.IfName) {
 		t.Error("the port is gone, its device is not")
 	}
@@ -252,13 +252,13 @@ func failedUndefine(t *testing.T) {
 	record := filepath.Join(h.dirs.Run, "ports", port.UUID+".json")
 	must(t, errors.Join(os.Remove(record), os.MkdirAll(filepath.Join(record, "not empty"), 0o755)))
 	err := n.Undefine(t.Context())
-	if _, known := h.ByName("one"); err == nil || known != nil || len(h.Ports()) != 1 {
-		t.Fatalf("undefined while its port can't be deleted: %v, and then it is %v with ports %v", err, known, h.Ports())
+	if _, known := h.ByName("one"); err == nil || known != nil || len(h.Ports().List()) != 1 {
+		t.Fatalf("undefined while its port can't be deleted: %v, and then it is %v with ports %v", err, known, h.Ports().List())
 	}
 	must(t, os.RemoveAll(record))
 	must(t, n.Undefine(t.Context()))
-	if linkExists(port.IfName) || len(h.Ports()) != 0 {
-		t.Errorf("undefined, its port is still there: %v", h.Ports())
+	if linkExists(port.IfName) || len(h.Ports().List()) != 0 {
+		t.Errorf("undefined, its port is still there: %v", h.Ports().List())
 	}
 }
 
@@ -286,7 +286,7 @@ func removedRunning(t *testing.T) {
 	}
 	h.removeRunState()
 	second := h.persistentPortNamed(t, "db")
-	must(t, h.ReleasePort(t.Context(), second.UUID))
+	must(t, h.Ports().Release(t.Context(), second.UUID))
 }
 
 // persistentPortNamed is another persistent port of one.
@@ -302,7 +302,7 @@ func removedAway(t *testing.T) {
 	root := t.TempDir()
 	h := newHub(t, root, hubOptions{})
 	h.persistentPort(h.started(halfXML()))
-	before, index := h.Ports(), nstest.Exec(t, "cat", "/sys/class/net/one/ifindex")
+	before, index := h.Ports().List(), nstest.Exec(t, "cat", "/sys/class/net/one/ifindex")
 	h.end()
 	h.removeRunState()
 
@@ -313,7 +313,7 @@ func removedAway(t *testing.T) {
 		t.Errorf("known by its bridge, it is %+v", info)
 	}
 	sameTime := cmp.Comparer(func(a, b time.Time) bool { return a.Equal(b) })
-	if diff := cmp.Diff(before, h.Ports(), addrs, sameTime); diff != "" {
+	if diff := cmp.Diff(before, h.Ports().List(), addrs, sameTime); diff != "" {
 		t.Errorf("its ports (-before +after):\n%s", diff)
 	}
 	networks, ports, err := h.store.Recorded()
@@ -335,13 +335,13 @@ func removedTransient(t *testing.T) {
 	h = newHub(t, root, hubOptions{})
 	h.condition("bridge-orphaned")
 	h.condition("port-orphaned")
-	if ports := h.Ports(); len(ports) != 2 || ports[0].Network != "" || ports[0].Bridge != "one" {
+	if ports := h.Ports().List(); len(ports) != 2 || ports[0].Network != "" || ports[0].Bridge != "one" {
 		t.Errorf("ports without their network: %+v", ports)
 	}
-	if p, err := h.Port(kept.UUID); err != nil || p.Name != "web" || p.ID != "my id" || p.MAC != kept.MAC {
+	if p, err := h.Ports().Find(kept.UUID); err != nil || p.Name != "web" || p.ID != "my id" || p.MAC != kept.MAC {
 		t.Errorf("the port says of itself %+v, %v", p, err)
 	}
-	must(t, h.ReleasePort(t.Context(), ended.UUID))
+	must(t, h.Ports().Release(t.Context(), ended.UUID))
 	if linkExists(ended.IfName) {
 		t.Error("the device of a port that was released is still there")
 	}
@@ -350,7 +350,7 @@ func removedTransient(t *testing.T) {
 	if info := n.Info(); info.State != api.Active || nstest.Exec(t, "cat", "/sys/class/net/one/ifindex") != index {
 		t.Errorf("created on its own bridge, it is %+v", info)
 	}
-	if ports := n.Ports(); len(ports) != 1 || ports[0].UUID != kept.UUID {
+	if ports := h.Ports().On(n); len(ports) != 1 || ports[0].UUID != kept.UUID {
 		t.Errorf("its ports are %+v", ports)
 	}
 }
@@ -394,8 +394,8 @@ func fewDescriptors(t *testing.T) {
 		}
 		return true
 	})
-	if h.master(port.IfName) != "two" || len(h.Ports()) != 1 {
-		t.Errorf("ports %v, on %q", h.Ports(), h.master(port.IfName))
+	if h.master(port.IfName) != "two" || len(h.Ports().List()) != 1 {
+		t.Errorf("ports %v, on %q", h.Ports().List(), h.master(port.IfName))
 	}
 }
 
@@ -405,7 +405,7 @@ func (h *hub) watching() {
 	n := h.started(natXML("zero", "203.0.113"))
 	_, file := h.port(n, network.PortOptions{})
 	must(h.t, file.Close())
-	until(h.t, "links are watched", func() bool { return len(h.Ports()) == 0 })
+	until(h.t, "links are watched", func() bool { return len(h.Ports().List()) == 0 })
 	until(h.t, "rules are watched", func() bool {
 		nstest.Exec(h.t, "iptables", "-F", "LIBVIRT_FWO")
 		time.Sleep(300 * time.Millisecond)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/port"
 )
 
 // hookLimit is how long a hook may take.
@@ -40,11 +41,15 @@ func (m *Manager) hook(ctx context.Context, h hookCall, n *netdef.Network) error
 
 // hookPort is hook for what happens to a port, whose document follows the
 // network's.
-func (m *Manager) hookPort(ctx context.Context, h hookCall, n *netdef.Network, p *port) error {
-	return m.runHook(ctx, h, n, &netdef.Port{
-		UUID: p.UUID, Owner: netdef.Owner{Name: p.Name}, MAC: p.MAC,
-		Plug: &netdef.Plug{Type: netdef.PlugNetwork, Bridge: n.Bridge.Name},
-	})
+func (m *Manager) hookPort(ctx context.Context, h hookCall, n *netdef.Network, p *port.Port) error {
+	doc := p.Document()
+	if doc == nil {
+		doc = &netdef.Port{
+			UUID: p.UUID, Owner: netdef.Owner{Name: p.Name}, MAC: p.MAC,
+			Plug: &netdef.Plug{Type: netdef.PlugNetwork, Bridge: n.Bridge.Name},
+		}
+	}
+	return m.runHook(ctx, h, n, doc)
 }
 
 func (m *Manager) runHook(ctx context.Context, h hookCall, n *netdef.Network, p *netdef.Port) error {

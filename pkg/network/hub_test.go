@@ -148,7 +148,7 @@ func (h *hub) started(xml string) *network.Network {
 // port requests a port and returns it with its only file.
 func (h *hub) port(n *network.Network, opts network.PortOptions) (api.Port, *os.File) {
 	h.t.Helper()
-	info, files, err := n.RequestPort(h.t.Context(), opts)
+	info, files, err := h.Ports().Request(h.t.Context(), n, opts)
 	must(h.t, err)
 	if len(files) != 1 {
 		h.t.Fatalf("a port with one queue came with %d files", len(files))

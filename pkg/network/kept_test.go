@@ -253,7 +253,7 @@ func TestRefusedPortEndsNoLease(t *testing.T) {
 		a, b := netip.MustParseAddr(subnet+".10"), netip.MustParseAddr(subnet+".11")
 		wantRefusal(t, "a guest", guests.ask(2, a), "")
 		wantRefusal(t, "another guest", guests.ask(3, b), "")
-		_, _, err := n.RequestPort(t.Context(), network.PortOptions{MAC: keptMAC(2), Addrs: []netip.Addr{b}})
+		_, _, err := h.Ports().Request(t.Context(), n, network.PortOptions{MAC: keptMAC(2), Addrs: []netip.Addr{b}})
 		if network.KindOf(err) != api.Conflict {
 			t.Errorf("a port with the address of another guest: %v", err)
 		}

@@ -26,18 +26,18 @@ func TestPortIsTheHolders(t *testing.T) {
 		kept, g := h.port(n, network.PortOptions{Lifetime: "bus", Holder: "b"})
 		must(t, f.Close())
 		defer g.Close()
-		if diff := cmp.Diff([]string{"a", "b"}, slices.Sorted(slices.Values(h.Holders()))); diff != "" {
+		if diff := cmp.Diff([]string{"a", "b"}, slices.Sorted(slices.Values(h.Ports().Holders()))); diff != "" {
 			t.Errorf("holders (-want +got):\n%s", diff)
 		}
 		if h.master(info.IfName) != "one" {
 			t.Error("without its files the port is gone")
 		}
-		h.HolderGone("a")
-		if ports := h.Ports(); len(ports) != 1 || ports[0].UUID != kept.UUID || linkExists(info.IfName) {
+		h.Ports().HolderGone("a")
+		if ports := h.Ports().List(); len(ports) != 1 || ports[0].UUID != kept.UUID || linkExists(info.IfName) {
 			t.Errorf("after the end of its holder: %v", ports)
 		}
-		h.HolderGone("b")
-		if len(h.Holders())+len(h.Ports()) != 0 || linkExists(kept.IfName) {
+		h.Ports().HolderGone("b")
+		if len(h.Ports().Holders())+len(h.Ports().List()) != 0 || linkExists(kept.IfName) {
 			t.Error("the end of a holder left a port that is open")
 		}
 	})
@@ -50,18 +50,18 @@ func TestSamePortAgain(t *testing.T) {
 		n := h.started(natXML("one", "192.0.2"))
 		two := h.started(natXML("two", "198.51.100"))
 		want := network.PortOptions{ID: "vm1/0", Lifetime: "persistent", Owner: 1000, Queues: 2, Name: "web"}
-		first, files, err := n.RequestPort(t.Context(), want)
+		first, files, err := h.Ports().Request(t.Context(), n, want)
 		must(t, err)
 		refused := func(n *network.Network, opts network.PortOptions, kind api.Kind, says string) {
 			t.Helper()
-			_, _, err := n.RequestPort(t.Context(), opts)
+			_, _, err := h.Ports().Request(t.Context(), n, opts)
 			if network.KindOf(err) != kind || !strings.Contains(err.Error(), says) {
 				t.Errorf("%+v: %v, want %s that says %q", opts, err, kind, says)
 			}
 		}
 		refused(n, want, api.Busy, first.IfName)
 		closeAll(t, files)
-		again, files, err := n.RequestPort(t.Context(), want)
+		again, files, err := h.Ports().Request(t.Context(), n, want)
 		must(t, err)
 		if diff := cmp.Diff(first, again, addrs); diff != "" || len(files) != 2 {
 			t.Errorf("%d files, the port (-first +again):\n%s", len(files), diff)
@@ -78,8 +78,8 @@ func TestSamePortAgain(t *testing.T) {
 		if foreign.UUID == first.UUID || foreign.MAC == first.MAC {
 			t.Errorf("another user got %+v", foreign)
 		}
-		must(t, h.ReleasePort(t.Context(), first.UUID))
-		next, files, err := n.RequestPort(t.Context(), want)
+		must(t, h.Ports().Release(t.Context(), first.UUID))
+		next, files, err := h.Ports().Request(t.Context(), n, want)
 		must(t, err)
 		closeAll(t, files)
 		if next.UUID == first.UUID || next.MAC != first.MAC {
@@ -130,15 +130,15 @@ func TestAllLifetimesOverARestart(t *testing.T) {
 			end()
 		}
 		h = newHub(t, root, hubOptions{})
-		for _, holder := range h.Holders() {
+		for _, holder := range h.Ports().Holders() {
 			i := 0
 			_, err := fmt.Sscanf(holder, "client%d", &i)
 			must(t, err)
 			if i%2 == 1 {
-				h.HolderGone(holder)
+				h.Ports().HolderGone(holder)
 			}
 		}
-		until(t, "exactly the right ports are there", func() bool { return cmp.Diff(stay, h.Ports(), addrs) == "" })
+		until(t, "exactly the right ports are there", func() bool { return cmp.Diff(stay, h.Ports().List(), addrs) == "" })
 		records, _, err := h.store.Ports()
 		must(t, err)
 		if taps := strings.Count(nstest.Exec(t, "ip", "tuntap"), "vnet"); len(records) != len(stay) || taps != len(stay) {
@@ -168,32 +168,32 @@ func TestAddressOfAPort(t *testing.T) {
 		if got := lookup(t, "192.0.2.1", "web"); !slices.Equal(got, []string{"192.0.2.200"}) {
 			t.Errorf("before it is up the guest is %v", got)
 		}
-		_, _, err := n.RequestPort(t.Context(), network.PortOptions{Addrs: ips("192.0.2.200")})
+		_, _, err := h.Ports().Request(t.Context(), n, network.PortOptions{Addrs: ips("192.0.2.200")})
 		if network.KindOf(err) != api.Conflict {
 			t.Errorf("the address for a second port: %v, want Conflict", err)
 		}
 		soon, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 		defer cancel()
-		if _, err := h.WaitForAddress(soon, port.UUID); !errors.Is(err, context.DeadlineExceeded) {
+		if _, err := h.Ports().WaitForAddress(soon, port.UUID); !errors.Is(err, context.DeadlineExceeded) {
 			t.Errorf("waiting for an address that nobody leases: %v", err)
 		}
 		// The guest is behind another device than the port's: its MAC counts.
 		guest := nstest.Guest(t, "one", "guest", mac)
 		guest.Exec("udhcpc", "-i", "eth0", "-n", "-q", "-t", "20", "-T", "1", "-x", "hostname:", "-s", "/bin/true")
-		got, err := h.WaitForAddress(t.Context(), port.UUID)
+		got, err := h.Ports().WaitForAddress(t.Context(), port.UUID)
 		if diff := cmp.Diff(ips("192.0.2.200"), got, addrs); diff != "" || err != nil {
 			t.Errorf("the guest's addresses (%v; -want +got):\n%s", err, diff)
 		}
 		until(t, "subscribers know", func() bool { return h.saw(network.PortChanged) })
 		waiting := make(chan error)
 		other, g := h.port(n, network.PortOptions{})
-		go func() { _, err := h.WaitForAddress(t.Context(), other.UUID); waiting <- err }()
+		go func() { _, err := h.Ports().WaitForAddress(t.Context(), other.UUID); waiting <- err }()
 		must(t, g.Close())
 		if err := <-waiting; network.KindOf(err) != api.NotFound {
 			t.Errorf("waiting for a port that ended: %v", err)
 		}
 		must(t, f.Close())
-		until(t, "the port is gone", func() bool { return len(h.Ports()) == 0 })
+		until(t, "the port is gone", func() bool { return len(h.Ports().List()) == 0 })
 		leases, err := n.Leases()
 		if len(leases) != 0 || err != nil || len(lookup(t, "192.0.2.1", "web")) != 0 {
 			t.Errorf("its end left leases %v (%v) and names %v", leases, err, lookup(t, "192.0.2.1", "web"))
@@ -262,7 +262,7 @@ func TestLimits(t *testing.T) {
 		h := newHub(t, t.TempDir(), hubOptions{limits: network.Limits{Ports: 2, Queues: 5}})
 		n := h.started(natXML("one", "192.0.2"))
 		request := func(owner uint32, queues int) (func(), error) {
-			_, files, err := n.RequestPort(t.Context(), network.PortOptions{Owner: owner, Queues: queues})
+			_, files, err := h.Ports().Request(t.Context(), n, network.PortOptions{Owner: owner, Queues: queues})
 			return func() { closeAll(t, files) }, err
 		}
 		first, err := request(1000, 4)

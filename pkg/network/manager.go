@@ -19,6 +19,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/health"
 	"github.com/vnetd/vnetd/pkg/network/host"
+	"github.com/vnetd/vnetd/pkg/network/port"
 	"github.com/vnetd/vnetd/pkg/network/service"
 	"github.com/vnetd/vnetd/pkg/network/translate"
 	"github.com/vnetd/vnetd/pkg/store"
@@ -101,9 +102,8 @@ type Manager struct {
 	log      *slog.Logger
 	events   broker
 	serving  translate.Settings
-	ports    *portSet
-	external externalSet // ports of other programs
-	orphans  orphans
+	ports    *Ports
+	marks    marks
 	resolved resolved.Client
 
 	health       *health.Board
@@ -125,17 +125,16 @@ type Manager struct {
 // New makes a manager that knows no network yet: Load follows. Close ends it.
 func New(cfg Config) *Manager {
 	ctx, stop := context.WithCancel(context.Background())
-	ports := newPortSet()
 	m := &Manager{
 		cfg: cfg, log: cfg.Logger, services: ctx, stop: stop,
-		ports: ports, portRequests: histogram.New(requestBounds()),
-		external: externalSet{usage: ports, byUUID: make(map[string]*external)},
+		portRequests: histogram.New(requestBounds()),
 	}
 	m.catalog = catalog{links: cfg.Links, byName: make(map[string]*Network), claims: make(map[*Network]*netdef.Network)}
 	m.serving = translate.Settings{
 		Leases: cfg.Store.Leases, Logger: cfg.Logger, Identity: cfg.DHCPIdentity, Probe: cfg.DHCPProbe,
 		ResolvConf: cfg.ResolvConf, StopRebind: cfg.StopRebind,
 	}
+	m.ports = &Ports{m, port.NewRegistry()}
 	m.health = health.NewBoard(cfg.Logger, m.conditionsChanged)
 	return m
 }
@@ -226,7 +225,7 @@ func (m *Manager) loadDefinition(d store.Definition) error {
 	known.setDefinition(def)
 	known.setAutostart(d.Autostart)
 	known.changed()
-	m.adoptOrphansOf(known, def.UUID)
+	m.ports.adoptLocking(known, def.UUID)
 	return nil
 }
 
@@ -293,5 +292,6 @@ func (m *Manager) Networks() []*Network { return m.all() }
 func (m *Manager) drop(n *Network) {
 	n.end()
 	m.remove(n)
+	m.ports.reg.DropForeign(n.name, 0)
 	m.events.publish(Event{Kind: NetworkUndefined, Network: n.Info()})
 }

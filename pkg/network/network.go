@@ -9,6 +9,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/host"
+	"github.com/vnetd/vnetd/pkg/network/port"
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
@@ -32,8 +33,6 @@ type Network struct {
 
 	finishing atomic.Bool // somebody tries again to take down what is left
 	repairing atomic.Bool // somebody tries again to repair
-
-	foreign []int // ifindices of what others have, or had, plugged in; guarded by mu
 }
 
 // newNetwork is the inactive network that doc names, with no definition yet.
@@ -44,11 +43,14 @@ func newNetwork(m *Manager, doc *netdef.Network) *Network {
 // Info tells what the network is now.
 func (n *Network) Info() api.Network { return n.info(n.name) }
 
+// uuid is the network's.
+func (n *Network) uuid() string { return n.Info().UUID }
+
 // XML is the network's document: what it is now, or, with inactive, what it
 // will be at its next start. A transient network has no other than the first,
 // an inactive one no other than the second.
 func (n *Network) XML(inactive bool) []byte {
-	connections := n.m.ports.count(n) + len(n.m.external.list(n))
+	connections := n.m.ports.reg.Count(n.name, port.Own, port.External)
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	switch {
@@ -107,7 +109,7 @@ func (n *Network) Undefine(_ context.Context) error {
 	}
 	live := n.liveNetwork()
 	if live == nil {
-		if err := errors.Join(n.clearLeftover(context.Background()), n.m.releaseAll(n)); err != nil {
+		if err := errors.Join(n.clearLeftover(context.Background()), n.m.ports.releaseAll(n)); err != nil {
 			return err
 		}
 	} else {

@@ -2,166 +2,86 @@ package network
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"maps"
-	"net/netip"
 	"slices"
 	"strings"
 	"sync"
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/port"
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
-// orphans are what is vnetd's by its mark or its record and belongs to no network that
-// is known: it is listed, can be deleted, and becomes the network's again with that.
-// Its methods may be called concurrently, with any lock held.
-type orphans struct {
-	mu     sync.Mutex
-	ports  map[string]store.Port // by UUID
-	marked []bridge.Link         // links that bore a mark when stock was taken
+// What is vnetd's by its mark or its record and belongs to no network that is known is
+// orphaned: it is listed, can be deleted, and becomes the network's again with that.
+
+// marks are the links that bore a mark when stock was taken.
+type marks struct {
+	mu    sync.Mutex
+	links []bridge.Link
 }
 
-func (o *orphans) addPort(p store.Port) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	if o.ports == nil {
-		o.ports = make(map[string]store.Port)
-	}
-	o.ports[p.UUID] = p
+func (k *marks) set(links []bridge.Link) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.links = links
 }
 
-// port is the orphan with that UUID, or of that device.
-func (o *orphans) port(key string) (store.Port, bool) {
-	for _, p := range o.list() {
-		if strings.EqualFold(p.UUID, key) || p.IfName == key {
-			return p, true
+func (k *marks) list() []bridge.Link {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return slices.Clone(k.links)
+}
+
+// orphansOf are the orphaned ports of the network with that UUID.
+func (s *Ports) orphansOf(uuid string) []*port.Port {
+	return slices.DeleteFunc(s.reg.All(port.Orphan), func(p *port.Port) bool { return !strings.EqualFold(p.Record().Network, uuid) })
+}
+
+// adopt makes the ports that the network with that UUID had ports of n. The caller
+// holds n.op.
+func (s *Ports) adopt(n *Network, uuid string) {
+	for _, orphan := range s.orphansOf(uuid) {
+		s.m.log.Info("a port has its network again", keyNetwork, n.name, keyPort, orphan.UUID, keyIfName, orphan.IfName)
+		p, err := s.reg.Adopt(orphan, n.name)
+		if err != nil {
+			continue // somebody else has
 		}
-	}
-	return store.Port{}, false
-}
-
-// list is every orphaned port, in order of their creation.
-func (o *orphans) list() []store.Port {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return slices.SortedFunc(maps.Values(o.ports), func(a, b store.Port) int { return a.Index - b.Index })
-}
-
-// take takes out the ports of the network with that UUID.
-func (o *orphans) take(network string) (ports []store.Port) {
-	for _, p := range o.list() {
-		if strings.EqualFold(p.Network, network) {
-			o.remove(p.UUID)
-			ports = append(ports, p)
-		}
-	}
-	return ports
-}
-
-func (o *orphans) remove(uuid string) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	delete(o.ports, uuid)
-}
-
-// setMarked takes note of the links that bear a mark.
-func (o *orphans) setMarked(links []bridge.Link) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.marked = links
-}
-
-// orphanInfo tells what an orphaned port is.
-func (m *Manager) orphanInfo(p store.Port) api.Port {
-	info := api.Port{
-		UUID: p.UUID, Name: p.Name, MAC: p.MAC.String(), IfName: p.IfName,
-		Addresses: []netip.Addr{}, Reserved: append([]netip.Addr{}, p.Addrs...),
-		Queues: max(p.Queues, 1), VnetHdr: p.VnetHdr, Isolated: p.Isolated,
-		Lifetime: api.Lifetime(p.Lifetime), Owner: p.Owner, OwnerUUID: p.OwnerUUID, ID: p.ID, Created: p.Created,
-	}
-	if l, err := m.cfg.Links.LookupIndex(p.Index); err == nil {
-		info.MTU = l.MTU
-		if b, err := m.cfg.Links.LookupIndex(l.Master); err == nil {
-			info.Bridge = b.Name
-		}
-	}
-	return info
-}
-
-// endOrphan deletes an orphaned port and its device, and tells.
-func (m *Manager) endOrphan(p store.Port) error {
-	info := m.orphanInfo(p)
-	if err := m.clearPort(p); err != nil {
-		return err
-	}
-	m.orphans.remove(p.UUID)
-	m.log.Info("port removed", keyNetwork, "", keyPort, p.UUID, keyIfName, p.IfName)
-	m.events.publish(Event{Kind: PortRemoved, Port: &info})
-	return nil
-}
-
-// onOrphanLink ends the orphaned port whose device is gone.
-func (m *Manager) onOrphanLink(e bridge.LinkEvent) {
-	for _, p := range m.orphans.list() {
-		if e.Deleted && p.Index == e.Link.Index {
-			if err := m.endOrphan(p); err != nil {
-				m.log.Error("ending a port", keyPort, p.UUID, keyError, err)
-			}
-		}
+		s.mark(p)
+		s.publish(PortChanged, n, s.info(p))
 	}
 }
 
-// adoptOrphans makes the ports that the network with that UUID had ports of n. The
-// caller holds n.op.
-func (m *Manager) adoptOrphans(n *Network, uuid string) {
-	for _, p := range m.orphans.take(uuid) {
-		m.log.Info("a port has its network again", keyNetwork, n.name, keyPort, p.UUID, keyIfName, p.IfName)
-		m.loadPort(n, p)
-		if is := m.ports.uuid(p.UUID); is != nil {
-			info := m.portInfo(is)
-			m.events.publish(Event{Kind: PortChanged, Network: n.Info(), Port: &info})
-		}
-	}
-}
-
-// loadPort makes p a port of n, unless it is one. The caller holds n.op, or nobody
-// else knows n's ports yet.
-func (m *Manager) loadPort(n *Network, p store.Port) {
-	if m.ports.uuid(p.UUID) != nil {
+// adoptLocking is adopt for one who does not hold n.op.
+func (s *Ports) adoptLocking(n *Network, uuid string) {
+	if len(s.orphansOf(uuid)) == 0 {
 		return
 	}
-	m.ports.load(newPort(n, p))
-	m.mark(p)
+	n.op.Lock()
+	defer n.op.Unlock()
+	s.adopt(n, uuid)
 }
 
 // mark has the device of a port of an older vnetd say what it is.
-func (m *Manager) mark(p store.Port) {
-	l, err := m.cfg.Links.LookupIndex(p.Index)
-	if err == nil && l.Alias == "" {
-		err = m.cfg.Links.SetAlias(p.Index, markOfPort(p))
-	}
-	if err != nil && !errors.Is(err, bridge.ErrNotFound) {
-		m.log.Warn("a port is known by its run-state alone", keyPort, p.UUID, keyIfName, p.IfName, keyError, err)
+func (s *Ports) mark(p *port.Port) {
+	if err := p.MarkDevice(s.m.cfg.Links); err != nil {
+		s.m.log.Warn("a port is known by its run-state alone", keyPort, p.UUID, keyIfName, p.IfName, keyError, err)
 	}
 }
 
 // orphanConditions are orphans that are still there.
 func (m *Manager) orphanConditions(context.Context) ([]api.Condition, error) {
 	var all []api.Condition
-	for _, p := range m.orphans.list() {
+	for _, p := range m.ports.reg.All(port.Orphan) {
 		all = append(all, api.Condition{
-			Kind: "port-orphaned", Severity: api.SeverityWarning, Evidence: fmt.Sprintf("port %s (%s) is of the network %s", p.UUID, p.IfName, p.Network),
+			Kind: "port-orphaned", Severity: api.SeverityWarning, Evidence: fmt.Sprintf("port %s (%s) is of the network %s", p.UUID, p.IfName, p.Record().Network),
 			Message: fmt.Sprintf("port %s has no network any more: it is kept for when that comes back", p.IfName),
 			Remedy:  "vnetctl port delete " + p.UUID,
 		})
 	}
-	m.orphans.mu.Lock()
-	marked := slices.Clone(m.orphans.marked)
-	m.orphans.mu.Unlock()
-	for _, l := range marked {
+	for _, l := range m.marks.list() {
 		now, err := m.cfg.Links.LookupIndex(l.Index)
 		uuid := markedNetwork(now)
 		if err != nil || now.Kind != "bridge" || uuid == "" || m.owns(uuid) {
@@ -176,12 +96,76 @@ func (m *Manager) orphanConditions(context.Context) ([]api.Condition, error) {
 	return all, nil
 }
 
-// adoptOrphansOf is adoptOrphans for one who does not hold n.op.
-func (m *Manager) adoptOrphansOf(n *Network, uuid string) {
-	if !slices.ContainsFunc(m.orphans.list(), func(p store.Port) bool { return strings.EqualFold(p.Network, uuid) }) {
+// load takes over the ports that a former vnetd made: those whose TAP device still
+// is there. The rest ended while no vnetd was running. Devices that bear the mark of a
+// port whose record is lost are that port.
+func (s *Ports) load(ports []store.Port, links []bridge.Link, runs []found) {
+	docs := make(map[string]*netdef.Network) // by UUID
+	for _, r := range runs {
+		docs[r.Network.UUID] = r.Network
+	}
+	for _, d := range s.m.definitions(nil) {
+		docs[d.UUID] = d
+	}
+	recorded := make(map[string]bool)
+	for _, p := range ports {
+		recorded[p.UUID] = true
+		s.take(docs[p.Network], p)
+	}
+	for _, l := range links {
+		p, ok := port.Marked(l)
+		if !ok || recorded[p.UUID] || s.reg.UUID(p.UUID) != nil {
+			continue
+		}
+		s.take(docs[p.Network], p)
+		if s.reg.UUID(p.UUID) != nil {
+			s.m.log.Warn("a port is known by its device, not by its run-state", keyPort, p.UUID, keyIfName, p.IfName)
+			if err := s.m.cfg.Store.SavePort(p); err != nil {
+				s.m.log.Error("its run-state can't be written anew", keyPort, p.UUID, keyError, err)
+			}
+		}
+	}
+}
+
+// take takes over one port, of the network that doc is; of none that is known for
+// nil.
+func (s *Ports) take(doc *netdef.Network, p store.Port) {
+	if doc != nil {
+		n := s.m.ensureNetwork(doc)
+		n.op.Lock() // it may be making the port right now
+		defer n.op.Unlock()
+	}
+	if s.reg.UUID(p.UUID) != nil {
 		return
 	}
-	n.op.Lock()
-	defer n.op.Unlock()
-	m.adoptOrphans(n, uuid)
+	there := p.Lifetime == api.LifetimeExternal || port.There(s.m.cfg.Links, p)
+	switch {
+	case there && doc == nil && p.Lifetime == api.LifetimeExternal:
+		// Its device is not vnetd's: it is kept on disk for when its network comes back.
+	case there && doc == nil:
+		s.m.log.Warn("a port has no network", keyPort, p.UUID, keyIfName, p.IfName, "network_uuid", p.Network)
+		_, _ = s.reg.Load(port.Orphan, "", p) // the UUID is free
+	case p.Lifetime == api.LifetimeExternal:
+		if _, err := s.reg.Load(port.External, doc.Name, p); err != nil {
+			s.m.log.Error("a port can't be used", keyPort, p.UUID, keyError, err)
+		}
+	case there:
+		if p, err := s.reg.Load(port.Own, doc.Name, p); err == nil {
+			s.mark(p)
+		}
+	case !s.m.stocked:
+		s.away(doc, p)
+	}
+}
+
+// away clears away what is left of a port that ended while no vnetd was running.
+func (s *Ports) away(doc *netdef.Network, p store.Port) {
+	if doc != nil {
+		n := s.m.find(doc.Name)
+		n.departed = append(n.departed, p)
+	}
+	s.m.log.Info("a port ended while vnetd was away", keyPort, p.UUID, keyIfName, p.IfName)
+	if err := s.clear(p); err != nil {
+		s.m.log.Error("clearing a port that has ended", keyPort, p.UUID, keyError, err)
+	}
 }

@@ -37,7 +37,7 @@ func TestPortEndsWithItsFile(t *testing.T) {
 			t.Errorf("the live document does not count the port:\n%s", live)
 		}
 		must(t, f.Close())
-		until(t, "the port is gone", func() bool { return len(h.Ports()) == 0 && h.saw(network.PortRemoved) })
+		until(t, "the port is gone", func() bool { return len(h.Ports().List()) == 0 && h.saw(network.PortRemoved) })
 		if ports, _, err := h.store.Ports(); len(ports) != 0 || err != nil {
 			t.Errorf("run-state of ports: %v (%v)", ports, err)
 		}
@@ -50,14 +50,14 @@ func TestReleaseDeletesTheDevice(t *testing.T) {
 		n := h.started(natXML("one", "192.0.2"))
 		info, f := h.port(n, network.PortOptions{IfName: "mytap"})
 		defer f.Close()
-		if got, err := h.Port("mytap"); err != nil || got.UUID != info.UUID {
+		if got, err := h.Ports().Find("mytap"); err != nil || got.UUID != info.UUID {
 			t.Errorf("the port by its interface: %v, %v", got, err)
 		}
-		must(t, h.ReleasePort(t.Context(), strings.ToUpper(info.UUID)))
-		if linkExists("mytap") || len(h.Ports()) != 0 {
+		must(t, h.Ports().Release(t.Context(), strings.ToUpper(info.UUID)))
+		if linkExists("mytap") || len(h.Ports().List()) != 0 {
 			t.Error("after its release the port is still there")
 		}
-		if err := h.ReleasePort(t.Context(), info.UUID); network.KindOf(err) != api.NotFound {
+		if err := h.Ports().Release(t.Context(), info.UUID); network.KindOf(err) != api.NotFound {
 			t.Errorf("second release: %v, want NotFound", err)
 		}
 	})
@@ -69,7 +69,7 @@ func TestRequestPortRefuses(t *testing.T) {
 		n := h.define(natXML("one", "192.0.2"))
 		refused := func(opts network.PortOptions, kind api.Kind) {
 			t.Helper()
-			_, _, err := n.RequestPort(t.Context(), opts)
+			_, _, err := h.Ports().Request(t.Context(), n, opts)
 			if network.KindOf(err) != kind {
 				t.Errorf("%+v: %v, want %s", opts, err, kind)
 			}
@@ -114,12 +114,12 @@ func TestPortsOverRestart(t *testing.T) {
 		must(t, f2.Close())
 
 		h = newHub(t, root, hubOptions{})
-		ports := h.Ports()
+		ports := h.Ports().List()
 		if diff := cmp.Diff([]api.Port{stays}, ports, addrs); diff != "" {
 			t.Errorf("ports after the restart (-want +got):\n%s", diff)
 		}
 		must(t, f1.Close())
-		until(t, "the other port is gone, too", func() bool { return len(h.Ports()) == 0 })
+		until(t, "the other port is gone, too", func() bool { return len(h.Ports().List()) == 0 })
 	})
 }
 
@@ -151,7 +151,7 @@ func TestPortNamesItsGuest(t *testing.T) {
 		mac := net.HardwareAddr{0x52, 0x54, 0, 1, 2, 3}
 		_, f := h.port(n, network.PortOptions{Name: "web", MAC: mac})
 		defer f.Close()
-		_, _, err := n.RequestPort(t.Context(), network.PortOptions{MAC: mac})
+		_, _, err := h.Ports().Request(t.Context(), n, network.PortOptions{MAC: mac})
 		if network.KindOf(err) != api.Conflict {
 			t.Errorf("a second port with the same MAC address: %v, want Conflict", err)
 		}

@@ -2,7 +2,6 @@ package network
 
 import (
 	"context"
-	"errors"
 	"net"
 	"net/netip"
 	"sync"
@@ -11,6 +10,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/port"
 	"github.com/vnetd/vnetd/pkg/network/service"
 	"github.com/vnetd/vnetd/pkg/network/translate"
 	"github.com/vnetd/vnetd/pkg/store"
@@ -70,54 +70,32 @@ func (o owner) Fault(part string, err error) {
 
 func (o owner) LeaseChanged(e dhcpd.Event) {
 	n := o.n
-	n.m.onLease(n, e.Lease.MAC, e.Lease.Addr, e.Kind == dhcpd.Bound || e.Kind == dhcpd.Renewed)
+	n.m.ports.lease(n, e.Lease.MAC, e.Lease.Addr, e.Kind == dhcpd.Bound || e.Kind == dhcpd.Renewed)
 	lease := newLease(n.describes(), e.Lease)
 	n.m.events.publish(Event{Kind: LeaseChanged, Network: n.Info(), Lease: &lease, Change: e.Kind.String()})
 }
 
 func (o owner) Guests() []service.Guest {
 	var all []service.Guest
-	for _, p := range o.n.m.ports.of(o.n) {
-		all = append(all, guestOf(o.n.m.ports.record(p)))
+	for _, p := range o.n.m.ports.reg.On(o.n.name, port.Own) {
+		all = append(all, guestOf(p.Record()))
 	}
 	return all
 }
 
 func (o owner) Guest(mac net.HardwareAddr) (service.Guest, bool) {
-	p := o.n.m.ports.guest(o.n, mac)
+	p := o.n.m.ports.reg.Guest(o.n.name, mac)
 	if p == nil {
 		return service.Guest{}, false
 	}
-	return guestOf(o.n.m.ports.record(p)), true
+	return guestOf(p.Record()), true
 }
 
 func (o owner) Leased(mac net.HardwareAddr, a netip.Addr) {
-	if p := o.n.m.ports.guest(o.n, mac); p != nil {
-		o.n.m.ports.lease(p, a, true)
-	}
-	o.n.m.external.lease(o.n, mac, a, true)
+	o.n.m.ports.reg.Lease(o.n.name, mac, a, true)
 }
 
-func (o owner) Seen(mac net.HardwareAddr) (former []netip.Addr) { return o.n.learn(mac) }
-
-// expect sets the addresses and the name of a port aside. The error is Conflict
-// where somebody else has an address, and Invalid where nobody on the network
-// could get it; nothing is set aside then.
-func (n *Network) expect(live *netdef.Network, p store.Port) error {
-	for _, a := range p.Addrs {
-		if a.Is4() && translate.DHCPIP(live) == nil || !a.Is4() && translate.DHCP6IP(live) == nil {
-			return api.Errorf(api.Invalid, "option address: %v can't be given to a guest: network %q has no DHCP for its family", a, live.Name)
-		}
-	}
-	err := n.runningServices().Expect(guestOf(p))
-	switch {
-	case errors.Is(err, dhcpd.ErrTaken):
-		return api.Errorf(api.Conflict, "option address: %w", err)
-	case err != nil:
-		return api.Errorf(api.Invalid, "option address: %w", err)
-	}
-	return nil
-}
+func (o owner) Seen(mac net.HardwareAddr) (former []netip.Addr) { return o.n.m.ports.learn(o.n, mac) }
 
 // upstreams lists the servers that the network's name service asks.
 func (n *Network) upstreams() []api.DNSUpstream {

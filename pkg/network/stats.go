@@ -13,6 +13,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/dhcpd/v4"
 	"github.com/vnetd/vnetd/pkg/dhcpd/v6"
 	"github.com/vnetd/vnetd/pkg/dnsd"
+	"github.com/vnetd/vnetd/pkg/network/port"
 	"github.com/vnetd/vnetd/pkg/network/translate"
 )
 
@@ -48,11 +49,8 @@ func (m *Manager) Stats() []Stats {
 // stats is the Stats of the network. It asks the kernel nothing.
 func (n *Network) stats() Stats {
 	r := Stats{Info: n.Info()}
-	for _, p := range n.m.ports.of(n) {
-		r.Ports = append(r.Ports, PortName{p.UUID, p.Name, n.m.ports.card(p).String(), p.IfName})
-	}
-	for _, x := range n.m.external.list(n) {
-		r.Ports = append(r.Ports, n.m.external.portName(x))
+	for _, p := range n.m.ports.reg.On(n.name, port.Own, port.External) {
+		r.Ports = append(r.Ports, PortName{p.UUID, p.Name, p.CardAddr().String(), p.Status().IfName})
 	}
 	n.mu.Lock()
 	r.Repairs, r.Failures = n.repairs, n.failures

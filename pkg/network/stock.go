@@ -9,9 +9,9 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/port"
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
@@ -34,7 +34,7 @@ func (m *Manager) takeStock(ctx context.Context) error {
 	runs, runFaults, runsErr := m.cfg.Store.Runs()
 	ports, portFaults, portsErr := m.cfg.Store.Ports()
 	all := m.recognise(runs, runFaults, runsErr, links)
-	m.loadPorts(ports, links, all)
+	m.ports.load(ports, links, all)
 
 	var g errgroup.Group
 	g.SetLimit(startLimit)
@@ -43,7 +43,7 @@ func (m *Manager) takeStock(ctx context.Context) error {
 		g.Go(func() error { n.recover(ctx, r); return nil })
 	}
 	_ = g.Wait()
-	m.orphans.setMarked(links) // the condition leaves out what is not orphaned
+	m.marks.set(links) // the condition leaves out what is not orphaned
 	m.stocked = true
 	states := slices.Concat(runFaults, portFaults, directoryFault(runsErr), directoryFault(portsErr))
 	m.unusable.SetStates(slices.DeleteFunc(slices.Clone(states), m.known))
@@ -65,7 +65,8 @@ func directoryFault(err error) []*store.Fault {
 
 // known tells whether a fault is of run-state that was put together anew.
 func (m *Manager) known(f *store.Fault) bool {
-	return m.owns(f.Stem) || m.ports.uuid(f.Stem) != nil
+	p := m.ports.reg.UUID(f.Stem)
+	return m.owns(f.Stem) || p != nil && p.Kind == port.Own
 }
 
 // recognise adds to runs the networks whose run-state is lost, and which are active by
@@ -104,85 +105,7 @@ func (m *Manager) traces(def *netdef.Network, lost bool, links []bridge.Link) bo
 		return bears(on, def.UUID) || lost && bytes.Equal(on.MAC, def.MAC)
 	}
 	return slices.ContainsFunc(links, func(l bridge.Link) bool {
-		p, ok := markedPort(l)
+		p, ok := port.Marked(l)
 		return ok && p.Network == def.UUID && l.Master == on.Index
 	})
-}
-
-// loadPorts takes over the ports that a former vnetd made: those whose TAP device still
-// is there. The rest ended while no vnetd was running. Devices that bear the mark of a
-// port whose record is lost are that port.
-func (m *Manager) loadPorts(ports []store.Port, links []bridge.Link, runs []found) {
-	docs := make(map[string]*netdef.Network) // by UUID
-	for _, r := range runs {
-		docs[r.Network.UUID] = r.Network
-	}
-	for _, d := range m.definitions(nil) {
-		docs[d.UUID] = d
-	}
-	recorded := make(map[string]bool)
-	for _, p := range ports {
-		recorded[p.UUID] = true
-		m.takePort(docs[p.Network], p)
-	}
-	for _, l := range links {
-		p, ok := markedPort(l)
-		if !ok || recorded[p.UUID] || m.hasPort(p.UUID) {
-			continue
-		}
-		m.takePort(docs[p.Network], p)
-		if m.hasPort(p.UUID) {
-			m.log.Warn("a port is known by its device, not by its run-state", keyPort, p.UUID, keyIfName, p.IfName)
-			if err := m.cfg.Store.SavePort(p); err != nil {
-				m.log.Error("its run-state can't be written anew", keyPort, p.UUID, keyError, err)
-			}
-		}
-	}
-}
-
-// hasPort tells whether the port with that UUID is in the books.
-func (m *Manager) hasPort(uuid string) bool {
-	_, orphan := m.orphans.port(uuid)
-	return orphan || m.ports.uuid(uuid) != nil || m.external.uuid(uuid) != nil
-}
-
-// takePort takes over one port, of the network that doc is; of none that is known for
-// nil.
-func (m *Manager) takePort(doc *netdef.Network, p store.Port) {
-	if doc != nil {
-		n := m.ensureNetwork(doc)
-		n.op.Lock() // it may be making the port right now
-		defer n.op.Unlock()
-	}
-	if m.hasPort(p.UUID) {
-		return
-	}
-	there := p.Lifetime == api.LifetimeExternal || m.hasLink(p)
-	switch {
-	case there && doc == nil && p.Lifetime == api.LifetimeExternal:
-		// Its device is not vnetd's: it is kept on disk for when its network comes back.
-	case there && doc == nil:
-		m.log.Warn("a port has no network", keyPort, p.UUID, keyIfName, p.IfName, "network_uuid", p.Network)
-		m.orphans.addPort(p)
-	case p.Lifetime == api.LifetimeExternal:
-		if err := m.loadExternal(m.find(doc.Name), p); err != nil {
-			m.log.Error("a port can't be used", keyPort, p.UUID, keyError, err)
-		}
-	case there:
-		m.loadPort(m.find(doc.Name), p)
-	case !m.stocked:
-		m.portEnded(doc, p)
-	}
-}
-
-// portEnded clears away what is left of a port that ended while no vnetd was running.
-func (m *Manager) portEnded(doc *netdef.Network, p store.Port) {
-	if doc != nil {
-		n := m.find(doc.Name)
-		n.departed = append(n.departed, p)
-	}
-	m.log.Info("a port ended while vnetd was away", keyPort, p.UUID, keyIfName, p.IfName)
-	if err := m.clearPort(p); err != nil {
-		m.log.Error("clearing a port that has ended", keyPort, p.UUID, keyError, err)
-	}
 }

@@ -95,8 +95,10 @@ func (t *taking) check(s api.Takeover) error {
 	t.Classify(t.known)
 	if t.Report.Action == api.TakeAdopt {
 		t.ParsePorts(s.Ports,
-			func(live *netdef.Network, doc *netdef.Port) (*netdef.Port, error) { return portOn(live, doc, true) },
-			func(uuid string) bool { return t.m.ports.uuid(uuid) != nil || t.m.external.uuid(uuid) != nil })
+			func(live *netdef.Network, doc *netdef.Port) (*netdef.Port, error) {
+				return translate.NetworkPort(live, doc, true)
+			},
+			func(uuid string) bool { return t.m.ports.reg.UUID(uuid) != nil })
 	}
 	return nil
 }
@@ -195,15 +197,15 @@ func (t *taking) adopt(ctx context.Context, n *Network) error {
 		return err
 	}
 	for _, doc := range t.Ports {
-		x := newExternal(n, doc, time.Now(), 0) // libvirt's, which was root's
-		if err := n.m.external.add(x, Limits{}); err != nil {
+		p, err := n.m.ports.reg.Register(n.name, t.Live.UUID, doc, 0, Limits{}) // libvirt's, which was root's
+		if err != nil {
 			t.Refuse("%w", err)
 			continue
 		}
-		if err := n.m.cfg.Store.SavePort(n.m.external.record(x)); err != nil {
+		if err := n.m.cfg.Store.SavePort(p.Record()); err != nil {
 			t.Refuse("recording port %s: %w", doc.UUID, err)
 		}
-		n.m.publishPort(PortAdded, x)
+		n.m.ports.publish(PortAdded, n, n.m.ports.info(p))
 	}
 	if err := errors.Join(n.assume(ctx, t.Live), n.m.cfg.Rules.RemoveLeftovers(ctx, translate.Firewall(t.Live))); err != nil {
 		t.Refuse("%w", err)

@@ -102,7 +102,7 @@ func isTaken(t *testing.T, h *hub) {
 	if err != nil || len(leases) != 1 || leases[0].Addr != netip.MustParseAddr("192.168.122.254") || leases[0].Hostname != "web2" {
 		t.Errorf("leases are %+v (%v)", leases, err)
 	}
-	p, err := h.Port("5d744f21-ba4a-4d6e-bdb2-30a35ff3207d")
+	p, err := h.Ports().Find("5d744f21-ba4a-4d6e-bdb2-30a35ff3207d")
 	if err != nil || p.IfName != "vnet7" || p.Name != "web1" || p.Lifetime != api.LifetimeExternal {
 		t.Errorf("the port is %+v (%v)", p, err)
 	}

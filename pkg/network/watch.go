@@ -79,62 +79,20 @@ func (d *damage) take() map[*Network]struct{} {
 // onLink deals with one change of a link. It never blocks for long.
 func (m *Manager) onLink(e bridge.LinkEvent, broken *damage) {
 	if e.Resync {
-		m.dropDeadPorts()
-		m.resyncExternal()
+		m.ports.resync()
 		broken.add(m.all()...)
 		return
 	}
-	p := m.ports.index(e.Link.Index)
-	switch {
-	case p != nil && e.Deleted:
-		m.endLogged(p)
-	case p != nil:
-		m.onPortLink(p, e.Link)
-	case foreignTAP(e.Link):
-		m.onOrphanLink(e)
-		m.noteForeign(e)
-		m.onExternalLink(e)
-	case e.Deleted:
-		m.onOrphanLink(e)
-		if on := m.onBridge(e.Link.Index); len(on) > 0 {
-			broken.add(on...)
-		}
-	default:
-		if on := m.awaiting(e.Link); len(on) > 0 {
-			broken.add(on...)
-		}
-	}
-}
-
-// onPortLink puts a port that somebody took off its bridge there again, and has
-// one whose device somebody opened forward at once, where STP would make it wait.
-func (m *Manager) onPortLink(p *port, l bridge.Link) {
-	opened := l.Carrier && !p.carrier
-	if p.carrier && !l.Carrier {
-		m.ports.vacate(p)
-	}
-	p.carrier = l.Carrier
-	n := p.network
-	on := n.activated()
-	if on == nil || on.ifindex == 0 || l.Master == on.ifindex && !(opened && on.doc.Bridge.STP) {
+	if m.ports.onLink(e) {
 		return
 	}
-	m.running.Go(func() {
-		if err := n.replugPort(m.services, p); err != nil && !errors.Is(err, bridge.ErrNotFound) {
-			m.log.Error("plugging a port in again", keyPort, p.UUID, keyError, err)
-		}
-	})
-}
-
-// replugPort is replug for one port.
-func (n *Network) replugPort(ctx context.Context, p *port) error {
-	n.op.Lock()
-	defer n.op.Unlock()
-	on := n.activated()
-	if on == nil || n.m.ports.uuid(p.UUID) != p {
-		return nil
+	on := m.awaiting(e.Link)
+	if e.Deleted {
+		on = m.onBridge(e.Link.Index)
 	}
-	return n.m.attach(ctx, on.doc, on.ifindex, p)
+	if len(on) > 0 {
+		broken.add(on...)
+	}
 }
 
 // onBridge lists the active networks on the bridge with that ifindex.

@@ -66,15 +66,6 @@ func Bridge(n *netdef.Network) bridge.Config {
 // guests' MAC addresses.
 func ManagesMACs(n *netdef.Network) bool { return n.Bridge.MACTableManager == "libvirt" }
 
-// Port is how a port of n is plugged in; isolated is its own wish.
-func Port(n *netdef.Network, isolated bool) bridge.PortConfig {
-	return bridge.PortConfig{
-		Isolated:   isolated || n.Isolated == netdef.Yes,
-		NoLearning: ManagesMACs(n),
-		NoFlood:    ManagesMACs(n),
-	}
-}
-
 // Forwards tells which families the host must forward for n: those it has
 // addresses of, unless it is isolated.
 func Forwards(n *netdef.Network) (v4, v6 bool) {

@@ -1,4 +1,4 @@
-package network
+package port
 
 import (
 	"net"
@@ -14,18 +14,18 @@ import (
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
-// TestMarkOfPort has a port's device say what the port is, as far as there is room.
-func TestMarkOfPort(t *testing.T) {
+// TestMark has a port's device say what the port is, as far as there is room.
+func TestMark(t *testing.T) {
 	p := store.Port{
 		UUID: "77777777-0000-4000-8000-000000000001", Network: "77777777-0000-4000-8000-000000000002", Name: "web",
 		MAC: net.HardwareAddr{0x52, 0x54, 0, 1, 2, 3}, IfName: "vnet0", Index: 7, Queues: 4, VnetHdr: true, Isolated: true,
 		Lifetime: api.LifetimePersistent, Owner: 1000, Created: time.Unix(1700000000, 0), ID: "a b=c",
 	}
 	read := func(p store.Port) store.Port {
-		mark := markOfPort(p)
-		got, ok := markedPort(bridge.Link{Name: p.IfName, Index: p.Index, Kind: "tun", Alias: mark})
-		if !ok || len(mark) > markSize {
-			t.Errorf("mark of %d bytes is not understood: %q", len(mark), mark)
+		text := Mark(p)
+		got, ok := Marked(bridge.Link{Name: p.IfName, Index: p.Index, Kind: "tun", Alias: text})
+		if !ok || len(text) > MarkSize {
+			t.Errorf("mark of %d bytes is not understood: %q", len(text), text)
 		}
 		return got
 	}
@@ -40,26 +40,26 @@ func TestMarkOfPort(t *testing.T) {
 	}
 	for _, other := range []bridge.Link{
 		{Kind: "tun", Alias: "my alias"},
-		{Kind: "veth", Alias: markOfPort(p)},
-		{Kind: "tun", Alias: portMark},
-		{Kind: "tun", Alias: portMark + p.UUID},
-		{Kind: "tun", Alias: portMark + p.UUID + " mac=nonsense"},
+		{Kind: "veth", Alias: Mark(p)},
+		{Kind: "tun", Alias: mark},
+		{Kind: "tun", Alias: mark + p.UUID},
+		{Kind: "tun", Alias: mark + p.UUID + " mac=nonsense"},
 	} {
-		if got, ok := markedPort(other); ok {
+		if got, ok := Marked(other); ok {
 			t.Errorf("%+v is taken for port %+v", other, got)
 		}
 	}
 }
 
-// FuzzMarkedPort reads what anybody with the right to may have written.
-func FuzzMarkedPort(f *testing.F) {
+// FuzzMarked reads what anybody with the right to may have written.
+func FuzzMarked(f *testing.F) {
 	f.Add("vnetd port 77777777-0000-4000-8000-000000000001 network=x mac=52:54:00:01:02:03 owner=1 address=192.0.2.1")
 	f.Fuzz(func(t *testing.T, alias string) {
-		p, ok := markedPort(bridge.Link{Kind: "tun", Alias: alias})
+		p, ok := Marked(bridge.Link{Kind: "tun", Alias: alias})
 		if !ok {
 			return
 		}
-		again, ok := markedPort(bridge.Link{Kind: "tun", Alias: markOfPort(p)})
+		again, ok := Marked(bridge.Link{Kind: "tun", Alias: Mark(p)})
 		if !ok || again.UUID != p.UUID || again.Owner != p.Owner {
 			t.Errorf("%q is %+v, and then %+v", alias, p, again)
 		}

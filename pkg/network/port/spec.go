@@ -1,15 +1,17 @@
-package network
+package port
 
 import (
 	"bytes"
+	"cmp"
 	"net"
 	"net/netip"
 	"regexp"
 	"slices"
-	"sync"
 
 	"github.com/vnetd/vnetd/internal/ether"
 	"github.com/vnetd/vnetd/pkg/api"
+	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
@@ -19,8 +21,9 @@ const maxQueues = 256
 // maxText is the length of the longest id and owner's UUID, in bytes.
 const maxText = 255
 
-// PortOptions say what port is wanted.
-type PortOptions struct {
+// Spec says what port is wanted. Of a port that is there it says what that has, too:
+// a MAC address, a device's name and a lifetime of its own.
+type Spec struct {
 	Name     string           // the guest's name, empty for none
 	MAC      net.HardwareAddr // the guest's card; nil: one is made up
 	IfName   string           // of the TAP device; empty: vnet0, vnet1, …
@@ -36,34 +39,67 @@ type PortOptions struct {
 	// the same port.
 	ID        string
 	OwnerUUID string // of the virtual machine, for display
-	// Holder is who holds a port with LifetimeBus, see Manager.HolderGone.
+	// Holder is who holds a port with LifetimeBus at first, see Port.Hold.
 	Holder string
+
+	MadeUp bool // the MAC address is not of the launcher's choice
 }
 
-// port is one port. What it is doesn't change while it lives, but for what
-// ports.mu guards.
-type port struct {
-	store.Port
-	network  *Network
-	ending   sync.Mutex // held by who deletes it
-	failed   error      // why it could not be deleted, nil for nothing; guarded by ports.mu
-	retrying bool       // somebody tries again to delete it; guarded by ending
-
-	guest   net.HardwareAddr // the card's where it is not MAC, see learn; nil: none is known; guarded by ports.mu
-	left    bool             // the guest has closed the device; guarded by ports.mu
-	held    []netip.Addr     // leased since the port is there, in order; guarded by ports.mu
-	news    chan struct{}    // closed and made anew when held changes; guarded by ports.mu
-	carrier bool             // somebody had the device open; only Watch's goroutine
+// specOf is the Spec of a recorded port.
+func specOf(s store.Port) Spec {
+	return Spec{
+		Name: s.Name, MAC: s.MAC, IfName: s.IfName, Addrs: s.Addrs, Queues: s.Queues,
+		VnetHdr: s.VnetHdr, Isolated: s.Isolated, Lifetime: s.Lifetime, Owner: s.Owner, ID: s.ID,
+		OwnerUUID: s.OwnerUUID, Holder: s.Holder, MadeUp: s.MadeUp,
+	}
 }
 
-// newPort is p as a port of n.
-func newPort(n *Network, p store.Port) *port {
-	p.Queues = max(p.Queues, 1) // not told by what older versions recorded
-	return &port{Port: p, network: n, guest: p.Guest, news: make(chan struct{})}
+// record writes o into what is stored of a port.
+func (o *Spec) record(s *store.Port) {
+	s.Name, s.MAC, s.Addrs, s.Queues, s.VnetHdr, s.Isolated = o.Name, o.MAC, o.Addrs, o.Queues, o.VnetHdr, o.Isolated
+	s.Lifetime, s.Owner, s.ID, s.OwnerUUID, s.MadeUp = o.Lifetime, o.Owner, o.ID, o.OwnerUUID, o.MadeUp
 }
 
-// check refuses options that no port can have.
-func (o PortOptions) check() error {
+// specOfDocument is the Spec of a port that owner registered with doc.
+func specOfDocument(doc *netdef.Port, owner uint32) Spec {
+	return Spec{
+		Name: doc.Owner.Name, MAC: doc.MAC, Isolated: doc.Isolated == netdef.Yes,
+		Lifetime: api.LifetimeExternal, Owner: owner, OwnerUUID: doc.Owner.UUID,
+	}
+}
+
+// addTo writes into a port's document what only o says.
+func (o *Spec) addTo(doc *netdef.Port) {
+	if o.Isolated {
+		doc.Isolated = netdef.Yes
+	}
+}
+
+// plugged is how o's device is plugged in on a network that has its ports so.
+func (o *Spec) plugged(cfg bridge.PortConfig) bridge.PortConfig {
+	cfg.Isolated = cfg.Isolated || o.Isolated
+	return cfg
+}
+
+// toggle is what a port has or has not, by its word in marks.
+type toggle struct {
+	key string
+	on  *bool
+}
+
+func toggles(s *store.Port) []toggle {
+	return []toggle{{"vnet_hdr", &s.VnetHdr}, {"isolated", &s.Isolated}}
+}
+
+// describe writes o into what the outside sees of a port.
+func (o *Spec) describe(info *api.Port) {
+	info.Name, info.Reserved = o.Name, append([]netip.Addr{}, o.Addrs...)
+	info.Queues, info.VnetHdr, info.Isolated = o.Queues, o.VnetHdr, o.Isolated
+	info.Lifetime, info.Owner, info.OwnerUUID, info.ID = api.Lifetime(o.Lifetime), o.Owner, o.OwnerUUID, o.ID
+}
+
+// Check refuses what no port can have; the error is Invalid.
+func (o *Spec) Check() error {
 	switch {
 	case !slices.Contains([]string{"", api.LifetimeFD, api.LifetimeBus, api.LifetimePersistent}, o.Lifetime):
 		return api.Errorf(api.Invalid, "option lifetime: %q is not a lifetime, want fd, bus or persistent", o.Lifetime)
@@ -84,7 +120,7 @@ func (o PortOptions) check() error {
 }
 
 // checkAddrs refuses two addresses of one family: DHCP gives a card one.
-func (o PortOptions) checkAddrs() error {
+func (o *Spec) checkAddrs() error {
 	for i, a := range o.Addrs {
 		if slices.ContainsFunc(o.Addrs[:i], func(b netip.Addr) bool { return a.Is4() == b.Is4() }) {
 			return api.Errorf(api.Invalid, "option address: %v is the second of its family, want at most one IPv4 and one IPv6 address", a)
@@ -99,13 +135,9 @@ var (
 	uuidText  = regexp.MustCompile(`^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$`)
 )
 
-// differs names the option of a port that is there which o asks to be otherwise,
+// Differs names the option of a port that is there which o asks to be otherwise,
 // empty for none. What o leaves open fits.
-func (o PortOptions) differs(p *port) string {
-	lifetime := o.Lifetime
-	if lifetime == "" {
-		lifetime = api.LifetimeFD
-	}
+func (o *Spec) Differs(p *Port) string {
 	for _, f := range []struct {
 		option string
 		other  bool
@@ -117,7 +149,7 @@ func (o PortOptions) differs(p *port) string {
 		{"queues", max(o.Queues, 1) != p.Queues},
 		{"vnet_hdr", o.VnetHdr != p.VnetHdr},
 		{"isolated", o.Isolated != p.Isolated},
-		{"lifetime", lifetime != p.Lifetime},
+		{"lifetime", cmp.Or(o.Lifetime, api.LifetimeFD) != p.Lifetime},
 		{"owner_uuid", o.OwnerUUID != "" && o.OwnerUUID != p.OwnerUUID},
 	} {
 		if f.other {

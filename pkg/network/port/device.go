@@ -1,0 +1,141 @@
+package port
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"github.com/vnetd/vnetd/internal/ether"
+	"github.com/vnetd/vnetd/pkg/api"
+	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/store"
+	"github.com/vnetd/vnetd/pkg/tap"
+)
+
+// Links is what ports ask of pkg/bridge.
+type Links interface {
+	LookupIndex(index int) (bridge.Link, error)
+	Attach(ctx context.Context, bridge, port int, cfg bridge.PortConfig) error
+	AddFDB(port int, mac net.HardwareAddr) error
+	SetAlias(index int, text string) error
+	DeleteLink(index int) error
+}
+
+// Make makes a TAP device with that MTU for a port of the network with that name and
+// UUID. The port is not in the registry yet. The error is Exists where the name of
+// the device is taken.
+func (r *Registry) Make(network, uuid string, o Spec, mtu int) (*Port, *tap.Device, error) {
+	record := store.Port{UUID: ether.RandomUUID(), Network: uuid, Created: time.Now().Truncate(time.Second), Holder: o.Holder}
+	o.record(&record)
+	dev, err := tap.Create(tap.Config{
+		Name: o.IfName, MAC: tap.HostMAC(o.MAC), MTU: mtu, Alias: Mark(record),
+		Queues: o.Queues, VnetHdr: o.VnetHdr, Owner: o.Owner,
+	})
+	if errors.Is(err, tap.ErrExists) {
+		return nil, nil, api.Errorf(api.Exists, "option ifname: an interface %q already exists", o.IfName)
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	record.IfName, record.Index, record.Queues = dev.Name, dev.Index, max(o.Queues, 1)
+	return newPort(r, Own, network, record), dev, nil
+}
+
+// ErrGone says that a port's device is not there any more.
+var ErrGone = errors.New("device of a port is gone")
+
+// Open opens the device of p, whom its owner calls id, anew. The error is ErrGone, or
+// Busy where somebody has it open.
+func (p *Port) Open(links Links) (*tap.Device, error) {
+	s := p.Status()
+	l, err := links.LookupIndex(s.Index)
+	busy := api.Errorf(api.Busy, "option id: port %q is there already, and somebody has %s open", p.ID, s.IfName)
+	switch {
+	case errors.Is(err, bridge.ErrNotFound):
+		return nil, ErrGone
+	case err != nil:
+		return nil, err
+	case l.Carrier:
+		return nil, busy
+	}
+	dev, err := tap.Reopen(tap.Config{Name: s.IfName, Queues: p.Queues, VnetHdr: p.VnetHdr}, s.Index)
+	switch {
+	case errors.Is(err, tap.ErrGone):
+		return nil, ErrGone
+	case errors.Is(err, tap.ErrBusy):
+		return nil, busy
+	}
+	return dev, err
+}
+
+// Attach puts p's device on the bridge with that ifindex, as cfg and the port's
+// Spec say; where it is there already, it is brought to that. A bridge that
+// learns nothing is told of the port's address.
+func (p *Port) Attach(ctx context.Context, links Links, bridgeIndex int, cfg bridge.PortConfig) error {
+	index := p.Status().Index
+	if err := links.Attach(ctx, bridgeIndex, index, p.plugged(cfg)); err != nil {
+		return err
+	}
+	if cfg.NoLearning && p.Kind == Own {
+		return links.AddFDB(index, p.MAC)
+	}
+	return nil
+}
+
+// MarkDevice has the device of a port of an older vnetd say what it is.
+func (p *Port) MarkDevice(links Links) error {
+	record := p.Record()
+	l, err := links.LookupIndex(record.Index)
+	if err == nil && l.Alias == "" {
+		err = links.SetAlias(record.Index, Mark(record))
+	}
+	if errors.Is(err, bridge.ErrNotFound) {
+		return nil
+	}
+	return err
+}
+
+// There reports whether the TAP device of a port of vnetd's own still is there. What
+// can't be found out is taken to be so.
+func There(links Links, p store.Port) bool {
+	l, err := links.LookupIndex(p.Index)
+	return err == nil && l.Name == p.IfName || err != nil && !errors.Is(err, bridge.ErrNotFound)
+}
+
+// DeleteDevice deletes the TAP device of a port, if that still is its own and vnetd
+// made it.
+func DeleteDevice(links Links, p store.Port) error {
+	if p.Lifetime == api.LifetimeExternal {
+		return nil
+	}
+	l, err := links.LookupIndex(p.Index)
+	switch {
+	case errors.Is(err, bridge.ErrNotFound):
+		return nil
+	case err == nil && l.Name == p.IfName:
+		return links.DeleteLink(p.Index)
+	}
+	return err
+}
+
+// NewMAC makes up an address in the range of KVM guests that no port has, nor the
+// bridge. With an ID it is always the same one, if that is free: a machine that comes
+// back is known to DHCP by it.
+func (r *Registry) NewMAC(networkUUID string, bridge net.HardwareAddr, o *Spec) net.HardwareAddr {
+	mac := net.HardwareAddr{0x52, 0x54, 0, 0, 0, 0}
+	if o.ID != "" {
+		sum := sha256.Sum256(fmt.Appendf(nil, "%s %d %s", networkUUID, o.Owner, o.ID))
+		copy(mac[3:], sum[:])
+	} else {
+		_, _ = rand.Read(mac[3:])
+	}
+	for r.MAC("", mac) != nil || bytes.Equal(mac, bridge) {
+		_, _ = rand.Read(mac[3:])
+	}
+	return mac
+}

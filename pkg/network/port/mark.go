@@ -1,0 +1,116 @@
+package port
+
+import (
+	"cmp"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/vnetd/vnetd/pkg/api"
+	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/store"
+)
+
+// What vnetd makes says so of itself, in its ifalias, which takes CAP_NET_ADMIN to
+// set: ports are known by it where their run-state is lost.
+//
+//	vnetd port UUID network=UUID mac=… KEY=VALUE …
+const (
+	// MarkPrefix is how all marks of vnetd's begin.
+	MarkPrefix = "vnetd "
+	mark       = MarkPrefix + "port "
+
+	// MarkSize is the length of the longest mark: IFALIASZ of linux/if.h, less the
+	// final NUL.
+	MarkSize = 255
+)
+
+// Mark is the mark of a port's device. What makes it too long is left out, the
+// owner's words for the port first: the port can do without.
+func Mark(p store.Port) string {
+	text := mark + p.UUID
+	add := func(wanted bool, key, value string) {
+		if field := " " + key + "=" + value; wanted && len(text)+len(field) <= MarkSize {
+			text += field
+		}
+	}
+	add(true, "network", p.Network)
+	add(true, "mac", p.MAC.String())
+	add(true, "lifetime", p.Lifetime)
+	add(true, "owner", strconv.FormatUint(uint64(p.Owner), 10))
+	add(true, "created", strconv.FormatInt(p.Created.Unix(), 10))
+	add(p.Queues > 1, "queues", strconv.Itoa(p.Queues))
+	for _, t := range toggles(&p) {
+		add(*t.on, t.key, "1")
+	}
+	add(p.Name != "", "name", p.Name)
+	for _, a := range p.Addrs {
+		add(true, "address", a.String())
+	}
+	add(p.ID != "", "id", url.QueryEscape(p.ID))
+	add(p.OwnerUUID != "", "owner_uuid", p.OwnerUUID)
+	return text
+}
+
+// Marked is the port that a device says it is. ok is false where it says nothing
+// of the kind.
+func Marked(l bridge.Link) (p store.Port, ok bool) {
+	rest, ok := strings.CutPrefix(l.Alias, mark)
+	fields := strings.Fields(rest)
+	if !ok || l.Kind != "tun" || len(fields) == 0 || !uuidText.MatchString(fields[0]) {
+		return store.Port{}, false
+	}
+	p = store.Port{UUID: strings.ToLower(fields[0]), IfName: l.Name, Index: l.Index, Queues: 1, Lifetime: api.LifetimePersistent}
+	for _, field := range fields[1:] {
+		key, value, _ := strings.Cut(field, "=")
+		if err := setMarked(&p, key, value); err != nil {
+			return store.Port{}, false
+		}
+	}
+	p.Lifetime = cmp.Or(p.Lifetime, api.LifetimePersistent)
+	return p, len(p.MAC) == 6
+}
+
+// setMarked sets what one field of a mark says.
+func setMarked(p *store.Port, key, value string) (err error) {
+	switch key {
+	case "network":
+		p.Network = strings.ToLower(value)
+	case "mac":
+		p.MAC, err = net.ParseMAC(value)
+	case "lifetime":
+		p.Lifetime = value
+	case "owner":
+		var uid uint64
+		uid, err = strconv.ParseUint(value, 10, 32)
+		p.Owner = uint32(uid)
+	case "created":
+		var seconds int64
+		seconds, err = strconv.ParseInt(value, 10, 64)
+		p.Created = time.Unix(seconds, 0)
+	case "queues":
+		p.Queues, err = strconv.Atoi(value)
+	case "name":
+		p.Name = value
+	case "address":
+		var a netip.Addr
+		a, err = netip.ParseAddr(value)
+		p.Addrs = append(p.Addrs, a)
+	case "id":
+		p.ID, err = url.QueryUnescape(value)
+	case "owner_uuid":
+		p.OwnerUUID = value
+	default:
+		for _, t := range toggles(p) {
+			*t.on = *t.on || t.key == key
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("mark of port %s: %s: %w", p.UUID, key, err)
+	}
+	return nil
+}

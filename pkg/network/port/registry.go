@@ -1,0 +1,203 @@
+package port
+
+import (
+	"context"
+	"maps"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/vnetd/vnetd/pkg/api"
+)
+
+// Registry is every port there is. Its methods may be called concurrently and wait
+// for nothing but where they say so.
+type Registry struct {
+	mu       sync.Mutex // guards what follows
+	index    index
+	accounts accounts
+}
+
+// NewRegistry returns a registry without a port.
+func NewRegistry() *Registry {
+	return &Registry{index: newIndex(), accounts: make(accounts)}
+}
+
+// Add puts an admitted port of vnetd's own into the registry.
+func (r *Registry) Add(p *Port) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.index.insert(p)
+}
+
+// load puts a port that nobody admitted into the registry. The error is Exists where
+// its UUID is taken, LimitExceeded where its owner has as many as limits allow.
+func (r *Registry) load(p *Port, limits Limits) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.index.byUUID[strings.ToLower(p.UUID)] != nil {
+		return api.Errorf(api.Exists, "network port %s exists already", p.UUID)
+	}
+	if p.Kind != Orphan {
+		if err := r.accounts.count(&p.Spec, limits); err != nil {
+			return err
+		}
+	}
+	r.index.insert(p)
+	return nil
+}
+
+// Remove takes a port out of the registry.
+func (r *Registry) Remove(p *Port) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.index.remove(p)
+	if p.Kind != Orphan {
+		r.accounts.discount(&p.Spec)
+		p.tell()
+	}
+}
+
+func (r *Registry) has(p *Port) bool { return r.UUID(p.UUID) == p }
+
+// UUID finds a port by its UUID in any case; nil when there is none. So do the
+// others by what they are named after.
+func (r *Registry) UUID(uuid string) *Port {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.index.byUUID[strings.ToLower(uuid)]
+}
+
+// Index finds the port whose device has the ifindex.
+func (r *Registry) Index(index int) *Port {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.index.byIndex[index]
+}
+
+// Find finds a port by its UUID or the name of its device.
+func (r *Registry) Find(key string) *Port {
+	if p := r.UUID(key); p != nil {
+		return p
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.index.byIfName[key]
+}
+
+// ID finds the port that an owner gave the id to.
+func (r *Registry) ID(owner uint32, id string) *Port {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.index.byID[idKey{owner, id}]
+}
+
+// MAC finds a port on the network, on any for "", that was made for a card with the
+// address.
+func (r *Registry) MAC(network string, mac net.HardwareAddr) *Port {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	key, ok := macKey(mac)
+	if !ok {
+		return nil
+	}
+	return on(r.index.byMAC[key], network)
+}
+
+// Named finds a port of somebody else on the network that has a name.
+func (r *Registry) Named(network, name string, owner uint32) *Port {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	others := slices.DeleteFunc(slices.Clone(r.index.byName[nameKey{network, strings.ToLower(name)}]), func(p *Port) bool { return p.Owner == owner })
+	return on(others, network)
+}
+
+// On lists the network's ports of some kinds, one kind after the other, in order of
+// their creation.
+func (r *Registry) On(network string, kinds ...Kind) []*Port {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var ports []*Port
+	for _, k := range kinds {
+		ports = slices.AppendSeq(ports, maps.Keys(r.index.byNetwork[networkKey{network, k}]))
+	}
+	slices.SortFunc(ports, compare)
+	return ports
+}
+
+// Count is how many ports of some kinds the network has.
+func (r *Registry) Count(network string, kinds ...Kind) (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, k := range kinds {
+		n += len(r.index.byNetwork[networkKey{network, k}])
+	}
+	return n
+}
+
+// All lists the ports of some kinds as On does, on any network.
+func (r *Registry) All(kinds ...Kind) []*Port {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	var ports []*Port
+	for key, on := range r.index.byNetwork {
+		if slices.Contains(kinds, key.kind) {
+			ports = slices.AppendSeq(ports, maps.Keys(on))
+		}
+	}
+	slices.SortFunc(ports, compare)
+	return ports
+}
+
+// Holders lists who holds ports of LifetimeBus.
+func (r *Registry) Holders() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Collect(maps.Keys(r.index.byHolder))
+}
+
+// HeldBy lists the ports that a holder has.
+func (r *Registry) HeldBy(holder string) []*Port {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.SortedFunc(maps.Keys(r.index.byHolder[holder]), compare)
+}
+
+// WaitForAddress waits until the guest of the port with that UUID has an address
+// leased, and lists what it has. The error is NotFound when the port ends, and
+// ctx's when that ends first.
+func (r *Registry) WaitForAddress(ctx context.Context, uuid string) ([]netip.Addr, error) {
+	for {
+		held, news := r.addresses(uuid)
+		switch {
+		case news == nil:
+			return nil, NotFound(uuid)
+		case len(held) > 0:
+			return held, nil
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-news:
+		}
+	}
+}
+
+// addresses lists what the guest of the port with that UUID has leased, and what is
+// closed when that changes, or when the port ends; nil where there is no such port.
+func (r *Registry) addresses(uuid string) ([]netip.Addr, <-chan struct{}) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := r.index.byUUID[strings.ToLower(uuid)]
+	if p == nil || p.Kind == Orphan {
+		return nil, nil
+	}
+	return slices.Clone(p.status.Held), p.news
+}
+
+// NotFound is the error of a port that is not there.
+func NotFound(key string) error {
+	return api.Errorf(api.NotFound, "no port %q is known here", key)
+}
