@@ -117,7 +117,7 @@ func (n *Network) activate(live *netdef.Network, index int, sv *service.Set) {
 	n.setState(api.Active, nil)
 	n.noteBridge(live, index)
 	n.serve(sv)
-	n.m.ports.findDevices(n)
+	n.m.devices.findDevices(n)
 }
 
 // ensure makes the links and rules of live what they should be, whether none,
@@ -140,7 +140,7 @@ func (n *Network) ensure(ctx context.Context, live *netdef.Network) (index int, 
 	if err := n.record.Forward(live); err != nil {
 		return 0, err
 	}
-	return index, n.m.ports.replug(ctx, n, live, index)
+	return index, n.m.devices.replug(ctx, n, live, index)
 }
 
 // ensureBridged is ensure for a network on a bridge that is the LAN's: one of
@@ -158,7 +158,7 @@ func (n *Network) ensureBridged(ctx context.Context, live *netdef.Network) (inde
 	if err != nil {
 		return 0, err
 	}
-	return l.Index, n.m.ports.replug(ctx, n, live, l.Index)
+	return l.Index, n.m.devices.replug(ctx, n, live, l.Index)
 }
 
 // noteBridge has the network be degraded for as long as the bridge that it names is
@@ -244,7 +244,7 @@ func (n *Network) clearLeftover(ctx context.Context) error {
 // then its run-state. The rules go after the bridge: nothing passes unfiltered. What
 // fails makes live the network's leftover.
 func (n *Network) clear(ctx context.Context, live *netdef.Network) error {
-	errs := []error{n.m.ports.unplug(n)}
+	errs := []error{n.m.devices.unplug(n)}
 	if live.Mode().OwnsBridge() {
 		errs = append(errs, n.m.cfg.Links.Remove(live.Bridge.Name, 0), n.deleteRules(ctx, live))
 	}

@@ -103,6 +103,8 @@ type Manager struct {
 	events   broker
 	serving  translate.Settings
 	ports    *Ports
+	devices  devices
+	orphans  orphans
 	marks    marks
 	resolved resolved.Client
 
@@ -135,6 +137,7 @@ func New(cfg Config) *Manager {
 		ResolvConf: cfg.ResolvConf, StopRebind: cfg.StopRebind,
 	}
 	m.ports = &Ports{m, port.NewRegistry()}
+	m.devices, m.orphans = devices{m.ports}, orphans{m.ports}
 	m.health = health.NewBoard(cfg.Logger, m.conditionsChanged)
 	return m
 }
@@ -225,7 +228,7 @@ func (m *Manager) loadDefinition(d store.Definition) error {
 	known.setDefinition(def)
 	known.setAutostart(d.Autostart)
 	known.changed()
-	m.ports.adoptLocking(known, def.UUID)
+	m.orphans.adoptLocking(known, def.UUID)
 	return nil
 }
 

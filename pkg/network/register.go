@@ -6,16 +6,10 @@ import (
 	"time"
 
 	"github.com/vnetd/vnetd/pkg/api"
-	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/port"
 	"github.com/vnetd/vnetd/pkg/network/translate"
-	"github.com/vnetd/vnetd/pkg/tap"
 )
-
-// externalGrace is how long after its device a port stays: whoever took the
-// device away says next that the port ends, unless that program is gone as well.
-const externalGrace = 10 * time.Second
 
 // Register records a port whose device another program makes, which runs as
 // owner, and returns its document with all that the network adds to it, the plug
@@ -49,7 +43,7 @@ func (s *Ports) Register(ctx context.Context, n *Network, doc *netdef.Port, recl
 		s.reg.Remove(p)
 		return nil, err
 	}
-	s.findDevices(n)
+	s.m.devices.findDevices(n)
 	s.m.log.Info("port registered", keyNetwork, n.name, keyPort, full.UUID, keyMAC, full.MAC.String(), "owner", full.Owner.Name)
 	leases, _ := n.runningServices().Leases()
 	for _, l := range leases {
@@ -108,53 +102,4 @@ func (s *Ports) SetBandwidth(_ context.Context, n *Network, uuid string, b *netd
 		return err
 	}
 	return nil
-}
-
-// followRegistered follows the devices of ports that other programs registered: one
-// is on the network's bridge and has the guest's address, as libvirt makes it.
-func (s *Ports) followRegistered(e bridge.LinkEvent) {
-	for _, p := range s.reg.All(port.External) {
-		n := s.network(p)
-		if n == nil {
-			continue
-		}
-		on := n.bridgeIndex()
-		ours := p.Status().Index == e.Index
-		switch {
-		case ours && e.Deleted:
-			s.endLater(p, e.Index)
-		case !e.Deleted && !ours && on != 0 && e.Master == on && bytes.Equal(e.MAC, tap.HostMAC(p.MAC)):
-			p.SetDevice(e.Link)
-			s.seen(n, p)
-		}
-	}
-}
-
-// seen records which device a port has, and tells.
-func (s *Ports) seen(n *Network, p *port.Port) {
-	record := p.Record()
-	if err := s.m.cfg.Store.SavePort(record); err != nil {
-		s.m.log.Error("recording the device of a port", keyPort, record.UUID, keyError, err)
-	}
-	s.m.log.Info("the device of a port is there", keyNetwork, n.name, keyPort, record.UUID, keyIfName, record.IfName)
-	s.publish(PortChanged, n, s.info(p))
-}
-
-// endLater ends a port whose device is gone, unless somebody says so before, or it
-// gets another.
-func (s *Ports) endLater(p *port.Port, index int) {
-	s.m.running.Go(func() {
-		select {
-		case <-s.m.services.Done():
-			return
-		case <-time.After(externalGrace):
-		}
-		if p.Status().Index != index {
-			return
-		}
-		if err := s.end(p); err != nil {
-			s.m.log.Error("ending a port: trying again", keyPort, p.UUID, keyError, err)
-			s.m.repeat(func() bool { return s.end(p) == nil })
-		}
-	})
 }

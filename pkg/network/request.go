@@ -38,15 +38,24 @@ func (s *Ports) Request(ctx context.Context, n *Network, opts PortOptions) (api.
 	if err != nil {
 		return api.Port{}, nil, err
 	}
-	p, dev, err := s.sameAgain(n, &opts)
+	r := request{s, n, live, opts}
+	p, dev, err := r.sameAgain()
 	if p == nil && err == nil {
-		p, dev, err = s.add(ctx, n, live, opts)
+		p, dev, err = r.add(ctx)
 	}
 	if err != nil {
 		return api.Port{}, nil, err
 	}
 	s.m.portRequests.Add(time.Since(begin), 1)
 	return s.info(p), dev.Files, nil
+}
+
+// request is that of a port of a network, which is live. Whoever uses it holds n.op.
+type request struct {
+	*Ports
+	n    *Network
+	live *netdef.Network
+	opts PortOptions
 }
 
 // activeFor is the document of the network, which somebody wants a port of. The
@@ -62,32 +71,32 @@ func activeFor(ctx context.Context, n *Network) (*netdef.Network, error) {
 	return live, err
 }
 
-// sameAgain opens the port that the owner has under the ID of opts; nil when
+// sameAgain opens the port that the owner has under the ID of the request; nil when
 // there is none.
-func (s *Ports) sameAgain(n *Network, opts *PortOptions) (*port.Port, *tap.Device, error) {
-	if opts.ID == "" {
+func (r *request) sameAgain() (*port.Port, *tap.Device, error) {
+	if r.opts.ID == "" {
 		return nil, nil, nil
 	}
-	p := s.reg.ID(opts.Owner, opts.ID)
+	p := r.reg.ID(r.opts.Owner, r.opts.ID)
 	if p == nil {
 		return nil, nil, nil
 	}
-	if p.Network != n.name {
-		return nil, nil, api.Errorf(api.Exists, "option id: port %q is there already, on network %q", opts.ID, p.Network)
+	if p.Network != r.n.name {
+		return nil, nil, api.Errorf(api.Exists, "option id: port %q is there already, on network %q", r.opts.ID, p.Network)
 	}
-	if option := opts.Differs(p); option != "" {
-		return nil, nil, api.Errorf(api.Exists, "option id: port %q is there already, with another %s", opts.ID, option)
+	if option := r.opts.Differs(p); option != "" {
+		return nil, nil, api.Errorf(api.Exists, "option id: port %q is there already, with another %s", r.opts.ID, option)
 	}
-	dev, err := p.Open(s.m.cfg.Links)
+	dev, err := p.Open(r.m.cfg.Links)
 	if errors.Is(err, port.ErrGone) {
-		return nil, nil, s.end(p) // nobody noticed yet
+		return nil, nil, r.end(p) // nobody noticed yet
 	}
 	if err != nil {
 		return nil, nil, err
 	}
 	if p.Lifetime == api.LifetimeBus {
-		p.Hold(opts.Holder)
-		err = s.m.cfg.Store.SavePort(p.Record())
+		p.Hold(r.opts.Holder)
+		err = r.m.cfg.Store.SavePort(p.Record())
 	}
 	if err != nil {
 		return nil, nil, errors.Join(err, dev.Close())
@@ -95,74 +104,66 @@ func (s *Ports) sameAgain(n *Network, opts *PortOptions) (*port.Port, *tap.Devic
 	return p, dev, nil
 }
 
-// add makes a port, and tells. The caller holds n.op.
-func (s *Ports) add(ctx context.Context, n *Network, live *netdef.Network, opts PortOptions) (_ *port.Port, _ *tap.Device, err error) {
-	if err := s.conflict(live, &opts); err != nil {
+// add makes a port, and tells.
+func (r *request) add(ctx context.Context) (_ *port.Port, _ *tap.Device, err error) {
+	if err := r.conflict(); err != nil {
 		return nil, nil, err
 	}
-	if err := s.reg.Admit(&opts, s.m.cfg.Limits); err != nil {
+	if err := r.reg.Admit(&r.opts, r.m.cfg.Limits); err != nil {
 		return nil, nil, err
 	}
 	defer func() {
 		if err != nil {
-			s.reg.Dismiss(&opts)
+			r.reg.Dismiss(&r.opts)
 		}
 	}()
-	opts.MadeUp = opts.MAC == nil
-	if opts.MadeUp {
-		opts.MAC = s.reg.NewMAC(live.UUID, live.MAC, &opts)
+	r.opts.MadeUp = r.opts.MAC == nil
+	if r.opts.MadeUp {
+		r.opts.MAC = r.reg.NewMAC(r.live.UUID, r.live.MAC, &r.opts)
 	}
-	guest := store.Port{Name: opts.Name, MAC: opts.MAC, Addrs: opts.Addrs}
-	if err := expect(n, live, guest); err != nil {
+	guest := store.Port{Name: r.opts.Name, MAC: r.opts.MAC, Addrs: r.opts.Addrs}
+	if err := expect(r.n, r.live, guest); err != nil {
 		return nil, nil, err
 	}
-	p, dev, err := s.plugIn(ctx, live, opts)
+	p, dev, err := r.plugIn(ctx)
 	if err != nil {
-		n.runningServices().Withdraw(guestOf(guest))
+		r.n.runningServices().Withdraw(guestOf(guest))
 		return nil, nil, err
 	}
-	info := s.info(p)
-	s.m.log.Info("port added", keyNetwork, n.name, keyPort, p.UUID, keyIfName, p.IfName, keyMAC, info.MAC, "owner", p.Owner, "lifetime", p.Lifetime)
-	s.publish(PortAdded, n, info)
+	info := r.info(p)
+	r.m.log.Info("port added", keyNetwork, r.n.name, keyPort, p.UUID, keyIfName, p.IfName, keyMAC, info.MAC, "owner", p.Owner, "lifetime", p.Lifetime)
+	r.publish(PortAdded, r.n, info)
 	return p, dev, nil
 }
 
 // conflict refuses a MAC address that somebody on the network has already,
 // since two cards with one address cut each other off, and the name of somebody
 // else's guest.
-func (s *Ports) conflict(live *netdef.Network, opts *PortOptions) error {
-	if bytes.Equal(opts.MAC, live.MAC) && opts.MAC != nil {
-		return api.Errorf(api.Conflict, "option mac: %q is the address of the bridge %q", opts.MAC, live.Bridge.Name)
+func (r *request) conflict() error {
+	if bytes.Equal(r.opts.MAC, r.live.MAC) && r.opts.MAC != nil {
+		return api.Errorf(api.Conflict, "option mac: %q is the address of the bridge %q", r.opts.MAC, r.live.Bridge.Name)
 	}
-	if p := s.reg.MAC(live.Name, opts.MAC); p != nil {
-		return api.Errorf(api.Conflict, "option mac: %q is the address of port %s", opts.MAC, label(p))
+	if p := r.reg.MAC(r.live.Name, r.opts.MAC); p != nil {
+		return api.Errorf(api.Conflict, "option mac: %q is the address of port %s", r.opts.MAC, label(p))
 	}
-	if opts.Name == "" {
+	if r.opts.Name == "" {
 		return nil
 	}
-	if p := s.reg.Named(live.Name, opts.Name, opts.Owner); p != nil {
-		return api.Errorf(api.Conflict, "option name: %q is the name of port %s, which belongs to user %d", opts.Name, label(p), p.Owner)
+	if p := r.reg.Named(r.live.Name, r.opts.Name, r.opts.Owner); p != nil {
+		return api.Errorf(api.Conflict, "option name: %q is the name of port %s, which belongs to user %d", r.opts.Name, label(p), p.Owner)
 	}
 	return nil
-}
-
-// label is what tells a user which port p is.
-func label(p *port.Port) string {
-	if p.Kind == port.Own {
-		return fmt.Sprintf("%s (%s)", p.UUID, p.IfName)
-	}
-	return p.UUID
 }
 
 // plugIn makes the TAP device of a port, puts it on the bridge, and records it
 // as the last step but before anyone else has its file descriptors. What it
 // made is gone when it fails.
-func (s *Ports) plugIn(ctx context.Context, live *netdef.Network, opts PortOptions) (_ *port.Port, _ *tap.Device, err error) {
-	target, err := s.m.cfg.Links.Lookup(live.Bridge.Name)
+func (r *request) plugIn(ctx context.Context) (_ *port.Port, _ *tap.Device, err error) {
+	target, err := r.m.cfg.Links.Lookup(r.live.Bridge.Name)
 	if err != nil {
-		return nil, nil, fmt.Errorf("looking for bridge %q: %w", live.Bridge.Name, err)
+		return nil, nil, fmt.Errorf("looking for bridge %q: %w", r.live.Bridge.Name, err)
 	}
-	p, dev, err := s.reg.Make(live.Name, live.UUID, opts, target.MTU)
+	p, dev, err := r.reg.Make(r.live.Name, r.live.UUID, r.opts, target.MTU)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -171,23 +172,31 @@ func (s *Ports) plugIn(ctx context.Context, live *netdef.Network, opts PortOptio
 			err = errors.Join(err, dev.Close())
 		}
 	}()
-	if err := p.Attach(ctx, s.m.cfg.Links, target.Index, translate.Port(live)); err != nil {
+	if err := p.Attach(ctx, r.m.cfg.Links, target.Index, translate.Port(r.live)); err != nil {
 		return nil, nil, err
 	}
-	if err := s.m.hookPort(ctx, hookPortCreated, live, p); err != nil {
+	if err := r.m.hookPort(ctx, hookPortCreated, r.live, p); err != nil {
 		return nil, nil, err
 	}
-	if err := s.m.cfg.Store.SavePort(p.Record()); err != nil {
+	if err := r.m.cfg.Store.SavePort(p.Record()); err != nil {
 		return nil, nil, err
 	}
 	// Not before it is recorded: a crash must not leave a device that stays.
 	if p.Lifetime != api.LifetimeFD {
 		if err := dev.Persist(); err != nil {
-			return nil, nil, errors.Join(err, s.m.cfg.Store.DeletePort(p.UUID))
+			return nil, nil, errors.Join(err, r.m.cfg.Store.DeletePort(p.UUID))
 		}
 	}
-	s.reg.Add(p)
+	r.reg.Add(p)
 	return p, dev, nil
+}
+
+// label is what tells a user which port p is.
+func label(p *port.Port) string {
+	if p.Kind == port.Own {
+		return fmt.Sprintf("%s (%s)", p.UUID, p.IfName)
+	}
+	return p.UUID
 }
 
 // expect sets the addresses and the name of a port aside. The error is Conflict

@@ -34,7 +34,7 @@ func (m *Manager) takeStock(ctx context.Context) error {
 	runs, runFaults, runsErr := m.cfg.Store.Runs()
 	ports, portFaults, portsErr := m.cfg.Store.Ports()
 	all := m.recognise(runs, runFaults, runsErr, links)
-	m.ports.load(ports, links, all)
+	m.orphans.load(ports, links, all)
 
 	var g errgroup.Group
 	g.SetLimit(startLimit)

@@ -79,11 +79,11 @@ func (d *damage) take() map[*Network]struct{} {
 // onLink deals with one change of a link. It never blocks for long.
 func (m *Manager) onLink(e bridge.LinkEvent, broken *damage) {
 	if e.Resync {
-		m.ports.resync()
+		m.devices.resync()
 		broken.add(m.all()...)
 		return
 	}
-	if m.ports.onLink(e) {
+	if m.devices.onLink(e) {
 		return
 	}
 	on := m.awaiting(e.Link)
