@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/vnetd/vnetd/pkg/api"
@@ -178,18 +179,37 @@ func TestFailedEnd(t *testing.T) {
 	if r.UUID(uuid(1)) != p || !errors.Is(p.Status().Failed, no) {
 		t.Errorf("a port that could not be ended: %v, %v", r.UUID(uuid(1)), p.Status().Failed)
 	}
-	waiting := make(chan error, 1)
-	go func() { _, err := r.WaitForAddress(t.Context(), uuid(1)); waiting <- err }()
 	ends := 0
 	for range 2 {
 		if err := p.End(func() error { return nil }, func() { ends++ }); err != nil {
 			t.Error(err)
 		}
 	}
-	wants(t, "waiting for a port that ends", <-waiting, api.NotFound)
 	if ends != 1 {
 		t.Errorf("it ended %d times", ends)
 	}
+}
+
+// TestWaitForAddress wakes who waits, by a lease and by the port's end.
+func TestWaitForAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := port.NewRegistry()
+		a := netip.MustParseAddr("192.0.2.7")
+		p := load(t, r, port.Own, "one", record(1, 0))
+		waiting := make(chan error)
+		wait := func() { _, err := r.WaitForAddress(t.Context(), uuid(1)); waiting <- err }
+		go wait()
+		synctest.Wait()
+		p.Lease(a)
+		if err := <-waiting; err != nil {
+			t.Errorf("with an address: %v", err)
+		}
+		r.Lease("one", mac(1), a, false)
+		go wait()
+		synctest.Wait()
+		r.Remove(p)
+		wants(t, "when the port has ended", <-waiting, api.NotFound)
+	})
 }
 
 // TestAllAtOnce makes, leases, lists and ends ports on one registry from many sides.
