@@ -134,7 +134,7 @@ func (n *Network) ensure(ctx context.Context, live *netdef.Network) (index int, 
 	if index, err = n.m.cfg.Links.Ensure(ctx, cfg); err != nil {
 		return 0, err
 	}
-	if err := n.setRules(ctx, live); err != nil {
+	if err := n.rules.set(ctx, live); err != nil {
 		return 0, err
 	}
 	if err := n.record.Forward(live); err != nil {
@@ -246,7 +246,7 @@ func (n *Network) clearLeftover(ctx context.Context) error {
 func (n *Network) clear(ctx context.Context, live *netdef.Network) error {
 	errs := []error{n.m.devices.unplug(n)}
 	if live.Mode().OwnsBridge() {
-		errs = append(errs, n.m.cfg.Links.Remove(live.Bridge.Name, 0), n.deleteRules(ctx, live))
+		errs = append(errs, n.m.cfg.Links.Remove(live.Bridge.Name, 0), n.rules.remove(ctx, live))
 	}
 	errs = append(errs, n.record.Restore(ctx))
 	if !n.persistent() {
@@ -326,7 +326,7 @@ func (m *Manager) stands(live *netdef.Network) bool {
 // adopt takes over live, which a former vnetd left active. What fails leaves
 // the network degraded, never down: its guests may be at work.
 func (n *Network) adopt(ctx context.Context, live *netdef.Network) {
-	n.adoptRules(live)
+	n.rules.adopt(live)
 	_ = n.assume(ctx, live)
 	n.departed = nil
 }

@@ -24,8 +24,7 @@ type Network struct {
 
 	departed []store.Port // ended while no vnetd was running; for adopt alone
 
-	rules      sync.Mutex // guards what follows, and orders what the firewall is told
-	redirected bool       // DNS serves the other port
+	rules ruleset
 
 	unserved unserved // leases
 
@@ -37,7 +36,7 @@ type Network struct {
 
 // newNetwork is the inactive network that doc names, with no definition yet.
 func newNetwork(m *Manager, doc *netdef.Network) *Network {
-	return &Network{m: m, name: doc.Name, record: host.NewRecord(doc.Name, m.cfg.Store, m.cfg.Links, m.cfg.Uplinks, m.log), state: state{is: api.Inactive, last: doc}}
+	return &Network{m: m, name: doc.Name, record: host.NewRecord(doc.Name, m.cfg.Store, m.cfg.Links, m.cfg.Uplinks, m.log), rules: ruleset{firewall: m.cfg.Rules}, state: state{is: api.Inactive, last: doc}}
 }
 
 // Info tells what the network is now.

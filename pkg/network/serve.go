@@ -18,7 +18,7 @@ import (
 
 // serviceSpec is what the network serves as live.
 func (n *Network) serviceSpec(live *netdef.Network) *service.Spec {
-	return n.m.serving.Services(live, func(ctx context.Context, redirected bool) error { return n.redirectDNS(ctx, live, redirected) })
+	return n.m.serving.Services(live, func(ctx context.Context, redirected bool) error { return n.rules.redirect(ctx, live, redirected) })
 }
 
 // openServices binds the sockets of all that live serves, so that a failure
