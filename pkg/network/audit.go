@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/vnetd/vnetd/pkg/network/port"
@@ -12,9 +13,15 @@ import (
 // auditPace is how often it is looked whether run-state still is on disk.
 const auditPace = 5 * time.Second
 
-// audit writes run-state anew that somebody removed, until ctx ends: without it the
+// audit looks whether run-state still is on disk.
+type audit struct {
+	m  *Manager
+	mu sync.Mutex // held by keep
+}
+
+// run writes run-state anew that somebody removed, until ctx ends: without it the
 // next vnetd would know less.
-func (m *Manager) audit(ctx context.Context) {
+func (a *audit) run(ctx context.Context) {
 	tick := time.NewTicker(auditPace)
 	defer tick.Stop()
 	said := fmt.Sprint(error(nil))
@@ -25,33 +32,33 @@ func (m *Manager) audit(ctx context.Context) {
 		case <-tick.C:
 		}
 		// Once, not every time.
-		err := m.keepRecords()
+		err := a.keep()
 		if text := fmt.Sprint(err); text != said {
 			said = text
-			m.log.Warn("run-state on disk", keyError, err)
+			a.m.log.Warn("run-state on disk", keyError, err)
 		}
 	}
 }
 
-// keepRecords writes the run-state that is not on disk of all networks and ports that
+// keep writes the run-state that is not on disk of all networks and ports that
 // nobody is about to change.
-func (m *Manager) keepRecords() error {
-	m.auditing.Lock()
-	defer m.auditing.Unlock()
-	networks, ports, err := m.cfg.Store.Recorded()
-	errs := []error{err, m.cfg.Store.KeepLock()}
+func (a *audit) keep() error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	networks, ports, err := a.m.cfg.Store.Recorded()
+	errs := []error{err, a.m.cfg.Store.KeepLock()}
 	if err != nil {
 		return errors.Join(errs...)
 	}
-	for _, n := range m.all() {
+	for _, n := range a.m.all() {
 		if n.op.TryLock() {
 			errs = append(errs, n.keepRecord(networks))
 			n.op.Unlock()
 		}
 	}
-	for _, p := range m.ports.reg.All(port.Own, port.External) {
+	for _, p := range a.m.ports.reg.All(port.Own, port.External) {
 		if !ports[p.UUID] {
-			errs = append(errs, p.Keep(m.ports.keep))
+			errs = append(errs, p.Keep(a.m.ports.keep))
 		}
 	}
 	return errors.Join(errs...)

@@ -1,6 +1,8 @@
 package network
 
 import (
+	"context"
+	"fmt"
 	"slices"
 
 	"github.com/vnetd/vnetd/pkg/api"
@@ -30,25 +32,28 @@ func (m *Manager) conditionsChanged(concerned []string) {
 	}
 }
 
-// conditionSources lists what is looked at: other programs' doings, then what only
+// conditions shows the sources of conditions what only the hub knows of its networks.
+type conditions struct{ m *Manager }
+
+// sources lists what is looked at: other programs' doings, then what only
 // the hub knows of its networks.
-func (m *Manager) conditionSources() []health.Source {
+func (c conditions) sources() []health.Source {
 	return []health.Source{
-		health.Firewall(m.cfg.Rules, m.activeNetworks),
-		health.Services(m.servedNetworks),
+		health.Firewall(c.m.cfg.Rules, c.active),
+		health.Services(c.served),
 		health.Clock(),
-		health.Disks(m.cfg.Store.Troubles),
-		health.Overlaps(m.cfg.Links.HostNets, m.activeNetworks),
-		health.Leases(m.cfg.Store.LeaseDamage, m.givingNetworks),
-		m.unusable.Source(m.definitionsOnDisk),
-		{Name: "orphans", Find: m.orphanConditions},
-		health.Deletions(m.unfinished),
+		health.Disks(c.m.cfg.Store.Troubles),
+		health.Overlaps(c.m.cfg.Links.HostNets, c.active),
+		health.Leases(c.m.cfg.Store.LeaseDamage, c.giving),
+		c.m.unusable.Source(c.definitions),
+		{Name: "orphans", Find: c.orphans},
+		health.Deletions(c.unfinished),
 	}
 }
 
-// activeNetworks are the active networks as conditions tell of them.
-func (m *Manager) activeNetworks() (all []health.Network) {
-	m.eachLive(func(n *Network, live *netdef.Network) {
+// active are the active networks as conditions tell of them.
+func (c conditions) active() (all []health.Network) {
+	c.m.eachLive(func(n *Network, live *netdef.Network) {
 		h := health.Network{Name: n.name, Bridge: live.Bridge.Name}
 		for i := range live.IPs {
 			h.Subnets = append(h.Subnets, live.IPs[i].Prefix().Masked())
@@ -58,9 +63,9 @@ func (m *Manager) activeNetworks() (all []health.Network) {
 	return all
 }
 
-// servedNetworks are what the active networks serve.
-func (m *Manager) servedNetworks() (all []health.Served) {
-	m.eachLive(func(n *Network, live *netdef.Network) {
+// served are what the active networks serve.
+func (c conditions) served() (all []health.Served) {
+	c.m.eachLive(func(n *Network, live *netdef.Network) {
 		s := health.Served{Network: n.name, Bridge: live.Bridge.Name, NotUnderstood: translate.NotUnderstood(live)}
 		for i := range live.IPs {
 			if ip := &live.IPs[i]; ip.Addressless() {
@@ -82,9 +87,9 @@ func (m *Manager) servedNetworks() (all []health.Served) {
 	return all
 }
 
-// givingNetworks are the names of the active networks that give addresses.
-func (m *Manager) givingNetworks() (names []string) {
-	m.eachLive(func(n *Network, live *netdef.Network) {
+// giving are the names of the active networks that give addresses.
+func (c conditions) giving() (names []string) {
+	c.m.eachLive(func(n *Network, live *netdef.Network) {
 		if translate.DHCPIP(live) != nil || translate.DHCP6IP(live) != nil {
 			names = append(names, n.name)
 		}
@@ -92,13 +97,13 @@ func (m *Manager) givingNetworks() (names []string) {
 	return names
 }
 
-// definitionsOnDisk says of every network, by name, what there is of its definition.
-func (m *Manager) definitionsOnDisk() map[string]health.Definition {
+// definitions says of every network, by name, what there is of its definition.
+func (c conditions) definitions() map[string]health.Definition {
 	all := make(map[string]health.Definition)
-	for _, n := range m.all() {
+	for _, n := range c.m.all() {
 		d := health.Definition{Kept: n.definition() != nil, Active: n.liveNetwork() != nil}
 		if !d.Kept && n.persistent() {
-			d.Gone = m.cfg.Store.DefinitionPath(n.name)
+			d.Gone = c.m.cfg.Store.DefinitionPath(n.name)
 		}
 		all[n.name] = d
 	}
@@ -107,16 +112,41 @@ func (m *Manager) definitionsOnDisk() map[string]health.Definition {
 
 // unfinished are networks that could not be taken down, and ports that could not be
 // deleted.
-func (m *Manager) unfinished() (all []health.Unfinished) {
-	for _, n := range m.all() {
+func (c conditions) unfinished() (all []health.Unfinished) {
+	for _, n := range c.m.all() {
 		if err := n.unfinished(); err != nil {
 			all = append(all, health.Unfinished{Network: n.name, Err: err})
 		}
 	}
-	for _, p := range m.ports.reg.All(port.Own) {
+	for _, p := range c.m.ports.reg.All(port.Own) {
 		if err := p.Status().Failed; err != nil {
 			all = append(all, health.Unfinished{Network: p.Network, Port: p.UUID, IfName: p.IfName, Err: err})
 		}
 	}
 	return all
+}
+
+// orphans are orphans that are still there.
+func (c conditions) orphans(context.Context) ([]api.Condition, error) {
+	var all []api.Condition
+	for _, p := range c.m.ports.reg.All(port.Orphan) {
+		all = append(all, api.Condition{
+			Kind: "port-orphaned", Severity: api.SeverityWarning, Evidence: fmt.Sprintf("port %s (%s) is of the network %s", p.UUID, p.IfName, p.Record().Network),
+			Message: fmt.Sprintf("port %s has no network any more: it is kept for when that comes back", p.IfName),
+			Remedy:  "vnetctl port delete " + p.UUID,
+		})
+	}
+	for _, l := range c.m.stock.lastMarks() {
+		now, err := c.m.cfg.Links.LookupIndex(l.Index)
+		uuid := markedNetwork(now)
+		if err != nil || now.Kind != "bridge" || uuid == "" || c.m.owns(uuid) {
+			continue
+		}
+		all = append(all, api.Condition{
+			Kind: "bridge-orphaned", Severity: api.SeverityWarning, Evidence: fmt.Sprintf("%s says of itself: %s", now.Name, now.Alias),
+			Message: fmt.Sprintf("the bridge %s is of a network that is not known any more: its guests have no DHCP and no DNS", now.Name),
+			Remedy:  fmt.Sprintf("vnetctl create FILE, of the network with the UUID %s, which takes the bridge over", uuid),
+		})
+	}
+	return all, nil
 }

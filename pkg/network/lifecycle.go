@@ -302,7 +302,7 @@ func (n *Network) stillThere(r found) bool {
 		return false
 	}
 	if r.marked {
-		return n.m.traces(r.Network, true, n.m.marked())
+		return n.m.stock.traces(r.Network, true, n.m.stock.marked())
 	}
 	_, err := n.m.cfg.Store.Run(r.Network.UUID)
 	if errors.Is(err, fs.ErrNotExist) {

@@ -3,7 +3,6 @@ package network
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -105,7 +104,8 @@ type Manager struct {
 	ports    *Ports
 	devices  devices
 	orphans  orphans
-	marks    marks
+	stock    *stock
+	audit    *audit
 	resolved resolved.Client
 
 	health       *health.Board
@@ -116,10 +116,6 @@ type Manager struct {
 	services context.Context
 	stop     context.CancelFunc
 	running  sync.WaitGroup
-
-	stocking sync.Mutex // held by takeStock; guards stocked
-	stocked  bool       // takeStock was called before
-	auditing sync.Mutex // held by keepRecords
 
 	defining sync.Mutex // one definition at a time: conflicts are checked against all others
 }
@@ -136,6 +132,7 @@ func New(cfg Config) *Manager {
 		Leases: cfg.Store.Leases, Logger: cfg.Logger, Identity: cfg.DHCPIdentity, Probe: cfg.DHCPProbe,
 		ResolvConf: cfg.ResolvConf, StopRebind: cfg.StopRebind,
 	}
+	m.stock, m.audit = &stock{m: m}, &audit{m: m}
 	m.ports = &Ports{m, port.NewRegistry()}
 	m.devices, m.orphans = devices{m.ports}, orphans{m.ports}
 	m.health = health.NewBoard(cfg.Logger, m.conditionsChanged)
@@ -164,7 +161,7 @@ const startLimit = 16
 // Failures of single networks are logged and shown as their state; an error
 // means that the store could not be read.
 func (m *Manager) Load(ctx context.Context) error {
-	faults := m.takeStock(ctx)
+	faults := m.stock.take(ctx)
 	if faults != nil {
 		m.log.Error("some definitions or run-state can't be used", keyError, faults)
 	}
@@ -178,7 +175,7 @@ func (m *Manager) Load(ctx context.Context) error {
 	m.autostart(ctx, stopped)
 	if store.Passing(faults) {
 		m.repeat(func() bool {
-			again := m.takeStock(m.services)
+			again := m.stock.take(m.services)
 			m.autostart(m.services, stopped)
 			return !store.Passing(again)
 		})
@@ -186,71 +183,12 @@ func (m *Manager) Load(ctx context.Context) error {
 	return ctx.Err()
 }
 
-// loadDefinitions makes an inactive network of every usable definition that is
-// not known yet, and tells of the others. A definition without UUID, MAC address or
-// bridge name, as an admin copied it there, is completed and saved.
-func (m *Manager) loadDefinitions() []*store.Fault {
-	m.defining.Lock()
-	defer m.defining.Unlock()
-	defs, faults, err := m.cfg.Store.Definitions()
-	for _, d := range defs {
-		if err := m.loadDefinition(d); err != nil {
-			name := d.Network.Name
-			faults = append(faults, &store.Fault{Stem: name, Path: m.cfg.Store.DefinitionPath(name), UUID: d.Network.UUID, Err: err})
-		}
-	}
-	m.unusable.SetDefinitions(faults)
-	return append(faults, directoryFault(err)...)
-}
-
-func (m *Manager) loadDefinition(d store.Definition) error {
-	asWritten := string(d.Network.XML())
-	known, err := m.identify(d.Network, false)
-	if err != nil {
-		return err
-	}
-	def, err := m.completed(d.Network, known)
-	if err == nil {
-		err = netdef.Conflicts(def, m.definitions(known))
-	}
-	if err != nil {
-		return fmt.Errorf("network %q: %w", d.Network.Name, err)
-	}
-	if string(def.XML()) != asWritten {
-		if err := m.cfg.Store.SaveDefinition(def); err != nil {
-			m.log.Warn("a definition is completed for this time only", keyNetwork, def.Name, keyError, err)
-		}
-	}
-	if known == nil {
-		known = newNetwork(m, def)
-		m.add(known)
-	}
-	known.setDefinition(def)
-	known.setAutostart(d.Autostart)
-	known.changed()
-	m.orphans.adoptLocking(known, def.UUID)
-	return nil
-}
-
-// ensureNetwork is the network that doc describes: a defined one, or, made
-// here, a transient one that only its run-state still knows.
-func (m *Manager) ensureNetwork(doc *netdef.Network) *Network {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	n := m.byName[doc.Name]
-	if n == nil {
-		n = newNetwork(m, doc)
-		m.byName[n.name] = n
-	}
-	return n
-}
-
 // Reload reads the definitions again, for those that an admin put there by
 // hand, puts back what is missing of every active network, and starts what is
 // marked for autostart and inactive.
 func (m *Manager) Reload(ctx context.Context) error {
 	_, err := m.cfg.Rules.Repair(ctx)
-	errs := []error{m.takeStock(ctx), err, m.keepRecords()}
+	errs := []error{m.stock.take(ctx), err, m.audit.keep()}
 	for _, n := range m.all() {
 		errs = append(errs, n.repair(ctx))
 	}

@@ -1,11 +1,8 @@
 package network
 
 import (
-	"context"
-	"fmt"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
@@ -16,24 +13,6 @@ import (
 
 // What is vnetd's by its mark or its record and belongs to no network that is known is
 // orphaned: it is listed, can be deleted, and becomes the network's again with that.
-
-// marks are the links that bore a mark when stock was taken.
-type marks struct {
-	mu    sync.Mutex
-	links []bridge.Link
-}
-
-func (k *marks) set(links []bridge.Link) {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	k.links = links
-}
-
-func (k *marks) list() []bridge.Link {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	return slices.Clone(k.links)
-}
 
 // orphans is the ports of networks that are not known, and how they are found.
 type orphans struct{ *Ports }
@@ -74,31 +53,6 @@ func (o orphans) mark(p *port.Port) {
 	}
 }
 
-// orphanConditions are orphans that are still there.
-func (m *Manager) orphanConditions(context.Context) ([]api.Condition, error) {
-	var all []api.Condition
-	for _, p := range m.ports.reg.All(port.Orphan) {
-		all = append(all, api.Condition{
-			Kind: "port-orphaned", Severity: api.SeverityWarning, Evidence: fmt.Sprintf("port %s (%s) is of the network %s", p.UUID, p.IfName, p.Record().Network),
-			Message: fmt.Sprintf("port %s has no network any more: it is kept for when that comes back", p.IfName),
-			Remedy:  "vnetctl port delete " + p.UUID,
-		})
-	}
-	for _, l := range m.marks.list() {
-		now, err := m.cfg.Links.LookupIndex(l.Index)
-		uuid := markedNetwork(now)
-		if err != nil || now.Kind != "bridge" || uuid == "" || m.owns(uuid) {
-			continue
-		}
-		all = append(all, api.Condition{
-			Kind: "bridge-orphaned", Severity: api.SeverityWarning, Evidence: fmt.Sprintf("%s says of itself: %s", now.Name, now.Alias),
-			Message: fmt.Sprintf("the bridge %s is of a network that is not known any more: its guests have no DHCP and no DNS", now.Name),
-			Remedy:  fmt.Sprintf("vnetctl create FILE, of the network with the UUID %s, which takes the bridge over", uuid),
-		})
-	}
-	return all, nil
-}
-
 // load takes over the ports that a former vnetd made: those whose TAP device still
 // is there. The rest ended while no vnetd was running. Devices that bear the mark of a
 // port whose record is lost are that port.
@@ -134,7 +88,7 @@ func (o orphans) load(ports []store.Port, links []bridge.Link, runs []found) {
 // nil.
 func (o orphans) take(doc *netdef.Network, p store.Port) {
 	if doc != nil {
-		n := o.m.ensureNetwork(doc)
+		n := o.m.stock.network(doc)
 		n.op.Lock() // it may be making the port right now
 		defer n.op.Unlock()
 	}
@@ -156,7 +110,7 @@ func (o orphans) take(doc *netdef.Network, p store.Port) {
 		if p, err := o.reg.Load(port.Own, doc.Name, p); err == nil {
 			o.mark(p)
 		}
-	case !o.m.stocked:
+	case !o.m.stock.taken:
 		o.away(doc, p)
 	}
 }

@@ -3,12 +3,220 @@ package network
 import (
 	"bytes"
 	"context"
+	"errors"
+	"fmt"
 	"slices"
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/change"
+	"github.com/vnetd/vnetd/pkg/network/host"
+	"github.com/vnetd/vnetd/pkg/network/translate"
+	"github.com/vnetd/vnetd/pkg/store"
 )
+
+// edit is a change of a network's documents. But for restart, its methods are called
+// with n.op held.
+type edit struct {
+	*Network
+	live, def         *netdef.Network // what the network is and will be; nil for none
+	nextLive, nextDef *netdef.Network // what it shall be; the same where that stays
+}
+
+// define makes def the network's definition. An active network becomes what how
+// says of it: in place, where no port loses its link, and traffic that both
+// documents allow goes on; with api.ApplyAll by a restart where that can't be. When it
+// fails, nothing is changed.
+func (n *Network) define(ctx context.Context, def *netdef.Network, how api.Apply) error {
+	if err := n.begin(); err != nil {
+		return err
+	}
+	live := n.liveNetwork()
+	e := edit{Network: n, live: live, def: n.definition(), nextLive: live, nextDef: def}
+	restart := live != nil && how == api.ApplyAll && change.Check(live, def) != nil
+	var err error
+	if restart {
+		err = e.restartable()
+	} else {
+		e.nextLive = e.atOnce(how)
+	}
+	if err == nil {
+		err = e.apply(ctx)
+	}
+	n.op.Unlock()
+	if err != nil || !restart {
+		return err
+	}
+	return e.restart(ctx)
+}
+
+// atOnce is what an active network becomes at once when its definition becomes
+// e.nextDef: e.live itself where nothing changes now.
+func (e *edit) atOnce(how api.Apply) *netdef.Network {
+	if e.live == nil || how == api.ApplyNothing {
+		return e.live
+	}
+	next := e.nextDef
+	if how != api.ApplyAll {
+		next = change.Harmless(e.live, e.nextDef, func(doc *netdef.Network) bool {
+			return doc.Runnable() == nil && change.Check(e.live, doc) == nil && e.newSubnets(doc) == nil
+		})
+	}
+	if bytes.Equal(next.XML(), e.live.XML()) {
+		return e.live
+	}
+	return next
+}
+
+// apply makes the network's documents what they shall be.
+func (e *edit) apply(ctx context.Context) error {
+	if e.nextLive != e.live {
+		if err := change.Check(e.live, e.nextLive); err != nil {
+			return err
+		}
+	}
+	if e.nextDef != e.def {
+		if err := e.m.cfg.Store.SaveDefinition(e.nextDef); err != nil {
+			return err
+		}
+	}
+	if err := e.applyLive(ctx); err != nil {
+		if e.nextDef != e.def {
+			err = errors.Join(err, e.restoreDefinition())
+		}
+		return err
+	}
+	e.setDefinition(e.nextDef)
+	e.changed()
+	return nil
+}
+
+// applyLive makes e.nextLive what the network is. One that is not transient any more
+// is recorded so.
+func (e *edit) applyLive(ctx context.Context) error {
+	switch {
+	case e.nextLive != e.live:
+		return e.converge(ctx, e.nextDef != nil || e.persistent())
+	case e.live != nil && e.def == nil && e.nextDef != nil:
+		return e.record.Save(store.Run{Phase: store.Active, Network: e.live, Persistent: true})
+	}
+	return nil
+}
+
+// restoreDefinition puts back the definition that the network had, nil for none.
+func (e *edit) restoreDefinition() error {
+	if e.def == nil {
+		return e.m.cfg.Store.DeleteDefinition(e.name)
+	}
+	return e.m.cfg.Store.SaveDefinition(e.def)
+}
+
+// converge makes the active network e.nextLive, of which change.Check was asked. When a
+// step fails, it makes it e.live again.
+func (e *edit) converge(ctx context.Context, persistent bool) error {
+	release, err := e.m.claim(e.Network, e.nextLive, e.live)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := e.newSubnets(e.nextLive); err != nil {
+		return err
+	}
+	next := e.nextLive.Clone()
+	run := store.Run{Phase: store.Active, Network: next, Persistent: persistent}
+	if err := e.record.Save(run); err != nil {
+		return err
+	}
+	err = e.become(ctx, next)
+	if err == nil {
+		err = e.m.hook(ctx, hookUpdated, next)
+	}
+	if err != nil {
+		run.Network, run.Persistent = e.live, e.persistent()
+		err = fmt.Errorf("changing network %q in place: %w", e.name, err)
+		return errors.Join(err, e.record.Save(run), e.become(context.WithoutCancel(ctx), e.live))
+	}
+	e.m.log.Info("network changed in place", keyNetwork, e.name, keyBridge, next.Bridge.Name)
+	e.changed()
+	return nil
+}
+
+// newSubnets refuses a subnet of next that e.live has not when another active network
+// or the host already has it.
+func (e *edit) newSubnets(next *netdef.Network) error {
+	if err := e.m.subnetsTaken(e.Network, next, e.live); err != nil {
+		return err
+	}
+	for i := range next.IPs {
+		p := next.IPs[i].Prefix()
+		if slices.ContainsFunc(e.live.IPs, func(ip netdef.IP) bool { return ip.Prefix().Masked() == p.Masked() }) {
+			continue
+		}
+		if err := host.SubnetConflict(e.m.cfg.Links, p, i+1); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// become makes links, rules and services those of next.
+func (e *edit) become(ctx context.Context, next *netdef.Network) error {
+	index, err := e.ensure(ctx, next)
+	if err != nil {
+		return err
+	}
+	sv := e.change(func(a *active) { a.doc, a.ifindex = next, index }).services
+	if sv.Reconfigure(e.serviceSpec(next)) {
+		return nil
+	}
+	// Other sockets are needed: the old ones go first, they may have the ports.
+	sv.Stop()
+	sv, err = e.openServices(next)
+	if err != nil {
+		sv = e.newServices(next)
+	}
+	e.serve(sv)
+	return err
+}
+
+// restartable refuses a definition that could not be started after e.live has stopped,
+// as far as that can be known before.
+func (e *edit) restartable() error {
+	if err := errors.Join(translate.Unsupported(e.nextDef), e.newSubnets(e.nextDef)); err != nil {
+		return err
+	}
+	if e.live.Bridge.Name == e.nextDef.Bridge.Name {
+		return nil
+	}
+	return host.BridgeConflict(e.m.cfg.Links, e.nextDef)
+}
+
+// restart stops the active network, and starts it as its definition says now. When that
+// fails, it is e.live again, with the definition that it had before. Its ports find
+// their bridge again.
+func (e *edit) restart(ctx context.Context) error {
+	// From here on it is done, whoever hangs up.
+	ctx = context.WithoutCancel(ctx)
+	stopped := e.Stop(ctx)
+	if KindOf(stopped) == api.InvalidState && stopped != nil {
+		stopped = nil // somebody else was quicker
+	}
+	err := e.Start(ctx)
+	if err == nil || e.liveNetwork() != nil {
+		return nil
+	}
+	err = fmt.Errorf("restarting network %q: %w", e.name, errors.Join(err, stopped))
+	back := e.start(ctx, func() *netdef.Network { return e.live })
+	if saved := e.restoreDefinition(); saved != nil {
+		return errors.Join(err, back, saved)
+	}
+	e.setDefinition(e.def)
+	if e.def == nil && back != nil {
+		e.m.drop(e.Network)
+	}
+	e.changed()
+	return errors.Join(err, back)
+}
 
 // Target says which of a network's documents an update changes. The values are
 // libvirt's virNetworkUpdateFlags; they can be joined by or.

@@ -22,21 +22,21 @@ const repairPause = 200 * time.Millisecond
 // that are gone are put back, and what vnetd does not mend becomes a condition.
 // It returns nil when ctx ends, otherwise why it can't watch.
 func (m *Manager) Watch(ctx context.Context) error {
-	broken := &damage{wake: make(chan struct{}, 1)}
+	w := &watcher{m: m, queue: repairQueue{wake: make(chan struct{}, 1)}}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		m.repairLoop(ctx, broken)
+		w.repairLoop(ctx)
 		return nil
 	})
 	g.Go(func() error {
-		m.health.Watch(ctx, m.conditionSources())
+		m.health.Watch(ctx, conditions{m}.sources())
 		return nil
 	})
 	g.Go(func() error {
-		m.audit(ctx)
+		m.audit.run(ctx)
 		return nil
 	})
-	g.Go(func() error { return m.cfg.Links.Watch(ctx, func(e bridge.LinkEvent) { m.onLink(e, broken) }) })
+	g.Go(func() error { return m.cfg.Links.Watch(ctx, w.onLink) })
 	g.Go(func() error { return m.cfg.Rules.Watch(ctx) })
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
@@ -44,63 +44,69 @@ func (m *Manager) Watch(ctx context.Context) error {
 	return nil
 }
 
-// damage is which networks are to be repaired.
-type damage struct {
+// watcher follows changes of links.
+type watcher struct {
+	m     *Manager
+	queue repairQueue
+}
+
+// repairQueue is which networks are to be repaired.
+type repairQueue struct {
 	wake chan struct{} // holds a value while there is something to repair
 
 	mu       sync.Mutex
 	networks map[*Network]struct{}
 }
 
-func (d *damage) add(networks ...*Network) {
-	d.mu.Lock()
-	if d.networks == nil {
-		d.networks = make(map[*Network]struct{})
+func (q *repairQueue) add(networks ...*Network) {
+	q.mu.Lock()
+	if q.networks == nil {
+		q.networks = make(map[*Network]struct{})
 	}
 	for _, n := range networks {
-		d.networks[n] = struct{}{}
+		q.networks[n] = struct{}{}
 	}
-	d.mu.Unlock()
+	q.mu.Unlock()
 	select {
-	case d.wake <- struct{}{}:
+	case q.wake <- struct{}{}:
 	default: // a repair is due already
 	}
 }
 
 // take returns what was added since it was called last.
-func (d *damage) take() map[*Network]struct{} {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	networks := d.networks
-	d.networks = nil
+func (q *repairQueue) take() map[*Network]struct{} {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	networks := q.networks
+	q.networks = nil
 	return networks
 }
 
 // onLink deals with one change of a link. It never blocks for long.
-func (m *Manager) onLink(e bridge.LinkEvent, broken *damage) {
+func (w *watcher) onLink(e bridge.LinkEvent) {
 	if e.Resync {
-		m.devices.resync()
-		broken.add(m.all()...)
+		w.m.devices.resync()
+		w.queue.add(w.m.all()...)
 		return
 	}
-	if m.devices.onLink(e) {
+	if w.m.devices.onLink(e) {
 		return
 	}
-	on := m.awaiting(e.Link)
+	on := w.awaiting(e.Link)
 	if e.Deleted {
-		on = m.onBridge(e.Link.Index)
+		on = w.onBridge(e.Link.Index)
 	}
 	if len(on) > 0 {
-		broken.add(on...)
+		w.queue.add(on...)
 	}
 }
 
 // onBridge lists the active networks on the bridge with that ifindex.
-func (m *Manager) onBridge(index int) []*Network {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+func (w *watcher) onBridge(index int) []*Network {
+	w.m.mu.Lock()
+	defer w.m.mu.Unlock()
 	var on []*Network
-	for _, n := range m.byName {
+	for _, n := range w.m.byName {
 		if a := n.activated(); a != nil && a.ifindex == index {
 			on = append(on, n)
 		}
@@ -110,11 +116,11 @@ func (m *Manager) onBridge(index int) []*Network {
 
 // awaiting lists the active networks on a bridge of the host's that was not there,
 // and now is l.
-func (m *Manager) awaiting(l bridge.Link) []*Network {
-	m.mu.Lock()
-	defer m.mu.Unlock()
+func (w *watcher) awaiting(l bridge.Link) []*Network {
+	w.m.mu.Lock()
+	defer w.m.mu.Unlock()
 	var on []*Network
-	for _, n := range m.byName {
+	for _, n := range w.m.byName {
 		a := n.activated()
 		if a != nil && a.ifindex == 0 && a.doc.Mode() == netdef.ModeBridge && a.doc.Bridge.Name == l.Name {
 			on = append(on, n)
@@ -124,21 +130,21 @@ func (m *Manager) awaiting(l bridge.Link) []*Network {
 }
 
 // repairLoop repairs networks some time after they were reported damaged.
-func (m *Manager) repairLoop(ctx context.Context, broken *damage) {
+func (w *watcher) repairLoop(ctx context.Context) {
 	for {
 		select {
 		case <-ctx.Done():
 			return
-		case <-broken.wake:
+		case <-w.queue.wake:
 		}
 		select {
 		case <-ctx.Done():
 			return
 		case <-time.After(repairPause):
 		}
-		for n := range broken.take() {
+		for n := range w.queue.take() {
 			if err := n.repair(ctx); err != nil {
-				m.log.Error("repair failed", keyNetwork, n.name, keyError, err)
+				w.m.log.Error("repair failed", keyNetwork, n.name, keyError, err)
 			}
 		}
 	}
