@@ -28,20 +28,23 @@ var (
 	hookPortDeleted = hookCall{"port-deleted", "begin"}
 )
 
+// hook is the path of the admin's hook, empty for none.
+type hook string
+
 type hookCall struct{ operation, part string }
 
-// hook runs the admin's hook, where one is configured, as libvirt runs
+// run runs the admin's hook, where one is configured, as libvirt runs
 // /etc/libvirt/hooks/network: its arguments are the network's name, the
 // operation, the part of it and "-"; the network's document stands on its
 // standard input, inside <hookData>. Its failure is an error that tells what it
 // said.
-func (m *Manager) hook(ctx context.Context, h hookCall, n *netdef.Network) error {
-	return m.runHook(ctx, h, n, nil)
+func (h hook) run(ctx context.Context, what hookCall, n *netdef.Network) error {
+	return h.call(ctx, what, n, nil)
 }
 
-// hookPort is hook for what happens to a port, whose document follows the
+// port is run for what happens to a port, whose document follows the
 // network's.
-func (m *Manager) hookPort(ctx context.Context, h hookCall, n *netdef.Network, p *port.Port) error {
+func (h hook) port(ctx context.Context, what hookCall, n *netdef.Network, p *port.Port) error {
 	doc := p.Document()
 	if doc == nil {
 		doc = &netdef.Port{
@@ -49,26 +52,26 @@ func (m *Manager) hookPort(ctx context.Context, h hookCall, n *netdef.Network, p
 			Plug: &netdef.Plug{Type: netdef.PlugNetwork, Bridge: n.Bridge.Name},
 		}
 	}
-	return m.runHook(ctx, h, n, doc)
+	return h.call(ctx, what, n, doc)
 }
 
-func (m *Manager) runHook(ctx context.Context, h hookCall, n *netdef.Network, p *netdef.Port) error {
-	if m.cfg.Hook == "" {
+func (h hook) call(ctx context.Context, what hookCall, n *netdef.Network, p *netdef.Port) error {
+	if string(h) == "" {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, hookLimit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, m.cfg.Hook, n.Name, h.operation, h.part, "-")
+	cmd := exec.CommandContext(ctx, string(h), n.Name, what.operation, what.part, "-")
 	cmd.Env = []string{"LC_ALL=C", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/"}
 	cmd.Stdin = strings.NewReader(hookData(n, p))
 	var said bytes.Buffer
 	cmd.Stderr = &said
 	err := cmd.Run()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		return fmt.Errorf("hook %s %s %s %s: %w: %s", m.cfg.Hook, n.Name, h.operation, h.part, exit, bytes.TrimSpace(said.Bytes()))
+		return fmt.Errorf("hook %s %s %s %s: %w: %s", string(h), n.Name, what.operation, what.part, exit, bytes.TrimSpace(said.Bytes()))
 	}
 	if err != nil {
-		return fmt.Errorf("running hook %s: %w", m.cfg.Hook, err)
+		return fmt.Errorf("running hook %s: %w", string(h), err)
 	}
 	return nil
 }

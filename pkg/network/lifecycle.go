@@ -78,7 +78,7 @@ func (n *Network) bringUp(ctx context.Context, live *netdef.Network) (err error)
 	if err := host.Conflicts(n.m.cfg.Links, live); err != nil {
 		return err
 	}
-	if err := n.m.hook(ctx, hookStart, live); err != nil {
+	if err := n.m.hook.run(ctx, hookStart, live); err != nil {
 		return err
 	}
 	run := store.Run{Phase: store.Starting, Network: live, Persistent: n.persistent()}
@@ -102,7 +102,7 @@ func (n *Network) bringUp(ctx context.Context, live *netdef.Network) (err error)
 		return err
 	}
 	run.Phase = store.Active
-	if err := errors.Join(n.m.hook(ctx, hookStarted, live), n.record.Save(run)); err != nil {
+	if err := errors.Join(n.m.hook.run(ctx, hookStarted, live), n.record.Save(run)); err != nil {
 		return errors.Join(err, sv.Close())
 	}
 	n.activate(live, index, sv)
@@ -214,7 +214,7 @@ func (n *Network) Stop(ctx context.Context) error {
 		n.setState(api.Inactive, nil)
 		n.m.log.Info("network stopped", keyNetwork, n.name, keyBridge, live.Bridge.Name)
 	}
-	if err := n.m.hook(ctx, hookStopped, live); err != nil {
+	if err := n.m.hook.run(ctx, hookStopped, live); err != nil {
 		n.m.log.Warn("the network is stopped all the same", keyNetwork, n.name, keyError, err)
 	}
 	if !persistent && err == nil {

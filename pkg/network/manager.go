@@ -105,6 +105,7 @@ type Manager struct {
 	devices  devices
 	orphans  orphans
 	stock    *stock
+	hook     hook
 	audit    *audit
 	resolved resolved.Client
 
@@ -132,6 +133,7 @@ func New(cfg Config) *Manager {
 		Leases: cfg.Store.Leases, Logger: cfg.Logger, Identity: cfg.DHCPIdentity, Probe: cfg.DHCPProbe,
 		ResolvConf: cfg.ResolvConf, StopRebind: cfg.StopRebind,
 	}
+	m.hook = hook(cfg.Hook)
 	m.stock, m.audit = &stock{m: m}, &audit{m: m}
 	m.ports = &Ports{m, port.NewRegistry()}
 	m.devices, m.orphans = devices{m.ports}, orphans{m.ports}

@@ -118,7 +118,7 @@ func (s *Ports) ended(p *port.Port, info api.Port) {
 	}
 	if n != nil {
 		if live := n.liveNetwork(); live != nil {
-			if err := s.m.hookPort(context.Background(), hookPortDeleted, live, p); err != nil {
+			if err := s.m.hook.port(context.Background(), hookPortDeleted, live, p); err != nil {
 				s.m.log.Warn("the port is gone all the same", keyPort, p.UUID, keyError, err)
 			}
 		}

@@ -35,7 +35,7 @@ func (s *Ports) Register(ctx context.Context, n *Network, doc *netdef.Port, recl
 	if err != nil {
 		return nil, err
 	}
-	err = s.m.hookPort(ctx, hookPortCreated, live, p)
+	err = s.m.hook.port(ctx, hookPortCreated, live, p)
 	if err == nil {
 		err = s.m.cfg.Store.SavePort(p.Record())
 	}

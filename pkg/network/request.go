@@ -175,7 +175,7 @@ func (r *request) plugIn(ctx context.Context) (_ *port.Port, _ *tap.Device, err 
 	if err := p.Attach(ctx, r.m.cfg.Links, target.Index, translate.Port(r.live)); err != nil {
 		return nil, nil, err
 	}
-	if err := r.m.hookPort(ctx, hookPortCreated, r.live, p); err != nil {
+	if err := r.m.hook.port(ctx, hookPortCreated, r.live, p); err != nil {
 		return nil, nil, err
 	}
 	if err := r.m.cfg.Store.SavePort(p.Record()); err != nil {

@@ -129,7 +129,7 @@ func (e *edit) converge(ctx context.Context, persistent bool) error {
 	}
 	err = e.become(ctx, next)
 	if err == nil {
-		err = e.m.hook(ctx, hookUpdated, next)
+		err = e.m.hook.run(ctx, hookUpdated, next)
 	}
 	if err != nil {
 		run.Network, run.Persistent = e.live, e.persistent()
