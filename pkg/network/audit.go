@@ -52,7 +52,7 @@ func (a *audit) keep() error {
 	}
 	for _, n := range a.m.all() {
 		if n.op.TryLock() {
-			errs = append(errs, n.keepRecord(networks))
+			errs = append(errs, turn{n}.keepRecord(networks))
 			n.op.Unlock()
 		}
 	}
@@ -66,7 +66,7 @@ func (a *audit) keep() error {
 
 // keepRecord writes the network's run-state where it is not among those on disk. The
 // caller holds n.op.
-func (n *Network) keepRecord(onDisk map[string]bool) error {
+func (n turn) keepRecord(onDisk map[string]bool) error {
 	live := n.liveNetwork()
 	if live == nil {
 		return nil

@@ -74,7 +74,7 @@ func (c *catalog) eachLive(f func(n *Network, live *netdef.Network)) {
 	}
 }
 
-// owns tells whether the network with that UUID is active, or being started or stopped.
+// owns reports whether the network with that UUID is active, or being started or stopped.
 func (c *catalog) owns(uuid string) bool {
 	n := c.uuid(uuid)
 	return n != nil && n.standing()

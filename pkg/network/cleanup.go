@@ -29,7 +29,7 @@ func (s *stock) clear(ctx context.Context) error {
 	}
 	for _, r := range all {
 		n := newNetwork(s.m, r.Network)
-		errs = append(errs, n.record.Load(r.Run), n.clear(ctx, r.Network))
+		errs = append(errs, n.record.Load(r.Run), turn{n}.clear(ctx, r.Network))
 	}
 	errs = append(errs, s.clearMarked())
 	for _, f := range slices.Concat(runFaults, portFaults) {

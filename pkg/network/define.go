@@ -182,7 +182,7 @@ func (m *Manager) Plan(xml []byte) (api.Plan, error) {
 		unsettle(&p, parsed)
 	}
 	in := []error{translate.Unsupported(def), netdef.Conflicts(def, m.definitions(known)), host.Missing(m.cfg.Links, def)}
-	e := edit{Network: known, nextDef: def}
+	e := edit{turn: turn{known}, nextDef: def}
 	if known != nil {
 		p.Action = "redefine"
 		e.live = known.liveNetwork()

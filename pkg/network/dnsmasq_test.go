@@ -352,7 +352,7 @@ func compareNames(t *testing.T, conf string) {
 	}
 }
 
-// isDeliberate tells whether a difference is one that docs/dns.md names.
+// isDeliberate reports whether a difference is one that docs/dns.md names.
 func isDeliberate(t *testing.T, q asked, theirs, ours string) bool {
 	t.Helper()
 	doc, err := os.ReadFile("../../docs/dns.md")

@@ -109,7 +109,7 @@ func (h *hub) onEvent(e network.Event) {
 	h.events = append(h.events, e)
 }
 
-// saw tells whether an event of that kind was seen.
+// saw reports whether an event of that kind was seen.
 func (h *hub) saw(kind network.EventKind) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -202,7 +202,7 @@ func kernel(t *testing.T) string {
 	return b.String()
 }
 
-// linkExists tells whether there is a link of that name.
+// linkExists reports whether there is a link of that name.
 func linkExists(name string) bool {
 	_, err := net.InterfaceByName(name)
 	return err == nil

@@ -33,11 +33,11 @@ func (n *Network) start(ctx context.Context, choose func() *netdef.Network) erro
 	if def == nil {
 		return n.noDefinition()
 	}
-	return n.startLocked(ctx, def)
+	return turn{n}.startLocked(ctx, def)
 }
 
 // startLocked makes def active. The caller holds n.op.
-func (n *Network) startLocked(ctx context.Context, def *netdef.Network) error {
+func (n turn) startLocked(ctx context.Context, def *netdef.Network) error {
 	if n.liveNetwork() != nil {
 		return api.Errorf(api.InvalidState, "network %q is already active", n.name)
 	}
@@ -54,7 +54,7 @@ func (n *Network) startLocked(ctx context.Context, def *netdef.Network) error {
 		n.record.Lose()
 		if err = n.record.Save(store.Run{Phase: store.Active, Network: live, Persistent: n.persistent()}); err == nil {
 			n.m.log.Warn("a bridge of the network is there already: it is taken over", keyNetwork, n.name, keyBridge, live.Bridge.Name)
-			n.adopt(ctx, live)
+			n.resume(ctx, live)
 		}
 	default:
 		err = n.bringUp(ctx, live)
@@ -69,8 +69,8 @@ func (n *Network) startLocked(ctx context.Context, def *netdef.Network) error {
 }
 
 // bringUp makes live active, or leaves nothing behind.
-func (n *Network) bringUp(ctx context.Context, live *netdef.Network) (err error) {
-	release, err := n.m.claim(n, live, nil)
+func (n turn) bringUp(ctx context.Context, live *netdef.Network) (err error) {
+	release, err := n.m.claim(n.Network, live, nil)
 	if err != nil {
 		return err
 	}
@@ -112,12 +112,12 @@ func (n *Network) bringUp(ctx context.Context, live *netdef.Network) (err error)
 // activate records that live is up on the bridge with that ifindex, sets its
 // services going, and finds what others have plugged in: that is there where a
 // former vnetd made the bridge, or the admin.
-func (n *Network) activate(live *netdef.Network, index int, sv *service.Set) {
+func (n turn) activate(live *netdef.Network, index int, sv *service.Set) {
 	n.setActive(active{doc: live, ifindex: index, services: sv})
 	n.setState(api.Active, nil)
 	n.noteBridge(live, index)
 	n.serve(sv)
-	n.m.devices.findDevices(n)
+	n.m.devices.findDevices(n.Network)
 }
 
 // ensure makes the links and rules of live what they should be, whether none,
@@ -125,7 +125,7 @@ func (n *Network) activate(live *netdef.Network, index int, sv *service.Set) {
 // start, are adopted, and are repaired; where nothing is missing it changes
 // nothing. It returns the ifindex of the bridge; 0 where that is the admin's and
 // not there, which as with libvirt keeps no network from being active.
-func (n *Network) ensure(ctx context.Context, live *netdef.Network) (index int, err error) {
+func (n turn) ensure(ctx context.Context, live *netdef.Network) (index int, err error) {
 	if !live.Mode().OwnsBridge() {
 		return n.ensureBridged(ctx, live)
 	}
@@ -140,12 +140,12 @@ func (n *Network) ensure(ctx context.Context, live *netdef.Network) (index int, 
 	if err := n.record.Forward(live); err != nil {
 		return 0, err
 	}
-	return index, n.m.devices.replug(ctx, n, live, index)
+	return index, n.m.devices.replug(ctx, n.Network, live, index)
 }
 
 // ensureBridged is ensure for a network on a bridge that is the LAN's: one of
 // the admin's, which need not be there, or one that vnetd makes of an uplink.
-func (n *Network) ensureBridged(ctx context.Context, live *netdef.Network) (index int, err error) {
+func (n turn) ensureBridged(ctx context.Context, live *netdef.Network) (index int, err error) {
 	if live.Uplink != "" {
 		if err := n.record.AttachUplink(ctx, live); err != nil {
 			return 0, err
@@ -158,13 +158,13 @@ func (n *Network) ensureBridged(ctx context.Context, live *netdef.Network) (inde
 	if err != nil {
 		return 0, err
 	}
-	return l.Index, n.m.devices.replug(ctx, n, live, l.Index)
+	return l.Index, n.m.devices.replug(ctx, n.Network, live, l.Index)
 }
 
 // noteBridge has the network be degraded for as long as the bridge that it names is
 // not there, which is the admin's to make: its ifindex is 0 then. It may come
 // later than vnetd, so no start fails for it.
-func (n *Network) noteBridge(live *netdef.Network, index int) {
+func (n turn) noteBridge(live *netdef.Network, index int) {
 	if index == 0 && live.Mode() == netdef.ModeBridge {
 		n.fault(partBridge, host.NoSuchBridge(live))
 		return
@@ -187,7 +187,7 @@ func (n *Network) Stop(ctx context.Context) error {
 	ctx = context.WithoutCancel(ctx)
 	if live == nil {
 		if left := n.leftBehind(); left != nil {
-			return n.finish(ctx, left)
+			return turn{n}.finish(ctx, left)
 		}
 		return api.Errorf(api.InvalidState, "network %q is not active", n.name)
 	}
@@ -201,10 +201,10 @@ func (n *Network) Stop(ctx context.Context) error {
 	sv.Retire()
 	// Sockets and links go at the same time: the kernel takes its time for both.
 	closed := sv.End()
-	err := n.clear(ctx, live)
+	err := turn{n}.clear(ctx, live)
 	closed()
 	if persistent {
-		n.keepStopped(live.UUID, true)
+		turn{n}.keepStopped(live.UUID, true)
 	}
 	if err != nil {
 		n.setState(api.Failed, err)
@@ -225,14 +225,14 @@ func (n *Network) Stop(ctx context.Context) error {
 
 // keepStopped records whether the network was stopped since the host booted: if
 // so, the next vnetd leaves it inactive although it is marked for autostart.
-func (n *Network) keepStopped(uuid string, stopped bool) {
+func (n turn) keepStopped(uuid string, stopped bool) {
 	if err := n.m.cfg.Store.SetStopped(uuid, stopped); err != nil {
 		n.m.log.Warn("the next vnetd may start or leave a network wrongly", keyNetwork, n.name, "stopped", stopped, keyError, err)
 	}
 }
 
 // clearLeftover completes what an earlier clear could not, if there is any such.
-func (n *Network) clearLeftover(ctx context.Context) error {
+func (n turn) clearLeftover(ctx context.Context) error {
 	leftover := n.leftBehind()
 	if leftover == nil {
 		return nil
@@ -243,14 +243,14 @@ func (n *Network) clearLeftover(ctx context.Context) error {
 // clear removes the links and rules of live, the ports of a transient network, and
 // then its run-state. The rules go after the bridge: nothing passes unfiltered. What
 // fails makes live the network's leftover.
-func (n *Network) clear(ctx context.Context, live *netdef.Network) error {
-	errs := []error{n.m.devices.unplug(n)}
+func (n turn) clear(ctx context.Context, live *netdef.Network) error {
+	errs := []error{n.m.devices.unplug(n.Network)}
 	if live.Mode().OwnsBridge() {
 		errs = append(errs, n.m.cfg.Links.Remove(live.Bridge.Name, 0), n.rules.remove(ctx, live))
 	}
 	errs = append(errs, n.record.Restore(ctx))
 	if !n.persistent() {
-		errs = append(errs, n.m.ports.releaseAll(n))
+		errs = append(errs, n.m.ports.releaseAll(n.Network))
 	}
 	err := errors.Join(errs...)
 	if err == nil {
@@ -287,15 +287,15 @@ func (n *Network) recover(ctx context.Context, r found) {
 		}
 	}
 	if r.Phase != store.Active {
-		err := n.finish(ctx, r.Network)
+		err := turn{n}.finish(ctx, r.Network)
 		log.Warn("cleared away a network that was being changed when vnetd ended", "phase", string(r.Phase), keyError, err)
 		return
 	}
-	n.adopt(ctx, r.Network)
+	turn{n}.resume(ctx, r.Network)
 	log.Info("network adopted", "state", string(n.Info().State))
 }
 
-// stillThere tells whether a network that was found is to be recovered: not what
+// stillThere reports whether a network that was found is to be recovered: not what
 // somebody has started or stopped since. The caller holds n.op.
 func (n *Network) stillThere(r found) bool {
 	if n.standing() {
@@ -314,7 +314,7 @@ func (n *Network) stillThere(r found) bool {
 	return true
 }
 
-// stands tells whether the bridge of live is there, with vnetd's mark of it.
+// stands reports whether the bridge of live is there, with vnetd's mark of it.
 func (m *Manager) stands(live *netdef.Network) bool {
 	if !live.OwnsBridge() {
 		return false
@@ -323,18 +323,18 @@ func (m *Manager) stands(live *netdef.Network) bool {
 	return err == nil && bears(l, live.UUID)
 }
 
-// adopt takes over live, which a former vnetd left active. What fails leaves
+// resume takes over live, which a former vnetd left active. What fails leaves
 // the network degraded, never down: its guests may be at work.
-func (n *Network) adopt(ctx context.Context, live *netdef.Network) {
+func (n turn) resume(ctx context.Context, live *netdef.Network) {
 	n.rules.adopt(live)
-	_ = n.assume(ctx, live)
+	_ = n.adopt(ctx, live)
 	n.departed = nil
 }
 
-// assume makes active what stands as live, or mostly. Its error is shown as the
+// adopt makes active what stands as live, or mostly. Its error is shown as the
 // network's, too, and no reason to give up: what is missing is tried again. The
 // caller holds n.op.
-func (n *Network) assume(ctx context.Context, live *netdef.Network) error {
+func (n turn) adopt(ctx context.Context, live *netdef.Network) error {
 	index, err := n.ensure(ctx, live)
 	sv, openErr := n.openServices(live)
 	if openErr != nil {
@@ -363,7 +363,7 @@ func (n *Network) repair(ctx context.Context) error {
 	if live == nil {
 		return nil
 	}
-	index, err := n.ensure(ctx, live)
+	index, err := turn{n}.ensure(ctx, live)
 	n.fault(partLinks, err)
 	if err != nil {
 		n.repairLater()
@@ -371,7 +371,7 @@ func (n *Network) repair(ctx context.Context) error {
 	}
 	if !live.OwnsBridge() {
 		n.change(func(a *active) { a.ifindex = index })
-		n.noteBridge(live, index)
+		turn{n}.noteBridge(live, index)
 		return nil
 	}
 	was := n.change(func(a *active) {
@@ -383,7 +383,7 @@ func (n *Network) repair(ctx context.Context) error {
 	if was.ifindex != index {
 		n.m.log.Warn("bridge was gone and is made anew", keyNetwork, n.name, keyBridge, live.Bridge.Name)
 		was.services.Stop()
-		n.serve(n.newServices(live))
+		turn{n}.serve(turn{n}.newServices(live))
 	}
 	return nil
 }

@@ -127,7 +127,7 @@ func (g guest) pings(addresses ...string) error {
 	return nil
 }
 
-// sees tells whether an address answers a ping.
+// sees reports whether an address answers a ping.
 func (g guest) sees(address string) string {
 	if g.Command(g.t.Context(), "ping", "-c1", "-W1", address).Run() != nil {
 		return "-"

@@ -34,6 +34,9 @@ type Network struct {
 	repairing atomic.Bool // somebody tries again to repair
 }
 
+// turn is a network whose op is held: it is the caller's turn.
+type turn struct{ *Network }
+
 // newNetwork is the inactive network that doc names, with no definition yet.
 func newNetwork(m *Manager, doc *netdef.Network) *Network {
 	return &Network{m: m, name: doc.Name, record: host.NewRecord(doc.Name, m.cfg.Store, m.cfg.Links, m.cfg.Uplinks, m.log), rules: ruleset{firewall: m.cfg.Rules}, state: state{is: api.Inactive, last: doc}}
@@ -108,7 +111,7 @@ func (n *Network) Undefine(_ context.Context) error {
 	}
 	live := n.liveNetwork()
 	if live == nil {
-		if err := errors.Join(n.clearLeftover(context.Background()), n.m.ports.releaseAll(n)); err != nil {
+		if err := errors.Join(turn{n}.clearLeftover(context.Background()), n.m.ports.releaseAll(n)); err != nil {
 			return err
 		}
 	} else {
@@ -121,7 +124,7 @@ func (n *Network) Undefine(_ context.Context) error {
 		return err
 	}
 	n.setAutostart(false)
-	n.keepStopped(info.UUID, false)
+	turn{n}.keepStopped(info.UUID, false)
 	n.m.log.Info("network undefined", keyNetwork, n.name)
 	if info.Active {
 		n.setDefinition(nil)

@@ -64,7 +64,7 @@ func activeFor(ctx context.Context, n *Network) (*netdef.Network, error) {
 	if live := n.liveNetwork(); live != nil {
 		return live, nil
 	}
-	live, err := n.startOnDemand(ctx)
+	live, err := turn{n}.startOnDemand(ctx)
 	if live == nil && err == nil {
 		err = api.Errorf(api.InvalidState, "network %q is not active: start it first", n.name)
 	}

@@ -30,7 +30,7 @@ func (m *Manager) repeat(try func() (done bool)) {
 // finish takes down what is left of the network, and says what has become of it: a
 // transient one is gone with its last trace, and stays in the books until then. The
 // caller holds n.op.
-func (n *Network) finish(ctx context.Context, doc *netdef.Network) error {
+func (n turn) finish(ctx context.Context, doc *netdef.Network) error {
 	if err := n.clear(ctx, doc); err != nil {
 		n.setState(api.Failed, err)
 		n.finishLater()
@@ -38,7 +38,7 @@ func (n *Network) finish(ctx context.Context, doc *netdef.Network) error {
 	}
 	n.setState(api.Inactive, nil)
 	if !n.persistent() {
-		n.m.drop(n)
+		n.m.drop(n.Network)
 	}
 	return nil
 }
@@ -59,7 +59,7 @@ func (n *Network) finishLater() {
 		run := store.Run{Phase: store.Stopping, Network: doc, Persistent: n.persistent()}
 		err := n.record.Save(run)
 		if err == nil {
-			err = n.clear(n.m.services, doc)
+			err = turn{n}.clear(n.m.services, doc)
 		}
 		if err != nil {
 			n.setState(api.Failed, err)
@@ -89,7 +89,7 @@ func (n *Network) repairLater() {
 	})
 }
 
-// finishNow tells whether nothing is left of a transient network that could not be
+// finishNow reports whether nothing is left of a transient network that could not be
 // taken down when it was stopped, now at the latest.
 func (n *Network) finishNow(ctx context.Context) bool {
 	if n.leftBehind() == nil || n.persistent() {
@@ -148,7 +148,7 @@ func (n *Network) retryStart(ctx context.Context) {
 // startOnDemand starts a defined network for somebody who wants a port on it, if
 // that is allowed; it returns nil where the network stays inactive. The caller
 // holds n.op.
-func (n *Network) startOnDemand(ctx context.Context) (*netdef.Network, error) {
+func (n turn) startOnDemand(ctx context.Context) (*netdef.Network, error) {
 	def := n.definition()
 	if def == nil || !n.m.cfg.StartOnDemand {
 		return nil, nil

@@ -17,14 +17,14 @@ import (
 )
 
 // serviceSpec is what the network serves as live.
-func (n *Network) serviceSpec(live *netdef.Network) *service.Spec {
+func (n turn) serviceSpec(live *netdef.Network) *service.Spec {
 	return n.m.serving.Services(live, func(ctx context.Context, redirected bool) error { return n.rules.redirect(ctx, live, redirected) })
 }
 
 // openServices binds the sockets of all that live serves, so that a failure
 // reaches the caller, unless the network can do without. Run must follow, or
 // Close.
-func (n *Network) openServices(live *netdef.Network) (*service.Set, error) {
+func (n turn) openServices(live *netdef.Network) (*service.Set, error) {
 	if lines := translate.NotUnderstood(live); len(lines) > 0 {
 		n.m.log.Warn("lines of <dnsmasq:options> are not understood and have no effect", keyNetwork, n.name, "lines", lines)
 	}
@@ -34,9 +34,9 @@ func (n *Network) openServices(live *netdef.Network) (*service.Set, error) {
 
 // newServices are services with nothing open yet: Run opens them, and tries
 // again what fails.
-func (n *Network) newServices(live *netdef.Network) *service.Set {
+func (n turn) newServices(live *netdef.Network) *service.Set {
 	cfg := service.Config{
-		Owner: owner{n}, Log: n.m.log.With(keyNetwork, n.name), Sockets: n.m.cfg.Sockets, Resolver: &n.m.resolved,
+		Owner: owner{n.Network}, Log: n.m.log.With(keyNetwork, n.name), Sockets: n.m.cfg.Sockets, Resolver: &n.m.resolved,
 		OtherDNSPort: translate.OtherDNSPort,
 		Ifindex: func(bridge string) (int, error) {
 			l, err := n.m.cfg.Links.Lookup(bridge)
@@ -50,7 +50,7 @@ func (n *Network) newServices(live *netdef.Network) *service.Set {
 }
 
 // serve sets the services of the network going, in the place of those that it has.
-func (n *Network) serve(s *service.Set) {
+func (n turn) serve(s *service.Set) {
 	n.change(func(a *active) { a.services = s })
 	s.Run()
 	n.m.running.Go(s.Wait)

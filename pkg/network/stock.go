@@ -76,7 +76,7 @@ func directoryFault(err error) []*store.Fault {
 	return []*store.Fault{{Stem: at.Path, Path: at.Path, Err: err}}
 }
 
-// known tells whether a fault is of run-state that was put together anew.
+// known reports whether a fault is of run-state that was put together anew.
 func (s *stock) known(f *store.Fault) bool {
 	p := s.m.ports.reg.UUID(f.Stem)
 	return s.m.owns(f.Stem) || p != nil && p.Kind == port.Own
@@ -106,7 +106,7 @@ func (s *stock) recognise(runs []store.Run, faults []*store.Fault, unread error,
 	return all
 }
 
-// traces tells whether links are of the network that def defines: its bridge bears its
+// traces reports whether links are of the network that def defines: its bridge bears its
 // mark, or a port on the bridge does. Where it is known that its run-state was lost, the
 // bridge's name and MAC address will do, as older versions set no mark.
 func (s *stock) traces(def *netdef.Network, lost bool, links []bridge.Link) bool {
@@ -218,7 +218,7 @@ func markOf(doc *netdef.Network) string {
 	return mark[:min(len(mark), port.MarkSize)]
 }
 
-// bears tells whether a bridge has the mark of a network.
+// bears reports whether a bridge has the mark of a network.
 func bears(l bridge.Link, uuid string) bool {
 	return l.Kind == "bridge" && markedNetwork(l) == strings.ToLower(uuid)
 }

@@ -207,10 +207,10 @@ func (t *taking) adopt(ctx context.Context, n *Network) error {
 		}
 		n.m.ports.publish(PortAdded, n, n.m.ports.info(p))
 	}
-	if err := errors.Join(n.assume(ctx, t.Live), n.m.cfg.Rules.RemoveLeftovers(ctx, translate.Firewall(t.Live))); err != nil {
+	if err := errors.Join(turn{n}.adopt(ctx, t.Live), n.m.cfg.Rules.RemoveLeftovers(ctx, translate.Firewall(t.Live))); err != nil {
 		t.Refuse("%w", err)
 	}
-	n.keepStopped(t.Live.UUID, false)
+	turn{n}.keepStopped(t.Live.UUID, false)
 	if held, served := n.runningServices().Leases(); served {
 		t.Compare(held, time.Now())
 	}

@@ -18,7 +18,7 @@ import (
 // edit is a change of a network's documents. But for restart, its methods are called
 // with n.op held.
 type edit struct {
-	*Network
+	turn
 	live, def         *netdef.Network // what the network is and will be; nil for none
 	nextLive, nextDef *netdef.Network // what it shall be; the same where that stays
 }
@@ -32,7 +32,7 @@ func (n *Network) define(ctx context.Context, def *netdef.Network, how api.Apply
 		return err
 	}
 	live := n.liveNetwork()
-	e := edit{Network: n, live: live, def: n.definition(), nextLive: live, nextDef: def}
+	e := edit{turn: turn{n}, live: live, def: n.definition(), nextLive: live, nextDef: def}
 	restart := live != nil && how == api.ApplyAll && change.Check(live, def) != nil
 	var err error
 	if restart {
@@ -252,7 +252,7 @@ func (n *Network) Edit(ctx context.Context, target Target, change func(*netdef.N
 	if err := n.checkTarget(target, live, def); err != nil {
 		return err
 	}
-	e := edit{Network: n, live: live, def: def}
+	e := edit{turn: turn{n}, live: live, def: def}
 	var err error
 	if e.nextLive, err = updated(live, change, target&TargetLive != 0); err != nil {
 		return err

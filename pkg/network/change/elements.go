@@ -14,7 +14,7 @@ type element struct {
 	path string
 	// set makes it in one document what it is in another, which may share it then.
 	set func(doc, from *netdef.Network)
-	// harms tells whether the change cuts off a guest that is at work, or can't be
+	// harms reports whether the change cuts off a guest that is at work, or can't be
 	// made without a restart.
 	harms func(live, next *netdef.Network) bool
 }
@@ -62,7 +62,7 @@ func setDescription(doc, from *netdef.Network) {
 	doc.Ignored = from.Ignored
 }
 
-// forwardHarms tells whether connections that <forward> of live lets through may
+// forwardHarms reports whether connections that <forward> of live lets through may
 // end with that of next. An isolated network has none. NAT is chosen by a
 // connection's first packet, so its addresses and ports are for those to come.
 func forwardHarms(live, next *netdef.Network) bool {
@@ -78,10 +78,10 @@ func forwardHarms(live, next *netdef.Network) bool {
 
 func natIPv6(f *netdef.Forward) bool { return f.NAT != nil && f.NAT.IPv6 == netdef.Yes }
 
-// dnsEnabled tells whether n wants names to be served.
+// dnsEnabled reports whether n wants names to be served.
 func dnsEnabled(n *netdef.Network) bool { return n.DNS == nil || n.DNS.Enable != netdef.No }
 
-// ipsHarm tells whether the <ip> elements of a family take something from guests:
+// ipsHarm reports whether the <ip> elements of a family take something from guests:
 // their gateway's address, their subnet, or the DHCP that renews their addresses.
 func ipsHarm(live, next *netdef.Network, family func(netip.Addr) bool) bool {
 	return slices.ContainsFunc(live.IPs, func(was netdef.IP) bool {
@@ -112,7 +112,7 @@ func setIPs(doc, from *netdef.Network, family func(netip.Addr) bool) {
 	}
 }
 
-// routesHarm tells whether a destination is reached otherwise, or not any more.
+// routesHarm reports whether a destination is reached otherwise, or not any more.
 func routesHarm(live, next *netdef.Network) bool {
 	return slices.ContainsFunc(live.Routes, func(was netdef.Route) bool {
 		return !slices.ContainsFunc(next.Routes, func(is netdef.Route) bool {

@@ -13,7 +13,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/netdef"
 )
 
-// ServesDHCP tells whether DHCP is served for an <ip>: it has a range or a host.
+// ServesDHCP reports whether DHCP is served for an <ip>: it has a range or a host.
 func ServesDHCP(ip *netdef.IP) bool {
 	return ip.DHCP != nil && len(ip.DHCP.Ranges)+len(ip.DHCP.Hosts) > 0
 }

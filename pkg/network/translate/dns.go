@@ -21,7 +21,7 @@ const gatewayName = "gateway"
 // the rules that lead there are known without a record of them.
 const OtherDNSPort = 10053
 
-// Redirectable tells whether guests' queries can be led to another port: n has
+// Redirectable reports whether guests' queries can be led to another port: n has
 // rules.
 func Redirectable(n *netdef.Network) bool {
 	switch n.Mode() {
@@ -40,7 +40,7 @@ func OtherDNS(n *netdef.Network) []netip.AddrPort {
 	return all
 }
 
-// ServesDNS tells whether DNS is served on n: it has an address and
+// ServesDNS reports whether DNS is served on n: it has an address and
 // <dns enable='no'/> is not there.
 func ServesDNS(n *netdef.Network) bool {
 	return len(n.IPs) > 0 && (n.DNS == nil || n.DNS.Enable != netdef.No)
@@ -152,7 +152,7 @@ func staticNames(n *netdef.Network) []dnsd.Host {
 	return hosts
 }
 
-// HasDomain tells whether n has names that the host's resolver can be told of.
+// HasDomain reports whether n has names that the host's resolver can be told of.
 func HasDomain(n *netdef.Network) bool { return ServesDNS(n) && Domain(n) != "" }
 
 // Resolved is what the host's resolver is told of n; the caller adds the

@@ -62,7 +62,7 @@ func Bridge(n *netdef.Network) bridge.Config {
 	return c
 }
 
-// ManagesMACs tells whether vnetd, not the kernel, keeps the bridge's table of
+// ManagesMACs reports whether vnetd, not the kernel, keeps the bridge's table of
 // guests' MAC addresses.
 func ManagesMACs(n *netdef.Network) bool { return n.Bridge.MACTableManager == "libvirt" }
 
@@ -125,7 +125,7 @@ func NotUnderstood(n *netdef.Network) []string {
 	return slices.DeleteFunc(forDHCP, func(line string) bool { return !slices.Contains(forDNS, line) })
 }
 
-// HasIPv6 tells whether n has an IPv6 address, and so advertises itself.
+// HasIPv6 reports whether n has an IPv6 address, and so advertises itself.
 func HasIPv6(n *netdef.Network) bool {
 	return slices.ContainsFunc(n.IPs, func(ip netdef.IP) bool { return ip.Address.Is6() })
 }
