@@ -11,6 +11,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/service"
 	"github.com/vnetd/vnetd/pkg/network/translate"
+	"github.com/vnetd/vnetd/pkg/store"
 )
 
 // Lease is an address that a guest holds.
@@ -41,7 +42,7 @@ func (n *Network) Leases() ([]Lease, error) {
 	}
 	held, served := running.Leases()
 	if served {
-		others, err := n.unservedLeases(is, running)
+		others, err := n.unserved.list(n.m.cfg.Store, is, running)
 		if err != nil {
 			return nil, err
 		}
@@ -71,17 +72,16 @@ type unserved struct {
 	leases []dhcpd.Lease // of families that by does not serve
 }
 
-// unservedLeases lists those of the network, which is live and served by that set.
-func (n *Network) unservedLeases(live *netdef.Network, by *service.Set) ([]dhcpd.Lease, error) {
+// list lists those of the network, which is live and served by that set.
+func (u *unserved) list(st *store.Store, live *netdef.Network, by *service.Set) ([]dhcpd.Lease, error) {
 	serves := map[bool]bool{true: translate.DHCPIP(live) != nil, false: translate.DHCP6IP(live) != nil}
 	if serves[true] && serves[false] {
 		return nil, nil
 	}
-	u := &n.unserved
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if u.by != by {
-		stored, err := n.m.cfg.Store.Leases(live.UUID).Load()
+		stored, err := st.Leases(live.UUID).Load()
 		if err != nil {
 			return nil, err
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
@@ -262,56 +261,6 @@ func (n turn) clear(ctx context.Context, live *netdef.Network) error {
 	}
 	n.leave(nil)
 	return nil
-}
-
-// recover deals with what a former vnetd left of the network: an active one is
-// adopted as it is, a half made or half removed one is cleared away.
-func (n *Network) recover(ctx context.Context, r found) {
-	n.op.Lock()
-	defer n.op.Unlock()
-	log := n.m.log.With(keyNetwork, n.name, keyBridge, r.Network.Bridge.Name)
-	if !n.stillThere(r) {
-		return
-	}
-	if err := n.record.Load(r.Run); err != nil {
-		log.Error("what is to be put back on the host is not known", keyError, err)
-	}
-	if r.Persistent && n.definition() == nil {
-		n.setUnread()
-		n.setAutostart(n.m.cfg.Store.Autostarts(n.name))
-	}
-	if r.marked {
-		n.record.Lose()
-		if err := n.record.Save(r.Run); err != nil {
-			log.Error("its run-state can't be written anew", keyError, err)
-		}
-	}
-	if r.Phase != store.Active {
-		err := turn{n}.finish(ctx, r.Network)
-		log.Warn("cleared away a network that was being changed when vnetd ended", "phase", string(r.Phase), keyError, err)
-		return
-	}
-	turn{n}.resume(ctx, r.Network)
-	log.Info("network adopted", "state", string(n.Info().State))
-}
-
-// stillThere reports whether a network that was found is to be recovered: not what
-// somebody has started or stopped since. The caller holds n.op.
-func (n *Network) stillThere(r found) bool {
-	if n.standing() {
-		return false
-	}
-	if r.marked {
-		return n.m.stock.traces(r.Network, true, n.m.stock.marked())
-	}
-	_, err := n.m.cfg.Store.Run(r.Network.UUID)
-	if errors.Is(err, fs.ErrNotExist) {
-		if !n.persistent() {
-			n.m.drop(n)
-		}
-		return false
-	}
-	return true
 }
 
 // stands reports whether the bridge of live is there, with vnetd's mark of it.

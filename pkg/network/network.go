@@ -173,9 +173,6 @@ func (n *Network) Access() (access *netdef.Access, bridge string) {
 	return is.Access, bridge
 }
 
-// bridgeName is the name of the network's bridge.
-func (n *Network) bridgeName() string { return n.describes().Bridge.Name }
-
 // changed tells subscribers that the network's Info may differ.
 func (n *Network) changed() {
 	n.m.events.publish(Event{Kind: NetworkChanged, Network: n.Info()})

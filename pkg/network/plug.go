@@ -147,7 +147,7 @@ func (d devices) noteForeign(index int) {
 	for _, n := range d.m.all() {
 		switch {
 		// By name: a bridge made anew has devices on it before it is the active one'd.
-		case master != "" && master == n.bridgeName():
+		case master != "" && master == n.describes().Bridge.Name:
 			d.reg.AddForeign(n.name, index)
 		case gone || master != "":
 			d.reg.DropForeign(n.name, index)

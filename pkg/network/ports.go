@@ -174,7 +174,7 @@ func (s *Ports) info(p *port.Port) api.Port {
 	}
 	switch n := s.network(p); {
 	case p.Kind == port.Own && n != nil:
-		info.Bridge = n.bridgeName()
+		info.Bridge = n.describes().Bridge.Name
 	case p.Kind == port.Orphan && err == nil:
 		if b, err := s.m.cfg.Links.LookupIndex(l.Master); err == nil {
 			info.Bridge = b.Name

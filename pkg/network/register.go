@@ -68,7 +68,7 @@ func (s *Ports) Documents(n *Network) []*netdef.Port {
 		docs = append(docs, p.Document())
 	}
 	for _, p := range s.reg.On(n.name, port.Own) {
-		docs = append(docs, p.Describe(n.bridgeName()))
+		docs = append(docs, p.Describe(n.describes().Bridge.Name))
 	}
 	return docs
 }

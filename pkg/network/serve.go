@@ -7,7 +7,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/port"
@@ -96,20 +95,6 @@ func (o owner) Leased(mac net.HardwareAddr, a netip.Addr) {
 }
 
 func (o owner) Seen(mac net.HardwareAddr) (former []netip.Addr) { return o.n.m.ports.learn(o.n, mac) }
-
-// upstreams lists the servers that the network's name service asks.
-func (n *Network) upstreams() []api.DNSUpstream {
-	all := []api.DNSUpstream{}
-	if srv := n.runningServices().DNS(); srv != nil {
-		for _, u := range srv.Upstreams() {
-			all = append(all, api.DNSUpstream{
-				Addr: u.Addr, Domain: u.Domain, Failing: u.Failing,
-				Case: string(u.Case), EDNS: string(u.EDNS), TCP: string(u.TCP), RTT: u.RTT,
-			})
-		}
-	}
-	return all
-}
 
 // leaveLimit is how long services may take, at their end, to answer what they have
 // been asked.

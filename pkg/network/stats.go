@@ -14,6 +14,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/dhcpd/v6"
 	"github.com/vnetd/vnetd/pkg/dnsd"
 	"github.com/vnetd/vnetd/pkg/network/port"
+	"github.com/vnetd/vnetd/pkg/network/service"
 	"github.com/vnetd/vnetd/pkg/network/translate"
 )
 
@@ -41,13 +42,13 @@ type PortName struct{ UUID, Name, MAC, IfName string }
 func (m *Manager) Stats() []Stats {
 	var all []Stats
 	for _, n := range m.all() {
-		all = append(all, n.stats())
+		all = append(all, statsOf(n))
 	}
 	return all
 }
 
-// stats is the Stats of the network. It asks the kernel nothing.
-func (n *Network) stats() Stats {
+// statsOf is the Stats of the network. It asks the kernel nothing.
+func statsOf(n *Network) Stats {
 	r := Stats{Info: n.Info()}
 	for _, p := range n.m.ports.reg.On(n.name, port.Own, port.External) {
 		r.Ports = append(r.Ports, PortName{p.UUID, p.Name, p.CardAddr().String(), p.Status().IfName})
@@ -56,19 +57,19 @@ func (n *Network) stats() Stats {
 	r.Repairs, r.Failures = n.repairs, n.failures
 	n.mu.Unlock()
 	sv := n.runningServices()
-	r.DHCP = statsOf(sv.DHCP(), (*v4.Server).Stats)
-	r.DHCP6 = statsOf(sv.DHCP6(), (*v6.Server).Stats)
-	r.RA = statsOf(sv.RA(), (*ra.Server).Stats)
-	r.TFTP = statsOf(sv.TFTP(), (*tftp.Server).Stats)
-	r.DNS = statsOf(sv.DNS(), (*dnsd.Server).Stats)
+	r.DHCP = countsOf(sv.DHCP(), (*v4.Server).Stats)
+	r.DHCP6 = countsOf(sv.DHCP6(), (*v6.Server).Stats)
+	r.RA = countsOf(sv.RA(), (*ra.Server).Stats)
+	r.TFTP = countsOf(sv.TFTP(), (*tftp.Server).Stats)
+	r.DNS = countsOf(sv.DNS(), (*dnsd.Server).Stats)
 	if srv := sv.DNS(); srv != nil {
-		r.Upstreams, r.Asked = n.upstreams(), srv.Asked()
+		r.Upstreams, r.Asked = upstreams(sv), srv.Asked()
 	}
 	return r
 }
 
-// statsOf are the counts of a server, nil where there is none.
-func statsOf[S, T any](srv *S, stats func(*S) T) *T {
+// countsOf are the counts of a server, nil where there is none.
+func countsOf[S, T any](srv *S, stats func(*S) T) *T {
 	if srv == nil {
 		return nil
 	}
@@ -121,7 +122,21 @@ func (n *Network) Detail(leases []Lease) api.Detail {
 	d.Pools = translate.Pools(is, leased)
 	d.NotUnderstood = append(d.NotUnderstood, translate.NotUnderstood(is)...)
 	if translate.ServesDNS(is) {
-		d.DNS = &api.DNS{Domain: translate.Domain(is), Upstreams: n.upstreams()}
+		d.DNS = &api.DNS{Domain: translate.Domain(is), Upstreams: upstreams(n.runningServices())}
 	}
 	return d
+}
+
+// upstreams lists the servers that a name service asks.
+func upstreams(sv *service.Set) []api.DNSUpstream {
+	all := []api.DNSUpstream{}
+	if srv := sv.DNS(); srv != nil {
+		for _, u := range srv.Upstreams() {
+			all = append(all, api.DNSUpstream{
+				Addr: u.Addr, Domain: u.Domain, Failing: u.Failing,
+				Case: string(u.Case), EDNS: string(u.EDNS), TCP: string(u.TCP), RTT: u.RTT,
+			})
+		}
+	}
+	return all
 }

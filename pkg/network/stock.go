@@ -53,7 +53,7 @@ func (s *stock) take(ctx context.Context) error {
 	g.SetLimit(startLimit)
 	for _, r := range all {
 		n := s.network(r.Network)
-		g.Go(func() error { n.recover(ctx, r); return nil })
+		g.Go(func() error { s.recover(ctx, n, r); return nil })
 	}
 	_ = g.Wait()
 	s.setMarks(links) // the condition leaves out what is not orphaned
@@ -231,4 +231,54 @@ func markedNetwork(l bridge.Link) string {
 	}
 	uuid, _, _ := strings.Cut(rest, " ")
 	return strings.ToLower(uuid)
+}
+
+// recover deals with what a former vnetd left of the network: an active one is
+// adopted as it is, a half made or half removed one is cleared away.
+func (s *stock) recover(ctx context.Context, n *Network, r found) {
+	n.op.Lock()
+	defer n.op.Unlock()
+	log := n.m.log.With(keyNetwork, n.name, keyBridge, r.Network.Bridge.Name)
+	if !s.stillThere(n, r) {
+		return
+	}
+	if err := n.record.Load(r.Run); err != nil {
+		log.Error("what is to be put back on the host is not known", keyError, err)
+	}
+	if r.Persistent && n.definition() == nil {
+		n.setUnread()
+		n.setAutostart(n.m.cfg.Store.Autostarts(n.name))
+	}
+	if r.marked {
+		n.record.Lose()
+		if err := n.record.Save(r.Run); err != nil {
+			log.Error("its run-state can't be written anew", keyError, err)
+		}
+	}
+	if r.Phase != store.Active {
+		err := turn{n}.finish(ctx, r.Network)
+		log.Warn("cleared away a network that was being changed when vnetd ended", "phase", string(r.Phase), keyError, err)
+		return
+	}
+	turn{n}.resume(ctx, r.Network)
+	log.Info("network adopted", "state", string(n.Info().State))
+}
+
+// stillThere reports whether a network that was found is to be recovered: not what
+// somebody has started or stopped since. The caller holds n.op.
+func (s *stock) stillThere(n *Network, r found) bool {
+	if n.standing() {
+		return false
+	}
+	if r.marked {
+		return s.traces(r.Network, true, s.marked())
+	}
+	_, err := n.m.cfg.Store.Run(r.Network.UUID)
+	if errors.Is(err, fs.ErrNotExist) {
+		if !n.persistent() {
+			n.m.drop(n)
+		}
+		return false
+	}
+	return true
 }

@@ -249,10 +249,10 @@ func (n *Network) Edit(ctx context.Context, target Target, change func(*netdef.N
 			target = TargetLive
 		}
 	}
-	if err := n.checkTarget(target, live, def); err != nil {
+	e := edit{turn: turn{n}, live: live, def: def}
+	if err := e.check(target); err != nil {
 		return err
 	}
-	e := edit{turn: turn{n}, live: live, def: def}
 	var err error
 	if e.nextLive, err = updated(live, change, target&TargetLive != 0); err != nil {
 		return err
@@ -263,18 +263,18 @@ func (n *Network) Edit(ctx context.Context, target Target, change func(*netdef.N
 	return e.apply(ctx)
 }
 
-// checkTarget refuses to update what the network has not.
-func (n *Network) checkTarget(target Target, live, def *netdef.Network) error {
+// check refuses to update what the network has not.
+func (e *edit) check(target Target) error {
 	switch {
 	case target&^(TargetLive|TargetConfig) != 0:
 		return api.Errorf(api.Invalid, "flags: %#x is not known, want %d (live), %d (config), both or neither", target, TargetLive, TargetConfig)
-	case target&TargetLive != 0 && live == nil:
-		return api.Errorf(api.InvalidState, "network %q is not active", n.name)
-	case target&TargetConfig != 0 && def == nil && !n.persistent():
-		return api.Errorf(api.InvalidState, "network %q is transient: it has no definition to update", n.name)
+	case target&TargetLive != 0 && e.live == nil:
+		return api.Errorf(api.InvalidState, "network %q is not active", e.name)
+	case target&TargetConfig != 0 && e.def == nil && !e.persistent():
+		return api.Errorf(api.InvalidState, "network %q is transient: it has no definition to update", e.name)
 	}
 	if target&TargetConfig != 0 {
-		return n.readable()
+		return e.readable()
 	}
 	return nil
 }
