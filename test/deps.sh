@@ -14,9 +14,9 @@ meta=linux-image-cloud-amd64
 # dbus-daemon, dhcpcd-base and libvirt-daemon are the programs alone; firewalld and
 # unbound are services, which stay off.
 packages='ansible bind9-dnsutils busybox-static ca-certificates cpio curl dbus-daemon dnsperf
-	dhcpcd-base dnsmasq-base ethtool firewalld gcc git iperf3 iproute2 ipxe-qemu
+	dhcpcd-base dnsmasq-base ethtool firewalld gcc git iperf3 iproute2 ipxe ipxe-qemu
 	iptables iputils-ping isc-dhcp-client kea-admin libc6-dev libnss-libvirt
-	libvirt-clients libvirt-daemon libxml2-utils man-db mandoc ndisc6 nftables polkitd procps
+	libvirt-clients libvirt-daemon libxml2-utils man-db mandoc ndisc6 nftables ovmf polkitd procps
 	python3-libvirt python3-lxml qemu-system-x86 shellcheck systemd tcpdump udhcpc
 	unbound xz-utils'
 

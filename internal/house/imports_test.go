@@ -70,7 +70,7 @@ var mayUse = map[string][]string{
 	"github.com/mdlayher/packet":             {"pkg/dhcpd/v4", "pkg/dhcpd/v6"},
 	"github.com/mdlayher/ndp":                {"pkg/dhcpd/ra"},
 	"github.com/pin/tftp":                    {"pkg/dhcpd/tftp"},
-	"github.com/miekg/dns":                   {"pkg/dnsd", "pkg/dnsd/upstream", "pkg/dnsd/wire"},
+	"github.com/miekg/dns":                   {"internal/dnsname", "pkg/dnsd", "pkg/dnsd/upstream", "pkg/dnsd/wire"},
 	"github.com/godbus/dbus/v5":              {"internal/sysbus", "pkg/dbusapi", "pkg/client", "pkg/firewall/firewalld.go", "pkg/dnsd/resolved", "internal/polkit"},
 	"go.etcd.io/bbolt":                       {"pkg/store"},
 	"github.com/BurntSushi/toml":             {"cmd/vnetd"},

@@ -36,6 +36,9 @@ type GuestConfig struct {
 	// NetBoot leaves the kernel and all else to what the card's firmware, iPXE, gets
 	// from the network: a script with BootScript. It needs Netdev.
 	NetBoot bool
+	// UEFI has the machine's own firmware boot from the network, in the place of the
+	// card's: by "pxe" or "http". It needs NetBoot.
+	UEFI string
 	// Wrap stands before QEMU's name on the command line: a program that runs QEMU.
 	Wrap []string
 	// Env is added to the environment of QEMU.
@@ -109,9 +112,13 @@ func (cfg GuestConfig) arguments(images string) []string {
 		"-display", "none", "-monitor", "none", "-serial", "stdio",
 	}
 	device := "virtio-net-pci,netdev=n0"
-	if cfg.NetBoot {
+	switch {
+	case cfg.UEFI != "":
+		args = append(args, uefi(cfg.UEFI)...)
+		device += ",romfile=,bootindex=1"
+	case cfg.NetBoot:
 		args = append(args, "-boot", "n")
-	} else {
+	default:
 		initrd := cmp.Or(cfg.Initrd, filepath.Join(images, Initramfs))
 		args = append(args, "-kernel", filepath.Join(images, Kernel), "-initrd", initrd, "-append", cfg.commandLine())
 		device += ",romfile="
@@ -128,6 +135,15 @@ func (cfg GuestConfig) arguments(images string) []string {
 	args = append(args, "-netdev", cfg.Netdev, "-device", device)
 	for i, netdev := range cfg.More {
 		args = append(args, "-netdev", netdev, "-device", fmt.Sprintf("virtio-net-pci,netdev=n%[1]d,romfile=,mac=52:54:00:00:53:%02[1]x", i+1))
+	}
+	return args
+}
+
+// uefi has OVMF boot from the network by one way alone, and IPv4.
+func uefi(way string) []string {
+	args := []string{"-m", "320", "-bios", "/usr/share/ovmf/OVMF.fd", "-fw_cfg", "name=opt/org.tianocore/IPv6PXESupport,string=n"}
+	if way == "http" {
+		args = append(args, "-fw_cfg", "name=opt/org.tianocore/IPv4PXESupport,string=n")
 	}
 	return args
 }

@@ -89,12 +89,16 @@ func likeDnsmasqConfig(t *testing.T) dnsd.Config {
 		dnsd.Host{Name: "host", Addr: addr("192.0.2.5")}, dnsd.Host{Name: "many", Addr: addr("192.0.2.11")},
 		dnsd.Host{Name: "many", Addr: addr("192.0.2.12")}, dnsd.Host{Name: "api.cluster.example", Addr: addr("192.0.2.30")})
 	cfg.Addresses = []dnsd.Address{
-		{Domain: "apps.cluster.example", Addr: addr("192.0.2.31")}, {Domain: "apps6.example", Addr: addr("2001:db8::31")},
-		{Domain: "blocked.example", Addr: addr("0.0.0.0")}, {Domain: "blocked.example", Addr: addr("::")},
+		{Domain: "apps.cluster.example", Addr: addr("192.0.2.31")},
+		{Domain: "apps6.example", Addr: addr("2001:db8::31")},
+		{Domain: "blocked.example", Addr: addr("0.0.0.0")},
+		{Domain: "blocked.example", Addr: addr("::")},
 	}
 	cfg.CNAMEs = []dnsd.CNAME{
-		{Name: "www.vm.example", Target: "host.vm.example"}, {Name: "*.wild.example.org", Target: "host.vm.example"},
-		{Name: "far.example.org", Target: "www.example.net"}, {Name: "gone.example.org", Target: "gone.example.net"},
+		{Name: "www.vm.example", Target: "host.vm.example"},
+		{Name: "*.wild.example.org", Target: "host.vm.example"},
+		{Name: "far.example.org", Target: "www.example.net"},
+		{Name: "gone.example.org", Target: "gone.example.net"},
 	}
 	cfg.TXT = []dnsd.TXT{{Name: "note.example.org", Value: "a,b"}}
 	cfg.SRV = []dnsd.SRV{

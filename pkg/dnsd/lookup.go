@@ -19,10 +19,10 @@ type answer struct {
 	rcode   int
 	aliases []record // CNAME records: the first of the question's name, each other of the one before
 	outside bool     // the last of aliases leads to a name that is not for this zone to answer
+	parents bool     // it is for the domain above to give, where that can be asked
 	rtype   uint16   // of records
 	records []record
 	soa     string // owner of the SOA record of a negative answer; "" none
-	parents bool   // it is for the domain above to give, where that can be asked
 }
 
 // pack packs a as the answer to q, into buf if that is long enough. recursion says
@@ -37,12 +37,15 @@ func (a answer) pack(q *wire.Query, recursion bool, buf []byte) []byte {
 		}
 		owner = wire.PointerTo(w.Len() - len(alias.data))
 	}
-	first := 0 // of several addresses each in its turn
+	at := 0 // of several addresses each in its turn
 	if len(a.records) > 1 {
-		first = rand.IntN(len(a.records))
+		at = rand.IntN(len(a.records))
 	}
-	for i := range a.records {
-		r := &a.records[(first+i)%len(a.records)]
+	for range a.records {
+		r := &a.records[at]
+		if at++; at == len(a.records) {
+			at = 0
+		}
 		if !w.Add(wire.Answer, owner[:], a.rtype, r.seconds(q.Received), r.data) {
 			break
 		}
@@ -57,19 +60,17 @@ func (a answer) pack(q *wire.Query, recursion bool, buf []byte) []byte {
 	return w.Finish(a.rcode)
 }
 
-// lookup answers q; ok is false when it is not for this zone to answer. A zone is what an
-// SOA record of ours stands for.
-func (v *view) lookup(q *wire.Query) (a answer, ok bool) {
-	a, ok = v.find(q)
-	if a.soa == q.Key && a.rcode == dns.RcodeSuccess {
-		switch q.Type {
-		case dns.TypeNS:
-			return answer{rtype: dns.TypeNS, records: v.nameServer(q.Key)}, true
-		case dns.TypeDS:
-			// RFC 4035 section 3.1.4.1: it stands in the zone above, whose proof that there
-			// is none says that ours is not signed.
-			a.parents = !isPlain(q.Key)
-		}
+// atCut returns what becomes of a, ok, which lookup says to q, for the types of records of
+// which the zone above has some. A zone is what an SOA record of ours stands for.
+func (v *view) atCut(q *wire.Query, a answer, ok bool) (answer, bool) {
+	switch {
+	case a.soa != q.Key || a.rcode != dns.RcodeSuccess:
+	case q.Type == dns.TypeNS:
+		return answer{rtype: dns.TypeNS, records: v.nameServer(q.Key)}, true
+	default:
+		// RFC 4035 section 3.1.4.1: DS stands in the zone above, whose proof that there is
+		// none says that ours is not signed.
+		a.parents = !isPlain(q.Key)
 	}
 	return a, ok
 }
@@ -83,8 +84,8 @@ func (v *view) nameServer(zone string) []record {
 	return []record{{data: wire.AppendName(nil, zone)}}
 }
 
-// find is lookup without what only a zone's own name has.
-func (v *view) find(q *wire.Query) (a answer, ok bool) {
+// lookup answers q; ok is false when it is not for this zone to answer.
+func (v *view) lookup(q *wire.Query) (a answer, ok bool) {
 	if strings.HasSuffix(q.Key, ".arpa.") {
 		if a, ok := v.lookupReverse(q); ok {
 			return a, true

@@ -225,7 +225,11 @@ func (s *Server) respond(q *wire.Query, raw, buf []byte, size int, now time.Time
 	if rcode, refused := q.Refusal(); refused {
 		return s.refuse(q, rcode, v.forwards, buf), nil
 	}
-	switch a, ok := v.lookup(q); {
+	a, ok := v.lookup(q)
+	if q.Type == dns.TypeNS || q.Type == dns.TypeDS {
+		a, ok = v.atCut(q, a, ok)
+	}
+	switch {
 	case a.outside:
 		return s.follow(q, a, buf)
 	case ok && !(a.parents && s.forwarder.selector.Serves(q.Key)):

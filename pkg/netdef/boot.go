@@ -71,12 +71,18 @@ func (c *checker) boot(at string, b Boot) {
 	if b.Server.IsValid() && b.File == "" {
 		c.add(at+"/@server", b.Server.String(), "want file: the server is where it is")
 	}
-	if b.HTTP == "" {
-		return
+	if b.HTTP != "" {
+		c.bootURL(at+"/@http", b.HTTP)
 	}
-	if u, err := url.Parse(b.HTTP); err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		c.add(at+"/@http", b.HTTP, "want a URL that begins with http:// or https://")
-	} else if len(b.HTTP) > maxBootURL {
-		c.addf(at+"/@http", b.HTTP, "the URL has %d bytes, want at most %d", len(b.HTTP), maxBootURL)
+}
+
+// bootURL checks the URL of a boot file.
+func (c *checker) bootURL(at, file string) {
+	u, err := url.Parse(file)
+	switch {
+	case err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "":
+		c.add(at, file, "want a URL that begins with http:// or https://")
+	case len(file) > maxBootURL:
+		c.addf(at, file, "the URL has %d bytes, want at most %d", len(file), maxBootURL)
 	}
 }

@@ -1,10 +1,15 @@
 package e2e
 
 import (
+	"cmp"
 	"context"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -87,5 +92,82 @@ func serveFiles(t *testing.T, root, script string) {
 	}
 	if err := os.WriteFile(filepath.Join(dir, "boot.ipxe"), []byte(script), 0o644); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestNetBootByArchitecture boots a machine with UEFI by TFTP and one by HTTP, each to
+// iPXE, which then gets its own script; and one with a BIOS whose card is iPXE already.
+// All come up as one system, which gets an address.
+func TestNetBootByArchitecture(t *testing.T) {
+	const boots = `<bootp file='guest/nothing-for-others'/>
+      <vnetd:boot arch='ipxe' file='guest/boot.ipxe'/>
+      <vnetd:boot arch='x86-uefi' file='guest/ipxe.efi' http='http://198.51.100.1:8080/guest/ipxe.efi'/>`
+	xml := strings.Replace(netbootNetwork, "<bootp file='guest/boot.ipxe'/>", boots, 1)
+	xml = strings.Replace(xml, "<network>", "<network xmlns:vnetd='urn:vnetd:network:1'>", 1)
+	for _, way := range []string{"", "pxe", "http"} {
+		t.Run("by "+cmp.Or(way, "iPXE"), func(t *testing.T) {
+			nstest.Run(t, func(t *testing.T) {
+				l := nstest.NewLab(t)
+				root := t.TempDir()
+				cfg := nstest.GuestConfig{
+					Name: "diskless", MAC: "52:54:00:00:00:77", NetBoot: true, UEFI: way,
+					Netdev: "tap,id=n0,br=boot,helper=" + filepath.Join(l.Bin, "vnet-bridge-helper"),
+				}
+				script := cfg.BootScript()
+				if way != "" { // UEFI's kernels are told where their files are
+					script = strings.Replace(script, "\ninitrd", " initrd="+nstest.Initramfs+"\ninitrd", 1)
+				}
+				serveFiles(t, root, script)
+				loader, err := os.ReadFile("/usr/lib/ipxe/snponly.efi")
+				if err == nil {
+					err = os.WriteFile(filepath.Join(root, "guest", "ipxe.efi"), loader, 0o644)
+				}
+				if err != nil {
+					t.Fatal(err)
+				}
+				l.StartVnetd()
+				path := filepath.Join(t.TempDir(), "boot.xml")
+				if err := os.WriteFile(path, []byte(strings.Replace(xml, "ROOT", root, 1)), 0o644); err != nil {
+					t.Fatal(err)
+				}
+				vnetctl(t, l, "create", path)
+				fetched := serveHTTP(t, "198.51.100.1:8080", root)
+				ctx, cancel := context.WithTimeout(t.Context(), netbootLimit)
+				defer cancel()
+				guest := nstest.BootGuest(t, cfg)
+				if _, err := guest.Lease(ctx); err != nil {
+					t.Fatalf("the system that was booted has no address: %v", err)
+				}
+				if got := fetched(); (way == "http") != slices.Contains(got, "/guest/ipxe.efi") {
+					t.Errorf("it fetched %q by HTTP", got)
+				}
+			})
+		})
+	}
+}
+
+// serveHTTP serves what is below root until the test ends. fetched tells what of it was
+// asked for.
+func serveHTTP(t *testing.T, addr, root string) (fetched func() []string) {
+	t.Helper()
+	var mu sync.Mutex
+	var seen []string
+	files := http.FileServer(http.Dir(root))
+	listener, err := net.Listen("tcp4", addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	srv := &http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		seen = append(seen, r.URL.Path)
+		mu.Unlock()
+		files.ServeHTTP(w, r)
+	}), ReadHeaderTimeout: time.Minute}
+	go func() { _ = srv.Serve(listener) }()
+	t.Cleanup(func() { _ = srv.Close() })
+	return func() []string {
+		mu.Lock()
+		defer mu.Unlock()
+		return slices.Clone(seen)
 	}
 }
