@@ -96,7 +96,13 @@ func (s *Ports) end(p *port.Port) error {
 	err := p.End(func() error {
 		again = p.Kind == port.Own && p.Status().Failed == nil
 		info = s.info(p)
-		return s.clear(p.Record())
+		if err := s.clear(p.Record()); err != nil {
+			return err
+		}
+		if n := s.network(p); n != nil && p.Kind == port.Own {
+			n.runningServices().Dismiss(guestOf(p.Record()), p.Status().Held)
+		}
+		return nil
 	}, func() { s.ended(p, info) })
 	if err != nil && again {
 		s.m.repeat(func() bool { return s.end(p) == nil })
@@ -113,9 +119,6 @@ func (s *Ports) endLogged(p *port.Port) {
 // ended tells of a port that is out of the books, and was info before.
 func (s *Ports) ended(p *port.Port, info api.Port) {
 	n := s.network(p)
-	if n != nil && p.Kind == port.Own {
-		n.runningServices().Dismiss(guestOf(p.Record()), p.Status().Held)
-	}
 	if n != nil {
 		if live := n.liveNetwork(); live != nil {
 			if err := s.m.hook.port(context.Background(), hookPortDeleted, live, p); err != nil {
