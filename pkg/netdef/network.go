@@ -4,6 +4,8 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"github.com/vnetd/vnetd/pkg/dnsmasq"
 )
 
 // Mode is what a network does with traffic that leaves it: libvirt's forward
@@ -85,9 +87,9 @@ type Network struct {
 	Routes      []Route
 	VirtualPort *VirtualPort
 	PortGroups  []PortGroup
-	// DnsmasqOptions are raw dnsmasq configuration lines. They are kept, not
-	// acted on: there is no dnsmasq.
-	DnsmasqOptions []string
+	// Dnsmasq is what the lines of <dnsmasq:options> say. There is no dnsmasq: what
+	// is understood is served as the rest of the document is.
+	Dnsmasq dnsmasq.Options
 
 	// Uplink is the interface of the host that the network puts into the bridge
 	// it makes, in mode bridge; "": the bridge is the host's, as it is.

@@ -1,5 +1,7 @@
 package netdef
 
+import "github.com/vnetd/vnetd/pkg/dnsmasq"
+
 // Parse reads a <network> document. The error is of type Faults: either one
 // fault with its line if the text is not acceptable XML, or every value that
 // can't be read together with everything that Validate finds in the rest.
@@ -48,7 +50,7 @@ func (e element) network() *Network {
 		Bandwidth:           e.bandwidth(),
 		VirtualPort:         e.virtualPort(),
 		Metadata:            e.metadata(),
-		DnsmasqOptions:      e.dnsmasqOptions(),
+		Dnsmasq:             dnsmasq.Parse(e.dnsmasqOptions()),
 		Uplink:              e.uplink(),
 		Access:              e.access(),
 		DHCPPolicy:          e.dhcpPolicy(),

@@ -34,15 +34,15 @@ func (n *Network) livePorts() {
 // print renders n with the count of connections unless it is 0.
 func (n *Network) print(connections int) []byte {
 	p := &printer{}
-	var dnsmasq, vnetd attr
-	if len(n.DnsmasqOptions) > 0 {
-		dnsmasq = attr{"xmlns:dnsmasq", nsDnsmasq}
+	var options, vnetd attr
+	if len(n.Dnsmasq.Lines) > 0 {
+		options = attr{"xmlns:dnsmasq", nsDnsmasq}
 	}
 	if n.extended() {
 		vnetd = attr{"xmlns:vnetd", nsVnetd}
 	}
 	p.pair("network", func() { p.network(n) },
-		dnsmasq, vnetd,
+		options, vnetd,
 		num("connections", connections),
 		flag("ipv6", n.IPv6),
 		opt("trustGuestRxFilters", n.TrustGuestRxFilters))
@@ -85,8 +85,8 @@ func (p *printer) network(n *Network) {
 	for i := range n.PortGroups {
 		p.portGroup(&n.PortGroups[i])
 	}
-	if len(n.DnsmasqOptions) > 0 {
-		p.pair("dnsmasq:options", func() { p.dnsmasqOptions(n.DnsmasqOptions) })
+	if len(n.Dnsmasq.Lines) > 0 {
+		p.pair("dnsmasq:options", func() { p.dnsmasqOptions(n.Dnsmasq.Lines) })
 	}
 	p.extensions(n)
 }
