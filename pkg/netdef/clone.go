@@ -1,6 +1,8 @@
 package netdef
 
-import "slices"
+import (
+	"slices"
+)
 
 // Clone returns a copy of n that shares nothing with it.
 func (n *Network) Clone() *Network {
