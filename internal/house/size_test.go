@@ -19,7 +19,6 @@ var larger = map[string]struct {
 	why                    string
 }{
 	"pkg/network":    {27, 17, 0, "a network, its ports and the manager call each other: a port ends with its network, which starts for a port"},
-	"pkg/netdef":     {39, 14, 69, "one file for each element of the schema, parsed, printed and checked by one checker"},
 	"pkg/dbusapi":    {0, 12, 0, "objects of the bus answer through the server that exports them"},
 	"pkg/libvirtrpc": {0, 10, 0, "procedures stand on the client, that on the codec"},
 	"pkg/dhcpd":      {0, 11, 35, "the engine stands on pools, those on leases, and those on what a lease is"},

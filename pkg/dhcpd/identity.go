@@ -1,10 +1,8 @@
 package dhcpd
 
 import (
-	"encoding/hex"
 	"fmt"
 	"net"
-	"strings"
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
 	"github.com/insomniacslk/dhcp/iana"
@@ -52,26 +50,6 @@ const MaxClientID = 255
 // MaxDUID is the length of the longest DUID, with its type (RFC 8415, section
 // 11.1).
 const MaxDUID = 130
-
-// ParseDUID reads a DUID as the id attribute of a <host> has it: hex bytes of one
-// or two digits with colons between them, as in 0:3:0:1:52:54:0:12:34:56.
-func ParseDUID(s string) ([]byte, error) {
-	var duid []byte
-	for part := range strings.SplitSeq(s, ":") {
-		if len(part) == 1 {
-			part = "0" + part
-		}
-		b, err := hex.DecodeString(part)
-		if err != nil || len(b) != 1 {
-			return nil, fmt.Errorf("reading DUID %q: %q is no byte", s, part)
-		}
-		duid = append(duid, b...)
-	}
-	if len(duid) < 3 || len(duid) > MaxDUID {
-		return nil, fmt.Errorf("reading DUID %q: %d bytes long, want 3 to %d", s, len(duid), MaxDUID)
-	}
-	return duid, nil
-}
 
 // ServerDUID returns the DUID of a server on a bridge with that hardware address: one
 // of type DUID-LL (RFC 8415, section 11.4).

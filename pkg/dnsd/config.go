@@ -186,8 +186,9 @@ func (c Config) withDefaults() Config {
 	return c
 }
 
-// validate returns every fault of c, joined. c must have its defaults.
-func (c Config) validate() error {
+// Validate returns every fault of c, joined, or nil.
+func (c Config) Validate() error {
+	c = c.withDefaults()
 	errs := []error{c.validateLists(), c.validateRecords()}
 	if len(c.Interface) > ether.MaxName {
 		errs = append(errs, fmt.Errorf("interface %q: name too long", c.Interface))

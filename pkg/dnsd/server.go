@@ -49,7 +49,7 @@ type Server struct {
 // log. Nothing is served before Run. The caller closes the server, run or not.
 func Open(cfg Config) (*Server, error) {
 	cfg = cfg.withDefaults()
-	if err := cfg.validate(); err != nil {
+	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("checking the dns configuration of network %q: %w", cfg.Network, err)
 	}
 	log := cfg.Logger.With(keyNetwork, cfg.Network)
@@ -191,7 +191,7 @@ func (s *Server) DeleteAddr(a netip.Addr) { s.zone.remove(a.Unmap()) }
 // Addrs.
 func (s *Server) Reconfigure(cfg Config) error {
 	cfg = cfg.withDefaults()
-	if err := cfg.validate(); err != nil {
+	if err := cfg.Validate(); err != nil {
 		return fmt.Errorf("checking the dns configuration of network %q: %w", cfg.Network, err)
 	}
 	s.mu.Lock()

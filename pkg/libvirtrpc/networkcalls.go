@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/netdef/schema"
 )
 
 // document is a document with flags.
@@ -28,7 +29,7 @@ func checkDocument(doc document, function string) error {
 	if doc.flags&validate == 0 {
 		return nil
 	}
-	err := netdef.CheckSchema([]byte(doc.xml))
+	err := schema.Check([]byte(doc.xml))
 	if faults, ok := errors.AsType[netdef.Faults](err); ok && faults[0].Path != "" {
 		return &Error{codeSchema, domainXML, faults.Error()}
 	}

@@ -1,6 +1,8 @@
 package netdef
 
-import "slices"
+import (
+	"slices"
+)
 
 // Clone returns a copy of n that shares nothing with it.
 func (n *Network) Clone() *Network {
@@ -18,7 +20,6 @@ func (n *Network) Clone() *Network {
 	c.PortGroups = cloneEach(n.PortGroups, func(g *PortGroup) {
 		g.VLAN, g.VirtualPort, g.Bandwidth = g.VLAN.clone(), g.VirtualPort.clone(), g.Bandwidth.clone()
 	})
-	c.DnsmasqOptions = slices.Clone(n.DnsmasqOptions)
 	c.Access = n.Access.clone()
 	c.Records = slices.Clone(n.Records)
 	c.Ignored = slices.Clone(n.Ignored)

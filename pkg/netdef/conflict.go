@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+
+	"github.com/vnetd/vnetd/pkg/netdef/xmldoc"
 )
 
 // Conflict is a claim of a network on something that another network has.
@@ -17,7 +19,7 @@ type Conflict struct {
 
 // Error renders c on one line.
 func (c *Conflict) Error() string {
-	return fmt.Sprintf("%s: '%s': %s", c.Path, oneLine(c.Value), c.Problem)
+	return fmt.Sprintf("%s: '%s': %s", c.Path, xmldoc.OneLine(c.Value), c.Problem)
 }
 
 // Conflicts returns what keeps n from being known beside others: the name with

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/vnetd/vnetd/pkg/netdef/xmldoc"
 )
 
 // Change is one element that two documents have otherwise.
@@ -38,8 +40,8 @@ func Diff(old, new *Network) []Change {
 }
 
 // tree is n's document as elements.
-func (n *Network) tree() *node {
-	root, err := parseTree(n.XML())
+func (n *Network) tree() *xmldoc.Node {
+	root, err := xmldoc.ParseTree(n.XML())
 	if err != nil {
 		return nil // of more than the bounds of a document: nothing can be told
 	}
@@ -47,27 +49,27 @@ func (n *Network) tree() *node {
 }
 
 // diffNode appends how two elements of that path differ.
-func diffNode(all []Change, path string, old, new *node) []Change {
-	if bytes.Equal(old.raw, new.raw) {
+func diffNode(all []Change, path string, old, new *xmldoc.Node) []Change {
+	if bytes.Equal(old.Raw, new.Raw) {
 		return all // both are of the same printer
 	}
-	if was, is := old.start(), new.start(); was != is {
+	if was, is := startTagOf(old), startTagOf(new); was != is {
 		all = append(all, Change{path, was, is})
 	}
 	var done []string
-	for _, kid := range slices.Concat(new.kids, old.kids) {
-		if slices.Contains(done, kid.qname) {
+	for _, kid := range slices.Concat(new.Kids, old.Kids) {
+		if slices.Contains(done, kid.QName) {
 			continue
 		}
-		done = append(done, kid.qname)
-		all = diffKids(all, path+"/"+kid.qname, old.named(kid.qname), new.named(kid.qname))
+		done = append(done, kid.QName)
+		all = diffKids(all, path+"/"+kid.QName, named(old, kid.QName), named(new, kid.QName))
 	}
 	return all
 }
 
 // diffKids appends how the elements of one name differ.
-func diffKids(all []Change, path string, old, new []*node) []Change {
-	numbered := func(i int, among []*node) string {
+func diffKids(all []Change, path string, old, new []*xmldoc.Node) []Change {
+	numbered := func(i int, among []*xmldoc.Node) string {
 		if max(len(old), len(new)) == 1 {
 			return path
 		}
@@ -78,12 +80,12 @@ func diffKids(all []Change, path string, old, new []*node) []Change {
 		if partners[i] != nil {
 			all = diffNode(all, numbered(i, new), partners[i], kid)
 		} else {
-			all = append(all, Change{numbered(i, new), "", kid.start()})
+			all = append(all, Change{numbered(i, new), "", startTagOf(kid)})
 		}
 	}
 	for i, kid := range old {
 		if left[kid] {
-			all = append(all, Change{numbered(i, old), kid.start(), ""})
+			all = append(all, Change{numbered(i, old), startTagOf(kid), ""})
 		}
 	}
 	return all
@@ -92,13 +94,13 @@ func diffKids(all []Change, path string, old, new []*node) []Change {
 // pair finds for each of the new elements the old one that it was, nil for none:
 // the same one, one that is known by the same, or the only one that is left. It
 // returns which of the old ones are left then, too.
-func pair(old, new []*node) (partners []*node, left map[*node]bool) {
-	partners, left = make([]*node, len(new)), make(map[*node]bool)
+func pair(old, new []*xmldoc.Node) (partners []*xmldoc.Node, left map[*xmldoc.Node]bool) {
+	partners, left = make([]*xmldoc.Node, len(new)), make(map[*xmldoc.Node]bool)
 	for _, kid := range old {
 		left[kid] = true
 	}
-	match := func(key func(*node) string) {
-		known := make(map[string][]*node)
+	match := func(key func(*xmldoc.Node) string) {
+		known := make(map[string][]*xmldoc.Node)
 		for _, kid := range old {
 			if left[kid] {
 				known[key(kid)] = append(known[key(kid)], kid)
@@ -114,8 +116,8 @@ func pair(old, new []*node) (partners []*node, left map[*node]bool) {
 			}
 		}
 	}
-	match(func(n *node) string { return string(n.raw) })
-	match((*node).key)
+	match(func(n *xmldoc.Node) string { return string(n.Raw) })
+	match(keyOf)
 	free := 0
 	for _, partner := range partners {
 		if partner == nil {
@@ -123,45 +125,45 @@ func pair(old, new []*node) (partners []*node, left map[*node]bool) {
 		}
 	}
 	if len(left) == 1 && free == 1 {
-		match(func(*node) string { return "" })
+		match(func(*xmldoc.Node) string { return "" })
 	}
 	return partners, left
 }
 
-// key is what an element is known by among those of its name: the first of these
+// keyOf is what an element is known by among those of its name: the first of these
 // attributes that it has, or its being there.
-func (n *node) key() string {
+func keyOf(n *xmldoc.Node) string {
 	for _, name := range []string{"mac", "id", "name", "address", "ip", "start", "dev", "service", "domain", "value"} {
-		for _, a := range n.attrs {
-			if a.qname == name {
-				return name + "=" + a.value
+		for _, a := range n.Attrs {
+			if a.QName == name {
+				return name + "=" + a.Value
 			}
 		}
 	}
-	return n.start()
+	return startTagOf(n)
 }
 
 // named lists the elements of that name in n.
-func (n *node) named(qname string) []*node {
-	return slices.DeleteFunc(slices.Clone(n.kids), func(kid *node) bool { return kid.qname != qname })
+func named(n *xmldoc.Node, qname string) []*xmldoc.Node {
+	return slices.DeleteFunc(slices.Clone(n.Kids), func(kid *xmldoc.Node) bool { return kid.QName != qname })
 }
 
-// start is n's start tag, with its text where it has some, on one line.
-func (n *node) start() string {
-	p := &printer{}
-	attrs := make([]attr, 0, len(n.attrs))
-	for _, a := range n.attrs {
-		attrs = append(attrs, attr{a.qname, a.value})
+// startTagOf is n's start tag, with its text where it has some, on one line.
+func startTagOf(n *xmldoc.Node) string {
+	p := &xmldoc.Printer{}
+	attrs := make([]xmldoc.Attr, 0, len(n.Attrs))
+	for _, a := range n.Attrs {
+		attrs = append(attrs, xmldoc.Always(a.QName, a.Value))
 	}
-	p.tag(n.qname, attrs)
-	text := strings.TrimSpace(string(n.text))
+	p.Tag(n.QName, attrs)
+	text := strings.TrimSpace(string(n.Text))
 	switch {
 	case text != "":
-		p.buf.WriteString(">" + oneLine(text) + "</" + n.qname + ">")
-	case len(n.kids) == 0:
-		p.buf.WriteString("/>")
+		p.Buf.WriteString(">" + xmldoc.OneLine(text) + "</" + n.QName + ">")
+	case len(n.Kids) == 0:
+		p.Buf.WriteString("/>")
 	default:
-		p.buf.WriteString(">")
+		p.Buf.WriteString(">")
 	}
-	return p.buf.String()
+	return p.Buf.String()
 }

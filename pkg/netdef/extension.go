@@ -5,105 +5,55 @@ import (
 	"slices"
 	"strings"
 	"unicode"
+
+	"github.com/vnetd/vnetd/pkg/netdef/schema"
+	"github.com/vnetd/vnetd/pkg/netdef/xmldoc"
 )
 
-// nsVnetd is the namespace of what a network can have here and not in libvirt,
-// which drops it. Unlike what is unknown in the schema, what is unknown in this
-// namespace is a fault: it was written for vnetd, and would have no effect.
-const nsVnetd = "urn:vnetd:network:1"
-
-// Access is who may use a network beside those who may use all of them. The
-// names are those of the host's user database.
-type Access struct {
-	Users, Groups []Account
-}
-
-// Account is a user, or the members of a group.
-type Account struct {
-	Name string
-	// Choose is leave to say what a port's MAC address, addresses, device name and
-	// owner are.
-	Choose bool
-}
-
-// DHCPPolicy is how clients of DHCP are dealt with, as far as the daemon's
-// configuration is not to say.
-type DHCPPolicy struct {
-	Identity string   // what tells clients apart: both, client-id or mac; "": not said
-	Probe    Tristate // addresses are asked for by ARP before they are offered
-}
-
-// OwnsBridge reports whether the network makes its bridge: because of its mode,
-// or for its uplink. A network with an uplink has no addresses and services.
-func (n *Network) OwnsBridge() bool {
-	return n.Mode().OwnsBridge() || n.Mode() == ModeBridge && n.Uplink != ""
-}
-
-// ours returns the only child of that name in vnetd's namespace, and adds a
-// fault for each more.
-func (e element) ours(name string) (element, bool) {
-	path := e.path + "/vnetd:" + name
-	var first *node
-	for _, kid := range e.kids {
-		switch {
-		case kid.space != nsVnetd || kid.name != name:
-		case first == nil:
-			first = kid
-		default:
-			e.at(kid, path).keepRaw = true // nothing inside is a fault of its own
-			e.faults.addf(path, "", "only one <vnetd:%s> is allowed", name)
-		}
-	}
-	if first == nil {
-		return element{}, false
-	}
-	return e.at(first, path), true
-}
-
-// uplink decodes <vnetd:uplink>; "" if there is none.
-func (e element) uplink() string {
-	e, ok := e.ours("uplink")
+// decodeUplink decodes <vnetd:uplink>; "" if there is none.
+func decodeUplink(e xmldoc.Element) string {
+	e, ok := ours(e, "uplink")
 	if !ok {
 		return ""
 	}
-	dev := e.str("dev")
+	dev := e.Str("dev")
 	if dev == "" {
-		e.fault("@dev", "", "missing, want the name of an interface")
+		e.Fault("@dev", "", "missing, want the name of an interface")
 	}
 	return dev
 }
 
-// access decodes <vnetd:access>; nil if there is none.
-func (e element) access() *Access {
-	e, ok := e.ours("access")
+// decodeAccess decodes <vnetd:access>; nil if there is none.
+func decodeAccess(e xmldoc.Element) *Access {
+	e, ok := ours(e, "access")
 	if !ok {
 		return nil
 	}
 	a := &Access{}
-	for _, user := range e.children(nsVnetd, "user") {
-		a.Users = append(a.Users, user.account())
+	for _, user := range e.Children(schema.NamespaceVnetd, "user") {
+		a.Users = append(a.Users, decodeAccount(user))
 	}
-	for _, group := range e.children(nsVnetd, "group") {
-		a.Groups = append(a.Groups, group.account())
+	for _, group := range e.Children(schema.NamespaceVnetd, "group") {
+		a.Groups = append(a.Groups, decodeAccount(group))
 	}
 	return a
 }
 
-// dhcpPolicy decodes <vnetd:dhcp>.
-func (e element) dhcpPolicy() DHCPPolicy {
-	e, ok := e.ours("dhcp")
+// decodeDHCPPolicy decodes <vnetd:dhcp>.
+func decodeDHCPPolicy(e xmldoc.Element) DHCPPolicy {
+	e, ok := ours(e, "dhcp")
 	if !ok {
 		return DHCPPolicy{}
 	}
 	return DHCPPolicy{
-		Identity: value(e, "identity", parseWord("both", "client-id", "mac")),
-		Probe:    value(e, "probe", parseTristate),
+		Identity: xmldoc.Value(e, "identity", parseWord("both", "client-id", "mac")),
+		Probe:    xmldoc.Value(e, "probe", parseTristate),
 	}
 }
 
-// account decodes <vnetd:user> or <vnetd:group>.
-func (e element) account() Account {
-	return Account{Name: e.str("name"), Choose: value(e, "choose", parseTristate) == Yes}
+// decodeAccount decodes <vnetd:user> or <vnetd:group>.
+func decodeAccount(e xmldoc.Element) Account {
+	return Account{Name: e.Str("name"), Choose: xmldoc.Value(e, "choose", parseTristate) == Yes}
 }
 
 // extended tells whether n has something in vnetd's namespace.
@@ -112,113 +62,113 @@ func (n *Network) extended() bool {
 		slices.ContainsFunc(n.IPs, func(ip IP) bool { return ip.RA != (RAPolicy{}) || ip.DHCP != nil && len(ip.DHCP.Boots) > 0 })
 }
 
-// unknownExtensions adds a fault for all that no decoder has read of vnetd's
+// faultUnknown adds a fault for all that no decoder has read of vnetd's
 // namespace, and inside its elements.
-func (e element) unknownExtensions() {
-	unknown := func(at, val string) { e.fault(at, val, "not known to this version of vnetd") }
-	for _, a := range e.attrs {
-		if !a.used && (a.space == nsVnetd || e.space == nsVnetd) {
-			unknown("@"+a.qname, a.value)
+func faultUnknown(e xmldoc.Element) {
+	unknown := func(at, val string) { e.Fault(at, val, "not known to this version of vnetd") }
+	for _, a := range e.Attrs {
+		if !a.Used && (a.Space == schema.NamespaceVnetd || e.Space == schema.NamespaceVnetd) {
+			unknown("@"+a.QName, a.Value)
 		}
 	}
-	for _, kid := range e.kids {
+	for _, kid := range e.Kids {
 		switch {
-		case kid.path == "" && (kid.space == nsVnetd || e.space == nsVnetd):
-			unknown(kid.qname, "")
-		case kid.path != "" && !kid.keepRaw:
-			element{node: kid, faults: e.faults}.unknownExtensions()
+		case kid.Path == "" && (kid.Space == schema.NamespaceVnetd || e.Space == schema.NamespaceVnetd):
+			unknown(kid.QName, "")
+		case kid.Path != "" && !kid.KeepRaw:
+			faultUnknown(xmldoc.Element{Node: kid, Faults: e.Faults})
 		}
 	}
 }
 
-// extensions prints what is in vnetd's namespace.
-func (p *printer) extensions(n *Network) {
+// printExtensions prints what is in vnetd's namespace.
+func printExtensions(p *xmldoc.Printer, n *Network) {
 	if n.Uplink != "" {
-		p.leaf("vnetd:uplink", attr{"dev", n.Uplink})
+		p.Leaf("vnetd:uplink", xmldoc.Always("dev", n.Uplink))
 	}
 	if n.DHCPPolicy != (DHCPPolicy{}) {
-		p.leaf("vnetd:dhcp", opt("identity", n.DHCPPolicy.Identity), opt("probe", n.DHCPPolicy.Probe))
+		p.Leaf("vnetd:dhcp", xmldoc.Opt("identity", n.DHCPPolicy.Identity), xmldoc.Opt("probe", n.DHCPPolicy.Probe))
 	}
-	p.records(n)
+	printRecords(p, n)
 	if n.Access == nil {
 		return
 	}
-	p.elem("vnetd:access", func() {
+	p.Elem("vnetd:access", func() {
 		for _, user := range n.Access.Users {
-			p.leaf("vnetd:user", user.attrs()...)
+			p.Leaf("vnetd:user", user.attrs()...)
 		}
 		for _, group := range n.Access.Groups {
-			p.leaf("vnetd:group", group.attrs()...)
+			p.Leaf("vnetd:group", group.attrs()...)
 		}
 	})
 }
 
 // attrs are those of <vnetd:user> and <vnetd:group>.
-func (a Account) attrs() []attr {
-	all := []attr{{"name", a.Name}}
+func (a Account) attrs() []xmldoc.Attr {
+	all := []xmldoc.Attr{xmldoc.Always("name", a.Name)}
 	if a.Choose {
-		all = append(all, attr{"choose", string(Yes)})
+		all = append(all, xmldoc.Always("choose", string(Yes)))
 	}
 	return all
 }
 
-// uplink checks <vnetd:uplink>, and that the network has nothing which a bridge
+// checkUplink checks <vnetd:uplink>, and that the network has nothing which a bridge
 // that is part of the LAN can't have.
-func (c *checker) uplink() {
+func checkUplink(c *checker) {
 	const path, dev = "network/vnetd:uplink", "network/vnetd:uplink/@dev"
 	n := c.n
 	switch {
 	case n.Uplink == "":
 		return
 	case c.mode != ModeBridge:
-		c.addf(path, "", "only allowed in mode bridge, not in %s", c.mode)
+		c.Addf(path, "", "only allowed in mode bridge, not in %s", c.mode)
 		return
 	case n.Bridge.Name == "":
-		c.add("network/bridge/@name", "", "missing, want the name of the bridge that is made for the uplink")
+		c.Add("network/bridge/@name", "", "missing, want the name of the bridge that is made for the uplink")
 	case n.Bridge.Name == n.Uplink:
-		c.add(dev, n.Uplink, "the bridge has the same name")
+		c.Add(dev, n.Uplink, "the bridge has the same name")
 	}
 	if problem := deviceName(n.Uplink); problem != "" {
-		c.add(dev, n.Uplink, problem)
+		c.Add(dev, n.Uplink, problem)
 	}
 	const profile = "not allowed with an uplink: the bridge has no ports with a profile"
 	if n.VirtualPort != nil {
-		c.add("network/virtualport", "", profile)
+		c.Add("network/virtualport", "", profile)
 	}
 	for i := range n.PortGroups {
 		if n.PortGroups[i].VirtualPort != nil {
-			c.add(fmt.Sprintf("network/portgroup[%d]/virtualport", i+1), "", profile)
+			c.Add(fmt.Sprintf("network/portgroup[%d]/virtualport", i+1), "", profile)
 		}
 	}
 }
 
-// dhcpPolicy checks <vnetd:dhcp>.
-func (c *checker) dhcpPolicy() {
+// checkDHCPPolicy checks <vnetd:dhcp>.
+func checkDHCPPolicy(c *checker) {
 	if c.n.DHCPPolicy != (DHCPPolicy{}) && !c.mode.OwnsBridge() {
-		c.addf("network/vnetd:dhcp", "", "not allowed in mode %s: the network serves no DHCP", c.mode)
+		c.Addf("network/vnetd:dhcp", "", "not allowed in mode %s: the network serves no DHCP", c.mode)
 	}
 }
 
-// access checks <vnetd:access>.
-func (c *checker) access() {
+// checkAccess checks <vnetd:access>.
+func checkAccess(c *checker) {
 	if c.n.Access == nil {
 		return
 	}
-	c.accounts("network/vnetd:access/vnetd:user", c.n.Access.Users)
-	c.accounts("network/vnetd:access/vnetd:group", c.n.Access.Groups)
+	checkAccounts(c, "network/vnetd:access/vnetd:user", c.n.Access.Users)
+	checkAccounts(c, "network/vnetd:access/vnetd:group", c.n.Access.Groups)
 }
 
-// accounts checks names of users or groups.
-func (c *checker) accounts(path string, accounts []Account) {
+// checkAccounts checks names of users or groups.
+func checkAccounts(c *checker, path string, accounts []Account) {
 	seen := make(map[string]bool)
 	for i, account := range accounts {
 		name := account.Name
 		at := fmt.Sprintf("%s[%d]/@name", path, i+1)
 		switch problem := accountName(name); {
 		case problem != "":
-			c.add(at, name, problem)
+			c.Add(at, name, problem)
 		case seen[name]:
-			c.add(at, name, "want each name once")
+			c.Add(at, name, "want each name once")
 		}
 		seen[name] = true
 	}

@@ -1,9 +1,25 @@
+// Package netdef is libvirt's network schema: it parses a <network>, fills in
+// what libvirt fills in, checks it, finds conflicts with other networks, changes
+// sections of it and prints it as virsh net-dumpxml does. It does the same for
+// the <networkport> of a guest, which has no conflicts and sections.
+//
+// The package is pure: it touches no file, no kernel and no clock. The way of a
+// definition is Parse, Validate, Conflicts, Complete. Parse reports every value
+// that can't be read, Validate every value that can't work; both as Faults, so
+// that a user can mend a file in one go.
+//
+// What libvirt accepts is accepted and what it prints is printed, with the
+// exceptions that docs/networks.md lists. The schema is described at
+// https://libvirt.org/formatnetwork.html.
 package netdef
 
 import (
 	"net"
 	"net/netip"
+	"slices"
 	"time"
+
+	"github.com/vnetd/vnetd/pkg/dnsmasq"
 )
 
 // Mode is what a network does with traffic that leaves it: libvirt's forward
@@ -85,9 +101,9 @@ type Network struct {
 	Routes      []Route
 	VirtualPort *VirtualPort
 	PortGroups  []PortGroup
-	// DnsmasqOptions are raw dnsmasq configuration lines. They are kept, not
-	// acted on: there is no dnsmasq.
-	DnsmasqOptions []string
+	// Dnsmasq is what the lines of <dnsmasq:options> say. There is no dnsmasq: what
+	// is understood is served as the rest of the document is.
+	Dnsmasq dnsmasq.Options
 
 	// Uplink is the interface of the host that the network puts into the bridge
 	// it makes, in mode bridge; "": the bridge is the host's, as it is.
@@ -299,71 +315,6 @@ type Route struct {
 	Metric          int // 0: not written, the kernel gets 1
 }
 
-// Prefix returns the route's destination; invalid if r is.
-func (r *Route) Prefix() netip.Prefix {
-	if r.Netmask.IsValid() {
-		return prefixOf(r.Address, maskLength(r.Netmask))
-	}
-	if r.HasPrefixLength || r.Address.IsUnspecified() {
-		return prefixOf(r.Address, r.PrefixLength)
-	}
-	return netip.Prefix{}
-}
-
-// Prefix returns the address with the length of its subnet, as libvirt finds
-// it: from the netmask, from the prefix, or else from the address: class A, B
-// or C in IPv4, 64 in IPv6. It is invalid if ip is.
-func (ip *IP) Prefix() netip.Prefix {
-	switch {
-	case ip.PrefixLength > 0:
-		return prefixOf(ip.Address, ip.PrefixLength)
-	case ip.Netmask.IsValid():
-		return prefixOf(ip.Address, maskLength(ip.Netmask))
-	}
-	return prefixOf(ip.Address, naturalLength(ip.Address))
-}
-
-// prefixOf is netip.PrefixFrom that is invalid for a negative length.
-func prefixOf(a netip.Addr, length int) netip.Prefix {
-	if p := netip.PrefixFrom(a, length); p.IsValid() {
-		return p
-	}
-	return netip.Prefix{}
-}
-
-// maskLength returns the number of leading ones of an IPv4 netmask, or -1 if
-// it is not a netmask.
-func maskLength(mask netip.Addr) int {
-	if !mask.Is4() {
-		return -1
-	}
-	ones, size := net.IPMask(mask.AsSlice()).Size()
-	if size == 0 {
-		return -1
-	}
-	return ones
-}
-
-// naturalLength returns the length of a prefix that was not written: by class
-// in IPv4 (RFC 791 section 3.2), 64 in IPv6; -1 if there is none.
-func naturalLength(a netip.Addr) int {
-	if a.Is6() {
-		return 64
-	}
-	if !a.Is4() {
-		return -1
-	}
-	switch first := a.As4()[0]; {
-	case first < 128:
-		return 8
-	case first < 192:
-		return 16
-	case first < 224:
-		return 24
-	}
-	return -1
-}
-
 // VLAN is a <vlan> element.
 type VLAN struct {
 	Trunk bool
@@ -399,4 +350,80 @@ type PortGroup struct {
 	VLAN                *VLAN
 	VirtualPort         *VirtualPort
 	Bandwidth           *Bandwidth
+}
+
+// Access is who may use a network beside those who may use all of them. The
+// names are those of the host's user database.
+type Access struct {
+	Users, Groups []Account
+}
+
+// Account is a user, or the members of a group.
+type Account struct {
+	Name string
+	// Choose is leave to say what a port's MAC address, addresses, device name and
+	// owner are.
+	Choose bool
+}
+
+// DHCPPolicy is how clients of DHCP are dealt with, as far as the daemon's
+// configuration is not to say.
+type DHCPPolicy struct {
+	Identity string   // what tells clients apart: both, client-id or mac; "": not said
+	Probe    Tristate // addresses are asked for by ARP before they are offered
+}
+
+// OwnsBridge reports whether the network makes its bridge: because of its mode,
+// or for its uplink. A network with an uplink has no addresses and services.
+func (n *Network) OwnsBridge() bool {
+	return n.Mode().OwnsBridge() || n.Mode() == ModeBridge && n.Uplink != ""
+}
+
+// silent reports whether d says nothing: the same as no <dns>.
+func (d *DNS) silent() bool {
+	return d.Enable == Unset && d.ForwardPlainNames == Unset && d.records() == 0
+}
+
+// records counts the elements inside.
+func (d *DNS) records() int {
+	return len(d.Forwarders) + len(d.TXT) + len(d.SRV) + len(d.Hosts)
+}
+
+// knownMode reports whether m is a mode of the schema.
+func knownMode(m Mode) bool {
+	return slices.Contains(modes(), string(m))
+}
+
+// native counts the tags with a native mode.
+func (v *VLAN) native() int {
+	count := 0
+	for _, t := range v.Tags {
+		if t.NativeMode != "" {
+			count++
+		}
+	}
+	return count
+}
+
+// Record is a record of the network's DNS, of a name or of all the names below one.
+type Record struct {
+	Name  string // see RecordName
+	Type  string // as in dnsname.Types
+	Value string // as dnsname.Data reads it
+	TTL   int    // seconds
+}
+
+// Boot is what IPv4 clients of one kind boot, in the place of Bootp.
+type Boot struct {
+	Arch   string     // of the client's firmware, or IPXE
+	File   string     // by TFTP; "": nothing
+	Server netip.Addr // of File; zero: the network's address
+	HTTP   string     // URL, for HTTP boot or iPXE; "": nothing
+}
+
+// RAPolicy is what router advertisements say of the subnet of an IPv6 <ip>, as far as
+// its prefix length and <dhcp> are not to say.
+type RAPolicy struct {
+	Autonomous Tristate // guests make addresses of it by themselves
+	Managed    Tristate // guests are told to ask DHCPv6
 }

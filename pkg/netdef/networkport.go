@@ -3,6 +3,8 @@ package netdef
 import (
 	"fmt"
 	"net"
+
+	"github.com/vnetd/vnetd/pkg/netdef/xmldoc"
 )
 
 // Port is a <networkport>: the connection of one guest interface to a network.
@@ -59,199 +61,199 @@ type Plug struct {
 // that of Parse, but also has all that Validate finds: a port without an error
 // is valid.
 func ParsePort(src []byte) (*Port, error) {
-	root, err := parseTree(src)
+	root, err := xmldoc.ParseTree(src)
 	if err != nil {
-		return nil, Faults{asFault(err)}
+		return nil, Faults{xmldoc.AsFault(err)}
 	}
-	if root.name != "networkport" || root.space != "" {
-		return nil, Faults{{Problem: "the document is a <" + oneLine(root.qname) + ">, want <networkport>"}}
+	if root.Name != "networkport" || root.Space != "" {
+		return nil, Faults{{Problem: "the document is a <" + xmldoc.OneLine(root.QName) + ">, want <networkport>"}}
 	}
 	var faults Faults
-	p := element{faults: &faults}.at(root, "networkport").port()
-	if faults = faults.merge(p.validate()); len(faults) > 0 {
+	p := decodePort(xmldoc.Element{Faults: &faults}.At(root, "networkport"))
+	if faults = faults.Merge(p.validate()); len(faults) > 0 {
 		return nil, faults
 	}
-	p.Ignored = root.unused(nil)
+	p.Ignored = root.Unused(nil)
 	return p, nil
 }
 
-// port decodes the root.
-func (e element) port() *Port {
-	p := &Port{UUID: e.uuid(), Group: e.content("group"), VirtualPort: e.virtualPort(), VLAN: e.vlan(), Plug: e.plug()}
-	if owner, ok := e.first("owner"); ok {
-		p.Owner = Owner{Name: owner.content("name"), UUID: owner.uuid()}
+// decodePort decodes the root.
+func decodePort(e xmldoc.Element) *Port {
+	p := &Port{UUID: decodeUUID(e), Group: e.Content("group"), VirtualPort: decodeVirtualPort(e), VLAN: decodeVLAN(e), Plug: decodePlug(e)}
+	if owner, ok := e.First("owner"); ok {
+		p.Owner = Owner{Name: owner.Content("name"), UUID: decodeUUID(owner)}
 	}
-	if mac, ok := e.first("mac"); ok {
-		p.MAC = value(mac, "address", parseMAC)
+	if mac, ok := e.First("mac"); ok {
+		p.MAC = xmldoc.Value(mac, "address", parseMAC)
 	}
-	if limits, ok := e.first("bandwidth"); ok {
-		if p.Bandwidth = limits.rates(); p.Bandwidth != nil {
-			p.ClassID = value(limits, "classID", parseUint[uint32](0, 1<<32-1))
+	if limits, ok := e.First("bandwidth"); ok {
+		if p.Bandwidth = decodeRates(limits); p.Bandwidth != nil {
+			p.ClassID = xmldoc.Value(limits, "classID", parseUint[uint32](0, 1<<32-1))
 		}
 	}
-	if port, ok := e.first("port"); ok {
-		p.Isolated = value(port, "isolated", parseTristate)
+	if port, ok := e.First("port"); ok {
+		p.Isolated = xmldoc.Value(port, "isolated", parseTristate)
 	}
-	if filters, ok := e.first("rxfilters"); ok {
-		p.TrustGuestRxFilters = value(filters, "trustGuest", parseTristate)
+	if filters, ok := e.First("rxfilters"); ok {
+		p.TrustGuestRxFilters = xmldoc.Value(filters, "trustGuest", parseTristate)
 	}
 	return p
 }
 
-// plug decodes <plug>; nil if there is none, or it is of no type.
-func (e element) plug() *Plug {
-	e, ok := e.first("plug")
+// decodePlug decodes <plug>; nil if there is none, or it is of no type.
+func decodePlug(e xmldoc.Element) *Plug {
+	e, ok := e.First("plug")
 	if !ok {
 		return nil
 	}
-	kind := value(e, "type", parseWord("none", string(PlugNetwork), string(PlugBridge), string(PlugDirect), string(PlugHostdevPCI)))
+	kind := xmldoc.Value(e, "type", parseWord("none", string(PlugNetwork), string(PlugBridge), string(PlugDirect), string(PlugHostdevPCI)))
 	p := &Plug{Type: PlugType(kind)}
 	switch p.Type {
 	case PlugNetwork, PlugBridge:
-		p.Bridge = e.str("bridge")
-		p.MACTableManager = value(e, "macTableManager", parseWord("kernel", "libvirt"))
+		p.Bridge = e.Str("bridge")
+		p.MACTableManager = xmldoc.Value(e, "macTableManager", parseWord("kernel", "libvirt"))
 	case PlugDirect:
-		p.Dev = e.str("dev")
+		p.Dev = e.Str("dev")
 		// virNetDevMacVLanMode: the first is the default.
-		if p.Mode = value(e, "mode", parseWord("vepa", "private", "bridge", "passthrough")); p.Mode == "" {
+		if p.Mode = xmldoc.Value(e, "mode", parseWord("vepa", "private", "bridge", "passthrough")); p.Mode == "" {
 			p.Mode = "vepa"
 		}
 	case PlugHostdevPCI:
-		e.plugHostdev(p)
+		decodePlugHostdev(e, p)
 	default:
 		return nil
 	}
 	return p
 }
 
-// plugHostdev decodes a <plug> of a virtual function into p.
-func (e element) plugHostdev(p *Plug) {
-	p.Managed = value(e, "managed", parseTristate)
-	p.Driver = e.hostdevDriver()
-	address, ok := e.first("address")
+// decodePlugHostdev decodes a <plug> of a virtual function into p.
+func decodePlugHostdev(e xmldoc.Element, p *Plug) {
+	p.Managed = xmldoc.Value(e, "managed", parseTristate)
+	p.Driver = decodeHostdevDriver(e)
+	address, ok := e.First("address")
 	if !ok {
-		e.fault("address", "", "missing, want the PCI address of a device")
+		e.Fault("address", "", "missing, want the PCI address of a device")
 		return
 	}
-	p.Address = address.pciAddress()
+	p.Address = decodePCIAddress(address)
 }
 
 // XML prints p as virsh net-port-dumpxml does.
 func (p *Port) XML() []byte {
-	w := &printer{}
-	w.pair("networkport", func() { w.port(p) })
-	return w.buf.Bytes()
+	w := &xmldoc.Printer{}
+	w.Pair("networkport", func() { printPort(w, p) })
+	return w.Buf.Bytes()
 }
 
-// port prints what is inside <networkport>, in virNetworkPortDefFormatBuf's
+// printPort prints what is inside <networkport>, in virNetworkPortDefFormatBuf's
 // order.
-func (w *printer) port(p *Port) {
-	w.text("uuid", p.UUID)
-	w.pair("owner", func() {
-		w.text("name", p.Owner.Name)
-		w.text("uuid", p.Owner.UUID)
+func printPort(w *xmldoc.Printer, p *Port) {
+	w.Text("uuid", p.UUID)
+	w.Pair("owner", func() {
+		w.Text("name", p.Owner.Name)
+		w.Text("uuid", p.Owner.UUID)
 	})
-	w.text("group", p.Group)
-	w.leaf("mac", attr{"address", p.MAC.String()})
-	w.virtualPort(p.VirtualPort)
-	w.bandwidth(p.Bandwidth, num("classID", p.ClassID))
-	w.vlan(p.VLAN)
+	w.Text("group", p.Group)
+	w.Leaf("mac", xmldoc.Always("address", p.MAC.String()))
+	printVirtualPort(w, p.VirtualPort)
+	printBandwidth(w, p.Bandwidth, xmldoc.Num("classID", p.ClassID))
+	printVLAN(w, p.VLAN)
 	if p.Isolated != Unset {
-		w.leaf("port", opt("isolated", p.Isolated))
+		w.Leaf("port", xmldoc.Opt("isolated", p.Isolated))
 	}
 	if p.TrustGuestRxFilters != Unset {
-		w.leaf("rxfilters", opt("trustGuest", p.TrustGuestRxFilters))
+		w.Leaf("rxfilters", xmldoc.Opt("trustGuest", p.TrustGuestRxFilters))
 	}
-	w.plug(p.Plug)
+	printPlug(w, p.Plug)
 }
 
-// plug prints <plug>, nothing for nil.
-func (w *printer) plug(p *Plug) {
+// printPlug prints <plug>, nothing for nil.
+func printPlug(w *xmldoc.Printer, p *Plug) {
 	if p == nil {
 		return
 	}
-	kind := attr{"type", string(p.Type)}
+	kind := xmldoc.Always("type", string(p.Type))
 	switch p.Type {
 	case PlugDirect:
-		w.leaf("plug", kind, attr{"dev", p.Dev}, attr{"mode", p.Mode})
+		w.Leaf("plug", kind, xmldoc.Always("dev", p.Dev), xmldoc.Always("mode", p.Mode))
 	case PlugHostdevPCI:
-		w.pair("plug", func() {
-			w.hostdevDriver(p.Driver)
-			w.pciAddress(p.Address)
-		}, kind, opt("managed", p.Managed))
+		w.Pair("plug", func() {
+			printHostdevDriver(w, p.Driver)
+			printPCIAddress(w, p.Address)
+		}, kind, xmldoc.Opt("managed", p.Managed))
 	default:
-		w.leaf("plug", kind, attr{"bridge", p.Bridge}, opt("macTableManager", p.MACTableManager))
+		w.Leaf("plug", kind, xmldoc.Always("bridge", p.Bridge), xmldoc.Opt("macTableManager", p.MACTableManager))
 	}
 }
 
 // Validate returns every value in p that can't work, as Faults; nil if there is
 // none.
-func (p *Port) Validate() error { return p.validate().err() }
+func (p *Port) Validate() error { return p.validate().Err() }
 
 // validate is Validate with the faults' own type.
 func (p *Port) validate() Faults {
 	c := &checker{}
-	c.portUUID("networkport/uuid", p.UUID)
+	checkPortUUID(c, "networkport/uuid", p.UUID)
 	if p.Owner.Name == "" {
-		c.add("networkport/owner/name", "", "missing, want the name of the guest")
+		c.Add("networkport/owner/name", "", "missing, want the name of the guest")
 	}
-	c.portUUID("networkport/owner/uuid", p.Owner.UUID)
+	checkPortUUID(c, "networkport/owner/uuid", p.Owner.UUID)
 	if p.MAC == nil {
-		c.add("networkport/mac/@address", "", "missing, want a MAC address")
+		c.Add("networkport/mac/@address", "", "missing, want a MAC address")
 	}
-	c.mac("networkport/mac/@address", p.MAC)
-	c.virtualPort("networkport/virtualport", p.VirtualPort, false)
-	c.vlan("networkport/vlan", p.VLAN)
-	c.portBandwidth("networkport/bandwidth", p.Bandwidth)
-	c.plug("networkport/plug", p.Plug)
+	checkMAC(c, "networkport/mac/@address", p.MAC)
+	checkVirtualPort(c, "networkport/virtualport", p.VirtualPort, false)
+	checkVLAN(c, "networkport/vlan", p.VLAN)
+	checkPortBandwidth(c, "networkport/bandwidth", p.Bandwidth)
+	checkPlug(c, "networkport/plug", p.Plug)
 	return c.Faults
 }
 
-// portUUID checks a UUID that must be there.
-func (c *checker) portUUID(path, u string) {
+// checkPortUUID checks a UUID that must be there.
+func checkPortUUID(c *checker, path, u string) {
 	if canonical, err := parseUUID(u); u == "" {
-		c.add(path, "", "missing, want a UUID")
+		c.Add(path, "", "missing, want a UUID")
 	} else if err != nil || canonical != u {
-		c.add(path, u, "not a UUID in canonical form")
+		c.Add(path, u, "not a UUID in canonical form")
 	}
 }
 
-// portBandwidth checks the limits of a port. Only what the guest receives has a
+// checkPortBandwidth checks the limits of a port. Only what the guest receives has a
 // floor.
-func (c *checker) portBandwidth(path string, b *Bandwidth) {
+func checkPortBandwidth(c *checker, path string, b *Bandwidth) {
 	if b == nil {
 		return
 	}
-	c.portRate(path+"/inbound", b.Inbound)
-	c.portRate(path+"/outbound", b.Outbound)
+	checkPortRate(c, path+"/inbound", b.Inbound)
+	checkPortRate(c, path+"/outbound", b.Outbound)
 	if b.Outbound != nil && b.Outbound.Floor != 0 {
-		c.add(path+"/outbound/@floor", fmt.Sprint(b.Outbound.Floor), "not allowed, only inbound has a floor")
+		c.Add(path+"/outbound/@floor", fmt.Sprint(b.Outbound.Floor), "not allowed, only inbound has a floor")
 	}
 }
 
-// portRate checks one direction of a port's limits: virNetDevBandwidthParseRate.
-func (c *checker) portRate(path string, r *Rate) {
+// checkPortRate checks one direction of a port's limits: virNetDevBandwidthParseRate.
+func checkPortRate(c *checker, path string, r *Rate) {
 	switch {
 	case r == nil || r.Average != 0:
 	case r.Peak != 0 || r.Burst != 0:
-		c.add(path+"/@average", "", "missing, which peak and burst need")
+		c.Add(path+"/@average", "", "missing, which peak and burst need")
 	case r.Floor == 0:
-		c.add(path+"/@average", "", "missing, want an average or a floor in KiB/s")
+		c.Add(path+"/@average", "", "missing, want an average or a floor in KiB/s")
 	}
 }
 
-// plug checks a <plug>.
-func (c *checker) plug(path string, p *Plug) {
+// checkPlug checks a <plug>.
+func checkPlug(c *checker, path string, p *Plug) {
 	if p == nil {
 		return
 	}
 	switch p.Type {
 	case PlugNetwork, PlugBridge:
-		c.device(path+"/@bridge", p.Bridge)
+		checkDevice(c, path+"/@bridge", p.Bridge)
 	case PlugDirect:
-		c.device(path+"/@dev", p.Dev)
+		checkDevice(c, path+"/@dev", p.Dev)
 	case PlugHostdevPCI:
 	default:
-		c.add(path+"/@type", string(p.Type), "want network, bridge, direct or hostdev-pci")
+		c.Add(path+"/@type", string(p.Type), "want network, bridge, direct or hostdev-pci")
 	}
 }

@@ -5,103 +5,94 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/vnetd/vnetd/pkg/netdef/xmldoc"
 )
 
-// vlan decodes the <vlan> child; nil if there is none.
-func (e element) vlan() *VLAN {
-	e, ok := e.first("vlan")
+// decodeVLAN decodes the <vlan> child; nil if there is none.
+func decodeVLAN(e xmldoc.Element) *VLAN {
+	e, ok := e.First("vlan")
 	if !ok {
 		return nil
 	}
 	v := &VLAN{}
-	for _, tag := range e.all("tag") {
-		if _, ok := tag.attr("id"); !ok {
-			tag.fault("@id", "", "missing, want a number from 0 to 4095")
+	for _, tag := range e.All("tag") {
+		if _, ok := tag.Attr("id"); !ok {
+			tag.Fault("@id", "", "missing, want a number from 0 to 4095")
 		}
 		v.Tags = append(v.Tags, VLANTag{
-			ID:         value(tag, "id", parseUint[int](0, 4095)),
-			NativeMode: value(tag, "nativeMode", parseWord("tagged", "untagged")),
+			ID:         xmldoc.Value(tag, "id", parseUint[int](0, 4095)),
+			NativeMode: xmldoc.Value(tag, "nativeMode", parseWord("tagged", "untagged")),
 		})
 	}
 	// virNetDevVlanParse: more than one tag is a trunk, written or not.
-	trunk := strings.ToLower(e.str("trunk"))
+	trunk := strings.ToLower(e.Str("trunk"))
 	v.Trunk = trunk == "yes" || len(v.Tags) > 1
 	switch {
 	case trunk == "" || trunk == "yes":
 	case trunk != "no":
-		e.fault("@trunk", trunk, "want yes or no")
+		e.Fault("@trunk", trunk, "want yes or no")
 	case v.Trunk:
-		e.fault("@trunk", trunk, "want trunk='yes' with more than one tag")
+		e.Fault("@trunk", trunk, "want trunk='yes' with more than one tag")
 	case v.native() > 0:
-		e.fault("@trunk", trunk, "want trunk='yes' with a native tag")
+		e.Fault("@trunk", trunk, "want trunk='yes' with a native tag")
 	}
 	return v
 }
 
-// native counts the tags with a native mode.
-func (v *VLAN) native() int {
-	count := 0
-	for _, t := range v.Tags {
-		if t.NativeMode != "" {
-			count++
-		}
-	}
-	return count
-}
-
-// bandwidth decodes the <bandwidth> child; nil if it sets no limit.
-func (e element) bandwidth() *Bandwidth {
-	e, ok := e.first("bandwidth")
+// decodeBandwidth decodes the <bandwidth> child; nil if it sets no limit.
+func decodeBandwidth(e xmldoc.Element) *Bandwidth {
+	e, ok := e.First("bandwidth")
 	if !ok {
 		return nil
 	}
-	if id, ok := e.attr("classID"); ok {
-		e.fault("@classID", id, "not allowed here: it belongs to a port")
+	if id, ok := e.Attr("classID"); ok {
+		e.Fault("@classID", id, "not allowed here: it belongs to a port")
 	}
-	return e.rates()
+	return decodeRates(e)
 }
 
-// rates decodes what is inside <bandwidth>; nil if it sets no limit.
-func (e element) rates() *Bandwidth {
-	b := &Bandwidth{Inbound: e.rate("inbound"), Outbound: e.rate("outbound")}
+// decodeRates decodes what is inside <bandwidth>; nil if it sets no limit.
+func decodeRates(e xmldoc.Element) *Bandwidth {
+	b := &Bandwidth{Inbound: decodeRate(e, "inbound"), Outbound: decodeRate(e, "outbound")}
 	if *b == (Bandwidth{}) {
 		return nil
 	}
 	return b
 }
 
-// rate decodes one direction; nil if there is none. libvirt takes an average
+// decodeRate decodes one direction; nil if there is none. libvirt takes an average
 // of 0 for no limit, unless there is a floor.
-func (e element) rate(direction string) *Rate {
-	e, ok := e.first(direction)
+func decodeRate(e xmldoc.Element, direction string) *Rate {
+	e, ok := e.First(direction)
 	if !ok {
 		return nil
 	}
 	speed := parseUint[uint64](0, 1<<54)
 	r := &Rate{
-		Average: value(e, "average", speed),
-		Peak:    value(e, "peak", speed),
-		Floor:   value(e, "floor", speed),
-		Burst:   value(e, "burst", parseUint[uint64](0, 1<<22-1)),
+		Average: xmldoc.Value(e, "average", speed),
+		Peak:    xmldoc.Value(e, "peak", speed),
+		Floor:   xmldoc.Value(e, "floor", speed),
+		Burst:   xmldoc.Value(e, "burst", parseUint[uint64](0, 1<<22-1)),
 	}
-	average := e.str("average")
+	average := e.Str("average")
 	if zero := average != "" && strings.Trim(average, "0") == ""; zero && r.Floor == 0 {
 		return nil
 	}
 	return r
 }
 
-// virtualPort decodes the <virtualport> child; nil if it says nothing. An
+// decodeVirtualPort decodes the <virtualport> child; nil if it says nothing. An
 // attribute that the type has no use for is a fault, except for midonet, where
 // libvirt drops it.
-func (e element) virtualPort() *VirtualPort {
-	e, ok := e.first("virtualport")
+func decodeVirtualPort(e xmldoc.Element) *VirtualPort {
+	e, ok := e.First("virtualport")
 	if !ok {
 		return nil
 	}
-	v := &VirtualPort{Type: value(e, "type", parseWord("802.1Qbg", "802.1Qbh", "openvswitch", "midonet"))}
-	if p, ok := e.first("parameters"); ok {
-		p.virtualPortParameters(v)
+	v := &VirtualPort{Type: xmldoc.Value(e, "type", parseWord("802.1Qbg", "802.1Qbh", "openvswitch", "midonet"))}
+	if p, ok := e.First("parameters"); ok {
+		decodeVirtualPortParameters(p, v)
 	}
 	if *v == (VirtualPort{}) {
 		return nil
@@ -109,29 +100,29 @@ func (e element) virtualPort() *VirtualPort {
 	return v
 }
 
-// virtualPortParameters decodes <parameters> of a <virtualport> into v.
-func (e element) virtualPortParameters(v *VirtualPort) {
-	e.number(v, "managerid", 0xff, &v.ManagerID)
-	e.number(v, "typeid", 0xffffff, &v.TypeID)
-	e.number(v, "typeidversion", 0xff, &v.TypeIDVersion)
-	if e.allowed(v, "instanceid") {
-		v.InstanceID = value(e, "instanceid", parseUUID)
+// decodeVirtualPortParameters decodes <parameters> of a <virtualport> into v.
+func decodeVirtualPortParameters(e xmldoc.Element, v *VirtualPort) {
+	decodeNumber(e, v, "managerid", 0xff, &v.ManagerID)
+	decodeNumber(e, v, "typeid", 0xffffff, &v.TypeID)
+	decodeNumber(e, v, "typeidversion", 0xff, &v.TypeIDVersion)
+	if allowed(e, v, "instanceid") {
+		v.InstanceID = xmldoc.Value(e, "instanceid", parseUUID)
 	}
-	if e.allowed(v, "interfaceid") {
-		v.InterfaceID = value(e, "interfaceid", parseUUID)
+	if allowed(e, v, "interfaceid") {
+		v.InterfaceID = xmldoc.Value(e, "interfaceid", parseUUID)
 	}
-	if e.allowed(v, "profileid") {
-		v.ProfileID = e.str("profileid")
+	if allowed(e, v, "profileid") {
+		v.ProfileID = e.Str("profileid")
 	}
 }
 
-// number decodes an optional number of a profile, decimal or hexadecimal.
-func (e element) number(v *VirtualPort, name string, high int, into **int) {
-	if !e.allowed(v, name) {
+// decodeNumber decodes an optional number of a profile, decimal or hexadecimal.
+func decodeNumber(e xmldoc.Element, v *VirtualPort, name string, high int, into **int) {
+	if !allowed(e, v, name) {
 		return
 	}
-	if _, ok := e.attr(name); ok {
-		id := value(e, name, parseID(high))
+	if _, ok := e.Attr(name); ok {
+		id := xmldoc.Value(e, name, parseID(high))
 		*into = &id
 	}
 }
@@ -165,68 +156,61 @@ func profileAttributes(kind string) []string {
 
 // allowed reports whether v's type has that attribute, and adds a fault if it
 // is written though.
-func (e element) allowed(v *VirtualPort, name string) bool {
+func allowed(e xmldoc.Element, v *VirtualPort, name string) bool {
 	if slices.Contains(profileAttributes(v.Type), name) {
 		return true
 	}
 	if v.Type != "midonet" {
-		if val, ok := e.attr(name); ok {
-			e.fault("@"+name, val, "not allowed with type='"+v.Type+"'")
+		if val, ok := e.Attr(name); ok {
+			e.Fault("@"+name, val, "not allowed with type='"+v.Type+"'")
 		}
 	}
 	return false
 }
 
-// portGroup decodes one <portgroup>.
-func (e element) portGroup() PortGroup {
+// decodePortGroup decodes one <portgroup>.
+func decodePortGroup(e xmldoc.Element) PortGroup {
 	return PortGroup{
-		Name:                e.str("name"),
-		Default:             strings.EqualFold(e.str("default"), "yes"),
-		TrustGuestRxFilters: value(e, "trustGuestRxFilters", parseTristate),
-		VLAN:                e.vlan(),
-		VirtualPort:         e.virtualPort(),
-		Bandwidth:           e.bandwidth(),
+		Name:                e.Str("name"),
+		Default:             strings.EqualFold(e.Str("default"), "yes"),
+		TrustGuestRxFilters: xmldoc.Value(e, "trustGuestRxFilters", parseTristate),
+		VLAN:                decodeVLAN(e),
+		VirtualPort:         decodeVirtualPort(e),
+		Bandwidth:           decodeBandwidth(e),
 	}
 }
 
-// hostdevPool decodes what only pools of virtual functions have into f.
-func (e element) hostdevPool(f *Forward) {
-	if pf, ok := e.only("pf"); ok {
-		if f.PF = pf.str("dev"); f.PF == "" {
-			pf.fault("@dev", "", "missing, want the name of an interface")
+// decodeHostdevPool decodes what only pools of virtual functions have into f.
+func decodeHostdevPool(e xmldoc.Element, f *Forward) {
+	if pf, ok := e.Only("pf"); ok {
+		if f.PF = pf.Str("dev"); f.PF == "" {
+			pf.Fault("@dev", "", "missing, want the name of an interface")
 		}
 	}
-	for _, a := range e.all("address") {
-		a.faultUnless("type", "pci")
-		f.Addresses = append(f.Addresses, a.pciAddress())
+	for _, a := range e.All("address") {
+		a.FaultUnless("type", "pci")
+		f.Addresses = append(f.Addresses, decodePCIAddress(a))
 	}
-	f.Driver = e.hostdevDriver()
+	f.Driver = decodeHostdevDriver(e)
 }
 
-// pciAddress decodes an <address>.
-func (e element) pciAddress() PCIAddress {
+// decodePCIAddress decodes an <address>.
+func decodePCIAddress(e xmldoc.Element) PCIAddress {
 	return PCIAddress{
-		Domain: value(e, "domain", parseID(0xffff)), Bus: value(e, "bus", parseID(0xff)),
-		Slot: value(e, "slot", parseID(0x1f)), Function: value(e, "function", parseID(7)),
+		Domain: xmldoc.Value(e, "domain", parseID(0xffff)), Bus: xmldoc.Value(e, "bus", parseID(0xff)),
+		Slot: xmldoc.Value(e, "slot", parseID(0x1f)), Function: xmldoc.Value(e, "function", parseID(7)),
 	}
 }
 
-// hostdevDriver decodes the <driver> child; nil if it says nothing.
-func (e element) hostdevDriver() *HostdevDriver {
-	e, ok := e.first("driver")
+// decodeHostdevDriver decodes the <driver> child; nil if it says nothing.
+func decodeHostdevDriver(e xmldoc.Element) *HostdevDriver {
+	e, ok := e.First("driver")
 	if !ok {
 		return nil
 	}
-	d := &HostdevDriver{Name: value(e, "name", parseWord("kvm", "vfio", "xen")), Model: e.str("model")}
+	d := &HostdevDriver{Name: xmldoc.Value(e, "name", parseWord("kvm", "vfio", "xen")), Model: e.Str("model")}
 	if *d == (HostdevDriver{}) {
 		return nil
 	}
 	return d
-}
-
-// faultUnless adds a fault unless an attribute has the one value it may have.
-func (e element) faultUnless(name, want string) {
-	if got := e.str(name); got != want {
-		e.fault("@"+name, got, "want "+want)
-	}
 }

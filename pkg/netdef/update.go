@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/vnetd/vnetd/pkg/netdef/xmldoc"
 )
 
 // Command is what an update does to a section. The values are libvirt's
@@ -85,7 +87,7 @@ func valueOf(names []string, what, name string) (int, error) {
 	if i := slices.Index(names, name); i > 0 {
 		return i, nil
 	}
-	return 0, fmt.Errorf("unknown %s %q, want one of %s", what, oneLine(name), strings.Join(names[1:], ", "))
+	return 0, fmt.Errorf("unknown %s %q, want one of %s", what, xmldoc.OneLine(name), strings.Join(names[1:], ", "))
 }
 
 // Update is one change of one entry of a network.
@@ -145,7 +147,7 @@ func (n *Network) Update(u Update) error {
 	if err := up.apply(); err != nil {
 		return err
 	}
-	if err := up.n.validate().without(n.validate()).err(); err != nil {
+	if err := up.n.validate().Without(n.validate()).Err(); err != nil {
 		return err
 	}
 	*n = *up.n
@@ -156,7 +158,7 @@ func (n *Network) Update(u Update) error {
 type section struct {
 	element string // name of the entry
 	modify  bool   // entries can be replaced
-	apply   func(up *updater, e element) error
+	apply   func(up *updater, e xmldoc.Element) error
 }
 
 // sections returns the sections that can be updated.
@@ -184,14 +186,14 @@ func (up *updater) apply() error {
 		return up.fail(ErrUnsupported, "an entry of the '%s' section of network '%s' can't be modified: delete it and add the new one",
 			up.Section, up.n.Name)
 	}
-	root, err := parseTree(up.XML)
+	root, err := xmldoc.ParseTree(up.XML)
 	if err != nil {
-		return Faults{asFault(err)}
+		return Faults{xmldoc.AsFault(err)}
 	}
-	if root.name != s.element || root.space != "" {
-		return Faults{{Problem: fmt.Sprintf("the entry is a <%s>, want <%s> for the '%s' section", oneLine(root.qname), s.element, up.Section)}}
+	if root.Name != s.element || root.Space != "" {
+		return Faults{{Problem: fmt.Sprintf("the entry is a <%s>, want <%s> for the '%s' section", xmldoc.OneLine(root.QName), s.element, up.Section)}}
 	}
-	e := element{faults: &up.faults}.at(root, s.element)
+	e := xmldoc.Element{Faults: &up.faults}.At(root, s.element)
 	return s.apply(up, e)
 }
 
@@ -217,7 +219,7 @@ type rule[T any] struct {
 
 // change applies the command to list, whose entries print renders. It returns
 // the changed list.
-func change[T any](up *updater, list []T, entry T, r rule[T], print func(*printer, *T)) ([]T, error) {
+func change[T any](up *updater, list []T, entry T, r rule[T], print func(*xmldoc.Printer, *T)) ([]T, error) {
 	match := map[Command]func(*T) bool{
 		CommandAddFirst: r.conflict, CommandAddLast: r.conflict, CommandModify: r.modify, CommandDelete: r.remove,
 	}[up.Command]
@@ -227,7 +229,7 @@ func change[T any](up *updater, list []T, entry T, r rule[T], print func(*printe
 			found = append(found, i)
 		}
 	}
-	show := func(e *T) string { return compact(func(p *printer) { print(p, e) }) }
+	show := func(e *T) string { return compact(func(p *xmldoc.Printer) { print(p, e) }) }
 	switch {
 	case up.adds() && len(found) > 0:
 		return nil, up.fail(ErrEntryExists, "network '%s' already has %s, which matches %s",
@@ -258,15 +260,15 @@ func (up *updater) position(length int) int {
 }
 
 // readable returns the faults of what was read so far, nil if there are none.
-func (up *updater) readable() error { return up.faults.err() }
+func (up *updater) readable() error { return up.faults.Err() }
 
 // compact returns what print prints on one line, for a message.
-func compact(print func(*printer)) string {
-	p := &printer{}
+func compact(print func(*xmldoc.Printer)) string {
+	p := &xmldoc.Printer{}
 	print(p)
 	var b strings.Builder
-	for line := range strings.Lines(p.buf.String()) {
+	for line := range strings.Lines(p.Buf.String()) {
 		b.WriteString(strings.TrimSpace(line))
 	}
-	return oneLine(b.String())
+	return xmldoc.OneLine(b.String())
 }

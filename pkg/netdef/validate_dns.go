@@ -7,37 +7,37 @@ import (
 	"github.com/vnetd/vnetd/internal/dnsname"
 )
 
-// dns checks <dns>.
-func (c *checker) dns() {
+// checkDNS checks <dns>.
+func checkDNS(c *checker) {
 	const path = "network/dns"
 	d := c.n.DNS
 	if d == nil {
 		return
 	}
 	if d.Enable == No && d.records() > 0 {
-		c.add(path+"/@enable", "no", "want no forwarders and records where DNS is off")
+		c.Add(path+"/@enable", "no", "want no forwarders and records where DNS is off")
 	}
 	for i, f := range d.Forwarders {
-		c.forwarder(fmt.Sprintf("%s/forwarder[%d]", path, i+1), f)
+		checkForwarder(c, fmt.Sprintf("%s/forwarder[%d]", path, i+1), f)
 	}
 	for i, t := range d.TXT {
-		c.txt(fmt.Sprintf("%s/txt[%d]", path, i+1), t)
+		checkTXT(c, fmt.Sprintf("%s/txt[%d]", path, i+1), t)
 	}
 	for i, s := range d.SRV {
-		c.srv(fmt.Sprintf("%s/srv[%d]", path, i+1), s)
+		checkSRV(c, fmt.Sprintf("%s/srv[%d]", path, i+1), s)
 	}
 	for i, h := range d.Hosts {
-		c.dnsHost(fmt.Sprintf("%s/host[%d]", path, i+1), h)
+		checkDNSHost(c, fmt.Sprintf("%s/host[%d]", path, i+1), h)
 	}
 }
 
-// forwarder checks an upstream server.
-func (c *checker) forwarder(path string, f Forwarder) {
+// checkForwarder checks an upstream server.
+func checkForwarder(c *checker, path string, f Forwarder) {
 	if f.Domain == "" && !f.Addr.IsValid() {
-		c.add(path, "", "want an addr, a domain or both")
+		c.Add(path, "", "want an addr, a domain or both")
 	}
 	if f.Port != 0 && !f.Addr.IsValid() {
-		c.add(path+"/@port", fmt.Sprint(f.Port), "not allowed without addr")
+		c.Add(path+"/@port", fmt.Sprint(f.Port), "not allowed without addr")
 	}
 	// "/" and "#" have a meaning of their own to dnsmasq, whose users write
 	// domain='*' for everything; a name is a name here.
@@ -46,16 +46,16 @@ func (c *checker) forwarder(path string, f Forwarder) {
 	}
 }
 
-// txt checks a TXT record.
-func (c *checker) txt(path string, t TXT) {
+// checkTXT checks a TXT record.
+func checkTXT(c *checker, path string, t TXT) {
 	switch {
 	case t.Name == "":
-		c.add(path+"/@name", "", "missing, want the name of the record")
+		c.Add(path+"/@name", "", "missing, want the name of the record")
 	default:
 		c.dnsRule(path+"/@name", t.Name, dnsname.Record)
 	}
 	if err := dnsname.Text(t.Value); err != nil {
-		c.add(path+"/@value", t.Value, err.Error())
+		c.Add(path+"/@value", t.Value, err.Error())
 	}
 }
 
@@ -66,12 +66,12 @@ const (
 	protocolChars = alphanumeric + "-+/"
 )
 
-// srv checks an SRV record: its parts, and where those are right the name that
+// checkSRV checks an SRV record: its parts, and where those are right the name that
 // they make together.
-func (c *checker) srv(path string, s SRV) {
+func checkSRV(c *checker, path string, s SRV) {
 	before := len(c.Faults)
-	c.srvLabel(path+"/@service", s.Service, "missing, want the name of a service", "want letters, digits and _-+/* only", serviceChars)
-	c.srvLabel(path+"/@protocol", s.Protocol, "missing, want a protocol like tcp", "want letters, digits and -+/ only", protocolChars)
+	checkSRVLabel(c, path+"/@service", s.Service, "missing, want the name of a service", "want letters, digits and _-+/* only", serviceChars)
+	checkSRVLabel(c, path+"/@protocol", s.Protocol, "missing, want a protocol like tcp", "want letters, digits and -+/ only", protocolChars)
 	domain := s.Domain
 	if domain != "" {
 		c.dnsRule(path+"/@domain", domain, dnsname.Record)
@@ -87,29 +87,29 @@ func (c *checker) srv(path string, s SRV) {
 	c.dnsRule(path, "_"+s.Service+"._"+s.Protocol+"."+domain, dnsname.Record)
 }
 
-// srvLabel checks the service or the protocol of an SRV record.
-func (c *checker) srvLabel(path, name, missing, wrong, chars string) {
+// checkSRVLabel checks the service or the protocol of an SRV record.
+func checkSRVLabel(c *checker, path, name, missing, wrong, chars string) {
 	if name == "" {
-		c.add(path, "", missing)
+		c.Add(path, "", missing)
 	} else if err := dnsname.Service(name); err != nil {
-		c.add(path, name, err.Error())
+		c.Add(path, name, err.Error())
 	} else if strings.Trim(name, chars) != "" {
-		c.add(path, name, wrong)
+		c.Add(path, name, wrong)
 	}
 }
 
-// dnsHost checks an address record.
-func (c *checker) dnsHost(path string, h DNSHost) {
+// checkDNSHost checks an address record.
+func checkDNSHost(c *checker, path string, h DNSHost) {
 	if !h.IP.IsValid() {
-		c.add(path+"/@ip", "", "missing, want an IP address")
+		c.Add(path+"/@ip", "", "missing, want an IP address")
 	}
 	if len(h.Hostnames) == 0 {
-		c.add(path+"/hostname", "", "missing, want at least one")
+		c.Add(path+"/hostname", "", "missing, want at least one")
 	}
 	for i, name := range h.Hostnames {
 		at := fmt.Sprintf("%s/hostname[%d]", path, i+1)
 		if name == "" {
-			c.add(at, "", "empty, want a host name")
+			c.Add(at, "", "empty, want a host name")
 		} else {
 			c.dnsRule(at, name, dnsname.Record)
 		}

@@ -15,26 +15,26 @@ import (
 // and each address of every other network is checked.
 const maxIPs = 256
 
-// addresses checks every <ip> and <route>.
-func (c *checker) addresses() {
+// checkAddresses checks every <ip> and <route>.
+func checkAddresses(c *checker) {
 	n := c.n
 	if len(n.IPs) > maxIPs {
-		c.addf(fmt.Sprintf("network/ip[%d]", maxIPs+1), "", "more than %d <ip> elements", maxIPs)
+		c.Addf(fmt.Sprintf("network/ip[%d]", maxIPs+1), "", "more than %d <ip> elements", maxIPs)
 		return
 	}
 	for i := range n.IPs {
-		c.ip(fmt.Sprintf("network/ip[%d]", i+1), &n.IPs[i])
+		checkIP(c, fmt.Sprintf("network/ip[%d]", i+1), &n.IPs[i])
 	}
-	c.uniqueIPs()
+	checkUniqueIPs(c)
 	for i := range n.Routes {
-		c.route(fmt.Sprintf("network/route[%d]", i+1), &n.Routes[i])
+		checkRoute(c, fmt.Sprintf("network/route[%d]", i+1), &n.Routes[i])
 	}
-	c.uniqueRoutes()
+	checkUniqueRoutes(c)
 }
 
-// uniqueRoutes checks the routes against each other. The kernel has one IPv4 route
+// checkUniqueRoutes checks the routes against each other. The kernel has one IPv4 route
 // for a destination and a metric; of IPv6 it has several by different gateways.
-func (c *checker) uniqueRoutes() {
+func checkUniqueRoutes(c *checker) {
 	type key struct {
 		to     netip.Prefix
 		by     netip.Addr
@@ -48,158 +48,147 @@ func (c *checker) uniqueRoutes() {
 			k.by = r.Gateway
 		}
 		if first := seen[k]; first > 0 && k.to.IsValid() {
-			c.addf(fmt.Sprintf("network/route[%d]/@address", i+1), r.Address.String(), "the route is that of network/route[%d]: want another metric", first)
+			c.Addf(fmt.Sprintf("network/route[%d]/@address", i+1), r.Address.String(), "the route is that of network/route[%d]: want another metric", first)
 			continue
 		}
 		seen[k] = i + 1
 	}
 }
 
-// ip checks one <ip> and what is inside.
-func (c *checker) ip(path string, ip *IP) {
+// checkIP checks one <ip> and what is inside.
+func checkIP(c *checker, path string, ip *IP) {
 	if !ip.Address.IsValid() {
-		c.add(path+"/@address", "", "missing, want an IP address")
+		c.Add(path+"/@address", "", "missing, want an IP address")
 	} else {
-		c.ipAddress(path, ip)
-		c.netmask(path, ip.Netmask, ip.PrefixLength != 0, ip.Address)
-		c.prefixLength(path, ip.PrefixLength, ip.Address)
+		checkIpAddress(c, path, ip)
+		checkNetmask(c, path, ip.Netmask, ip.PrefixLength != 0, ip.Address)
+		checkPrefixLength(c, path, ip.PrefixLength, ip.Address)
 	}
 	if ip.TFTPRoot != "" && ip.Address.Is6() {
-		c.add(path+"/tftp", "", "not allowed in an IPv6 <ip>")
+		c.Add(path+"/tftp", "", "not allowed in an IPv6 <ip>")
 	}
-	c.tftpRoot(path+"/tftp/@root", ip.TFTPRoot)
+	checkTftpRoot(c, path+"/tftp/@root", ip.TFTPRoot)
 	if ip.DHCP != nil {
-		c.dhcp(path+"/dhcp", ip)
+		checkDHCP(c, path+"/dhcp", ip)
 	}
-	c.raPolicy(path+"/vnetd:ra", ip)
+	checkRAPolicy(c, path+"/vnetd:ra", ip)
 }
 
-// tftpRoot checks that files are served from one place, wherever the daemon
+// checkTftpRoot checks that files are served from one place, wherever the daemon
 // was started.
-func (c *checker) tftpRoot(path, root string) {
+func checkTftpRoot(c *checker, path, root string) {
 	if root != "" && !strings.HasPrefix(root, "/") {
-		c.add(path, root, "want an absolute path")
+		c.Add(path, root, "want an absolute path")
 	}
 }
 
-// ipAddress checks the address of an <ip> by itself.
-func (c *checker) ipAddress(path string, ip *IP) {
-	c.family(path, ip.Family, ip.Address)
+// checkIpAddress checks the address of an <ip> by itself.
+func checkIpAddress(c *checker, path string, ip *IP) {
+	checkFamily(c, path, ip.Family, ip.Address)
 	if a := ip.Address; a.IsUnspecified() || a.IsMulticast() || a.IsLoopback() || a.Is4In6() {
-		c.add(path+"/@address", a.String(), "want a unicast address")
+		c.Add(path+"/@address", a.String(), "want a unicast address")
 		return
 	}
 	written := ip.PrefixLength != 0 || ip.Netmask.IsValid()
 	if !written && naturalLength(ip.Address) < 0 {
-		c.add(path+"/@address", ip.Address.String(), "not of class A, B or C, want a netmask or prefix")
+		c.Add(path+"/@address", ip.Address.String(), "not of class A, B or C, want a netmask or prefix")
 	}
 }
 
-// family checks that an address is of the family that is written, which is
+// checkFamily checks that an address is of the family that is written, which is
 // IPv4 if nothing is.
-func (c *checker) family(path, family string, a netip.Addr) {
+func checkFamily(c *checker, path, family string, a netip.Addr) {
 	switch {
 	case family != "" && family != "ipv4" && family != "ipv6":
-		c.add(path+"/@family", family, "unknown address family, want ipv4 or ipv6")
+		c.Add(path+"/@family", family, "unknown address family, want ipv4 or ipv6")
 	case family == "ipv6" && !a.Is6():
-		c.add(path+"/@address", a.String(), "want an IPv6 address with family='ipv6'")
+		c.Add(path+"/@address", a.String(), "want an IPv6 address with family='ipv6'")
 	case family == "ipv4" && !a.Is4():
-		c.add(path+"/@address", a.String(), "want an IPv4 address with family='ipv4'")
+		c.Add(path+"/@address", a.String(), "want an IPv4 address with family='ipv4'")
 	case family == "" && !a.Is4():
-		c.add(path+"/@address", a.String(), "want family='ipv6' with an IPv6 address")
+		c.Add(path+"/@address", a.String(), "want family='ipv6' with an IPv6 address")
 	}
 }
 
-// netmask checks an optional netmask of an <ip> or <route>.
-func (c *checker) netmask(path string, mask netip.Addr, hasPrefix bool, a netip.Addr) {
+// checkNetmask checks an optional netmask of an <ip> or <route>.
+func checkNetmask(c *checker, path string, mask netip.Addr, hasPrefix bool, a netip.Addr) {
 	path += "/@netmask"
 	switch {
 	case !mask.IsValid():
 	case a.Is6():
-		c.add(path, mask.String(), "not allowed with an IPv6 address, want prefix")
+		c.Add(path, mask.String(), "not allowed with an IPv6 address, want prefix")
 	case maskLength(mask) < 0:
-		c.add(path, mask.String(), "not a netmask, want one like 255.255.255.0")
+		c.Add(path, mask.String(), "not a netmask, want one like 255.255.255.0")
 	case hasPrefix:
-		c.add(path, mask.String(), "want either netmask or prefix, not both")
+		c.Add(path, mask.String(), "want either netmask or prefix, not both")
 	}
 }
 
-// prefixLength checks a prefix; 0 is as good as none.
-func (c *checker) prefixLength(path string, length int, a netip.Addr) {
+// checkPrefixLength checks a prefix; 0 is as good as none.
+func checkPrefixLength(c *checker, path string, length int, a netip.Addr) {
 	if length < 0 || length > a.BitLen() {
-		c.addf(path+"/@prefix", fmt.Sprint(length), "want at most %d", a.BitLen())
+		c.Addf(path+"/@prefix", fmt.Sprint(length), "want at most %d", a.BitLen())
 	}
 }
 
-// uniqueIPs checks the <ip>s against each other: one DHCP section for each
+// checkUniqueIPs checks the <ip>s against each other: one DHCP section for each
 // family, each subnet once.
-func (c *checker) uniqueIPs() {
+func checkUniqueIPs(c *checker) {
 	dhcp := make(map[bool]string)
 	subnets := make(map[netip.Prefix]string)
 	for i := range c.n.IPs {
 		ip, path := &c.n.IPs[i], fmt.Sprintf("network/ip[%d]", i+1)
 		if first, ok := dhcp[ip.Address.Is6()]; ok && ip.DHCP != nil {
-			c.addf(path+"/dhcp", "", "want DHCP on one <ip> of a family, and it is on %s", first)
+			c.Addf(path+"/dhcp", "", "want DHCP on one <ip> of a family, and it is on %s", first)
 		}
 		if ip.DHCP != nil && ip.Address.IsValid() {
 			dhcp[ip.Address.Is6()] = path
 		}
 		subnet := ip.Prefix().Masked()
 		if first, ok := subnets[subnet]; ok && subnet.IsValid() {
-			c.addf(path+"/@address", ip.Address.String(), "the subnet %s is that of %s", subnet, first)
+			c.Addf(path+"/@address", ip.Address.String(), "the subnet %s is that of %s", subnet, first)
 		}
 		subnets[subnet] = path
 	}
 }
 
-// dhcp checks <dhcp>.
-func (c *checker) dhcp(path string, ip *IP) {
+// checkDHCP checks <dhcp>.
+func checkDHCP(c *checker, path string, ip *IP) {
 	for i, r := range ip.DHCP.Ranges {
 		at := fmt.Sprintf("%s/range[%d]", path, i+1)
-		c.dhcpRange(at, r, ip.Prefix())
-		c.lease(at+"/lease", r.Lease)
+		checkDHCPRange(c, at, r, ip.Prefix())
+		checkLease(c, at+"/lease", r.Lease)
 	}
 	for i := range ip.DHCP.Hosts {
 		at := fmt.Sprintf("%s/host[%d]", path, i+1)
-		c.dhcpHost(at, &ip.DHCP.Hosts[i], ip.Address)
-		c.lease(at+"/lease", ip.DHCP.Hosts[i].Lease)
+		checkDHCPHost(c, at, &ip.DHCP.Hosts[i], ip.Address)
+		checkLease(c, at+"/lease", ip.DHCP.Hosts[i].Lease)
 	}
-	c.bootp(path+"/bootp", ip)
-	c.boots(path+"/vnetd:boot", ip)
+	checkBootp(c, path+"/bootp", ip)
+	checkBoots(c, path+"/vnetd:boot", ip)
 }
 
-// bootp checks network boot. libvirt ignores it in IPv6.
-func (c *checker) bootp(path string, ip *IP) {
+// checkBootp checks network boot. libvirt ignores it in IPv6.
+func checkBootp(c *checker, path string, ip *IP) {
 	b := ip.DHCP.Bootp
 	if b == nil || !ip.Address.Is4() {
 		return
 	}
 	switch {
 	case b.File == "":
-		c.add(path+"/@file", "", "missing, want the file to boot")
+		c.Add(path+"/@file", "", "missing, want the file to boot")
 	case len(b.File) > 127:
 		// RFC 2131 section 2: the file field has 128 octets, null terminated.
-		c.addf(path+"/@file", b.File, "the name has %d bytes, want at most 127", len(b.File))
+		c.Addf(path+"/@file", b.File, "the name has %d bytes, want at most 127", len(b.File))
 	}
 	if b.Server.Is6() {
-		c.add(path+"/@server", b.Server.String(), "want an IPv4 address")
+		c.Add(path+"/@server", b.Server.String(), "want an IPv4 address")
 	}
 }
 
-// present checks that both ends of a range are there.
-func (c *checker) present(path string, start, end netip.Addr) bool {
-	if !start.IsValid() {
-		c.add(path+"/@start", "", "missing, want an IP address")
-	}
-	if !end.IsValid() {
-		c.add(path+"/@end", "", "missing, want an IP address")
-	}
-	return start.IsValid() && end.IsValid()
-}
-
-// dhcpRange checks a range against its subnet, which is invalid if the address
+// checkDHCPRange checks a range against its subnet, which is invalid if the address
 // is: virSocketAddrGetRange.
-func (c *checker) dhcpRange(path string, r DHCPRange, subnet netip.Prefix) {
+func checkDHCPRange(c *checker, path string, r DHCPRange, subnet netip.Prefix) {
 	if !c.present(path, r.Start, r.End) {
 		return
 	}
@@ -210,7 +199,7 @@ func (c *checker) dhcpRange(path string, r DHCPRange, subnet netip.Prefix) {
 	inside := true
 	for _, e := range ends {
 		if subnet.IsValid() && !subnet.Contains(e.a) {
-			c.addf(e.at, e.a.String(), "want an address in the subnet %s", subnet.Masked())
+			c.Addf(e.at, e.a.String(), "want an address in the subnet %s", subnet.Masked())
 			inside = false
 		}
 	}
@@ -222,34 +211,11 @@ func (c *checker) dhcpRange(path string, r DHCPRange, subnet netip.Prefix) {
 		return
 	}
 	if network := subnet.Masked().Addr(); r.Start == network {
-		c.addf(path+"/@start", network.String(), "the network address of %s", subnet.Masked())
+		c.Addf(path+"/@start", network.String(), "the network address of %s", subnet.Masked())
 	}
 	if broadcast := lastAddr(subnet); r.End == broadcast {
-		c.addf(path+"/@end", broadcast.String(), "the broadcast address of %s", subnet.Masked())
+		c.Addf(path+"/@end", broadcast.String(), "the broadcast address of %s", subnet.Masked())
 	}
-}
-
-// order checks that a range runs forward within one family and is not too
-// large.
-func (c *checker) order(path string, r AddressRange) {
-	switch count := rangeSize(r.Start, r.End); {
-	case r.Start.BitLen() != r.End.BitLen():
-		c.addf(path+"/@end", r.End.String(), "want an address of the same family as the start %s", r.Start)
-	case r.End.Less(r.Start):
-		c.addf(path+"/@end", r.End.String(), "before the start %s: the range is reversed", r.Start)
-	case count > maxRange:
-		c.addf(path+"/@end", r.End.String(), "more than %d addresses after the start %s", maxRange, r.Start)
-	}
-}
-
-// rangeSize returns the number of addresses of a range, or maxRange+1 if it is
-// larger than that. It is only meaningful for start <= end of one family.
-func rangeSize(start, end netip.Addr) uint64 {
-	a, b := start.As16(), end.As16()
-	if [8]byte(a[:8]) != [8]byte(b[:8]) {
-		return maxRange + 1
-	}
-	return min(binary.BigEndian.Uint64(b[8:])-binary.BigEndian.Uint64(a[8:]), maxRange) + 1
 }
 
 // lastAddr returns the highest address of an IPv4 prefix: its broadcast address.
@@ -260,54 +226,54 @@ func lastAddr(p netip.Prefix) netip.Addr {
 	return netip.AddrFrom4(a)
 }
 
-// dhcpHost checks a static assignment on the <ip> of that address. An address
+// checkDHCPHost checks a static assignment on the <ip> of that address. An address
 // outside the subnet is accepted, as in libvirt.
-func (c *checker) dhcpHost(path string, h *DHCPHost, server netip.Addr) {
-	c.dhcpHostKeys(path, h, server)
+func checkDHCPHost(c *checker, path string, h *DHCPHost, server netip.Addr) {
+	checkDHCPHostKeys(c, path, h, server)
 	switch {
 	case !h.IP.IsValid():
-		c.add(path+"/@ip", "", "missing, want an IP address")
+		c.Add(path+"/@ip", "", "missing, want an IP address")
 	case server.IsValid() && (h.IP.BitLen() != server.BitLen() || h.IP.Is4In6()):
-		c.addf(path+"/@ip", h.IP.String(), "want an address of the same family as %s", server)
+		c.Addf(path+"/@ip", h.IP.String(), "want an address of the same family as %s", server)
 	}
-	c.dhcpHostName(path+"/@name", h.Name)
+	checkDHCPHostName(c, path+"/@name", h.Name)
 }
 
-// dhcpHostName checks the name that a client has, which may be empty.
-func (c *checker) dhcpHostName(path, name string) {
+// checkDHCPHostName checks the name that a client has, which may be empty.
+func checkDHCPHostName(c *checker, path, name string) {
 	switch {
 	case name == "":
 	case !isAlnum(rune(name[0])):
-		c.add(path, name, "want a host name that begins with a letter or digit")
+		c.Add(path, name, "want a host name that begins with a letter or digit")
 	default:
 		c.dnsRule(path, name, dnsname.Host)
 	}
 }
 
-// dhcpHostKeys checks what a client is recognised by.
-func (c *checker) dhcpHostKeys(path string, h *DHCPHost, server netip.Addr) {
-	c.dhcpHostID(path+"/@id", h.ID, server)
+// checkDHCPHostKeys checks what a client is recognised by.
+func checkDHCPHostKeys(c *checker, path string, h *DHCPHost, server netip.Addr) {
+	checkDHCPHostID(c, path+"/@id", h.ID, server)
 	if server.Is6() {
 		if h.MAC != nil {
-			c.add(path+"/@mac", h.MAC.String(), "not allowed in IPv6, where a client has an id")
+			c.Add(path+"/@mac", h.MAC.String(), "not allowed in IPv6, where a client has an id")
 		} else if h.ID == "" && h.Name == "" {
-			c.add(path, "", "want an id or a name to know the client by")
+			c.Add(path, "", "want an id or a name to know the client by")
 		}
 		return
 	}
-	c.mac(path+"/@mac", h.MAC)
+	checkMAC(c, path+"/@mac", h.MAC)
 	if h.MAC == nil && h.Name == "" {
-		c.add(path, "", "want a mac or a name to know the client by")
+		c.Add(path, "", "want a mac or a name to know the client by")
 	}
 }
 
-// dhcpHostID checks the identifier that a client has on that server, which may be
+// checkDHCPHostID checks the identifier that a client has on that server, which may be
 // empty.
-func (c *checker) dhcpHostID(path, id string, server netip.Addr) {
+func checkDHCPHostID(c *checker, path, id string, server netip.Addr) {
 	if strings.Trim(id, "0123456789abcdefABCDEF:") != "" {
-		c.add(path, id, "want hexadecimal digits and colons only")
+		c.Add(path, id, "want hexadecimal digits and colons only")
 	} else if server.Is6() && id != "" && !isDUID(id) {
-		c.add(path, id, "want a DUID of 3 to 130 octets like 0:3:0:1:52:54:0:12:34:56")
+		c.Add(path, id, "want a DUID of 3 to 130 octets like 0:3:0:1:52:54:0:12:34:56")
 	}
 }
 
@@ -321,54 +287,54 @@ func isDUID(id string) bool {
 // minLease is the shortest lease: virNetworkDHCPLeaseTimeDefParseXML.
 const minLease = 2 * time.Minute
 
-// lease checks a lease time.
-func (c *checker) lease(path string, l *LeaseTime) {
+// checkLease checks a lease time.
+func checkLease(c *checker, path string, l *LeaseTime) {
 	if l == nil || l.Expiry == 0 {
 		return
 	}
 	d, _ := l.Duration()
 	switch {
 	case d < minLease:
-		c.add(path+"/@expiry", fmt.Sprint(l.Expiry), "want at least 120 seconds, or 0 for no end")
+		c.Add(path+"/@expiry", fmt.Sprint(l.Expiry), "want at least 120 seconds, or 0 for no end")
 	case d == maxLease:
-		c.addf(path+"/@expiry", fmt.Sprint(l.Expiry), "want less than %d seconds, or 0 for no end", maxLease/time.Second)
+		c.Addf(path+"/@expiry", fmt.Sprint(l.Expiry), "want less than %d seconds, or 0 for no end", maxLease/time.Second)
 	}
 }
 
-// route checks a static route.
-func (c *checker) route(path string, r *Route) {
+// checkRoute checks a static route.
+func checkRoute(c *checker, path string, r *Route) {
 	if !r.Address.IsValid() {
-		c.add(path+"/@address", "", "missing, want a network address")
+		c.Add(path+"/@address", "", "missing, want a network address")
 		return
 	}
-	c.family(path, r.Family, r.Address)
-	c.netmask(path, r.Netmask, r.HasPrefixLength, r.Address)
-	c.prefixLength(path, r.PrefixLength, r.Address)
+	checkFamily(c, path, r.Family, r.Address)
+	checkNetmask(c, path, r.Netmask, r.HasPrefixLength, r.Address)
+	checkPrefixLength(c, path, r.PrefixLength, r.Address)
 	if p := r.Prefix(); p.IsValid() && p.Masked().Addr() != r.Address {
-		c.addf(path+"/@address", r.Address.String(), "not a network address, want %s", p.Masked().Addr())
+		c.Addf(path+"/@address", r.Address.String(), "not a network address, want %s", p.Masked().Addr())
 	} else if !p.IsValid() && !r.Netmask.IsValid() && !r.HasPrefixLength {
-		c.add(path+"/@address", r.Address.String(), "want a netmask or prefix with the address")
+		c.Add(path+"/@address", r.Address.String(), "want a netmask or prefix with the address")
 	}
-	c.gateway(path+"/@gateway", r)
+	checkGateway(c, path+"/@gateway", r)
 }
 
-// gateway checks that a route's gateway is a neighbour on the bridge.
-func (c *checker) gateway(path string, r *Route) {
+// checkGateway checks that a route's gateway is a neighbour on the bridge.
+func checkGateway(c *checker, path string, r *Route) {
 	if !r.Gateway.IsValid() {
-		c.add(path, "", "missing, want the address of the gateway")
+		c.Add(path, "", "missing, want the address of the gateway")
 		return
 	}
 	if r.Gateway.BitLen() != r.Address.BitLen() {
-		c.addf(path, r.Gateway.String(), "want an address of the same family as %s", r.Address)
+		c.Addf(path, r.Gateway.String(), "want an address of the same family as %s", r.Address)
 		return
 	}
 	for i := range c.n.IPs {
 		if p := c.n.IPs[i].Prefix(); p.Contains(r.Gateway) {
 			if p.Addr().Is4() && p.Bits() < 31 && r.Gateway == lastAddr(p) {
-				c.addf(path, r.Gateway.String(), "the broadcast address of %s", p.Masked())
+				c.Addf(path, r.Gateway.String(), "the broadcast address of %s", p.Masked())
 			}
 			return
 		}
 	}
-	c.add(path, r.Gateway.String(), "not reachable: want an address in the subnet of an <ip>")
+	c.Add(path, r.Gateway.String(), "not reachable: want an address in the subnet of an <ip>")
 }

@@ -5,99 +5,99 @@ import (
 	"slices"
 )
 
-// vlan checks a <vlan>.
-func (c *checker) vlan(path string, v *VLAN) {
+// checkVLAN checks a <vlan>.
+func checkVLAN(c *checker, path string, v *VLAN) {
 	if v == nil {
 		return
 	}
 	if len(v.Tags) == 0 {
-		c.add(path+"/tag", "", "missing, want at least one")
+		c.Add(path+"/tag", "", "missing, want at least one")
 	}
 	if v.native() > 1 {
-		c.add(path, "", "want one native tag at most")
+		c.Add(path, "", "want one native tag at most")
 	}
 }
 
-// bandwidth checks a <bandwidth>. A floor is what a port is promised; a
+// checkBandwidth checks a <bandwidth>. A floor is what a port is promised; a
 // network or a group of ports has none.
-func (c *checker) bandwidth(path string, b *Bandwidth) {
+func checkBandwidth(c *checker, path string, b *Bandwidth) {
 	if b == nil {
 		return
 	}
 	bridged := c.mode.OwnsBridge() || c.mode == ModeBridge && c.n.Bridge.Name != ""
 	if !bridged && knownMode(c.mode) {
-		c.addf(path, "", "not allowed in mode %s: the network has no bridge", c.mode)
+		c.Addf(path, "", "not allowed in mode %s: the network has no bridge", c.mode)
 		return
 	}
-	c.rate(path+"/inbound", b.Inbound)
-	c.rate(path+"/outbound", b.Outbound)
+	checkRate(c, path+"/inbound", b.Inbound)
+	checkRate(c, path+"/outbound", b.Outbound)
 }
 
-// rate checks one direction of a <bandwidth>.
-func (c *checker) rate(path string, r *Rate) {
+// checkRate checks one direction of a <bandwidth>.
+func checkRate(c *checker, path string, r *Rate) {
 	if r == nil {
 		return
 	}
 	if r.Floor != 0 {
-		c.add(path+"/@floor", fmt.Sprint(r.Floor), "not allowed here: it belongs to a port")
+		c.Add(path+"/@floor", fmt.Sprint(r.Floor), "not allowed here: it belongs to a port")
 	} else if r.Average == 0 {
-		c.add(path+"/@average", "", "missing, want a rate in KiB/s")
+		c.Add(path+"/@average", "", "missing, want a rate in KiB/s")
 	}
 }
 
-// virtualPort checks a <virtualport>.
-func (c *checker) virtualPort(path string, v *VirtualPort, typed bool) {
+// checkVirtualPort checks a <virtualport>.
+func checkVirtualPort(c *checker, path string, v *VirtualPort, typed bool) {
 	if v == nil {
 		return
 	}
 	if typed && v.Type == "" {
-		c.add(path+"/@type", "", "missing, want 802.1Qbg, 802.1Qbh, openvswitch or midonet")
+		c.Add(path+"/@type", "", "missing, want 802.1Qbg, 802.1Qbh, openvswitch or midonet")
 	}
 	// virNetDevVPortProfile has 40 bytes with the null at the end.
 	if len(v.ProfileID) > 39 {
-		c.addf(path+"/parameters/@profileid", v.ProfileID, "the name has %d bytes, want at most 39", len(v.ProfileID))
+		c.Addf(path+"/parameters/@profileid", v.ProfileID, "the name has %d bytes, want at most 39", len(v.ProfileID))
 	}
 }
 
-// ports checks what is set on ports: VLAN, limits, profiles and groups.
-func (c *checker) ports() {
+// checkPorts checks what is set on ports: VLAN, limits, profiles and groups.
+func checkPorts(c *checker) {
 	n := c.n
-	c.vlan("network/vlan", n.VLAN)
-	c.bandwidth("network/bandwidth", n.Bandwidth)
-	c.virtualPort("network/virtualport", n.VirtualPort, true)
+	checkVLAN(c, "network/vlan", n.VLAN)
+	checkBandwidth(c, "network/bandwidth", n.Bandwidth)
+	checkVirtualPort(c, "network/virtualport", n.VirtualPort, true)
 	names, def := make(map[string]string), ""
 	for i := range n.PortGroups {
 		g, path := &n.PortGroups[i], fmt.Sprintf("network/portgroup[%d]", i+1)
-		c.vlan(path+"/vlan", g.VLAN)
-		c.bandwidth(path+"/bandwidth", g.Bandwidth)
-		c.virtualPort(path+"/virtualport", g.VirtualPort, false)
+		checkVLAN(c, path+"/vlan", g.VLAN)
+		checkBandwidth(c, path+"/bandwidth", g.Bandwidth)
+		checkVirtualPort(c, path+"/virtualport", g.VirtualPort, false)
 		if g.Name == "" {
-			c.add(path+"/@name", "", "missing, want a name")
+			c.Add(path+"/@name", "", "missing, want a name")
 		} else if first, ok := names[g.Name]; ok {
-			c.addf(path+"/@name", g.Name, "the name is that of %s", first)
+			c.Addf(path+"/@name", g.Name, "the name is that of %s", first)
 		}
 		names[g.Name] = path
 		if g.Default && def != "" {
-			c.addf(path+"/@default", "yes", "want one default group, and %s is", def)
+			c.Addf(path+"/@default", "yes", "want one default group, and %s is", def)
 		}
 		if g.Default {
 			def = path
 		}
 	}
-	c.vlanMode()
+	checkVLANMode(c)
 }
 
-// vlanMode checks that ports with a VLAN are of a kind that can have one:
+// checkVLANMode checks that ports with a VLAN are of a kind that can have one:
 // those of a bridge of the host, of Open vSwitch and of hardware
 // (networkValidate). Ports of a group have the group's profile, and the
 // network's <vlan> if the group has none.
-func (c *checker) vlanMode() {
+func checkVLANMode(c *checker) {
 	n := c.n
 	const problem = "not allowed in mode %s with this virtualport: only ports of a host's bridge, Open vSwitch or hardware have a vlan"
 	own := n.VLAN != nil
 	grouped := slices.ContainsFunc(n.PortGroups, func(g PortGroup) bool { return g.Default })
 	if own && !grouped && !c.canVLAN(n.VirtualPort) {
-		c.addf("network/vlan", "", problem, c.mode)
+		c.Addf("network/vlan", "", problem, c.mode)
 		return
 	}
 	for i := range n.PortGroups {
@@ -107,7 +107,7 @@ func (c *checker) vlanMode() {
 			profile = n.VirtualPort
 		}
 		if (own || g.VLAN != nil) && !c.canVLAN(profile) {
-			c.addf(fmt.Sprintf("network/portgroup[%d]/vlan", i+1), "", problem, c.mode)
+			c.Addf(fmt.Sprintf("network/portgroup[%d]/vlan", i+1), "", problem, c.mode)
 		}
 	}
 }
@@ -124,8 +124,8 @@ func (c *checker) canVLAN(profile *VirtualPort) bool {
 	return !knownMode(c.mode)
 }
 
-// pool checks that a <forward> has devices of one kind, fit for the mode.
-func (c *checker) pool(f *Forward) {
+// checkPool checks that a <forward> has devices of one kind, fit for the mode.
+func checkPool(c *checker, f *Forward) {
 	const path = "network/forward"
 	kinds := 0
 	for _, there := range []bool{len(f.Interfaces) > 0, len(f.Addresses) > 0, f.PF != ""} {
@@ -134,50 +134,50 @@ func (c *checker) pool(f *Forward) {
 		}
 	}
 	if kinds > 1 {
-		c.add(path, "", "want one of dev or <interface>, <address> and <pf>")
+		c.Add(path, "", "want one of dev or <interface>, <address> and <pf>")
 	}
 	if c.mode == ModeHostdev && len(f.Interfaces) > 0 {
-		c.add(path+"/@dev", f.Interfaces[0], "not allowed in mode hostdev, want <address type='pci'> or <pf>")
+		c.Add(path+"/@dev", f.Interfaces[0], "not allowed in mode hostdev, want <address type='pci'> or <pf>")
 	}
-	c.physicalFunction(path+"/pf/@dev", f.PF)
-	c.pciAddresses(path, f)
+	checkPhysicalFunction(c, path+"/pf/@dev", f.PF)
+	checkPCIAddresses(c, path, f)
 }
 
-// pciAddresses checks the devices of a hostdev pool.
-func (c *checker) pciAddresses(path string, f *Forward) {
+// checkPCIAddresses checks the devices of a hostdev pool.
+func checkPCIAddresses(c *checker, path string, f *Forward) {
 	if c.mode != ModeHostdev && knownMode(c.mode) && len(f.Addresses) > 0 {
-		c.addf(path+"/address[1]", "", "not allowed in mode %s, only in mode hostdev", c.mode)
+		c.Addf(path+"/address[1]", "", "not allowed in mode %s, only in mode hostdev", c.mode)
 	}
 	seen := make(map[PCIAddress]bool)
 	for i, a := range f.Addresses {
 		if seen[a] {
-			c.add(fmt.Sprintf("%s/address[%d]", path, i+1), "", "want each device once")
+			c.Add(fmt.Sprintf("%s/address[%d]", path, i+1), "", "want each device once")
 		}
 		seen[a] = true
 	}
 }
 
-// physicalFunction checks the device whose virtual functions make a pool.
-func (c *checker) physicalFunction(path, dev string) {
+// checkPhysicalFunction checks the device whose virtual functions make a pool.
+func checkPhysicalFunction(c *checker, path, dev string) {
 	if dev == "" {
 		return
 	}
 	if problem := deviceName(dev); problem != "" {
-		c.add(path, dev, problem)
+		c.Add(path, dev, problem)
 	}
 	if c.mode.OwnsBridge() {
-		c.addf(path, dev, "not allowed in mode %s, which uses no virtual functions", c.mode)
+		c.Addf(path, dev, "not allowed in mode %s, which uses no virtual functions", c.mode)
 	}
 }
 
-// fragments checks what is kept as text.
-func (c *checker) fragments() {
+// checkFragments checks what is kept as text.
+func checkFragments(c *checker) {
 	seen := make(map[string]bool)
 	for _, f := range c.n.Metadata {
 		if problem := checkFragment(f); problem != "" {
-			c.add("network/metadata", f.Namespace, problem)
+			c.Add("network/metadata", f.Namespace, problem)
 		} else if seen[f.Namespace] {
-			c.add("network/metadata", f.Namespace, "want one element of each namespace")
+			c.Add("network/metadata", f.Namespace, "want one element of each namespace")
 		}
 		seen[f.Namespace] = true
 	}

@@ -2,7 +2,11 @@ package netdef
 
 import (
 	"cmp"
+	"fmt"
 	"strconv"
+
+	"github.com/vnetd/vnetd/pkg/netdef/schema"
+	"github.com/vnetd/vnetd/pkg/netdef/xmldoc"
 )
 
 // XML prints n as virsh net-dumpxml --inactive does: libvirt's order of
@@ -33,66 +37,66 @@ func (n *Network) livePorts() {
 
 // print renders n with the count of connections unless it is 0.
 func (n *Network) print(connections int) []byte {
-	p := &printer{}
-	var dnsmasq, vnetd attr
-	if len(n.DnsmasqOptions) > 0 {
-		dnsmasq = attr{"xmlns:dnsmasq", nsDnsmasq}
+	p := &xmldoc.Printer{}
+	var options, vnetd xmldoc.Attr
+	if len(n.Dnsmasq.Lines) > 0 {
+		options = xmldoc.Always("xmlns:dnsmasq", schema.NamespaceDnsmasq)
 	}
 	if n.extended() {
-		vnetd = attr{"xmlns:vnetd", nsVnetd}
+		vnetd = xmldoc.Always("xmlns:vnetd", schema.NamespaceVnetd)
 	}
-	p.pair("network", func() { p.network(n) },
-		dnsmasq, vnetd,
-		num("connections", connections),
-		flag("ipv6", n.IPv6),
-		opt("trustGuestRxFilters", n.TrustGuestRxFilters))
-	return p.buf.Bytes()
+	p.Pair("network", func() { printDefinition(p, n) },
+		options, vnetd,
+		xmldoc.Num("connections", connections),
+		xmldoc.Flag("ipv6", n.IPv6),
+		xmldoc.Opt("trustGuestRxFilters", n.TrustGuestRxFilters))
+	return p.Buf.Bytes()
 }
 
-// network prints what is inside <network>, in virNetworkDefFormatBuf's order.
-func (p *printer) network(n *Network) {
-	p.text("name", n.Name)
-	p.text("uuid", n.UUID)
-	p.text("title", n.Title)
-	p.text("description", n.Description)
+// printDefinition prints what is inside <network>, in virNetworkDefFormatBuf's order.
+func printDefinition(p *xmldoc.Printer, n *Network) {
+	p.Text("name", n.Name)
+	p.Text("uuid", n.UUID)
+	p.Text("title", n.Title)
+	p.Text("description", n.Description)
 	if len(n.Metadata) > 0 {
-		p.pair("metadata", func() { p.fragments(n.Metadata) })
+		p.Pair("metadata", func() { printFragments(p, n.Metadata) })
 	}
-	p.forward(n)
-	p.bridge(n)
+	printForward(p, n)
+	printBridge(p, n)
 	if n.MTU != 0 {
-		p.leaf("mtu", num("size", n.MTU))
+		p.Leaf("mtu", xmldoc.Num("size", n.MTU))
 	}
 	if n.MAC != nil {
-		p.leaf("mac", opt("address", n.MAC.String()))
+		p.Leaf("mac", xmldoc.Opt("address", n.MAC.String()))
 	}
 	if d := n.Domain; d != nil {
-		p.leaf("domain", opt("name", d.Name), opt("localOnly", d.LocalOnly), opt("register", d.Register))
+		p.Leaf("domain", xmldoc.Opt("name", d.Name), xmldoc.Opt("localOnly", d.LocalOnly), xmldoc.Opt("register", d.Register))
 	}
-	p.dns(n.DNS)
-	p.vlan(n.VLAN)
-	p.bandwidth(n.Bandwidth)
+	printDNS(p, n.DNS)
+	printVLAN(p, n.VLAN)
+	printBandwidth(p, n.Bandwidth)
 	if n.Isolated != Unset {
-		p.leaf("port", opt("isolated", n.Isolated))
+		p.Leaf("port", xmldoc.Opt("isolated", n.Isolated))
 	}
 	for i := range n.IPs {
-		p.ip(&n.IPs[i])
+		printIP(p, &n.IPs[i])
 	}
 	for i := range n.Routes {
-		p.route(&n.Routes[i])
+		printRoute(p, &n.Routes[i])
 	}
-	p.virtualPort(n.VirtualPort)
+	printVirtualPort(p, n.VirtualPort)
 	for i := range n.PortGroups {
-		p.portGroup(&n.PortGroups[i])
+		printPortGroup(p, &n.PortGroups[i])
 	}
-	if len(n.DnsmasqOptions) > 0 {
-		p.pair("dnsmasq:options", func() { p.dnsmasqOptions(n.DnsmasqOptions) })
+	if len(n.Dnsmasq.Lines) > 0 {
+		p.Pair("dnsmasq:options", func() { printDnsmasqOptions(p, n.Dnsmasq.Lines) })
 	}
-	p.extensions(n)
+	printExtensions(p, n)
 }
 
-// forward prints <forward>, nothing for an isolated network.
-func (p *printer) forward(n *Network) {
+// printForward prints <forward>, nothing for an isolated network.
+func printForward(p *xmldoc.Printer, n *Network) {
 	f := n.Forward
 	if f == nil {
 		return
@@ -105,151 +109,155 @@ func (p *printer) forward(n *Network) {
 	if len(interfaces) > 0 {
 		dev = interfaces[0]
 	}
-	managed := attr{}
+	managed := xmldoc.Attr{}
 	if n.Mode() == ModeHostdev {
-		managed = attr{"managed", yesNo(f.Managed)}
+		managed = xmldoc.Always("managed", yesNo(f.Managed))
 	}
-	p.elem("forward", func() {
-		p.hostdevDriver(f.Driver)
-		p.nat(f.NAT)
+	p.Elem("forward", func() {
+		printHostdevDriver(p, f.Driver)
+		printNAT(p, f.NAT)
 		if f.PF != "" {
-			p.leaf("pf", opt("dev", f.PF))
+			p.Leaf("pf", xmldoc.Opt("dev", f.PF))
 		}
 		for i := range interfaces {
-			p.forwardInterface(&interfaces[i])
+			printForwardInterface(p, &interfaces[i])
 		}
 		for _, a := range f.Addresses {
-			p.pciAddress(a, attr{"type", "pci"})
+			printPCIAddress(p, a, xmldoc.Always("type", "pci"))
 		}
-	}, opt("dev", dev), opt("mode", n.Mode()), managed)
+	}, xmldoc.Opt("dev", dev), xmldoc.Opt("mode", n.Mode()), managed)
 }
 
-// forwardInterface prints <interface>.
-func (p *printer) forwardInterface(dev *string) { p.leaf("interface", attr{"dev", *dev}) }
+// printForwardInterface prints <interface>.
+func printForwardInterface(p *xmldoc.Printer, dev *string) {
+	p.Leaf("interface", xmldoc.Always("dev", *dev))
+}
 
-// nat prints <nat>, nothing if it says nothing.
-func (p *printer) nat(n *NAT) {
+// printNAT prints <nat>, nothing if it says nothing.
+func printNAT(p *xmldoc.Printer, n *NAT) {
 	if n == nil || *n == (NAT{}) {
 		return
 	}
-	p.elem("nat", func() {
+	p.Elem("nat", func() {
 		if a := n.Address; a != nil {
-			p.leaf("address", addr("start", a.Start), addr("end", a.End))
+			p.Leaf("address", xmldoc.Addr("start", a.Start), xmldoc.Addr("end", a.End))
 		}
 		if r := n.Port; r != nil {
-			p.leaf("port", attr{"start", strconv.Itoa(int(r.Start))}, attr{"end", strconv.Itoa(int(r.End))})
+			p.Leaf("port", xmldoc.Always("start", strconv.Itoa(int(r.Start))), xmldoc.Always("end", strconv.Itoa(int(r.End))))
 		}
-	}, opt("ipv6", n.IPv6))
+	}, xmldoc.Opt("ipv6", n.IPv6))
 }
 
-// bridge prints <bridge>. STP and delay are the host's own affair where the
+// printBridge prints <bridge>. STP and delay are the host's own affair where the
 // network doesn't make the bridge. With an uplink they are only printed if they
 // say something: libvirt's clients refuse them in mode bridge.
-func (p *printer) bridge(n *Network) {
+func printBridge(p *xmldoc.Printer, n *Network) {
 	b := n.Bridge
 	if n.Mode().OwnsBridge() {
 		stp := "off"
 		if b.STP {
 			stp = "on"
 		}
-		p.leaf("bridge", opt("name", b.Name), opt("zone", b.Zone), attr{"stp", stp},
-			attr{"delay", strconv.Itoa(b.Delay)}, opt("macTableManager", b.MACTableManager))
+		p.Leaf("bridge", xmldoc.Opt("name", b.Name), xmldoc.Opt("zone", b.Zone), xmldoc.Always("stp", stp),
+			xmldoc.Always("delay", strconv.Itoa(b.Delay)), xmldoc.Opt("macTableManager", b.MACTableManager))
 		return
 	}
-	var stp, delay attr
+	var stp, delay xmldoc.Attr
 	if n.OwnsBridge() {
-		delay = num("delay", b.Delay)
+		delay = xmldoc.Num("delay", b.Delay)
 		if b.STP {
-			stp = attr{"stp", "on"}
+			stp = xmldoc.Always("stp", "on")
 		}
 	}
 	if b.Name != "" || b.MACTableManager != "" {
-		p.leaf("bridge", opt("name", b.Name), opt("zone", b.Zone), stp, delay, opt("macTableManager", b.MACTableManager))
+		p.Leaf("bridge", xmldoc.Opt("name", b.Name), xmldoc.Opt("zone", b.Zone), stp, delay, xmldoc.Opt("macTableManager", b.MACTableManager))
 	}
 }
 
-// dns prints <dns>, nothing for nil.
-func (p *printer) dns(d *DNS) {
+// printDNS prints <dns>, nothing for nil.
+func printDNS(p *xmldoc.Printer, d *DNS) {
 	if d == nil {
 		return
 	}
-	p.elem("dns", func() {
+	p.Elem("dns", func() {
 		for _, f := range d.Forwarders {
-			p.leaf("forwarder", opt("domain", f.Domain), addr("addr", f.Addr), num("port", f.Port))
+			p.Leaf("forwarder", xmldoc.Opt("domain", f.Domain), xmldoc.Addr("addr", f.Addr), xmldoc.Num("port", f.Port))
 		}
 		for i := range d.TXT {
-			p.txt(&d.TXT[i])
+			printTXT(p, &d.TXT[i])
 		}
 		for i := range d.SRV {
-			p.srv(&d.SRV[i])
+			printSRV(p, &d.SRV[i])
 		}
 		for i := range d.Hosts {
-			p.dnsHost(&d.Hosts[i])
+			printDNSHost(p, &d.Hosts[i])
 		}
-	}, opt("enable", d.Enable), opt("forwardPlainNames", d.ForwardPlainNames))
+	}, xmldoc.Opt("enable", d.Enable), xmldoc.Opt("forwardPlainNames", d.ForwardPlainNames))
 }
 
-// txt prints <txt>.
-func (p *printer) txt(t *TXT) { p.leaf("txt", attr{"name", t.Name}, attr{"value", t.Value}) }
-
-// srv prints <srv>.
-func (p *printer) srv(s *SRV) {
-	p.leaf("srv", opt("service", s.Service), opt("protocol", s.Protocol), opt("domain", s.Domain),
-		opt("target", s.Target), num("port", s.Port), num("priority", s.Priority), num("weight", s.Weight))
+// printTXT prints <txt>.
+func printTXT(p *xmldoc.Printer, t *TXT) {
+	p.Leaf("txt", xmldoc.Always("name", t.Name), xmldoc.Always("value", t.Value))
 }
 
-// dnsHost prints <host> of <dns>.
-func (p *printer) dnsHost(h *DNSHost) {
-	p.pair("host", func() {
+// printSRV prints <srv>.
+func printSRV(p *xmldoc.Printer, s *SRV) {
+	p.Leaf("srv", xmldoc.Opt("service", s.Service), xmldoc.Opt("protocol", s.Protocol), xmldoc.Opt("domain", s.Domain),
+		xmldoc.Opt("target", s.Target), xmldoc.Num("port", s.Port), xmldoc.Num("priority", s.Priority), xmldoc.Num("weight", s.Weight))
+}
+
+// printDNSHost prints <host> of <dns>.
+func printDNSHost(p *xmldoc.Printer, h *DNSHost) {
+	p.Pair("host", func() {
 		for _, name := range h.Hostnames {
-			p.text("hostname", name)
+			p.Text("hostname", name)
 		}
-	}, addr("ip", h.IP))
+	}, xmldoc.Addr("ip", h.IP))
 }
 
-// ip prints <ip>, as a pair of tags even if it is empty.
-func (p *printer) ip(ip *IP) {
-	p.pair("ip", func() {
+// printIP prints <ip>, as a pair of tags even if it is empty.
+func printIP(p *xmldoc.Printer, ip *IP) {
+	p.Pair("ip", func() {
 		if ip.TFTPRoot != "" {
-			p.leaf("tftp", opt("root", ip.TFTPRoot))
+			p.Leaf("tftp", xmldoc.Opt("root", ip.TFTPRoot))
 		}
 		if ip.DHCP != nil {
-			p.elem("dhcp", func() { p.dhcp(ip.DHCP) })
+			p.Elem("dhcp", func() { printDHCP(p, ip.DHCP) })
 		}
-		p.raPolicy(ip.RA)
-	}, opt("family", ip.Family), addr("address", ip.Address), addr("netmask", ip.Netmask),
-		num("prefix", ip.PrefixLength), opt("localPtr", ip.LocalPtr))
+		printRAPolicy(p, ip.RA)
+	}, xmldoc.Opt("family", ip.Family), xmldoc.Addr("address", ip.Address), xmldoc.Addr("netmask", ip.Netmask),
+		xmldoc.Num("prefix", ip.PrefixLength), xmldoc.Opt("localPtr", ip.LocalPtr))
 }
 
-// dhcp prints what is inside <dhcp>.
-func (p *printer) dhcp(d *DHCP) {
+// printDHCP prints what is inside <dhcp>.
+func printDHCP(p *xmldoc.Printer, d *DHCP) {
 	for i := range d.Ranges {
-		p.dhcpRange(&d.Ranges[i])
+		printDHCPRange(p, &d.Ranges[i])
 	}
 	for i := range d.Hosts {
-		p.dhcpHost(&d.Hosts[i])
+		printDHCPHost(p, &d.Hosts[i])
 	}
 	if b := d.Bootp; b != nil {
-		p.leaf("bootp", opt("file", b.File), addr("server", b.Server))
+		p.Leaf("bootp", xmldoc.Opt("file", b.File), xmldoc.Addr("server", b.Server))
 	}
 	for _, b := range d.Boots {
-		p.leaf("vnetd:boot", opt("arch", b.Arch), opt("file", b.File), addr("server", b.Server), opt("http", b.HTTP))
+		p.Leaf("vnetd:boot", xmldoc.Opt("arch", b.Arch), xmldoc.Opt("file", b.File), xmldoc.Addr("server", b.Server), xmldoc.Opt("http", b.HTTP))
 	}
 }
 
-// dhcpRange prints <range>.
-func (p *printer) dhcpRange(r *DHCPRange) {
-	p.elem("range", func() { p.lease(r.Lease) }, addr("start", r.Start), addr("end", r.End))
+// printDHCPRange prints <range>.
+func printDHCPRange(p *xmldoc.Printer, r *DHCPRange) {
+	p.Elem("range", func() { printLease(p, r.Lease) }, xmldoc.Addr("start", r.Start), xmldoc.Addr("end", r.End))
 }
 
-// dhcpHost prints <host> of <dhcp>.
-func (p *printer) dhcpHost(h *DHCPHost) {
-	p.elem("host", func() { p.lease(h.Lease) },
-		opt("mac", cmp.Or(h.WrittenMAC, h.MAC.String())), opt("id", h.ID), opt("name", h.Name), addr("ip", h.IP))
+// printDHCPHost prints <host> of <dhcp>.
+func printDHCPHost(p *xmldoc.Printer, h *DHCPHost) {
+	p.Elem("host", func() { printLease(p, h.Lease) },
+		xmldoc.Opt("mac", cmp.Or(h.WrittenMAC, h.MAC.String())), xmldoc.Opt("id", h.ID), xmldoc.Opt("name", h.Name), xmldoc.Addr("ip", h.IP))
 }
 
-// lease prints <lease>, nothing for nil. An infinite one has no unit.
-func (p *printer) lease(l *LeaseTime) {
+// printLease prints <lease>, nothing for nil. An infinite one has no unit.
+func printLease(p *xmldoc.Printer, l *LeaseTime) {
 	if l == nil {
 		return
 	}
@@ -260,15 +268,112 @@ func (p *printer) lease(l *LeaseTime) {
 	case unit == "":
 		unit = "minutes"
 	}
-	p.leaf("lease", attr{"expiry", strconv.FormatUint(l.Expiry, 10)}, opt("unit", unit))
+	p.Leaf("lease", xmldoc.Always("expiry", strconv.FormatUint(l.Expiry, 10)), xmldoc.Opt("unit", unit))
 }
 
-// route prints <route>.
-func (p *printer) route(r *Route) {
-	length := attr{}
+// printRoute prints <route>.
+func printRoute(p *xmldoc.Printer, r *Route) {
+	length := xmldoc.Attr{}
 	if r.HasPrefixLength {
-		length = attr{"prefix", strconv.Itoa(r.PrefixLength)}
+		length = xmldoc.Always("prefix", strconv.Itoa(r.PrefixLength))
 	}
-	p.leaf("route", opt("family", r.Family), addr("address", r.Address), addr("netmask", r.Netmask),
-		length, addr("gateway", r.Gateway), num("metric", r.Metric))
+	p.Leaf("route", xmldoc.Opt("family", r.Family), xmldoc.Addr("address", r.Address), xmldoc.Addr("netmask", r.Netmask),
+		length, xmldoc.Addr("gateway", r.Gateway), xmldoc.Num("metric", r.Metric))
+}
+
+// printFragments prints what was kept as text.
+func printFragments(p *xmldoc.Printer, list []Fragment) {
+	for _, f := range list {
+		p.Margin()
+		p.Buf.WriteString(xmldoc.FormatElement(f.XML, nil, p.Indent) + "\n")
+	}
+}
+
+// printDnsmasqOptions prints what is inside <dnsmasq:options>.
+func printDnsmasqOptions(p *xmldoc.Printer, list []string) {
+	for _, o := range list {
+		p.Leaf("dnsmasq:option", xmldoc.Always("value", o))
+	}
+}
+
+// printVLAN prints <vlan>, nothing for nil.
+func printVLAN(p *xmldoc.Printer, v *VLAN) {
+	if v == nil {
+		return
+	}
+	p.Pair("vlan", func() {
+		for _, t := range v.Tags {
+			p.Leaf("tag", xmldoc.Always("id", strconv.Itoa(t.ID)), xmldoc.Opt("nativeMode", t.NativeMode))
+		}
+	}, xmldoc.Flag("trunk", v.Trunk))
+}
+
+// printBandwidth prints <bandwidth>, nothing for nil.
+func printBandwidth(p *xmldoc.Printer, b *Bandwidth, attrs ...xmldoc.Attr) {
+	if b == nil {
+		return
+	}
+	p.Pair("bandwidth", func() {
+		printRate(p, "inbound", b.Inbound)
+		printRate(p, "outbound", b.Outbound)
+	}, attrs...)
+}
+
+// printRate prints one direction of a <bandwidth>, nothing for nil.
+func printRate(p *xmldoc.Printer, name string, r *Rate) {
+	if r == nil {
+		return
+	}
+	p.Leaf(name, xmldoc.Num("average", r.Average), xmldoc.Num("peak", r.Peak), xmldoc.Num("floor", r.Floor), xmldoc.Num("burst", r.Burst))
+}
+
+// printVirtualPort prints <virtualport>, nothing for nil.
+func printVirtualPort(p *xmldoc.Printer, v *VirtualPort) {
+	if v == nil {
+		return
+	}
+	p.Elem("virtualport", func() {
+		if params := *v; params != (VirtualPort{Type: v.Type}) {
+			p.Leaf("parameters", id("managerid", v.ManagerID), id("typeid", v.TypeID), id("typeidversion", v.TypeIDVersion),
+				xmldoc.Opt("instanceid", v.InstanceID), xmldoc.Opt("interfaceid", v.InterfaceID), xmldoc.Opt("profileid", v.ProfileID))
+		}
+	}, xmldoc.Opt("type", v.Type))
+}
+
+// id is a number that may be 0 or absent.
+func id(name string, v *int) xmldoc.Attr {
+	if v == nil {
+		return xmldoc.Attr{}
+	}
+	return xmldoc.Always(name, strconv.Itoa(*v))
+}
+
+// printPortGroup prints <portgroup>.
+func printPortGroup(p *xmldoc.Printer, g *PortGroup) {
+	p.Pair("portgroup", func() {
+		printVLAN(p, g.VLAN)
+		printVirtualPort(p, g.VirtualPort)
+		printBandwidth(p, g.Bandwidth)
+	}, xmldoc.Always("name", g.Name), xmldoc.Flag("default", g.Default), xmldoc.Opt("trustGuestRxFilters", g.TrustGuestRxFilters))
+}
+
+// printHostdevDriver prints <driver>, nothing for nil.
+func printHostdevDriver(p *xmldoc.Printer, d *HostdevDriver) {
+	if d != nil {
+		p.Leaf("driver", xmldoc.Opt("name", d.Name), xmldoc.Opt("model", d.Model))
+	}
+}
+
+// printPCIAddress prints <address>, with attributes before the device's.
+func printPCIAddress(p *xmldoc.Printer, a PCIAddress, attrs ...xmldoc.Attr) {
+	p.Leaf("address", append(attrs, xmldoc.Always("domain", fmt.Sprintf("0x%04x", a.Domain)), xmldoc.Always("bus", fmt.Sprintf("0x%02x", a.Bus)),
+		xmldoc.Always("slot", fmt.Sprintf("0x%02x", a.Slot)), xmldoc.Always("function", fmt.Sprintf("0x%x", a.Function)))...)
+}
+
+// yesNo renders a bool as libvirt does.
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
 }

@@ -66,7 +66,7 @@ func (c conditions) active() (all []health.Network) {
 // served are what the active networks serve.
 func (c conditions) served() (all []health.Served) {
 	c.m.eachLive(func(n *Network, live *netdef.Network) {
-		s := health.Served{Network: n.name, Bridge: live.Bridge.Name, NotUnderstood: translate.NotUnderstood(live)}
+		s := health.Served{Network: n.name, Bridge: live.Bridge.Name, NotUnderstood: live.Dnsmasq.Unknown}
 		for i := range live.IPs {
 			if ip := &live.IPs[i]; ip.Addressless() {
 				s.Addressless = append(s.Addressless, ip.Prefix().Masked())

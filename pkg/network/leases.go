@@ -118,7 +118,7 @@ func (n *Network) ExportLeases() (string, error) {
 	if len(defs) == 0 {
 		return "", nil
 	}
-	return dhcpd.FormatLeases(leases, defs[0].MAC), nil
+	return translate.FormatLeases(leases, defs[0].MAC), nil
 }
 
 // ImportLeases takes over the leases in text: a lease file of dnsmasq, or the file
@@ -126,7 +126,7 @@ func (n *Network) ExportLeases() (string, error) {
 // others are not. Of a network that is not active they are those with which it will
 // start. Invalid: text is no such file, and nothing was taken.
 func (n *Network) ImportLeases(ctx context.Context, text string) (taken int, refused []string, err error) {
-	leases, err := dhcpd.ParseLeases(text)
+	leases, err := translate.ParseLeases(text)
 	if err != nil {
 		return 0, nil, api.Errorf(api.Invalid, "%w", err)
 	}

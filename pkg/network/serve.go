@@ -24,7 +24,7 @@ func (n turn) serviceSpec(live *netdef.Network) *service.Spec {
 // reaches the caller, unless the network can do without. Run must follow, or
 // Close.
 func (n turn) openServices(live *netdef.Network) (*service.Set, error) {
-	if lines := translate.NotUnderstood(live); len(lines) > 0 {
+	if lines := live.Dnsmasq.Unknown; len(lines) > 0 {
 		n.m.log.Warn("lines of <dnsmasq:options> are not understood and have no effect", keyNetwork, n.name, "lines", lines)
 	}
 	s := n.newServices(live)

@@ -120,7 +120,7 @@ func (n *Network) Detail(leases []Lease) api.Detail {
 		leased = append(leased, l.Addr)
 	}
 	d.Pools = translate.Pools(is, leased)
-	d.NotUnderstood = append(d.NotUnderstood, translate.NotUnderstood(is)...)
+	d.NotUnderstood = append(d.NotUnderstood, is.Dnsmasq.Unknown...)
 	if translate.ServesDNS(is) {
 		d.DNS = &api.DNS{Domain: translate.Domain(is), Upstreams: upstreams(n.runningServices())}
 	}

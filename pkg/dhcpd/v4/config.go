@@ -50,8 +50,8 @@ type Config struct {
 	BootServer netip.Addr
 	// Boots are what clients of certain kinds boot instead: the first that fits.
 	Boots []Boot
-	// Options are sent in the place of those that stand here, or besides them. See
-	// ParseDnsmasqOptions. May be empty.
+	// Options are sent in the place of those that stand here, or besides them. May be
+	// empty.
 	Options []Option
 	// Ranges is the pool. Empty: only reserved clients are served.
 	Ranges []dhcpd.Range

@@ -473,20 +473,6 @@ func TestHugeRange(t *testing.T) {
 	}
 }
 
-func TestParseDUID(t *testing.T) {
-	want := []byte{0, 3, 0, 1, 0x52, 0x54, 0, 0x12, 0x34, 0x56}
-	for _, s := range []string{"0:3:0:1:52:54:0:12:34:56", "00:03:00:01:52:54:00:12:34:56"} {
-		if got, err := dhcpd.ParseDUID(s); err != nil || !bytes.Equal(got, want) {
-			t.Errorf("%s: %x, %v", s, got, err)
-		}
-	}
-	for _, s := range []string{"", "0:3", "x:y:z", "0:3::1", "000:1:2"} {
-		if got, err := dhcpd.ParseDUID(s); err == nil {
-			t.Errorf("%q became %x", s, got)
-		}
-	}
-}
-
 // FuzzPacket6: no bytes make the handler panic, answer more than once or answer
 // with what does not parse.
 func FuzzPacket6(f *testing.F) {

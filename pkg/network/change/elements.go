@@ -45,7 +45,7 @@ func elements() []element {
 		{"route", func(d, f *netdef.Network) { d.Routes = f.Routes }, routesHarm},
 		{"virtualport", func(d, f *netdef.Network) { d.VirtualPort = f.VirtualPort }, never},
 		{"portgroup", func(d, f *netdef.Network) { d.PortGroups = f.PortGroups }, never}, // for ports to come
-		{"dnsmasq:options", func(d, f *netdef.Network) { d.DnsmasqOptions = f.DnsmasqOptions }, never},
+		{"dnsmasq:options", func(d, f *netdef.Network) { d.Dnsmasq = f.Dnsmasq }, never},
 		{"vnetd:uplink", func(d, f *netdef.Network) { d.Uplink = f.Uplink }, func(l, n *netdef.Network) bool { return l.Uplink != n.Uplink }},
 		{"vnetd:access", func(d, f *netdef.Network) { d.Access = f.Access }, never}, // of ports to come
 		{"vnetd:record", func(d, f *netdef.Network) { d.Records = f.Records }, never},

@@ -12,6 +12,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/translate"
 )
 
 // Plan is a takeover that has been read.
@@ -58,7 +59,7 @@ func (p *Plan) parse(s api.Takeover) (err error) {
 		return api.Errorf(api.Conflict, "the status is of network %q with the UUID %s, the definition of %q with %s",
 			p.Live.Name, p.Live.UUID, p.Def.Name, p.Def.UUID)
 	}
-	if p.Leases, err = dhcpd.ParseLeases(s.Leases); err != nil {
+	if p.Leases, err = translate.ParseLeases(s.Leases); err != nil {
 		return api.Errorf(api.Invalid, "leases: %w", err)
 	}
 	return nil

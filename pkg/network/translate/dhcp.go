@@ -10,6 +10,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/dhcpd/tftp"
 	"github.com/vnetd/vnetd/pkg/dhcpd/v4"
 	"github.com/vnetd/vnetd/pkg/dhcpd/v6"
+	"github.com/vnetd/vnetd/pkg/dnsmasq"
 	"github.com/vnetd/vnetd/pkg/netdef"
 )
 
@@ -64,8 +65,7 @@ func DHCP(n *netdef.Network) v4.Config {
 			c.Routes = append(c.Routes, v4.Route{Dst: r.Prefix(), Gateway: r.Gateway})
 		}
 	}
-	o, _ := v4.ParseDnsmasqOptions(n.DnsmasqOptions)
-	o.Apply(&c)
+	addDnsmasqDHCP(&c, &n.Dnsmasq.DHCP)
 	return c
 }
 
@@ -85,8 +85,7 @@ func DHCP6(n *netdef.Network) v6.Config {
 		Reservations: reservations(ip.DHCP),
 		Identity:     dhcpd.Identity(n.DHCPPolicy.Identity),
 	}
-	o, _ := v4.ParseDnsmasqOptions(n.DnsmasqOptions)
-	c.Reservations = append(o.Reservations6(), c.Reservations...)
+	c.Reservations = append(dnsmasqHosts(&n.Dnsmasq.DHCP, dhcpd.Is6), c.Reservations...)
 	return c
 }
 
@@ -115,9 +114,8 @@ func reservations(d *netdef.DHCP) []dhcpd.Reservation {
 			continue // of a document that can't be served whole
 		}
 		r := dhcpd.Reservation{MAC: h.MAC, Name: ascii(h.Name), Addr: h.IP, LeaseTime: leaseTime(h.Lease)}
-		if h.ID != "" {
-			// One that is no DUID is matched by what else the element says.
-			r.DUID, _ = dhcpd.ParseDUID(h.ID)
+		if duid, ok := dnsmasq.ParseDUID(h.ID); ok {
+			r.DUID = duid // one that is no DUID is matched by what else the element says
 		}
 		rs = append(rs, r)
 	}

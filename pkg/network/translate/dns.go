@@ -90,8 +90,8 @@ func DNS(n *netdef.Network) dnsd.Config {
 			Name: ascii(n.RecordName(r.Name)), Type: r.Type, Value: r.Value, TTL: time.Duration(r.TTL) * time.Second,
 		})
 	}
-	o, _ := dnsd.ParseDnsmasqOptions(n.DnsmasqOptions)
-	return o.AddTo(c)
+	addDnsmasqDNS(&c, &n.Dnsmasq.DNS)
+	return c
 }
 
 // linkLocal is the address that the kernel gives the bridge: of its MAC address

@@ -20,7 +20,7 @@ func Plan(def *netdef.Network, rules []firewall.Line) api.Plan {
 		Name: def.Name, Mode: string(def.Mode()), Action: "create", Conflicts: []string{}, Pending: []string{},
 		Links:     []api.PlannedLink{plannedLink(def)},
 		Addresses: []api.PlannedAddress{}, Routes: []api.PlannedRoute{}, Sysctls: []api.PlannedSysctl{}, Rules: []api.PlannedRule{},
-		Pools: []api.Pool{}, Services: []api.PlannedService{}, NotUnderstood: append([]string{}, NotUnderstood(def)...),
+		Pools: []api.Pool{}, Services: []api.PlannedService{}, NotUnderstood: append([]string{}, def.Dnsmasq.Unknown...),
 	}
 	if !def.Mode().OwnsBridge() {
 		return p

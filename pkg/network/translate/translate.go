@@ -12,8 +12,6 @@ import (
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
-	"github.com/vnetd/vnetd/pkg/dhcpd/v4"
-	"github.com/vnetd/vnetd/pkg/dnsd"
 	"github.com/vnetd/vnetd/pkg/firewall"
 	"github.com/vnetd/vnetd/pkg/netdef"
 )
@@ -115,14 +113,6 @@ func Gateways(n *netdef.Network) []netip.Addr {
 		all = append(all, n.IPs[i].Address)
 	}
 	return all
-}
-
-// NotUnderstood lists the lines of <dnsmasq:options> that mean nothing to DHCP
-// nor to DNS.
-func NotUnderstood(n *netdef.Network) []string {
-	_, forDHCP := v4.ParseDnsmasqOptions(n.DnsmasqOptions)
-	_, forDNS := dnsd.ParseDnsmasqOptions(n.DnsmasqOptions)
-	return slices.DeleteFunc(forDHCP, func(line string) bool { return !slices.Contains(forDNS, line) })
 }
 
 // HasIPv6 reports whether n has an IPv6 address, and so advertises itself.

@@ -1,4 +1,4 @@
-package netdef
+package xmldoc
 
 import (
 	"errors"
@@ -27,7 +27,7 @@ func (f Fault) Error() string {
 		b.WriteString(f.Path + ": ")
 	}
 	if f.Value != "" {
-		fmt.Fprintf(&b, "'%s': ", oneLine(f.Value))
+		fmt.Fprintf(&b, "'%s': ", OneLine(f.Value))
 	}
 	b.WriteString(f.Problem)
 	return b.String()
@@ -36,9 +36,9 @@ func (f Fault) Error() string {
 // maxQuoted bounds how much of a value an error message repeats.
 const maxQuoted = 100
 
-// oneLine returns s without line breaks and not longer than maxQuoted bytes,
+// OneLine returns s without line breaks and not longer than maxQuoted bytes,
 // so that a message stays one line of a log.
-func oneLine(s string) string {
+func OneLine(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if r < ' ' {
 			return ' '
@@ -79,28 +79,28 @@ func (fs Faults) Unwrap() []error {
 	return errs
 }
 
-// err returns fs as an error: nil if there are none.
-func (fs Faults) err() error {
+// Err returns fs as an error: nil if there are none.
+func (fs Faults) Err() error {
 	if len(fs) == 0 {
 		return nil
 	}
 	return fs
 }
 
-// add appends a fault.
-func (fs *Faults) add(path, value, problem string) {
+// Add appends a fault.
+func (fs *Faults) Add(path, value, problem string) {
 	*fs = append(*fs, Fault{Path: path, Value: value, Problem: problem})
 }
 
-// addf appends a fault whose problem is formatted.
-func (fs *Faults) addf(path, value, format string, args ...any) {
-	fs.add(path, value, fmt.Sprintf(format, args...))
+// Addf appends a fault whose problem is formatted.
+func (fs *Faults) Addf(path, value, format string, args ...any) {
+	fs.Add(path, value, fmt.Sprintf(format, args...))
 }
 
-// merge appends those of more that are not mere consequences of a fault in fs:
+// Merge appends those of more that are not mere consequences of a fault in fs:
 // a value that can't be read also looks wrong, or the element as if something
 // were missing.
-func (fs Faults) merge(more Faults) Faults {
+func (fs Faults) Merge(more Faults) Faults {
 	known := make(map[string]bool, 2*len(fs))
 	for _, f := range fs {
 		known[f.Path] = true
@@ -114,9 +114,9 @@ func (fs Faults) merge(more Faults) Faults {
 	return fs
 }
 
-// without returns those of fs that former has not. An element's place in its list
+// Without returns those of fs that former has not. An element's place in its list
 // doesn't count: another one may have come or gone before it.
-func (fs Faults) without(former Faults) Faults {
+func (fs Faults) Without(former Faults) Faults {
 	seen := make(map[[2]string]int, len(former))
 	for _, f := range former {
 		seen[[2]string{f.Value, f.Problem}]++
@@ -137,8 +137,8 @@ func owner(p string) string {
 	return p
 }
 
-// asFault returns err, which is a Fault, as one.
-func asFault(err error) Fault {
+// AsFault returns err, which is a Fault, as one.
+func AsFault(err error) Fault {
 	var f Fault
 	errors.As(err, &f)
 	return f

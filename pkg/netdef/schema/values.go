@@ -1,4 +1,4 @@
-package netdef
+package schema
 
 import (
 	"net/netip"

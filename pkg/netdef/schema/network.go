@@ -1,6 +1,10 @@
-package netdef
+package schema
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/vnetd/vnetd/pkg/netdef/xmldoc"
+)
 
 // attributes and elements name those of an element.
 type (
@@ -9,7 +13,7 @@ type (
 )
 
 // dnsmasqElement is <dnsmasq:options>.
-const dnsmasqElement = nsDnsmasq + " options"
+const dnsmasqElement = NamespaceDnsmasq + " options"
 
 // networkShape is network.rng, of libvirt 12.
 func networkShape() shape {
@@ -30,7 +34,7 @@ func networkShape() shape {
 			"dns":       {shape: dnsShape()}, "bandwidth": {shape: bandwidthShape()}, "vlan": {shape: vlanShape()},
 			"port": {shape: shape{attrs: attributes{"isolated": yesNoForm().optional()}}},
 			"ip":   {shape: ipShape(), many: true}, "route": {shape: routeShape(), many: true},
-			dnsmasqElement: {shape: shape{kids: elements{nsDnsmasq + " option": {shape: shape{attrs: attributes{"value": text.required()}}, many: true}}}},
+			dnsmasqElement: {shape: shape{kids: elements{NamespaceDnsmasq + " option": {shape: shape{attrs: attributes{"value": text.required()}}, many: true}}}},
 		},
 	}
 }
@@ -66,8 +70,8 @@ func forwardShape() shape {
 				"port":    {shape: shape{attrs: attributes{"start": portForm().required(), "end": portForm().required()}}},
 			}}},
 		},
-		rule: func(n *node) (string, string) {
-			if n.has("interface") && n.has("address") {
+		rule: func(n *xmldoc.Node) (string, string) {
+			if has(n, "interface") && has(n, "address") {
 				return "/address", "not allowed beside <interface>"
 			}
 			return "", ""
@@ -88,17 +92,17 @@ func virtualPortShape() shape {
 }
 
 // virtualPortRule has each type its own parameters.
-func virtualPortRule(n *node) (at, problem string) {
-	kind, typed := n.attribute("type")
+func virtualPortRule(n *xmldoc.Node) (at, problem string) {
+	kind, typed := attributeOf(n, "type")
 	allowed := map[string][]string{
 		"802.1Qbg": {"managerid", "typeid", "typeidversion", "instanceid"}, "802.1Qbh": {"profileid"},
 		"openvswitch": {"profileid", "interfaceid"}, "midonet": {"interfaceid"},
 	}[collapsed(kind)]
 	has := make(map[string]bool)
-	for _, k := range n.kids {
-		for _, a := range k.attrs {
-			if has[a.name] = true; typed && !slices.Contains(allowed, a.name) {
-				return "/parameters/@" + a.qname, "not allowed with type='" + kind + "'"
+	for _, k := range n.Kids {
+		for _, a := range k.Attrs {
+			if has[a.Name] = true; typed && !slices.Contains(allowed, a.Name) {
+				return "/parameters/@" + a.QName, "not allowed with type='" + kind + "'"
 			}
 		}
 	}
@@ -170,10 +174,10 @@ func ipShape() shape {
 }
 
 // hostRule wants one of what a client is known by.
-func hostRule(n *node) (at, problem string) {
-	_, mac := n.attribute("mac")
-	_, id := n.attribute("id")
-	_, name := n.attribute("name")
+func hostRule(n *xmldoc.Node) (at, problem string) {
+	_, mac := attributeOf(n, "mac")
+	_, id := attributeOf(n, "id")
+	_, name := attributeOf(n, "name")
 	switch {
 	case mac && id:
 		return "/@id", "not allowed beside mac"
@@ -184,9 +188,9 @@ func hostRule(n *node) (at, problem string) {
 }
 
 // oneLength lets a netmask or a prefix stand, not both.
-func oneLength(n *node) (at, problem string) {
-	_, mask := n.attribute("netmask")
-	if _, prefix := n.attribute("prefix"); mask && prefix {
+func oneLength(n *xmldoc.Node) (at, problem string) {
+	_, mask := attributeOf(n, "netmask")
+	if _, prefix := attributeOf(n, "prefix"); mask && prefix {
 		return "/@prefix", "not allowed beside netmask"
 	}
 	return "", ""
@@ -203,20 +207,20 @@ func routeShape() shape {
 }
 
 // has reports whether n has a child of that name.
-func (n *node) has(name string) bool {
-	for _, k := range n.kids {
-		if k.name == name && k.space == "" {
+func has(n *xmldoc.Node, name string) bool {
+	for _, k := range n.Kids {
+		if k.Name == name && k.Space == "" {
 			return true
 		}
 	}
 	return false
 }
 
-// attribute returns an attribute of n and whether it is there.
-func (n *node) attribute(name string) (string, bool) {
-	for _, a := range n.attrs {
-		if a.name == name && a.space == "" {
-			return a.value, true
+// attributeOf returns an attribute of n and whether it is there.
+func attributeOf(n *xmldoc.Node, name string) (string, bool) {
+	for _, a := range n.Attrs {
+		if a.Name == name && a.Space == "" {
+			return a.Value, true
 		}
 	}
 	return "", false

@@ -1,4 +1,4 @@
-package netdef_test
+package schema_test
 
 import (
 	"errors"
@@ -10,7 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/netdef/schema"
 )
 
 // schemaFile is libvirt's, as Debian's libvirt0 has it.
@@ -85,7 +85,7 @@ func changes(doc string) []string {
 	return all
 }
 
-// TestSchemaAsLibvirt holds CheckSchema against libvirt's schema: for every element
+// TestSchemaAsLibvirt holds Check against libvirt's schema: for every element
 // and attribute, a table of values, what is missing, what is twice, and what is not
 // known there.
 func TestSchemaAsLibvirt(t *testing.T) {
@@ -115,12 +115,12 @@ func TestSchemaAsLibvirt(t *testing.T) {
 	}
 	refused := 0
 	for i, doc := range docs {
-		err := netdef.CheckSchema([]byte(doc))
+		err := schema.Check([]byte(doc))
 		if err != nil {
 			refused++
 		}
 		if want := valid[files[i]]; (err == nil) != want && !newer(doc) {
-			t.Errorf("libvirt's schema accepts this: %t; CheckSchema says %v\n%s", want, err, around(bases[i], doc))
+			t.Errorf("libvirt's schema accepts this: %t; Check says %v\n%s", want, err, around(bases[i], doc))
 		}
 	}
 	t.Logf("%d documents, of which %d are refused", len(docs), refused)

@@ -1,8 +1,7 @@
-package v4
+package dnsmasq
 
 import (
 	"encoding/hex"
-	"errors"
 	"net"
 	"net/netip"
 	"slices"
@@ -10,95 +9,70 @@ import (
 	"strings"
 	"time"
 
-	"github.com/vnetd/vnetd/pkg/dhcpd"
+	"github.com/vnetd/vnetd/internal/dnsname"
 )
 
-// Options are what dnsmasq's configuration lines, which users carry in
-// <dnsmasq:options>, say of DHCP. The zero value says nothing.
-type Options struct {
-	// Reservations are of dhcp-host, of both families.
-	Reservations []dhcpd.Reservation
-	// BootFile and BootServer are of dhcp-boot. Empty and zero: not said.
-	BootFile   string
-	BootServer netip.Addr
+// Infinite is the lease time of a lease that never ends, as it is on the wire (RFC
+// 2132 section 9.2, RFC 8415 section 7.7).
+const Infinite = (1<<32 - 1) * time.Second
 
-	options []dnsmasqOption
+// DHCP is what lines say of DHCP.
+type DHCP struct {
+	Options []Option // of DHCPv4, one of a code
+	Hosts   []Host
+	Boot    Boot // of the last dhcp-boot
 }
 
-// dnsmasqOption is an Option in which 0.0.0.0 means our own address.
-type dnsmasqOption struct {
-	Option
-	addrs bool
+// Option is a dhcp-option or dhcp-option-force of DHCPv4.
+type Option struct {
+	Code  uint8
+	Value []byte // empty: the option is not sent
+	Addrs bool   // Value is a list of addresses, in which 0.0.0.0 means our own
+	Force bool   // it is sent to clients, too, that don't ask for it
 }
 
-// ParseDnsmasqOptions understands the lines dhcp-option, dhcp-option-force,
-// dhcp-host and dhcp-boot of dnsmasq(8), without tags, vendor classes and options
-// of DHCPv6. It returns what it does not understand, each line as it came. That
-// is no error: the lines may be about DNS, or have no effect.
-func ParseDnsmasqOptions(lines []string) (o Options, unknown []string) {
-	for _, line := range lines {
-		name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
-		fields, err := splitFields(value)
-		if err == nil {
-			err = o.parse(strings.TrimSpace(name), fields)
-		}
-		if err != nil {
-			unknown = append(unknown, line)
-		}
+// Host is an address that a dhcp-host sets aside, of either family.
+type Host struct {
+	MAC       net.HardwareAddr // nil: not said
+	DUID      []byte           // nil: not said
+	Name      string           // what the client is known by if there is neither MAC nor DUID
+	Addr      netip.Addr
+	LeaseTime time.Duration // 0: not said
+}
+
+// Boot is a dhcp-boot. Its zero value says nothing.
+type Boot struct {
+	File   string     // at most 255 bytes
+	Server netip.Addr // zero: not said
+}
+
+// At returns the value of the option on the link where server is our address.
+func (o *Option) At(server netip.Addr) []byte {
+	if !o.Addrs || !server.Is4() {
+		return o.Value
 	}
-	return o, unknown
-}
-
-// Apply adds what o says to c. Its reservations come before those of c, as the
-// later line wins in dnsmasq's configuration.
-func (o *Options) Apply(c *Config) {
-	if o.BootFile != "" {
-		c.BootFile, c.BootServer = o.BootFile, o.BootServer
-	}
-	for _, opt := range o.options {
-		c.Options = append(slices.Clip(c.Options), opt.of(c.Server))
-	}
-	c.Reservations = append(o.reservations(netip.Addr.Is4), c.Reservations...)
-}
-
-// Reservations6 returns the reservations of IPv6 addresses. They come before those of
-// a network, as in Apply.
-func (o *Options) Reservations6() []dhcpd.Reservation { return o.reservations(dhcpd.Is6) }
-
-// reservations returns the reservations of one family.
-func (o *Options) reservations(family func(netip.Addr) bool) []dhcpd.Reservation {
-	return slices.DeleteFunc(slices.Clone(o.Reservations), func(r dhcpd.Reservation) bool { return !family(r.Addr) })
-}
-
-// of returns the option on the link where server is our address.
-func (o *dnsmasqOption) of(server netip.Addr) Option {
-	opt := o.Option
-	if !o.addrs || !server.Is4() {
-		return opt
-	}
-	opt.Value = slices.Clone(opt.Value)
-	for a := range slices.Chunk(opt.Value, net.IPv4len) {
+	value := slices.Clone(o.Value)
+	for a := range slices.Chunk(value, net.IPv4len) {
 		if [net.IPv4len]byte(a) == ([net.IPv4len]byte{}) {
 			copy(a, server.AsSlice())
 		}
 	}
-	return opt
+	return value
 }
 
-// errUnknown says that a line is not understood.
-var errUnknown = errors.New("not understood")
-
 // parse takes over one line.
-func (o *Options) parse(name string, fields []string) error {
+func (d *DHCP) parse(name, value string) error {
+	fields, err := splitFields(value)
+	if err != nil {
+		return err
+	}
 	switch name {
-	case "dhcp-option", "dhcp-option-force":
-		return o.parseOption(fields, name == "dhcp-option-force")
 	case "dhcp-host":
-		return o.parseHosts(fields)
+		return d.parseHosts(fields)
 	case "dhcp-boot":
-		return o.parseBoot(fields)
+		return d.parseBoot(fields)
 	default:
-		return errUnknown
+		return d.parseOption(fields, name == "dhcp-option-force")
 	}
 }
 
@@ -126,16 +100,16 @@ func splitFields(s string) ([]string, error) {
 
 // parseOption understands CODE,VALUE... and option:NAME,VALUE... A later line on an
 // option takes the place of an earlier one.
-func (o *Options) parseOption(fields []string, force bool) error {
+func (d *DHCP) parseOption(fields []string, force bool) error {
 	code, err := optionCode(fields[0])
 	if err != nil {
 		return err
 	}
-	opt := dnsmasqOption{Option: Option{Code: code, Force: force}}
-	if opt.Value, opt.addrs, err = optionValue(code, fields[1:]); err != nil {
+	opt := Option{Code: code, Force: force}
+	if opt.Value, opt.Addrs, err = optionValue(code, fields[1:]); err != nil {
 		return err
 	}
-	o.options = append(slices.DeleteFunc(o.options, func(have dnsmasqOption) bool { return have.Code == code }), opt)
+	d.Options = append(slices.DeleteFunc(d.Options, func(have Option) bool { return have.Code == code }), opt)
 	return nil
 }
 
@@ -154,6 +128,17 @@ func optionCode(s string) (uint8, error) {
 		return 0, errUnknown
 	}
 	return uint8(n), nil
+}
+
+// settable reports whether an option may be configured: those that the protocol
+// itself needs may not.
+func settable(code uint8) bool {
+	switch code {
+	case 0, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 61, 80, 81, 82, 255:
+		return false
+	default:
+		return true
+	}
 }
 
 // kind is how the value of an option is written.
@@ -240,10 +225,11 @@ func optionValue(code uint8, fields []string) (value []byte, addrs bool, err err
 		return []byte(strings.Join(fields, ",")), false, nil
 	case k == kindNames:
 		for _, name := range fields {
-			if !dhcpd.ValidDomain(strings.Trim(name, ".")) {
-				return nil, false, errUnknown
+			labels, err := toLabels(strings.Trim(name, "."))
+			if err != nil {
+				return nil, false, err
 			}
-			value = append(value, dhcpd.ToLabels(name)...)
+			value = append(value, labels...)
 		}
 		return value, false, nil
 	case k == kindRoutes:
@@ -257,21 +243,37 @@ func optionValue(code uint8, fields []string) (value []byte, addrs bool, err err
 	}
 }
 
-// routesValue reads DESTINATION/BITS,GATEWAY pairs.
+// toLabels returns a name in DNS wire format (RFC 1035 section 3.1).
+func toLabels(name string) ([]byte, error) {
+	ascii, err := dnsname.Host(name)
+	if err != nil || ascii != name {
+		return nil, errUnknown
+	}
+	var wire []byte
+	for label := range strings.SplitSeq(name, ".") {
+		wire = append(append(wire, byte(len(label))), label...)
+	}
+	return append(wire, 0), nil
+}
+
+// routesValue reads DESTINATION/BITS,GATEWAY pairs into the form of option 121 (RFC
+// 3442).
 func routesValue(fields []string) ([]byte, error) {
 	if len(fields)%2 != 0 {
 		return nil, errUnknown
 	}
-	var p plan
+	var value []byte
 	for pair := range slices.Chunk(fields, 2) {
 		dst, err := netip.ParsePrefix(pair[0])
 		gateway, err2 := netip.ParseAddr(pair[1])
 		if err != nil || err2 != nil || !dst.Addr().Is4() || !gateway.Is4() {
 			return nil, errUnknown
 		}
-		p.cfg.Routes = append(p.cfg.Routes, Route{Dst: dst, Gateway: gateway})
+		value = append(value, byte(dst.Bits()))
+		value = append(value, dst.Masked().Addr().AsSlice()[:(dst.Bits()+7)/8]...)
+		value = append(value, gateway.AsSlice()...)
 	}
-	return p.classlessRoutes(), nil
+	return value, nil
 }
 
 // numbersValue reads numbers of one size.
@@ -333,7 +335,7 @@ func isHexBytes(s string) bool {
 }
 
 // parseBoot understands FILE[,[SERVER NAME][,SERVER ADDRESS]].
-func (o *Options) parseBoot(fields []string) error {
+func (d *DHCP) parseBoot(fields []string) error {
 	if fields[0] == "" || strings.Contains(fields[0], ":") && !strings.Contains(fields[0], "/") || len(fields) > 3 {
 		return errUnknown // a tag
 	}
@@ -347,14 +349,14 @@ func (o *Options) parseBoot(fields []string) error {
 	if len(fields[0]) > 255 {
 		return errUnknown
 	}
-	o.BootFile, o.BootServer = fields[0], server
+	d.Boot = Boot{File: fields[0], Server: server}
 	return nil
 }
 
 // parseHosts understands a host with its hardware addresses or DUID, addresses of
 // both families, a name and a lease time, in any order.
-func (o *Options) parseHosts(fields []string) error {
-	var r dhcpd.Reservation
+func (d *DHCP) parseHosts(fields []string) error {
+	var h Host
 	var addrs []netip.Addr
 	for _, f := range fields {
 		a, err := hostAddr(f)
@@ -362,26 +364,22 @@ func (o *Options) parseHosts(fields []string) error {
 			addrs = append(addrs, a)
 			continue
 		}
-		if err := parseField(&r, f); err != nil {
+		if err := h.parse(f); err != nil {
 			return err
 		}
 	}
-	if len(addrs) == 0 || r.ByName() && r.Name == "" {
+	if len(addrs) == 0 || h.MAC == nil && h.DUID == nil && h.Name == "" {
 		return errUnknown
 	}
 	for _, a := range addrs {
-		r.Addr = a
-		if r.Validate(!a.Is4()) != nil {
+		h := h
+		if h.Addr = a; a.Is4() {
+			h.DUID = nil // DHCPv4 does not know it
+		}
+		if h.MAC == nil && h.DUID == nil && h.Name == "" {
 			return errUnknown
 		}
-	}
-	for _, a := range addrs {
-		r := r
-		r.Addr = a
-		if a.Is4() {
-			r.DUID = nil // DHCPv4 does not know it
-		}
-		o.Reservations = append(o.Reservations, r)
+		d.Hosts = append(d.Hosts, h)
 	}
 	return nil
 }
@@ -399,28 +397,28 @@ func hostAddr(f string) (netip.Addr, error) {
 	return a, err
 }
 
-// parseField takes over what is no address.
-func parseField(r *dhcpd.Reservation, f string) error {
+// parse takes over a field that is no address.
+func (h *Host) parse(f string) error {
 	if id, ok := strings.CutPrefix(f, "id:"); ok {
-		duid, err := dhcpd.ParseDUID(id)
-		if err != nil || r.DUID != nil {
+		duid, ok := ParseDUID(id)
+		if !ok || h.DUID != nil {
 			return errUnknown
 		}
-		r.DUID = duid
+		h.DUID = duid
 		return nil
 	}
-	if mac, err := net.ParseMAC(f); err == nil && len(mac) == dhcpd.HWAddrLen && r.MAC == nil {
-		r.MAC = mac
+	if mac, err := net.ParseMAC(f); err == nil && len(mac) == macLen && h.MAC == nil {
+		h.MAC = mac
 		return nil
 	}
-	if d, ok := dnsmasqTime(f); ok && r.LeaseTime == 0 {
-		r.LeaseTime = d
+	if d, ok := dnsmasqTime(f); ok && h.LeaseTime == 0 {
+		h.LeaseTime = d
 		return nil
 	}
-	if r.Name != "" || f == "ignore" || dhcpd.ParseName([]byte(f)).Label == "" {
+	if h.Name != "" || f == "ignore" || !isHostName(f) {
 		return errUnknown
 	}
-	r.Name = f
+	h.Name = f
 	return nil
 }
 
@@ -428,7 +426,7 @@ func parseField(r *dhcpd.Reservation, f string) error {
 // weeks; "infinite" is for ever.
 func dnsmasqTime(s string) (time.Duration, bool) {
 	if s == "infinite" {
-		return dhcpd.Infinite, true
+		return Infinite, true
 	}
 	unit := time.Second
 	if s != "" {
@@ -441,5 +439,5 @@ func dnsmasqTime(s string) (time.Duration, bool) {
 	if err != nil || n == 0 {
 		return 0, false
 	}
-	return min(time.Duration(n)*unit, dhcpd.Infinite), true
+	return min(time.Duration(n)*unit, Infinite), true
 }

@@ -1,4 +1,7 @@
-package netdef
+// Package xmldoc is XML as libvirt's documents have it: a document as a tree of
+// elements that know where they stand, a decoder of them that collects faults, and a
+// printer of the same form. It knows no element of any schema.
+package xmldoc
 
 import (
 	"bytes"
@@ -6,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 )
 
 // Bounds of a document. A definition with ten thousand static hosts is under
@@ -17,31 +21,31 @@ const (
 	maxAttributes = 64
 )
 
-// node is one element of a document.
-type node struct {
-	qname   string // as written, with its prefix
-	name    string // local name
-	space   string // namespace URI; "" for none
-	attrs   []*attribute
+// Node is one element of a document.
+type Node struct {
+	QName   string // as written, with its prefix
+	Name    string // local name
+	Space   string // namespace URI; "" for none
+	Attrs   []*Attribute
 	xmlns   map[string]string // prefixes declared here
-	text    []byte            // character data directly inside
-	kids    []*node
-	parent  *node
-	raw     []byte // the element's bytes in the source
+	Text    []byte            // character data directly inside
+	Kids    []*Node
+	Parent  *Node
+	Raw     []byte // the element's bytes in the source
 	begin   int64
-	path    string // set when the decoder has read the element
-	keepRaw bool   // the element is kept as text: don't look inside
+	Path    string // set when the decoder has read the element
+	KeepRaw bool   // the element is kept as text: don't look inside
 }
 
-// attribute is one attribute of a node, namespace declarations excepted.
-type attribute struct {
-	qname, name, space, value string
-	used                      bool
+// Attribute is one attribute of a node, namespace declarations excepted.
+type Attribute struct {
+	QName, Name, Space, Value string
+	Used                      bool
 }
 
 // namespace resolves a prefix at n.
-func (n *node) namespace(prefix string) (string, bool) {
-	for at := n; at != nil; at = at.parent {
+func (n *Node) namespace(prefix string) (string, bool) {
+	for at := n; at != nil; at = at.Parent {
 		if uri, ok := at.xmlns[prefix]; ok {
 			return uri, true
 		}
@@ -56,23 +60,23 @@ func (n *node) namespace(prefix string) (string, bool) {
 type treeBuilder struct {
 	src   []byte
 	dec   *xml.Decoder
-	root  *node
-	open  *node // innermost element not closed; nil outside the root
+	root  *Node
+	open  *Node // innermost element not closed; nil outside the root
 	depth int
 	begin int64 // where the current token begins in src
 }
 
-// parseTree reads a whole document within bounds. The error is one Fault with
+// ParseTree reads a whole document within bounds. The error is one Fault with
 // the line. Comments and processing instructions are dropped; a document type
 // declaration and with it entities of its own are refused.
-func parseTree(src []byte) (*node, error) {
+func ParseTree(src []byte) (*Node, error) {
 	if len(src) > maxSize {
 		return nil, Fault{Problem: fmt.Sprintf("the definition has %d bytes, want at most %d", len(src), maxSize)}
 	}
 	src = bytes.TrimPrefix(src, []byte("\xef\xbb\xbf"))
 	b := &treeBuilder{src: src, dec: xml.NewDecoder(bytes.NewReader(src))}
 	b.dec.CharsetReader = func(label string, _ io.Reader) (io.Reader, error) {
-		return nil, fmt.Errorf("want UTF-8, not %s", oneLine(label))
+		return nil, fmt.Errorf("want UTF-8, not %s", OneLine(label))
 	}
 	for {
 		b.begin = b.dec.InputOffset()
@@ -90,10 +94,10 @@ func parseTree(src []byte) (*node, error) {
 }
 
 // finish returns the root, or what is missing at the end of the document.
-func (b *treeBuilder) finish() (*node, error) {
+func (b *treeBuilder) finish() (*Node, error) {
 	switch {
 	case b.open != nil:
-		return nil, b.fault(fmt.Errorf("the document ends inside <%s>, want </%s>", b.open.qname, b.open.qname))
+		return nil, b.fault(fmt.Errorf("the document ends inside <%s>, want </%s>", b.open.QName, b.open.QName))
 	case b.root == nil:
 		return nil, b.fault(errors.New("no element found, want <network>"))
 	}
@@ -107,7 +111,7 @@ func (b *treeBuilder) fault(err error) Fault {
 	if syntax := (*xml.SyntaxError)(nil); errors.As(err, &syntax) {
 		line, text = syntax.Line, "not well-formed XML: "+syntax.Msg
 	}
-	return Fault{Problem: fmt.Sprintf("line %d: %s", line, oneLine(text))}
+	return Fault{Problem: fmt.Sprintf("line %d: %s", line, OneLine(text))}
 }
 
 // add takes one token into the tree.
@@ -128,20 +132,20 @@ func (b *treeBuilder) add(tok xml.Token) error {
 // chars takes character data, which must stand inside the root unless blank.
 func (b *treeBuilder) chars(t xml.CharData) error {
 	if b.open != nil {
-		b.open.text = append(b.open.text, t...)
+		b.open.Text = append(b.open.Text, t...)
 		return nil
 	}
 	if len(bytes.TrimSpace(t)) > 0 {
-		return fmt.Errorf("text outside of the root element: %q", oneLine(string(bytes.TrimSpace(t))))
+		return fmt.Errorf("text outside of the root element: %q", OneLine(string(bytes.TrimSpace(t))))
 	}
 	return nil
 }
 
 // start opens an element below the innermost open one.
 func (b *treeBuilder) start(t xml.StartElement) error {
-	n := &node{qname: qualified(t.Name), name: t.Name.Local, parent: b.open, begin: b.begin}
+	n := &Node{QName: qualified(t.Name), Name: t.Name.Local, Parent: b.open, begin: b.begin}
 	if b.open == nil && b.root != nil {
-		return fmt.Errorf("<%s> after the end of <%s>", n.qname, b.root.qname)
+		return fmt.Errorf("<%s> after the end of <%s>", n.QName, b.root.QName)
 	}
 	if b.depth++; b.depth > maxDepth {
 		return fmt.Errorf("elements nested more than %d deep", maxDepth)
@@ -150,13 +154,13 @@ func (b *treeBuilder) start(t xml.StartElement) error {
 		return err
 	}
 	var ok bool
-	if n.space, ok = n.namespace(t.Name.Space); !ok {
-		return fmt.Errorf("the namespace prefix of <%s> is not declared", n.qname)
+	if n.Space, ok = n.namespace(t.Name.Space); !ok {
+		return fmt.Errorf("the namespace prefix of <%s> is not declared", n.QName)
 	}
 	if b.open == nil {
 		b.root = n
 	} else {
-		b.open.kids = append(b.open.kids, n)
+		b.open.Kids = append(b.open.Kids, n)
 	}
 	b.open = n
 	return nil
@@ -164,48 +168,48 @@ func (b *treeBuilder) start(t xml.StartElement) error {
 
 // end closes the innermost open element.
 func (b *treeBuilder) end(t xml.EndElement) error {
-	if b.open == nil || b.open.qname != qualified(t.Name) {
+	if b.open == nil || b.open.QName != qualified(t.Name) {
 		want := "no more end tags"
 		if b.open != nil {
-			want = "</" + b.open.qname + ">"
+			want = "</" + b.open.QName + ">"
 		}
 		return fmt.Errorf("</%s> does not close anything here, want %s", qualified(t.Name), want)
 	}
-	b.open.raw = b.src[b.open.begin:b.dec.InputOffset()]
-	b.open = b.open.parent
+	b.open.Raw = b.src[b.open.begin:b.dec.InputOffset()]
+	b.open = b.open.Parent
 	b.depth--
 	return nil
 }
 
 // setAttributes splits attrs into namespace declarations and attributes.
-func (n *node) setAttributes(attrs []xml.Attr) error {
+func (n *Node) setAttributes(attrs []xml.Attr) error {
 	if len(attrs) > maxAttributes {
-		return fmt.Errorf("<%s> has %d attributes, want at most %d", n.qname, len(attrs), maxAttributes)
+		return fmt.Errorf("<%s> has %d attributes, want at most %d", n.QName, len(attrs), maxAttributes)
 	}
 	seen := make(map[string]bool, len(attrs))
 	for _, a := range attrs {
 		qname := qualified(a.Name)
 		if seen[qname] {
-			return fmt.Errorf("<%s> has the attribute %s twice", n.qname, qname)
+			return fmt.Errorf("<%s> has the attribute %s twice", n.QName, qname)
 		}
 		seen[qname] = true
 		switch {
 		case a.Name.Space == "xmlns" && a.Value == "":
 			// Namespaces in XML 1.0 section 5: a prefix can't be undeclared.
-			return fmt.Errorf("%s in <%s> is empty, want a namespace", qname, n.qname)
+			return fmt.Errorf("%s in <%s> is empty, want a namespace", qname, n.QName)
 		case a.Name.Space == "xmlns":
 			n.declare(a.Name.Local, a.Value)
 		case qname == "xmlns":
 			n.declare("", a.Value)
 		default:
-			n.attrs = append(n.attrs, &attribute{qname: qname, name: a.Name.Local, space: a.Name.Space, value: a.Value})
+			n.Attrs = append(n.Attrs, &Attribute{QName: qname, Name: a.Name.Local, Space: a.Name.Space, Value: a.Value})
 		}
 	}
 	return n.resolveAttributes()
 }
 
 // declare binds a prefix to a namespace at n.
-func (n *node) declare(prefix, uri string) {
+func (n *Node) declare(prefix, uri string) {
 	if n.xmlns == nil {
 		n.xmlns = make(map[string]string)
 	}
@@ -214,16 +218,16 @@ func (n *node) declare(prefix, uri string) {
 
 // resolveAttributes turns the prefixes of n's attributes into namespaces. An
 // attribute without prefix is in no namespace, whatever the default one is.
-func (n *node) resolveAttributes() error {
-	for _, a := range n.attrs {
-		if a.space == "" {
+func (n *Node) resolveAttributes() error {
+	for _, a := range n.Attrs {
+		if a.Space == "" {
 			continue
 		}
-		uri, ok := n.namespace(a.space)
+		uri, ok := n.namespace(a.Space)
 		if !ok {
-			return fmt.Errorf("the namespace prefix of %s in <%s> is not declared", a.qname, n.qname)
+			return fmt.Errorf("the namespace prefix of %s in <%s> is not declared", a.QName, n.QName)
 		}
-		a.space = uri
+		a.Space = uri
 	}
 	return nil
 }
@@ -236,22 +240,54 @@ func qualified(n xml.Name) string {
 	return n.Space + ":" + n.Local
 }
 
-// unused appends the paths of what no decoder has read below n to list.
-func (n *node) unused(list []string) []string {
-	if n.keepRaw {
+// Unused appends the paths of what no decoder has read below n to list.
+func (n *Node) Unused(list []string) []string {
+	if n.KeepRaw {
 		return list
 	}
-	for _, a := range n.attrs {
-		if !a.used {
-			list = append(list, n.path+"/@"+a.qname)
+	for _, a := range n.Attrs {
+		if !a.Used {
+			list = append(list, n.Path+"/@"+a.QName)
 		}
 	}
-	for _, kid := range n.kids {
-		if kid.path == "" {
-			list = append(list, n.path+"/"+kid.qname)
+	for _, kid := range n.Kids {
+		if kid.Path == "" {
+			list = append(list, n.Path+"/"+kid.QName)
 			continue
 		}
-		list = kid.unused(list)
+		list = kid.Unused(list)
 	}
 	return list
+}
+
+// Undeclared adds the prefixes used in n and below whose declaration stands at
+// outside or above it.
+func (n *Node) Undeclared(outside *Node, into map[string]string) {
+	names := []string{n.QName}
+	for _, a := range n.Attrs {
+		names = append(names, a.QName)
+	}
+	for _, name := range names {
+		prefix, _, ok := strings.Cut(name, ":")
+		if !ok || n.declaredBelow(outside, prefix) {
+			continue
+		}
+		if uri, ok := outside.namespace(prefix); ok && prefix != "xml" {
+			into[prefix] = uri
+		}
+	}
+	for _, kid := range n.Kids {
+		kid.Undeclared(outside, into)
+	}
+}
+
+// declaredBelow reports whether n or a parent of it up to outside, without
+// that one, declares prefix.
+func (n *Node) declaredBelow(outside *Node, prefix string) bool {
+	for at := n; at != outside; at = at.Parent {
+		if _, ok := at.xmlns[prefix]; ok {
+			return true
+		}
+	}
+	return false
 }

@@ -1,6 +1,7 @@
-package dhcpd
+package dnsmasq
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -14,30 +15,47 @@ import (
 // absent stands in a lease file for what a lease does not have.
 const absent = "*"
 
+// Sizes of what identifies a client: of an Ethernet address, of a client identifier
+// (RFC 2132 section 2) and of a DUID (RFC 8415 section 11.1).
+const (
+	macLen      = 6
+	maxClientID = 255
+	minDUID     = 3
+	maxDUID     = 130
+)
+
+// Lease is a lease of a lease file.
+type Lease struct {
+	Addr     netip.Addr
+	MAC      net.HardwareAddr // nil for those of DHCPv6
+	ClientID []byte           // nil: the client has none
+	DUID     []byte           // of DHCPv6 only
+	IAID     uint32           // of DHCPv6 only
+	Hostname string           // empty: none
+	Expiry   time.Time        // zero: it never ends
+}
+
 // FormatLeases returns leases as the lease file that dnsmasq writes: a line for each lease of
-// DHCPv4, and then, where there are any, the server's DUID, made of mac, and a line
-// for each lease of DHCPv6. Only bound leases are in it. The times are those of
+// DHCPv4, and then, where there are any, the server's DUID and a line for each lease of DHCPv6. The times are those of
 // Unix, 0 for a lease that never ends.
 //
 //	1800000000 52:54:00:12:34:56 192.0.2.10 web 01:52:54:00:12:34:56
 //	duid 00:03:00:01:52:54:00:00:00:01
 //	1800000000 1193046 2001:db8::10 web 00:01:00:01:2a:00:00:00:52:54:00:12:34:56
-func FormatLeases(leases []Lease, mac net.HardwareAddr) string {
+func FormatLeases(leases []Lease, server []byte) string {
 	var v4, v6 strings.Builder
 	for i := range leases {
 		l := &leases[i]
-		switch {
-		case l.State != StateBound:
-		case l.Addr.Is4():
+		if l.Addr.Is4() {
 			fileLine(&v4, l, l.MAC.String(), l.ClientID)
-		default:
+		} else {
 			fileLine(&v6, l, strconv.FormatUint(uint64(l.IAID), 10), l.DUID)
 		}
 	}
 	if v6.Len() == 0 {
 		return v4.String()
 	}
-	return v4.String() + "duid " + colons(ServerDUID(mac)) + "\n" + v6.String()
+	return v4.String() + "duid " + colons(server) + "\n" + v6.String()
 }
 
 // fileLine writes a lease. who is the second field, id the last.
@@ -104,7 +122,7 @@ func parseFileLine(f []string) (*Lease, error) {
 	if err != nil || addr.Zone() != "" {
 		return nil, fmt.Errorf("address: %q is none", f[2])
 	}
-	l := &Lease{Addr: addr, Hostname: ParseName([]byte(f[3])).Label, Expiry: unixTime(expiry), State: StateBound}
+	l := &Lease{Addr: addr, Hostname: hostname(f[3]), Expiry: unixTime(expiry)}
 	if addr.Is6() {
 		return l.identify6(f[1], f[4])
 	}
@@ -126,15 +144,15 @@ func (l *Lease) identify4(mac, id string) (*Lease, error) {
 		return nil, nil
 	}
 	hw, err := net.ParseMAC(mac)
-	if err != nil || len(hw) != HWAddrLen {
+	if err != nil || len(hw) != macLen {
 		return nil, fmt.Errorf("MAC address: %q, want six hex bytes with colons", mac)
 	}
 	l.MAC = hw
 	if id == absent || id == "" {
 		return l, nil
 	}
-	if l.ClientID, err = parseBytes(id); err != nil || len(l.ClientID) > MaxClientID {
-		return nil, fmt.Errorf("client id: %q, want up to %d hex bytes with colons", id, MaxClientID)
+	if l.ClientID, err = hex.DecodeString(strings.ReplaceAll(id, ":", "")); err != nil || len(l.ClientID) > maxClientID {
+		return nil, fmt.Errorf("client id: %q, want up to %d hex bytes with colons", id, maxClientID)
 	}
 	return l, nil
 }
@@ -150,12 +168,21 @@ func (l *Lease) identify6(iaid, duid string) (*Lease, error) {
 		return nil, fmt.Errorf("IAID: %q, want a number of 32 bits", iaid)
 	}
 	l.IAID = uint32(n)
-	l.DUID, err = ParseDUID(duid)
-	return l, err
+	id, ok := ParseDUID(duid)
+	if !ok {
+		return nil, fmt.Errorf("DUID: %q, want %d to %d hex bytes with colons", duid, minDUID, maxDUID)
+	}
+	l.DUID = id
+	return l, nil
 }
 
-// parseBytes reads hex bytes with colons between them.
-func parseBytes(s string) ([]byte, error) { return parseHex(strings.ReplaceAll(s, ":", "")) }
+// hostname returns the name of a lease, empty for none or for what is no host name.
+func hostname(s string) string {
+	if label, _, _ := strings.Cut(s, "."); isHostName(s) {
+		return label
+	}
+	return ""
+}
 
 // statusLease is a lease in BRIDGE.status.
 type statusLease struct {
@@ -196,11 +223,11 @@ func (s *statusLease) lease() (*Lease, error) {
 	if err != nil || addr.Zone() != "" || s.Expiry < 0 {
 		return nil, fmt.Errorf("address %q until %d is none", s.Addr, s.Expiry)
 	}
-	l := &Lease{Addr: addr, Hostname: ParseName([]byte(s.Hostname)).Label, Expiry: unixTime(s.Expiry), State: StateBound}
+	l := &Lease{Addr: addr, Hostname: hostname(s.Hostname), Expiry: unixTime(s.Expiry)}
 	if addr.Is4() {
 		return l.identify4(s.MAC, s.ClientID)
 	}
-	if hw, err := net.ParseMAC(s.MAC); err == nil && len(hw) == HWAddrLen {
+	if hw, err := net.ParseMAC(s.MAC); err == nil && len(hw) == macLen {
 		l.MAC = hw
 	}
 	return l.identify6(s.IAID, s.ClientID)
