@@ -87,6 +87,26 @@ func TestRedefineKeepsWhatItIs(t *testing.T) {
 	})
 }
 
+// TestThereAndBackKeepsTheBridge defines an active network as one on a host's
+// bridge, and takes that back: the guests' gateway is the one they know.
+func TestThereAndBackKeepsTheBridge(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := newHub(t, t.TempDir(), hubOptions{})
+		doc := strings.Replace(natXML("one", "192.0.2"), "<bridge name='one'/>", "", 1)
+		n := h.started(doc)
+		before := n.Info()
+		h.define("<network><name>one</name><forward mode='bridge'/><bridge name='hostbr'/></network>")
+		h.define(doc)
+		after := n.Info()
+		if diff := cmp.Diff(before.MAC+before.Bridge, after.MAC+after.Bridge); diff != "" {
+			t.Errorf("MAC and bridge changed: %s", diff)
+		}
+		if pending := n.Pending(); len(pending) != 0 {
+			t.Errorf("pending is %v, want nothing", pending)
+		}
+	})
+}
+
 func TestUndefine(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		h := newHub(t, t.TempDir(), hubOptions{})

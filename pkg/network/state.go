@@ -255,24 +255,27 @@ func (s *state) definitions() []*netdef.Network {
 
 // inherit gives def what it lacks and the network already has, so that a
 // document without them can be defined again and again: the UUID, and the bridge's
-// name and MAC address where both documents make a bridge.
+// name and MAC address where both documents make a bridge. What the definition has
+// not, the active network may have: guests know their gateway by it.
 func (s *state) inherit(def *netdef.Network) {
 	s.mu.Lock()
-	had := s.def
-	if had == nil && s.now != nil {
-		had = s.now.doc
+	defer s.mu.Unlock()
+	had := []*netdef.Network{s.def}
+	if s.now != nil {
+		had = append(had, s.now.doc)
 	}
-	s.mu.Unlock()
-	if had == nil {
-		return
-	}
-	def.UUID = cmp.Or(def.UUID, had.UUID)
-	if !had.Mode().OwnsBridge() || !def.Mode().OwnsBridge() {
-		return
-	}
-	def.Bridge.Name = cmp.Or(def.Bridge.Name, had.Bridge.Name)
-	if def.MAC == nil {
-		def.MAC = had.MAC
+	for _, h := range had {
+		if h == nil {
+			continue
+		}
+		def.UUID = cmp.Or(def.UUID, h.UUID)
+		if !h.Mode().OwnsBridge() || !def.Mode().OwnsBridge() {
+			continue
+		}
+		def.Bridge.Name = cmp.Or(def.Bridge.Name, h.Bridge.Name)
+		if def.MAC == nil {
+			def.MAC = h.MAC
+		}
 	}
 }
 
