@@ -24,6 +24,13 @@ func (s Server) Contested() []Contested {
 	return s.engine.Pool.contested(time.Now())
 }
 
+// Unused lists the reservations without effect, in the order of the settings.
+func (s Server) Unused() []Unused {
+	s.engine.Lock()
+	defer s.engine.Unlock()
+	return s.engine.Pool.scope.unused
+}
+
 // logKept tells of the leases that run on although the settings have no room for
 // them. The engine must be locked, or the server not be known to anybody yet.
 func (s *Engine) logKept() {

@@ -1,6 +1,7 @@
 package dhcpd
 
 import (
+	"fmt"
 	"hash/fnv"
 	"log/slog"
 	"maps"
@@ -60,10 +61,19 @@ type Scope struct {
 	byName      map[string]*Reservation // lower-case label, with and without MAC
 	byAddr      map[netip.Addr]*Reservation
 	dynamics    map[HWAddr]*Reservation // see SetDynamic; Addr may be zero
-	Size        uint64                  // addresses in all ranges, as far as they are searched
+	unused      []Unused
+	Size        uint64 // addresses in all ranges, as far as they are searched
 }
 
-// ReserveAll adds the reservations. Those that can't be used are logged.
+// Unused is a reservation without effect.
+type Unused struct {
+	Addr netip.Addr
+	For  string // its client: hardware address, DUID or name
+	Why  string
+}
+
+// ReserveAll adds the reservations. Those that can't be used are logged and kept as
+// unused.
 func (p *Scope) ReserveAll(all []Reservation, log *slog.Logger) {
 	p.byMAC = make(map[HWAddr]*Reservation)
 	p.byDUID = make(map[string]*Reservation)
@@ -71,9 +81,17 @@ func (p *Scope) ReserveAll(all []Reservation, log *slog.Logger) {
 	p.byAddr = make(map[netip.Addr]*Reservation)
 	p.dynamics = make(map[HWAddr]*Reservation)
 	for _, r := range all {
-		if !p.Usable(r.Addr) || !p.reserve(&r) {
-			log.Warn("ignoring a reservation that no client could use", "ip", r.Addr, "mac", r.MAC.String(), "name", r.Name)
+		why := ""
+		switch {
+		case !p.Usable(r.Addr):
+			why = fmt.Sprintf("no client can have %v in %v", r.Addr, p.Prefix)
+		case !p.reserve(&r):
+			why = "an earlier one has its address or its client"
+		default:
+			continue
 		}
+		p.unused = append(p.unused, Unused{r.Addr, r.client(), why})
+		log.Warn("ignoring a reservation that no client could use", "ip", r.Addr, "mac", r.MAC.String(), "name", r.Name, "reason", why)
 	}
 	for i := range p.Ranges {
 		p.Size += p.Ranges[i].len()

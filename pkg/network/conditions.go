@@ -77,10 +77,11 @@ func (c conditions) served() (all []health.Served) {
 			s.Faulty = append(s.Faulty, f)
 		}
 		if srv := n.runningServices().DHCP(); srv != nil {
-			s.Foreign, s.Contested = srv.Foreign(), srv.Contested()
+			s.Foreign, s.Contested, s.Unused = srv.Foreign(), srv.Contested(), srv.Unused()
 		}
 		if srv := n.runningServices().DHCP6(); srv != nil {
 			s.Contested = append(s.Contested, srv.Contested()...)
+			s.Unused = append(s.Unused, srv.Unused()...)
 		}
 		all = append(all, s)
 	})

@@ -189,6 +189,32 @@ func answer(t *testing.T, ask string) string {
 	return strings.Join(strings.Split(reply.Answer[0].String(), "\t")[4:], "\t")
 }
 
+// TestReservationsWithoutEffect names each static host that can never have its
+// address, until it is gone.
+func TestReservationsWithoutEffect(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := newHub(t, t.TempDir(), hubOptions{})
+		hosts := "<host mac='52:54:00:00:00:21' ip='192.168.130.5'/>"
+		bad := "<host mac='52:54:00:00:00:22' ip='192.168.130.5'/><host mac='52:54:00:00:00:23' ip='10.99.1.22'/>"
+		n := h.started(servedXML("", hosts+bad, ""))
+		named := func(want ...string) {
+			t.Helper()
+			until(t, fmt.Sprintf("the reservations of %q to be named", want), func() bool {
+				var seen []string
+				for _, c := range n.Conditions() {
+					if c.Kind == "reservation-unusable" {
+						seen = append(seen, c.Message)
+					}
+				}
+				return slices.EqualFunc(seen, want, strings.Contains)
+			})
+		}
+		named("192.168.130.5 for 52:54:00:00:00:22", "10.99.1.22 for 52:54:00:00:00:23")
+		h.define(servedXML("", hosts, ""))
+		named()
+	})
+}
+
 // TestFaultyRecordOfAnOlderVersion starts a network from a definition file with
 // records that no Define takes any more: they are named, and the rest is served.
 func TestFaultyRecordOfAnOlderVersion(t *testing.T) {

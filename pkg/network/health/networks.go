@@ -22,6 +22,7 @@ type Served struct {
 	Addressless   []netip.Prefix // of IPv6, in which guests find no address
 	Foreign       []v4.ForeignServer
 	Contested     []dhcpd.Contested
+	Unused        []dhcpd.Unused // reservations
 }
 
 // foreignMemory is how long another DHCP server is taken to be there after a
@@ -33,7 +34,7 @@ func Services(active func() []Served) Source {
 	return Source{"services", func(context.Context) ([]api.Condition, error) {
 		var all []api.Condition
 		for _, s := range active() {
-			all = slices.Concat(all, s.foreign(), s.options(), s.records(), s.prefixes(), s.contested())
+			all = slices.Concat(all, s.foreign(), s.options(), s.records(), s.prefixes(), s.contested(), s.reservations())
 		}
 		return all, nil
 	}}
@@ -89,6 +90,15 @@ func (s *Served) prefixes() (all []api.Condition) {
 		all = append(all, s.warning("prefix-unusable",
 			fmt.Sprintf("guests find no address in %v: they make one by themselves of prefixes of 64 bits only", p),
 			fmt.Sprintf("network %q has %v without <dhcp>", s.Network, p), "vnetctl edit "+s.Network))
+	}
+	return all
+}
+
+// reservations are those without effect.
+func (s *Served) reservations() (all []api.Condition) {
+	for _, r := range s.Unused {
+		all = append(all, s.warning("reservation-unusable",
+			fmt.Sprintf("the reservation of %v for %s has no effect", r.Addr, r.For), r.Why, "vnetctl edit "+s.Network))
 	}
 	return all
 }
