@@ -20,14 +20,14 @@ const maxGroup = 64
 // client MUST use the same 'client identifier' in all subsequent messages, and
 // the server MUST use that identifier to identify the client." Cloned disks
 // send one identifier from two machines, so the hardware address is part of the
-// key unless Config says otherwise, and one who has a reservation is known by it
-// alone. The identifier that is the hardware address adds nothing.
+// key unless Config says otherwise, and one who has a reservation is known by
+// what that says alone. The identifier that is the hardware address adds nothing.
 func (p *Scope) Key(mac HWAddr, id []byte) (key, group ClientKey) {
 	group = ClientKey(mac[:])
 	if len(id) == 0 || p.Identity == ByMAC || p.byMAC[mac] != nil || string(id) == "\x01"+string(mac[:]) {
 		return group, group
 	}
-	if p.Identity == ByClientID {
+	if p.Identity == ByClientID || p.ByID(id) != nil {
 		return ClientKey("id " + string(id)), group // no hardware address
 	}
 	return ClientKey(string(mac[:]) + string(id)), group

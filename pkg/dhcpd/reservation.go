@@ -22,9 +22,9 @@ type Range struct {
 type Reservation struct {
 	// MAC is the client. Nil: unknown.
 	MAC net.HardwareAddr
-	// DUID is the client's DHCP unique identifier (RFC 8415, section 11). Empty:
-	// unknown. Without MAC and DUID, the client that sends Name has the
-	// reservation. DHCPv4 has no use for it.
+	// DUID is the client's DHCP unique identifier (RFC 8415, section 11), in DHCPv4
+	// its client identifier (option 61). Empty: unknown. Without MAC and DUID, the
+	// client that sends Name has the reservation.
 	DUID []byte
 	// Name is the client's host name: with a MAC or DUID it overrides what the
 	// client says and may be empty; without them it is compared, ignoring case, with the
@@ -54,14 +54,12 @@ func (r *Range) validate(p netip.Prefix) error {
 // of an IPv4 address.
 func (r *Reservation) Validate(v6 bool) error {
 	switch {
-	case v6 && r.ByName() && r.Name == "":
-		return errors.New("neither duid nor mac nor name")
-	case !v6 && r.MAC == nil && r.Name == "":
-		return errors.New("neither mac nor name")
+	case r.ByName() && r.Name == "":
+		return errors.New("neither identifier nor mac nor name")
 	case r.MAC != nil && len(r.MAC) != HWAddrLen:
 		return fmt.Errorf("mac: %d bytes long, want %d", len(r.MAC), HWAddrLen)
-	case len(r.DUID) > MaxDUID:
-		return fmt.Errorf("duid: longer than %d bytes", MaxDUID)
+	case len(r.DUID) > MaxClientID:
+		return fmt.Errorf("identifier: longer than %d bytes", MaxClientID)
 	case v6 && !Is6(r.Addr):
 		return fmt.Errorf("address: %v is not an IPv6 address", r.Addr)
 	case !v6 && !r.Addr.Is4():

@@ -153,6 +153,10 @@ func (p *Scope) Reservation(c *Client) *Reservation {
 	return r
 }
 
+// ByID returns the reservation of the client with that identifier, nil when there is
+// none.
+func (p *Scope) ByID(id []byte) *Reservation { return p.byDUID[string(id)] }
+
 // Usable reports whether a client could have a.
 func (p *Scope) Usable(a netip.Addr) bool { return p.Prefix.Contains(a) && !p.Never[a] }
 

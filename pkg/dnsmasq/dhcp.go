@@ -1,443 +1,298 @@
 package dnsmasq
 
 import (
-	"encoding/hex"
 	"net"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/vnetd/vnetd/internal/dnsname"
 )
 
 // Infinite is the lease time of a lease that never ends, as it is on the wire (RFC
 // 2132 section 9.2, RFC 8415 section 7.7).
 const Infinite = (1<<32 - 1) * time.Second
 
-// DHCP is what lines say of DHCP.
+// DHCP is what lines say of DHCP, in the order of the lines. Of options of one code
+// the last one counts whose tags a client has, and one with tags before one without;
+// of boot files it is the same.
 type DHCP struct {
-	Options []Option // of DHCPv4, one of a code
+	Options []Option
 	Hosts   []Host
-	Boot    Boot // of the last dhcp-boot
+	Boots   []Boot
+	Rules   []Rule
 }
 
-// Option is a dhcp-option or dhcp-option-force of DHCPv4.
-type Option struct {
-	Code  uint8
-	Value []byte // empty: the option is not sent
-	Addrs bool   // Value is a list of addresses, in which 0.0.0.0 means our own
-	Force bool   // it is sent to clients, too, that don't ask for it
+// Rule sets a tag for the clients that send what it describes.
+type Rule struct {
+	Tag string
+	// Option is the option that is looked at; 0: the hardware address.
+	Option uint8
+	// Value is what stands in it: nil, anything.
+	Value []byte
+	// Mask has a zero for each byte of Value that counts for nothing. Nil: all count.
+	Mask []byte
+	// Step is how far apart the places are at which Value may stand. 0: it stands at
+	// the beginning; negative: it is all that stands there.
+	Step int
+}
+
+// Boot is a dhcp-boot.
+type Boot struct {
+	Tags   []string   // as those of Option
+	File   string     // at most 255 bytes
+	Name   string     // of the server; empty: not said
+	Server netip.Addr // zero: not said
+}
+
+// parsers are those of the lines about DHCP.
+func parsers() map[string]func(*DHCP, string) bool {
+	return map[string]func(*DHCP, string) bool{
+		"dhcp-option":       func(d *DHCP, s string) bool { return d.option(s, false) },
+		"dhcp-option-force": func(d *DHCP, s string) bool { return d.option(s, true) },
+		"dhcp-host":         (*DHCP).host,
+		"dhcp-boot":         (*DHCP).boot,
+		"dhcp-mac":          (*DHCP).mac,
+		"dhcp-match":        (*DHCP).match,
+		"dhcp-vendorclass":  func(d *DHCP, s string) bool { return d.class(s, 60) },
+		"dhcp-userclass":    func(d *DHCP, s string) bool { return d.class(s, 77) },
+	}
+}
+
+// tagOf returns the tag behind one of prefixes, "" for none.
+func tagOf(field string, prefixes ...string) string {
+	for _, p := range prefixes {
+		if tag, ok := strings.CutPrefix(field, p); ok {
+			return shown(tag)
+		}
+	}
+	return ""
+}
+
+// mac reads set:TAG,HARDWARE ADDRESS.
+func (d *DHCP) mac(s string) bool {
+	set, addr, _ := cutField(s)
+	value, mask, ok := pattern(addr)
+	tag := tagOf(set, "set:", "net:")
+	d.Rules = append(d.Rules, Rule{Tag: tag, Value: value, Mask: mask, Step: -1})
+	return ok && tag != "" && len(value) == macLen
+}
+
+// class reads set:TAG,TEXT, where the text stands anywhere in an option.
+func (d *DHCP) class(s string, option uint8) bool {
+	set, text, _ := cutField(s)
+	tag := tagOf(set, "set:", "net:")
+	d.Rules = append(d.Rules, Rule{Tag: tag, Option: option, Value: []byte(shown(text)), Step: 1})
+	return tag != "" && text != "" && !strings.HasPrefix(text, "enterprise:")
+}
+
+// match reads set:TAG,OPTION,VALUE. The value may be missing.
+func (d *DHCP) match(s string) bool {
+	set, rest, _ := cutField(s)
+	tag := tagOf(set, "set:", "net:")
+	code, value, given := cutField(rest)
+	r := Rule{Tag: tag, Option: codeOf(code)}
+	if tag == "" || r.Option == 0 {
+		return false
+	}
+	if !given {
+		d.Rules = append(d.Rules, r)
+		return true
+	}
+	if bytes, mask, ok := pattern(value); ok && strings.Contains(value, ":") {
+		r.Value, r.Mask = bytes, mask
+	} else {
+		v, ok := valueOf(r.Option, value)
+		if r.Value, r.Step = v.bytes, 1; !v.text {
+			r.Step = max(len(v.bytes), 1)
+		}
+		if !ok || len(r.Value) == 0 {
+			return false
+		}
+	}
+	d.Rules = append(d.Rules, r)
+	return true
+}
+
+// pattern reads hexadecimal bytes of one or two digits with colons between them,
+// where * is any byte. The mask is nil when there is none.
+func pattern(s string) (value, mask []byte, ok bool) {
+	for part := range strings.SplitSeq(s, ":") {
+		if part == "*" {
+			value, mask = append(value, 0), append(mask, 0)
+			continue
+		}
+		b, err := strconv.ParseUint(part, 16, 8)
+		if err != nil || len(part) > 2 {
+			return nil, nil, false
+		}
+		value, mask = append(value, byte(b)), append(mask, 0xff)
+	}
+	if !slices.Contains(mask, 0) {
+		mask = nil
+	}
+	return value, mask, true
+}
+
+// boot reads [tag:TAG,]FILE[,[SERVER NAME][,SERVER ADDRESS]].
+func (d *DHCP) boot(s string) bool {
+	var b Boot
+	fields := fieldsOf(s)
+	for len(fields) > 0 && tagOf(fields[0], "tag:", "net:") != "" {
+		b.Tags = append(b.Tags, tagOf(fields[0], "tag:", "net:"))
+		fields = fields[1:]
+	}
+	if len(fields) == 0 || len(fields) > 3 {
+		return false
+	}
+	fields = append(fields, "", "")
+	b.File, b.Name = shown(fields[0]), shown(fields[1])
+	if fields[2] != "" {
+		a, err := netip.ParseAddr(fields[2])
+		if b.Server = a; err != nil || !a.Is4() {
+			return false
+		}
+	}
+	d.Boots = append(d.Boots, b)
+	return b.File != "" && len(b.File) <= 255 && len(b.Name) < 64
 }
 
 // Host is an address that a dhcp-host sets aside, of either family.
 type Host struct {
 	MAC       net.HardwareAddr // nil: not said
-	DUID      []byte           // nil: not said
-	Name      string           // what the client is known by if there is neither MAC nor DUID
+	ID        []byte           // of the client, in DHCPv6 its DUID; nil: not said
+	Name      string           // what the client is known by if there is neither MAC nor ID
 	Addr      netip.Addr
 	LeaseTime time.Duration // 0: not said
 }
 
-// Boot is a dhcp-boot. Its zero value says nothing.
-type Boot struct {
-	File   string     // at most 255 bytes
-	Server netip.Addr // zero: not said
+// hostLine is a dhcp-host on the way.
+type hostLine struct {
+	Host
+	addrs []netip.Addr
+	tags  []string // to be set
+	mask  []byte   // of MAC
 }
 
-// At returns the value of the option on the link where server is our address.
-func (o *Option) At(server netip.Addr) []byte {
-	if !o.Addrs || !server.Is4() {
-		return o.Value
-	}
-	value := slices.Clone(o.Value)
-	for a := range slices.Chunk(value, net.IPv4len) {
-		if [net.IPv4len]byte(a) == ([net.IPv4len]byte{}) {
-			copy(a, server.AsSlice())
+// host reads a host with its hardware address or identifier, addresses of both
+// families, a name, a lease time and tags to set, in any order.
+func (d *DHCP) host(s string) bool {
+	var h hostLine
+	for _, f := range fieldsOf(s) {
+		if !h.field(f) {
+			return false
 		}
 	}
-	return value
-}
-
-// parse takes over one line.
-func (d *DHCP) parse(name, value string) error {
-	fields, err := splitFields(value)
-	if err != nil {
-		return err
-	}
-	switch name {
-	case "dhcp-host":
-		return d.parseHosts(fields)
-	case "dhcp-boot":
-		return d.parseBoot(fields)
-	default:
-		return d.parseOption(fields, name == "dhcp-option-force")
-	}
-}
-
-// splitFields splits at commas, but not inside double quotes.
-func splitFields(s string) ([]string, error) {
-	var fields []string
-	quoted := false
-	field := new(strings.Builder)
-	for i := range len(s) {
-		switch c := s[i]; {
-		case c == '"':
-			quoted = !quoted
-		case c == ',' && !quoted:
-			fields = append(fields, strings.TrimSpace(field.String()))
-			field.Reset()
-		default:
-			field.WriteByte(c)
-		}
-	}
-	if quoted {
-		return nil, errUnknown
-	}
-	return append(fields, strings.TrimSpace(field.String())), nil
-}
-
-// parseOption understands CODE,VALUE... and option:NAME,VALUE... A later line on an
-// option takes the place of an earlier one.
-func (d *DHCP) parseOption(fields []string, force bool) error {
-	code, err := optionCode(fields[0])
-	if err != nil {
-		return err
-	}
-	opt := Option{Code: code, Force: force}
-	if opt.Value, opt.Addrs, err = optionValue(code, fields[1:]); err != nil {
-		return err
-	}
-	d.Options = append(slices.DeleteFunc(d.Options, func(have Option) bool { return have.Code == code }), opt)
-	return nil
-}
-
-// optionCode reads a number or one of dnsmasq's names.
-func optionCode(s string) (uint8, error) {
-	if name, ok := strings.CutPrefix(s, "option:"); ok {
-		for _, known := range knownOptions() {
-			if known.name == name {
-				return known.code, nil
-			}
-		}
-		return 0, errUnknown
-	}
-	n, err := strconv.ParseUint(s, 10, 8)
-	if err != nil || !settable(uint8(n)) {
-		return 0, errUnknown
-	}
-	return uint8(n), nil
-}
-
-// settable reports whether an option may be configured: those that the protocol
-// itself needs may not.
-func settable(code uint8) bool {
-	switch code {
-	case 0, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 61, 80, 81, 82, 255:
+	if !h.complete() {
 		return false
-	default:
+	}
+	for _, tag := range h.tags {
+		r := Rule{Tag: tag, Value: h.MAC, Mask: h.mask, Step: -1}
+		if h.MAC == nil {
+			r.Option, r.Value = optionClientID, h.ID
+		}
+		d.Rules = append(d.Rules, r)
+	}
+	for _, a := range h.addrs {
+		if h.Addr = a; a.Is6() && h.ID != nil && (len(h.ID) < minDUID || len(h.ID) > maxDUID) {
+			return false
+		}
+		d.Hosts = append(d.Hosts, h.Host)
+	}
+	return true
+}
+
+// complete reports whether the line says who has what, as far as it can be given.
+func (h *hostLine) complete() bool {
+	known := h.MAC != nil || h.ID != nil
+	switch {
+	case len(h.tags) > 0 && !known: // who has a name is only known later
+		return false
+	case h.mask != nil && len(h.addrs) > 0: // several clients can't have one address
+		return false
+	case len(h.addrs) > 0:
+		return known || h.Name != ""
+	}
+	return len(h.tags) > 0 && h.Name == "" && h.LeaseTime == 0
+}
+
+// field takes over one field.
+func (h *hostLine) field(f string) bool {
+	if a, ok := hostAddr(f); ok {
+		h.addrs = append(h.addrs, a)
+		return a.IsValid()
+	}
+	if tag := tagOf(f, "set:", "net:"); tag != "" {
+		h.tags = append(h.tags, tag)
 		return true
 	}
-}
-
-// kind is how the value of an option is written.
-type kind uint8
-
-const (
-	kindGuess kind = iota // as it looks
-	kindText
-	kindNames // domain names in wire format
-	kindRoutes
-	kindByte
-	kindShort
-	kindLong
-)
-
-// knownOption is an option that has a name, or whose value is not as it looks.
-type knownOption struct {
-	name string
-	code uint8
-	kind kind
-}
-
-// knownOptions returns dnsmasq's names of options (dnsmasq --help dhcp) and how their
-// values are written (RFC 2132 and others).
-func knownOptions() []knownOption {
-	return []knownOption{
-		{"netmask", 1, kindGuess},
-		{"time-offset", 2, kindLong},
-		{"router", 3, kindGuess},
-		{"dns-server", 6, kindGuess},
-		{"log-server", 7, kindGuess},
-		{"lpr-server", 9, kindGuess},
-		{"hostname", 12, kindText},
-		{"boot-file-size", 13, kindShort},
-		{"domain-name", 15, kindText},
-		{"swap-server", 16, kindGuess},
-		{"root-path", 17, kindText},
-		{"extension-path", 18, kindText},
-		{"ip-forward-enable", 19, kindByte},
-		{"default-ttl", 23, kindByte},
-		{"mtu", 26, kindShort},
-		{"all-subnets-local", 27, kindByte},
-		{"broadcast", 28, kindGuess},
-		{"router-discovery", 31, kindByte},
-		{"router-solicitation", 32, kindGuess},
-		{"static-route", 33, kindGuess},
-		{"arp-timeout", 35, kindLong},
-		{"nis-domain", 40, kindText},
-		{"nis-server", 41, kindGuess},
-		{"ntp-server", 42, kindGuess},
-		{"netbios-ns", 44, kindGuess},
-		{"netbios-dd", 45, kindGuess},
-		{"netbios-nodetype", 46, kindByte},
-		{"netbios-scope", 47, kindText},
-		{"x-windows-fs", 48, kindGuess},
-		{"x-windows-dm", 49, kindGuess},
-		{"nis+-domain", 64, kindText},
-		{"nis+-server", 65, kindGuess},
-		{"tftp-server", 66, kindText},
-		{"bootfile-name", 67, kindText},
-		{"smtp-server", 69, kindGuess},
-		{"pop3-server", 70, kindGuess},
-		{"nntp-server", 71, kindGuess},
-		{"irc-server", 74, kindGuess},
-		{"posix-timezone", 100, kindText},
-		{"tzdb-timezone", 101, kindText},
-		{"domain-search", 119, kindNames},
-		{"classless-static-route", 121, kindRoutes},
-		{"", 249, kindRoutes},
-		{"server-ip-address", 150, kindGuess},
-	}
-}
-
-// optionValue reads a value. addrs says that it is a list of addresses.
-func optionValue(code uint8, fields []string) (value []byte, addrs bool, err error) {
-	k := kindGuess
-	if i := slices.IndexFunc(knownOptions(), func(o knownOption) bool { return o.code == code }); i >= 0 {
-		k = knownOptions()[i].kind
-	}
-	switch {
-	case len(fields) == 0 || fields[0] == "" && len(fields) == 1:
-		return nil, false, nil
-	case k == kindText:
-		return []byte(strings.Join(fields, ",")), false, nil
-	case k == kindNames:
-		for _, name := range fields {
-			labels, err := toLabels(strings.Trim(name, "."))
-			if err != nil {
-				return nil, false, err
-			}
-			value = append(value, labels...)
-		}
-		return value, false, nil
-	case k == kindRoutes:
-		value, err = routesValue(fields)
-		return value, false, err
-	case k != kindGuess:
-		value, err = numbersValue(k, fields)
-		return value, false, err
-	default:
-		return guessValue(fields)
-	}
-}
-
-// toLabels returns a name in DNS wire format (RFC 1035 section 3.1).
-func toLabels(name string) ([]byte, error) {
-	ascii, err := dnsname.Host(name)
-	if err != nil || ascii != name {
-		return nil, errUnknown
-	}
-	var wire []byte
-	for label := range strings.SplitSeq(name, ".") {
-		wire = append(append(wire, byte(len(label))), label...)
-	}
-	return append(wire, 0), nil
-}
-
-// routesValue reads DESTINATION/BITS,GATEWAY pairs into the form of option 121 (RFC
-// 3442).
-func routesValue(fields []string) ([]byte, error) {
-	if len(fields)%2 != 0 {
-		return nil, errUnknown
-	}
-	var value []byte
-	for pair := range slices.Chunk(fields, 2) {
-		dst, err := netip.ParsePrefix(pair[0])
-		gateway, err2 := netip.ParseAddr(pair[1])
-		if err != nil || err2 != nil || !dst.Addr().Is4() || !gateway.Is4() {
-			return nil, errUnknown
-		}
-		value = append(value, byte(dst.Bits()))
-		value = append(value, dst.Masked().Addr().AsSlice()[:(dst.Bits()+7)/8]...)
-		value = append(value, gateway.AsSlice()...)
-	}
-	return value, nil
-}
-
-// numbersValue reads numbers of one size.
-func numbersValue(k kind, fields []string) ([]byte, error) {
-	size := map[kind]int{kindByte: 1, kindShort: 2, kindLong: 4}[k]
-	var value []byte
-	for _, f := range fields {
-		n, err := strconv.ParseUint(f, 10, 8*size)
-		if err != nil {
-			return nil, errUnknown
-		}
-		value = append(value, bigEndian(uint32(n), size)...)
-	}
-	return value, nil
-}
-
-// bigEndian returns n in size bytes.
-func bigEndian(n uint32, size int) []byte {
-	return []byte{byte(n >> 24), byte(n >> 16), byte(n >> 8), byte(n)}[4-size:]
-}
-
-// guessValue reads what the value looks like: addresses, hex bytes with colons, one
-// number in as few bytes as it needs, or text.
-func guessValue(fields []string) (value []byte, addrs bool, err error) {
-	for _, f := range fields {
-		a, err := netip.ParseAddr(f)
-		if err != nil || !a.Is4() {
-			return plainValue(fields), false, nil
-		}
-		value = append(value, a.AsSlice()...)
-	}
-	return value, true, nil
-}
-
-// plainValue reads what are no addresses for guessValue.
-func plainValue(fields []string) []byte {
-	text := strings.Join(fields, ",")
-	if b, err := hex.DecodeString(strings.ReplaceAll(text, ":", "")); err == nil && isHexBytes(text) {
-		return b
-	}
-	n, err := strconv.ParseUint(text, 10, 32)
-	switch {
-	case err != nil:
-		return []byte(text)
-	case n > 0xffff:
-		return bigEndian(uint32(n), 4)
-	case n > 0xff:
-		return bigEndian(uint32(n), 2)
-	default:
-		return bigEndian(uint32(n), 1)
-	}
-}
-
-// isHexBytes reports whether s is pairs of digits with colons between them, two
-// pairs at least.
-func isHexBytes(s string) bool {
-	parts := strings.Split(s, ":")
-	return len(parts) > 1 && !slices.ContainsFunc(parts, func(p string) bool { return len(p) != 2 })
-}
-
-// parseBoot understands FILE[,[SERVER NAME][,SERVER ADDRESS]].
-func (d *DHCP) parseBoot(fields []string) error {
-	if fields[0] == "" || strings.Contains(fields[0], ":") && !strings.Contains(fields[0], "/") || len(fields) > 3 {
-		return errUnknown // a tag
-	}
-	var server netip.Addr
-	if len(fields) == 3 && fields[2] != "" {
-		var err error
-		if server, err = netip.ParseAddr(fields[2]); err != nil || !server.Is4() {
-			return errUnknown
-		}
-	}
-	if len(fields[0]) > 255 {
-		return errUnknown
-	}
-	d.Boot = Boot{File: fields[0], Server: server}
-	return nil
-}
-
-// parseHosts understands a host with its hardware addresses or DUID, addresses of
-// both families, a name and a lease time, in any order.
-func (d *DHCP) parseHosts(fields []string) error {
-	var h Host
-	var addrs []netip.Addr
-	for _, f := range fields {
-		a, err := hostAddr(f)
-		if err == nil {
-			addrs = append(addrs, a)
-			continue
-		}
-		if err := h.parse(f); err != nil {
-			return err
-		}
-	}
-	if len(addrs) == 0 || h.MAC == nil && h.DUID == nil && h.Name == "" {
-		return errUnknown
-	}
-	for _, a := range addrs {
-		h := h
-		if h.Addr = a; a.Is4() {
-			h.DUID = nil // DHCPv4 does not know it
-		}
-		if h.MAC == nil && h.DUID == nil && h.Name == "" {
-			return errUnknown
-		}
-		d.Hosts = append(d.Hosts, h)
-	}
-	return nil
-}
-
-// hostAddr reads an IPv4 address, or an IPv6 address in brackets.
-func hostAddr(f string) (netip.Addr, error) {
-	inner, ok := strings.CutPrefix(f, "[")
-	if ok {
-		inner, ok = strings.CutSuffix(inner, "]")
-	}
-	a, err := netip.ParseAddr(inner)
-	if err == nil && (ok != a.Is6() || a.Zone() != "") {
-		return netip.Addr{}, errUnknown
-	}
-	return a, err
-}
-
-// parse takes over a field that is no address.
-func (h *Host) parse(f string) error {
 	if id, ok := strings.CutPrefix(f, "id:"); ok {
-		duid, ok := ParseDUID(id)
-		if !ok || h.DUID != nil {
-			return errUnknown
-		}
-		h.DUID = duid
-		return nil
+		return h.id(id)
 	}
-	if mac, err := net.ParseMAC(f); err == nil && len(mac) == macLen && h.MAC == nil {
-		h.MAC = mac
-		return nil
+	if mac, mask, ok := pattern(strings.TrimPrefix(f, "1-")); ok && len(mac) == macLen {
+		multiple := h.MAC != nil
+		h.MAC, h.mask = mac, mask
+		return !multiple
 	}
-	if d, ok := dnsmasqTime(f); ok && h.LeaseTime == 0 {
+	if d, ok := leaseTime(f); ok && h.LeaseTime == 0 {
 		h.LeaseTime = d
-		return nil
+		return true
 	}
 	if h.Name != "" || f == "ignore" || !isHostName(f) {
-		return errUnknown
+		return false
 	}
 	h.Name = f
-	return nil
+	return true
 }
 
-// dnsmasqTime reads a lease time: seconds, or a number of minutes, hours, days or
-// weeks; "infinite" is for ever.
-func dnsmasqTime(s string) (time.Duration, bool) {
+// id takes over the identifier of a client: hexadecimal bytes, or text.
+func (h *hostLine) id(s string) bool {
+	if h.ID != nil || s == "" || s == "*" {
+		return false
+	}
+	if !strings.Contains(s, ":") {
+		h.ID = []byte(shown(s))
+		return len(h.ID) <= maxClientID
+	}
+	var ok bool
+	h.ID, ok = parseBytes(s)
+	return ok && len(h.ID) <= maxClientID
+}
+
+// hostAddr reads an IPv4 address, or an IPv6 address in brackets, and reports
+// whether f is to be one. One that is none is the zero address.
+func hostAddr(f string) (netip.Addr, bool) {
+	if inner, ok := strings.CutPrefix(f, "["); ok {
+		inner, ok = strings.CutSuffix(inner, "]")
+		a, err := netip.ParseAddr(inner)
+		if err != nil || !ok || !a.Is6() || a.Is4In6() || a.Zone() != "" {
+			return netip.Addr{}, true
+		}
+		return a, true
+	}
+	a, err := netip.ParseAddr(f)
+	return a, err == nil && a.Is4()
+}
+
+// leaseTime reads seconds, or a number of minutes, hours, days or weeks; "infinite"
+// is for ever.
+func leaseTime(s string) (time.Duration, bool) {
 	if s == "infinite" {
 		return Infinite, true
 	}
-	unit := time.Second
+	n, ok := seconds(s)
+	return min(time.Duration(n)*time.Second, Infinite), ok && n != 0
+}
+
+// seconds reads a number of seconds or of a longer unit.
+func seconds(s string) (uint64, bool) {
+	unit := uint64(1)
 	if s != "" {
-		units := map[byte]time.Duration{'s': 1, 'm': 60, 'h': 3600, 'd': 86400, 'w': 604800}
-		if u, ok := units[s[len(s)-1]]; ok {
-			s, unit = s[:len(s)-1], u*time.Second
+		units := map[byte]uint64{'s': 1, 'm': 60, 'h': 3600, 'd': 86400, 'w': 604800}
+		if u, ok := units[s[len(s)-1]|0x20]; ok {
+			s, unit = s[:len(s)-1], u
 		}
 	}
 	n, err := strconv.ParseUint(s, 10, 32)
-	if err != nil || n == 0 {
-		return 0, false
-	}
-	return min(time.Duration(n)*unit, Infinite), true
+	return n * unit, err == nil
 }

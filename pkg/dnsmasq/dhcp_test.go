@@ -22,10 +22,10 @@ func applied(lines ...string) (options, hosts, boot string, unknown []string) {
 		}
 	}
 	for _, h := range o.DHCP.Hosts {
-		hosts += strings.TrimSpace(fmt.Sprintf("%v %x %s %v %v", h.MAC, h.DUID, h.Name, h.Addr, h.LeaseTime)) + "; "
+		hosts += strings.TrimSpace(fmt.Sprintf("%v %x %s %v %v", h.MAC, h.ID, h.Name, h.Addr, h.LeaseTime)) + "; "
 	}
-	if b := o.DHCP.Boot; b.File != "" {
-		boot = fmt.Sprint(b.File, " ", b.Server)
+	for _, b := range o.DHCP.Boots {
+		boot += fmt.Sprint(b.File, " ", b.Server)
 	}
 	return options, hosts, boot, o.Unknown
 }
@@ -36,12 +36,12 @@ func TestDHCPOption(t *testing.T) {
 		{"dhcp-option=3,192.0.2.9", `3:"\xc0\x00\x02\t" `},
 		{"dhcp-option=option:router,192.0.2.9", `3:"\xc0\x00\x02\t" `},
 		{"dhcp-option=option:ntp-server,0.0.0.0,192.0.2.9", `42:"\xc0\x00\x02\x01\xc0\x00\x02\t" `},
-		{"dhcp-option = option:domain-search , vm.example,b.example.", `119:"\x02vm\aexample\x00\x01b\aexample\x00" `},
+		{"dhcp-option = option:domain-search , vm.example,b.example.", `119:"\x02vm\aexample\x00\x01b\xc0\x03" `},
 		{"dhcp-option=121,198.51.100.0/24,192.0.2.9", `121:"\x18\xc63d\xc0\x00\x02\t" `},
 		{"dhcp-option=26,1400", `26:"\x05x" `},
-		{"dhcp-option=66,192.0.2.9", `66:"192.0.2.9" `},
+		{"dhcp-option=66,192.0.2.9", `66:"192.0.2.9\x00" `},
 		{"dhcp-option-force=208,f1:00:74:7e", `208:"\xf1\x00t~" force `},
-		{`dhcp-option=67,"a,b"`, `67:"a,b" `},
+		{`dhcp-option=67,"a,b"`, `67:"a,b\x00" `},
 		{"dhcp-option=200,7", `200:"\a" `},
 		{"dhcp-option=200,300", `200:"\x01," `},
 		{"dhcp-option=200,70000", `200:"\x00\x01\x11p" `},
@@ -62,7 +62,7 @@ func TestDHCPHost(t *testing.T) {
 		{"dhcp-host=00:00:5e:00:53:02,guest,192.0.2.20,1h", "00:00:5e:00:53:02  guest 192.0.2.20 1h0m0s; "},
 		{"dhcp-host=guest,192.0.2.20,infinite", fmt.Sprintf("guest 192.0.2.20 %v; ", dnsmasq.Infinite)},
 		{"dhcp-host=id:0:3:0:1:2:3,[2001:db8:1::20],guest", "000300010203 guest 2001:db8:1::20 0s; "},
-		{"dhcp-host=id:0:3:0:1:2:3,192.0.2.20,[2001:db8:1::20],guest", "guest 192.0.2.20 0s; 000300010203 guest 2001:db8:1::20 0s; "},
+		{"dhcp-host=id:0:3:0:1:2:3,192.0.2.20,[2001:db8:1::20],guest", "000300010203 guest 192.0.2.20 0s; 000300010203 guest 2001:db8:1::20 0s; "},
 		{"dhcp-host=00:00:5e:00:53:02,192.0.2.20,[2001:db8:1::20]", "00:00:5e:00:53:02   192.0.2.20 0s; 00:00:5e:00:53:02   2001:db8:1::20 0s; "},
 	} {
 		if _, got, _, unknown := applied(c.line); got != c.want || len(unknown) != 0 {
@@ -86,14 +86,14 @@ func TestDHCPBoot(t *testing.T) {
 // What is not understood is handed back, and changes nothing.
 func TestDHCPUnknown(t *testing.T) {
 	lines := []string{
-		"", "dhcp-option", "dhcp-option=", "dhcp-option=tag:red,3,192.0.2.1", "dhcp-option=53,1",
+		"", "dhcp-option", "dhcp-option=", "dhcp-option=53,1",
 		"dhcp-option=256,1", "dhcp-option=option:nosuch,1", "dhcp-option=option6:dns-server,[::]", "dhcp-option=121,192.0.2.1",
-		"dhcp-option=121,2001:db8::/32,192.0.2.1", "dhcp-option=26,x", "dhcp-option=26,70000", "dhcp-option=119,a b",
-		`dhcp-option=67,"open`, "dhcp-option=vendor:PXEClient,1,0.0.0.0", "dhcp-option=encap:175,1,2",
-		"dhcp-host=", "dhcp-host=192.0.2.20", "dhcp-host=00:00:5e:00:53:02", "dhcp-host=00:00:5e:00:53:02,set:red,192.0.2.20",
+		"dhcp-option=121,2001:db8::/32,192.0.2.1", "dhcp-option=26,x", "dhcp-option=26,70000", "dhcp-option=119,a b", "dhcp-option=208,1::2",
+		`dhcp-option=67,"open`, "dhcp-option=vendor:,1,0.0.0.0", "dhcp-option=encap:256,1,2",
+		"dhcp-host=", "dhcp-host=192.0.2.20", "dhcp-host=00:00:5e:00:53:02", "dhcp-host=00:00:5e:00:53:02,00:00:5e:00:53:03,192.0.2.20",
 		"dhcp-host=00:00:5e:00:53:02,ignore", "dhcp-host=00:00:5e:00:53:*,192.0.2.20", "dhcp-host=guest,two,192.0.2.20",
-		"dhcp-host=id:zz,192.0.2.20", "dhcp-host=id:0:3:0:1:2:3,192.0.2.20", "dhcp-host=guest,[2001:db8::1", "dhcp-host=guest,[192.0.2.1]",
-		"dhcp-boot=", "dhcp-boot=tag:efi,ipxe.efi", "dhcp-boot=f,s,x", "dhcp-range=192.0.2.1,192.0.2.9", "log-dhcp",
+		"dhcp-host=id:zz:,192.0.2.20", "dhcp-host=guest,set:red,192.0.2.20", "dhcp-host=guest,[2001:db8::1", "dhcp-host=guest,[192.0.2.1]",
+		"dhcp-boot=", "dhcp-boot=tag:efi", "pxe-service=x86PC,boot,pxelinux", "pxe-prompt=wait,5", "dhcp-boot=f,s,x", "dhcp-range=192.0.2.1,192.0.2.9", "log-dhcp",
 	}
 	options, hosts, boot, unknown := applied(lines...)
 	if diff := cmp.Diff(lines, unknown); diff != "" || options+hosts+boot != "" {

@@ -5,8 +5,6 @@ package dnsmasq
 
 import (
 	"encoding/hex"
-	"errors"
-	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -29,17 +27,13 @@ type Options struct {
 // maxName is the longest name (RFC 1035 section 2.3.4).
 const maxName = 253
 
-// errUnknown says that a line is not understood.
-var errUnknown = errors.New("not understood")
-
 // Parse reads lines as they stand in dnsmasq's configuration file. A line that is
 // not understood as a whole changes nothing.
 func Parse(lines []string) Options {
 	o := Options{Lines: lines}
 	for _, line := range lines {
 		dhcp, dns := o.DHCP, o.DNS
-		key, value, _ := strings.Cut(line, "=")
-		if !o.parse(strings.TrimSpace(key), strings.TrimSpace(value)) {
+		if !o.parse(line) {
 			o.DHCP, o.DNS = dhcp, dns
 			o.Unknown = append(o.Unknown, line)
 		}
@@ -48,11 +42,14 @@ func Parse(lines []string) Options {
 }
 
 // parse takes over one line. When it returns false o is of no use.
-func (o *Options) parse(key, value string) bool {
-	if slices.Contains([]string{"dhcp-option", "dhcp-option-force", "dhcp-host", "dhcp-boot"}, key) {
-		return o.DHCP.parse(key, value) == nil
+func (o *Options) parse(line string) bool {
+	key, value, _ := strings.Cut(line, "=")
+	parse, ok := parsers()[strings.TrimSpace(key)]
+	if !ok {
+		return o.DNS.parse(strings.TrimSpace(key), strings.TrimSpace(value))
 	}
-	return o.DNS.parse(key, value)
+	value, ok = unquote(value)
+	return ok && parse(&o.DHCP, strings.Trim(value, " "))
 }
 
 // ParseDUID reads a DHCP unique identifier (RFC 8415 section 11) as id: has it. It

@@ -50,8 +50,12 @@ type Config struct {
 	BootServer netip.Addr
 	// Boots are what clients of certain kinds boot instead: the first that fits.
 	Boots []Boot
-	// Options are sent in the place of those that stand here, or besides them. May be
-	// empty.
+	// Tags says which clients have which tags. Besides, those with a reservation have
+	// "known", those of BOOTP "bootp", and all have Interface. May be empty.
+	Tags []TagRule
+	// Options are sent in the place of those that stand here, or besides them. Of one
+	// code the last one counts whose tags a client has, and one with tags before one
+	// without; parts of an option stand in it together. May be empty.
 	Options []Option
 	// Ranges is the pool. Empty: only reserved clients are served.
 	Ranges []dhcpd.Range
@@ -96,11 +100,61 @@ type Route struct {
 // Option is a DHCPv4 option as configured.
 type Option struct {
 	Code uint8
-	// Value is what is sent. Empty: the option is not sent, nor what stands in its
-	// place otherwise.
+	// Value is what is sent. Nil: the option is not sent, nor what stands in its
+	// place otherwise. Empty but not nil: it is sent without a value.
 	Value []byte
 	// Force sends it to clients, too, that don't ask for it.
 	Force bool
+	// Tags are those that a client must have; behind a ! one that it must not have.
+	Tags []string
+	// Encap is the option that this one is a part of. 0: it is none.
+	Encap uint8
+	// Enterprise is whose part of option 125 this one is in (RFC 3925, section 4).
+	// Only with Encap 125.
+	Enterprise uint32
+	// Vendor is what stands in the vendor class of those who are sent the option.
+	// Empty: all are.
+	Vendor string
+}
+
+// maxBootFile is the length of the longest boot file's name.
+const maxBootFile = 255
+
+// maxServerName is the length of the longest name in "sname", which a NUL ends.
+const maxServerName = 63
+
+// Boot is what clients of one kind boot.
+type Boot struct {
+	// Archs are the architectures that it is for, as option 93 numbers them (RFC 4578,
+	// section 2.1). Empty: any.
+	Archs []uint16
+	// IPXE says that it is for iPXE alone, which tells by options 175 or 77.
+	IPXE bool
+	// HTTP says that File is a URL, for clients of UEFI's HTTP boot, which tell by option
+	// 60 (UEFI specification, section 24.7) and take no other file.
+	HTTP bool
+	// Any says that it is for whatever clients have Tags, by HTTP or not.
+	Any bool
+	// Tags are as those of an Option.
+	Tags []string
+	// File and Server are as BootFile and BootServer of Config.
+	File   string
+	Server netip.Addr
+	// Name is the server's, for the header and option 66; at most 63 bytes. Empty: its
+	// address.
+	Name string
+}
+
+// TagRule gives Tag to the clients that send what it describes.
+type TagRule struct {
+	Tag string
+	// Option is the option that is looked at. 0: the hardware address.
+	Option uint8
+	// Value is what stands in it, where Mask, if it is not nil, is not zero.
+	Value, Mask []byte
+	// Step is how far apart the places are at which Value may stand. 0: it stands at
+	// the beginning. Negative: it is all that stands there.
+	Step int
 }
 
 // Validate returns every fault of c, joined, or nil.
@@ -144,19 +198,14 @@ func validateOptions(c *Config) error {
 			fault("route: %v by %v is not of IPv4", r.Dst, r.Gateway)
 		}
 	}
-	for _, file := range append([]string{c.BootFile}, bootFiles(c.Boots)...) {
-		if len(file) > maxBootFile {
-			fault("boot file: longer than %d bytes", maxBootFile)
+	for i := range c.Options {
+		if err := c.Options[i].validate(); err != nil {
+			errs = append(errs, err)
 		}
 	}
-	for i, b := range c.Boots {
-		if b.File == "" {
-			fault("boot %d: no file", i)
-		}
-	}
-	for _, o := range c.Options {
-		if !settable(o.Code) {
-			fault("option %d: not for configuration", o.Code)
+	for _, r := range c.Tags {
+		if r.Mask != nil && len(r.Mask) != len(r.Value) {
+			fault("tag %q: mask of %d bytes, value of %d", r.Tag, len(r.Mask), len(r.Value))
 		}
 	}
 	if len(c.Domain) > dhcpd.MaxName {
@@ -166,7 +215,40 @@ func validateOptions(c *Config) error {
 	if c.MTU != 0 && (c.MTU < 68 || c.MTU > 65535) {
 		fault("mtu: %d is not in 68..65535", c.MTU)
 	}
-	return errors.Join(append(errs, validateServers(c))...)
+	return errors.Join(append(errs, validateBoots(c), validateServers(c))...)
+}
+
+// validateBoots checks what clients boot.
+func validateBoots(c *Config) error {
+	var errs []error
+	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if len(c.BootFile) > maxBootFile {
+		fault("boot file: longer than %d bytes", maxBootFile)
+	}
+	for i, b := range c.Boots {
+		if b.File == "" || len(b.File) > maxBootFile {
+			fault("boot %d: file of %d bytes, want 1 to %d", i, len(b.File), maxBootFile)
+		}
+		if len(b.Name) > maxServerName {
+			fault("boot %d: name of the server longer than %d bytes", i, maxServerName)
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// validate checks one option.
+func (o *Option) validate() error {
+	code := o.Code
+	if o.Encap != 0 {
+		code = o.Encap
+	}
+	switch {
+	case !settable(code):
+		return fmt.Errorf("option %d: not for configuration", code)
+	case len(o.Value) > 255 || o.Encap != 0 && len(o.Value) > 252:
+		return fmt.Errorf("option %d: %d bytes have no room in it", code, len(o.Value))
+	}
+	return nil
 }
 
 // validateServers checks the addresses of other machines that clients are told.

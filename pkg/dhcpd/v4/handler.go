@@ -50,7 +50,9 @@ func (s *handler) Handle(d dhcpd.Datagram, now time.Time) (*dhcpd.Reply, error) 
 func (s *handler) identify(c *request) {
 	c.Key, c.Group = s.plan.Key(c.MAC, c.id)
 	s.Pool.Recognise(&c.Client, cmp.Or(c.ciaddr, c.Requested))
-	c.Reserved = s.plan.Reservation(&c.Client)
+	if c.Reserved = s.plan.reservedID(c.id); c.Reserved == nil {
+		c.Reserved = s.plan.Reservation(&c.Client)
+	}
 }
 
 // dispatch acts on a client's message. It returns the reply that can leave at

@@ -1,6 +1,7 @@
 package v4
 
 import (
+	"bytes"
 	"cmp"
 	"encoding/binary"
 	"net"
@@ -70,8 +71,8 @@ func appendLease(opts []option, c *request, l given) []option {
 }
 
 // appendLink appends those that tell a client of the link.
-func (p *plan) appendLink(opts []option, c *request, boot *bootPlan, hostname string) []option {
-	opts = append(opts, boot.link...)
+func (p *plan) appendLink(opts []option, c *request, link []option, hostname string) []option {
+	opts = append(opts, link...)
 	if hostname == "" {
 		return opts
 	}
@@ -87,8 +88,8 @@ func (p *plan) appendLink(opts []option, c *request, boot *bootPlan, hostname st
 }
 
 // sharedOptions returns the options of appendLink that are the same for all clients that
-// boot the same. Absent ones are left out.
-func (p *plan) sharedOptions(boot []option) []option {
+// boot the same and for whom the same is configured. Absent ones are left out.
+func (p *plan) sharedOptions(boot []option, configured []Option) []option {
 	opts := append([]option{
 		{dhcpv4.OptionSubnetMask, net.CIDRMask(p.cfg.Prefix.Bits(), 32), always},
 		{dhcpv4.OptionBroadcastAddress, broadcastOf(p.cfg.Prefix).AsSlice(), always},
@@ -111,7 +112,7 @@ func (p *plan) sharedOptions(boot []option) []option {
 		opts = append(opts, option{dhcpv4.OptionDNSDomainSearchList, dhcpd.ToLabels(domain), ifAsked})
 	}
 	opts = slices.DeleteFunc(opts, func(o option) bool { return len(o.value) == 0 })
-	return p.override(opts)
+	return override(opts, configured)
 }
 
 // optionMicrosoftRoutes is what Windows asks for instead of option 121.
@@ -137,15 +138,15 @@ func (p *plan) classlessRoutes() []byte {
 
 // override puts the configured options in the place of opts of the same code, and
 // behind them. One without a value takes the other away.
-func (p *plan) override(opts []option) []option {
-	for _, o := range p.cfg.Options {
+func override(opts []option, configured []Option) []option {
+	for _, o := range configured {
 		code := dhcpv4.GenericOptionCode(o.Code)
 		opts = slices.DeleteFunc(opts, func(have option) bool { return have.code.Code() == o.Code })
 		when := ifWanted
 		if o.Force {
 			when = always
 		}
-		if len(o.Value) > 0 {
+		if o.Value != nil {
 			opts = append(opts, option{code, o.Value, when})
 		}
 	}
@@ -242,4 +243,58 @@ func appendOptions(b []byte, opts []option) []byte {
 		}
 	}
 	return b
+}
+
+// combined returns opts with the parts of each option as one that has them all. Of
+// parts the last one of the configuration is the first.
+func combined(opts []Option) []Option {
+	var whole []Option
+	type container struct {
+		encap      uint8
+		enterprise uint32
+	}
+	parts := make(map[container]int) // where the option stands in whole
+	for _, o := range slices.Backward(opts) {
+		if o.Encap == 0 {
+			continue
+		}
+		at := container{o.Encap, o.Enterprise}
+		i, known := parts[at]
+		if !known {
+			i, parts[at] = len(whole), len(whole)
+			whole = append(whole, Option{Code: o.Encap, Value: []byte{}, Enterprise: o.Enterprise})
+		}
+		w := &whole[i]
+		w.Value = append(append(w.Value, o.Code, byte(len(o.Value))), o.Value...)
+		w.Force = w.Force || o.Force
+	}
+	var all []Option
+	for _, o := range opts {
+		if o.Encap == 0 {
+			all = append(all, o)
+		}
+	}
+	return append(all, closed(whole)...)
+}
+
+// closed ends options that are made of parts, and puts those of several enterprises
+// together in one option (RFC 3925, section 4).
+func closed(whole []Option) []Option {
+	var all []Option
+	for _, w := range whole {
+		if w.Code != dhcpv4.OptionVendorIdentifyingVendorSpecific.Code() {
+			w.Value = append(w.Value, dhcpv4.OptionEnd.Code())
+			all = append(all, w)
+			continue
+		}
+		head := append(binary.BigEndian.AppendUint32(nil, w.Enterprise), byte(min(len(w.Value), 255)))
+		w.Value = append(head, w.Value[:min(len(w.Value), 255)]...)
+		if i := slices.IndexFunc(all, func(o Option) bool { return o.Code == w.Code }); i >= 0 {
+			all[i].Value = append(bytes.Clone(all[i].Value), w.Value...)
+			all[i].Force = all[i].Force || w.Force
+			continue
+		}
+		all = append(all, w)
+	}
+	return all
 }

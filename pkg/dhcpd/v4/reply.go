@@ -31,7 +31,7 @@ const (
 type reply struct {
 	flags                  uint16
 	ciaddr, yiaddr, siaddr netip.Addr // the zero Addr is 0.0.0.0
-	file                   string
+	sname, file            string
 	opts                   []option
 }
 
@@ -64,6 +64,7 @@ func (p *plan) payload(c *request, r reply) []byte {
 		}
 	}
 	copy(b[28:], c.MAC[:])
+	copy(b[serverFieldAt:serverFieldAt+serverField-1], r.sname)
 	copy(b[bootFileAt:bootFileAt+bootFileField-1], r.file)
 	binary.BigEndian.PutUint32(b[header-4:], magicCookie)
 	b = append(appendOptions(b, inOrder(fit(r.opts, c.room()))), dhcpv4.OptionEnd.Code())
@@ -75,11 +76,11 @@ func (p *plan) payload(c *request, r reply) []byte {
 // gives l to c.
 func (p *plan) leaseReply(c *request, typ dhcpv4.MessageType, l given) *dhcpd.Reply {
 	boot := p.bootOf(c)
-	r := reply{flags: c.msg.Flags & broadcastFlag, yiaddr: l.addr, siaddr: boot.server, file: boot.field, opts: p.head(c, typ)}
+	r := reply{flags: c.msg.Flags & broadcastFlag, yiaddr: l.addr, siaddr: boot.server, sname: boot.Name, file: boot.field, opts: p.head(c, typ)}
 	if typ != dhcpv4.MessageTypeNone {
 		r.opts = appendLease(r.opts, c, l)
 	}
-	r.opts = c.wanted(p.appendLink(r.opts, c, boot, l.hostname))
+	r.opts = c.wanted(p.appendLink(r.opts, c, p.linkOptions(c, boot), l.hostname))
 	out := &dhcpd.Reply{Type: uint8(typ), Payload: p.payload(c, r)}
 	switch {
 	// RFC 2131, section 4.1: "If the 'giaddr' field in a DHCP message from a client
@@ -128,8 +129,8 @@ func (p *plan) nak(c *request, text string) *dhcpd.Reply {
 // SHOULD NOT fill in 'yiaddr'."
 func (p *plan) informReply(c *request, a netip.Addr) *dhcpd.Reply {
 	boot := p.bootOf(c)
-	r := reply{flags: c.msg.Flags & broadcastFlag, ciaddr: a, siaddr: boot.server, file: boot.field}
-	r.opts = c.wanted(p.appendLink(p.head(c, dhcpv4.MessageTypeAck), c, boot, ""))
+	r := reply{flags: c.msg.Flags & broadcastFlag, ciaddr: a, siaddr: boot.server, sname: boot.Name, file: boot.field}
+	r.opts = c.wanted(p.appendLink(p.head(c, dhcpv4.MessageTypeAck), c, p.linkOptions(c, boot), ""))
 	out := &dhcpd.Reply{Type: uint8(dhcpv4.MessageTypeAck), Payload: p.payload(c, r), Dst: netip.AddrPortFrom(a, clientPort)}
 	if c.giaddr.IsValid() {
 		out.Dst = netip.AddrPortFrom(c.giaddr, serverPort)

@@ -65,6 +65,9 @@ func DHCP(n *netdef.Network) v4.Config {
 			c.Routes = append(c.Routes, v4.Route{Dst: r.Prefix(), Gateway: r.Gateway})
 		}
 	}
+	for i := range c.Reservations {
+		c.Reservations[i].DUID = nil // libvirt knows clients of DHCPv4 by MAC and name
+	}
 	addDnsmasqDHCP(&c, &n.Dnsmasq.DHCP)
 	return c
 }

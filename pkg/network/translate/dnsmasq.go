@@ -15,13 +15,32 @@ import (
 // addDnsmasqDHCP adds what lines of dnsmasq say of DHCPv4 to c. Their hosts come
 // before those of c, as the later line wins in dnsmasq's configuration.
 func addDnsmasqDHCP(c *v4.Config, d *dnsmasq.DHCP) {
-	if d.Boot.File != "" {
-		c.BootFile, c.BootServer = d.Boot.File, d.Boot.Server
+	c.Boots = dnsmasqBoots(d, c.Boots)
+	for _, r := range d.Rules {
+		c.Tags = append(c.Tags, v4.TagRule(r))
 	}
 	for _, o := range d.Options {
-		c.Options = append(c.Options, v4.Option{Code: o.Code, Value: o.At(c.Server), Force: o.Force})
+		c.Options = append(c.Options, v4.Option{
+			Code: o.Code, Value: o.At(c.Server), Force: o.Force, Tags: o.Tags, Encap: o.Encap, Enterprise: o.Enterprise, Vendor: o.Vendor,
+		})
 	}
 	c.Reservations = append(dnsmasqHosts(d, netip.Addr.Is4), c.Reservations...)
+}
+
+// dnsmasqBoots are those of lines of dnsmasq and others: first the lines with tags, then
+// the others, then lines without tags, of which there may be none; a later line before
+// an earlier one.
+func dnsmasqBoots(d *dnsmasq.DHCP, others []v4.Boot) []v4.Boot {
+	var tagged, plain []v4.Boot
+	for _, b := range slices.Backward(d.Boots) {
+		boot := v4.Boot{Any: true, Tags: b.Tags, File: b.File, Name: b.Name, Server: b.Server}
+		if len(b.Tags) > 0 {
+			tagged = append(tagged, boot)
+		} else {
+			plain = append(plain, boot)
+		}
+	}
+	return slices.Concat(tagged, others, plain)
 }
 
 // dnsmasqHosts are the hosts of one family of lines of dnsmasq.
@@ -29,7 +48,7 @@ func dnsmasqHosts(d *dnsmasq.DHCP, family func(netip.Addr) bool) []dhcpd.Reserva
 	var rs []dhcpd.Reservation
 	for _, h := range d.Hosts {
 		if family(h.Addr) {
-			rs = append(rs, dhcpd.Reservation(h))
+			rs = append(rs, dhcpd.Reservation{MAC: h.MAC, DUID: h.ID, Name: h.Name, Addr: h.Addr, LeaseTime: h.LeaseTime})
 		}
 	}
 	return rs
