@@ -2,6 +2,9 @@ package libvirtrpc
 
 import (
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -62,5 +65,23 @@ func TestGoLibvirt(t *testing.T) {
 			t.Errorf("a network that is gone: %v", err)
 		}
 		must(t, l.Disconnect())
+	})
+}
+
+// TestDefineBesideABrokenDefinition defines a network by a name whose definition
+// can't be read: the error tells of that file, and not of the client's document.
+func TestDefineBesideABrokenDefinition(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		root := t.TempDir()
+		path := filepath.Join(root, "networks", "lab.xml")
+		must(t, os.MkdirAll(filepath.Dir(path), 0o755))
+		must(t, os.WriteFile(path, []byte("<network"), 0o600))
+		startDaemon(t, root, nil)
+		r := opened(t, socketPath)
+		doc := func(e *encoder) { e.string("<network><name>lab</name><bridge name='virbr7'/></network>") }
+		const text = "operation failed: network/name: network \"lab\" has a definition that can't be used: mend or delete %s, then reload: line 1: not well-formed XML: unexpected EOF"
+		for _, procedure := range []int32{40, 41} {
+			r.fails(procedure, doc, codeFailed, fmt.Sprintf(text, path))
+		}
 	})
 }

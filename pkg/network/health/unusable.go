@@ -75,9 +75,9 @@ func (u *Unusable) Refuse(doc *netdef.Network) error {
 		sameName, sameUUID := f.Stem == doc.Name, f.UUID != "" && strings.EqualFold(f.UUID, doc.UUID)
 		switch {
 		case sameName && !sameUUID:
-			return api.Errorf(api.Exists, "network/name: network %q has a definition that can't be used: mend or delete %s, then reload: %w", doc.Name, f.Path, f.Err)
+			return api.Errorf(api.Exists, "network/name: network %q has a definition that can't be used: mend or delete %s, then reload: %v", doc.Name, f.Path, f.Err)
 		case sameUUID && !sameName:
-			return api.Errorf(api.Conflict, "network/uuid: %q is that of the definition %s, which can't be used: mend or delete it, then reload: %w", doc.UUID, f.Path, f.Err)
+			return api.Errorf(api.Conflict, "network/uuid: %q is that of the definition %s, which can't be used: mend or delete it, then reload: %v", doc.UUID, f.Path, f.Err)
 		}
 	}
 	return nil
