@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 )
@@ -98,15 +99,27 @@ func (p *Scope) ReserveAll(all []Reservation, log *slog.Logger) {
 	}
 }
 
-// shared returns how many addresses in all ranges anybody may have.
+// shared returns how many addresses in all ranges anybody may have, each once where
+// ranges overlap.
 func (p *Scope) shared() uint64 {
-	n := p.Size
+	var n uint64
+	var last netip.Addr // that is counted
+	for _, r := range slices.SortedFunc(slices.Values(p.Ranges), func(a, b Range) int { return a.Start.Compare(b.Start) }) {
+		if last.IsValid() && r.Start.Compare(last) <= 0 {
+			r.Start = last.Next()
+		}
+		if r.Start.Compare(r.End) <= 0 {
+			n, last = n+r.len(), r.End
+		}
+	}
 	taken := maps.Clone(p.Never)
 	for a := range p.byAddr {
 		taken[a] = true
 	}
 	for a := range taken {
-		p.positions(a, func(uint64) { n-- })
+		if p.rangeOf(a) != nil {
+			n--
+		}
 	}
 	return n
 }

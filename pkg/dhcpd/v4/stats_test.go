@@ -70,3 +70,21 @@ func TestCommitLatency(t *testing.T) {
 		}
 	})
 }
+
+// TestOverlappingRangesCountOnce counts the addresses of ranges that overlap, of which
+// one is the server's own and one is reserved.
+func TestOverlappingRangesCountOnce(t *testing.T) {
+	cfg := func() v4.Config {
+		c := testConfig()
+		c.Ranges = []dhcpd.Range{
+			{Start: ip(30), End: ip(49)}, {Start: c.Server, End: c.Server}, {Start: ip(40), End: ip(59)}, {Start: ip(45), End: ip(48)},
+		}
+		c.Reservations = []dhcpd.Reservation{{MAC: mac(9), Addr: ip(45)}}
+		return c
+	}
+	simulated(t, cfg, func(t *testing.T, e *env) {
+		if got := e.srv.Stats().Pool.Dynamic; got != 29 {
+			t.Errorf("%d addresses are for everybody, want 29", got)
+		}
+	})
+}
