@@ -105,12 +105,14 @@ func (p *Scope) shared() uint64 {
 	var n uint64
 	var last netip.Addr // that is counted
 	for _, r := range slices.SortedFunc(slices.Values(p.Ranges), func(a, b Range) int { return a.Start.Compare(b.Start) }) {
-		if last.IsValid() && r.Start.Compare(last) <= 0 {
+		switch {
+		case !last.IsValid() || last.Less(r.Start):
+		case last.Less(r.End):
 			r.Start = last.Next()
+		default:
+			continue
 		}
-		if r.Start.Compare(r.End) <= 0 {
-			n, last = n+r.len(), r.End
-		}
+		n, last = n+r.len(), r.End
 	}
 	taken := maps.Clone(p.Never)
 	for a := range p.byAddr {

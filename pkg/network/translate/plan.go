@@ -97,21 +97,38 @@ func newPool(ip *netdef.IP, leased []netip.Addr) api.Pool {
 	}
 	for _, r := range ip.DHCP.Ranges {
 		p.Ranges = append(p.Ranges, api.Range{Start: r.Start, End: r.End})
-		size := distance(r.Start, r.End)
-		if size < math.MaxUint64 {
-			size++
-		}
-		if inRange(ip.Address, r.Start, r.End) {
-			size-- // the gateway's own
-		}
-		p.Size += min(size, math.MaxUint64-p.Size)
 	}
+	p.Size = count(p.Ranges, ip.Address)
 	for _, a := range leased {
 		if slices.ContainsFunc(p.Ranges, func(r api.Range) bool { return inRange(a, r.Start, r.End) }) {
 			p.Used++
 		}
 	}
 	return p
+}
+
+// count is how many addresses ranges have for guests, each once where they overlap, and
+// without gateway; at most 2^64-1.
+func count(ranges []api.Range, gateway netip.Addr) (n uint64) {
+	var last netip.Addr // that is counted
+	for _, r := range slices.SortedFunc(slices.Values(ranges), func(a, b api.Range) int { return a.Start.Compare(b.Start) }) {
+		switch {
+		case !last.IsValid() || last.Less(r.Start):
+		case last.Less(r.End):
+			r.Start = last.Next()
+		default:
+			continue
+		}
+		size := distance(r.Start, r.End)
+		if size < math.MaxUint64 {
+			size++
+		}
+		if inRange(gateway, r.Start, r.End) {
+			size--
+		}
+		n, last = n+min(size, math.MaxUint64-n), r.End
+	}
+	return n
 }
 
 // inRange reports whether a lies between start and end, both included.
