@@ -40,7 +40,7 @@ type conditions struct{ m *Manager }
 func (c conditions) sources() []health.Source {
 	return []health.Source{
 		health.Firewall(c.m.cfg.Rules, c.active),
-		health.Services(c.served),
+		health.Services(c.served()),
 		health.Clock(),
 		health.Disks(c.m.cfg.Store.Troubles),
 		health.Overlaps(c.m.cfg.Links.HostNets, c.active),
@@ -63,29 +63,52 @@ func (c conditions) active() (all []health.Network) {
 	return all
 }
 
-// served are what the active networks serve.
-func (c conditions) served() (all []health.Served) {
-	c.m.eachLive(func(n *Network, live *netdef.Network) {
-		s := health.Served{Network: n.name, Bridge: live.Bridge.Name, NotUnderstood: live.Dnsmasq.Unknown}
-		for i := range live.IPs {
-			if ip := &live.IPs[i]; ip.Addressless() {
-				s.Addressless = append(s.Addressless, ip.Prefix().Masked())
+// served returns a function that lists what the active networks serve. It is for one
+// goroutine: it keeps what is faulty of each document, which does not change once it
+// is a network's, for the next call.
+func (c conditions) served() func() []health.Served {
+	var known map[*netdef.Network][]error
+	return func() (all []health.Served) {
+		faulty := make(map[*netdef.Network][]error)
+		c.m.eachLive(func(n *Network, live *netdef.Network) {
+			faults, ok := known[live]
+			if !ok {
+				faults = faultyRecords(live)
 			}
-		}
-		_, faults := live.Served()
-		for _, f := range faults {
-			s.Faulty = append(s.Faulty, f)
-		}
-		if srv := n.runningServices().DHCP(); srv != nil {
-			s.Foreign, s.Contested, s.Unused = srv.Foreign(), srv.Contested(), srv.Unused()
-		}
-		if srv := n.runningServices().DHCP6(); srv != nil {
-			s.Contested = append(s.Contested, srv.Contested()...)
-			s.Unused = append(s.Unused, srv.Unused()...)
-		}
-		all = append(all, s)
-	})
+			faulty[live] = faults
+			all = append(all, servedBy(n, live, faults))
+		})
+		known = faulty
+		return all
+	}
+}
+
+// faultyRecords are the names and records of a document that can't be served.
+func faultyRecords(live *netdef.Network) []error {
+	_, faults := live.Served()
+	var all []error
+	for _, f := range faults {
+		all = append(all, f)
+	}
 	return all
+}
+
+// servedBy is what an active network serves, of whose document that is faulty.
+func servedBy(n *Network, live *netdef.Network, faulty []error) health.Served {
+	s := health.Served{Network: n.name, Bridge: live.Bridge.Name, NotUnderstood: live.Dnsmasq.Unknown, Faulty: faulty}
+	for i := range live.IPs {
+		if ip := &live.IPs[i]; ip.Addressless() {
+			s.Addressless = append(s.Addressless, ip.Prefix().Masked())
+		}
+	}
+	if srv := n.runningServices().DHCP(); srv != nil {
+		s.Foreign, s.Contested, s.Unused = srv.Foreign(), srv.Contested(), srv.Unused()
+	}
+	if srv := n.runningServices().DHCP6(); srv != nil {
+		s.Contested = append(s.Contested, srv.Contested()...)
+		s.Unused = append(s.Unused, srv.Unused()...)
+	}
+	return s
 }
 
 // giving are the names of the active networks that give addresses.
