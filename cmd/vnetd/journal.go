@@ -37,7 +37,7 @@ func newLogger(w io.Writer, level slog.Leveler) *slog.Logger {
 	return slog.New(&journal{conn: conn, to: &net.UnixAddr{Name: journalSocket, Net: "unixgram"}, level: level, text: text})
 }
 
-// isJournal tells whether f is the stream that the service manager named in
+// isJournal reports whether f is the stream that the service manager named in
 // JOURNAL_STREAM: device and inode (systemd.exec(5)).
 func isJournal(f *os.File, stream string) bool {
 	var s unix.Stat_t

@@ -34,7 +34,7 @@ func (s Socket) Find(files []*os.File) *os.File {
 	return nil
 }
 
-// is tells whether fd is such a socket.
+// is reports whether fd is such a socket.
 func (s Socket) is(fd int) bool {
 	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	if err != nil || kind != s.Type {

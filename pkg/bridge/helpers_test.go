@@ -77,7 +77,7 @@ func show(t testing.TB, link string) shown {
 	return all[0]
 }
 
-// exists tells whether there is a link of that name.
+// exists reports whether there is a link of that name.
 func exists(t testing.TB, link string) bool {
 	t.Helper()
 	for _, line := range strings.Split(nstest.IP(t, "-br link"), "\n") {

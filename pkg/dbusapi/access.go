@@ -74,7 +74,7 @@ func grants(a *netdef.Access, who credentials) (port, choose bool) {
 // maxIncludes bounds how deep files of QEMU's list include each other.
 const maxIncludes = 8
 
-// bridgeAllowed tells whether QEMU's list of bridges at path lets the client use a
+// bridgeAllowed reports whether QEMU's list of bridges at path lets the client use a
 // bridge: some line allows it and none denies it. As with QEMU's own helper, which
 // reads the list with its caller's rights, a file that the client can't read is
 // not there. A path that is empty allows nothing.
@@ -132,7 +132,7 @@ func (l *bridgeList) read(path string, who credentials, depth int) error {
 	return lines.Err()
 }
 
-// mayRead tells whether the file's permissions let the client read it.
+// mayRead reports whether the file's permissions let the client read it.
 func (c credentials) mayRead(f *os.File) bool {
 	info, err := f.Stat()
 	if err != nil {

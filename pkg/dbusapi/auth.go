@@ -91,7 +91,7 @@ func (c *clients) get(name string, ask func() (credentials, error)) (credentials
 	return who, nil
 }
 
-// mayRead tells whether a client was lately found to have leave to read, and
+// mayRead reports whether a client was lately found to have leave to read, and
 // noteRead that it was found now.
 func (c *clients) mayRead(name string) bool {
 	c.mu.Lock()
@@ -216,7 +216,7 @@ func groupsOf(uid uint32) []uint32 {
 	return groups
 }
 
-// inGroup tells whether the client belongs to a group.
+// inGroup reports whether the client belongs to a group.
 func (c credentials) inGroup(name string) bool {
 	g, err := user.LookupGroup(name)
 	if err != nil {
@@ -226,7 +226,7 @@ func (c credentials) inGroup(name string) bool {
 	return err == nil && slices.Contains(c.groups, uint32(gid))
 }
 
-// is tells whether the client is the user of that name.
+// is reports whether the client is the user of that name.
 func (c credentials) is(name string) bool {
 	u, err := user.Lookup(name)
 	return err == nil && u.Uid == strconv.FormatUint(uint64(c.uid), 10)

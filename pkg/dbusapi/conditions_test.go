@@ -30,7 +30,7 @@ func conditionsOf(t *testing.T, conn *dbus.Conn, path dbus.ObjectPath, iface str
 	return all
 }
 
-// has tells whether a condition of that kind with that evidence is among all.
+// has reports whether a condition of that kind with that evidence is among all.
 func has(all []map[string]dbus.Variant, kind, evidence string) bool {
 	return slices.ContainsFunc(all, func(c map[string]dbus.Variant) bool {
 		return c["kind"].Value() == kind && strings.Contains(c["evidence"].Value().(string), evidence)

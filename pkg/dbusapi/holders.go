@@ -58,7 +58,7 @@ func (s *Server) onLeft(signal *dbus.Signal) {
 	s.cfg.Manager.Ports().HolderGone(s.holder(name))
 }
 
-// isConnected tells whether a client is on the bus; true where the bus does not
+// isConnected reports whether a client is on the bus; true where the bus does not
 // say.
 func (s *Server) isConnected(ctx context.Context, name string) bool {
 	var has bool

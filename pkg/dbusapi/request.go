@@ -66,7 +66,7 @@ func closeAll(files []*os.File) {
 	}
 }
 
-// chooses tells whether the caller wants to say what others rely on.
+// chooses reports whether the caller wants to say what others rely on.
 func chooses(o network.PortOptions, caller uint32) bool {
 	return o.MAC != nil || len(o.Addrs) > 0 || o.IfName != "" || o.Owner != caller
 }

@@ -25,7 +25,7 @@ type Config struct {
 	// LogLevel is the logger's, which a client may change.
 	LogLevel *slog.LevelVar
 
-	// ImportPending tells whether libvirt's networks are to be imported on the first
+	// ImportPending reports whether libvirt's networks are to be imported on the first
 	// occasion, and ImportDone says that they are.
 	ImportPending func() bool
 	ImportDone    func() error

@@ -94,7 +94,7 @@ func (o *object) find(ifaceName, member string) (*method, bool) {
 	return nil, false
 }
 
-// has tells whether the object has an interface.
+// has reports whether the object has an interface.
 func (o *object) has(ifaceName string) bool {
 	for i := range o.ifaces {
 		if o.ifaces[i].name == ifaceName {

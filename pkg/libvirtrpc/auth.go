@@ -39,7 +39,7 @@ func Members(group string) Authorize {
 	}
 }
 
-// mustAsk tells whether the client needs more than to be let in by its socket:
+// mustAsk reports whether the client needs more than to be let in by its socket:
 // root does not, nor does who may only read.
 func (c *client) mustAsk() bool {
 	return c.s.cfg.Authorize != nil && !c.readOnly && c.peer.uid != 0

@@ -54,7 +54,7 @@ const (
 	listFlags = 1<<iota - 1
 )
 
-// wanted tells whether a caller who gave those flags wants the network.
+// wanted reports whether a caller who gave those flags wants the network.
 func wanted(info api.Network, flags uint32) bool {
 	pairs := []struct {
 		yes, no uint32

@@ -121,7 +121,7 @@ func Inherited(files []*os.File) (listeners map[string]*net.UnixListener, others
 	return listeners, others, nil
 }
 
-// isUnix tells whether f is a Unix socket.
+// isUnix reports whether f is a Unix socket.
 func isUnix(f *os.File) bool {
 	domain := -1
 	if conn, err := f.SyscallConn(); err == nil {

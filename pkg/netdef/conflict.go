@@ -82,7 +82,7 @@ func Overlaps(n, has *Network, others []*Network) error {
 	return errors.Join(errs...)
 }
 
-// hasSubnet tells whether n, which may be nil, has an address in exactly the subnet
+// hasSubnet reports whether n, which may be nil, has an address in exactly the subnet
 // of p.
 func (n *Network) hasSubnet(p netip.Prefix) bool {
 	return n != nil && slices.ContainsFunc(n.IPs, func(ip IP) bool { return ip.Prefix().Masked() == p.Masked() })

@@ -56,7 +56,7 @@ func decodeAccount(e xmldoc.Element) Account {
 	return Account{Name: e.Str("name"), Choose: xmldoc.Value(e, "choose", parseTristate) == Yes}
 }
 
-// extended tells whether n has something in vnetd's namespace.
+// extended reports whether n has something in vnetd's namespace.
 func (n *Network) extended() bool {
 	return n.Uplink != "" || n.Access != nil || n.DHCPPolicy != (DHCPPolicy{}) || len(n.Records) > 0 ||
 		slices.ContainsFunc(n.IPs, func(ip IP) bool { return ip.RA != (RAPolicy{}) || ip.DHCP != nil && len(ip.DHCP.Boots) > 0 })

@@ -169,7 +169,7 @@ func checkBootURL(c *checker, at, file string) {
 // section 5.5.3; RFC 2464, section 4: interface identifiers have 64 bits).
 const slaacBits = 64
 
-// Autonomous tells whether guests on an IPv6 <ip> shall make addresses by themselves: by
+// Autonomous reports whether guests on an IPv6 <ip> shall make addresses by themselves: by
 // default where there is no <dhcp>, and the prefix has a length of which they can.
 func (ip *IP) Autonomous() bool {
 	if ip.RA.Autonomous != Unset {
@@ -178,13 +178,13 @@ func (ip *IP) Autonomous() bool {
 	return ip.DHCP == nil && ip.Prefix().Bits() == slaacBits
 }
 
-// Managed tells whether guests on an IPv6 <ip> shall ask DHCPv6: by default where there
+// Managed reports whether guests on an IPv6 <ip> shall ask DHCPv6: by default where there
 // is <dhcp>.
 func (ip *IP) Managed() bool {
 	return ip.DHCP != nil && ip.RA.Managed != No
 }
 
-// Addressless tells whether guests on an IPv6 <ip> find no address, although nothing says
+// Addressless reports whether guests on an IPv6 <ip> find no address, although nothing says
 // that they shall have none.
 func (ip *IP) Addressless() bool {
 	return ip.Address.Is6() && ip.DHCP == nil && ip.RA.Autonomous == Unset && !ip.Autonomous()

@@ -107,7 +107,7 @@ func (d *database) updateOnce(fn func(tx *bbolt.Tx) error) error {
 	return update(db, fn)
 }
 
-// broken tells whether the database has lost its mapping.
+// broken reports whether the database has lost its mapping.
 func (d *database) broken() bool {
 	d.mu.Lock()
 	defer d.mu.Unlock()

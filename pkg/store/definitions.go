@@ -49,7 +49,7 @@ func ReadDefinitions(dirs Dirs) (defs []Definition, faults []*Fault, err error) 
 	return defs, faults, err
 }
 
-// Autostarts tells whether the network of that name is marked for autostart,
+// Autostarts reports whether the network of that name is marked for autostart,
 // whatever its definition.
 func (s *Store) Autostarts(name string) bool { return s.dirs.autostarts(name) }
 

@@ -21,7 +21,7 @@ func (f *Fault) Error() string { return fmt.Sprintf("reading %q: %v", f.Path, f.
 
 func (f *Fault) Unwrap() error { return f.Err }
 
-// Passing tells whether an error is of the kind that goes away without anybody
+// Passing reports whether an error is of the kind that goes away without anybody
 // mending a file: the process, or the host, was short of something.
 func Passing(err error) bool {
 	for _, errno := range []unix.Errno{unix.EMFILE, unix.ENFILE, unix.ENOMEM, unix.ENOBUFS, unix.EIO, unix.EAGAIN, unix.ESTALE} {

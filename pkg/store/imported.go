@@ -9,7 +9,7 @@ import (
 // importedMark is the file of the state directory that says it.
 const importedMark = "libvirt-imported"
 
-// Imported tells whether SetImported was ever called.
+// Imported reports whether SetImported was ever called.
 func (s *Store) Imported() bool {
 	_, err := os.Lstat(filepath.Join(s.dirs.State, importedMark))
 	return err == nil

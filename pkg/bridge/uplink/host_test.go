@@ -43,7 +43,7 @@ func show(t *testing.T, link string) shown {
 	return all[0]
 }
 
-// exists tells whether there is a link of that name.
+// exists reports whether there is a link of that name.
 func exists(t *testing.T, link string) bool {
 	t.Helper()
 	for _, line := range strings.Split(nstest.IP(t, "-br link"), "\n") {

@@ -185,7 +185,7 @@ func TestSilentGatewayIsNotAwaited(t *testing.T) {
 }
 
 // untilStep calls f on a goroutine that ends, like a process that dies, after n
-// changes. It tells whether f came to its end before.
+// changes. It reports whether f came to its end before.
 func untilStep(u *uplink.Uplinks, n int, f func()) (finished bool) {
 	u.AfterStep(func() error {
 		if n--; n == 0 {

@@ -184,7 +184,7 @@ func (s manager) DefineNetworkWithOptions(text string, options map[string]dbus.V
 	return path, reply, err
 }
 
-// harms tells whether lines change that guests rely on.
+// harms reports whether lines change that guests rely on.
 func harms(changes []string) bool {
 	return slices.ContainsFunc(changes, func(line string) bool {
 		return strings.Contains(line, "<ip ") || strings.Contains(line, "<forward")
