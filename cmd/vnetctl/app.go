@@ -21,6 +21,8 @@ type environment struct {
 	now            func() time.Time // in the zone that times are shown in
 	version        string           // of this program
 	colour         bool             // stdout shows colours
+	width          int              // of stdout in characters, 0 for what is no terminal
+	asks           bool             // a person at a terminal can be asked
 	host           host
 	// become replaces this program by another one. It returns when it can't.
 	become func(path string, argv, env []string) error
@@ -50,8 +52,6 @@ func group(use, short string, commands ...*cobra.Command) *cobra.Command {
 		},
 		// Never reached, but a command without it is not one for cobra.
 		RunE: func(*cobra.Command, []string) error { return nil },
-
-		SuggestionsMinimumDistance: 2,
 	}
 	cmd.AddCommand(commands...)
 	return cmd

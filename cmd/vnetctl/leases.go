@@ -6,8 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -38,19 +40,65 @@ type networkLease struct {
 }
 
 func leasesCommand(a *app) *cobra.Command {
-	cmd := a.command("leases [NET]", "List the DHCP leases of a network, or of all", 0, 1,
+	var wanted leaseFilter
+	cmd := a.command("leases [NET] [--mac MAC] [--name NAME] [--port ID]", "List the DHCP leases of a network, or of all", 0, 1,
 		func(ctx context.Context, d *client.Client, args []string) error {
+			if err := wanted.resolve(ctx, d); err != nil {
+				return err
+			}
 			leases, err := findLeases(ctx, d, argument(args))
 			if err != nil {
 				return err
 			}
+			leases = slices.DeleteFunc(leases, func(l networkLease) bool { return !wanted.matches(l) })
 			if a.json {
 				return a.printJSON(leaseViews(leases))
 			}
 			return printLeases(a, leases, len(args) == 0)
 		})
+	set := cmd.Flags()
+	set.StringVar(&wanted.mac, "mac", "", "only those of the MAC address")
+	set.StringVar(&wanted.name, "name", "", "only those of the guest with the host name")
+	set.StringVar(&wanted.port, "port", "", "only those of the port with the UUID or device name")
 	cmd.AddCommand(exportCommand(a), importCommand(a))
 	return cmd
+}
+
+// leaseFilter says which leases are wanted. An empty text asks for nothing.
+type leaseFilter struct {
+	mac, name, port string
+	network         string // of the port
+}
+
+// resolve replaces the port by its MAC address and network, and brings the MAC
+// address into the form that leases have.
+func (f *leaseFilter) resolve(ctx context.Context, d *client.Client) error {
+	if f.port != "" {
+		port, err := findPort(ctx, d, f.port)
+		if err != nil {
+			return err
+		}
+		f.network = port.Network
+		if f.mac == "" {
+			f.mac = port.MAC
+		}
+	}
+	if f.mac == "" {
+		return nil
+	}
+	mac, err := net.ParseMAC(f.mac)
+	if err != nil {
+		return &usageError{fmt.Sprintf("--mac %q is not a MAC address, want six octets like 52:54:00:12:34:56", f.mac)}
+	}
+	f.mac = mac.String()
+	return nil
+}
+
+// matches reports whether a lease is wanted. Host names are compared as DNS does.
+func (f *leaseFilter) matches(l networkLease) bool {
+	return (f.network == "" || l.network == f.network) &&
+		(f.mac == "" || strings.EqualFold(l.MAC, f.mac)) &&
+		(f.name == "" || strings.EqualFold(l.Hostname, f.name))
 }
 
 func exportCommand(a *app) *cobra.Command {
@@ -124,19 +172,6 @@ func findLeases(ctx context.Context, d *client.Client, name string) (leases []ne
 	return leases, nil
 }
 
-// networkNames returns the names of all networks.
-func networkNames(ctx context.Context, d *client.Client) ([]string, error) {
-	networks, err := d.Networks(ctx)
-	if err != nil {
-		return nil, err
-	}
-	names := make([]string, 0, len(networks))
-	for _, n := range networks {
-		names = append(names, n.Name)
-	}
-	return names, nil
-}
-
 // leaseViews returns the leases for JSON, never nil.
 func leaseViews(leases []networkLease) []leaseView {
 	views := make([]leaseView, 0, len(leases))
@@ -164,13 +199,13 @@ func printLeases(a *app, leases []networkLease, all bool) error {
 		header = "NETWORK " + header
 	}
 	now := a.now()
-	rows := make([][]string, 0, len(leases))
+	rows := make([][]cellText, 0, len(leases))
 	for _, l := range leases {
-		row := []string{expiryText(l.Expiry, now), l.MAC, fmt.Sprintf("%v/%d", l.Address, l.Prefix), l.Hostname, l.ClientID}
+		row := texts(expiryText(l.Expiry, now), l.MAC, fmt.Sprintf("%v/%d", l.Address, l.Prefix), l.Hostname, l.ClientID)
 		if all {
-			row = append([]string{l.network}, row...)
+			row = append(texts(l.network), row...)
 		}
 		rows = append(rows, row)
 	}
-	return a.printTable(header, rows)
+	return a.printTable(header, "CLIENT-ID EXPIRES", rows)
 }

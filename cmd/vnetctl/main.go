@@ -22,6 +22,8 @@ func main() {
 		now:     time.Now,
 		version: buildVersion(),
 		colour:  wantsColour(os.Stdout),
+		width:   terminalWidth(os.Stdout),
+		asks:    isTerminal(os.Stdin) && isTerminal(os.Stderr),
 		become:  become,
 	})
 	stop()

@@ -83,8 +83,27 @@ func eventLine(e client.Event) string {
 	}
 	var changed []string
 	for name, value := range e.Changed {
-		changed = append(changed, fmt.Sprintf("%s=%v", name, value))
+		changed = append(changed, changeText(name, value))
 	}
 	slices.Sort(changed)
 	return strings.TrimRight(strings.Join(append(words, changed...), "  "), " ")
+}
+
+// changeText tells the new value of a property. Of conditions it tells the
+// messages, since they are what a person wants to know.
+func changeText(name string, value any) string {
+	list, ok := value.([]any)
+	if !ok {
+		return fmt.Sprintf("%s=%v", name, value)
+	}
+	var messages []string
+	for _, entry := range list {
+		if entry, ok := entry.(map[string]any); ok {
+			messages = append(messages, fmt.Sprintf("%v %v", entry["severity"], entry["message"]))
+		}
+	}
+	if len(messages) == 0 {
+		return name + "=none"
+	}
+	return name + ": " + strings.Join(messages, "; ")
 }

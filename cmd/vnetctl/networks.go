@@ -1,10 +1,15 @@
 package main
 
 import (
+	"bufio"
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -34,24 +39,74 @@ func newNetworkView(n api.Network) networkView {
 }
 
 func listCommand(a *app) *cobra.Command {
-	return a.command("list", "List all networks", 0, 0, func(ctx context.Context, d *client.Client, _ []string) error {
-		networks, err := d.Networks(ctx)
-		if err != nil {
-			return err
+	var wanted networkFilter
+	cmd := a.command("list [--active | --inactive] [--mode MODE] [--names]", "List all networks, or some", 0, 0,
+		func(ctx context.Context, d *client.Client, _ []string) error {
+			networks, err := d.Networks(ctx)
+			if err != nil {
+				return err
+			}
+			return printNetworks(a, slices.DeleteFunc(networks, func(n api.Network) bool { return !wanted.matches(n) }), wanted.names)
+		})
+	set := cmd.Flags()
+	set.BoolVar(&wanted.active, "active", false, "only those that are active")
+	set.BoolVar(&wanted.inactive, "inactive", false, "only those that are not active")
+	set.StringVar(&wanted.mode, "mode", "", "only those of a mode: "+strings.Join(modes(), ", "))
+	set.BoolVar(&wanted.names, "names", false, "print their names alone, one a line")
+	// What virsh calls them.
+	set.Bool("all", false, "list all, as without it")
+	set.BoolVar(&wanted.names, "name", false, "as --names")
+	cobra.CheckErr(errors.Join(set.MarkHidden("all"), set.MarkHidden("name")))
+	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
+		if wanted.active && wanted.inactive {
+			return newUsageError(cmd, "--active and --inactive exclude each other")
 		}
-		views := make([]networkView, 0, len(networks))
-		rows := make([][]string, 0, len(networks))
+		if wanted.mode != "" && !slices.Contains(modes(), wanted.mode) {
+			return newUsageError(cmd, fmt.Sprintf("--mode %q is none, want one of %s", wanted.mode, strings.Join(modes(), ", ")))
+		}
+		return nil
+	}
+	return cmd
+}
+
+// modes are the modes of networks as list shows them: libvirt's, and none for an
+// isolated network.
+func modes() []string {
+	return []string{"none", "nat", "route", "open", "bridge", "private", "vepa", "passthrough", "hostdev"}
+}
+
+// networkFilter says which networks are wanted, and how much of them.
+type networkFilter struct {
+	active, inactive bool
+	mode             string
+	names            bool
+}
+
+// matches reports whether a network is wanted.
+func (f *networkFilter) matches(n api.Network) bool {
+	return (!f.active || n.Active) && (!f.inactive || !n.Active) && (f.mode == "" || n.Mode == f.mode)
+}
+
+// printNetworks prints the table of networks, or their names alone.
+func printNetworks(a *app, networks []api.Network, names bool) error {
+	views := make([]networkView, 0, len(networks))
+	rows := make([][]cellText, 0, len(networks))
+	for _, n := range networks {
+		views = append(views, newNetworkView(n))
+		rows = append(rows, append(
+			[]cellText{{text: n.Name}, {colour: stateColour(n.State), text: string(n.State)}},
+			texts(yesNo(n.Autostart), yesNo(n.Persistent), n.Mode, n.Bridge)...))
+	}
+	switch {
+	case a.json:
+		return a.printJSON(views)
+	case names:
 		for _, n := range networks {
-			views = append(views, newNetworkView(n))
-			rows = append(rows, []string{
-				n.Name, string(n.State), yesNo(n.Autostart), yesNo(n.Persistent), n.Mode, n.Bridge,
-			})
+			a.printf("%s\n", printable(n.Name))
 		}
-		if a.json {
-			return a.printJSON(views)
-		}
-		return a.printTable("NAME STATE AUTOSTART PERSISTENT MODE BRIDGE", rows)
-	})
+		return a.err
+	}
+	return a.printTable("NAME STATE AUTOSTART PERSISTENT MODE BRIDGE", "PERSISTENT BRIDGE MODE", rows)
 }
 
 func createCommand(a *app) *cobra.Command {
@@ -81,13 +136,123 @@ func undefineCommand(a *app) *cobra.Command {
 }
 
 func startCommand(a *app) *cobra.Command {
-	return a.command("start NET", "Start a network", 1, 1,
-		func(ctx context.Context, d *client.Client, args []string) error { return d.Network(args[0]).Start(ctx) })
+	var ifNeeded bool
+	var wait time.Duration
+	cmd := a.command("start NET [--if-needed] [--wait DURATION]", "Start a network", 1, 1,
+		func(ctx context.Context, d *client.Client, args []string) error {
+			n := d.Network(args[0])
+			if err := n.Start(ctx); err != nil && (!ifNeeded || !isActive(ctx, n)) {
+				return err
+			}
+			return awaitActive(ctx, n, wait)
+		})
+	cmd.Flags().BoolVar(&ifNeeded, "if-needed", false, "an active network is no error")
+	cmd.Flags().DurationVar(&wait, "wait", 0, "wait at most so long, as 30s, until every part of it works")
+	return cmd
 }
 
+// isActive reports whether the network is active.
+func isActive(ctx context.Context, n client.Network) bool {
+	now, err := n.Get(ctx)
+	return err == nil && now.Active
+}
+
+// awaitActive waits until every part of an active network works, for at most
+// that time. It does not wait if that is 0.
+func awaitActive(ctx context.Context, n client.Network, atMost time.Duration) error {
+	if atMost == 0 {
+		return nil
+	}
+	deadline := time.NewTimer(atMost)
+	defer deadline.Stop()
+	ticks := time.NewTicker(startPause)
+	defer ticks.Stop()
+	for {
+		now, err := n.Get(ctx)
+		if err != nil || now.State == api.Active {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-deadline.C:
+			return fmt.Errorf("network %s is %s after %v: %s", quote(now.Name), now.State, atMost, cmp.Or(now.LastError, "see vnetctl doctor"))
+		case <-ticks.C:
+		}
+	}
+}
+
+// startPause is the time between two looks at a network that starts.
+const startPause = 100 * time.Millisecond
+
 func stopCommand(a *app) *cobra.Command {
-	return a.command("stop NET", "Stop a network", 1, 1,
-		func(ctx context.Context, d *client.Client, args []string) error { return d.Network(args[0]).Stop(ctx) })
+	var ifNeeded, force bool
+	cmd := a.command("stop NET [--if-needed] [--force]", "Stop a network", 1, 1,
+		func(ctx context.Context, d *client.Client, args []string) error {
+			n := d.Network(args[0])
+			if !force && isActive(ctx, n) {
+				if err := warnOfStop(ctx, a, d, args[0]); err != nil {
+					return err
+				}
+			}
+			err := n.Stop(ctx)
+			if ifNeeded && errors.Is(err, client.ErrInvalidState) && !isActive(ctx, n) {
+				return nil
+			}
+			return err
+		})
+	cmd.Flags().BoolVar(&ifNeeded, "if-needed", false, "an inactive network is no error")
+	cmd.Flags().BoolVar(&force, "force", false, "say nothing of the guests that are cut off")
+	return cmd
+}
+
+// warnOfStop says whose guests a stop of the network cuts off. A person at a
+// terminal is asked whether to go on.
+func warnOfStop(ctx context.Context, a *app, d *client.Client, name string) error {
+	ports, err := findPorts(ctx, d, name)
+	if err != nil || len(ports) == 0 {
+		return err
+	}
+	names := make([]string, 0, len(ports))
+	for _, p := range ports {
+		names = append(names, cmp.Or(p.Name, p.IfName))
+	}
+	a.tell(fmt.Sprintf("guests are cut off: %s", enumerate(names, 8)))
+	if !a.asks {
+		return nil
+	}
+	_, _ = fmt.Fprintf(a.stderr, "Stop network %s? [y/N] ", quote(name))
+	answer, err := bufio.NewReader(a.stdin).ReadString('\n')
+	if err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	if !strings.HasPrefix(strings.ToLower(answer), "y") {
+		return errors.New("not stopped; --force does not ask")
+	}
+	return nil
+}
+
+func restartCommand(a *app) *cobra.Command {
+	return a.command("restart NET", "Stop a network if it is active, and start it", 1, 1,
+		func(ctx context.Context, d *client.Client, args []string) error {
+			n := d.Network(args[0])
+			now, err := n.Get(ctx)
+			if err != nil {
+				return err
+			}
+			if now.Active && !now.Persistent {
+				return fmt.Errorf("network %s has no definition to start it from again", quote(now.Name))
+			}
+			if err := n.Stop(ctx); err != nil && !errors.Is(err, client.ErrInvalidState) {
+				return err
+			}
+			return n.Start(ctx)
+		})
+}
+
+func reloadCommand(a *app) *cobra.Command {
+	return a.command("reload", "Have vnetd read its configuration and definitions again", 0, 0,
+		func(ctx context.Context, d *client.Client, _ []string) error { return d.Reload(ctx) })
 }
 
 func enableCommand(a *app) *cobra.Command {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"text/tabwriter"
 	"unicode/utf8"
@@ -19,6 +20,7 @@ import (
 type printer struct {
 	out      io.Writer
 	coloured bool
+	width    int   // of the terminal in characters, 0 for what is no terminal
 	err      error // the first of printf
 }
 
@@ -35,22 +37,65 @@ func (p *printer) printJSON(v any) error {
 	return enc.Encode(v)
 }
 
-// printTable prints rows under the words of header, aligned.
-func (p *printer) printTable(header string, rows [][]string) error {
-	w := newTabWriter(p.out)
-	if _, err := fmt.Fprintln(w, strings.Join(strings.Fields(header), "\t")); err != nil {
-		return err
-	}
+// printTable prints rows under the words of header, aligned. On a terminal that
+// is too narrow, the columns named by the words of spare are left out, one after
+// the other: a word is never broken, and JSON has them all.
+func (p *printer) printTable(header, spare string, rows [][]cellText) error {
+	all := [][]cellText{headerCells(header)}
 	for _, row := range rows {
-		cells := make([]string, len(row))
-		for i, text := range row {
-			cells[i] = cell(text)
+		for i := range row {
+			row[i].text = cell(row[i].text)
 		}
-		if _, err := fmt.Fprintln(w, strings.Join(cells, "\t")); err != nil {
-			return err
+		all[0][0].dot = strings.Map(func(rune) rune { return ' ' }, row[0].dot)
+		all = append(all, row)
+	}
+	for _, name := range strings.Fields(spare) {
+		if p.width == 0 || tableWidth(all) <= p.width {
+			break
+		}
+		i := slices.IndexFunc(all[0], func(c cellText) bool { return c.text == name })
+		for j, row := range all {
+			all[j] = slices.Delete(row, i, i+1)
 		}
 	}
-	return w.Flush()
+	p.printCells(all)
+	return p.err
+}
+
+// texts returns a row of plain cells.
+func texts(values ...string) []cellText {
+	row := make([]cellText, 0, len(values))
+	for _, value := range values {
+		row = append(row, cellText{text: value})
+	}
+	return row
+}
+
+// columnGap is the number of blanks between two columns.
+const columnGap = 2
+
+// columnWidths returns the width of each column of rows in characters.
+func columnWidths(rows [][]cellText) []int {
+	widths := make([]int, len(rows[0]))
+	for _, row := range rows {
+		for i, c := range row {
+			widths[i] = max(widths[i], utf8.RuneCountInString(c.text))
+		}
+	}
+	return widths
+}
+
+// tableWidth returns the width of the longest row in characters, its dot
+// included.
+func tableWidth(rows [][]cellText) int {
+	total := -columnGap
+	if rows[0][0].dot != "" {
+		total += len("  ") // the dot and a blank
+	}
+	for _, width := range columnWidths(rows) {
+		total += width + columnGap
+	}
+	return total
 }
 
 // printFields prints names and values in two columns.
@@ -116,8 +161,23 @@ func wantsColour(f *os.File) bool {
 	if os.Getenv("NO_COLOR") != "" || cmp.Or(os.Getenv("TERM"), "dumb") == "dumb" {
 		return false
 	}
+	return isTerminal(f)
+}
+
+// isTerminal reports whether f is a terminal.
+func isTerminal(f *os.File) bool {
 	_, err := unix.IoctlGetTermios(int(f.Fd()), unix.TCGETS)
 	return err == nil
+}
+
+// terminalWidth returns how many characters a line of the terminal f has, or 0
+// if f is none.
+func terminalWidth(f *os.File) int {
+	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	if err != nil {
+		return 0
+	}
+	return int(size.Col)
 }
 
 // paint returns text in a colour, where colours are wanted.
@@ -160,31 +220,24 @@ func headerCells(words string) []cellText {
 	for _, word := range strings.Fields(words) {
 		cells = append(cells, cellText{colour: bold, text: word})
 	}
-	cells[0].dot = " "
 	return cells
 }
 
-// printCells prints an aligned table. Of a cell with a dot, the dot has the
+// printCells prints an aligned table of texts that are safe to print. Of a cell with a dot, the dot has the
 // colour and the text is bold.
 func (p *printer) printCells(rows [][]cellText) {
-	widths := make([]int, len(rows[0]))
-	for _, row := range rows {
-		for i, c := range row {
-			widths[i] = max(widths[i], utf8.RuneCountInString(cell(c.text)))
-		}
-	}
+	widths := columnWidths(rows)
 	for _, row := range rows {
 		var line strings.Builder
 		for i, c := range row {
-			text := cell(c.text)
-			pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(text)+2)
+			pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(c.text)+columnGap)
 			if c.dot != "" && p.coloured {
 				line.WriteString(p.paint(c.colour, c.dot) + " ")
 			}
 			if c.dot != "" {
 				c.colour = bold
 			}
-			line.WriteString(p.paint(c.colour, text) + pad)
+			line.WriteString(p.paint(c.colour, c.text) + pad)
 		}
 		p.printf("%s\n", strings.TrimRight(line.String(), " "))
 	}

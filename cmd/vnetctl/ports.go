@@ -48,7 +48,7 @@ func newPortView(p api.Port) portView {
 
 func portCommand(a *app) *cobra.Command {
 	return group("port", "Manage the ports of guests",
-		portCreateCommand(a), portListCommand(a), portShowCommand(a), portDeleteCommand(a))
+		portCreateCommand(a), portListCommand(a), portShowCommand(a), portWaitCommand(a), portDeleteCommand(a))
 }
 
 // portFlags are the flags of port create as typed.
@@ -222,41 +222,35 @@ func portListCommand(a *app) *cobra.Command {
 				return err
 			}
 			views := make([]portView, 0, len(ports))
-			rows := make([][]string, 0, len(ports))
+			rows := make([][]cellText, 0, len(ports))
 			for _, p := range ports {
 				views = append(views, newPortView(p))
-				rows = append(rows, []string{
-					p.UUID, p.Network, p.IfName, p.MAC, p.Name, strings.ReplaceAll(joined(p.Addresses), ", ", ","), string(p.Lifetime),
-				})
+				rows = append(rows, texts(p.UUID, p.Network, p.IfName, p.MAC, p.Name, addressesText(p), string(p.Lifetime)))
 			}
 			if a.json {
 				return a.printJSON(views)
 			}
-			return a.printTable("UUID NETWORK IFNAME MAC NAME ADDRESSES LIFETIME", rows)
+			return a.printTable("UUID NETWORK IFNAME MAC NAME ADDRESSES LIFETIME", "UUID LIFETIME NETWORK", rows)
 		})
 }
 
-// findPorts returns the ports of one network, or all if name is empty.
-func findPorts(ctx context.Context, d *client.Client, name string) ([]api.Port, error) {
-	ports, err := d.Ports(ctx)
-	if err != nil || name == "" {
-		return ports, err
+// addressesText returns the addresses that a port's guest has, then in brackets
+// those that are kept for it.
+func addressesText(p api.Port) string {
+	var texts []string
+	for _, addr := range p.Addresses {
+		texts = append(texts, addr.String())
 	}
-	network, err := d.Network(name).Get(ctx)
-	if err != nil {
-		return nil, err
-	}
-	var found []api.Port
-	for _, port := range ports {
-		if port.Network == network.Name {
-			found = append(found, port)
+	for _, addr := range p.Reserved {
+		if !slices.Contains(p.Addresses, addr) {
+			texts = append(texts, "("+addr.String()+")")
 		}
 	}
-	return found, nil
+	return strings.Join(texts, ",")
 }
 
 func portShowCommand(a *app) *cobra.Command {
-	return a.command("show ID", "Print a port, by its UUID or device name", 1, 1,
+	return a.command("show ID", "Print a port, by its UUID, its device or its guest's name", 1, 1,
 		func(ctx context.Context, d *client.Client, args []string) error {
 			port, err := findPort(ctx, d, args[0])
 			if err != nil {
@@ -266,8 +260,36 @@ func portShowCommand(a *app) *cobra.Command {
 		})
 }
 
+func portWaitCommand(a *app) *cobra.Command {
+	var atMost time.Duration
+	cmd := a.command("wait ID [--for DURATION]", "Wait until the guest of a port has an address, and print its addresses", 1, 1,
+		func(ctx context.Context, d *client.Client, args []string) error {
+			port, err := findPort(ctx, d, args[0])
+			if err != nil {
+				return err
+			}
+			soon, cancel := context.WithTimeout(ctx, atMost)
+			defer cancel()
+			addrs, err := d.Port(port.UUID).WaitForAddress(soon)
+			switch {
+			case ctx.Err() == nil && soon.Err() != nil:
+				return fmt.Errorf("the guest of port %s has no address after %v", quote(port.IfName), atMost)
+			case err != nil:
+				return err
+			case a.json:
+				return a.printJSON(map[string][]netip.Addr{"addresses": addrs})
+			}
+			for _, addr := range addrs {
+				a.printf("%v\n", addr)
+			}
+			return a.err
+		})
+	cmd.Flags().DurationVar(&atMost, "for", time.Minute, "wait at most so long")
+	return cmd
+}
+
 func portDeleteCommand(a *app) *cobra.Command {
-	return a.command("delete ID", "Take a port away, by its UUID or device name", 1, 1,
+	return a.command("delete ID", "Take a port away, by its UUID, its device or its guest's name", 1, 1,
 		func(ctx context.Context, d *client.Client, args []string) error {
 			port, err := findPort(ctx, d, args[0])
 			if err != nil {
@@ -275,20 +297,4 @@ func portDeleteCommand(a *app) *cobra.Command {
 			}
 			return d.Port(port.UUID).Release(ctx)
 		})
-}
-
-// findPort returns the port with the UUID or the device name.
-func findPort(ctx context.Context, d *client.Client, id string) (api.Port, error) {
-	ports, err := d.Ports(ctx)
-	if err != nil {
-		return api.Port{}, err
-	}
-	for _, port := range ports {
-		if port.UUID == id || port.IfName == id {
-			return port, nil
-		}
-	}
-	return api.Port{}, &client.Error{
-		Kind: client.ErrNotFound, Message: fmt.Sprintf("no port has the UUID or device name %q", id),
-	}
 }

@@ -12,7 +12,7 @@ import (
 // run executes the command line args, without the program's name, and returns
 // the exit code. The end of ctx is the user's interrupt.
 func run(ctx context.Context, args []string, env environment) int {
-	a := &app{environment: env, printer: printer{out: env.stdout, coloured: env.colour}}
+	a := &app{environment: env, printer: printer{out: env.stdout, coloured: env.colour, width: env.width}}
 	root := rootCommand(a)
 	root.SetArgs(args)
 	root.SetIn(env.stdin)
@@ -28,17 +28,17 @@ func run(ctx context.Context, args []string, env environment) int {
 func rootCommand(a *app) *cobra.Command {
 	root := group("vnetctl", "Manage the virtual networks of vnetd")
 	root.SilenceErrors, root.SilenceUsage = true, true
+	root.Version = a.version // for --version; the command version asks vnetd, too
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return newUsageError(cmd, err.Error())
 	})
 	root.PersistentFlags().BoolVar(&a.json, "json", false, "print JSON")
 	root.AddCommand(
 		listCommand(a), statusCommand(a), doctorCommand(a), planCommand(a), defineCommand(a), createCommand(a), undefineCommand(a),
-		startCommand(a), stopCommand(a), enableCommand(a), disableCommand(a), catCommand(a), updateCommand(a),
+		startCommand(a), stopCommand(a), restartCommand(a), reloadCommand(a), enableCommand(a), disableCommand(a), catCommand(a), updateCommand(a),
 		leasesCommand(a), portCommand(a), importLibvirtCommand(a), mirrorCommand(a), runCommand(a), editCommand(a), monitorCommand(a),
 		versionCommand(a), logLevelCommand(a),
 	)
-	suggestForVirsh(root)
 	completeNames(a, root)
 	return root
 }

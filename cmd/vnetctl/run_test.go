@@ -10,6 +10,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -31,6 +32,8 @@ type session struct {
 	server     *clienttest.Server
 	transcript bytes.Buffer
 	colour     bool
+	width      int
+	asks       bool
 	host       host
 	became     [][]string // the programs that this one would have become, with VNET_FDS
 }
@@ -90,7 +93,7 @@ func (s *session) execute(ctx context.Context, stdin string, args []string) (cod
 func (s *session) environment(stdin io.Reader, stdout, stderr io.Writer) environment {
 	return environment{
 		stdin: stdin, stdout: stdout, stderr: stderr, dial: dialSystemBus,
-		now: func() time.Time { return now }, version: "0.9.0", colour: s.colour, host: s.host,
+		now: func() time.Time { return now }, version: "0.9.0", colour: s.colour, width: s.width, asks: s.asks, host: s.host,
 		become: func(path string, argv, env []string) error {
 			s.became = append(s.became, append([]string{path}, argv...), env[len(env)-2:])
 			return errors.New("the test goes on")
@@ -132,6 +135,62 @@ func TestNetworks(t *testing.T) {
 		"define --json testdata/default.xml", "list",
 	} {
 		s.run(line)
+	}
+	s.check()
+}
+
+// TestDailyVerbs holds what scripts and people type every day.
+func TestDailyVerbs(t *testing.T) {
+	s := newSession(t)
+	for _, line := range []string{
+		"list --active", "list --inactive --names", "list --mode nat", "list --all --name", "list --names --json", "--version",
+		"start default", "start default --if-needed", "start none --if-needed", "stop lab", "stop lab --if-needed", "stop none --if-needed",
+		"restart lab", "restart lab", "reload",
+	} {
+		s.run(line)
+	}
+	s.server.SetState("default", "degraded", "dns: port 53 is in use")
+	s.run("start default --if-needed --wait 10ms")
+	s.server.SetLeases("default",
+		clienttest.Lease{Address: "192.0.2.9", Prefix: 24, MAC: "00:00:5e:00:53:0a", Hostname: "web1"},
+		clienttest.Lease{Address: "192.0.2.8", Prefix: 24, MAC: "00:00:5e:00:53:0b", Hostname: "web2"})
+	for _, line := range []string{
+		"leases --mac 00-00-5E-00-53-0A", "leases default --name WEB2", "leases --name web3", "leases --port none",
+		"port create default --name web1 --mac 00:00:5e:00:53:0a --lifetime persistent",
+		"leases --port web1", "port show WEB1", "stop default", "stop default", "start default", "stop default --force",
+	} {
+		s.run(line)
+	}
+	s.check()
+}
+
+// TestStopAsks checks that a person at a terminal is asked before guests are cut
+// off.
+func TestStopAsks(t *testing.T) {
+	s := newSession(t)
+	s.asks = true
+	s.quietly("port", "create", "default", "--name", "web1", "--lifetime", "persistent")
+	for _, answer := range []string{"", "n\n", "y\n"} {
+		code, stdout, stderr := s.execute(t.Context(), answer, []string{"stop", "default"})
+		s.note("stop default, answered "+strconv.Quote(answer), code, stdout, stderr)
+	}
+	s.check()
+}
+
+// TestNarrow checks that columns are left out on a narrow terminal, and words
+// never broken.
+func TestNarrow(t *testing.T) {
+	s := newSession(t)
+	s.server.SetLeases("default", clienttest.Lease{
+		Interface: "virbr0", Expiry: now.Add(26 * time.Hour).Unix(), MAC: "00:00:5e:00:53:0a", Address: "192.0.2.100", Prefix: 24,
+		Hostname: "web1", ClientID: "ff:9f:6e:85:24:00:02:00:00:ab:11:05:6c:3c:7f:0a:93:2d:01",
+	})
+	s.quietly("port", "create", "default", "--name", "web1", "--address", "192.0.2.100", "--mac", "00:00:5e:00:53:0a", "--lifetime", "persistent")
+	for _, s.width = range []int{140, 80, 30} {
+		s.transcript.WriteString(strings.Repeat("-", s.width) + "\n")
+		for _, line := range []string{"list", "status", "leases", "port list"} {
+			s.run(line)
+		}
 	}
 	s.check()
 }
@@ -477,6 +536,8 @@ func TestUsage(t *testing.T) {
 	s := newSession(t)
 	for _, line := range []string{
 		"", "frobnicate", "port", "port frobnicate", "net-list", "net-autostart one", "lst", "port lsit",
+		"ports", "rm lab", "show default", "net-port-list default", "domifaddr vm1", "attach-interface vm1", "port rm x", "net-start lab",
+		"list --active --inactive", "list --mode natt", "leases --mac x", "start default --wait x",
 		"start", "start a b", "list --frobnicate", "list a",
 		"cat", "port create", "port create default --mac x", "port create default --mac 00:00:5e:00:53:01:02:03",
 		"port create default --queues 0", "port create default --queues x", "port create default --address x",

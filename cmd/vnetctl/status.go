@@ -50,7 +50,9 @@ func showAll(ctx context.Context, a *app, d *client.Client) error {
 		a.printf("firewall repaired %s\n", printable(repairsText(s.Firewall, a.now())))
 	}
 	a.printf("\n")
-	a.printCells(append([][]cellText{headerCells("NAME STATE MODE BRIDGE ADDRESSES PORTS LEASES POOL")}, statusRows(s.Networks)...))
+	if err := a.printTable("NAME STATE MODE BRIDGE ADDRESSES PORTS LEASES POOL", "LEASES MODE BRIDGE", statusRows(s.Networks)); err != nil {
+		return err
+	}
 	for _, n := range s.Networks {
 		if n.LastError != "" {
 			a.printf("\n%s: %s\n", a.paint(bold, printable(n.Name)), a.paint(red, oneLine(n.LastError)))
@@ -81,7 +83,7 @@ func statusRows(networks []api.NetworkStatus) [][]cellText {
 	for _, n := range networks {
 		rows = append(rows, []cellText{
 			{stateColour(n.State), stateDot(n.State), n.Name},
-			{stateColour(n.State), "", string(n.State)},
+			{colour: stateColour(n.State), text: string(n.State)},
 			{text: n.Mode},
 			{text: n.Bridge},
 			{text: joined(n.Addresses)},

@@ -6,35 +6,50 @@ import (
 	"github.com/spf13/cobra"
 )
 
-// virshVerbs are the verbs of virsh, without their "net-", by the command that
-// does the same here.
-func virshVerbs() map[string][]string {
+// meanings are the commands that do what other programs' verbs do: virsh's,
+// without their "net-", systemctl's, ip's and nmcli's.
+func meanings() map[string][]string {
 	return map[string][]string{
-		"cat":      {"dumpxml"},
-		"create":   {"create"},
-		"define":   {"define"},
-		"disable":  {"autostart"},
-		"edit":     {"edit"},
-		"enable":   {"autostart"},
-		"leases":   {"dhcp-leases"},
-		"list":     {"list"},
-		"monitor":  {"event"},
-		"port":     {"port-list", "port-create", "port-delete", "port-dumpxml"},
-		"start":    {"start"},
-		"status":   {"info"},
-		"stop":     {"destroy"},
-		"undefine": {"undefine"},
-		"update":   {"update"},
-	}
-}
-
-// suggestForVirsh has root's commands suggested for virsh's.
-func suggestForVirsh(root *cobra.Command) {
-	verbs := virshVerbs()
-	for _, cmd := range root.Commands() {
-		for _, verb := range verbs[cmd.Name()] {
-			cmd.SuggestFor = append(cmd.SuggestFor, verb, "net-"+verb)
-		}
+		"attach-interface": {"port create", "run"},
+		"autostart":        {"enable", "disable"},
+		"check":            {"plan", "doctor"},
+		"conditions":       {"doctor"},
+		"delete":           {"undefine", "port delete"},
+		"desc":             {"edit"},
+		"destroy":          {"stop"},
+		"detach-interface": {"port delete"},
+		"dhcp-leases":      {"leases"},
+		"diff":             {"plan"},
+		"domif-getlink":    {"port show"},
+		"domifaddr":        {"leases", "port list"},
+		"domiflist":        {"port list"},
+		"domifstat":        {"port show"},
+		"down":             {"stop"},
+		"dumpxml":          {"cat"},
+		"event":            {"monitor"},
+		"events":           {"monitor"},
+		"info":             {"status"},
+		"inspect":          {"status", "cat"},
+		"lease":            {"leases"},
+		"log":              {"monitor", "log-level"},
+		"logs":             {"monitor", "log-level"},
+		"ls":               {"list"},
+		"metadata":         {"cat", "edit"},
+		"name":             {"status"},
+		"networks":         {"list"},
+		"port-create":      {"port create"},
+		"port-delete":      {"port delete"},
+		"port-dumpxml":     {"port show"},
+		"port-list":        {"port list"},
+		"ports":            {"port list"},
+		"ps":               {"port list"},
+		"remove":           {"undefine", "port delete"},
+		"rm":               {"undefine", "port delete"},
+		"show":             {"status", "cat"},
+		"top":              {"status", "monitor"},
+		"up":               {"start"},
+		"uuid":             {"status"},
+		"watch":            {"monitor"},
 	}
 }
 
@@ -43,11 +58,39 @@ func suggestForVirsh(root *cobra.Command) {
 func unknownCommand(cmd *cobra.Command, typed string) error {
 	fault := "unknown command " + quote(typed)
 	var meant []string
-	for _, name := range cmd.SuggestionsFor(typed) {
+	for _, name := range suggestions(cmd, typed) {
 		meant = append(meant, quote(cmd.CommandPath()+" "+name))
 	}
 	if len(meant) > 0 {
 		fault += ", perhaps " + strings.Join(meant, " or ")
 	}
 	return newUsageError(cmd, fault)
+}
+
+// suggestions returns the commands below cmd that were meant by typed: what does
+// the same elsewhere, or what is spelt most like it.
+func suggestions(cmd *cobra.Command, typed string) []string {
+	verb := strings.TrimPrefix(strings.ToLower(typed), "net-")
+	var same []string
+	for _, path := range append(meanings()[verb], verb) {
+		path = strings.TrimPrefix(path, cmd.Name()+" ")
+		if found, rest, err := cmd.Find(strings.Fields(path)); err == nil && len(rest) == 0 && found != cmd {
+			same = append(same, path)
+		}
+	}
+	if len(same) > 0 {
+		return same
+	}
+	return nearest(cmd, verb)
+}
+
+// nearest returns the commands below cmd that are fewest letters away from
+// typed, two at most, or that begin with it.
+func nearest(cmd *cobra.Command, typed string) []string {
+	for cmd.SuggestionsMinimumDistance = 1; cmd.SuggestionsMinimumDistance <= 2; cmd.SuggestionsMinimumDistance++ {
+		if names := cmd.SuggestionsFor(typed); len(names) > 0 {
+			return names
+		}
+	}
+	return nil
 }

@@ -142,3 +142,11 @@ func modeText(mode string) string {
 	}
 	return cmp.Or(texts[mode], printable(mode))
 }
+
+// enumerate returns the first values, most at most, and how many more there are.
+func enumerate(values []string, most int) string {
+	if len(values) <= most {
+		return strings.Join(values, ", ")
+	}
+	return fmt.Sprintf("%s and %d more", strings.Join(values[:most], ", "), len(values)-most)
+}

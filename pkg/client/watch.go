@@ -38,7 +38,8 @@ type Event struct {
 	Network string
 	// Port is the port that it happened to, as it is now or last was; else nil.
 	Port *api.Port
-	// Changed are the properties with new values, of a change, by name.
+	// Changed are the properties with new values, of a change, by name. A list of
+	// dictionaries, as of conditions, is an []any of map[string]any.
 	Changed map[string]any
 	// Change is bound, renewed, released, expired or declined, and Lease the lease.
 	Change string
@@ -174,7 +175,7 @@ func (w *watcher) changed(path dbus.ObjectPath, body []any) (e Event, ok bool) {
 	}
 	values := make(map[string]any, len(props))
 	for name, v := range props {
-		values[name] = v.Value()
+		values[name] = plainValue(v.Value())
 	}
 	switch iface {
 	case networkInterface:
@@ -189,6 +190,30 @@ func (w *watcher) changed(path dbus.ObjectPath, body []any) (e Event, ok bool) {
 		return w.port(PortChanged, path, values)
 	}
 	return e, false
+}
+
+// plainValue returns a value of a property without the bus library's types: what
+// is a dictionary of variants on the bus is a map[string]any here.
+func plainValue(v any) any {
+	switch v := v.(type) {
+	case dbus.Variant:
+		return plainValue(v.Value())
+	case dbus.ObjectPath:
+		return string(v)
+	case map[string]dbus.Variant:
+		plain := make(map[string]any, len(v))
+		for name, value := range v {
+			plain[name] = plainValue(value)
+		}
+		return plain
+	case []map[string]dbus.Variant:
+		plain := make([]any, 0, len(v))
+		for _, entry := range v {
+			plain = append(plain, plainValue(entry))
+		}
+		return plain
+	}
+	return v
 }
 
 // port is an event of a port.

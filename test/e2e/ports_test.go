@@ -163,6 +163,9 @@ func TestRunWithQueues(t *testing.T) {
 		if err != nil || fmt.Sprint(got) != "["+cardAddress+"]" {
 			t.Errorf("its addresses: %v, %v", got, err)
 		}
+		if out := vnetctl(t, l, "port", "wait", ports[0].IfName); out != cardAddress+"\n" {
+			t.Errorf("port wait: %q", out)
+		}
 		q.Kill()
 		gone(t, l)
 	})
