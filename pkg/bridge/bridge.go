@@ -265,6 +265,9 @@ func (b *Bridges) converge(l *link, cfg *Config, created bool) error {
 	if err := setIPv6(l.Name, cmp.Or(cfg.MTU, l.MTU), cfg.hasIPv6()); err != nil {
 		return err
 	}
+	if err := setNeighbours(cfg); err != nil {
+		return err
+	}
 	if !l.Up {
 		if err := b.conn.do(setUp(l.Index)); err != nil {
 			return fmt.Errorf("setting the link up: %w", err)

@@ -40,6 +40,11 @@ func TestEnsureMakesTheBridge(t *testing.T) {
 				t.Errorf("%s = %s, want %s", key, got, want)
 			}
 		}
+		for _, family := range []string{"ipv4", "ipv6"} {
+			if got := sysctl(t, family+"/neigh/virbr0/unres_qlen_bytes"); got != "16384" {
+				t.Errorf("%s: %s bytes wait for a neighbour", family, got)
+			}
+		}
 	})
 }
 

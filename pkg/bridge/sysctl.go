@@ -54,6 +54,34 @@ func ipv6Sysctls(name string, on bool) []sysctl {
 	}
 }
 
+// unresolvedBytes is how much waits for one neighbour that the kernel looks for. By default
+// (Documentation/networking/ip-sysctl.rst) that is so much that a guest who asks under the
+// addresses of absent ones fills the send buffers of the services it asks. RFC 1122
+// section 2.3.2.2 wants at least one packet; this is some seven of 1,500 bytes.
+const unresolvedBytes = "16384"
+
+// neighbourSysctls are the settings of a bridge with addresses as to its neighbours.
+func neighbourSysctls(cfg *Config) []sysctl {
+	if len(cfg.Addrs) == 0 {
+		return nil
+	}
+	all := []sysctl{{sysctlKey("ipv4", "neigh", cfg.Name, "unres_qlen_bytes"), unresolvedBytes}}
+	if cfg.hasIPv6() {
+		all = append(all, sysctl{sysctlKey("ipv6", "neigh", cfg.Name, "unres_qlen_bytes"), unresolvedBytes})
+	}
+	return all
+}
+
+// setNeighbours bounds what waits for neighbours of a bridge.
+func setNeighbours(cfg *Config) error {
+	for _, s := range neighbourSysctls(cfg) {
+		if err := writeSysctl(s.path, s.value); err != nil {
+			return fmt.Errorf("setting sysctls of neighbours: %w", err)
+		}
+	}
+	return nil
+}
+
 // Sysctl is one setting of the kernel, its key in the form of sysctl.d(5).
 type Sysctl struct{ Key, Value string }
 
@@ -64,6 +92,7 @@ func Sysctls(cfg Config, v4, v6 bool) []Sysctl {
 	if cfg.MTU == 0 || cfg.MTU >= minIPv6 {
 		all = ipv6Sysctls(cfg.Name, cfg.hasIPv6())
 	}
+	all = append(all, neighbourSysctls(&cfg)...)
 	if v4 {
 		all = append(all, sysctl{sysctlKey("ipv4", "ip_forward"), "1"})
 	}

@@ -192,3 +192,36 @@ func (b *batch) flush() (lost int) {
 	b.answers = 0
 	return lost
 }
+
+// errEmpty is the error of an answer that is none.
+var errEmpty = errors.New("there is no answer")
+
+// sendUDP sends b to a client, at once or not at all: as long as the kernel looks for the
+// neighbour that an answer is for, the answer takes room of the socket, and a client that is
+// not there must not have anybody wait. A client that gets none asks again.
+func sendUDP(conn syscall.RawConn, to unix.RawSockaddrInet6, b []byte) error {
+	if len(b) == 0 {
+		return errEmpty
+	}
+	var errno syscall.Errno
+	err := conn.Control(func(fd uintptr) {
+		for {
+			_, _, errno = unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), unix.MSG_DONTWAIT, uintptr(unsafe.Pointer(&to)), sizeOf(&to))
+			if errno != unix.EINTR {
+				return
+			}
+		}
+	})
+	if err == nil && errno != 0 {
+		err = errno
+	}
+	return err
+}
+
+// sizeOf returns the size of a socket address of either family.
+func sizeOf(sa *unix.RawSockaddrInet6) uintptr {
+	if sa.Family == unix.AF_INET {
+		return unix.SizeofSockaddrInet4
+	}
+	return unix.SizeofSockaddrInet6
+}

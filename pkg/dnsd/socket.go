@@ -34,21 +34,34 @@ func listenUDP(at netip.AddrPort, device string, left []*os.File) (*net.UDPConn,
 	return udp, nil
 }
 
-// receiveBuffer is room for the queries that come while the server waits for a
-// processor, or while vnetd restarts: some seconds at 1,000 per second. The kernel
-// takes the memory only while they are there.
-const receiveBuffer = 4 << 20
+// Room of a UDP socket, of which the kernel takes the memory only while it is needed.
+const (
+	// receiveBuffer is for the queries that come while the server waits for a processor,
+	// or while vnetd restarts: some seconds at 1,000 per second.
+	receiveBuffer = 4 << 20
 
-// enlarge gives c room for more queries than sockets usually have, beyond what
-// the host allows to everybody (net.core.rmem_max) where vnetd may.
+	// sendBuffer is for answers that wait while the kernel looks for the neighbours that
+	// they are for, three seconds for one that is not there. The kernel allows twice that:
+	// as much as all the neighbours that it looks for at a time (net.ipv4.neigh.*.gc_thresh3)
+	// may have wait at a bridge (unres_qlen_bytes, as pkg/bridge sets it).
+	sendBuffer = 8 << 20
+)
+
+// enlarge gives c more room than sockets usually have, beyond what the host allows to
+// everybody (net.core.rmem_max, wmem_max) where vnetd may.
 func enlarge(c *net.UDPConn) error {
 	conn, err := c.SyscallConn()
 	if err != nil {
 		return err
 	}
 	return conn.Control(func(fd uintptr) {
-		if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
-			_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
+		for _, b := range []struct{ force, option, size int }{
+			{unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, receiveBuffer},
+			{unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, sendBuffer},
+		} {
+			if unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, b.force, b.size) != nil {
+				_ = unix.SetsockoptInt(int(fd), unix.SOL_SOCKET, b.option, b.size)
+			}
 		}
 	})
 }

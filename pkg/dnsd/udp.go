@@ -3,7 +3,6 @@ package dnsd
 import (
 	"context"
 	"net"
-	"net/netip"
 
 	"github.com/vnetd/vnetd/pkg/dnsd/wire"
 )
@@ -29,7 +28,7 @@ func (s *Server) serveUDP(ctx context.Context, c *net.UDPConn) error {
 			reply, forward := s.respond(q, b.query(i), b.replies[i][:0], wire.PayloadSize, now)
 			switch {
 			case forward != nil:
-				s.forwardUDP(ctx, c, forward, b, i)
+				s.forwardUDP(ctx, forward, b, i)
 			case len(reply) > 0:
 				b.answer(i, reply)
 			}
@@ -41,20 +40,12 @@ func (s *Server) serveUDP(ctx context.Context, c *net.UDPConn) error {
 }
 
 // forwardUDP has in, which the datagram i of b is about, answered by upstream servers.
-func (s *Server) forwardUDP(ctx context.Context, c *net.UDPConn, in *inquiry, b *batch, i int) {
-	client := b.client(i)
-	s.forward(ctx, in, client.Addr(), func(reply []byte) { s.writeUDP(c, client, reply) })
-}
-
-// writeUDP sends an answer, none if b is empty. A client that can't be reached asks
-// again, or is gone: that is no error.
-func (s *Server) writeUDP(c *net.UDPConn, client netip.AddrPort, b []byte) {
-	if len(b) == 0 {
-		s.counters.dropped.Add(1)
-		return
-	}
-	if _, err := c.WriteToUDPAddrPort(b, client); err != nil {
-		s.counters.dropped.Add(1)
-		s.log.Debug("sending an answer", keyIP, client.Addr(), keyError, err)
-	}
+func (s *Server) forwardUDP(ctx context.Context, in *inquiry, b *batch, i int) {
+	conn, client, to := b.conn, b.client(i), b.clients[i]
+	s.forward(ctx, in, client.Addr(), func(reply []byte) {
+		if err := sendUDP(conn, to, reply); err != nil {
+			s.counters.dropped.Add(1)
+			s.log.Debug("sending an answer", keyIP, client.Addr(), keyError, err)
+		}
+	})
 }

@@ -40,7 +40,7 @@ func TestPlanComesTrue(t *testing.T) {
 		h.started(planXML)
 		plannedRules(t, p)
 		plannedSettings(t, p)
-		if len(p.Addresses) != 2 || len(p.Routes) != 1 || len(p.Sysctls) != 5 || len(p.Services) != 3 {
+		if len(p.Addresses) != 2 || len(p.Routes) != 1 || len(p.Sysctls) != 7 || len(p.Services) != 3 {
 			t.Errorf("plan %+v", p)
 		}
 	})
