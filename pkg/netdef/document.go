@@ -317,6 +317,7 @@ func (n *Network) Served() (*Network, Faults) {
 	c := &checker{n: n, mode: n.Mode()}
 	checkDomain(c)
 	checkDNS(c)
+	checkRecords(c)
 	checkDHCPNames(c)
 	if len(c.Faults) == 0 {
 		return n, nil
@@ -325,6 +326,9 @@ func (n *Network) Served() (*Network, Faults) {
 	served.dropDomain()
 	if served.DNS != nil {
 		served.DNS.dropFaulty(served)
+	}
+	if !sound(served, checkRecords) {
+		served.dropFaultyRecords()
 	}
 	for i := range served.IPs {
 		if d := served.IPs[i].DHCP; d != nil {
@@ -374,7 +378,30 @@ func (d *DNS) dropFaulty(n *Network) {
 	d.Forwarders = slices.DeleteFunc(d.Forwarders, func(f Forwarder) bool { return !sound(n, func(c *checker) { checkForwarder(c, "", f) }) })
 	d.TXT = slices.DeleteFunc(d.TXT, func(t TXT) bool { return !sound(n, func(c *checker) { checkTXT(c, "", t) }) })
 	d.SRV = slices.DeleteFunc(d.SRV, func(s SRV) bool { return !sound(n, func(c *checker) { checkSRV(c, "", s) }) })
+	for i := range d.Hosts {
+		d.Hosts[i].dropFaulty(n)
+	}
 	d.Hosts = slices.DeleteFunc(d.Hosts, func(h DNSHost) bool { return !sound(n, func(c *checker) { checkDNSHost(c, "", h) }) })
+}
+
+// dropFaulty drops each name of h, which is of n, that can't be one.
+func (h *DNSHost) dropFaulty(n *Network) {
+	h.Hostnames = slices.DeleteFunc(h.Hostnames, func(name string) bool {
+		return !sound(n, func(c *checker) { checkHostname(c, "", name) })
+	})
+}
+
+// dropFaultyRecords drops each <vnetd:record> that has a fault, by itself or beside those
+// that stand before it.
+func (n *Network) dropFaultyRecords() {
+	var kept []Record
+	for _, r := range n.Records {
+		n.Records = append(slices.Clip(kept), r)
+		if sound(n, checkRecords) {
+			kept = n.Records
+		}
+	}
+	n.Records = kept
 }
 
 // dropFaulty empties names and identifiers of d, on the address server, that no

@@ -107,11 +107,15 @@ func checkDNSHost(c *checker, path string, h DNSHost) {
 		c.Add(path+"/hostname", "", "missing, want at least one")
 	}
 	for i, name := range h.Hostnames {
-		at := fmt.Sprintf("%s/hostname[%d]", path, i+1)
-		if name == "" {
-			c.Add(at, "", "empty, want a host name")
-		} else {
-			c.dnsRule(at, name, dnsname.Record)
-		}
+		checkHostname(c, fmt.Sprintf("%s/hostname[%d]", path, i+1), name)
 	}
+}
+
+// checkHostname checks one <hostname>.
+func checkHostname(c *checker, path, name string) {
+	if name == "" {
+		c.Add(path, "", "empty, want a host name")
+		return
+	}
+	c.dnsRule(path, name, dnsname.Record)
 }

@@ -221,7 +221,8 @@ func TestFaultyRecordOfAnOlderVersion(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		root := t.TempDir()
 		doc := servedXML("<srv service='s' protocol='tcp' domain='e' target='a..b'/><txt name='a,b' value='v'/><txt name='lf' value='a&#10;b'/>"+
-			"<host ip='192.0.2.9'><hostname>good</hostname></host><forwarder domain='a..b' addr='192.0.2.53'/>", "<host name='a*b' ip='192.168.130.5'/>", "<domain name='a*b'/>")
+			"<host ip='192.0.2.9'><hostname>a..b</hostname><hostname>good</hostname></host><host ip='192.0.2.10'><hostname>c..d</hostname></host><forwarder domain='a..b' addr='192.0.2.53'/>", "<host name='a*b' ip='192.168.130.5'/>", "<domain name='a*b'/>"+
+			"<vnetd:record xmlns:vnetd='urn:vnetd:network:1' name='r' type='NS' value='x'/><vnetd:record xmlns:vnetd='urn:vnetd:network:1' name='r' type='TXT' value='kept'/>")
 		uuid := "<uuid>11111111-2222-3333-4444-555555555555</uuid><mac address='52:54:00:00:00:09'/>"
 		must(t, os.MkdirAll(filepath.Join(root, "networks"), 0o755))
 		must(t, os.WriteFile(filepath.Join(root, "networks", "served.xml"), []byte(strings.Replace(doc, "<bridge", uuid+"<bridge", 1)), 0o600))
@@ -237,7 +238,7 @@ func TestFaultyRecordOfAnOlderVersion(t *testing.T) {
 			if got := n.Info(); got.State != api.Active {
 				t.Errorf("the network is %s: %s", got.State, got.LastError)
 			}
-			if got := answer(t, "good A") + answer(t, "probe TXT"); got != `192.0.2.9"here"` {
+			if got := answer(t, "good A") + answer(t, "probe TXT") + answer(t, "r TXT"); got != `192.0.2.9"here""kept"` {
 				t.Errorf("beside the faulty records there is %s", got)
 			}
 			until(t, "every faulty record to be named", func() bool {
@@ -247,12 +248,12 @@ func TestFaultyRecordOfAnOlderVersion(t *testing.T) {
 						seen = append(seen, c.Evidence)
 					}
 				}
-				for _, want := range []string{"srv[1]/@target", "txt[2]/@name", "txt[3]/@value", "forwarder[1]/@domain", "host[1]/@name", "domain/@name"} {
+				for _, want := range []string{"srv[1]/@target", "txt[2]/@name", "txt[3]/@value", "forwarder[1]/@domain", "host[1]/@name", "domain/@name", "host[1]/hostname[1]", "host[2]/hostname[1]", "vnetd:record[1]/@type"} {
 					if !slices.ContainsFunc(seen, func(s string) bool { return strings.Contains(s, want) }) {
 						return false
 					}
 				}
-				return len(seen) == 6
+				return len(seen) == 9
 			})
 		}
 		check()
