@@ -48,7 +48,7 @@ func names(ctx context.Context, a *app, word string) ([]string, cobra.ShellCompD
 		return []string{"add", "add-first", "add-last", "delete", "modify"}, cobra.ShellCompDirectiveNoFileComp
 	case "SECTION":
 		return []string{
-			"ip-dhcp-host", "ip-dhcp-range", "dns-host", "dns-txt", "dns-srv", "portgroup", "forward-interface",
+			"ip-dhcp-host", "ip-dhcp-range", "dns-host", "dns-txt", "dns-srv", "portgroup", "forward-interface", "vnetd-record",
 		}, cobra.ShellCompDirectiveNoFileComp
 	default:
 		return nil, cobra.ShellCompDirectiveNoFileComp

@@ -106,7 +106,7 @@ type Update struct {
 	// Command is add-first, add-last (or add), delete or modify.
 	Command string
 	// Section is ip-dhcp-host, ip-dhcp-range, dns-host, dns-txt, dns-srv,
-	// portgroup or forward-interface.
+	// portgroup, forward-interface or vnetd-record.
 	Section string
 	// Index is the <ip> whose DHCP is meant, counted from 0. Negative: the first
 	// that has DHCP.

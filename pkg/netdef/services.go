@@ -35,19 +35,29 @@ func (n *Network) RecordName(name string) string {
 func decodeRecords(e xmldoc.Element) []Record {
 	var all []Record
 	for _, r := range e.Children(schema.NamespaceVnetd, "record") {
-		all = append(all, Record{
-			Name: r.Str("name"), Type: r.Str("type"), Value: r.Str("value"),
-			TTL: xmldoc.Value(r, "ttl", parseUint[int](0, maxTTL)),
-		})
+		all = append(all, decodeRecord(r))
 	}
 	return all
 }
 
+// decodeRecord decodes one.
+func decodeRecord(e xmldoc.Element) Record {
+	return Record{
+		Name: e.Str("name"), Type: e.Str("type"), Value: e.Str("value"),
+		TTL: xmldoc.Value(e, "ttl", parseUint[int](0, maxTTL)),
+	}
+}
+
 // printRecords prints them.
 func printRecords(p *xmldoc.Printer, n *Network) {
-	for _, r := range n.Records {
-		p.Leaf("vnetd:record", xmldoc.Always("name", r.Name), xmldoc.Always("type", r.Type), xmldoc.Always("value", r.Value), xmldoc.Num("ttl", r.TTL))
+	for i := range n.Records {
+		printRecord(p, &n.Records[i])
 	}
+}
+
+// printRecord prints one.
+func printRecord(p *xmldoc.Printer, r *Record) {
+	p.Leaf("vnetd:record", xmldoc.Always("name", r.Name), xmldoc.Always("type", r.Type), xmldoc.Always("value", r.Value), xmldoc.Num("ttl", r.TTL))
 }
 
 // checkRecords checks all <vnetd:record>.

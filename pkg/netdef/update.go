@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/vnetd/vnetd/pkg/netdef/schema"
 	"github.com/vnetd/vnetd/pkg/netdef/xmldoc"
 )
 
@@ -36,7 +37,7 @@ func ParseCommand(name string) (Command, error) {
 }
 
 // Section is a part of a network that an update is about. The values are
-// libvirt's virNetworkUpdateSection. The first three, and those of forward and
+// libvirt's virNetworkUpdateSection, but for those of what libvirt does not have. The first three, and those of forward and
 // of a physical function, can't be updated; they are named so that the error
 // can name them.
 type Section int
@@ -55,7 +56,13 @@ const (
 	SectionDNSHost          Section = 10 // <host> of <dns>
 	SectionDNSTXT           Section = 11
 	SectionDNSSRV           Section = 12
+
+	// Sections of what libvirt does not have, with numbers that it will not have.
+	SectionRecord Section = 1 << 20 // <vnetd:record>
 )
+
+// recordSection is the name of SectionRecord.
+const recordSection = "vnetd-record"
 
 // sectionNames are the names of sections, by value.
 func sectionNames() []string {
@@ -65,12 +72,21 @@ func sectionNames() []string {
 	}
 }
 
-// String returns virsh's name of s.
-func (s Section) String() string { return nameOf(sectionNames(), int(s)) }
+// String returns virsh's name of s, or that of a section of our own.
+func (s Section) String() string {
+	if s == SectionRecord {
+		return recordSection
+	}
+	return nameOf(sectionNames(), int(s))
+}
 
-// ParseSection reads virsh's name of a section.
+// ParseSection reads the name of a section.
 func ParseSection(name string) (Section, error) {
-	v, err := valueOf(sectionNames(), "section", name)
+	names := append(sectionNames(), recordSection)
+	v, err := valueOf(names, "section", name)
+	if v == len(names)-1 {
+		return SectionRecord, nil
+	}
 	return Section(v), err
 }
 
@@ -171,6 +187,7 @@ func sections() map[Section]section {
 		SectionDNSHost:          {"host", true, (*updater).dnsHost},
 		SectionDNSTXT:           {"txt", true, (*updater).dnsTXT},
 		SectionDNSSRV:           {"srv", true, (*updater).dnsSRV},
+		SectionRecord:           {"record", true, (*updater).record},
 	}
 }
 
@@ -186,9 +203,12 @@ func (up *updater) apply() error {
 		return up.fail(ErrUnsupported, "an entry of the '%s' section of network '%s' can't be modified: delete it and add the new one",
 			up.Section, up.n.Name)
 	}
-	root, err := xmldoc.ParseTree(up.XML)
+	root, err := xmldoc.ParseEntry(up.XML, map[string]string{"vnetd": schema.NamespaceVnetd})
 	if err != nil {
 		return Faults{xmldoc.AsFault(err)}
+	}
+	if up.Section == SectionRecord && root.Space == schema.NamespaceVnetd {
+		root.Space = "" // one may write it either way
 	}
 	if root.Name != s.element || root.Space != "" {
 		return Faults{{Problem: fmt.Sprintf("the entry is a <%s>, want <%s> for the '%s' section", xmldoc.OneLine(root.QName), s.element, up.Section)}}

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"net/netip"
 	"slices"
+	"strings"
 
+	"github.com/vnetd/vnetd/pkg/netdef/schema"
 	"github.com/vnetd/vnetd/pkg/netdef/xmldoc"
 )
 
@@ -173,6 +175,33 @@ func (up *updater) dnsSRV(e xmldoc.Element) error {
 		d.SRV, err = change(up, d.SRV, s, rule[SRV]{conflict: matches, modify: matches, remove: matches, unique: true}, printSRV)
 		return err
 	})
+}
+
+// record updates the <vnetd:record>s. One has a name, which matches with the domain and
+// without, a type and a value; it is the type's only one of the name where it is replaced.
+func (up *updater) record(e xmldoc.Element) error {
+	e.Space = schema.NamespaceVnetd // as it is in the document
+	r := decodeRecord(e)
+	faultUnknown(e)
+	if r.Name == "" {
+		up.faults.Add("record/@name", "", "missing, want the name of the record")
+	}
+	if r.Type == "" && up.Command != CommandDelete {
+		up.faults.Add("record/@type", "", "missing, want the type of the record")
+	}
+	if err := up.readable(); err != nil {
+		return err
+	}
+	typed := func(o *Record) bool {
+		return strings.EqualFold(up.n.RecordName(o.Name), up.n.RecordName(r.Name)) && (r.Type == "" || r.Type == o.Type)
+	}
+	same := func(o *Record) bool { return typed(o) && (r.Value == "" || r.Value == o.Value) }
+	list, err := change(up, up.n.Records, r, rule[Record]{conflict: same, modify: typed, remove: same, unique: true}, printRecord)
+	if err != nil {
+		return err
+	}
+	up.n.Records = list
+	return nil
 }
 
 // forwardInterface updates the <interface>s of <forward>:

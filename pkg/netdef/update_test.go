@@ -62,6 +62,74 @@ func updateRows() []updateRow {
 	return slices.Concat(dhcpUpdateRows(), rangeUpdateRows(), dnsUpdateRows(), portUpdateRows(), refusedUpdateRows())
 }
 
+// recordUpdateRows change the records of recordsNetwork.
+func recordUpdateRows() []updateRow {
+	const section = "vnetd-record"
+	return []updateRow{
+		{command: "add", section: section, xml: "<vnetd:record name='b' type='TXT' value=''/>", lines: "+<vnetd:record name='b' type='TXT' value=''/>"},
+		{
+			command: "add-first", section: section, xml: "<v:record xmlns:v='urn:vnetd:network:1' name='*.b' type='A' value='192.0.2.9' ttl='5'/>",
+			lines: "+<vnetd:record name='*.b' type='A' value='192.0.2.9' ttl='5'/>",
+		},
+		{command: "add", section: section, xml: "<record name='a' type='A' value='192.0.2.7'/>", lines: "+<vnetd:record name='a' type='A' value='192.0.2.7'/>"},
+		{
+			command: "add", section: section, xml: "<record name='A.vm.example' type='A' value='192.0.2.5'/>", reason: netdef.ErrEntryExists,
+			fails: "network 'n' already has <vnetd:record name='a' type='A' value='192.0.2.5'/>, which matches <vnetd:record name='A.vm.example' type='A' value='192.0.2.5'/>",
+		},
+		{
+			command: "add", section: section, xml: "<record name='www' type='TXT' value='x'/>",
+			fails: "network/vnetd:record[4]/@name: 'www': want nothing else of a name that has a CNAME record",
+		},
+		{command: "add", section: section, xml: "<record name='b' type='A' value='x'/>", fails: "network/vnetd:record[4]/@value: 'x': want an IPv4 address"},
+		{
+			command: "add", section: section, xml: "<record nmae='b' type='A' value='192.0.2.7'/>",
+			fails: "record/@nmae: 'b': not known to this version of vnetd\nrecord/@name: missing, want the name of the record",
+		},
+		{command: "add", section: section, xml: "<record name='b' value='192.0.2.7'/>", fails: "record/@type: missing, want the type of the record"},
+		{
+			command: "modify", section: section, xml: "<record name='www' type='CNAME' value='b' ttl='9'/>",
+			lines: "-<vnetd:record name='www' type='CNAME' value='a'/>|+<vnetd:record name='www' type='CNAME' value='b' ttl='9'/>",
+		},
+		{
+			command: "modify", section: section, xml: "<record name='a' type='A' value='192.0.2.7'/>", reason: netdef.ErrAmbiguous,
+			fails: "network 'n' has 2 entries that match <vnetd:record name='a' type='A' value='192.0.2.7'/>: " +
+				"<vnetd:record name='a' type='A' value='192.0.2.5'/> and <vnetd:record name='a' type='A' value='192.0.2.6'/>",
+		},
+		{
+			command: "modify", section: section, xml: "<record name='b' type='A' value='192.0.2.7'/>", reason: netdef.ErrNoEntry,
+			fails: "network 'n' has no entry that matches <vnetd:record name='b' type='A' value='192.0.2.7'/>",
+		},
+		{command: "delete", section: section, xml: "<record name='WWW.vm.example.'/>", lines: "-<vnetd:record name='www' type='CNAME' value='a'/>"},
+		{command: "delete", section: section, xml: "<record name='a' type='A' value='192.0.2.6'/>", lines: "-<vnetd:record name='a' type='A' value='192.0.2.6'/>"},
+		{
+			command: "delete", section: section, xml: "<record name='a' type='AAAA'/>", reason: netdef.ErrNoEntry,
+			fails: "network 'n' has no entry that matches <vnetd:record name='a' type='AAAA' value=''/>",
+		},
+		{command: "delete", section: section, xml: "<record type='A'/>", fails: "record/@name: missing, want the name of the record"},
+		{command: "add", section: section, xml: "<x:record xmlns:x='urn:x' name='b' type='A' value='192.0.2.7'/>", fails: "the entry is a <x:record>, want <record> for the 'vnetd-record' section"},
+		{command: "add", section: section, xml: "<dnsmasq:record/>", fails: "line 1: the namespace prefix of <dnsmasq:record> is not declared"},
+	}
+}
+
+// TestUpdateRecords changes records of vnetd's own, whose namespace need not be declared.
+func TestUpdateRecords(t *testing.T) {
+	before := string(parse(t, []byte(recordNetwork("<vnetd:record name='a' type='A' value='192.0.2.5'/><vnetd:record name='a' type='A' value='192.0.2.6'/>"+
+		"<vnetd:record name='www' type='CNAME' value='a'/>"))).XML())
+	for _, tt := range recordUpdateRows() {
+		t.Run(tt.command+" "+tt.xml, func(t *testing.T) {
+			n := parse(t, []byte(before))
+			err := n.Update(updateOf(t, tt))
+			if diff := cmp.Diff(tt.fails, text(err)); diff != "" {
+				t.Errorf("error (-want +got):\n%s", diff)
+			}
+			if diff := cmp.Diff(tt.lines, changedLines(before, string(n.XML()))); diff != "" {
+				t.Errorf("changed lines (-want +got):\n%s", diff)
+			}
+			checkReason(t, err, tt.reason)
+		})
+	}
+}
+
 func dhcpUpdateRows() []updateRow {
 	const section = "ip-dhcp-host"
 	return []updateRow{
@@ -417,7 +485,7 @@ func TestUpdateNames(t *testing.T) {
 // FuzzUpdate changes networks by what a client may send: the result is valid,
 // or the network is as it was.
 func FuzzUpdate(f *testing.F) {
-	for _, tt := range updateRows() {
+	for _, tt := range slices.Concat(updateRows(), recordUpdateRows()) {
 		u := updateOf(f, tt)
 		f.Add([]byte(updateNetwork), int(u.Command), int(u.Section), u.Index, u.XML)
 	}

@@ -276,6 +276,63 @@ func TestFaultyRecordOfAnOlderVersion(t *testing.T) {
 	})
 }
 
+// TestRecordsWhileAsked changes the records of an active network one by one while its names
+// are asked for: each change is seen at once, no question is lost, and what is
+// defined is what is.
+func TestRecordsWhileAsked(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := newHub(t, t.TempDir(), hubOptions{})
+		n := h.started(servedXML("", "", ""))
+		asking, stop := make(chan string, 1), make(chan struct{})
+		go func() {
+			for asked := 1; ; asked++ {
+				select {
+				case <-stop:
+					asking <- ""
+					return
+				default:
+				}
+				m := new(dns.Msg).SetQuestion("probe.", dns.TypeTXT)
+				r, _, err := (&dns.Client{Timeout: 10 * time.Second}).Exchange(m, "192.168.130.1:53")
+				if err != nil || len(r.Answer) != 1 {
+					asking <- fmt.Sprintf("question %d: %v, %v", asked, r, err)
+					return
+				}
+			}
+		}()
+		update := func(command netdef.Command, xml string) {
+			t.Helper()
+			must(t, n.Update(t.Context(), netdef.Update{Command: command, Section: netdef.SectionRecord, XML: []byte(xml)}, network.TargetLive|network.TargetConfig))
+		}
+		for i := range 20 {
+			first, second := fmt.Sprintf("192.0.2.%d", 10+i), fmt.Sprintf("192.0.2.%d", 110+i)
+			for _, step := range []struct {
+				command  netdef.Command
+				xml, has string
+			}{
+				{netdef.CommandAddLast, "<vnetd:record name='live' type='A' value='" + first + "'/>", first},
+				{netdef.CommandModify, "<record name='live' type='A' value='" + second + "' ttl='5'/>", second},
+				{netdef.CommandDelete, "<record name='live'/>", ""},
+			} {
+				update(step.command, step.xml)
+				if got := answer(t, "live A"); got != step.has {
+					t.Errorf("after %s the name has %q", step.xml, got)
+				}
+			}
+		}
+		update(netdef.CommandAddLast, "<record name='stays' type='TXT' value='x'/>")
+		before := string(n.XML(false))
+		h.define(servedXML("", "", "<vnetd:record xmlns:vnetd='urn:vnetd:network:1' name='stays' type='TXT' value='x'/>"))
+		if after := string(n.XML(false)); after != before || len(n.Pending()) > 0 {
+			t.Errorf("defined with the record that an update made, it is\n%s\nand was\n%s\npending: %v", after, before, n.Pending())
+		}
+		close(stop)
+		if lost := <-asking; lost != "" {
+			t.Error(lost)
+		}
+	})
+}
+
 // TestMissingHostBridge starts a network on a bridge of the host's that comes
 // later, and goes again.
 func TestMissingHostBridge(t *testing.T) {

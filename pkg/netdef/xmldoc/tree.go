@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"strings"
 )
 
@@ -59,6 +60,7 @@ func (n *Node) namespace(prefix string) (string, bool) {
 // treeBuilder turns tokens into nodes.
 type treeBuilder struct {
 	src   []byte
+	outer map[string]string // prefixes declared outside of the root
 	dec   *xml.Decoder
 	root  *Node
 	open  *Node // innermost element not closed; nil outside the root
@@ -69,12 +71,15 @@ type treeBuilder struct {
 // ParseTree reads a whole document within bounds. The error is one Fault with
 // the line. Comments and processing instructions are dropped; a document type
 // declaration and with it entities of its own are refused.
-func ParseTree(src []byte) (*Node, error) {
+func ParseTree(src []byte) (*Node, error) { return ParseEntry(src, nil) }
+
+// ParseEntry is ParseTree for a part of a document that declares namespaces, by prefix.
+func ParseEntry(src []byte, outer map[string]string) (*Node, error) {
 	if len(src) > maxSize {
 		return nil, Fault{Problem: fmt.Sprintf("the definition has %d bytes, want at most %d", len(src), maxSize)}
 	}
 	src = bytes.TrimPrefix(src, []byte("\xef\xbb\xbf"))
-	b := &treeBuilder{src: src, dec: xml.NewDecoder(bytes.NewReader(src))}
+	b := &treeBuilder{src: src, outer: outer, dec: xml.NewDecoder(bytes.NewReader(src))}
 	b.dec.CharsetReader = func(label string, _ io.Reader) (io.Reader, error) {
 		return nil, fmt.Errorf("want UTF-8, not %s", OneLine(label))
 	}
@@ -149,6 +154,9 @@ func (b *treeBuilder) start(t xml.StartElement) error {
 	}
 	if b.depth++; b.depth > maxDepth {
 		return fmt.Errorf("elements nested more than %d deep", maxDepth)
+	}
+	if b.open == nil {
+		n.xmlns = maps.Clone(b.outer)
 	}
 	if err := n.setAttributes(t.Attr); err != nil {
 		return err
