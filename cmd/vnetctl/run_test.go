@@ -484,7 +484,7 @@ func TestCompletion(t *testing.T) {
 		"start ":          "default\tactive lab\tinactive",
 		"update ":         "default\tactive lab\tinactive",
 		"update lab ":     "add add-first add-last delete modify",
-		"update lab add ": "ip-dhcp-host ip-dhcp-range dns-host dns-txt dns-srv portgroup forward-interface",
+		"update lab add ": "ip-dhcp-host ip-dhcp-range dns-host dns-txt dns-srv portgroup forward-interface vnetd-record",
 		"start lab ":      "",
 		"define ":         "",
 		"port show ":      "",

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -54,6 +55,112 @@ func TestCaseWithoutTCP(t *testing.T) {
 		}
 		if got := learnt(t, s); got != "case lost, edns unknown, tcp fails" {
 			t.Error(got)
+		}
+	})
+}
+
+// truncated is a resolver that cuts each answer and says nothing over TCP, where it counts
+// questions.
+func truncated(t *testing.T, overTCP *atomic.Int32, prepare func(m *dns.Msg)) {
+	t.Helper()
+	startResolver(t, upstream, func(proto string, q *dns.Msg) [][]byte {
+		if proto == "tcp" {
+			overTCP.Add(1)
+			return nil
+		}
+		m := answerA(q, "198.51.100.1")
+		prepare(m)
+		return pack(m)
+	})
+}
+
+// TestTruncatedWithoutTCP: that a server can't be asked over TCP for what it cuts costs one
+// wait; after that clients learn at once that the answer is cut.
+func TestTruncatedWithoutTCP(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		var overTCP atomic.Int32
+		truncated(t, &overTCP, func(m *dns.Msg) { m.Truncated = true })
+		cfg := loConfig(t)
+		writeResolvConf(t, cfg.ResolvConf, upstream)
+		s := open(t, cfg, time.Second, patience)
+		for i := range 4 {
+			for _, proto := range []string{"udp", "tcp"} {
+				r := ask(t, proto, gateway, question(fmt.Sprintf("big%d.example.com.", i), dns.TypeA))
+				if !r.Truncated || lastOctet(r) != "1" {
+					t.Error(r)
+				}
+			}
+		}
+		if n := overTCP.Load(); n != 1 {
+			t.Errorf("asked %d times over TCP", n)
+		}
+		if got := learnt(t, s); got != "case kept, edns unknown, tcp fails" {
+			t.Error(got)
+		}
+	})
+}
+
+// TestBurstWithoutTCP: of many names that are asked for at a time one finds out for all that
+// a server can't be asked over TCP, whether it cuts answers or loses the case of letters.
+func TestBurstWithoutTCP(t *testing.T) {
+	for name, prepare := range map[string]func(m *dns.Msg){
+		"cut":  func(m *dns.Msg) { m.Truncated = true },
+		"case": func(m *dns.Msg) { m.Question[0].Name = strings.ToLower(m.Question[0].Name) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			nstest.Run(t, func(t *testing.T) {
+				var overTCP atomic.Int32
+				truncated(t, &overTCP, prepare)
+				cfg := loConfig(t)
+				writeResolvConf(t, cfg.ResolvConf, upstream)
+				open(t, cfg, 2*time.Second, patience)
+				var asking sync.WaitGroup
+				for i := range 20 {
+					asking.Go(func() {
+						r, err := tryAsk("udp", gateway, question(fmt.Sprintf("host%d.abcdefghijklmnopqrstuvwxyz.example.com.", i), dns.TypeA))
+						if err != nil || lastOctet(r) != "1" {
+							t.Errorf("%v, %v", r, err)
+						}
+					})
+				}
+				asking.Wait()
+				if n := overTCP.Load(); n != 1 {
+					t.Errorf("asked %d times over TCP", n)
+				}
+			})
+		})
+	}
+}
+
+// TestLearntInFlight: a question that waits for a server that drops queries with EDNS is
+// asked without as soon as another has found that out.
+func TestLearntInFlight(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		dropped := make(chan struct{}, 1)
+		startResolver(t, upstream, func(_ string, q *dns.Msg) [][]byte {
+			switch {
+			case q.IsEdns0() == nil:
+				return pack(answerA(q, "198.51.100.1"))
+			case strings.EqualFold(q.Question[0].Name, "dropped.example.com."):
+				dropped <- struct{}{}
+				return nil
+			}
+			return rcode(dns.RcodeFormatError)("", q)
+		})
+		cfg := loConfig(t)
+		writeResolvConf(t, cfg.ResolvConf, upstream)
+		start(t, cfg)
+		first := make(chan *dns.Msg)
+		go func() {
+			r, _ := tryAsk("udp", gateway, question("dropped.example.com.", dns.TypeA).SetEdns0(1232, false))
+			first <- r
+		}()
+		<-dropped
+		if r := ask(t, "udp", gateway, question("refused.example.com.", dns.TypeA).SetEdns0(1232, false)); lastOctet(r) != "1" {
+			t.Error(r)
+		}
+		if r := <-first; r == nil || lastOctet(r) != "1" {
+			t.Errorf("the question that waited: %v", r)
 		}
 	})
 }

@@ -92,11 +92,11 @@ func (f *forwarder) configure(cfg Config) {
 	}
 }
 
-// close closes the sockets and returns when no query is in waiting. No query may
+// close returns when no query is in waiting, and closes the sockets. No query may
 // be forwarded any more, and the contexts of those that were must have ended.
 func (f *forwarder) close() {
-	f.client.Close()
 	f.queries.Wait()
+	f.client.Close()
 }
 
 // cached packs the answer to q from the cache into buf if that is long enough;

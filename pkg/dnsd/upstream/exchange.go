@@ -5,12 +5,9 @@ import (
 	"crypto/rand"
 	"errors"
 	"log/slog"
-	"net"
 	"sync"
 	"sync/atomic"
 	"time"
-
-	"github.com/miekg/dns"
 
 	"github.com/vnetd/vnetd/pkg/dnsd/wire"
 )
@@ -223,17 +220,30 @@ func (t *attempt) isAnswered() bool {
 	return t.msg != nil && !t.doubtful && !wire.IsTruncated(t.msg) && !wire.IsFailure(t.msg)
 }
 
-// wait waits for an answer, for as long as d and ctx last.
+// wait waits for an answer, for as long as d and ctx last, and not for one to EDNS once the
+// server is known not to have it.
 func (t *attempt) wait(ctx context.Context, d time.Duration) {
 	if t.isOver() {
 		return
 	}
 	timer := time.NewTimer(d)
 	defer timer.Stop()
-	select {
-	case t.answer = <-t.pending.answer:
-	case <-timer.C:
-	case <-ctx.Done():
+	for {
+		var news <-chan struct{}
+		if wire.HasEDNS(t.query) {
+			news = t.server.edns.news()
+			if t.server.edns.verdict(time.Now()) == Lost {
+				return
+			}
+		}
+		select {
+		case <-news:
+			continue
+		case t.answer = <-t.pending.answer:
+		case <-timer.C:
+		case <-ctx.Done():
+		}
+		return
 	}
 }
 
@@ -246,17 +256,7 @@ func (c *Client) ask(ctx context.Context, t *attempt) ([]byte, error) {
 	if t.err != nil || !t.doubtful && !wire.IsTruncated(t.msg) {
 		return t.msg, t.err
 	}
-	whole, err := c.askTCP(ctx, t.server, t.query)
-	if stopped := errors.Is(ctx.Err(), context.Canceled); !stopped {
-		t.server.noteTCP(err == nil, time.Now())
-	}
-	if t.doubtful {
-		t.server.learn0x20(whole, t.query, time.Now())
-	}
-	if err != nil {
-		return t.msg, nil //nolint:nilerr // the client learns that the answer is truncated
-	}
-	return whole, nil
+	return c.overTCP(ctx, t), nil
 }
 
 // withoutEDNS asks again without EDNS if the answer to t says that the server does not know
@@ -295,41 +295,12 @@ func (c *Client) retransmit(ctx context.Context, t *attempt) {
 			return
 		}
 		if t.err = ctx.Err(); t.err == nil {
-			if gap > c.Timing.Retransmit && wire.HasEDNS(t.query) { // perhaps something on the way drops it
+			suspect := gap > c.Timing.Retransmit || t.server.edns.verdict(time.Now()) == Lost
+			if suspect && wire.HasEDNS(t.query) { // perhaps something on the way drops it
 				t.query, t.dropped = wire.WithoutEDNS(t.query), true
 			}
 			t.err = t.send()
 		}
 		wait = 2 * gap
 	}
-}
-
-// errNoAnswer says that a server sent something else over TCP.
-var errNoAnswer = errors.New("the message does not answer the question")
-
-// askTCP asks over TCP.
-func (c *Client) askTCP(ctx context.Context, s *Server, query []byte) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.Timing.TCP)
-	defer cancel()
-	conn, err := new(net.Dialer).DialContext(ctx, "tcp", s.addr.String())
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = conn.Close() }()
-	stop := context.AfterFunc(ctx, func() { _ = conn.Close() })
-	defer stop()
-	s.queries.Add(1)
-	framed, msg := &dns.Conn{Conn: conn}, make([]byte, dns.MaxMsgSize)
-	if _, err := framed.Write(query); err != nil {
-		return nil, err
-	}
-	n, err := framed.Read(msg)
-	if err != nil {
-		return nil, err
-	}
-	if msg = wire.ReadAnswer(msg[:n], query); msg == nil {
-		c.Ignored.Add(1)
-		return nil, errNoAnswer
-	}
-	return msg, nil
 }

@@ -47,3 +47,45 @@ func TestMemory(t *testing.T) {
 		t.Errorf("when it does not answer: case %s, tcp %s", l, tcp)
 	}
 }
+
+// TestTryingTCP: one question finds out whether a server can be asked over TCP while the
+// others wait, or another one where that gives up; where it fails it is tried again later.
+func TestTryingTCP(t *testing.T) {
+	now := time.Unix(1_000_000, 0)
+	s := &Server{addr: netip.MustParseAddrPort("192.0.2.1:53")}
+	told := func(news <-chan struct{}) bool {
+		select {
+		case <-news:
+			return true
+		default:
+			return news == nil
+		}
+	}
+	if try, _ := s.tryTCP(now); !try {
+		t.Error("the first does not try")
+	}
+	try, news := s.tryTCP(now)
+	if s.leaveTCP(); try || !told(news) {
+		t.Error("the second tries too, or is not told that the first gave up")
+	}
+	if try, _ := s.tryTCP(now); !try {
+		t.Error("the second does not try after the first")
+	}
+	_, news = s.tryTCP(now)
+	if s.noteTCP(false, now); !told(news) {
+		t.Error("the third is not told")
+	}
+	if try, news := s.tryTCP(now); try || news != nil {
+		t.Error("TCP is not known to fail")
+	}
+	if s.dueTCP(now.Add(againTCP - 1)) {
+		t.Error("it is tried again too early")
+	}
+	if !s.dueTCP(now.Add(againTCP)) || s.dueTCP(now.Add(againTCP)) {
+		t.Error("it is not tried again, or twice at a time")
+	}
+	s.noteTCP(true, now.Add(againTCP))
+	if try, _ := s.tryTCP(now.Add(againTCP)); !try {
+		t.Error("that TCP works again is not known")
+	}
+}

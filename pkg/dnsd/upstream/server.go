@@ -26,17 +26,18 @@ type Server struct {
 	edns    trait
 	tcp     trait
 
-	failuresTCP atomic.Int32 // in a row
-
 	queries  atomic.Uint64 // sent to it
 	failures atomic.Uint64 // questions without an answer other than a failure
 
-	mu      sync.Mutex
-	row     int           // failures to answer in a row
-	until   time.Time     // demoted until then
-	heard   time.Time     // when it last answered
-	rtt     time.Duration // round-trip time, smoothed; 0: it never answered
-	sockets [socketSlots]*socket
+	mu          sync.Mutex
+	row         int           // failures to answer in a row
+	until       time.Time     // demoted until then
+	heard       time.Time     // when it last answered
+	rtt         time.Duration // round-trip time, smoothed; 0: it never answered
+	tryingTCP   bool          // by one question for all
+	triedTCP    time.Time     // when it was last over
+	failuresTCP int           // in a row
+	sockets     [socketSlots]*socket
 }
 
 // check0x20 checks the case of msg, an answer to query that came over UDP. It
