@@ -18,7 +18,8 @@ import (
 	"github.com/vnetd/vnetd/internal/nstest"
 )
 
-// signedZone is a small zone under DNSSEC. big has more than fits into a datagram.
+// signedZone is a small zone under DNSSEC. big has more than fits into a datagram, vm is
+// another zone, of which it is proved that nobody signs it.
 func signedZone(t *testing.T) (text, anchor string) {
 	t.Helper()
 	key := &dns.DNSKEY{
@@ -37,7 +38,8 @@ func signedZone(t *testing.T) (text, anchor string) {
 		"@ 60 IN SOA ns hostmaster 1 3600 600 86400 60\n@ 60 IN NS ns\n"+
 		"@ 60 IN NSEC big SOA NS RRSIG NSEC DNSKEY\n"+
 		big.String()+"big 60 IN NSEC ns TXT RRSIG NSEC\n"+
-		"ns 60 IN A 127.0.0.11\nns 60 IN NSEC www A RRSIG NSEC\n"+
+		"ns 60 IN A 127.0.0.11\nns 60 IN NSEC vm A RRSIG NSEC\n"+
+		"vm 60 IN NS ns.vm\nvm 60 IN NSEC www NS RRSIG NSEC\n"+
 		"www 60 IN A 198.51.100.1\nwww 60 IN NSEC @ A RRSIG NSEC\n"), "", "")
 	sets := map[string][]dns.RR{"key": {key}}
 	for rr, ok := parser.Next(); ok; rr, ok = parser.Next() {
@@ -48,7 +50,11 @@ func signedZone(t *testing.T) (text, anchor string) {
 		t.Fatal(err)
 	}
 	var zone strings.Builder
-	for _, set := range sets {
+	for of, set := range sets {
+		if of == "vm.signed.example.NS" { // RFC 4035 section 2.2: not signed where a zone is cut
+			fmt.Fprintln(&zone, set[0])
+			continue
+		}
 		sig := &dns.RRSIG{
 			Hdr: dns.RR_Header{Ttl: 60}, Algorithm: key.Algorithm, KeyTag: key.KeyTag(), SignerName: "signed.example.",
 			Inception: uint32(time.Now().Add(-time.Hour).Unix()), Expiration: uint32(time.Now().Add(time.Hour).Unix()),
