@@ -93,7 +93,6 @@ install: build ## into DESTDIR, below PREFIX
 	install -D -m 644 configs/iptables-legacy.conf $(DESTDIR)$(PREFIX)/share/vnetd/iptables-legacy.conf
 	install -D -m 644 configs/default.xml $(DESTDIR)$(PREFIX)/share/vnetd/networks/default.xml
 	install -D -m 644 configs/org.vnetd1.conf $(DESTDIR)$(PREFIX)/share/dbus-1/system.d/org.vnetd1.conf
-	install -D -m 644 configs/org.vnetd1.service $(DESTDIR)$(PREFIX)/share/dbus-1/system-services/org.vnetd1.service
 	install -D -m 644 configs/vnetd-service.rules $(DESTDIR)$(PREFIX)/share/polkit-1/rules.d/vnetd-service.rules
 	install -D -m 644 configs/vnetd.sysusers $(DESTDIR)$(PREFIX)/lib/sysusers.d/vnetd.conf
 	install -D -m 644 configs/vnetd.tmpfiles $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/vnetd.conf

@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vnetd/vnetd/cmd/vnetctl/daemon"
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/client"
 )
@@ -23,6 +24,7 @@ import (
 type host struct {
 	root   string // before all paths, for tests
 	lookup func(ctx context.Context, name string) []netip.Addr
+	show   func() string // for tests, in place of daemon.Show
 }
 
 // path is a path on the host.
@@ -32,6 +34,14 @@ func (h host) path(path string) string { return filepath.Join("/", h.root, path)
 func (h host) exists(path string) bool {
 	_, err := os.Stat(h.path(path))
 	return err == nil
+}
+
+// unit returns what systemctl shows of vnetd's service.
+func (h host) unit(ctx context.Context) string {
+	if h.show != nil {
+		return h.show()
+	}
+	return daemon.Show(context.WithoutCancel(ctx))
 }
 
 // resolve asks the host for the addresses of a name, as its programs would;
@@ -96,7 +106,7 @@ var checks = []check{
 }
 
 // daemon: is it there, and does it answer?
-func (c *hostChecks) daemon(context.Context) []finding {
+func (c *hostChecks) daemon(ctx context.Context) []finding {
 	f := finding{Severity: api.SeverityError, Evidence: fmt.Sprint(c.down)}
 	switch {
 	case c.down == nil:
@@ -107,6 +117,9 @@ func (c *hostChecks) daemon(context.Context) []finding {
 		f.Message, f.Remedy = "the bus forbids talking to vnetd", "ls /usr/share/dbus-1/system.d/org.vnetd1.conf"
 	case errors.Is(c.down, client.ErrNotRunning):
 		f.Message, f.Remedy = "vnetd does not run: networks stay as they are, but nobody gets an address or a name", "systemctl start vnetd"
+		if why, remedy := daemon.Absence(c.unit(ctx)); why != "" {
+			f.Evidence, f.Remedy = why, remedy
+		}
 	default:
 		f.Message, f.Remedy = "vnetd does not answer as it should", "journalctl -u vnetd -e"
 	}

@@ -9,30 +9,27 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/vnetd/vnetd/cmd/vnetctl/daemon"
 	"github.com/vnetd/vnetd/pkg/client"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGINT, syscall.SIGTERM)
+	asks := isTerminal(os.Stdin) && isTerminal(os.Stderr)
 	code := run(ctx, os.Args[1:], environment{
 		stdin:   os.Stdin,
 		stdout:  os.Stdout,
 		stderr:  os.Stderr,
-		dial:    dialSystemBus,
+		dial:    func(ctx context.Context) (*client.Client, error) { return daemon.Dial(ctx, asks) },
 		now:     time.Now,
 		version: buildVersion(),
 		colour:  wantsColour(os.Stdout),
 		width:   terminalWidth(os.Stdout),
-		asks:    isTerminal(os.Stdin) && isTerminal(os.Stderr),
+		asks:    asks,
 		become:  become,
 	})
 	stop()
 	os.Exit(code)
-}
-
-// dialSystemBus connects to vnetd for a person, who may be asked for a password.
-func dialSystemBus(ctx context.Context) (*client.Client, error) {
-	return client.Dial(ctx, client.Interactive())
 }
 
 // version is set by the linker; otherwise the module's own is told.

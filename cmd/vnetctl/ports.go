@@ -166,7 +166,7 @@ func holdPort(ctx context.Context, a *app, d *client.Client, network string, opt
 	if _, err := fmt.Fprintf(a.stderr, "vnetctl: holding port %s until interrupted\n", info.IfName); err != nil {
 		return err
 	}
-	return awaitEnd(client.NoStart(ctx), port.Port)
+	return awaitEnd(ctx, port.Port)
 }
 
 // watchPause is the time between two looks at a port that is held.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/vnetd/vnetd/cmd/vnetctl/daemon"
 	"github.com/vnetd/vnetd/pkg/client"
 )
 
@@ -19,6 +20,9 @@ func run(ctx context.Context, args []string, env environment) int {
 	root.SetOut(env.stdout)
 	root.SetErr(env.stderr)
 	if err := root.ExecuteContext(ctx); err != nil {
+		if errors.Is(err, client.ErrNotRunning) {
+			err = daemon.Explain(err, a.host.unit(ctx))
+		}
 		return fail(a.stderr, err)
 	}
 	return exitOK

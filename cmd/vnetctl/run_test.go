@@ -17,6 +17,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/vnetd/vnetd/cmd/vnetctl/daemon"
 	"github.com/vnetd/vnetd/pkg/client"
 	"github.com/vnetd/vnetd/pkg/client/clienttest"
 )
@@ -92,7 +93,7 @@ func (s *session) execute(ctx context.Context, stdin string, args []string) (cod
 
 func (s *session) environment(stdin io.Reader, stdout, stderr io.Writer) environment {
 	return environment{
-		stdin: stdin, stdout: stdout, stderr: stderr, dial: dialSystemBus,
+		stdin: stdin, stdout: stdout, stderr: stderr, dial: func(ctx context.Context) (*client.Client, error) { return daemon.Dial(ctx, false) },
 		now: func() time.Time { return now }, version: "0.9.0", colour: s.colour, width: s.width, asks: s.asks, host: s.host,
 		become: func(path string, argv, env []string) error {
 			s.became = append(s.became, append([]string{path}, argv...), env[len(env)-2:])
@@ -530,6 +531,30 @@ func openFiles(t *testing.T, name string) (count int) {
 		}
 	}
 	return count
+}
+
+// TestAbsence checks that who finds no vnetd is told why, and what helps.
+func TestAbsence(t *testing.T) {
+	s := newSession(t)
+	if err := s.server.Leave(); err != nil {
+		t.Fatal(err)
+	}
+	for _, shown := range []string{
+		"",
+		"LoadState=not-found\nActiveState=inactive\nSubState=dead\nUnitFileState=\n",
+		"LoadState=masked\nActiveState=inactive\nSubState=dead\nUnitFileState=masked\n",
+		"LoadState=loaded\nActiveState=inactive\nSubState=dead\nUnitFileState=disabled\n",
+		"LoadState=loaded\nActiveState=inactive\nSubState=dead\nUnitFileState=enabled\n",
+		"LoadState=loaded\nActiveState=failed\nSubState=failed\nUnitFileState=enabled\n",
+		"LoadState=loaded\nActiveState=activating\nSubState=auto-restart\nUnitFileState=enabled\n",
+		"LoadState=loaded\nActiveState=activating\nSubState=start\nUnitFileState=enabled\n",
+		"LoadState=loaded\nActiveState=active\nSubState=running\nUnitFileState=enabled\n",
+	} {
+		s.host.show = func() string { return shown }
+		fmt.Fprintf(&s.transcript, "# %s\n", strings.Join(strings.Fields(shown), " "))
+		s.run("list")
+	}
+	s.check()
 }
 
 func TestUsage(t *testing.T) {

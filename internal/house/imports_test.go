@@ -17,7 +17,8 @@ import (
 // which all is allowed.
 var mayImport = map[string][]string{
 	"cmd/vnetd":                {"*"},
-	"cmd/vnetctl":              {"cmd/vnetctl/libvirt", "pkg/client", "pkg/api"},
+	"cmd/vnetctl":              {"cmd/vnetctl/daemon", "cmd/vnetctl/libvirt", "pkg/client", "pkg/api"},
+	"cmd/vnetctl/daemon":       {"pkg/client"},
 	"cmd/vnetctl/libvirt":      {"pkg/client", "pkg/api"},
 	"cmd/vnet-bridge-helper":   {"pkg/client", "pkg/api"},
 	"pkg/api":                  {},

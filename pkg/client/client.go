@@ -49,22 +49,6 @@ func Interactive() Option {
 	return func(c *Client) { c.flags |= dbus.FlagAllowInteractiveAuthorization }
 }
 
-// noStart marks the contexts of NoStart.
-type noStart struct{}
-
-// NoStart returns a context whose calls do not start a vnetd that does not run:
-// they fail with ErrNotRunning. It is for who looks again and again, and would
-// otherwise start what the admin has stopped.
-func NoStart(ctx context.Context) context.Context { return context.WithValue(ctx, noStart{}, true) }
-
-// flagsOf returns the flags of a call with ctx.
-func (c *Client) flagsOf(ctx context.Context) dbus.Flags {
-	if ctx.Value(noStart{}) != nil {
-		return c.flags | dbus.FlagNoAutoStart
-	}
-	return c.flags
-}
-
 // Dial connects to the system bus, or to the bus that the environment variable
 // DBUS_SYSTEM_BUS_ADDRESS names. The end of ctx stops the dialling only. A bus
 // that cannot be reached is ErrNotRunning; a bus without vnetd is noticed by
@@ -173,8 +157,27 @@ type reply struct {
 
 // call calls a method of vnetd and waits for its answer or the end of ctx.
 func (c *Client) call(ctx context.Context, path dbus.ObjectPath, method string, args ...any) reply {
-	call := c.conn.Object(busName, path).CallWithContext(ctx, method, c.flagsOf(ctx), args...)
+	call := <-c.send(ctx, path, method, args...).Done
 	return reply{method: method, body: call.Body, err: convertError(call.Err)}
+}
+
+// send sends a call of a method of vnetd. The bus library's own way drops the flag
+// that allows a question for a password.
+func (c *Client) send(ctx context.Context, path dbus.ObjectPath, method string, args ...any) *dbus.Call {
+	dot := strings.LastIndexByte(method, '.')
+	msg := &dbus.Message{
+		Type: dbus.TypeMethodCall, Flags: c.flags, Body: args,
+		Headers: map[dbus.HeaderField]dbus.Variant{
+			dbus.FieldDestination: dbus.MakeVariant(busName),
+			dbus.FieldPath:        dbus.MakeVariant(path),
+			dbus.FieldInterface:   dbus.MakeVariant(method[:dot]),
+			dbus.FieldMember:      dbus.MakeVariant(method[dot+1:]),
+		},
+	}
+	if len(args) > 0 {
+		msg.Headers[dbus.FieldSignature] = dbus.MakeVariant(dbus.SignatureOf(args...))
+	}
+	return c.conn.SendWithContext(ctx, msg, make(chan *dbus.Call, 1))
 }
 
 // into stores the results of the call, which must be as many as the API says.

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/godbus/dbus/v5"
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/vnetd/vnetd/pkg/client"
@@ -118,5 +119,40 @@ func TestCallTimeout(t *testing.T) {
 	defer cancel()
 	if err := c.Network("lab").Stop(ctx); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("error %v, want context.DeadlineExceeded", err)
+	}
+}
+
+// TestInteractive checks that the flag that allows a question for a password is
+// on the wire, of a client that asked for it alone.
+func TestInteractive(t *testing.T) {
+	s, quiet := labServer(t)
+	if err := s.Leave(); err != nil {
+		t.Fatal(err)
+	}
+	calls := make(chan dbus.Flags, 2)
+	conn, err := dbus.Connect(s.Address, dbus.WithIncomingInterceptor(func(msg *dbus.Message) {
+		if msg.Type == dbus.TypeMethodCall {
+			calls <- msg.Flags
+		}
+	}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	if _, err := conn.RequestName("org.vnetd1", dbus.NameFlagDoNotQueue); err != nil {
+		t.Fatal(err)
+	}
+	asking, err := client.Dial(t.Context(), client.Interactive())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = asking.Close() })
+	for c, want := range map[*client.Client]dbus.Flags{quiet: 0, asking: dbus.FlagAllowInteractiveAuthorization} {
+		if err := c.Reload(t.Context()); err == nil {
+			t.Error("a call of nobody's method succeeded")
+		}
+		if got := <-calls; got != want {
+			t.Errorf("flags %#x, want %#x", got, want)
+		}
 	}
 }

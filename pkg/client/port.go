@@ -316,7 +316,7 @@ func (c *Client) callForFDs(ctx context.Context, method string, args ...any) ([]
 	if err := ctx.Err(); err != nil {
 		return nil, convertError(err)
 	}
-	call := c.conn.Object(busName, rootPath).Go(method, c.flags, make(chan *dbus.Call, 1), args...)
+	call := c.send(context.WithoutCancel(ctx), rootPath, method, args...)
 	select {
 	case <-call.Done:
 		return call.Body, convertError(call.Err)

@@ -14,7 +14,7 @@ const mirrorRetry = 5 * time.Second
 // Follow keeps the mirrors in step with what happens in vnetd and in libvirtd.
 // Either may go and come: a vnetd that was stopped is not started.
 func (m Mirrors) Follow(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(client.NoStart(ctx))
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	dirty := make(chan struct{}, 1)
 	changed := func() {

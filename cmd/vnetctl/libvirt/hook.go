@@ -50,7 +50,7 @@ func Hook(
 	if in.Network.digest() == "" {
 		return nil
 	}
-	ctx, cancel := context.WithTimeout(client.NoStart(ctx), hookLimit)
+	ctx, cancel := context.WithTimeout(ctx, hookLimit)
 	defer cancel()
 	d, err := dial(ctx)
 	if err == nil {
