@@ -9,14 +9,20 @@ import (
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/attach"
+	"github.com/vnetd/vnetd/pkg/network/env"
 	"github.com/vnetd/vnetd/pkg/network/health"
+	"github.com/vnetd/vnetd/pkg/network/live"
 )
 
-// catalog is the networks that there are, and what keeps one from becoming what it
-// shall be. Its methods may be called concurrently.
+// catalog is the networks that there are, with their environment and their ports, and
+// what keeps one from becoming what it shall be. Its methods may be called concurrently.
 type catalog struct {
-	links    Links
-	unusable health.Unusable
+	env    *env.Environment
+	ports  *attach.Ports
+	health *health.Board
+
+	defining sync.Mutex // one definition at a time: conflicts are checked against all others
 
 	mu     sync.Mutex // guards byName
 	byName map[string]*Network
@@ -27,10 +33,75 @@ type catalog struct {
 	claims   map[*Network]*netdef.Network
 }
 
+// startLimit bounds how many networks start at a time.
+const startLimit = 16
+
+// newCatalog is that of no network yet.
+func newCatalog(e *env.Environment) *catalog {
+	c := &catalog{env: e, byName: make(map[string]*Network), claims: make(map[*Network]*netdef.Network)}
+	c.ports = attach.New(e, surroundings{c})
+	c.health = health.NewBoard(e.Log, c.conditionsChanged)
+	return c
+}
+
+// surroundings is the catalog as its networks and their ports see it.
+type surroundings struct{ c *catalog }
+
+func (s surroundings) Claim(n *Network, doc, has *netdef.Network) (release func(), err error) {
+	return s.c.claim(n, doc, has)
+}
+
+func (s surroundings) SubnetsTaken(n *Network, doc, has *netdef.Network) error {
+	return s.c.subnetsTaken(n, doc, has)
+}
+
+func (s surroundings) Drop(n *Network) { s.c.drop(n) }
+
+func (s surroundings) Conditions() []api.Condition { return s.c.health.Conditions() }
+
+func (s surroundings) Undefine(f func() error) error {
+	s.c.defining.Lock()
+	defer s.c.defining.Unlock()
+	if err := f(); err != nil {
+		return err
+	}
+	s.c.sweepLeases()
+	return nil
+}
+
+func (s surroundings) Named(name string) attach.Network {
+	if n := s.c.find(name); n != nil {
+		return n
+	}
+	return nil
+}
+
+func (s surroundings) Each(f func(n attach.Network)) {
+	for _, n := range s.c.all() {
+		f(n)
+	}
+}
+
+// conditionsChanged tells subscribers, also of what is known of the networks
+// concerned.
+func (c *catalog) conditionsChanged(concerned []string) {
+	c.env.Events.Publish(env.Event{Kind: env.ConditionsChanged})
+	for _, name := range concerned {
+		if n := c.find(name); n != nil {
+			n.Changed()
+		}
+	}
+}
+
+// make makes the inactive network that doc names, which is not in c yet.
+func (c *catalog) make(doc *netdef.Network) *Network {
+	return live.New(c.env, c.ports, surroundings{c}, doc)
+}
+
 // uuid finds a network by its UUID, in any case; nil for none.
 func (c *catalog) uuid(uuid string) *Network {
 	for _, n := range c.all() {
-		if strings.EqualFold(n.uuid(), uuid) {
+		if strings.EqualFold(n.Info().UUID, uuid) {
 			return n
 		}
 	}
@@ -41,15 +112,15 @@ func (c *catalog) uuid(uuid string) *Network {
 func (c *catalog) remove(n *Network) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.byName[n.name] == n {
-		delete(c.byName, n.name)
+	if c.byName[n.Name()] == n {
+		delete(c.byName, n.Name())
 	}
 }
 
 func (c *catalog) all() []*Network {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return slices.SortedFunc(maps.Values(c.byName), func(a, b *Network) int { return strings.Compare(a.name, b.name) })
+	return slices.SortedFunc(maps.Values(c.byName), func(a, b *Network) int { return strings.Compare(a.Name(), b.Name()) })
 }
 
 // find returns the network of that name, nil when there is none.
@@ -62,14 +133,14 @@ func (c *catalog) find(name string) *Network {
 func (c *catalog) add(n *Network) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.byName[n.name] = n
+	c.byName[n.Name()] = n
 }
 
 // eachLive calls f with every active network.
 func (c *catalog) eachLive(f func(n *Network, live *netdef.Network)) {
 	for _, n := range c.all() {
-		if live := n.liveNetwork(); live != nil {
-			f(n, live)
+		if doc := n.Live(); doc != nil {
+			f(n, doc)
 		}
 	}
 }
@@ -77,7 +148,7 @@ func (c *catalog) eachLive(f func(n *Network, live *netdef.Network)) {
 // owns reports whether the network with that UUID is active, or being started or stopped.
 func (c *catalog) owns(uuid string) bool {
 	n := c.uuid(uuid)
-	return n != nil && n.standing()
+	return n != nil && n.Standing()
 }
 
 // definitions lists what every network is, active or defined, except one.
@@ -85,7 +156,7 @@ func (c *catalog) definitions(except *Network) []*netdef.Network {
 	var defs []*netdef.Network
 	for _, n := range c.all() {
 		if n != except {
-			defs = append(defs, n.definitions()...)
+			defs = append(defs, n.Definitions()...)
 		}
 	}
 	return defs
@@ -94,7 +165,7 @@ func (c *catalog) definitions(except *Network) []*netdef.Network {
 // notFound says that no network has that name, and why it has none where a definition
 // is there.
 func (c *catalog) notFound(name string) error {
-	if f := c.unusable.Definition(name); f != nil {
+	if f := c.env.Unusable.Definition(name); f != nil {
 		return api.Errorf(api.NotFound, "network %q is not known: its definition can't be used: mend %s, then reload: %w", name, f.Path, f.Err)
 	}
 	return api.Errorf(api.NotFound, "network %q does not exist", name)
@@ -107,20 +178,20 @@ func (c *catalog) notFound(name string) error {
 func (c *catalog) identify(doc *netdef.Network, strict bool) (*Network, error) {
 	n := c.find(doc.Name)
 	switch {
-	case n != nil && doc.UUID != n.uuid() && (doc.UUID != "" || strict):
+	case n != nil && doc.UUID != n.Info().UUID && (doc.UUID != "" || strict):
 		return nil, existsAlready(n)
 	case n != nil || doc.UUID == "":
 		return n, nil
 	}
 	if other := c.uuid(doc.UUID); other != nil {
-		return nil, api.Errorf(api.Exists, "network '%s' is already defined with uuid %s", other.name, doc.UUID)
+		return nil, api.Errorf(api.Exists, "network '%s' is already defined with uuid %s", other.Name(), doc.UUID)
 	}
 	return nil, nil
 }
 
 // existsAlready is the error of a document whose name n has.
 func existsAlready(n *Network) error {
-	return api.Errorf(api.Exists, "network '%s' already exists with uuid %s", n.name, n.uuid())
+	return api.Errorf(api.Exists, "network '%s' already exists with uuid %s", n.Name(), n.Info().UUID)
 }
 
 // complete gives parsed what it lacks (UUID, MAC address, bridge name: those
@@ -141,7 +212,7 @@ func (c *catalog) complete(parsed *netdef.Network, known *Network) (*netdef.Netw
 func (c *catalog) completed(parsed *netdef.Network, known *Network) (*netdef.Network, error) {
 	def := parsed.Clone()
 	if known != nil {
-		known.inherit(def)
+		known.Inherit(def)
 	}
 	if err := def.Runnable(); err != nil {
 		return nil, err
@@ -151,7 +222,7 @@ func (c *catalog) completed(parsed *netdef.Network, known *Network) (*netdef.Net
 		if slices.ContainsFunc(others, func(o *netdef.Network) bool { return o.Bridge.Name == name }) {
 			return true
 		}
-		_, err := c.links.Lookup(name)
+		_, err := c.env.Links.Lookup(name)
 		return err == nil
 	}
 	if err := def.Complete(netdef.Completion{BridgeTaken: taken}); err != nil {
@@ -186,7 +257,7 @@ func (c *catalog) activeDocuments(except *Network) []*netdef.Network {
 		if n == except {
 			continue
 		}
-		for _, doc := range []*netdef.Network{n.liveNetwork(), c.claims[n]} {
+		for _, doc := range []*netdef.Network{n.Live(), c.claims[n]} {
 			if doc != nil {
 				docs = append(docs, doc)
 			}
@@ -210,7 +281,28 @@ func (c *catalog) subnetsTaken(n *Network, doc, has *netdef.Network) error {
 func (c *catalog) conflicts(def *netdef.Network, known *Network) error {
 	var has *netdef.Network
 	if known != nil {
-		has = known.definition()
+		has = known.Definition()
 	}
 	return errors.Join(netdef.Conflicts(def, c.definitions(known)), c.subnetsTaken(known, def, has))
+}
+
+// drop forgets a network that is neither defined nor active any more. The caller has
+// its turn, or c.defining where nobody else can have found n yet.
+func (c *catalog) drop(n *Network) {
+	n.Gone()
+	c.remove(n)
+	c.ports.Registry().DropForeign(n.Name(), 0)
+	c.env.Events.Publish(env.Event{Kind: env.NetworkUndefined, Network: n.Info()})
+}
+
+// sweepLeases forgets leases of networks that are gone, once they have ended. The
+// caller holds c.defining, so that none of them comes back meanwhile.
+func (c *catalog) sweepLeases() {
+	known := make(map[string]bool)
+	for _, def := range c.definitions(nil) {
+		known[def.UUID] = true
+	}
+	if err := c.env.Store.SweepLeases(func(uuid string) bool { return known[uuid] }); err != nil {
+		c.env.Log.Warn("leases of former networks are not cleared away", env.KeyError, err)
+	}
 }

@@ -6,42 +6,38 @@ import (
 	"slices"
 
 	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/network/env"
+	"github.com/vnetd/vnetd/pkg/network/live"
 	"github.com/vnetd/vnetd/pkg/network/port"
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
-// Cleanup takes down every active network, every port and the chains, as if no
-// vnetd had ever run, also those that are known by their marks alone; definitions and
-// leases stay. The manager must be new: neither Load nor anything else was called on it.
-func (m *Manager) Cleanup(ctx context.Context) error { return m.stock.clear(ctx) }
-
 // clear is Cleanup.
 func (s *stock) clear(ctx context.Context) error {
 	s.loadDefinitions()
-	runs, runFaults, err := s.m.cfg.Store.Runs()
+	runs, runFaults, err := s.env.Store.Runs()
 	errs := []error{err}
-	ports, portFaults, err := s.m.cfg.Store.Ports()
+	ports, portFaults, err := s.env.Store.Ports()
 	errs = append(errs, err)
 	links := s.marked()
 	all := s.recognise(runs, runFaults, err, links)
 	for _, p := range ports {
-		errs = append(errs, s.m.ports.clear(p))
+		errs = append(errs, s.ports.Clear(p))
 	}
 	for _, r := range all {
-		n := newNetwork(s.m, r.Network)
-		errs = append(errs, n.record.Load(r.Run), turn{n}.clear(ctx, r.Network))
+		errs = append(errs, live.Former{Network: s.make(r.Network)}.Clear(ctx, r))
 	}
 	errs = append(errs, s.clearMarked())
 	for _, f := range slices.Concat(runFaults, portFaults) {
-		s.m.log.Warn("run-state that can't be used is deleted: what it was of is gone", "path", f.Path, keyError, f.Err)
+		s.env.Log.Warn("run-state that can't be used is deleted: what it was of is gone", "path", f.Path, env.KeyError, f.Err)
 	}
-	errs = append(errs, s.forget(runFaults, s.m.cfg.Store.DeleteRun), s.forget(portFaults, s.m.cfg.Store.DeletePort))
-	stopped, err := s.m.cfg.Store.Stopped()
+	errs = append(errs, s.forget(runFaults, s.env.Store.DeleteRun), s.forget(portFaults, s.env.Store.DeletePort))
+	stopped, err := s.env.Store.Stopped()
 	errs = append(errs, err)
 	for _, uuid := range stopped {
-		errs = append(errs, s.m.cfg.Store.SetStopped(uuid, false))
+		errs = append(errs, s.env.Store.SetStopped(uuid, false))
 	}
-	return errors.Join(append(errs, s.m.cfg.Rules.Purge(ctx))...)
+	return errors.Join(append(errs, s.env.Rules.Purge(ctx))...)
 }
 
 // clearMarked deletes every link that still bears a mark of vnetd's.
@@ -52,13 +48,13 @@ func (s *stock) clearMarked() error {
 		var err error
 		switch {
 		case isPort:
-			err = s.m.cfg.Links.DeleteLink(l.Index)
-		case l.Kind == "bridge" && markedNetwork(l) != "":
-			err = s.m.cfg.Links.Remove(l.Name, l.Index)
+			err = s.env.Links.DeleteLink(l.Index)
+		case l.Kind == "bridge" && live.Marked(l) != "":
+			err = s.env.Links.Remove(l.Name, l.Index)
 		default:
 			continue
 		}
-		s.m.log.Warn("deleting a link that bears a mark of vnetd's", keyIfName, l.Name, "alias", l.Alias, keyError, err)
+		s.env.Log.Warn("deleting a link that bears a mark of vnetd's", env.KeyIfName, l.Name, "alias", l.Alias, env.KeyError, err)
 		if !errors.Is(err, bridge.ErrNotFound) {
 			errs = append(errs, err)
 		}

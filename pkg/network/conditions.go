@@ -3,49 +3,32 @@ package network
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/health"
+	"github.com/vnetd/vnetd/pkg/network/live"
 	"github.com/vnetd/vnetd/pkg/network/port"
 	"github.com/vnetd/vnetd/pkg/network/translate"
 )
 
-// Conditions lists what is amiss, the worst first, as Watch found it within the
-// last seconds.
-func (m *Manager) Conditions() []api.Condition { return m.health.Conditions() }
-
-// Conditions lists those that concern the network.
-func (n *Network) Conditions() []api.Condition {
-	return slices.DeleteFunc(n.m.Conditions(), func(c api.Condition) bool { return !slices.Contains(c.Networks, n.name) })
-}
-
-// conditionsChanged tells subscribers, also of what is known of the networks
-// concerned.
-func (m *Manager) conditionsChanged(concerned []string) {
-	m.events.publish(Event{Kind: ConditionsChanged})
-	for _, name := range concerned {
-		if n := m.find(name); n != nil {
-			n.changed()
-		}
-	}
-}
-
 // conditions shows the sources of conditions what only the hub knows of its networks.
-type conditions struct{ m *Manager }
+type conditions struct {
+	*catalog
+	stock *stock
+}
 
 // sources lists what is looked at: other programs' doings, then what only
 // the hub knows of its networks.
 func (c conditions) sources() []health.Source {
 	return []health.Source{
-		health.Firewall(c.m.cfg.Rules, c.active),
+		health.Firewall(c.env.Rules, c.active),
 		health.Services(c.served()),
 		health.Clock(),
-		health.Disks(c.m.cfg.Store.Troubles),
-		health.Overlaps(c.m.cfg.Links.HostNets, c.active),
-		health.Leases(c.m.cfg.Store.LeaseDamage, c.giving),
-		c.m.unusable.Source(c.definitions),
+		health.Disks(c.env.Store.Troubles),
+		health.Overlaps(c.env.Links.HostNets, c.active),
+		health.Leases(c.env.Store.LeaseDamage, c.giving),
+		c.env.Unusable.Source(c.definitions),
 		{Name: "orphans", Find: c.orphans},
 		health.Deletions(c.unfinished),
 	}
@@ -53,8 +36,8 @@ func (c conditions) sources() []health.Source {
 
 // active are the active networks as conditions tell of them.
 func (c conditions) active() (all []health.Network) {
-	c.m.eachLive(func(n *Network, live *netdef.Network) {
-		h := health.Network{Name: n.name, Bridge: live.Bridge.Name}
+	c.eachLive(func(n *Network, live *netdef.Network) {
+		h := health.Network{Name: n.Name(), Bridge: live.Bridge.Name}
 		for i := range live.IPs {
 			h.Subnets = append(h.Subnets, live.IPs[i].Prefix().Masked())
 		}
@@ -70,7 +53,7 @@ func (c conditions) served() func() []health.Served {
 	var known map[*netdef.Network][]error
 	return func() (all []health.Served) {
 		faulty := make(map[*netdef.Network][]error)
-		c.m.eachLive(func(n *Network, live *netdef.Network) {
+		c.eachLive(func(n *Network, live *netdef.Network) {
 			faults, ok := known[live]
 			if !ok {
 				faults = faultyRecords(live)
@@ -95,16 +78,16 @@ func faultyRecords(live *netdef.Network) []error {
 
 // servedBy is what an active network serves, of whose document that is faulty.
 func servedBy(n *Network, live *netdef.Network, faulty []error) health.Served {
-	s := health.Served{Network: n.name, Bridge: live.Bridge.Name, NotUnderstood: live.Dnsmasq.Unknown, Faulty: faulty}
+	s := health.Served{Network: n.Name(), Bridge: live.Bridge.Name, NotUnderstood: live.Dnsmasq.Unknown, Faulty: faulty}
 	for i := range live.IPs {
 		if ip := &live.IPs[i]; ip.Addressless() {
 			s.Addressless = append(s.Addressless, ip.Prefix().Masked())
 		}
 	}
-	if srv := n.runningServices().DHCP(); srv != nil {
+	if srv := n.Services().DHCP(); srv != nil {
 		s.Foreign, s.Contested, s.Unused = srv.Foreign(), srv.Contested(), srv.Unused()
 	}
-	if srv := n.runningServices().DHCP6(); srv != nil {
+	if srv := n.Services().DHCP6(); srv != nil {
 		s.Contested = append(s.Contested, srv.Contested()...)
 		s.Unused = append(s.Unused, srv.Unused()...)
 	}
@@ -113,9 +96,9 @@ func servedBy(n *Network, live *netdef.Network, faulty []error) health.Served {
 
 // giving are the names of the active networks that give addresses.
 func (c conditions) giving() (names []string) {
-	c.m.eachLive(func(n *Network, live *netdef.Network) {
+	c.eachLive(func(n *Network, live *netdef.Network) {
 		if translate.DHCPIP(live) != nil || translate.DHCP6IP(live) != nil {
-			names = append(names, n.name)
+			names = append(names, n.Name())
 		}
 	})
 	return names
@@ -124,12 +107,12 @@ func (c conditions) giving() (names []string) {
 // definitions says of every network, by name, what there is of its definition.
 func (c conditions) definitions() map[string]health.Definition {
 	all := make(map[string]health.Definition)
-	for _, n := range c.m.all() {
-		d := health.Definition{Kept: n.definition() != nil, Active: n.liveNetwork() != nil}
-		if !d.Kept && n.persistent() {
-			d.Gone = c.m.cfg.Store.DefinitionPath(n.name)
+	for _, n := range c.all() {
+		d := health.Definition{Kept: n.Definition() != nil, Active: n.Live() != nil}
+		if !d.Kept && n.Persistent() {
+			d.Gone = c.env.Store.DefinitionPath(n.Name())
 		}
-		all[n.name] = d
+		all[n.Name()] = d
 	}
 	return all
 }
@@ -137,12 +120,12 @@ func (c conditions) definitions() map[string]health.Definition {
 // unfinished are networks that could not be taken down, and ports that could not be
 // deleted.
 func (c conditions) unfinished() (all []health.Unfinished) {
-	for _, n := range c.m.all() {
-		if err := n.unfinished(); err != nil {
-			all = append(all, health.Unfinished{Network: n.name, Err: err})
+	for _, n := range c.all() {
+		if err := n.Unfinished(); err != nil {
+			all = append(all, health.Unfinished{Network: n.Name(), Err: err})
 		}
 	}
-	for _, p := range c.m.ports.reg.All(port.Own) {
+	for _, p := range c.ports.Registry().All(port.Own) {
 		if err := p.Status().Failed; err != nil {
 			all = append(all, health.Unfinished{Network: p.Network, Port: p.UUID, IfName: p.IfName, Err: err})
 		}
@@ -153,17 +136,17 @@ func (c conditions) unfinished() (all []health.Unfinished) {
 // orphans are orphans that are still there.
 func (c conditions) orphans(context.Context) ([]api.Condition, error) {
 	var all []api.Condition
-	for _, p := range c.m.ports.reg.All(port.Orphan) {
+	for _, p := range c.ports.Registry().All(port.Orphan) {
 		all = append(all, api.Condition{
 			Kind: "port-orphaned", Severity: api.SeverityWarning, Evidence: fmt.Sprintf("port %s (%s) is of the network %s", p.UUID, p.IfName, p.Record().Network),
 			Message: fmt.Sprintf("port %s has no network any more: it is kept for when that comes back", p.IfName),
 			Remedy:  "vnetctl port delete " + p.UUID,
 		})
 	}
-	for _, l := range c.m.stock.lastMarks() {
-		now, err := c.m.cfg.Links.LookupIndex(l.Index)
-		uuid := markedNetwork(now)
-		if err != nil || now.Kind != "bridge" || uuid == "" || c.m.owns(uuid) {
+	for _, l := range c.stock.lastMarks() {
+		now, err := c.env.Links.LookupIndex(l.Index)
+		uuid := live.Marked(now)
+		if err != nil || now.Kind != "bridge" || uuid == "" || c.owns(uuid) {
 			continue
 		}
 		all = append(all, api.Condition{

@@ -9,6 +9,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/change"
+	"github.com/vnetd/vnetd/pkg/network/env"
 	"github.com/vnetd/vnetd/pkg/network/host"
 	"github.com/vnetd/vnetd/pkg/network/translate"
 )
@@ -37,8 +38,8 @@ func (m *Manager) DefineWith(ctx context.Context, xml []byte, opts api.DefineOpt
 	if err != nil {
 		return Defined{}, err
 	}
-	m.defining.Lock()
-	defer m.defining.Unlock()
+	m.catalog.defining.Lock()
+	defer m.catalog.defining.Unlock()
 	d, err := m.defineLocked(ctx, parsed, opts)
 	if KindOf(err) == api.NotFound {
 		// A transient network of that name came to its end while this waited for
@@ -48,40 +49,40 @@ func (m *Manager) DefineWith(ctx context.Context, xml []byte, opts api.DefineOpt
 	if err != nil {
 		return Defined{}, err
 	}
-	m.log.Info("network defined", keyNetwork, d.Network.name, "action", d.Action, "pending", len(d.Pending))
-	m.events.publish(Event{Kind: NetworkDefined, Network: d.Network.Info()})
+	m.env.Log.Info("network defined", env.KeyNetwork, d.Network.Name(), "action", d.Action, "pending", len(d.Pending))
+	m.env.Events.Publish(env.Event{Kind: env.NetworkDefined, Network: d.Network.Info()})
 	return d, nil
 }
 
-// defineLocked is DefineWith of a document. The caller holds m.defining. The error
+// defineLocked is DefineWith of a document. The caller holds m.catalog.defining. The error
 // is NotFound where the network that had the name is just gone.
 func (m *Manager) defineLocked(ctx context.Context, parsed *netdef.Network, opts api.DefineOptions) (Defined, error) {
-	n, err := m.identify(parsed, opts.Strict)
+	n, err := m.catalog.identify(parsed, opts.Strict)
 	if err != nil {
 		return Defined{}, err
 	}
 	if n == nil {
-		if err := m.unusable.Refuse(parsed); err != nil {
+		if err := m.env.Unusable.Refuse(parsed); err != nil {
 			return Defined{}, err
 		}
 	}
 	if n != nil && opts.New {
 		return Defined{}, existsAlready(n)
 	}
-	def, err := m.complete(parsed, n)
+	def, err := m.catalog.complete(parsed, n)
 	if err != nil {
 		return Defined{}, err
 	}
 	added := n == nil
 	if added {
-		n = newNetwork(m, def)
+		n = m.catalog.make(def)
 	}
 	d := compare(n, def)
-	if err := n.define(ctx, def, opts.Apply); err != nil {
+	if err := n.Define(ctx, def, opts.Apply); err != nil {
 		return Defined{}, err
 	}
 	if added {
-		m.add(n)
+		m.catalog.add(n)
 	}
 	d.Pending = n.Pending()
 	return d, nil
@@ -90,13 +91,13 @@ func (m *Manager) defineLocked(ctx context.Context, parsed *netdef.Network, opts
 // compare tells what def changes of the network.
 func compare(n *Network, def *netdef.Network) Defined {
 	d := Defined{Network: n, Action: api.ActionDefined}
-	had := n.definition()
+	had := n.Definition()
 	if had != nil {
 		d.Action = api.ActionChanged
 		if bytes.Equal(had.XML(), def.XML()) {
 			d.Action = api.ActionUnchanged
 		}
-	} else if had = n.liveNetwork(); had == nil {
+	} else if had = n.Live(); had == nil {
 		return d
 	}
 	d.Changes = change.Describe(netdef.Diff(had, def))
@@ -113,36 +114,36 @@ func (m *Manager) Create(ctx context.Context, xml []byte) (*Network, error) {
 		return nil, err
 	}
 	// Held until it is active and so known to other definitions.
-	m.defining.Lock()
-	defer m.defining.Unlock()
-	m.sweepLeases() // of others that were created and are gone
-	if had := m.find(parsed.Name); had != nil {
-		had.finishNow(ctx)
+	m.catalog.defining.Lock()
+	defer m.catalog.defining.Unlock()
+	m.catalog.sweepLeases() // of others that were created and are gone
+	if had := m.catalog.find(parsed.Name); had != nil {
+		finishNow(ctx, had)
 	}
-	n, err := m.identify(parsed, true)
+	n, err := m.catalog.identify(parsed, true)
 	if err != nil {
 		return nil, err
 	}
 	if n != nil && n.Info().Active {
-		return nil, api.Errorf(api.InvalidState, "network is already active as '%s'", n.name)
+		return nil, api.Errorf(api.InvalidState, "network is already active as '%s'", n.Name())
 	}
 	if n == nil {
-		if err := m.unusable.Refuse(parsed); err != nil {
+		if err := m.env.Unusable.Refuse(parsed); err != nil {
 			return nil, err
 		}
 	}
-	def, err := m.complete(parsed, n)
+	def, err := m.catalog.complete(parsed, n)
 	if err != nil {
 		return nil, err
 	}
 	added := n == nil
 	if added {
-		n = newNetwork(m, def)
-		m.add(n)
+		n = m.catalog.make(def)
+		m.catalog.add(n)
 	}
-	if err := n.start(ctx, func() *netdef.Network { return def }); err != nil {
-		if added && n.leftBehind() == nil {
-			m.drop(n)
+	if err := n.StartAs(ctx, func() *netdef.Network { return def }); err != nil {
+		if added && n.LeftBehind() == nil {
+			m.catalog.drop(n)
 		}
 		return nil, err
 	}
@@ -166,33 +167,32 @@ func (m *Manager) Plan(xml []byte) (api.Plan, error) {
 	if err != nil {
 		return api.Plan{}, err
 	}
-	m.defining.Lock()
-	defer m.defining.Unlock()
-	known, err := m.identify(parsed, false)
+	m.catalog.defining.Lock()
+	defer m.catalog.defining.Unlock()
+	known, err := m.catalog.identify(parsed, false)
 	if err != nil {
 		return api.Plan{}, err
 	}
-	def, err := m.completed(parsed, known)
+	def, err := m.catalog.completed(parsed, known)
 	if err != nil {
 		return api.Plan{}, err
 	}
-	p := translate.Plan(def, m.cfg.Rules.Rules(translate.Firewall(def)))
+	p := translate.Plan(def, m.env.Rules.Rules(translate.Firewall(def)))
 	if known == nil || known.Info().MAC == "" {
 		// The next one that is made up is another one.
 		unsettle(&p, parsed)
 	}
-	in := []error{translate.Unsupported(def), netdef.Conflicts(def, m.definitions(known)), host.Missing(m.cfg.Links, def)}
-	e := edit{turn: turn{known}, nextDef: def}
+	in := []error{translate.Unsupported(def), netdef.Conflicts(def, m.catalog.definitions(known)), host.Missing(m.env.Links, def)}
 	if known != nil {
 		p.Action = "redefine"
-		e.live = known.liveNetwork()
 	}
-	if e.live != nil {
+	if known != nil && known.Live() != nil {
 		p.Action = "change"
-		in = append(in, e.newSubnets(def))
-		p.Pending = append(p.Pending, change.Describe(netdef.Diff(e.atOnce(api.ApplyHarmless), def))...)
+		next, err := known.Foresee(def)
+		in = append(in, err)
+		p.Pending = append(p.Pending, change.Describe(netdef.Diff(next, def))...)
 	} else {
-		in = append(in, m.subnetsTaken(known, def, nil), host.Conflicts(m.cfg.Links, def))
+		in = append(in, m.catalog.subnetsTaken(known, def, nil), host.Conflicts(m.env.Links, def))
 	}
 	if err := errors.Join(in...); err != nil {
 		p.Conflicts = strings.Split(err.Error(), "\n")
@@ -207,4 +207,14 @@ func unsettle(p *api.Plan, parsed *netdef.Network) {
 			p.Links[i].MAC = ""
 		}
 	}
+}
+
+// finishNow reports whether nothing is left of a transient network that could not be
+// taken down when it was stopped, now at the latest.
+func finishNow(ctx context.Context, n *Network) bool {
+	if n.LeftBehind() == nil || n.Persistent() {
+		return false
+	}
+	err := n.Stop(ctx)
+	return err == nil || KindOf(err) == api.NotFound
 }

@@ -207,7 +207,9 @@ func failedStop(t *testing.T) {
 	if runs, _, _ := h.store.Runs(); len(runs) != 1 {
 		t.Errorf("run-state is %v before the network is gone", runs)
 	}
-	n.Lock(func() { rules.del = nil })
+	must(t, n.Begin())
+	rules.del = nil
+	n.End()
 	until(t, "it is taken down without anybody's help", func() bool { return len(h.Networks()) == 0 })
 	if diff := cmp.Diff(before, kernel(t)); diff != "" {
 		t.Errorf("in the end (-before +after):\n%s", diff)
@@ -425,6 +427,8 @@ func failedAdoption(t *testing.T) {
 	if state := n.Info().State; state != api.Degraded {
 		t.Errorf("without rules it is %s", state)
 	}
-	n.Lock(func() { rules.set = nil })
+	must(t, n.Begin())
+	rules.set = nil
+	n.End()
 	until(t, "it heals without anybody's help", func() bool { return n.Info().State == api.Active })
 }

@@ -3,142 +3,74 @@ package network
 import (
 	"context"
 	"errors"
-	"log/slog"
-	"net"
-	"net/netip"
 	"strings"
 	"sync"
+	"time"
 
-	"github.com/vnetd/vnetd/internal/histogram"
+	"golang.org/x/sync/errgroup"
+
 	"github.com/vnetd/vnetd/pkg/api"
-	"github.com/vnetd/vnetd/pkg/bridge"
-	"github.com/vnetd/vnetd/pkg/dhcpd"
-	"github.com/vnetd/vnetd/pkg/dnsd/resolved"
-	"github.com/vnetd/vnetd/pkg/firewall"
-	"github.com/vnetd/vnetd/pkg/netdef"
-	"github.com/vnetd/vnetd/pkg/network/health"
-	"github.com/vnetd/vnetd/pkg/network/host"
+	"github.com/vnetd/vnetd/pkg/network/attach"
+	"github.com/vnetd/vnetd/pkg/network/env"
+	"github.com/vnetd/vnetd/pkg/network/live"
 	"github.com/vnetd/vnetd/pkg/network/port"
-	"github.com/vnetd/vnetd/pkg/network/service"
 	"github.com/vnetd/vnetd/pkg/network/translate"
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
-// Keys of log attributes.
-const (
-	keyNetwork = "network"
-	keyBridge  = "bridge"
-	keyPort    = "port"
-	keyIfName  = "ifname"
-	keyMAC     = "mac"
-	keyError   = "error"
+// What networks and ports are, and what they work with, under the hub's own name.
+type (
+	Network     = live.Network
+	Stats       = live.Stats
+	PortName    = live.PortName
+	Target      = live.Target
+	Ports       = attach.Ports
+	PortOptions = port.Spec
+	Limits      = port.Limits
+	Config      = env.Config
+	Links       = env.Links
+	Rules       = env.Rules
+	Event       = env.Event
+	EventKind   = env.EventKind
+	Lease       = env.Lease
 )
 
-// Links is what the hub asks of pkg/bridge; *bridge.Bridges is the real one,
-// whose contracts hold.
-type Links interface {
-	Ensure(ctx context.Context, cfg bridge.Config) (ifindex int, err error)
-	Remove(name string, ifindex int) error
-	Lookup(name string) (bridge.Link, error)
-	LookupIndex(index int) (bridge.Link, error)
-	Attach(ctx context.Context, bridge, port int, cfg bridge.PortConfig) error
-	Detach(port int) error
-	SetAlias(index int, text string) error
-	Aliased(prefix string) ([]bridge.Link, error)
-	DeleteLink(index int) error
-	AddFDB(port int, mac net.HardwareAddr) error
-	FDBPort(bridge int, mac net.HardwareAddr) (port int, err error)
-	Forward(v4, v6 bool) (bridge.Forwarding, error)
-	RestoreAcceptRA(raised []bridge.AcceptRA) error
-	AddressOwner(p netip.Prefix, except string) (owner string, err error)
-	HostNets() ([]bridge.HostNet, error)
-	Members(bridge int) ([]bridge.Link, error)
-	Watch(ctx context.Context, f func(bridge.LinkEvent)) error
-}
+// The targets of updates.
+const (
+	TargetCurrent = live.TargetCurrent
+	TargetLive    = live.TargetLive
+	TargetConfig  = live.TargetConfig
+)
 
-// Rules is what the hub asks of pkg/firewall; *firewall.Firewall is the real
-// one, whose contracts hold.
-type Rules interface {
-	Adopt(n firewall.Network)
-	Set(ctx context.Context, n firewall.Network) error
-	Repair(ctx context.Context) (firewall.Report, error)
-	Watch(ctx context.Context) error
-	RemoveLeftovers(ctx context.Context, n firewall.Network) error
-	Delete(ctx context.Context, n firewall.Network) error
-	Purge(ctx context.Context) error
-	Conditions(ctx context.Context) ([]firewall.Condition, error)
-	Rules(n firewall.Network) []firewall.Line
-	Stats() firewall.Stats
-}
+// What happens to networks, ports and leases.
+const (
+	NetworkDefined    = env.NetworkDefined
+	NetworkChanged    = env.NetworkChanged
+	NetworkUndefined  = env.NetworkUndefined
+	PortAdded         = env.PortAdded
+	PortChanged       = env.PortChanged
+	PortRemoved       = env.PortRemoved
+	LeaseChanged      = env.LeaseChanged
+	ConditionsChanged = env.ConditionsChanged
+)
 
-// Config is what a Manager works with. Store, Links, Uplinks, Rules and Logger must
-// be set.
-type Config struct {
-	Store   *store.Store
-	Links   Links
-	Uplinks host.Uplinks
-	Rules   Rules
-	Logger  *slog.Logger
-
-	ResolvConf    string // the host's resolvers; empty for /etc/resolv.conf
-	StopRebind    bool   // upstreams' answers with private addresses are kept from guests, see dnsd.Config
-	Hook          string // a program that is told when networks start and stop; empty for none
-	StartOnDemand bool   // a port requested on an inactive network starts it
-
-	// How clients of DHCP are dealt with where a network does not say: see
-	// v4.Config.
-	DHCPIdentity dhcpd.Identity
-	DHCPProbe    bool
-	Limits       Limits // of one user
-
-	Sockets service.Sockets // nil: none are passed on
-}
+// ErrFloor is in the error of a port with a guarantee that nothing on its network can
+// keep.
+var ErrFloor = translate.ErrFloor
 
 // Manager knows every network and port. Its methods may be called concurrently.
 type Manager struct {
-	catalog
-	cfg      Config
-	log      *slog.Logger
-	events   broker
-	serving  translate.Settings
-	ports    *Ports
-	devices  devices
-	orphans  orphans
-	stock    *stock
-	hook     hook
-	audit    *audit
-	resolved resolved.Client
-
-	health       *health.Board
-	portRequests *histogram.Histogram
-
-	// services runs as long as the manager: its end stops the networks'
-	// services and leaves the networks themselves up.
-	services context.Context
-	stop     context.CancelFunc
-	running  sync.WaitGroup
-
-	defining sync.Mutex // one definition at a time: conflicts are checked against all others
+	catalog *catalog
+	env     *env.Environment
+	stock   *stock
+	audit   *audit
 }
 
 // New makes a manager that knows no network yet: Load follows. Close ends it.
 func New(cfg Config) *Manager {
-	ctx, stop := context.WithCancel(context.Background())
-	m := &Manager{
-		cfg: cfg, log: cfg.Logger, services: ctx, stop: stop,
-		portRequests: histogram.New(requestBounds()),
-	}
-	m.catalog = catalog{links: cfg.Links, byName: make(map[string]*Network), claims: make(map[*Network]*netdef.Network)}
-	m.serving = translate.Settings{
-		Leases: cfg.Store.Leases, Logger: cfg.Logger, Identity: cfg.DHCPIdentity, Probe: cfg.DHCPProbe,
-		ResolvConf: cfg.ResolvConf, StopRebind: cfg.StopRebind,
-	}
-	m.hook = hook(cfg.Hook)
-	m.stock, m.audit = &stock{m: m}, &audit{m: m}
-	m.ports = &Ports{m, port.NewRegistry()}
-	m.devices, m.orphans = devices{m.ports}, orphans{m.ports}
-	m.health = health.NewBoard(cfg.Logger, m.conditionsChanged)
-	return m
+	e := env.New(cfg)
+	c := newCatalog(e)
+	return &Manager{catalog: c, env: e, stock: &stock{catalog: c}, audit: &audit{catalog: c}}
 }
 
 // Close stops serving and leaves every active network up, for the next vnetd to
@@ -146,16 +78,30 @@ func New(cfg Config) *Manager {
 // afterwards.
 func (m *Manager) Close() {
 	m.leave()
-	m.stop()
-	m.running.Wait()
+	m.env.Tasks.Close()
+}
+
+// leaveLimit is how long services may take, at their end, to answer what they have
+// been asked.
+const leaveLimit = time.Second
+
+// leave leaves the sockets of all services to the next vnetd.
+func (m *Manager) leave() {
+	if m.env.Sockets == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), leaveLimit)
+	defer cancel()
+	var all sync.WaitGroup
+	for _, n := range m.catalog.all() {
+		all.Go(func() { n.Services().Leave(ctx) })
+	}
+	all.Wait()
 }
 
 // Subscribe calls f with every event from now on, in order and from one
 // goroutine, until cancel is called. f must not call cancel.
-func (m *Manager) Subscribe(f func(Event)) (cancel func()) { return m.events.subscribe(f) }
-
-// startLimit bounds how many networks start at a time.
-const startLimit = 16
+func (m *Manager) Subscribe(f func(Event)) (cancel func()) { return m.env.Events.Subscribe(f) }
 
 // Load reads the definitions, adopts what a former vnetd left active, clears
 // away what it left half made, and starts the networks marked for autostart that
@@ -165,20 +111,20 @@ const startLimit = 16
 func (m *Manager) Load(ctx context.Context) error {
 	faults := m.stock.take(ctx)
 	if faults != nil {
-		m.log.Error("some definitions or run-state can't be used", keyError, faults)
+		m.env.Log.Error("some definitions or run-state can't be used", env.KeyError, faults)
 	}
-	stopped, err := m.cfg.Store.Stopped()
+	stopped, err := m.env.Store.Stopped()
 	if err != nil {
-		m.log.Error("some networks may start although they were stopped", keyError, err)
+		m.env.Log.Error("some networks may start although they were stopped", env.KeyError, err)
 	}
-	m.defining.Lock()
-	m.sweepLeases()
-	m.defining.Unlock()
-	m.autostart(ctx, stopped)
+	m.catalog.defining.Lock()
+	m.catalog.sweepLeases()
+	m.catalog.defining.Unlock()
+	m.catalog.autostart(ctx, stopped)
 	if store.Passing(faults) {
-		m.repeat(func() bool {
-			again := m.stock.take(m.services)
-			m.autostart(m.services, stopped)
+		m.env.Tasks.Repeat(func() bool {
+			again := m.stock.take(m.env.Tasks.Context())
+			m.catalog.autostart(m.env.Tasks.Context(), stopped)
 			return !store.Passing(again)
 		})
 	}
@@ -189,21 +135,21 @@ func (m *Manager) Load(ctx context.Context) error {
 // hand, puts back what is missing of every active network, and starts what is
 // marked for autostart and inactive.
 func (m *Manager) Reload(ctx context.Context) error {
-	_, err := m.cfg.Rules.Repair(ctx)
+	_, err := m.env.Rules.Repair(ctx)
 	errs := []error{m.stock.take(ctx), err, m.audit.keep()}
-	for _, n := range m.all() {
-		errs = append(errs, n.repair(ctx))
+	for _, n := range m.catalog.all() {
+		errs = append(errs, n.Repair(ctx))
 	}
-	m.autostart(ctx, nil)
+	m.catalog.autostart(ctx, nil)
 	return errors.Join(errs...)
 }
 
 // Lookup finds a network by name, by bridge name or by UUID, in this order.
 func (m *Manager) Lookup(key string) (*Network, error) {
-	if n := m.find(key); n != nil {
+	if n := m.catalog.find(key); n != nil {
 		return n, nil
 	}
-	for _, n := range m.all() {
+	for _, n := range m.catalog.all() {
 		if info := n.Info(); info.Bridge == key || strings.EqualFold(info.UUID, key) {
 			return n, nil
 		}
@@ -213,28 +159,58 @@ func (m *Manager) Lookup(key string) (*Network, error) {
 
 // ByName finds a network by its name.
 func (m *Manager) ByName(name string) (*Network, error) {
-	if n := m.find(name); n != nil {
+	if n := m.catalog.find(name); n != nil {
 		return n, nil
 	}
-	return nil, m.notFound(name)
+	return nil, m.catalog.notFound(name)
 }
 
 // ByUUID finds a network by its UUID, in any case.
 func (m *Manager) ByUUID(uuid string) (*Network, error) {
-	if n := m.uuid(uuid); n != nil {
+	if n := m.catalog.uuid(uuid); n != nil {
 		return n, nil
 	}
 	return nil, api.Errorf(api.NotFound, "no network has the UUID %q", uuid)
 }
 
 // Networks lists every network, in order of name.
-func (m *Manager) Networks() []*Network { return m.all() }
+func (m *Manager) Networks() []*Network { return m.catalog.all() }
 
-// drop forgets a network that is neither defined nor active any more. The
-// caller holds n.op, or m.defining where nobody else can have found n yet.
-func (m *Manager) drop(n *Network) {
-	n.end()
-	m.remove(n)
-	m.ports.reg.DropForeign(n.name, 0)
-	m.events.publish(Event{Kind: NetworkUndefined, Network: n.Info()})
+// Ports are the ports of all networks.
+func (m *Manager) Ports() *Ports { return m.catalog.ports }
+
+// Conditions lists what is amiss, the worst first, as Watch found it within the
+// last seconds.
+func (m *Manager) Conditions() []api.Condition { return m.catalog.health.Conditions() }
+
+// Watch follows what others do to links and rules until ctx ends: a port whose
+// TAP device is gone ends, a bridge that is gone comes back with its ports, rules
+// that are gone are put back, and what vnetd does not mend becomes a condition.
+// It returns nil when ctx ends, otherwise why it can't watch.
+func (m *Manager) Watch(ctx context.Context) error {
+	w := newWatcher(m.catalog)
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		w.repairLoop(ctx)
+		return nil
+	})
+	g.Go(func() error {
+		m.catalog.health.Watch(ctx, conditions{m.catalog, m.stock}.sources())
+		return nil
+	})
+	g.Go(func() error {
+		m.audit.run(ctx)
+		return nil
+	})
+	g.Go(func() error { return m.env.Links.Watch(ctx, w.onLink) })
+	g.Go(func() error { return m.env.Rules.Watch(ctx) })
+	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
+		return err
+	}
+	return nil
 }
+
+// Cleanup takes down every active network, every port and the chains, as if no
+// vnetd had ever run, also those that are known by their marks alone; definitions and
+// leases stay. The manager must be new: neither Load nor anything else was called on it.
+func (m *Manager) Cleanup(ctx context.Context) error { return m.stock.clear(ctx) }

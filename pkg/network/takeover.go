@@ -10,9 +10,10 @@ import (
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/env"
+	"github.com/vnetd/vnetd/pkg/network/live"
 	"github.com/vnetd/vnetd/pkg/network/takeover"
 	"github.com/vnetd/vnetd/pkg/network/translate"
-	"github.com/vnetd/vnetd/pkg/store"
 )
 
 // taking is a network of libvirt's that is taken over.
@@ -35,8 +36,8 @@ type taking struct {
 // Errors are Invalid for a text that can't be read, Exists and Conflict for what is in
 // the way, and Unsupported; nothing is changed then.
 func (m *Manager) TakeOver(ctx context.Context, s api.Takeover, dry bool) (api.Taken, error) {
-	m.defining.Lock()
-	defer m.defining.Unlock()
+	m.catalog.defining.Lock()
+	defer m.catalog.defining.Unlock()
 	plan, err := takeover.Parse(s)
 	t := &taking{Plan: plan, m: m}
 	if err == nil {
@@ -60,19 +61,19 @@ func (m *Manager) TakeOver(ctx context.Context, s api.Takeover, dry bool) (api.T
 			t.Refuse("it is defined and could not be started: %w", failed)
 		}
 	}
-	m.log.Info("network of libvirt taken over", keyNetwork, n.name, "action", t.Report.Action,
+	m.env.Log.Info("network of libvirt taken over", env.KeyNetwork, n.Name(), "action", t.Report.Action,
 		"ports", len(t.Report.Ports), "leases", t.Report.Leases, "refused", t.Report.Refused)
 	return t.Report, err
 }
 
 // check finds out whether the network is still active, completes its documents,
-// looks for what is in their way, and classifies it. The caller holds m.defining.
+// looks for what is in their way, and classifies it. The caller holds m.catalog.defining.
 func (t *taking) check(s api.Takeover) error {
 	if err := t.checkLive(); err != nil {
 		return err
 	}
 	is := t.Is()
-	if t.network = t.m.find(is.Name); t.network != nil {
+	if t.network = t.m.catalog.find(is.Name); t.network != nil {
 		info := t.network.Info()
 		t.known = &info
 		if is.UUID != "" && info.UUID != is.UUID {
@@ -80,13 +81,13 @@ func (t *taking) check(s api.Takeover) error {
 		}
 	}
 	if t.Live != nil {
-		if err := errors.Join(netdef.Conflicts(t.Live, t.m.definitions(t.network)), t.m.subnetsTaken(t.network, t.Live, nil)); err != nil {
+		if err := errors.Join(netdef.Conflicts(t.Live, t.m.catalog.definitions(t.network)), t.m.catalog.subnetsTaken(t.network, t.Live, nil)); err != nil {
 			return fmt.Errorf("status: %w", err)
 		}
 	}
 	if t.Def != nil && t.network == nil {
 		t.Inherit()
-		def, err := t.m.complete(t.Def, nil)
+		def, err := t.m.catalog.complete(t.Def, nil)
 		if err != nil {
 			return fmt.Errorf("definition: %w", err)
 		}
@@ -98,7 +99,7 @@ func (t *taking) check(s api.Takeover) error {
 			func(live *netdef.Network, doc *netdef.Port) (*netdef.Port, error) {
 				return translate.NetworkPort(live, doc, true)
 			},
-			func(uuid string) bool { return t.m.ports.reg.UUID(uuid) != nil })
+			func(uuid string) bool { return t.m.catalog.ports.Registry().UUID(uuid) != nil })
 	}
 	return nil
 }
@@ -110,7 +111,7 @@ func (t *taking) checkLive() error {
 	if live == nil {
 		return nil
 	}
-	l, err := t.m.cfg.Links.Lookup(live.Bridge.Name)
+	l, err := t.m.env.Links.Lookup(live.Bridge.Name)
 	switch {
 	case live.Bridge.Name != "" && errors.Is(err, bridge.ErrNotFound):
 		if t.Live = nil; t.Def == nil {
@@ -133,7 +134,7 @@ func (t *taking) checkLive() error {
 	}
 	for i := range live.IPs {
 		p := live.IPs[i].Prefix()
-		if owner, err := t.m.cfg.Links.AddressOwner(p, live.Bridge.Name); err != nil {
+		if owner, err := t.m.env.Links.AddressOwner(p, live.Bridge.Name); err != nil {
 			return err
 		} else if owner != "" {
 			return api.Errorf(api.Conflict, "status: subnet %v is also on interface %q", p.Masked(), owner)
@@ -152,28 +153,27 @@ func (t *taking) register() (*Network, error) {
 		return n, n.SetAutostart(t.Report.Autostart)
 	}
 	m := t.m
-	n := newNetwork(m, cmp.Or(t.Def, t.Live))
+	n := m.catalog.make(cmp.Or(t.Def, t.Live))
 	if t.Def != nil {
-		if err := m.cfg.Store.SaveDefinition(t.Def); err != nil {
+		if err := m.env.Store.SaveDefinition(t.Def); err != nil {
 			return nil, err
 		}
-		n.setDefinition(t.Def)
 		if t.Report.Autostart {
-			if err := m.cfg.Store.SetAutostart(n.name, true); err != nil {
-				return nil, errors.Join(err, m.cfg.Store.DeleteDefinition(n.name))
+			if err := m.env.Store.SetAutostart(n.Name(), true); err != nil {
+				return nil, errors.Join(err, m.env.Store.DeleteDefinition(n.Name()))
 			}
-			n.setAutostart(true)
 		}
+		n.Load(t.Def, t.Report.Autostart)
 	}
-	m.add(n)
-	m.events.publish(Event{Kind: NetworkDefined, Network: n.Info()})
+	m.catalog.add(n)
+	m.env.Events.Publish(env.Event{Kind: env.NetworkDefined, Network: n.Info()})
 	return n, nil
 }
 
 // storeLeases puts the leases on disk, for the servers to find there when they are
 // opened.
 func (t *taking) storeLeases() error {
-	disk := t.m.cfg.Store.Leases(t.Report.UUID)
+	disk := t.m.env.Store.Leases(t.Report.UUID)
 	had, err := disk.Load()
 	if err != nil {
 		return err
@@ -187,32 +187,12 @@ func (t *taking) storeLeases() error {
 // adopt makes vnetd's what libvirt left active. What fails leaves the network
 // degraded, never down: its guests are at work.
 func (t *taking) adopt(ctx context.Context, n *Network) error {
-	if err := n.begin(); err != nil {
-		return err
+	refused, err := live.Former{Network: n}.TakeOver(ctx, t.Live, t.Ports)
+	for _, why := range refused {
+		t.Refuse("%w", why)
 	}
-	defer n.op.Unlock()
-	// From here on it is done, whoever hangs up.
-	ctx = context.WithoutCancel(ctx)
-	if err := n.record.Save(store.Run{Phase: store.Active, Network: t.Live, Persistent: n.persistent()}); err != nil {
-		return err
-	}
-	for _, doc := range t.Ports {
-		p, err := n.m.ports.reg.Register(n.name, t.Live.UUID, doc, 0, Limits{}) // libvirt's, which was root's
-		if err != nil {
-			t.Refuse("%w", err)
-			continue
-		}
-		if err := n.m.cfg.Store.SavePort(p.Record()); err != nil {
-			t.Refuse("recording port %s: %w", doc.UUID, err)
-		}
-		n.m.ports.publish(PortAdded, n, n.m.ports.info(p))
-	}
-	if err := errors.Join(turn{n}.adopt(ctx, t.Live), n.m.cfg.Rules.RemoveLeftovers(ctx, translate.Firewall(t.Live))); err != nil {
-		t.Refuse("%w", err)
-	}
-	turn{n}.keepStopped(t.Live.UUID, false)
-	if held, served := n.runningServices().Leases(); served {
+	if held, served := n.Services().Leases(); err == nil && served {
 		t.Compare(held, time.Now())
 	}
-	return nil
+	return err
 }

@@ -2,14 +2,13 @@ package network
 
 import (
 	"context"
-	"errors"
+	"slices"
 	"sync"
 	"time"
 
-	"golang.org/x/sync/errgroup"
-
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/env"
 )
 
 // repairPause is how long the manager waits after a bridge was lost before it
@@ -17,37 +16,14 @@ import (
 // deleting our bridge does not keep us busy.
 const repairPause = 200 * time.Millisecond
 
-// Watch follows what others do to links and rules until ctx ends: a port whose
-// TAP device is gone ends, a bridge that is gone comes back with its ports, rules
-// that are gone are put back, and what vnetd does not mend becomes a condition.
-// It returns nil when ctx ends, otherwise why it can't watch.
-func (m *Manager) Watch(ctx context.Context) error {
-	w := &watcher{m: m, queue: repairQueue{wake: make(chan struct{}, 1)}}
-	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error {
-		w.repairLoop(ctx)
-		return nil
-	})
-	g.Go(func() error {
-		m.health.Watch(ctx, conditions{m}.sources())
-		return nil
-	})
-	g.Go(func() error {
-		m.audit.run(ctx)
-		return nil
-	})
-	g.Go(func() error { return m.cfg.Links.Watch(ctx, w.onLink) })
-	g.Go(func() error { return m.cfg.Rules.Watch(ctx) })
-	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
-		return err
-	}
-	return nil
-}
-
 // watcher follows changes of links.
 type watcher struct {
-	m     *Manager
+	*catalog
 	queue repairQueue
+}
+
+func newWatcher(c *catalog) *watcher {
+	return &watcher{catalog: c, queue: repairQueue{wake: make(chan struct{}, 1)}}
 }
 
 // repairQueue is which networks are to be repaired.
@@ -85,11 +61,11 @@ func (q *repairQueue) take() map[*Network]struct{} {
 // onLink deals with one change of a link. It never blocks for long.
 func (w *watcher) onLink(e bridge.LinkEvent) {
 	if e.Resync {
-		w.m.devices.resync()
-		w.queue.add(w.m.all()...)
+		w.ports.Devices().Resync()
+		w.queue.add(w.all()...)
 		return
 	}
-	if w.m.devices.onLink(e) {
+	if w.ports.Devices().OnLink(e) {
 		return
 	}
 	on := w.awaiting(e.Link)
@@ -103,30 +79,16 @@ func (w *watcher) onLink(e bridge.LinkEvent) {
 
 // onBridge lists the active networks on the bridge with that ifindex.
 func (w *watcher) onBridge(index int) []*Network {
-	w.m.mu.Lock()
-	defer w.m.mu.Unlock()
-	var on []*Network
-	for _, n := range w.m.byName {
-		if a := n.activated(); a != nil && a.ifindex == index {
-			on = append(on, n)
-		}
-	}
-	return on
+	return slices.DeleteFunc(w.all(), func(n *Network) bool { return n.BridgeIndex() != index })
 }
 
 // awaiting lists the active networks on a bridge of the host's that was not there,
 // and now is l.
 func (w *watcher) awaiting(l bridge.Link) []*Network {
-	w.m.mu.Lock()
-	defer w.m.mu.Unlock()
-	var on []*Network
-	for _, n := range w.m.byName {
-		a := n.activated()
-		if a != nil && a.ifindex == 0 && a.doc.Mode() == netdef.ModeBridge && a.doc.Bridge.Name == l.Name {
-			on = append(on, n)
-		}
-	}
-	return on
+	return slices.DeleteFunc(w.all(), func(n *Network) bool {
+		doc := n.Live()
+		return doc == nil || n.BridgeIndex() != 0 || doc.Mode() != netdef.ModeBridge || doc.Bridge.Name != l.Name
+	})
 }
 
 // repairLoop repairs networks some time after they were reported damaged.
@@ -143,8 +105,8 @@ func (w *watcher) repairLoop(ctx context.Context) {
 		case <-time.After(repairPause):
 		}
 		for n := range w.queue.take() {
-			if err := n.repair(ctx); err != nil {
-				w.m.log.Error("repair failed", keyNetwork, n.name, keyError, err)
+			if err := n.Repair(ctx); err != nil {
+				w.env.Log.Error("repair failed", env.KeyNetwork, n.Name(), env.KeyError, err)
 			}
 		}
 	}

@@ -1,8 +1,11 @@
-package network
+package env
 
-import "github.com/vnetd/vnetd/pkg/api"
+import (
+	"sync"
 
-import "sync"
+	"github.com/vnetd/vnetd/pkg/api"
+	"github.com/vnetd/vnetd/pkg/dhcpd"
+)
 
 // EventKind says what happened.
 type EventKind string
@@ -31,9 +34,16 @@ type Event struct {
 	More    bool      // the next event is there already
 }
 
-// broker hands every event to every subscriber, in order. A slow subscriber
+// Lease is an address that a guest holds.
+type Lease struct {
+	Interface string // the bridge
+	dhcpd.Lease
+	PrefixLen int // of the network; all bits where the address is outside of it
+}
+
+// Broker hands every event to every subscriber, in order. A slow subscriber
 // delays nobody: its events wait in a queue of its own.
-type broker struct {
+type Broker struct {
 	mu   sync.Mutex
 	subs map[*subscription]struct{}
 }
@@ -45,9 +55,9 @@ type subscription struct {
 	closed bool
 }
 
-// subscribe calls f with each event, from one goroutine, until cancel is
+// Subscribe calls f with each event, from one goroutine, until cancel is
 // called; cancel waits for a running f, so f must not call it.
-func (b *broker) subscribe(f func(Event)) (cancel func()) {
+func (b *Broker) Subscribe(f func(Event)) (cancel func()) {
 	s := &subscription{}
 	s.wake = sync.NewCond(&s.mu)
 	b.mu.Lock()
@@ -67,8 +77,8 @@ func (b *broker) subscribe(f func(Event)) (cancel func()) {
 	}
 }
 
-// publish queues e for every subscriber. It never blocks on one.
-func (b *broker) publish(e Event) {
+// Publish queues e for every subscriber. It never blocks on one.
+func (b *Broker) Publish(e Event) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for s := range b.subs {

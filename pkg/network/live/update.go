@@ -1,4 +1,4 @@
-package network
+package live
 
 import (
 	"bytes"
@@ -10,29 +10,30 @@ import (
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/change"
+	"github.com/vnetd/vnetd/pkg/network/env"
 	"github.com/vnetd/vnetd/pkg/network/host"
 	"github.com/vnetd/vnetd/pkg/network/translate"
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
 // edit is a change of a network's documents. But for restart, its methods are called
-// with n.op held.
+// by who has the turn.
 type edit struct {
 	turn
 	live, def         *netdef.Network // what the network is and will be; nil for none
 	nextLive, nextDef *netdef.Network // what it shall be; the same where that stays
 }
 
-// define makes def the network's definition. An active network becomes what how
+// Define makes def the network's definition. An active network becomes what how
 // says of it: in place, where no port loses its link, and traffic that both
 // documents allow goes on; with api.ApplyAll by a restart where that can't be. When it
 // fails, nothing is changed.
-func (n *Network) define(ctx context.Context, def *netdef.Network, how api.Apply) error {
-	if err := n.begin(); err != nil {
+func (n *Network) Define(ctx context.Context, def *netdef.Network, how api.Apply) error {
+	if err := n.Begin(); err != nil {
 		return err
 	}
-	live := n.liveNetwork()
-	e := edit{turn: turn{n}, live: live, def: n.definition(), nextLive: live, nextDef: def}
+	live := n.Live()
+	e := edit{turn: turn{n}, live: live, def: n.Definition(), nextLive: live, nextDef: def}
 	restart := live != nil && how == api.ApplyAll && change.Check(live, def) != nil
 	var err error
 	if restart {
@@ -48,6 +49,16 @@ func (n *Network) define(ctx context.Context, def *netdef.Network, how api.Apply
 		return err
 	}
 	return e.restart(ctx)
+}
+
+// Foresee returns what the active network would become at once if def became its
+// definition, and what is in the way of its subnets. It changes nothing.
+func (n *Network) Foresee(def *netdef.Network) (next *netdef.Network, inTheWay error) {
+	e := edit{turn: turn{n}, live: n.Live(), nextDef: def}
+	if e.live == nil {
+		return def, nil // it has just stopped
+	}
+	return e.atOnce(api.ApplyHarmless), e.newSubnets(def)
 }
 
 // atOnce is what an active network becomes at once when its definition becomes
@@ -76,7 +87,7 @@ func (e *edit) apply(ctx context.Context) error {
 		}
 	}
 	if e.nextDef != e.def {
-		if err := e.m.cfg.Store.SaveDefinition(e.nextDef); err != nil {
+		if err := e.env.Store.SaveDefinition(e.nextDef); err != nil {
 			return err
 		}
 	}
@@ -87,7 +98,7 @@ func (e *edit) apply(ctx context.Context) error {
 		return err
 	}
 	e.setDefinition(e.nextDef)
-	e.changed()
+	e.Changed()
 	return nil
 }
 
@@ -96,7 +107,7 @@ func (e *edit) apply(ctx context.Context) error {
 func (e *edit) applyLive(ctx context.Context) error {
 	switch {
 	case e.nextLive != e.live:
-		return e.converge(ctx, e.nextDef != nil || e.persistent())
+		return e.converge(ctx, e.nextDef != nil || e.Persistent())
 	case e.live != nil && e.def == nil && e.nextDef != nil:
 		return e.record.Save(store.Run{Phase: store.Active, Network: e.live, Persistent: true})
 	}
@@ -106,15 +117,15 @@ func (e *edit) applyLive(ctx context.Context) error {
 // restoreDefinition puts back the definition that the network had, nil for none.
 func (e *edit) restoreDefinition() error {
 	if e.def == nil {
-		return e.m.cfg.Store.DeleteDefinition(e.name)
+		return e.env.Store.DeleteDefinition(e.name)
 	}
-	return e.m.cfg.Store.SaveDefinition(e.def)
+	return e.env.Store.SaveDefinition(e.def)
 }
 
 // converge makes the active network e.nextLive, of which change.Check was asked. When a
 // step fails, it makes it e.live again.
 func (e *edit) converge(ctx context.Context, persistent bool) error {
-	release, err := e.m.claim(e.Network, e.nextLive, e.live)
+	release, err := e.others.Claim(e.Network, e.nextLive, e.live)
 	if err != nil {
 		return err
 	}
@@ -129,22 +140,22 @@ func (e *edit) converge(ctx context.Context, persistent bool) error {
 	}
 	err = e.become(ctx, next)
 	if err == nil {
-		err = e.m.hook.run(ctx, hookUpdated, next)
+		err = e.env.RunHook(ctx, env.HookUpdated, next)
 	}
 	if err != nil {
-		run.Network, run.Persistent = e.live, e.persistent()
+		run.Network, run.Persistent = e.live, e.Persistent()
 		err = fmt.Errorf("changing network %q in place: %w", e.name, err)
 		return errors.Join(err, e.record.Save(run), e.become(context.WithoutCancel(ctx), e.live))
 	}
-	e.m.log.Info("network changed in place", keyNetwork, e.name, keyBridge, next.Bridge.Name)
-	e.changed()
+	e.env.Log.Info("network changed in place", env.KeyNetwork, e.name, env.KeyBridge, next.Bridge.Name)
+	e.Changed()
 	return nil
 }
 
 // newSubnets refuses a subnet of next that e.live has not when another active network
 // or the host already has it.
 func (e *edit) newSubnets(next *netdef.Network) error {
-	if err := e.m.subnetsTaken(e.Network, next, e.live); err != nil {
+	if err := e.others.SubnetsTaken(e.Network, next, e.live); err != nil {
 		return err
 	}
 	for i := range next.IPs {
@@ -152,7 +163,7 @@ func (e *edit) newSubnets(next *netdef.Network) error {
 		if slices.ContainsFunc(e.live.IPs, func(ip netdef.IP) bool { return ip.Prefix().Masked() == p.Masked() }) {
 			continue
 		}
-		if err := host.SubnetConflict(e.m.cfg.Links, p, i+1); err != nil {
+		if err := host.SubnetConflict(e.env.Links, p, i+1); err != nil {
 			return err
 		}
 	}
@@ -188,7 +199,7 @@ func (e *edit) restartable() error {
 	if e.live.Bridge.Name == e.nextDef.Bridge.Name {
 		return nil
 	}
-	return host.BridgeConflict(e.m.cfg.Links, e.nextDef)
+	return host.BridgeConflict(e.env.Links, e.nextDef)
 }
 
 // restart stops the active network, and starts it as its definition says now. When that
@@ -198,23 +209,23 @@ func (e *edit) restart(ctx context.Context) error {
 	// From here on it is done, whoever hangs up.
 	ctx = context.WithoutCancel(ctx)
 	stopped := e.Stop(ctx)
-	if KindOf(stopped) == api.InvalidState && stopped != nil {
+	if kind, _ := api.KindOf(stopped); kind == api.InvalidState {
 		stopped = nil // somebody else was quicker
 	}
 	err := e.Start(ctx)
-	if err == nil || e.liveNetwork() != nil {
+	if err == nil || e.Live() != nil {
 		return nil
 	}
 	err = fmt.Errorf("restarting network %q: %w", e.name, errors.Join(err, stopped))
-	back := e.start(ctx, func() *netdef.Network { return e.live })
+	back := e.StartAs(ctx, func() *netdef.Network { return e.live })
 	if saved := e.restoreDefinition(); saved != nil {
 		return errors.Join(err, back, saved)
 	}
 	e.setDefinition(e.def)
 	if e.def == nil && back != nil {
-		e.m.drop(e.Network)
+		e.others.Drop(e.Network)
 	}
-	e.changed()
+	e.Changed()
 	return errors.Join(err, back)
 }
 
@@ -238,11 +249,11 @@ func (n *Network) Update(ctx context.Context, u netdef.Update, target Target) er
 
 // Edit is Update by a function that changes a document: it gets a copy.
 func (n *Network) Edit(ctx context.Context, target Target, change func(*netdef.Network) error) error {
-	if err := n.begin(); err != nil {
+	if err := n.Begin(); err != nil {
 		return err
 	}
 	defer n.op.Unlock()
-	live, def := n.liveNetwork(), n.definition()
+	live, def := n.Live(), n.Definition()
 	if target == TargetCurrent {
 		target = TargetConfig
 		if live != nil {
@@ -270,7 +281,7 @@ func (e *edit) check(target Target) error {
 		return api.Errorf(api.Invalid, "flags: %#x is not known, want %d (live), %d (config), both or neither", target, TargetLive, TargetConfig)
 	case target&TargetLive != 0 && e.live == nil:
 		return api.Errorf(api.InvalidState, "network %q is not active", e.name)
-	case target&TargetConfig != 0 && e.def == nil && !e.persistent():
+	case target&TargetConfig != 0 && e.def == nil && !e.Persistent():
 		return api.Errorf(api.InvalidState, "network %q is transient: it has no definition to update", e.name)
 	}
 	if target&TargetConfig != 0 {
@@ -291,30 +302,14 @@ func updated(doc *netdef.Network, change func(*netdef.Network) error, wanted boo
 	return next, nil
 }
 
-// pending is what changes at a network's next start, as last asked for. Documents
-// don't change once they are a network's: the same two differ in the same.
-type pending struct {
-	live, def *netdef.Network
-	changes   []string
-}
-
-// Pending lists what of an active network its next start will change: how its
-// definition differs from what it is. It is empty for any other network.
-func (n *Network) Pending() []string {
-	n.mu.Lock()
-	p := n.pending
-	def := n.def
-	n.mu.Unlock()
-	live := n.liveNetwork()
-	if p.live == live && p.def == def {
-		return slices.Clone(p.changes)
+// readable refuses to change a definition whose file an admin has changed to something
+// that can't be read: it would be lost.
+func (e *edit) readable() error {
+	if f := e.env.Unusable.Definition(e.name); f != nil {
+		return api.Errorf(api.InvalidState, "network %q: its definition can't be used: mend %s, then reload, or define it anew: %w", e.name, f.Path, f.Err)
 	}
-	p = pending{live: live, def: def}
-	if live != nil && def != nil && !bytes.Equal(live.XML(), def.XML()) {
-		p.changes = change.Describe(netdef.Diff(live, def))
+	if e.Definition() == nil && e.Persistent() {
+		return e.noDefinition()
 	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	n.pending = p
-	return slices.Clone(p.changes)
+	return nil
 }

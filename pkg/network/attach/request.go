@@ -1,4 +1,4 @@
-package network
+package attach
 
 import (
 	"bytes"
@@ -12,6 +12,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/env"
 	"github.com/vnetd/vnetd/pkg/network/port"
 	"github.com/vnetd/vnetd/pkg/network/translate"
 	"github.com/vnetd/vnetd/pkg/store"
@@ -24,16 +25,16 @@ import (
 // error is InvalidState. With the ID of a port that the owner has, it is that
 // port, opened anew; Exists where it is not what the options say, Busy while
 // somebody has it open.
-func (s *Ports) Request(ctx context.Context, n *Network, opts PortOptions) (api.Port, []*os.File, error) {
+func (s *Ports) Request(ctx context.Context, n Network, opts port.Spec) (api.Port, []*os.File, error) {
 	begin := time.Now()
 	if err := opts.Check(); err != nil {
 		return api.Port{}, nil, err
 	}
 	opts.Lifetime = cmp.Or(opts.Lifetime, api.LifetimeFD)
-	if err := n.begin(); err != nil {
+	if err := n.Begin(); err != nil {
 		return api.Port{}, nil, err
 	}
-	defer n.op.Unlock()
+	defer n.End()
 	live, err := activeFor(ctx, n)
 	if err != nil {
 		return api.Port{}, nil, err
@@ -46,27 +47,28 @@ func (s *Ports) Request(ctx context.Context, n *Network, opts PortOptions) (api.
 	if err != nil {
 		return api.Port{}, nil, err
 	}
-	s.m.portRequests.Add(time.Since(begin), 1)
+	s.env.PortRequests.Add(time.Since(begin), 1)
 	return s.info(p), dev.Files, nil
 }
 
-// request is that of a port of a network, which is live. Whoever uses it holds n.op.
+// request is that of a port of a network, which is live. Whoever uses it has
+// the turn of n.
 type request struct {
 	*Ports
-	n    *Network
+	n    Network
 	live *netdef.Network
-	opts PortOptions
+	opts port.Spec
 }
 
 // activeFor is the document of the network, which somebody wants a port of. The
-// caller holds n.op.
-func activeFor(ctx context.Context, n *Network) (*netdef.Network, error) {
-	if live := n.liveNetwork(); live != nil {
+// caller has the turn.
+func activeFor(ctx context.Context, n Network) (*netdef.Network, error) {
+	if live := n.Live(); live != nil {
 		return live, nil
 	}
-	live, err := turn{n}.startOnDemand(ctx)
+	live, err := n.StartOnDemand(ctx)
 	if live == nil && err == nil {
-		err = api.Errorf(api.InvalidState, "network %q is not active: start it first", n.name)
+		err = api.Errorf(api.InvalidState, "network %q is not active: start it first", n.Name())
 	}
 	return live, err
 }
@@ -81,13 +83,13 @@ func (r *request) sameAgain() (*port.Port, *tap.Device, error) {
 	if p == nil {
 		return nil, nil, nil
 	}
-	if p.Network != r.n.name {
+	if p.Network != r.n.Name() {
 		return nil, nil, api.Errorf(api.Exists, "option id: port %q is there already, on network %q", r.opts.ID, p.Network)
 	}
 	if option := r.opts.Differs(p); option != "" {
 		return nil, nil, api.Errorf(api.Exists, "option id: port %q is there already, with another %s", r.opts.ID, option)
 	}
-	dev, err := p.Open(r.m.cfg.Links)
+	dev, err := p.Open(r.env.Links)
 	if errors.Is(err, port.ErrGone) {
 		return nil, nil, r.end(p) // nobody noticed yet
 	}
@@ -96,7 +98,7 @@ func (r *request) sameAgain() (*port.Port, *tap.Device, error) {
 	}
 	if p.Lifetime == api.LifetimeBus {
 		p.Hold(r.opts.Holder)
-		err = r.m.cfg.Store.SavePort(p.Record())
+		err = r.env.Store.SavePort(p.Record())
 	}
 	if err != nil {
 		return nil, nil, errors.Join(err, dev.Close())
@@ -109,7 +111,7 @@ func (r *request) add(ctx context.Context) (_ *port.Port, _ *tap.Device, err err
 	if err := r.conflict(); err != nil {
 		return nil, nil, err
 	}
-	if err := r.reg.Admit(&r.opts, r.m.cfg.Limits); err != nil {
+	if err := r.reg.Admit(&r.opts, r.env.Limits); err != nil {
 		return nil, nil, err
 	}
 	defer func() {
@@ -127,12 +129,12 @@ func (r *request) add(ctx context.Context) (_ *port.Port, _ *tap.Device, err err
 	}
 	p, dev, err := r.plugIn(ctx)
 	if err != nil {
-		r.n.runningServices().Withdraw(guestOf(guest))
+		r.n.Services().Withdraw(GuestOf(guest))
 		return nil, nil, err
 	}
 	info := r.info(p)
-	r.m.log.Info("port added", keyNetwork, r.n.name, keyPort, p.UUID, keyIfName, p.IfName, keyMAC, info.MAC, "owner", p.Owner, "lifetime", p.Lifetime)
-	r.publish(PortAdded, r.n, info)
+	r.env.Log.Info("port added", env.KeyNetwork, r.n.Name(), env.KeyPort, p.UUID, env.KeyIfName, p.IfName, env.KeyMAC, info.MAC, "owner", p.Owner, "lifetime", p.Lifetime)
+	r.publish(env.PortAdded, r.n, info)
 	return p, dev, nil
 }
 
@@ -159,7 +161,7 @@ func (r *request) conflict() error {
 // as the last step but before anyone else has its file descriptors. What it
 // made is gone when it fails.
 func (r *request) plugIn(ctx context.Context) (_ *port.Port, _ *tap.Device, err error) {
-	target, err := r.m.cfg.Links.Lookup(r.live.Bridge.Name)
+	target, err := r.env.Links.Lookup(r.live.Bridge.Name)
 	if err != nil {
 		return nil, nil, fmt.Errorf("looking for bridge %q: %w", r.live.Bridge.Name, err)
 	}
@@ -172,19 +174,19 @@ func (r *request) plugIn(ctx context.Context) (_ *port.Port, _ *tap.Device, err 
 			err = errors.Join(err, dev.Close())
 		}
 	}()
-	if err := p.Attach(ctx, r.m.cfg.Links, target.Index, translate.Port(r.live)); err != nil {
+	if err := p.Attach(ctx, r.env.Links, target.Index, translate.Port(r.live)); err != nil {
 		return nil, nil, err
 	}
-	if err := r.m.hook.port(ctx, hookPortCreated, r.live, p); err != nil {
+	if err := r.env.RunPortHook(ctx, env.HookPortCreated, r.live, p); err != nil {
 		return nil, nil, err
 	}
-	if err := r.m.cfg.Store.SavePort(p.Record()); err != nil {
+	if err := r.env.Store.SavePort(p.Record()); err != nil {
 		return nil, nil, err
 	}
 	// Not before it is recorded: a crash must not leave a device that stays.
 	if p.Lifetime != api.LifetimeFD {
 		if err := dev.Persist(); err != nil {
-			return nil, nil, errors.Join(err, r.m.cfg.Store.DeletePort(p.UUID))
+			return nil, nil, errors.Join(err, r.env.Store.DeletePort(p.UUID))
 		}
 	}
 	r.reg.Add(p)
@@ -202,13 +204,13 @@ func label(p *port.Port) string {
 // expect sets the addresses and the name of a port aside. The error is Conflict
 // where somebody else has an address, and Invalid where nobody on the network
 // could get it; nothing is set aside then.
-func expect(n *Network, live *netdef.Network, p store.Port) error {
+func expect(n Network, live *netdef.Network, p store.Port) error {
 	for _, a := range p.Addrs {
 		if a.Is4() && translate.DHCPIP(live) == nil || !a.Is4() && translate.DHCP6IP(live) == nil {
 			return api.Errorf(api.Invalid, "option address: %v can't be given to a guest: network %q has no DHCP for its family", a, live.Name)
 		}
 	}
-	err := n.runningServices().Expect(guestOf(p))
+	err := n.Services().Expect(GuestOf(p))
 	switch {
 	case errors.Is(err, dhcpd.ErrTaken):
 		return api.Errorf(api.Conflict, "option address: %w", err)

@@ -1,6 +1,7 @@
-package network
+package live
 
 import (
+	"bytes"
 	"cmp"
 	"errors"
 	"maps"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/change"
 	"github.com/vnetd/vnetd/pkg/network/service"
 )
 
@@ -80,7 +82,7 @@ func (s *state) shown() api.State {
 func (s *state) info(name string) api.Network {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	doc := s.document()
+	doc := s.documentLocked()
 	info := api.Network{
 		Name: name, State: s.shown(), Autostart: s.autostart,
 		Active: s.now != nil, Persistent: s.def != nil || s.unread, Addresses: []netip.Prefix{},
@@ -104,7 +106,7 @@ func (s *state) info(name string) api.Network {
 
 // document is what the network is, or else will be, or else was. The caller holds
 // s.mu.
-func (s *state) document() *netdef.Network {
+func (s *state) documentLocked() *netdef.Network {
 	if s.now != nil {
 		return s.now.doc
 	}
@@ -115,16 +117,16 @@ func (s *state) document() *netdef.Network {
 // or left of it. The caller holds s.mu.
 func (s *state) present() *netdef.Network {
 	if s.now != nil || s.def != nil || s.unread || s.leftover != nil {
-		return s.document()
+		return s.documentLocked()
 	}
 	return nil
 }
 
-// describes is document for who does not hold s.mu.
-func (s *state) describes() *netdef.Network {
+// Document is document for who does not hold s.mu.
+func (s *state) Document() *netdef.Network {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.document()
+	return s.documentLocked()
 }
 
 // exists is present for who does not hold s.mu.
@@ -141,24 +143,24 @@ func (s *state) activated() *active {
 	return s.now
 }
 
-// liveNetwork is what the network is now, nil while inactive.
-func (s *state) liveNetwork() *netdef.Network {
+// Live is what the network is now, nil while inactive.
+func (s *state) Live() *netdef.Network {
 	if a := s.activated(); a != nil {
 		return a.doc
 	}
 	return nil
 }
 
-// runningServices are what the network serves now, nil for nothing.
-func (s *state) runningServices() *service.Set {
+// Services are what the network serves now, nil for nothing.
+func (s *state) Services() *service.Set {
 	if a := s.activated(); a != nil {
 		return a.services
 	}
 	return nil
 }
 
-// bridgeIndex is the ifindex of the active network's bridge, 0 for none.
-func (s *state) bridgeIndex() int {
+// BridgeIndex is the ifindex of the active network's bridge, 0 for none.
+func (s *state) BridgeIndex() int {
 	if a := s.activated(); a != nil {
 		return a.ifindex
 	}
@@ -207,8 +209,8 @@ func (s *state) setFault(part string, err error) (news bool) {
 	return news
 }
 
-// definition is what the next start will make; nil for a transient network.
-func (s *state) definition() *netdef.Network {
+// Definition is what the next start will make; nil for a transient network.
+func (s *state) Definition() *netdef.Network {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.def
@@ -233,15 +235,15 @@ func (s *state) setUnread() {
 	s.unread = s.def == nil
 }
 
-// persistent reports whether the network has a definition, usable or not.
-func (s *state) persistent() bool {
+// Persistent reports whether the network has a definition, usable or not.
+func (s *state) Persistent() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.def != nil || s.unread
 }
 
-// definitions lists what the network is and what it will be.
-func (s *state) definitions() []*netdef.Network {
+// Definitions lists what the network is and what it will be.
+func (s *state) Definitions() []*netdef.Network {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var defs []*netdef.Network
@@ -253,11 +255,11 @@ func (s *state) definitions() []*netdef.Network {
 	return defs
 }
 
-// inherit gives def what it lacks and the network already has, so that a
+// Inherit gives def what it lacks and the network already has, so that a
 // document without them can be defined again and again: the UUID, and the bridge's
 // name and MAC address where both documents make a bridge. What the definition has
 // not, the active network may have: guests know their gateway by it.
-func (s *state) inherit(def *netdef.Network) {
+func (s *state) Inherit(def *netdef.Network) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	had := []*netdef.Network{s.def}
@@ -285,9 +287,9 @@ func (s *state) setAutostart(on bool) {
 	s.autostart = on
 }
 
-// leftBehind is what a stop, or an undone start, has left of the network; nil for
+// LeftBehind is what a stop, or an undone start, has left of the network; nil for
 // nothing.
-func (s *state) leftBehind() *netdef.Network {
+func (s *state) LeftBehind() *netdef.Network {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.leftover
@@ -300,8 +302,8 @@ func (s *state) leave(doc *netdef.Network) {
 	s.leftover = doc
 }
 
-// unfinished is why the network could not be taken down, nil where nothing is left.
-func (s *state) unfinished() error {
+// Unfinished is why the network could not be taken down, nil where nothing is left.
+func (s *state) Unfinished() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.leftover == nil {
@@ -310,23 +312,51 @@ func (s *state) unfinished() error {
 	return s.err
 }
 
-// standing reports whether something of the network may be in the kernel.
-func (s *state) standing() bool {
+// Standing reports whether something of the network may be in the kernel.
+func (s *state) Standing() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.now != nil || s.leftover != nil || s.is == api.Starting || s.is == api.Stopping
 }
 
-// end makes the network one that nobody finds.
-func (s *state) end() {
+// Gone makes the network one that nobody finds.
+func (s *state) Gone() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.gone = true
 }
 
-// ended reports whether end was called.
+// ended reports whether Gone was called.
 func (s *state) ended() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.gone
+}
+
+// pending is what changes at a network's next start, as last asked for. Documents
+// don't change once they are a network's: the same two differ in the same.
+type pending struct {
+	live, def *netdef.Network
+	changes   []string
+}
+
+// Pending lists what of an active network its next start will change: how its
+// Definition differs from what it is. It is empty for any other network.
+func (s *state) Pending() []string {
+	s.mu.Lock()
+	p := s.pending
+	def := s.def
+	s.mu.Unlock()
+	live := s.Live()
+	if p.live == live && p.def == def {
+		return slices.Clone(p.changes)
+	}
+	p = pending{live: live, def: def}
+	if live != nil && def != nil && !bytes.Equal(live.XML(), def.XML()) {
+		p.changes = change.Describe(netdef.Diff(live, def))
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.pending = p
+	return slices.Clone(p.changes)
 }

@@ -1,4 +1,4 @@
-package network
+package attach
 
 import (
 	"bytes"
@@ -8,6 +8,7 @@ import (
 
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/env"
 	"github.com/vnetd/vnetd/pkg/network/port"
 	"github.com/vnetd/vnetd/pkg/network/translate"
 	"github.com/vnetd/vnetd/pkg/tap"
@@ -17,22 +18,22 @@ import (
 // device away says next that the port ends, unless that program is gone as well.
 const externalGrace = 10 * time.Second
 
-// devices plugs in what ports there are, and follows what becomes of their devices.
-type devices struct{ *Ports }
+// Devices plugs in what ports there are, and follows what becomes of their devices.
+type Devices struct{ *Ports }
 
-// replug puts every port of n, and what others had plugged in, on the bridge with
-// that ifindex, as live has its ports, wherever they are now. The caller holds
-// n.op.
-func (d devices) replug(ctx context.Context, n *Network, live *netdef.Network, bridgeIndex int) error {
-	d.m.orphans.adopt(n, live.UUID)
+// Replug puts every port of n, and what others had plugged in, on the bridge with
+// that ifindex, as live has its ports, wherever they are now. The caller has
+// the turn of n.
+func (d Devices) Replug(ctx context.Context, n Network, live *netdef.Network, bridgeIndex int) error {
+	d.Orphans().adopt(n, live.UUID)
 	var errs []error
-	for _, p := range d.reg.On(n.name, port.Own) {
-		_, err := d.m.cfg.Links.LookupIndex(p.Status().Index)
+	for _, p := range d.reg.On(n.Name(), port.Own) {
+		_, err := d.env.Links.LookupIndex(p.Status().Index)
 		switch {
 		case errors.Is(err, bridge.ErrNotFound):
 			err = d.end(p)
 		case err == nil:
-			err = p.Attach(ctx, d.m.cfg.Links, bridgeIndex, translate.Port(live))
+			err = p.Attach(ctx, d.env.Links, bridgeIndex, translate.Port(live))
 		}
 		errs = append(errs, err)
 	}
@@ -41,29 +42,29 @@ func (d devices) replug(ctx context.Context, n *Network, live *netdef.Network, b
 
 // replugForeign puts what others had plugged into the network's bridge on it
 // again, where it is on none now: the bridge was gone for a while.
-func (d devices) replugForeign(ctx context.Context, n *Network, live *netdef.Network, bridgeIndex int) error {
+func (d Devices) replugForeign(ctx context.Context, n Network, live *netdef.Network, bridgeIndex int) error {
 	var errs []error
-	for _, p := range d.reg.On(n.name, port.Foreign) {
+	for _, p := range d.reg.On(n.Name(), port.Foreign) {
 		index := p.Status().Index
-		l, err := d.m.cfg.Links.LookupIndex(index)
+		l, err := d.env.Links.LookupIndex(index)
 		if err != nil || l.Master != 0 || !port.PluggedByOthers(l) {
 			continue
 		}
 		if x := d.reg.Index(index); x != nil && x.Kind == port.External {
 			p = x // what was registered says how it is plugged in
 		}
-		d.m.log.Info("plugging a device in again that had lost its bridge", keyNetwork, n.name, keyIfName, l.Name)
-		errs = append(errs, p.Attach(ctx, d.m.cfg.Links, bridgeIndex, translate.Port(live)))
+		d.env.Log.Info("plugging a device in again that had lost its bridge", env.KeyNetwork, n.Name(), env.KeyIfName, l.Name)
+		errs = append(errs, p.Attach(ctx, d.env.Links, bridgeIndex, translate.Port(live)))
 	}
 	return errors.Join(errs...)
 }
 
-// unplug takes every port of n off its bridge. The ports live on, without
+// Unplug takes every port of n off its bridge. The ports live on, without
 // traffic, for as long as they are open.
-func (d devices) unplug(n *Network) error {
+func (d Devices) Unplug(n Network) error {
 	var errs []error
-	for _, p := range d.reg.On(n.name, port.Own) {
-		err := d.m.cfg.Links.Detach(p.Status().Index)
+	for _, p := range d.reg.On(n.Name(), port.Own) {
+		err := d.env.Links.Detach(p.Status().Index)
 		if errors.Is(err, bridge.ErrNotFound) {
 			err = d.end(p)
 		}
@@ -72,8 +73,8 @@ func (d devices) unplug(n *Network) error {
 	return errors.Join(errs...)
 }
 
-// onLink follows the devices of ports, and reports whether e is of one.
-func (d devices) onLink(e bridge.LinkEvent) bool {
+// OnLink follows the devices of ports, and reports whether e is of one.
+func (d Devices) OnLink(e bridge.LinkEvent) bool {
 	p := d.reg.Index(e.Link.Index)
 	if p != nil && p.Kind == port.Own {
 		d.onOwnLink(p, e)
@@ -85,7 +86,7 @@ func (d devices) onLink(e bridge.LinkEvent) bool {
 // onOwnLink follows the device of a port of vnetd's own: the port ends with it, is put
 // on its bridge again where somebody took it off, and forwards at once when somebody
 // opens it, where STP would make it wait.
-func (d devices) onOwnLink(p *port.Port, e bridge.LinkEvent) {
+func (d Devices) onOwnLink(p *port.Port, e bridge.LinkEvent) {
 	if e.Deleted {
 		d.endLogged(p)
 		return
@@ -95,31 +96,33 @@ func (d devices) onOwnLink(p *port.Port, e bridge.LinkEvent) {
 	if n == nil {
 		return
 	}
-	on := n.activated()
-	if on == nil || on.ifindex == 0 || e.Link.Master == on.ifindex && !(opened && on.doc.Bridge.STP) {
+	live, on := n.Live(), n.BridgeIndex()
+	if live == nil || on == 0 || e.Link.Master == on && !(opened && live.Bridge.STP) {
 		return
 	}
-	d.m.running.Go(func() {
-		if err := d.replugOne(d.m.services, n, p); err != nil && !errors.Is(err, bridge.ErrNotFound) {
-			d.m.log.Error("plugging a port in again", keyPort, p.UUID, keyError, err)
+	d.env.Tasks.Go(func() {
+		if err := d.replugOne(d.env.Tasks.Context(), n, p); err != nil && !errors.Is(err, bridge.ErrNotFound) {
+			d.env.Log.Error("plugging a port in again", env.KeyPort, p.UUID, env.KeyError, err)
 		}
 	})
 }
 
 // replugOne is replug for one port.
-func (d devices) replugOne(ctx context.Context, n *Network, p *port.Port) error {
-	n.op.Lock()
-	defer n.op.Unlock()
-	on := n.activated()
-	if on == nil || d.reg.UUID(p.UUID) != p {
+func (d Devices) replugOne(ctx context.Context, n Network, p *port.Port) error {
+	if n.Begin() != nil {
+		return nil // it is gone, and its ports with it
+	}
+	defer n.End()
+	live := n.Live()
+	if live == nil || d.reg.UUID(p.UUID) != p {
 		return nil
 	}
-	return p.Attach(ctx, d.m.cfg.Links, on.ifindex, translate.Port(on.doc))
+	return p.Attach(ctx, d.env.Links, n.BridgeIndex(), translate.Port(live))
 }
 
 // onOtherLink follows a device that is no port of vnetd's own: one of a port without a
 // network ends that port, others are followed as foreign and registered ports.
-func (d devices) onOtherLink(p *port.Port, e bridge.LinkEvent) bool {
+func (d Devices) onOtherLink(p *port.Port, e bridge.LinkEvent) bool {
 	if p != nil && p.Kind == port.Orphan && e.Deleted {
 		d.endLogged(p)
 	}
@@ -132,39 +135,39 @@ func (d devices) onOtherLink(p *port.Port, e bridge.LinkEvent) bool {
 }
 
 // noteForeign remembers on which networks' bridges others have plugged a device in.
-func (d devices) noteForeign(index int) {
+func (d Devices) noteForeign(index int) {
 	// The event may tell of a bridge that is gone meanwhile.
-	l, err := d.m.cfg.Links.LookupIndex(index)
+	l, err := d.env.Links.LookupIndex(index)
 	if err != nil && !errors.Is(err, bridge.ErrNotFound) {
 		return
 	}
 	gone, master := err != nil, ""
 	if !gone && l.Master != 0 {
-		if b, err := d.m.cfg.Links.LookupIndex(l.Master); err == nil {
+		if b, err := d.env.Links.LookupIndex(l.Master); err == nil {
 			master = b.Name
 		}
 	}
-	for _, n := range d.m.all() {
+	d.networks.Each(func(n Network) {
 		switch {
-		// By name: a bridge made anew has devices on it before it is the active one'd.
-		case master != "" && master == n.describes().Bridge.Name:
-			d.reg.AddForeign(n.name, index)
+		// By name: a bridge made anew has devices on it before it is the active one's.
+		case master != "" && master == n.Document().Bridge.Name:
+			d.reg.AddForeign(n.Name(), index)
 		case gone || master != "":
-			d.reg.DropForeign(n.name, index)
+			d.reg.DropForeign(n.Name(), index)
 		}
-	}
+	})
 }
 
-// findDevices looks on n's bridge for the devices of ports that other programs
+// Find looks on n's bridge for the devices of ports that other programs
 // registered, and for what others plugged in without a word.
-func (d devices) findDevices(n *Network) {
-	index := n.bridgeIndex()
+func (d Devices) Find(n Network) {
+	index := n.BridgeIndex()
 	if index == 0 {
 		return
 	}
-	links, err := d.m.cfg.Links.Members(index)
+	links, err := d.env.Links.Members(index)
 	if err != nil {
-		d.m.log.Error("looking for what is plugged in", keyNetwork, n.name, keyError, err)
+		d.env.Log.Error("looking for what is plugged in", env.KeyNetwork, n.Name(), env.KeyError, err)
 	}
 	for _, l := range links {
 		if p := d.reg.Index(l.Index); (p == nil || p.Kind != port.Own) && port.PluggedByOthers(l) {
@@ -173,19 +176,17 @@ func (d devices) findDevices(n *Network) {
 	}
 }
 
-// resync looks for every device anew, after events were missed.
-func (d devices) resync() {
+// Resync looks for every device anew, after events were missed.
+func (d Devices) Resync() {
 	for _, p := range d.reg.All(port.Own) {
-		if !port.There(d.m.cfg.Links, p.Record()) {
+		if !port.There(d.env.Links, p.Record()) {
 			d.endLogged(p)
 		}
 	}
-	for _, n := range d.m.all() {
-		d.findDevices(n)
-	}
+	d.networks.Each(d.Find)
 	for _, p := range d.reg.All(port.External) {
 		index := p.Status().Index
-		if _, err := d.m.cfg.Links.LookupIndex(index); index != 0 && errors.Is(err, bridge.ErrNotFound) {
+		if _, err := d.env.Links.LookupIndex(index); index != 0 && errors.Is(err, bridge.ErrNotFound) {
 			d.endLater(p, index)
 		}
 	}
@@ -193,13 +194,13 @@ func (d devices) resync() {
 
 // followRegistered follows the devices of ports that other programs registered: one
 // is on the network's bridge and has the guest's address, as libvirt makes it.
-func (d devices) followRegistered(e bridge.LinkEvent) {
+func (d Devices) followRegistered(e bridge.LinkEvent) {
 	for _, p := range d.reg.All(port.External) {
 		n := d.network(p)
 		if n == nil {
 			continue
 		}
-		on := n.bridgeIndex()
+		on := n.BridgeIndex()
 		ours := p.Status().Index == e.Index
 		switch {
 		case ours && e.Deleted:
@@ -212,21 +213,21 @@ func (d devices) followRegistered(e bridge.LinkEvent) {
 }
 
 // seen records which device a port has, and tells.
-func (d devices) seen(n *Network, p *port.Port) {
+func (d Devices) seen(n Network, p *port.Port) {
 	record := p.Record()
-	if err := d.m.cfg.Store.SavePort(record); err != nil {
-		d.m.log.Error("recording the device of a port", keyPort, record.UUID, keyError, err)
+	if err := d.env.Store.SavePort(record); err != nil {
+		d.env.Log.Error("recording the device of a port", env.KeyPort, record.UUID, env.KeyError, err)
 	}
-	d.m.log.Info("the device of a port is there", keyNetwork, n.name, keyPort, record.UUID, keyIfName, record.IfName)
-	d.publish(PortChanged, n, d.info(p))
+	d.env.Log.Info("the device of a port is there", env.KeyNetwork, n.Name(), env.KeyPort, record.UUID, env.KeyIfName, record.IfName)
+	d.publish(env.PortChanged, n, d.info(p))
 }
 
 // endLater ends a port whose device is gone, unless somebody says so before, or it
 // gets another.
-func (d devices) endLater(p *port.Port, index int) {
-	d.m.running.Go(func() {
+func (d Devices) endLater(p *port.Port, index int) {
+	d.env.Tasks.Go(func() {
 		select {
-		case <-d.m.services.Done():
+		case <-d.env.Tasks.Context().Done():
 			return
 		case <-time.After(externalGrace):
 		}
@@ -234,8 +235,8 @@ func (d devices) endLater(p *port.Port, index int) {
 			return
 		}
 		if err := d.end(p); err != nil {
-			d.m.log.Error("ending a port: trying again", keyPort, p.UUID, keyError, err)
-			d.m.repeat(func() bool { return d.end(p) == nil })
+			d.env.Log.Error("ending a port: trying again", env.KeyPort, p.UUID, env.KeyError, err)
+			d.env.Tasks.Repeat(func() bool { return d.end(p) == nil })
 		}
 	})
 }

@@ -1,16 +1,17 @@
-package network
+package live
 
 import (
 	"context"
 	"sync"
 
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/env"
 	"github.com/vnetd/vnetd/pkg/network/translate"
 )
 
 // ruleset is the rules of one network. Its methods may be called concurrently.
 type ruleset struct {
-	firewall Rules
+	firewall env.Rules
 
 	mu         sync.Mutex // guards what follows, and orders what the firewall is told
 	redirected bool       // DNS serves the other port

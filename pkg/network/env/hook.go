@@ -1,4 +1,4 @@
-package network
+package env
 
 import (
 	"bytes"
@@ -19,32 +19,30 @@ const hookLimit = 30 * time.Second
 // The operations that the hook is told of, with libvirt's words: what happens,
 // and in which part of it the hook is called.
 var (
-	hookStart   = hookCall{"start", "begin"}
-	hookStarted = hookCall{"started", "begin"}
-	hookUpdated = hookCall{"updated", "begin"}
-	hookStopped = hookCall{"stopped", "end"}
+	HookStart   = HookCall{"start", "begin"}
+	HookStarted = HookCall{"started", "begin"}
+	HookUpdated = HookCall{"updated", "begin"}
+	HookStopped = HookCall{"stopped", "end"}
 
-	hookPortCreated = hookCall{"port-created", "begin"}
-	hookPortDeleted = hookCall{"port-deleted", "begin"}
+	HookPortCreated = HookCall{"port-created", "begin"}
+	HookPortDeleted = HookCall{"port-deleted", "begin"}
 )
 
-// hook is the path of the admin's hook, empty for none.
-type hook string
+// HookCall is an operation that the hook is told of.
+type HookCall struct{ operation, part string }
 
-type hookCall struct{ operation, part string }
-
-// run runs the admin's hook, where one is configured, as libvirt runs
+// RunHook runs the admin's hook, where one is configured, as libvirt runs
 // /etc/libvirt/hooks/network: its arguments are the network's name, the
 // operation, the part of it and "-"; the network's document stands on its
 // standard input, inside <hookData>. Its failure is an error that tells what it
 // said.
-func (h hook) run(ctx context.Context, what hookCall, n *netdef.Network) error {
-	return h.call(ctx, what, n, nil)
+func (e *Environment) RunHook(ctx context.Context, what HookCall, n *netdef.Network) error {
+	return e.callHook(ctx, what, n, nil)
 }
 
-// port is run for what happens to a port, whose document follows the
+// RunPortHook is RunHook for what happens to a port, whose document follows the
 // network's.
-func (h hook) port(ctx context.Context, what hookCall, n *netdef.Network, p *port.Port) error {
+func (e *Environment) RunPortHook(ctx context.Context, what HookCall, n *netdef.Network, p *port.Port) error {
 	doc := p.Document()
 	if doc == nil {
 		doc = &netdef.Port{
@@ -52,26 +50,27 @@ func (h hook) port(ctx context.Context, what hookCall, n *netdef.Network, p *por
 			Plug: &netdef.Plug{Type: netdef.PlugNetwork, Bridge: n.Bridge.Name},
 		}
 	}
-	return h.call(ctx, what, n, doc)
+	return e.callHook(ctx, what, n, doc)
 }
 
-func (h hook) call(ctx context.Context, what hookCall, n *netdef.Network, p *netdef.Port) error {
-	if string(h) == "" {
+// callHook is RunHook, with the document of a port that may be nil.
+func (e *Environment) callHook(ctx context.Context, what HookCall, n *netdef.Network, p *netdef.Port) error {
+	if e.Hook == "" {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, hookLimit)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, string(h), n.Name, what.operation, what.part, "-")
+	cmd := exec.CommandContext(ctx, e.Hook, n.Name, what.operation, what.part, "-")
 	cmd.Env = []string{"LC_ALL=C", "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/"}
 	cmd.Stdin = strings.NewReader(hookData(n, p))
 	var said bytes.Buffer
 	cmd.Stderr = &said
 	err := cmd.Run()
 	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
-		return fmt.Errorf("hook %s %s %s %s: %w: %s", string(h), n.Name, what.operation, what.part, exit, bytes.TrimSpace(said.Bytes()))
+		return fmt.Errorf("hook %s %s %s %s: %w: %s", e.Hook, n.Name, what.operation, what.part, exit, bytes.TrimSpace(said.Bytes()))
 	}
 	if err != nil {
-		return fmt.Errorf("running hook %s: %w", string(h), err)
+		return fmt.Errorf("running hook %s: %w", e.Hook, err)
 	}
 	return nil
 }

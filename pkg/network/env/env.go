@@ -1,0 +1,125 @@
+// Package env is the environment in which networks and their ports live: the leaves
+// that they stand on, as the hub asks for them, and what all of them share: events, the
+// admin's hook, and tasks that go on when an operation has ended. It knows no network.
+package env
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"net/netip"
+	"time"
+
+	"github.com/vnetd/vnetd/internal/histogram"
+	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/dhcpd"
+	"github.com/vnetd/vnetd/pkg/dnsd/resolved"
+	"github.com/vnetd/vnetd/pkg/firewall"
+	"github.com/vnetd/vnetd/pkg/network/health"
+	"github.com/vnetd/vnetd/pkg/network/host"
+	"github.com/vnetd/vnetd/pkg/network/port"
+	"github.com/vnetd/vnetd/pkg/network/service"
+	"github.com/vnetd/vnetd/pkg/network/translate"
+	"github.com/vnetd/vnetd/pkg/store"
+)
+
+// Keys of log attributes.
+const (
+	KeyNetwork = "network"
+	KeyBridge  = "bridge"
+	KeyPort    = "port"
+	KeyIfName  = "ifname"
+	KeyMAC     = "mac"
+	KeyError   = "error"
+)
+
+// Links is what the hub asks of pkg/bridge; *bridge.Bridges is the real one,
+// whose contracts hold.
+type Links interface {
+	Ensure(ctx context.Context, cfg bridge.Config) (ifindex int, err error)
+	Remove(name string, ifindex int) error
+	Lookup(name string) (bridge.Link, error)
+	LookupIndex(index int) (bridge.Link, error)
+	Attach(ctx context.Context, bridge, port int, cfg bridge.PortConfig) error
+	Detach(port int) error
+	SetAlias(index int, text string) error
+	Aliased(prefix string) ([]bridge.Link, error)
+	DeleteLink(index int) error
+	AddFDB(port int, mac net.HardwareAddr) error
+	FDBPort(bridge int, mac net.HardwareAddr) (port int, err error)
+	Forward(v4, v6 bool) (bridge.Forwarding, error)
+	RestoreAcceptRA(raised []bridge.AcceptRA) error
+	AddressOwner(p netip.Prefix, except string) (owner string, err error)
+	HostNets() ([]bridge.HostNet, error)
+	Members(bridge int) ([]bridge.Link, error)
+	Watch(ctx context.Context, f func(bridge.LinkEvent)) error
+}
+
+// Rules is what the hub asks of pkg/firewall; *firewall.Firewall is the real
+// one, whose contracts hold.
+type Rules interface {
+	Adopt(n firewall.Network)
+	Set(ctx context.Context, n firewall.Network) error
+	Repair(ctx context.Context) (firewall.Report, error)
+	Watch(ctx context.Context) error
+	RemoveLeftovers(ctx context.Context, n firewall.Network) error
+	Delete(ctx context.Context, n firewall.Network) error
+	Purge(ctx context.Context) error
+	Conditions(ctx context.Context) ([]firewall.Condition, error)
+	Rules(n firewall.Network) []firewall.Line
+	Stats() firewall.Stats
+}
+
+// Config is what the hub works with. Store, Links, Uplinks, Rules and Logger must
+// be set.
+type Config struct {
+	Store   *store.Store
+	Links   Links
+	Uplinks host.Uplinks
+	Rules   Rules
+	Logger  *slog.Logger
+
+	ResolvConf    string // the host's resolvers; empty for /etc/resolv.conf
+	StopRebind    bool   // upstreams' answers with private addresses are kept from guests, see dnsd.Config
+	Hook          string // a program that is told when networks start and stop; empty for none
+	StartOnDemand bool   // a port requested on an inactive network starts it
+
+	// How clients of DHCP are dealt with where a network does not say: see
+	// v4.Config.
+	DHCPIdentity dhcpd.Identity
+	DHCPProbe    bool
+	Limits       port.Limits // of one user
+
+	Sockets service.Sockets // nil: none are passed on
+}
+
+// Environment is what networks and ports work with. Nothing of it is changed once New
+// has made it.
+type Environment struct {
+	Config
+	Log      *slog.Logger
+	Events   Broker
+	Unusable health.Unusable // files of the store
+	Tasks    *Tasks
+	Serving  translate.Settings // what the daemon adds to services
+	Resolved resolved.Client
+
+	PortRequests *histogram.Histogram // how long they took that got a port
+}
+
+// New makes the environment of cfg. Its Tasks are to be closed.
+func New(cfg Config) *Environment {
+	return &Environment{
+		Config: cfg, Log: cfg.Logger, Tasks: newTasks(), PortRequests: histogram.New(requestBounds()),
+		Serving: translate.Settings{
+			Leases: cfg.Store.Leases, Logger: cfg.Logger, Identity: cfg.DHCPIdentity, Probe: cfg.DHCPProbe,
+			ResolvConf: cfg.ResolvConf, StopRebind: cfg.StopRebind,
+		},
+	}
+}
+
+// requestBounds returns the bounds of the histogram of port requests.
+func requestBounds() []time.Duration {
+	const ms = time.Millisecond
+	return []time.Duration{ms, 2 * ms, 5 * ms, 10 * ms, 20 * ms, 50 * ms, 100 * ms, 200 * ms, 500 * ms, 1000 * ms, 5000 * ms, 30000 * ms}
+}

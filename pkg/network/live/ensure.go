@@ -1,0 +1,125 @@
+package live
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"github.com/vnetd/vnetd/pkg/api"
+	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/host"
+	"github.com/vnetd/vnetd/pkg/network/service"
+	"github.com/vnetd/vnetd/pkg/network/translate"
+)
+
+// What can fail of a network beside its services.
+const (
+	partLinks  = "links and rules"
+	partBridge = "the host's bridge"
+)
+
+// activate records that live is up on the bridge with that ifindex, sets its
+// services going, and finds what others have plugged in: that is there where a
+// former vnetd made the bridge, or the admin.
+func (n turn) activate(live *netdef.Network, index int, sv *service.Set) {
+	n.setActive(active{doc: live, ifindex: index, services: sv})
+	n.setState(api.Active, nil)
+	n.noteBridge(live, index)
+	n.serve(sv)
+	n.ports.Devices().Find(n.Network)
+}
+
+// ensure makes the links and rules of live what they should be, whether none,
+// some or all of it is there, and plugs its ports back in. It is how networks
+// start, are adopted, and are repaired; where nothing is missing it changes
+// nothing. It returns the ifindex of the bridge; 0 where that is the admin's and
+// not there, which as with libvirt keeps no network from being active.
+func (n turn) ensure(ctx context.Context, live *netdef.Network) (index int, err error) {
+	if !live.Mode().OwnsBridge() {
+		return n.ensureBridged(ctx, live)
+	}
+	cfg := translate.Bridge(live)
+	cfg.Alias = Mark(live)
+	if index, err = n.env.Links.Ensure(ctx, cfg); err != nil {
+		return 0, err
+	}
+	if err := n.rules.set(ctx, live); err != nil {
+		return 0, err
+	}
+	if err := n.record.Forward(live); err != nil {
+		return 0, err
+	}
+	return index, n.ports.Devices().Replug(ctx, n.Network, live, index)
+}
+
+// ensureBridged is ensure for a network on a bridge that is the LAN's: one of
+// the admin's, which need not be there, or one that vnetd makes of an uplink.
+func (n turn) ensureBridged(ctx context.Context, live *netdef.Network) (index int, err error) {
+	if live.Uplink != "" {
+		if err := n.record.AttachUplink(ctx, live); err != nil {
+			return 0, err
+		}
+	}
+	l, err := n.env.Links.Lookup(live.Bridge.Name)
+	if errors.Is(err, bridge.ErrNotFound) {
+		return 0, nil
+	}
+	if err != nil {
+		return 0, err
+	}
+	return l.Index, n.ports.Devices().Replug(ctx, n.Network, live, l.Index)
+}
+
+// noteBridge has the network be degraded for as long as the bridge that it names is
+// not there, which is the admin's to make: its ifindex is 0 then. It may come
+// later than vnetd, so no start fails for it.
+func (n turn) noteBridge(live *netdef.Network, index int) {
+	if index == 0 && live.Mode() == netdef.ModeBridge {
+		n.fault(partBridge, host.NoSuchBridge(live))
+		return
+	}
+	n.fault(partBridge, nil)
+}
+
+// clearLeftover completes what an earlier clear could not, if there is any such.
+func (n turn) clearLeftover(ctx context.Context) error {
+	leftover := n.LeftBehind()
+	if leftover == nil {
+		return nil
+	}
+	return n.clear(ctx, leftover)
+}
+
+// clear removes the links and rules of live, the ports of a transient network, and
+// then its run-state. The rules go after the bridge: nothing passes unfiltered. What
+// fails makes live the network's leftover.
+func (n turn) clear(ctx context.Context, live *netdef.Network) error {
+	errs := []error{n.ports.Devices().Unplug(n.Network)}
+	if live.Mode().OwnsBridge() {
+		errs = append(errs, n.env.Links.Remove(live.Bridge.Name, 0), n.rules.remove(ctx, live))
+	}
+	errs = append(errs, n.record.Restore(ctx))
+	if !n.Persistent() {
+		errs = append(errs, n.ports.ReleaseAll(n.Network))
+	}
+	err := errors.Join(errs...)
+	if err == nil {
+		err = n.env.Store.DeleteRun(live.UUID)
+	}
+	if err != nil {
+		n.leave(live)
+		return fmt.Errorf("taking down network %q: %w", n.name, err)
+	}
+	n.leave(nil)
+	return nil
+}
+
+// stands reports whether the bridge of live is there, with vnetd's mark of it.
+func (n turn) stands(live *netdef.Network) bool {
+	if !live.OwnsBridge() {
+		return false
+	}
+	l, err := n.env.Links.Lookup(live.Bridge.Name)
+	return err == nil && Bears(l, live.UUID)
+}

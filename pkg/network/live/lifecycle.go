@@ -1,0 +1,210 @@
+package live
+
+import (
+	"context"
+	"errors"
+
+	"github.com/vnetd/vnetd/pkg/api"
+	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/env"
+	"github.com/vnetd/vnetd/pkg/network/host"
+	"github.com/vnetd/vnetd/pkg/network/translate"
+	"github.com/vnetd/vnetd/pkg/store"
+)
+
+// Start makes a defined network active: links, rules, services, in this order,
+// and takes back what it made when a step fails. Its error is InvalidState for
+// an active network and Conflict when something of the host is in the way.
+func (n *Network) Start(ctx context.Context) error {
+	return n.StartAs(ctx, n.Definition)
+}
+
+// StartAs makes active what choose returns once the network's turn has come; nil
+// when the network is gone by then.
+func (n *Network) StartAs(ctx context.Context, choose func() *netdef.Network) error {
+	if err := n.Begin(); err != nil {
+		return err
+	}
+	defer n.op.Unlock()
+	def := choose()
+	if def == nil {
+		return turn{n}.noDefinition()
+	}
+	return turn{n}.startLocked(ctx, def)
+}
+
+// startLocked makes def active.
+func (n turn) startLocked(ctx context.Context, def *netdef.Network) error {
+	if n.Live() != nil {
+		return api.Errorf(api.InvalidState, "network %q is already active", n.name)
+	}
+	if err := translate.Unsupported(def); err != nil {
+		return err
+	}
+	n.setState(api.Starting, nil)
+	live := def.Clone()
+	err := n.clearLeftover(ctx)
+	switch {
+	case err != nil:
+	case n.stands(live):
+		// A former vnetd's: its guests are at work.
+		n.record.Lose()
+		if err = n.record.Save(store.Run{Phase: store.Active, Network: live, Persistent: n.Persistent()}); err == nil {
+			n.env.Log.Warn("a bridge of the network is there already: it is taken over", env.KeyNetwork, n.name, env.KeyBridge, live.Bridge.Name)
+			n.resume(ctx, live)
+		}
+	default:
+		err = n.bringUp(ctx, live)
+	}
+	if err != nil {
+		n.setState(api.Failed, err)
+		return err
+	}
+	n.keepStopped(live.UUID, false)
+	n.env.Log.Info("network started", env.KeyNetwork, n.name, env.KeyBridge, live.Bridge.Name)
+	return nil
+}
+
+// bringUp makes live active, or leaves nothing behind.
+func (n turn) bringUp(ctx context.Context, live *netdef.Network) (err error) {
+	release, err := n.others.Claim(n.Network, live, nil)
+	if err != nil {
+		return err
+	}
+	defer release()
+	if err := host.Conflicts(n.env.Links, live); err != nil {
+		return err
+	}
+	if err := n.env.RunHook(ctx, env.HookStart, live); err != nil {
+		return err
+	}
+	run := store.Run{Phase: store.Starting, Network: live, Persistent: n.Persistent()}
+	if err := n.record.Save(run); err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, n.clear(context.WithoutCancel(ctx), live))
+			if n.LeftBehind() != nil {
+				n.finishLater()
+			}
+		}
+	}()
+	index, err := n.ensure(ctx, live)
+	if err != nil {
+		return err
+	}
+	sv, err := n.openServices(live)
+	if err != nil {
+		return err
+	}
+	run.Phase = store.Active
+	if err := errors.Join(n.env.RunHook(ctx, env.HookStarted, live), n.record.Save(run)); err != nil {
+		return errors.Join(err, sv.Close())
+	}
+	n.activate(live, index, sv)
+	return nil
+}
+
+// Stop takes the network down: its services end, its ports lose their bridge
+// (and find it again at the next start), its rules and its bridge go. Every
+// step is tried; failures are joined. A transient network is gone afterwards, with its
+// ports, unless something of it could not be taken down: then Stop can be called
+// again, and is tried again by and by.
+func (n *Network) Stop(ctx context.Context) error {
+	if err := n.Begin(); err != nil {
+		return err
+	}
+	defer n.End()
+	// From here on it is done, whoever hangs up.
+	return turn{n}.stop(context.WithoutCancel(ctx))
+}
+
+// stop is Stop for who has the turn.
+func (n turn) stop(ctx context.Context) error {
+	live := n.Live()
+	if live == nil {
+		if left := n.LeftBehind(); left != nil {
+			return n.finish(ctx, left)
+		}
+		return api.Errorf(api.InvalidState, "network %q is not active", n.name)
+	}
+	persistent := n.Persistent()
+	run := store.Run{Phase: store.Stopping, Network: live, Persistent: persistent}
+	if err := n.record.Save(run); err != nil {
+		n.env.Log.Warn("stopping a network without a record of it", env.KeyNetwork, n.name, env.KeyError, err)
+	}
+	n.setState(api.Stopping, nil)
+	sv := n.change(func(a *active) { a.services, a.ifindex = nil, 0 }).services // its end is no loss
+	sv.Retire()
+	// Sockets and links go at the same time: the kernel takes its time for both.
+	closed := sv.End()
+	err := n.clear(ctx, live)
+	closed()
+	if persistent {
+		n.keepStopped(live.UUID, true)
+	}
+	if err != nil {
+		n.setState(api.Failed, err)
+		n.finishLater()
+		n.env.Log.Warn("network not taken down: trying again", env.KeyNetwork, n.name, env.KeyBridge, live.Bridge.Name, env.KeyError, err)
+	} else {
+		n.setState(api.Inactive, nil)
+		n.env.Log.Info("network stopped", env.KeyNetwork, n.name, env.KeyBridge, live.Bridge.Name)
+	}
+	if err := n.env.RunHook(ctx, env.HookStopped, live); err != nil {
+		n.env.Log.Warn("the network is stopped all the same", env.KeyNetwork, n.name, env.KeyError, err)
+	}
+	if !persistent && err == nil {
+		n.others.Drop(n.Network)
+	}
+	return err
+}
+
+// keepStopped records whether the network was stopped since the host booted: if
+// so, the next vnetd leaves it inactive although it is marked for autostart.
+func (n turn) keepStopped(uuid string, stopped bool) {
+	if err := n.env.Store.SetStopped(uuid, stopped); err != nil {
+		n.env.Log.Warn("the next vnetd may start or leave a network wrongly", env.KeyNetwork, n.name, "stopped", stopped, env.KeyError, err)
+	}
+}
+
+// resume takes over live, which a former vnetd left active. What fails leaves
+// the network degraded, never down: its guests may be at work.
+func (n turn) resume(ctx context.Context, live *netdef.Network) {
+	n.rules.adopt(live)
+	_ = n.adopt(ctx, live)
+	n.departed = nil
+}
+
+// adopt makes active what stands as live, or mostly. Its error is shown as the
+// network's, too, and no reason to give up: what is missing is tried again. The
+// caller has the turn.
+func (n turn) adopt(ctx context.Context, live *netdef.Network) error {
+	index, err := n.ensure(ctx, live)
+	sv, openErr := n.openServices(live)
+	if openErr != nil {
+		sv = n.newServices(live)
+	}
+	n.activate(live, index, sv)
+	if err != nil {
+		n.fault(partLinks, err)
+		n.repairLater()
+	}
+	return errors.Join(err, openErr)
+}
+
+// StartOnDemand starts a defined network for somebody who wants a port on it, if
+// that is allowed; it returns nil where the network stays inactive. The caller has
+// the turn.
+func (n *Network) StartOnDemand(ctx context.Context) (*netdef.Network, error) {
+	def := n.Definition()
+	if def == nil || !n.env.StartOnDemand {
+		return nil, nil
+	}
+	n.env.Log.Info("starting a network on demand", env.KeyNetwork, n.name)
+	if err := (turn{n}).startLocked(ctx, def); err != nil {
+		return nil, err
+	}
+	return n.Live(), nil
+}

@@ -1,0 +1,126 @@
+package live
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+
+	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/env"
+	"github.com/vnetd/vnetd/pkg/network/translate"
+	"github.com/vnetd/vnetd/pkg/store"
+)
+
+// Found is a network that is not inactive, by its run-state or, where that is lost, by
+// what it has in the kernel.
+type Found struct {
+	store.Run
+	Marked bool // by what it has in the kernel
+}
+
+// Former is a network as a former vnetd, or another program, left it.
+type Former struct{ *Network }
+
+// Recover deals with what a former vnetd left of the network: an active one is adopted
+// as it is, a half made or half removed one is cleared away. Nothing is done where
+// somebody has started or stopped it since it was found, which still denies for one that
+// is known by what it has in the kernel.
+func (n Former) Recover(ctx context.Context, r Found, still func() bool) {
+	n.op.Lock()
+	defer n.op.Unlock()
+	log := n.env.Log.With(env.KeyNetwork, n.name, env.KeyBridge, r.Network.Bridge.Name)
+	if !n.stillThere(r, still) {
+		return
+	}
+	if err := n.record.Load(r.Run); err != nil {
+		log.Error("what is to be put back on the host is not known", env.KeyError, err)
+	}
+	if r.Persistent && n.Definition() == nil {
+		n.setUnread()
+		n.setAutostart(n.env.Store.Autostarts(n.name))
+	}
+	if r.Marked {
+		n.record.Lose()
+		if err := n.record.Save(r.Run); err != nil {
+			log.Error("its run-state can't be written anew", env.KeyError, err)
+		}
+	}
+	if r.Phase != store.Active {
+		err := turn(n).finish(ctx, r.Network)
+		log.Warn("cleared away a network that was being changed when vnetd ended", "phase", string(r.Phase), env.KeyError, err)
+		return
+	}
+	turn(n).resume(ctx, r.Network)
+	log.Info("network adopted", "state", string(n.Info().State))
+}
+
+// stillThere reports whether a network that was found is to be recovered: not what
+// somebody has started or stopped since. The caller has the turn.
+func (n Former) stillThere(r Found, still func() bool) bool {
+	if n.Standing() {
+		return false
+	}
+	if r.Marked {
+		return still()
+	}
+	_, err := n.env.Store.Run(r.Network.UUID)
+	if errors.Is(err, fs.ErrNotExist) {
+		if !n.Persistent() {
+			n.others.Drop(n.Network)
+		}
+		return false
+	}
+	return true
+}
+
+// Departed records a port that ended while no vnetd was running: Recover has the
+// services forget its guest.
+func (n Former) Departed(p store.Port) {
+	n.departed = append(n.departed, p)
+}
+
+// Clear takes down what a former vnetd left of the network, whatever that is.
+func (n Former) Clear(ctx context.Context, r Found) error {
+	n.op.Lock()
+	defer n.op.Unlock()
+	return errors.Join(n.record.Load(r.Run), turn(n).clear(ctx, r.Network))
+}
+
+// KeepRecord writes the network's run-state where it is not among those on disk, by
+// UUID, unless somebody is about to change it.
+func (n *Network) KeepRecord(onDisk map[string]bool) error {
+	if !n.op.TryLock() {
+		return nil
+	}
+	defer n.op.Unlock()
+	live := n.Live()
+	if live == nil {
+		return nil
+	}
+	return n.record.Keep(onDisk[live.UUID])
+}
+
+// TakeOver makes vnetd's what another program left active as live, with those ports.
+// What fails is among refused and leaves the network degraded, never down: its guests
+// are at work. With an error nothing was changed.
+func (n Former) TakeOver(ctx context.Context, live *netdef.Network, ports []*netdef.Port) (refused []error, err error) {
+	if err := n.Begin(); err != nil {
+		return nil, err
+	}
+	defer n.End()
+	// From here on it is done, whoever hangs up.
+	ctx = context.WithoutCancel(ctx)
+	if err := n.record.Save(store.Run{Phase: store.Active, Network: live, Persistent: n.Persistent()}); err != nil {
+		return nil, err
+	}
+	for _, doc := range ports {
+		if err := n.ports.TakeOver(n.Network, live.UUID, doc); err != nil {
+			refused = append(refused, err)
+		}
+	}
+	if err := errors.Join(turn(n).adopt(ctx, live), n.env.Rules.RemoveLeftovers(ctx, translate.Firewall(live))); err != nil {
+		refused = append(refused, err)
+	}
+	turn(n).keepStopped(live.UUID, false)
+	return refused, nil
+}

@@ -1,0 +1,56 @@
+package live
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/vnetd/vnetd/pkg/network/env"
+)
+
+// Repair puts back what is missing of an active network; of an inactive one
+// nothing is. A bridge that had to be made anew takes new sockets with it.
+func (n *Network) Repair(ctx context.Context) error {
+	n.op.Lock()
+	defer n.op.Unlock()
+	live := n.Live()
+	if live == nil {
+		return nil
+	}
+	index, err := turn{n}.ensure(ctx, live)
+	n.fault(partLinks, err)
+	if err != nil {
+		turn{n}.repairLater()
+		return fmt.Errorf("repairing network %q: %w", n.name, err)
+	}
+	if !live.OwnsBridge() {
+		n.change(func(a *active) { a.ifindex = index })
+		turn{n}.noteBridge(live, index)
+		return nil
+	}
+	was := n.change(func(a *active) {
+		if a.ifindex != index {
+			a.ifindex = index
+			n.repairs++
+		}
+	})
+	if was.ifindex != index {
+		n.env.Log.Warn("bridge was gone and is made anew", env.KeyNetwork, n.name, env.KeyBridge, live.Bridge.Name)
+		was.services.Stop()
+		turn{n}.serve(turn{n}.newServices(live))
+	}
+	return nil
+}
+
+// repairLater repairs the network until that succeeds.
+func (n turn) repairLater() {
+	if !n.repairing.CompareAndSwap(false, true) {
+		return
+	}
+	n.env.Tasks.Repeat(func() bool {
+		if err := n.Repair(n.env.Tasks.Context()); err != nil {
+			return false
+		}
+		n.repairing.Store(false)
+		return true
+	})
+}

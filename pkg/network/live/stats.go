@@ -1,0 +1,103 @@
+package live
+
+import (
+	"net/netip"
+
+	"github.com/vnetd/vnetd/pkg/api"
+	"github.com/vnetd/vnetd/pkg/dhcpd/ra"
+	"github.com/vnetd/vnetd/pkg/dhcpd/tftp"
+	"github.com/vnetd/vnetd/pkg/dhcpd/v4"
+	"github.com/vnetd/vnetd/pkg/dhcpd/v6"
+	"github.com/vnetd/vnetd/pkg/dnsd"
+	"github.com/vnetd/vnetd/pkg/network/env"
+	"github.com/vnetd/vnetd/pkg/network/port"
+	"github.com/vnetd/vnetd/pkg/network/service"
+	"github.com/vnetd/vnetd/pkg/network/translate"
+)
+
+// Stats is what is counted of one network. What it does not serve is nil.
+type Stats struct {
+	Info      api.Network
+	Ports     []PortName
+	Repairs   uint64
+	Failures  uint64 // of parts: of a service, of links and rules
+	DHCP      *v4.Stats
+	DHCP6     *v6.Stats
+	RA        *ra.Stats
+	TFTP      *tftp.Stats
+	DNS       *dnsd.Stats
+	Upstreams []api.DNSUpstream
+	Asked     []dnsd.Asked // of the upstreams
+}
+
+// PortName is what tells one port from others; IfName is empty while another program
+// has not made the port's device yet.
+type PortName struct{ UUID, Name, MAC, IfName string }
+
+// Stats is what is counted of the network. It asks the kernel nothing.
+func (n *Network) Stats() Stats {
+	r := Stats{Info: n.Info()}
+	for _, p := range n.ports.Registry().On(n.name, port.Own, port.External) {
+		r.Ports = append(r.Ports, PortName{p.UUID, p.Name, p.CardAddr().String(), p.Status().IfName})
+	}
+	n.mu.Lock()
+	r.Repairs, r.Failures = n.repairs, n.failures
+	n.mu.Unlock()
+	sv := n.Services()
+	r.DHCP = countsOf(sv.DHCP(), (*v4.Server).Stats)
+	r.DHCP6 = countsOf(sv.DHCP6(), (*v6.Server).Stats)
+	r.RA = countsOf(sv.RA(), (*ra.Server).Stats)
+	r.TFTP = countsOf(sv.TFTP(), (*tftp.Server).Stats)
+	r.DNS = countsOf(sv.DNS(), (*dnsd.Server).Stats)
+	if srv := sv.DNS(); srv != nil {
+		r.Upstreams, r.Asked = upstreams(sv), srv.Asked()
+	}
+	return r
+}
+
+// countsOf are the counts of a server, nil where there is none.
+func countsOf[S, T any](srv *S, stats func(*S) T) *T {
+	if srv == nil {
+		return nil
+	}
+	counts := stats(srv)
+	return &counts
+}
+
+// Detail tells more of the network, which holds these leases.
+func (n *Network) Detail(leases []env.Lease) api.Detail {
+	pending := append([]string{}, n.Pending()...)
+	n.mu.Lock()
+	is := n.documentLocked()
+	d := api.Detail{Pending: pending, Pools: []api.Pool{}, NotUnderstood: []string{}, Faults: map[string]string{}, Repairs: n.repairs}
+	if n.now != nil {
+		for part, err := range n.now.faults {
+			d.Faults[part] = err.Error()
+		}
+	}
+	n.mu.Unlock()
+	var leased []netip.Addr
+	for _, l := range leases {
+		leased = append(leased, l.Addr)
+	}
+	d.Pools = translate.Pools(is, leased)
+	d.NotUnderstood = append(d.NotUnderstood, is.Dnsmasq.Unknown...)
+	if translate.ServesDNS(is) {
+		d.DNS = &api.DNS{Domain: translate.Domain(is), Upstreams: upstreams(n.Services())}
+	}
+	return d
+}
+
+// upstreams lists the servers that a name service asks.
+func upstreams(sv *service.Set) []api.DNSUpstream {
+	all := []api.DNSUpstream{}
+	if srv := sv.DNS(); srv != nil {
+		for _, u := range srv.Upstreams() {
+			all = append(all, api.DNSUpstream{
+				Addr: u.Addr, Domain: u.Domain, Failing: u.Failing,
+				Case: string(u.Case), EDNS: string(u.EDNS), TCP: string(u.TCP), RTT: u.RTT,
+			})
+		}
+	}
+	return all
+}
