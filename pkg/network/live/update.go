@@ -102,29 +102,16 @@ func (e *edit) apply(ctx context.Context) error {
 	return nil
 }
 
-// applyLive makes e.nextLive what the network is. One that is not transient any more
-// is recorded so.
+// applyLive makes e.nextLive, of which change.Check was asked, what the network is. When
+// a step fails, the network is e.live again. One that is not transient any more is
+// recorded so.
 func (e *edit) applyLive(ctx context.Context) error {
-	switch {
-	case e.nextLive != e.live:
-		return e.converge(ctx, e.nextDef != nil || e.Persistent())
-	case e.live != nil && e.def == nil && e.nextDef != nil:
-		return e.record.Save(store.Run{Phase: store.Active, Network: e.live, Persistent: true})
+	if e.nextLive == e.live {
+		if e.live != nil && e.def == nil && e.nextDef != nil {
+			return e.record.Save(store.Run{Phase: store.Active, Network: e.live, Persistent: true})
+		}
+		return nil
 	}
-	return nil
-}
-
-// restoreDefinition puts back the definition that the network had, nil for none.
-func (e *edit) restoreDefinition() error {
-	if e.def == nil {
-		return e.env.Store.DeleteDefinition(e.name)
-	}
-	return e.env.Store.SaveDefinition(e.def)
-}
-
-// converge makes the active network e.nextLive, of which change.Check was asked. When a
-// step fails, it makes it e.live again.
-func (e *edit) converge(ctx context.Context, persistent bool) error {
 	release, err := e.others.Claim(e.Network, e.nextLive, e.live)
 	if err != nil {
 		return err
@@ -134,22 +121,30 @@ func (e *edit) converge(ctx context.Context, persistent bool) error {
 		return err
 	}
 	next := e.nextLive.Clone()
-	run := store.Run{Phase: store.Active, Network: next, Persistent: persistent}
+	run := store.Run{Phase: store.Active, Network: next, Persistent: e.nextDef != nil || e.Persistent()}
 	if err := e.record.Save(run); err != nil {
 		return err
 	}
-	err = e.become(ctx, next)
+	err = e.ensureServed(ctx, next)
 	if err == nil {
 		err = e.env.RunHook(ctx, env.HookUpdated, next)
 	}
 	if err != nil {
 		run.Network, run.Persistent = e.live, e.Persistent()
 		err = fmt.Errorf("changing network %q in place: %w", e.name, err)
-		return errors.Join(err, e.record.Save(run), e.become(context.WithoutCancel(ctx), e.live))
+		return errors.Join(err, e.record.Save(run), e.ensureServed(context.WithoutCancel(ctx), e.live))
 	}
 	e.env.Log.Info("network changed in place", env.KeyNetwork, e.name, env.KeyBridge, next.Bridge.Name)
 	e.Changed()
 	return nil
+}
+
+// restoreDefinition puts back the definition that the network had, nil for none.
+func (e *edit) restoreDefinition() error {
+	if e.def == nil {
+		return e.env.Store.DeleteDefinition(e.name)
+	}
+	return e.env.Store.SaveDefinition(e.def)
 }
 
 // newSubnets refuses a subnet of next that e.live has not when another active network
@@ -170,8 +165,8 @@ func (e *edit) newSubnets(next *netdef.Network) error {
 	return nil
 }
 
-// become makes links, rules and services those of next.
-func (e *edit) become(ctx context.Context, next *netdef.Network) error {
+// ensureServed is ensure of the active network as next, and of its services.
+func (e *edit) ensureServed(ctx context.Context, next *netdef.Network) error {
 	index, err := e.ensure(ctx, next)
 	if err != nil {
 		return err

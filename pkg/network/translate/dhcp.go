@@ -35,10 +35,9 @@ func findDHCP(n *netdef.Network, family func(netip.Addr) bool) *netdef.IP {
 	return nil
 }
 
-// DHCP is what n, which has a DHCPIP, asks of pkg/dhcpd; the caller adds the
+// DHCP is what n, which has a DHCPIP and is as it can be served, asks of pkg/dhcpd; the caller adds the
 // store, the event function and the logger.
 func DHCP(n *netdef.Network) v4.Config {
-	n, _ = n.Served()
 	ip := DHCPIP(n)
 	c := v4.Config{
 		Network:      n.Name,
@@ -74,7 +73,6 @@ func DHCP(n *netdef.Network) v4.Config {
 
 // DHCP6 is DHCP for DHCPv6.
 func DHCP6(n *netdef.Network) v6.Config {
-	n, _ = n.Served()
 	ip := DHCP6IP(n)
 	c := v6.Config{
 		Network:      n.Name,
@@ -137,10 +135,9 @@ func leaseTime(l *netdef.LeaseTime) time.Duration {
 // defaultMTU is that of a bridge of which the document says nothing.
 const defaultMTU = 1500
 
-// RA is what n, which has an IPv6 address, asks of router advertisements;
+// RA is what n, which has an IPv6 address and is as it can be served, asks of router advertisements;
 // the caller adds the logger.
 func RA(n *netdef.Network) ra.Config {
-	n, _ = n.Served()
 	c := ra.Config{
 		Network:   n.Name,
 		Interface: n.Bridge.Name,

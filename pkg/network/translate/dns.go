@@ -34,7 +34,7 @@ func Redirectable(n *netdef.Network) bool {
 // OtherDNS is where n's names are served instead of at port 53.
 func OtherDNS(n *netdef.Network) []netip.AddrPort {
 	var all []netip.AddrPort
-	for _, a := range DNS(n).Addrs {
+	for _, a := range nameServers(n) {
 		all = append(all, netip.AddrPortFrom(a, OtherDNSPort))
 	}
 	return all
@@ -64,24 +64,36 @@ func ascii(name string) string {
 	return wire
 }
 
-// DNS is what n asks of pkg/dnsd; the caller adds the resolvers and the
+// nameServers are the addresses of n at which names are served.
+func nameServers(n *netdef.Network) []netip.Addr {
+	addrs := Gateways(n)
+	if HasIPv6(n) {
+		addrs = append(addrs, linkLocal(n))
+	}
+	return addrs
+}
+
+// prefixes are the subnets of n.
+func prefixes(n *netdef.Network) []netip.Prefix {
+	var all []netip.Prefix
+	for i := range n.IPs {
+		all = append(all, n.IPs[i].Prefix().Masked())
+	}
+	return all
+}
+
+// DNS is what n, which is as it can be served, asks of pkg/dnsd; the caller adds the resolvers and the
 // logger.
 func DNS(n *netdef.Network) dnsd.Config {
-	n, _ = n.Served()
 	c := dnsd.Config{
 		Network:   n.Name,
 		Interface: n.Bridge.Name,
 		NoForward: n.Mode() == netdef.ModeIsolated,
+		Addrs:     nameServers(n),
+		Prefixes:  prefixes(n),
 	}
 	if n.Domain != nil {
 		c.Domain, c.LocalOnly = Domain(n), n.Domain.LocalOnly == netdef.Yes
-	}
-	c.Addrs = Gateways(n)
-	for i := range n.IPs {
-		c.Prefixes = append(c.Prefixes, n.IPs[i].Prefix().Masked())
-	}
-	if HasIPv6(n) {
-		c.Addrs = append(c.Addrs, linkLocal(n))
 	}
 	c.Static = staticNames(n)
 	addRecords(&c, n.DNS)
@@ -158,6 +170,5 @@ func HasDomain(n *netdef.Network) bool { return ServesDNS(n) && Domain(n) != "" 
 // Resolved is what the host's resolver is told of n; the caller adds the
 // logger.
 func Resolved(n *netdef.Network) resolved.Config {
-	c := DNS(n)
-	return resolved.Config{Addrs: Gateways(n), Domain: c.Domain, Prefixes: c.Prefixes}
+	return resolved.Config{Addrs: Gateways(n), Domain: Domain(n), Prefixes: prefixes(n)}
 }

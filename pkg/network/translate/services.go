@@ -26,15 +26,16 @@ type Settings struct {
 	StopRebind bool
 }
 
-// Services are what a network serves as live, complete. redirect leads guests'
-// queries to OtherDNSPort, or no longer.
+// Services are what a network serves as live, complete, as far as that can be served.
+// redirect leads guests' queries to OtherDNSPort, or no longer.
 func (s *Settings) Services(live *netdef.Network, redirect func(ctx context.Context, redirected bool) error) *service.Spec {
+	live, _ = live.Served()
 	spec := &service.Spec{Bridge: live.Bridge.Name, Redirect: redirect}
 	if DHCPIP(live) != nil {
-		spec.DHCP = s.DHCP(live)
+		spec.DHCP = s.dhcp(live)
 	}
 	if DHCP6IP(live) != nil {
-		spec.DHCP6 = s.DHCP6(live)
+		spec.DHCP6 = s.dhcp6(live)
 	}
 	if HasIPv6(live) {
 		cfg := RA(live)
@@ -57,8 +58,8 @@ func (s *Settings) Services(live *netdef.Network, redirect func(ctx context.Cont
 	return spec
 }
 
-// DHCP is DHCP of live, which has a DHCPIP, complete.
-func (s *Settings) DHCP(live *netdef.Network) *v4.Config {
+// dhcp is DHCP of live, which has a DHCPIP, complete.
+func (s *Settings) dhcp(live *netdef.Network) *v4.Config {
 	cfg := DHCP(live)
 	cfg.Store, cfg.Logger = s.Leases(live.UUID), s.Logger
 	cfg.Identity = cmp.Or(cfg.Identity, s.Identity)
@@ -66,8 +67,8 @@ func (s *Settings) DHCP(live *netdef.Network) *v4.Config {
 	return &cfg
 }
 
-// DHCP6 is DHCP for DHCPv6.
-func (s *Settings) DHCP6(live *netdef.Network) *v6.Config {
+// dhcp6 is dhcp for DHCPv6.
+func (s *Settings) dhcp6(live *netdef.Network) *v6.Config {
 	cfg := DHCP6(live)
 	cfg.Identity = cmp.Or(cfg.Identity, s.Identity)
 	cfg.Store, cfg.Logger = s.Leases(live.UUID), s.Logger
