@@ -27,12 +27,13 @@ const (
 	ActionDefined   Action = "defined" // it had no definition
 	ActionChanged   Action = "changed"
 	ActionUnchanged Action = "unchanged"
+	ActionApplied   Action = "applied" // it is unchanged, and something of it that was pending is in force now
 )
 
 // Defined is a network after a definition.
 type Defined struct {
 	Network Network
 	Action  Action
-	Changes []string // of the definition it had, or of what it was without one; a line for each element
+	Changes []string // of the definition it had, or of what it was without one, or where that was applied; a line for each element
 	Pending []string // of what it is, at its next start
 }

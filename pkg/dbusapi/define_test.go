@@ -35,7 +35,7 @@ func TestDefineWithOptions(t *testing.T) {
 			{natXML, nil, "unchanged", false},
 			{moved, nil, "changed", true},
 			{moved, map[string]any{"apply": "none"}, "unchanged", true},
-			{moved, map[string]any{"apply": "all"}, "unchanged", false},
+			{moved, map[string]any{"apply": "all"}, "applied", false},
 			{natXML, map[string]any{"apply": "harmless"}, "changed", true},
 		} {
 			invoke(t, conn, root, method, define(tt.xml, tt.options), &path, &result)
@@ -43,7 +43,7 @@ func TestDefineWithOptions(t *testing.T) {
 			if got := result["action"].Value(); got != tt.action || (len(pending) > 0) != tt.pending {
 				t.Errorf("%v: %v, pending %q, want %s, pending %v", tt.options, got, pending, tt.action, tt.pending)
 			}
-			if changes := result["changes"].Value().([]string); (len(changes) > 0) != (tt.action == "changed") {
+			if changes := result["changes"].Value().([]string); (len(changes) > 0) != (tt.action == "changed" || tt.action == "applied") {
 				t.Errorf("%v: %s, changes %q", tt.options, tt.action, changes)
 			}
 			if got := properties(t, conn, path)["Pending"].Value().([]string); !slices.Equal(got, pending) {

@@ -18,7 +18,7 @@ import (
 type Defined struct {
 	Network *Network
 	Action  api.Action
-	Changes []string // of the definition it had, or of what it was without one
+	Changes []string // of the definition it had, or of what it was without one, or where that was applied
 	Pending []string // of what it is, at its next start
 }
 
@@ -77,9 +77,12 @@ func (m *Manager) defineLocked(ctx context.Context, parsed *netdef.Network, opts
 	if added {
 		n = m.catalog.make(def)
 	}
-	d := compare(n, def)
+	d, was := compare(n, def), n.Live()
 	if err := n.Define(ctx, def, opts.Apply); err != nil {
 		return Defined{}, err
+	}
+	if is := n.Live(); d.Action == api.ActionUnchanged && was != nil && is != nil && !bytes.Equal(was.XML(), is.XML()) {
+		d.Action, d.Changes = api.ActionApplied, change.Describe(netdef.Diff(was, is))
 	}
 	if added {
 		m.catalog.add(n)

@@ -136,6 +136,7 @@ func TestDefineAnew(t *testing.T) {
 			t.Error(err)
 		}
 		answered("a restart of vnetd")
+		define(0, []string{"--now"}, moved, quoted+"applied", "192.168.77.1")
 		define(0, []string{"--now"}, moved, quoted+"unchanged")
 		if got := nstest.IP(t, "addr show "+story.Bridge); !strings.Contains(got, "192.168.77.1/") || strings.Contains(got, "192.168.10.1/") {
 			t.Errorf("after --now the bridge is\n%s", got)

@@ -175,6 +175,9 @@ func (s manager) DefineNetworkWithOptions(text string, options map[string]dbus.V
 		if apply == "all" || apply != "none" && !harms(lineChanges(running, text)) {
 			n.running = text
 		}
+		if had == text && n.running != running {
+			result["action"], result["changes"] = "applied", lineChanges(running, text)
+		}
 		result["pending"] = lineChanges(n.running, text)
 	})
 	reply := make(map[string]dbus.Variant)
