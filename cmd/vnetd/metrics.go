@@ -316,7 +316,7 @@ func dnsAnswers(m *measurement) []histogramSample {
 // conflicts counts what pkg/firewall found of each kind, none included: an alert
 // needs a zero to come from.
 func conflicts(m *measurement, e emit) {
-	for _, kind := range []firewall.Kind{firewall.KindPolicy, firewall.KindDrop, firewall.KindBridgeNetfilter, firewall.KindForwardingOff} {
+	for _, kind := range []firewall.Kind{firewall.KindPolicy, firewall.KindDrop, firewall.KindDiverted, firewall.KindBridgeNetfilter, firewall.KindForwardingOff} {
 		count := 0
 		for _, c := range m.conditions {
 			if c.Kind == string(kind) && c.Severity != api.SeverityInfo {

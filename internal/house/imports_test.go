@@ -47,7 +47,7 @@ var mayImport = map[string][]string{
 	"pkg/bridge/uplink":        {"internal/ether", "internal/netlink", "pkg/bridge"},
 	"pkg/tap":                  {},
 	"pkg/firewall":             {"internal/ether", "internal/sysbus"},
-	"pkg/firewall/iptables":    {"pkg/firewall", "pkg/firewall/diagnose", "internal/netlink"},
+	"pkg/firewall/iptables":    {"pkg/firewall", "pkg/firewall/diagnose/", "internal/netlink"},
 	"pkg/firewall/diagnose":    {"pkg/firewall"},
 	"pkg/dhcpd":                {"internal/dnsname", "pkg/dhcpd/internal/iface", "internal/histogram"},
 	"pkg/dhcpd/v4":             {"pkg/dhcpd", "pkg/dhcpd/internal/iface"},

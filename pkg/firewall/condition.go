@@ -11,6 +11,8 @@ const (
 	KindDrop            Kind = "drop-rule"        // a rule drops guests' packets before ours are asked
 	KindBridgeNetfilter Kind = "bridge-netfilter" // packets within a bridge pass through iptables
 	KindForwardingOff   Kind = "forwarding-off"   // the kernel forwards no packets
+	KindDiverted        Kind = "dns-diverted"     // a rule sends guests' DNS queries elsewhere
+	KindUnclear         Kind = "rule-unclear"     // what a rule does to guests can't be told
 	KindNoIPTables      Kind = "no-iptables"      // networks that need rules can't start
 )
 

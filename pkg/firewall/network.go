@@ -73,6 +73,9 @@ type Network struct {
 	IPv6 bool
 	// DHCP says that an IPv4 <ip> has a dynamic range or a fixed host.
 	DHCP bool
+	// DHCPv6 says so of an IPv6 <ip>, and NoDNS that guests are served no names. Both
+	// matter to Conditions alone.
+	DHCPv6, NoDNS bool
 	// Zone is <bridge zone=>, the zone of firewalld that the bridge belongs to.
 	// Empty: libvirt's zone, where firewalld has it.
 	Zone string

@@ -3,7 +3,6 @@ package diagnose
 import (
 	"fmt"
 	"net/netip"
-	"regexp"
 	"slices"
 	"strings"
 
@@ -13,9 +12,6 @@ import (
 // LibvirtTable is what libvirt's nftables backend, of 10.4 and later, calls its
 // tables: one of ip and one of ip6.
 const LibvirtTable = "libvirt_network"
-
-// handle ends a rule in a listing with handles.
-var handle = regexp.MustCompile(` # handle (\d+)$`)
 
 // LibvirtRules are the commands of nft(8) that delete the rules of n's bridge and
 // subnets from t, a table of libvirt's that was listed with handles: the rules that

@@ -2,7 +2,6 @@ package iptables
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"os/exec"
 	"slices"
@@ -34,8 +33,8 @@ func (w *Writer) Conditions(ctx context.Context, networks []firewall.Network) ([
 			needed = append(needed, t)
 		}
 	}
-	s, err := w.snapshots.take(ctx, foreign, needed, w.options)
-	return append(found, s.Conditions(w.options.prefix, networks)...), errors.Join(err, s.hidden)
+	others, err := w.snapshots.conditions(ctx, foreign, needed, w.options, networks)
+	return append(found, others...), err
 }
 
 // present are the families' programs as they are now; those that were not

@@ -1,23 +1,31 @@
 package iptables
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"os/exec"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
 
 	"github.com/vnetd/vnetd/pkg/firewall"
 	"github.com/vnetd/vnetd/pkg/firewall/diagnose"
+	"github.com/vnetd/vnetd/pkg/firewall/diagnose/ruleset"
 )
 
-// snapshot is what others have in the tables that decide on guests' packets.
+// snapshot is all rules that decide on guests' packets.
 type snapshot struct {
-	diagnose.Snapshot
-	hidden error // of tables filter that iptables can't show
+	rules  *ruleset.Ruleset
+	hidden error // of tables that iptables can't show
+
+	// The conditions of the networks and the facts that were asked for last.
+	networks []firewall.Network
+	facts    diagnose.Facts
+	found    []firewall.Condition
 }
 
 // snapshots keep the one that was taken last.
@@ -25,7 +33,7 @@ type snapshots struct {
 	mu      sync.Mutex
 	foreign uint32 // see cache; 0: nothing is remembered
 	tools   []string
-	last    snapshot
+	last    *snapshot
 }
 
 // absence is the condition of a family that can't be used. A kernel without IPv6
@@ -73,103 +81,146 @@ func (t *tool) program() string {
 	return "iptables"
 }
 
-// take returns the last snapshot, or takes one with tools: one at a foreign of 0 is
-// not remembered, nor is one that is not whole.
-func (s *snapshots) take(ctx context.Context, foreign uint32, tools []tool, o options) (snapshot, error) {
-	var names []string
+// conditions are those of networks, by the last snapshot or by one that is taken with
+// tools: one at a foreign of 0 is not remembered, nor is one that is not whole.
+func (s *snapshots) conditions(ctx context.Context, foreign uint32, tools []tool, o options, networks []firewall.Network) ([]firewall.Condition, error) {
+	var names, bridges []string
 	for i := range tools {
 		names = append(names, tools[i].path)
 	}
+	for i := range networks {
+		bridges = append(bridges, networks[i].Bridge)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if foreign != 0 && foreign == s.foreign && slices.Equal(names, s.tools) {
-		return s.last, nil
+	var err error
+	if foreign == 0 || foreign != s.foreign || !slices.Equal(names, s.tools) {
+		s.last, err = takeSnapshot(ctx, tools)
+		s.foreign, s.tools = foreign, names
 	}
-	last, err := takeSnapshot(ctx, tools, o)
-	s.foreign, s.tools, s.last = foreign, names, last
 	if err != nil {
 		s.foreign = 0
 	}
-	return last, err
+	return s.last.conditions(diagnose.ReadFacts(bridges), tools, o, networks), errors.Join(err, s.last.hidden)
+}
+
+// conditions are those of the networks, as they were if nothing has changed since the
+// last time. Our own rules count as standing: what is missing is being repaired, and
+// those of a network that came later are not in the snapshot.
+func (s *snapshot) conditions(facts diagnose.Facts, tools []tool, o options, networks []firewall.Network) []firewall.Condition {
+	if s.networks == nil || !facts.Equal(&s.facts) || !reflect.DeepEqual(networks, s.networks) {
+		s.networks, s.facts = networks, facts
+		s.found = diagnose.Conditions(s.rules.With(owned(tools, o, networks)), &facts, o.prefix, networks)
+	}
+	return slices.Clone(s.found)
+}
+
+// owned are the rules of networks, and the jumps that lead to them.
+func owned(tools []tool, o options, networks []firewall.Network) []ruleset.Own {
+	var all []ruleset.Own
+	add := func(lines []firewall.Line, head bool) {
+		for _, l := range lines {
+			i := slices.IndexFunc(tools, func(t tool) bool { return t.family == l.Family })
+			if i < 0 {
+				continue
+			}
+			t := &tools[i]
+			next := ruleset.Own{
+				Family: diagnose.FamilyName(l.Family), Program: t.program(), Legacy: t.variant == variantLegacy, Table: l.Table, Chain: l.Chain, Head: head,
+			}
+			if n := len(all); n > 0 && len(all[n-1].Args) > 0 && sameChain(&all[n-1], &next) {
+				all[n-1].Args = append(all[n-1].Args, l.Args)
+				continue
+			}
+			next.Args = []string{l.Args}
+			all = append(all, next)
+		}
+	}
+	for i := range networks {
+		lines := o.lines(networks[i].Rules())
+		slices.SortStableFunc(lines, func(a, b firewall.Line) int {
+			return cmp.Or(cmp.Compare(a.Family, b.Family), strings.Compare(a.Table, b.Table), strings.Compare(a.Chain, b.Chain))
+		})
+		add(lines, false)
+		all = append(all, ruleset.Own{}) // ends the network
+	}
+	if slices.ContainsFunc(networks, func(n firewall.Network) bool { return n.Mode.Filtered() }) {
+		add(Jumps(o.prefix), true)
+	}
+	return slices.DeleteFunc(all, func(o ruleset.Own) bool { return o.Table == "" })
+}
+
+// sameChain reports whether rules stand in one chain.
+func sameChain(a, b *ruleset.Own) bool {
+	return a.Family == b.Family && a.Table == b.Table && a.Chain == b.Chain && a.Head == b.Head
 }
 
 // takeSnapshot lists all rules. What it could not list is in the error.
-func takeSnapshot(ctx context.Context, tools []tool, o options) (s snapshot, err error) {
+func takeSnapshot(ctx context.Context, tools []tool) (*snapshot, error) {
+	s := &snapshot{rules: new(ruleset.Ruleset)}
 	if len(tools) == 0 {
 		return s, nil
 	}
-	var faults []error
+	var l diagnose.Listing
+	faults := []error{listNFT(ctx, &l)}
 	for i := range tools {
-		faults = append(faults, tools[i].addFilters(ctx, &s, o))
+		faults = append(faults, tools[i].listSaved(ctx, &l, s))
 	}
-	tables, err := nftTables(ctx)
-	for _, table := range tables {
-		if !slices.ContainsFunc(tools, func(t tool) bool { return t.owns(table) }) {
-			s.Tables = append(s.Tables, table)
-		}
-	}
+	faults = append(faults, listSets(ctx, &l))
+	var err error
+	s.rules, err = l.Rules()
 	if err := errors.Join(append(faults, err)...); err != nil {
 		return s, fmt.Errorf("looking for rules that cut guests off: %w", err)
 	}
 	return s, nil
 }
 
-// addFilters adds the tables filter of the family, of both variants.
-func (t *tool) addFilters(ctx context.Context, s *snapshot, o options) error {
-	text, err := run(ctx, "", t.path+"-save", "-t", tableFilter)
-	if err != nil {
-		return err
-	}
-	s.add(diagnose.Filter{Family: t.family, Program: t.program()}, text, o)
-	// Listing a table makes it; one that is not there drops nothing.
-	if t.variant != variantNFT || !slices.Contains(legacyTables(t.family), tableFilter) {
-		return nil
-	}
-	program := t.program() + "-legacy"
-	path, err := exec.LookPath(program + "-save")
-	if err != nil {
-		return nil
-	}
-	if text, err = run(ctx, "", path, "-t", tableFilter); err != nil {
-		return err
-	}
-	s.add(diagnose.Filter{Family: t.family, Program: program, Rival: true}, text, o)
-	return nil
-}
-
-// add fills in a filter from the output of iptables-save and adds it.
-func (s *snapshot) add(f diagnose.Filter, text string, o options) {
-	l, err := parseListing(text)
-	if err != nil {
-		s.hidden = errors.Join(s.hidden, err)
-		return
-	}
-	f.Rules = map[string][]string{}
-	for name, held := range l[tableFilter] {
-		if !strings.HasPrefix(name, o.prefix) {
-			f.Rules[name] = held.rules()
-		}
-		if strings.Contains(text, "\n:"+name+" DROP ") {
-			f.Drops = append(f.Drops, name)
-		}
-	}
-	s.Filters = append(s.Filters, f)
-}
-
-// nftTables are the tables of nftables, none without the program nft.
-func nftTables(ctx context.Context) ([]diagnose.Table, error) {
+// listNFT lists all of nftables, nothing without the program nft.
+func listNFT(ctx context.Context, l *diagnose.Listing) error {
 	path, err := exec.LookPath("nft")
 	if err != nil {
-		return nil, nil
+		return nil
 	}
-	out, err := run(ctx, "", path, "--stateless", "--terse", "list", "ruleset")
-	if err != nil {
-		return nil, err
+	if l.NFT, err = run(ctx, "", path, "--json", "--stateless", "list", "ruleset"); err != nil {
+		return err
 	}
-	return diagnose.ParseTables(out), nil
+	l.Text, err = run(ctx, "", path, "--handle", "--stateless", "--terse", "list", "ruleset")
+	return err
 }
 
-// owns reports whether the tool's own program shows the table.
-func (t *tool) owns(table diagnose.Table) bool {
-	return t.variant == variantNFT && (table.Family == "ip" || table.Family == "ip6") && table.Name == tableFilter
+// listSaved lists the family's rules in both variants of iptables. Listing a table of
+// iptables-legacy makes it, so only what is there is listed.
+func (t *tool) listSaved(ctx context.Context, l *diagnose.Listing, s *snapshot) error {
+	var faults []error
+	for _, variant := range []string{variantNFT, variantLegacy} {
+		path := t.path
+		if variant != t.variant {
+			path = t.program() + "-" + map[string]string{variantNFT: "nft", variantLegacy: "legacy"}[variant]
+		}
+		path, err := exec.LookPath(path + "-save")
+		if err != nil || variant == variantLegacy && len(legacyTables(t.family)) == 0 {
+			continue
+		}
+		text, err := run(ctx, "", path)
+		if err != nil {
+			faults = append(faults, err)
+			continue
+		}
+		if variant == t.variant {
+			_, err := parseListing(text)
+			s.hidden = errors.Join(s.hidden, err)
+		}
+		l.Saved = append(l.Saved, diagnose.Saved{Family: t.family, Legacy: variant == variantLegacy, Rival: variant != t.variant, Text: text})
+	}
+	return errors.Join(faults...)
+}
+
+// listSets lists the sets that rules of iptables name.
+func listSets(ctx context.Context, l *diagnose.Listing) error {
+	path, err := exec.LookPath("ipset")
+	if err != nil || !slices.ContainsFunc(l.Saved, func(s diagnose.Saved) bool { return strings.Contains(s.Text, "--match-set ") }) {
+		return nil
+	}
+	l.IPSet, err = run(ctx, "", path, "save")
+	return err
 }

@@ -95,12 +95,15 @@ func Firewall(n *netdef.Network) firewall.Network {
 			}
 		}
 	}
+	f.NoDNS = n.DNS != nil && n.DNS.Enable == netdef.No
 	for i := range n.IPs {
 		ip := &n.IPs[i]
 		f.Subnets = append(f.Subnets, ip.Prefix())
 		if ip.Address.Is4() {
 			f.DHCP = f.DHCP || ServesDHCP(ip)
 			f.TFTP = f.TFTP || ip.TFTPRoot != ""
+		} else {
+			f.DHCPv6 = f.DHCPv6 || ServesDHCP(ip)
 		}
 	}
 	return f

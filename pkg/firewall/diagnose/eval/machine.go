@@ -1,0 +1,374 @@
+package eval
+
+import (
+	"cmp"
+	"math"
+	"net/netip"
+	"slices"
+
+	"github.com/vnetd/vnetd/pkg/firewall/diagnose/ruleset"
+)
+
+// Priorities of the kernel's own work at the hooks of layer 3 (netfilter_ipv4.h).
+const (
+	trackingPriority = -200
+	dstnatPriority   = -100
+	srcnatPriority   = 100
+)
+
+// The limits within which a question is answered: of jumps within each other, of which
+// the kernel allows 16, and of possible fates at one time.
+const (
+	maxDepth = 32
+	maxFates = 64
+)
+
+// fate is a packet as it may be at some place, and the first rule on which that
+// depends without being known.
+type fate struct {
+	packet Packet
+	why    *ruleset.Rule
+	nat    bool // translated, or left alone for good, at this hook
+}
+
+// end is where a fate ended, or that of one rule.
+type end struct {
+	fate
+	verdict Verdict
+	chain   *ruleset.Chain
+	rule    *ruleset.Rule
+	base    *ruleset.Chain
+	hook    Hook
+}
+
+// machine carries out the rules of one hook after the other.
+type machine struct {
+	host    *Host
+	hook    Hook
+	table   *ruleset.Table
+	base    *ruleset.Chain
+	tracked bool // conntrack has seen the packet
+	ends    []end
+	depth   int
+}
+
+// Ask answers a query.
+func (q *Query) Ask() Result {
+	m := &machine{host: q.Host}
+	if m.host == nil {
+		m.host = &Host{}
+	}
+	fates := []fate{{packet: q.Packet}}
+	if to := q.Packet.Connection.Restored; to.IsValid() {
+		fates[0].packet.Dst, fates[0].packet.DstPort = to.Addr(), to.Port()
+	}
+	rerouted := false
+	path := q.Path
+	for i := 0; i < len(path) && len(fates) > 0; i++ {
+		m.hook = path[i]
+		fates = m.pass(q, fates)
+		if m.hook.Layer != IP || m.hook.Name != "prerouting" || rerouted {
+			continue
+		}
+		var left []fate
+		for _, f := range fates {
+			if !m.leaves(q, &f) {
+				left = append(left, f)
+				continue
+			}
+			rest := []Hook(nil)
+			if q.Reroute != nil && len(fates) == 1 {
+				rest = q.Reroute(f.packet)
+			}
+			if rest == nil {
+				m.finish(f, Translated, m.base, nil)
+				continue
+			}
+			rerouted, path, left = true, slices.Concat(path[:i+1], rest), append(left, f)
+		}
+		fates = left
+	}
+	for _, f := range fates {
+		m.ends = append(m.ends, end{fate: f, verdict: Accepted})
+	}
+	return m.result()
+}
+
+// leaves reports whether the packet was led elsewhere than its way goes.
+func (m *machine) leaves(q *Query, f *fate) bool {
+	to := q.Packet.Dst
+	return f.packet.Dst != to && f.packet.Dst.IsValid() && !(m.host.owns(to) && m.host.owns(f.packet.Dst))
+}
+
+// finish notes the end of a fate.
+func (m *machine) finish(f fate, v Verdict, c *ruleset.Chain, r *ruleset.Rule) {
+	m.ends = append(m.ends, end{f, v, c, r, m.base, m.hook})
+}
+
+// result is what all ends have in common, or Unknown.
+func (m *machine) result() Result {
+	first := m.ends[0]
+	for _, e := range m.ends {
+		if e.verdict == Unknown || e.stopped() != first.stopped() || e.verdict == Translated != (first.verdict == Translated) {
+			r := Result{Verdict: Unknown, Rule: cmp.Or(e.why, e.rule, first.why, first.rule), Packet: e.packet, Hook: e.hook, Base: e.base}
+			if r.Rule != nil {
+				r.Chain = r.Rule.Chain
+			}
+			return r
+		}
+	}
+	return Result{Verdict: first.verdict, Chain: first.chain, Rule: first.rule, Hook: first.hook, Base: first.base, Packet: first.packet}
+}
+
+// stopped reports whether the packet was dropped or rejected.
+func (e *end) stopped() bool { return e.verdict == Dropped || e.verdict == Rejected }
+
+// stage is a base chain, or work of the kernel's, in the order of priorities.
+type stage struct {
+	order, inner int
+	chain        *ruleset.Chain
+	work         func(f *fate)
+}
+
+// pass has the packet pass a hook.
+func (m *machine) pass(q *Query, fates []fate) []fate {
+	stages := m.stages(q)
+	for i := range fates {
+		fates[i].nat = false
+	}
+	if m.hook.Layer == IP && (m.hook.Name == "prerouting" || m.hook.Name == "output") {
+		m.tracked = false
+	}
+	for _, s := range stages {
+		if s.work != nil {
+			for i := range fates {
+				s.work(&fates[i])
+			}
+			continue
+		}
+		fates = m.baseChain(s.chain, fates)
+	}
+	return fates
+}
+
+// stages are what happens at the hook.
+func (m *machine) stages(q *Query) []stage {
+	var all []stage
+	for _, t := range q.Rules.Tables {
+		for _, c := range t.Chains {
+			if c.Hook == "" || !m.on(c, &q.Packet) {
+				continue
+			}
+			s := stage{order: c.Priority, inner: c.Priority, chain: c}
+			if c.Type == "nat" {
+				if s.order = srcnatPriority; c.Hook == "prerouting" || c.Hook == "output" {
+					s.order = dstnatPriority
+				}
+			}
+			all = append(all, s)
+		}
+	}
+	if m.hook.Layer == IP && (m.hook.Name == "prerouting" || m.hook.Name == "output") {
+		all = append(all, stage{order: trackingPriority, inner: math.MinInt, work: func(*fate) { m.tracked = true }})
+		all = append(all, stage{order: dstnatPriority, inner: math.MinInt, work: restore(q)})
+	}
+	slices.SortStableFunc(all, func(a, b stage) int { return cmp.Or(cmp.Compare(a.order, b.order), cmp.Compare(a.inner, b.inner)) })
+	return all
+}
+
+// restore takes back the translation of a reply's destination.
+func restore(q *Query) func(f *fate) {
+	return func(f *fate) {
+		if q.Packet.Connection.Restored.IsValid() && f.packet.Connection.State != StateUntracked {
+			f.packet.Dst, f.packet.DstPort = q.Packet.Dst, q.Packet.DstPort
+		}
+	}
+}
+
+// on reports whether a base chain is asked at the hook.
+func (m *machine) on(c *ruleset.Chain, p *Packet) bool {
+	if c.Hook != m.hook.Name {
+		return false
+	}
+	switch m.hook.Layer {
+	case Device:
+		device := m.hook.In
+		if c.Hook == "egress" {
+			device = m.hook.Out
+		}
+		return (c.Table.Family == "netdev" || c.Table.Family == "inet") && slices.Contains(c.Devices, device)
+	case Bridge:
+		return c.Table.Family == "bridge"
+	case ARP:
+		return c.Table.Family == "arp"
+	}
+	if c.Type == "nat" && p.Connection.State != StateNew {
+		return false // nat is asked for the first packet of a connection alone
+	}
+	return c.Table.Family == "inet" && len(c.Devices) == 0 || c.Table.Family == p.family()
+}
+
+// baseChain carries out a base chain, and returns what it lets pass.
+func (m *machine) baseChain(c *ruleset.Chain, fates []fate) []fate {
+	m.base, m.table = c, c.Table
+	var passed, asked []fate
+	for _, f := range fates {
+		if c.Type == "nat" && (f.nat || f.packet.Connection.State != StateNew) {
+			passed = append(passed, f)
+		} else {
+			asked = append(asked, f)
+		}
+	}
+	accepted, through, returned := m.chain(c, asked)
+	through = append(through, returned...)
+	if c.Drops {
+		for _, f := range through {
+			m.finish(f, Dropped, c, nil)
+		}
+		through = nil
+	}
+	return merge(slices.Concat(passed, accepted, through), m)
+}
+
+// chain carries out a chain: what it accepts, what comes to its end, and what returned
+// from it.
+func (m *machine) chain(c *ruleset.Chain, fates []fate) (accepted, through, returned []fate) {
+	if m.depth++; m.depth > maxDepth {
+		for _, f := range fates {
+			m.finish(f, Unknown, c, nil)
+		}
+		fates = nil
+	}
+	defer func() { m.depth-- }()
+	for _, r := range c.Rules {
+		if len(fates) == 0 {
+			break
+		}
+		var next []fate
+		for _, f := range fates {
+			for _, o := range m.rule(r, f) {
+				switch o.verdict.Name {
+				case "":
+					next = append(next, o.fate)
+				case "accept":
+					accepted = append(accepted, o.fate)
+				case "return":
+					returned = append(returned, o.fate)
+				default:
+					a, back, ended := m.follow(r, o)
+					accepted, next, returned = append(accepted, a...), append(next, back...), append(returned, ended...)
+				}
+			}
+		}
+		fates = merge(next, m)
+	}
+	return merge(accepted, m), fates, merge(returned, m)
+}
+
+// follow carries out a verdict that leads elsewhere: back are the fates that go on
+// behind the rule, ended those that come back to the chain's caller.
+func (m *machine) follow(r *ruleset.Rule, o outcome) (accepted, back, ended []fate) {
+	switch o.verdict.Name {
+	case "drop":
+		m.finish(o.fate, Dropped, r.Chain, r)
+	case "reject":
+		m.finish(o.fate, Rejected, r.Chain, r)
+	case "jump", "goto":
+		to := m.table.Chain(o.verdict.Target)
+		if to == nil {
+			m.finish(o.fate, Unknown, r.Chain, r)
+			return nil, nil, nil
+		}
+		a, through, returned := m.chain(to, []fate{o.fate})
+		through = append(through, returned...)
+		if o.verdict.Name == "goto" {
+			return a, nil, through
+		}
+		return a, through, nil
+	case "continue":
+		return nil, []fate{o.fate}, nil
+	default:
+		m.finish(o.fate, Unknown, r.Chain, r)
+	}
+	return nil, nil, nil
+}
+
+// merge makes one of equal fates, among them one that depends on nothing unknown if
+// there is one. Too many end as unknown.
+func merge(fates []fate, m *machine) []fate {
+	var out []fate
+	for _, f := range fates {
+		i := slices.IndexFunc(out, func(o fate) bool { return o.packet == f.packet && o.nat == f.nat })
+		switch {
+		case i < 0:
+			out = append(out, f)
+		case f.why == nil:
+			out[i].why = nil
+		}
+	}
+	if len(out) > maxFates {
+		m.finish(out[0], Unknown, m.base, nil)
+		return nil
+	}
+	return out
+}
+
+// translate changes a packet as a translation says.
+func (m *machine) translate(f *fate, s *ruleset.Statement) bool {
+	p := &f.packet
+	to := func(e *ruleset.Expr, at *netip.Addr) bool {
+		if e == nil {
+			return true
+		}
+		v, k := m.value(p, e)
+		switch {
+		case k == absent:
+			return false
+		case k == unclear || v.Text != "":
+			*at = netip.Addr{}
+		default:
+			*at = v.Address(p.v6())
+		}
+		return true
+	}
+	number := func(e *ruleset.Expr, at *uint16) {
+		if e == nil {
+			return
+		}
+		v, k := m.value(p, e)
+		if *at = uint16(v.Lo); k != certain {
+			*at = 0
+		}
+	}
+	switch s.Verdict.Name {
+	case "dnat":
+		if !to(s.Addr, &p.Dst) {
+			return false
+		}
+		number(s.Port, &p.DstPort)
+		p.Connection.Status |= StatusDNAT
+	case "redirect":
+		if m.hook.Name == "output" {
+			p.Dst = netip.Addr{}
+		} else if !m.host.owns(p.Dst) {
+			p.Dst = m.host.of(m.hook.In, p.v6())
+		}
+		number(s.Port, &p.DstPort)
+		p.Connection.Status |= StatusDNAT
+	default:
+		p.Src, p.SrcPort = netip.Addr{}, 0
+		p.Connection.Status |= StatusSNAT
+	}
+	f.nat = true
+	return true
+}
+
+// of is an address of the host on a link, as far as routes tell.
+func (h *Host) of(link string, v6 bool) netip.Addr {
+	for _, p := range h.Addresses {
+		if device, ok := h.device(p.Masked().Addr()); ok && device == link && p.Addr().Is6() == v6 {
+			return p.Addr()
+		}
+	}
+	return netip.Addr{}
+}

@@ -1,0 +1,146 @@
+package diagnose
+
+import (
+	"bufio"
+	"encoding/binary"
+	"encoding/hex"
+	"io"
+	"net"
+	"net/netip"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/vnetd/vnetd/pkg/firewall/diagnose/eval"
+)
+
+// routesRead is how much of the kernel's lists of routes is read, in bytes: what guests
+// need to know stands at their heads, and a router of the Internet has millions.
+const routesRead = 1 << 18
+
+// Facts are what is known of the host's links, as far as it matters to guests.
+type Facts struct {
+	eval.Host
+	Ports map[string][]string // the first ports of bridges
+	MACs  map[string]eval.MAC // of bridges
+}
+
+// ReadFacts reads them from the kernel. What can't be read is not known.
+func ReadFacts(bridges []string) Facts {
+	f := Facts{Ports: map[string][]string{}, MACs: map[string]eval.MAC{}}
+	addrs, _ := net.InterfaceAddrs()
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil {
+			f.Addresses = append(f.Addresses, p)
+		}
+	}
+	f.Routes = append(readRoutes("/proc/net/route", parseRoute4), readRoutes("/proc/net/ipv6_route", parseRoute6)...)
+	for _, b := range bridges {
+		f.Ports[b] = portsOf(b)
+		if text, err := os.ReadFile("/sys/class/net/" + b + "/address"); err == nil {
+			if mac, err := net.ParseMAC(strings.TrimSpace(string(text))); err == nil && len(mac) == 6 {
+				f.MACs[b] = eval.MAC(mac)
+			}
+		}
+	}
+	return f
+}
+
+// Equal reports whether nothing differs.
+func (f *Facts) Equal(o *Facts) bool {
+	same := slices.Equal(f.Addresses, o.Addresses) && slices.Equal(f.Routes, o.Routes) && len(f.Ports) == len(o.Ports)
+	for b, ports := range f.Ports {
+		same = same && slices.Equal(ports, o.Ports[b]) && f.MACs[b] == o.MACs[b]
+	}
+	return same
+}
+
+// portsOf are the first two ports of a bridge in the order of their names.
+func portsOf(bridge string) []string {
+	entries, _ := os.ReadDir("/sys/class/net/" + bridge + "/brif")
+	var ports []string
+	for _, e := range entries[:min(len(entries), 2)] {
+		ports = append(ports, e.Name())
+	}
+	return ports
+}
+
+// port is the i-th port of a bridge.
+func (f *Facts) port(bridge string, i int) string {
+	if ports := f.Ports[bridge]; i < len(ports) {
+		return ports[i]
+	}
+	return eval.Unnamed
+}
+
+// device is the link that leads to an address.
+func (f *Facts) device(to netip.Addr) string {
+	best, at := -1, eval.Unnamed
+	for _, r := range f.Routes {
+		if r.To.Contains(to) && r.To.Bits() > best {
+			best, at = r.To.Bits(), r.Device
+		}
+	}
+	return at
+}
+
+// of is the host's first address of a family on a link, invalid if not known.
+func (f *Facts) of(link string, v4 bool) netip.Addr {
+	for _, p := range f.Addresses {
+		if p.Addr().Is4() == v4 && f.device(p.Masked().Addr()) == link && !p.Addr().IsLinkLocalUnicast() {
+			return p.Addr()
+		}
+	}
+	return netip.Addr{}
+}
+
+// readRoutes reads one of the kernel's lists.
+func readRoutes(path string, parse func(words []string) (eval.Route, bool)) []eval.Route {
+	file, err := os.Open(path)
+	if err != nil {
+		return nil
+	}
+	defer func() { _ = file.Close() }()
+	var routes []eval.Route
+	lines := bufio.NewScanner(io.LimitReader(file, routesRead))
+	for lines.Scan() {
+		if r, ok := parse(strings.Fields(lines.Text())); ok {
+			routes = append(routes, r)
+		}
+	}
+	return routes
+}
+
+// parseRoute4 reads a line of /proc/net/route, whose numbers are in the host's order.
+func parseRoute4(words []string) (eval.Route, bool) {
+	const reject = 0x0200
+	if len(words) < 8 {
+		return eval.Route{}, false
+	}
+	to, err1 := strconv.ParseUint(words[1], 16, 32)
+	mask, err2 := strconv.ParseUint(words[7], 16, 32)
+	flags, err3 := strconv.ParseUint(words[3], 16, 32)
+	if err1 != nil || err2 != nil || err3 != nil || flags&reject != 0 {
+		return eval.Route{}, false
+	}
+	var a, m [4]byte
+	binary.NativeEndian.PutUint32(a[:], uint32(to))
+	binary.NativeEndian.PutUint32(m[:], uint32(mask))
+	bits, _ := net.IPMask(m[:]).Size()
+	return eval.Route{To: netip.PrefixFrom(netip.AddrFrom4(a), bits), Device: words[0]}, true
+}
+
+// parseRoute6 reads a line of /proc/net/ipv6_route. Those of the table local are on lo.
+func parseRoute6(words []string) (eval.Route, bool) {
+	if len(words) < 10 || words[9] == "lo" {
+		return eval.Route{}, false
+	}
+	b, err1 := hex.DecodeString(words[0])
+	bits, err2 := strconv.ParseUint(words[1], 16, 8)
+	if err1 != nil || err2 != nil || len(b) != 16 || bits > 128 {
+		return eval.Route{}, false
+	}
+	to := netip.PrefixFrom(netip.AddrFrom16([16]byte(b)), int(bits))
+	return eval.Route{To: to, Device: words[9]}, !to.Addr().IsLinkLocalUnicast() && !to.Addr().IsMulticast()
+}

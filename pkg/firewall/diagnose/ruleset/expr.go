@@ -1,0 +1,245 @@
+package ruleset
+
+import (
+	"math"
+	"net/netip"
+	"strings"
+)
+
+// fields are the names of the fields of an expression, one for each part of a
+// concatenation, by which names of values are understood.
+func (e Expr) fields() []string {
+	switch e.Op {
+	case "field":
+		return []string{e.Field}
+	case "concat":
+		var all []string
+		for _, a := range e.Args {
+			all = append(all, append(a.fields(), "")[0])
+		}
+		return all
+	case "&", "|", "^":
+		return e.Args[0].fields()
+	}
+	return []string{""}
+}
+
+// expr reads an expression. One that is not understood has no Op.
+func (p *ruleParser) expr(v any) Expr {
+	key, value := single(v)
+	switch key {
+	case "meta", "ct":
+		name := key + " " + text(value, "key")
+		if dir := text(value, "dir"); dir != "" {
+			name = "ct " + dir + " " + text(value, "key")
+		}
+		return field(name)
+	case "payload":
+		return payload(value)
+	case "fib":
+		return field("fib " + strings.Join(texts(get(value, "flags")), " . ") + " " + text(value, "result"))
+	case "concat":
+		return p.operation(key, value)
+	case "&", "|", "^":
+		return p.operation(key, value)
+	case "map":
+		p.lookups = true
+		e := p.expr(get(value, "key"))
+		return Expr{Op: "map", Args: []Expr{e}, Set: p.set(get(value, "data"), e.fields())}
+	case "":
+		if value, ok := scalar("", v); ok {
+			return Expr{Op: "value", Value: value}
+		}
+	}
+	return Expr{}
+}
+
+// payload is a field of the packet's headers. Two forms of ports by offset are known.
+func payload(v any) Expr {
+	if protocol := text(v, "protocol"); protocol != "" {
+		return field(protocol + " " + text(v, "field"))
+	}
+	if text(v, "base") == "th" && get(v, "len") == 16.0 {
+		switch get(v, "offset") {
+		case 0.0:
+			return field("th sport")
+		case 16.0:
+			return field("th dport")
+		}
+	}
+	return Expr{}
+}
+
+// operation reads an operation on several expressions. Constants get the meaning of
+// the first field.
+func (p *ruleParser) operation(op string, v any) Expr {
+	list, _ := v.([]any)
+	e := Expr{Op: op}
+	for i, a := range list {
+		arg := p.expr(a)
+		if i > 0 && op != "concat" {
+			if c := flags(a, e.Args[0].fields()); c.Op == "value" {
+				arg = c
+			}
+		}
+		e.Args = append(e.Args, arg)
+	}
+	if len(e.Args) < 2 {
+		return Expr{}
+	}
+	return e
+}
+
+// flags reads a constant: one value, or several bits of one.
+func flags(v any, fields []string) Expr {
+	if _, or := single(v); or != nil {
+		v = get(v, "|")
+	}
+	list, ok := v.([]any)
+	if !ok {
+		list = []any{v}
+	}
+	var n Number
+	for _, e := range list {
+		value, ok := scalar(append(fields, "")[0], e)
+		if !ok || value.Text != "" {
+			return Expr{}
+		}
+		n = n.Or(value.Number)
+	}
+	return Expr{Op: "value", Value: Value{Number: n}}
+}
+
+// set reads the right side of a match: a name of a set, a set, or a constant.
+func (p *ruleParser) set(v any, fields []string) *Set {
+	if name, ok := v.(string); ok && strings.HasPrefix(name, "@") {
+		p.lookups = true
+		if s := p.sets[name[1:]]; s != nil {
+			return s
+		}
+		return &Set{Unknown: true}
+	}
+	if list, ok := get(v, "set").([]any); ok {
+		p.lookups = true
+		return parseSet(list, fields)
+	}
+	return parseSet([]any{v}, fields)
+}
+
+// parseSet reads elements. What it can't read makes the set one that may have others.
+func parseSet(list []any, fields []string) *Set {
+	s := &Set{}
+	for _, v := range list {
+		e, ok := parseElement(v, fields)
+		if !ok {
+			s.Unknown = true
+			continue
+		}
+		s.Elements = append(s.Elements, e)
+	}
+	return s
+}
+
+// parseElement reads an element, of a map with what it leads to.
+func parseElement(v any, fields []string) (Element, bool) {
+	pair, ok := v.([]any)
+	if !ok || len(pair) != 2 {
+		key, ok := parseKey(v, fields)
+		return Element{Key: key}, ok
+	}
+	var e Element
+	if e.Key, ok = parseKey(pair[0], fields); !ok {
+		return e, false
+	}
+	if name, value := single(pair[1]); name != "" {
+		if e.Verdict, ok = parseVerdict(name, value); ok {
+			return e, true
+		}
+	}
+	parts := []any{pair[1]}
+	if list, ok := get(pair[1], "concat").([]any); ok {
+		parts = list
+	}
+	for _, part := range parts {
+		value, ok := scalar("", part)
+		if !ok {
+			return e, false
+		}
+		e.Value = append(e.Value, value)
+	}
+	return e, true
+}
+
+// parseKey reads the key of an element: a range for each part.
+func parseKey(v any, fields []string) ([]Range, bool) {
+	if inner := get(v, "elem"); inner != nil {
+		return parseKey(get(inner, "val"), fields)
+	}
+	if v == "*" {
+		return nil, true
+	}
+	parts := []any{v}
+	if list, ok := get(v, "concat").([]any); ok {
+		parts = list
+	}
+	var key []Range
+	for i, part := range parts {
+		name := ""
+		if i < len(fields) {
+			name = fields[i]
+		}
+		r, ok := parseRange(part, name)
+		if !ok {
+			return nil, false
+		}
+		key = append(key, r)
+	}
+	return key, true
+}
+
+// parseRange reads a constant, a prefix or a range.
+func parseRange(v any, field string) (Range, bool) {
+	key, value := single(v)
+	switch key {
+	case "prefix":
+		length, _ := get(value, "len").(float64)
+		a, err := netip.ParseAddr(text(value, "addr"))
+		if err != nil {
+			return Range{}, false
+		}
+		p, err := a.Prefix(int(length))
+		if err != nil {
+			return Range{}, false
+		}
+		return prefixRange(p), true
+	case "range":
+		ends, _ := value.([]any)
+		if len(ends) != 2 {
+			return Range{}, false
+		}
+		low, ok1 := scalar(field, ends[0])
+		high, ok2 := scalar(field, ends[1])
+		return Range{low, high}, ok1 && ok2
+	}
+	single, ok := scalar(field, v)
+	return Range{single, single}, ok
+}
+
+// scalar reads a constant that is compared with field.
+func scalar(field string, v any) (Value, bool) {
+	switch v := v.(type) {
+	case string:
+		return parseValue(field, v)
+	case float64:
+		if v < 0 || v > math.MaxUint64 || v != math.Trunc(v) || symbolTable(field) == "ethertype" {
+			return Value{}, false // nft prints types of frames that have no name in the wrong order
+		}
+		return Uint(uint64(v)), true
+	case bool:
+		if v {
+			return Uint(1), true
+		}
+		return Uint(0), true
+	}
+	return Value{}, false
+}
