@@ -35,7 +35,7 @@ func ReadFacts(bridges []string) Facts {
 			f.Addresses = append(f.Addresses, p)
 		}
 	}
-	f.Routes = append(readRoutes("/proc/net/route", parseRoute4), readRoutes("/proc/net/ipv6_route", parseRoute6)...)
+	f.Routes = append(readRoutes("/proc/thread-self/net/route", parseRoute4), readRoutes("/proc/thread-self/net/ipv6_route", parseRoute6)...)
 	for _, b := range bridges {
 		f.Ports[b] = portsOf(b)
 		if text, err := os.ReadFile("/sys/class/net/" + b + "/address"); err == nil {
@@ -88,7 +88,7 @@ func (f *Facts) device(to netip.Addr) string {
 // of is the host's first address of a family on a link, invalid if not known.
 func (f *Facts) of(link string, v4 bool) netip.Addr {
 	for _, p := range f.Addresses {
-		if p.Addr().Is4() == v4 && f.device(p.Masked().Addr()) == link && !p.Addr().IsLinkLocalUnicast() {
+		if p.Addr().Is4() == v4 && slices.Contains(f.Routes, eval.Route{To: p.Masked(), Device: link}) {
 			return p.Addr()
 		}
 	}

@@ -366,7 +366,7 @@ func (m *machine) translate(f *fate, s *ruleset.Statement) bool {
 // of is an address of the host on a link, as far as routes tell.
 func (h *Host) of(link string, v6 bool) netip.Addr {
 	for _, p := range h.Addresses {
-		if device, ok := h.device(p.Masked().Addr()); ok && device == link && p.Addr().Is6() == v6 {
+		if p.Addr().Is6() == v6 && slices.Contains(h.Routes, Route{p.Masked(), link}) {
 			return p.Addr()
 		}
 	}
