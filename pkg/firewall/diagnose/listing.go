@@ -51,6 +51,29 @@ func last[T any](s []T) *T { return &s[len(s)-1] }
 // handle ends a rule in a listing with handles.
 var handle = regexp.MustCompile(` # handle (\d+)$`)
 
+// The first line of a chain that stands on links, and the names in it.
+var (
+	devices = regexp.MustCompile(`^type \w+ hook (?:ingress|egress) devices? (?:= )?(?:\{ ([^}]*) \}|(\S+)) priority`)
+	quoted  = regexp.MustCompile(`[^",\s]+`)
+)
+
+// devicesOf are the links that a chain stands on, which not every nft has in its JSON.
+func devicesOf(tables []Table, family, table, chain string) []string {
+	for _, t := range tables {
+		for _, c := range t.chains {
+			if t.Family != family || t.Name != table || c.name != chain {
+				continue
+			}
+			for _, line := range c.rules {
+				if m := devices.FindStringSubmatch(line); m != nil {
+					return quoted.FindAllString(m[1]+" "+m[2], -1)
+				}
+			}
+		}
+	}
+	return nil
+}
+
 // place is where a rule stands.
 type place struct {
 	family, table, chain string

@@ -64,7 +64,15 @@ func (l *Listing) Rules() (*ruleset.Ruleset, error) {
 		rules.Add(parsed)
 		faults = append(faults, err)
 	}
-	known := texts(ParseTables(l.Text))
+	tables := ParseTables(l.Text)
+	known := texts(tables)
+	for _, t := range rules.Tables {
+		for _, c := range t.Chains {
+			if c.Hook != "" && len(c.Devices) == 0 {
+				c.Devices = devicesOf(tables, t.Family, t.Name, c.Name)
+			}
+		}
+	}
 	rules.SetText(func(family, table, chain string, handle int) string {
 		return cmp.Or(known[place{family, table, chain, handle}], "a rule")
 	})

@@ -56,7 +56,9 @@ func (m *machine) carryOut(r *ruleset.Rule, s *ruleset.Statement, f *fate) []out
 	case ruleset.DecideBy:
 		return m.decideBy(r, s, *f)
 	case ruleset.Assign:
-		m.assign(s, f)
+		if !m.assign(s, f) {
+			return []outcome{{fate: *f}}
+		}
 	case ruleset.Untrack:
 		f.packet.Connection.State = StateUntracked
 	case ruleset.Translate:
@@ -95,10 +97,14 @@ func (m *machine) decideBy(r *ruleset.Rule, s *ruleset.Statement, f fate) []outc
 	return out
 }
 
-// assign sets a mark, or another part of the packet.
-func (m *machine) assign(s *ruleset.Statement, f *fate) {
+// assign sets a mark, or another part of the packet. It reports false where there is
+// no value, which ends the rule.
+func (m *machine) assign(s *ruleset.Statement, f *fate) bool {
 	p := &f.packet
 	v, k := m.value(p, &s.Expr)
+	if k == absent {
+		return false
+	}
 	switch s.Field {
 	case "meta mark":
 		p.Mark, p.unknownMark = uint32(v.Lo), k != certain
@@ -123,4 +129,5 @@ func (m *machine) assign(s *ruleset.Statement, f *fate) {
 	case "ether daddr":
 		p.DstMAC = MAC{}
 	}
+	return true
 }
