@@ -8,10 +8,7 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
 	"syscall"
-
-	"golang.org/x/time/rate"
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
@@ -22,8 +19,8 @@ import (
 // network's own list and QEMU's are asked before polkit. choosing says that the
 // caller wants to say what the port's MAC address, addresses, device name or owner
 // are, for which it needs another right.
-func (s *Server) mayRequest(ctx context.Context, c *call, n *network.Network, choosing bool) error {
-	if err := s.identify(ctx, c); err != nil {
+func (r *rights) mayRequest(ctx context.Context, c *call, n *network.Network, choosing bool) error {
+	if err := r.identify(ctx, c); err != nil {
 		return err
 	}
 	if c.who.uid == 0 {
@@ -32,20 +29,20 @@ func (s *Server) mayRequest(ctx context.Context, c *call, n *network.Network, ch
 	access, ownBridge := n.Access()
 	port, choose := grants(access, c.who)
 	if !port && ownBridge != "" {
-		allowed, err := bridgeAllowed(s.cfg.BridgeACL, ownBridge, c.who)
+		allowed, err := bridgeAllowed(r.bridgeACL, ownBridge, c.who)
 		if err != nil {
-			s.cfg.Logger.Warn("QEMU's list of bridges can't be used", "error", err)
+			r.log.Warn("QEMU's list of bridges can't be used", "error", err)
 		}
 		port = allowed && err == nil
 	}
 	name := n.Info().Name
 	if !port {
-		if err := s.authorize(ctx, c, requestPort, name); err != nil {
+		if err := r.authorize(ctx, c, requestPort, name); err != nil {
 			return api.Errorf(api.Denied, "network %q: %w; its <vnetd:access> can allow it", name, err)
 		}
 	}
 	if choosing && !choose {
-		if err := s.authorize(ctx, c, chooseAddress, name); err != nil {
+		if err := r.authorize(ctx, c, chooseAddress, name); err != nil {
 			return api.Errorf(api.Denied, "network %q: %w; choose='yes' in its <vnetd:access> can allow it", name, err)
 		}
 	}
@@ -151,27 +148,4 @@ func (c credentials) mayRead(f *os.File) bool {
 	default:
 		return info.Mode()&0o004 != 0
 	}
-}
-
-// pacer allows each user so many calls a second, and twice as many at once.
-type pacer struct {
-	perSecond int // 0: no limit
-
-	mu    sync.Mutex
-	users map[uint32]*rate.Limiter
-}
-
-// allow counts one call of a user and reports whether it may be. Root may always.
-func (p *pacer) allow(uid uint32) bool {
-	if uid == 0 || p.perSecond == 0 {
-		return true
-	}
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	l := p.users[uid]
-	if l == nil {
-		l = rate.NewLimiter(rate.Limit(p.perSecond), 2*p.perSecond)
-		p.users[uid] = l
-	}
-	return l.Allow()
 }

@@ -3,6 +3,8 @@ package dbusapi
 import (
 	"context"
 	"fmt"
+	"log/slog"
+	"os"
 	"os/user"
 	"slices"
 	"strconv"
@@ -10,6 +12,7 @@ import (
 	"time"
 
 	"github.com/vnetd/vnetd/internal/polkit"
+	"github.com/vnetd/vnetd/internal/sysbus"
 	"github.com/vnetd/vnetd/pkg/api"
 )
 
@@ -84,9 +87,6 @@ func (c *clients) get(name string, ask func() (credentials, error)) (credentials
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.known == nil {
-		c.known = make(map[string]*clientState)
-	}
 	c.known[name] = &clientState{credentials: who}
 	return who, nil
 }
@@ -108,14 +108,40 @@ func (c *clients) noteRead(name string) {
 	}
 }
 
+// call is one method call on its way through.
+type call struct {
+	sender      string
+	who         credentials // of the sender; not known yet where the method needs selfCheck
+	interactive bool        // the user may be asked for a password
+	body        []any
+
+	// files go with the reply, in whose body sysbus.Files stands for them, and
+	// are closed when it has been written, or could not be.
+	files []*os.File
+}
+
+func (c *call) close() {
+	for _, f := range c.files {
+		_ = f.Close()
+	}
+}
+
+// rights finds out who callers are and what they may do.
+type rights struct {
+	conn      *sysbus.Conn
+	log       *slog.Logger
+	clients   clients
+	bridgeACL string // Config.BridgeACL
+}
+
 // authorize lets the caller pass or returns a Denied error. Root may do
 // everything; for others polkit decides, or where it does not run, the
 // membership in adminGroup. networkName is for polkit's rules, empty for none.
-func (s *Server) authorize(ctx context.Context, c *call, needs action, networkName string) error {
-	if err := s.identify(ctx, c); err != nil {
+func (r *rights) authorize(ctx context.Context, c *call, needs action, networkName string) error {
+	if err := r.identify(ctx, c); err != nil {
 		return err
 	}
-	if c.who.uid == 0 || needs == read && s.clients.mayRead(c.sender) {
+	if c.who.uid == 0 || needs == read && r.clients.mayRead(c.sender) {
 		return nil
 	}
 	limit := askLimit
@@ -124,14 +150,14 @@ func (s *Server) authorize(ctx context.Context, c *call, needs action, networkNa
 	}
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	verdict, err := polkit.Check(ctx, s.conn, polkit.BusName(c.sender), string(needs), about(networkName), c.interactive)
+	verdict, err := polkit.Check(ctx, r.conn, polkit.BusName(c.sender), string(needs), about(networkName), c.interactive)
 	switch {
 	case polkit.Absent(err):
 		if needs != read && !c.who.inGroup(adminGroup) {
 			return api.Errorf(api.Denied, "%s may not %s: root and members of the group %q may", c.who, needs, adminGroup)
 		}
 	case err != nil:
-		s.cfg.Logger.Warn("asking polkit", "action", string(needs), "error", err)
+		r.log.Warn("asking polkit", "action", string(needs), "error", err)
 		return api.Errorf(api.Denied, "%s may not %s: polkit did not decide: %v", c.who, needs, err)
 	case !verdict.Authorized && verdict.Challenge:
 		why := "the call does not allow to ask for one"
@@ -143,7 +169,7 @@ func (s *Server) authorize(ctx context.Context, c *call, needs action, networkNa
 		return api.Errorf(api.Denied, "%s may not %s (polkit action %s)", c.who, needs, string(needs))
 	}
 	if needs == read {
-		s.clients.noteRead(c.sender)
+		r.clients.noteRead(c.sender)
 	}
 	return nil
 }
@@ -157,8 +183,8 @@ func about(networkName string) map[string]string {
 }
 
 // identify sets c.who.
-func (s *Server) identify(ctx context.Context, c *call) (err error) {
-	c.who, err = s.clients.get(c.sender, func() (credentials, error) { return s.credentials(ctx, c.sender) })
+func (r *rights) identify(ctx context.Context, c *call) (err error) {
+	c.who, err = r.clients.get(c.sender, func() (credentials, error) { return r.credentials(ctx, c.sender) })
 	return err
 }
 
@@ -180,9 +206,9 @@ func (c credentials) String() string {
 // credentials asks the bus who the sender is. They are the kernel's word, taken
 // when the sender connected; where the bus does not tell groups, they are those
 // of the system's user database.
-func (s *Server) credentials(ctx context.Context, sender string) (credentials, error) {
+func (r *rights) credentials(ctx context.Context, sender string) (credentials, error) {
 	var got map[string]any
-	err := s.conn.BusObject().CallWithContext(ctx, "org.freedesktop.DBus.GetConnectionCredentials", 0, sender).Store(&got)
+	err := r.conn.BusObject().CallWithContext(ctx, "org.freedesktop.DBus.GetConnectionCredentials", 0, sender).Store(&got)
 	if err != nil {
 		return credentials{}, fmt.Errorf("asking the bus who %s is: %w", sender, err)
 	}

@@ -6,19 +6,20 @@ import (
 	"github.com/godbus/dbus/v5"
 
 	"github.com/vnetd/vnetd/pkg/api"
+	"github.com/vnetd/vnetd/pkg/network"
 )
 
-func (m managerObject) defineNetwork(ctx context.Context, c *call) ([]any, error) {
-	return networkPath(m.cfg.Manager.Define(ctx, []byte(c.body[0].(string))))
+func (o *objects) defineNetwork(ctx context.Context, c *call) ([]any, error) {
+	return networkPath(o.cfg.Manager.Define(ctx, []byte(c.body[0].(string))))
 }
 
 // defineNetworkWithOptions defines a network and tells what became of it.
-func (m managerObject) defineNetworkWithOptions(ctx context.Context, c *call) ([]any, error) {
+func (o *objects) defineNetworkWithOptions(ctx context.Context, c *call) ([]any, error) {
 	opts, err := defineOptions(c.body[1].(map[string]dbus.Variant))
 	if err != nil {
 		return nil, err
 	}
-	d, err := m.cfg.Manager.DefineWith(ctx, []byte(c.body[0].(string)), opts)
+	d, err := o.cfg.Manager.DefineWith(ctx, []byte(c.body[0].(string)), opts)
 	if err != nil {
 		return nil, err
 	}
@@ -49,4 +50,12 @@ func defineOptions(options map[string]dbus.Variant) (api.DefineOptions, error) {
 		return opts, nil
 	}
 	return opts, api.Errorf(api.Invalid, "option apply: %.80q is not known: want harmless, all or none", apply)
+}
+
+// networkPath is the reply that names a network.
+func networkPath(n *network.Network, err error) ([]any, error) {
+	if err != nil {
+		return nil, err
+	}
+	return []any{pathOf(networkPaths, n.Info().UUID)}, nil
 }

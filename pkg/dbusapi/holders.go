@@ -4,8 +4,12 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 
 	"github.com/godbus/dbus/v5"
+
+	"github.com/vnetd/vnetd/internal/sysbus"
+	"github.com/vnetd/vnetd/pkg/network"
 )
 
 // A port with the lifetime "bus" is held by a client, by "BUS NAME": the id of
@@ -14,31 +18,40 @@ import (
 // busInterface is the bus itself.
 const busInterface = "org.freedesktop.DBus"
 
-// holder is how the hub knows a client of this bus.
-func (s *Server) holder(name string) string { return s.busID + " " + name }
+// holders follows the clients of the bus: those that leave are forgotten, and
+// lose the ports that they hold.
+type holders struct {
+	conn    *sysbus.Conn
+	busID   string // of the bus; tells its clients from those of another
+	ports   *network.Ports
+	clients *clients
+}
 
-// followClients learns which clients have left, from now on, and ends what those
-// held that have left before.
-func (s *Server) followClients(ctx context.Context) error {
+// holder is how the hub knows a client of this bus.
+func (h *holders) holder(name string) string { return h.busID + " " + name }
+
+// follow learns which clients have left, from now on, and ends what those
+// held that have left before. Its goroutine ends with the connection.
+func (h *holders) follow(ctx context.Context, running *sync.WaitGroup) error {
 	left := make(chan *dbus.Signal, 100)
-	s.conn.Signal(left)
-	err := s.conn.AddMatchSignalContext(ctx, dbus.WithMatchSender(busInterface), dbus.WithMatchInterface(busInterface),
+	h.conn.Signal(left)
+	err := h.conn.AddMatchSignalContext(ctx, dbus.WithMatchSender(busInterface), dbus.WithMatchInterface(busInterface),
 		dbus.WithMatchMember("NameOwnerChanged"), dbus.WithMatchArg(2, ""))
 	if err == nil {
-		err = s.conn.BusObject().CallWithContext(ctx, busInterface+".GetId", 0).Store(&s.busID)
+		err = h.conn.BusObject().CallWithContext(ctx, busInterface+".GetId", 0).Store(&h.busID)
 	}
 	if err != nil {
 		return fmt.Errorf("following the clients of the bus: %w", err)
 	}
-	s.running.Go(func() {
+	running.Go(func() {
 		for signal := range left { // until the connection ends
-			s.onLeft(signal)
+			h.onLeft(signal)
 		}
 	})
-	for _, holder := range s.cfg.Manager.Ports().Holders() {
+	for _, holder := range h.ports.Holders() {
 		bus, name, _ := strings.Cut(holder, " ")
-		if bus != s.busID || !s.isConnected(ctx, name) {
-			s.cfg.Manager.Ports().HolderGone(holder)
+		if bus != h.busID || !h.isConnected(ctx, name) {
+			h.ports.HolderGone(holder)
 		}
 	}
 	return nil
@@ -46,7 +59,7 @@ func (s *Server) followClients(ctx context.Context) error {
 
 // onLeft ends what a client held that has left. Its unique name begins with a
 // colon, others are of services.
-func (s *Server) onLeft(signal *dbus.Signal) {
+func (h *holders) onLeft(signal *dbus.Signal) {
 	if signal.Name != busInterface+".NameOwnerChanged" || signal.Sender != busInterface || len(signal.Body) != 3 {
 		return
 	}
@@ -54,14 +67,14 @@ func (s *Server) onLeft(signal *dbus.Signal) {
 	if owner, _ := signal.Body[2].(string); owner != "" || !strings.HasPrefix(name, ":") {
 		return
 	}
-	s.clients.forget(name)
-	s.cfg.Manager.Ports().HolderGone(s.holder(name))
+	h.clients.forget(name)
+	h.ports.HolderGone(h.holder(name))
 }
 
 // isConnected reports whether a client is on the bus; true where the bus does not
 // say.
-func (s *Server) isConnected(ctx context.Context, name string) bool {
+func (h *holders) isConnected(ctx context.Context, name string) bool {
 	var has bool
-	err := s.conn.BusObject().CallWithContext(ctx, busInterface+".NameHasOwner", 0, name).Store(&has)
+	err := h.conn.BusObject().CallWithContext(ctx, busInterface+".NameHasOwner", 0, name).Store(&has)
 	return has || err != nil
 }

@@ -2,7 +2,6 @@ package dbusapi
 
 import (
 	"context"
-	"encoding/json"
 	"log/slog"
 	"slices"
 	"strings"
@@ -10,7 +9,6 @@ import (
 	"github.com/godbus/dbus/v5"
 
 	"github.com/vnetd/vnetd/pkg/api"
-	"github.com/vnetd/vnetd/pkg/network"
 )
 
 // listed is an entry of ListNetworks and ListPorts.
@@ -19,69 +17,65 @@ type listed struct {
 	Path          dbus.ObjectPath
 }
 
-// managerObject answers the methods of the Manager interface.
-type managerObject struct{ *Server }
-
 // manager is the Manager interface.
-func (s *Server) manager() iface {
-	m := managerObject{s}
+func (o *objects) manager() iface {
 	xml := []arg{{"xml", "s"}}
 	path := func(name string) []arg { return []arg{{name, "o"}} }
 	return iface{
 		name: managerInterface,
 		methods: []method{
-			{"DefineNetwork", xml, path("network"), manageNetworks, m.defineNetwork},
+			{"DefineNetwork", xml, path("network"), manageNetworks, o.defineNetwork},
 			{
 				"DefineNetworkWithOptions",
 				[]arg{{"xml", "s"}, {"options", "a{sv}"}},
 				[]arg{{"network", "o"}, {"result", "a{sv}"}},
-				manageNetworks, m.defineNetworkWithOptions,
+				manageNetworks, o.defineNetworkWithOptions,
 			},
-			{"CreateNetwork", xml, path("network"), manageNetworks, m.createNetwork},
-			{"Plan", xml, []arg{{"json", "s"}}, read, m.plan},
+			{"CreateNetwork", xml, path("network"), manageNetworks, o.createNetwork},
+			{"Plan", xml, []arg{{"json", "s"}}, read, o.plan},
 			{
 				"TakeOver",
 				[]arg{{"definition", "s"}, {"status", "s"}, {"ports", "as"}, {"leases", "s"}, {"autostart", "b"}, {"dry", "b"}},
 				[]arg{{"json", "s"}},
-				manageNetworks, m.takeOver,
+				manageNetworks, o.takeOver,
 			},
-			{"GetNetwork", []arg{{"name", "s"}}, path("network"), read, m.getNetwork},
-			{"GetNetworkByUUID", []arg{{"uuid", "s"}}, path("network"), read, m.getNetworkByUUID},
-			{"ListNetworks", nil, []arg{{"networks", "a(sso)"}}, read, m.listNetworks},
+			{"GetNetwork", []arg{{"name", "s"}}, path("network"), read, o.getNetwork},
+			{"GetNetworkByUUID", []arg{{"uuid", "s"}}, path("network"), read, o.getNetworkByUUID},
+			{"ListNetworks", nil, []arg{{"networks", "a(sso)"}}, read, o.listNetworks},
 			{
 				"RequestPort",
 				[]arg{{"network", "s"}, {"options", "a{sv}"}},
 				[]arg{{"port", "o"}, {"fds", "ah"}, {"info", "a{sv}"}},
-				selfCheck, m.requestPort,
+				selfCheck, o.requestPort,
 			},
-			{"GetPort", []arg{{"uuid", "s"}}, path("port"), read, m.getPort},
-			{"ListPorts", nil, []arg{{"ports", "a(sso)"}}, read, m.listPorts},
-			{"Reload", nil, nil, manageNetworks, m.reload},
-			{"Describe", nil, []arg{{"json", "s"}}, read, m.describe},
+			{"GetPort", []arg{{"uuid", "s"}}, path("port"), read, o.getPort},
+			{"ListPorts", nil, []arg{{"ports", "a(sso)"}}, read, o.listPorts},
+			{"Reload", nil, nil, manageNetworks, o.reload},
+			{"Describe", nil, []arg{{"json", "s"}}, read, o.describe},
 		},
 		properties: []property{
-			{name: "Version", sig: "s", constant: true, get: func() any { return s.cfg.Version }},
-			{name: "LogLevel", sig: "s", get: func() any { return strings.ToLower(s.cfg.LogLevel.Level().String()) }, set: m.setLogLevel},
-			{name: "Conditions", sig: "aa{sv}", get: func() any { return busConditions(s.cfg.Manager.Conditions()) }},
-			{name: "ImportPending", sig: "b", get: func() any { return s.cfg.ImportPending() }, set: m.setImportPending},
+			{name: "Version", sig: "s", constant: true, get: func() any { return o.cfg.Version }},
+			{name: "LogLevel", sig: "s", get: func() any { return strings.ToLower(o.cfg.LogLevel.Level().String()) }, set: o.setLogLevel},
+			{name: "Conditions", sig: "aa{sv}", get: func() any { return busConditions(o.cfg.Manager.Conditions()) }},
+			{name: "ImportPending", sig: "b", get: func() any { return o.cfg.ImportPending() }, set: o.setImportPending},
 		},
 	}
 }
 
-func (m managerObject) createNetwork(ctx context.Context, c *call) ([]any, error) {
-	return networkPath(m.cfg.Manager.Create(ctx, []byte(c.body[0].(string))))
+func (o *objects) createNetwork(ctx context.Context, c *call) ([]any, error) {
+	return networkPath(o.cfg.Manager.Create(ctx, []byte(c.body[0].(string))))
 }
 
-func (m managerObject) plan(_ context.Context, c *call) ([]any, error) {
-	p, err := m.cfg.Manager.Plan([]byte(c.body[0].(string)))
+func (o *objects) plan(_ context.Context, c *call) ([]any, error) {
+	p, err := o.cfg.Manager.Plan([]byte(c.body[0].(string)))
 	if err != nil {
 		return nil, err
 	}
 	return toJSON(p)
 }
 
-func (m managerObject) takeOver(ctx context.Context, c *call) ([]any, error) {
-	t, err := m.cfg.Manager.TakeOver(ctx, api.Takeover{
+func (o *objects) takeOver(ctx context.Context, c *call) ([]any, error) {
+	t, err := o.cfg.Manager.TakeOver(ctx, api.Takeover{
 		Definition: c.body[0].(string), Status: c.body[1].(string), Ports: c.body[2].([]string),
 		Leases: c.body[3].(string), Autostart: c.body[4].(bool),
 	}, c.body[5].(bool))
@@ -92,96 +86,73 @@ func (m managerObject) takeOver(ctx context.Context, c *call) ([]any, error) {
 }
 
 // setImportPending records that libvirt's networks have been imported.
-func (m managerObject) setImportPending(_ context.Context, v any) error {
+func (o *objects) setImportPending(_ context.Context, v any) error {
 	if v.(bool) {
 		return api.Errorf(api.Invalid, "ImportPending can only be set to false: libvirt's networks are imported")
 	}
-	if err := m.cfg.ImportDone(); err != nil {
-		return err
-	}
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.update(rootPath, m.manager())
-	return nil
+	return o.cfg.ImportDone()
 }
 
-func (m managerObject) getNetwork(_ context.Context, c *call) ([]any, error) {
-	return networkPath(m.cfg.Manager.ByName(c.body[0].(string)))
+func (o *objects) getNetwork(_ context.Context, c *call) ([]any, error) {
+	return networkPath(o.cfg.Manager.ByName(c.body[0].(string)))
 }
 
-func (m managerObject) getNetworkByUUID(_ context.Context, c *call) ([]any, error) {
-	return networkPath(m.cfg.Manager.ByUUID(c.body[0].(string)))
+func (o *objects) getNetworkByUUID(_ context.Context, c *call) ([]any, error) {
+	return networkPath(o.cfg.Manager.ByUUID(c.body[0].(string)))
 }
 
-// networkPath is the reply that names a network.
-func networkPath(n *network.Network, err error) ([]any, error) {
-	if err != nil {
-		return nil, err
-	}
-	return []any{pathOf(networkPaths, n.Info().UUID)}, nil
-}
-
-func (m managerObject) listNetworks(context.Context, *call) ([]any, error) {
+func (o *objects) listNetworks(context.Context, *call) ([]any, error) {
 	list := []listed{}
-	for _, n := range m.cfg.Manager.Networks() {
+	for _, n := range o.cfg.Manager.Networks() {
 		info := n.Info()
 		list = append(list, listed{info.Name, info.UUID, pathOf(networkPaths, info.UUID)})
 	}
 	return []any{list}, nil
 }
 
-func (m managerObject) getPort(_ context.Context, c *call) ([]any, error) {
-	p, err := m.cfg.Manager.Ports().Find(c.body[0].(string))
+func (o *objects) getPort(_ context.Context, c *call) ([]any, error) {
+	p, err := o.cfg.Manager.Ports().Find(c.body[0].(string))
 	if err != nil {
 		return nil, err
 	}
 	return []any{pathOf(portPaths, p.UUID)}, nil
 }
 
-func (m managerObject) listPorts(context.Context, *call) ([]any, error) {
+func (o *objects) listPorts(context.Context, *call) ([]any, error) {
 	list := []listed{}
-	for _, p := range m.cfg.Manager.Ports().List() {
+	for _, p := range o.cfg.Manager.Ports().List() {
 		list = append(list, listed{p.UUID, p.Network, pathOf(portPaths, p.UUID)})
 	}
 	return []any{list}, nil
 }
 
-func (m managerObject) reload(ctx context.Context, _ *call) ([]any, error) {
-	return nil, m.cfg.Reload(ctx)
+func (o *objects) reload(ctx context.Context, _ *call) ([]any, error) {
+	return nil, o.cfg.Reload(ctx)
 }
 
-func (m managerObject) describe(context.Context, *call) ([]any, error) {
+func (o *objects) describe(context.Context, *call) ([]any, error) {
 	networks := []api.NetworkStatus{}
-	for _, n := range m.cfg.Manager.Networks() {
-		networks = append(networks, describeNetwork(m.cfg.Manager.Ports(), n))
+	for _, n := range o.cfg.Manager.Networks() {
+		networks = append(networks, describeNetwork(o.cfg.Manager.Ports(), n))
 	}
 	return toJSON(map[string]any{
-		"version": m.cfg.Version, "networks": networks,
-		"conditions": append([]api.Condition{}, m.cfg.Manager.Conditions()...), "firewall": m.cfg.Manager.Firewall(),
+		"version": o.cfg.Version, "networks": networks,
+		"conditions": append([]api.Condition{}, o.cfg.Manager.Conditions()...), "firewall": o.cfg.Manager.Firewall(),
 	})
 }
 
 // setLogLevel changes what is logged from now on.
-func (m managerObject) setLogLevel(_ context.Context, v any) error {
+func (o *objects) setLogLevel(_ context.Context, v any) error {
 	levels := []string{"debug", "info", "warn", "error"}
 	name := v.(string)
 	var level slog.Level
 	if !slices.Contains(levels, name) || level.UnmarshalText([]byte(name)) != nil {
 		return api.Errorf(api.Invalid, "log level %q is not known: want %s", name, strings.Join(levels, ", "))
 	}
-	before := m.cfg.LogLevel.Level()
+	before := o.cfg.LogLevel.Level()
 	// Said at whichever level is the lower one, so that it is seen.
-	m.cfg.LogLevel.Set(min(level, before))
-	m.cfg.Logger.Info("log level changed", "from", before, "to", level)
-	m.cfg.LogLevel.Set(level)
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.update(rootPath, m.manager())
+	o.cfg.LogLevel.Set(min(level, before))
+	o.cfg.Logger.Info("log level changed", "from", before, "to", level)
+	o.cfg.LogLevel.Set(level)
 	return nil
-}
-
-// toJSON is the reply that holds v as JSON text.
-func toJSON(v any) ([]any, error) {
-	text, err := json.Marshal(v)
-	return []any{string(text)}, err
 }

@@ -3,7 +3,6 @@ package dbusapi
 import (
 	"context"
 	"fmt"
-	"net"
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
@@ -14,26 +13,8 @@ import (
 // its next start.
 const inactiveXML = 1
 
-// leaseSignature is a lease on the bus, in the order that libvirt's D-Bus
-// binding has, too: interface, expiry (Unix seconds, 0 for never), type (0 for
-// IPv4, 1 for IPv6), MAC, IAID, address, prefix length, host name, client id.
-const leaseSignature = "(sxisssuss)"
-
-// lease has leaseSignature.
-type lease struct {
-	Interface string
-	Expiry    int64
-	Type      int32
-	MAC       string
-	IAID      string
-	Address   string
-	Prefix    uint32
-	Hostname  string
-	ClientID  string
-}
-
 // network is the Network interface of n.
-func (s *Server) network(n *network.Network) iface {
+func (o *objects) network(n *network.Network) iface {
 	// do is a method without arguments and results.
 	do := func(f func(context.Context) error) func(context.Context, *call) ([]any, error) {
 		return func(ctx context.Context, _ *call) ([]any, error) { return nil, f(ctx) }
@@ -78,11 +59,11 @@ func (s *Server) network(n *network.Network) iface {
 				[]arg{{"port", "o"}, {"xml", "s"}},
 				manageNetworks,
 				func(ctx context.Context, c *call) ([]any, error) {
-					return registerPort(ctx, s.cfg.Manager.Ports(), n, c)
+					return registerPort(ctx, o.cfg.Manager.Ports(), n, c)
 				},
 			},
 			{"Describe", nil, []arg{{"json", "s"}}, read, func(context.Context, *call) ([]any, error) {
-				return toJSON(describeNetwork(s.cfg.Manager.Ports(), n))
+				return toJSON(describeNetwork(o.cfg.Manager.Ports(), n))
 			}},
 		},
 		properties: []property{
@@ -159,23 +140,6 @@ func leasesOf(n *network.Network) ([]lease, error) {
 	}
 	return leases, err
 }
-
-func busLease(l network.Lease) lease {
-	b := lease{
-		Interface: l.Interface, MAC: l.MAC.String(), Address: l.Addr.String(), Prefix: uint32(l.PrefixLen),
-		Hostname: l.Hostname, ClientID: hexColons(l.ClientID),
-	}
-	if !l.Expiry.IsZero() {
-		b.Expiry = l.Expiry.Unix()
-	}
-	if l.Addr.Is6() {
-		b.Type, b.IAID, b.ClientID = 1, fmt.Sprint(l.IAID), hexColons(l.DUID)
-	}
-	return b
-}
-
-// hexColons writes bytes as 01:52:54:00.
-func hexColons(b []byte) string { return net.HardwareAddr(b).String() }
 
 // describeNetwork is the document of a network's Describe.
 func describeNetwork(ports *network.Ports, n *network.Network) api.NetworkStatus {

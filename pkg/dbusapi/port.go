@@ -9,11 +9,8 @@ import (
 	"github.com/vnetd/vnetd/pkg/api"
 )
 
-// errTimeout is the bus's own word for a wait that was in vain.
-const errTimeout = "org.freedesktop.DBus.Error.Timeout"
-
 // port is the Port interface of p, as p was when the call came.
-func (s *Server) port(p api.Port) iface {
+func (o *objects) port(p api.Port) iface {
 	constant := func(name, sig string, v any) property {
 		return property{name: name, sig: sig, constant: true, get: func() any { return v }}
 	}
@@ -21,10 +18,10 @@ func (s *Server) port(p api.Port) iface {
 		name: portInterface,
 		methods: []method{
 			{"Release", nil, nil, selfCheck, func(ctx context.Context, c *call) ([]any, error) {
-				return nil, s.release(ctx, c, p)
+				return nil, o.release(ctx, c, p)
 			}},
 			{"WaitForAddress", []arg{{"timeout_ms", "u"}}, []arg{{"addresses", "as"}}, selfCheck, func(ctx context.Context, c *call) ([]any, error) {
-				return s.waitForAddress(ctx, c, p)
+				return o.waitForAddress(ctx, c, p)
 			}},
 			{"Describe", nil, []arg{{"json", "s"}}, read, func(context.Context, *call) ([]any, error) { return toJSON(p) }},
 		},
@@ -48,27 +45,27 @@ func (s *Server) port(p api.Port) iface {
 }
 
 // release ends a port for its owner, and for those who manage networks.
-func (s *Server) release(ctx context.Context, c *call, p api.Port) error {
-	if err := s.identify(ctx, c); err != nil {
+func (o *objects) release(ctx context.Context, c *call, p api.Port) error {
+	if err := o.rights.identify(ctx, c); err != nil {
 		return err
 	}
 	if c.who.uid != p.Owner {
-		if err := s.authorize(ctx, c, manageNetworks, p.Network); err != nil {
+		if err := o.rights.authorize(ctx, c, manageNetworks, p.Network); err != nil {
 			return api.Errorf(api.Denied, "port %s belongs to user %d: %w", p.UUID, p.Owner, err)
 		}
 	}
-	return s.cfg.Manager.Ports().Release(ctx, p.UUID)
+	return o.cfg.Manager.Ports().Release(ctx, p.UUID)
 }
 
 // waitForAddress waits for as long as the caller says.
-func (s *Server) waitForAddress(ctx context.Context, c *call, p api.Port) ([]any, error) {
-	if err := s.authorize(ctx, c, read, p.Network); err != nil {
+func (o *objects) waitForAddress(ctx context.Context, c *call, p api.Port) ([]any, error) {
+	if err := o.rights.authorize(ctx, c, read, p.Network); err != nil {
 		return nil, err
 	}
 	limit := time.Duration(c.body[0].(uint32)) * time.Millisecond
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	held, err := s.cfg.Manager.Ports().WaitForAddress(ctx, p.UUID)
+	held, err := o.cfg.Manager.Ports().WaitForAddress(ctx, p.UUID)
 	if errors.Is(err, context.DeadlineExceeded) {
 		return nil, busError{errTimeout, "the guest of port " + p.UUID + " (" + p.IfName + ") has no address after " + limit.String()}
 	}

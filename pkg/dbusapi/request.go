@@ -4,7 +4,6 @@ import (
 	"context"
 	"net"
 	"net/netip"
-	"os"
 
 	"github.com/godbus/dbus/v5"
 
@@ -14,36 +13,36 @@ import (
 )
 
 // requestPort makes a port, or opens one again, for a caller who may have it.
-func (m managerObject) requestPort(ctx context.Context, c *call) ([]any, error) {
-	if err := m.identify(ctx, c); err != nil {
+func (o *objects) requestPort(ctx context.Context, c *call) ([]any, error) {
+	if err := o.rights.identify(ctx, c); err != nil {
 		return nil, err
 	}
-	if !m.pace.allow(c.who.uid) {
-		return nil, api.Errorf(api.LimitExceeded, "%s asks for ports too often: %d a second are allowed", c.who, m.pace.perSecond)
+	if !o.pace.allow(c.who.uid) {
+		return nil, api.Errorf(api.LimitExceeded, "%s asks for ports too often: %d a second are allowed", c.who, o.pace.perSecond)
 	}
 	opts, err := portOptions(c.body[1].(map[string]dbus.Variant), c.who.uid)
 	if err != nil {
 		return nil, err
 	}
-	n, err := m.cfg.Manager.Lookup(c.body[0].(string))
+	n, err := o.cfg.Manager.Lookup(c.body[0].(string))
 	if err != nil {
 		return nil, err
 	}
-	if err := m.mayRequest(ctx, c, n, chooses(opts, c.who.uid)); err != nil {
+	if err := o.rights.mayRequest(ctx, c, n, chooses(opts, c.who.uid)); err != nil {
 		return nil, err
 	}
 	if opts.Lifetime == api.LifetimeBus {
-		opts.Holder = m.holder(c.sender)
+		opts.Holder = o.holders.holder(c.sender)
 	}
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
-	info, files, err := m.cfg.Manager.Ports().Request(ctx, n, opts)
+	info, files, err := o.cfg.Manager.Ports().Request(ctx, n, opts)
 	if err != nil {
 		return nil, err
 	}
 	c.files = files
-	if opts.Holder != "" && !m.isConnected(ctx, c.sender) {
-		m.cfg.Manager.Ports().HolderGone(opts.Holder) // it left before the port was its own
+	if opts.Holder != "" && !o.holders.isConnected(ctx, c.sender) {
+		o.cfg.Manager.Ports().HolderGone(opts.Holder) // it left before the port was its own
 	}
 	return []any{pathOf(portPaths, info.UUID), sysbus.Files(files), portReply(info)}, nil
 }
@@ -57,12 +56,6 @@ func portReply(info api.Port) map[string]dbus.Variant {
 		"ifname":  dbus.MakeVariant(info.IfName),
 		"bridge":  dbus.MakeVariant(info.Bridge),
 		"mtu":     dbus.MakeVariant(uint32(info.MTU)),
-	}
-}
-
-func closeAll(files []*os.File) {
-	for _, f := range files {
-		_ = f.Close()
 	}
 }
 

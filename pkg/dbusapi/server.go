@@ -4,53 +4,21 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"sync"
 	"time"
 
 	"github.com/godbus/dbus/v5"
-	"golang.org/x/time/rate"
 
 	"github.com/vnetd/vnetd/internal/sysbus"
-	"github.com/vnetd/vnetd/pkg/network"
 )
-
-// Config is what a Server works with. Manager, Version, Reload, ImportPending,
-// ImportDone and Logger must be set.
-type Config struct {
-	Manager *network.Manager
-	Version string
-	Reload  func(ctx context.Context) error // what the Reload method does
-	Logger  *slog.Logger
-	// LogLevel is the logger's, which a client may change.
-	LogLevel *slog.LevelVar
-
-	// ImportPending reports whether libvirt's networks are to be imported on the first
-	// occasion, and ImportDone says that they are.
-	ImportPending func() bool
-	ImportDone    func() error
-
-	// BridgeACL is QEMU's list of who may use which bridge. Empty: none.
-	BridgeACL string
-	// PortsPerSecond is how often one user may request a port. 0: no limit.
-	PortsPerSecond int
-}
 
 // Server answers for a Manager on the system bus.
 type Server struct {
-	cfg    Config
+	tree   tree
 	conn   *sysbus.Conn
 	cancel func() // ends the subscription to the manager's events
 
-	busID   string // of the bus; tells its clients from those of another
-	clients clients
-	pace    *pacer
 	running sync.WaitGroup
-
-	mu sync.Mutex
-	// known is what the bus has been told of each object, by path; guarded by mu.
-	known  map[dbus.ObjectPath]map[string]dbus.Variant
-	leases sysbus.Signals // to be sent; guarded by mu
 }
 
 // ErrNameTaken is returned by Serve when another process owns the name.
@@ -66,15 +34,21 @@ const (
 // Connect joins the system bus, at DBUS_SYSTEM_BUS_ADDRESS where that is set,
 // without a name yet. Serve must follow.
 func Connect(cfg Config) (*Server, error) {
-	s := &Server{
-		cfg: cfg, known: make(map[dbus.ObjectPath]map[string]dbus.Variant), pace: &pacer{perSecond: cfg.PortsPerSecond, users: make(map[uint32]*rate.Limiter)},
-	}
-	conn, err := sysbus.Connect(context.Background(), dbus.WithHandler(s), dbus.WithSignalHandler(dbus.NewSequentialSignalHandler()))
+	d := &dispatcher{ready: make(chan struct{})}
+	conn, err := sysbus.Connect(context.Background(), dbus.WithHandler(d), dbus.WithSignalHandler(dbus.NewSequentialSignalHandler()))
 	if err != nil {
 		return nil, fmt.Errorf("connecting to the system bus: %w", err)
 	}
-	s.conn = conn
-	return s, nil
+	who := &rights{conn: conn, log: cfg.Logger, bridgeACL: cfg.BridgeACL, clients: clients{known: make(map[string]*clientState)}}
+	d.conn, d.tree = conn, tree{
+		&objects{
+			cfg: cfg, rights: who, pace: newPacer(cfg.PortsPerSecond),
+			holders: &holders{conn: conn, ports: cfg.Manager.Ports(), clients: &who.clients},
+		},
+		&announcer{conn: conn, log: cfg.Logger, known: make(map[dbus.ObjectPath]map[string]dbus.Variant)},
+	}
+	close(d.ready)
+	return &Server{tree: d.tree, conn: conn}, nil
 }
 
 // Serve claims the name and answers until ctx ends; when the bus goes away for
@@ -86,8 +60,8 @@ func (s *Server) Serve(ctx context.Context, ready func()) error {
 	}
 	ready()
 	for s.untilLost(ctx); ctx.Err() == nil; s.untilLost(ctx) {
-		s.cfg.Logger.Warn("connection to the bus lost: connecting again")
-		if s = reconnect(ctx, s.cfg); s == nil {
+		s.tree.cfg.Logger.Warn("connection to the bus lost: connecting again")
+		if s = reconnect(ctx, s.tree.cfg); s == nil {
 			break
 		}
 	}
@@ -115,11 +89,11 @@ func reconnect(ctx context.Context, cfg Config) *Server {
 
 // claim subscribes to what happens from now on and takes the name on the bus.
 func (s *Server) claim() error {
-	if err := s.followClients(s.conn.Context()); err != nil {
+	if err := s.tree.holders.follow(s.conn.Context(), &s.running); err != nil {
 		return err
 	}
-	s.learn()
-	s.cancel = s.cfg.Manager.Subscribe(s.onEvent)
+	s.tree.learn()
+	s.cancel = s.tree.cfg.Manager.Subscribe(s.tree.onEvent)
 	reply, err := s.conn.RequestName(busName, dbus.NameFlagDoNotQueue)
 	if err == nil && reply != dbus.RequestNameReplyPrimaryOwner {
 		err = ErrNameTaken
@@ -139,7 +113,7 @@ func (s *Server) untilLost(ctx context.Context) {
 	}
 	s.cancel()
 	if err := s.conn.Close(); err != nil {
-		s.cfg.Logger.Debug("closing the bus connection", "error", err)
+		s.tree.cfg.Logger.Debug("closing the bus connection", "error", err)
 	}
 	s.running.Wait()
 }

@@ -9,8 +9,11 @@ import (
 	"github.com/godbus/dbus/v5"
 )
 
-// tree is the objects of a Server, by path.
-type tree struct{ *Server }
+// tree is the objects, by path, and what the bus is told of them.
+type tree struct {
+	*objects
+	*announcer
+}
 
 // object finds what stands at path, with its standard interfaces; nil when
 // nothing does.
@@ -126,12 +129,26 @@ func (t tree) properties(o *object) iface {
 				return []any{o.all(c.body[0].(string))}, nil
 			}},
 			{"Set", append(which, arg{"value", "v"}), nil, manageNetworks, func(ctx context.Context, c *call) ([]any, error) {
-				return nil, o.set(ctx, c)
+				if err := o.set(ctx, c); err != nil {
+					return nil, err
+				}
+				t.noteSet(o)
+				return nil, nil
 			}},
 		},
 		signals: []signal{
 			{"PropertiesChanged", []arg{{"interface", "s"}, {"changed", "a{sv}"}, {"invalidated", "as"}}},
 		},
+	}
+}
+
+// noteSet tells what a written property has changed of an object, whose own
+// interface is its first.
+func (t tree) noteSet(o *object) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.known[o.path] != nil {
+		t.update(o.path, o.ifaces[0])
 	}
 }
 

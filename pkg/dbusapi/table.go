@@ -2,7 +2,7 @@ package dbusapi
 
 import (
 	"context"
-	"os"
+	"encoding/json"
 	"strings"
 
 	"github.com/godbus/dbus/v5"
@@ -23,6 +23,22 @@ const (
 	introspectInterface = "org.freedesktop.DBus.Introspectable"
 	objectsInterface    = "org.freedesktop.DBus.ObjectManager"
 )
+
+// Errors of the bus itself, as other services give them.
+const (
+	errUnknownObject    = "org.freedesktop.DBus.Error.UnknownObject"
+	errUnknownInterface = "org.freedesktop.DBus.Error.UnknownInterface"
+	errUnknownMethod    = "org.freedesktop.DBus.Error.UnknownMethod"
+	errUnknownProperty  = "org.freedesktop.DBus.Error.UnknownProperty"
+	errReadOnly         = "org.freedesktop.DBus.Error.PropertyReadOnly"
+	errInvalidArgs      = "org.freedesktop.DBus.Error.InvalidArgs"
+	errTimeout          = "org.freedesktop.DBus.Error.Timeout" // of a wait that was in vain
+)
+
+// busError is an error with a name of its own.
+type busError struct{ name, text string }
+
+func (e busError) Error() string { return e.text }
 
 // iface is one interface of one object.
 type iface struct {
@@ -56,18 +72,6 @@ type property struct {
 type signal struct {
 	name string
 	args []arg
-}
-
-// call is one method call on its way through.
-type call struct {
-	sender      string
-	who         credentials // of the sender; not known yet where the method needs selfCheck
-	interactive bool        // the user may be asked for a password
-	body        []any
-
-	// files go with the reply, in whose body sysbus.Files stands for them, and
-	// are closed when it has been written, or could not be.
-	files []*os.File
 }
 
 // object is what stands at a path: its interfaces, and how to list the path
@@ -131,4 +135,10 @@ func pathOf(base dbus.ObjectPath, uuid string) dbus.ObjectPath {
 func uuidOf(base, path dbus.ObjectPath) (uuid string, ok bool) {
 	rest, ok := strings.CutPrefix(string(path), string(base))
 	return strings.ReplaceAll(rest, "_", "-"), ok && rest != ""
+}
+
+// toJSON is the reply that holds v as JSON text.
+func toJSON(v any) ([]any, error) {
+	text, err := json.Marshal(v)
+	return []any{string(text)}, err
 }

@@ -41,11 +41,11 @@ func Members(group string) Authorize {
 
 // mustAsk reports whether the client needs more than to be let in by its socket:
 // root does not, nor does who may only read.
-func (c *client) mustAsk() bool {
-	return c.s.cfg.Authorize != nil && !c.readOnly && c.peer.uid != 0
+func (c *session) mustAsk() bool {
+	return c.authorize != nil && !c.readOnly && c.peer.uid != 0
 }
 
-func authList(_ context.Context, c *client, _ noArgs, results *encoder) error {
+func authList(_ context.Context, c *session, _ noArgs, results *encoder) error {
 	way := int32(authNone)
 	if c.mustAsk() {
 		way = authWithPolkit
@@ -57,7 +57,7 @@ func authList(_ context.Context, c *client, _ noArgs, results *encoder) error {
 	return nil
 }
 
-func authPolkit(ctx context.Context, c *client, _ noArgs, results *encoder) error {
+func authPolkit(ctx context.Context, c *session, _ noArgs, results *encoder) error {
 	if !c.mustAsk() {
 		return rpcf(codeAuthFailed, "polkit was not asked for")
 	}
@@ -69,7 +69,7 @@ func authPolkit(ctx context.Context, c *client, _ noArgs, results *encoder) erro
 	if err != nil {
 		return err
 	}
-	err = c.s.cfg.Authorize(ctx, Subject{UID: c.peer.uid, PID: c.peer.pid, StartTime: began})
+	err = c.authorize(ctx, Subject{UID: c.peer.uid, PID: c.peer.pid, StartTime: began})
 	if err != nil {
 		c.log.Info("a client may not manage networks", "error", err)
 		return err

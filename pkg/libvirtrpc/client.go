@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"io"
-	"log/slog"
 	"net"
 	"runtime/debug"
 	"sync"
@@ -31,29 +30,11 @@ func defaultPatience() patience {
 	return patience{auth: 30 * time.Second, write: 30 * time.Second, ping: 5 * time.Second}
 }
 
-// peer is who is at the other end, by the kernel's word (SO_PEERCRED).
-type peer struct {
-	uid, pid uint32
-}
-
-// Subject is a process that asks for the right to manage networks.
-type Subject struct {
-	UID, PID  uint32
-	StartTime uint64 // of the process, in clock ticks since boot: tells it from a later one with its PID
-}
-
-// Authorize lets a subject pass or returns an error; an *Error reaches the
-// client as it is.
-type Authorize func(ctx context.Context, who Subject) error
-
 // client is one connection.
 type client struct {
-	s        *Server
-	conn     net.Conn
-	peer     peer
-	readOnly bool // of the socket
-	log      *slog.Logger
-	out      *queue
+	*session
+	procs    map[int32]*proc
+	patience patience
 	running  sync.WaitGroup // the connection's own goroutines
 	calls    sync.WaitGroup
 	slots    chan struct{} // one for each call in flight
@@ -61,22 +42,13 @@ type client struct {
 	heard   atomic.Int64 // frames read; pings are sent while it stands still
 	pinging sync.Once
 	gone    chan struct{} // closed when the connection has ended
-
-	mu        sync.Mutex
-	authed    bool // may do more than ask how to authenticate
-	open      bool
-	readsOnly bool             // asked for at open, or by the socket
-	watches   map[int32]*watch // registered events, by callback ID
-	lastWatch int32
 }
 
-func newClient(s *Server, conn net.Conn, p peer, readOnly bool) *client {
-	return &client{
-		s: s, conn: conn, peer: p, readOnly: readOnly,
-		log: s.cfg.Logger.With("client_uid", p.uid, "client_pid", p.pid),
-		out: newQueue(), slots: make(chan struct{}, maxCalls), gone: make(chan struct{}),
-		watches: make(map[int32]*watch), readsOnly: readOnly,
-	}
+// newClient makes the connection of a session, which may call those procedures.
+func newClient(s *session, procs map[int32]*proc, p patience) *client {
+	c := &client{session: s, procs: procs, patience: p, slots: make(chan struct{}, maxCalls), gone: make(chan struct{})}
+	s.keepalive = func() { c.pinging.Do(func() { c.running.Go(c.ping) }) }
+	return c
 }
 
 // serve answers the client until it hangs up, misbehaves, or ctx ends. Calls that
@@ -101,7 +73,7 @@ func (c *client) serve(ctx context.Context) {
 // read takes messages until one can't be had. Calls run beside it, at most
 // maxCalls of them: the next message is not read before one is done.
 func (c *client) read(ctx context.Context) error {
-	if err := c.conn.SetReadDeadline(time.Now().Add(c.s.patience.auth)); err != nil {
+	if err := c.conn.SetReadDeadline(time.Now().Add(c.patience.auth)); err != nil {
 		return err
 	}
 	in := bufio.NewReader(c.conn)
@@ -127,9 +99,6 @@ func (c *client) frameLimit() int {
 	return maxSmallFrame
 }
 
-// errDone ends a connection that the client has closed by a call.
-var errDone = errors.New("closed by the client")
-
 // take deals with one message. An error ends the connection.
 func (c *client) take(ctx context.Context, m message) error {
 	switch {
@@ -150,7 +119,7 @@ func (c *client) take(ctx context.Context, m message) error {
 		c.refuse(m.header, rpcf(codeRPC, "Cannot find program %d version %d", m.program, m.version))
 		return nil
 	}
-	p, known := c.s.procs[m.proc]
+	p, known := c.procs[m.proc]
 	if !known {
 		c.refuse(m.header, rpcf(codeRPC, "unknown procedure: %d", m.proc))
 		return nil
@@ -198,42 +167,12 @@ func (c *client) invoke(ctx context.Context, p *proc, payload []byte, results *e
 			err = failf(codeInternal, "%s failed in an unforeseen way: see vnetd's log", p.name)
 		}
 	}()
-	if err := c.permits(p); err != nil {
+	if err := p.permits(c.session); err != nil {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()
-	return p.call(ctx, c, payload, results)
-}
-
-// permits refuses what the client may not do, or not yet.
-func (c *client) permits(p *proc) error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	switch {
-	case p.needs == needsNothing:
-		return nil
-	case !c.authed:
-		return rpcf(codeRPC, "authentication required")
-	case p.needs == needsAuth:
-		return nil
-	case !c.open:
-		return rpcf(codeInternal, "connection not open")
-	case p.needs == needsWrite && c.readsOnly:
-		return failf(codeDenied, "read only access prevents %s", p.name)
-	}
-	return nil
-}
-
-// authenticated lets the client do what its socket allows.
-func (c *client) authenticated() {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if !c.authed {
-		c.authed = true
-		c.s.settled(c)
-		_ = c.conn.SetReadDeadline(time.Time{})
-	}
+	return p.call(ctx, c.session, payload, results)
 }
 
 // write sends what is queued until the queue is closed and empty. A client that
@@ -242,7 +181,7 @@ func (c *client) write() {
 	defer func() { _ = c.conn.Close() }()
 	for frames := c.out.next(); frames != nil; frames = c.out.next() {
 		for _, f := range frames {
-			err := c.conn.SetWriteDeadline(time.Now().Add(c.s.patience.write))
+			err := c.conn.SetWriteDeadline(time.Now().Add(c.patience.write))
 			if err == nil {
 				_, err = c.conn.Write(f)
 			}
@@ -255,14 +194,10 @@ func (c *client) write() {
 	}
 }
 
-// keepalive pings the client whenever it has been silent, from the first call
-// on, and cuts it off when it answers none. It returns at once.
-func (c *client) keepalive() {
-	c.pinging.Do(func() { c.running.Go(c.ping) })
-}
-
+// ping pings the client whenever it has been silent, and cuts it off when it answers
+// none.
 func (c *client) ping() {
-	tick := time.NewTicker(c.s.patience.ping)
+	tick := time.NewTicker(c.patience.ping)
 	defer tick.Stop()
 	heard, unanswered := c.heard.Load(), 0
 	for {

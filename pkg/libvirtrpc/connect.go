@@ -36,7 +36,7 @@ func readOpen(d *decoder) openArgs { return openArgs{d.optString(), d.uint32()} 
 
 // connectOpen opens the connection. Flags that are not known are ignored:
 // go-libvirt sends some.
-func connectOpen(_ context.Context, c *client, a openArgs, _ *encoder) error {
+func connectOpen(_ context.Context, c *session, a openArgs, _ *encoder) error {
 	const readOnly = 1 // VIR_CONNECT_RO
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -49,9 +49,9 @@ func connectOpen(_ context.Context, c *client, a openArgs, _ *encoder) error {
 }
 
 // connectClose ends the connection once it is answered.
-func connectClose(context.Context, *client, noArgs, *encoder) error { return errDone }
+func connectClose(context.Context, *session, noArgs, *encoder) error { return errDone }
 
-func connectFeature(_ context.Context, c *client, feature int32, results *encoder) error {
+func connectFeature(_ context.Context, c *session, feature int32, results *encoder) error {
 	if feature == featureKeepalive {
 		c.keepalive()
 	}
@@ -59,22 +59,22 @@ func connectFeature(_ context.Context, c *client, feature int32, results *encode
 	return nil
 }
 
-func connectType(_ context.Context, _ *client, _ noArgs, results *encoder) error {
+func connectType(_ context.Context, _ *session, _ noArgs, results *encoder) error {
 	results.string("network")
 	return nil
 }
 
-func connectURI(_ context.Context, _ *client, _ noArgs, results *encoder) error {
+func connectURI(_ context.Context, _ *session, _ noArgs, results *encoder) error {
 	results.string(connectionURI)
 	return nil
 }
 
-func connectIsSecure(_ context.Context, _ *client, _ noArgs, results *encoder) error {
+func connectIsSecure(_ context.Context, _ *session, _ noArgs, results *encoder) error {
 	results.flag(true)
 	return nil
 }
 
-func connectLibVersion(_ context.Context, _ *client, _ noArgs, results *encoder) error {
+func connectLibVersion(_ context.Context, _ *session, _ noArgs, results *encoder) error {
 	results.uint64(libVersion)
 	return nil
 }
@@ -91,7 +91,7 @@ func readIdentity(d *decoder) identityArgs {
 
 // connectSetIdentity hears on whose behalf a daemon of libvirt calls. It is
 // believed of root alone, logged, and gives no right.
-func connectSetIdentity(_ context.Context, c *client, a identityArgs, _ *encoder) error {
+func connectSetIdentity(_ context.Context, c *session, a identityArgs, _ *encoder) error {
 	if err := checkFlags(a.flags, 0, "virConnectSetIdentity"); err != nil {
 		return err
 	}

@@ -33,19 +33,6 @@ const (
 	stopped   lifecycle = 3
 )
 
-// watch is an event that a client has registered for.
-type watch struct {
-	event   int32
-	network *uuid // nil: any
-}
-
-func (w *watch) equal(o *watch) bool {
-	if w.event != o.event || (w.network == nil) != (o.network == nil) {
-		return false
-	}
-	return w.network == nil || *w.network == *o.network
-}
-
 // registerArgs are those of virConnectNetworkEventRegisterAny.
 type registerArgs struct {
 	event   int32
@@ -54,7 +41,7 @@ type registerArgs struct {
 
 func readRegister(d *decoder) registerArgs { return registerArgs{d.int32(), d.optRef()} }
 
-func registerEvent(_ context.Context, c *client, a registerArgs, results *encoder) error {
+func registerEvent(_ context.Context, c *session, a registerArgs, results *encoder) error {
 	if a.event < 0 || a.event >= events {
 		return rpcf(codeInternal, "unsupported network event ID %d", a.event)
 	}
@@ -78,7 +65,7 @@ func registerEvent(_ context.Context, c *client, a registerArgs, results *encode
 	return nil
 }
 
-func deregisterEvent(_ context.Context, c *client, id int32, _ *encoder) error {
+func deregisterEvent(_ context.Context, c *session, id int32, _ *encoder) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.watches[id] == nil {
@@ -86,29 +73,6 @@ func deregisterEvent(_ context.Context, c *client, id int32, _ *encoder) error {
 	}
 	delete(c.watches, id)
 	return nil
-}
-
-// tell sends an event to a client that has registered for it. One that reads no
-// events is cut off.
-func (c *client) tell(event, proc int32, about ref, write func(*encoder)) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	for id, w := range c.watches {
-		if w.event != event || w.network != nil && *w.network != about.uuid {
-			continue
-		}
-		h := header{program: programRemote, version: protocolVersion, proc: proc, kind: typeMessage}
-		taken := c.out.offer(frame(h, func(e *encoder) {
-			e.int32(id)
-			e.ref(about)
-			write(e)
-		}))
-		if !taken {
-			c.log.Info("cut off a client of libvirt's protocol that reads no events")
-			_ = c.conn.Close()
-			return
-		}
-	}
 }
 
 // history is what is known of networks, to tell what has happened to one from
@@ -161,17 +125,4 @@ func (h *history) changes(e network.Event) []lifecycle {
 		list = append(list, stopped)
 	}
 	return list
-}
-
-// onEvent tells clients what has happened.
-func (s *Server) onEvent(e network.Event) {
-	about := refTo(e.Network)
-	for _, what := range s.history.changes(e) {
-		for _, c := range s.everybody() {
-			c.tell(eventLifecycle, procEventLifecycle, about, func(e *encoder) {
-				e.int32(int32(what))
-				e.int32(0) // no detail
-			})
-		}
-	}
 }

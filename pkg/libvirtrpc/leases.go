@@ -18,7 +18,7 @@ type leasesArgs struct {
 
 func readLeases(d *decoder) leasesArgs { return leasesArgs{readRef(d), d.optString(), readListAll(d)} }
 
-func getDHCPLeases(_ context.Context, c *client, a leasesArgs, results *encoder) error {
+func getDHCPLeases(_ context.Context, c *session, a leasesArgs, results *encoder) error {
 	if err := checkFlags(a.flags, 0, "networkGetDHCPLeases"); err != nil {
 		return err
 	}

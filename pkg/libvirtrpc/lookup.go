@@ -8,9 +8,9 @@ import (
 )
 
 // selected lists the networks that are active or not, as asked.
-func (c *client) selected(active bool) []api.Network {
+func (c *session) selected(active bool) []api.Network {
 	var list []api.Network
-	for _, n := range c.s.cfg.Backend.Networks() {
+	for _, n := range c.backend.Networks() {
 		if info := n.Info(); info.Active == active && (active || info.Persistent) {
 			list = append(list, info)
 		}
@@ -18,16 +18,16 @@ func (c *client) selected(active bool) []api.Network {
 	return list
 }
 
-func countNetworks(active bool) func(context.Context, *client, noArgs, *encoder) error {
-	return func(_ context.Context, c *client, _ noArgs, results *encoder) error {
+func countNetworks(active bool) func(context.Context, *session, noArgs, *encoder) error {
+	return func(_ context.Context, c *session, _ noArgs, results *encoder) error {
 		results.int32(int32(len(c.selected(active))))
 		return nil
 	}
 }
 
 // listNames lists at most as many names as the caller has room for.
-func listNames(active bool) func(context.Context, *client, int32, *encoder) error {
-	return func(_ context.Context, c *client, limit int32, results *encoder) error {
+func listNames(active bool) func(context.Context, *session, int32, *encoder) error {
+	return func(_ context.Context, c *session, limit int32, results *encoder) error {
 		if limit < 0 || limit > maxNetworks {
 			return rpcf(codeRPC, "too many networks '%d' for limit '%d'", limit, maxNetworks)
 		}
@@ -81,12 +81,12 @@ type listArgs struct {
 
 func readListAll(d *decoder) listArgs { return listArgs{d.flag(), d.uint32()} }
 
-func listAllNetworks(_ context.Context, c *client, a listArgs, results *encoder) error {
+func listAllNetworks(_ context.Context, c *session, a listArgs, results *encoder) error {
 	if err := checkFlags(a.flags, listFlags, "networkConnectListAllNetworks"); err != nil {
 		return err
 	}
 	var list []ref
-	for _, n := range c.s.cfg.Backend.Networks() {
+	for _, n := range c.backend.Networks() {
 		if info := n.Info(); wanted(info, a.flags) {
 			list = append(list, refTo(info))
 		}
@@ -94,8 +94,8 @@ func listAllNetworks(_ context.Context, c *client, a listArgs, results *encoder)
 	return writeAll(results, "networks", list, a.fill, maxNetworks, (*encoder).ref)
 }
 
-func lookupByName(_ context.Context, c *client, name string, results *encoder) error {
-	n, err := c.s.cfg.Backend.ByName(name)
+func lookupByName(_ context.Context, c *session, name string, results *encoder) error {
+	n, err := c.backend.ByName(name)
 	if err != nil {
 		if network.KindOf(err) == api.NotFound {
 			err = failf(codeNoNetwork, "no network with matching name '%s'", name)
@@ -106,8 +106,8 @@ func lookupByName(_ context.Context, c *client, name string, results *encoder) e
 	return nil
 }
 
-func lookupByUUID(_ context.Context, c *client, u uuid, results *encoder) error {
-	n, err := c.s.cfg.Backend.ByUUID(u.String())
+func lookupByUUID(_ context.Context, c *session, u uuid, results *encoder) error {
+	n, err := c.backend.ByUUID(u.String())
 	if err != nil {
 		if network.KindOf(err) == api.NotFound {
 			err = failf(codeNoNetwork, "no network with matching uuid '%s'", u)

@@ -28,7 +28,7 @@ func readSetMetadata(d *decoder) setMetadataArgs {
 	return setMetadataArgs{readRef(d), d.int32(), d.optString(), d.optString(), d.optString(), d.uint32()}
 }
 
-func setMetadata(ctx context.Context, c *client, a setMetadataArgs, _ *encoder) error {
+func setMetadata(ctx context.Context, c *session, a setMetadataArgs, _ *encoder) error {
 	n, err := c.network(a.ref)
 	if err != nil {
 		return err
@@ -42,7 +42,7 @@ func setMetadata(ctx context.Context, c *client, a setMetadataArgs, _ *encoder) 
 		return err
 	}
 	about := refTo(n.Info())
-	for _, other := range c.s.everybody() {
+	for _, other := range c.all.everybody() {
 		other.tell(eventMetadata, procEventMetadata, about, func(e *encoder) {
 			e.int32(a.kind)
 			e.optString(a.uri)
@@ -92,7 +92,7 @@ func readGetMetadata(d *decoder) getMetadataArgs {
 	return getMetadataArgs{readRef(d), d.int32(), d.optString(), d.uint32()}
 }
 
-func getMetadata(_ context.Context, c *client, a getMetadataArgs, results *encoder) error {
+func getMetadata(_ context.Context, c *session, a getMetadataArgs, results *encoder) error {
 	n, err := c.network(a.ref)
 	if err != nil {
 		return err

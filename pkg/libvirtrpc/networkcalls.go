@@ -44,26 +44,26 @@ func unknownElements(paths []string) error {
 	return &Error{codeSchema, domainXML, "not in the schema: " + strings.Join(paths, ", ")}
 }
 
-func defineXML(ctx context.Context, c *client, xml string, results *encoder) error {
+func defineXML(ctx context.Context, c *session, xml string, results *encoder) error {
 	return defineXMLFlags(ctx, c, document{xml: xml}, results)
 }
 
-func defineXMLFlags(ctx context.Context, c *client, doc document, results *encoder) error {
+func defineXMLFlags(ctx context.Context, c *session, doc document, results *encoder) error {
 	if err := checkDocument(doc, "networkDefineXMLFlags"); err != nil {
 		return err
 	}
-	return made(results)(c.s.cfg.Backend.Define(ctx, []byte(doc.xml)))
+	return made(results)(c.backend.Define(ctx, []byte(doc.xml)))
 }
 
-func createXML(ctx context.Context, c *client, xml string, results *encoder) error {
+func createXML(ctx context.Context, c *session, xml string, results *encoder) error {
 	return createXMLFlags(ctx, c, document{xml: xml}, results)
 }
 
-func createXMLFlags(ctx context.Context, c *client, doc document, results *encoder) error {
+func createXMLFlags(ctx context.Context, c *session, doc document, results *encoder) error {
 	if err := checkDocument(doc, "networkCreateXMLFlags"); err != nil {
 		return err
 	}
-	return made(results)(c.s.cfg.Backend.Create(ctx, []byte(doc.xml)))
+	return made(results)(c.backend.Create(ctx, []byte(doc.xml)))
 }
 
 // made writes the network that a call has made.
@@ -129,7 +129,7 @@ type networkValue struct {
 func readNetworkFlags(d *decoder) networkValue { return networkValue{readRef(d), d.uint32()} }
 func readNetworkValue(d *decoder) networkValue { return networkValue{readRef(d), d.uint32()} }
 
-func setAutostart(_ context.Context, c *client, a networkValue, _ *encoder) error {
+func setAutostart(_ context.Context, c *session, a networkValue, _ *encoder) error {
 	n, err := c.network(a.ref)
 	if err != nil {
 		return err
@@ -149,7 +149,7 @@ func getBridgeName(_ context.Context, n Network, results *encoder) error {
 	return nil
 }
 
-func getXMLDesc(_ context.Context, c *client, a networkValue, results *encoder) error {
+func getXMLDesc(_ context.Context, c *session, a networkValue, results *encoder) error {
 	const inactive = 1 // VIR_NETWORK_XML_INACTIVE
 	n, err := c.network(a.ref)
 	if err != nil {
@@ -193,7 +193,7 @@ func readUpdate(d *decoder) updateArgs {
 	}
 }
 
-func updateNetwork(ctx context.Context, c *client, a updateArgs, _ *encoder) error {
+func updateNetwork(ctx context.Context, c *session, a updateArgs, _ *encoder) error {
 	n, err := c.network(a.ref)
 	if err != nil {
 		return err

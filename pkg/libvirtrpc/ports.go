@@ -24,7 +24,7 @@ func (e *encoder) portRef(p portRef) {
 
 // activeNetwork is what r refers to, which must be active: ports are not for
 // others.
-func (c *client) activeNetwork(r ref) (Network, error) {
+func (c *session) activeNetwork(r ref) (Network, error) {
 	n, err := c.network(r)
 	if err != nil {
 		return nil, err
@@ -33,7 +33,7 @@ func (c *client) activeNetwork(r ref) (Network, error) {
 }
 
 // port finds a port with its network.
-func (c *client) port(r portRef) (Network, *netdef.Port, error) {
+func (c *session) port(r portRef) (Network, *netdef.Port, error) {
 	n, err := c.activeNetwork(r.ref)
 	if err != nil {
 		return nil, nil, err
@@ -54,7 +54,7 @@ type listPortsArgs struct {
 
 func readListPorts(d *decoder) listPortsArgs { return listPortsArgs{readRef(d), readListAll(d)} }
 
-func listAllPorts(_ context.Context, c *client, a listPortsArgs, results *encoder) error {
+func listAllPorts(_ context.Context, c *session, a listPortsArgs, results *encoder) error {
 	n, err := c.activeNetwork(a.ref)
 	if err != nil {
 		return err
@@ -70,7 +70,7 @@ func listAllPorts(_ context.Context, c *client, a listPortsArgs, results *encode
 	return writeAll(results, "network ports", list, a.fill, maxPorts, (*encoder).portRef)
 }
 
-func lookupPort(_ context.Context, c *client, r portRef, results *encoder) error {
+func lookupPort(_ context.Context, c *session, r portRef, results *encoder) error {
 	n, p, err := c.port(r)
 	if err != nil {
 		return err
@@ -95,7 +95,7 @@ const (
 
 // createPort registers a port. libvirt's QEMU driver makes the device after this
 // and plugs it into what the port's document then says.
-func createPort(ctx context.Context, c *client, a portDocument, results *encoder) error {
+func createPort(ctx context.Context, c *session, a portDocument, results *encoder) error {
 	if err := checkFlags(a.flags, portReclaim|portValidate, "networkPortCreateXML"); err != nil {
 		return err
 	}
@@ -131,7 +131,7 @@ type portFlags struct {
 
 func readPortFlags(d *decoder) portFlags { return portFlags{readPortRef(d), d.uint32()} }
 
-func getPortXML(_ context.Context, c *client, a portFlags, results *encoder) error {
+func getPortXML(_ context.Context, c *session, a portFlags, results *encoder) error {
 	if err := checkFlags(a.flags, 0, "networkPortGetXMLDesc"); err != nil {
 		return err
 	}
@@ -143,7 +143,7 @@ func getPortXML(_ context.Context, c *client, a portFlags, results *encoder) err
 	return nil
 }
 
-func deletePort(ctx context.Context, c *client, a portFlags, _ *encoder) error {
+func deletePort(ctx context.Context, c *session, a portFlags, _ *encoder) error {
 	if err := checkFlags(a.flags, 0, "networkPortDelete"); err != nil {
 		return err
 	}
@@ -151,7 +151,7 @@ func deletePort(ctx context.Context, c *client, a portFlags, _ *encoder) error {
 	if err != nil {
 		return err
 	}
-	return c.s.cfg.Backend.ReleasePort(ctx, p.UUID)
+	return c.backend.ReleasePort(ctx, p.UUID)
 }
 
 // limit is one of a port's limits, under libvirt's name.
@@ -197,7 +197,7 @@ func readGetParams(d *decoder) getParamsArgs {
 	return getParamsArgs{readPortRef(d), d.int32(), d.uint32()}
 }
 
-func getPortParams(_ context.Context, c *client, a getParamsArgs, results *encoder) error {
+func getPortParams(_ context.Context, c *session, a getParamsArgs, results *encoder) error {
 	const asStrings = 4 // VIR_TYPED_PARAM_STRING_OKAY: the caller may be sent strings
 	if err := checkFlags(a.flags, asStrings, "networkPortGetParameters"); err != nil {
 		return err
@@ -230,7 +230,7 @@ func readSetParams(d *decoder) setParamsArgs {
 }
 
 // setPortParams sets limits; one that is not named is none.
-func setPortParams(ctx context.Context, c *client, a setParamsArgs, _ *encoder) error {
+func setPortParams(ctx context.Context, c *session, a setParamsArgs, _ *encoder) error {
 	if err := checkFlags(a.flags, 0, "networkPortSetParameters"); err != nil {
 		return err
 	}

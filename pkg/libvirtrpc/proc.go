@@ -23,13 +23,13 @@ type proc struct {
 	name    string // of libvirt's API function: messages tell it
 	needs   need
 	inOrder bool // answered before the next call is read: it is quick, and the next may depend on it
-	call    func(ctx context.Context, c *client, payload []byte, results *encoder) error
+	call    func(ctx context.Context, c *session, payload []byte, results *encoder) error
 }
 
 // method makes a procedure of the way to read its arguments and of what it
 // does. run is not called with arguments that can't be read.
-func method[A any](name string, needs need, args func(*decoder) A, run func(ctx context.Context, c *client, args A, results *encoder) error) *proc {
-	return &proc{name: name, needs: needs, call: func(ctx context.Context, c *client, payload []byte, results *encoder) error {
+func method[A any](name string, needs need, args func(*decoder) A, run func(ctx context.Context, c *session, args A, results *encoder) error) *proc {
+	return &proc{name: name, needs: needs, call: func(ctx context.Context, c *session, payload []byte, results *encoder) error {
 		d := &decoder{rest: payload}
 		a := args(d)
 		if d.broken {
@@ -51,11 +51,11 @@ type noArgs struct{}
 func readNothing(*decoder) noArgs { return noArgs{} }
 
 // accept is what there is to do where there is nothing to do.
-func accept(context.Context, *client, noArgs, *encoder) error { return nil }
+func accept(context.Context, *session, noArgs, *encoder) error { return nil }
 
 // onNetwork makes a procedure whose only argument is a network.
 func onNetwork(name string, needs need, run func(ctx context.Context, n Network, results *encoder) error) *proc {
-	return method(name, needs, readRef, func(ctx context.Context, c *client, r ref, results *encoder) error {
+	return method(name, needs, readRef, func(ctx context.Context, c *session, r ref, results *encoder) error {
 		n, err := c.network(r)
 		if err != nil {
 			return err
@@ -78,8 +78,8 @@ func refTo(n api.Network) ref { return ref{n.Name, parseUUID(n.UUID)} }
 
 // network is what r refers to. Its name is what the client knows it by; the UUID
 // alone counts.
-func (c *client) network(r ref) (Network, error) {
-	n, err := c.s.cfg.Backend.ByUUID(r.uuid.String())
+func (c *session) network(r ref) (Network, error) {
+	n, err := c.backend.ByUUID(r.uuid.String())
 	if network.KindOf(err) == api.NotFound && err != nil {
 		return nil, failf(codeNoNetwork, "no network with matching uuid '%s' (%s)", r.uuid, r.name)
 	}
@@ -118,5 +118,24 @@ func writeAll[T any](results *encoder, what string, list []T, fill bool, limit i
 		write(results, item)
 	}
 	results.uint32(uint32(len(list)))
+	return nil
+}
+
+// permits refuses what the client may not do, or not yet.
+func (p *proc) permits(c *session) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case p.needs == needsNothing:
+		return nil
+	case !c.authed:
+		return rpcf(codeRPC, "authentication required")
+	case p.needs == needsAuth:
+		return nil
+	case !c.open:
+		return rpcf(codeInternal, "connection not open")
+	case p.needs == needsWrite && c.readsOnly:
+		return failf(codeDenied, "read only access prevents %s", p.name)
+	}
 	return nil
 }

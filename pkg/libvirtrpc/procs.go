@@ -58,7 +58,7 @@ func procs() map[int32]*proc {
 		314: method("virConnectNetworkEventDeregisterAny", needsOpen, (*decoder).int32, deregisterEvent).first(),
 	}
 	for number, name := range lacking() {
-		table[number] = method(name, needsOpen, readNothing, func(context.Context, *client, noArgs, *encoder) error {
+		table[number] = method(name, needsOpen, readNothing, func(context.Context, *session, noArgs, *encoder) error {
 			return &Error{codeNoSupport, domainDaemon, name}
 		})
 	}

@@ -5,24 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"net"
-	"slices"
 	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/pkg/network"
 )
 
-// How many clients there may be. One user's can't keep out those of another, and
-// nobody's can keep out root's.
-const (
-	maxClients    = 1000
-	maxStrangers  = 800 // that are not root's
-	maxPerUser    = 200 // of one user who is not root
-	maxPending    = 50  // of these, that have not authenticated yet
-	acceptBackoff = 100 * time.Millisecond
-)
+// acceptBackoff is how long is waited after a client could not be taken.
+const acceptBackoff = 100 * time.Millisecond
 
 // Config is what a Server works with. Backend and Logger must be set.
 type Config struct {
@@ -39,14 +32,12 @@ type Server struct {
 	patience patience
 	procs    map[int32]*proc
 	history  history
-
-	mu      sync.Mutex
-	clients map[*client]bool // whether it has authenticated
+	sessions sessions
 }
 
 // NewServer makes a server that has no sockets yet: Serve follows.
 func NewServer(cfg Config) *Server {
-	return &Server{cfg: cfg, patience: defaultPatience(), procs: procs(), clients: make(map[*client]bool)}
+	return &Server{cfg: cfg, patience: defaultPatience(), procs: procs(), sessions: sessions{all: make(map[*session]bool)}}
 }
 
 // Serve answers on the sockets until ctx ends, and has then closed them. It must
@@ -90,7 +81,7 @@ func (s *Server) accept(ctx context.Context, socket Socket, running *sync.WaitGr
 			continue
 		}
 		running.Go(func() {
-			defer s.forget(c)
+			defer s.sessions.forget(c.session)
 			c.serve(ctx)
 		})
 	}
@@ -102,37 +93,20 @@ func (s *Server) admit(conn *net.UnixConn, readOnly bool) (*client, error) {
 	if err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.clients) >= maxClients {
-		return nil, fmt.Errorf("there are %d already", len(s.clients))
+	c := s.session(conn, who, readOnly)
+	if err := s.sessions.admit(c); err != nil {
+		return nil, err
 	}
-	if who.uid != 0 {
-		strangers, own, pending := s.countClients(who.uid)
-		if strangers >= maxStrangers || own >= maxPerUser || pending >= maxPending {
-			return nil, fmt.Errorf("user %d has %d already, %d of them not authenticated, and users but root have %d", who.uid, own, pending, strangers)
-		}
-	}
-	c := newClient(s, conn, who, readOnly)
-	s.clients[c] = false
-	return c, nil
+	return newClient(c, s.procs, s.patience), nil
 }
 
-// countClients counts those of all users but root, those of one, and of these
-// the ones that have not authenticated. The caller holds s.mu.
-func (s *Server) countClients(uid uint32) (strangers, own, pending int) {
-	for c, authed := range s.clients {
-		if c.peer.uid != 0 {
-			strangers++
-		}
-		if c.peer.uid == uid {
-			own++
-			if !authed {
-				pending++
-			}
-		}
+// session is what procedures know of a new client.
+func (s *Server) session(conn net.Conn, who peer, readOnly bool) *session {
+	return &session{
+		backend: s.cfg.Backend, authorize: s.cfg.Authorize, all: &s.sessions, conn: conn, peer: who, readOnly: readOnly,
+		log: s.cfg.Logger.With("client_uid", who.uid, "client_pid", who.pid),
+		out: newQueue(), watches: make(map[int32]*watch), readsOnly: readOnly,
 	}
-	return strangers, own, pending
 }
 
 // peerOf asks the kernel who has connected.
@@ -152,22 +126,15 @@ func peerOf(conn *net.UnixConn) (peer, error) {
 	return peer{uid: cred.Uid, pid: uint32(cred.Pid)}, nil
 }
 
-// settled records that a client has authenticated.
-func (s *Server) settled(c *client) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.clients[c] = true
-}
-
-func (s *Server) forget(c *client) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	delete(s.clients, c)
-}
-
-// everybody lists the clients.
-func (s *Server) everybody() []*client {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return slices.Collect(maps.Keys(s.clients))
+// onEvent tells clients what has happened.
+func (s *Server) onEvent(e network.Event) {
+	about := refTo(e.Network)
+	for _, what := range s.history.changes(e) {
+		for _, c := range s.sessions.everybody() {
+			c.tell(eventLifecycle, procEventLifecycle, about, func(e *encoder) {
+				e.int32(int32(what))
+				e.int32(0) // no detail
+			})
+		}
+	}
 }

@@ -348,9 +348,9 @@ func FuzzCall(f *testing.F) {
 		}
 		here, there := net.Pipe()
 		defer func() { _, _ = here.Close(), there.Close() }()
-		c := newClient(s, here, peer{}, false)
+		c := newClient(s.session(here, peer{}, false), s.procs, s.patience)
 		var results encoder
-		err := p.call(t.Context(), c, payload, &results)
+		err := p.call(t.Context(), c.session, payload, &results)
 		close(c.gone)
 		c.running.Wait()
 		if err != nil && asError(err).Error() == "" {
@@ -389,7 +389,7 @@ func FuzzConnection(f *testing.F) {
 			_, _ = there.Write(append(append([]byte(nil), hello...), data...))
 			_ = there.Close()
 		})
-		newClient(s, here, peer{}, false).serve(t.Context())
+		newClient(s.session(here, peer{}, false), s.procs, s.patience).serve(t.Context())
 		sides.Wait()
 	})
 }

@@ -1,0 +1,44 @@
+package dbusapi
+
+import (
+	"fmt"
+	"net"
+
+	"github.com/vnetd/vnetd/pkg/network"
+)
+
+// leaseSignature is a lease on the bus, in the order that libvirt's D-Bus
+// binding has, too: interface, expiry (Unix seconds, 0 for never), type (0 for
+// IPv4, 1 for IPv6), MAC, IAID, address, prefix length, host name, client id.
+const leaseSignature = "(sxisssuss)"
+
+// lease has leaseSignature.
+type lease struct {
+	Interface string
+	Expiry    int64
+	Type      int32
+	MAC       string
+	IAID      string
+	Address   string
+	Prefix    uint32
+	Hostname  string
+	ClientID  string
+}
+
+// busLease is a lease as it goes over the bus.
+func busLease(l network.Lease) lease {
+	b := lease{
+		Interface: l.Interface, MAC: l.MAC.String(), Address: l.Addr.String(), Prefix: uint32(l.PrefixLen),
+		Hostname: l.Hostname, ClientID: hexColons(l.ClientID),
+	}
+	if !l.Expiry.IsZero() {
+		b.Expiry = l.Expiry.Unix()
+	}
+	if l.Addr.Is6() {
+		b.Type, b.IAID, b.ClientID = 1, fmt.Sprint(l.IAID), hexColons(l.DUID)
+	}
+	return b
+}
+
+// hexColons writes bytes as 01:52:54:00.
+func hexColons(b []byte) string { return net.HardwareAddr(b).String() }
