@@ -17,7 +17,6 @@ import (
 
 	"github.com/vnetd/vnetd/cmd/vnetctl/daemon"
 	"github.com/vnetd/vnetd/pkg/api"
-	"github.com/vnetd/vnetd/pkg/client"
 )
 
 // host is what doctor looks at itself. The zero host is the real one.
@@ -113,9 +112,9 @@ func (c *hostChecks) daemon(ctx context.Context) []finding {
 		return nil
 	case !c.exists("/run/dbus/system_bus_socket") && os.Getenv("DBUS_SYSTEM_BUS_ADDRESS") == "":
 		f.Message, f.Remedy = "there is no system bus", "systemctl start dbus.socket"
-	case errors.Is(c.down, client.ErrDenied):
+	case errors.Is(c.down, api.Denied):
 		f.Message, f.Remedy = "the bus forbids talking to vnetd", "ls /usr/share/dbus-1/system.d/org.vnetd1.conf"
-	case errors.Is(c.down, client.ErrNotRunning):
+	case errors.Is(c.down, api.NotRunning):
 		f.Message, f.Remedy = "vnetd does not run: networks stay as they are, but nobody gets an address or a name", "systemctl start vnetd"
 		if why, remedy := daemon.Absence(c.unit(ctx)); why != "" {
 			f.Evidence, f.Remedy = why, remedy

@@ -8,7 +8,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/vnetd/vnetd/pkg/client"
+	"github.com/vnetd/vnetd/pkg/api"
 )
 
 // The exit codes are a contract with scripts.
@@ -62,11 +62,11 @@ func exitCode(err error) int {
 	switch {
 	case errors.As(err, &usage):
 		return exitUsage
-	case errors.Is(err, client.ErrNotFound):
+	case errors.Is(err, api.NotFound):
 		return exitNotFound
-	case errors.Is(err, client.ErrDenied):
+	case errors.Is(err, api.Denied):
 		return exitDenied
-	case errors.Is(err, client.ErrConflict), errors.Is(err, client.ErrExists):
+	case errors.Is(err, api.Conflict), errors.Is(err, api.Exists):
 		return exitConflict
 	}
 	return exitFailed

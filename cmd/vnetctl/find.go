@@ -60,12 +60,12 @@ func findPort(ctx context.Context, d *client.Client, id string) (api.Port, error
 	switch len(named) {
 	case 0:
 		return api.Port{}, &client.Error{
-			Kind: client.ErrNotFound, Message: fmt.Sprintf("no port has the UUID, device name or guest's name %q", id),
+			Kind: api.NotFound, Message: fmt.Sprintf("no port has the UUID, device name or guest's name %q", id),
 		}
 	case 1:
 		return named[0], nil
 	}
 	return api.Port{}, &client.Error{
-		Kind: client.ErrConflict, Message: fmt.Sprintf("%d ports are of a guest %q: name one by UUID or device", len(named), id),
+		Kind: api.Conflict, Message: fmt.Sprintf("%d ports are of a guest %q: name one by UUID or device", len(named), id),
 	}
 }

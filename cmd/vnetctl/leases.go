@@ -155,7 +155,7 @@ func findLeases(ctx context.Context, d *client.Client, name string) (leases []ne
 	}
 	for _, network := range names {
 		found, err := d.Network(network).Leases(ctx)
-		if name == "" && (errors.Is(err, client.ErrInvalidState) || errors.Is(err, client.ErrNotFound)) {
+		if name == "" && (errors.Is(err, api.InvalidState) || errors.Is(err, api.NotFound)) {
 			// It is not active, or went since it was listed: no leases.
 			continue
 		}

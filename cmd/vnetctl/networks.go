@@ -196,7 +196,7 @@ func stopCommand(a *app) *cobra.Command {
 				}
 			}
 			err := n.Stop(ctx)
-			if ifNeeded && errors.Is(err, client.ErrInvalidState) && !isActive(ctx, n) {
+			if ifNeeded && errors.Is(err, api.InvalidState) && !isActive(ctx, n) {
 				return nil
 			}
 			return err
@@ -243,7 +243,7 @@ func restartCommand(a *app) *cobra.Command {
 			if now.Active && !now.Persistent {
 				return fmt.Errorf("network %s has no definition to start it from again", quote(now.Name))
 			}
-			if err := n.Stop(ctx); err != nil && !errors.Is(err, client.ErrInvalidState) {
+			if err := n.Stop(ctx); err != nil && !errors.Is(err, api.InvalidState) {
 				return err
 			}
 			return n.Start(ctx)

@@ -184,7 +184,7 @@ func awaitEnd(ctx context.Context, p client.Port) error {
 		case <-ticks.C:
 		}
 		// Other errors pass: a vnetd that is restarted keeps the port.
-		if _, err := p.Get(ctx); errors.Is(err, client.ErrNotFound) {
+		if _, err := p.Get(ctx); errors.Is(err, api.NotFound) {
 			return fmt.Errorf("the port was taken away: %w", err)
 		}
 	}

@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vnetd/vnetd/cmd/vnetctl/daemon"
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/client"
 )
 
@@ -20,7 +21,7 @@ func run(ctx context.Context, args []string, env environment) int {
 	root.SetOut(env.stdout)
 	root.SetErr(env.stderr)
 	if err := root.ExecuteContext(ctx); err != nil {
-		if errors.Is(err, client.ErrNotRunning) {
+		if errors.Is(err, api.NotRunning) {
 			err = daemon.Explain(err, a.host.unit(ctx))
 		}
 		return fail(a.stderr, err)
@@ -71,7 +72,7 @@ func logLevelCommand(a *app) *cobra.Command {
 func versionCommand(a *app) *cobra.Command {
 	return plainCommand("version", "Print the versions of vnetctl and of the running vnetd", 0, 0, func(ctx context.Context, _ []string) error {
 		running, err := daemonVersion(ctx, a)
-		if err != nil && !errors.Is(err, client.ErrNotRunning) {
+		if err != nil && !errors.Is(err, api.NotRunning) {
 			return err
 		}
 		if a.json {

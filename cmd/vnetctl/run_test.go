@@ -18,6 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/vnetd/vnetd/cmd/vnetctl/daemon"
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/client"
 	"github.com/vnetd/vnetd/pkg/client/clienttest"
 )
@@ -647,7 +648,7 @@ func TestJSONParses(t *testing.T) {
 
 func TestDialFails(t *testing.T) {
 	env := environment{stdout: io.Discard, dial: func(context.Context) (*client.Client, error) {
-		return nil, &client.Error{Kind: client.ErrNotRunning, Message: "vnetd is not running"}
+		return nil, &client.Error{Kind: api.NotRunning, Message: "vnetd is not running"}
 	}}
 	var stderr bytes.Buffer
 	env.stderr = &stderr

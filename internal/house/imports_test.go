@@ -18,7 +18,7 @@ import (
 var mayImport = map[string][]string{
 	"cmd/vnetd":                {"*"},
 	"cmd/vnetctl":              {"cmd/vnetctl/daemon", "cmd/vnetctl/libvirt", "pkg/client", "pkg/api"},
-	"cmd/vnetctl/daemon":       {"pkg/client"},
+	"cmd/vnetctl/daemon":       {"pkg/client", "pkg/api"},
 	"cmd/vnetctl/libvirt":      {"pkg/client", "pkg/api"},
 	"cmd/vnet-bridge-helper":   {"pkg/client", "pkg/api"},
 	"pkg/api":                  {},

@@ -28,7 +28,7 @@ const (
 
 // Client is one connection to vnetd over the system bus. All methods may be
 // called at the same time from several goroutines. A Client does not reconnect:
-// after an ErrNotRunning caused by a lost bus, dial again. A restart of vnetd
+// after an api.NotRunning caused by a lost bus, dial again. A restart of vnetd
 // alone is not a lost connection.
 type Client struct {
 	conn   *sysbus.Conn
@@ -44,14 +44,14 @@ type Option func(*Client)
 
 // Interactive lets the host ask the user for a password when a call needs it.
 // A call may then take as long as the user does. Without it such a call fails
-// with ErrDenied at once.
+// with api.Denied at once.
 func Interactive() Option {
 	return func(c *Client) { c.flags |= dbus.FlagAllowInteractiveAuthorization }
 }
 
 // Dial connects to the system bus, or to the bus that the environment variable
 // DBUS_SYSTEM_BUS_ADDRESS names. The end of ctx stops the dialling only. A bus
-// that cannot be reached is ErrNotRunning; a bus without vnetd is noticed by
+// that cannot be reached is api.NotRunning; a bus without vnetd is noticed by
 // the first call. The caller must Close the client.
 func Dial(ctx context.Context, opts ...Option) (*Client, error) {
 	connCtx, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -64,7 +64,7 @@ func Dial(ctx context.Context, opts ...Option) (*Client, error) {
 	if err != nil {
 		cancel()
 		return nil, &Error{
-			Kind:    ErrNotRunning,
+			Kind:    api.NotRunning,
 			Message: fmt.Sprintf("vnetd cannot be reached, the system bus does not answer: %v", err),
 		}
 	}
@@ -99,7 +99,7 @@ func (c *Client) LogLevel(ctx context.Context) (string, error) {
 	return managerProperty[string](ctx, c, "LogLevel")
 }
 
-// SetLogLevel changes it until vnetd ends. ErrInvalid if there is no such level.
+// SetLogLevel changes it until vnetd ends. api.Invalid if there is no such level.
 func (c *Client) SetLogLevel(ctx context.Context, level string) error {
 	return c.setProperty(ctx, rootPath, managerInterface, "LogLevel", level)
 }
@@ -111,7 +111,7 @@ func (c *Client) Status(ctx context.Context) (s api.Status, err error) {
 }
 
 // Plan tells what a network of that document would be. It touches nothing. A fault
-// in the document is ErrInvalid; what is in the network's way is in the plan.
+// in the document is api.Invalid; what is in the network's way is in the plan.
 func (c *Client) Plan(ctx context.Context, xml string) (p api.Plan, err error) {
 	err = c.document(ctx, &p, "Plan", xml)
 	return p, err

@@ -105,7 +105,7 @@ func TestNetworkEnd(t *testing.T) {
 	if err := c.Network("lab").Undefine(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Network("lab").XML(ctx, true); !errors.Is(err, client.ErrInvalidState) {
+	if _, err := c.Network("lab").XML(ctx, true); !errors.Is(err, api.InvalidState) {
 		t.Errorf("inactive XML of a transient network: %v, want InvalidState", err)
 	}
 	for _, name := range []string{"lab", "web"} {
@@ -173,7 +173,7 @@ func TestLeasesBadReply(t *testing.T) {
 		{Address: "192.0.2.1", MAC: "x"},
 	} {
 		s.SetLeases("lab", lease)
-		if got, err := c.Network("lab").Leases(t.Context()); !errors.Is(err, client.ErrInternal) {
+		if got, err := c.Network("lab").Leases(t.Context()); !errors.Is(err, api.Internal) {
 			t.Errorf("%+v: %v, %v, want Internal", lease, got, err)
 		}
 	}
@@ -187,8 +187,8 @@ func TestRegisterPort(t *testing.T) {
 	if full := must(c.Network("lab").RegisterPort(ctx, doc))(t); !strings.Contains(full, "<plug type='network' bridge='virbr7'/>") {
 		t.Errorf("the document is %s", full)
 	}
-	if _, err := c.Network("lab").RegisterPort(ctx, doc); !errors.Is(err, client.ErrExists) {
-		t.Errorf("a second time: %v, want %v", err, client.ErrExists)
+	if _, err := c.Network("lab").RegisterPort(ctx, doc); !errors.Is(err, api.Exists) {
+		t.Errorf("a second time: %v, want %v", err, api.Exists)
 	}
 	port := must(c.Port(uuid).Get(ctx))(t)
 	if port.Name != "web" || port.Lifetime != api.LifetimeExternal || port.Network != "lab" {
@@ -237,7 +237,7 @@ func TestPort(t *testing.T) {
 	if err := c.Port(want.UUID).Release(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Port(want.UUID).Get(ctx); !errors.Is(err, client.ErrNotFound) {
+	if _, err := c.Port(want.UUID).Get(ctx); !errors.Is(err, api.NotFound) {
 		t.Errorf("released port: %v, want NotFound", err)
 	}
 	if n := openFiles(t, "tap9"); n != 0 {

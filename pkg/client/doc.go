@@ -17,6 +17,6 @@
 //
 // What they answer are the documents of package api.
 //
-// Every failure that vnetd reports is an *Error and matches one of the Err…
-// kinds with errors.Is. No type of the D-Bus library leaves this package.
+// Every failure that vnetd reports is an *Error and matches one of the
+// kinds of package api with errors.Is. No type of the D-Bus library leaves this package.
 package client

@@ -9,6 +9,7 @@ import (
 	"github.com/godbus/dbus/v5"
 	"github.com/google/go-cmp/cmp"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/client"
 )
 
@@ -18,25 +19,25 @@ func TestErrorKinds(t *testing.T) {
 		name string
 		want *client.Error
 	}{
-		{"NotFound", &client.Error{Kind: client.ErrNotFound, Message: "no"}},
-		{"Exists", &client.Error{Kind: client.ErrExists, Message: "no"}},
-		{"Invalid", &client.Error{Kind: client.ErrInvalid, Message: "no"}},
-		{"InvalidState", &client.Error{Kind: client.ErrInvalidState, Message: "no"}},
-		{"Conflict", &client.Error{Kind: client.ErrConflict, Message: "no"}},
-		{"Busy", &client.Error{Kind: client.ErrBusy, Message: "no"}},
-		{"Denied", &client.Error{Kind: client.ErrDenied, Message: "no"}},
-		{"LimitExceeded", &client.Error{Kind: client.ErrLimitExceeded, Message: "no"}},
-		{"Unsupported", &client.Error{Kind: client.ErrUnsupported, Message: "no"}},
-		{"Internal", &client.Error{Kind: client.ErrInternal, Message: "no"}},
+		{"NotFound", &client.Error{Kind: api.NotFound, Message: "no"}},
+		{"Exists", &client.Error{Kind: api.Exists, Message: "no"}},
+		{"Invalid", &client.Error{Kind: api.Invalid, Message: "no"}},
+		{"InvalidState", &client.Error{Kind: api.InvalidState, Message: "no"}},
+		{"Conflict", &client.Error{Kind: api.Conflict, Message: "no"}},
+		{"Busy", &client.Error{Kind: api.Busy, Message: "no"}},
+		{"Denied", &client.Error{Kind: api.Denied, Message: "no"}},
+		{"LimitExceeded", &client.Error{Kind: api.LimitExceeded, Message: "no"}},
+		{"Unsupported", &client.Error{Kind: api.Unsupported, Message: "no"}},
+		{"Internal", &client.Error{Kind: api.Internal, Message: "no"}},
 		{"FromTheFuture", &client.Error{Kind: "FromTheFuture", Message: "no"}},
-		{bus + "AccessDenied", &client.Error{Kind: client.ErrDenied, Message: "access denied: no"}},
-		{bus + "UnknownObject", &client.Error{Kind: client.ErrNotFound, Message: "no"}},
-		{bus + "UnknownMethod", &client.Error{Kind: client.ErrUnsupported, Message: "this vnetd cannot do that: no"}},
-		{bus + "InvalidArgs", &client.Error{Kind: client.ErrInvalid, Message: "no"}},
-		{bus + "NoReply", &client.Error{Kind: client.ErrNotRunning, Message: "vnetd went away before it answered"}},
-		{bus + "NameHasNoOwner", &client.Error{Kind: client.ErrNotRunning, Message: "vnetd is not running"}},
-		{bus + "LimitsExceeded", &client.Error{Kind: client.ErrLimitExceeded, Message: "no"}},
-		{"org.example.Odd", &client.Error{Kind: client.ErrInternal, Message: "no"}},
+		{bus + "AccessDenied", &client.Error{Kind: api.Denied, Message: "access denied: no"}},
+		{bus + "UnknownObject", &client.Error{Kind: api.NotFound, Message: "no"}},
+		{bus + "UnknownMethod", &client.Error{Kind: api.Unsupported, Message: "this vnetd cannot do that: no"}},
+		{bus + "InvalidArgs", &client.Error{Kind: api.Invalid, Message: "no"}},
+		{bus + "NoReply", &client.Error{Kind: api.NotRunning, Message: "vnetd went away before it answered"}},
+		{bus + "NameHasNoOwner", &client.Error{Kind: api.NotRunning, Message: "vnetd is not running"}},
+		{bus + "LimitsExceeded", &client.Error{Kind: api.LimitExceeded, Message: "no"}},
+		{"org.example.Odd", &client.Error{Kind: api.Internal, Message: "no"}},
 	}
 	s, c := labServer(t)
 	for _, test := range tests {
@@ -59,7 +60,7 @@ func TestErrorKinds(t *testing.T) {
 // TestErrorOfLookup has the look-up of the network fail, not the method.
 func TestErrorOfLookup(t *testing.T) {
 	_, c := labServer(t)
-	want := &client.Error{Kind: client.ErrNotFound, Message: `no network is named "none"`}
+	want := &client.Error{Kind: api.NotFound, Message: `no network is named "none"`}
 	var got *client.Error
 	if err := c.Network("none").Start(t.Context()); !errors.As(err, &got) {
 		t.Fatalf("error %v", err)
@@ -75,16 +76,16 @@ func TestNotRunning(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, err := c.Networks(t.Context())
-	if !errors.Is(err, client.ErrNotRunning) || err.Error() != "vnetd is not running" {
+	if !errors.Is(err, api.NotRunning) || err.Error() != "vnetd is not running" {
 		t.Errorf("no service: %v", err)
 	}
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := c.Networks(t.Context()); !errors.Is(err, client.ErrNotRunning) {
+	if _, err := c.Networks(t.Context()); !errors.Is(err, api.NotRunning) {
 		t.Errorf("lost bus: %v", err)
 	}
-	if c, err := client.Dial(t.Context()); !errors.Is(err, client.ErrNotRunning) {
+	if c, err := client.Dial(t.Context()); !errors.Is(err, api.NotRunning) {
 		t.Errorf("no bus: %v, %v", c, err)
 	}
 }

@@ -77,7 +77,7 @@ func (n Network) ExportLeases(ctx context.Context) (string, error) {
 
 // ImportLeases gives the network the leases in text, a lease file of dnsmasq
 // or the file BRIDGE.status that libvirt keeps. It returns how many there are now, and
-// for each of the others its address and why not. ErrInvalid if text is no such file.
+// for each of the others its address and why not. api.Invalid if text is no such file.
 func (n Network) ImportLeases(ctx context.Context, text string) (imported int, refused []string, err error) {
 	var count uint32
 	err = n.call(ctx, "ImportLeases", text).into(&count, &refused)

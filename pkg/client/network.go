@@ -48,7 +48,7 @@ func (c *Client) CreateNetwork(ctx context.Context, xml string) (api.Network, er
 // to disk; it replaces the definition with the same name, unless that has another
 // UUID or opts forbid it. It does not start the network; an active one becomes at once
 // what cuts no guest off, or what opts say. It tells what has changed, and what of it
-// is still to come. ErrInvalid, ErrExists and ErrConflict say what is wrong with it.
+// is still to come. api.Invalid, api.Exists and api.Conflict say what is wrong with it.
 func (c *Client) DefineNetwork(ctx context.Context, xml string, opts api.DefineOptions) (api.Defined, error) {
 	options := map[string]dbus.Variant{"new": dbus.MakeVariant(opts.New), "strict": dbus.MakeVariant(opts.Strict)}
 	if opts.Apply != "" {
@@ -67,7 +67,7 @@ func (c *Client) DefineNetwork(ctx context.Context, xml string, opts api.DefineO
 }
 
 // Network is a network of vnetd's, by name or UUID; a name wins over a UUID. Every
-// method looks the network up: ErrNotFound if there is none.
+// method looks the network up: api.NotFound if there is none.
 type Network struct {
 	c    *Client
 	name string
@@ -83,12 +83,12 @@ func (n Network) Get(ctx context.Context) (api.Network, error) {
 }
 
 // Start starts a defined network. It returns when the network serves.
-// ErrInvalidState if it is active already.
+// api.InvalidState if it is active already.
 func (n Network) Start(ctx context.Context) error {
 	return n.call(ctx, "Start").into()
 }
 
-// Stop stops a network and takes its ports off. ErrInvalidState if it is not
+// Stop stops a network and takes its ports off. api.InvalidState if it is not
 // active.
 func (n Network) Stop(ctx context.Context) error {
 	return n.call(ctx, "Stop").into()
@@ -177,7 +177,7 @@ func (n Network) call(ctx context.Context, method string, args ...any) reply {
 func (n Network) path(ctx context.Context) (dbus.ObjectPath, error) {
 	var path dbus.ObjectPath
 	err := n.c.call(ctx, rootPath, managerInterface+".GetNetwork", n.name).into(&path)
-	if errors.Is(err, ErrNotFound) && looksLikeUUID(n.name) {
+	if errors.Is(err, api.NotFound) && looksLikeUUID(n.name) {
 		err = n.c.call(ctx, rootPath, managerInterface+".GetNetworkByUUID", n.name).into(&path)
 	}
 	return path, err

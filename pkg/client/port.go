@@ -37,7 +37,7 @@ type PortOptions struct {
 	// Isolated keeps the port from the network's other isolated ports.
 	Isolated bool
 	// ID makes the request repeatable: the same owner with the same ID gets the
-	// same port again, while nobody has it open (ErrBusy). Empty means a new port
+	// same port again, while nobody has it open (api.Busy). Empty means a new port
 	// every time.
 	ID string
 	// Owner is the user id of whose port it is: who may open its device by name,
@@ -49,7 +49,7 @@ type PortOptions struct {
 	OwnerUUID string
 }
 
-// Port is a port of vnetd's, by its UUID. ErrNotFound, of every method, if there is
+// Port is a port of vnetd's, by its UUID. api.NotFound, of every method, if there is
 // none.
 type Port struct {
 	c    *Client
@@ -156,8 +156,8 @@ func (p Port) Release(ctx context.Context) error {
 // else makes and plugs in, as libvirt's QEMU driver does. xml is libvirt's
 // <networkport> document. vnetd finds the device by its MAC address, the guest's
 // with fe in front. The result is the document with what the network adds. The port
-// ends with Release, or when its device has been gone for ten seconds. ErrExists if
-// a port has that UUID, ErrInvalidState if the network is not active.
+// ends with Release, or when its device has been gone for ten seconds. api.Exists if
+// a port has that UUID, api.InvalidState if the network is not active.
 func (n Network) RegisterPort(ctx context.Context, xml string) (string, error) {
 	var path dbus.ObjectPath
 	var full string
@@ -169,7 +169,7 @@ func (n Network) RegisterPort(ctx context.Context, xml string) (string, error) {
 const patience = time.Minute
 
 // WaitForAddress waits until the guest of the port has an address, and returns
-// those that it has. The error is ErrNotFound when the port ends, and ctx's when
+// those that it has. The error is api.NotFound when the port ends, and ctx's when
 // that ends first.
 func (p Port) WaitForAddress(ctx context.Context) ([]netip.Addr, error) {
 	path, err := p.path(ctx)

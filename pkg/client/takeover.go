@@ -8,8 +8,8 @@ import (
 
 // TakeOver makes a network of libvirt's one of vnetd's; where it is active its
 // guests stay plugged in. libvirt's network driver and its dnsmasq must have ended.
-// With dry nothing is changed, and the result is what would be. ErrInvalid,
-// ErrExists, ErrConflict and ErrUnsupported say what keeps it from that.
+// With dry nothing is changed, and the result is what would be. api.Invalid,
+// api.Exists, api.Conflict and api.Unsupported say what keeps it from that.
 func (c *Client) TakeOver(ctx context.Context, t api.Takeover, dry bool) (taken api.Taken, err error) {
 	ports := append([]string{}, t.Ports...)
 	err = c.document(ctx, &taken, "TakeOver", t.Definition, t.Status, ports, t.Leases, t.Autostart, dry)

@@ -48,7 +48,7 @@ type Event struct {
 
 // Watch calls f with what happens from now on, in order and from the caller's
 // goroutine, until ctx ends, and then returns nil. The error is that of f, or
-// ErrNotRunning when the bus is lost; a vnetd that goes and comes is an event.
+// api.NotRunning when the bus is lost; a vnetd that goes and comes is an event.
 // One Watch at a time and Client.
 func (c *Client) Watch(ctx context.Context, f func(Event) error) error {
 	signals := make(chan *dbus.Signal, 1000)
@@ -64,7 +64,7 @@ func (c *Client) Watch(ctx context.Context, f func(Event) error) error {
 		defer func() { _ = c.conn.RemoveMatchSignal(match...) }()
 	}
 	w := watcher{networks: make(map[dbus.ObjectPath]string), ports: make(map[dbus.ObjectPath]properties)}
-	if err := w.learn(ctx, c); err != nil && !errors.Is(err, ErrNotRunning) {
+	if err := w.learn(ctx, c); err != nil && !errors.Is(err, api.NotRunning) {
 		return err
 	}
 	for {
@@ -72,10 +72,10 @@ func (c *Client) Watch(ctx context.Context, f func(Event) error) error {
 		case <-ctx.Done():
 			return nil
 		case <-c.conn.Context().Done():
-			return &Error{Kind: ErrNotRunning, Message: "the connection to the system bus broke"}
+			return &Error{Kind: api.NotRunning, Message: "the connection to the system bus broke"}
 		case s, ok := <-signals:
 			if !ok {
-				return &Error{Kind: ErrNotRunning, Message: "the connection to the system bus broke"}
+				return &Error{Kind: api.NotRunning, Message: "the connection to the system bus broke"}
 			}
 			if e, ok := w.event(s); ok {
 				if err := f(e); err != nil {

@@ -59,7 +59,7 @@ func TestOwnersDieWithoutVnetd(t *testing.T) {
 		c := dial(t)
 		for _, o := range all {
 			p, err := c.RequestPort(t.Context(), "lab", client.PortOptions{Addresses: []netip.Addr{o.address}})
-			if o.stays != errors.Is(err, client.ErrConflict) || !o.stays && err != nil {
+			if o.stays != errors.Is(err, api.Conflict) || !o.stays && err != nil {
 				t.Errorf("the address of %s, which stays: %v, for another port: %v", o.name, o.stays, err)
 			}
 			if err == nil {

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/client"
 )
 
@@ -55,8 +56,8 @@ func Absence(shown string) (why, remedy string) {
 // Explain adds to a failure for want of vnetd why it does not run and what helps.
 func Explain(err error, shown string) error {
 	why, remedy := Absence(shown)
-	if why == "" || !errors.Is(err, client.ErrNotRunning) {
+	if why == "" || !errors.Is(err, api.NotRunning) {
 		return err
 	}
-	return &client.Error{Kind: client.ErrNotRunning, Message: err.Error() + ": " + why + "; try: " + remedy}
+	return &client.Error{Kind: api.NotRunning, Message: err.Error() + ": " + why + "; try: " + remedy}
 }

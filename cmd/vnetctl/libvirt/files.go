@@ -127,7 +127,7 @@ func readable(err error) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	case errors.Is(err, fs.ErrPermission):
-		return &client.Error{Kind: client.ErrDenied, Message: fmt.Sprintf("%v: libvirt's files are for root alone", err)}
+		return &client.Error{Kind: api.Denied, Message: fmt.Sprintf("%v: libvirt's files are for root alone", err)}
 	}
 	return err
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/client"
 )
 
@@ -57,7 +58,7 @@ func Hook(
 		defer func() { _ = d.Close() }()
 		err = onHook(ctx, d, operation, in)
 	}
-	if errors.Is(err, client.ErrNotRunning) {
+	if errors.Is(err, api.NotRunning) {
 		tell("vnetd is not told: " + err.Error())
 		return nil
 	}
@@ -80,11 +81,11 @@ func onHook(ctx context.Context, d *client.Client, operation string, in hookInpu
 		if err != nil {
 			return err
 		}
-		if _, err = network.RegisterPort(ctx, string(doc)); !errors.Is(err, client.ErrExists) {
+		if _, err = network.RegisterPort(ctx, string(doc)); !errors.Is(err, api.Exists) {
 			return err // it exists when libvirtd starts anew under its guests
 		}
 	case operation == "port-deleted" && in.Port != nil:
-		if err := d.Port(in.Port.UUID).Release(ctx); !errors.Is(err, client.ErrNotFound) {
+		if err := d.Port(in.Port.UUID).Release(ctx); !errors.Is(err, api.NotFound) {
 			return err
 		}
 	}

@@ -37,7 +37,7 @@ func (r Report) DriverErr() error {
 	if r.Driver == "" {
 		return nil
 	}
-	return &client.Error{Kind: client.ErrConflict, Message: "libvirt's network driver runs (" + r.Driver + "): " +
+	return &client.Error{Kind: api.Conflict, Message: "libvirt's network driver runs (" + r.Driver + "): " +
 		"stop libvirtd or virtnetworkd with its sockets first, guests and networks stay up meanwhile"}
 }
 
@@ -57,7 +57,7 @@ func (i Importer) Import(ctx context.Context) (Report, error) {
 	}
 	for _, n := range networks {
 		v := Imported{File: n.file, Taken: api.Taken{Name: n.name, Ports: []api.TakenPort{}, Refused: []string{}}}
-		if v.Err = i.one(ctx, n, &v); errors.Is(v.Err, client.ErrDenied) || ctx.Err() != nil && v.Err != nil {
+		if v.Err = i.one(ctx, n, &v); errors.Is(v.Err, api.Denied) || ctx.Err() != nil && v.Err != nil {
 			return r, fmt.Errorf("%s: %w", n.file, v.Err)
 		}
 		r.Networks = append(r.Networks, v)

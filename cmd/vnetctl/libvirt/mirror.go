@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/client"
 )
 
@@ -155,7 +156,7 @@ func (m Mirrors) wanted(ctx context.Context) ([]*mirror, error) {
 			continue
 		}
 		text, err := m.Daemon.Network(n.Name).XML(ctx, !n.Active)
-		if errors.Is(err, client.ErrNotFound) {
+		if errors.Is(err, api.NotFound) {
 			continue // it has gone meanwhile
 		}
 		if err != nil {
