@@ -16,6 +16,21 @@ type checker struct {
 	Faults
 	n    *Network
 	mode Mode
+	all  bool // also of more than xmldoc.MaxFaults, for a comparison
+}
+
+// Add adds a fault.
+func (c *checker) Add(path, value, problem string) {
+	if c.all {
+		c.Faults = append(c.Faults, Fault{Path: path, Value: value, Problem: problem})
+		return
+	}
+	c.Faults.Add(path, value, problem)
+}
+
+// Addf adds a fault whose problem is formatted.
+func (c *checker) Addf(path, value, format string, args ...any) {
+	c.Add(path, value, fmt.Sprintf(format, args...))
 }
 
 // checkMAC checks an optional unicast address.

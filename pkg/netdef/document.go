@@ -34,8 +34,11 @@ func decodeNetwork(root *xmldoc.Node) (*Network, error) {
 	e := xmldoc.Element{Node: root, Faults: &faults}
 	n := decodeDefinition(e)
 	faultUnknown(e)
+	if len(faults) > xmldoc.MaxFaults { // what can't be read is enough
+		return nil, faults
+	}
 	if len(faults) > 0 {
-		return nil, faults.Merge(n.validate())
+		return nil, faults.Merge(n.validate(false))
 	}
 	n.Ignored = root.Unused(nil)
 	return n, nil
@@ -64,11 +67,11 @@ func ParseStatus(src []byte) (*Network, error) {
 
 // Validate returns every value in n that can't work, as Faults; nil if there
 // is none. It needs no Complete: an empty UUID, MAC or bridge name is fine.
-func (n *Network) Validate() error { return n.validate().Err() }
+func (n *Network) Validate() error { return n.validate(false).Err() }
 
-// validate is Validate with the faults' own type.
-func (n *Network) validate() Faults {
-	c := &checker{n: n, mode: n.Mode()}
+// validate is Validate with the faults' own type, and with all of them.
+func (n *Network) validate(all bool) Faults {
+	c := &checker{n: n, mode: n.Mode(), all: all}
 	checkName(c)
 	checkIdentity(c)
 	checkForward(c)

@@ -2,6 +2,7 @@ package netdef_test
 
 import (
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -548,6 +549,30 @@ func TestFaultsBounded(t *testing.T) {
 	lines := strings.Split(err.Error(), "\n")
 	if last := lines[len(lines)-1]; len(lines) != 101 || last != "and 4900 more" {
 		t.Errorf("got %d lines, the last %q; want 101 and the number left out", len(lines), last)
+	}
+	if faults := netdef.Faults(nil); !errors.As(err, &faults) || len(faults) != 101 {
+		t.Errorf("%d faults are kept, want 100 and the number left out", len(faults))
+	}
+}
+
+// TestUpdateOfManyFaults checks that an entry that can't work is refused on a
+// network that has more faults than an error shows: an earlier version took them.
+func TestUpdateOfManyFaults(t *testing.T) {
+	n, err := netdef.Parse([]byte(network("<dns><host ip='192.0.2.7'><hostname>a</hostname></host></dns>")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 150 {
+		n.DNS.TXT = append(n.DNS.TXT, netdef.TXT{Name: fmt.Sprintf("bad name %d", i), Value: "v"})
+	}
+	add := func(xml string) error {
+		return n.Update(netdef.Update{Command: netdef.CommandAddLast, Section: netdef.SectionDNSTXT, Index: -1, XML: []byte(xml)})
+	}
+	if err := add("<txt name='fine' value='v'/>"); err != nil {
+		t.Errorf("an entry without a fault: %v", err)
+	}
+	if err := add("<txt name='not so fine' value='v'/>"); err == nil || !strings.Contains(err.Error(), "not so fine") {
+		t.Errorf("an entry with a fault: got %v, want it named", err)
 	}
 }
 

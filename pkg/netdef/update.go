@@ -163,7 +163,7 @@ func (n *Network) Update(u Update) error {
 	if err := up.apply(); err != nil {
 		return err
 	}
-	if err := up.n.validate().Without(n.validate()).Err(); err != nil {
+	if err := up.n.validate(true).Without(n.validate(true)).Err(); err != nil {
 		return err
 	}
 	*n = *up.n

@@ -18,10 +18,15 @@ type Fault struct {
 	Value string
 	// Problem says what is wrong with it and what would be right.
 	Problem string
+
+	more int // stands for that many faults, of which no more is known
 }
 
 // Error renders f on one line.
 func (f Fault) Error() string {
+	if f.more > 0 {
+		return fmt.Sprintf("and %d more", f.more)
+	}
 	var b strings.Builder
 	if f.Path != "" {
 		b.WriteString(f.Path + ": ")
@@ -52,20 +57,19 @@ func OneLine(s string) string {
 }
 
 // Faults is everything wrong with a definition: first what can't be read, then
-// what can't work. It is never empty when returned as an error.
+// what can't work. It is never empty when returned as an error. Of a document with
+// more than MaxFaults, the first are here, and after them how many more there are.
 type Faults []Fault
 
-// maxLines bounds how many faults an error message shows.
-const maxLines = 100
+// MaxFaults is how many faults of a document are kept: a long one may have some on
+// every line.
+const MaxFaults = 100
 
-// Error renders one fault per line, at most a hundred of them.
+// Error renders one fault per line.
 func (fs Faults) Error() string {
-	var lines []string
-	for _, f := range fs[:min(len(fs), maxLines)] {
-		lines = append(lines, f.Error())
-	}
-	if more := len(fs) - maxLines; more > 0 {
-		lines = append(lines, fmt.Sprintf("and %d more", more))
+	lines := make([]string, len(fs))
+	for i, f := range fs {
+		lines[i] = f.Error()
 	}
 	return strings.Join(lines, "\n")
 }
@@ -87,9 +91,20 @@ func (fs Faults) Err() error {
 	return fs
 }
 
-// Add appends a fault.
+// Add appends a fault, or counts it where there are MaxFaults.
 func (fs *Faults) Add(path, value, problem string) {
-	*fs = append(*fs, Fault{Path: path, Value: value, Problem: problem})
+	fs.add(Fault{Path: path, Value: value, Problem: problem})
+}
+
+func (fs *Faults) add(f Fault) {
+	switch {
+	case len(*fs) < MaxFaults:
+		*fs = append(*fs, f)
+	case len(*fs) == MaxFaults:
+		*fs = append(*fs, Fault{more: max(f.more, 1)})
+	default:
+		(*fs)[MaxFaults].more += max(f.more, 1)
+	}
 }
 
 // Addf appends a fault whose problem is formatted.
@@ -107,8 +122,8 @@ func (fs Faults) Merge(more Faults) Faults {
 		known[owner(f.Path)] = true
 	}
 	for _, f := range more {
-		if consequence := known[f.Path] || f.Value == "" && known[owner(f.Path)]; !consequence {
-			fs = append(fs, f)
+		if consequence := f.more == 0 && (known[f.Path] || f.Value == "" && known[owner(f.Path)]); !consequence {
+			fs.add(f)
 		}
 	}
 	return fs
