@@ -27,7 +27,10 @@ const maxFDs = 253
 // It writes each message with one call.
 type fdConn struct {
 	*net.UnixConn
-	oob []byte // for Read
+	oob    []byte // for Read
+	stream stream // what Read has of the message that it is in
+	// tooLong answers a call that was skipped; nil: nobody does.
+	tooLong func(sender string, serial uint32, size int)
 
 	mu       sync.Mutex
 	received []int
@@ -39,8 +42,8 @@ func newFDConn(conn *net.UnixConn) *fdConn {
 	return &fdConn{UnixConn: conn, oob: make([]byte, unix.CmsgSpace(4*maxFDs))}
 }
 
-// Read reads bytes and keeps the descriptors that come with them, close-on-exec.
-func (c *fdConn) Read(b []byte) (int, error) {
+// receive reads bytes and keeps the descriptors that come with them, close-on-exec.
+func (c *fdConn) receive(b []byte) (int, error) {
 	n, oobn, _, _, err := c.ReadMsgUnix(b, c.oob)
 	if oobn > 0 {
 		err = errors.Join(err, c.keep(c.oob[:oobn]))
@@ -91,6 +94,7 @@ func (c *fdConn) Write(b []byte) (int, error) {
 		if err := c.negotiate(); err != nil {
 			return 0, err
 		}
+		c.stream.messages.Store(true) // from now on
 	}
 	fds := c.claim(b)
 	if fds == nil {

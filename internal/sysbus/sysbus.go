@@ -6,6 +6,7 @@ package sysbus
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"sync"
 
@@ -26,15 +27,30 @@ type Conn struct {
 // Connect joins the system bus, at DBUS_SYSTEM_BUS_ADDRESS where that is set.
 // The connection lives until it is closed or ctx ends.
 func Connect(ctx context.Context, opts ...dbus.ConnOption) (*Conn, error) {
+	return Serve(ctx, func(*dbus.Message, int) {}, opts...)
+}
+
+// Serve is Connect for who answers calls. arrive hears of each in the order in which
+// they arrive, with the length of its arguments in bytes, before the bus library does
+// anything with it; what it returns late holds up all that arrives.
+func Serve(ctx context.Context, arrive func(call *dbus.Message, size int), opts ...dbus.ConnOption) (*Conn, error) {
 	socket, err := dialFirst(ctx, busAddress())
 	if err != nil {
 		return nil, err
 	}
 	fds := newFDConn(socket)
-	opts = append(opts, dbus.WithContext(ctx), dbus.WithIncomingInterceptor(fds.intercept))
+	opts = append(opts, dbus.WithContext(ctx), dbus.WithIncomingInterceptor(func(msg *dbus.Message) {
+		fds.intercept(msg)
+		if msg.Type == dbus.TypeMethodCall {
+			arrive(msg, fds.stream.size)
+		}
+	}))
 	conn, err := dbus.NewConn(fds, opts...)
 	if err != nil {
 		return nil, errors.Join(err, fds.Close())
+	}
+	fds.tooLong = func(sender string, serial uint32, size int) {
+		conn.Send(tooLongReply(sender, serial, size), nil)
 	}
 	if err := conn.Auth(nil); err != nil {
 		return nil, errors.Join(err, conn.Close())
@@ -43,6 +59,17 @@ func Connect(ctx context.Context, opts ...dbus.ConnOption) (*Conn, error) {
 		return nil, errors.Join(err, conn.Close())
 	}
 	return &Conn{Conn: conn, fds: fds}, nil
+}
+
+// tooLongReply refuses a call that was not read.
+func tooLongReply(sender string, serial uint32, size int) *dbus.Message {
+	text := fmt.Sprintf("the call has %d bytes of arguments, want at most %d", size, MaxCall)
+	return &dbus.Message{Type: dbus.TypeError, Body: []any{text}, Headers: map[dbus.HeaderField]dbus.Variant{
+		dbus.FieldErrorName:   dbus.MakeVariant("org.freedesktop.DBus.Error.LimitsExceeded"),
+		dbus.FieldDestination: dbus.MakeVariant(sender),
+		dbus.FieldReplySerial: dbus.MakeVariant(serial),
+		dbus.FieldSignature:   dbus.MakeVariant(dbus.SignatureOf(text)),
+	}}
 }
 
 // Files stands in the body of a message for the open files that go with it; it

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/vnetd/vnetd/internal/polkit"
+	"github.com/vnetd/vnetd/internal/quota"
 	"github.com/vnetd/vnetd/internal/sysbus"
 	"github.com/vnetd/vnetd/pkg/api"
 )
@@ -57,37 +58,68 @@ const (
 // clients are what is known of clients of the bus, by their unique names, which
 // are never given out again as long as the bus lives.
 type clients struct {
+	users *quota.Users
+
 	mu    sync.Mutex
 	known map[string]*clientState
 }
 
 type clientState struct {
+	left  context.Context // ends when the client leaves the bus
+	leave context.CancelFunc
+	calls *quota.User // while nobody knows whose client it is
+
+	// The rest is guarded by clients.mu.
+	identified bool
 	credentials
 	mayRead time.Time // until then
+}
+
+// enter returns what is known of a client, from whom a call has come, and on whose
+// account that goes.
+func (c *clients) enter(name string) (*clientState, *quota.User) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.known[name]
+	if s == nil {
+		left, leave := context.WithCancel(context.Background())
+		s = &clientState{left: left, leave: leave, calls: c.users.Unknown()}
+		c.known[name] = s
+	}
+	if s.identified {
+		return s, c.users.Of(s.uid)
+	}
+	return s, s.calls
 }
 
 // forget is called when a client has left the bus.
 func (c *clients) forget(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	delete(c.known, name)
+	if s := c.known[name]; s != nil {
+		s.leave()
+		delete(c.known, name)
+	}
 }
 
-// get returns what is known of a client, with ask where nothing is.
+// get returns who a client is, with ask where that is not known.
 func (c *clients) get(name string, ask func() (credentials, error)) (credentials, error) {
 	c.mu.Lock()
 	s := c.known[name]
-	c.mu.Unlock()
-	if s != nil {
+	if s != nil && s.identified {
+		defer c.mu.Unlock()
 		return s.credentials, nil
 	}
+	c.mu.Unlock()
 	who, err := ask()
 	if err != nil {
 		return who, err
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.known[name] = &clientState{credentials: who}
+	if s := c.known[name]; s != nil { // it has not left meanwhile
+		s.credentials, s.identified = who, true
+	}
 	return who, nil
 }
 
@@ -114,6 +146,7 @@ type call struct {
 	who         credentials // of the sender; not known yet where the method needs selfCheck
 	interactive bool        // the user may be asked for a password
 	body        []any
+	left        context.Context // ends when the sender leaves the bus
 
 	// files go with the reply, in whose body sysbus.Files stands for them, and
 	// are closed when it has been written, or could not be.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/godbus/dbus/v5"
 
+	"github.com/vnetd/vnetd/internal/quota"
 	"github.com/vnetd/vnetd/internal/sysbus"
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/network"
@@ -14,9 +15,43 @@ import (
 
 // dispatcher has the calls that come over a connection answered.
 type dispatcher struct {
+	clients *clients
+
 	ready chan struct{} // closed when the fields below are set
 	conn  *sysbus.Conn
 	tree  tree
+}
+
+// arrival is the body of a call that has arrived.
+type arrival struct {
+	body    []any
+	size    int             // in bytes
+	left    context.Context // ends when the caller leaves the bus
+	user    *quota.User     // on whose account it goes
+	refused error           // as one too many; the body is gone
+	done    func()          // takes it off the account
+}
+
+// charge puts the call on somebody's account.
+func (a *arrival) charge(u *quota.User) error {
+	done, err := u.Admit(a.size)
+	if err == nil {
+		a.done()
+		a.user, a.done = u, done
+	}
+	return err
+}
+
+// arrive counts a call as one of its sender's, of whom may be no more known than its
+// name. It runs in the goroutine that reads from the bus.
+func (d *dispatcher) arrive(msg *dbus.Message, size int) {
+	sender, _ := msg.Headers[dbus.FieldSender].Value().(string)
+	client, user := d.clients.enter(sender)
+	a := &arrival{body: msg.Body, size: size, left: client.left, done: func() {}}
+	if a.refused = a.charge(user); a.refused != nil {
+		a.body = nil
+	}
+	msg.Body = []any{a}
 }
 
 // LookupObject implements dbus.Handler. Every call reaches answer: the library
@@ -58,9 +93,11 @@ func (everything) ReturnValue(int) any   { return nil }
 // its results or its error.
 func (d *dispatcher) answer(msg *dbus.Message, wanted bool) {
 	sender, _ := msg.Headers[dbus.FieldSender].Value().(string)
-	c := &call{sender: sender, body: msg.Body, interactive: msg.Flags&dbus.FlagAllowInteractiveAuthorization != 0}
-	results, err := d.invoke(c, msg)
+	a := msg.Body[0].(*arrival)
+	defer func() { a.done() }()
+	c := &call{sender: sender, body: a.body, left: a.left, interactive: msg.Flags&dbus.FlagAllowInteractiveAuthorization != 0}
 	defer c.close()
+	results, err := d.take(c, msg, a)
 	if !wanted {
 		return
 	}
@@ -90,9 +127,12 @@ func (d *dispatcher) send(reply *dbus.Message, c *call, serial uint32) {
 	}
 }
 
-// invoke finds the method, checks arguments and rights, and runs it. A panic
-// ends the call, not the daemon.
-func (d *dispatcher) invoke(c *call, msg *dbus.Message) (results []any, err error) {
+// bigCall is how many bytes of arguments make a call work, whatever it is: a document.
+const bigCall = 64 << 10
+
+// take has a call done when it is its user's turn. A panic ends the call, not the
+// daemon.
+func (d *dispatcher) take(c *call, msg *dbus.Message, a *arrival) (results []any, err error) {
 	path, _ := msg.Headers[dbus.FieldPath].Value().(dbus.ObjectPath)
 	ifaceName, _ := msg.Headers[dbus.FieldInterface].Value().(string)
 	member, _ := msg.Headers[dbus.FieldMember].Value().(string)
@@ -103,6 +143,12 @@ func (d *dispatcher) invoke(c *call, msg *dbus.Message) (results []any, err erro
 		}
 	}()
 	ctx := d.conn.Context()
+	waiting, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(c.left, cancel)()
+	if err := d.admit(waiting, c, a); err != nil {
+		return nil, err
+	}
 	m, err := d.method(path, ifaceName, member)
 	if err != nil {
 		return nil, err
@@ -112,8 +158,38 @@ func (d *dispatcher) invoke(c *call, msg *dbus.Message) (results []any, err erro
 			return nil, err
 		}
 	}
+	if m.needs == read || a.size > bigCall {
+		done, err := a.user.Work(waiting)
+		if err != nil {
+			return nil, err
+		}
+		defer done()
+	}
+	return d.invoke(ctx, c, m)
+}
+
+// admit puts a call on its user's account and waits until that may make one more, or
+// the caller has left.
+func (d *dispatcher) admit(ctx context.Context, c *call, a *arrival) error {
+	err := a.refused
+	if err == nil {
+		if err := d.tree.rights.identify(ctx, c); err != nil {
+			return err
+		}
+		if u := d.clients.users.Of(c.who.uid); u != a.user {
+			err = a.charge(u)
+		}
+	}
+	if err != nil {
+		return api.Errorf(api.LimitExceeded, "too many calls at a time: %w", err)
+	}
+	return a.user.Pace(ctx)
+}
+
+// invoke checks the arguments of a call that the sender may make, and runs its method.
+func (d *dispatcher) invoke(ctx context.Context, c *call, m *method) ([]any, error) {
 	if got, want := dbus.SignatureOf(c.body...).String(), signature(m.in); got != want {
-		return nil, busError{errInvalidArgs, fmt.Sprintf("%s takes arguments of type %q, not %q", member, want, got)}
+		return nil, busError{errInvalidArgs, fmt.Sprintf("%s takes arguments of type %q, not %q", m.name, want, got)}
 	}
 	if m.needs != selfCheck {
 		var cancel context.CancelFunc

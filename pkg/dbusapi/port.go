@@ -57,7 +57,7 @@ func (o *objects) release(ctx context.Context, c *call, p api.Port) error {
 	return o.cfg.Manager.Ports().Release(ctx, p.UUID)
 }
 
-// waitForAddress waits for as long as the caller says.
+// waitForAddress waits for as long as the caller says, and is there to hear it.
 func (o *objects) waitForAddress(ctx context.Context, c *call, p api.Port) ([]any, error) {
 	if err := o.rights.authorize(ctx, c, read, p.Network); err != nil {
 		return nil, err
@@ -65,6 +65,7 @@ func (o *objects) waitForAddress(ctx context.Context, c *call, p api.Port) ([]an
 	limit := time.Duration(c.body[0].(uint32)) * time.Millisecond
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	defer context.AfterFunc(c.left, cancel)()
 	held, err := o.cfg.Manager.Ports().WaitForAddress(ctx, p.UUID)
 	if errors.Is(err, context.DeadlineExceeded) {
 		return nil, busError{errTimeout, "the guest of port " + p.UUID + " (" + p.IfName + ") has no address after " + limit.String()}

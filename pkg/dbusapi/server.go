@@ -9,6 +9,7 @@ import (
 
 	"github.com/godbus/dbus/v5"
 
+	"github.com/vnetd/vnetd/internal/quota"
 	"github.com/vnetd/vnetd/internal/sysbus"
 )
 
@@ -34,12 +35,16 @@ const (
 // Connect joins the system bus, at DBUS_SYSTEM_BUS_ADDRESS where that is set,
 // without a name yet. Serve must follow.
 func Connect(cfg Config) (*Server, error) {
-	d := &dispatcher{ready: make(chan struct{})}
-	conn, err := sysbus.Connect(context.Background(), dbus.WithHandler(d), dbus.WithSignalHandler(dbus.NewSequentialSignalHandler()))
+	who := &rights{
+		log: cfg.Logger, bridgeACL: cfg.BridgeACL,
+		clients: clients{users: quota.New(), known: make(map[string]*clientState)},
+	}
+	d := &dispatcher{ready: make(chan struct{}), clients: &who.clients}
+	conn, err := sysbus.Serve(context.Background(), d.arrive, dbus.WithHandler(d), dbus.WithSignalHandler(dbus.NewSequentialSignalHandler()))
 	if err != nil {
 		return nil, fmt.Errorf("connecting to the system bus: %w", err)
 	}
-	who := &rights{conn: conn, log: cfg.Logger, bridgeACL: cfg.BridgeACL, clients: clients{known: make(map[string]*clientState)}}
+	who.conn = conn
 	d.conn, d.tree = conn, tree{
 		&objects{
 			cfg: cfg, rights: who, pace: newPacer(cfg.PortsPerSecond),
