@@ -28,6 +28,8 @@ const (
 	// maxWorking is how many calls of all users are worked on at a time, of each
 	// user one.
 	maxWorking = 4
+
+	maxUnread = 16 << 20 // bytes of answers that wait for the user's clients to read them
 )
 
 // Users are the users that have called.
@@ -54,6 +56,7 @@ type User struct {
 	mu      sync.Mutex
 	pending int
 	bytes   int
+	unread  int
 }
 
 // Of returns the user with the uid.
@@ -99,6 +102,31 @@ func (u *User) Admit(bytes int) (done func(), err error) {
 		u.pending--
 		u.bytes -= bytes
 	}), nil
+}
+
+// Keep counts bytes of answers that the user's clients have not read, until as many
+// were released, and reports whether there is room for them.
+func (u *User) Keep(bytes int) bool {
+	if u == nil {
+		return true
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.unread > maxUnread {
+		return false
+	}
+	u.unread += bytes
+	return true
+}
+
+// Release ends the counting of bytes that were kept.
+func (u *User) Release(bytes int) {
+	if u == nil {
+		return
+	}
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.unread -= bytes
 }
 
 // Pace waits until the user may make one call more; the error is ctx's.

@@ -41,6 +41,24 @@ func TestAdmit(t *testing.T) {
 	}
 }
 
+// TestKeep holds that answers that nobody reads are bounded, and come to nothing when
+// they are released.
+func TestKeep(t *testing.T) {
+	us, kept := New(), 0
+	for us.Of(7).Keep(1 << 20) {
+		if kept += 1 << 20; kept > maxUnread+1<<20 {
+			t.Fatalf("%d bytes are kept, want at most %d", kept, maxUnread)
+		}
+	}
+	if !us.Of(8).Keep(maxUnread) || !us.Of(0).Keep(2*maxUnread) || !us.Of(0).Keep(1) {
+		t.Error("others have no room")
+	}
+	us.Of(7).Release(kept)
+	if !us.Of(7).Keep(1) {
+		t.Error("there is no room when all was read")
+	}
+}
+
 // TestWork holds that one user has one call worked on at a time, in the long run for
 // a quarter of the time, and that this is nothing to others.
 func TestWork(t *testing.T) {

@@ -16,7 +16,8 @@ import (
 const (
 	maxCalls      = 5 // in flight: virNetServer's max_client_requests
 	callLimit     = 2 * time.Minute
-	maxUnanswered = 5 // pings: keepalive_count
+	maxUnanswered = 5        // pings: keepalive_count
+	bigCall       = 64 << 10 // bytes of arguments that make a call work, whatever it is
 )
 
 // patience is how long we wait for a client.
@@ -41,12 +42,13 @@ type client struct {
 
 	heard   atomic.Int64 // frames read; pings are sent while it stands still
 	pinging sync.Once
-	gone    chan struct{} // closed when the connection has ended
+	gone    chan struct{}   // closed when the connection has ended
+	waiting context.Context // of calls whose turn it is not: ends with the connection
 }
 
 // newClient makes the connection of a session, which may call those procedures.
 func newClient(s *session, procs map[int32]*proc, p patience) *client {
-	c := &client{session: s, procs: procs, patience: p, slots: make(chan struct{}, maxCalls), gone: make(chan struct{})}
+	c := &client{session: s, procs: procs, patience: p, slots: make(chan struct{}, maxCalls), gone: make(chan struct{}), waiting: context.Background()}
 	s.keepalive = func() { c.pinging.Do(func() { c.running.Go(c.ping) }) }
 	return c
 }
@@ -56,8 +58,11 @@ func newClient(s *session, procs map[int32]*proc, p patience) *client {
 func (c *client) serve(ctx context.Context) {
 	hangUp := context.AfterFunc(ctx, func() { _ = c.conn.Close() })
 	defer hangUp()
+	var stop context.CancelFunc
+	c.waiting, stop = context.WithCancel(ctx)
 	c.running.Go(c.write)
 	err := c.read(ctx)
+	stop()
 	if !errors.Is(err, errDone) {
 		_ = c.conn.Close()
 	}
@@ -68,6 +73,7 @@ func (c *client) serve(ctx context.Context) {
 	c.out.close()
 	c.running.Wait()
 	c.calls.Wait()
+	c.out.drop()
 }
 
 // read takes messages until one can't be had. Calls run beside it, at most
@@ -124,8 +130,16 @@ func (c *client) take(ctx context.Context, m message) error {
 		c.refuse(m.header, rpcf(codeRPC, "unknown procedure: %d", m.proc))
 		return nil
 	}
+	if err := c.user.Pace(c.waiting); err != nil {
+		return err
+	}
 	if p.inOrder {
 		return c.answer(ctx, p, m)
+	}
+	done, err := c.user.Admit(len(m.payload))
+	if err != nil {
+		c.refuse(m.header, rpcf(codeRPC, "too many calls at a time: %v", err))
+		return nil
 	}
 	select {
 	case c.slots <- struct{}{}:
@@ -134,6 +148,7 @@ func (c *client) take(ctx context.Context, m message) error {
 	}
 	c.calls.Go(func() {
 		defer func() { <-c.slots }()
+		defer done()
 		_ = c.answer(ctx, p, m)
 	})
 	return nil
@@ -169,6 +184,13 @@ func (c *client) invoke(ctx context.Context, p *proc, payload []byte, results *e
 	}()
 	if err := p.permits(c.session); err != nil {
 		return err
+	}
+	if p.needs == needsOpen || len(payload) > bigCall {
+		done, err := c.user.Work(c.waiting)
+		if err != nil {
+			return err
+		}
+		defer done()
 	}
 	ctx, cancel := context.WithTimeout(ctx, callLimit)
 	defer cancel()

@@ -1,6 +1,10 @@
 package libvirtrpc
 
-import "sync"
+import (
+	"sync"
+
+	"github.com/vnetd/vnetd/internal/quota"
+)
 
 // maxQueued is how many bytes may wait for a client to read them. A reply waits
 // for room; an event that finds none cuts the client off.
@@ -13,15 +17,17 @@ type queue struct {
 	frames [][]byte
 	size   int // of frames, in bytes
 	closed bool
+	user   *quota.User // who is to read it
 }
 
-func newQueue() *queue {
-	q := &queue{}
+func newQueue(u *quota.User) *queue {
+	q := &queue{user: u}
 	q.change = sync.NewCond(&q.mu)
 	return q
 }
 
-// put adds a frame, when there is room for it.
+// put adds a frame, when there is room for it. Where too much waits on other
+// connections of the same user, it closes the queue instead.
 func (q *queue) put(frame []byte) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
@@ -44,7 +50,12 @@ func (q *queue) offer(frame []byte) bool {
 
 // add is put with q.mu held. A closed queue takes nothing more.
 func (q *queue) add(frame []byte) {
-	if q.closed {
+	switch {
+	case q.closed:
+		return
+	case !q.user.Keep(len(frame)):
+		q.closed = true
+		q.change.Broadcast()
 		return
 	}
 	q.frames, q.size = append(q.frames, frame), q.size+len(frame)
@@ -69,6 +80,16 @@ func (q *queue) sent(bytes int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	q.size -= bytes
+	q.user.Release(bytes)
+	q.change.Broadcast()
+}
+
+// drop ends a queue that nobody reads any more.
+func (q *queue) drop() {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.user.Release(q.size)
+	q.closed, q.frames, q.size = true, nil, 0
 	q.change.Broadcast()
 }
 

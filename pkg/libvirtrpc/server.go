@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vnetd/vnetd/internal/quota"
 	"github.com/vnetd/vnetd/pkg/network"
 )
 
@@ -33,11 +34,12 @@ type Server struct {
 	procs    map[int32]*proc
 	history  history
 	sessions sessions
+	users    *quota.Users
 }
 
 // NewServer makes a server that has no sockets yet: Serve follows.
 func NewServer(cfg Config) *Server {
-	return &Server{cfg: cfg, patience: defaultPatience(), procs: procs(), sessions: sessions{all: make(map[*session]bool)}}
+	return &Server{cfg: cfg, patience: defaultPatience(), procs: procs(), sessions: sessions{all: make(map[*session]bool)}, users: quota.New()}
 }
 
 // Serve answers on the sockets until ctx ends, and has then closed them. It must
@@ -102,10 +104,11 @@ func (s *Server) admit(conn *net.UnixConn, readOnly bool) (*client, error) {
 
 // session is what procedures know of a new client.
 func (s *Server) session(conn net.Conn, who peer, readOnly bool) *session {
+	user := s.users.Of(who.uid)
 	return &session{
 		backend: s.cfg.Backend, authorize: s.cfg.Authorize, all: &s.sessions, conn: conn, peer: who, readOnly: readOnly,
 		log: s.cfg.Logger.With("client_uid", who.uid, "client_pid", who.pid),
-		out: newQueue(), watches: make(map[int32]*watch), readsOnly: readOnly,
+		out: newQueue(user), user: user, watches: make(map[int32]*watch), readsOnly: readOnly,
 	}
 }
 

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/vnetd/vnetd/internal/quota"
 )
 
 // peer is who is at the other end, by the kernel's word (SO_PEERCRED).
@@ -53,6 +55,7 @@ type session struct {
 	readOnly  bool // of the socket
 	log       *slog.Logger
 	out       *queue
+	user      *quota.User
 	keepalive func() // has the client pinged whenever it is silent
 
 	mu        sync.Mutex
