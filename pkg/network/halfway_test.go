@@ -37,6 +37,8 @@ func TestHalfWay(t *testing.T) {
 		"run-state removed while vnetd runs":          removedRunning,
 		"run-state removed while vnetd is away":       removedAway,
 		"run-state of a transient network removed":    removedTransient,
+		"run-state removed while a change is pending": removedPending,
+		"a pending change and a host that boots":      bootedPending,
 		"cleanup without run-state":                   cleanupByMarks,
 		"too few descriptors at start":                fewDescriptors,
 		"rules that can't be made when it is adopted": failedAdoption,
@@ -354,6 +356,100 @@ func removedTransient(t *testing.T) {
 	}
 	if ports := h.Ports().On(n); len(ports) != 1 || ports[0].UUID != kept.UUID {
 		t.Errorf("its ports are %+v", ports)
+	}
+}
+
+// addresses are those of the bridge of one.
+func addressesOfOne(t *testing.T) string {
+	t.Helper()
+	return nstest.IP(t, "-o addr show dev one scope global")
+}
+
+// pendingMove has the network one, which is active, move to another subnet at its next
+// start.
+func (h *hub) pendingMove(n *network.Network) {
+	h.t.Helper()
+	moved := strings.ReplaceAll(halfXML(), "192.0.2.", "198.51.100.")
+	h.defineWith(moved, api.DefineOptions{})
+	if len(n.Pending()) == 0 {
+		h.t.Fatal("nothing is pending")
+	}
+}
+
+// liveCopies lists what is kept of networks that differ from their definitions.
+func (h *hub) liveCopies() []string {
+	names, err := filepath.Glob(filepath.Join(h.dirs.State, "live", "*"))
+	must(h.t, err)
+	return names
+}
+
+func removedPending(t *testing.T) {
+	root := t.TempDir()
+	for what, change := range map[string]func(h *hub, n *network.Network){
+		"defined": (*hub).pendingMove,
+		"live alone": func(_ *hub, n *network.Network) {
+			must(t, n.Edit(t.Context(), network.TargetLive, func(doc *netdef.Network) error {
+				return doc.Update(netdef.Update{Command: netdef.CommandAddLast, Section: netdef.SectionDNSHost, Index: -1, XML: []byte("<host ip='192.0.2.9'><hostname>now</hostname></host>")})
+			}))
+		},
+		"another bridge": func(h *hub, _ *network.Network) {
+			h.defineWith(strings.Replace(halfXML(), "bridge name='one'", "bridge name='two'", 1), api.DefineOptions{})
+		},
+		"by an editor": func(h *hub, n *network.Network) {
+			text, err := os.ReadFile(h.definitionFile())
+			must(t, err)
+			must(t, os.WriteFile(h.definitionFile(), []byte(strings.ReplaceAll(string(text), "192.0.2.", "198.51.100.")), 0o600))
+			must(t, h.Reload(t.Context()))
+		},
+	} {
+		h := newHub(t, root, hubOptions{})
+		n := h.started(halfXML())
+		change(h, n)
+		live, pending, before := string(n.XML(false)), n.Pending(), addressesOfOne(t)
+		h.end()
+		h.removeRunState()
+
+		h = newHub(t, root, hubOptions{})
+		n, err := h.ByName("one")
+		must(t, err)
+		if diff := cmp.Diff(live, string(n.XML(false))); diff != "" || len(pending) == 0 || !cmp.Equal(pending, n.Pending()) {
+			t.Errorf("%s: pending is %q, was %q, what is live (-before +after):\n%s", what, n.Pending(), pending, diff)
+		}
+		if diff := cmp.Diff(before, addressesOfOne(t)); diff != "" {
+			t.Errorf("%s: the bridge moved under its guests (-before +after):\n%s", what, diff)
+		}
+		must(t, n.Stop(t.Context()))
+		must(t, n.Start(t.Context()))
+		if copies := h.liveCopies(); len(n.Pending()) > 0 || len(copies) > 0 {
+			t.Errorf("%s: after its next start pending is %q, and kept %q", what, n.Pending(), copies)
+		}
+		must(t, n.Stop(t.Context()))
+		must(t, n.Undefine(t.Context()))
+		h.end()
+	}
+}
+
+func bootedPending(t *testing.T) {
+	root := t.TempDir()
+	h := newHub(t, root, hubOptions{})
+	n := h.started(halfXML())
+	must(t, n.SetAutostart(true))
+	h.pendingMove(n)
+	h.end()
+	h.removeRunState()
+	nstest.IP(t, "link delete one")
+
+	h = newHub(t, root, hubOptions{})
+	n, err := h.ByName("one")
+	must(t, err)
+	if got := addressesOfOne(t); !n.Info().Active || !strings.Contains(got, "198.51.100.1/24") {
+		t.Errorf("the host has booted, and the network has\n%s", got)
+	}
+	h.end()
+	h.removeRunState()
+	h = newHub(t, root, hubOptions{})
+	if got := addressesOfOne(t); len(h.liveCopies()) > 0 || !strings.Contains(got, "198.51.100.1/24") {
+		t.Errorf("known by its bridge alone, the network has, with %q kept,\n%s", h.liveCopies(), got)
 	}
 }
 

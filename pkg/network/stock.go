@@ -108,8 +108,9 @@ func (s *stock) known(f *store.Fault) bool {
 }
 
 // recognise adds to runs the networks whose run-state is lost, and which are active by
-// what they have in the kernel. What else was recorded, changes to the host and the
-// live document where that was another than the definition, is not known any more.
+// what they have in the kernel. They are what the copy that is kept of a network with a
+// pending change says, or else what they are defined as. What else was recorded, changes
+// to the host, is not known any more.
 func (s *stock) recognise(runs []store.Run, faults []*store.Fault, unread error, links []bridge.Link) []live.Found {
 	all := make([]live.Found, 0, len(runs))
 	for _, r := range runs {
@@ -123,15 +124,31 @@ func (s *stock) recognise(runs []store.Run, faults []*store.Fault, unread error,
 			continue
 		}
 		lost := unread != nil || slices.ContainsFunc(faults, func(f *store.Fault) bool { return f.Stem == def.UUID })
-		if s.traces(def, lost, links) {
-			s.env.Log.Warn("an active network is known by its bridge, not by its run-state", env.KeyNetwork, n.Name(), env.KeyBridge, def.Bridge.Name)
-			all = append(all, live.Found{Run: store.Run{Phase: store.Active, Network: def.Clone(), Persistent: true}, Marked: true})
+		for _, doc := range s.mayBe(def) {
+			if s.traces(doc, lost, links) {
+				s.env.Log.Warn("an active network is known by its bridge, not by its run-state", env.KeyNetwork, n.Name(), env.KeyBridge, doc.Bridge.Name)
+				all = append(all, live.Found{Run: store.Run{Phase: store.Active, Network: doc, Persistent: true}, Marked: true})
+				break
+			}
 		}
 	}
 	return all
 }
 
-// traces reports whether links are of the network that def defines: its bridge bears its
+// mayBe lists what the network that def defines may be where its run-state is lost, the
+// likelier first.
+func (s *stock) mayBe(def *netdef.Network) []*netdef.Network {
+	kept, err := s.env.Store.Live(def.UUID)
+	switch {
+	case err == nil && kept.Name == def.Name:
+		return []*netdef.Network{kept, def.Clone()}
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		s.env.Log.Error("a network is taken for what its definition says", env.KeyNetwork, def.Name, env.KeyError, err)
+	}
+	return []*netdef.Network{def.Clone()}
+}
+
+// traces reports whether links are of the network that is def: its bridge bears its
 // mark, or a port on the bridge does. Where it is known that its run-state was lost, the
 // bridge's name and MAC address will do, as older versions set no mark.
 func (s *stock) traces(def *netdef.Network, lost bool, links []bridge.Link) bool {

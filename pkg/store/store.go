@@ -19,7 +19,7 @@ import (
 type Dirs struct {
 	Networks string // definitions: /etc/vnetd/networks
 	Run      string // run-state, empty after a reboot: /run/vnetd
-	State    string // leases: /var/lib/vnetd
+	State    string // leases, and copies of what networks are: /var/lib/vnetd
 }
 
 // Store is the open store of a running vnetd. Its methods may be called
@@ -57,6 +57,7 @@ func Open(dirs Dirs, log *slog.Logger) (*Store, error) {
 		dirs.ports():   0o755,
 		dirs.stopped(): 0o755,
 		dirs.State:     0o750,
+		dirs.lives():   0o750,
 	} {
 		if err := os.MkdirAll(dir, perm); err != nil {
 			return nil, fmt.Errorf("making directory %q: %w", dir, err)
@@ -66,7 +67,7 @@ func Open(dirs Dirs, log *slog.Logger) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, dir := range []string{dirs.Networks, dirs.runs(), dirs.ports(), dirs.stopped(), dirs.State} {
+	for _, dir := range []string{dirs.Networks, dirs.runs(), dirs.ports(), dirs.stopped(), dirs.State, dirs.lives()} {
 		if err := sweep(dir); err != nil {
 			return nil, errors.Join(fmt.Errorf("sweeping %q: %w", dir, err), lock.Close())
 		}
@@ -105,6 +106,7 @@ func (d Dirs) autostart() string { return filepath.Join(d.Networks, "autostart")
 func (d Dirs) runs() string      { return filepath.Join(d.Run, "networks") }
 func (d Dirs) ports() string     { return filepath.Join(d.Run, "ports") }
 func (d Dirs) stopped() string   { return filepath.Join(d.Run, "stopped") }
+func (d Dirs) lives() string     { return filepath.Join(d.State, "live") }
 
 // acquire takes the lock that a living vnetd holds, and writes our pid into the
 // file for the one who finds it taken. The kernel drops the lock with the

@@ -173,6 +173,47 @@ func TestRunStateSurvives(t *testing.T) {
 	}
 }
 
+// A copy of what a network is outlives run-state, and one that is damaged, or another
+// network's, is none.
+func TestLiveCopy(t *testing.T) {
+	dirs := dirsIn(t.TempDir())
+	s := open(t, dirs)
+	n := parse(t, "<network><name>one</name><uuid>"+uuid+"</uuid><ip address='192.0.2.1' prefix='24'/></network>")
+	if _, err := s.Live(uuid); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("before it was kept: %v", err)
+	}
+	if err := errors.Join(s.DropLive(uuid), s.SaveLive(n)); err != nil {
+		t.Fatal(err)
+	}
+	closed(t, s)
+	if err := os.RemoveAll(dirs.Run); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, dirs)
+	defer closed(t, s)
+	if got, err := s.Live(uuid); err != nil || string(got.XML()) != string(n.XML()) {
+		t.Errorf("the copy is %v, %v", got, err)
+	}
+	path := filepath.Join(dirs.State, "live", uuid+".xml")
+	for what, text := range map[string]string{
+		"cut off":           string(n.XML())[:40],
+		"another network's": strings.Replace(string(n.XML()), uuid[:8], "50b7c068", 1),
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := s.Live(uuid); err == nil || errors.Is(err, os.ErrNotExist) {
+			t.Errorf("%s: %v, %v", what, got, err)
+		}
+	}
+	if err := errors.Join(s.DropLive(uuid), s.DropLive(uuid)); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.Live(uuid); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("after it was dropped: %v", err)
+	}
+}
+
 func TestOnlyOneStore(t *testing.T) {
 	dirs := dirsIn(t.TempDir())
 	s := open(t, dirs)

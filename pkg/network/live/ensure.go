@@ -105,7 +105,8 @@ func (n turn) clear(ctx context.Context, live *netdef.Network) error {
 	}
 	err := errors.Join(errs...)
 	if err == nil {
-		err = n.env.Store.DeleteRun(live.UUID)
+		n.copied = documents{}
+		err = errors.Join(n.env.Store.DeleteRun(live.UUID), n.env.Store.DropLive(live.UUID))
 	}
 	if err != nil {
 		n.leave(live)

@@ -60,6 +60,7 @@ func (n turn) startLocked(ctx context.Context, def *netdef.Network) error {
 		n.setState(api.Failed, err)
 		return err
 	}
+	_ = n.keepCopy(documents{live, n.Definition()})
 	n.keepStopped(live.UUID, false)
 	n.env.Log.Info("network started", env.KeyNetwork, n.name, env.KeyBridge, live.Bridge.Name)
 	return nil

@@ -52,6 +52,7 @@ type Network struct {
 	op     sync.Mutex   // one operation at a time; held for as long as it takes
 	record *host.Record // guarded by op
 
+	copied   documents    // of which it was last seen to whether a copy is kept; guarded by op
 	departed []store.Port // ended while no vnetd was running; for adopt alone
 
 	rules ruleset

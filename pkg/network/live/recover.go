@@ -51,6 +51,7 @@ func (n Former) Recover(ctx context.Context, r Found, still func() bool) {
 		return
 	}
 	turn(n).resume(ctx, r.Network)
+	_ = turn(n).keepCopy(documents{n.Live(), n.Definition()})
 	log.Info("network adopted", "state", string(n.Info().State))
 }
 
@@ -87,7 +88,8 @@ func (n Former) Clear(ctx context.Context, r Found) error {
 }
 
 // KeepRecord writes the network's run-state where it is not among those on disk, by
-// UUID, unless somebody is about to change it.
+// UUID, and a copy of what the network is where its definition says otherwise, unless
+// somebody is about to change them.
 func (n *Network) KeepRecord(onDisk map[string]bool) error {
 	if !n.op.TryLock() {
 		return nil
@@ -97,7 +99,7 @@ func (n *Network) KeepRecord(onDisk map[string]bool) error {
 	if live == nil {
 		return nil
 	}
-	return n.record.Keep(onDisk[live.UUID])
+	return errors.Join(n.record.Keep(onDisk[live.UUID]), turn{n}.keepCopy(documents{live, n.Definition()}))
 }
 
 // TakeOver makes vnetd's what another program left active as live, with those ports.

@@ -16,6 +16,7 @@ func (n *Network) Repair(ctx context.Context) error {
 	if live == nil {
 		return nil
 	}
+	_ = turn{n}.keepCopy(documents{live, n.Definition()}) // somebody may have edited that
 	index, err := turn{n}.ensure(ctx, live)
 	n.fault(partLinks, err)
 	if err != nil {

@@ -341,7 +341,7 @@ type pending struct {
 }
 
 // Pending lists what of an active network its next start will change: how its
-// Definition differs from what it is. It is empty for any other network.
+// definition differs from what it is. It is empty for any other network.
 func (s *state) Pending() []string {
 	s.mu.Lock()
 	p := s.pending

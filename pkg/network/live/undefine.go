@@ -39,6 +39,8 @@ func (n *Network) undefine() error {
 		return err
 	}
 	n.setAutostart(false)
+	_ = n.env.Store.DropLive(info.UUID) // without a definition it is of no use
+	n.copied = documents{live: live}
 	turn{n}.keepStopped(info.UUID, false)
 	n.env.Log.Info("network undefined", env.KeyNetwork, n.name)
 	if info.Active {

@@ -86,16 +86,21 @@ func (e *edit) apply(ctx context.Context) error {
 			return err
 		}
 	}
+	// The copy first: a definition that is there alone would be taken for what the
+	// network is.
+	if err := e.keepCopy(documents{e.nextLive, e.nextDef}); err != nil {
+		return err
+	}
 	if e.nextDef != e.def {
 		if err := e.env.Store.SaveDefinition(e.nextDef); err != nil {
-			return err
+			return errors.Join(err, e.keepCopy(documents{e.live, e.def}))
 		}
 	}
 	if err := e.applyLive(ctx); err != nil {
 		if e.nextDef != e.def {
 			err = errors.Join(err, e.restoreDefinition())
 		}
-		return err
+		return errors.Join(err, e.keepCopy(documents{e.live, e.def}))
 	}
 	e.setDefinition(e.nextDef)
 	e.Changed()
