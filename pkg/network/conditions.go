@@ -84,10 +84,11 @@ func servedBy(n *Network, live *netdef.Network, faulty []error) health.Served {
 			s.Addressless = append(s.Addressless, ip.Prefix().Masked())
 		}
 	}
-	if srv := n.Services().DHCP(); srv != nil {
+	open := n.Services().Servers()
+	if srv := open.DHCP; srv != nil {
 		s.Foreign, s.Contested, s.Unused = srv.Foreign(), srv.Contested(), srv.Unused()
 	}
-	if srv := n.Services().DHCP6(); srv != nil {
+	if srv := open.DHCP6; srv != nil {
 		s.Contested = append(s.Contested, srv.Contested()...)
 		s.Unused = append(s.Unused, srv.Unused()...)
 	}

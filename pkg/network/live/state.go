@@ -104,8 +104,7 @@ func (s *state) info(name string) api.Network {
 	return info
 }
 
-// document is what the network is, or else will be, or else was. The caller holds
-// s.mu.
+// documentLocked is Document for who holds s.mu.
 func (s *state) documentLocked() *netdef.Network {
 	if s.now != nil {
 		return s.now.doc
@@ -113,7 +112,7 @@ func (s *state) documentLocked() *netdef.Network {
 	return cmp.Or(s.def, s.last)
 }
 
-// present is document while there is a network; nil once nothing is defined, active
+// present is documentLocked while there is a network; nil once nothing is defined, active
 // or left of it. The caller holds s.mu.
 func (s *state) present() *netdef.Network {
 	if s.now != nil || s.def != nil || s.unread || s.leftover != nil {
@@ -122,7 +121,7 @@ func (s *state) present() *netdef.Network {
 	return nil
 }
 
-// Document is document for who does not hold s.mu.
+// Document is what the network is, or else will be, or else was.
 func (s *state) Document() *netdef.Network {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -333,27 +332,36 @@ func (s *state) ended() bool {
 	return s.gone
 }
 
+// documents are what a network is and will be; nil for none.
+type documents struct{ live, def *netdef.Network }
+
+// differ reports whether an active network is not what its definition says.
+func (d documents) differ() bool {
+	return d.live != nil && d.def != nil && !bytes.Equal(d.live.XML(), d.def.XML())
+}
+
 // pending is what changes at a network's next start, as last asked for. Documents
 // don't change once they are a network's: the same two differ in the same.
 type pending struct {
-	live, def *netdef.Network
-	changes   []string
+	documents
+	changes []string
 }
 
 // Pending lists what of an active network its next start will change: how its
 // definition differs from what it is. It is empty for any other network.
 func (s *state) Pending() []string {
 	s.mu.Lock()
-	p := s.pending
-	def := s.def
+	p, now := s.pending, documents{def: s.def}
+	if s.now != nil {
+		now.live = s.now.doc
+	}
 	s.mu.Unlock()
-	live := s.Live()
-	if p.live == live && p.def == def {
+	if p.documents == now {
 		return slices.Clone(p.changes)
 	}
-	p = pending{live: live, def: def}
-	if live != nil && def != nil && !bytes.Equal(live.XML(), def.XML()) {
-		p.changes = change.Describe(netdef.Diff(live, def))
+	p = pending{documents: now}
+	if now.differ() {
+		p.changes = change.Describe(netdef.Diff(now.live, now.def))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -11,7 +11,6 @@ import (
 	"github.com/vnetd/vnetd/pkg/dnsd"
 	"github.com/vnetd/vnetd/pkg/network/env"
 	"github.com/vnetd/vnetd/pkg/network/port"
-	"github.com/vnetd/vnetd/pkg/network/service"
 	"github.com/vnetd/vnetd/pkg/network/translate"
 )
 
@@ -43,14 +42,14 @@ func (n *Network) Stats() Stats {
 	n.mu.Lock()
 	r.Repairs, r.Failures = n.repairs, n.failures
 	n.mu.Unlock()
-	sv := n.Services()
-	r.DHCP = countsOf(sv.DHCP(), (*v4.Server).Stats)
-	r.DHCP6 = countsOf(sv.DHCP6(), (*v6.Server).Stats)
-	r.RA = countsOf(sv.RA(), (*ra.Server).Stats)
-	r.TFTP = countsOf(sv.TFTP(), (*tftp.Server).Stats)
-	r.DNS = countsOf(sv.DNS(), (*dnsd.Server).Stats)
-	if srv := sv.DNS(); srv != nil {
-		r.Upstreams, r.Asked = upstreams(sv), srv.Asked()
+	open := n.Services().Servers()
+	r.DHCP = countsOf(open.DHCP, (*v4.Server).Stats)
+	r.DHCP6 = countsOf(open.DHCP6, (*v6.Server).Stats)
+	r.RA = countsOf(open.RA, (*ra.Server).Stats)
+	r.TFTP = countsOf(open.TFTP, (*tftp.Server).Stats)
+	r.DNS = countsOf(open.DNS, (*dnsd.Server).Stats)
+	if srv := open.DNS; srv != nil {
+		r.Upstreams, r.Asked = upstreams(srv), srv.Asked()
 	}
 	return r
 }
@@ -83,21 +82,22 @@ func (n *Network) Detail(leases []env.Lease) api.Detail {
 	d.Pools = translate.Pools(is, leased)
 	d.NotUnderstood = append(d.NotUnderstood, is.Dnsmasq.Unknown...)
 	if translate.ServesDNS(is) {
-		d.DNS = &api.DNS{Domain: translate.Domain(is), Upstreams: upstreams(n.Services())}
+		d.DNS = &api.DNS{Domain: translate.Domain(is), Upstreams: upstreams(n.Services().Servers().DNS)}
 	}
 	return d
 }
 
-// upstreams lists the servers that a name service asks.
-func upstreams(sv *service.Set) []api.DNSUpstream {
+// upstreams lists the servers that a name service, nil for none, asks.
+func upstreams(srv *dnsd.Server) []api.DNSUpstream {
 	all := []api.DNSUpstream{}
-	if srv := sv.DNS(); srv != nil {
-		for _, u := range srv.Upstreams() {
-			all = append(all, api.DNSUpstream{
-				Addr: u.Addr, Domain: u.Domain, Failing: u.Failing,
-				Case: string(u.Case), EDNS: string(u.EDNS), TCP: string(u.TCP), RTT: u.RTT,
-			})
-		}
+	if srv == nil {
+		return all
+	}
+	for _, u := range srv.Upstreams() {
+		all = append(all, api.DNSUpstream{
+			Addr: u.Addr, Domain: u.Domain, Failing: u.Failing,
+			Case: string(u.Case), EDNS: string(u.EDNS), TCP: string(u.TCP), RTT: u.RTT,
+		})
 	}
 	return all
 }

@@ -13,11 +13,11 @@ type Importers map[string]func(ctx context.Context, leases []dhcpd.Lease) (taken
 
 // Importers are those of the servers that are open.
 func (s *Set) Importers() Importers {
-	i := make(Importers)
-	if srv := s.DHCP(); srv != nil {
+	i, open := make(Importers), s.Servers()
+	if srv := open.DHCP; srv != nil {
 		i[DHCP] = srv.Import
 	}
-	if srv := s.DHCP6(); srv != nil {
+	if srv := open.DHCP6; srv != nil {
 		i[DHCP6] = srv.Import
 	}
 	return i

@@ -164,7 +164,7 @@ func (s *Set) openRegistration(cfg resolved.Config, _ []*os.File) (*registration
 	if cfg.Ifindex, err = s.cfg.Ifindex(s.serving().Bridge); err != nil {
 		return nil, err
 	}
-	dns := s.DNS()
+	dns := s.Servers().DNS
 	if dns == nil {
 		return nil, errors.New("dns is not served yet")
 	}
@@ -291,7 +291,7 @@ func (s *Set) End() (wait func()) {
 
 // Retire tells guests that the network is about to end.
 func (s *Set) Retire() {
-	advertiser := s.RA()
+	advertiser := s.Servers().RA
 	if advertiser == nil {
 		return
 	}
@@ -314,28 +314,21 @@ func (s *Set) Close() error {
 	return errors.Join(errs...)
 }
 
-// DHCP is the open DHCPv4 server, nil while there is none. So it is with the
-// others.
-func (s *Set) DHCP() *v4.Server { return current(s, func() *v4.Server { return s.dhcp.srv }) }
+// Servers are the servers of a set that are open; nil for those that are not.
+type Servers struct {
+	DHCP  *v4.Server
+	DHCP6 *v6.Server
+	RA    *ra.Server
+	DNS   *dnsd.Server
+	TFTP  *tftp.Server
+}
 
-// DHCP6 is the open DHCPv6 server.
-func (s *Set) DHCP6() *v6.Server { return current(s, func() *v6.Server { return s.dhcp6.srv }) }
-
-// RA is the open server of router advertisements.
-func (s *Set) RA() *ra.Server { return current(s, func() *ra.Server { return s.ra.srv }) }
-
-// DNS is the open name server.
-func (s *Set) DNS() *dnsd.Server { return current(s, func() *dnsd.Server { return s.dns.srv }) }
-
-// TFTP is the open TFTP server.
-func (s *Set) TFTP() *tftp.Server { return current(s, func() *tftp.Server { return s.tftp.srv }) }
-
-// current reads a server of a set that may be nil.
-func current[S any](s *Set, read func() *S) *S {
+// Servers are those that are open now.
+func (s *Set) Servers() Servers {
 	if s == nil {
-		return nil
+		return Servers{}
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return read()
+	return Servers{s.dhcp.srv, s.dhcp6.srv, s.ra.srv, s.dns.srv, s.tftp.srv}
 }

@@ -40,13 +40,14 @@ func (s *Set) Leave(ctx context.Context) {
 	leave := func(service string, l leaver) {
 		all.Go(func() { s.leave(ctx, bridge, service, l) })
 	}
-	if srv := s.DHCP(); srv != nil {
+	open := s.Servers()
+	if srv := open.DHCP; srv != nil {
 		leave(DHCP, srv)
 	}
-	if srv := s.DHCP6(); srv != nil {
+	if srv := open.DHCP6; srv != nil {
 		leave(DHCP6, srv)
 	}
-	if srv := s.DNS(); srv != nil {
+	if srv := open.DNS; srv != nil {
 		leave(DNS, srv)
 	}
 	all.Wait()
