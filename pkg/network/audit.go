@@ -36,7 +36,7 @@ func (a *audit) run(ctx context.Context) {
 		err := a.keep()
 		if text := fmt.Sprint(err); text != said {
 			said = text
-			a.env.Log.Warn("run-state on disk", env.KeyError, err)
+			a.env.Logger.Warn("run-state on disk", env.KeyError, err)
 		}
 	}
 }

@@ -3,23 +3,16 @@ package network
 import (
 	"context"
 	"slices"
-	"time"
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/network/env"
 	"golang.org/x/sync/errgroup"
 )
 
-// How long a network that could not be started automatically waits before it is
-// tried again: doubled from the first to the last.
-const (
-	retryFirst = time.Second
-	retryLast  = time.Minute
-)
-
 // autostart starts every inactive network that is marked for it, except those
-// with the UUIDs of except, in parallel. It returns when each has been tried once; those that failed are tried again for
-// as long as they are marked and nobody else starts or stops them.
+// with the UUIDs of except, in parallel. It returns when each has been tried once;
+// those that failed are tried again for as long as they are marked and nobody else starts
+// or stops them.
 func (c *catalog) autostart(ctx context.Context, except []string) {
 	var g errgroup.Group
 	g.SetLimit(startLimit)
@@ -29,8 +22,8 @@ func (c *catalog) autostart(ctx context.Context, except []string) {
 		}
 		g.Go(func() error {
 			if err := n.Start(ctx); err != nil {
-				c.env.Log.Error("autostart failed: trying again", env.KeyNetwork, n.Name(), env.KeyError, err)
-				c.env.Tasks.Go(func() { c.retryStart(c.env.Tasks.Context(), n) })
+				c.env.Logger.Error("autostart failed: trying again", env.KeyNetwork, n.Name(), env.KeyError, err)
+				c.env.Tasks.Repeat(func() bool { return c.startAgain(n) })
 			}
 			return nil
 		})
@@ -38,20 +31,15 @@ func (c *catalog) autostart(ctx context.Context, except []string) {
 	_ = g.Wait()
 }
 
-// retryStart starts a network that failed to, with back-off, until it has
-// started, ctx ends, or it is no longer this function's business.
-func (c *catalog) retryStart(ctx context.Context, n *Network) {
-	for wait := retryFirst; ; wait = min(2*wait, retryLast) {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(wait):
-		}
-		if info := n.Info(); info.State != api.Failed || !info.Autostart {
-			return
-		}
-		if err := n.Start(ctx); err != nil {
-			c.env.Log.Warn("autostart failed again", env.KeyNetwork, n.Name(), env.KeyError, err)
-		}
+// startAgain starts a network that failed to, and reports whether it has started, or is
+// no longer this function's business.
+func (c *catalog) startAgain(n *Network) (done bool) {
+	if info := n.Info(); info.State != api.Failed || !info.Autostart {
+		return true
 	}
+	err := n.Start(c.env.Tasks.Context())
+	if err != nil {
+		c.env.Logger.Warn("autostart failed again", env.KeyNetwork, n.Name(), env.KeyError, err)
+	}
+	return err == nil
 }

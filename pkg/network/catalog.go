@@ -40,7 +40,7 @@ const startLimit = 16
 func newCatalog(e *env.Environment) *catalog {
 	c := &catalog{env: e, byName: make(map[string]*Network), claims: make(map[*Network]*netdef.Network)}
 	c.ports = attach.New(e, surroundings{c})
-	c.health = health.NewBoard(e.Log, c.conditionsChanged)
+	c.health = health.NewBoard(e.Logger, c.conditionsChanged)
 	return c
 }
 
@@ -303,6 +303,6 @@ func (c *catalog) sweepLeases() {
 		known[def.UUID] = true
 	}
 	if err := c.env.Store.SweepLeases(func(uuid string) bool { return known[uuid] }); err != nil {
-		c.env.Log.Warn("leases of former networks are not cleared away", env.KeyError, err)
+		c.env.Logger.Warn("leases of former networks are not cleared away", env.KeyError, err)
 	}
 }

@@ -29,7 +29,7 @@ func (s *stock) clear(ctx context.Context) error {
 	}
 	errs = append(errs, s.clearMarked())
 	for _, f := range slices.Concat(runFaults, portFaults) {
-		s.env.Log.Warn("run-state that can't be used is deleted: what it was of is gone", "path", f.Path, env.KeyError, f.Err)
+		s.env.Logger.Warn("run-state that can't be used is deleted: what it was of is gone", "path", f.Path, env.KeyError, f.Err)
 	}
 	errs = append(errs, s.forget(runFaults, s.env.Store.DeleteRun), s.forget(portFaults, s.env.Store.DeletePort))
 	stopped, err := s.env.Store.Stopped()
@@ -54,7 +54,7 @@ func (s *stock) clearMarked() error {
 		default:
 			continue
 		}
-		s.env.Log.Warn("deleting a link that bears a mark of vnetd's", env.KeyIfName, l.Name, "alias", l.Alias, env.KeyError, err)
+		s.env.Logger.Warn("deleting a link that bears a mark of vnetd's", env.KeyIfName, l.Name, "alias", l.Alias, env.KeyError, err)
 		if !errors.Is(err, bridge.ErrNotFound) {
 			errs = append(errs, err)
 		}

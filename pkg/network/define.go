@@ -49,7 +49,7 @@ func (m *Manager) DefineWith(ctx context.Context, xml []byte, opts api.DefineOpt
 	if err != nil {
 		return Defined{}, err
 	}
-	m.env.Log.Info("network defined", env.KeyNetwork, d.Network.Name(), "action", d.Action, "pending", len(d.Pending))
+	m.env.Logger.Info("network defined", env.KeyNetwork, d.Network.Name(), "action", d.Action, "pending", len(d.Pending))
 	m.env.Events.Publish(env.Event{Kind: env.NetworkDefined, Network: d.Network.Info()})
 	return d, nil
 }

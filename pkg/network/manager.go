@@ -111,11 +111,11 @@ func (m *Manager) Subscribe(f func(Event)) (cancel func()) { return m.env.Events
 func (m *Manager) Load(ctx context.Context) error {
 	faults := m.stock.take(ctx)
 	if faults != nil {
-		m.env.Log.Error("some definitions or run-state can't be used", env.KeyError, faults)
+		m.env.Logger.Error("some definitions or run-state can't be used", env.KeyError, faults)
 	}
 	stopped, err := m.env.Store.Stopped()
 	if err != nil {
-		m.env.Log.Error("some networks may start although they were stopped", env.KeyError, err)
+		m.env.Logger.Error("some networks may start although they were stopped", env.KeyError, err)
 	}
 	m.catalog.defining.Lock()
 	m.catalog.sweepLeases()

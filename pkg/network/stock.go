@@ -126,7 +126,7 @@ func (s *stock) recognise(runs []store.Run, faults []*store.Fault, unread error,
 		lost := unread != nil || slices.ContainsFunc(faults, func(f *store.Fault) bool { return f.Stem == def.UUID })
 		for _, doc := range s.mayBe(def) {
 			if s.traces(doc, lost, links) {
-				s.env.Log.Warn("an active network is known by its bridge, not by its run-state", env.KeyNetwork, n.Name(), env.KeyBridge, doc.Bridge.Name)
+				s.env.Logger.Warn("an active network is known by its bridge, not by its run-state", env.KeyNetwork, n.Name(), env.KeyBridge, doc.Bridge.Name)
 				all = append(all, live.Found{Run: store.Run{Phase: store.Active, Network: doc, Persistent: true}, Marked: true})
 				break
 			}
@@ -143,7 +143,7 @@ func (s *stock) mayBe(def *netdef.Network) []*netdef.Network {
 	case err == nil && kept.Name == def.Name:
 		return []*netdef.Network{kept, def.Clone()}
 	case err != nil && !errors.Is(err, fs.ErrNotExist):
-		s.env.Log.Error("a network is taken for what its definition says", env.KeyNetwork, def.Name, env.KeyError, err)
+		s.env.Logger.Error("a network is taken for what its definition says", env.KeyNetwork, def.Name, env.KeyError, err)
 	}
 	return []*netdef.Network{def.Clone()}
 }
@@ -197,7 +197,7 @@ func (s *stock) loadDefinition(d store.Definition) error {
 	}
 	if string(def.XML()) != asWritten {
 		if err := s.env.Store.SaveDefinition(def); err != nil {
-			s.env.Log.Warn("a definition is completed for this time only", env.KeyNetwork, def.Name, env.KeyError, err)
+			s.env.Logger.Warn("a definition is completed for this time only", env.KeyNetwork, def.Name, env.KeyError, err)
 		}
 	}
 	if known == nil {
@@ -241,7 +241,7 @@ func (s *stock) lastMarks() []bridge.Link {
 func (s *stock) marked() []bridge.Link {
 	links, err := s.env.Links.Aliased(port.MarkPrefix)
 	if err != nil {
-		s.env.Log.Error("what has lost its run-state is not recognised", env.KeyError, err)
+		s.env.Logger.Error("what has lost its run-state is not recognised", env.KeyError, err)
 	}
 	return links
 }

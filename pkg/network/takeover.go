@@ -61,7 +61,7 @@ func (m *Manager) TakeOver(ctx context.Context, s api.Takeover, dry bool) (api.T
 			t.Refuse("it is defined and could not be started: %w", failed)
 		}
 	}
-	m.env.Log.Info("network of libvirt taken over", env.KeyNetwork, n.Name(), "action", t.Report.Action,
+	m.env.Logger.Info("network of libvirt taken over", env.KeyNetwork, n.Name(), "action", t.Report.Action,
 		"ports", len(t.Report.Ports), "leases", t.Report.Leases, "refused", t.Report.Refused)
 	return t.Report, err
 }

@@ -106,7 +106,7 @@ func (w *watcher) repairLoop(ctx context.Context) {
 		}
 		for n := range w.queue.take() {
 			if err := n.Repair(ctx); err != nil {
-				w.env.Log.Error("repair failed", env.KeyNetwork, n.Name(), env.KeyError, err)
+				w.env.Logger.Error("repair failed", env.KeyNetwork, n.Name(), env.KeyError, err)
 			}
 		}
 	}

@@ -30,7 +30,7 @@ func (o Orphans) of(uuid string) []*port.Port {
 // its turn.
 func (o Orphans) adopt(n Network, uuid string) {
 	for _, orphan := range o.of(uuid) {
-		o.env.Log.Info("a port has its network again", env.KeyNetwork, n.Name(), env.KeyPort, orphan.UUID, env.KeyIfName, orphan.IfName)
+		o.env.Logger.Info("a port has its network again", env.KeyNetwork, n.Name(), env.KeyPort, orphan.UUID, env.KeyIfName, orphan.IfName)
 		p, err := o.reg.Adopt(orphan, n.Name())
 		if err != nil {
 			continue // somebody else has
@@ -53,7 +53,7 @@ func (o Orphans) Adopt(n Network, uuid string) {
 // mark has the device of a port of an older vnetd say what it is.
 func (o Orphans) mark(p *port.Port) {
 	if err := p.MarkDevice(o.env.Links); err != nil {
-		o.env.Log.Warn("a port is known by its run-state alone", env.KeyPort, p.UUID, env.KeyIfName, p.IfName, env.KeyError, err)
+		o.env.Logger.Warn("a port is known by its run-state alone", env.KeyPort, p.UUID, env.KeyIfName, p.IfName, env.KeyError, err)
 	}
 }
 
@@ -74,9 +74,9 @@ func (o Orphans) Load(ports []store.Port, links []bridge.Link, of func(uuid stri
 		}
 		o.take(of(p.Network), p, ended)
 		if o.reg.UUID(p.UUID) != nil {
-			o.env.Log.Warn("a port is known by its device, not by its run-state", env.KeyPort, p.UUID, env.KeyIfName, p.IfName)
+			o.env.Logger.Warn("a port is known by its device, not by its run-state", env.KeyPort, p.UUID, env.KeyIfName, p.IfName)
 			if err := o.env.Store.SavePort(p); err != nil {
-				o.env.Log.Error("its run-state can't be written anew", env.KeyPort, p.UUID, env.KeyError, err)
+				o.env.Logger.Error("its run-state can't be written anew", env.KeyPort, p.UUID, env.KeyError, err)
 			}
 		}
 	}
@@ -99,11 +99,11 @@ func (o Orphans) take(n Network, p store.Port, ended func(store.Port)) {
 	case there && n == nil && p.Lifetime == api.LifetimeExternal:
 		// Its device is not vnetd's: it is kept on disk for when its network comes back.
 	case there && n == nil:
-		o.env.Log.Warn("a port has no network", env.KeyPort, p.UUID, env.KeyIfName, p.IfName, "network_uuid", p.Network)
+		o.env.Logger.Warn("a port has no network", env.KeyPort, p.UUID, env.KeyIfName, p.IfName, "network_uuid", p.Network)
 		_, _ = o.reg.Load(port.Orphan, "", p) // the UUID is free
 	case p.Lifetime == api.LifetimeExternal:
 		if _, err := o.reg.Load(port.External, n.Name(), p); err != nil {
-			o.env.Log.Error("a port can't be used", env.KeyPort, p.UUID, env.KeyError, err)
+			o.env.Logger.Error("a port can't be used", env.KeyPort, p.UUID, env.KeyError, err)
 		}
 	case there:
 		if p, err := o.reg.Load(port.Own, n.Name(), p); err == nil {
@@ -117,8 +117,8 @@ func (o Orphans) take(n Network, p store.Port, ended func(store.Port)) {
 
 // away clears away what is left of a port that ended while no vnetd was running.
 func (o Orphans) away(p store.Port) {
-	o.env.Log.Info("a port ended while vnetd was away", env.KeyPort, p.UUID, env.KeyIfName, p.IfName)
+	o.env.Logger.Info("a port ended while vnetd was away", env.KeyPort, p.UUID, env.KeyIfName, p.IfName)
 	if err := o.Clear(p); err != nil {
-		o.env.Log.Error("clearing a port that has ended", env.KeyPort, p.UUID, env.KeyError, err)
+		o.env.Logger.Error("clearing a port that has ended", env.KeyPort, p.UUID, env.KeyError, err)
 	}
 }

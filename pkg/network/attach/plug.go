@@ -53,7 +53,7 @@ func (d Devices) replugForeign(ctx context.Context, n Network, live *netdef.Netw
 		if x := d.reg.Index(index); x != nil && x.Kind == port.External {
 			p = x // what was registered says how it is plugged in
 		}
-		d.env.Log.Info("plugging a device in again that had lost its bridge", env.KeyNetwork, n.Name(), env.KeyIfName, l.Name)
+		d.env.Logger.Info("plugging a device in again that had lost its bridge", env.KeyNetwork, n.Name(), env.KeyIfName, l.Name)
 		errs = append(errs, p.Attach(ctx, d.env.Links, bridgeIndex, translate.Port(live)))
 	}
 	return errors.Join(errs...)
@@ -102,7 +102,7 @@ func (d Devices) onOwnLink(p *port.Port, e bridge.LinkEvent) {
 	}
 	d.env.Tasks.Go(func() {
 		if err := d.replugOne(d.env.Tasks.Context(), n, p); err != nil && !errors.Is(err, bridge.ErrNotFound) {
-			d.env.Log.Error("plugging a port in again", env.KeyPort, p.UUID, env.KeyError, err)
+			d.env.Logger.Error("plugging a port in again", env.KeyPort, p.UUID, env.KeyError, err)
 		}
 	})
 }
@@ -167,7 +167,7 @@ func (d Devices) Find(n Network) {
 	}
 	links, err := d.env.Links.Members(index)
 	if err != nil {
-		d.env.Log.Error("looking for what is plugged in", env.KeyNetwork, n.Name(), env.KeyError, err)
+		d.env.Logger.Error("looking for what is plugged in", env.KeyNetwork, n.Name(), env.KeyError, err)
 	}
 	for _, l := range links {
 		if p := d.reg.Index(l.Index); (p == nil || p.Kind != port.Own) && port.PluggedByOthers(l) {
@@ -216,9 +216,9 @@ func (d Devices) followRegistered(e bridge.LinkEvent) {
 func (d Devices) seen(n Network, p *port.Port) {
 	record := p.Record()
 	if err := d.env.Store.SavePort(record); err != nil {
-		d.env.Log.Error("recording the device of a port", env.KeyPort, record.UUID, env.KeyError, err)
+		d.env.Logger.Error("recording the device of a port", env.KeyPort, record.UUID, env.KeyError, err)
 	}
-	d.env.Log.Info("the device of a port is there", env.KeyNetwork, n.Name(), env.KeyPort, record.UUID, env.KeyIfName, record.IfName)
+	d.env.Logger.Info("the device of a port is there", env.KeyNetwork, n.Name(), env.KeyPort, record.UUID, env.KeyIfName, record.IfName)
 	d.publish(env.PortChanged, n, d.info(p))
 }
 
@@ -235,7 +235,7 @@ func (d Devices) endLater(p *port.Port, index int) {
 			return
 		}
 		if err := d.end(p); err != nil {
-			d.env.Log.Error("ending a port: trying again", env.KeyPort, p.UUID, env.KeyError, err)
+			d.env.Logger.Error("ending a port: trying again", env.KeyPort, p.UUID, env.KeyError, err)
 			d.env.Tasks.Repeat(func() bool { return d.end(p) == nil })
 		}
 	})

@@ -147,7 +147,7 @@ func (s *Ports) end(p *port.Port) error {
 
 func (s *Ports) endLogged(p *port.Port) {
 	if err := s.end(p); err != nil {
-		s.env.Log.Error("ending a port", env.KeyPort, p.UUID, env.KeyError, err)
+		s.env.Logger.Error("ending a port", env.KeyPort, p.UUID, env.KeyError, err)
 	}
 }
 
@@ -157,7 +157,7 @@ func (s *Ports) ended(p *port.Port, info api.Port) {
 	if n != nil {
 		if live := n.Live(); live != nil {
 			if err := s.env.RunPortHook(context.Background(), env.HookPortDeleted, live, p); err != nil {
-				s.env.Log.Warn("the port is gone all the same", env.KeyPort, p.UUID, env.KeyError, err)
+				s.env.Logger.Warn("the port is gone all the same", env.KeyPort, p.UUID, env.KeyError, err)
 			}
 		}
 	}
@@ -165,7 +165,7 @@ func (s *Ports) ended(p *port.Port, info api.Port) {
 	if p.Kind == port.External {
 		happened = "port ended"
 	}
-	s.env.Log.Info(happened, env.KeyNetwork, p.Network, env.KeyPort, p.UUID, env.KeyIfName, info.IfName)
+	s.env.Logger.Info(happened, env.KeyNetwork, p.Network, env.KeyPort, p.UUID, env.KeyIfName, info.IfName)
 	s.publish(env.PortRemoved, n, info)
 }
 
@@ -179,7 +179,7 @@ func (s *Ports) Clear(p store.Port) error {
 
 // Keep writes the run-state of a port where that was gone.
 func (s *Ports) Keep(p store.Port) error {
-	s.env.Log.Warn("run-state of a port was gone and is written anew", env.KeyPort, p.UUID, env.KeyIfName, p.IfName)
+	s.env.Logger.Warn("run-state of a port was gone and is written anew", env.KeyPort, p.UUID, env.KeyIfName, p.IfName)
 	return s.env.Store.SavePort(p)
 }
 
@@ -240,7 +240,7 @@ func (s *Ports) Learn(n Network, mac net.HardwareAddr) (former []netip.Addr) {
 	}
 	at, err := s.env.Links.FDBPort(index, mac)
 	if err != nil {
-		s.env.Log.Warn("not known which port a guest is on", env.KeyNetwork, n.Name(), env.KeyMAC, mac.String(), env.KeyError, err)
+		s.env.Logger.Warn("not known which port a guest is on", env.KeyNetwork, n.Name(), env.KeyMAC, mac.String(), env.KeyError, err)
 		return nil
 	}
 	p := s.reg.Index(at)
@@ -251,9 +251,9 @@ func (s *Ports) Learn(n Network, mac net.HardwareAddr) (former []netip.Addr) {
 	if !ok {
 		return nil
 	}
-	s.env.Log.Info("the guest of a port has another MAC address", env.KeyNetwork, n.Name(), env.KeyPort, p.UUID, env.KeyMAC, mac.String())
+	s.env.Logger.Info("the guest of a port has another MAC address", env.KeyNetwork, n.Name(), env.KeyPort, p.UUID, env.KeyMAC, mac.String())
 	if err := s.env.Store.SavePort(p.Record()); err != nil {
-		s.env.Log.Error("recording the guest of a port", env.KeyPort, p.UUID, env.KeyError, err)
+		s.env.Logger.Error("recording the guest of a port", env.KeyPort, p.UUID, env.KeyError, err)
 	}
 	return former
 }

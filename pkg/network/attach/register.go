@@ -46,7 +46,7 @@ func (s *Ports) Register(ctx context.Context, n Network, doc *netdef.Port, recla
 		return nil, err
 	}
 	s.Devices().Find(n)
-	s.env.Log.Info("port registered", env.KeyNetwork, n.Name(), env.KeyPort, full.UUID, env.KeyMAC, full.MAC.String(), "owner", full.Owner.Name)
+	s.env.Logger.Info("port registered", env.KeyNetwork, n.Name(), env.KeyPort, full.UUID, env.KeyMAC, full.MAC.String(), "owner", full.Owner.Name)
 	leases, _ := n.Services().Leases()
 	for _, l := range leases {
 		if bytes.Equal(l.MAC, full.MAC) {

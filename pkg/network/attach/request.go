@@ -133,7 +133,7 @@ func (r *request) add(ctx context.Context) (_ *port.Port, _ *tap.Device, err err
 		return nil, nil, err
 	}
 	info := r.info(p)
-	r.env.Log.Info("port added", env.KeyNetwork, r.n.Name(), env.KeyPort, p.UUID, env.KeyIfName, p.IfName, env.KeyMAC, info.MAC, "owner", p.Owner, "lifetime", p.Lifetime)
+	r.env.Logger.Info("port added", env.KeyNetwork, r.n.Name(), env.KeyPort, p.UUID, env.KeyIfName, p.IfName, env.KeyMAC, info.MAC, "owner", p.Owner, "lifetime", p.Lifetime)
 	r.publish(env.PortAdded, r.n, info)
 	return p, dev, nil
 }

@@ -97,7 +97,6 @@ type Config struct {
 // has made it.
 type Environment struct {
 	Config
-	Log      *slog.Logger
 	Events   Broker
 	Unusable health.Unusable // files of the store
 	Tasks    *Tasks
@@ -110,7 +109,7 @@ type Environment struct {
 // New makes the environment of cfg. Its Tasks are to be closed.
 func New(cfg Config) *Environment {
 	return &Environment{
-		Config: cfg, Log: cfg.Logger, Tasks: newTasks(), PortRequests: histogram.New(requestBounds()),
+		Config: cfg, Tasks: newTasks(), PortRequests: histogram.New(requestBounds()),
 		Serving: translate.Settings{
 			Leases: cfg.Store.Leases, Logger: cfg.Logger, Identity: cfg.DHCPIdentity, Probe: cfg.DHCPProbe,
 			ResolvConf: cfg.ResolvConf, StopRebind: cfg.StopRebind,

@@ -10,8 +10,8 @@ import (
 )
 
 // finish takes down what is left of the network, and says what has become of it: a
-// transient one is gone with its last trace, and stays in the books until then. The
-// caller has the turn.
+// transient one is gone with its last trace, and stays in the books until then. What
+// fails is tried again.
 func (n turn) finish(ctx context.Context, doc *netdef.Network) error {
 	if err := n.clear(ctx, doc); err != nil {
 		n.setState(api.Failed, err)
@@ -40,20 +40,15 @@ func (n turn) finishLater() {
 			return true
 		}
 		run := store.Run{Phase: store.Stopping, Network: doc, Persistent: n.Persistent()}
-		err := n.record.Save(run)
-		if err == nil {
-			err = n.clear(n.env.Tasks.Context(), doc)
-		}
-		if err != nil {
+		if err := n.record.Save(run); err != nil {
 			n.setState(api.Failed, err)
 			return false
 		}
-		n.finishing.Store(false)
-		n.env.Log.Info("what was left of a network is taken down", env.KeyNetwork, n.name, env.KeyBridge, doc.Bridge.Name)
-		n.setState(api.Inactive, nil)
-		if !n.Persistent() {
-			n.others.Drop(n.Network)
+		if n.finish(n.env.Tasks.Context(), doc) != nil {
+			return false
 		}
+		n.finishing.Store(false)
+		n.env.Logger.Info("what was left of a network is taken down", env.KeyNetwork, n.name, env.KeyBridge, doc.Bridge.Name)
 		return true
 	})
 }

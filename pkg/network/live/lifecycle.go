@@ -30,11 +30,11 @@ func (n *Network) StartAs(ctx context.Context, choose func() *netdef.Network) er
 	if def == nil {
 		return turn{n}.noDefinition()
 	}
-	return turn{n}.startLocked(ctx, def)
+	return turn{n}.start(ctx, def)
 }
 
-// startLocked makes def active.
-func (n turn) startLocked(ctx context.Context, def *netdef.Network) error {
+// start makes def active.
+func (n turn) start(ctx context.Context, def *netdef.Network) error {
 	if n.Live() != nil {
 		return api.Errorf(api.InvalidState, "network %q is already active", n.name)
 	}
@@ -50,7 +50,7 @@ func (n turn) startLocked(ctx context.Context, def *netdef.Network) error {
 		// A former vnetd's: its guests are at work.
 		n.record.Lose()
 		if err = n.record.Save(store.Run{Phase: store.Active, Network: live, Persistent: n.Persistent()}); err == nil {
-			n.env.Log.Warn("a bridge of the network is there already: it is taken over", env.KeyNetwork, n.name, env.KeyBridge, live.Bridge.Name)
+			n.env.Logger.Warn("a bridge of the network is there already: it is taken over", env.KeyNetwork, n.name, env.KeyBridge, live.Bridge.Name)
 			n.resume(ctx, live)
 		}
 	default:
@@ -62,7 +62,7 @@ func (n turn) startLocked(ctx context.Context, def *netdef.Network) error {
 	}
 	_ = n.keepCopy(documents{live, n.Definition()})
 	n.keepStopped(live.UUID, false)
-	n.env.Log.Info("network started", env.KeyNetwork, n.name, env.KeyBridge, live.Bridge.Name)
+	n.env.Logger.Info("network started", env.KeyNetwork, n.name, env.KeyBridge, live.Bridge.Name)
 	return nil
 }
 
@@ -133,7 +133,7 @@ func (n turn) stop(ctx context.Context) error {
 	persistent := n.Persistent()
 	run := store.Run{Phase: store.Stopping, Network: live, Persistent: persistent}
 	if err := n.record.Save(run); err != nil {
-		n.env.Log.Warn("stopping a network without a record of it", env.KeyNetwork, n.name, env.KeyError, err)
+		n.env.Logger.Warn("stopping a network without a record of it", env.KeyNetwork, n.name, env.KeyError, err)
 	}
 	n.setState(api.Stopping, nil)
 	sv := n.change(func(a *active) { a.services, a.ifindex = nil, 0 }).services // its end is no loss
@@ -148,13 +148,13 @@ func (n turn) stop(ctx context.Context) error {
 	if err != nil {
 		n.setState(api.Failed, err)
 		n.finishLater()
-		n.env.Log.Warn("network not taken down: trying again", env.KeyNetwork, n.name, env.KeyBridge, live.Bridge.Name, env.KeyError, err)
+		n.env.Logger.Warn("network not taken down: trying again", env.KeyNetwork, n.name, env.KeyBridge, live.Bridge.Name, env.KeyError, err)
 	} else {
 		n.setState(api.Inactive, nil)
-		n.env.Log.Info("network stopped", env.KeyNetwork, n.name, env.KeyBridge, live.Bridge.Name)
+		n.env.Logger.Info("network stopped", env.KeyNetwork, n.name, env.KeyBridge, live.Bridge.Name)
 	}
 	if err := n.env.RunHook(ctx, env.HookStopped, live); err != nil {
-		n.env.Log.Warn("the network is stopped all the same", env.KeyNetwork, n.name, env.KeyError, err)
+		n.env.Logger.Warn("the network is stopped all the same", env.KeyNetwork, n.name, env.KeyError, err)
 	}
 	if !persistent && err == nil {
 		n.others.Drop(n.Network)
@@ -166,7 +166,7 @@ func (n turn) stop(ctx context.Context) error {
 // so, the next vnetd leaves it inactive although it is marked for autostart.
 func (n turn) keepStopped(uuid string, stopped bool) {
 	if err := n.env.Store.SetStopped(uuid, stopped); err != nil {
-		n.env.Log.Warn("the next vnetd may start or leave a network wrongly", env.KeyNetwork, n.name, "stopped", stopped, env.KeyError, err)
+		n.env.Logger.Warn("the next vnetd may start or leave a network wrongly", env.KeyNetwork, n.name, "stopped", stopped, env.KeyError, err)
 	}
 }
 
@@ -203,8 +203,8 @@ func (n *Network) StartOnDemand(ctx context.Context) (*netdef.Network, error) {
 	if def == nil || !n.env.StartOnDemand {
 		return nil, nil
 	}
-	n.env.Log.Info("starting a network on demand", env.KeyNetwork, n.name)
-	if err := (turn{n}).startLocked(ctx, def); err != nil {
+	n.env.Logger.Info("starting a network on demand", env.KeyNetwork, n.name)
+	if err := (turn{n}).start(ctx, def); err != nil {
 		return nil, err
 	}
 	return n.Live(), nil

@@ -72,7 +72,7 @@ type turn struct{ *Network }
 func New(e *env.Environment, ports *attach.Ports, others Others, doc *netdef.Network) *Network {
 	return &Network{
 		env: e, ports: ports, others: others, name: doc.Name,
-		record: host.NewRecord(doc.Name, e.Store, e.Links, e.Uplinks, e.Log),
+		record: host.NewRecord(doc.Name, e.Store, e.Links, e.Uplinks, e.Logger),
 		rules:  ruleset{firewall: e.Rules}, state: state{is: api.Inactive, last: doc},
 	}
 }
@@ -150,7 +150,7 @@ func (n *Network) Load(def *netdef.Network, autostart bool) {
 // setState moves the network to a state for a reason, nil for none, and tells.
 func (n turn) setState(to api.State, reason error) {
 	if from, known := n.step(to, reason); !known {
-		n.env.Log.Error("a network takes a step that it should not", env.KeyNetwork, n.name, "from", string(from), "to", string(to))
+		n.env.Logger.Error("a network takes a step that it should not", env.KeyNetwork, n.name, "from", string(from), "to", string(to))
 	}
 	n.Changed()
 }

@@ -28,7 +28,7 @@ type Former struct{ *Network }
 func (n Former) Recover(ctx context.Context, r Found, still func() bool) {
 	n.op.Lock()
 	defer n.op.Unlock()
-	log := n.env.Log.With(env.KeyNetwork, n.name, env.KeyBridge, r.Network.Bridge.Name)
+	log := n.env.Logger.With(env.KeyNetwork, n.name, env.KeyBridge, r.Network.Bridge.Name)
 	if !n.stillThere(r, still) {
 		return
 	}

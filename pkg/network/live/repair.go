@@ -35,7 +35,7 @@ func (n *Network) Repair(ctx context.Context) error {
 		}
 	})
 	if was.ifindex != index {
-		n.env.Log.Warn("bridge was gone and is made anew", env.KeyNetwork, n.name, env.KeyBridge, live.Bridge.Name)
+		n.env.Logger.Warn("bridge was gone and is made anew", env.KeyNetwork, n.name, env.KeyBridge, live.Bridge.Name)
 		was.services.Stop()
 		turn{n}.serve(turn{n}.newServices(live))
 	}

@@ -24,7 +24,7 @@ func (n turn) serviceSpec(live *netdef.Network) *service.Spec {
 // Close.
 func (n turn) openServices(live *netdef.Network) (*service.Set, error) {
 	if lines := live.Dnsmasq.Unknown; len(lines) > 0 {
-		n.env.Log.Warn("lines of <dnsmasq:options> are not understood and have no effect", env.KeyNetwork, n.name, "lines", lines)
+		n.env.Logger.Warn("lines of <dnsmasq:options> are not understood and have no effect", env.KeyNetwork, n.name, "lines", lines)
 	}
 	s := n.newServices(live)
 	return s, s.Open()
@@ -34,7 +34,7 @@ func (n turn) openServices(live *netdef.Network) (*service.Set, error) {
 // again what fails.
 func (n turn) newServices(live *netdef.Network) *service.Set {
 	cfg := service.Config{
-		Owner: owner{n.Network}, Log: n.env.Log.With(env.KeyNetwork, n.name), Sockets: n.env.Sockets, Resolver: &n.env.Resolved,
+		Owner: owner{n.Network}, Log: n.env.Logger.With(env.KeyNetwork, n.name), Sockets: n.env.Sockets, Resolver: &n.env.Resolved,
 		OtherDNSPort: translate.OtherDNSPort,
 		Ifindex: func(bridge string) (int, error) {
 			l, err := n.env.Links.Lookup(bridge)

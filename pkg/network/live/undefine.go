@@ -42,7 +42,7 @@ func (n *Network) undefine() error {
 	_ = n.env.Store.DropLive(info.UUID) // without a definition it is of no use
 	n.copied = documents{live: live}
 	turn{n}.keepStopped(info.UUID, false)
-	n.env.Log.Info("network undefined", env.KeyNetwork, n.name)
+	n.env.Logger.Info("network undefined", env.KeyNetwork, n.name)
 	if info.Active {
 		n.setDefinition(nil)
 		n.Changed()

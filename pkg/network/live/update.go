@@ -139,7 +139,7 @@ func (e *edit) applyLive(ctx context.Context) error {
 		err = fmt.Errorf("changing network %q in place: %w", e.name, err)
 		return errors.Join(err, e.record.Save(run), e.ensureServed(context.WithoutCancel(ctx), e.live))
 	}
-	e.env.Log.Info("network changed in place", env.KeyNetwork, e.name, env.KeyBridge, next.Bridge.Name)
+	e.env.Logger.Info("network changed in place", env.KeyNetwork, e.name, env.KeyBridge, next.Bridge.Name)
 	e.Changed()
 	return nil
 }
