@@ -1,3 +1,7 @@
+// Package attach has the ports of all networks come and go: requested or registered,
+// plugged into their network's bridge, followed while somebody has their device, and
+// ended. What a port is, and where all of them are found, is package port's. It knows a
+// network by what it asks of it, see Network.
 package attach
 
 import (

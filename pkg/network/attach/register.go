@@ -72,10 +72,6 @@ func (s *Ports) TakeOver(n Network, uuid string, doc *netdef.Port) error {
 	return err
 }
 
-// ErrFloor is in the error of a port with a guarantee that nothing on its network
-// can keep.
-var ErrFloor = translate.ErrFloor
-
 // Documents describes the network's ports as libvirt does: those that other
 // programs registered, and those that vnetd made.
 func (s *Ports) Documents(n Network) []*netdef.Port {

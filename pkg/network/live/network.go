@@ -1,6 +1,6 @@
 // Package live has networks as live things: one Network, defined, active or both, with
 // the order in which its links, rules and services come and go, and what is done when
-// one of them can't. It asks the others for what concerns them all, see Others.
+// one of them fails. It asks the others for what concerns them all, see Others.
 //
 // Layers, from the bottom: state (what a network is: one *active, nil while inactive,
 // and one table of transitions); Network; turn (what is done while its turn lasts):
