@@ -138,7 +138,7 @@ func (s *stock) recognise(runs []store.Run, faults []*store.Fault, unread error,
 // mayBe lists what the network that def defines may be where its run-state is lost, the
 // likelier first.
 func (s *stock) mayBe(def *netdef.Network) []*netdef.Network {
-	kept, err := s.env.Store.Live(def.UUID)
+	kept, err := s.env.Store.Copies().Read(def.UUID)
 	switch {
 	case err == nil && kept.Name == def.Name:
 		return []*netdef.Network{kept, def.Clone()}

@@ -179,10 +179,10 @@ func TestLiveCopy(t *testing.T) {
 	dirs := dirsIn(t.TempDir())
 	s := open(t, dirs)
 	n := parse(t, "<network><name>one</name><uuid>"+uuid+"</uuid><ip address='192.0.2.1' prefix='24'/></network>")
-	if _, err := s.Live(uuid); !errors.Is(err, os.ErrNotExist) {
+	if _, err := s.Copies().Read(uuid); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("before it was kept: %v", err)
 	}
-	if err := errors.Join(s.DropLive(uuid), s.SaveLive(n)); err != nil {
+	if err := errors.Join(s.Copies().Drop(uuid), s.Copies().Save(n)); err != nil {
 		t.Fatal(err)
 	}
 	closed(t, s)
@@ -191,7 +191,7 @@ func TestLiveCopy(t *testing.T) {
 	}
 	s = open(t, dirs)
 	defer closed(t, s)
-	if got, err := s.Live(uuid); err != nil || string(got.XML()) != string(n.XML()) {
+	if got, err := s.Copies().Read(uuid); err != nil || string(got.XML()) != string(n.XML()) {
 		t.Errorf("the copy is %v, %v", got, err)
 	}
 	path := filepath.Join(dirs.State, "live", uuid+".xml")
@@ -202,14 +202,14 @@ func TestLiveCopy(t *testing.T) {
 		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if got, err := s.Live(uuid); err == nil || errors.Is(err, os.ErrNotExist) {
+		if got, err := s.Copies().Read(uuid); err == nil || errors.Is(err, os.ErrNotExist) {
 			t.Errorf("%s: %v, %v", what, got, err)
 		}
 	}
-	if err := errors.Join(s.DropLive(uuid), s.DropLive(uuid)); err != nil {
+	if err := errors.Join(s.Copies().Drop(uuid), s.Copies().Drop(uuid)); err != nil {
 		t.Error(err)
 	}
-	if _, err := s.Live(uuid); !errors.Is(err, os.ErrNotExist) {
+	if _, err := s.Copies().Read(uuid); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("after it was dropped: %v", err)
 	}
 }

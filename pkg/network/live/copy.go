@@ -10,9 +10,9 @@ func (n turn) keepCopy(d documents) error {
 	}
 	var err error
 	if d.differ() {
-		err = n.env.Store.SaveLive(d.live)
+		err = n.env.Store.Copies().Save(d.live)
 	} else {
-		err = n.env.Store.DropLive(n.Document().UUID)
+		err = n.env.Store.Copies().Drop(n.Document().UUID)
 	}
 	if err != nil {
 		return err

@@ -106,7 +106,7 @@ func (n turn) clear(ctx context.Context, live *netdef.Network) error {
 	err := errors.Join(errs...)
 	if err == nil {
 		n.copied = documents{}
-		err = errors.Join(n.env.Store.DeleteRun(live.UUID), n.env.Store.DropLive(live.UUID))
+		err = errors.Join(n.env.Store.DeleteRun(live.UUID), n.env.Store.Copies().Drop(live.UUID))
 	}
 	if err != nil {
 		n.leave(live)

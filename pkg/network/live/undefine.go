@@ -39,7 +39,7 @@ func (n *Network) undefine() error {
 		return err
 	}
 	n.setAutostart(false)
-	_ = n.env.Store.DropLive(info.UUID) // without a definition it is of no use
+	_ = n.env.Store.Copies().Drop(info.UUID) // without a definition it is of no use
 	n.copied = documents{live: live}
 	turn{n}.keepStopped(info.UUID, false)
 	n.env.Logger.Info("network undefined", env.KeyNetwork, n.name)

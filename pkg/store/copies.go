@@ -13,17 +13,23 @@ import (
 // definition says, a second time beside the leases: run-state can be lost, and with it
 // alone a change that is pending would be taken for what the network is.
 
-// SaveLive keeps a copy of the document of an active network.
-func (s *Store) SaveLive(doc *netdef.Network) error {
-	if err := writeFile(s.dirs.live(doc.UUID), doc.XML(), 0o600); err != nil {
+// Copies are copies of what active networks are.
+type Copies struct{ dirs Dirs }
+
+// Copies are those that are kept.
+func (s *Store) Copies() Copies { return Copies{s.dirs} }
+
+// Save keeps a copy of the document of an active network.
+func (c Copies) Save(doc *netdef.Network) error {
+	if err := writeFile(c.dirs.live(doc.UUID), doc.XML(), 0o600); err != nil {
 		return fmt.Errorf("keeping a copy of what network %q is: %w", doc.Name, err)
 	}
 	return nil
 }
 
-// DropLive drops the copy of the network with that UUID, if there is one.
-func (s *Store) DropLive(uuid string) error {
-	path := s.dirs.live(uuid)
+// Drop drops the copy of the network with that UUID, if there is one.
+func (c Copies) Drop(uuid string) error {
+	path := c.dirs.live(uuid)
 	if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
 		return nil // nothing to make durable
 	}
@@ -33,10 +39,10 @@ func (s *Store) DropLive(uuid string) error {
 	return nil
 }
 
-// Live reads the copy of the network with that UUID. The error is os.ErrNotExist where
+// Read reads the copy of the network with that UUID. The error is os.ErrNotExist where
 // there is none.
-func (s *Store) Live(uuid string) (*netdef.Network, error) {
-	data, err := os.ReadFile(s.dirs.live(uuid))
+func (c Copies) Read(uuid string) (*netdef.Network, error) {
+	data, err := os.ReadFile(c.dirs.live(uuid))
 	if err != nil {
 		return nil, err
 	}
