@@ -136,6 +136,19 @@ func (c *catalog) add(n *Network) {
 	c.byName[n.Name()] = n
 }
 
+// network is the network that doc describes: a defined one, or, made
+// here, a transient one that only its run-state still knows.
+func (c *catalog) network(doc *netdef.Network) *Network {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	n := c.byName[doc.Name]
+	if n == nil {
+		n = c.make(doc)
+		c.byName[n.Name()] = n
+	}
+	return n
+}
+
 // eachLive calls f with every active network.
 func (c *catalog) eachLive(f func(n *Network, live *netdef.Network)) {
 	for _, n := range c.all() {

@@ -26,8 +26,8 @@ type stock struct {
 	taking sync.Mutex // held by take; guards taken
 	taken  bool       // take was called before
 
-	mu    sync.Mutex
-	marks []bridge.Link // links that bore a mark when stock was taken
+	marking sync.Mutex    // guards marks
+	marks   []bridge.Link // links that bore a mark when stock was taken
 }
 
 // take finds the networks and ports that there are, on disk and in the kernel,
@@ -210,30 +210,17 @@ func (s *stock) loadDefinition(d store.Definition) error {
 	return nil
 }
 
-// network is the network that doc describes: a defined one, or, made
-// here, a transient one that only its run-state still knows.
-func (s *stock) network(doc *netdef.Network) *Network {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	n := s.byName[doc.Name]
-	if n == nil {
-		n = s.make(doc)
-		s.byName[n.Name()] = n
-	}
-	return n
-}
-
 // setMarks takes note of the links that bear a mark.
 func (s *stock) setMarks(links []bridge.Link) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.marking.Lock()
+	defer s.marking.Unlock()
 	s.marks = links
 }
 
 // lastMarks lists the links that bore a mark when stock was taken.
 func (s *stock) lastMarks() []bridge.Link {
-	s.mu.Lock()
-	defer s.mu.Unlock()
+	s.marking.Lock()
+	defer s.marking.Unlock()
 	return slices.Clone(s.marks)
 }
 
