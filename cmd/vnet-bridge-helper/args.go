@@ -19,6 +19,7 @@ type options struct {
 	bridge  string           // a network's or a bridge's name
 	mac     net.HardwareAddr // nil if not given
 	name    string
+	aliases []string
 }
 
 // parseArgs parses the arguments without the program's name. Help goes to
@@ -33,6 +34,10 @@ func parseArgs(args []string, stdout io.Writer) (options, error) {
 	set.IntVar(&opts.fd, "fd", -1, "descriptor of the Unix stream socket to QEMU")
 	set.StringVar(&opts.bridge, "br", "br0", "name of the network or of its bridge")
 	set.StringVar(&opts.name, "name", "", "the guest's host name")
+	set.Func("alias", "another name of the guest; may be repeated", func(text string) error {
+		opts.aliases = append(opts.aliases, text)
+		return nil
+	})
 	set.Func("mac", "the guest's MAC address", func(text string) (err error) {
 		opts.mac, err = parseMAC(text)
 		return err

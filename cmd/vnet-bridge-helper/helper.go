@@ -52,7 +52,7 @@ func help(ctx context.Context, opts options, dial func(context.Context) (*client
 	}
 	defer func() { err = errors.Join(err, d.Close()) }()
 	port, err := d.RequestPort(ctx, opts.bridge, client.PortOptions{
-		Name: opts.name, MAC: opts.mac, VnetHdr: opts.vnetHdr, Lifetime: api.LifetimeFD,
+		Name: opts.name, Aliases: opts.aliases, MAC: opts.mac, VnetHdr: opts.vnetHdr, Lifetime: api.LifetimeFD,
 	})
 	if err != nil {
 		return err

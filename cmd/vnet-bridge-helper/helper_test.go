@@ -264,8 +264,8 @@ func TestHelp(t *testing.T) {
 }
 
 func TestParseArgs(t *testing.T) {
-	want := options{vnetHdr: true, fd: 5, bridge: "lab", name: "a", mac: net.HardwareAddr{0, 0, 0x5e, 0, 0x53, 1}}
-	args := []string{"--mac=00:00:5e:00:53:01", "--name", "a", "--use-vnet", "--fd=5", "--br=lab"}
+	want := options{vnetHdr: true, fd: 5, bridge: "lab", name: "a", aliases: []string{"b", "c"}, mac: net.HardwareAddr{0, 0, 0x5e, 0, 0x53, 1}}
+	args := []string{"--mac=00:00:5e:00:53:01", "--name", "a", "--alias=b", "--alias", "c", "--use-vnet", "--fd=5", "--br=lab"}
 	got, err := parseArgs(args, new(bytes.Buffer))
 	if err != nil {
 		t.Fatal(err)

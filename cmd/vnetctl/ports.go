@@ -23,6 +23,7 @@ type portView struct {
 	UUID      string       `json:"uuid"`
 	Network   string       `json:"network"`
 	Name      string       `json:"name"`
+	Aliases   []string     `json:"aliases"`
 	MAC       string       `json:"mac"`
 	IfName    string       `json:"ifname"`
 	Bridge    string       `json:"bridge"`
@@ -40,7 +41,7 @@ type portView struct {
 // newPortView returns the view of p.
 func newPortView(p api.Port) portView {
 	return portView{
-		UUID: p.UUID, Network: p.Network, Name: p.Name, MAC: p.MAC, IfName: p.IfName, Bridge: p.Bridge, MTU: p.MTU,
+		UUID: p.UUID, Network: p.Network, Name: p.Name, Aliases: p.Aliases, MAC: p.MAC, IfName: p.IfName, Bridge: p.Bridge, MTU: p.MTU,
 		Addresses: p.Addresses, Lifetime: p.Lifetime, OwnerUID: p.Owner, Reserved: p.Reserved,
 		Queues: p.Queues, Isolated: p.Isolated, ID: p.ID, OwnerUUID: p.OwnerUUID,
 	}
@@ -77,6 +78,7 @@ func portCreateCommand(a *app) *cobra.Command {
 	}
 	set := cmd.Flags()
 	set.StringVar(&flags.Name, "name", "", "the guest's host name")
+	set.StringSliceVar(&flags.Aliases, "alias", nil, "another name of the guest; may be repeated")
 	set.StringVar(&flags.mac, "mac", "", "the guest's MAC address")
 	set.StringVar(&flags.IfName, "ifname", "", "the name of the TAP device")
 	set.StringSliceVar(&flags.addresses, "address", nil, "an address reserved for the port; may be repeated")
@@ -199,6 +201,7 @@ func printPort(a *app, p api.Port) error {
 		{"uuid", p.UUID},
 		{"network", p.Network},
 		{"name", p.Name},
+		{"aliases", strings.Join(p.Aliases, " ")},
 		{"ifname", p.IfName},
 		{"mac", p.MAC},
 		{"bridge", p.Bridge},

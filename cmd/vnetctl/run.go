@@ -36,7 +36,7 @@ func runCommand(a *app) *cobra.Command {
 		DisableFlagsInUseLine: true,
 		Args:                  cobra.ArbitraryArgs,
 	}
-	cmd.Flags().StringArrayVarP(&networks, "net", "n", nil, "a port of `NET`; options: queues, mac, name, address, ifname, isolated, id, vhost")
+	cmd.Flags().StringArrayVarP(&networks, "net", "n", nil, "a port of `NET`; options: queues, mac, name, alias, address, ifname, isolated, id, vhost")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		dash := cmd.ArgsLenAtDash()
 		if dash < 0 || dash == len(args) {
@@ -115,6 +115,8 @@ func (c *card) parseOption(key, value string) (err error) {
 			return fmt.Errorf("address=%s is not an address", value)
 		}
 		c.Addresses = append(c.Addresses, addr)
+	case "alias":
+		c.Aliases = append(c.Aliases, value)
 	case "isolated":
 		c.Isolated = value == "" || value == "yes"
 	case "vhost":
@@ -123,7 +125,7 @@ func (c *card) parseOption(key, value string) (err error) {
 		}
 		c.vhost = value
 	default:
-		return fmt.Errorf("option %q is not known: want queues, mac, name, address, ifname, isolated, id or vhost", key)
+		return fmt.Errorf("option %q is not known: want queues, mac, name, alias, address, ifname, isolated, id or vhost", key)
 	}
 	return nil
 }

@@ -367,7 +367,7 @@ func TestPorts(t *testing.T) {
 	s.run("port list")
 	s.run("port list --json")
 	s.hold("port create default", func() {
-		s.hold("port create virbr0 --json --name web1 --mac 00:00:5e:00:53:77 --ifname tap7 "+
+		s.hold("port create virbr0 --json --name web1 --alias www,db --mac 00:00:5e:00:53:77 --ifname tap7 "+
 			"--queues 2 --vnet-hdr --isolated --id vm/0 --address 192.0.2.7,2001:db8::7", func() {
 			for _, line := range []string{
 				"port list", "port list --json", "port list lab", "port list none",

@@ -29,6 +29,17 @@ const (
 func Record(name string) (string, error) { return check(name, isVisible) }
 
 // Host is Record for names that leave DNS for the configuration of guests and of
+// IsReserved reports whether a label is one by which others look for a service rather than for
+// a host, so that no guest may have it: localhost (RFC 6761 section 6.3), wpad (whoever has it
+// is everyone's web proxy) and isatap (RFC 5214: everyone's IPv6 router).
+func IsReserved(label string) bool {
+	switch strings.ToLower(label) {
+	case "localhost", "wpad", "isatap":
+		return true
+	}
+	return false
+}
+
 // the host, as domains do: letters, digits, hyphens and underscores only.
 func Host(name string) (string, error) { return check(name, isHost) }
 

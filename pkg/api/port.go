@@ -28,6 +28,7 @@ type Port struct {
 	UUID      string       `json:"uuid"`
 	Network   string       `json:"network"` // name
 	Name      string       `json:"name"`    // of the guest, which the network's DNS serves
+	Aliases   []string     `json:"aliases"` // other names of the guest
 	MAC       string       `json:"mac"`     // of the guest's card, not of the TAP device
 	IfName    string       `json:"ifname"`  // of the TAP device
 	Bridge    string       `json:"bridge"`

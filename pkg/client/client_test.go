@@ -203,12 +203,12 @@ func TestPort(t *testing.T) {
 	s, c := labServer(t)
 	ctx := t.Context()
 	port := must(c.RequestPort(ctx, "virbr7", client.PortOptions{
-		Name: "one", MAC: net.HardwareAddr{0, 0, 0x5e, 0, 0x53, 9}, IfName: "tap9",
+		Name: "one", Aliases: []string{"www", "db"}, MAC: net.HardwareAddr{0, 0, 0x5e, 0, 0x53, 9}, IfName: "tap9",
 		Addresses: []netip.Addr{netip.MustParseAddr("192.0.2.9")}, Queues: 2, VnetHdr: true, Isolated: true,
 		ID: "vm/0", Lifetime: api.LifetimeFD, OwnerUUID: "00000000-0000-4000-8000-0000000000ff",
 	}))(t)
 	wantRequest := []map[string]any{{
-		"network": "virbr7", "name": "one", "mac": "00:00:5e:00:53:09", "ifname": "tap9", "address": []string{"192.0.2.9"},
+		"network": "virbr7", "name": "one", "aliases": []string{"www", "db"}, "mac": "00:00:5e:00:53:09", "ifname": "tap9", "address": []string{"192.0.2.9"},
 		"queues": uint32(2), "vnet_hdr": true, "isolated": true, "id": "vm/0", "lifetime": "fd",
 		"owner_uuid": "00000000-0000-4000-8000-0000000000ff",
 	}}
@@ -222,6 +222,7 @@ func TestPort(t *testing.T) {
 	if diff := cmp.Diff(want, port.Info); diff != "" {
 		t.Errorf("info (-want +got):\n%s", diff)
 	}
+	want.Aliases = []string{"www", "db"}
 	want.Name, want.Lifetime, want.Owner = "one", api.LifetimeFD, clienttest.Owner
 	want.Addresses = []netip.Addr{netip.MustParseAddr("192.0.2.9")}
 	want.Reserved, want.Queues, want.Isolated = want.Addresses, 2, true

@@ -23,6 +23,8 @@ type PortOptions struct {
 	// Name is the guest's host name, which the network's DNS serves. Empty
 	// means none.
 	Name string
+	// Aliases are further names of the guest, which must have a Name.
+	Aliases []string
 	// MAC is the guest's address. Nil lets vnetd choose one.
 	MAC net.HardwareAddr
 	// IfName is the name of the TAP device. Empty lets vnetd choose one.
@@ -225,6 +227,9 @@ func (o PortOptions) wire() map[string]dbus.Variant {
 	if o.Isolated {
 		options["isolated"] = dbus.MakeVariant(true)
 	}
+	if len(o.Aliases) > 0 {
+		options["aliases"] = dbus.MakeVariant(o.Aliases)
+	}
 	if len(o.Addresses) > 0 {
 		options["address"] = dbus.MakeVariant(addressTexts(o.Addresses))
 	}
@@ -280,6 +285,7 @@ func newPortInfo(path dbus.ObjectPath, props properties) (api.Port, error) {
 		UUID:      uuidOf(path),
 		Network:   property[string](props, "Network"),
 		Name:      property[string](props, "Name"),
+		Aliases:   append([]string{}, property[[]string](props, "Aliases")...),
 		MAC:       property[string](props, "MAC"),
 		IfName:    property[string](props, "IfName"),
 		Bridge:    property[string](props, "Bridge"),

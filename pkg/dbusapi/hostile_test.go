@@ -189,7 +189,7 @@ func madeUp(random *rand.Rand, sig string) any {
 		return list
 	case "a{sv}":
 		keys := []string{
-			"name", "mac", "ifname", "address", "queues", "vnet_hdr", "isolated", "lifetime", "id", "owner_uid", "owner_uuid", "", "x",
+			"name", "aliases", "mac", "ifname", "address", "queues", "vnet_hdr", "isolated", "lifetime", "id", "owner_uid", "owner_uuid", "", "x",
 		}
 		options := make(map[string]dbus.Variant)
 		for range random.IntN(4) {

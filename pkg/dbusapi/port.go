@@ -28,6 +28,7 @@ func (o *objects) port(p api.Port) iface {
 		properties: []property{
 			constant("Network", "s", p.Network),
 			constant("Name", "s", p.Name),
+			constant("Aliases", "as", append([]string{}, p.Aliases...)),
 			constant("MAC", "s", p.MAC),
 			constant("IfName", "s", p.IfName),
 			constant("Bridge", "s", p.Bridge),

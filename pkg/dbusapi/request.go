@@ -72,7 +72,7 @@ func portOptions(options map[string]dbus.Variant, caller uint32) (network.PortOp
 	var addresses []string
 	var queues uint32
 	known := map[string]any{
-		"name": &opts.Name, "mac": &mac, "ifname": &opts.IfName, "address": &addresses, "queues": &queues,
+		"name": &opts.Name, "aliases": &opts.Aliases, "mac": &mac, "ifname": &opts.IfName, "address": &addresses, "queues": &queues,
 		"vnet_hdr": &opts.VnetHdr, "isolated": &opts.Isolated, "lifetime": &opts.Lifetime,
 		"id": &opts.ID, "owner_uid": &opts.Owner, "owner_uuid": &opts.OwnerUUID,
 	}
@@ -80,7 +80,7 @@ func portOptions(options map[string]dbus.Variant, caller uint32) (network.PortOp
 		into, ok := known[key]
 		if !ok {
 			return opts, api.Errorf(api.Invalid,
-				"option %.80q is not known: want name, mac, ifname, address, queues, vnet_hdr, isolated, lifetime, id, owner_uid or owner_uuid", key)
+				"option %.80q is not known: want name, aliases, mac, ifname, address, queues, vnet_hdr, isolated, lifetime, id, owner_uid or owner_uuid", key)
 		}
 		if err := v.Store(into); err != nil {
 			return opts, api.Errorf(api.Invalid, "option %s: type %s is not what it takes", key, v.Signature())

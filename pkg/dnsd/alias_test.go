@@ -2,6 +2,7 @@ package dnsd_test
 
 import (
 	"fmt"
+	"net/netip"
 	"sync/atomic"
 	"testing"
 
@@ -187,4 +188,54 @@ func TestDS(t *testing.T) {
 			t.Errorf("within the domain: %v", r)
 		}
 	})
+}
+
+// TestAliasOfHost: a dynamic host's other names follow its addresses, are nobody else's, and go
+// when they are taken back; a static name and a change of the configuration keep their order.
+func TestAliasOfHost(t *testing.T) {
+	cfg := dnsd.Config{
+		NoForward: true, Domain: "vm.example", LocalOnly: true, Addrs: []netip.Addr{addr(gateway)},
+		TXT: []dnsd.TXT{{Name: "vm1", Value: "x"}},
+	}
+	s := dnsd.NewUnbound(cfg)
+	is := func(name string, qtype uint16, want string) {
+		t.Helper()
+		reply, _ := s.RespondUDP(mustPack(t, question(name, qtype)), nil)
+		r := new(dns.Msg)
+		if err := r.Unpack(reply); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, gist(r)); diff != "" {
+			t.Errorf("%s %s (-want +got):\n%s", name, dns.TypeToString[qtype], diff)
+		}
+	}
+	s.SetHost(dnsd.Host{Name: "www", Addr: addr("192.0.2.66")}) // somebody else's wish
+	s.SetAlias("WWW", "Vm1")
+	is("www.", dns.TypeA, "NOERROR (aa) www. 0 IN CNAME vm1.vm.example.")
+	is("66.2.0.192.in-addr.arpa.", dns.TypePTR, "REFUSED ()")
+	s.SetHost(dnsd.Host{Name: "vm1", Addr: addr("192.0.2.11")})
+	is("www.", dns.TypeA, "NOERROR (aa) vm1.vm.example. 0 IN A 192.0.2.11 www. 0 IN CNAME vm1.vm.example.")
+	is("Www.VM.example.", dns.TypeA, "NOERROR (aa) Www.VM.example. 0 IN CNAME vm1.vm.example. vm1.vm.example. 0 IN A 192.0.2.11")
+	is("www.vm.example.", dns.TypeTXT, `NOERROR (aa) vm1.vm.example. 0 IN TXT "x" www.vm.example. 0 IN CNAME vm1.vm.example.`)
+	is("11.2.0.192.in-addr.arpa.", dns.TypePTR, "NOERROR (aa) 11.2.0.192.in-addr.arpa. 0 IN PTR vm1.vm.example.")
+	s.SetHost(dnsd.Host{Name: "vm1", Addr: addr("192.0.2.12")})
+	is("www.", dns.TypeA, "NOERROR (aa) vm1.vm.example. 0 IN A 192.0.2.12 www. 0 IN CNAME vm1.vm.example.")
+
+	cfg.Domain = "new.example"
+	if err := s.Reconfigure(cfg); err != nil {
+		t.Fatal(err)
+	}
+	is("www.", dns.TypeA, "NOERROR (aa) vm1.new.example. 0 IN A 192.0.2.12 www. 0 IN CNAME vm1.new.example.")
+	cfg.Static = []dnsd.Host{{Name: "www", Addr: addr("192.0.2.5")}}
+	if err := s.Reconfigure(cfg); err != nil {
+		t.Fatal(err)
+	}
+	is("www.", dns.TypeA, "NOERROR (aa) www. 0 IN A 192.0.2.5")
+	cfg.Static = nil
+	if err := s.Reconfigure(cfg); err != nil {
+		t.Fatal(err)
+	}
+	is("www.", dns.TypeCNAME, "NOERROR (aa) www. 0 IN CNAME vm1.new.example.")
+	s.SetAlias("www", "")
+	is("www.", dns.TypeA, "NOERROR (aa) www. 0 IN A 192.0.2.66")
 }

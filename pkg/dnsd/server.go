@@ -185,6 +185,15 @@ func (s *Server) SetHost(h Host) {
 // DeleteAddr forgets the dynamic name of an address. A static one stays.
 func (s *Server) DeleteAddr(a netip.Addr) { s.zone.remove(a.Unmap()) }
 
+// SetAlias makes alias another name of the dynamic host that is called name, whatever
+// addresses that has, now or later; an empty name takes it back. Both are single labels.
+// Whoever else claims alias, by SetHost, does not have it. A static name stands before it.
+func (s *Server) SetAlias(alias, name string) {
+	if isClaimable(alias) {
+		s.zone.setAlias(alias, name)
+	}
+}
+
 // Reconfigure puts another configuration in force for the queries that come
 // from now on; the dynamic hosts are kept. It fails, and changes nothing, when
 // cfg has faults or wants other sockets: another Interface, Port, OtherPort or

@@ -24,14 +24,7 @@ type zone struct {
 	ttl    time.Duration // of dynamic hosts without one
 	claims map[netip.Addr]claim
 	byName map[string][]netip.Addr // by claim.key; addresses in the order of their claims
-}
-
-// claim is a dynamic host's wish for a name. It is kept while something else
-// stands before it (a static host, a later claim), to take effect when that
-// goes.
-type claim struct {
-	host Host   // its name is a single label
-	key  string // of the name, as in view.names
+	alias  map[string]string       // names of dynamic hosts by those that stand for them, as keys
 }
 
 // view is what readers see. Everything but the two tables of dynamic hosts is
@@ -95,6 +88,7 @@ func newZone(cfg Config) *zone {
 	z := &zone{
 		claims: make(map[netip.Addr]claim),
 		byName: make(map[string][]netip.Addr),
+		alias:  make(map[string]string),
 	}
 	z.configure(cfg)
 	return z
@@ -110,121 +104,10 @@ func (z *zone) configure(cfg Config) {
 	for key := range z.byName {
 		z.publish(v, key)
 	}
+	for key := range z.alias {
+		z.publish(v, key)
+	}
 	z.view.Store(v)
-}
-
-// set records the claim of a dynamic host. A host that repeats its claim, as
-// with every renewal of a lease, does not become the last to claim the name:
-// otherwise two guests of one name would take it from each other for ever.
-func (z *zone) set(h Host) {
-	z.mu.Lock()
-	defer z.mu.Unlock()
-	v := z.view.Load()
-	h.Name, _, _ = strings.Cut(h.Name, ".")
-	if !isClaimable(h.Name) {
-		z.forget(v, h.Addr)
-		return
-	}
-	key := strings.ToLower(h.Name) + "."
-	old, had := z.claims[h.Addr]
-	if !had || old.key != key {
-		z.unclaim(h.Addr)
-		z.byName[key] = append(z.byName[key], h.Addr)
-	}
-	z.claims[h.Addr] = claim{host: h, key: key}
-	z.publish(v, key)
-	if had && old.key != key {
-		z.publish(v, old.key)
-	}
-}
-
-// isClaimable reports whether a guest may have the label as its name. Not those
-// that others look up for a service rather than for a host: localhost (RFC 6761
-// section 6.3), wpad (whoever has it is everyone's web proxy) and isatap (RFC
-// 5214: everyone's IPv6 router).
-func isClaimable(label string) bool {
-	if !wire.IsLabel(label) {
-		return false
-	}
-	switch strings.ToLower(label) {
-	case "localhost", "wpad", "isatap":
-		return false
-	}
-	return true
-}
-
-// remove forgets the claim of an address.
-func (z *zone) remove(a netip.Addr) {
-	z.mu.Lock()
-	defer z.mu.Unlock()
-	z.forget(z.view.Load(), a)
-}
-
-// forget takes back what the claim of a made visible. z.mu must be held.
-func (z *zone) forget(v *view, a netip.Addr) {
-	old, had := z.claims[a]
-	if !had {
-		return
-	}
-	z.unclaim(a)
-	v.addrs.remove(a)
-	z.publish(v, old.key)
-}
-
-// unclaim removes the claim of a from the books, not from the view. z.mu must
-// be held.
-func (z *zone) unclaim(a netip.Addr) {
-	old, had := z.claims[a]
-	if !had {
-		return
-	}
-	delete(z.claims, a)
-	rest := slices.DeleteFunc(z.byName[old.key], func(b netip.Addr) bool { return a == b })
-	if len(rest) == 0 {
-		delete(z.byName, old.key)
-		return
-	}
-	z.byName[old.key] = rest
-}
-
-// publish makes v show who has the name key: per address family the last to
-// claim it, and nobody else. z.mu must be held.
-func (z *zone) publish(v *view, key string) {
-	n := new(node)
-	winner4, winner6 := z.winner(v, key, true), z.winner(v, key, false)
-	for _, a := range z.byName[key] {
-		if a != winner4 && a != winner6 {
-			v.addrs.remove(a)
-			continue
-		}
-		h := z.claims[a].host
-		h.TTL = cmp.Or(h.TTL, z.ttl)
-		n.addHost(h)
-		v.addrs.store(a, v.pointerTo(h))
-	}
-	if !n.complete {
-		v.names.remove(key)
-		return
-	}
-	if static := v.staticNames[key]; static != nil {
-		n.sets = append(n.sets, static.sets...)
-	}
-	slices.SortStableFunc(n.sets, func(a, b rrset) int { return cmp.Compare(a.rtype, b.rtype) })
-	v.names.store(key, n)
-}
-
-// winner returns the last address of a family to claim key among those that may have
-// it, the zero Addr if there is none. z.mu must be held.
-func (z *zone) winner(v *view, key string, is4 bool) netip.Addr {
-	if n := v.staticNames[key]; n != nil && n.complete {
-		return netip.Addr{}
-	}
-	for _, a := range slices.Backward(z.byName[key]) {
-		if a.Is4() == is4 && v.staticAddrs[a] == nil {
-			return a
-		}
-	}
-	return netip.Addr{}
 }
 
 // key returns the key under which a host's name is kept, see bare.
@@ -243,12 +126,20 @@ func (v *view) bare(key string) string {
 // domain if it is a plain one.
 func (v *view) pointerTo(h Host) *node {
 	target := strings.TrimSuffix(h.Name, ".") + "."
-	if label, _, _ := strings.Cut(target, "."); isPlain(v.key(h.Name)) && len(label)+len(".")+len(v.domain) <= wire.MaxName {
-		target = label + "." + v.domain
+	if isPlain(v.key(h.Name)) {
+		target = v.whole(target)
 	}
 	n := &node{complete: true}
 	n.add(dns.TypePTR, h.record(wire.AppendName(nil, target)))
 	return n
+}
+
+// whole returns the name of a plain one's first label with the domain, where that has room.
+func (v *view) whole(name string) string {
+	if label, _, _ := strings.Cut(name, "."); len(label)+len(".")+len(v.domain) <= wire.MaxName {
+		return label + "." + v.domain
+	}
+	return name
 }
 
 // newView returns the view of cfg without any dynamic host.

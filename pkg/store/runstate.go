@@ -177,6 +177,7 @@ type Port struct {
 	UUID     string           `json:"uuid"`
 	Network  string           `json:"network"` // UUID of its network
 	Name     string           `json:"name,omitempty"`
+	Aliases  []string         `json:"aliases,omitempty"` // of Name
 	MAC      net.HardwareAddr `json:"-"`
 	IfName   string           `json:"ifname"`
 	Index    int              `json:"ifindex"`

@@ -19,7 +19,7 @@ type port struct {
 	network              *network
 	name, mac, ifname    string
 	lifetime             string
-	addresses            []string
+	addresses, aliases   []string
 	files                []*os.File
 	queues               uint32
 	vnetHdr, isolated    bool
@@ -102,7 +102,7 @@ func (s *Server) newPort(n *network, options map[string]dbus.Variant) (*port, *d
 	into := map[string]any{
 		"name": &p.name, "mac": &p.mac, "ifname": &p.ifname, "queues": &p.queues, "vnet_hdr": &p.vnetHdr,
 		"isolated": &p.isolated, "id": &p.callerID, "lifetime": &p.lifetime, "owner_uuid": &p.machineUID, "owner_uid": &p.owner,
-		"address": &p.addresses,
+		"address": &p.addresses, "aliases": &p.aliases,
 	}
 	for key, value := range options {
 		if into[key] == nil {
@@ -257,6 +257,7 @@ func (p *port) properties() map[string]dbus.Variant {
 	return map[string]dbus.Variant{
 		"Network":   dbus.MakeVariant(p.network.doc.Name),
 		"Name":      dbus.MakeVariant(p.name),
+		"Aliases":   dbus.MakeVariant(append([]string{}, p.aliases...)),
 		"MAC":       dbus.MakeVariant(p.mac),
 		"IfName":    dbus.MakeVariant(p.ifname),
 		"Bridge":    dbus.MakeVariant(p.network.doc.Bridge.Name),

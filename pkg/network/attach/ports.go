@@ -272,5 +272,5 @@ func reservesFor(live *netdef.Network, mac net.HardwareAddr) bool {
 
 // GuestOf is the guest on a port.
 func GuestOf(p store.Port) service.Guest {
-	return service.Guest{MAC: p.MAC, Card: p.Guest, Name: p.Name, Addrs: p.Addrs}
+	return service.Guest{MAC: p.MAC, Card: p.Guest, Name: p.Name, Aliases: p.Aliases, Addrs: p.Addrs}
 }

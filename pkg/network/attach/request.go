@@ -123,7 +123,7 @@ func (r *request) add(ctx context.Context) (_ *port.Port, _ *tap.Device, err err
 	if r.opts.MadeUp {
 		r.opts.MAC = r.reg.NewMAC(r.live.UUID, r.live.MAC, &r.opts)
 	}
-	guest := store.Port{Name: r.opts.Name, MAC: r.opts.MAC, Addrs: r.opts.Addrs}
+	guest := store.Port{Name: r.opts.Name, Aliases: r.opts.Aliases, MAC: r.opts.MAC, Addrs: r.opts.Addrs}
 	if err := expect(r.n, r.live, guest); err != nil {
 		return nil, nil, err
 	}
@@ -148,11 +148,27 @@ func (r *request) conflict() error {
 	if p := r.reg.MAC(r.live.Name, r.opts.MAC); p != nil {
 		return api.Errorf(api.Conflict, "option mac: %q is the address of port %s", r.opts.MAC, label(p))
 	}
-	if r.opts.Name == "" {
-		return nil
+	return r.nameConflict()
+}
+
+// nameConflict refuses names that somebody else's guest has, an alias that anybody has, and
+// one that is there by the network's definition.
+func (r *request) nameConflict() error {
+	for _, p := range r.reg.Named(r.live.Name, r.opts.Name) {
+		switch {
+		case p.HasAlias(r.opts.Name):
+			return api.Errorf(api.Conflict, "option name: %q is an alias of port %s, which belongs to user %d", r.opts.Name, label(p), p.Owner)
+		case p.Owner != r.opts.Owner:
+			return api.Errorf(api.Conflict, "option name: %q is the name of port %s, which belongs to user %d", r.opts.Name, label(p), p.Owner)
+		}
 	}
-	if p := r.reg.Named(r.live.Name, r.opts.Name, r.opts.Owner); p != nil {
-		return api.Errorf(api.Conflict, "option name: %q is the name of port %s, which belongs to user %d", r.opts.Name, label(p), p.Owner)
+	for _, alias := range r.opts.Aliases {
+		if owner := translate.NameOwner(r.live, alias); owner != "" {
+			return api.Errorf(api.Conflict, "option aliases: %q is a name of %s in the definition of network %q", alias, owner, r.live.Name)
+		}
+		for _, p := range r.reg.Named(r.live.Name, alias) {
+			return api.Errorf(api.Conflict, "option aliases: %q is a name of port %s, which belongs to user %d", alias, label(p), p.Owner)
+		}
 	}
 	return nil
 }

@@ -59,8 +59,8 @@ func (x *index) insert(p *Port) {
 	if key, ok := macKey(p.status.Card); ok {
 		x.byCard[key] = append(x.byCard[key], p)
 	}
-	if p.Name != "" {
-		x.byName[p.nameKey()] = append(x.byName[p.nameKey()], p)
+	for _, key := range p.nameKeys() {
+		x.byName[key] = append(x.byName[key], p)
 	}
 	if p.ID != "" {
 		x.byID[idKey{p.Owner, p.ID}] = p
@@ -102,7 +102,9 @@ func (x *index) remove(p *Port) {
 	if key, ok := macKey(p.status.Card); ok {
 		leave(x.byCard, key, p)
 	}
-	leave(x.byName, p.nameKey(), p)
+	for _, key := range p.nameKeys() {
+		leave(x.byName, key, p)
+	}
 	drop(x.byHolder, p.status.Holder, p)
 	delete(x.byID, idKey{p.Owner, p.ID})
 }
@@ -138,8 +140,15 @@ func (x *index) foreign(network string, index int) *Port {
 	return nil
 }
 
-// nameKey is the name that the port has on its network.
-func (p *Port) nameKey() nameKey { return nameKey{p.Network, strings.ToLower(p.Name)} }
+// nameKeys are the names that the port has on its network: its own, if any, and its aliases.
+func (p *Port) nameKeys() (all []nameKey) {
+	for _, name := range append([]string{p.Name}, p.Aliases...) {
+		if name != "" {
+			all = append(all, nameKey{p.Network, strings.ToLower(name)})
+		}
+	}
+	return all
+}
 
 // macKey is mac as a key of maps, if it is the address of a card.
 func macKey(mac net.HardwareAddr) (key [6]byte, ok bool) {

@@ -52,6 +52,9 @@ func Mark(p store.Port) string {
 		add(true, "address", a.String())
 	}
 	add(p.ID != "", "id", url.QueryEscape(p.ID))
+	for _, a := range p.Aliases {
+		add(true, "alias", a)
+	}
 	add(p.OwnerUUID != "", "owner_uuid", p.OwnerUUID)
 	return text
 }
@@ -96,6 +99,8 @@ func setMarked(p *store.Port, key, value string) (err error) {
 		p.Queues, err = strconv.Atoi(value)
 	case "name":
 		p.Name = value
+	case "alias":
+		p.Aliases = append(p.Aliases, value)
 	case "address":
 		var a netip.Addr
 		a, err = netip.ParseAddr(value)

@@ -20,6 +20,7 @@ func TestMark(t *testing.T) {
 		UUID: "77777777-0000-4000-8000-000000000001", Network: "77777777-0000-4000-8000-000000000002", Name: "web",
 		MAC: net.HardwareAddr{0x52, 0x54, 0, 1, 2, 3}, IfName: "vnet0", Index: 7, Queues: 4, VnetHdr: true, Isolated: true,
 		Lifetime: api.LifetimePersistent, Owner: 1000, Created: time.Unix(1700000000, 0), ID: "a b=c",
+		Aliases: []string{"www", "db"},
 	}
 	read := func(p store.Port) store.Port {
 		text := Mark(p)

@@ -173,12 +173,11 @@ func (r *Registry) MAC(network string, mac net.HardwareAddr) *Port {
 	return on(r.index.byMAC[key], network)
 }
 
-// Named finds a port of somebody else on the network that has a name.
-func (r *Registry) Named(network, name string, owner uint32) *Port {
+// Named lists the ports on the network that have a name, as their own or as an alias.
+func (r *Registry) Named(network, name string) []*Port {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	others := slices.DeleteFunc(slices.Clone(r.index.byName[nameKey{network, strings.ToLower(name)}]), func(p *Port) bool { return p.Owner == owner })
-	return on(others, network)
+	return slices.Clone(r.index.byName[nameKey{network, strings.ToLower(name)}])
 }
 
 // On lists the network's ports of some kinds, one kind after the other, in order of

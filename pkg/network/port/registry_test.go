@@ -59,7 +59,7 @@ func wants(t *testing.T, what string, err error, kind api.Kind) {
 func TestOnePortOfEveryKind(t *testing.T) {
 	r := port.NewRegistry()
 	named := record(1, 1000)
-	named.Name, named.ID, named.Holder = "Web", "my id", ":1.7"
+	named.Name, named.Aliases, named.ID, named.Holder = "Web", []string{"www"}, "my id", ":1.7"
 	own := load(t, r, port.Own, "one", named)
 	orphan := load(t, r, port.Orphan, "", record(2, 1000))
 	other, err := r.Register("one", "one's", libvirts(3), 1001, port.Limits{})
@@ -80,10 +80,10 @@ func TestOnePortOfEveryKind(t *testing.T) {
 		{"ifindex", r.Index(11), own},
 		{"id", r.ID(1000, "my id"), own},
 		{"id of another's", r.ID(1001, "my id"), nil},
-		{"name", r.Named("one", "wEB", 1001), own},
-		{"its own name", r.Named("one", "web", 1000), nil},
-		{"name on another network", r.Named("two", "web", 1001), nil},
-		{"name of libvirt's", r.Named("one", "VM", 1000), other},
+		{"name", one(r.Named("one", "wEB")), own},
+		{"alias", one(r.Named("one", "WWW")), own},
+		{"name on another network", one(r.Named("two", "web")), nil},
+		{"name of libvirt's", one(r.Named("one", "VM")), other},
 		{"address", r.MAC("one", mac(3)), other},
 		{"address of an orphan", r.MAC("", mac(2)), nil},
 		{"guest", r.Guest("one", mac(1)), own},
@@ -253,4 +253,12 @@ func TestAllAtOnce(t *testing.T) {
 	if n := r.Count("one", port.Own, port.External, port.Foreign); n != 0 {
 		t.Errorf("%d ports are left", n)
 	}
+}
+
+// one is the only port of a list, nil if there is none.
+func one(ports []*port.Port) *port.Port {
+	if len(ports) != 1 {
+		return nil
+	}
+	return ports[0]
 }

@@ -7,7 +7,9 @@ import (
 	"net/netip"
 	"regexp"
 	"slices"
+	"strings"
 
+	"github.com/vnetd/vnetd/internal/dnsname"
 	"github.com/vnetd/vnetd/internal/ether"
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
@@ -18,6 +20,9 @@ import (
 // maxQueues is what the kernel gives one TAP device (MAX_TAP_QUEUES).
 const maxQueues = 256
 
+// maxAliases is how many names a guest may have beside its own.
+const maxAliases = 16
+
 // maxText is the length of the longest id and owner's UUID, in bytes.
 const maxText = 255
 
@@ -25,6 +30,7 @@ const maxText = 255
 // a MAC address, a device's name and a lifetime of its own.
 type Spec struct {
 	Name     string           // the guest's name, empty for none
+	Aliases  []string         // other names of the guest
 	MAC      net.HardwareAddr // the guest's card; nil: one is made up
 	IfName   string           // of the TAP device; empty: vnet0, vnet1, …
 	Addrs    []netip.Addr     // set aside for the guest, at most one of a family
@@ -48,7 +54,7 @@ type Spec struct {
 // specOf is the Spec of a recorded port.
 func specOf(s store.Port) Spec {
 	return Spec{
-		Name: s.Name, MAC: s.MAC, IfName: s.IfName, Addrs: s.Addrs, Queues: s.Queues,
+		Name: s.Name, Aliases: s.Aliases, MAC: s.MAC, IfName: s.IfName, Addrs: s.Addrs, Queues: s.Queues,
 		VnetHdr: s.VnetHdr, Isolated: s.Isolated, Lifetime: s.Lifetime, Owner: s.Owner, ID: s.ID,
 		OwnerUUID: s.OwnerUUID, Holder: s.Holder, MadeUp: s.MadeUp,
 	}
@@ -57,6 +63,7 @@ func specOf(s store.Port) Spec {
 // record writes o into what is stored of a port.
 func (o *Spec) record(s *store.Port) {
 	s.Name, s.MAC, s.Addrs, s.Queues, s.VnetHdr, s.Isolated = o.Name, o.MAC, o.Addrs, o.Queues, o.VnetHdr, o.Isolated
+	s.Aliases = o.Aliases
 	s.Lifetime, s.Owner, s.ID, s.OwnerUUID, s.MadeUp = o.Lifetime, o.Owner, o.ID, o.OwnerUUID, o.MadeUp
 }
 
@@ -94,6 +101,7 @@ func toggles(s *store.Port) []toggle {
 // describe writes o into what the outside sees of a port.
 func (o *Spec) describe(info *api.Port) {
 	info.Name, info.Reserved = o.Name, append([]netip.Addr{}, o.Addrs...)
+	info.Aliases = append([]string{}, o.Aliases...)
 	info.Queues, info.VnetHdr, info.Isolated = o.Queues, o.VnetHdr, o.Isolated
 	info.Lifetime, info.Owner, info.OwnerUUID, info.ID = api.Lifetime(o.Lifetime), o.Owner, o.OwnerUUID, o.ID
 }
@@ -116,7 +124,35 @@ func (o *Spec) Check() error {
 	case o.OwnerUUID != "" && !uuidText.MatchString(o.OwnerUUID):
 		return api.Errorf(api.Invalid, "option owner_uuid: %.80q is not a UUID", o.OwnerUUID)
 	}
-	return o.checkAddrs()
+	return cmp.Or(o.checkAddrs(), o.checkAliases())
+}
+
+// checkAliases refuses names that a guest can't have beside its own.
+func (o *Spec) checkAliases() error {
+	if len(o.Aliases) > maxAliases {
+		return api.Errorf(api.Invalid, "option aliases: %d names, want at most %d", len(o.Aliases), maxAliases)
+	}
+	names := []string{strings.ToLower(o.Name)}
+	for _, a := range o.Aliases {
+		lower := strings.ToLower(a)
+		switch {
+		case o.Name == "":
+			return api.Errorf(api.Invalid, "option aliases: %.80q is another name of a guest without one, want the option name too", a)
+		case !hostLabel.MatchString(a):
+			return api.Errorf(api.Invalid, "option aliases: %.80q is not a host name, want 1 to 63 letters, digits and hyphens", a)
+		case dnsname.IsReserved(a):
+			return api.Errorf(api.Invalid, "option aliases: %q is no name for a guest: others look for a service by it", a)
+		case slices.Contains(names, lower):
+			return api.Errorf(api.Invalid, "option aliases: %q is there twice, or the guest's name", a)
+		}
+		names = append(names, lower)
+	}
+	return nil
+}
+
+// HasAlias reports whether a name is an alias of o.
+func (o *Spec) HasAlias(name string) bool {
+	return slices.ContainsFunc(o.Aliases, func(a string) bool { return strings.EqualFold(a, name) })
 }
 
 // checkAddrs refuses two addresses of one family: DHCP gives a card one.
@@ -143,6 +179,7 @@ func (o *Spec) Differs(p *Port) string {
 		other  bool
 	}{
 		{"name", o.Name != "" && o.Name != p.Name},
+		{"aliases", len(o.Aliases) > 0 && !slices.Equal(o.Aliases, p.Aliases)},
 		{"mac", o.MAC != nil && !bytes.Equal(o.MAC, p.MAC)},
 		{"ifname", o.IfName != "" && o.IfName != p.IfName},
 		{"address", len(o.Addrs) > 0 && !slices.Equal(o.Addrs, p.Addrs)},

@@ -23,6 +23,8 @@ type Guest struct {
 	Card net.HardwareAddr
 	// Name is served in DNS, and no other guest's; may be empty.
 	Name string
+	// Aliases are further names of it, as long as it is there.
+	Aliases []string
 	// Addrs are set aside for it, at most one of a family.
 	Addrs []netip.Addr
 }
@@ -159,13 +161,16 @@ func (d directory) register(f family, log *slog.Logger) {
 }
 
 // announce tells DNS the name of a guest at the addresses that are set aside for
-// it.
+// it, and what else it is called.
 func (d directory) announce(g Guest) {
 	if d.dns == nil || g.Name == "" {
 		return
 	}
 	for _, a := range g.Addrs {
 		d.dns.SetHost(dnsd.Host{Name: g.Name, Addr: a})
+	}
+	for _, alias := range g.Aliases {
+		d.dns.SetAlias(alias, g.Name)
 	}
 }
 
@@ -184,6 +189,7 @@ func (s *Set) Dismiss(g Guest, held []netip.Addr) {
 	}
 	d.unname(g.Addrs)
 	d.unname(held)
+	d.unalias(g)
 }
 
 // Withdraw takes back what Expect set aside for a guest that did not come to be.
@@ -197,6 +203,7 @@ func (s *Set) Withdraw(g Guest) {
 	d := s.directory()
 	d.withdraw(g)
 	d.unname(g.Addrs)
+	d.unalias(g)
 }
 
 // withdraw is Withdraw as far as DHCP goes.
@@ -213,6 +220,16 @@ func (d directory) unname(addrs []netip.Addr) {
 	}
 	for _, a := range addrs {
 		d.dns.DeleteAddr(a)
+	}
+}
+
+// unalias has DNS forget what else a guest is called.
+func (d directory) unalias(g Guest) {
+	if d.dns == nil {
+		return
+	}
+	for _, alias := range g.Aliases {
+		d.dns.SetAlias(alias, "")
 	}
 }
 

@@ -164,6 +164,35 @@ func staticNames(n *netdef.Network) []dnsd.Host {
 	return hosts
 }
 
+// NameOwner describes what in n's document a name of one label is given to, plain or with the
+// domain; empty for nothing.
+func NameOwner(n *netdef.Network, label string) string {
+	c := DNS(n)
+	is := func(name string) bool {
+		name, label := strings.ToLower(name), strings.ToLower(label)
+		return name == label || name == label+"."+strings.ToLower(c.Domain)
+	}
+	for _, h := range c.Static {
+		if is(h.Name) {
+			return "the host " + h.Addr.String()
+		}
+	}
+	for _, a := range c.CNAMEs {
+		if is(a.Name) {
+			return "an alias of " + a.Target
+		}
+	}
+	for _, r := range c.Records {
+		if is(r.Name) {
+			return "a record " + r.Type
+		}
+	}
+	if slices.ContainsFunc(c.TXT, func(t dnsd.TXT) bool { return is(t.Name) }) {
+		return "a record TXT"
+	}
+	return ""
+}
+
 // HasDomain reports whether n has names that the host's resolver can be told of.
 func HasDomain(n *netdef.Network) bool { return ServesDNS(n) && Domain(n) != "" }
 
