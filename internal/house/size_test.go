@@ -19,7 +19,6 @@ var larger = map[string]struct {
 	why                    string
 }{
 	"pkg/dhcpd": {0, 11, 35, "the engine stands on pools, those on leases, and those on what a lease is"},
-	"pkg/dnsd":  {0, 10, 0, "the server stands on views, those on zones, those on records"},
 }
 
 // TestRoomsAreSmall holds that no package has more files, floors or methods of one

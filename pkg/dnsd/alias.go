@@ -7,6 +7,7 @@ import (
 	"github.com/miekg/dns"
 
 	"github.com/vnetd/vnetd/pkg/dnsd/wire"
+	"github.com/vnetd/vnetd/pkg/dnsd/zone"
 )
 
 // inquiry is what upstream servers are asked for a client, and what is made of their answer.
@@ -18,17 +19,17 @@ type inquiry struct {
 // alias is a question of a client for a name that is another one's alias, which is not ours.
 type alias struct {
 	query  *wire.Query
-	answer answer // without records
+	answer zone.Answer // without records
 }
 
 // follow asks for the name that a, an answer to q, leads to: RFC 1034 section 3.6.2. It
 // returns the whole answer, packed into buf if that is long enough, or what upstream
 // servers are to be asked. The server of that name must not be us, so this is one step.
-func (s *Server) follow(q *wire.Query, a answer, buf []byte) ([]byte, *inquiry) {
-	target := q.For(a.aliases[len(a.aliases)-1].data)
+func (s *Server) follow(q *wire.Query, a zone.Answer, buf []byte) ([]byte, *inquiry) {
+	target := q.For(a.Target())
 	if !s.forwarder.selector.Serves(target.Key) {
-		s.counters.local.add(a.rcode)
-		return a.pack(q, s.zone.view.Load().forwards, buf), nil
+		s.counters.local.add(a.Rcode)
+		return a.Pack(q, s.zone.View().Forwards(), buf), nil
 	}
 	one := &alias{query: q, answer: a}
 	if reply := s.forwarder.cached(target, nil); reply != nil {
@@ -53,7 +54,7 @@ func (s *Server) forward(ctx context.Context, in *inquiry, client netip.Addr, se
 // 6604 section 3).
 func (l *alias) join(reply []byte) []byte {
 	head, rest := new(dns.Msg), new(dns.Msg)
-	own := l.answer.pack(l.query, true, nil)
+	own := l.answer.Pack(l.query, true, nil)
 	if head.Unpack(own) != nil || rest.Unpack(reply) != nil {
 		wire.SetRcode(own, dns.RcodeServerFailure)
 		return own

@@ -11,6 +11,8 @@ import (
 	"time"
 
 	"github.com/vnetd/vnetd/internal/ether"
+	"github.com/vnetd/vnetd/pkg/dnsd/upstream"
+	"github.com/vnetd/vnetd/pkg/dnsd/zone"
 )
 
 // Defaults of Config.
@@ -127,26 +129,45 @@ type Config struct {
 	Left []*os.File
 }
 
-// Host is one name of one address.
-type Host struct {
-	// Name is a host name, case kept but not significant. A dynamic name is
-	// one label: a trailing Config.Domain is cut off, and of any other domain
-	// only the first label counts, so that a guest can't take somebody else's
-	// name. A static name may have several labels.
-	Name string
+// What package zone says of names and records.
+type (
+	Host    = zone.Host
+	TXT     = zone.TXT
+	SRV     = zone.SRV
+	CNAME   = zone.CNAME
+	Record  = zone.Record
+	Address = zone.Address
+)
 
-	// Addr is the host's address; an IPv4-mapped one counts as IPv4.
-	Addr netip.Addr
+// What package upstream says of the servers that are asked.
+type (
+	Forwarder = upstream.Forwarder
+	Upstream  = upstream.Status
+	Asked     = upstream.Asked
+)
 
-	// TTL is how long others may keep the answer, in whole seconds. 0: not at
-	// all, as libvirt has it, since a lease may change hands at any time; for a
-	// dynamic host, Config.HostTTL.
-	TTL time.Duration
+// zone is what c says of names.
+func (c Config) zone() zone.Config {
+	z := zone.Config{
+		Domain: c.Domain, LocalOnly: c.LocalOnly, NoPlainNames: c.NoPlainNames,
+		Prefixes: c.Prefixes, Static: c.Static, HostTTL: c.HostTTL,
+		TXT: c.TXT, SRV: c.SRV, CNAMEs: c.CNAMEs, Records: c.Records, Addresses: c.Addresses,
+		LocalDomains: c.LocalDomains, Forwards: c.forwards(),
+	}
+	if len(c.Addrs) > 0 {
+		z.Own = c.Addrs[0]
+	}
+	for _, f := range c.Forwarders {
+		if f.Domain != "" {
+			z.Forwarded = append(z.Forwarded, f.Domain)
+		}
+	}
+	return z
+}
 
-	// Expiry is when the lease ends: nobody may keep the answer for longer,
-	// whatever TTL says. Zero: it does not end. The name does not go by
-	// itself, see DeleteAddr.
-	Expiry time.Time
+// forwards reports whether c has an upstream for any name.
+func (c Config) forwards() bool {
+	return !c.NoForward || slices.ContainsFunc(c.Forwarders, func(f Forwarder) bool { return f.Addr.IsValid() })
 }
 
 // withDefaults returns c with its defaults in place and its addresses unmapped.
@@ -189,12 +210,9 @@ func (c Config) withDefaults() Config {
 // Validate returns every fault of c, joined, or nil.
 func (c Config) Validate() error {
 	c = c.withDefaults()
-	errs := []error{c.validateLists(), c.validateRecords()}
+	errs := []error{c.validateServers(), c.zone().Validate()}
 	if len(c.Interface) > ether.MaxName {
 		errs = append(errs, fmt.Errorf("interface %q: name too long", c.Interface))
-	}
-	if c.Domain != "" {
-		errs = append(errs, checkNames("domain", c.Domain))
 	}
 	for _, port := range []int{c.Port, c.OtherPort} {
 		if port < 0 || port > 0xffff {
@@ -204,8 +222,8 @@ func (c Config) Validate() error {
 	return errors.Join(errs...)
 }
 
-// validateLists returns the faults of what c has several of.
-func (c Config) validateLists() error {
+// validateServers returns the faults of where c serves and whom it asks.
+func (c Config) validateServers() error {
 	var errs []error
 	if len(c.Addrs) == 0 {
 		errs = append(errs, errors.New("addrs: no address to serve on"))
@@ -215,22 +233,22 @@ func (c Config) validateLists() error {
 			errs = append(errs, fmt.Errorf("addrs[%d]: no address", i))
 		}
 	}
-	for i, p := range c.Prefixes {
-		if !p.IsValid() {
-			errs = append(errs, fmt.Errorf("prefixes[%d]: no prefix", i))
-		}
+	for i, d := range c.RebindDomains {
+		errs = append(errs, zone.CheckNames(fmt.Sprintf("rebindDomains[%d]", i), d))
 	}
-	for i, h := range c.Static {
-		errs = append(errs, h.validate(fmt.Sprintf("static[%d]", i)))
+	for i, f := range c.Forwarders {
+		errs = append(errs, validateForwarder(f, fmt.Sprintf("forwarders[%d]", i)))
 	}
 	return errors.Join(errs...)
 }
 
-// validate returns the faults of h, a static host that stands at path.
-func (h Host) validate(path string) error {
-	errs := []error{checkRecords(path, h.Name)}
-	if !h.Addr.IsValid() {
-		errs = append(errs, fmt.Errorf("%s: name %q: no address", path, h.Name))
+// validateForwarder returns the faults of f, which stands at path.
+func validateForwarder(f Forwarder, path string) error {
+	switch {
+	case f.Domain != "":
+		return zone.CheckNames(path, f.Domain)
+	case !f.Addr.IsValid():
+		return fmt.Errorf("%s: neither a domain nor an address", path)
 	}
-	return errors.Join(errs...)
+	return nil
 }

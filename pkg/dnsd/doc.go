@@ -13,7 +13,7 @@
 //
 //	udp.go, tcp.go   messages are read, of UDP many at once (batch.go)
 //	wire             one is checked and becomes a query (RFC 1035, RFC 6891)
-//	lookup.go        the zone (zone.go, records.go) answers it, or it is not ours
+//	zone             the zone answers it, or it is not ours (server.go)
 //	cache.go         an answer is there from before
 //	forward.go       it waits for the query in flight: one per distinct question
 //	upstream         the servers for its name are asked

@@ -6,6 +6,7 @@ import (
 
 	"github.com/vnetd/vnetd/pkg/dnsd/upstream"
 	"github.com/vnetd/vnetd/pkg/dnsd/wire"
+	"github.com/vnetd/vnetd/pkg/dnsd/zone"
 )
 
 // What tests reach inside for.
@@ -28,7 +29,7 @@ func (s *Server) InFlight() int { return s.forwarder.queries.Len() }
 // NewUnbound is a server without sockets.
 func NewUnbound(cfg Config) *Server {
 	cfg = cfg.withDefaults()
-	s := &Server{log: cfg.Logger, zone: newZone(cfg), counters: newCounters(), tcpClients: newSlots(1), cfg: cfg, now: time.Now}
+	s := &Server{log: cfg.Logger, zone: zone.New(cfg.zone()), counters: newCounters(), tcpClients: newSlots(1), cfg: cfg, now: time.Now}
 	s.forwarder = newForwarder(cfg, s.zone, s.counters, cfg.Logger)
 	return s
 }
@@ -49,7 +50,7 @@ func (s *Server) Responder() func(raw, buf []byte) (reply []byte, forwarded bool
 }
 
 // Break makes every query that looks at the zone panic.
-func (s *Server) Break() { s.zone.view.Store(nil) }
+func (s *Server) Break() { s.zone = nil }
 
 // AnswerFrom is what the client that sent raw is told when an upstream sends
 // b, whose id and question are made to fit when fit is set. Nil: raw is

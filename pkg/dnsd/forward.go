@@ -15,6 +15,7 @@ import (
 	"github.com/vnetd/vnetd/internal/ratelog"
 	"github.com/vnetd/vnetd/pkg/dnsd/upstream"
 	"github.com/vnetd/vnetd/pkg/dnsd/wire"
+	"github.com/vnetd/vnetd/pkg/dnsd/zone"
 )
 
 // forwardLimit is the number of queries of one network that may wait for an
@@ -28,7 +29,7 @@ const staleAfter = 1800 * time.Millisecond
 // forwarder has upstream servers answer what is not ours.
 type forwarder struct {
 	log        *slog.Logger
-	zone       *zone
+	zone       *zone.Zone
 	counters   *counters
 	selector   *upstream.Selector
 	client     *upstream.Client
@@ -55,7 +56,7 @@ type request struct {
 }
 
 // newForwarder returns a forwarder for cfg, which must be valid, beside z.
-func newForwarder(cfg Config, z *zone, c *counters, log *slog.Logger) *forwarder {
+func newForwarder(cfg Config, z *zone.Zone, c *counters, log *slog.Logger) *forwarder {
 	f := &forwarder{
 		log:        log,
 		zone:       z,
@@ -116,7 +117,7 @@ func (f *forwarder) cached(q *wire.Query, buf []byte) []byte {
 // settle turns reply, an upstream's answer to q, around where it says that a name does not exist
 // of which we know more: it has no record of that type then (RFC 2308 section 2.2).
 func (f *forwarder) settle(q *wire.Query, reply []byte) []byte {
-	if wire.IsNXDOMAIN(reply) && f.zone.view.Load().exists(q.Key) {
+	if wire.IsNXDOMAIN(reply) && f.zone.View().Exists(q.Key) {
 		wire.SetRcode(reply, dns.RcodeSuccess)
 	}
 	return reply

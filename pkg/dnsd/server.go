@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vnetd/vnetd/pkg/dnsd/wire"
+	"github.com/vnetd/vnetd/pkg/dnsd/zone"
 )
 
 // tcpLimit is the number of TCP connections that one network's server keeps.
@@ -26,7 +27,7 @@ const tcpLimit = 128
 type Server struct {
 	log        *slog.Logger
 	now        func() time.Time
-	zone       *zone
+	zone       *zone.Zone
 	forwarder  *forwarder
 	counters   *counters
 	tcpClients *slots
@@ -56,7 +57,7 @@ func Open(cfg Config) (*Server, error) {
 	s := &Server{
 		log:        log,
 		now:        time.Now,
-		zone:       newZone(cfg),
+		zone:       zone.New(cfg.zone()),
 		counters:   newCounters(),
 		tcpClients: newSlots(tcpLimit),
 		cfg:        cfg,
@@ -178,20 +179,18 @@ func (s *Server) closeSockets() error {
 // not given out. An empty name only forgets what the address had.
 func (s *Server) SetHost(h Host) {
 	if h.Addr = h.Addr.Unmap(); h.Addr.IsValid() {
-		s.zone.set(h)
+		s.zone.Set(h)
 	}
 }
 
 // DeleteAddr forgets the dynamic name of an address. A static one stays.
-func (s *Server) DeleteAddr(a netip.Addr) { s.zone.remove(a.Unmap()) }
+func (s *Server) DeleteAddr(a netip.Addr) { s.zone.Remove(a.Unmap()) }
 
 // SetAlias makes alias another name of the dynamic host that is called name, whatever
 // addresses that has, now or later; an empty name takes it back. Both are single labels.
 // Whoever else claims alias, by SetHost, does not have it. A static name stands before it.
 func (s *Server) SetAlias(alias, name string) {
-	if isClaimable(alias) {
-		s.zone.setAlias(alias, name)
-	}
+	s.zone.SetAlias(alias, name)
 }
 
 // Reconfigure puts another configuration in force for the queries that come
@@ -208,7 +207,7 @@ func (s *Server) Reconfigure(cfg Config) error {
 	if cfg.Interface != s.cfg.Interface || cfg.Port != s.cfg.Port || cfg.OtherPort != s.cfg.OtherPort || !slices.Equal(cfg.Addrs, s.cfg.Addrs) {
 		return fmt.Errorf("reconfiguring dns of network %q: other sockets are wanted: open it anew", s.cfg.Network)
 	}
-	s.zone.configure(cfg)
+	s.zone.Configure(cfg.zone())
 	s.forwarder.configure(cfg)
 	s.cfg = cfg
 	return nil
@@ -230,25 +229,22 @@ func (s *Server) respond(q *wire.Query, raw, buf []byte, size int, now time.Time
 		s.counters.local.add(rcode)
 		return wire.HeaderReply(raw, buf, rcode), nil
 	}
-	v := s.zone.view.Load()
+	v := s.zone.View()
 	if rcode, refused := q.Refusal(); refused {
-		return s.refuse(q, rcode, v.forwards, buf), nil
+		return s.refuse(q, rcode, v.Forwards(), buf), nil
 	}
-	a, ok := v.lookup(q)
-	if q.Type == dns.TypeNS || q.Type == dns.TypeDS {
-		a, ok = v.atCut(q, a, ok)
-	}
+	a, ok := v.Lookup(q)
 	switch {
-	case a.outside:
+	case a.Outside:
 		return s.follow(q, a, buf)
-	case ok && !(a.parents && s.forwarder.selector.Serves(q.Key)):
-		s.counters.local.add(a.rcode)
-		return a.pack(q, v.forwards, buf), nil
+	case ok && !(a.Parents && s.forwarder.selector.Serves(q.Key)):
+		s.counters.local.add(a.Rcode)
+		return a.Pack(q, v.Forwards(), buf), nil
 	}
 	if !s.forwarder.selector.Serves(q.Key) {
-		if a, ok := v.unserved(q.Key); ok {
-			s.counters.local.add(a.rcode)
-			return a.pack(q, v.forwards, buf), nil
+		if a, ok := v.Unserved(q.Key); ok {
+			s.counters.local.add(a.Rcode)
+			return a.Pack(q, v.Forwards(), buf), nil
 		}
 		return s.refuse(q, dns.RcodeRefused, false, buf), nil
 	}

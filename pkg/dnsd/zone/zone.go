@@ -1,4 +1,4 @@
-package dnsd
+package zone
 
 import (
 	"cmp"
@@ -15,10 +15,10 @@ import (
 	"github.com/vnetd/vnetd/pkg/dnsd/wire"
 )
 
-// zone is what one network knows of names and addresses. Readers take the view
+// Zone is what one network knows of names and addresses. Readers take the view
 // and no lock; writers hold mu.
-type zone struct {
-	view atomic.Pointer[view]
+type Zone struct {
+	view atomic.Pointer[View]
 
 	mu     sync.Mutex
 	ttl    time.Duration // of dynamic hosts without one
@@ -27,10 +27,10 @@ type zone struct {
 	alias  map[string]string       // names of dynamic hosts by those that stand for them, as keys
 }
 
-// view is what readers see. Everything but the two tables of dynamic hosts is
+// View is what readers see. Everything but the two tables of dynamic hosts is
 // fixed; those change one entry at a time, each from one complete state to the
 // next.
-type view struct {
+type View struct {
 	domain       string     // key; "" none
 	own          netip.Addr // that is served on
 	noPlainNames bool
@@ -83,20 +83,27 @@ func (t *table[K, V]) remove(k K) {
 	delete(t.m, k)
 }
 
-// newZone returns the zone that cfg, which must be valid, describes.
-func newZone(cfg Config) *zone {
-	z := &zone{
+// New returns the zone that cfg, which must be valid, describes.
+func New(cfg Config) *Zone {
+	z := &Zone{
 		claims: make(map[netip.Addr]claim),
 		byName: make(map[string][]netip.Addr),
 		alias:  make(map[string]string),
 	}
-	z.configure(cfg)
+	z.Configure(cfg)
 	return z
 }
 
-// configure replaces what cfg says and keeps the dynamic hosts. cfg must be
+// View returns what the zone is now. It must not be kept: dynamic hosts that come after the
+// next Configure are not in it.
+func (z *Zone) View() *View { return z.view.Load() }
+
+// Forwards reports whether some names have an upstream.
+func (v *View) Forwards() bool { return v.forwards }
+
+// Configure replaces what cfg says and keeps the dynamic hosts. cfg must be
 // valid.
-func (z *zone) configure(cfg Config) {
+func (z *Zone) Configure(cfg Config) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	z.ttl = cfg.HostTTL
@@ -111,11 +118,11 @@ func (z *zone) configure(cfg Config) {
 }
 
 // key returns the key under which a host's name is kept, see bare.
-func (v *view) key(name string) string { return v.bare(wire.KeyOf(name)) }
+func (v *View) key(name string) string { return v.bare(wire.KeyOf(name)) }
 
 // bare returns a key without the domain where a single label stands before it: a name
 // is found plain and with the domain.
-func (v *view) bare(key string) string {
+func (v *View) bare(key string) string {
 	if label, ok := wire.InDomain(key, v.domain); ok && label != "" && !strings.Contains(label, ".") {
 		return key[:len(label)+1]
 	}
@@ -124,7 +131,7 @@ func (v *view) bare(key string) string {
 
 // pointerTo returns the node of h's address: a PTR record with its name, with the
 // domain if it is a plain one.
-func (v *view) pointerTo(h Host) *node {
+func (v *View) pointerTo(h Host) *node {
 	target := strings.TrimSuffix(h.Name, ".") + "."
 	if isPlain(v.key(h.Name)) {
 		target = v.whole(target)
@@ -135,7 +142,7 @@ func (v *view) pointerTo(h Host) *node {
 }
 
 // whole returns the name of a plain one's first label with the domain, where that has room.
-func (v *view) whole(name string) string {
+func (v *View) whole(name string) string {
 	if label, _, _ := strings.Cut(name, "."); len(label)+len(".")+len(v.domain) <= wire.MaxName {
 		return label + "." + v.domain
 	}
@@ -143,18 +150,16 @@ func (v *view) whole(name string) string {
 }
 
 // newView returns the view of cfg without any dynamic host.
-func newView(cfg Config) *view {
-	v := &view{
+func newView(cfg Config) *View {
+	v := &View{
 		noPlainNames: cfg.NoPlainNames,
-		forwards:     cfg.forwards(),
+		own:          cfg.Own,
+		forwards:     cfg.Forwards,
 		staticNames:  make(map[string]*node),
 		staticAddrs:  make(map[netip.Addr]*node),
 		between:      make(map[string]bool),
 		rules:        make(map[string]*rule),
 		localhost:    new(node),
-	}
-	if len(cfg.Addrs) > 0 {
-		v.own = cfg.Addrs[0]
 	}
 	v.localhost.addHost(Host{Addr: netip.AddrFrom4([4]byte{127, 0, 0, 1})})
 	v.localhost.addHost(Host{Addr: netip.IPv6Loopback()})
@@ -170,7 +175,7 @@ func newView(cfg Config) *view {
 }
 
 // addRecords gives v the static names.
-func (v *view) addRecords(cfg Config) {
+func (v *View) addRecords(cfg Config) {
 	for _, h := range cfg.Static {
 		v.static(h.Name).addHost(h)
 		if v.staticAddrs[h.Addr] == nil {
@@ -202,7 +207,7 @@ func (v *view) addRecords(cfg Config) {
 }
 
 // named returns the node of a static name, or of the names below a domain.
-func (v *view) named(name string) *node {
+func (v *View) named(name string) *node {
 	domain, found := strings.CutPrefix(name, wildcard)
 	if !found {
 		return v.static(name)
@@ -216,7 +221,7 @@ func (v *view) named(name string) *node {
 }
 
 // addRecord gives v a record of any type.
-func (v *view) addRecord(r Record) {
+func (v *View) addRecord(r Record) {
 	n := v.named(r.Name)
 	code, data, err := dnsname.Data(r.Type, r.Value)
 	if err != nil || n.records(dns.TypeCNAME) != nil || code == dns.TypeCNAME && len(n.sets) > 0 {
@@ -228,7 +233,7 @@ func (v *view) addRecord(r Record) {
 
 // above makes the names that a key stands below names without records: RFC 8020, they
 // exist.
-func (v *view) above(key string) {
+func (v *View) above(key string) {
 	for domain := range wire.Domains(key) {
 		if domain != key && domain != "." {
 			v.between[domain] = true
@@ -237,7 +242,7 @@ func (v *view) above(key string) {
 }
 
 // static returns the node of a static name.
-func (v *view) static(name string) *node {
+func (v *View) static(name string) *node {
 	full := wire.KeyOf(name)
 	v.above(full)
 	key := v.bare(full)
@@ -248,7 +253,7 @@ func (v *view) static(name string) *node {
 }
 
 // addRules gives v what holds for whole domains.
-func (v *view) addRules(cfg Config) {
+func (v *View) addRules(cfg Config) {
 	if cfg.LocalOnly && v.domain != "" {
 		v.rule(cfg.Domain).local = true
 	}
@@ -264,10 +269,8 @@ func (v *view) addRules(cfg Config) {
 		r := v.rule(d)
 		r.local, v.between[r.domain] = true, true
 	}
-	for _, f := range cfg.Forwarders {
-		if f.Domain != "" {
-			v.rule(f.Domain).forward = true
-		}
+	for _, d := range cfg.Forwarded {
+		v.rule(d).forward = true
 	}
 	for _, a := range cfg.Addresses {
 		r := v.rule(a.Domain)
@@ -279,13 +282,13 @@ func (v *view) addRules(cfg Config) {
 }
 
 // zone makes a zone's name, and those that it stands below, names that exist.
-func (v *view) zone(key string) {
+func (v *View) zone(key string) {
 	v.between[key] = true
 	v.above(key)
 }
 
 // rule returns the rule of a domain.
-func (v *view) rule(domain string) *rule {
+func (v *View) rule(domain string) *rule {
 	key := wire.KeyOf(domain)
 	if v.rules[key] == nil {
 		v.rules[key] = &rule{domain: key}

@@ -1,4 +1,4 @@
-package dnsd
+package zone
 
 import (
 	"cmp"
@@ -20,10 +20,10 @@ type claim struct {
 	key  string // of the name, as in view.names
 }
 
-// set records the claim of a dynamic host. A host that repeats its claim, as
+// Set records the claim of a dynamic host. A host that repeats its claim, as
 // with every renewal of a lease, does not become the last to claim the name:
 // otherwise two guests of one name would take it from each other for ever.
-func (z *zone) set(h Host) {
+func (z *Zone) Set(h Host) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	v := z.view.Load()
@@ -48,15 +48,15 @@ func (z *zone) set(h Host) {
 // isClaimable reports whether a guest may have the label as its name.
 func isClaimable(label string) bool { return wire.IsLabel(label) && !dnsname.IsReserved(label) }
 
-// remove forgets the claim of an address.
-func (z *zone) remove(a netip.Addr) {
+// Remove forgets the claim of an address.
+func (z *Zone) Remove(a netip.Addr) {
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	z.forget(z.view.Load(), a)
 }
 
 // forget takes back what the claim of a made visible. z.mu must be held.
-func (z *zone) forget(v *view, a netip.Addr) {
+func (z *Zone) forget(v *View, a netip.Addr) {
 	old, had := z.claims[a]
 	if !had {
 		return
@@ -68,7 +68,7 @@ func (z *zone) forget(v *view, a netip.Addr) {
 
 // unclaim removes the claim of a from the books, not from the view. z.mu must
 // be held.
-func (z *zone) unclaim(a netip.Addr) {
+func (z *Zone) unclaim(a netip.Addr) {
 	old, had := z.claims[a]
 	if !had {
 		return
@@ -84,7 +84,7 @@ func (z *zone) unclaim(a netip.Addr) {
 
 // publish makes v show what the name key is: an alias, or else, per address family, the
 // last to claim it, and nobody else. z.mu must be held.
-func (z *zone) publish(v *view, key string) {
+func (z *Zone) publish(v *View, key string) {
 	n := z.aliasNode(v, key)
 	winner4, winner6 := z.winner(v, key, true), z.winner(v, key, false)
 	for _, a := range z.byName[key] {
@@ -110,7 +110,7 @@ func (z *zone) publish(v *view, key string) {
 
 // winner returns the last address of a family to claim key among those that may have
 // it, the zero Addr if there is none. z.mu must be held.
-func (z *zone) winner(v *view, key string, is4 bool) netip.Addr {
+func (z *Zone) winner(v *View, key string, is4 bool) netip.Addr {
 	if n := v.staticNames[key]; n != nil && n.complete || n == nil && z.alias[key] != "" {
 		return netip.Addr{}
 	}
@@ -122,9 +122,12 @@ func (z *zone) winner(v *view, key string, is4 bool) netip.Addr {
 	return netip.Addr{}
 }
 
-// setAlias makes alias, a label, stand for the dynamic host that is called name; an empty
+// SetAlias makes alias, a label, stand for the dynamic host that is called name; an empty
 // name takes it back.
-func (z *zone) setAlias(alias, name string) {
+func (z *Zone) SetAlias(alias, name string) {
+	if !isClaimable(alias) {
+		return
+	}
 	z.mu.Lock()
 	defer z.mu.Unlock()
 	key := strings.ToLower(alias) + "."
@@ -139,7 +142,7 @@ func (z *zone) setAlias(alias, name string) {
 // aliasNode returns what a name is that stands for another one, with the domain: its CNAME
 // record. It has nothing where the name stands for none, or where a static one has it.
 // z.mu must be held.
-func (z *zone) aliasNode(v *view, key string) *node {
+func (z *Zone) aliasNode(v *View, key string) *node {
 	n := new(node)
 	if target := z.alias[key]; target != "" && v.staticNames[key] == nil {
 		n.add(dns.TypeCNAME, record{data: wire.AppendName(nil, v.whole(target))})

@@ -1,4 +1,4 @@
-package dnsd
+package zone
 
 import (
 	"math/rand/v2"
@@ -14,26 +14,26 @@ import (
 // maxAliases is how many CNAME records an answer follows.
 const maxAliases = 8
 
-// answer is what the zone says to a query.
-type answer struct {
-	rcode   int
+// Answer is what the zone says to a query.
+type Answer struct {
+	Rcode   int
 	aliases []record // CNAME records: the first of the question's name, each other of the one before
-	outside bool     // the last of aliases leads to a name that is not for this zone to answer
-	parents bool     // it is for the domain above to give, where that can be asked
+	Outside bool     // the last of aliases leads to a name that is not for this zone to answer
+	Parents bool     // it is for the domain above to give, where that can be asked
 	rtype   uint16   // of records
 	records []record
 	soa     string // owner of the SOA record of a negative answer; "" none
 }
 
-// pack packs a as the answer to q, into buf if that is long enough. recursion says
+// Pack packs a as the answer to q, into buf if that is long enough. recursion says
 // whether we forward.
-func (a answer) pack(q *wire.Query, recursion bool, buf []byte) []byte {
+func (a Answer) Pack(q *wire.Query, recursion bool, buf []byte) []byte {
 	w := q.Build(buf, recursion)
 	w.Authoritative()
 	owner := wire.PointerTo(wire.QuestionName)
 	for _, alias := range a.aliases {
 		if !w.Add(wire.Answer, owner[:], dns.TypeCNAME, alias.seconds(q.Received), alias.data) {
-			return w.Finish(a.rcode)
+			return w.Finish(a.Rcode)
 		}
 		owner = wire.PointerTo(w.Len() - len(alias.data))
 	}
@@ -57,35 +57,47 @@ func (a answer) pack(q *wire.Query, recursion bool, buf []byte) []byte {
 		}
 		w.AddSOA(section, a.soa)
 	}
-	return w.Finish(a.rcode)
+	return w.Finish(a.Rcode)
 }
+
+// Target returns the name, as it is on the wire, that the last of a's aliases leads to.
+func (a Answer) Target() []byte { return a.aliases[len(a.aliases)-1].data }
 
 // atCut returns what becomes of a, ok, which lookup says to q, for the types of records of
 // which the zone above has some. A zone is what an SOA record of ours stands for.
-func (v *view) atCut(q *wire.Query, a answer, ok bool) (answer, bool) {
+func (v *View) atCut(q *wire.Query, a Answer, ok bool) (Answer, bool) {
 	switch {
-	case a.soa != q.Key || a.rcode != dns.RcodeSuccess:
+	case a.soa != q.Key || a.Rcode != dns.RcodeSuccess:
 	case q.Type == dns.TypeNS:
-		return answer{rtype: dns.TypeNS, records: v.nameServer(q.Key)}, true
+		return Answer{rtype: dns.TypeNS, records: v.nameServer(q.Key)}, true
 	default:
 		// RFC 4035 section 3.1.4.1: DS stands in the zone above, whose proof that there is
 		// none says that ours is not signed.
-		a.parents = !isPlain(q.Key)
+		a.Parents = !isPlain(q.Key)
 	}
 	return a, ok
 }
 
 // nameServer returns the NS record of a zone: the name of the address that is served on,
 // or else the zone's own.
-func (v *view) nameServer(zone string) []record {
+func (v *View) nameServer(zone string) []record {
 	if n := v.staticAddrs[v.own]; n != nil {
 		return []record{{data: n.records(dns.TypePTR)[0].data}}
 	}
 	return []record{{data: wire.AppendName(nil, zone)}}
 }
 
-// lookup answers q; ok is false when it is not for this zone to answer.
-func (v *view) lookup(q *wire.Query) (a answer, ok bool) {
+// Lookup answers q; ok is false when it is not for this zone to answer.
+func (v *View) Lookup(q *wire.Query) (a Answer, ok bool) {
+	a, ok = v.lookup(q)
+	if q.Type == dns.TypeNS || q.Type == dns.TypeDS {
+		return v.atCut(q, a, ok)
+	}
+	return a, ok
+}
+
+// lookup is Lookup without regard to where zones end.
+func (v *View) lookup(q *wire.Query) (a Answer, ok bool) {
 	if strings.HasSuffix(q.Key, ".arpa.") {
 		if a, ok := v.lookupReverse(q); ok {
 			return a, true
@@ -99,7 +111,7 @@ func (v *view) lookup(q *wire.Query) (a answer, ok bool) {
 }
 
 // ask answers a question for the name key, whose node n is, nil if it has none.
-func (v *view) ask(n *node, qtype uint16, key string) (a answer, ok bool) {
+func (v *View) ask(n *node, qtype uint16, key string) (a Answer, ok bool) {
 	if n != nil {
 		if a, ok := n.answer(qtype, v.zoneOf(key)); ok {
 			return a, true
@@ -114,17 +126,17 @@ func (v *view) ask(n *node, qtype uint16, key string) (a answer, ok bool) {
 	if isPlain(key) && v.noPlainNames && (qtype == dns.TypeA || qtype == dns.TypeAAAA) {
 		return negative(n == nil && !v.between[key], ""), true
 	}
-	return answer{}, false
+	return Answer{}, false
 }
 
-// exists reports whether the zone has a record of the name key, of whatever type, or of
+// Exists reports whether the zone has a record of the name key, of whatever type, or of
 // one below it: no other server can know then that it does not exist (RFC 8020).
-func (v *view) exists(key string) bool { return v.between[key] || v.node(key) != nil }
+func (v *View) Exists(key string) bool { return v.between[key] || v.node(key) != nil }
 
-// unserved answers a question for a name in the zone that no server is there to
+// Unserved answers a question for a name in the zone that no server is there to
 // answer: it has nothing of that type. ok is false for another name.
-func (v *view) unserved(key string) (a answer, ok bool) {
-	return negative(false, v.zoneOf(key)), v.exists(key)
+func (v *View) Unserved(key string) (a Answer, ok bool) {
+	return negative(false, v.zoneOf(key)), v.Exists(key)
 }
 
 // localhost is a domain that every host has for itself. RFC 6761 section 6.3: name
@@ -136,9 +148,9 @@ const localhost = "localhost."
 // lookupRule answers a question by what is said of whole domains, the longest
 // that the name is in first. forward says that the domain is an upstream's.
 // exists says that the name is known, with records of other types.
-func (v *view) lookupRule(key string, qtype uint16, exists bool) (a answer, forward, ok bool) {
+func (v *View) lookupRule(key string, qtype uint16, exists bool) (a Answer, forward, ok bool) {
 	if len(v.rules) == 0 {
-		return answer{}, false, false
+		return Answer{}, false, false
 	}
 	for domain := range wire.Domains(key) {
 		if r := v.rules[domain]; r != nil {
@@ -152,22 +164,22 @@ func (v *view) lookupRule(key string, qtype uint16, exists bool) (a answer, forw
 
 // apply answers a question for a name in r's domain. Where that has addresses, its
 // names have nothing else, unless an upstream has the rest.
-func (r *rule) apply(qtype uint16, exists bool) (a answer, forward, ok bool) {
+func (r *rule) apply(qtype uint16, exists bool) (a Answer, forward, ok bool) {
 	switch {
 	case r.node != nil && (!r.forward || qtype == dns.TypeA || qtype == dns.TypeAAAA || qtype == dns.TypeANY):
 		a, _ := r.node.answer(qtype, r.domain)
 		return a, false, true
 	case r.forward:
-		return answer{}, true, false
+		return Answer{}, true, false
 	case r.local:
 		return negative(!exists, r.domain), false, true
 	}
-	return answer{}, false, false
+	return Answer{}, false, false
 }
 
 // node returns the node of a name, or that of all the names below a domain; nil if
 // there is none.
-func (v *view) node(key string) *node {
+func (v *View) node(key string) *node {
 	if n := v.host(key); n != nil {
 		return n
 	}
@@ -175,7 +187,7 @@ func (v *view) node(key string) *node {
 }
 
 // host returns the node of a name, nil if there is none.
-func (v *view) host(key string) *node {
+func (v *View) host(key string) *node {
 	key = v.bare(key)
 	static := v.staticNames[key]
 	if static != nil && static.complete {
@@ -189,7 +201,7 @@ func (v *view) host(key string) *node {
 
 // wildcard returns the node of a name that is known only as one of those below a
 // domain, nil if there is none. The longest domain counts, whatever it says.
-func (v *view) wildcard(key string) *node {
+func (v *View) wildcard(key string) *node {
 	if len(v.rules) == 0 || v.rules[key] != nil || v.between[key] {
 		return nil
 	}
@@ -204,24 +216,24 @@ func (v *view) wildcard(key string) *node {
 // follow answers a question for an alias, whose node n is, with what we know of the
 // other name (RFC 1034 section 4.3.2, step 3a). The answer's rcode is that of the last
 // name (RFC 6604 section 3).
-func (v *view) follow(n *node, qtype uint16) (a answer) {
+func (v *View) follow(n *node, qtype uint16) (a Answer) {
 	var aliases []record
 	var key string
 	for alias := n.records(dns.TypeCNAME); alias != nil; alias = n.records(dns.TypeCNAME) {
 		if len(aliases) == maxAliases || slices.ContainsFunc(aliases, alias[0].equal) {
-			return answer{aliases: aliases} // in a ring
+			return Answer{aliases: aliases} // in a ring
 		}
 		aliases = append(aliases, alias[0])
 		key = string(wire.AppendKey(nil, alias[0].data))
 		n = v.node(key)
 	}
 	a, ok := v.ask(n, qtype, key)
-	a.aliases, a.outside = aliases, !ok
+	a.aliases, a.Outside = aliases, !ok
 	return a
 }
 
 // zoneOf returns the zone that a known name belongs to: the domain, or the name's own.
-func (v *view) zoneOf(key string) string {
+func (v *View) zoneOf(key string) string {
 	if _, ok := wire.InDomain(key, v.domain); ok {
 		return v.domain
 	}
@@ -235,25 +247,25 @@ func isPlain(key string) bool {
 
 // negative returns the answer without records: the name does not exist, or has none
 // of that type.
-func negative(nxdomain bool, soa string) answer {
+func negative(nxdomain bool, soa string) Answer {
 	if nxdomain {
-		return answer{rcode: dns.RcodeNameError, soa: soa}
+		return Answer{Rcode: dns.RcodeNameError, soa: soa}
 	}
-	return answer{soa: soa}
+	return Answer{soa: soa}
 }
 
 // answer returns what n says to a question for its name. A type that a host has not
 // got is an empty answer with the SOA record of zone (RFC 2308 section 2.2); ok
 // is false for one that another name has not got.
-func (n *node) answer(qtype uint16, zone string) (a answer, ok bool) {
+func (n *node) answer(qtype uint16, zone string) (a Answer, ok bool) {
 	if qtype == dns.TypeANY {
 		// RFC 8482 section 4.1: one RRset of those at the name is an answer.
-		return answer{rtype: n.sets[0].rtype, records: n.sets[0].records}, true
+		return Answer{rtype: n.sets[0].rtype, records: n.sets[0].records}, true
 	}
 	if records := n.records(qtype); records != nil {
-		return answer{rtype: qtype, records: records}, true
+		return Answer{rtype: qtype, records: records}, true
 	}
-	return answer{soa: zone}, n.complete
+	return Answer{soa: zone}, n.complete
 }
 
 // subnet is a subnet of the network. Its reverse names are in zones of whole labels: all
@@ -303,10 +315,10 @@ func after(p netip.Prefix) netip.Addr {
 
 // lookupReverse answers q if it is a reverse name of a host that we know or of
 // one of the subnets.
-func (v *view) lookupReverse(q *wire.Query) (answer, bool) {
+func (v *View) lookupReverse(q *wire.Query) (Answer, bool) {
 	r, ok := wire.ParseReverse(q.Key)
 	if !ok {
-		return answer{}, false
+		return Answer{}, false
 	}
 	zone := v.reverseZone(r.Prefix, q.Key)
 	if r.Prefix.IsSingleIP() && !r.Below {
@@ -318,14 +330,14 @@ func (v *view) lookupReverse(q *wire.Query) (answer, bool) {
 		}
 	}
 	if zone == "" {
-		return answer{soa: q.Key}, v.isPartly(r, q.Type)
+		return Answer{soa: q.Key}, v.isPartly(r, q.Type)
 	}
 	return negative(r.Below || r.Prefix.IsSingleIP(), zone), true
 }
 
 // isPartly reports whether a question is for the SOA or the NS record of a zone that a
 // subnet is a part of, whose SOA record is in negative answers.
-func (v *view) isPartly(r wire.Reverse, qtype uint16) bool {
+func (v *View) isPartly(r wire.Reverse, qtype uint16) bool {
 	return !r.Below && (qtype == dns.TypeSOA || qtype == dns.TypeNS) && slices.ContainsFunc(v.subnets, func(s subnet) bool {
 		return r.Prefix.Bits() == s.zone && r.Prefix.Contains(s.Addr())
 	})
@@ -333,7 +345,7 @@ func (v *view) isPartly(r wire.Reverse, qtype uint16) bool {
 
 // reverseZone returns the zone of key, the reverse name of p, in the subnet that has all of p;
 // "" if none has.
-func (v *view) reverseZone(p netip.Prefix, key string) string {
+func (v *View) reverseZone(p netip.Prefix, key string) string {
 	for _, s := range v.subnets {
 		if s.Bits() <= p.Bits() && s.Contains(p.Addr()) {
 			return wire.Above(key, s.labels)
@@ -343,7 +355,7 @@ func (v *view) reverseZone(p netip.Prefix, key string) string {
 }
 
 // pointer returns the node of an address, nil if it has no name.
-func (v *view) pointer(a netip.Addr) *node {
+func (v *View) pointer(a netip.Addr) *node {
 	if n := v.staticAddrs[a]; n != nil {
 		return n
 	}
