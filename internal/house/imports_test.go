@@ -33,7 +33,7 @@ var mayImport = map[string][]string{
 	"pkg/network/live":         {"pkg/network/", "pkg/api", "pkg/netdef", "pkg/bridge", "pkg/dhcpd/", "pkg/dnsd", "pkg/store"},
 	"pkg/network/attach":       {"pkg/network/env", "pkg/network/port", "pkg/network/service", "pkg/network/translate", "pkg/api", "pkg/netdef", "pkg/bridge", "pkg/tap", "pkg/dhcpd", "pkg/store"},
 	"pkg/network/env":          {"pkg/network/health", "pkg/network/host", "pkg/network/port", "pkg/network/service", "pkg/network/translate", "pkg/api", "pkg/netdef", "pkg/bridge", "pkg/firewall", "pkg/dhcpd", "pkg/dnsd/resolved", "pkg/store", "internal/histogram"},
-	"pkg/network/port":         {"internal/ether", "pkg/api", "pkg/bridge", "pkg/tap", "pkg/netdef", "pkg/store"}, // netdef: libvirt's port document
+	"pkg/network/port":         {"internal/dnsname", "internal/ether", "pkg/api", "pkg/bridge", "pkg/tap", "pkg/netdef", "pkg/store"}, // netdef: libvirt's port document
 	"pkg/network/service":      {"pkg/api", "pkg/dhcpd/", "pkg/dnsd/"},
 	"pkg/network/translate":    {"internal/dnsname", "pkg/api", "pkg/netdef", "pkg/dnsmasq", "pkg/bridge", "pkg/firewall", "pkg/dhcpd/", "pkg/dnsd/", "pkg/network/service"},
 	"pkg/network/takeover":     {"pkg/api", "pkg/netdef", "pkg/dhcpd", "pkg/network/translate"},
