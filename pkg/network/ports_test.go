@@ -20,7 +20,7 @@ func TestPortEndsWithItsFile(t *testing.T) {
 		mac := net.HardwareAddr{0x52, 0x54, 0, 1, 2, 3}
 		info, f := h.port(n, network.PortOptions{Name: "guest", MAC: mac, VnetHdr: true, Owner: 1000})
 		want := api.Port{
-			UUID: info.UUID, Network: "one", Name: "guest", MAC: "52:54:00:01:02:03", IfName: info.IfName,
+			UUID: info.UUID, Network: "one", Name: "guest", Aliases: []string{}, MAC: "52:54:00:01:02:03", IfName: info.IfName,
 			Bridge: "one", MTU: 1500, Addresses: []netip.Addr{}, Reserved: []netip.Addr{}, Queues: 1, VnetHdr: true,
 			Lifetime: "fd", Owner: 1000, Created: info.Created,
 		}
