@@ -24,10 +24,10 @@ const maxGroup = 64
 // what that says alone. The identifier that is the hardware address adds nothing.
 func (p *Scope) Key(mac HWAddr, id []byte) (key, group ClientKey) {
 	group = ClientKey(mac[:])
-	if len(id) == 0 || p.Identity == ByMAC || p.byMAC[mac] != nil || string(id) == "\x01"+string(mac[:]) {
+	if len(id) == 0 || p.Identity == ByMAC || p.macAlone(mac) || string(id) == "\x01"+string(mac[:]) {
 		return group, group
 	}
-	if p.Identity == ByClientID || p.ByID(id) != nil {
+	if p.Identity == ByClientID || p.byDUID[string(id)] != nil {
 		return ClientKey("id " + string(id)), group // no hardware address
 	}
 	return ClientKey(string(mac[:]) + string(id)), group

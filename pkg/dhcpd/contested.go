@@ -71,7 +71,7 @@ func (pl *Pool) contested(now time.Time) []Contested {
 	var all []Contested
 	add := func(a netip.Addr, r *Reservation) {
 		b := pl.bindings[a]
-		if b == nil || !b.Lease.BoundAt(now) || r != nil && pl.scope.Reservation(pl.scope.clientOf(&b.Lease, now)) == r {
+		if b == nil || !b.Lease.BoundAt(now) || r != nil && r.fits(pl.scope.clientOf(&b.Lease, now), pl.scope.Domain) {
 			return
 		}
 		c := Contested{Lease: b.Lease.clone()}

@@ -125,10 +125,10 @@ func (pl *Pool) admits(r *Reservation, now time.Time) error {
 	if !sp.Usable(a) {
 		return fmt.Errorf("%v is no address for a guest of %v", a, sp.Prefix)
 	}
-	if owner := sp.byAddr[a]; owner != nil && (owner.MAC == nil || HWAddr(owner.MAC) != HWAddr(r.MAC)) {
+	if owner := sp.byAddr[a]; owner != nil && !owner.has(r.MAC) {
 		return fmt.Errorf("%w: %v is reserved for %s", ErrTaken, a, owner.client())
 	}
-	if own := sp.byMAC[HWAddr(r.MAC)]; own != nil && own.Addr != a {
+	if own := sp.byMAC[HWAddr(r.MAC)]; own != nil && own.Addr.IsValid() && own.Addr != a {
 		return fmt.Errorf("%w: the network reserves %v for %v", ErrTaken, own.Addr, r.MAC)
 	}
 	b := pl.bindings[a]

@@ -95,7 +95,7 @@ func (s *Engine) admit(ch *Change, l *Lease, now time.Time) error {
 
 // clientOf returns the client of a record, as it would show itself.
 func (p *Scope) clientOf(l *Lease, now time.Time) *Client {
-	c := &Client{Now: now, DUID: slices.Clone(l.DUID), Name: Name{Label: l.Hostname}, Named: true}
+	c := &Client{Now: now, DUID: slices.Clone(l.DUID), ID: slices.Clone(l.ClientID), Name: Name{Label: l.Hostname}, Named: true}
 	c.Key, c.Group = p.keyOf(l)
 	if len(l.MAC) == HWAddrLen {
 		c.MAC = HWAddr(l.MAC)

@@ -302,12 +302,13 @@ func (pl *Pool) free(a netip.Addr, c *Client) bool {
 	}
 }
 
-// succeeds reports whether c is the machine that has the lease of b, which is
-// reserved for its hardware address, under another DUID: another system booted
-// there. In DHCPv4 the key is the same then.
+// succeeds reports whether c is the machine that has the lease of b, which is reserved for
+// its hardware addresses, under another one of them or another DUID: it uses another card,
+// or another system booted there. With one card the key is the same in DHCPv4.
 func (pl *Pool) succeeds(c *Client, b *Binding) bool {
-	return c.Reserved != nil && c.Reserved.MAC != nil && pl.scope.byAddr[b.Addr] == c.Reserved &&
-		b.Lease.State == StateBound && bytes.Equal(b.Lease.MAC, c.Reserved.MAC) && !bytes.Equal(b.Lease.DUID, c.DUID)
+	r := c.Reserved
+	return r != nil && pl.scope.byAddr[b.Addr] == r && b.Lease.State == StateBound && r.has(b.Lease.MAC) && r.has(c.MAC[:]) &&
+		(!bytes.Equal(b.Lease.MAC, c.MAC[:]) || !bytes.Equal(b.Lease.DUID, c.DUID))
 }
 
 // Refusal returns why a client may not have a now. Empty when it may.

@@ -1,6 +1,7 @@
 package dhcpd
 
 import (
+	"bytes"
 	"fmt"
 	"hash/fnv"
 	"log/slog"
@@ -36,6 +37,11 @@ type Client struct {
 	Guessed bool
 	// DUID is empty in DHCPv4.
 	DUID []byte
+	// ID is what the client calls itself in DHCPv4 (option 61), empty when absent or
+	// meaningless.
+	ID []byte
+	// Tags are those that the client has without its reservation, nil where none matters.
+	Tags Tags
 	// Seed decides where in the pool the search for an address begins.
 	Seed []byte
 	// Requested is the address that the client would like, zero for none.
@@ -45,6 +51,15 @@ type Client struct {
 	Named bool
 	// Reserved is the client's reservation, nil when it has none.
 	Reserved *Reservation
+}
+
+// identifies reports whether c calls itself id: by its DUID, or in DHCPv4 by an identifier,
+// before which some clients put a zero, for no type.
+func (c *Client) identifies(id []byte) bool {
+	if len(c.DUID) > 0 {
+		return bytes.Equal(c.DUID, id)
+	}
+	return bytes.Equal(c.ID, id) || len(c.ID) > 0 && c.ID[0] == 0 && bytes.Equal(c.ID[1:], id)
 }
 
 // Scope is which addresses of a subnet may be given to whom, and for how long.
@@ -61,6 +76,8 @@ type Scope struct {
 	byDUID      map[string]*Reservation
 	byName      map[string]*Reservation // lower-case label, with and without MAC
 	byAddr      map[netip.Addr]*Reservation
+	tagged      []*Reservation          // for clients with certain tags
+	masked      []*Reservation          // for clients with certain bytes in their hardware address
 	dynamics    map[HWAddr]*Reservation // see SetDynamic; Addr may be zero
 	unused      []Unused
 	Size        uint64 // addresses in all ranges, as far as they are searched
@@ -84,7 +101,7 @@ func (p *Scope) ReserveAll(all []Reservation, log *slog.Logger) {
 	for _, r := range all {
 		why := ""
 		switch {
-		case !p.Usable(r.Addr):
+		case r.Addr.IsValid() && !p.Usable(r.Addr):
 			why = fmt.Sprintf("no client can have %v in %v", r.Addr, p.Prefix)
 		case !p.reserve(&r):
 			why = "an earlier one has its address or its client"
@@ -128,31 +145,66 @@ func (p *Scope) shared() uint64 {
 
 // reserve adds r, unless an earlier reservation has its address or its client.
 func (p *Scope) reserve(r *Reservation) bool {
-	label := strings.ToLower(ParseName([]byte(r.Name)).Label)
+	if p.byAddr[r.Addr] != nil {
+		return false
+	}
 	switch {
-	case p.byAddr[r.Addr] != nil,
-		r.MAC != nil && p.byMAC[HWAddr(r.MAC)] != nil,
+	case len(r.Tags) > 0:
+		p.tagged = append(p.tagged, r)
+	case !p.reserveClient(r):
+		return false
+	}
+	if r.Addr.IsValid() {
+		p.byAddr[r.Addr] = r
+	}
+	return true
+}
+
+// reserveClient adds the client of r, unless an earlier reservation has it.
+func (p *Scope) reserveClient(r *Reservation) bool {
+	label := strings.ToLower(ParseName([]byte(r.Name)).Label)
+	cards := r.cards()
+	switch {
+	case slices.ContainsFunc(cards, func(c Card) bool { return c.Mask == nil && p.byMAC[HWAddr(c.MAC)] != nil }),
 		len(r.DUID) > 0 && p.byDUID[string(r.DUID)] != nil,
 		r.ByName() && (label == "" || p.byName[label] != nil):
 		return false
 	}
-	if r.MAC != nil {
-		p.byMAC[HWAddr(r.MAC)] = r
+	for _, c := range cards {
+		if c.Mask == nil {
+			p.byMAC[HWAddr(c.MAC)] = r
+		} else if !slices.Contains(p.masked, r) {
+			p.masked = append(p.masked, r)
+		}
 	}
 	if len(r.DUID) > 0 {
 		p.byDUID[string(r.DUID)] = r
 	}
-	p.byAddr[r.Addr] = r
 	if label != "" && p.byName[label] == nil {
 		p.byName[label] = r
 	}
 	return true
 }
 
-// Reservation returns the reservation of a client, nil when it has none. One by DUID
-// wins over one by MAC, and that over one by name.
+// Reservation returns the reservation of a client, nil when it has none, and adds the
+// client's tags to c.Tags, unless that is nil. One for certain tags wins over others, one
+// by identifier over one by MAC, that over one by name, and that over one that leaves
+// bytes of the MAC open.
 func (p *Scope) Reservation(c *Client) *Reservation {
-	if r := p.byDUID[string(c.DUID)]; r != nil {
+	r := p.reservation(c)
+	if c.Tags != nil {
+		c.Tags.reserve(r)
+	}
+	return r
+}
+
+func (p *Scope) reservation(c *Client) *Reservation {
+	for _, r := range p.tagged {
+		if r.fits(c, p.Domain) && c.Tags.HasAll(r.Tags) {
+			return r
+		}
+	}
+	if r := p.identified(c); r != nil {
 		return r
 	}
 	if r := p.byMAC[c.MAC]; r != nil {
@@ -161,16 +213,41 @@ func (p *Scope) Reservation(c *Client) *Reservation {
 	if r := p.dynamics[c.MAC]; r != nil {
 		return r
 	}
-	r := p.byName[strings.ToLower(c.Name.Label)]
-	if r == nil || !r.ByName() || !c.Name.inDomain(p.Domain) {
-		return nil
+	if r := p.byName[strings.ToLower(c.Name.Label)]; r != nil && r.ByName() && c.Name.inDomain(p.Domain) {
+		return r
 	}
-	return r
+	for _, r := range p.masked {
+		if r.fits(c, p.Domain) {
+			return r
+		}
+	}
+	return nil
 }
 
-// ByID returns the reservation of the client with that identifier, nil when there is
-// none.
-func (p *Scope) ByID(id []byte) *Reservation { return p.byDUID[string(id)] }
+// identified returns the reservation of the client by what it calls itself.
+func (p *Scope) identified(c *Client) *Reservation {
+	switch {
+	case len(c.DUID) > 0:
+		return p.byDUID[string(c.DUID)]
+	case len(c.ID) == 0:
+		return nil
+	}
+	if r := p.byDUID[string(c.ID)]; r != nil || c.ID[0] != 0 {
+		return r
+	}
+	return p.byDUID[string(c.ID[1:])]
+}
+
+// macAlone reports whether the client with that hardware address is known by nothing else.
+func (p *Scope) macAlone(mac HWAddr) bool {
+	if r := p.byMAC[mac]; r != nil && (r.Addr.IsValid() || r.NoID) {
+		return true
+	}
+	noID := func(r *Reservation) bool {
+		return r.NoID && slices.ContainsFunc(r.cards(), func(c Card) bool { return c.fits(mac) })
+	}
+	return slices.ContainsFunc(p.masked, noID) || slices.ContainsFunc(p.tagged, noID)
+}
 
 // Usable reports whether a client could have a.
 func (p *Scope) Usable(a netip.Addr) bool { return p.Prefix.Contains(a) && !p.Never[a] }
@@ -224,24 +301,25 @@ func (p *Scope) Hostname(a netip.Addr, r *Reservation, sent Name) string {
 		}
 	}
 	owner := p.byName[strings.ToLower(sent.Label)]
-	if owner != nil && (owner != r || owner.Addr != a) {
+	if owner != nil && (owner != r || owner.Addr.IsValid() && owner.Addr != a) {
 		return ""
 	}
 	return sent.Label
 }
 
-// LeaseTime returns how long a client gets a. asked is 0 when it did not say.
+// LeaseTime returns how long a client with reservation r (may be nil) gets a. asked is 0
+// when it did not say.
 //
 // RFC 2131, section 4.3.1: "If the client has requested a specific lease in the
 // DHCPDISCOVER message [...], the server may choose either to return the
 // requested lease (if the lease is acceptable to local policy) or select
 // another lease."
-func (p *Scope) LeaseTime(a netip.Addr, asked time.Duration) time.Duration {
+func (p *Scope) LeaseTime(a netip.Addr, r *Reservation, asked time.Duration) time.Duration {
 	limit := p.DefaultTime
-	if r := p.rangeOf(a); r != nil && r.LeaseTime != 0 {
-		limit = r.LeaseTime
+	if in := p.rangeOf(a); in != nil && in.LeaseTime != 0 {
+		limit = in.LeaseTime
 	}
-	if r := p.byAddr[a]; r != nil && r.LeaseTime != 0 {
+	if r != nil && r.LeaseTime != 0 && (r.Addr == a || !r.Addr.IsValid()) {
 		limit = r.LeaseTime
 	}
 	if asked != 0 {

@@ -22,7 +22,21 @@ func applied(lines ...string) (options, hosts, boot string, unknown []string) {
 		}
 	}
 	for _, h := range o.DHCP.Hosts {
-		hosts += strings.TrimSpace(fmt.Sprintf("%v %x %s %v %v", h.MAC, h.ID, h.Name, h.Addr, h.LeaseTime)) + "; "
+		var macs []string
+		for _, m := range h.MACs {
+			macs = append(macs, m.Addr.String())
+		}
+		hosts += strings.TrimSpace(fmt.Sprintf("%s %x %s %v %v", strings.Join(macs, "+"), h.ID, h.Name, h.Addrs, h.LeaseTime))
+		if h.Ignore {
+			hosts += " ignore"
+		}
+		if h.NoID {
+			hosts += " no id"
+		}
+		if len(h.Set)+len(h.Tags) > 0 {
+			hosts += fmt.Sprint(" ", h.Set, h.Tags)
+		}
+		hosts += "; "
 	}
 	for _, b := range o.DHCP.Boots {
 		boot += fmt.Sprint(b.File, " ", b.Server)
@@ -58,12 +72,18 @@ func TestDHCPOption(t *testing.T) {
 
 func TestDHCPHost(t *testing.T) {
 	for _, c := range []struct{ line, want string }{
-		{"dhcp-host=00:00:5e:00:53:02,192.0.2.20", "00:00:5e:00:53:02   192.0.2.20 0s; "},
-		{"dhcp-host=00:00:5e:00:53:02,guest,192.0.2.20,1h", "00:00:5e:00:53:02  guest 192.0.2.20 1h0m0s; "},
-		{"dhcp-host=guest,192.0.2.20,infinite", fmt.Sprintf("guest 192.0.2.20 %v; ", dnsmasq.Infinite)},
-		{"dhcp-host=id:0:3:0:1:2:3,[2001:db8:1::20],guest", "000300010203 guest 2001:db8:1::20 0s; "},
-		{"dhcp-host=id:0:3:0:1:2:3,192.0.2.20,[2001:db8:1::20],guest", "000300010203 guest 192.0.2.20 0s; 000300010203 guest 2001:db8:1::20 0s; "},
-		{"dhcp-host=00:00:5e:00:53:02,192.0.2.20,[2001:db8:1::20]", "00:00:5e:00:53:02   192.0.2.20 0s; 00:00:5e:00:53:02   2001:db8:1::20 0s; "},
+		{"dhcp-host=00:00:5e:00:53:02,192.0.2.20", "00:00:5e:00:53:02   [192.0.2.20] 0s; "},
+		{"dhcp-host=00:00:5e:00:53:02,guest,192.0.2.20,1h", "00:00:5e:00:53:02  guest [192.0.2.20] 1h0m0s; "},
+		{"dhcp-host=guest,192.0.2.20,infinite", fmt.Sprintf("guest [192.0.2.20] %v; ", dnsmasq.Infinite)},
+		{"dhcp-host=id:0:3:0:1:2:3,[2001:db8:1::20],guest", "000300010203 guest [2001:db8:1::20] 0s; "},
+		{"dhcp-host=id:0:3:0:1:2:3,192.0.2.20,[2001:db8:1::20],guest", "000300010203 guest [192.0.2.20 2001:db8:1::20] 0s; "},
+		{"dhcp-host=00:00:5e:00:53:02,00:00:5e:00:53:03,192.0.2.20", "00:00:5e:00:53:02+00:00:5e:00:53:03   [192.0.2.20] 0s; "},
+		{"dhcp-host=00:00:5e:00:53:02,ignore", "00:00:5e:00:53:02   [] 0s ignore; "},
+		{"dhcp-host=guest,ignore", "guest [] 0s ignore; "},
+		{"dhcp-host=00:00:5e:00:53:02,id:*,192.0.2.20", "00:00:5e:00:53:02   [192.0.2.20] 0s no id; "},
+		{"dhcp-host=guest,set:red", "guest [] 0s [red] []; "},
+		{"dhcp-host=00:00:5e:00:53:02,tag:!red,set:blue,192.0.2.20", "00:00:5e:00:53:02   [192.0.2.20] 0s [blue] [!red]; "},
+		{"dhcp-host=00:00:5e:00:53:02,guest,45m", "00:00:5e:00:53:02  guest [] 45m0s; "},
 	} {
 		if _, got, _, unknown := applied(c.line); got != c.want || len(unknown) != 0 {
 			t.Errorf("%s: got %s, want %s; unknown %q", c.line, got, c.want, unknown)
@@ -87,12 +107,13 @@ func TestDHCPBoot(t *testing.T) {
 func TestDHCPUnknown(t *testing.T) {
 	lines := []string{
 		"", "dhcp-option", "dhcp-option=", "dhcp-option=53,1",
-		"dhcp-option=256,1", "dhcp-option=option:nosuch,1", "dhcp-option=option6:dns-server,[::]", "dhcp-option=121,192.0.2.1",
+		"dhcp-option=256,1", "dhcp-option=option:nosuch,1", "dhcp-option=option6:nosuch,1", "dhcp-option=option6:3,1", "dhcp-option=option6:dns-server,192.0.2.1",
+		"dhcp-option=option6:dns-server,[fe80::]", "dhcp-option=encap:175,option6:23,1", "dhcp-option=121,192.0.2.1", "dhcp-option=58,x", "dhcp-option=59",
 		"dhcp-option=121,2001:db8::/32,192.0.2.1", "dhcp-option=26,x", "dhcp-option=26,70000", "dhcp-option=119,a b", "dhcp-option=208,1::2",
 		`dhcp-option=67,"open`, "dhcp-option=vendor:,1,0.0.0.0", "dhcp-option=encap:256,1,2",
-		"dhcp-host=", "dhcp-host=192.0.2.20", "dhcp-host=00:00:5e:00:53:02", "dhcp-host=00:00:5e:00:53:02,00:00:5e:00:53:03,192.0.2.20",
-		"dhcp-host=00:00:5e:00:53:02,ignore", "dhcp-host=00:00:5e:00:53:*,192.0.2.20", "dhcp-host=guest,two,192.0.2.20",
-		"dhcp-host=id:zz:,192.0.2.20", "dhcp-host=guest,set:red,192.0.2.20", "dhcp-host=guest,[2001:db8::1", "dhcp-host=guest,[192.0.2.1]",
+		"dhcp-host=", "dhcp-host=192.0.2.20", "dhcp-host=guest,two,192.0.2.20", "dhcp-host=id:*,192.0.2.20",
+		"dhcp-host=id:zz:,192.0.2.20", "dhcp-host=guest,[2001:db8::1", "dhcp-host=guest,[192.0.2.1]", "dhcp-host=guest,[2001:db8::/126]",
+		"dhcp-vendorclass=set:a,enterprise:x,MSFT", "dhcp-match=set:a,vi-encap:x",
 		"dhcp-boot=", "dhcp-boot=tag:efi", "pxe-service=x86PC,boot,pxelinux", "pxe-prompt=wait,5", "dhcp-boot=f,s,x", "dhcp-range=192.0.2.1,192.0.2.9", "log-dhcp",
 	}
 	options, hosts, boot, unknown := applied(lines...)

@@ -1,30 +1,28 @@
 package dnsmasq
 
 import (
-	"encoding/binary"
 	"net"
 	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
-
-	"github.com/vnetd/vnetd/internal/dnsname"
 )
 
-// Option is a dhcp-option or dhcp-option-force of DHCPv4.
+// Option is a dhcp-option or dhcp-option-force.
 type Option struct {
-	Code uint8
+	Code uint16
 	// Value is nil when the option is not to be sent, nor what stands in its place
 	// otherwise; empty when it is sent without a value.
 	Value []byte
-	Addrs bool // Value is a list of addresses, in which 0.0.0.0 means our own
+	Addrs bool // Value is a list of addresses, in which some mean our own, see At
 	Force bool // it is sent to clients, too, that don't ask for it
 
 	// Tags are those that a client must have; behind a ! one that it must not have.
 	Tags []string
 	// Encap is the option in which this one stands as a part; 0: in none.
 	Encap uint8
-	// Enterprise is whose part of option 125 this one is in, when Encap is that.
+	// Enterprise is whose part of Encap this one is in, when that is option 125 of DHCPv4
+	// or 17 of DHCPv6.
 	Enterprise uint32
 	// Vendor is what stands in the vendor class (option 60) of clients that are sent
 	// this one in option 43, when Encap is that; "": all.
@@ -33,29 +31,77 @@ type Option struct {
 
 // Options with a meaning of their own.
 const (
-	optionVendor      = 43
-	optionClientID    = 61
-	optionTFTPServer  = 66
-	optionBootFile    = 67
-	optionSearch      = 119
-	optionSIP         = 120
-	optionRoutes      = 121
-	optionEnterprises = 125
-	optionMSRoutes    = 249
+	optionVendor          = 43
+	optionT1              = 58
+	optionT2              = 59
+	optionVendorClass     = 60
+	optionTFTPServer      = 66
+	optionBootFile        = 67
+	optionUserClass       = 77
+	optionSearch          = 119
+	optionSIP             = 120
+	optionRoutes          = 121
+	optionEnterpriseClass = 124
+	optionEnterprises     = 125
+	optionMSRoutes        = 249
+
+	option6UserClass   = 15
+	option6VendorClass = 16
+	option6Vendors     = 17
+	option6NTP         = 56
 )
 
-// At returns the value of the option on the link where server is our address.
+// At returns the value of the option on the link where server is our address, of the
+// option's family; nil when it is not to be sent. In a list of addresses 0.0.0.0 and ::
+// mean our own, and fd00:: as well if that is a unique local one (RFC 4193): else it
+// means none.
 func (o *Option) At(server netip.Addr) []byte {
-	if !o.Addrs || !server.Is4() {
+	if !o.Addrs {
 		return o.Value
 	}
-	value := slices.Clone(o.Value)
-	for a := range slices.Chunk(value, net.IPv4len) {
-		if [net.IPv4len]byte(a) == ([net.IPv4len]byte{}) {
-			copy(a, server.AsSlice())
+	if server.Is4() {
+		value := slices.Clone(o.Value)
+		for a := range slices.Chunk(value, net.IPv4len) {
+			if [net.IPv4len]byte(a) == ([net.IPv4len]byte{}) {
+				copy(a, server.AsSlice())
+			}
 		}
+		return value
+	}
+	var value []byte
+	for raw := range slices.Chunk(o.Value, net.IPv6len) {
+		a := netip.AddrFrom16([net.IPv6len]byte(raw))
+		switch {
+		case a.IsUnspecified():
+			a = server
+		case a != uniqueLocal:
+		case server.IsPrivate():
+			a = server
+		default:
+			continue
+		}
+		if o.Code == option6NTP {
+			value = append(value, ntpSource(a)...)
+		}
+		value = append(value, a.AsSlice()...)
 	}
 	return value
+}
+
+// uniqueLocal is written for our own unique local address, linkLocal for the link-local
+// one.
+var (
+	uniqueLocal = netip.MustParseAddr("fd00::")
+	linkLocal   = netip.MustParseAddr("fe80::")
+)
+
+// ntpSource returns what stands before an address of a time server (RFC 5908, sections
+// 4.1 and 4.2): its kind and length.
+func ntpSource(a netip.Addr) []byte {
+	if a.IsMulticast() {
+		return []byte{0, 2, 0, net.IPv6len}
+	}
+	return []byte{0, 1, 0, net.IPv6len}
 }
 
 // option reads [tag:TAG,][encap:OPTION,|vi-encap:ENTERPRISE,|vendor:CLASS,]OPTION[,VALUE].
@@ -65,23 +111,29 @@ func (d *DHCP) option(s string, force bool) bool {
 	for o.prefix(code) {
 		code, rest, given = cutField(rest)
 	}
-	ok := o.set(code, rest, given)
+	number, v6, ok := codeOf(code)
+	if o.Code = number; v6 {
+		ok = ok && o.set6(rest, given)
+		d.Options6 = append(d.Options6, o)
+		return ok
+	}
 	if o.Encap != 0 {
 		ok = o.setPart(code, rest, given)
+	} else {
+		ok = ok && o.set(rest, given)
 	}
 	d.Options = append(d.Options, o)
 	return ok && len(o.Value) <= maxValue(&o)
 }
 
-// set takes over the number or name and the value of an option, which may not be
-// given.
-func (o *Option) set(code, s string, given bool) bool {
-	if o.Code = codeOf(code); !settable(o.Code) {
+// set takes over the value of an option, which may not be given.
+func (o *Option) set(s string, given bool) bool {
+	if !settable(o.Code) {
 		return false
 	}
 	v, ok := value{bytes: []byte{}}, true
 	if given {
-		v, ok = valueOf(o.Code, s)
+		v, ok = valueOf(o.Code, false, s)
 	}
 	o.Value, o.Addrs = v.bytes, v.addrs
 	switch {
@@ -89,8 +141,31 @@ func (o *Option) set(code, s string, given bool) bool {
 		o.Value = nil
 	case len(o.Value) > 0 && (o.Code == optionTFTPServer || o.Code == optionBootFile):
 		o.Value = append(o.Value, 0) // as the firmware of old cards wants it
+	case o.Code == optionT1 || o.Code == optionT2:
+		ok = ok && len(o.Value) == 4
 	}
 	return ok
+}
+
+// set6 is set for DHCPv6.
+func (o *Option) set6(s string, given bool) bool {
+	code := o.Code
+	switch o.Encap {
+	case optionEnterprises:
+		o.Encap, code = option6Vendors, 0
+	case 0:
+		if !settable6(code) {
+			return false
+		}
+	default:
+		return false // nothing else stands in another option there
+	}
+	v, ok := value{bytes: []byte{}}, true
+	if given {
+		v, ok = valueOf(code, true, s)
+	}
+	o.Value, o.Addrs = v.bytes, v.addrs
+	return ok && len(o.Value) <= maxValue6
 }
 
 // setPart is set for a part of an option, whose numbers have no meaning of their own.
@@ -98,11 +173,15 @@ func (o *Option) setPart(code, s string, given bool) bool {
 	n, err := strconv.ParseUint(code, 10, 8)
 	v, ok := value{bytes: []byte{}}, true
 	if given {
-		v, ok = valueOf(0, s)
+		v, ok = valueOf(0, false, s)
 	}
-	o.Code, o.Value, o.Addrs = uint8(n), v.bytes, false
-	return ok && err == nil && n != 0 && n != 255 && settable(o.Encap)
+	o.Code, o.Value, o.Addrs = uint16(n), v.bytes, false
+	return ok && err == nil && n != 0 && n != 255 && settable(uint16(o.Encap))
 }
+
+// maxValue6 is how long a value of DHCPv6 may be, so that a reply has room for it beside
+// what a client needs.
+const maxValue6 = 1024
 
 // maxValue returns how long a value may be, for the option to have room in its own.
 func maxValue(o *Option) int {
@@ -143,28 +222,41 @@ func (o *Option) prefix(f string) bool {
 	return false
 }
 
-// codeOf reads a number or one of dnsmasq's names; 0 for what is none.
-func codeOf(s string) uint8 {
-	if name, ok := strings.CutPrefix(s, "option:"); ok {
-		for _, known := range knownOptions() {
-			if known.name == name && name != "" {
-				return known.code
-			}
+// codeOf reads a number or one of dnsmasq's names, of DHCPv6 behind "option6:". It
+// reports whether s is one.
+func codeOf(s string) (code uint16, v6, ok bool) {
+	known, largest := knownOptions(), uint64(254)
+	if s, v6 = strings.CutPrefix(s, "option6:"); v6 {
+		known, largest = knownOptions6(), 1<<16-1
+	}
+	name, named := strings.CutPrefix(s, "option:")
+	if named && v6 {
+		return 0, v6, false
+	}
+	for _, o := range known {
+		if (named || v6) && o.name == name && name != "" {
+			return o.code, v6, true
 		}
-		return 0
 	}
-	n, err := strconv.ParseUint(s, 10, 8)
-	if err != nil || n == 255 {
-		return 0
-	}
-	return uint8(n)
+	n, err := strconv.ParseUint(s, 10, 16)
+	return uint16(n), v6, err == nil && n != 0 && n <= largest
 }
 
 // settable reports whether an option may be configured: those that the protocol
 // itself needs may not.
-func settable(code uint8) bool {
+func settable(code uint16) bool {
 	switch code {
-	case 0, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 61, 80, 81, 82, 255:
+	case 0, 50, 51, 52, 53, 54, 55, 56, 57, 61, 80, 81, 82, 255:
+		return false
+	default:
+		return true
+	}
+}
+
+// settable6 is settable for DHCPv6 (RFC 8415, section 21).
+func settable6(code uint16) bool {
+	switch {
+	case code <= 14, code >= 17 && code <= 20, code == 25, code == 26, code == 39:
 		return false
 	default:
 		return true
@@ -173,238 +265,6 @@ func settable(code uint8) bool {
 
 // defaulted reports whether a server sends the option by itself: without a value
 // dhcp-option takes it away. Those that dnsmasq does not send are among them.
-func defaulted(code uint8) bool {
-	return slices.Contains([]uint8{1, 3, 6, 12, 15, 26, 28, optionSearch, optionRoutes, optionMSRoutes}, code)
-}
-
-// kind is how the value of an option is written.
-type kind uint8
-
-const (
-	kindGuess kind = iota // as it looks
-	kindAddrs
-	kindText
-	kindByte
-	kindShort
-	kindLong
-)
-
-// knownOption is an option that has a name, or whose value is not as it looks.
-type knownOption struct {
-	name string
-	code uint8
-	kind kind
-}
-
-// knownOptions returns dnsmasq's names of options (dnsmasq --help dhcp) and how their
-// values are written. Those without a name are known by number alone.
-func knownOptions() []knownOption {
-	return []knownOption{
-		{"netmask", 1, kindAddrs},
-		{"time-offset", 2, kindLong},
-		{"router", 3, kindAddrs},
-		{"dns-server", 6, kindAddrs},
-		{"log-server", 7, kindAddrs},
-		{"lpr-server", 9, kindAddrs},
-		{"", 12, kindText},
-		{"boot-file-size", 13, kindShort},
-		{"domain-name", 15, kindText},
-		{"swap-server", 16, kindAddrs},
-		{"root-path", 17, kindText},
-		{"extension-path", 18, kindText},
-		{"ip-forward-enable", 19, kindByte},
-		{"non-local-source-routing", 20, kindByte},
-		{"policy-filter", 21, kindAddrs},
-		{"max-datagram-reassembly", 22, kindShort},
-		{"default-ttl", 23, kindByte},
-		{"mtu", 26, kindShort},
-		{"all-subnets-local", 27, kindByte},
-		{"", 28, kindAddrs},
-		{"router-discovery", 31, kindByte},
-		{"router-solicitation", 32, kindAddrs},
-		{"static-route", 33, kindAddrs},
-		{"trailer-encapsulation", 34, kindByte},
-		{"arp-timeout", 35, kindLong},
-		{"ethernet-encap", 36, kindByte},
-		{"tcp-ttl", 37, kindByte},
-		{"tcp-keepalive", 38, kindLong},
-		{"nis-domain", 40, kindText},
-		{"nis-server", 41, kindAddrs},
-		{"ntp-server", 42, kindAddrs},
-		{"netbios-ns", 44, kindAddrs},
-		{"netbios-dd", 45, kindAddrs},
-		{"netbios-nodetype", 46, kindByte},
-		{"netbios-scope", 47, kindGuess},
-		{"x-windows-fs", 48, kindAddrs},
-		{"x-windows-dm", 49, kindAddrs},
-		{"vendor-class", 60, kindGuess},
-		{"nis+-domain", 64, kindText},
-		{"nis+-server", 65, kindAddrs},
-		{"tftp-server", 66, kindText},
-		{"bootfile-name", 67, kindText},
-		{"mobile-ip-home", 68, kindAddrs},
-		{"smtp-server", 69, kindAddrs},
-		{"pop3-server", 70, kindAddrs},
-		{"nntp-server", 71, kindAddrs},
-		{"irc-server", 74, kindAddrs},
-		{"user-class", 77, kindGuess},
-
-		{"client-arch", 93, kindShort},
-		{"client-interface-id", 94, kindGuess},
-		{"client-machine-id", 97, kindGuess},
-		{"posix-timezone", 100, kindText},
-		{"tzdb-timezone", 101, kindText},
-		{"ipv6-only", 108, kindLong},
-		{"domain-search", optionSearch, kindText},
-		{"sip-server", optionSIP, kindGuess},
-		{"classless-static-route", optionRoutes, kindGuess},
-		{"vendor-id-encap", optionEnterprises, kindGuess},
-		{"tftp-server-address", 150, kindAddrs},
-	}
-}
-
-// value is the value of an option.
-type value struct {
-	bytes       []byte
-	addrs, text bool
-}
-
-// valueOf reads the value of an option, 0 for a part of another one, as dnsmasq
-// does: by its kind, or by what it looks like.
-func valueOf(code uint8, s string) (value, bool) {
-	k := kindGuess
-	if i := slices.IndexFunc(knownOptions(), func(o knownOption) bool { return o.code == code }); i >= 0 {
-		k = knownOptions()[i].kind
-	}
-	switch {
-	case s == "":
-		return value{bytes: []byte{}, text: true}, k != kindAddrs
-	case k == kindText && code == optionSearch:
-		return namesValue(nil, s)
-	case k == kindText:
-		return value{bytes: []byte(shown(s)), text: true}, true
-	case k == kindAddrs:
-		return addrsValue(code, s)
-	}
-	if looksHex(s) {
-		b, ok := parseBytes(s)
-		return value{bytes: b}, ok
-	}
-	if size := map[kind]int{kindByte: 1, kindShort: 2, kindLong: 4}[k]; looksNumber(s) {
-		return numberValue(size, s)
-	}
-	switch {
-	case looksAddrs(s):
-		return addrsValue(code, s)
-	case code == optionSIP:
-		return namesValue([]byte{0}, s)
-	case k != kindGuess, code == optionRoutes, code == optionMSRoutes, len(s) == 1 && strings.Contains("bsi", s): // dnsmasq takes the latter for a size
-		return value{}, false
-	}
-	return value{bytes: []byte(shown(s)), text: true}, true
-}
-
-// looksHex reports whether s is hexadecimal bytes, two at least.
-func looksHex(s string) bool {
-	return strings.Contains(s, ":") && strings.Trim(s, "0123456789abcdefABCDEF:") == ""
-}
-
-// looksNumber reports whether s is a number, with a letter for its size behind it.
-func looksNumber(s string) bool {
-	if last := s[len(s)-1]; strings.IndexByte("bsi", last) >= 0 {
-		s = s[:len(s)-1]
-	}
-	return strings.ContainsAny(s, "0123456789") && strings.Trim(s, "0123456789-") == ""
-}
-
-// looksAddrs reports whether s is a list of addresses, or of prefixes.
-func looksAddrs(s string) bool {
-	return s[0] != '/' && strings.ContainsAny(s, "0123456789") && strings.Trim(s, "0123456789.,/ ") == ""
-}
-
-// numberValue reads a number of that many bytes; 0: as many as it needs. A letter
-// behind it says one byte (b), two (s) or four (i).
-func numberValue(size int, s string) (value, bool) {
-	if i := strings.IndexByte("bsi", s[len(s)-1]); i >= 0 {
-		size, s = 1<<i, s[:len(s)-1]
-	}
-	n, err := strconv.ParseInt(s, 10, 64)
-	if err != nil || n < -1<<31 || n > 1<<32-1 {
-		return value{}, false
-	}
-	if size == 0 {
-		switch {
-		case n < 0 || n > 0xffff:
-			size = 4
-		case n > 0xff:
-			size = 2
-		default:
-			size = 1
-		}
-	}
-	if n >= 1<<(8*size) || n < -1<<(8*size-1) {
-		return value{}, false
-	}
-	return value{bytes: binary.BigEndian.AppendUint32(nil, uint32(n))[4-size:]}, true
-}
-
-// addrsValue reads addresses, with a length behind a slash in the form of RFC 3442:
-// the length, and as many bytes as it covers.
-func addrsValue(code uint8, s string) (value, bool) {
-	v := value{addrs: true}
-	fields := fieldsOf(s)
-	if code == optionSIP {
-		v.bytes, v.addrs = []byte{1}, false // RFC 3361, section 3.2: addresses follow
-	}
-	for i, f := range fields {
-		host, length, prefix := strings.Cut(f, "/")
-		a, err := netip.ParseAddr(host)
-		if err != nil || !a.Is4() {
-			return v, false
-		}
-		if routes := code == optionRoutes || code == optionMSRoutes; routes && prefix != (i%2 == 0) {
-			return v, false
-		}
-		raw := a.AsSlice()
-		if prefix {
-			bits, err := strconv.ParseUint(length, 10, 8)
-			if err != nil || bits > 32 {
-				return v, false
-			}
-			v.addrs = false
-			v.bytes, raw = append(v.bytes, byte(bits)), raw[:(bits+7)/8]
-		}
-		v.bytes = append(v.bytes, raw...)
-	}
-	if code == optionRoutes || code == optionMSRoutes {
-		return v, len(fields)%2 == 0
-	}
-	return v, true
-}
-
-// namesValue reads domains in DNS wire format (RFC 1035 section 3.1) behind head,
-// each with a pointer to where the rest of it stands before (RFC 3397 section 2).
-func namesValue(head []byte, s string) (value, bool) {
-	var b []byte
-	at := make(map[string]int)
-	for _, name := range fieldsOf(s) {
-		name = strings.TrimSuffix(shown(name), ".")
-		ascii, err := dnsname.Host(name)
-		if err != nil {
-			return value{}, false
-		}
-		for ascii != "" {
-			if where, ok := at[ascii]; ok {
-				b = append(b, 0xc0|byte(where>>8), byte(where))
-				break
-			}
-			label, rest, _ := strings.Cut(ascii, ".")
-			at[ascii] = len(b)
-			b = append(append(b, byte(len(label))), label...)
-			if ascii = rest; ascii == "" {
-				b = append(b, 0)
-			}
-		}
-	}
-	return value{bytes: append(head, b...), text: true}, true
+func defaulted(code uint16) bool {
+	return slices.Contains([]uint16{1, 3, 6, 12, 15, 26, 28, optionSearch, optionRoutes, optionMSRoutes}, code)
 }

@@ -31,22 +31,33 @@ const maxName = 253
 // not understood as a whole changes nothing.
 func Parse(lines []string) Options {
 	o := Options{Lines: lines}
-	for _, line := range lines {
+	for i, line := range lines {
 		dhcp, dns := o.DHCP, o.DNS
-		if !o.parse(line) {
-			o.DHCP, o.DNS = dhcp, dns
-			o.Unknown = append(o.Unknown, line)
+		if o.parse(line) {
+			continue
+		}
+		o.DHCP, o.DNS = dhcp, dns
+		o.Unknown = append(o.Unknown, line)
+		if want, ok := wanted()[keyOf(line)]; ok {
+			o.DHCP.Refused = append(o.DHCP.Refused, Refused{i, want})
 		}
 	}
 	return o
 }
 
+// keyOf returns the name of a line.
+func keyOf(line string) string {
+	key, _, _ := strings.Cut(line, "=")
+	return strings.TrimSpace(key)
+}
+
 // parse takes over one line. When it returns false o is of no use.
 func (o *Options) parse(line string) bool {
-	key, value, _ := strings.Cut(line, "=")
-	parse, ok := parsers()[strings.TrimSpace(key)]
+	key := keyOf(line)
+	_, value, _ := strings.Cut(line, "=")
+	parse, ok := parsers()[key]
 	if !ok {
-		return o.DNS.parse(strings.TrimSpace(key), strings.TrimSpace(value))
+		return o.DNS.parse(key, strings.TrimSpace(value))
 	}
 	value, ok = unquote(value)
 	return ok && parse(&o.DHCP, strings.Trim(value, " "))

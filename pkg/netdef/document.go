@@ -84,6 +84,7 @@ func (n *Network) validate(all bool) Faults {
 	checkDomain(c)
 	checkDNS(c)
 	checkRecords(c)
+	checkDnsmasq(c)
 	checkAddresses(c)
 	checkPorts(c)
 	checkFragments(c)
@@ -322,11 +323,13 @@ func (n *Network) Served() (*Network, Faults) {
 	checkDNS(c)
 	checkRecords(c)
 	checkDHCPNames(c)
+	checkDnsmasq(c)
 	if len(c.Faults) == 0 {
 		return n, nil
 	}
 	served := n.Clone()
 	served.dropDomain()
+	served.Dnsmasq.DHCP.Refused = nil // it has no effect
 	if served.DNS != nil {
 		served.DNS.dropFaulty(served)
 	}
@@ -339,6 +342,14 @@ func (n *Network) Served() (*Network, Faults) {
 		}
 	}
 	return served, c.Faults
+}
+
+// checkDnsmasq checks that lines about DHCP are understood. Others have no effect, of
+// which a network's conditions tell.
+func checkDnsmasq(c *checker) {
+	for _, r := range c.n.Dnsmasq.DHCP.Refused {
+		c.Add(fmt.Sprintf("network/dnsmasq:options/dnsmasq:option[%d]/@value", r.Line+1), c.n.Dnsmasq.Lines[r.Line], r.Want)
+	}
 }
 
 // checkDHCPNames checks the names and identifiers of all static hosts.

@@ -16,6 +16,15 @@ func extended(inside string) string {
 	return strings.Replace(network(inside), "<network>", "<network xmlns:vnetd='urn:vnetd:network:1'>", 1)
 }
 
+// dnsmasqOptions is a network with lines for dnsmasq.
+func dnsmasqOptions(lines ...string) string {
+	text := "<dnsmasq:options>"
+	for _, l := range lines {
+		text += "<dnsmasq:option value='" + l + "'/>"
+	}
+	return strings.Replace(network(text+"</dnsmasq:options>"), "<network>", "<network xmlns:dnsmasq='http://libvirt.org/schemas/network/dnsmasq/1.0'>", 1)
+}
+
 // lan wraps elements into a network with an uplink.
 func lan(inside string) string {
 	return extended("<forward mode='bridge'/><bridge name='br0'/><vnetd:uplink dev='ens33'/>" + inside)
@@ -53,7 +62,7 @@ func extensionRows() []faultRow {
 			"<vnetd:boot arch='x86' file='f'/><vnetd:boot arch='x86-uefi'/><vnetd:boot arch='x86-uefi' http='ftp://h/f'/>" +
 			"<vnetd:boot arch='ipxe' file='f' http='http://h/f'/><vnetd:boot arch='x86-bios' server='fd00::1' http='http://h/f'/>" +
 			"<vnetd:boot file='f' tftp='x'/></dhcp></ip>" +
-			"<ip family='ipv6' address='fd00::1' prefix='64'><dhcp><range start='fd00::2' end='fd00::9'/><vnetd:boot arch='x86-uefi' file='f'/></dhcp></ip>"), []string{
+			"<ip family='ipv6' address='fd00::1' prefix='64'><dhcp><range start='fd00::2' end='fd00::9'/><vnetd:boot arch='x86-uefi' file='f'/><vnetd:boot arch='x86-bios' file='f' server='192.0.2.9'/><vnetd:boot arch='arm64-uefi' file='f' server='fd00::9' http='http://h/f'/></dhcp></ip>"), []string{
 			"network/ip[1]/dhcp/vnetd:boot[1]/@arch: 'x86': want x86-bios or x86-uefi or x86-uefi32 or arm32-uefi or arm64-uefi or riscv64-uefi or loongarch64-uefi or ipxe",
 			"network/ip[1]/dhcp/vnetd:boot[6]/@arch: missing, want the kind of client",
 			"network/ip[1]/dhcp/vnetd:boot[6]/@tftp: 'x': not known to this version of vnetd",
@@ -61,9 +70,14 @@ func extensionRows() []faultRow {
 			"network/ip[1]/dhcp/vnetd:boot[3]/@arch: 'x86-uefi': want each kind of client once",
 			"network/ip[1]/dhcp/vnetd:boot[3]/@http: 'ftp://h/f': want a URL that begins with http:// or https://",
 			"network/ip[1]/dhcp/vnetd:boot[4]/@http: 'http://h/f': want file or http for iPXE, which takes either",
-			"network/ip[1]/dhcp/vnetd:boot[5]/@server: 'fd00::1': want an IPv4 address",
 			"network/ip[1]/dhcp/vnetd:boot[5]/@server: 'fd00::1': want file: the server is where it is",
-			"network/ip[2]/dhcp/vnetd:boot[1]: not allowed in an IPv6 <ip>",
+			"network/ip[1]/dhcp/vnetd:boot[5]/@server: 'fd00::1': want an IPv4 address",
+			"network/ip[2]/dhcp/vnetd:boot[1]/@server: missing, want the IPv6 address of a TFTP server, or http instead of file: the network's own TFTP is IPv4's",
+			"network/ip[2]/dhcp/vnetd:boot[2]/@server: '192.0.2.9': want an IPv6 address",
+		}},
+		{"dnsmasq", dnsmasqOptions("log-dhcp", "pxe-service=x86PC,boot,pxelinux", "dhcp-host=192.0.2.9", "dhcp-host=52:54:00:00:00:01,ignore"), []string{
+			"network/dnsmasq:options/dnsmasq:option[2]/@value: 'pxe-service=x86PC,boot,pxelinux': not served: want <vnetd:boot arch='...'/>, or dhcp-match with dhcp-boot",
+			"network/dnsmasq:options/dnsmasq:option[3]/@value: 'dhcp-host=192.0.2.9': want hardware addresses, id:IDENTIFIER or a name, and addresses (IPv6 in brackets), a lease time, set:TAG, tag:TAG or ignore",
 		}},
 		{"access twice", extended("<vnetd:access/><vnetd:access/>"), []string{"network/vnetd:access: only one <vnetd:access> is allowed"}},
 		{"accounts", extended("<vnetd:access><vnetd:user/><vnetd:user name='a'/><vnetd:user name='a'/><vnetd:group name='1000'/>" +

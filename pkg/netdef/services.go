@@ -2,6 +2,7 @@ package netdef
 
 import (
 	"fmt"
+	"net/netip"
 	"net/url"
 	"strings"
 
@@ -130,15 +131,12 @@ func checkBoots(c *checker, path string, ip *IP) {
 	seen := make(map[string]bool)
 	for i, b := range ip.DHCP.Boots {
 		at := fmt.Sprintf("%s[%d]", path, i+1)
-		switch {
-		case ip.Address.Is6():
-			c.Add(at, "", "not allowed in an IPv6 <ip>")
-			continue
-		case b.Arch != "" && seen[b.Arch]:
+		if b.Arch != "" && seen[b.Arch] {
 			c.Add(at+"/@arch", b.Arch, "want each kind of client once")
 		}
 		seen[b.Arch] = true
 		checkBoot(c, at, b)
+		checkBootServer(c, at, b, ip.Address)
 	}
 }
 
@@ -153,14 +151,24 @@ func checkBoot(c *checker, at string, b Boot) {
 	if len(b.File) > maxBootFile {
 		c.Addf(at+"/@file", b.File, "the name has %d bytes, want at most %d", len(b.File), maxBootFile)
 	}
-	if b.Server.Is6() {
-		c.Add(at+"/@server", b.Server.String(), "want an IPv4 address")
-	}
 	if b.Server.IsValid() && b.File == "" {
 		c.Add(at+"/@server", b.Server.String(), "want file: the server is where it is")
 	}
 	if b.HTTP != "" {
 		checkBootURL(c, at+"/@http", b.HTTP)
+	}
+}
+
+// checkBootServer checks where the file of a <vnetd:boot> is: our own TFTP serves IPv4
+// alone.
+func checkBootServer(c *checker, at string, b Boot, ip netip.Addr) {
+	switch {
+	case ip.Is4() && b.Server.Is6():
+		c.Add(at+"/@server", b.Server.String(), "want an IPv4 address")
+	case ip.Is6() && b.Server.Is4():
+		c.Add(at+"/@server", b.Server.String(), "want an IPv6 address")
+	case ip.Is6() && b.File != "" && !b.Server.IsValid():
+		c.Add(at+"/@server", "", "missing, want the IPv6 address of a TFTP server, or http instead of file: the network's own TFTP is IPv4's")
 	}
 }
 

@@ -52,11 +52,11 @@ type Config struct {
 	Boots []Boot
 	// Tags says which clients have which tags. Besides, those with a reservation have
 	// "known", those of BOOTP "bootp", and all have Interface. May be empty.
-	Tags []TagRule
+	Tags []dhcpd.TagRule
 	// Options are sent in the place of those that stand here, or besides them. Of one
 	// code the last one counts whose tags a client has, and one with tags before one
 	// without; parts of an option stand in it together. May be empty.
-	Options []Option
+	Options []dhcpd.Option
 	// Ranges is the pool. Empty: only reserved clients are served.
 	Ranges []dhcpd.Range
 	// Reservations are the static hosts. One whose address is outside Prefix or is
@@ -97,26 +97,6 @@ type Route struct {
 	Gateway netip.Addr
 }
 
-// Option is a DHCPv4 option as configured.
-type Option struct {
-	Code uint8
-	// Value is what is sent. Nil: the option is not sent, nor what stands in its
-	// place otherwise. Empty but not nil: it is sent without a value.
-	Value []byte
-	// Force sends it to clients, too, that don't ask for it.
-	Force bool
-	// Tags are those that a client must have; behind a ! one that it must not have.
-	Tags []string
-	// Encap is the option that this one is a part of. 0: it is none.
-	Encap uint8
-	// Enterprise is whose part of option 125 this one is in (RFC 3925, section 4).
-	// Only with Encap 125.
-	Enterprise uint32
-	// Vendor is what stands in the vendor class of those who are sent the option.
-	// Empty: all are.
-	Vendor string
-}
-
 // maxBootFile is the length of the longest boot file's name.
 const maxBootFile = 255
 
@@ -145,18 +125,6 @@ type Boot struct {
 	Name string
 }
 
-// TagRule gives Tag to the clients that send what it describes.
-type TagRule struct {
-	Tag string
-	// Option is the option that is looked at. 0: the hardware address.
-	Option uint8
-	// Value is what stands in it, where Mask, if it is not nil, is not zero.
-	Value, Mask []byte
-	// Step is how far apart the places are at which Value may stand. 0: it stands at
-	// the beginning. Negative: it is all that stands there.
-	Step int
-}
-
 // Validate returns every fault of c, joined, or nil.
 func (c *Config) Validate() error {
 	common := dhcpd.Settings{
@@ -180,9 +148,9 @@ func (c *Config) validateAddrs() error {
 
 // settable reports whether an option may be configured: those that the protocol
 // itself needs may not.
-func settable(code uint8) bool {
+func settable(code uint16) bool {
 	switch code {
-	case 0, 50, 51, 52, 53, 54, 55, 56, 57, 58, 59, 61, 80, 81, 82, 255:
+	case 0, 50, 51, 52, 53, 54, 55, 56, 57, 61, 80, 81, 82, 255:
 		return false
 	default:
 		return true
@@ -199,7 +167,7 @@ func validateOptions(c *Config) error {
 		}
 	}
 	for i := range c.Options {
-		if err := c.Options[i].validate(); err != nil {
+		if err := validateOption(&c.Options[i]); err != nil {
 			errs = append(errs, err)
 		}
 	}
@@ -236,17 +204,19 @@ func validateBoots(c *Config) error {
 	return errors.Join(errs...)
 }
 
-// validate checks one option.
-func (o *Option) validate() error {
+// validateOption checks one option.
+func validateOption(o *dhcpd.Option) error {
 	code := o.Code
 	if o.Encap != 0 {
-		code = o.Encap
+		code = uint16(o.Encap)
 	}
 	switch {
-	case !settable(code):
+	case !settable(code) || o.Code > 255:
 		return fmt.Errorf("option %d: not for configuration", code)
 	case len(o.Value) > 255 || o.Encap != 0 && len(o.Value) > 252:
 		return fmt.Errorf("option %d: %d bytes have no room in it", code, len(o.Value))
+	case isTimer(o) && len(o.Value) != 4:
+		return fmt.Errorf("option %d: %d bytes, want 4", code, len(o.Value))
 	}
 	return nil
 }

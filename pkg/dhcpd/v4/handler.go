@@ -43,16 +43,21 @@ func (s *handler) Handle(d dhcpd.Datagram, now time.Time) (*dhcpd.Reply, error) 
 		return nil, nil
 	}
 	s.identify(c)
+	if c.Reserved != nil && c.Reserved.Ignore && c.typ != dhcpv4.MessageTypeRelease {
+		s.Count.Ignored.Add(1)
+		return nil, nil
+	}
 	return s.dispatch(c), nil
 }
 
 // identify finds out who c is to us. the engine must be locked.
 func (s *handler) identify(c *request) {
-	c.Key, c.Group = s.plan.Key(c.MAC, c.id)
+	c.Key, c.Group = s.plan.Key(c.MAC, c.ID)
 	s.Pool.Recognise(&c.Client, cmp.Or(c.ciaddr, c.Requested))
-	if c.Reserved = s.plan.reservedID(c.id); c.Reserved == nil {
-		c.Reserved = s.plan.Reservation(&c.Client)
+	if s.plan.tagged {
+		c.Tags = s.plan.tags(c)
 	}
+	c.Reserved = s.plan.Reservation(&c.Client)
 }
 
 // dispatch acts on a client's message. It returns the reply that can leave at
@@ -104,7 +109,7 @@ func (s *handler) handleDiscover(c *request) *dhcpd.Reply {
 	}
 	s.Pool.Hold(a, c.Key, c.Now.Add(dhcpd.OfferHold))
 	p := s.plan
-	l := given{addr: a, time: p.LeaseTime(a, c.asked)}
+	l := given{addr: a, time: p.LeaseTime(a, c.Reserved, c.asked)}
 	if r := c.Reserved; r != nil && (r.Addr == a || !r.Addr.IsValid()) {
 		l.hostname = p.Hostname(a, c.Reserved, c.Name)
 	}
@@ -229,14 +234,14 @@ func (s *handler) grant(c *request, a netip.Addr) {
 		return
 	}
 	p := s.plan
-	l := given{addr: a, time: p.LeaseTime(a, c.asked)}
+	l := given{addr: a, time: p.LeaseTime(a, c.Reserved, c.asked)}
 	typ := dhcpv4.MessageTypeAck
 	if c.typ == dhcpv4.MessageTypeNone {
 		typ, l.time = dhcpv4.MessageTypeNone, dhcpd.Infinite
 	}
 	var ch dhcpd.Change
 	l.hostname = ch.Bind(s.Pool, &c.Client, dhcpd.Lease{
-		Addr: a, MAC: slices.Clone(c.msg.ClientHWAddr), ClientID: slices.Clone(c.id),
+		Addr: a, MAC: slices.Clone(c.msg.ClientHWAddr), ClientID: slices.Clone(c.ID),
 		Hostname: p.Hostname(a, c.Reserved, c.Name), Expiry: dhcpd.Expiry(c.Now, l.time), State: dhcpd.StateBound,
 	})
 	ch.Reply = p.leaseReply(c, typ, l)
@@ -262,7 +267,7 @@ func (s *handler) handleDecline(c *request) {
 	s.Log.Limited("a client found its address in use", "mac", c.MAC, "ip", b.Addr)
 	var ch dhcpd.Change
 	ch.Set(s.Pool, dhcpd.Declined, b, dhcpd.Lease{
-		Addr: b.Addr, MAC: slices.Clone(c.msg.ClientHWAddr), ClientID: slices.Clone(c.id),
+		Addr: b.Addr, MAC: slices.Clone(c.msg.ClientHWAddr), ClientID: slices.Clone(c.ID),
 		Expiry: c.Now.Add(dhcpd.DeclineHold), State: dhcpd.StateDeclined,
 	})
 	s.Pool.Withdraw(c.Key)

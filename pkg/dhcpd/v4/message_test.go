@@ -34,7 +34,7 @@ func TestOptions(t *testing.T) {
 	}
 	boot := func(c *v4.Config) { c.BootFile = "pxelinux.0" }
 	own := func(c *v4.Config) {
-		c.Options = []v4.Option{{Code: 3}, {Code: 44, Value: []byte{192, 0, 2, 9}}, {Code: 200, Value: []byte("x"), Force: true}}
+		c.Options = []dhcpd.Option{{Code: 3}, {Code: 44, Value: []byte{192, 0, 2, 9}}, {Code: 200, Value: []byte("x"), Force: true}}
 	}
 	for _, c := range []struct {
 		name       string

@@ -52,16 +52,46 @@ type given struct {
 	hostname string // empty: not sent
 }
 
+// linkInfo is what clients are told of the link.
+type linkInfo struct {
+	opts   []option
+	t1, t2 time.Duration // as configured; 0: not said
+}
+
+// timers returns when a client renews and rebinds a lease of that length. What is
+// configured and no time within the lease counts for nothing; T1 is before T2.
+//
+// RFC 2131, section 4.4.5: "T1 defaults to (0.5 * duration_of_lease). T2
+// defaults to (0.875 * duration_of_lease)."
+func (li *linkInfo) timers(lease time.Duration) (t1, t2 time.Duration) {
+	within := func(t time.Duration) bool { return t > 2*time.Second && t < lease }
+	t1, t2 = lease/2, lease*7/8
+	if within(li.t1) {
+		t1 = li.t1
+	}
+	if within(li.t2) {
+		t2 = li.t2
+	}
+	if t1 >= t2 {
+		t1 = t2 - time.Second
+	}
+	return t1, t2
+}
+
+// isTimer reports whether o is T1 or T2, which only those are sent who have a lease.
+func isTimer(o *dhcpd.Option) bool {
+	return o.Encap == 0 && (o.Code == uint16(dhcpv4.OptionRenewTimeValue.Code()) || o.Code == uint16(dhcpv4.OptionRebindingTimeValue.Code()))
+}
+
 // appendLease appends the options of an OFFER or ACK of l, in the order of their
 // importance. They are what dnsmasq, set up by libvirt, sends.
-func appendLease(opts []option, c *request, l given) []option {
+func appendLease(opts []option, c *request, link *linkInfo, l given) []option {
 	opts = append(opts, option{dhcpv4.OptionIPAddressLeaseTime, dhcpd.Seconds(l.time), always})
 	if l.time < dhcpd.Infinite {
-		// RFC 2131, section 4.4.5: "T1 defaults to (0.5 * duration_of_lease). T2
-		// defaults to (0.875 * duration_of_lease)."
+		t1, t2 := link.timers(l.time)
 		opts = append(opts,
-			option{dhcpv4.OptionRenewTimeValue, dhcpd.Seconds(l.time / 2), always},
-			option{dhcpv4.OptionRebindingTimeValue, dhcpd.Seconds(l.time * 7 / 8), always})
+			option{dhcpv4.OptionRenewTimeValue, dhcpd.Seconds(t1), always},
+			option{dhcpv4.OptionRebindingTimeValue, dhcpd.Seconds(t2), always})
 	}
 	if c.rapid {
 		// RFC 4039, section 3: the option is in the DHCPACK that answers a DISCOVER.
@@ -76,7 +106,7 @@ func (p *plan) appendLink(opts []option, c *request, link []option, hostname str
 	if hostname == "" {
 		return opts
 	}
-	if !slices.ContainsFunc(p.cfg.Options, func(o Option) bool { return o.Code == dhcpv4.OptionHostName.Code() }) {
+	if !slices.ContainsFunc(p.cfg.Options, func(o dhcpd.Option) bool { return o.Code == uint16(dhcpv4.OptionHostName.Code()) && o.Encap == 0 }) {
 		opts = append(opts, option{dhcpv4.OptionHostName, []byte(hostname), ifWanted})
 	}
 	// RFC 4702, section 4: a client that sent the option gets it back, whether its
@@ -89,7 +119,7 @@ func (p *plan) appendLink(opts []option, c *request, link []option, hostname str
 
 // sharedOptions returns the options of appendLink that are the same for all clients that
 // boot the same and for whom the same is configured. Absent ones are left out.
-func (p *plan) sharedOptions(boot []option, configured []Option) []option {
+func (p *plan) sharedOptions(boot []option, configured []dhcpd.Option) linkInfo {
 	opts := append([]option{
 		{dhcpv4.OptionSubnetMask, net.CIDRMask(p.cfg.Prefix.Bits(), 32), always},
 		{dhcpv4.OptionBroadcastAddress, broadcastOf(p.cfg.Prefix).AsSlice(), always},
@@ -138,10 +168,21 @@ func (p *plan) classlessRoutes() []byte {
 
 // override puts the configured options in the place of opts of the same code, and
 // behind them. One without a value takes the other away.
-func override(opts []option, configured []Option) []option {
-	for _, o := range configured {
+func override(opts []option, configured []dhcpd.Option) linkInfo {
+	var li linkInfo
+	for i := range configured {
+		o := &configured[i]
+		if isTimer(o) {
+			t := time.Duration(binary.BigEndian.Uint32(o.Value)) * time.Second
+			if o.Code == uint16(dhcpv4.OptionRenewTimeValue.Code()) {
+				li.t1 = t
+			} else {
+				li.t2 = t
+			}
+			continue
+		}
 		code := dhcpv4.GenericOptionCode(o.Code)
-		opts = slices.DeleteFunc(opts, func(have option) bool { return have.code.Code() == o.Code })
+		opts = slices.DeleteFunc(opts, func(have option) bool { return uint16(have.code.Code()) == o.Code })
 		when := ifWanted
 		if o.Force {
 			when = always
@@ -150,7 +191,8 @@ func override(opts []option, configured []Option) []option {
 			opts = append(opts, option{code, o.Value, when})
 		}
 	}
-	return opts
+	li.opts = opts
+	return li
 }
 
 // reply returns the value of the Client FQDN option that answers f.
@@ -247,8 +289,8 @@ func appendOptions(b []byte, opts []option) []byte {
 
 // combined returns opts with the parts of each option as one that has them all. Of
 // parts the last one of the configuration is the first.
-func combined(opts []Option) []Option {
-	var whole []Option
+func combined(opts []dhcpd.Option) []dhcpd.Option {
+	var whole []dhcpd.Option
 	type container struct {
 		encap      uint8
 		enterprise uint32
@@ -262,13 +304,13 @@ func combined(opts []Option) []Option {
 		i, known := parts[at]
 		if !known {
 			i, parts[at] = len(whole), len(whole)
-			whole = append(whole, Option{Code: o.Encap, Value: []byte{}, Enterprise: o.Enterprise})
+			whole = append(whole, dhcpd.Option{Code: uint16(o.Encap), Value: []byte{}, Enterprise: o.Enterprise})
 		}
 		w := &whole[i]
-		w.Value = append(append(w.Value, o.Code, byte(len(o.Value))), o.Value...)
+		w.Value = append(append(w.Value, byte(o.Code), byte(len(o.Value))), o.Value...)
 		w.Force = w.Force || o.Force
 	}
-	var all []Option
+	var all []dhcpd.Option
 	for _, o := range opts {
 		if o.Encap == 0 {
 			all = append(all, o)
@@ -279,17 +321,17 @@ func combined(opts []Option) []Option {
 
 // closed ends options that are made of parts, and puts those of several enterprises
 // together in one option (RFC 3925, section 4).
-func closed(whole []Option) []Option {
-	var all []Option
+func closed(whole []dhcpd.Option) []dhcpd.Option {
+	var all []dhcpd.Option
 	for _, w := range whole {
-		if w.Code != dhcpv4.OptionVendorIdentifyingVendorSpecific.Code() {
+		if w.Code != uint16(dhcpv4.OptionVendorIdentifyingVendorSpecific.Code()) {
 			w.Value = append(w.Value, dhcpv4.OptionEnd.Code())
 			all = append(all, w)
 			continue
 		}
 		head := append(binary.BigEndian.AppendUint32(nil, w.Enterprise), byte(min(len(w.Value), 255)))
 		w.Value = append(head, w.Value[:min(len(w.Value), 255)]...)
-		if i := slices.IndexFunc(all, func(o Option) bool { return o.Code == w.Code }); i >= 0 {
+		if i := slices.IndexFunc(all, func(o dhcpd.Option) bool { return o.Code == w.Code }); i >= 0 {
 			all[i].Value = append(bytes.Clone(all[i].Value), w.Value...)
 			all[i].Force = all[i].Force || w.Force
 			continue

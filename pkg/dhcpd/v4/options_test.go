@@ -13,7 +13,7 @@ import (
 func TestConfiguredOptions(t *testing.T) {
 	cfg := func() v4.Config {
 		c := testConfig()
-		c.Options = append(c.Options, v4.Option{Code: 3}, v4.Option{Code: 42, Value: serverAddr.AsSlice()})
+		c.Options = append(c.Options, dhcpd.Option{Code: 3}, dhcpd.Option{Code: 42, Value: serverAddr.AsSlice()})
 		c.Reservations = append(c.Reservations, dhcpd.Reservation{MAC: mac(2), Addr: netip.MustParseAddr("192.0.2.20"), LeaseTime: 10 * time.Minute})
 		c.BootFile, c.BootServer = "a.efi", netip.MustParseAddr("192.0.2.9")
 		return c

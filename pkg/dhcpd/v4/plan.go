@@ -20,7 +20,8 @@ type plan struct {
 	cfg      Config
 	serverID []byte
 	boots    []bootPlan // the last one is for all that no other fits
-	tagged   bool       // the configured options depend on what a client sends
+	varied   bool       // the configured options depend on what a client sends
+	tagged   bool       // a client's tags matter
 	scratch  []option   // see head
 	dhcpd.Scope
 }
@@ -44,7 +45,9 @@ func newPlan(cfg *Config, log *slog.Logger) *plan {
 	}
 	p.ReserveAll(cfg.Reservations, log)
 	p.serverID = cfg.Server.AsSlice()
-	p.tagged = slices.ContainsFunc(cfg.Options, func(o Option) bool { return len(o.Tags) > 0 || o.Vendor != "" })
+	p.varied = slices.ContainsFunc(cfg.Options, func(o dhcpd.Option) bool { return len(o.Tags) > 0 || o.Vendor != "" })
+	p.tagged = p.varied || slices.ContainsFunc(cfg.Boots, func(b Boot) bool { return len(b.Tags) > 0 }) ||
+		slices.ContainsFunc(cfg.Reservations, func(r dhcpd.Reservation) bool { return len(r.Tags) > 0 })
 	for _, b := range append(slices.Clip(cfg.Boots), Boot{File: cfg.BootFile, Server: cfg.BootServer}) {
 		p.boots = append(p.boots, p.newBoot(b))
 	}
@@ -64,7 +67,7 @@ type bootPlan struct {
 	server netip.Addr // siaddr
 	field  string     // the header's file, empty where the name is too long for it
 	opts   []option   // the boot file's
-	link   []option   // what all of them are told of the link, the boot file included
+	link   linkInfo   // what all of them are told of the link, the boot file included
 }
 
 // newBoot is b as clients are told of it.
@@ -103,100 +106,67 @@ var httpClient = []byte("HTTPClient")
 // optionIPXE encapsulates iPXE's own options.
 const optionIPXE = dhcpv4.GenericOptionCode(175)
 
-// tags returns those that c has.
-func (p *plan) tags(c *request) map[string]bool {
-	has := map[string]bool{p.cfg.Interface: true}
-	if c.Reserved != nil {
-		has["known"] = true
-	}
+// tags returns those that c has, whatever is reserved for it.
+func (p *plan) tags(c *request) dhcpd.Tags {
+	has := dhcpd.Tags{p.cfg.Interface: true}
 	if c.typ == dhcpv4.MessageTypeNone {
 		has["bootp"] = true
 	}
 	for i := range p.cfg.Tags {
-		if r := &p.cfg.Tags[i]; r.matches(c) {
+		if r := &p.cfg.Tags[i]; r.Matches(c.described(r)...) {
 			has[r.Tag] = true
 		}
 	}
 	return has
 }
 
-// matches reports whether c sends what r describes.
-func (r *TagRule) matches(c *request) bool {
-	sent := c.MAC[:]
-	if r.Option != 0 {
-		if sent = c.msg.Options.Get(dhcpv4.GenericOptionCode(r.Option)); sent == nil {
-			return false
-		}
+// described returns what c sends of what r looks at.
+func (c *request) described(r *dhcpd.TagRule) [][]byte {
+	if r.Option == 0 {
+		return [][]byte{c.MAC[:]}
 	}
-	if r.Step < 0 {
-		return len(sent) == len(r.Value) && r.stands(sent)
+	v := c.msg.Options.Get(dhcpv4.GenericOptionCode(r.Option))
+	switch {
+	case v == nil:
+		return nil
+	case r.Items:
+		return enterpriseClasses(v, r.Enterprise)
+	default:
+		return [][]byte{v}
 	}
-	for at := 0; at+len(r.Value) <= len(sent); at += r.Step {
-		if r.stands(sent[at:]) {
-			return true
-		}
-		if r.Step == 0 {
-			return false
-		}
-	}
-	return false
 }
 
-// stands reports whether b begins with r's value.
-func (r *TagRule) stands(b []byte) bool {
-	for i, want := range r.Value {
-		if (r.Mask == nil || r.Mask[i] != 0) && b[i] != want {
-			return false
+// enterpriseClasses returns the classes of one enterprise in option 124.
+//
+// RFC 3925, section 3: a list of "enterprise-number", "data-len" and
+// "vendor-class-data", which is a list of classes, each behind its length.
+func enterpriseClasses(v []byte, enterprise uint32) (all [][]byte) {
+	for len(v) > 4 {
+		number, data := binary.BigEndian.Uint32(v), v[5:]
+		n := min(int(v[4]), len(data))
+		data, v = data[:n], data[n:]
+		for number == enterprise && len(data) > 0 {
+			n := min(int(data[0]), len(data)-1)
+			all, data = append(all, data[1:1+n]), data[1+n:]
 		}
 	}
-	return true
-}
-
-// hasAll reports whether a client that has these tags has all of want.
-func hasAll(has map[string]bool, want []string) bool {
-	return !slices.ContainsFunc(want, func(tag string) bool {
-		name, not := strings.CutPrefix(tag, "!")
-		return has[name] == not
-	})
+	return all
 }
 
 // effective returns the configured options that c is sent when it asks for them.
-func (p *plan) effective(c *request) []Option {
-	has := p.tags(c)
+func (p *plan) effective(c *request) []dhcpd.Option {
 	class := string(c.msg.Options.Get(dhcpv4.OptionClassIdentifier))
-	var plain, tagged, parts []Option
-	known := false // something is for c's vendor class
-	for _, o := range p.cfg.Options {
-		switch {
-		case !hasAll(has, o.Tags) || !strings.Contains(class, o.Vendor):
-		case o.Encap != 0:
-			parts = append(parts, o)
-			known = known || o.Vendor != ""
-		case len(o.Tags) > 0:
-			tagged = append(tagged, o)
-		default:
-			plain = append(plain, o)
-		}
-	}
-	if known {
+	all := slices.DeleteFunc(dhcpd.Select(p.cfg.Options, c.Tags), func(o dhcpd.Option) bool { return !strings.Contains(class, o.Vendor) })
+	if slices.ContainsFunc(all, func(o dhcpd.Option) bool { return o.Vendor != "" }) {
 		// The class comes back with what is for it, unless another one is configured.
-		plain = slices.Insert(plain, 0, Option{Code: dhcpv4.OptionClassIdentifier.Code(), Value: []byte(class)})
+		all = slices.Insert(all, 0, dhcpd.Option{Code: uint16(dhcpv4.OptionClassIdentifier.Code()), Value: []byte(class)})
 	}
-	return combined(slices.Concat(plain, tagged, parts))
-}
-
-// reservedID returns the reservation of the client with that identifier, nil for none.
-// Some clients put a zero, for no type, before an identifier that is a text.
-func (p *plan) reservedID(id []byte) *dhcpd.Reservation {
-	if r := p.ByID(id); r != nil || len(id) == 0 || id[0] != 0 {
-		return r
-	}
-	return p.ByID(id[1:])
+	return combined(all)
 }
 
 // linkOptions returns what c, which boots boot, is told of the link.
-func (p *plan) linkOptions(c *request, boot *bootPlan) []option {
-	if !p.tagged {
+func (p *plan) linkOptions(c *request, boot *bootPlan) linkInfo {
+	if !p.varied {
 		return boot.link
 	}
 	return p.sharedOptions(boot.opts, p.effective(c))
@@ -217,7 +187,7 @@ func (p *plan) bootOf(c *request) *bootPlan {
 	}
 	for i := range p.boots[:last] {
 		b := &p.boots[i]
-		if len(b.Tags) > 0 && !hasAll(p.tags(c), b.Tags) {
+		if len(b.Tags) > 0 && !c.Tags.HasAll(b.Tags) {
 			continue
 		}
 		if b.Any || b.fits(archs, ipxe, http) {

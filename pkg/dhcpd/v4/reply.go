@@ -77,10 +77,11 @@ func (p *plan) payload(c *request, r reply) []byte {
 func (p *plan) leaseReply(c *request, typ dhcpv4.MessageType, l given) *dhcpd.Reply {
 	boot := p.bootOf(c)
 	r := reply{flags: c.msg.Flags & broadcastFlag, yiaddr: l.addr, siaddr: boot.server, sname: boot.Name, file: boot.field, opts: p.head(c, typ)}
+	link := p.linkOptions(c, boot)
 	if typ != dhcpv4.MessageTypeNone {
-		r.opts = appendLease(r.opts, c, l)
+		r.opts = appendLease(r.opts, c, &link, l)
 	}
-	r.opts = c.wanted(p.appendLink(r.opts, c, p.linkOptions(c, boot), l.hostname))
+	r.opts = c.wanted(p.appendLink(r.opts, c, link.opts, l.hostname))
 	out := &dhcpd.Reply{Type: uint8(typ), Payload: p.payload(c, r)}
 	switch {
 	// RFC 2131, section 4.1: "If the 'giaddr' field in a DHCP message from a client
@@ -130,7 +131,7 @@ func (p *plan) nak(c *request, text string) *dhcpd.Reply {
 func (p *plan) informReply(c *request, a netip.Addr) *dhcpd.Reply {
 	boot := p.bootOf(c)
 	r := reply{flags: c.msg.Flags & broadcastFlag, ciaddr: a, siaddr: boot.server, sname: boot.Name, file: boot.field}
-	r.opts = c.wanted(p.appendLink(p.head(c, dhcpv4.MessageTypeAck), c, p.linkOptions(c, boot), ""))
+	r.opts = c.wanted(p.appendLink(p.head(c, dhcpv4.MessageTypeAck), c, p.linkOptions(c, boot).opts, ""))
 	out := &dhcpd.Reply{Type: uint8(dhcpv4.MessageTypeAck), Payload: p.payload(c, r), Dst: netip.AddrPortFrom(a, clientPort)}
 	if c.giaddr.IsValid() {
 		out.Dst = netip.AddrPortFrom(c.giaddr, serverPort)

@@ -20,8 +20,6 @@ type request struct {
 	msg *dhcpv4.DHCPv4
 	// typ is MessageTypeNone for BOOTP.
 	typ dhcpv4.MessageType
-	// id is option 61, nil when absent or meaningless.
-	id []byte
 	// src is where the datagram came from; unicast whether it was sent to us alone.
 	src     netip.Addr
 	unicast bool
@@ -149,7 +147,7 @@ func (c *request) parseOptions() error {
 	if id := o.Get(dhcpv4.OptionClientIdentifier); len(id) > dhcpd.MaxClientID {
 		return errors.New("client identifier is too long")
 	} else if len(id) >= 2 {
-		c.id = id
+		c.ID = id
 	}
 	if t := fixed(c.msg, dhcpv4.OptionIPAddressLeaseTime, 4); t != nil {
 		c.asked = time.Duration(binary.BigEndian.Uint32(t)) * time.Second

@@ -7,7 +7,10 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv6"
 
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 )
@@ -33,6 +36,13 @@ type Config struct {
 	// Domain is the search list, option 24, and completes client names. Empty: the
 	// option is absent.
 	Domain string
+	// Boots are what clients of certain kinds boot: the first that fits. May be empty.
+	Boots []Boot
+	// Tags says which clients have which tags. Besides, those with a reservation have
+	// "known", and all have Interface and "dhcpv6". May be empty.
+	Tags []dhcpd.TagRule
+	// Options are as with v4.Config. May be empty.
+	Options []dhcpd.Option
 	// Ranges is the pool. Empty: only reserved clients are served.
 	Ranges []dhcpd.Range
 	// Reservations are the static hosts, by DUID, MAC or name. Those that can't be
@@ -58,7 +68,7 @@ func (c *Config) Validate() error {
 		Interface: c.Interface, MAC: c.MAC, Prefix: c.Prefix, LeaseTime: c.LeaseTime,
 		Ranges: c.Ranges, Reservations: c.Reservations, Store: c.Store,
 	}
-	return errors.Join(common.Validate(true), c.Identity.Validate(), c.validateAddrs())
+	return errors.Join(common.Validate(true), c.Identity.Validate(), c.validateAddrs(), c.validateOptions())
 }
 
 // validateAddrs checks the subnet, our place in it, and what clients are told.
@@ -79,11 +89,55 @@ func (c *Config) validateAddrs() error {
 	return nil
 }
 
+// maxURL is the length of the longest URL of a boot file, and maxValue that of any
+// option, so that a reply has room for it.
+const (
+	maxURL   = 1024
+	maxValue = 1024
+)
+
+// validateOptions checks what is sent to clients besides their address.
+func (c *Config) validateOptions() error {
+	var errs []error
+	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	for i, b := range c.Boots {
+		if b.URL == "" || len(b.URL) > maxURL {
+			fault("boot %d: URL of %d bytes, want 1 to %d", i, len(b.URL), maxURL)
+		}
+	}
+	for _, o := range c.Options {
+		switch {
+		case o.Encap == 0 && !settable(o.Code), o.Encap != 0 && o.Encap != byte(dhcpv6.OptionVendorOpts):
+			fault("option %d: not for configuration", o.Code)
+		case len(o.Value) > maxValue:
+			fault("option %d: %d bytes, want at most %d", o.Code, len(o.Value), maxValue)
+		}
+	}
+	for _, r := range c.Tags {
+		if r.Mask != nil && len(r.Mask) != len(r.Value) {
+			fault("tag %q: mask of %d bytes, value of %d", r.Tag, len(r.Mask), len(r.Value))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// settable reports whether an option may be configured: those that the protocol
+// itself needs may not (RFC 8415, section 21).
+func settable(code uint16) bool {
+	switch {
+	case code <= 14, code >= 17 && code <= 20, code == 25, code == 26, code == 39:
+		return false
+	default:
+		return true
+	}
+}
+
 // plan is what a Config asks of DHCPv6. It never changes
 // but for its scope.
 type plan struct {
-	cfg  Config
-	duid []byte // ours
+	cfg    Config
+	duid   []byte // ours
+	tagged bool   // a client's tags matter
 	dhcpd.Scope
 }
 
@@ -102,5 +156,7 @@ func newPlan(cfg *Config, log *slog.Logger) *plan {
 		Never: map[netip.Addr]bool{cfg.Server: true, cfg.Prefix.Masked().Addr(): true},
 	}
 	p.ReserveAll(cfg.Reservations, log)
+	p.tagged = slices.ContainsFunc(cfg.Options, func(o dhcpd.Option) bool { return len(o.Tags) > 0 }) ||
+		slices.ContainsFunc(cfg.Reservations, func(r dhcpd.Reservation) bool { return len(r.Tags) > 0 })
 	return p
 }

@@ -63,7 +63,7 @@ func (s *handler) handleSolicit(c *request) *dhcpd.Reply {
 		}
 		s.Pool.Hold(a, id.Key, c.Now.Add(dhcpd.OfferHold))
 		hostname = s.plan.Hostname(a, c.Reserved, c.Name)
-		opts = append(opts, ia.option([]iaAddr{s.plan.lifetimes(ia, a)}, iana.StatusSuccess))
+		opts = append(opts, ia.option([]iaAddr{s.plan.lifetimes(ia, c.Reserved, a)}, iana.StatusSuccess))
 	}
 	// Section 18.3.9 sets the Preference option to make clients choose us: we are
 	// the only server of the link.
@@ -118,7 +118,7 @@ func (s *handler) assign(c *request, decide func(*request, *identityAssoc, *dhcp
 		a, status := decide(c, ia, id)
 		var given []iaAddr
 		if a.IsValid() {
-			given = append(given, s.plan.lifetimes(ia, a))
+			given = append(given, s.plan.lifetimes(ia, c.Reserved, a))
 			hostname = s.lease(&ch, c, ia, id, given[0])
 		}
 		if status == iana.StatusSuccess && (c.typ == dhcpv6.MessageTypeRenew || c.typ == dhcpv6.MessageTypeRebind) {

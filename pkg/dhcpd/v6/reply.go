@@ -2,7 +2,6 @@ package v6
 
 import (
 	"net/netip"
-	"strings"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
@@ -23,7 +22,7 @@ const refreshTime = 24 * time.Hour
 // less than what is configured.
 //
 // RFC 8415, section 21.6: the preferred lifetime is not longer than the valid one.
-func (p *plan) lifetimes(ia *identityAssoc, a netip.Addr) iaAddr {
+func (p *plan) lifetimes(ia *identityAssoc, r *dhcpd.Reservation, a netip.Addr) iaAddr {
 	var asked iaAddr
 	for _, o := range ia.addrs {
 		if o.addr == a || o.addr.IsUnspecified() {
@@ -31,32 +30,12 @@ func (p *plan) lifetimes(ia *identityAssoc, a netip.Addr) iaAddr {
 			break
 		}
 	}
-	l := iaAddr{addr: a, valid: p.LeaseTime(a, asked.valid)}
+	l := iaAddr{addr: a, valid: p.LeaseTime(a, r, asked.valid)}
 	l.preferred = l.valid
 	if asked.preferred != 0 {
 		l.preferred = min(l.valid, max(asked.preferred, dhcpd.MinLeaseTime))
 	}
 	return l
-}
-
-// linkOptions returns the options that tell a client of the link.
-func (p *plan) linkOptions(c *request, hostname string) options {
-	var opts options
-	if len(p.cfg.DNS) > 0 && c.wants(dhcpv6.OptionDNSRecursiveNameServer) {
-		opts = append(opts, option{dhcpv6.OptionDNSRecursiveNameServer, dhcpd.AddrBytes(p.cfg.DNS)})
-	}
-	if domain := strings.Trim(p.cfg.Domain, "."); dhcpd.ValidDomain(domain) && c.wants(dhcpv6.OptionDomainSearchList) {
-		opts = append(opts, option{dhcpv6.OptionDomainSearchList, dhcpd.ToLabels(domain)})
-	}
-	if c.typ == dhcpv6.MessageTypeInformationRequest {
-		opts = append(opts, option{dhcpv6.OptionInformationRefreshTime, dhcpd.Seconds(refreshTime)})
-	}
-	// RFC 4704, section 6: a client that sent the option gets it back.
-	if c.fqdn != nil && hostname != "" {
-		value := append([]byte{dhcpd.FQDNAnswer(c.fqdn[0])}, dhcpd.ToLabels(dhcpd.Qualified(hostname, p.cfg.Domain))...)
-		opts = append(opts, option{dhcpv6.OptionFQDN, value})
-	}
-	return opts
 }
 
 // reply returns a reply to c with opts behind the identifiers.

@@ -82,6 +82,9 @@ func parse(d dhcpd.Datagram, p *plan, now time.Time) (*request, error) {
 	if err := c.parseOptions(p); err != nil {
 		return nil, err
 	}
+	if p.tagged {
+		c.Tags = p.tags(c)
+	}
 	c.Reserved = p.Reservation(&c.Client)
 	return c, nil
 }

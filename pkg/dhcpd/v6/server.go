@@ -80,6 +80,9 @@ func (s *handler) Handle(d dhcpd.Datagram, now time.Time) (*dhcpd.Reply, error) 
 		return nil, err
 	case !s.Allow(c.who(), now):
 		return nil, nil
+	case c.Reserved != nil && c.Reserved.Ignore && c.typ != dhcpv6.MessageTypeRelease:
+		s.Count.Ignored.Add(1)
+		return nil, nil
 	default:
 		return s.dispatch(c), nil
 	}

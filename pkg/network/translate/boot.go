@@ -1,7 +1,11 @@
 package translate
 
 import (
+	"net/url"
+	"strings"
+
 	"github.com/vnetd/vnetd/pkg/dhcpd/v4"
+	"github.com/vnetd/vnetd/pkg/dhcpd/v6"
 	"github.com/vnetd/vnetd/pkg/netdef"
 )
 
@@ -43,6 +47,30 @@ func boots(all []netdef.Boot) []v4.Boot {
 		}
 		if b.HTTP != "" {
 			others = append(others, v4.Boot{Archs: http, HTTP: true, File: b.HTTP})
+		}
+	}
+	return append(ipxe, others...)
+}
+
+// boots6 is boots for DHCPv6, where a file is a URL as well.
+func boots6(all []netdef.Boot) []v6.Boot {
+	var ipxe, others []v6.Boot
+	for _, b := range all {
+		pxe, http := archs(b.Arch)
+		file := ""
+		if b.File != "" {
+			at := url.URL{Scheme: "tftp", Host: "[" + b.Server.String() + "]", Path: "/" + strings.TrimPrefix(b.File, "/")}
+			file = at.String()
+		}
+		if b.Arch == netdef.IPXE {
+			ipxe = append(ipxe, v6.Boot{IPXE: true, URL: file + b.HTTP})
+			continue
+		}
+		if file != "" {
+			others = append(others, v6.Boot{Archs: pxe, URL: file})
+		}
+		if b.HTTP != "" {
+			others = append(others, v6.Boot{Archs: http, HTTP: true, URL: b.HTTP})
 		}
 	}
 	return append(ipxe, others...)

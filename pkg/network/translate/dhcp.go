@@ -86,7 +86,8 @@ func DHCP6(n *netdef.Network) v6.Config {
 		Reservations: reservations(ip.DHCP),
 		Identity:     dhcpd.Identity(n.DHCPPolicy.Identity),
 	}
-	c.Reservations = append(dnsmasqHosts(&n.Dnsmasq.DHCP, dhcpd.Is6), c.Reservations...)
+	c.Boots = boots6(ip.DHCP.Boots)
+	addDnsmasqDHCP6(&c, &n.Dnsmasq.DHCP)
 	return c
 }
 

@@ -8,23 +8,43 @@ import (
 
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/dhcpd/v4"
+	"github.com/vnetd/vnetd/pkg/dhcpd/v6"
 	"github.com/vnetd/vnetd/pkg/dnsd"
 	"github.com/vnetd/vnetd/pkg/dnsmasq"
 )
 
-// addDnsmasqDHCP adds what lines of dnsmasq say of DHCPv4 to c. Their hosts come
-// before those of c, as the later line wins in dnsmasq's configuration.
+// addDnsmasqDHCP adds what lines of dnsmasq say of DHCPv4 to c.
 func addDnsmasqDHCP(c *v4.Config, d *dnsmasq.DHCP) {
 	c.Boots = dnsmasqBoots(d, c.Boots)
-	for _, r := range d.Rules {
-		c.Tags = append(c.Tags, v4.TagRule(r))
+	c.Tags = append(c.Tags, dnsmasqRules(d.Rules)...)
+	c.Options = append(c.Options, dnsmasqOptions(d.Options, c.Server)...)
+	c.Reservations = withDnsmasqHosts(c.Reservations, d, netip.Addr.Is4, c.Prefix)
+}
+
+// addDnsmasqDHCP6 is addDnsmasqDHCP for DHCPv6.
+func addDnsmasqDHCP6(c *v6.Config, d *dnsmasq.DHCP) {
+	c.Tags = append(c.Tags, dnsmasqRules(d.Rules6)...)
+	c.Options = append(c.Options, dnsmasqOptions(d.Options6, c.Server)...)
+	c.Reservations = withDnsmasqHosts(c.Reservations, d, dhcpd.Is6, c.Prefix)
+}
+
+// dnsmasqRules are the rules of lines of dnsmasq.
+func dnsmasqRules(all []dnsmasq.Rule) (rules []dhcpd.TagRule) {
+	for _, r := range all {
+		rules = append(rules, dhcpd.TagRule(r))
 	}
-	for _, o := range d.Options {
-		c.Options = append(c.Options, v4.Option{
-			Code: o.Code, Value: o.At(c.Server), Force: o.Force, Tags: o.Tags, Encap: o.Encap, Enterprise: o.Enterprise, Vendor: o.Vendor,
+	return rules
+}
+
+// dnsmasqOptions are the options of lines of dnsmasq on the link where server is our
+// address.
+func dnsmasqOptions(all []dnsmasq.Option, server netip.Addr) (opts []dhcpd.Option) {
+	for _, o := range all {
+		opts = append(opts, dhcpd.Option{
+			Code: o.Code, Value: o.At(server), Force: o.Force, Tags: o.Tags, Encap: o.Encap, Enterprise: o.Enterprise, Vendor: o.Vendor,
 		})
 	}
-	c.Reservations = append(dnsmasqHosts(d, netip.Addr.Is4), c.Reservations...)
+	return opts
 }
 
 // dnsmasqBoots are those of lines of dnsmasq and others: first the lines with tags, then
@@ -43,15 +63,50 @@ func dnsmasqBoots(d *dnsmasq.DHCP, others []v4.Boot) []v4.Boot {
 	return slices.Concat(tagged, others, plain)
 }
 
-// dnsmasqHosts are the hosts of one family of lines of dnsmasq.
-func dnsmasqHosts(d *dnsmasq.DHCP, family func(netip.Addr) bool) []dhcpd.Reservation {
-	var rs []dhcpd.Reservation
-	for _, h := range d.Hosts {
-		if family(h.Addr) {
-			rs = append(rs, dhcpd.Reservation{MAC: h.MAC, DUID: h.ID, Name: h.Name, Addr: h.Addr, LeaseTime: h.LeaseTime})
+// withDnsmasqHosts are others and the hosts of one family of lines of dnsmasq: before them
+// those that have an address, or none that anybody could have, and behind them those
+// that have whatever is free. A later line comes before an earlier one.
+func withDnsmasqHosts(others []dhcpd.Reservation, d *dnsmasq.DHCP, family func(netip.Addr) bool, prefix netip.Prefix) []dhcpd.Reservation {
+	var first, last []dhcpd.Reservation
+	for _, h := range slices.Backward(d.Hosts) {
+		r := dhcpd.Reservation{
+			DUID: h.ID, Name: h.Name, LeaseTime: h.LeaseTime, Tags: h.Tags, Set: h.Set, Ignore: h.Ignore, NoID: h.NoID,
+		}
+		for i, m := range h.MACs {
+			if i == 0 {
+				r.MAC, r.Mask = m.Addr, m.Mask
+			} else {
+				r.Cards = append(r.Cards, dhcpd.Card{MAC: m.Addr, Mask: m.Mask})
+			}
+		}
+		there := len(first)
+		for _, a := range h.Addrs {
+			if family(a) {
+				r.Addr = inPrefix(a, prefix)
+				first = append(first, r)
+			}
+		}
+		switch {
+		case len(first) > there:
+		case h.Ignore:
+			first = append(first, r)
+		default:
+			last = append(last, r)
 		}
 	}
-	return rs
+	return slices.Concat(first, others, last)
+}
+
+// inPrefix returns a, or, if that is only the end of an IPv6 address, the one of prefix
+// with that end.
+func inPrefix(a netip.Addr, prefix netip.Prefix) netip.Addr {
+	b := a.As16()
+	if !a.Is6() || prefix.Bits() > 64 || [8]byte(b[:8]) != ([8]byte{}) {
+		return a
+	}
+	net := prefix.Masked().Addr().As16()
+	copy(b[:8], net[:8])
+	return netip.AddrFrom16(b)
 }
 
 // FormatLeases is a lease file of dnsmasq with the leases that are bound of a bridge
