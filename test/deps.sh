@@ -134,6 +134,21 @@ fetch_resolved() {
 	mv "$cache/resolved/unpacked" "$cache/resolved/root"
 }
 
+# fetch_networkmanager unpacks NetworkManager and the library that it needs; its package
+# would take over the machine's interfaces.
+fetch_networkmanager() {
+	[ ! -x "$cache/networkmanager/root/usr/sbin/NetworkManager" ] || return 0
+	update
+	say "fetching NetworkManager"
+	rm -rf "$cache/networkmanager"
+	mkdir -p "$cache/networkmanager"
+	(cd "$cache/networkmanager" && apt download network-manager libndp0)
+	for package in "$cache"/networkmanager/*.deb; do
+		dpkg -x "$package" "$cache/networkmanager/unpacked"
+	done
+	mv "$cache/networkmanager/unpacked" "$cache/networkmanager/root"
+}
+
 # build_virtqemud builds the daemon once for each version of libvirt.
 build_virtqemud() {
 	version=$(dpkg-query -W -f '${Version}' libvirt0)
@@ -194,5 +209,6 @@ install_packages "$@"
 fetch_kernel
 fetch_promtool
 fetch_resolved
+fetch_networkmanager
 build_virtqemud
 build_initramfs

@@ -82,6 +82,13 @@ func (s *System) files(id string) map[string]string {
 	case "dhcpcd6":
 		conf := "ipv6only\nduid ll\nslaac hwaddr\nia_na 1\noption dhcp6_name_servers, dhcp6_domain_search\nscript /var/lib/dhcpcd/hook\n"
 		return map[string]string{"conf": conf, "hook": "#!/bin/sh\nset >>/var/lib/dhcpcd/notes\n"}
+	case "NetworkManager":
+		return map[string]string{
+			"nm.conf":                  nmConf,
+			"nm/eth0.nmconnection":     nmConnection,
+			"lib/NetworkManager/empty": "",
+			"bus.conf":                 nmBus,
+		}
 	default: // systemd-networkd
 		conf := "[Match]\nName=eth0\n[Network]\nDHCP=yes\nLinkLocalAddressing=ipv6\nIPv6AcceptRA=yes\nKeepConfiguration=no\n[DHCPv4]\nSendRelease=yes\n"
 		if id != "" {
@@ -90,6 +97,25 @@ func (s *System) files(id string) map[string]string {
 		return map[string]string{"systemd/network/10-eth0.network": conf, "systemd/netif/state": ""}
 	}
 }
+
+// What NetworkManager is told: to use its own client and leave the machine's files alone,
+// and that anybody may use its bus, which is its own as well.
+const (
+	nmConf = "[main]\nplugins=keyfile\ndhcp=internal\ndns=none\nhostname-mode=none\nauth-polkit=false\nno-auto-default=*\n" +
+		"[keyfile]\npath=/run/nm\n[connectivity]\nenabled=false\n[logging]\nlevel=DEBUG\ndomains=DHCP4,DHCP6,IP4,IP6,DEVICE,CORE\n"
+	nmConnection = "[connection]\nid=eth0\nuuid=0d0e0f10-1112-4314-9516-171819202122\ntype=ethernet\ninterface-name=eth0\nautoconnect=true\n" +
+		"[ipv4]\nmethod=auto\ndhcp-hostname=nmguest\n[ipv6]\nmethod=auto\naddr-gen-mode=stable-privacy\ndhcp-hostname=nmguest\n"
+	nmBus = `<busconfig><type>system</type><listen>unix:path=/run/dbus/system_bus_socket</listen><auth>EXTERNAL</auth><policy context="default">` +
+		`<allow own="*"/><allow send_destination="*"/><allow receive_sender="*"/><allow user="*"/></policy></busconfig>`
+
+	// It is to believe that it is in a container, where no udev tells it of interfaces. The
+	// bus goes with it.
+	nmScript = `disk=%s; mount --bind $disk/lib /var/lib; mount -t tmpfs tmpfs /run; mkdir -p /run/dbus /run/nm
+install -m 600 $disk/nm/eth0.nmconnection /run/nm/; mount -o remount,ro /sys
+setpriv --pdeathsig KILL dbus-daemon --config-file=$disk/bus.conf --nofork --nopidfile &
+until [ -S /run/dbus/system_bus_socket ]; do sleep 0.1; done
+exec "$@"`
+)
 
 // client returns the command line of the client, in the foreground. It runs with files of
 // its own where it would use the machine's.
@@ -112,6 +138,14 @@ func (s *System) client(id string) []string {
 		return s.inside("/var/lib/dhcpcd", "/run", "", "dhcpcd", "-4", "-B", "-f", in("conf"), "eth0")
 	case "dhcpcd6":
 		return s.inside("/var/lib/dhcpcd", "/run", "", "dhcpcd", "-6", "-B", "-d", "-h", "roy", "-f", in("conf"), "eth0")
+	case "NetworkManager":
+		root, err := filepath.Abs("../../../.cache/networkmanager/root")
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		env := []string{"env", "LD_LIBRARY_PATH=" + root + "/usr/lib/x86_64-linux-gnu", root + "/usr/sbin/NetworkManager"}
+		return append([]string{"sh", "-c", fmt.Sprintf(nmScript, s.disk), "-"}, append(env,
+			"--no-daemon", "--config="+in("nm.conf"), "--config-dir="+in("none"), "--state-file="+in("state"), "--pid-file=/run/nm.pid")...)
 	default:
 		return s.inside("/run", "", "mount -o remount,ro /sys; chown -R systemd-network: /run/systemd/netif;", "/lib/systemd/systemd-networkd")
 	}

@@ -113,6 +113,9 @@ func (f *frames) receive() bool {
 	var err error
 	readErr := f.raw.Read(func(fd uintptr) bool {
 		n, from, err = unix.Recvfrom(int(fd), f.buf, unix.MSG_DONTWAIT)
+		if errors.Is(err, unix.ENETDOWN) { // the bridge was down, as the kernel says once
+			n, from, err = unix.Recvfrom(int(fd), f.buf, unix.MSG_DONTWAIT)
+		}
 		return f.missed || !errors.Is(err, unix.EAGAIN)
 	})
 	addr, ok := from.(*unix.SockaddrLinklayer)
