@@ -1,16 +1,12 @@
 package dhcpd
 
 import (
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 	"time"
 )
-
-// ErrTaken says that an address is somebody else's.
-var ErrTaken = errors.New("address is taken")
 
 // DynamicReservation is what one guest has for as long as it is there: an address, a name, or
 // both. Unlike Reservations, which Config lists, it comes and goes alone.
@@ -70,7 +66,7 @@ func (s Server) DropDynamic(guest net.HardwareAddr) {
 	var ch Change
 	for _, b := range leases {
 		if b.Lease.BoundAt(now) {
-			ch.End(e.Pool, b, now)
+			ch.End(&e.Pool.Bindings, b, now)
 		}
 	}
 	if !ch.Empty() {
@@ -95,71 +91,4 @@ func (s Server) WithdrawDynamic(guest net.HardwareAddr) {
 	if mac := HWAddr(guest); s.engine.dynamic[mac] != nil {
 		s.engine.dropDynamic(mac)
 	}
-}
-
-// addDynamic and dropDynamic change who has what, here and in the scope. s.mu must be
-// locked.
-func (s *Engine) addDynamic(r *Reservation) {
-	if s.dynamic == nil {
-		s.dynamic = make(map[HWAddr]*Reservation)
-	}
-	s.dynamic[HWAddr(r.MAC)] = r
-	s.Pool.scope.addDynamic(r)
-	s.Pool.reidentify(r)
-}
-
-func (s *Engine) dropDynamic(mac HWAddr) {
-	r := s.dynamic[mac]
-	delete(s.dynamic, mac)
-	s.Pool.scope.dropDynamic(r)
-	s.Pool.reidentify(r)
-}
-
-// admits returns why r can't be given to its client now.
-func (pl *Pool) admits(r *Reservation, now time.Time) error {
-	a := r.Addr
-	if !a.IsValid() {
-		return nil
-	}
-	sp := pl.scope
-	if !sp.Usable(a) {
-		return fmt.Errorf("%v is no address for a guest of %v", a, sp.Prefix)
-	}
-	if owner := sp.byAddr[a]; owner != nil && !owner.has(r.MAC) {
-		return fmt.Errorf("%w: %v is reserved for %s", ErrTaken, a, owner.client())
-	}
-	if own := sp.byMAC[HWAddr(r.MAC)]; own != nil && own.Addr.IsValid() && own.Addr != a {
-		return fmt.Errorf("%w: the network reserves %v for %v", ErrTaken, own.Addr, r.MAC)
-	}
-	b := pl.bindings[a]
-	if b == nil || !b.Lease.live(now) || string(b.Lease.MAC) == string(r.MAC) {
-		return nil
-	}
-	if b.Lease.State == StateDeclined {
-		return fmt.Errorf("%w: %v was found in use on the link", ErrTaken, a)
-	}
-	return fmt.Errorf("%w: %v is leased to %v", ErrTaken, a, b.Lease.MAC)
-}
-
-// reidentify follows a change of what is reserved for the client of r: who it is
-// (see scope.key), and whether its address may be given to others.
-func (pl *Pool) reidentify(r *Reservation) {
-	if !r.Addr.IsValid() {
-		return
-	}
-	for _, b := range pl.leasesOf(HWAddr(r.MAC)) {
-		pl.setLease(b, b.Lease)
-	}
-	pl.mark(r.Addr)
-}
-
-// leasesOf lists the bindings whose leases are, or were, that machine's.
-func (pl *Pool) leasesOf(mac HWAddr) []*Binding {
-	var all []*Binding
-	for _, b := range pl.bindings {
-		if string(b.Lease.MAC) == string(mac[:]) {
-			all = append(all, b)
-		}
-	}
-	return all
 }

@@ -22,7 +22,7 @@ const MaxPending = 1024
 const (
 	messageEvery      = 50 * time.Millisecond
 	messageBurst      = 64
-	ClientsRemembered = 4096
+	clientsRemembered = 4096
 )
 
 // Engine is what the servers of both families have in common: the leases, their
@@ -55,13 +55,20 @@ type EngineConfig struct {
 	OnStore func(error)
 }
 
+// Server is what the DHCP servers of both families offer their owner. Its methods may
+// be called concurrently, except where they say otherwise.
+type Server struct{ engine *Engine }
+
+// NewServer returns the server on an engine with a transport.
+func NewServer(e *Engine) Server { return Server{e} }
+
 // NewEngine makes an engine without a transport, with the leases of sp.
 func NewEngine(h Handler, cfg EngineConfig, sp *Scope, log *iface.Log) (*Engine, error) {
 	s := &Engine{
 		Count: Counters{latency: histogram.New(latencyBounds())},
 		Log:   log, handler: h, cfg: cfg, Pool: newPool(sp),
 		wake: make(chan struct{}, 1), failed: make(chan error, 1),
-		each: iface.NewRateLimits[string](messageEvery, messageBurst, ClientsRemembered),
+		each: iface.NewRateLimits[string](messageEvery, messageBurst, clientsRemembered),
 	}
 	if err := restore(s.Pool, cfg.Store, time.Now()); err != nil {
 		return nil, err
@@ -184,7 +191,7 @@ func (s *Engine) forget(b *Binding) {
 func (s *Engine) Follow(sp *Scope) {
 	s.reserveDynamic(sp)
 	pl := newPool(sp)
-	left := pl.adopt(s.Pool, time.Now())
+	left := pl.adopt(&s.Pool.Bindings, time.Now())
 	s.Pool = pl
 	s.logKept()
 	if len(left) == 0 {
@@ -196,6 +203,31 @@ func (s *Engine) Follow(sp *Scope) {
 		ch.writes = append(ch.writes, write{addr: a, number: pl.writes})
 	}
 	s.Enqueue(ch)
+}
+
+// logKept tells of the leases that run on although the settings have no room for
+// them. The engine must be locked, or the server not be known to anybody yet.
+func (s *Engine) logKept() {
+	now := time.Now()
+	if n := s.Pool.outside(now); n > 0 {
+		s.Log.Info("leases outside the subnet are kept until they end", "leases", n, "subnet", s.Pool.scope.Prefix)
+	}
+	for _, c := range s.Pool.contested(now) {
+		args := []any{"ip", c.Lease.Addr, "mac", c.Lease.MAC.String(), "until", untilText(c.Lease.Expiry)}
+		if c.For == "" {
+			s.Log.Warn("an address that the network has for itself is leased to a client", args...)
+			continue
+		}
+		s.Log.Warn("a reserved address is leased to another client: it is free for its own when that lease ends", append(args, "reserved_for", c.For)...)
+	}
+}
+
+// untilText is an Expiry for a log.
+func untilText(t time.Time) string {
+	if t.IsZero() {
+		return "never"
+	}
+	return t.UTC().Format(time.RFC3339)
 }
 
 // Expiry returns when a lease of that length ends: the zero Time when never.
@@ -214,6 +246,24 @@ func (s *Engine) Allow(client string, now time.Time) bool {
 	}
 	s.Count.limited.Add(1)
 	return false
+}
+
+// addDynamic and dropDynamic change who has what, here and in the scope. s.mu must be
+// locked.
+func (s *Engine) addDynamic(r *Reservation) {
+	if s.dynamic == nil {
+		s.dynamic = make(map[HWAddr]*Reservation)
+	}
+	s.dynamic[HWAddr(r.MAC)] = r
+	s.Pool.scope.addDynamic(r)
+	s.Pool.reidentify(r)
+}
+
+func (s *Engine) dropDynamic(mac HWAddr) {
+	r := s.dynamic[mac]
+	delete(s.dynamic, mac)
+	s.Pool.scope.dropDynamic(r)
+	s.Pool.reidentify(r)
 }
 
 // reserveDynamic adds to a new scope what guests have now; those who would take
@@ -271,12 +321,4 @@ func (s *Engine) poolStats() PoolStats {
 		Bound: pl.states[StateBound], Offered: uint64(pl.offers.Len()), Declined: pl.states[StateDeclined],
 		Former: pl.states[StateReleased] + pl.states[stateExpired],
 	}
-}
-
-// Remembered returns how many things the engine keeps in memory on account of
-// guests. All of them are bounded.
-func (s *Engine) Remembered() int {
-	s.Lock()
-	defer s.Unlock()
-	return s.Pool.remembered() + s.each.Remembered() + len(s.pending)
 }

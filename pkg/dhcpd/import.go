@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"time"
 )
 
@@ -89,17 +88,6 @@ func (s *Engine) admit(ch *Change, l *Lease, now time.Time) error {
 	if b.Lease.BoundAt(now) && !b.Lease.Expiry.IsZero() && (rec.Expiry.IsZero() || b.Lease.Expiry.After(rec.Expiry)) {
 		return errors.New("its client has renewed it here")
 	}
-	ch.Set(pl, Bound, b, rec)
+	ch.Set(&pl.Bindings, Bound, b, rec)
 	return nil
-}
-
-// clientOf returns the client of a record, as it would show itself.
-func (p *Scope) clientOf(l *Lease, now time.Time) *Client {
-	c := &Client{Now: now, DUID: slices.Clone(l.DUID), ID: slices.Clone(l.ClientID), Name: Name{Label: l.Hostname}, Named: true}
-	c.Key, c.Group = p.keyOf(l)
-	if len(l.MAC) == HWAddrLen {
-		c.MAC = HWAddr(l.MAC)
-	}
-	c.Reserved = p.Reservation(c)
-	return c
 }

@@ -2,17 +2,11 @@ package dhcpd
 
 import (
 	"bytes"
-	"container/list"
-	"maps"
+	"errors"
+	"fmt"
 	"net/netip"
-	"slices"
 	"time"
 )
-
-// OfferHold is how long an offered address is kept for its client. RFC 2131,
-// section 3.1: "the server SHOULD NOT reuse the selected network address before
-// the client responds". Clients answer within seconds.
-const OfferHold = 30 * time.Second
 
 // DeclineHold is how long nobody gets an address that a client declined.
 const DeclineHold = 10 * time.Minute
@@ -22,279 +16,67 @@ const DeclineHold = 10 * time.Minute
 // the memory for subnets of IPv6.
 const maxBindings = 1 << 17
 
-// Binding is all that is known about one address.
-type Binding struct {
-	Addr netip.Addr
-	// Lease is the record as decided, State is empty when there is none.
-	Lease Lease
-	// Key identifies the lease's client.
-	Key ClientKey
-	// group is that of the lease's client, if it is in pool.groups; older and newer are the neighbours in it.
-	group        ClientKey
-	older, newer *Binding
-	// Durable is the record as the store has it, State is empty when it has none.
-	Durable Lease
-	// latest is the number of the last write of this record; pending counts those
-	// that are not settled.
-	latest  uint64
-	pending int
-	// Offer is the client for whom the address is held until offerUntil, or empty.
-	Offer      ClientKey
-	offerUntil time.Time
-	// Probed: nobody answered for the address since it is held for offer.
-	Probed bool
-	// in is the list that elem belongs to, nil when in none.
-	in   *list.List
-	elem *list.Element
-}
+// maxGroup is how many leases of one group are looked at to recognise a client.
+const maxGroup = 64
 
-// Pool is the state of all addresses of the link. The Server's lock guards it.
-//
-// An address without a binding is free. All look-ups are O(1), but for the
-// search of a free address, which skips 64 taken ones per step.
-type Pool struct {
-	scope    *Scope
-	bindings map[netip.Addr]*Binding
-	byClient map[ClientKey]*Binding // the client's lease, present or former
-	away     map[ClientKey]*Binding // the client's running lease on an address that no client could be given now
-	byOffer  map[ClientKey]*Binding
-	groups   map[ClientKey]*Binding // the newest binding of each group whose client tells more than that, see Recognise
-	used     *bitmap                // positions that have a binding or are not dynamic
-	offers   *list.List             // of *binding, soonest to expire first
-	stale    *list.List             // of *binding: dynamic, lease over, longest ago first
-	next     time.Time              // no lease ends before; zero when none ends
-	writes   uint64
-	states   map[State]uint64 // how many bindings have a lease of that state
-}
+// Pool chooses addresses: who may have which, and which is best. The Server's lock guards
+// it.
+type Pool struct{ Bindings }
 
 // newPool returns the pool of sp with nothing leased.
-func newPool(sp *Scope) *Pool {
-	pl := &Pool{
-		scope:    sp,
-		bindings: make(map[netip.Addr]*Binding),
-		byClient: make(map[ClientKey]*Binding),
-		away:     make(map[ClientKey]*Binding),
-		byOffer:  make(map[ClientKey]*Binding),
-		groups:   make(map[ClientKey]*Binding),
-		used:     newBitmap(sp.Size),
-		offers:   list.New(),
-		stale:    list.New(),
-		states:   make(map[State]uint64),
-	}
-	for a := range sp.Never {
-		pl.mark(a)
-	}
-	for a := range sp.byAddr {
-		pl.mark(a)
-	}
-	return pl
-}
+func newPool(sp *Scope) *Pool { return &Pool{newBindings(sp)} }
 
-// load takes over the records of the store, which are in it already.
-func (pl *Pool) load(leases []Lease, now time.Time) {
-	slices.SortStableFunc(leases, func(a, b Lease) int { return byAge(&a, &b, now) })
-	for _, l := range leases {
-		b := pl.Binding(l.Addr)
-		b.Durable = l
-		pl.setLease(b, l)
-	}
-}
-
-// byAge orders records: running leases first, then those that ended, longest
-// ago first.
-func byAge(a, b *Lease, now time.Time) int {
-	switch {
-	case a.BoundAt(now) && !b.BoundAt(now):
-		return -1
-	case !a.BoundAt(now) && b.BoundAt(now):
-		return 1
-	default:
-		return a.Expiry.Compare(b.Expiry)
-	}
-}
-
-// adopt takes over the bindings of old, the pool of a former plan. Those outside
-// the new subnet whose leases are over stay behind and are returned.
-func (pl *Pool) adopt(old *Pool, now time.Time) []netip.Addr {
-	var left []netip.Addr
-	pl.writes = old.writes
-	for e := old.offers.Front(); e != nil; e = e.Next() {
-		o := e.Value.(*Binding)
-		if pl.scope.dynamic(o.Addr) || pl.scope.byAddr[o.Addr] != nil {
-			pl.Hold(o.Addr, o.Offer, o.offerUntil)
-		}
-	}
-	for _, o := range old.byAge(now) {
-		if o.Lease.State == "" && o.Durable.State == "" && o.pending == 0 {
-			continue
-		}
-		if !pl.scope.Usable(o.Addr) && !o.Lease.live(now) {
-			left = append(left, o.Addr)
-			continue
-		}
-		b := pl.Binding(o.Addr)
-		b.Durable, b.latest, b.pending = o.Durable, o.latest, o.pending
-		pl.setLease(b, o.Lease)
-	}
-	return left
-}
-
-// byAge lists the bindings in the order of byAge of their leases.
-func (pl *Pool) byAge(now time.Time) []*Binding {
-	return slices.SortedFunc(maps.Values(pl.bindings), func(a, b *Binding) int {
-		return byAge(&a.Lease, &b.Lease, now)
-	})
-}
-
-// Binding returns the binding of a and makes it when there is none.
-func (pl *Pool) Binding(a netip.Addr) *Binding {
-	b := pl.bindings[a]
-	if b == nil {
-		b = &Binding{Addr: a}
-		pl.bindings[a] = b
-		pl.mark(a)
-	}
-	return b
-}
-
-// Lookup returns the binding of a, nil when there is none.
-func (pl *Pool) Lookup(a netip.Addr) *Binding { return pl.bindings[a] }
-
-// mark updates whether a can be found as a free address.
-func (pl *Pool) mark(a netip.Addr) {
-	taken := pl.bindings[a] != nil || !pl.scope.dynamic(a)
-	pl.scope.positions(a, func(pos uint64) { pl.used.set(pos, taken) })
-}
-
-// setLease makes l the record of b as far as decisions go.
-func (pl *Pool) setLease(b *Binding, l Lease) {
-	for _, index := range []map[ClientKey]*Binding{pl.byClient, pl.away} {
-		if index[b.Key] == b {
-			delete(index, b.Key)
-		}
-	}
-	pl.states[b.Lease.State]--
-	pl.states[l.State]++
-	b.Lease, b.Key = l, ""
-	var group ClientKey
-	if l.State == StateBound || l.State == StateReleased || l.State == stateExpired {
-		b.Key, group = pl.scope.keyOf(&l)
-		index := pl.byClient
-		if !pl.scope.Usable(b.Addr) {
-			index = pl.away
-		}
-		// A client that has two leases, after a failed commit or a new
-		// reservation, keeps the one that still runs.
-		if have := index[b.Key]; have == nil || have.Lease.State != StateBound {
-			index[b.Key] = b
-		}
-	}
-	pl.join(b, group)
-	pl.noteExpiry(&l)
-	pl.arrange(b)
-}
-
-// noteExpiry makes sure that expire looks when l ends.
-func (pl *Pool) noteExpiry(l *Lease) {
-	if (l.State == StateBound || l.State == StateDeclined) && !l.Expiry.IsZero() &&
-		(pl.next.IsZero() || l.Expiry.Before(pl.next)) {
-		pl.next = l.Expiry
-	}
-}
-
-// arrange puts b into the list of its state, and forgets it when nothing is
-// known of it any more.
-func (pl *Pool) arrange(b *Binding) {
-	over := b.Lease.State == StateReleased || b.Lease.State == stateExpired
-	switch {
-	case b.Offer != "":
-		pl.move(b, pl.offers)
-	case over && pl.scope.dynamic(b.Addr):
-		pl.move(b, pl.stale)
-	default:
-		pl.move(b, nil)
-	}
-	if b.Offer == "" && b.Lease.State == "" && b.Durable.State == "" && b.pending == 0 {
-		delete(pl.bindings, b.Addr)
-		pl.mark(b.Addr)
-	}
-}
-
-// move puts b at the end of l, nil for no list. It stays where it is when it is
-// in l already.
-func (pl *Pool) move(b *Binding, l *list.List) {
-	if b.in == l {
+// Recognise makes c who it was before, if it tells more or less of itself now: it
+// has no lease under its key, and somebody of its group has one who said nothing but
+// what they have in common, or c does. So does one machine whose firmware sends no
+// identifier and whose system does, or whose system leaves it out when it renews. Of
+// several the one is meant that has an address that c names, which may be zero, else
+// the newest.
+//
+// Two of a group that both say more are two, even if what they have in common is one
+// card. The engine of pl must be locked.
+func (pl *Pool) Recognise(c *Client, named netip.Addr) {
+	if pl.runs(c.Key, c.Now) {
 		return
 	}
-	if b.in != nil {
-		b.in.Remove(b.elem)
-	}
-	b.in, b.elem = l, nil
-	if l != nil {
-		b.elem = l.PushBack(b)
-	}
-}
-
-// Hold keeps a for a client until a time, instead of what was held for it.
-func (pl *Pool) Hold(a netip.Addr, key ClientKey, until time.Time) {
-	before := pl.byOffer[key]
-	probed := before != nil && before.Addr == a && before.Probed
-	pl.Withdraw(key)
-	b := pl.Binding(a)
-	if b.Offer != "" {
-		delete(pl.byOffer, b.Offer)
-	}
-	b.Offer, b.offerUntil, b.Probed = key, until, probed
-	pl.byOffer[key] = b
-	pl.arrange(b)
-}
-
-// Withdraw gives up what is held for a client, if anything.
-func (pl *Pool) Withdraw(key ClientKey) {
-	b := pl.byOffer[key]
-	if b == nil {
+	if c.Key != c.Group {
+		if pl.runs(c.Group, c.Now) {
+			c.Key = c.Group
+		}
 		return
 	}
-	delete(pl.byOffer, key)
-	b.Offer, b.offerUntil, b.Probed = "", time.Time{}, false
-	pl.arrange(b)
-}
-
-// expireOffers gives up the offers that nobody accepted.
-func (pl *Pool) expireOffers(now time.Time) {
-	for e := pl.offers.Front(); e != nil; e = pl.offers.Front() {
-		b := e.Value.(*Binding)
-		if now.Before(b.offerUntil) {
-			return
+	var known *Binding
+	for n, b := 0, pl.groups[c.Group]; b != nil && n < maxGroup; n, b = n+1, b.older {
+		if b.Lease.BoundAt(c.Now) && (known == nil || b.Addr == named) {
+			known = b
 		}
-		pl.Withdraw(b.Offer)
+	}
+	if known != nil {
+		c.Key = known.Key
 	}
 }
 
-// Lease is the running lease of a client on an address that clients are given,
-// nil when it has none.
-func (pl *Pool) Lease(key ClientKey, now time.Time) *Binding { return running(pl.byClient[key], now) }
-
-// LeaseAway is the running lease that a client has from before the subnet was moved,
-// nil when it has none. It keeps the address for the client until it ends, or the
-// client takes another one: the subnet may come back.
-func (pl *Pool) LeaseAway(key ClientKey, now time.Time) *Binding { return running(pl.away[key], now) }
-
-// running is b, which may be nil, if its lease runs.
-func running(b *Binding, now time.Time) *Binding {
-	if b == nil || !b.Lease.BoundAt(now) {
-		return nil
+// former returns the address that somebody of the group of c had last and has no more,
+// nil when there is none.
+func (pl *Pool) former(c *Client) *Binding {
+	if b := pl.byClient[c.Group]; b != nil && !b.Lease.live(c.Now) {
+		return b
 	}
-	return b
+	for n, b := 0, pl.groups[c.Group]; b != nil && n < maxGroup; n, b = n+1, b.older {
+		if !b.Lease.live(c.Now) {
+			return b
+		}
+	}
+	return nil
 }
 
 // free reports whether a is neither leased to nor held for another client, nor
 // declined.
 func (pl *Pool) free(a netip.Addr, c *Client) bool {
-	b := pl.bindings[a]
+	b := pl.byAddr[a]
 	switch {
 	case b == nil:
-		return len(pl.bindings) < maxBindings || pl.scope.byAddr[a] != nil
+		return len(pl.byAddr) < maxBindings || pl.scope.byAddr[a] != nil
 	case b.Lease.live(c.Now) && b.Key != c.Key && !pl.succeeds(c, b):
 		return false
 	default:
@@ -361,13 +143,13 @@ func (pl *Pool) newAddress(seed []byte) (netip.Addr, bool) {
 	if pl.scope.Size == 0 {
 		return netip.Addr{}, false
 	}
-	if len(pl.bindings) < maxBindings {
+	if len(pl.byAddr) < maxBindings {
 		pos, ok := pl.used.nextClear(pl.scope.first(seed))
 		if !ok {
 			pos, ok = pl.used.nextClear(0)
 		}
 		if ok {
-			return pl.scope.at(pos), true
+			return pl.scope.Ranges.at(pos), true
 		}
 	}
 	if e := pl.stale.Front(); e != nil {
@@ -376,43 +158,31 @@ func (pl *Pool) newAddress(seed []byte) (netip.Addr, bool) {
 	return netip.Addr{}, false
 }
 
-// expire ends what ended by now. It calls ended with each binding whose lease
-// or quarantine is over, after the change.
-func (pl *Pool) expire(now time.Time, ended func(b *Binding, was State)) {
-	pl.expireOffers(now)
-	if pl.next.IsZero() || now.Before(pl.next) {
-		return
-	}
-	pl.next = time.Time{}
-	for _, b := range pl.bindings {
-		was := b.Lease.State
-		if (was != StateBound && was != StateDeclined) || b.Lease.live(now) {
-			pl.noteExpiry(&b.Lease)
-			continue
-		}
-		l := b.Lease
-		l.State = stateExpired
-		if was == StateDeclined {
-			l = Lease{}
-		}
-		pl.setLease(b, l)
-		ended(b, was)
-	}
-}
+// ErrTaken says that an address is somebody else's.
+var ErrTaken = errors.New("address is taken")
 
-// leases lists what the store has of running leases, sorted by address.
-func (pl *Pool) leases(now time.Time) []Lease {
-	var all []Lease
-	for _, b := range pl.bindings {
-		if b.Durable.BoundAt(now) {
-			all = append(all, b.Durable.clone())
-		}
+// admits returns why r can't be given to its client now.
+func (pl *Pool) admits(r *Reservation, now time.Time) error {
+	a := r.Addr
+	if !a.IsValid() {
+		return nil
 	}
-	slices.SortFunc(all, func(a, b Lease) int { return a.Addr.Compare(b.Addr) })
-	return all
-}
-
-// remembered returns how many entries the indexes of the pool have.
-func (pl *Pool) remembered() int {
-	return len(pl.bindings) + len(pl.byClient) + len(pl.byOffer) + len(pl.groups) + len(pl.used.chunks) + pl.offers.Len() + pl.stale.Len()
+	sp := pl.scope
+	if !sp.Usable(a) {
+		return fmt.Errorf("%v is no address for a guest of %v", a, sp.Prefix)
+	}
+	if owner := sp.byAddr[a]; owner != nil && !owner.has(r.MAC) {
+		return fmt.Errorf("%w: %v is reserved for %s", ErrTaken, a, owner.client())
+	}
+	if own := sp.byMAC[HWAddr(r.MAC)]; own != nil && own.Addr.IsValid() && own.Addr != a {
+		return fmt.Errorf("%w: the network reserves %v for %v", ErrTaken, own.Addr, r.MAC)
+	}
+	b := pl.byAddr[a]
+	if b == nil || !b.Lease.live(now) || string(b.Lease.MAC) == string(r.MAC) {
+		return nil
+	}
+	if b.Lease.State == StateDeclined {
+		return fmt.Errorf("%w: %v was found in use on the link", ErrTaken, a)
+	}
+	return fmt.Errorf("%w: %v is leased to %v", ErrTaken, a, b.Lease.MAC)
 }

@@ -2,7 +2,6 @@ package dhcpd
 
 import (
 	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -12,12 +11,45 @@ import (
 	"time"
 )
 
-// Range is a part of the pool, both ends included. The network's, broadcast's
-// and our own address in it are never given away.
-type Range struct {
-	Start, End netip.Addr
-	// LeaseTime is the lease time of addresses in the range. 0: that of Config.
-	LeaseTime time.Duration
+// ClientKey is who a client is, or what several have in common, see Scope.Key and
+// Scope.IAKey. It can be compared; its content has no other meaning.
+type ClientKey string
+
+// Client is who asks for an address.
+type Client struct {
+	Now time.Time
+	// Key is who the client is, Group what it has in common with those that may be the
+	// same machine, see Pool.Recognise.
+	Key, Group ClientKey
+	// MAC is the client's hardware address, all zero when DHCPv6 can't know it.
+	// Guessed says that nobody was seen to have it: its DUID is made of it.
+	MAC     HWAddr
+	Guessed bool
+	// DUID is empty in DHCPv4.
+	DUID []byte
+	// ID is what the client calls itself in DHCPv4 (option 61), empty when absent or
+	// meaningless.
+	ID []byte
+	// Tags are those that the client has without its reservation, nil where none matters.
+	Tags Tags
+	// Seed decides where in the pool the search for an address begins.
+	Seed []byte
+	// Requested is the address that the client would like, zero for none.
+	Requested netip.Addr
+	// Name is the client's own; named whether it sent one at all, usable or not.
+	Name  Name
+	Named bool
+	// Reserved is the client's reservation, nil when it has none.
+	Reserved *Reservation
+}
+
+// identifies reports whether c calls itself id: by its DUID, or in DHCPv4 by an identifier,
+// before which some clients put a zero, for no type.
+func (c *Client) identifies(id []byte) bool {
+	if len(c.DUID) > 0 {
+		return bytes.Equal(c.DUID, id)
+	}
+	return bytes.Equal(c.ID, id) || len(c.ID) > 0 && c.ID[0] == 0 && bytes.Equal(c.ID[1:], id)
 }
 
 // Reservation is what one client is given: an address that is set aside for it, in a
@@ -91,20 +123,6 @@ func (r *Reservation) fits(c *Client, domain string) bool {
 	return len(r.DUID) > 0 && c.identifies(r.DUID) || slices.ContainsFunc(r.cards(), func(card Card) bool { return card.fits(c.MAC) })
 }
 
-// validate returns the first fault of r as a part of p.
-func (r *Range) validate(p netip.Prefix) error {
-	switch {
-	case !p.Contains(r.Start) || !p.Contains(r.End):
-		return fmt.Errorf("%v-%v is not in %v", r.Start, r.End, p)
-	case r.End.Less(r.Start):
-		return fmt.Errorf("%v-%v ends before it starts", r.Start, r.End)
-	case r.LeaseTime < 0:
-		return errors.New("lease time: negative")
-	default:
-		return nil
-	}
-}
-
 // Validate returns the first fault of r as the reservation of an IPv6 address, or else
 // of an IPv4 address.
 func (r *Reservation) Validate(v6 bool) error {
@@ -142,47 +160,16 @@ func (r *Reservation) client() string {
 	}
 }
 
-// Is6 reports whether a is an IPv6 address and no IPv4 address in disguise.
-func Is6(a netip.Addr) bool { return a.Is6() && !a.Is4In6() }
-
-// searched is how many addresses of one range are searched for a free one: more
-// than can ever be leased. A client that asks gets those beyond, too.
-const searched = 1 << 40
-
-// len returns the number of addresses in r, at most searched.
-func (r *Range) len() uint64 { return min(distance(r.Start, r.End), searched-1) + 1 }
-
-func (r *Range) contains(a netip.Addr) bool { return !a.Less(r.Start) && !r.End.Less(a) }
-
 // ByName reports whether the client of r is whoever has its name.
 func (r *Reservation) ByName() bool { return r.MAC == nil && len(r.DUID) == 0 }
 
-// distance returns how many addresses b lies behind a, of the same family and not
-// less; the largest uint64 when it is more.
-func distance(a, b netip.Addr) uint64 {
-	x, y := a.As16(), b.As16()
-	be := binary.BigEndian
-	hi, lo := be.Uint64(y[:])-be.Uint64(x[:]), be.Uint64(y[8:])-be.Uint64(x[8:])
-	if be.Uint64(y[8:]) < be.Uint64(x[8:]) {
-		hi--
+// reserve adds what a client has that is known by r, which may be nil.
+func (t Tags) reserve(r *Reservation) {
+	if r == nil {
+		return
 	}
-	if hi != 0 {
-		return ^uint64(0)
+	t["known"] = true
+	for _, tag := range r.Set {
+		t[tag] = true
 	}
-	return lo
-}
-
-// advance returns the address n behind a.
-func advance(a netip.Addr, n uint64) netip.Addr {
-	b := a.As16()
-	be := binary.BigEndian
-	lo := be.Uint64(b[8:])
-	if lo+n < lo {
-		be.PutUint64(b[:], be.Uint64(b[:])+1)
-	}
-	be.PutUint64(b[8:], lo+n)
-	if a.Is4() {
-		return netip.AddrFrom4([4]byte(b[12:]))
-	}
-	return netip.AddrFrom16(b)
 }

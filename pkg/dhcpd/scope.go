@@ -1,7 +1,7 @@
 package dhcpd
 
 import (
-	"bytes"
+	"encoding/binary"
 	"fmt"
 	"hash/fnv"
 	"log/slog"
@@ -25,50 +25,13 @@ const (
 	NakNotLeased = "lease not found"
 )
 
-// Client is who asks for an address.
-type Client struct {
-	Now time.Time
-	// Key is who the client is, Group what it has in common with those that may be the
-	// same machine, see Pool.Recognise.
-	Key, Group ClientKey
-	// MAC is the client's hardware address, all zero when DHCPv6 can't know it.
-	// Guessed says that nobody was seen to have it: its DUID is made of it.
-	MAC     HWAddr
-	Guessed bool
-	// DUID is empty in DHCPv4.
-	DUID []byte
-	// ID is what the client calls itself in DHCPv4 (option 61), empty when absent or
-	// meaningless.
-	ID []byte
-	// Tags are those that the client has without its reservation, nil where none matters.
-	Tags Tags
-	// Seed decides where in the pool the search for an address begins.
-	Seed []byte
-	// Requested is the address that the client would like, zero for none.
-	Requested netip.Addr
-	// Name is the client's own; named whether it sent one at all, usable or not.
-	Name  Name
-	Named bool
-	// Reserved is the client's reservation, nil when it has none.
-	Reserved *Reservation
-}
-
-// identifies reports whether c calls itself id: by its DUID, or in DHCPv4 by an identifier,
-// before which some clients put a zero, for no type.
-func (c *Client) identifies(id []byte) bool {
-	if len(c.DUID) > 0 {
-		return bytes.Equal(c.DUID, id)
-	}
-	return bytes.Equal(c.ID, id) || len(c.ID) > 0 && c.ID[0] == 0 && bytes.Equal(c.ID[1:], id)
-}
-
 // Scope is which addresses of a subnet may be given to whom, and for how long.
 // It never changes but by addDynamic and dropDynamic.
 type Scope struct {
 	Network     string
 	Prefix      netip.Prefix
 	Domain      string
-	Ranges      []Range
+	Ranges      ranges
 	DefaultTime time.Duration // of a lease
 	Identity    Identity
 	Never       map[netip.Addr]bool
@@ -111,32 +74,18 @@ func (p *Scope) ReserveAll(all []Reservation, log *slog.Logger) {
 		p.unused = append(p.unused, Unused{r.Addr, r.client(), why})
 		log.Warn("ignoring a reservation that no client could use", "ip", r.Addr, "mac", r.MAC.String(), "name", r.Name, "reason", why)
 	}
-	for i := range p.Ranges {
-		p.Size += p.Ranges[i].len()
-	}
+	p.Size = p.Ranges.size()
 }
 
-// shared returns how many addresses in all ranges anybody may have, each once where
-// ranges overlap.
+// shared returns how many addresses in all ranges anybody may have.
 func (p *Scope) shared() uint64 {
-	var n uint64
-	var last netip.Addr // that is counted
-	for _, r := range slices.SortedFunc(slices.Values(p.Ranges), func(a, b Range) int { return a.Start.Compare(b.Start) }) {
-		switch {
-		case !last.IsValid() || last.Less(r.Start):
-		case last.Less(r.End):
-			r.Start = last.Next()
-		default:
-			continue
-		}
-		n, last = n+r.len(), r.End
-	}
+	n := p.Ranges.once()
 	taken := maps.Clone(p.Never)
 	for a := range p.byAddr {
 		taken[a] = true
 	}
 	for a := range taken {
-		if p.rangeOf(a) != nil {
+		if p.Ranges.holding(a) != nil {
 			n--
 		}
 	}
@@ -252,24 +201,14 @@ func (p *Scope) macAlone(mac HWAddr) bool {
 // Usable reports whether a client could have a.
 func (p *Scope) Usable(a netip.Addr) bool { return p.Prefix.Contains(a) && !p.Never[a] }
 
-// rangeOf returns the first range that holds a, nil when none does.
-func (p *Scope) rangeOf(a netip.Addr) *Range {
-	for i := range p.Ranges {
-		if r := &p.Ranges[i]; r.contains(a) {
-			return r
-		}
-	}
-	return nil
-}
-
 // dynamic reports whether a may be given to anybody.
 func (p *Scope) dynamic(a netip.Addr) bool {
-	return p.rangeOf(a) != nil && p.byAddr[a] == nil && !p.Never[a]
+	return p.Ranges.holding(a) != nil && p.byAddr[a] == nil && !p.Never[a]
 }
 
 // offered reports whether a may be given to anybody, or to one client.
 func (p *Scope) offered(a netip.Addr) bool {
-	return p.Usable(a) && (p.rangeOf(a) != nil || p.byAddr[a] != nil)
+	return p.Usable(a) && (p.Ranges.holding(a) != nil || p.byAddr[a] != nil)
 }
 
 // refusal is why a client with reservation r (may be nil) may not have a,
@@ -283,7 +222,7 @@ func (p *Scope) refusal(a netip.Addr, r *Reservation) string {
 		return nakNotAvail
 	case owner != nil && owner == r:
 		return ""
-	case p.rangeOf(a) == nil:
+	case p.Ranges.holding(a) == nil:
 		return nakNotAvail
 	case owner != nil:
 		return nakReserved
@@ -316,7 +255,7 @@ func (p *Scope) Hostname(a netip.Addr, r *Reservation, sent Name) string {
 // another lease."
 func (p *Scope) LeaseTime(a netip.Addr, r *Reservation, asked time.Duration) time.Duration {
 	limit := p.DefaultTime
-	if in := p.rangeOf(a); in != nil && in.LeaseTime != 0 {
+	if in := p.Ranges.holding(a); in != nil && in.LeaseTime != 0 {
 		limit = in.LeaseTime
 	}
 	if r != nil && r.LeaseTime != 0 && (r.Addr == a || !r.Addr.IsValid()) {
@@ -336,33 +275,6 @@ func (p *Scope) first(seed []byte) uint64 {
 	_, _ = h.Write([]byte(p.Network))
 	_, _ = h.Write(seed)
 	return h.Sum64() % p.Size
-}
-
-// at returns the address at a position in the pool.
-func (p *Scope) at(pos uint64) netip.Addr {
-	for i := range p.Ranges {
-		r := &p.Ranges[i]
-		if pos < r.len() {
-			return advance(r.Start, pos)
-		}
-		pos -= r.len()
-	}
-	return netip.Addr{}
-}
-
-// positions calls fn with each position of a in the pool: several where ranges
-// overlap.
-func (p *Scope) positions(a netip.Addr, fn func(pos uint64)) {
-	base := uint64(0)
-	for i := range p.Ranges {
-		r := &p.Ranges[i]
-		if r.contains(a) {
-			if off := distance(r.Start, a); off < r.len() {
-				fn(base + off)
-			}
-		}
-		base += r.len()
-	}
 }
 
 // addDynamic makes r known, except where the network itself says something else.
@@ -390,4 +302,59 @@ func (p *Scope) dropDynamic(r *Reservation) {
 	if label := strings.ToLower(r.Name); p.byName[label] == r {
 		delete(p.byName, label)
 	}
+}
+
+// Key identifies a DHCPv4 client on this link. Its group is all that have its
+// hardware address.
+//
+// RFC 2131, section 4.2: "If the client supplies a 'client identifier', the
+// client MUST use the same 'client identifier' in all subsequent messages, and
+// the server MUST use that identifier to identify the client." Cloned disks
+// send one identifier from two machines, so the hardware address is part of the
+// key unless Config says otherwise, and one who has a reservation is known by
+// what that says alone. The identifier that is the hardware address adds nothing.
+func (p *Scope) Key(mac HWAddr, id []byte) (key, group ClientKey) {
+	group = ClientKey(mac[:])
+	if len(id) == 0 || p.Identity == ByMAC || p.macAlone(mac) || string(id) == "\x01"+string(mac[:]) {
+		return group, group
+	}
+	if p.Identity == ByClientID || p.byDUID[string(id)] != nil {
+		return ClientKey("id " + string(id)), group // no hardware address
+	}
+	return ClientKey(string(mac[:]) + string(id)), group
+}
+
+// IAKey identifies one address of a DHCPv6 client. Its group is all that have its
+// DUID and IAID.
+//
+// RFC 8415, section 12: "each IA [...] is uniquely identified by the combination
+// of the client's DUID and the IAID". Cloned disks send one of each from two
+// machines, so the hardware address is part of the key, as in Key, if it is known.
+func (p *Scope) IAKey(duid []byte, iaid uint32, mac HWAddr) (key, group ClientKey) {
+	group = ClientKey(binary.BigEndian.AppendUint32(duid[:len(duid):len(duid)], iaid))
+	if p.Identity == ByClientID || mac == (HWAddr{}) {
+		return group, group
+	}
+	return group + ClientKey(mac[:]), group
+}
+
+// keyOf identifies the client of a record, and its group.
+func (p *Scope) keyOf(l *Lease) (key, group ClientKey) {
+	var mac HWAddr
+	copy(mac[:], l.MAC)
+	if l.Addr.Is4() {
+		return p.Key(mac, l.ClientID)
+	}
+	return p.IAKey(l.DUID, l.IAID, mac)
+}
+
+// clientOf returns the client of a record, as it would show itself.
+func (p *Scope) clientOf(l *Lease, now time.Time) *Client {
+	c := &Client{Now: now, DUID: slices.Clone(l.DUID), ID: slices.Clone(l.ClientID), Name: Name{Label: l.Hostname}, Named: true}
+	c.Key, c.Group = p.keyOf(l)
+	if len(l.MAC) == HWAddrLen {
+		c.MAC = HWAddr(l.MAC)
+	}
+	c.Reserved = p.Reservation(c)
+	return c
 }

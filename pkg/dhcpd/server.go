@@ -14,13 +14,6 @@ import (
 // tick is how often the server looks for leases that ended.
 const tick = time.Second
 
-// Server is what the DHCP servers of both families offer their owner. Its methods may
-// be called concurrently, except where they say otherwise.
-type Server struct{ engine *Engine }
-
-// NewServer returns the server on an engine with a transport.
-func NewServer(e *Engine) Server { return Server{e} }
-
 // Close gives up a server that does not run. After Run, or a second time, it does
 // nothing.
 func (s Server) Close() error { return s.engine.close() }
@@ -76,6 +69,20 @@ func (s Server) Leases() []Lease {
 	s.engine.Lock()
 	defer s.engine.Unlock()
 	return s.engine.Pool.leases(now)
+}
+
+// Contested lists the contested addresses, in order.
+func (s Server) Contested() []Contested {
+	s.engine.Lock()
+	defer s.engine.Unlock()
+	return s.engine.Pool.contested(time.Now())
+}
+
+// Unused lists the reservations without effect, in the order of the settings.
+func (s Server) Unused() []Unused {
+	s.engine.Lock()
+	defer s.engine.Unlock()
+	return s.engine.Pool.scope.unused
 }
 
 // readLoop handles one datagram after the other until it is interrupted because

@@ -17,17 +17,6 @@ func (t Tags) HasAll(want []string) bool {
 	})
 }
 
-// reserve adds what a client has that is known by r, which may be nil.
-func (t Tags) reserve(r *Reservation) {
-	if r == nil {
-		return
-	}
-	t["known"] = true
-	for _, tag := range r.Set {
-		t[tag] = true
-	}
-}
-
 // TagRule gives Tag to the clients that send what it describes.
 type TagRule struct {
 	Tag string

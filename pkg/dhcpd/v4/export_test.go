@@ -20,9 +20,6 @@ func (s *Server) Handle(link *dhcpdtest.SimLink, payload []byte, src netip.AddrP
 	return dhcpdtest.Handle(s.h.Engine, link, payload, src, dst, now)
 }
 
-// Remembered is how many things the server keeps in memory on account of guests.
-func (s *Server) Remembered() int { return s.h.Remembered() }
-
 // Frame is the frame that carries payload to dst.
 func Frame(from, to net.HardwareAddr, src netip.Addr, dst netip.AddrPort, payload []byte) []byte {
 	return udpFrame(dhcpd.HWAddr(from), dhcpd.HWAddr(to), src, dst, payload)

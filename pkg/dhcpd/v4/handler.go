@@ -240,7 +240,7 @@ func (s *handler) grant(c *request, a netip.Addr) {
 		typ, l.time = dhcpv4.MessageTypeNone, dhcpd.Infinite
 	}
 	var ch dhcpd.Change
-	l.hostname = ch.Bind(s.Pool, &c.Client, dhcpd.Lease{
+	l.hostname = ch.Bind(&s.Pool.Bindings, &c.Client, dhcpd.Lease{
 		Addr: a, MAC: slices.Clone(c.msg.ClientHWAddr), ClientID: slices.Clone(c.ID),
 		Hostname: p.Hostname(a, c.Reserved, c.Name), Expiry: dhcpd.Expiry(c.Now, l.time), State: dhcpd.StateBound,
 	})
@@ -266,7 +266,7 @@ func (s *handler) handleDecline(c *request) {
 	s.Count.Conflicts.Add(1)
 	s.Log.Limited("a client found its address in use", "mac", c.MAC, "ip", b.Addr)
 	var ch dhcpd.Change
-	ch.Set(s.Pool, dhcpd.Declined, b, dhcpd.Lease{
+	ch.Set(&s.Pool.Bindings, dhcpd.Declined, b, dhcpd.Lease{
 		Addr: b.Addr, MAC: slices.Clone(c.msg.ClientHWAddr), ClientID: slices.Clone(c.ID),
 		Expiry: c.Now.Add(dhcpd.DeclineHold), State: dhcpd.StateDeclined,
 	})
@@ -290,7 +290,7 @@ func (s *handler) handleRelease(c *request) {
 		return
 	}
 	var ch dhcpd.Change
-	ch.End(s.Pool, b, c.Now)
+	ch.End(&s.Pool.Bindings, b, c.Now)
 	s.Enqueue(ch)
 }
 

@@ -175,7 +175,7 @@ func (s *handler) heard(a netip.Addr, hw dhcpd.HWAddr, now time.Time) *dhcpd.Rep
 	s.Count.Conflicts.Add(1)
 	s.Log.Limited("an address is in use by somebody else: offering another", "ip", a, "used_by", hw, "mac", p.c.MAC)
 	var ch dhcpd.Change
-	ch.Set(s.Pool, dhcpd.Declined, s.Pool.Binding(a), dhcpd.Lease{
+	ch.Set(&s.Pool.Bindings, dhcpd.Declined, s.Pool.Binding(a), dhcpd.Lease{
 		Addr: a, MAC: append([]byte(nil), hw[:]...), Expiry: now.Add(dhcpd.DeclineHold), State: dhcpd.StateDeclined,
 	})
 	s.Pool.Withdraw(p.c.Key)

@@ -18,6 +18,3 @@ func OpenOn(cfg Config, link *dhcpdtest.SimLink) (*Server, error) {
 func (s *Server) Handle(link *dhcpdtest.SimLink, payload []byte, src netip.AddrPort, dst netip.Addr, now time.Time) []dhcpdtest.Sent {
 	return dhcpdtest.Handle(s.h.Engine, link, payload, src, dst, now)
 }
-
-// Remembered is how many things the server keeps in memory on account of guests.
-func (s *Server) Remembered() int { return s.h.Remembered() }

@@ -154,7 +154,7 @@ func (ia *identityAssoc) others(a netip.Addr) []iaAddr {
 
 // lease makes an address the client's as a part of ch and returns its host name.
 func (s *handler) lease(ch *dhcpd.Change, c *request, ia *identityAssoc, id *dhcpd.Client, a iaAddr) string {
-	return ch.Bind(s.Pool, id, dhcpd.Lease{
+	return ch.Bind(&s.Pool.Bindings, id, dhcpd.Lease{
 		Addr: a.addr, MAC: hardwareAddr(c.MAC), DUID: slices.Clone(c.DUID), IAID: ia.iaid,
 		Hostname: s.plan.Hostname(a.addr, c.Reserved, c.Name),
 		Expiry:   dhcpd.Expiry(c.Now, a.valid), State: dhcpd.StateBound,
@@ -278,7 +278,7 @@ func (s *handler) releaseAddr(ch *dhcpd.Change, id *dhcpd.Client, _ *identityAss
 	if b.Key != id.Key || !b.Lease.BoundAt(id.Now) {
 		return false
 	}
-	ch.End(s.Pool, b, id.Now)
+	ch.End(&s.Pool.Bindings, b, id.Now)
 	return true
 }
 
@@ -293,7 +293,7 @@ func (s *handler) declineAddr(ch *dhcpd.Change, id *dhcpd.Client, ia *identityAs
 	}
 	s.Count.Conflicts.Add(1)
 	s.Log.Limited("a client found its address in use", "mac", id.MAC, "ip", b.Addr)
-	ch.Set(s.Pool, dhcpd.Declined, b, dhcpd.Lease{
+	ch.Set(&s.Pool.Bindings, dhcpd.Declined, b, dhcpd.Lease{
 		Addr: b.Addr, MAC: hardwareAddr(id.MAC), DUID: slices.Clone(id.DUID), IAID: ia.iaid,
 		Expiry: id.Now.Add(dhcpd.DeclineHold), State: dhcpd.StateDeclined,
 	})

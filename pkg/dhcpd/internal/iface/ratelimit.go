@@ -50,6 +50,3 @@ func (r *RateLimits[K]) remember(key K) *list.Element {
 	r.seen[key] = e
 	return e
 }
-
-// Remembered returns how many guests have a bucket.
-func (r *RateLimits[K]) Remembered() int { return len(r.seen) }

@@ -1,0 +1,139 @@
+package dhcpd
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"time"
+)
+
+// Range is a part of the pool, both ends included. The network's, broadcast's
+// and our own address in it are never given away.
+type Range struct {
+	Start, End netip.Addr
+	// LeaseTime is the lease time of addresses in the range. 0: that of Config.
+	LeaseTime time.Duration
+}
+
+// validate returns the first fault of r as a part of p.
+func (r *Range) validate(p netip.Prefix) error {
+	switch {
+	case !p.Contains(r.Start) || !p.Contains(r.End):
+		return fmt.Errorf("%v-%v is not in %v", r.Start, r.End, p)
+	case r.End.Less(r.Start):
+		return fmt.Errorf("%v-%v ends before it starts", r.Start, r.End)
+	case r.LeaseTime < 0:
+		return errors.New("lease time: negative")
+	default:
+		return nil
+	}
+}
+
+// searched is how many addresses of one range are searched for a free one: more
+// than can ever be leased. A client that asks gets those beyond, too.
+const searched = 1 << 40
+
+// len returns the number of addresses in r, at most searched.
+func (r *Range) len() uint64 { return min(distance(r.Start, r.End), searched-1) + 1 }
+
+func (r *Range) contains(a netip.Addr) bool { return !a.Less(r.Start) && !r.End.Less(a) }
+
+// ranges are all of a scope. Their addresses have positions: those of the first range
+// come first. Where ranges overlap, an address has several.
+type ranges []Range
+
+// size returns how many addresses are searched.
+func (rs ranges) size() (n uint64) {
+	for i := range rs {
+		n += rs[i].len()
+	}
+	return n
+}
+
+// once returns how many addresses there are, each once where ranges overlap.
+func (rs ranges) once() (n uint64) {
+	var last netip.Addr // that is counted
+	for _, r := range slices.SortedFunc(slices.Values(rs), func(a, b Range) int { return a.Start.Compare(b.Start) }) {
+		switch {
+		case !last.IsValid() || last.Less(r.Start):
+		case last.Less(r.End):
+			r.Start = last.Next()
+		default:
+			continue
+		}
+		n, last = n+r.len(), r.End
+	}
+	return n
+}
+
+// holding returns the first range that holds a, nil when none does.
+func (rs ranges) holding(a netip.Addr) *Range {
+	for i := range rs {
+		if r := &rs[i]; r.contains(a) {
+			return r
+		}
+	}
+	return nil
+}
+
+// at returns the address at a position in the pool.
+func (rs ranges) at(pos uint64) netip.Addr {
+	for i := range rs {
+		r := &rs[i]
+		if pos < r.len() {
+			return advance(r.Start, pos)
+		}
+		pos -= r.len()
+	}
+	return netip.Addr{}
+}
+
+// positions calls fn with each position of a in the pool: several where ranges
+// overlap.
+func (rs ranges) positions(a netip.Addr, fn func(pos uint64)) {
+	base := uint64(0)
+	for i := range rs {
+		r := &rs[i]
+		if r.contains(a) {
+			if off := distance(r.Start, a); off < r.len() {
+				fn(base + off)
+			}
+		}
+		base += r.len()
+	}
+}
+
+// Is6 reports whether a is an IPv6 address and no IPv4 address in disguise.
+func Is6(a netip.Addr) bool { return a.Is6() && !a.Is4In6() }
+
+// distance returns how many addresses b lies behind a, of the same family and not
+// less; the largest uint64 when it is more.
+func distance(a, b netip.Addr) uint64 {
+	x, y := a.As16(), b.As16()
+	be := binary.BigEndian
+	hi, lo := be.Uint64(y[:])-be.Uint64(x[:]), be.Uint64(y[8:])-be.Uint64(x[8:])
+	if be.Uint64(y[8:]) < be.Uint64(x[8:]) {
+		hi--
+	}
+	if hi != 0 {
+		return ^uint64(0)
+	}
+	return lo
+}
+
+// advance returns the address n behind a.
+func advance(a netip.Addr, n uint64) netip.Addr {
+	b := a.As16()
+	be := binary.BigEndian
+	lo := be.Uint64(b[8:])
+	if lo+n < lo {
+		be.PutUint64(b[:], be.Uint64(b[:])+1)
+	}
+	be.PutUint64(b[8:], lo+n)
+	if a.Is4() {
+		return netip.AddrFrom4([4]byte(b[12:]))
+	}
+	return netip.AddrFrom16(b)
+}
