@@ -32,7 +32,7 @@ type Engine struct {
 	Log     *iface.Log
 	Count   Counters
 	handler Handler
-	cfg     EngineConfig
+	cfg     *Settings
 	link    Transport
 	close   func() error            // of link, once
 	loops   []func(context.Context) // run beside the others
@@ -47,14 +47,6 @@ type Engine struct {
 	each       *iface.RateLimits[string]
 }
 
-// EngineConfig is what an engine needs besides its scope and handler, see Config of
-// the protocols.
-type EngineConfig struct {
-	Store   LeaseStore
-	OnLease func(Event)
-	OnStore func(error)
-}
-
 // Server is what the DHCP servers of both families offer their owner. Its methods may
 // be called concurrently, except where they say otherwise.
 type Server struct{ engine *Engine }
@@ -63,7 +55,7 @@ type Server struct{ engine *Engine }
 func NewServer(e *Engine) Server { return Server{e} }
 
 // NewEngine makes an engine without a transport, with the leases of sp.
-func NewEngine(h Handler, cfg EngineConfig, sp *Scope, log *iface.Log) (*Engine, error) {
+func NewEngine(h Handler, cfg *Settings, sp *Scope, log *iface.Log) (*Engine, error) {
 	s := &Engine{
 		Count: Counters{latency: histogram.New(latencyBounds())},
 		Log:   log, handler: h, cfg: cfg, Pool: newPool(sp),

@@ -77,17 +77,35 @@ func serve(root string) error {
 	hw := net.HardwareAddr{0, 0, 0x5e, 0, 0x53, 1}
 	told := func(err error) { fmt.Println("store:", err) }
 	v4, err := v4.Open(v4.Config{
-		Network: "crash", Interface: "br0", MAC: hw, Server: link4.Addr(), Prefix: link4,
-		Ranges:    []dhcpd.Range{{Start: netip.MustParseAddr("10.17.0.0"), End: netip.MustParseAddr("10.30.255.255")}},
-		LeaseTime: crashLease, Store: s.Leases(uuid), OnStore: told, Logger: log,
+		Settings: dhcpd.Settings{
+			Network:   "crash",
+			Interface: "br0",
+			MAC:       hw,
+			Server:    link4.Addr(),
+			Prefix:    link4,
+			Ranges:    []dhcpd.Range{{Start: netip.MustParseAddr("10.17.0.0"), End: netip.MustParseAddr("10.30.255.255")}},
+			LeaseTime: crashLease,
+			Store:     s.Leases(uuid),
+			OnStore:   told,
+			Logger:    log,
+		},
 	})
 	if err != nil {
 		return err
 	}
 	v6, err := v6.Open(v6.Config{
-		Network: "crash", Interface: "br0", MAC: hw, Server: link6.Addr(), Prefix: link6,
-		Ranges:    []dhcpd.Range{{Start: netip.MustParseAddr("2001:db8:1::1:0"), End: netip.MustParseAddr("2001:db8:1::ffff:0")}},
-		LeaseTime: crashLease, Store: s.Leases(uuid), OnStore: told, Logger: log,
+		Settings: dhcpd.Settings{
+			Network:   "crash",
+			Interface: "br0",
+			MAC:       hw,
+			Server:    link6.Addr(),
+			Prefix:    link6,
+			Ranges:    []dhcpd.Range{{Start: netip.MustParseAddr("2001:db8:1::1:0"), End: netip.MustParseAddr("2001:db8:1::ffff:0")}},
+			LeaseTime: crashLease,
+			Store:     s.Leases(uuid),
+			OnStore:   told,
+			Logger:    log,
+		},
 	})
 	if err != nil {
 		return err

@@ -17,8 +17,16 @@ func offered(tb testing.TB) (ours, theirs func() []byte) {
 	tb.Helper()
 	server, addr := netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("192.0.2.100")
 	cfg := Config{
-		Network: "test", Interface: "br0", MAC: net.HardwareAddr{0, 0, 0x5e, 0, 0x53, 1}, Server: server,
-		Prefix: netip.MustParsePrefix("192.0.2.0/24"), Router: server, DNS: []netip.Addr{server}, Domain: "vm.example",
+		Settings: dhcpd.Settings{
+			Network:   "test",
+			Interface: "br0",
+			MAC:       net.HardwareAddr{0, 0, 0x5e, 0, 0x53, 1},
+			Server:    server,
+			Prefix:    netip.MustParsePrefix("192.0.2.0/24"),
+			DNS:       []netip.Addr{server},
+			Domain:    "vm.example",
+		},
+		Router: server,
 	}
 	p := newPlan(&cfg, slog.New(slog.DiscardHandler))
 	m, err := dhcpv4.NewDiscovery(net.HardwareAddr{0, 0, 0x5e, 0, 0x53, 2})

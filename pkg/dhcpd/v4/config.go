@@ -3,10 +3,7 @@ package v4
 import (
 	"errors"
 	"fmt"
-	"log/slog"
-	"net"
 	"net/netip"
-	"os"
 	"time"
 
 	"github.com/vnetd/vnetd/pkg/dhcpd"
@@ -18,23 +15,10 @@ const DefaultLeaseTime = time.Hour
 // Config is what a Server shall do. It states intent; the zero value of a field
 // that is not said to be optional is an error.
 type Config struct {
-	// Network is the network's name: for logs, and the seed of the choice of
-	// addresses.
-	Network string
-	// Interface is the bridge. The sockets are bound to it.
-	Interface string
-	// MAC is the bridge's hardware address, the source of frames that we build.
-	MAC net.HardwareAddr
-	// Server is our IPv4 address on the bridge: server identifier and siaddr.
-	Server netip.Addr
-	// Prefix is the subnet. Server lies in it.
-	Prefix netip.Prefix
+	dhcpd.Settings
+
 	// Router is option 3. Zero: the option is absent, as on isolated networks.
 	Router netip.Addr
-	// DNS is option 6. Empty: the option is absent.
-	DNS []netip.Addr
-	// Domain is option 15 and completes client names. Empty: the option is absent.
-	Domain string
 	// MTU is option 26. 0: the option is absent.
 	MTU int
 	// NTP is option 42. Empty: the option is absent.
@@ -50,45 +34,10 @@ type Config struct {
 	BootServer netip.Addr
 	// Boots are what clients of certain kinds boot instead: the first that fits.
 	Boots []Boot
-	// Tags says which clients have which tags. Besides, those with a reservation have
-	// "known", those of BOOTP "bootp", and all have Interface. May be empty.
-	Tags []dhcpd.TagRule
-	// Options are sent in the place of those that stand here, or besides them. Of one
-	// code the last one counts whose tags a client has, and one with tags before one
-	// without; parts of an option stand in it together. May be empty.
-	Options []dhcpd.Option
-	// Ranges is the pool. Empty: only reserved clients are served.
-	Ranges []dhcpd.Range
-	// Reservations are the static hosts. One whose address is outside Prefix or is
-	// no host's address there, and one whose client or address an earlier one has,
-	// is logged and ignored: libvirt accepts such networks too.
-	Reservations []dhcpd.Reservation
-	// LeaseTime is how long a lease lasts. 0: DefaultLeaseTime. See Infinite.
-	LeaseTime time.Duration
-	// Identity is what tells one client from another. Empty: ByBoth.
-	Identity dhcpd.Identity
 	// Probe asks by ARP who has an address before it is offered for the first time,
 	// which takes half a second; other clients don't wait for it. An address that
 	// somebody has is not given for a while.
 	Probe bool
-	// Store keeps the leases. Reconfigure ignores it.
-	Store dhcpd.LeaseStore
-	// OnLease is told of each change of a lease after its commit, in commit
-	// order and from one goroutine, before the client's reply leaves. Replies wait
-	// for it: it must return quickly. It may call Leases and Stats; it must not
-	// call Reconfigure. Nil: nobody is told. Reconfigure ignores it.
-	OnLease func(dhcpd.Event)
-	// OnStore is told why the store refused a commit, unless the one before failed,
-	// too, and nil once it takes commits again: in between clients get no answer. It
-	// must return quickly and not call the server. Nil: nobody is told. Reconfigure
-	// ignores it.
-	OnStore func(error)
-	// Logger receives the log. Nil: slog.Default. Reconfigure ignores it.
-	Logger *slog.Logger
-	// Left is what a former process got from Leave: in place of a new socket, Open
-	// uses a copy of the one of these that is bound as it should be. They remain the
-	// caller's.
-	Left []*os.File
 }
 
 // Route is a route that clients are told.
@@ -127,23 +76,7 @@ type Boot struct {
 
 // Validate returns every fault of c, joined, or nil.
 func (c *Config) Validate() error {
-	common := dhcpd.Settings{
-		Interface: c.Interface, MAC: c.MAC, Prefix: c.Prefix, LeaseTime: c.LeaseTime,
-		Ranges: c.Ranges, Reservations: c.Reservations, Store: c.Store,
-	}
-	return errors.Join(common.Validate(false), c.Identity.Validate(), c.validateAddrs(), validateOptions(c))
-}
-
-// validateAddrs checks the subnet and our place in it.
-func (c *Config) validateAddrs() error {
-	switch {
-	case !c.Prefix.IsValid() || !c.Prefix.Addr().Is4():
-		return fmt.Errorf("prefix: %v is not an IPv4 prefix", c.Prefix)
-	case !c.Prefix.Contains(c.Server):
-		return fmt.Errorf("server: %v is not in %v", c.Server, c.Prefix)
-	default:
-		return nil
-	}
+	return errors.Join(c.Settings.Validate(false), validateOptions(c))
 }
 
 // settable reports whether an option may be configured: those that the protocol
@@ -170,14 +103,6 @@ func validateOptions(c *Config) error {
 		if err := validateOption(&c.Options[i]); err != nil {
 			errs = append(errs, err)
 		}
-	}
-	for _, r := range c.Tags {
-		if r.Mask != nil && len(r.Mask) != len(r.Value) {
-			fault("tag %q: mask of %d bytes, value of %d", r.Tag, len(r.Mask), len(r.Value))
-		}
-	}
-	if len(c.Domain) > dhcpd.MaxName {
-		fault("domain: longer than %d bytes", dhcpd.MaxName)
 	}
 	// RFC 2132, section 5.1: "The minimum legal value for the MTU is 68."
 	if c.MTU != 0 && (c.MTU < 68 || c.MTU > 65535) {
@@ -242,7 +167,6 @@ func validateServers(c *Config) error {
 			check("boot server", b.Server)
 		}
 	}
-	check("dns", c.DNS...)
 	check("ntp", c.NTP...)
 	return errors.Join(errs...)
 }

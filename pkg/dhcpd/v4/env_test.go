@@ -35,18 +35,20 @@ var mac, ip = dhcpdtest.MAC, dhcpdtest.IP
 // env.quiet needs.
 func testConfig() v4.Config {
 	return v4.Config{
-		Network:      "test",
-		Interface:    "br0",
-		MAC:          mac(1),
-		Server:       serverAddr,
-		Prefix:       prefix,
-		Router:       serverAddr,
-		DNS:          []netip.Addr{serverAddr},
-		Domain:       "vm.example",
-		Ranges:       []dhcpd.Range{{Start: ip(100), End: ip(109)}},
-		Reservations: []dhcpd.Reservation{{MAC: probeMAC, Addr: probeAddr}},
-		Store:        dhcpdtest.NewStore(),
-		Logger:       slog.New(slog.DiscardHandler),
+		Settings: dhcpd.Settings{
+			Network:      "test",
+			Interface:    "br0",
+			MAC:          mac(1),
+			Server:       serverAddr,
+			Prefix:       prefix,
+			DNS:          []netip.Addr{serverAddr},
+			Domain:       "vm.example",
+			Ranges:       []dhcpd.Range{{Start: ip(100), End: ip(109)}},
+			Reservations: []dhcpd.Reservation{{MAC: probeMAC, Addr: probeAddr}},
+			Store:        dhcpdtest.NewStore(),
+			Logger:       slog.New(slog.DiscardHandler),
+		},
+		Router: serverAddr,
 	}
 }
 

@@ -29,7 +29,7 @@ func newHandler(cfg *Config) (*handler, error) {
 	log := iface.NewLog(cfg.Logger, cfg.Network, cfg.Interface)
 	h := &handler{plan: newPlan(cfg, log.Logger)}
 	var err error
-	h.Engine, err = dhcpd.NewEngine(h, dhcpd.EngineConfig{Store: cfg.Store, OnLease: cfg.OnLease, OnStore: cfg.OnStore}, &h.plan.Scope, log)
+	h.Engine, err = dhcpd.NewEngine(h, &cfg.Settings, &h.plan.Scope, log)
 	return h, err
 }
 

@@ -66,15 +66,11 @@ func (s *Server) Reconfigure(cfg Config) error {
 	h.Lock()
 	defer h.Unlock()
 	old := &h.plan.cfg
-	cfg.MAC, cfg.Store = old.MAC, old.Store
+	if err := cfg.Follow(&old.Settings); err != nil {
+		return err
+	}
 	if err := cfg.Validate(); err != nil {
 		return fmt.Errorf("checking DHCP settings of network %q: %w", cfg.Network, err)
-	}
-	if cfg.Interface != old.Interface {
-		return fmt.Errorf("changing the interface of a running DHCP server from %q to %q", old.Interface, cfg.Interface)
-	}
-	if cfg.Server != old.Server {
-		return fmt.Errorf("changing the address of a running DHCP server from %v to %v", old.Server, cfg.Server)
 	}
 	if cfg.Probe != old.Probe {
 		return errors.New("a running DHCP server can't begin or end to probe addresses")

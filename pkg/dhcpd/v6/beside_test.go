@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/dhcpd/dhcpdtest"
 	"github.com/vnetd/vnetd/pkg/dhcpd/v4"
 	"github.com/vnetd/vnetd/pkg/dhcpd/v6"
@@ -19,7 +20,14 @@ func TestBesideDnsmasq(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		dhcpdtest.MakeBridge6(t)
 		four, err := v4.Open(v4.Config{
-			Network: "test", Interface: "br0", MAC: mac(1), Server: ip(1), Prefix: netip.PrefixFrom(ip(0), 24), Store: dhcpdtest.NewStore(),
+			Settings: dhcpd.Settings{
+				Network:   "test",
+				Interface: "br0",
+				MAC:       mac(1),
+				Server:    ip(1),
+				Prefix:    netip.PrefixFrom(ip(0), 24),
+				Store:     dhcpdtest.NewStore(),
+			},
 		})
 		if err != nil {
 			t.Fatal(err)

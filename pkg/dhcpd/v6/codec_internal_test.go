@@ -19,8 +19,15 @@ func replied(tb testing.TB) (ours, theirs func() []byte) {
 	tb.Helper()
 	server, addr := netip.MustParseAddr("2001:db8:1::1"), netip.MustParseAddr("2001:db8:1::100")
 	cfg := Config{
-		Network: "test", Interface: "br0", MAC: net.HardwareAddr{0, 0, 0x5e, 0, 0x53, 1}, Server: server,
-		Prefix: netip.MustParsePrefix("2001:db8:1::/64"), DNS: []netip.Addr{server}, Domain: "vm.example",
+		Settings: dhcpd.Settings{
+			Network:   "test",
+			Interface: "br0",
+			MAC:       net.HardwareAddr{0, 0, 0x5e, 0, 0x53, 1},
+			Server:    server,
+			Prefix:    netip.MustParsePrefix("2001:db8:1::/64"),
+			DNS:       []netip.Addr{server},
+			Domain:    "vm.example",
+		},
 	}
 	p := newPlan(&cfg, slog.New(slog.DiscardHandler))
 	id := &dhcpv6.DUIDLL{HWType: iana.HWTypeEthernet, LinkLayerAddr: cfg.MAC}

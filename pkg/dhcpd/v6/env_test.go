@@ -46,12 +46,18 @@ func linkLocal(hw net.HardwareAddr) netip.Addr {
 // testConfig6 is a pool of ten addresses, ::100 to ::109.
 func testConfig6() v6.Config {
 	return v6.Config{
-		Network: "test", Interface: "br0", MAC: mac(1),
-		Server: server6, Prefix: prefix6,
-		DNS: []netip.Addr{server6}, Domain: "vm.example",
-		Ranges: []dhcpd.Range{{Start: ip6(0x100), End: ip6(0x109)}},
-		Store:  dhcpdtest.NewStore(),
-		Logger: slog.New(slog.DiscardHandler),
+		Settings: dhcpd.Settings{
+			Network:   "test",
+			Interface: "br0",
+			MAC:       mac(1),
+			Server:    server6,
+			Prefix:    prefix6,
+			DNS:       []netip.Addr{server6},
+			Domain:    "vm.example",
+			Ranges:    []dhcpd.Range{{Start: ip6(0x100), End: ip6(0x109)}},
+			Store:     dhcpdtest.NewStore(),
+			Logger:    slog.New(slog.DiscardHandler),
+		},
 	}
 }
 

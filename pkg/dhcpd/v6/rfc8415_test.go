@@ -433,7 +433,7 @@ func TestRestart6(t *testing.T) {
 		}
 	})
 	// The server of the other family starts on the same store.
-	four := v4.Config{Network: "test", Interface: "br0", MAC: mac(1), Server: ip(1), Prefix: netip.PrefixFrom(ip(0), 24), Store: cfg.Store}
+	four := v4.Config{Settings: dhcpd.Settings{Network: "test", Interface: "br0", MAC: mac(1), Server: ip(1), Prefix: netip.PrefixFrom(ip(0), 24), Store: cfg.Store}}
 	four.Ranges = []dhcpd.Range{{Start: ip(100), End: ip(109)}}
 	if _, _, err := v4.Import(four, nil); err != nil {
 		t.Fatal(err)

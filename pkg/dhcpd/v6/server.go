@@ -56,7 +56,7 @@ func newHandler(cfg *Config) (*handler, error) {
 	log := iface.NewLog(cfg.Logger, cfg.Network, cfg.Interface)
 	h := &handler{plan: newPlan(cfg, log.Logger)}
 	var err error
-	h.Engine, err = dhcpd.NewEngine(h, dhcpd.EngineConfig{Store: cfg.Store, OnLease: cfg.OnLease, OnStore: cfg.OnStore}, &h.plan.Scope, log)
+	h.Engine, err = dhcpd.NewEngine(h, &cfg.Settings, &h.plan.Scope, log)
 	return h, err
 }
 
@@ -96,16 +96,11 @@ func (s *Server) Reconfigure(cfg Config) error {
 	h := s.h
 	h.Lock()
 	defer h.Unlock()
-	old := &h.plan.cfg
-	cfg.MAC, cfg.Store = old.MAC, old.Store
+	if err := cfg.Follow(&h.plan.cfg.Settings); err != nil {
+		return err
+	}
 	if err := cfg.Validate(); err != nil {
 		return fmt.Errorf("checking DHCPv6 settings of network %q: %w", cfg.Network, err)
-	}
-	if cfg.Interface != old.Interface {
-		return fmt.Errorf("changing the interface of a running DHCPv6 server from %q to %q", old.Interface, cfg.Interface)
-	}
-	if cfg.Server != old.Server {
-		return fmt.Errorf("changing the address of a running DHCPv6 server from %v to %v", old.Server, cfg.Server)
 	}
 	h.plan = newPlan(&cfg, h.Log.Logger)
 	h.Follow(&h.plan.Scope)

@@ -39,19 +39,7 @@ func findDHCP(n *netdef.Network, family func(netip.Addr) bool) *netdef.IP {
 // store, the event function and the logger.
 func DHCP(n *netdef.Network) v4.Config {
 	ip := DHCPIP(n)
-	c := v4.Config{
-		Network:      n.Name,
-		Interface:    n.Bridge.Name,
-		MAC:          n.MAC,
-		Server:       ip.Address,
-		Prefix:       ip.Prefix(),
-		DNS:          resolvers(n, ip),
-		Domain:       Domain(n),
-		MTU:          n.MTU,
-		Ranges:       ranges(ip.DHCP),
-		Reservations: reservations(ip.DHCP),
-		Identity:     dhcpd.Identity(n.DHCPPolicy.Identity),
-	}
+	c := v4.Config{Settings: dhcpSettings(n, ip), MTU: n.MTU}
 	if n.Mode() != netdef.ModeIsolated {
 		c.Router = ip.Address
 	}
@@ -74,7 +62,14 @@ func DHCP(n *netdef.Network) v4.Config {
 // DHCP6 is DHCP for DHCPv6.
 func DHCP6(n *netdef.Network) v6.Config {
 	ip := DHCP6IP(n)
-	c := v6.Config{
+	c := v6.Config{Settings: dhcpSettings(n, ip), Boots: boots6(ip.DHCP.Boots)}
+	addDnsmasqDHCP6(&c, &n.Dnsmasq.DHCP)
+	return c
+}
+
+// dhcpSettings are what both families ask alike for an <ip> of n.
+func dhcpSettings(n *netdef.Network, ip *netdef.IP) dhcpd.Settings {
+	return dhcpd.Settings{
 		Network:      n.Name,
 		Interface:    n.Bridge.Name,
 		MAC:          n.MAC,
@@ -86,9 +81,6 @@ func DHCP6(n *netdef.Network) v6.Config {
 		Reservations: reservations(ip.DHCP),
 		Identity:     dhcpd.Identity(n.DHCPPolicy.Identity),
 	}
-	c.Boots = boots6(ip.DHCP.Boots)
-	addDnsmasqDHCP6(&c, &n.Dnsmasq.DHCP)
-	return c
 }
 
 // resolvers are the DNS servers that guests on ip are told of.

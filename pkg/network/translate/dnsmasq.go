@@ -16,16 +16,19 @@ import (
 // addDnsmasqDHCP adds what lines of dnsmasq say of DHCPv4 to c.
 func addDnsmasqDHCP(c *v4.Config, d *dnsmasq.DHCP) {
 	c.Boots = dnsmasqBoots(d, c.Boots)
-	c.Tags = append(c.Tags, dnsmasqRules(d.Rules)...)
-	c.Options = append(c.Options, dnsmasqOptions(d.Options, c.Server)...)
-	c.Reservations = withDnsmasqHosts(c.Reservations, d, netip.Addr.Is4, c.Prefix)
+	addDnsmasqSettings(&c.Settings, d, d.Rules, d.Options)
 }
 
 // addDnsmasqDHCP6 is addDnsmasqDHCP for DHCPv6.
 func addDnsmasqDHCP6(c *v6.Config, d *dnsmasq.DHCP) {
-	c.Tags = append(c.Tags, dnsmasqRules(d.Rules6)...)
-	c.Options = append(c.Options, dnsmasqOptions(d.Options6, c.Server)...)
-	c.Reservations = withDnsmasqHosts(c.Reservations, d, dhcpd.Is6, c.Prefix)
+	addDnsmasqSettings(&c.Settings, d, d.Rules6, d.Options6)
+}
+
+// addDnsmasqSettings adds hosts, and the rules and options of one family.
+func addDnsmasqSettings(s *dhcpd.Settings, d *dnsmasq.DHCP, rules []dnsmasq.Rule, opts []dnsmasq.Option) {
+	s.Tags = append(s.Tags, dnsmasqRules(rules)...)
+	s.Options = append(s.Options, dnsmasqOptions(opts, s.Server)...)
+	s.Reservations = withDnsmasqHosts(s, d)
 }
 
 // dnsmasqRules are the rules of lines of dnsmasq.
@@ -63,10 +66,10 @@ func dnsmasqBoots(d *dnsmasq.DHCP, others []v4.Boot) []v4.Boot {
 	return slices.Concat(tagged, others, plain)
 }
 
-// withDnsmasqHosts are others and the hosts of one family of lines of dnsmasq: before them
+// withDnsmasqHosts are the reservations of s and the hosts of lines of dnsmasq: before them
 // those that have an address, or none that anybody could have, and behind them those
 // that have whatever is free. A later line comes before an earlier one.
-func withDnsmasqHosts(others []dhcpd.Reservation, d *dnsmasq.DHCP, family func(netip.Addr) bool, prefix netip.Prefix) []dhcpd.Reservation {
+func withDnsmasqHosts(s *dhcpd.Settings, d *dnsmasq.DHCP) []dhcpd.Reservation {
 	var first, last []dhcpd.Reservation
 	for _, h := range slices.Backward(d.Hosts) {
 		r := dhcpd.Reservation{
@@ -81,8 +84,8 @@ func withDnsmasqHosts(others []dhcpd.Reservation, d *dnsmasq.DHCP, family func(n
 		}
 		there := len(first)
 		for _, a := range h.Addrs {
-			if family(a) {
-				r.Addr = inPrefix(a, prefix)
+			if a.Is4() == s.Server.Is4() {
+				r.Addr = inPrefix(a, s.Prefix)
 				first = append(first, r)
 			}
 		}
@@ -94,7 +97,7 @@ func withDnsmasqHosts(others []dhcpd.Reservation, d *dnsmasq.DHCP, family func(n
 			last = append(last, r)
 		}
 	}
-	return slices.Concat(first, others, last)
+	return slices.Concat(first, s.Reservations, last)
 }
 
 // inPrefix returns a, or, if that is only the end of an IPv6 address, the one of prefix

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/dhcpd/dhcpdtest"
 	"github.com/vnetd/vnetd/pkg/dhcpd/v4"
 	"github.com/vnetd/vnetd/pkg/dhcpd/v6"
@@ -33,10 +34,16 @@ func FuzzDnsmasq(f *testing.F) {
 		if len(o.Unknown) > len(lines) {
 			t.Errorf("not understood are %q", o.Unknown)
 		}
-		c4 := v4.Config{Interface: "br0", MAC: mac, Server: server, Prefix: netip.PrefixFrom(server, 24), Store: dhcpdtest.NewStore()}
+		c4 := v4.Config{Settings: dhcpd.Settings{Interface: "br0", MAC: mac, Server: server, Prefix: netip.PrefixFrom(server, 24), Store: dhcpdtest.NewStore()}}
 		addDnsmasqDHCP(&c4, &o.DHCP)
 		c6 := v6.Config{
-			Interface: "br0", MAC: mac, Server: server6, Prefix: netip.PrefixFrom(server6, 64), Store: dhcpdtest.NewStore(),
+			Settings: dhcpd.Settings{
+				Interface: "br0",
+				MAC:       mac,
+				Server:    server6,
+				Prefix:    netip.PrefixFrom(server6, 64),
+				Store:     dhcpdtest.NewStore(),
+			},
 		}
 		addDnsmasqDHCP6(&c6, &o.DHCP)
 		dns := dnsd.Config{Addrs: []netip.Addr{server}}

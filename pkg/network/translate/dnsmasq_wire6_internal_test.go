@@ -93,9 +93,17 @@ func wireVnetd6(t *testing.T, conn net.PacketConn, o dnsmasq.Options, client wir
 	t.Helper()
 	only := netip.MustParseAddr("2001:db8:1::100")
 	c := v6.Config{
-		Network: "one", Interface: "one", MAC: net.HardwareAddr{0x52, 0x54, 0, 0, 0, 1}, Server: netip.MustParseAddr("2001:db8:1::1"),
-		Prefix: netip.MustParsePrefix("2001:db8:1::/64"), LeaseTime: time.Hour,
-		Ranges: []dhcpd.Range{{Start: only, End: only}}, Store: dhcpdtest.NewStore(), Logger: slog.New(slog.DiscardHandler),
+		Settings: dhcpd.Settings{
+			Network:   "one",
+			Interface: "one",
+			MAC:       net.HardwareAddr{0x52, 0x54, 0, 0, 0, 1},
+			Server:    netip.MustParseAddr("2001:db8:1::1"),
+			Prefix:    netip.MustParsePrefix("2001:db8:1::/64"),
+			LeaseTime: time.Hour,
+			Ranges:    []dhcpd.Range{{Start: only, End: only}},
+			Store:     dhcpdtest.NewStore(),
+			Logger:    slog.New(slog.DiscardHandler),
+		},
 	}
 	addDnsmasqDHCP6(&c, &o.DHCP)
 	srv, err := v6.Open(c)

@@ -197,8 +197,17 @@ func wireVnetd(t *testing.T, conn net.PacketConn, o dnsmasq.Options, sent []dhcp
 	server := netip.MustParseAddr("192.0.2.1")
 	only := netip.MustParseAddr("192.0.2.100")
 	c := v4.Config{
-		Network: "one", Interface: "one", MAC: net.HardwareAddr{0x52, 0x54, 0, 0, 0, 1}, Server: server, Router: server, Prefix: netip.MustParsePrefix("192.0.2.0/24"),
-		Ranges: []dhcpd.Range{{Start: only, End: only}}, Store: dhcpdtest.NewStore(), Logger: slog.New(slog.DiscardHandler),
+		Settings: dhcpd.Settings{
+			Network:   "one",
+			Interface: "one",
+			MAC:       net.HardwareAddr{0x52, 0x54, 0, 0, 0, 1},
+			Server:    server,
+			Prefix:    netip.MustParsePrefix("192.0.2.0/24"),
+			Ranges:    []dhcpd.Range{{Start: only, End: only}},
+			Store:     dhcpdtest.NewStore(),
+			Logger:    slog.New(slog.DiscardHandler),
+		},
+		Router: server,
 	}
 	addDnsmasqDHCP(&c, &o.DHCP)
 	srv, err := v4.Open(c)
