@@ -158,7 +158,7 @@ func valueOf(code uint16, v6 bool, s string) (value, bool) {
 	case k == kindStrings:
 		return stringsValue(s)
 	case k == kindText:
-		return value{bytes: []byte(shown(s)), text: true}, true
+		return textValue(s), true
 	case k == kindTime && !strings.HasSuffix(s, "i"):
 		t, ok := leaseTime(s)
 		return value{bytes: binary.BigEndian.AppendUint32(nil, uint32(t/time.Second))}, ok
@@ -166,26 +166,35 @@ func valueOf(code uint16, v6 bool, s string) (value, bool) {
 		return addrs6Value(s)
 	case k == kindAddrs:
 		return addrsValue(code, s)
+	default:
+		return looksValue(code, v6, k, s)
 	}
-	if looksHex(s) {
+}
+
+// looksValue reads a value by what it looks like, s, which is not empty.
+func looksValue(code uint16, v6 bool, k kind, s string) (value, bool) {
+	routes := !v6 && (code == optionRoutes || code == optionMSRoutes)
+	switch {
+	case looksHex(s):
 		b, ok := parseBytes(s)
 		return value{bytes: b}, ok
-	}
-	if size := map[kind]int{kindByte: 1, kindShort: 2, kindLong: 4, kindTime: 4}[k]; looksNumber(s) {
-		return numberValue(size, s)
-	}
-	switch {
+	case looksNumber(s):
+		return numberValue(map[kind]int{kindByte: 1, kindShort: 2, kindLong: 4, kindTime: 4}[k], s)
 	case v6 && looksAddrs6(s):
 		return addrs6Value(s)
 	case !v6 && looksAddrs(s):
 		return addrsValue(code, s)
 	case !v6 && code == optionSIP:
 		return namesValue([]byte{0}, s, true)
-	case k != kindGuess, !v6 && (code == optionRoutes || code == optionMSRoutes), len(s) == 1 && strings.Contains("bsi", s): // dnsmasq takes the latter for a size
+	case k != kindGuess, routes, len(s) == 1 && strings.Contains("bsi", s): // dnsmasq takes the latter for a size
 		return value{}, false
+	default:
+		return textValue(s), true
 	}
-	return value{bytes: []byte(shown(s)), text: true}, true
 }
+
+// textValue is a text as it stands.
+func textValue(s string) value { return value{bytes: []byte(shown(s)), text: true} }
 
 // looksAddrs6 reports whether s is a list of IPv6 addresses.
 func looksAddrs6(s string) bool {
