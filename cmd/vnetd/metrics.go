@@ -78,8 +78,10 @@ var families = []family{
 	{name: "network_ports", help: "Ports of the network.", kind: gauge, labels: "network", samples: eachNetwork(func(n network.Stats, e emit) {
 		e(float64(len(n.Ports)), n.Info.Name)
 	})},
-	{name: "network_repairs_total", help: "Times that the network's bridge was gone and made anew.", kind: counter, labels: "network", samples: eachNetwork(func(n network.Stats, e emit) {
-		e(float64(n.Repairs), n.Info.Name)
+	{name: "network_repairs_total", help: "Times that something of the network was put back, by what was amiss first.", kind: counter, labels: "network what", samples: eachNetwork(func(n network.Stats, e emit) {
+		for _, what := range slices.Sorted(maps.Keys(n.Repairs)) {
+			e(float64(n.Repairs[what]), n.Info.Name, what)
+		}
 	})},
 	{name: "network_failures_total", help: "Times that a part of the network failed and was tried again.", kind: counter, labels: "network", samples: eachNetwork(func(n network.Stats, e emit) {
 		e(float64(n.Failures), n.Info.Name)

@@ -17,7 +17,10 @@ import (
 type Message struct {
 	Type, Flags uint16
 	Seq         uint32
-	Body        []byte
+	// Port is the address of the socket whose request made the kernel say this, 0 where
+	// that is not told: commonly the id of its process.
+	Port uint32
+	Body []byte
 }
 
 // NewMessage is a message with a header, of which the socket fills in the number.
@@ -49,6 +52,7 @@ func Messages(b []byte) iter.Seq[Message] {
 				Type:  binary.NativeEndian.Uint16(b[4:]),
 				Flags: binary.NativeEndian.Uint16(b[6:]),
 				Seq:   binary.NativeEndian.Uint32(b[8:]),
+				Port:  binary.NativeEndian.Uint32(b[12:]),
 				Body:  b[unix.NLMSG_HDRLEN:size],
 			}
 			if !yield(m) {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 
@@ -22,7 +23,12 @@ type address struct {
 	peer  netip.Addr
 	scope uint8
 	flags uint32
+	// protocol is who added it, as of a route; 0 where that is not told.
+	protocol uint8
 }
+
+// ifaProto is IFA_PROTO of linux/if_addr.h.
+const ifaProto = 11
 
 // usable reports whether a socket may bind to the address: duplicate address
 // detection (RFC 4862 section 5.4) is neither under way nor lost. On a bridge
@@ -31,15 +37,16 @@ func (a *address) usable() bool {
 	return a.flags&(unix.IFA_F_TENTATIVE|unix.IFA_F_DADFAILED) == 0
 }
 
-// setAddresses gives the link the wanted addresses, in their order, and takes
-// every other address of global scope away.
-func (c *conn) setAddresses(index int, wanted []netip.Prefix) error {
+// setAddresses gives the link the wanted addresses, in their order, and takes those
+// away that are ours and not wanted.
+func (c *conn) setAddresses(l *link, cfg *Config) error {
+	index := l.Index
 	have, err := c.addresses(index)
 	if err != nil {
 		return err
 	}
-	if unwanted := unwantedAddresses(have, wanted); len(unwanted) > 0 {
-		if err := c.removeAddresses(index, unwanted); err != nil {
+	if unwanted := unwantedAddresses(have, cfg); len(unwanted) > 0 {
+		if err := c.carryOut(c.removals(index, unwanted, cfg), cfg.Amend); err != nil {
 			return err
 		}
 		// The kernel may have removed more: secondary addresses.
@@ -47,10 +54,43 @@ func (c *conn) setAddresses(index int, wanted []netip.Prefix) error {
 			return err
 		}
 	}
-	missing := slices.DeleteFunc(slices.Clone(wanted), func(p netip.Prefix) bool {
-		return slices.ContainsFunc(have, func(a address) bool { return a.prefix == p })
-	})
-	return c.addAddresses(index, missing)
+	var changes []change
+	for _, p := range cfg.Addrs {
+		if slices.ContainsFunc(have, func(a address) bool { return a.prefix == p }) {
+			continue
+		}
+		changes = append(changes, change{
+			Difference: Difference{cfg.Name, AspectAddress, "", p.String()},
+			do:         func() error { return c.addAddresses(index, []netip.Prefix{p}) },
+		})
+	}
+	return c.carryOut(append(changes, c.linkLocal(l, cfg, have)...), cfg.Amend)
+}
+
+// linkLocal brings back the IPv6 link-local address, which router advertisements and
+// DHCPv6 go out from. The kernel makes it when a link gets its carrier, and not again.
+func (c *conn) linkLocal(l *link, cfg *Config, have []address) []change {
+	lost := cfg.hasIPv6() && l.running && !slices.ContainsFunc(have, func(a address) bool { return a.prefix.Addr().IsLinkLocalUnicast() && a.prefix.Addr().Is6() })
+	if !lost {
+		return nil
+	}
+	p := eui64(cfg.MAC)
+	return []change{{
+		Difference: Difference{cfg.Name, AspectAddress, "", p.String()},
+		do: func() error {
+			err := c.do(newAddress(l.Index, p))
+			if errors.Is(err, unix.EEXIST) {
+				err = nil
+			}
+			return err
+		},
+	}}
+}
+
+// eui64 is the link-local address of a card (RFC 4291 appendix A, RFC 4862 section 5.3).
+func eui64(mac net.HardwareAddr) netip.Prefix {
+	a := [16]byte{0: 0xfe, 1: 0x80, 8: mac[0] ^ 2, 9: mac[1], 10: mac[2], 11: 0xff, 12: 0xfe, 13: mac[3], 14: mac[4], 15: mac[5]}
+	return netip.PrefixFrom(netip.AddrFrom16(a), 64)
 }
 
 func (c *conn) addAddresses(index int, missing []netip.Prefix) error {
@@ -65,34 +105,44 @@ func (c *conn) addAddresses(index int, missing []netip.Prefix) error {
 
 // unwantedAddresses are those of have that must go, also in order to come back
 // usable.
-func unwantedAddresses(have []address, wanted []netip.Prefix) []address {
+func unwantedAddresses(have []address, cfg *Config) []address {
 	var unwanted []address
 	for _, a := range have {
-		keep := a.scope != unix.RT_SCOPE_UNIVERSE
-		if slices.Contains(wanted, a.prefix) {
-			keep = a.usable()
+		ours := a.protocol == routeProtocol && a.scope == unix.RT_SCOPE_UNIVERSE || slices.Contains(cfg.Former, a.prefix)
+		if slices.Contains(cfg.Addrs, a.prefix) {
+			ours = !a.usable()
 		}
-		if !keep {
+		if ours {
 			unwanted = append(unwanted, a)
 		}
 	}
 	return unwanted
 }
 
-func (c *conn) removeAddresses(index int, addrs []address) error {
+// removals are the changes that remove addresses. One that is wanted and not usable is
+// no difference before it is missing.
+func (c *conn) removals(index int, addrs []address, cfg *Config) (changes []change) {
 	for _, a := range addrs {
-		// EADDRNOTAVAIL: a secondary address, gone with its primary.
-		err := c.do(delAddress(index, a))
-		if err != nil && !errors.Is(err, unix.EADDRNOTAVAIL) {
-			return fmt.Errorf("removing address %v: %w", a.prefix, err)
+		d := Difference{cfg.Name, AspectAddress, a.prefix.String(), ""}
+		if slices.Contains(cfg.Addrs, a.prefix) {
+			d.Has, d.Want = "tentative "+d.Has, d.Has
 		}
+		changes = append(changes, change{Difference: d, do: func() error {
+			// EADDRNOTAVAIL: a secondary address, gone with its primary.
+			err := c.do(delAddress(index, a))
+			if errors.Is(err, unix.EADDRNOTAVAIL) {
+				err = nil
+			}
+			return err
+		}})
 	}
-	return nil
+	return changes
 }
 
 // newAddress is the request that adds an address. An IPv4 address has the
 // broadcast address of its network, if the network has one (RFC 3021: a /31 has
-// none). An IPv6 address goes without duplicate address detection, see usable.
+// none). An IPv6 address goes without duplicate address detection, see usable. It is
+// marked as ours (`ip address show proto 66`), which kernels before 5.18 don't keep.
 func newAddress(index int, p netip.Prefix) *nl.NetlinkRequest {
 	msg := addressMessage(index, p)
 	if p.Addr().Is6() {
@@ -102,6 +152,7 @@ func newAddress(index int, p netip.Prefix) *nl.NetlinkRequest {
 	req.AddData(msg)
 	req.AddData(nl.NewRtAttr(unix.IFA_LOCAL, p.Addr().AsSlice()))
 	req.AddData(nl.NewRtAttr(unix.IFA_ADDRESS, p.Addr().AsSlice()))
+	req.AddData(nl.NewRtAttr(ifaProto, []byte{routeProtocol}))
 	if p.Addr().Is4() && p.Bits() < 31 {
 		req.AddData(nl.NewRtAttr(unix.IFA_BROADCAST, broadcast(p)))
 	}
@@ -125,6 +176,9 @@ func addressMessage(index int, p netip.Prefix) *nl.IfAddrmsg {
 	}
 	msg := nl.NewIfAddrmsg(family)
 	msg.Index, msg.Prefixlen = uint32(index), uint8(p.Bits())
+	if p.Addr().IsLinkLocalUnicast() && p.Addr().Is6() {
+		msg.Scope = unix.RT_SCOPE_LINK
+	}
 	return msg
 }
 
@@ -190,6 +244,8 @@ func parseAddress(m []byte) (address, error) {
 			a.peer, _ = netip.AddrFromSlice(value)
 		case unix.IFA_FLAGS:
 			a.flags = binary.NativeEndian.Uint32(value)
+		case ifaProto:
+			a.protocol = value[0]
 		}
 		return nil
 	})

@@ -2,7 +2,6 @@ package bridge
 
 import (
 	"bytes"
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -47,9 +46,12 @@ type Config struct {
 	// 1500, or the smallest of the ports'.
 	MTU int
 	// Addrs are the addresses of the bridge, with the length of their
-	// network's prefix. Every other address of global scope is removed.
-	// Without an IPv6 address, IPv6 is off on the bridge.
+	// network's prefix. Others that Ensure once added to it are removed; what an
+	// admin added stays. Without an IPv6 address, IPv6 is off on the bridge.
 	Addrs []netip.Prefix
+	// Former are addresses that Ensure may have added where the kernel does not tell
+	// whose an address is (before Linux 5.18): those not in Addrs are removed.
+	Former []netip.Prefix
 	// Routes are the static routes through the bridge. Others that Ensure once
 	// added to it are removed.
 	Routes []Route
@@ -62,6 +64,14 @@ type Config struct {
 	// take such ports out of promiscuous mode. A kernel without VLAN filtering
 	// goes without. It is never switched off.
 	MACTable bool
+	// Forward4 and Forward6 say that the host forwards packets of the bridge: it does so
+	// on this link wherever it forwards any of that family.
+	Forward4, Forward6 bool
+	// Index is that of the bridge as it was seen last, 0 for none: where no link has the
+	// name, and that one is a bridge with Alias, it was renamed and gets its name back.
+	Index int
+	// Amend is asked of what differs on a bridge that is there, and of its absence.
+	Amend Amend
 }
 
 // Bridges speaks with the kernel about the links of one network namespace, that
@@ -130,8 +140,11 @@ func (b *Bridges) Ensure(ctx context.Context, cfg Config) (ifindex int, err erro
 		return 0, fmt.Errorf("bridge %q: %w", cfg.Name, err)
 	}
 	l, created, err := b.conn.findOrCreate(&cfg)
-	if err != nil {
+	if err != nil || l.Index == 0 {
 		return 0, err
+	}
+	if created {
+		cfg.Amend = nil
 	}
 	if err := b.converge(&l, &cfg, created); err != nil {
 		err = fmt.Errorf("configuring bridge %q: %w", cfg.Name, err)
@@ -200,10 +213,17 @@ func (c *Config) hasIPv6() bool {
 	return false
 }
 
-// findOrCreate finds the bridge or makes it, with nothing but its MAC address.
+// findOrCreate finds the bridge or makes it, with nothing but its MAC address; l is the
+// zero link where cfg.Amend leaves that.
 func (c *conn) findOrCreate(cfg *Config) (l link, created bool, err error) {
 	l, err = c.byName(cfg.Name)
 	if errors.Is(err, ErrNotFound) {
+		if renamed, ok := c.renamed(cfg); ok {
+			return c.rename(renamed, cfg)
+		}
+		if cfg.Amend != nil && !cfg.Amend(Difference{Link: cfg.Name, Aspect: AspectBridge, Want: cfg.Name}) {
+			return link{}, false, nil
+		}
 		err = c.do(createBridge(cfg))
 		// EEXIST: another program was faster; its bridge does as well.
 		if err != nil && !errors.Is(err, unix.EEXIST) {
@@ -216,6 +236,33 @@ func (c *conn) findOrCreate(cfg *Config) (l link, created bool, err error) {
 		err = l.mustBeBridge(cfg.Name)
 	}
 	return l, created, err
+}
+
+// renamed finds the bridge of cfg under another name.
+func (c *conn) renamed(cfg *Config) (link, bool) {
+	if cfg.Index == 0 || cfg.Alias == "" {
+		return link{}, false
+	}
+	l, err := c.byIndex(cfg.Index)
+	return l, err == nil && l.Kind == Kind && l.Alias == cfg.Alias
+}
+
+// rename gives l the name of cfg. Before Linux 6.2 a link must be down for that; it is
+// set up again with the rest.
+func (c *conn) rename(l link, cfg *Config) (link, bool, error) {
+	if cfg.Amend != nil && !cfg.Amend(Difference{Link: cfg.Name, Aspect: AspectName, Has: l.Name, Want: cfg.Name}) {
+		return link{}, false, nil
+	}
+	name := setLink(l.Index, 0, 0, nl.NewRtAttr(unix.IFLA_IFNAME, nl.ZeroTerminated(cfg.Name)))
+	err := c.do(name)
+	if errors.Is(err, unix.EBUSY) {
+		err = c.do(setLink(l.Index, 0, unix.IFF_UP), name, setUp(l.Index))
+	}
+	if err != nil {
+		return link{}, false, fmt.Errorf("giving bridge %q its name %q back: %w", l.Name, cfg.Name, err)
+	}
+	l, err = c.byIndex(l.Index)
+	return l, false, err
 }
 
 // mustBeBridge gives ErrNotBridge unless l is a bridge and name its own name:
@@ -262,49 +309,62 @@ func (b *Bridges) converge(l *link, cfg *Config, created bool) error {
 	if err := b.setAttributes(l, cfg); err != nil {
 		return err
 	}
-	if err := setIPv6(l.Name, cmp.Or(cfg.MTU, l.MTU), cfg.hasIPv6()); err != nil {
-		return err
-	}
-	if err := setNeighbours(cfg); err != nil {
+	if err := b.setSysctls(l, cfg); err != nil {
 		return err
 	}
 	if !l.Up {
-		if err := b.conn.do(setUp(l.Index)); err != nil {
+		up := cfg.Amend.pass([]change{differs(cfg.Name, AspectUp, "down", "up", setUp(l.Index))})
+		if len(up) == 0 {
+			return nil // nor can it have routes
+		}
+		if err := b.conn.do(requests(up)...); err != nil {
 			return fmt.Errorf("setting the link up: %w", err)
 		}
 	}
-	setAddresses, setRoutes := b.conn.setAddresses, b.conn.setRoutes
 	if created {
-		setAddresses, setRoutes = b.conn.addAddresses, b.conn.addRoutes
+		if err := b.conn.addAddresses(l.Index, cfg.Addrs); err != nil {
+			return err
+		}
+		return b.conn.addRoutes(l.Index, cfg.Routes)
 	}
-	if err := setAddresses(l.Index, cfg.Addrs); err != nil {
+	if err := b.conn.setAddresses(l, cfg); err != nil {
 		return err
 	}
-	return setRoutes(l.Index, cfg.Routes)
+	return b.conn.setRoutes(l, cfg)
 }
 
 // setAttributes brings MAC address, MTU, alias, STP, forward delay and VLAN filtering
 // of l to cfg.
 func (b *Bridges) setAttributes(l *link, cfg *Config) error {
 	defer b.lockSTP(l.Index).Unlock()
-	var reqs []*nl.NetlinkRequest
+	return b.conn.doAll(requests(cfg.Amend.pass(attributeChanges(l, cfg))))
+}
+
+// attributeChanges are what setAttributes changes.
+func attributeChanges(l *link, cfg *Config) (changes []change) {
 	if !bytes.Equal(l.MAC, cfg.MAC) {
-		reqs = append(reqs, setLink(l.Index, 0, 0, nl.NewRtAttr(unix.IFLA_ADDRESS, cfg.MAC)))
+		changes = append(changes, differs(cfg.Name, AspectMAC, l.MAC, cfg.MAC, setLink(l.Index, 0, 0, nl.NewRtAttr(unix.IFLA_ADDRESS, cfg.MAC))))
 	}
 	if cfg.MTU != 0 && l.MTU != cfg.MTU {
-		reqs = append(reqs, setLink(l.Index, 0, 0, nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(cfg.MTU)))))
+		changes = append(changes, differs(cfg.Name, AspectMTU, l.MTU, cfg.MTU, setMTU(l.Index, cfg.MTU)))
 	}
 	if cfg.MACTable && l.canFilterVLAN && !l.vlanFiltering {
-		reqs = append(reqs, setBridge(l.Index, nl.NewRtAttr(nl.IFLA_BR_VLAN_FILTERING, boolAttr(true))))
+		changes = append(changes, differs(cfg.Name, AspectVLANFiltering, "off", "on", setBridge(l.Index, nl.NewRtAttr(nl.IFLA_BR_VLAN_FILTERING, boolAttr(true)))))
 	}
 	if cfg.Alias != "" && l.Alias == "" {
-		reqs = append(reqs, setLink(l.Index, 0, 0, alias(cfg.Alias)))
+		changes = append(changes, differs(cfg.Name, AspectAlias, l.Alias, cfg.Alias, setLink(l.Index, 0, 0, alias(cfg.Alias))))
 	}
-	reqs = append(reqs, stpRequests(l, cfg)...)
-	if len(reqs) == 0 {
-		return nil
+	if reqs := stpRequests(l, cfg); len(reqs) > 0 {
+		has := fmt.Sprintf("%s, forward delay %v", onOff(l.stp != stpOff), hundredths(l.delay))
+		want := fmt.Sprintf("%s, forward delay %v", onOff(cfg.STP), hundredths(cfg.delay()))
+		changes = append(changes, differs(cfg.Name, AspectSTP, has, want, reqs...))
 	}
-	return b.conn.do(reqs...)
+	return changes
+}
+
+// setMTU is the request that sets a link's MTU.
+func setMTU(index, mtu int) *nl.NetlinkRequest {
+	return setLink(index, 0, 0, nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(mtu))))
 }
 
 // Remove deletes the bridge of that name if its index is still ifindex, or

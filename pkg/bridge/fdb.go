@@ -37,27 +37,41 @@ func (b *Bridges) DeleteFDB(port int, mac net.HardwareAddr) error {
 // FDBPort is the ifindex of the port behind which the bridge with that ifindex
 // last heard of the address, or was told that it is; 0 where it knows of none.
 func (b *Bridges) FDBPort(bridge int, mac net.HardwareAddr) (port int, err error) {
+	e, err := b.conn.fdb(bridge, mac)
+	return e.port, err
+}
+
+// fdbEntry is what a bridge knows of an address.
+type fdbEntry struct {
+	port   int  // its ifindex; 0 where the bridge knows of none
+	static bool // neither ages nor moves
+}
+
+// fdb asks a bridge for what it knows of an address.
+func (c *conn) fdb(bridge int, mac net.HardwareAddr) (e fdbEntry, err error) {
 	head := make([]byte, unix.SizeofNdMsg) // struct ndmsg: all else must be zero here (valid_fdb_get_strict)
 	head[0] = unix.AF_BRIDGE
 	req := nl.NewNetlinkRequest(unix.RTM_GETNEIGH, 0)
 	req.AddRawData(head)
 	req.AddRawData(netlink.AppendAttribute(nil, unix.NDA_LLADDR, mac))
 	req.AddRawData(netlink.AppendAttribute(nil, unix.NDA_MASTER, nl.Uint32Attr(uint32(bridge))))
-	body, err := b.conn.get(req, unix.RTM_NEWNEIGH)
+	body, err := c.get(req, unix.RTM_NEWNEIGH)
 	if errors.Is(err, unix.ENOENT) {
-		return 0, nil
+		return fdbEntry{}, nil
 	}
 	if err == nil && len(body) < unix.SizeofNdMsg {
 		err = fmt.Errorf("an answer of %d bytes, want at least %d", len(body), unix.SizeofNdMsg)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("looking for the port of %v on bridge %d: %w", mac, bridge, err)
+		return fdbEntry{}, fmt.Errorf("looking for the port of %v on bridge %d: %w", mac, bridge, err)
 	}
+	e.port = int(binary.NativeEndian.Uint32(body[4:]))
+	e.static = binary.NativeEndian.Uint16(body[8:])&(unix.NUD_NOARP|unix.NUD_PERMANENT) != 0
 	// An address of the bridge itself is on no port.
-	if port = int(binary.NativeEndian.Uint32(body[4:])); port == bridge {
-		port = 0
+	if e.port == bridge {
+		return fdbEntry{}, nil
 	}
-	return port, nil
+	return e, nil
 }
 
 // fdbRequest is a request about a static entry of the port's bridge (NTF_MASTER),

@@ -46,6 +46,8 @@ type Link struct {
 // link is a Link with what this package alone uses.
 type link struct {
 	Link
+	// running is IFF_RUNNING: up, with a carrier that the kernel has dealt with.
+	running bool
 	// Of a bridge: STP state, forward delay in hundredths of a second, and
 	// whether it is its spanning tree's root. The delay of another bridge is
 	// the root's, not its own.
@@ -145,7 +147,7 @@ func parseLink(m []byte) (link, error) {
 		Index:   int(msg.Index),
 		Up:      msg.Flags&unix.IFF_UP != 0,
 		Carrier: msg.Flags&unix.IFF_LOWER_UP != 0, Loopback: msg.Flags&unix.IFF_LOOPBACK != 0,
-	}}
+	}, running: msg.Flags&unix.IFF_RUNNING != 0}
 	err := netlink.ParseAttributes(m[unix.SizeofIfInfomsg:], l.setAttr)
 	return l, err
 }
@@ -216,8 +218,11 @@ func (l *link) setBridge(data []byte) error {
 
 // ticks reads a time in hundredths of a second.
 func ticks(value []byte) time.Duration {
-	return time.Duration(binary.NativeEndian.Uint32(value)) * 10 * time.Millisecond
+	return hundredths(binary.NativeEndian.Uint32(value))
 }
+
+// hundredths is a time that the kernel counts in hundredths of a second.
+func hundredths(n uint32) time.Duration { return time.Duration(n) * 10 * time.Millisecond }
 
 func (l *link) setPort(kind uint16, value []byte) error {
 	switch kind {

@@ -1,9 +1,11 @@
 package bridge
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"net"
 
 	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
@@ -25,6 +27,13 @@ type PortConfig struct {
 	// frames, NoFlood from sending it unicast frames to addresses that the
 	// bridge doesn't know. Both are for ports whose addresses AddFDB tells.
 	NoLearning, NoFlood bool
+	// FDB is an address behind the port that the bridge is told of, see AddFDB; nil for
+	// none.
+	FDB net.HardwareAddr
+	// Alias is what the port says of itself where it says nothing; empty for nothing.
+	Alias string
+	// Amend is asked of what differs from the above.
+	Amend Amend
 }
 
 // Attach makes the link with index port a port of the bridge with index bridge,
@@ -66,7 +75,7 @@ func (b *Bridges) Attach(ctx context.Context, bridge, port int, p PortConfig) er
 
 // plugIn is Attach for links that were looked up, with the bridge's STP state t locked.
 func (b *Bridges) plugIn(ctx context.Context, t *stpState, br, l *link, p PortConfig) error {
-	if reqs := plugRequests(br, l, p); len(reqs) > 0 {
+	if reqs := requests(p.Amend.pass(portChanges(br, l, p))); len(reqs) > 0 {
 		if err := b.withoutSTP(ctx, t, br, reqs...); err != nil {
 			return err
 		}
@@ -78,54 +87,91 @@ func (b *Bridges) plugIn(ctx context.Context, t *stpState, br, l *link, p PortCo
 		}
 		*l = fresh
 	}
-	if l.state != stateListening && l.state != stateLearning {
+	if l.Master == br.Index && (l.state == stateListening || l.state == stateLearning) {
+		if err := b.withoutSTP(ctx, t, br, forward(l)); err != nil {
+			return err
+		}
+	}
+	return b.tellFDB(br, l, p)
+}
+
+// forward is the request that has a port forward.
+func forward(l *link) *nl.NetlinkRequest {
+	return setPort(l.Index, nl.NewRtAttr(nl.IFLA_BRPORT_STATE, nl.Uint8Attr(stateForwarding)))
+}
+
+// tellFDB tells the bridge br of the address behind its port l, unless it knows it.
+func (b *Bridges) tellFDB(br, l *link, p PortConfig) error {
+	if p.FDB == nil || l.Master != br.Index {
 		return nil
 	}
-	forward := nl.NewRtAttr(nl.IFLA_BRPORT_STATE, nl.Uint8Attr(stateForwarding))
-	return b.withoutSTP(ctx, t, br, setPort(l.Index, forward))
+	e, err := b.conn.fdb(br.Index, p.FDB)
+	if err != nil || e.port == l.Index && e.static {
+		return err
+	}
+	c := change{
+		Difference: Difference{Link: l.Name, Aspect: AspectFDB, Want: p.FDB.String()},
+		do:         func() error { return b.AddFDB(l.Index, p.FDB) },
+	}
+	if e.port != 0 {
+		c.Has, c.Want = fmt.Sprintf("%v on link %d", p.FDB, e.port), p.FDB.String()+" static"
+	}
+	return b.conn.carryOut([]change{c}, p.Amend)
 }
 
-// plugRequests are the requests that make l a port of br as p asks. Isolation and
-// the like are set before the port is up, so that no frame slips through.
-func plugRequests(br, l *link, p PortConfig) []*nl.NetlinkRequest {
-	var reqs []*nl.NetlinkRequest
-	mtu := p.MTU
-	if mtu == 0 {
-		mtu = br.MTU
-	}
-	if l.MTU != mtu {
-		reqs = append(reqs, setLink(l.Index, 0, 0, nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(mtu)))))
+// portChanges make l a port of br as p asks. Isolation and the like are set before the
+// port is up, so that no frame slips through. Those of a port depend on its being one.
+func portChanges(br, l *link, p PortConfig) (changes []change) {
+	if mtu := cmp.Or(p.MTU, br.MTU); l.MTU != mtu {
+		changes = append(changes, differs(l.Name, AspectMTU, l.MTU, mtu, setMTU(l.Index, mtu)))
 	}
 	if l.Master != br.Index {
-		reqs = append(reqs, setMaster(l.Index, br.Index))
+		// A new port has none of the attributes: they are no differences of their own.
+		reqs := []*nl.NetlinkRequest{setMaster(l.Index, br.Index)}
+		reqs = append(reqs, requests(attributesOf(l, PortConfig{}, p))...)
+		c := differs(l.Name, AspectMaster, fmt.Sprint("link ", l.Master), br.Name, reqs...)
+		if l.Master == 0 {
+			c.Has = ""
+		}
+		changes = append(changes, c)
+	} else {
+		changes = append(changes, attributesOf(l, PortConfig{Isolated: l.isolated, NoLearning: l.noLearn, NoFlood: l.noFlood}, p)...)
+		changes = append(changes, stateOf(br, l)...)
 	}
-	if attrs := portAttributes(br, l, p); len(attrs) > 0 {
-		reqs = append(reqs, setPort(l.Index, attrs...))
+	if p.Alias != "" && l.Alias == "" {
+		changes = append(changes, differs(l.Name, AspectAlias, "", p.Alias, setLink(l.Index, 0, 0, alias(p.Alias))))
 	}
 	if !l.Up {
-		reqs = append(reqs, setUp(l.Index))
+		changes = append(changes, differs(l.Name, AspectUp, "down", "up", setUp(l.Index)))
 	}
-	return reqs
+	return changes
 }
 
-// portAttributes are those of l, a port of br or about to become one, that differ
-// from p. A new port has none of the three.
-func portAttributes(br, l *link, p PortConfig) []*nl.RtAttr {
-	has := PortConfig{}
-	if l.Master == br.Index {
-		has = PortConfig{Isolated: l.isolated, NoLearning: l.noLearn, NoFlood: l.noFlood}
+// attributesOf brings those that l has to p.
+func attributesOf(l *link, has, p PortConfig) (changes []change) {
+	for _, a := range []struct {
+		what      Aspect
+		has, want bool
+		attr      int
+	}{
+		{AspectIsolated, has.Isolated, p.Isolated, nl.IFLA_BRPORT_ISOLATED},
+		{AspectLearning, !has.NoLearning, !p.NoLearning, nl.IFLA_BRPORT_LEARNING},
+		{AspectFlood, !has.NoFlood, !p.NoFlood, nl.IFLA_BRPORT_UNICAST_FLOOD},
+	} {
+		if a.has != a.want {
+			changes = append(changes, differs(l.Name, a.what, onOff(a.has), onOff(a.want), setPort(l.Index, nl.NewRtAttr(a.attr, boolAttr(a.want)))))
+		}
 	}
-	var attrs []*nl.RtAttr
-	if has.Isolated != p.Isolated {
-		attrs = append(attrs, nl.NewRtAttr(nl.IFLA_BRPORT_ISOLATED, boolAttr(p.Isolated)))
+	return changes
+}
+
+// stateOf has a port forward which somebody has disabled: without STP, which disables
+// none, the kernel does so only with a port without carrier, or of a bridge that is down.
+func stateOf(br, l *link) []change {
+	if br.stp != stpOff || !br.Up || !l.Up || !l.running || l.state != stateDisabled {
+		return nil
 	}
-	if has.NoLearning != p.NoLearning {
-		attrs = append(attrs, nl.NewRtAttr(nl.IFLA_BRPORT_LEARNING, boolAttr(!p.NoLearning)))
-	}
-	if has.NoFlood != p.NoFlood {
-		attrs = append(attrs, nl.NewRtAttr(nl.IFLA_BRPORT_UNICAST_FLOOD, boolAttr(!p.NoFlood)))
-	}
-	return attrs
+	return []change{differs(l.Name, AspectState, "disabled", "forwarding", forward(l))}
 }
 
 func boolAttr(v bool) []byte {

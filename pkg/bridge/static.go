@@ -52,28 +52,38 @@ func (r Route) normal() Route {
 
 // setRoutes gives the link the wanted routes and takes others of ours away. One
 // that can't be added fails, unlike in libvirt, which starts the network without.
-func (c *conn) setRoutes(index int, wanted []Route) error {
-	have, err := c.ourRoutes(index)
+func (c *conn) setRoutes(l *link, cfg *Config) error {
+	index := l.Index
+	have, connected, err := c.ourRoutes(index)
 	if err != nil {
 		return err
 	}
-	var missing []Route
-	for _, r := range wanted {
+	var missing, changes []change
+	if l.Master == 0 { // else an admin has it in a VRF, whose table has them
+		missing = c.disconnected(index, cfg, connected)
+	}
+	for _, r := range cfg.Routes {
 		n := slices.Index(have, r.normal())
 		if n < 0 {
-			missing = append(missing, r.normal())
+			missing = append(missing, change{
+				Difference: Difference{cfg.Name, AspectRoute, "", r.String()},
+				do:         func() error { return c.addRoutes(index, []Route{r}) },
+			})
 			continue
 		}
 		have = slices.Delete(have, n, n+1)
 	}
 	for _, r := range have {
-		err := c.do(routeRequest(unix.RTM_DELROUTE, 0, index, r))
-		// ESRCH: it went with an address or a neighbour meanwhile.
-		if err != nil && !errors.Is(err, unix.ESRCH) {
-			return fmt.Errorf("removing route %v: %w", r, err)
-		}
+		changes = append(changes, change{Difference: Difference{cfg.Name, AspectRoute, r.String(), ""}, do: func() error {
+			err := c.do(routeRequest(unix.RTM_DELROUTE, 0, index, r))
+			// ESRCH: it went with an address or a neighbour meanwhile.
+			if errors.Is(err, unix.ESRCH) {
+				err = nil
+			}
+			return err
+		}})
 	}
-	return c.addRoutes(index, missing)
+	return c.carryOut(append(changes, missing...), cfg.Amend)
 }
 
 func (c *conn) addRoutes(index int, missing []Route) error {
@@ -87,21 +97,61 @@ func (c *conn) addRoutes(index int, missing []Route) error {
 	return nil
 }
 
-// ourRoutes lists the routes of a link that Ensure added.
-func (c *conn) ourRoutes(index int) ([]Route, error) {
-	var ours []Route
+// disconnected are the changes that bring back the routes to the networks of addresses,
+// which the kernel makes with an address, and not again.
+func (c *conn) disconnected(index int, cfg *Config, connected []netip.Prefix) (changes []change) {
+	for _, p := range cfg.Addrs {
+		if p.IsSingleIP() || slices.Contains(connected, p.Masked()) {
+			continue
+		}
+		connected = append(connected, p.Masked())
+		changes = append(changes, change{
+			Difference: Difference{cfg.Name, AspectRoute, "", p.Masked().String()},
+			do:         func() error { return c.do(connectedRoute(index, p)) },
+		})
+	}
+	return changes
+}
+
+// ourRoutes lists the routes of a link that Ensure added, and the networks that it is
+// connected to.
+func (c *conn) ourRoutes(index int) (ours []Route, connected []netip.Prefix, err error) {
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
 		routes, err := c.routes(family, index)
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		for _, r := range routes {
-			if r.protocol == routeProtocol {
+			switch {
+			case r.protocol == routeProtocol:
 				ours = append(ours, Route{Prefix: r.dst, Gateway: r.gateway, Metric: r.metric})
+			case !r.gateway.IsValid():
+				connected = append(connected, r.dst)
 			}
 		}
 	}
-	return ours, nil
+	return ours, connected, nil
+}
+
+// kernelMetric is that of the kernel's own IPv6 routes (IP6_RT_PRIO_ADDRCONF).
+const kernelMetric = 256
+
+// connectedRoute is the request that adds the route to the network of an address, as
+// the kernel itself does, which takes it away with the address.
+func connectedRoute(index int, p netip.Prefix) *nl.NetlinkRequest {
+	msg := nl.NewRtMsg()
+	msg.Family, msg.Dst_len, msg.Protocol, msg.Scope = unix.AF_INET, uint8(p.Bits()), unix.RTPROT_KERNEL, unix.RT_SCOPE_LINK
+	req := nl.NewNetlinkRequest(unix.RTM_NEWROUTE, unix.NLM_F_CREATE)
+	req.AddData(msg)
+	req.AddData(nl.NewRtAttr(unix.RTA_DST, p.Masked().Addr().AsSlice()))
+	req.AddData(nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(uint32(index))))
+	if p.Addr().Is4() {
+		req.AddData(nl.NewRtAttr(unix.RTA_PREFSRC, p.Addr().AsSlice()))
+		return req
+	}
+	msg.Family = unix.AF_INET6
+	req.AddData(nl.NewRtAttr(unix.RTA_PRIORITY, nl.Uint32Attr(kernelMetric)))
+	return req
 }
 
 // routeRequest is the request that adds or removes a route of the main table.

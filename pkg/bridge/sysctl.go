@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -14,24 +15,56 @@ const netSysctls = "/proc/sys/net"
 
 const ipv6Conf = netSysctls + "/ipv6/conf"
 
-// setIPv6 switches IPv6 on a bridge of that MTU on or off. Off is success where there is none:
-// on a kernel without IPv6, and on a bridge with an MTU below 1280, which the
-// kernel takes IPv6 away from (addrconf_notify of net/ipv6/addrconf.c), whoever
+// setSysctls brings the sysctls of the bridge l to cfg. IPv6 switched off is success
+// where there is none: on a kernel without IPv6, and on a bridge with an MTU below 1280,
+// which the kernel takes IPv6 away from (addrconf_notify of net/ipv6/addrconf.c), whoever
 // set that MTU: the bridge's configuration, or a port with a small one.
-func setIPv6(name string, mtu int, on bool) error {
-	_, err := os.Stat(filepath.Join(ipv6Conf, name))
+func (b *Bridges) setSysctls(l *link, cfg *Config) error {
+	wanted := forwardSysctls(cfg)
+	_, err := os.Stat(filepath.Join(ipv6Conf, cfg.Name))
+	mtu := cmp.Or(cfg.MTU, l.MTU)
 	switch missing := errors.Is(err, fs.ErrNotExist); {
-	case missing && !on:
-		return nil
+	case missing && !cfg.hasIPv6():
 	case missing && mtu < minIPv6:
-		return fmt.Errorf("the kernel has no IPv6 on %q: its MTU is %d, want at least %d on it and on all its ports", name, mtu, minIPv6)
+		return fmt.Errorf("the kernel has no IPv6 on %q: its MTU is %d, want at least %d on it and on all its ports", cfg.Name, mtu, minIPv6)
+	default:
+		wanted = append(ipv6Sysctls(cfg.Name, cfg.hasIPv6()), wanted...)
 	}
-	for _, s := range ipv6Sysctls(name, on) {
-		if err := writeSysctl(s.path, s.value); err != nil {
-			return fmt.Errorf("setting IPv6 sysctls: %w", err)
+	wanted = append(wanted, neighbourSysctls(cfg)...)
+	var changes []change
+	for _, s := range wanted {
+		has, err := readSysctl(s.path)
+		if err != nil {
+			return fmt.Errorf("reading sysctls: %w", err)
+		}
+		if has == s.value {
+			continue
+		}
+		key := fileKey(s.path) + " = "
+		changes = append(changes, change{
+			Difference: Difference{cfg.Name, AspectSysctl, key + has, key + s.value},
+			do:         func() error { return writeSysctl(s.path, s.value) },
+		})
+	}
+	return b.conn.carryOut(changes, cfg.Amend)
+}
+
+// forwardSysctls are the settings by which the host forwards what comes from the bridge:
+// of those families that it forwards at all. Where it forwards none that is the admin's
+// doing, or Forward follows, which switches it on for every link.
+func forwardSysctls(cfg *Config) (all []sysctl) {
+	for _, f := range []struct {
+		family string
+		wanted bool
+	}{{"ipv4", cfg.Forward4}, {"ipv6", cfg.Forward6 && cfg.hasIPv6()}} {
+		if !f.wanted {
+			continue
+		}
+		if on, err := readSysctl(sysctlKey(f.family, "conf", "all", "forwarding")); err == nil && on == "1" {
+			all = append(all, sysctl{sysctlKey(f.family, "conf", cfg.Name, "forwarding"), "1"})
 		}
 	}
-	return nil
+	return all
 }
 
 // minIPv6 is the least MTU of a link with IPv6, RFC 8200 section 5.
@@ -72,14 +105,20 @@ func neighbourSysctls(cfg *Config) []sysctl {
 	return all
 }
 
-// setNeighbours bounds what waits for neighbours of a bridge.
-func setNeighbours(cfg *Config) error {
-	for _, s := range neighbourSysctls(cfg) {
-		if err := writeSysctl(s.path, s.value); err != nil {
-			return fmt.Errorf("setting sysctls of neighbours: %w", err)
-		}
-	}
-	return nil
+// Forwards4 reports whether the host forwards IPv4 packets that come in by a link. What
+// can't be read is taken to be so.
+func Forwards4(link string) bool {
+	value, err := readSysctl(sysctlKey("ipv4", "conf", link, "forwarding"))
+	return err != nil || value != "0"
+}
+
+// StrictReverse4 reports whether the kernel drops IPv4 packets that come in by a link and
+// whose sender it would answer by another one: the larger of two rp_filters is 1
+// (Documentation/networking/ip-sysctl.rst).
+func StrictReverse4(link string) bool {
+	all, _ := readSysctl(sysctlKey("ipv4", "conf", "all", "rp_filter"))
+	own, _ := readSysctl(sysctlKey("ipv4", "conf", link, "rp_filter"))
+	return max(all, own) == "1"
 }
 
 // Sysctl is one setting of the kernel, its key in the form of sysctl.d(5).

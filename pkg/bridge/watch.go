@@ -2,8 +2,11 @@ package bridge
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -37,14 +40,24 @@ type LinkEvent struct {
 //
 // The error is that of the first subscription; one that breaks later is renewed.
 func (b *Bridges) Watch(ctx context.Context, f func(LinkEvent)) error {
+	return watch(ctx, []uint{unix.RTNLGRP_LINK}, func() { f(LinkEvent{Resync: true}) }, func(m netlink.Message) {
+		if e, ok := parseEvent(m); ok {
+			f(e)
+		}
+	})
+}
+
+// watch calls resync when a subscription to groups begins, or has missed something, and
+// f with every message, until ctx ends, and then returns nil; see Watch.
+func watch(ctx context.Context, groups []uint, resync func(), f func(netlink.Message)) error {
 	for renewed := false; ; renewed = true {
-		err := watchOnce(ctx, f)
+		err := watchOnce(ctx, groups, resync, f)
 		if ctx.Err() != nil {
 			return nil
 		}
 		var broken *brokenError
 		if !renewed && !errors.As(err, &broken) {
-			return fmt.Errorf("subscribing to link events: %w", err)
+			return fmt.Errorf("subscribing to changes of links: %w", err)
 		}
 		select {
 		case <-ctx.Done():
@@ -56,9 +69,9 @@ func (b *Bridges) Watch(ctx context.Context, f func(LinkEvent)) error {
 // brokenError says that a subscription ended after it had begun.
 type brokenError struct{ error }
 
-// watchOnce subscribes and calls f until the subscription breaks or ctx ends.
-func watchOnce(ctx context.Context, f func(LinkEvent)) error {
-	s, err := netlink.Open(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK)
+// watchOnce is watch until the subscription breaks.
+func watchOnce(ctx context.Context, groups []uint, resync func(), f func(netlink.Message)) error {
+	s, err := netlink.Open(unix.NETLINK_ROUTE, groups...)
 	if err != nil {
 		return err
 	}
@@ -67,29 +80,20 @@ func watchOnce(ctx context.Context, f func(LinkEvent)) error {
 	// A closed socket ends Receive.
 	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
 	defer stop()
-	f(LinkEvent{Resync: true})
+	resync()
 	for {
 		datagram, err := s.Receive()
 		switch {
 		case errors.Is(err, unix.ENOBUFS):
 			// netlink(7): messages were dropped, the socket goes on.
-			f(LinkEvent{Resync: true})
+			resync()
 		case err != nil:
 			return &brokenError{err}
-		default:
-			deliver(ctx, datagram, f)
 		}
-	}
-}
-
-// deliver calls f with the events in a datagram.
-func deliver(ctx context.Context, datagram []byte, f func(LinkEvent)) {
-	for m := range netlink.Messages(datagram) {
-		if ctx.Err() != nil {
-			return
-		}
-		if e, ok := parseEvent(m); ok {
-			f(e)
+		for m := range netlink.Messages(datagram) {
+			if ctx.Err() == nil {
+				f(m)
+			}
 		}
 	}
 }
@@ -110,4 +114,85 @@ func parseEvent(m netlink.Message) (e LinkEvent, ok bool) {
 		return LinkEvent{Resync: true}, true
 	}
 	return LinkEvent{Deleted: kind == unix.RTM_DELLINK, Link: l.Link}, true
+}
+
+// Change tells that something of a link has changed: its attributes as a link or as a
+// port, its addresses, routes, forwarding entries, queueing disciplines, or whether the
+// host forwards what comes from it.
+type Change struct {
+	// Resync says that changes may have been missed, or that the watch begins.
+	Resync bool
+	Index  int
+	// FDB says that it is the entries which the link's bridge has of addresses behind
+	// it: that happens all the time where the bridge learns them.
+	FDB bool
+	// Process is the program that did it, empty where that is not known: it must still
+	// be there, and the kernel tells of few changes whose they are.
+	Process string
+}
+
+// changeGroups are those whose messages Changes reads.
+var changeGroups = []uint{
+	unix.RTNLGRP_LINK, unix.RTNLGRP_NEIGH, unix.RTNLGRP_TC, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
+	unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE, unix.RTNLGRP_IPV4_NETCONF, unix.RTNLGRP_IPV6_NETCONF,
+}
+
+// Changes is Watch for changes of all kinds.
+func (b *Bridges) Changes(ctx context.Context, f func(Change)) error {
+	return watch(ctx, changeGroups, func() { f(Change{Resync: true}) }, func(m netlink.Message) {
+		if c := parseChange(m); c.Index > 0 {
+			c.Process = process(m.Port)
+			f(c)
+		}
+	})
+}
+
+// parseChange reads one message; its index is 0 for one that is about no single link.
+// The messages of most kinds have the index in the same place: struct ifinfomsg,
+// ifaddrmsg, ndmsg and tcmsg.
+func parseChange(m netlink.Message) (c Change) {
+	if len(m.Body) < 8 {
+		return Change{}
+	}
+	switch m.Type {
+	case unix.RTM_NEWLINK, unix.RTM_DELLINK, unix.RTM_NEWADDR, unix.RTM_DELADDR, unix.RTM_NEWQDISC, unix.RTM_DELQDISC:
+		c.Index = int(binary.NativeEndian.Uint32(m.Body[4:]))
+	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
+		if m.Body[0] == unix.AF_BRIDGE {
+			c.Index, c.FDB = int(binary.NativeEndian.Uint32(m.Body[4:])), true
+		}
+	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
+		c.Index = indexAttribute(m.Body, unix.SizeofRtMsg, unix.RTA_OIF)
+	case unix.RTM_NEWNETCONF:
+		// struct netconfmsg is one byte, padded; NETCONFA_IFINDEX is 1.
+		c.Index = indexAttribute(m.Body, 4, 1)
+	}
+	return c
+}
+
+// indexAttribute is the attribute of that kind, an ifindex, behind a header of that size;
+// 0 where there is none. Indexes below 0 stand for no link.
+func indexAttribute(body []byte, header int, kind uint16) int {
+	if len(body) < header {
+		return 0
+	}
+	for k, value := range netlink.Attributes(body[header:]) {
+		if k == kind && len(value) >= 4 {
+			return int(int32(binary.NativeEndian.Uint32(value)))
+		}
+	}
+	return 0
+}
+
+// process is the name of the process with that id, empty for our own, and for one that
+// is gone, or never was: a process's second socket has another address.
+func process(id uint32) string {
+	if id == 0 || id > 1<<22 || int(id) == os.Getpid() {
+		return ""
+	}
+	name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", id))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(name))
 }

@@ -5,6 +5,8 @@ import (
 	"context"
 	"sync"
 	"time"
+
+	"github.com/vnetd/vnetd/internal/contention"
 )
 
 // What is done to the rules often comes in many steps. Watch looks at them when
@@ -22,7 +24,7 @@ const retryTime = 5 * time.Second
 // whose error it returns. The writer tells of changes; what it does not hear of,
 // as with iptables-legacy, is compared at every audit. firewalld tells on the system bus that it has loaded its rules anew;
 // bridges are put back into their zones then. A program that removes rules as
-// fast as they are put back makes the repairs rarer, see limiter. Only one Watch
+// fast as they are put back makes the repairs rarer, see package contention. Only one Watch
 // may run.
 func (f *Firewall) Watch(ctx context.Context) error {
 	w := &watch{Firewall: f, wake: make(chan struct{}, 1)}
@@ -48,7 +50,7 @@ type watch struct {
 
 	mu    sync.Mutex
 	cause Cause // of firewalld, the latest; guarded by mu
-	limit limiter
+	limit contention.Limiter
 }
 
 // followFirewalld notes what firewalld tells, whenever there is a system bus, and
@@ -102,7 +104,7 @@ func (w *watch) run(ctx context.Context) error {
 			}
 			due.Reset(w.wait(now, first))
 		case now := <-due.C:
-			if later := w.limit.wait(now); later > 0 {
+			if later := w.limit.Wait(now); later > 0 {
 				due.Reset(later)
 				continue
 			}
@@ -115,22 +117,22 @@ func (w *watch) run(ctx context.Context) error {
 // wait is the time until the changes since first are looked at.
 func (w *watch) wait(now, first time.Time) time.Duration {
 	soon := min(quietTime, first.Add(patience).Sub(now))
-	return max(soon, w.limit.wait(now), 0)
+	return max(soon, w.limit.Wait(now), 0)
 }
 
 // look repairs what is amiss, unless that happened too often of late.
 func (w *watch) look(ctx context.Context, now time.Time) {
-	if w.limit.wait(now) > 0 {
+	if w.limit.Wait(now) > 0 {
 		return
 	}
 	report, err := w.repair(ctx, w.take(), false)
 	if err != nil || report.Repaired() {
-		w.limit.repaired(time.Now())
+		w.limit.Repaired(time.Now())
 	}
-	contended := w.limit.contended(time.Now())
+	contended := w.limit.Contended(time.Now())
 	if w.contend(contended) && contended {
 		w.log.Warn("another program keeps removing firewall rules: repairing less often from now on",
-			"process", report.Process, "repairs", limitBurst, "within", limitWindow)
+			"process", report.Process, "repairs", contention.Burst, "within", contention.Window)
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 type conditions struct {
 	*catalog
 	stock *stock
+	ways  health.Ways
 }
 
 // sources lists what is looked at: other programs' doings, then what only
@@ -29,6 +30,8 @@ func (c conditions) sources() []health.Source {
 		health.Overlaps(c.env.Links.HostNets, c.active),
 		health.Leases(c.env.Store.LeaseDamage, c.giving),
 		c.env.Unusable.Source(c.definitions),
+		health.Paths(c.ways, c.env.Links, c.routed),
+		health.Fights(c.env.Keeper.Fights),
 		{Name: "orphans", Find: c.orphans},
 		health.Deletions(c.unfinished),
 	}
@@ -42,6 +45,20 @@ func (c conditions) active() (all []health.Network) {
 			h.Subnets = append(h.Subnets, live.IPs[i].Prefix().Masked())
 		}
 		all = append(all, h)
+	})
+	return all
+}
+
+// routed are the active networks whose guests the host routes to.
+func (c conditions) routed() (all []health.Routed) {
+	c.eachLive(func(n *Network, live *netdef.Network) {
+		index := n.BridgeIndex()
+		if index == 0 || !live.Mode().OwnsBridge() {
+			return
+		}
+		r := health.Routed{Network: n.Name(), Bridge: live.Bridge.Name, Index: index, Gateways: translate.Bridge(live).Addrs, Dev: translate.Firewall(live).Dev}
+		r.Forwards4, r.Forwards6 = translate.Forwards(live)
+		all = append(all, r)
 	})
 	return all
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -97,6 +98,8 @@ type flood struct {
 	mu       sync.Mutex
 	rest     []byte // of a line of ping's that is not whole yet
 	answered map[int]bool
+	last     time.Time     // when the last answer came
+	gap      time.Duration // the longest time between two
 }
 
 // startFlood has the guest ping an address a hundred times a second, and returns
@@ -125,6 +128,11 @@ func (f *flood) Write(p []byte) (int, error) {
 		_, answer, _ := strings.Cut(string(line), " icmp_seq=")
 		if _, err := fmt.Sscanf(answer, "%d ttl=", &seq); err == nil {
 			f.answered[seq] = true
+			now := time.Now()
+			if !f.last.IsZero() {
+				f.gap = max(f.gap, now.Sub(f.last))
+			}
+			f.last = now
 		}
 	}
 }
@@ -145,6 +153,15 @@ func (f *flood) answers() int {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return len(f.answered)
+}
+
+// end ends the flood, and returns the longest time between two answers.
+func (f *flood) end() time.Duration {
+	_ = f.cmd.Process.Kill()
+	_ = f.cmd.Wait()
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.gap
 }
 
 // stop ends the flood, after some more pings, and holds that none was lost:

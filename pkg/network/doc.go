@@ -19,7 +19,7 @@
 //	live ruleset.mu    what the firewall is told of one network
 //	catalog.mu         the networks by name
 //	live state.mu      what one network is; held for moments
-//	leaves' own        among them live unserved.mu, stock.marking, repairQueue.mu, env.Broker's
+//	leaves' own        among them live unserved.mu, stock.marking, drift.Keeper's, env.Broker's
 //
 // audit.keeping is held by itself; under it networks and ports that are busy are left
 // alone. No lock is held across networks; networks start in parallel.

@@ -3,6 +3,7 @@ package network_test
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -47,14 +48,19 @@ type hubOptions struct {
 
 	startOnDemand bool
 	hook          string
-	resolvConf    string // empty: the machine's
+	resolvConf    string    // empty: the machine's
+	log           io.Writer // beside stderr
 }
 
 // newHub starts a hub whose state is below root, as vnetd would; closing it
 // leaves networks up, and another newHub on the same root adopts them.
 func newHub(t *testing.T, root string, opts hubOptions) *hub {
 	t.Helper()
-	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	var out io.Writer = os.Stderr
+	if opts.log != nil {
+		out = io.MultiWriter(os.Stderr, opts.log)
+	}
+	log := slog.New(slog.NewTextHandler(out, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	h := &hub{t: t, dirs: store.Dirs{
 		Networks: filepath.Join(root, "networks"), Run: filepath.Join(root, "run"), State: filepath.Join(root, "state"),
 	}}

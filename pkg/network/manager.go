@@ -10,6 +10,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vnetd/vnetd/pkg/api"
+	"github.com/vnetd/vnetd/pkg/bridge/path"
 	"github.com/vnetd/vnetd/pkg/network/attach"
 	"github.com/vnetd/vnetd/pkg/network/env"
 	"github.com/vnetd/vnetd/pkg/network/live"
@@ -64,6 +65,7 @@ type Manager struct {
 	env     *env.Environment
 	stock   *stock
 	audit   *audit
+	ways    path.Asker
 }
 
 // New makes a manager that knows no network yet: Load follows. Close ends it.
@@ -79,6 +81,7 @@ func New(cfg Config) *Manager {
 func (m *Manager) Close() {
 	m.leave()
 	m.env.Tasks.Close()
+	m.ways.Close()
 }
 
 // leaveLimit is how long services may take, at their end, to answer what they have
@@ -184,18 +187,18 @@ func (m *Manager) Ports() *Ports { return m.catalog.ports }
 func (m *Manager) Conditions() []api.Condition { return m.catalog.health.Conditions() }
 
 // Watch follows what others do to links and rules until ctx ends: a port whose
-// TAP device is gone ends, a bridge that is gone comes back with its ports, rules
-// that are gone are put back, and what vnetd does not mend becomes a condition.
-// It returns nil when ctx ends, otherwise why it can't watch.
+// TAP device is gone ends, a bridge that is gone comes back with its ports, what else of
+// a network was changed is put back, and so are rules that are gone; what vnetd does not
+// mend becomes a condition. It returns nil when ctx ends, otherwise why it can't watch.
 func (m *Manager) Watch(ctx context.Context) error {
-	w := newWatcher(m.catalog)
+	w := watcher{m.catalog}
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error {
-		w.repairLoop(ctx)
+		m.env.Keeper.Run(ctx, w)
 		return nil
 	})
 	g.Go(func() error {
-		m.catalog.health.Watch(ctx, conditions{m.catalog, m.stock}.sources())
+		m.catalog.health.Watch(ctx, conditions{m.catalog, m.stock, &m.ways}.sources())
 		return nil
 	})
 	g.Go(func() error {
@@ -203,6 +206,7 @@ func (m *Manager) Watch(ctx context.Context) error {
 		return nil
 	})
 	g.Go(func() error { return m.env.Links.Watch(ctx, w.onLink) })
+	g.Go(func() error { return m.env.Links.Changes(ctx, w.onChange) })
 	g.Go(func() error { return m.env.Rules.Watch(ctx) })
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err

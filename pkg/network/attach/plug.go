@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/drift"
 	"github.com/vnetd/vnetd/pkg/network/env"
 	"github.com/vnetd/vnetd/pkg/network/port"
 	"github.com/vnetd/vnetd/pkg/network/translate"
@@ -21,23 +23,35 @@ const externalGrace = 10 * time.Second
 // Devices plugs in what ports there are, and follows what becomes of their devices.
 type Devices struct{ *Ports }
 
-// Replug puts every port of n, and what others had plugged in, on the bridge with
-// that ifindex, as live has its ports, wherever they are now. The caller has
-// the turn of n.
-func (d Devices) Replug(ctx context.Context, n Network, live *netdef.Network, bridgeIndex int) error {
-	d.Orphans().adopt(n, live.UUID)
+// Keep has every port of n that is suspected be on the bridge with that ifindex, as live
+// has its ports, wherever they are now, as far as amend allows. What others had plugged
+// in is theirs: it is plugged in again after its bridge was gone, and nothing else. The
+// caller has the turn of n.
+func (d Devices) Keep(ctx context.Context, n Network, live *netdef.Network, bridgeIndex int, s drift.Suspects, amend bridge.Amend) error {
+	if s.Whole {
+		d.Orphans().adopt(n, live.UUID)
+	}
+	cfg := translate.Port(live)
+	cfg.Amend = amend
 	var errs []error
 	for _, p := range d.reg.On(n.Name(), port.Own) {
-		_, err := d.env.Links.LookupIndex(p.Status().Index)
+		index := p.Status().Index
+		if !s.AllPorts && !slices.Contains(s.Ports, index) {
+			continue
+		}
+		_, err := d.env.Links.LookupIndex(index)
 		switch {
 		case errors.Is(err, bridge.ErrNotFound):
 			err = d.end(p)
 		case err == nil:
-			err = p.Attach(ctx, d.env.Links, bridgeIndex, translate.Port(live))
+			err = p.Attach(ctx, d.env.Links, bridgeIndex, cfg)
 		}
 		errs = append(errs, err)
 	}
-	return errors.Join(append(errs, d.replugForeign(ctx, n, live, bridgeIndex))...)
+	if s.Whole {
+		errs = append(errs, d.replugForeign(ctx, n, live, bridgeIndex))
+	}
+	return errors.Join(errs...)
 }
 
 // replugForeign puts what others had plugged into the network's bridge on it
@@ -83,9 +97,8 @@ func (d Devices) OnLink(e bridge.LinkEvent) bool {
 	return d.onOtherLink(p, e)
 }
 
-// onOwnLink follows the device of a port of vnetd's own: the port ends with it, is put
-// on its bridge again where somebody took it off, and forwards at once when somebody
-// opens it, where STP would make it wait.
+// onOwnLink follows the device of a port of vnetd's own: the port ends with it, and
+// forwards at once when somebody opens it, where STP would make it wait.
 func (d Devices) onOwnLink(p *port.Port, e bridge.LinkEvent) {
 	if e.Deleted {
 		d.endLogged(p)
@@ -97,7 +110,7 @@ func (d Devices) onOwnLink(p *port.Port, e bridge.LinkEvent) {
 		return
 	}
 	live, on := n.Live(), n.BridgeIndex()
-	if live == nil || on == 0 || e.Link.Master == on && !(opened && live.Bridge.STP) {
+	if live == nil || on == 0 || e.Link.Master != on || !opened || !live.Bridge.STP {
 		return
 	}
 	d.env.Tasks.Go(func() {
@@ -107,7 +120,7 @@ func (d Devices) onOwnLink(p *port.Port, e bridge.LinkEvent) {
 	})
 }
 
-// replugOne is replug for one port.
+// replugOne has one port be on its bridge as it shall be.
 func (d Devices) replugOne(ctx context.Context, n Network, p *port.Port) error {
 	if n.Begin() != nil {
 		return nil // it is gone, and its ports with it

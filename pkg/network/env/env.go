@@ -15,6 +15,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/dnsd/resolved"
 	"github.com/vnetd/vnetd/pkg/firewall"
+	"github.com/vnetd/vnetd/pkg/network/drift"
 	"github.com/vnetd/vnetd/pkg/network/health"
 	"github.com/vnetd/vnetd/pkg/network/host"
 	"github.com/vnetd/vnetd/pkg/network/port"
@@ -45,7 +46,6 @@ type Links interface {
 	SetAlias(index int, text string) error
 	Aliased(prefix string) ([]bridge.Link, error)
 	DeleteLink(index int) error
-	AddFDB(port int, mac net.HardwareAddr) error
 	FDBPort(bridge int, mac net.HardwareAddr) (port int, err error)
 	Forward(v4, v6 bool) (bridge.Forwarding, error)
 	RestoreAcceptRA(raised []bridge.AcceptRA) error
@@ -53,6 +53,7 @@ type Links interface {
 	HostNets() ([]bridge.HostNet, error)
 	Members(bridge int) ([]bridge.Link, error)
 	Watch(ctx context.Context, f func(bridge.LinkEvent)) error
+	Changes(ctx context.Context, f func(bridge.Change)) error
 }
 
 // Rules is what the hub asks of pkg/firewall; *firewall.Firewall is the real
@@ -102,6 +103,7 @@ type Environment struct {
 	Tasks    *Tasks
 	Serving  translate.Settings // what the daemon adds to services
 	Resolved resolved.Client
+	Keeper   *drift.Keeper
 
 	PortRequests *histogram.Histogram // how long they took that got a port
 }
@@ -109,7 +111,7 @@ type Environment struct {
 // New makes the environment of cfg. Its Tasks are to be closed.
 func New(cfg Config) *Environment {
 	return &Environment{
-		Config: cfg, Tasks: newTasks(), PortRequests: histogram.New(requestBounds()),
+		Config: cfg, Tasks: newTasks(), Keeper: drift.NewKeeper(cfg.Logger), PortRequests: histogram.New(requestBounds()),
 		Serving: translate.Settings{
 			Leases: cfg.Store.Leases, Logger: cfg.Logger, Identity: cfg.DHCPIdentity, Probe: cfg.DHCPProbe,
 			ResolvConf: cfg.ResolvConf, StopRebind: cfg.StopRebind,

@@ -8,6 +8,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/drift"
 	"github.com/vnetd/vnetd/pkg/network/host"
 	"github.com/vnetd/vnetd/pkg/network/service"
 	"github.com/vnetd/vnetd/pkg/network/translate"
@@ -32,30 +33,61 @@ func (n turn) activate(live *netdef.Network, index int, sv *service.Set) {
 
 // ensure makes the links and rules of live what they should be, whether none,
 // some or all of it is there, and plugs its ports back in. It is how networks
-// start, are adopted, and are repaired; where nothing is missing it changes
+// start, and are adopted and changed; where nothing is missing it changes
 // nothing. It returns the ifindex of the bridge; 0 where that is the admin's and
 // not there, which as with libvirt keeps no network from being active.
 func (n turn) ensure(ctx context.Context, live *netdef.Network) (index int, err error) {
-	if !live.Mode().OwnsBridge() {
-		return n.ensureBridged(ctx, live)
-	}
-	cfg := translate.Bridge(live)
-	cfg.Alias = Mark(live)
-	if index, err = n.env.Links.Ensure(ctx, cfg); err != nil {
-		return 0, err
-	}
-	if err := n.rules.set(ctx, live); err != nil {
-		return 0, err
-	}
-	if err := n.record.Forward(live); err != nil {
-		return 0, err
-	}
-	return index, n.ports.Devices().Replug(ctx, n.Network, live, index)
+	return n.keep(ctx, live, drift.Whole(), nil)
 }
 
-// ensureBridged is ensure for a network on a bridge that is the LAN's: one of
-// the admin's, which need not be there, or one that vnetd makes of an uplink.
-func (n turn) ensureBridged(ctx context.Context, live *netdef.Network) (index int, err error) {
+// keep is ensure of what is suspected alone, and as far as amend allows. Where that
+// leaves a bridge that is gone, the ifindex stays what it was.
+func (n turn) keep(ctx context.Context, live *netdef.Network, s drift.Suspects, amend bridge.Amend) (index int, err error) {
+	was, owns := n.BridgeIndex(), live.Mode().OwnsBridge()
+	index = was
+	switch {
+	case !s.Bridge:
+	case owns:
+		index, err = n.env.Links.Ensure(ctx, n.bridgeConfig(live, amend))
+	default:
+		index, err = n.lanBridge(ctx, live)
+	}
+	switch {
+	case err != nil:
+		return 0, err
+	case index == 0 && owns:
+		return was, nil
+	case index == 0:
+		return 0, nil
+	}
+	if index != was {
+		s.Whole, s.AllPorts = true, true
+	}
+	if s.Whole && owns {
+		if err := n.rules.set(ctx, live); err != nil {
+			return 0, err
+		}
+		if err := n.record.Forward(live); err != nil {
+			return 0, err
+		}
+	}
+	return index, n.ports.Devices().Keep(ctx, n.Network, live, index, s, amend)
+}
+
+// bridgeConfig is what live asks of its bridge.
+func (n turn) bridgeConfig(live *netdef.Network, amend bridge.Amend) bridge.Config {
+	cfg := translate.Bridge(live)
+	cfg.Alias, cfg.Amend = Mark(live), amend
+	if on := n.activated(); on != nil {
+		cfg.Index, cfg.Former = on.ifindex, translate.Bridge(on.doc).Addrs
+	}
+	return cfg
+}
+
+// lanBridge is the ifindex of the bridge of a network on one that is the LAN's: one of
+// the admin's, which need not be there, or one that vnetd makes of an uplink; 0 where it
+// is not there.
+func (n turn) lanBridge(ctx context.Context, live *netdef.Network) (index int, err error) {
 	if live.Uplink != "" {
 		if err := n.record.AttachUplink(ctx, live); err != nil {
 			return 0, err
@@ -65,10 +97,7 @@ func (n turn) ensureBridged(ctx context.Context, live *netdef.Network) (index in
 	if errors.Is(err, bridge.ErrNotFound) {
 		return 0, nil
 	}
-	if err != nil {
-		return 0, err
-	}
-	return l.Index, n.ports.Devices().Replug(ctx, n.Network, live, l.Index)
+	return l.Index, err
 }
 
 // noteBridge has the network be degraded for as long as the bridge that it names is

@@ -4,12 +4,20 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/network/drift"
 	"github.com/vnetd/vnetd/pkg/network/env"
 )
 
-// Repair puts back what is missing of an active network; of an inactive one
-// nothing is. A bridge that had to be made anew takes new sockets with it.
+// Repair puts back at once what is missing of an active network; of an inactive one
+// nothing is.
 func (n *Network) Repair(ctx context.Context) error {
+	return n.env.Keeper.Now(n.name, func(amend bridge.Amend) error { return n.Mend(ctx, drift.Whole(), amend) })
+}
+
+// Mend puts back what is suspected of an active network and differs from what it is, as
+// far as amend allows. A bridge that had to be made anew takes new sockets with it.
+func (n *Network) Mend(ctx context.Context, s drift.Suspects, amend bridge.Amend) error {
 	n.op.Lock()
 	defer n.op.Unlock()
 	live := n.Live()
@@ -17,23 +25,19 @@ func (n *Network) Repair(ctx context.Context) error {
 		return nil
 	}
 	_ = turn{n}.keepCopy(documents{live, n.Definition()}) // somebody may have edited that
-	index, err := turn{n}.ensure(ctx, live)
-	n.fault(partLinks, err)
+	index, err := turn{n}.keep(ctx, live, s, amend)
+	if err != nil || s.Bridge {
+		n.fault(partLinks, err)
+	}
 	if err != nil {
 		turn{n}.repairLater()
 		return fmt.Errorf("repairing network %q: %w", n.name, err)
 	}
+	was := n.change(func(a *active) { a.ifindex = index })
 	if !live.OwnsBridge() {
-		n.change(func(a *active) { a.ifindex = index })
 		turn{n}.noteBridge(live, index)
 		return nil
 	}
-	was := n.change(func(a *active) {
-		if a.ifindex != index {
-			a.ifindex = index
-			n.repairs++
-		}
-	})
 	if was.ifindex != index {
 		n.env.Logger.Warn("bridge was gone and is made anew", env.KeyNetwork, n.name, env.KeyBridge, live.Bridge.Name)
 		was.services.Stop()

@@ -53,7 +53,6 @@ type state struct {
 	gone      bool // neither defined nor active any more: nobody finds it
 	autostart bool
 	failures  uint64  // of parts, while active
-	repairs   uint64  // times that repair found the bridge gone
 	pending   pending // what the next start changes, as last asked for
 }
 

@@ -18,8 +18,8 @@ import (
 type Stats struct {
 	Info      api.Network
 	Ports     []PortName
-	Repairs   uint64
-	Failures  uint64 // of parts: of a service, of links and rules
+	Repairs   map[string]uint64 // by what was amiss
+	Failures  uint64            // of parts: of a service, of links and rules
 	DHCP      *v4.Stats
 	DHCP6     *v6.Stats
 	RA        *ra.Stats
@@ -35,12 +35,15 @@ type PortName struct{ UUID, Name, MAC, IfName string }
 
 // Stats is what is counted of the network. It asks the kernel nothing.
 func (n *Network) Stats() Stats {
-	r := Stats{Info: n.Info()}
+	r := Stats{Info: n.Info(), Repairs: make(map[string]uint64)}
 	for _, p := range n.ports.Registry().On(n.name, port.Own, port.External) {
 		r.Ports = append(r.Ports, PortName{p.UUID, p.Name, p.CardAddr().String(), p.Status().IfName})
 	}
+	for what, count := range n.env.Keeper.Counts(n.name) {
+		r.Repairs[string(what)] = count
+	}
 	n.mu.Lock()
-	r.Repairs, r.Failures = n.repairs, n.failures
+	r.Failures = n.failures
 	n.mu.Unlock()
 	open := n.Services().Servers()
 	r.DHCP = countsOf(open.DHCP, (*v4.Server).Stats)
@@ -68,13 +71,16 @@ func (n *Network) Detail(leases []env.Lease) api.Detail {
 	pending := append([]string{}, n.Pending()...)
 	n.mu.Lock()
 	is := n.documentLocked()
-	d := api.Detail{Pending: pending, Pools: []api.Pool{}, NotUnderstood: []string{}, Faults: map[string]string{}, Repairs: n.repairs}
+	d := api.Detail{Pending: pending, Pools: []api.Pool{}, NotUnderstood: []string{}, Faults: map[string]string{}}
 	if n.now != nil {
 		for part, err := range n.now.faults {
 			d.Faults[part] = err.Error()
 		}
 	}
 	n.mu.Unlock()
+	for _, count := range n.env.Keeper.Counts(n.name) {
+		d.Repairs += count
+	}
 	var leased []netip.Addr
 	for _, l := range leases {
 		leased = append(leased, l.Addr)

@@ -21,7 +21,6 @@ import (
 type Links interface {
 	LookupIndex(index int) (bridge.Link, error)
 	Attach(ctx context.Context, bridge, port int, cfg bridge.PortConfig) error
-	AddFDB(port int, mac net.HardwareAddr) error
 	SetAlias(index int, text string) error
 	DeleteLink(index int) error
 }
@@ -77,14 +76,13 @@ func (p *Port) Open(links Links) (*tap.Device, error) {
 // Spec say; where it is there already, it is brought to that. A bridge that
 // learns nothing is told of the port's address.
 func (p *Port) Attach(ctx context.Context, links Links, bridgeIndex int, cfg bridge.PortConfig) error {
-	index := p.Status().Index
-	if err := links.Attach(ctx, bridgeIndex, index, p.plugged(cfg)); err != nil {
-		return err
+	if cfg = p.plugged(cfg); cfg.NoLearning && p.Kind == Own {
+		cfg.FDB = p.MAC
 	}
-	if cfg.NoLearning && p.Kind == Own {
-		return links.AddFDB(index, p.MAC)
+	if p.Kind == Own {
+		cfg.Alias = Mark(p.Record())
 	}
-	return nil
+	return links.Attach(ctx, bridgeIndex, p.Status().Index, cfg)
 }
 
 // MarkDevice has the device of a port of an older vnetd say what it is.

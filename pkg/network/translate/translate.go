@@ -50,6 +50,7 @@ func Bridge(n *netdef.Network) bridge.Config {
 		MTU:          n.MTU,
 		MACTable:     ManagesMACs(n),
 	}
+	c.Forward4, c.Forward6 = Forwards(n)
 	for i := range n.IPs {
 		c.Addrs = append(c.Addrs, n.IPs[i].Prefix())
 	}
