@@ -62,7 +62,7 @@ var mayImport = map[string][]string{
 	"pkg/dnsd/wire":            {},
 	"pkg/dnsd/zone":            {"internal/dnsname", "pkg/dnsd/wire"},
 	"pkg/dnsd/upstream":        {"pkg/dnsd/wire"},
-	"pkg/dnsd/resolved":        {"internal/dnsname", "pkg/dnsd/wire", "internal/sysbus"},
+	"pkg/dnsd/resolved":        {"internal/contention", "internal/dnsname", "pkg/dnsd/wire", "internal/sysbus"},
 	"internal/contention":      {},
 	"internal/ether":           {},
 	"internal/handover":        {},

@@ -47,6 +47,23 @@ func TestResolvedFindsGuests(t *testing.T) {
 		resolved.Stop()
 		resolved.Start()
 		found("after resolved has started again")
+		for _, change := range [][]string{{"revert", "virbr7"}, {"domain", "virbr7", "other.example"}, {"dns", "virbr7", ""}} {
+			if _, err := resolved.Resolvectl(change...); err != nil {
+				t.Fatal(err)
+			}
+			nstest.Eventually(t, limit, "the registration is back", func() error {
+				for setting, value := range map[string]string{"domain": "vm.example", "dns": "198.51.100.1"} {
+					out, err := resolved.Resolvectl(setting, "virbr7")
+					if err != nil {
+						return err
+					}
+					if err := story.Contains("resolvectl "+setting, out, value); err != nil {
+						return err
+					}
+				}
+				return nil
+			})
+		}
 		vnetctl(t, l, "stop", "named")
 		nstest.Eventually(t, limit, "nothing being left of it in resolved", func() error {
 			out, err := resolved.Resolvectl("domain")

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strconv"
 	"sync"
 	"time"
 
@@ -22,6 +23,9 @@ const (
 	manager = busName + ".Manager"
 
 	nameOwnerChanged = "NameOwnerChanged" // of the bus itself
+
+	properties        = "org.freedesktop.DBus.Properties"
+	propertiesChanged = properties + ".PropertiesChanged"
 )
 
 // Waits for the host's resolver.
@@ -130,6 +134,12 @@ func connect(ctx context.Context) (*connection, error) {
 	); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
+	// Of the manager: resolved tells there of changes to any link.
+	if err := conn.AddMatchSignalContext(ctx,
+		dbus.WithMatchSender(busName), dbus.WithMatchObjectPath(path), dbus.WithMatchInterface(properties),
+	); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
 	return &connection{Conn: conn, turns: make(chan struct{}, maxCalls)}, nil
 }
 
@@ -149,4 +159,21 @@ func (c *connection) turn(ctx context.Context) (end func()) {
 func (c *connection) call(ctx context.Context, method string, args ...any) error {
 	resolved := c.Object(busName, path)
 	return resolved.CallWithContext(ctx, manager+"."+method, dbus.FlagNoAutoStart, args...).Err
+}
+
+// property reads a property of a link of resolved's. The caller has its turn.
+func (c *connection) property(ctx context.Context, link dbus.ObjectPath, name string, value any) error {
+	var v dbus.Variant
+	err := c.Object(busName, link).CallWithContext(ctx, properties+".Get", dbus.FlagNoAutoStart, busName+".Link", name).Store(&v)
+	if err != nil {
+		return err
+	}
+	return dbus.Store([]any{v.Value()}, value)
+}
+
+// linkPath is the object of the link with that ifindex: an object's name that begins with
+// a digit has that escaped (sd_bus_path_encode(3)).
+func linkPath(ifindex int) dbus.ObjectPath {
+	number := strconv.Itoa(ifindex)
+	return dbus.ObjectPath(fmt.Sprintf("%s/link/_%02x%s", path, number[0], number[1:]))
 }

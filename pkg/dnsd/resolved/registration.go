@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/godbus/dbus/v5"
 	"golang.org/x/sys/unix"
 
+	"github.com/vnetd/vnetd/internal/contention"
 	"github.com/vnetd/vnetd/internal/dnsname"
 	"github.com/vnetd/vnetd/pkg/dnsd/wire"
 )
@@ -72,6 +74,9 @@ func (cfg Config) session(ctx context.Context, conn *connection) error {
 	defer conn.RemoveSignal(owners)
 	again := time.NewTicker(retry)
 	defer again.Stop()
+	soon := time.NewTimer(time.Hour) // to look whether the registration still is there
+	defer soon.Stop()
+	var limit contention.Limiter
 	told := cfg.register(ctx, conn)
 	for {
 		select {
@@ -87,12 +92,49 @@ func (cfg Config) session(ctx context.Context, conn *connection) error {
 			if hasOwner(s) {
 				told = cfg.register(ctx, conn)
 			}
+			if s.Name == propertiesChanged {
+				soon.Reset(settleTime)
+			}
 		case <-again.C:
-			if !told {
+			told = told && !cfg.lost(ctx, conn, &limit) || cfg.register(ctx, conn)
+		case <-soon.C:
+			if told && cfg.lost(ctx, conn, &limit) {
 				told = cfg.register(ctx, conn)
 			}
 		}
 	}
+}
+
+// settleTime is how long resolved's settings have to be at rest before they are looked at.
+const settleTime = 300 * time.Millisecond
+
+// lost reports whether somebody has changed what resolved was told of the link, and that
+// may be mended now: `resolvectl revert`, or a program that manages networks. What
+// resolved does not tell is taken to be as it was.
+func (cfg Config) lost(ctx context.Context, conn *connection, limit *contention.Limiter) bool {
+	end := conn.turn(ctx)
+	if end == nil {
+		return false
+	}
+	defer end()
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	var domains []linkDomain
+	var servers []linkDNS
+	path := linkPath(cfg.Ifindex)
+	if conn.property(ctx, path, "Domains", &domains) != nil || conn.property(ctx, path, "DNS", &servers) != nil {
+		return false
+	}
+	same := func(a, b linkDomain) int { return strings.Compare(a.Name, b.Name) }
+	want := cfg.domains()
+	slices.SortFunc(want, same)
+	slices.SortFunc(domains, same)
+	if slices.Equal(want, domains) && len(servers) == len(cfg.Addrs) || limit.Wait(time.Now()) > 0 {
+		return false
+	}
+	limit.Repaired(time.Now())
+	cfg.Logger.Warn("the registration with the host's resolver was changed: registering again", "domain", cfg.Domain)
+	return true
 }
 
 // errConnectionLost says that the bus has gone away.
