@@ -309,7 +309,7 @@ func (b *Bridges) converge(l *link, cfg *Config, created bool) error {
 	if err := b.setAttributes(l, cfg); err != nil {
 		return err
 	}
-	if err := b.setSysctls(l, cfg); err != nil {
+	if err := b.conn.setSysctls(l, cfg); err != nil {
 		return err
 	}
 	if !l.Up {

@@ -16,8 +16,10 @@ import (
 // a static entry of the forwarding database, which neither ages nor moves with
 // what the bridge learns. An entry that is there is success; one that names
 // another port of the bridge is moved. It goes when the port leaves the bridge.
-func (b *Bridges) AddFDB(port int, mac net.HardwareAddr) error {
-	err := b.conn.do(fdbRequest(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, port, mac))
+func (b *Bridges) AddFDB(port int, mac net.HardwareAddr) error { return b.conn.addFDB(port, mac) }
+
+func (c *conn) addFDB(port int, mac net.HardwareAddr) error {
+	err := c.do(fdbRequest(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, port, mac))
 	if err != nil {
 		return fmt.Errorf("adding the forwarding entry of %v on port %d: %w", mac, port, err)
 	}

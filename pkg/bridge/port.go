@@ -86,13 +86,17 @@ func (b *Bridges) plugIn(ctx context.Context, t *stpState, br, l *link, p PortCo
 			return err
 		}
 		*l = fresh
+		// The same goes for the bridge, which may have got its carrier by it.
+		if _, err := b.conn.byIndex(br.Index); err != nil {
+			return err
+		}
 	}
 	if l.Master == br.Index && (l.state == stateListening || l.state == stateLearning) {
 		if err := b.withoutSTP(ctx, t, br, forward(l)); err != nil {
 			return err
 		}
 	}
-	return b.tellFDB(br, l, p)
+	return b.conn.tellFDB(br, l, p)
 }
 
 // forward is the request that has a port forward.
@@ -101,22 +105,22 @@ func forward(l *link) *nl.NetlinkRequest {
 }
 
 // tellFDB tells the bridge br of the address behind its port l, unless it knows it.
-func (b *Bridges) tellFDB(br, l *link, p PortConfig) error {
+func (c *conn) tellFDB(br, l *link, p PortConfig) error {
 	if p.FDB == nil || l.Master != br.Index {
 		return nil
 	}
-	e, err := b.conn.fdb(br.Index, p.FDB)
+	e, err := c.fdb(br.Index, p.FDB)
 	if err != nil || e.port == l.Index && e.static {
 		return err
 	}
-	c := change{
+	tell := change{
 		Difference: Difference{Link: l.Name, Aspect: AspectFDB, Want: p.FDB.String()},
-		do:         func() error { return b.AddFDB(l.Index, p.FDB) },
+		do:         func() error { return c.addFDB(l.Index, p.FDB) },
 	}
 	if e.port != 0 {
-		c.Has, c.Want = fmt.Sprintf("%v on link %d", p.FDB, e.port), p.FDB.String()+" static"
+		tell.Has, tell.Want = fmt.Sprintf("%v on link %d", p.FDB, e.port), p.FDB.String()+" static"
 	}
-	return b.conn.carryOut([]change{c}, p.Amend)
+	return c.carryOut([]change{tell}, p.Amend)
 }
 
 // portChanges make l a port of br as p asks. Isolation and the like are set before the

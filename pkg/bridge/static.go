@@ -60,7 +60,9 @@ func (c *conn) setRoutes(l *link, cfg *Config) error {
 	}
 	var missing, changes []change
 	if l.Master == 0 { // else an admin has it in a VRF, whose table has them
-		missing = c.disconnected(index, cfg, connected)
+		if missing, err = c.disconnected(index, cfg, connected); err != nil {
+			return err
+		}
 	}
 	for _, r := range cfg.Routes {
 		n := slices.Index(have, r.normal())
@@ -98,19 +100,32 @@ func (c *conn) addRoutes(index int, missing []Route) error {
 }
 
 // disconnected are the changes that bring back the routes to the networks of addresses,
-// which the kernel makes with an address, and not again.
-func (c *conn) disconnected(index int, cfg *Config, connected []netip.Prefix) (changes []change) {
+// which the kernel makes with an address, and not again. Those of addresses that are not
+// there come with them.
+func (c *conn) disconnected(index int, cfg *Config, connected []netip.Prefix) (changes []change, err error) {
+	var lost []netip.Prefix
 	for _, p := range cfg.Addrs {
-		if p.IsSingleIP() || slices.Contains(connected, p.Masked()) {
-			continue
+		if !p.IsSingleIP() && !slices.Contains(connected, p.Masked()) {
+			lost = append(lost, p)
+			connected = append(connected, p.Masked())
 		}
-		connected = append(connected, p.Masked())
-		changes = append(changes, change{
-			Difference: Difference{cfg.Name, AspectRoute, "", p.Masked().String()},
-			do:         func() error { return c.do(connectedRoute(index, p)) },
-		})
 	}
-	return changes
+	if len(lost) == 0 {
+		return nil, nil
+	}
+	have, err := c.addresses(index)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range lost {
+		if slices.ContainsFunc(have, func(a address) bool { return a.prefix == p }) {
+			changes = append(changes, change{
+				Difference: Difference{cfg.Name, AspectRoute, "", p.Masked().String()},
+				do:         func() error { return c.do(connectedRoute(index, p)) },
+			})
+		}
+	}
+	return changes, nil
 }
 
 // ourRoutes lists the routes of a link that Ensure added, and the networks that it is

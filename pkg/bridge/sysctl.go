@@ -19,7 +19,7 @@ const ipv6Conf = netSysctls + "/ipv6/conf"
 // where there is none: on a kernel without IPv6, and on a bridge with an MTU below 1280,
 // which the kernel takes IPv6 away from (addrconf_notify of net/ipv6/addrconf.c), whoever
 // set that MTU: the bridge's configuration, or a port with a small one.
-func (b *Bridges) setSysctls(l *link, cfg *Config) error {
+func (c *conn) setSysctls(l *link, cfg *Config) error {
 	wanted := forwardSysctls(cfg)
 	_, err := os.Stat(filepath.Join(ipv6Conf, cfg.Name))
 	mtu := cmp.Or(cfg.MTU, l.MTU)
@@ -46,7 +46,7 @@ func (b *Bridges) setSysctls(l *link, cfg *Config) error {
 			do:         func() error { return writeSysctl(s.path, s.value) },
 		})
 	}
-	return b.conn.carryOut(changes, cfg.Amend)
+	return c.carryOut(changes, cfg.Amend)
 }
 
 // forwardSysctls are the settings by which the host forwards what comes from the bridge:

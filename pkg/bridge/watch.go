@@ -1,10 +1,12 @@
 package bridge
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"time"
@@ -123,9 +125,9 @@ type Change struct {
 	// Resync says that changes may have been missed, or that the watch begins.
 	Resync bool
 	Index  int
-	// FDB says that it is the entries which the link's bridge has of addresses behind
-	// it: that happens all the time where the bridge learns them.
-	FDB bool
+	// MAC is set where it is what the bridge with that Index knows of the address: that
+	// changes all the time where the bridge learns addresses.
+	MAC net.HardwareAddr
 	// Process is the program that did it, empty where that is not known: it must still
 	// be there, and the kernel tells of few changes whose they are.
 	Process string
@@ -149,7 +151,7 @@ func (b *Bridges) Changes(ctx context.Context, f func(Change)) error {
 
 // parseChange reads one message; its index is 0 for one that is about no single link.
 // The messages of most kinds have the index in the same place: struct ifinfomsg,
-// ifaddrmsg, ndmsg and tcmsg.
+// ifaddrmsg and tcmsg.
 func parseChange(m netlink.Message) (c Change) {
 	if len(m.Body) < 8 {
 		return Change{}
@@ -158,8 +160,9 @@ func parseChange(m netlink.Message) (c Change) {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK, unix.RTM_NEWADDR, unix.RTM_DELADDR, unix.RTM_NEWQDISC, unix.RTM_DELQDISC:
 		c.Index = int(binary.NativeEndian.Uint32(m.Body[4:]))
 	case unix.RTM_NEWNEIGH, unix.RTM_DELNEIGH:
-		if m.Body[0] == unix.AF_BRIDGE {
-			c.Index, c.FDB = int(binary.NativeEndian.Uint32(m.Body[4:])), true
+		if m.Body[0] == unix.AF_BRIDGE && len(m.Body) >= unix.SizeofNdMsg {
+			c.Index = indexAttribute(m.Body, unix.SizeofNdMsg, unix.NDA_MASTER)
+			c.MAC = attribute(m.Body, unix.SizeofNdMsg, unix.NDA_LLADDR)
 		}
 	case unix.RTM_NEWROUTE, unix.RTM_DELROUTE:
 		c.Index = indexAttribute(m.Body, unix.SizeofRtMsg, unix.RTA_OIF)
@@ -170,18 +173,28 @@ func parseChange(m netlink.Message) (c Change) {
 	return c
 }
 
-// indexAttribute is the attribute of that kind, an ifindex, behind a header of that size;
-// 0 where there is none. Indexes below 0 stand for no link.
-func indexAttribute(body []byte, header int, kind uint16) int {
+// attribute is the attribute of that kind behind a header of that size; nil where there
+// is none.
+func attribute(body []byte, header int, kind uint16) []byte {
 	if len(body) < header {
-		return 0
+		return nil
 	}
 	for k, value := range netlink.Attributes(body[header:]) {
-		if k == kind && len(value) >= 4 {
-			return int(int32(binary.NativeEndian.Uint32(value)))
+		if k == kind {
+			return bytes.Clone(value)
 		}
 	}
-	return 0
+	return nil
+}
+
+// indexAttribute is an attribute that is an ifindex; 0 where there is none. Indexes below
+// 0 stand for no link.
+func indexAttribute(body []byte, header int, kind uint16) int {
+	value := attribute(body, header, kind)
+	if len(value) < 4 {
+		return 0
+	}
+	return int(int32(binary.NativeEndian.Uint32(value)))
 }
 
 // process is the name of the process with that id, empty for our own, and for one that

@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"net"
 	"slices"
 
 	"github.com/vnetd/vnetd/pkg/bridge"
@@ -53,27 +54,36 @@ func (w watcher) onChange(c bridge.Change) {
 		return
 	}
 	if p := w.ports.Registry().Index(c.Index); p != nil {
-		if p.Kind == port.Own && (!c.FDB || w.managed(p)) {
+		if p.Kind == port.Own {
 			w.env.Keeper.Suspect(p.Network, drift.Suspects{Ports: []int{c.Index}, Process: c.Process})
 		}
 		return
 	}
-	if c.FDB {
-		return
-	}
 	for _, n := range w.onBridge(c.Index) {
-		w.env.Keeper.Suspect(n.Name(), drift.Suspects{Bridge: true, Process: c.Process})
+		s := drift.Suspects{Bridge: true, Process: c.Process}
+		if c.MAC != nil {
+			p := w.told(n, c.MAC)
+			if p == nil {
+				continue
+			}
+			s = drift.Suspects{Ports: []int{p.Status().Index}}
+		}
+		w.env.Keeper.Suspect(n.Name(), s)
 	}
 }
 
-// managed reports whether the bridge of p is told what is behind it.
-func (w watcher) managed(p *port.Port) bool {
-	n := w.find(p.Network)
-	if n == nil {
-		return false
-	}
+// told is the port of vnetd's own behind which the network's bridge is told that the
+// address is; nil where the bridge learns that, and for other addresses.
+func (w watcher) told(n *Network, mac net.HardwareAddr) *port.Port {
 	live := n.Live()
-	return live != nil && translate.ManagesMACs(live)
+	if live == nil || !translate.ManagesMACs(live) {
+		return nil
+	}
+	p := w.ports.Registry().MAC(n.Name(), mac)
+	if p == nil || p.Kind != port.Own {
+		return nil
+	}
+	return p
 }
 
 // onBridge lists the active networks on the bridge with that ifindex.

@@ -12,6 +12,7 @@ import (
 // Port is how ports of n are plugged in.
 func Port(n *netdef.Network) bridge.PortConfig {
 	return bridge.PortConfig{
+		MTU:        n.MTU,
 		Isolated:   n.Isolated == netdef.Yes,
 		NoLearning: ManagesMACs(n),
 		NoFlood:    ManagesMACs(n),

@@ -1,0 +1,79 @@
+package path_test
+
+import (
+	"errors"
+	"net"
+	"net/netip"
+	"testing"
+
+	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/bridge/path"
+)
+
+// TestWays asks for ways of both families through a host with rules.
+func TestWays(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		for _, args := range []string{
+			"link add br0 type bridge", "link add lan0 type veth peer name lan1", "link add vpn0 type veth peer name vpn1",
+			"link set br0 up", "link set lan0 up", "link set lan1 up", "link set vpn0 up", "link set vpn1 up",
+			"addr add 192.0.2.1/24 dev br0", "addr add 203.0.113.2/24 dev lan0", "route add default via 203.0.113.1",
+			"-6 addr add 2001:db8:1::1/64 dev br0 nodad", "-6 route add 2001:db8:f::/48 dev lan0",
+			"rule add pref 52 from 192.0.2.128/25 lookup 52", "route add default dev vpn0 table 52",
+			"rule add pref 53 from 192.0.2.64/26 iif br0 prohibit",
+			"route add blackhole 198.51.100.0/25", "route add unreachable 198.51.100.128/25",
+			"-6 route add prohibit 2001:db8:9::/48",
+		} {
+			nstest.IP(t, args)
+		}
+		nstest.Exec(t, "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+		br0, err := net.InterfaceByName("br0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var a path.Asker
+		defer a.Close()
+		for _, tt := range []struct {
+			from, to, out string
+			table         int
+			err           error
+			rule          string
+		}{
+			{"192.0.2.2", "198.41.0.4", "lan0", 254, nil, "32766: from all lookup main"},
+			{"192.0.2.130", "198.41.0.4", "vpn0", 52, nil, "52: from 192.0.2.128/25 lookup 52"},
+			{"192.0.2.65", "198.41.0.4", "", 0, path.ErrProhibited, "53: from 192.0.2.64/26 iif br0 refuse"},
+			{"192.0.2.2", "198.51.100.1", "", 0, path.ErrBlackhole, ""},
+			{"192.0.2.2", "198.51.100.129", "", 0, path.ErrUnreachable, ""},
+			{"2001:db8:1::2", "2001:db8:f::1", "lan0", 254, nil, "32766: from all lookup main"},
+			{"2001:db8:1::2", "2001:db8:9::1", "", 0, path.ErrProhibited, ""},
+			{"2001:db8:1::2", "2001:db8:7::1", "", 0, path.ErrNoRoute, ""},
+			{"", "192.0.2.2", "br0", 254, nil, "32766: from all lookup main"},
+		} {
+			p := path.Packet{To: netip.MustParseAddr(tt.to)}
+			in := ""
+			if tt.from != "" {
+				p.From, p.In, in = netip.MustParseAddr(tt.from), br0.Index, "br0"
+			}
+			way, err := a.Lookup(p)
+			if !errors.Is(err, tt.err) || (err == nil) != (tt.err == nil) {
+				t.Errorf("from %s to %s: %v, want %v", tt.from, tt.to, err, tt.err)
+				continue
+			}
+			if err == nil {
+				if out, _ := net.InterfaceByIndex(way.Out); out == nil || out.Name != tt.out || way.Table != tt.table {
+					t.Errorf("from %s to %s: %+v (%v), want %s by table %d", tt.from, tt.to, way, out, tt.out, tt.table)
+				}
+			}
+			rules, failed := a.Rules(p.To)
+			if failed != nil {
+				t.Fatal(failed)
+			}
+			rule, ok := path.Refused(rules, p, in)
+			if err == nil {
+				rule, ok = path.Chosen(rules, p, in, way.Table)
+			}
+			if said := rule.String(); ok != (tt.rule != "") || ok && said != tt.rule {
+				t.Errorf("from %s to %s: by rule %q (%v), want %q", tt.from, tt.to, said, ok, tt.rule)
+			}
+		}
+	})
+}
