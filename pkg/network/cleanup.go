@@ -15,8 +15,9 @@ import (
 // clear is Cleanup.
 func (s *stock) clear(ctx context.Context) error {
 	s.loadDefinitions()
+	unread := s.env.UplinkKeeper.Load()
 	runs, runFaults, err := s.env.Store.Runs()
-	errs := []error{err}
+	errs := []error{unread, err}
 	ports, portFaults, err := s.env.Store.Ports()
 	errs = append(errs, err)
 	links := s.marked()
@@ -27,7 +28,7 @@ func (s *stock) clear(ctx context.Context) error {
 	for _, r := range all {
 		errs = append(errs, live.Former{Network: s.make(r.Network)}.Clear(ctx, r))
 	}
-	errs = append(errs, s.clearMarked())
+	errs = append(errs, s.env.UplinkKeeper.GiveBack(ctx), s.clearMarked())
 	for _, f := range slices.Concat(runFaults, portFaults) {
 		s.env.Logger.Warn("run-state that can't be used is deleted: what it was of is gone", "path", f.Path, env.KeyError, f.Err)
 	}

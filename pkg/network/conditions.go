@@ -34,6 +34,7 @@ func (c conditions) sources() []health.Source {
 		health.Fights(c.env.Keeper.Fights),
 		{Name: "orphans", Find: c.orphans},
 		health.Deletions(c.unfinished),
+		health.Uplinks(c.uplinks, c.bridgesAway),
 	}
 }
 

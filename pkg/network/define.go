@@ -195,7 +195,7 @@ func (m *Manager) Plan(xml []byte) (api.Plan, error) {
 		in = append(in, err)
 		p.Pending = append(p.Pending, change.Describe(netdef.Diff(next, def))...)
 	} else {
-		in = append(in, m.catalog.subnetsTaken(known, def, nil), host.Conflicts(m.env.Links, def))
+		in = append(in, m.catalog.subnetsTaken(known, def, nil), host.Conflicts(m.env.Links, m.env.UplinkKeeper, def))
 	}
 	if err := errors.Join(in...); err != nil {
 		p.Conflicts = strings.Split(err.Error(), "\n")

@@ -112,6 +112,9 @@ func (m *Manager) Subscribe(f func(Event)) (cancel func()) { return m.env.Events
 // Failures of single networks are logged and shown as their state; an error
 // means that the store could not be read.
 func (m *Manager) Load(ctx context.Context) error {
+	if err := m.env.UplinkKeeper.Load(); err != nil {
+		m.env.Logger.Error("some of what is owed to uplinks is not known", env.KeyError, err)
+	}
 	faults := m.stock.take(ctx)
 	if faults != nil {
 		m.env.Logger.Error("some definitions or run-state can't be used", env.KeyError, faults)
@@ -205,6 +208,7 @@ func (m *Manager) Watch(ctx context.Context) error {
 		m.audit.run(ctx)
 		return nil
 	})
+	g.Go(func() error { return m.env.UplinkKeeper.Watch(ctx, w.onUplink) })
 	g.Go(func() error { return m.env.Links.Watch(ctx, w.onLink) })
 	g.Go(func() error { return m.env.Links.Changes(ctx, w.onChange) })
 	g.Go(func() error { return m.env.Rules.Watch(ctx) })

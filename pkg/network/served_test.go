@@ -399,7 +399,7 @@ func TestPlanNamesWhatIsMissing(t *testing.T) {
 		for _, c := range []struct{ doc, want string }{
 			{
 				"<network xmlns:vnetd='urn:vnetd:network:1'><name>lan</name><forward mode='bridge'/><bridge name='br0'/><vnetd:uplink dev='ens99'/></network>",
-				`network/vnetd:uplink/@dev: "ens99" is no link of this host`,
+				`network/vnetd:uplink/@dev: "ens99" is no link of this host: the network waits for it`,
 			},
 			{
 				"<network><name>d</name><forward mode='nat' dev='ens99'/><bridge name='virbr9'/><ip address='192.168.99.1' netmask='255.255.255.0'/></network>",

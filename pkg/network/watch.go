@@ -91,11 +91,18 @@ func (w watcher) onBridge(index int) []*Network {
 	return slices.DeleteFunc(w.all(), func(n *Network) bool { return n.BridgeIndex() != index })
 }
 
-// awaiting lists the active networks on a bridge of the host's that was not there,
-// and now is l.
+// awaiting lists the active networks on a bridge of the host's that was not there, and
+// now is l, or that was l and has another name now.
 func (w watcher) awaiting(l bridge.Link) []*Network {
 	return slices.DeleteFunc(w.all(), func(n *Network) bool {
 		doc := n.Live()
-		return doc == nil || n.BridgeIndex() != 0 || doc.Mode() != netdef.ModeBridge || doc.Bridge.Name != l.Name
+		if doc == nil || doc.Mode() != netdef.ModeBridge {
+			return true
+		}
+		expected := 0
+		if doc.Bridge.Name != l.Name {
+			expected = l.Index
+		}
+		return n.BridgeIndex() != expected
 	})
 }

@@ -56,6 +56,7 @@ func Open(dirs Dirs, log *slog.Logger) (*Store, error) {
 		dirs.runs():    0o755,
 		dirs.ports():   0o755,
 		dirs.stopped(): 0o755,
+		dirs.uplinks(): 0o755,
 		dirs.State:     0o750,
 		dirs.lives():   0o750,
 	} {
@@ -67,7 +68,7 @@ func Open(dirs Dirs, log *slog.Logger) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, dir := range []string{dirs.Networks, dirs.runs(), dirs.ports(), dirs.stopped(), dirs.State, dirs.lives()} {
+	for _, dir := range []string{dirs.Networks, dirs.runs(), dirs.ports(), dirs.stopped(), dirs.uplinks(), dirs.State, dirs.lives()} {
 		if err := sweep(dir); err != nil {
 			return nil, errors.Join(fmt.Errorf("sweeping %q: %w", dir, err), lock.Close())
 		}

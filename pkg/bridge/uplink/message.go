@@ -141,3 +141,8 @@ func (k kernel) do(req []byte) error { return errors.Join(k.Do(req)...) }
 func (k kernel) dump(ask, kind uint16, head []byte) ([][]byte, error) {
 	return k.Dump(message{head: head}.request(ask, 0), kind)
 }
+
+// linkIndex and linkFlags are ifi_index and ifi_flags of the head of a message about a
+// link, struct ifinfomsg.
+func linkIndex(m message) int    { return int(binary.NativeEndian.Uint32(m.head[4:])) }
+func linkFlags(m message) uint32 { return binary.NativeEndian.Uint32(m.head[8:]) }

@@ -68,7 +68,14 @@ type move struct {
 	routes     []route
 	neighbours []message
 	uplink     int // index of the uplink when the routes were read
+	// some: it is not all that the new link is to have, and nothing is taken away there.
+	some bool
+	// lasting: only what lasts is added where it is missing; some is true, too.
+	lasting bool
 }
+
+// wants reports whether the new link is to get the address where it lacks it.
+func (mv *move) wants(a address) bool { return !mv.lasting || a.valid() == forever }
 
 // newMove reads the state's messages.
 func newMove(s *State, from, to bridge.Link) (*move, error) {
@@ -104,7 +111,7 @@ func newMove(s *State, from, to bridge.Link) (*move, error) {
 
 // moveToBridge makes the bridge and moves the uplink's to it.
 func (u *Uplinks) moveToBridge(s *State) (index int, err error) {
-	br, err := u.makeBridge(s)
+	br, err := u.makeBridge(s, s.Uplink)
 	if err != nil {
 		return 0, err
 	}
@@ -131,8 +138,9 @@ func (u *Uplinks) moveToBridge(s *State) (index int, err error) {
 }
 
 // makeBridge makes the bridge as the uplink's twin and sets it up. It gives
-// itself no IPv6 link-local address: it gets the uplink's.
-func (u *Uplinks) makeBridge(s *State) (bridge.Link, error) {
+// itself no IPv6 link-local address: it gets the uplink's. from is the name of the uplink,
+// empty while that is away: the bridge has the kernel's sysctls then.
+func (u *Uplinks) makeBridge(s *State, from string) (bridge.Link, error) {
 	br, err := u.links.Create(bridge.Config{Name: s.Bridge, MAC: s.MAC, MTU: s.MTU})
 	if err != nil {
 		return bridge.Link{}, err
@@ -140,8 +148,10 @@ func (u *Uplinks) makeBridge(s *State) (bridge.Link, error) {
 	if err := u.afterChange(); err != nil {
 		return bridge.Link{}, err
 	}
-	if err := bridge.CopySysctls(s.Uplink, s.Bridge); err != nil {
-		return bridge.Link{}, err
+	if from != "" {
+		if err := bridge.CopySysctls(from, s.Bridge); err != nil {
+			return bridge.Link{}, err
+		}
 	}
 	if err := u.kernel.do(setLink(br.Index, unix.IFF_UP, unix.IFF_UP)); err != nil {
 		return bridge.Link{}, fmt.Errorf("setting bridge %q up: %w", s.Bridge, err)
@@ -161,6 +171,7 @@ func (u *Uplinks) prepare(mv *move) error {
 	for _, a := range mv.addresses {
 		n := slices.IndexFunc(have, a.same)
 		switch {
+		case !mv.wants(a):
 		case n < 0:
 			changes = append(changes, addAddress(a, mv.to)...)
 		case a.settable() != have[n].settable():
@@ -183,7 +194,7 @@ func (u *Uplinks) prepare(mv *move) error {
 // others.
 func (u *Uplinks) addAdvertisedRoutes(mv *move) error {
 	for _, r := range mv.routes {
-		if !r.advertised {
+		if !r.advertised || mv.lasting {
 			continue
 		}
 		if err := r.advertisement().Add(mv.to.Index); err != nil {
@@ -232,7 +243,12 @@ func (mv *move) removeAddresses() []change {
 
 // removeRoute removes a route from the old link.
 func (mv *move) removeRoute(r route) change {
-	req := r.on(mv.uplink, mv.from.Index).request(unix.RTM_DELROUTE, 0)
+	return removeRoute(r, mv.uplink, mv.from.Index)
+}
+
+// removeRoute removes a route, which was read on one link, from another.
+func removeRoute(r route, from, to int) change {
+	req := r.on(from, to).request(unix.RTM_DELROUTE, 0)
 	return change{req, fmt.Sprintf("removing route %v", r.dst()), unix.ESRCH}
 }
 
@@ -292,16 +308,21 @@ func (u *Uplinks) unsettled(mv *move) ([]change, error) {
 		is := r.on(mv.to.Index, mv.to.Index)
 		w, ok := wanted.find(is)
 		switch {
-		case !ok && !mv.ofOurs(r):
-		case ok && (r.first || !w.first || r.family() == unix.AF_INET6):
+		case !ok && (mv.some || !mv.ofOurs(r)):
+		case ok && (mv.some || r.first || !w.first || r.family() == unix.AF_INET6):
 			right = append(right, r)
 		default:
 			changes = append(changes, change{is.request(unix.RTM_DELROUTE, 0), fmt.Sprintf("removing route %v", r.dst()), unix.ESRCH})
 		}
 	}
-	there := indexRoutes(right, mv.to.Index, mv.to.Index)
+	there, others := indexRoutes(right, mv.to.Index, mv.to.Index), indexRoutes(have, mv.to.Index, mv.to.Index)
 	for _, w := range mv.routes {
-		if _, ok := there.find(w.on(mv.uplink, mv.to.Index)); !ok {
+		w := w.on(mv.uplink, mv.to.Index)
+		// An admin may have put another in its place.
+		if mv.lasting && (!w.lasts() || len(others[w.equals()]) > 0) {
+			continue
+		}
+		if _, ok := there.find(w); !ok {
 			changes = append(changes, mv.addRoute(w))
 		}
 	}

@@ -96,6 +96,22 @@ func (r route) rank() int {
 	return 1
 }
 
+func byRank(a, b route) int { return cmp.Compare(a.rank(), b.rank()) }
+
+// ofClient reports whether a client of DHCP or router advertisements set the route: what
+// it is follows from what the LAN said last.
+func (r route) ofClient() bool {
+	return r.advertised || slices.Contains([]byte{unix.RTPROT_RA, unix.RTPROT_DHCP, unix.RTPROT_REDIRECT}, r.head[rtmProtocol])
+}
+
+// lasts reports whether nobody but an admin takes the route away.
+func (r route) lasts() bool { return r.life == forever && !r.ofClient() && !r.shared() }
+
+// supersedes reports whether r, which is there now, stands for had, which was.
+func (r route) supersedes(had route) bool {
+	return had.same(r) || had.ofClient() && r.ofClient() && had.equals() == r.equals()
+}
+
 // equals is what routes among which the kernel prefers the first have in common.
 func (r route) equals() string {
 	same := r.only(unix.RTA_DST, unix.RTA_SRC, unix.RTA_TABLE, unix.RTA_PRIORITY)
@@ -134,6 +150,34 @@ func (r route) on(from, to int) route {
 			}
 		}
 		r.message = r.with(unix.RTA_MULTIPATH, hops)
+	}
+	return r
+}
+
+// withoutLink is the route without its ways out of the link with that index: where two links
+// had equal IPv6 routes, the kernel has made one of them.
+func (r route) withoutLink(index int) route {
+	var hops [][2][]byte
+	for head, attrs := range netlink.NextHops(r.get(unix.RTA_MULTIPATH)) {
+		if binary.NativeEndian.Uint32(head[4:]) != uint32(index) {
+			hops = append(hops, [2][]byte{head, attrs})
+		}
+	}
+	var all []byte
+	for _, h := range hops {
+		all = append(append(all, h[0]...), h[1]...)
+	}
+	if len(all) == len(r.get(unix.RTA_MULTIPATH)) || len(hops) == 0 {
+		return r
+	}
+	if len(hops) > 1 {
+		r.message = r.with(unix.RTA_MULTIPATH, all)
+		return r
+	}
+	r.message = r.message.without(unix.RTA_MULTIPATH)
+	r.message = r.with(unix.RTA_OIF, bytes.Clone(hops[0][0][4:8]))
+	for kind, value := range netlink.Attributes(hops[0][1]) {
+		r.message = r.with(kind, bytes.Clone(value))
 	}
 	return r
 }
@@ -210,6 +254,18 @@ func (r route) lifetime() uint32 {
 	return uint32(max(left, 0)+99) / 100
 }
 
+// saved is the route as it stands in a state: with the rest of its life as the kernel
+// would tell it.
+func (r route) saved() Route {
+	m := r.without(unix.RTA_CACHEINFO)
+	if r.life != forever {
+		info := make([]byte, 32) // struct rta_cacheinfo
+		binary.NativeEndian.PutUint32(info[8:], r.life*100)
+		m = m.with(unix.RTA_CACHEINFO, info)
+	}
+	return Route{First: r.first, Advertised: r.advertised, Message: m.bytes()}
+}
+
 // aged is the route after that time.
 func (r route) aged(by time.Duration) route {
 	r.life = aged(r.life, by)
@@ -245,7 +301,7 @@ func (k kernel) routes(l *bridge.Link) ([]route, error) {
 			}
 		}
 	}
-	slices.SortStableFunc(all, func(a, b route) int { return cmp.Compare(a.rank(), b.rank()) })
+	slices.SortStableFunc(all, byRank)
 	return all, nil
 }
 

@@ -26,6 +26,13 @@ func (u *Uplinks) state(cfg Config) (*State, error) {
 		return nil, errors.Join(err, fmt.Errorf("bridge %q: %w", cfg.Bridge, bridge.ErrExists))
 	}
 	s := &State{Bridge: cfg.Bridge, Uplink: l.Name, Index: l.Index, MAC: l.MAC, MTU: l.MTU, Up: l.Up}
+	links, err := u.kernel.nics()
+	if err != nil {
+		return nil, err
+	}
+	if n := slices.IndexFunc(links, func(is nic) bool { return is.Index == l.Index }); n >= 0 {
+		s.Device = links[n].device()
+	}
 	if s.Taken, err = sinceBoot(); err != nil {
 		return nil, err
 	}

@@ -49,15 +49,19 @@ type Config struct {
 	Save func(State) error
 }
 
-// State is how an uplink was before Attach: all that Detach
-// needs. It is for encoding/json; it is of no use after a reboot.
+// State is how an uplink was before Attach, with what Ensure found since: all that Detach
+// and Ensure need. It is for encoding/json; it is of no use after a reboot.
 type State struct {
 	Bridge string           `json:"bridge"`
 	Uplink string           `json:"uplink"`
-	Index  int              `json:"index"` // of the uplink
-	MAC    net.HardwareAddr `json:"mac"`
+	Index  int              `json:"index"` // of the uplink, as it is in Routes
+	MAC    net.HardwareAddr `json:"mac"`   // of the bridge
 	MTU    int              `json:"mtu"`
 	Up     bool             `json:"up"`
+	// BridgeIndex is that of the bridge once it is known, 0 before.
+	BridgeIndex int `json:"bridge_index,omitempty"`
+	// Device is what the uplink is known by.
+	Device Device `json:"device"`
 	// Taken is when the state was read, since the machine was booted.
 	Taken time.Duration `json:"taken"`
 	// Addresses, Routes and Neighbours are those of the uplink, in the
@@ -118,7 +122,7 @@ func (u *Uplinks) Close() { _ = u.kernel.Close() }
 //
 // Gateways of the uplink's default routes that answer ARP or neighbour discovery
 // before must do so over the bridge too. When one doesn't, the error is
-// ErrNoAnswer. On any error everything is as before, unless the error says
+// ErrNoAnswer, unless the uplink went away meanwhile. On any error everything is as before, unless the error says
 // otherwise; on success the state is what Detach takes.
 //
 // What stays with the uplink by its name or index: policy rules and firewall
@@ -167,9 +171,13 @@ func (u *Uplinks) moveAndCheck(ctx context.Context, s *State, gateways []netip.A
 	if err != nil {
 		return err
 	}
+	s.BridgeIndex = index
 	answered, err := u.kernel.answers(ctx, index, gateways, limit)
 	if err != nil {
 		return err
+	}
+	if _, err := u.links.LookupIndex(s.Index); errors.Is(err, bridge.ErrNotFound) {
+		return nil // the uplink went meanwhile, it wasn't the bridge that broke the way
 	}
 	for _, gw := range gateways {
 		if !slices.Contains(answered, gw) {
@@ -186,8 +194,8 @@ func (u *Uplinks) moveAndCheck(ctx context.Context, s *State, gateways []netip.A
 //
 // Addresses and routes of the bridge that the state doesn't name go with the
 // bridge, those that the uplink got meanwhile stay. Addresses and routes whose
-// lifetime is over don't come back. Without the uplink, only the bridge is
-// removed.
+// lifetime is over don't come back. While the uplink is away, the bridge stays with
+// them, and the error is ErrAway; where there is nothing to give back, the bridge goes.
 func (u *Uplinks) Detach(ctx context.Context, s State) error {
 	u.mu.Lock()
 	defer u.mu.Unlock()
@@ -206,8 +214,8 @@ func (u *Uplinks) Attached(s State) (bool, error) {
 	if err != nil || br.Index == 0 {
 		return false, err
 	}
-	l, err := u.links.Lookup(s.Uplink)
-	if errors.Is(err, bridge.ErrNotFound) {
+	l, err := u.find(&s, br.Index)
+	if errors.Is(err, ErrAway) {
 		return false, nil
 	}
 	return err == nil && l.Master == br.Index, err
@@ -227,18 +235,25 @@ func (s *State) Temporary() []netip.Prefix {
 	return all
 }
 
-// bridge is the bridge that Attach made; its index is 0 if there is none.
+// bridge is the bridge that Attach made, also under another name or with another MAC
+// address; its index is 0 if there is none.
 func (u *Uplinks) bridge(s *State) (bridge.Link, error) {
-	br, err := u.links.Lookup(s.Bridge)
-	switch {
-	case errors.Is(err, bridge.ErrNotFound):
-		return bridge.Link{}, nil
-	case err != nil:
+	links, err := u.kernel.nics()
+	if err != nil {
 		return bridge.Link{}, err
-	case br.Name != s.Bridge || br.Kind != bridge.Kind || !bytes.Equal(br.MAC, s.MAC):
-		return bridge.Link{}, nil // somebody else's
 	}
-	return br, nil
+	var found bridge.Link
+	for _, l := range links {
+		sameMAC, same := bytes.Equal(l.MAC, s.MAC), l.Index == s.BridgeIndex
+		switch {
+		case l.Kind != bridge.Kind:
+		case l.Name == s.Bridge && (sameMAC || same):
+			return l.Link, nil
+		case sameMAC && same:
+			found = l.Link
+		}
+	}
+	return found, nil
 }
 
 // sinceBoot is the time since the machine was booted, with that asleep.

@@ -105,6 +105,8 @@ type Environment struct {
 	Resolved resolved.Client
 	Keeper   *drift.Keeper
 
+	UplinkKeeper *host.Keeper
+
 	PortRequests *histogram.Histogram // how long they took that got a port
 }
 
@@ -112,6 +114,7 @@ type Environment struct {
 func New(cfg Config) *Environment {
 	return &Environment{
 		Config: cfg, Tasks: newTasks(), Keeper: drift.NewKeeper(cfg.Logger), PortRequests: histogram.New(requestBounds()),
+		UplinkKeeper: host.NewKeeper(cfg.Uplinks, cfg.Store, cfg.Logger),
 		Serving: translate.Settings{
 			Leases: cfg.Store.Leases, Logger: cfg.Logger, Identity: cfg.DHCPIdentity, Probe: cfg.DHCPProbe,
 			ResolvConf: cfg.ResolvConf, StopRebind: cfg.StopRebind,

@@ -12,8 +12,12 @@ import (
 
 // Conflicts refuses what would clash with the host: a device of the bridge's name, a
 // route or an address of one of its subnets. A start that failed half way leaves
-// nothing, so what is there is not vnetd's.
-func Conflicts(links Links, doc *netdef.Network) error {
+// nothing, so what is there is not vnetd's; but for a bridge that waits with the host's
+// addresses for its uplink.
+func Conflicts(links Links, uplinks *Keeper, doc *netdef.Network) error {
+	if uplinks.Holds(doc.Bridge.Name) {
+		return nil
+	}
 	if err := BridgeConflict(links, doc); err != nil {
 		return err
 	}
@@ -66,7 +70,7 @@ func Missing(links Links, doc *netdef.Network) error {
 	}
 	switch {
 	case doc.Uplink != "":
-		need(doc.Uplink, noSuchUplink(doc))
+		need(doc.Uplink, awayError(doc.Uplink))
 	case doc.Mode() == netdef.ModeBridge:
 		need(doc.Bridge.Name, NoSuchBridge(doc))
 	}
@@ -79,9 +83,4 @@ func Missing(links Links, doc *netdef.Network) error {
 // NoSuchBridge is the error of a network whose bridge the host has not.
 func NoSuchBridge(doc *netdef.Network) error {
 	return api.Errorf(api.Conflict, "network/bridge/@name: the host has no bridge %q: make it, or name another", doc.Bridge.Name)
-}
-
-// noSuchUplink is the error of a network whose uplink the host has not.
-func noSuchUplink(doc *netdef.Network) error {
-	return api.Errorf(api.Conflict, "network/vnetd:uplink/@dev: %q is no link of this host", doc.Uplink)
 }

@@ -29,17 +29,9 @@ type Links interface {
 	RestoreAcceptRA(raised []bridge.AcceptRA) error
 }
 
-// Uplinks is what is asked of pkg/bridge/uplink; *uplink.Uplinks is the real one, whose
-// contracts hold.
-type Uplinks interface {
-	Attach(ctx context.Context, cfg uplink.Config) (*uplink.State, error)
-	Detach(ctx context.Context, s uplink.State) error
-	Attached(s uplink.State) (bool, error)
-}
-
 // changes are what a network changed on the host.
 type changes struct {
-	// Uplink is how the uplink was, nil while it is the host's own.
+	// Uplink is how the uplink was, as older versions wrote it down; nil for nothing.
 	Uplink *uplink.State `json:"uplink,omitempty"`
 	// AcceptRA are links whose accept_ra was raised, so that the host keeps its
 	// routes although it forwards.
@@ -52,7 +44,7 @@ type Record struct {
 	network string
 	store   *store.Store
 	links   Links
-	uplinks Uplinks
+	uplinks *Keeper
 	log     *slog.Logger
 
 	run   store.Run // as last written
@@ -61,7 +53,7 @@ type Record struct {
 }
 
 // NewRecord makes the record of the network of that name, of which nothing is on disk.
-func NewRecord(network string, st *store.Store, links Links, uplinks Uplinks, log *slog.Logger) *Record {
+func NewRecord(network string, st *store.Store, links Links, uplinks *Keeper, log *slog.Logger) *Record {
 	return &Record{network: network, store: st, links: links, uplinks: uplinks, log: log}
 }
 
@@ -95,6 +87,18 @@ func (r *Record) Load(run store.Run) error {
 	if err := json.Unmarshal(run.Host, &r.state); err != nil {
 		return fmt.Errorf("reading what network %q changed on the host: %w", r.network, err)
 	}
+	return r.handOver()
+}
+
+// handOver gives the keeper of uplinks what an older version wrote down here.
+func (r *Record) handOver() error {
+	if r.state.Uplink == nil {
+		return nil
+	}
+	if err := r.uplinks.Adopt(*r.state.Uplink); err != nil {
+		return err
+	}
+	r.state.Uplink = nil
 	return nil
 }
 
@@ -123,7 +127,7 @@ func (r *Record) find(uuid string) error {
 		r.state.AcceptRA = append(r.state.AcceptRA, state.AcceptRA...)
 	}
 	r.lost = false
-	return nil
+	return r.handOver()
 }
 
 // Forward has the host forward what live needs. Links that would lose routes of
@@ -148,7 +152,10 @@ func (r *Record) Forward(live *netdef.Network) error {
 
 // Restore puts back what the network changed on the host.
 func (r *Record) Restore(ctx context.Context) error {
-	err := r.detachUplink(ctx)
+	var err error
+	if live := r.run.Network; live != nil && live.Uplink != "" {
+		err = r.uplinks.Detach(ctx, live.Bridge.Name)
+	}
 	if len(r.state.AcceptRA) > 0 {
 		if raErr := r.links.RestoreAcceptRA(r.state.AcceptRA); raErr != nil {
 			return errors.Join(err, raErr)
@@ -159,41 +166,12 @@ func (r *Record) Restore(ctx context.Context) error {
 }
 
 // AttachUplink makes live's uplink a port of its bridge, unless it is. How the
-// uplink was is on disk before anything changes.
+// uplink was is on disk before anything changes. While the uplink is away it is
+// waited for, without an error.
 func (r *Record) AttachUplink(ctx context.Context, live *netdef.Network) error {
-	if r.state.Uplink != nil {
-		attached, err := r.uplinks.Attached(*r.state.Uplink)
-		if err != nil || attached {
-			return err
-		}
-		if err := r.detachUplink(ctx); err != nil {
-			return err
-		}
-	}
-	_, err := r.uplinks.Attach(ctx, uplink.Config{
-		Bridge: live.Bridge.Name, Uplink: live.Uplink,
-		Save: func(s uplink.State) error {
-			r.state.Uplink = &s
-			return r.Save(r.run)
-		},
-	})
-	switch {
-	case errors.Is(err, bridge.ErrNotFound):
-		return noSuchUplink(live)
-	case errors.Is(err, uplink.ErrNoAnswer):
+	err := r.uplinks.Attach(ctx, live.Bridge.Name, live.Uplink)
+	if errors.Is(err, uplink.ErrNoAnswer) {
 		return api.Errorf(api.Conflict, "network/vnetd:uplink/@dev: everything is put back: %w", err)
 	}
 	return err
-}
-
-// detachUplink gives the host its uplink back, if the network has it.
-func (r *Record) detachUplink(ctx context.Context) error {
-	if r.state.Uplink == nil {
-		return nil
-	}
-	if err := r.uplinks.Detach(ctx, *r.state.Uplink); err != nil {
-		return err
-	}
-	r.state.Uplink = nil
-	return nil
 }

@@ -18,6 +18,7 @@ import (
 const (
 	partLinks  = "links and rules"
 	partBridge = "the host's bridge"
+	partUplink = "the uplink"
 )
 
 // activate records that live is up on the bridge with that ifindex, sets its
@@ -100,10 +101,14 @@ func (n turn) lanBridge(ctx context.Context, live *netdef.Network) (index int, e
 	return l.Index, err
 }
 
-// noteBridge has the network be degraded for as long as the bridge that it names is
-// not there, which is the admin's to make: its ifindex is 0 then. It may come
-// later than vnetd, so no start fails for it.
+// noteBridge has the network be degraded for as long as its uplink is away, or the bridge
+// that it names is not there, which is the admin's to make: its ifindex is 0 then. Both
+// may come later than vnetd, so no start fails for it.
 func (n turn) noteBridge(live *netdef.Network, index int) {
+	if live.Uplink != "" {
+		n.fault(partUplink, n.env.UplinkKeeper.Problem(live.Bridge.Name))
+		return
+	}
 	if index == 0 && live.Mode() == netdef.ModeBridge {
 		n.fault(partBridge, host.NoSuchBridge(live))
 		return

@@ -73,7 +73,7 @@ func (n turn) bringUp(ctx context.Context, live *netdef.Network) (err error) {
 		return err
 	}
 	defer release()
-	if err := host.Conflicts(n.env.Links, live); err != nil {
+	if err := host.Conflicts(n.env.Links, n.env.UplinkKeeper, live); err != nil {
 		return err
 	}
 	if err := n.env.RunHook(ctx, env.HookStart, live); err != nil {

@@ -72,7 +72,7 @@ type turn struct{ *Network }
 func New(e *env.Environment, ports *attach.Ports, others Others, doc *netdef.Network) *Network {
 	return &Network{
 		env: e, ports: ports, others: others, name: doc.Name,
-		record: host.NewRecord(doc.Name, e.Store, e.Links, e.Uplinks, e.Logger),
+		record: host.NewRecord(doc.Name, e.Store, e.Links, e.UplinkKeeper, e.Logger),
 		rules:  ruleset{firewall: e.Rules}, state: state{is: api.Inactive, last: doc},
 	}
 }

@@ -34,7 +34,7 @@ func (n *Network) Mend(ctx context.Context, s drift.Suspects, amend bridge.Amend
 		return fmt.Errorf("repairing network %q: %w", n.name, err)
 	}
 	was := n.change(func(a *active) { a.ifindex = index })
-	if !live.OwnsBridge() {
+	if !live.Mode().OwnsBridge() {
 		turn{n}.noteBridge(live, index)
 		return nil
 	}

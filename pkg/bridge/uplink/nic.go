@@ -1,0 +1,175 @@
+package uplink
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/internal/netlink"
+	"github.com/vnetd/vnetd/pkg/bridge"
+)
+
+// ErrAway says that the uplink is not there now: unplugged, without a driver, or not
+// found yet.
+var ErrAway = errors.New("the uplink is away")
+
+// skipStats leaves the counters out of an answer (RTEXT_FILTER_SKIP_STATS of
+// linux/rtnetlink.h).
+const skipStats = 1 << 3
+
+// Device is what an uplink is known by when it comes back under another name.
+type Device struct {
+	Kind string           `json:"kind"` // the kernel's name of the device type, empty for hardware
+	MAC  net.HardwareAddr `json:"mac"`
+	// Permanent is the MAC address that the card was made with (IFLA_PERM_ADDRESS),
+	// nil for devices that have none: veth, VLAN devices, bonds.
+	Permanent net.HardwareAddr `json:"permanent,omitempty"`
+}
+
+// ownsMAC reports whether a MAC address tells the device from others: devices on top of
+// others have theirs from them.
+func (d *Device) ownsMAC() bool {
+	return !slices.Contains([]string{"vlan", "bond", "team", "macvlan", "macvtap", "ipvlan", bridge.Kind}, d.Kind)
+}
+
+// nic is a link as it may be an uplink.
+type nic struct {
+	bridge.Link
+	alternative []string // further names
+	permanent   net.HardwareAddr
+}
+
+func (l *nic) device() Device {
+	return Device{Kind: l.Kind, MAC: l.MAC, Permanent: l.permanent}
+}
+
+// called reports whether name is one of the link's.
+func (l *nic) called(name string) bool {
+	return l.Name == name || slices.Contains(l.alternative, name)
+}
+
+// nics lists the links.
+func (k kernel) nics() ([]nic, error) {
+	ask := message{head: head(unix.AF_UNSPEC, unix.SizeofIfInfomsg), attrs: []attr{{unix.IFLA_EXT_MASK, netlink.Uint32(skipStats)}}}
+	bodies, err := k.Dump(ask.request(unix.RTM_GETLINK, 0), unix.RTM_NEWLINK)
+	if err != nil {
+		return nil, fmt.Errorf("listing links: %w", err)
+	}
+	var all []nic
+	for _, data := range bodies {
+		l, err := parseNIC(data)
+		if err != nil {
+			return nil, fmt.Errorf("listing links: %w", err)
+		}
+		all = append(all, l)
+	}
+	return all, nil
+}
+
+// parseNIC reads the body of an RTM_NEWLINK message.
+func parseNIC(data []byte) (nic, error) {
+	m, err := parseMessage(data, unix.SizeofIfInfomsg)
+	if err != nil {
+		return nic{}, err
+	}
+	flags := linkFlags(m)
+	l := nic{permanent: m.get(unix.IFLA_PERM_ADDRESS), Link: bridge.Link{
+		Name: unix.ByteSliceToString(m.get(unix.IFLA_IFNAME)), Index: linkIndex(m),
+		MAC: m.get(unix.IFLA_ADDRESS), MTU: int(m.u32(unix.IFLA_MTU)), Master: int(m.u32(unix.IFLA_MASTER)),
+		Up: flags&unix.IFF_UP != 0, Carrier: flags&unix.IFF_LOWER_UP != 0, Loopback: flags&unix.IFF_LOOPBACK != 0,
+	}}
+	for kind, value := range netlink.Attributes(m.get(unix.IFLA_LINKINFO)) {
+		if kind == unix.IFLA_INFO_KIND {
+			l.Kind = unix.ByteSliceToString(value)
+		}
+	}
+	for kind, value := range netlink.Attributes(m.get(unix.IFLA_PROP_LIST)) {
+		if kind == unix.IFLA_ALT_IFNAME {
+			l.alternative = append(l.alternative, unix.ByteSliceToString(value))
+		}
+	}
+	return l, nil
+}
+
+// How sure it is that a link is an uplink.
+const (
+	unlike    = iota
+	alike     // its MAC address
+	namesake  // its name: the device was replaced
+	identical // the card, or what was never away
+	certain   // that, by its name
+)
+
+// likeness says how sure it is that a link is the uplink of s, whose bridge has the
+// index br, 0 for none.
+func (s *State) likeness(l *nic, br int) int {
+	if l.Loopback || l.Kind == bridge.Kind || len(l.MAC) != 6 || l.Master != 0 && l.Master != br {
+		return unlike
+	}
+	is := s.device()
+	samePermanent := bytes.Equal(l.permanent, is.Permanent)
+	sameMAC := bytes.Equal(l.MAC, is.MAC) && l.Kind == is.Kind
+	same := len(is.Permanent) > 0 && samePermanent && l.Kind == is.Kind || l.Index == s.Index && samePermanent && (sameMAC || l.Master != 0)
+	switch {
+	case (same || sameMAC && samePermanent) && l.called(s.Uplink):
+		return certain
+	case same:
+		return identical
+	case l.called(s.Uplink):
+		return namesake
+	case sameMAC && len(is.Permanent)+len(l.permanent) == 0 && is.ownsMAC():
+		return alike
+	}
+	return unlike
+}
+
+// device is what the uplink is known by; states of old know its MAC address alone.
+func (s *State) device() Device {
+	if s.Device.MAC == nil {
+		return Device{Kind: s.Device.Kind, MAC: s.MAC}
+	}
+	return s.Device
+}
+
+// choose returns that of the links which is most surely the uplink of s, and how
+// surely.
+func (s *State) choose(links []nic, br int) (found nic, likeness int) {
+	for i := range links {
+		if sure := s.likeness(&links[i], br); sure > likeness {
+			found, likeness = links[i], sure
+		}
+	}
+	return found, likeness
+}
+
+// find looks for the uplink. The error is ErrAway when it is not there.
+func (u *Uplinks) find(s *State, br int) (nic, error) {
+	links, err := u.kernel.nics()
+	if err != nil {
+		return nic{}, err
+	}
+	l, likeness := s.choose(links, br)
+	if likeness == unlike {
+		return nic{}, ErrAway
+	}
+	return l, nil
+}
+
+// Certain reports whether the uplink is there, and without doubt: not another device
+// that has its name, or a device with another name that udev may be about to change.
+func (u *Uplinks) Certain(s State) (there, certainly bool, err error) {
+	br, err := u.bridge(&s)
+	if err != nil {
+		return false, false, err
+	}
+	links, err := u.kernel.nics()
+	if err != nil {
+		return false, false, err
+	}
+	l, likeness := s.choose(links, br.Index)
+	return likeness != unlike, likeness == certain || br.Index != 0 && l.Master == br.Index, nil
+}
