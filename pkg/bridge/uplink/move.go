@@ -318,15 +318,17 @@ func (u *Uplinks) unsettled(mv *move) ([]change, error) {
 	there, others := indexRoutes(right, mv.to.Index, mv.to.Index), indexRoutes(have, mv.to.Index, mv.to.Index)
 	for _, w := range mv.routes {
 		w := w.on(mv.uplink, mv.to.Index)
-		// An admin may have put another in its place.
-		if mv.lasting && (!w.lasts() || len(others[w.equals()]) > 0) {
-			continue
-		}
-		if _, ok := there.find(w); !ok {
+		if _, ok := there.find(w); !ok && mv.wantsRoute(w, others) {
 			changes = append(changes, mv.addRoute(w))
 		}
 	}
 	return changes, nil
+}
+
+// wantsRoute reports whether the new link, which has those others, is to get the route
+// where it lacks it: an admin may have put another in its place.
+func (mv *move) wantsRoute(r route, others routeIndex) bool {
+	return !mv.lasting || r.lasts() && len(others[r.equals()]) == 0
 }
 
 // ofOurs reports whether the route came with one of the moved addresses.

@@ -111,20 +111,32 @@ func (s *State) likeness(l *nic, br int) int {
 		return unlike
 	}
 	is := s.device()
-	samePermanent := bytes.Equal(l.permanent, is.Permanent)
-	sameMAC := bytes.Equal(l.MAC, is.MAC) && l.Kind == is.Kind
-	same := len(is.Permanent) > 0 && samePermanent && l.Kind == is.Kind || l.Index == s.Index && samePermanent && (sameMAC || l.Master != 0)
-	switch {
-	case (same || sameMAC && samePermanent) && l.called(s.Uplink):
+	switch named := l.called(s.Uplink); {
+	case named && (s.same(l) || is.sameMAC(l)):
 		return certain
-	case same:
+	case s.same(l):
 		return identical
-	case l.called(s.Uplink):
+	case named:
 		return namesake
-	case sameMAC && len(is.Permanent)+len(l.permanent) == 0 && is.ownsMAC():
+	case is.sameMAC(l) && len(is.Permanent) == 0 && is.ownsMAC():
 		return alike
 	}
 	return unlike
+}
+
+// same reports whether a link is the same card, or one that was never away.
+func (s *State) same(l *nic) bool {
+	is := s.device()
+	samePermanent := bytes.Equal(l.permanent, is.Permanent)
+	if samePermanent && len(is.Permanent) > 0 && l.Kind == is.Kind {
+		return true
+	}
+	return l.Index == s.Index && samePermanent && (is.sameMAC(l) || l.Master != 0)
+}
+
+// sameMAC reports whether a link of the same kind has the same MAC addresses.
+func (d *Device) sameMAC(l *nic) bool {
+	return bytes.Equal(l.MAC, d.MAC) && bytes.Equal(l.permanent, d.Permanent) && l.Kind == d.Kind
 }
 
 // device is what the uplink is known by; states of old know its MAC address alone.
