@@ -7,30 +7,36 @@ import (
 	"path/filepath"
 )
 
-// SaveUplink writes what is to be given back to the uplink of the bridge of that name:
-// JSON that its writer understands, replacing what stood there. It is on disk when
-// SaveUplink returns.
-func (s *Store) SaveUplink(bridge string, data json.RawMessage) error {
-	if err := writeFile(s.dirs.uplink(bridge), data, 0o600); err != nil {
+// Uplinks is what is to be given back to uplinks of the host, by the name of the bridge
+// that has it meanwhile: JSON that its writer understands. Calls about one bridge must
+// not overlap.
+type Uplinks struct{ dir string }
+
+// Uplinks returns what is to be given back to uplinks.
+func (s *Store) Uplinks() Uplinks { return Uplinks{s.dirs.uplinks()} }
+
+// Save writes what is owed to the uplink of a bridge, replacing what stood there. It is on
+// disk when Save returns.
+func (u Uplinks) Save(bridge string, data json.RawMessage) error {
+	if err := writeFile(u.path(bridge), data, 0o600); err != nil {
 		return fmt.Errorf("saving what the uplink of %q is owed: %w", bridge, err)
 	}
 	return nil
 }
 
-// DeleteUplink forgets what was to be given back to the uplink of the bridge.
-func (s *Store) DeleteUplink(bridge string) error {
-	if err := removeFile(s.dirs.uplink(bridge)); err != nil {
+// Delete forgets what was owed to the uplink of a bridge.
+func (u Uplinks) Delete(bridge string) error {
+	if err := removeFile(u.path(bridge)); err != nil {
 		return fmt.Errorf("deleting what the uplink of %q is owed: %w", bridge, err)
 	}
 	return nil
 }
 
-// Uplinks reads what is to be given back to uplinks, by the name of the bridge, and tells
-// of the files that can't be used, which are left where they are. The error is that of
-// the directory.
-func (s *Store) Uplinks() (owed map[string]json.RawMessage, faults []*Fault, err error) {
+// All reads what is owed, and tells of the files that can't be used, which are left where
+// they are. The error is that of the directory.
+func (u Uplinks) All() (owed map[string]json.RawMessage, faults []*Fault, err error) {
 	owed = make(map[string]json.RawMessage)
-	faults, err = readDir(s.dirs.uplinks(), ".json", func(bridge string, data []byte) error {
+	faults, err = readDir(u.dir, ".json", func(bridge string, data []byte) error {
 		if !json.Valid(data) {
 			return errors.New("it is no JSON")
 		}
@@ -40,9 +46,9 @@ func (s *Store) Uplinks() (owed map[string]json.RawMessage, faults []*Fault, err
 	return owed, faults, ifThere(err)
 }
 
-// RecordedUplinks lists the bridges of which something is on disk, readable or not.
-func (s *Store) RecordedUplinks() (map[string]bool, error) { return stems(s.dirs.uplinks()) }
+// Recorded lists the bridges of which something is on disk, readable or not.
+func (u Uplinks) Recorded() (map[string]bool, error) { return stems(u.dir) }
+
+func (u Uplinks) path(bridge string) string { return filepath.Join(u.dir, bridge+".json") }
 
 func (d Dirs) uplinks() string { return filepath.Join(d.Run, "uplinks") }
-
-func (d Dirs) uplink(bridge string) string { return filepath.Join(d.uplinks(), bridge+".json") }

@@ -168,7 +168,7 @@ func (k *Keeper) doubtful(h *holding) bool {
 
 // keepFiles writes anew what somebody removed from disk.
 func (k *Keeper) keepFiles() {
-	there, err := k.store.RecordedUplinks()
+	there, err := k.store.Uplinks().Recorded()
 	if err != nil {
 		return
 	}

@@ -84,7 +84,7 @@ func NewKeeper(uplinks Uplinks, st *store.Store, log *slog.Logger) *Keeper {
 
 // Load reads what a former vnetd left to be given back.
 func (k *Keeper) Load() error {
-	all, faults, err := k.store.Uplinks()
+	all, faults, err := k.store.Uplinks().All()
 	errs := []error{err}
 	for _, f := range faults {
 		errs = append(errs, f)
@@ -297,7 +297,7 @@ func (k *Keeper) giveBack(ctx context.Context, h *holding) error {
 	if err := k.uplinks.Detach(ctx, *h.state); err != nil {
 		return err
 	}
-	if err := k.store.DeleteUplink(h.bridge); err != nil {
+	if err := k.store.Uplinks().Delete(h.bridge); err != nil {
 		return err
 	}
 	k.log.Info("the host has its uplink back", "bridge", h.bridge, "uplink", h.dev)
@@ -311,7 +311,7 @@ func (k *Keeper) save(h *holding) error {
 	if err != nil {
 		return err
 	}
-	return k.store.SaveUplink(h.bridge, data)
+	return k.store.Uplinks().Save(h.bridge, data)
 }
 
 // note records how the uplink is. The caller holds h.op.
