@@ -1,10 +1,7 @@
 package store
 
 import (
-	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 
 	"github.com/vnetd/vnetd/pkg/netdef"
 )
@@ -14,14 +11,14 @@ import (
 // alone a change that is pending would be taken for what the network is.
 
 // Copies are copies of what active networks are.
-type Copies struct{ dirs Dirs }
+type Copies struct{ place place }
 
 // Copies are those that are kept.
-func (s *Store) Copies() Copies { return Copies{s.dirs} }
+func (s *Store) Copies() Copies { return Copies{s.dirs.lives()} }
 
 // Save keeps a copy of the document of an active network.
 func (c Copies) Save(doc *netdef.Network) error {
-	if err := writeFile(c.dirs.live(doc.UUID), doc.XML(), 0o600); err != nil {
+	if err := c.place.write(doc.UUID+".xml", doc.XML(), 0o600); err != nil {
 		return fmt.Errorf("keeping a copy of what network %q is: %w", doc.Name, err)
 	}
 	return nil
@@ -29,11 +26,10 @@ func (c Copies) Save(doc *netdef.Network) error {
 
 // Drop drops the copy of the network with that UUID, if there is one.
 func (c Copies) Drop(uuid string) error {
-	path := c.dirs.live(uuid)
-	if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
+	if c.place.lacks(uuid + ".xml") {
 		return nil // nothing to make durable
 	}
-	if err := removeFile(path); err != nil {
+	if err := c.place.remove(uuid + ".xml"); err != nil {
 		return fmt.Errorf("dropping the copy of what network %s was: %w", uuid, err)
 	}
 	return nil
@@ -42,7 +38,7 @@ func (c Copies) Drop(uuid string) error {
 // Read reads the copy of the network with that UUID. The error is os.ErrNotExist where
 // there is none.
 func (c Copies) Read(uuid string) (*netdef.Network, error) {
-	data, err := os.ReadFile(c.dirs.live(uuid))
+	data, err := c.place.read(uuid + ".xml")
 	if err != nil {
 		return nil, err
 	}
@@ -58,5 +54,3 @@ func (c Copies) Read(uuid string) (*netdef.Network, error) {
 	}
 	return doc, nil
 }
-
-func (d Dirs) live(uuid string) string { return filepath.Join(d.lives(), uuid+".xml") }

@@ -36,7 +36,7 @@ const (
 
 // options are how the database is opened.
 func options() *bbolt.Options {
-	return &bbolt.Options{Timeout: lockWait, FreelistType: bbolt.FreelistMapType}
+	return &bbolt.Options{Timeout: lockWait, FreelistType: bbolt.FreelistMapType, OpenFile: openFile}
 }
 
 // begin begins to read. The caller ends the transaction.

@@ -32,7 +32,7 @@ func (s *Store) Definitions() ([]Definition, []*Fault, error) { return ReadDefin
 // ReadDefinitions is Definitions for one who has no store open and must change
 // nothing.
 func ReadDefinitions(dirs Dirs) (defs []Definition, faults []*Fault, err error) {
-	faults, err = readDir(dirs.Networks, ".xml", func(stem string, data []byte) error {
+	faults, err = dirs.networks().readAll(".xml", func(stem string, data []byte) error {
 		n, err := netdef.Parse(data)
 		if err != nil {
 			return err
@@ -53,10 +53,7 @@ func ReadDefinitions(dirs Dirs) (defs []Definition, faults []*Fault, err error) 
 // whatever its definition.
 func (s *Store) Autostarts(name string) bool { return s.dirs.autostarts(name) }
 
-func (d Dirs) autostarts(name string) bool {
-	_, err := os.Lstat(d.autostartLink(name))
-	return err == nil
-}
+func (d Dirs) autostarts(name string) bool { return d.autostart().has(name + ".xml") }
 
 // DefinitionPath is the file of the definition of that name.
 func (s *Store) DefinitionPath(name string) string { return s.dirs.definition(name) }
@@ -64,7 +61,7 @@ func (s *Store) DefinitionPath(name string) string { return s.dirs.definition(na
 // SaveDefinition writes n's definition, replacing the one of that name.
 func (s *Store) SaveDefinition(n *netdef.Network) error {
 	data := append([]byte(notice), n.XML()...)
-	if err := writeFile(s.dirs.definition(n.Name), data, 0o600); err != nil {
+	if err := s.dirs.networks().write(n.Name+".xml", data, 0o600); err != nil {
 		return fmt.Errorf("saving definition of network %q: %w", n.Name, err)
 	}
 	return nil
@@ -74,8 +71,8 @@ func (s *Store) SaveDefinition(n *netdef.Network) error {
 // absent ones are success. The link goes first: a link to nothing would be
 // taken for the next network of that name.
 func (s *Store) DeleteDefinition(name string) error {
-	for _, path := range []string{s.dirs.autostartLink(name), s.dirs.definition(name)} {
-		if err := removeFile(path); err != nil {
+	for _, p := range []place{s.dirs.autostart(), s.dirs.networks()} {
+		if err := p.remove(name + ".xml"); err != nil {
 			return fmt.Errorf("deleting definition of network %q: %w", name, err)
 		}
 	}
@@ -84,24 +81,21 @@ func (s *Store) DeleteDefinition(name string) error {
 
 // SetAutostart says whether the network of that name starts with vnetd.
 func (s *Store) SetAutostart(name string, on bool) error {
-	link := s.dirs.autostartLink(name)
 	if !on {
-		return removeFile(link)
+		return s.dirs.autostart().remove(name + ".xml")
 	}
-	err := os.Symlink(s.dirs.definition(name), link)
-	if errors.Is(err, os.ErrExist) {
-		return nil
-	}
-	if err != nil {
+	err := s.dirs.autostart().do(func(dir *os.Root) error {
+		if err := dir.Symlink(s.dirs.definition(name), name+".xml"); err != nil {
+			return err
+		}
+		return syncDir(dir)
+	})
+	if err != nil && !errors.Is(err, os.ErrExist) {
 		return fmt.Errorf("marking network %q for autostart: %w", name, err)
 	}
-	return syncDir(filepath.Dir(link))
+	return nil
 }
 
 func (d Dirs) definition(name string) string {
 	return filepath.Join(d.Networks, name+".xml")
-}
-
-func (d Dirs) autostartLink(name string) string {
-	return filepath.Join(d.autostart(), name+".xml")
 }

@@ -70,13 +70,13 @@ var groupEnd = []byte("\n\n")
 // one is set aside; damage tells of that, and is nil otherwise. A disk that takes
 // nothing is no error: what was read is in pending, and the next commit tries again.
 func openJournal(path string, db *database, log *slog.Logger) (j *journal, damage, err error) {
-	file, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600)
+	file, err := openFile(path, os.O_RDWR|os.O_CREATE, 0o600)
 	if err != nil {
 		return nil, nil, fmt.Errorf("opening lease journal: %w", err)
 	}
 	data, err := io.ReadAll(file)
 	if err == nil {
-		err = syncDir(filepath.Dir(path))
+		err = stateOf(path).sync()
 	}
 	if err != nil {
 		return nil, nil, errors.Join(fmt.Errorf("reading lease journal: %w", err), file.Close())
@@ -84,7 +84,7 @@ func openJournal(path string, db *database, log *slog.Logger) (j *journal, damag
 	changes, fault := readJournal(data)
 	if fault != nil {
 		aside := path + ".corrupt-" + time.Now().UTC().Format("20060102T150405.000")
-		if err := writeFile(aside, data, 0o600); err != nil {
+		if err := stateOf(aside).write(filepath.Base(aside), data, 0o600); err != nil {
 			return nil, nil, errors.Join(fmt.Errorf("setting damaged lease journal aside: %w", err), file.Close())
 		}
 		log.Error("lease journal is damaged: going on with what could be read", "path", path, "aside", aside,

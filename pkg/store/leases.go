@@ -29,13 +29,13 @@ const lockWait = time.Second
 func openLeases(path string, log *slog.Logger) (db *bbolt.DB, damage, err error) {
 	db, err = openWhole(path)
 	if err == nil {
-		return db, nil, syncDir(filepath.Dir(path))
+		return db, nil, stateOf(path).sync()
 	}
 	var system *os.PathError
 	if errors.Is(err, bolterrors.ErrTimeout) || errors.As(err, &system) {
 		return nil, nil, fmt.Errorf("opening lease database %q: %w", path, err)
 	}
-	image, readErr := os.ReadFile(path)
+	image, readErr := stateOf(path).read(filepath.Base(path))
 	if readErr != nil {
 		return nil, nil, fmt.Errorf("reading damaged lease database: %w", readErr)
 	}
@@ -77,7 +77,7 @@ func rebuild(path string, saved rescued) (*bbolt.DB, error) {
 		err = os.Rename(fresh, path)
 	}
 	if err == nil {
-		err = syncDir(filepath.Dir(path))
+		err = stateOf(path).sync()
 	}
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("making a new lease database: %w", err), db.Close())

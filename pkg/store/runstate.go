@@ -7,7 +7,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -50,7 +49,7 @@ type runFile struct {
 // SaveRun writes r, replacing what stood for its network's UUID.
 func (s *Store) SaveRun(r Run) error {
 	f := runFile{Phase: r.Phase, Persistent: r.Persistent, XML: string(r.Network.XML()), Host: r.Host}
-	if err := writeJSON(s.dirs.run(r.Network.UUID), f); err != nil {
+	if err := s.dirs.runs().writeJSON(r.Network.UUID, f); err != nil {
 		return fmt.Errorf("saving run-state of network %q: %w", r.Network.Name, err)
 	}
 	return nil
@@ -58,7 +57,7 @@ func (s *Store) SaveRun(r Run) error {
 
 // DeleteRun forgets the run-state of the network with that UUID.
 func (s *Store) DeleteRun(uuid string) error {
-	if err := removeFile(s.dirs.run(uuid)); err != nil {
+	if err := s.dirs.runs().remove(uuid + ".json"); err != nil {
 		return fmt.Errorf("deleting run-state of network %s: %w", uuid, err)
 	}
 	return nil
@@ -68,7 +67,7 @@ func (s *Store) DeleteRun(uuid string) error {
 // used, which are left where they are: their stems are the UUIDs of networks that
 // were not inactive. The error is that of the directory.
 func (s *Store) Runs() (runs []Run, faults []*Fault, err error) {
-	faults, err = readDir(s.dirs.runs(), ".json", func(uuid string, data []byte) error {
+	faults, err = s.dirs.runs().readAll(".json", func(uuid string, data []byte) error {
 		r, err := parseRun(uuid, data)
 		if err == nil {
 			runs = append(runs, r)
@@ -78,19 +77,10 @@ func (s *Store) Runs() (runs []Run, faults []*Fault, err error) {
 	return runs, faults, ifThere(err)
 }
 
-// ifThere is the error of a directory of run-state, nil where it is not there: it is
-// made with the next file.
-func ifThere(err error) error {
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	return err
-}
-
 // Run reads the run-state of the network with that UUID. The error is
 // os.ErrNotExist where there is none.
 func (s *Store) Run(uuid string) (Run, error) {
-	data, err := os.ReadFile(s.dirs.run(uuid))
+	data, err := s.dirs.runs().read(uuid + ".json")
 	if err != nil {
 		return Run{}, err
 	}
@@ -109,8 +99,8 @@ func (s *Store) Recorded() (networks, ports map[string]bool, err error) {
 
 // stems are the names of the files of run-state in dir, without what they end in. A
 // directory that is not there has none.
-func stems(dir string) (map[string]bool, error) {
-	entries, err := os.ReadDir(dir)
+func stems(dir place) (map[string]bool, error) {
+	entries, err := dir.list()
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return nil, err
 	}
@@ -145,12 +135,11 @@ func parseRun(uuid string, data []byte) (Run, error) {
 // SetStopped says whether the network with that UUID was stopped since the host
 // booted, and not started again.
 func (s *Store) SetStopped(uuid string, stopped bool) error {
-	path := filepath.Join(s.dirs.stopped(), uuid)
 	var err error
 	if stopped {
-		err = writeFile(path, nil, 0o600)
+		err = s.dirs.stopped().write(uuid, nil, 0o600)
 	} else {
-		err = removeFile(path)
+		err = s.dirs.stopped().remove(uuid)
 	}
 	if err != nil {
 		return fmt.Errorf("keeping that network %s was stopped: %w", uuid, err)
@@ -160,7 +149,7 @@ func (s *Store) SetStopped(uuid string, stopped bool) error {
 
 // Stopped lists the networks for which SetStopped said so, by UUID.
 func (s *Store) Stopped() (uuids []string, err error) {
-	faults, err := readDir(s.dirs.stopped(), "", func(uuid string, _ []byte) error {
+	faults, err := s.dirs.stopped().readAll("", func(uuid string, _ []byte) error {
 		uuids = append(uuids, uuid)
 		return nil
 	})
@@ -169,8 +158,6 @@ func (s *Store) Stopped() (uuids []string, err error) {
 	}
 	return uuids, ifThere(err)
 }
-
-func (d Dirs) run(uuid string) string { return filepath.Join(d.runs(), uuid+".json") }
 
 // Port is the run-state of one port.
 type Port struct {
@@ -219,7 +206,7 @@ func (m *hexMAC) UnmarshalText(text []byte) error {
 
 // SavePort writes p, replacing what stood for its UUID.
 func (s *Store) SavePort(p Port) error {
-	if err := writeJSON(s.dirs.port(p.UUID), portRecord{&p, hexMAC(p.MAC), hexMAC(p.Guest)}); err != nil {
+	if err := s.dirs.ports().writeJSON(p.UUID, portRecord{&p, hexMAC(p.MAC), hexMAC(p.Guest)}); err != nil {
 		return fmt.Errorf("saving port %s: %w", p.UUID, err)
 	}
 	return nil
@@ -227,7 +214,7 @@ func (s *Store) SavePort(p Port) error {
 
 // DeletePort forgets the port with that UUID.
 func (s *Store) DeletePort(uuid string) error {
-	if err := removeFile(s.dirs.port(uuid)); err != nil {
+	if err := s.dirs.ports().remove(uuid + ".json"); err != nil {
 		return fmt.Errorf("deleting port %s: %w", uuid, err)
 	}
 	return nil
@@ -236,7 +223,7 @@ func (s *Store) DeletePort(uuid string) error {
 // Ports reads every port, and tells of the files that can't be used. The error is
 // that of the directory.
 func (s *Store) Ports() (ports []Port, faults []*Fault, err error) {
-	faults, err = readDir(s.dirs.ports(), ".json", func(uuid string, data []byte) error {
+	faults, err = s.dirs.ports().readAll(".json", func(uuid string, data []byte) error {
 		p := portRecord{Port: new(Port)}
 		err := json.Unmarshal(data, &p)
 		p.Port.MAC, p.Port.Guest = net.HardwareAddr(p.MAC), net.HardwareAddr(p.Guest)
@@ -254,13 +241,11 @@ func (s *Store) Ports() (ports []Port, faults []*Fault, err error) {
 	return ports, faults, ifThere(err)
 }
 
-func (d Dirs) port(uuid string) string { return filepath.Join(d.ports(), uuid+".json") }
-
-// writeJSON replaces the file at path by v.
-func writeJSON(path string, v any) error {
+// writeJSON replaces the file of run-state of that stem by v.
+func (p place) writeJSON(stem string, v any) error {
 	data, err := json.MarshalIndent(v, "", "  ")
 	if err != nil {
 		return err
 	}
-	return writeFile(path, append(data, '\n'), 0o600)
+	return p.write(stem+".json", append(data, '\n'), 0o600)
 }

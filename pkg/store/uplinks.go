@@ -4,13 +4,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"path/filepath"
 )
 
 // Uplinks is what is to be given back to uplinks of the host, by the name of the bridge
 // that has it meanwhile: JSON that its writer understands. Calls about one bridge must
 // not overlap.
-type Uplinks struct{ dir string }
+type Uplinks struct{ place place }
 
 // Uplinks returns what is to be given back to uplinks.
 func (s *Store) Uplinks() Uplinks { return Uplinks{s.dirs.uplinks()} }
@@ -18,7 +17,7 @@ func (s *Store) Uplinks() Uplinks { return Uplinks{s.dirs.uplinks()} }
 // Save writes what is owed to the uplink of a bridge, replacing what stood there. It is on
 // disk when Save returns.
 func (u Uplinks) Save(bridge string, data json.RawMessage) error {
-	if err := writeFile(u.path(bridge), data, 0o600); err != nil {
+	if err := u.place.write(bridge+".json", data, 0o600); err != nil {
 		return fmt.Errorf("saving what the uplink of %q is owed: %w", bridge, err)
 	}
 	return nil
@@ -26,7 +25,7 @@ func (u Uplinks) Save(bridge string, data json.RawMessage) error {
 
 // Delete forgets what was owed to the uplink of a bridge.
 func (u Uplinks) Delete(bridge string) error {
-	if err := removeFile(u.path(bridge)); err != nil {
+	if err := u.place.remove(bridge + ".json"); err != nil {
 		return fmt.Errorf("deleting what the uplink of %q is owed: %w", bridge, err)
 	}
 	return nil
@@ -36,7 +35,7 @@ func (u Uplinks) Delete(bridge string) error {
 // they are. The error is that of the directory.
 func (u Uplinks) All() (owed map[string]json.RawMessage, faults []*Fault, err error) {
 	owed = make(map[string]json.RawMessage)
-	faults, err = readDir(u.dir, ".json", func(bridge string, data []byte) error {
+	faults, err = u.place.readAll(".json", func(bridge string, data []byte) error {
 		if !json.Valid(data) {
 			return errors.New("it is no JSON")
 		}
@@ -47,8 +46,6 @@ func (u Uplinks) All() (owed map[string]json.RawMessage, faults []*Fault, err er
 }
 
 // Recorded lists the bridges of which something is on disk, readable or not.
-func (u Uplinks) Recorded() (map[string]bool, error) { return stems(u.dir) }
+func (u Uplinks) Recorded() (map[string]bool, error) { return stems(u.place) }
 
-func (u Uplinks) path(bridge string) string { return filepath.Join(u.dir, bridge+".json") }
-
-func (d Dirs) uplinks() string { return filepath.Join(d.Run, "uplinks") }
+func (d Dirs) uplinks() place { return place{d.Run, "uplinks"} }

@@ -1,0 +1,91 @@
+package store_test
+
+import (
+	"log/slog"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/store"
+)
+
+// TestNoLinkLeadsOut puts links to a file and to a directory of somebody else's
+// wherever the store has files, as the user can whom the daemon runs as, and finds
+// both untouched whatever the store is asked, root or not.
+func TestNoLinkLeadsOut(t *testing.T) {
+	const precious = "precious"
+	for _, place := range []string{
+		"run/vnetd.pid", "run/networks", "run/ports", "run/stopped", "state/leases.db", "state/leases.journal",
+		"networks/autostart", "networks/one.xml", "networks/autostart/one.xml", "run/networks/" + uuid + ".json", "run/stopped/" + uuid,
+		"state/libvirt-imported", "state/live", "state/live/" + uuid + ".xml",
+	} {
+		t.Run(place, func(t *testing.T) {
+			dir := t.TempDir()
+			dirs := store.Dirs{Networks: filepath.Join(dir, "networks"), Run: filepath.Join(dir, "run"), State: filepath.Join(dir, "state")}
+			file, folder := filepath.Join(dir, "file"), filepath.Join(dir, "folder")
+			must(t, os.MkdirAll(folder, 0o755))
+			must(t, os.WriteFile(file, []byte(precious), 0o644))
+			must(t, os.WriteFile(filepath.Join(folder, "one.xml"), []byte(precious), 0o644))
+			must(t, os.WriteFile(filepath.Join(folder, ".vnetd-1.tmp"), []byte(precious), 0o644))
+			link := filepath.Join(dir, place)
+			must(t, os.MkdirAll(filepath.Dir(link), 0o755))
+			to := file
+			if filepath.Ext(place) == "" && filepath.Base(place) != uuid {
+				to = folder
+			}
+			must(t, os.Symlink(to, link))
+			useAll(t, dirs)
+			for _, path := range []string{file, filepath.Join(folder, "one.xml"), filepath.Join(folder, ".vnetd-1.tmp")} {
+				if got, err := os.ReadFile(path); err != nil || string(got) != precious {
+					t.Errorf("%s now has %.40q (%v)", path, got, err)
+				}
+			}
+			if entries, err := os.ReadDir(folder); err != nil || len(entries) != 2 {
+				t.Errorf("in somebody else's directory there is %v (%v)", entries, err)
+			}
+		})
+	}
+}
+
+// useAll asks a store for all that it does with files; what it refuses is its
+// business.
+func useAll(t *testing.T, dirs store.Dirs) {
+	t.Helper()
+	s, err := store.Open(dirs, slog.New(slog.DiscardHandler))
+	if err != nil {
+		return
+	}
+	defer func() { must(t, s.Close()) }()
+	n, err := netdef.Parse([]byte("<network><name>one</name><uuid>" + uuid + "</uuid></network>"))
+	must(t, err)
+	if defs, _, err := s.Definitions(); err == nil && len(defs) > 0 {
+		t.Errorf("definitions %v, of another's file", defs)
+	}
+	_ = s.SaveDefinition(n)
+	_ = s.SetAutostart("one", true)
+	_ = s.SaveRun(store.Run{Phase: store.Active, Network: n})
+	_ = s.SavePort(store.Port{UUID: uuid, Network: uuid, MAC: []byte{2, 0, 0, 0, 0, 1}})
+	_ = s.SetStopped(uuid, true)
+	_ = s.SetImported()
+	_ = s.SaveLive(n)
+	if _, err := s.Live(uuid); err == nil {
+		_ = s.DropLive(uuid)
+	}
+	_ = s.KeepLock()
+	_, _, _ = s.Runs()
+	_, _, _ = s.Ports()
+	_, _ = s.Stopped()
+	_ = s.SetStopped(uuid, false)
+	_ = s.DeletePort(uuid)
+	_ = s.DeleteRun(uuid)
+	_ = s.SetAutostart("one", false)
+	_ = s.DeleteDefinition("one")
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
