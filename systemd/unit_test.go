@@ -11,21 +11,23 @@ import (
 	"testing"
 )
 
-// exposureLimit is the highest score of `systemd-analyze security` that the
-// unit may have.
+// exposureLimit is the highest score of `systemd-analyze security` that a unit may
+// have.
 const exposureLimit = 2.5
 
-func TestUnitIsConfined(t *testing.T) {
-	out, err := exec.Command("systemd-analyze", "security", "--offline=true", "vnetd.service").CombinedOutput()
-	if err != nil {
-		t.Fatalf("systemd-analyze security: %v\n%s", err, out)
-	}
-	m := regexp.MustCompile(`Overall exposure level for vnetd.service: ([0-9.]+)`).FindSubmatch(out)
-	if m == nil {
-		t.Fatalf("no score in:\n%s", out)
-	}
-	if score, err := strconv.ParseFloat(string(m[1]), 64); err != nil || score > exposureLimit {
-		t.Errorf("vnetd.service scores %s (%v), want at most %.1f:\n%s", m[1], err, exposureLimit, out)
+func TestUnitsAreConfined(t *testing.T) {
+	for _, unit := range []string{"vnetd.service", "vnet-port@.service", "vnetd-mirror-libvirt.service"} {
+		out, err := exec.Command("systemd-analyze", "security", "--offline=true", unit).CombinedOutput()
+		if err != nil {
+			t.Fatalf("systemd-analyze security: %v\n%s", err, out)
+		}
+		m := regexp.MustCompile(`Overall exposure level for \S+: ([0-9.]+)`).FindSubmatch(out)
+		if m == nil {
+			t.Fatalf("no score in:\n%s", out)
+		}
+		if score, err := strconv.ParseFloat(string(m[1]), 64); err != nil || score > exposureLimit {
+			t.Errorf("%s scores %s (%v), want at most %.1f:\n%s", unit, m[1], err, exposureLimit, out)
+		}
 	}
 }
 
@@ -46,5 +48,21 @@ func TestPortUnit(t *testing.T) {
 	out, err := exec.Command("systemd-analyze", "verify", "--man=no", file).CombinedOutput()
 	if err != nil || strings.Contains(string(out), "vnet-port") {
 		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
+	}
+}
+
+// TestDaemonIsNoPet holds that the kernel, short of memory, ends vnetd before it ends
+// many guests for it.
+func TestDaemonIsNoPet(t *testing.T) {
+	text, err := os.ReadFile("vnetd.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile(`(?m)^OOMScoreAdjust=(-?[0-9]+)$`).FindSubmatch(text)
+	if m == nil {
+		t.Fatal("vnetd.service says nothing of OOMScoreAdjust")
+	}
+	if score, err := strconv.Atoi(string(m[1])); err != nil || score < -200 || score >= 0 {
+		t.Errorf("OOMScoreAdjust=%s (%v), want -200 to -1", m[1], err)
 	}
 }
