@@ -68,10 +68,13 @@ func useAll(t *testing.T, dirs store.Dirs) {
 	_ = s.SavePort(store.Port{UUID: uuid, Network: uuid, MAC: []byte{2, 0, 0, 0, 0, 1}})
 	_ = s.SetStopped(uuid, true)
 	_ = s.SetImported()
-	_ = s.SaveLive(n)
-	if _, err := s.Live(uuid); err == nil {
-		_ = s.DropLive(uuid)
+	_ = s.Copies().Save(n)
+	if _, err := s.Copies().Read(uuid); err == nil {
+		_ = s.Copies().Drop(uuid)
 	}
+	_ = s.Uplinks().Save("br0", []byte("{}"))
+	_, _, _ = s.Uplinks().All()
+	_ = s.Uplinks().Delete("br0")
 	_ = s.KeepLock()
 	_, _, _ = s.Runs()
 	_, _, _ = s.Ports()

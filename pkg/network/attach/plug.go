@@ -104,6 +104,9 @@ func (d Devices) onOwnLink(p *port.Port, e bridge.LinkEvent) {
 		d.endLogged(p)
 		return
 	}
+	if d.endSpoiled(p) {
+		return
+	}
 	opened := p.Opened(e.Link.Carrier)
 	n := d.network(p)
 	if n == nil {
@@ -118,6 +121,21 @@ func (d Devices) onOwnLink(p *port.Port, e bridge.LinkEvent) {
 			d.env.Logger.Error("plugging a port in again", env.KeyPort, p.UUID, env.KeyError, err)
 		}
 	})
+}
+
+// endSpoiled ends a port whose holder has made of its device what it is not, and
+// reports whether it did.
+func (d Devices) endSpoiled(p *port.Port) bool {
+	err := p.CheckDevice(d.env.Log)
+	switch {
+	case errors.Is(err, port.ErrSpoiled):
+		d.env.Log.Warn("ending a port", env.KeyNetwork, p.Network, env.KeyPort, p.UUID, env.KeyIfName, p.Status().IfName, env.KeyError, err)
+		d.endLogged(p)
+		return true
+	case err != nil:
+		d.env.Log.Warn("looking at a port's device", env.KeyPort, p.UUID, env.KeyError, err)
+	}
+	return false
 }
 
 // replugOne has one port be on its bridge as it shall be.
@@ -194,6 +212,8 @@ func (d Devices) Resync() {
 	for _, p := range d.reg.All(port.Own) {
 		if !port.There(d.env.Links, p.Record()) {
 			d.endLogged(p)
+		} else {
+			d.endSpoiled(p)
 		}
 	}
 	d.networks.Each(d.Find)

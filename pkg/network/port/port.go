@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/store"
@@ -36,7 +38,8 @@ type Port struct {
 
 	reg         *Registry
 	networkUUID string
-	ending      sync.Mutex // held by who ends it
+	ending      sync.Mutex    // held by who ends it
+	restores    *rate.Limiter // see CheckDevice
 
 	carrier bool // somebody had the device open; see Opened
 
@@ -71,7 +74,7 @@ func (p *Port) CardAddr() net.HardwareAddr {
 func newPort(r *Registry, kind Kind, network string, s store.Port) *Port {
 	return &Port{
 		Kind: kind, UUID: s.UUID, Network: network, Created: s.Created, Spec: specOf(s),
-		reg: r, networkUUID: s.Network, news: make(chan struct{}),
+		reg: r, networkUUID: s.Network, restores: newRestores(), news: make(chan struct{}),
 		status: Status{IfName: s.IfName, Index: s.Index, Holder: s.Holder, Card: s.Guest},
 	}
 }
