@@ -126,14 +126,14 @@ func (d Devices) onOwnLink(p *port.Port, e bridge.LinkEvent) {
 // endSpoiled ends a port whose holder has made of its device what it is not, and
 // reports whether it did.
 func (d Devices) endSpoiled(p *port.Port) bool {
-	err := p.CheckDevice(d.env.Log)
+	err := p.CheckDevice(d.env.Logger)
 	switch {
 	case errors.Is(err, port.ErrSpoiled):
-		d.env.Log.Warn("ending a port", env.KeyNetwork, p.Network, env.KeyPort, p.UUID, env.KeyIfName, p.Status().IfName, env.KeyError, err)
+		d.env.Logger.Warn("ending a port", env.KeyNetwork, p.Network, env.KeyPort, p.UUID, env.KeyIfName, p.Status().IfName, env.KeyError, err)
 		d.endLogged(p)
 		return true
 	case err != nil:
-		d.env.Log.Warn("looking at a port's device", env.KeyPort, p.UUID, env.KeyError, err)
+		d.env.Logger.Warn("looking at a port's device", env.KeyPort, p.UUID, env.KeyError, err)
 	}
 	return false
 }
