@@ -218,7 +218,7 @@ func (c *Config) hasIPv6() bool {
 func (c *conn) findOrCreate(cfg *Config) (l link, created bool, err error) {
 	l, err = c.byName(cfg.Name)
 	if errors.Is(err, ErrNotFound) {
-		if renamed, ok := c.renamed(cfg); ok {
+		if renamed, ok := renamed(c, cfg); ok {
 			return c.rename(renamed, cfg)
 		}
 		if cfg.Amend != nil && !cfg.Amend(Difference{Link: cfg.Name, Aspect: AspectBridge, Want: cfg.Name}) {
@@ -239,7 +239,7 @@ func (c *conn) findOrCreate(cfg *Config) (l link, created bool, err error) {
 }
 
 // renamed finds the bridge of cfg under another name.
-func (c *conn) renamed(cfg *Config) (link, bool) {
+func renamed(c *conn, cfg *Config) (link, bool) {
 	if cfg.Index == 0 || cfg.Alias == "" {
 		return link{}, false
 	}
