@@ -178,6 +178,21 @@ func (f *finder) toGuest(p path.Packet, in string) (arrives bool, err error) {
 	return false, nil
 }
 
+// blocked says why a packet that a guest sends outside is refused, where nobody else does;
+// own is the host's own way there, or its error.
+func (f *finder) blocked(out path.Packet, way path.Way, err error, own path.Way, ownErr error) {
+	switch {
+	case errors.Is(err, path.ErrNoRoute) && ownErr != nil:
+		// The host has no way out either.
+	case out.From.Is4() && !bridge.Forwards4(f.Bridge):
+		// The firewall's conditions tell, or it is about to be mended.
+	case f.isReverse(err, out.From, out.To, own):
+		f.reverse(out, f.Bridge)
+	default:
+		f.leave(api.SeverityError, "are not forwarded: "+err.Error(), out, way, err)
+	}
+}
+
 // reverse adds the condition of packets that are dropped where they come in.
 func (f *finder) reverse(p path.Packet, in string) {
 	f.add("reverse-path", api.SeverityError,
@@ -198,15 +213,8 @@ func (f *finder) forwarded(guest netip.Addr) error {
 	switch {
 	case err != nil && !refused(err):
 		return err
-	case errors.Is(err, path.ErrNoRoute) && ownErr != nil:
-		return nil // the host has no way out either
-	case guest.Is4() && !bridge.Forwards4(f.Bridge):
-		return nil // the firewall's conditions tell, or it is about to be mended
-	case f.isReverse(err, guest, outside, own):
-		f.reverse(out, f.Bridge)
-		return nil
 	case err != nil:
-		f.leave(api.SeverityError, "are not forwarded: "+err.Error(), out, way, err)
+		f.blocked(out, way, err, own, ownErr)
 		return nil
 	}
 	name := f.name(way.Out)
