@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/net/ipv6"
 
 	"github.com/vnetd/vnetd/internal/nstest"
@@ -148,11 +149,17 @@ func (l *lab) own() {
 // stdin runs a program with an input.
 func (l *lab) stdin(text, name string, args ...string) {
 	l.Helper()
-	cmd := exec.CommandContext(l.Context(), name, args...)
-	cmd.Stdin = strings.NewReader(text)
-	if out, err := cmd.CombinedOutput(); err != nil {
+	if out, err := run(text, name, args...); err != nil {
 		l.Fatalf("%s: %v\n%s", name, err, out)
 	}
+}
+
+// run runs a program with an input, and returns what it says.
+func run(text, name string, args ...string) (string, error) {
+	cmd := exec.Command(name, args...)
+	cmd.Stdin = strings.NewReader(text)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
 }
 
 // rules are the host's rules, as read.
@@ -201,9 +208,12 @@ const (
 	after  = 49153
 )
 
-// warm begins the connections that replies belong to.
+// warm begins the connections that replies belong to; there are no others then.
 func (l *lab) warm(probes map[string]diagnose.Probe) {
 	l.Helper()
+	if err := netlink.ConntrackTableFlush(netlink.ConntrackTable); err != nil {
+		l.Fatal(err)
+	}
 	for _, p := range probes {
 		switch p.Name {
 		case "forward", "dns-udp", "dns-tcp":

@@ -17,12 +17,15 @@ import (
 const randomSets = 25
 
 // generator makes rule sets that are valid, and of which each rule may matter.
-type generator struct{ *rand.Rand }
+type generator struct {
+	*rand.Rand
+	incoming bool // all hooks are such that packets came in by a link
+}
 
-func (g generator) of(choices ...string) string { return choices[g.IntN(len(choices))] }
+func (g *generator) of(choices ...string) string { return choices[g.IntN(len(choices))] }
 
 // match is a match at a hook.
-func (g generator) match() string {
+func (g *generator) match() string {
 	links, not := g.of(`"virbr0"`, `"virbr*"`, `"eno1"`, `"lo"`), g.of("", "", "!= ")
 	switch g.IntN(20) {
 	case 0:
@@ -62,15 +65,17 @@ func (g generator) match() string {
 	case 17:
 		return "iifname . oifname { \"virbr0\" . \"eno1\", \"eno1\" . \"virbr0\" }"
 	case 18:
-		return "fib saddr . iif oif " + g.of("exists", "missing")
+		if g.incoming {
+			return "fib saddr . iif oif " + g.of("exists", "missing")
+		}
 	}
 	return "ip protocol " + not + g.of("udp", "tcp")
 }
 
 // rule is a rule of the i-th of a list of chains, which jumps to later ones alone.
-func (g generator) rule(i, chains int) string {
+func (g *generator) rule(i, chains int) string {
 	var parts []string
-	for range g.IntN(3) {
+	for range (g.IntN(8) + 6) / 6 {
 		parts = append(parts, g.match())
 	}
 	later := ""
@@ -100,16 +105,21 @@ func (g generator) rule(i, chains int) string {
 }
 
 // table is a table of one family with base chains on some hooks.
-func (g generator) table(family string) string {
+func (g *generator) table(family string) string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "table %s random {\n", family)
+	fmt.Fprintf(&b, "table %s chance {\n", family)
 	b.WriteString("set nets { type ipv4_addr; flags interval; elements = { 192.168.0.0/16, 93.184.215.0-93.184.215.99 }\n}\n")
 	b.WriteString("set pairs { type ipv4_addr . inet_service; elements = { 192.168.122.2 . 443, 192.168.122.1 . 68 }\n}\n")
+	g.incoming = g.IntN(2) == 0
+	hooks := []string{"prerouting", "input", "forward"}
+	if !g.incoming {
+		hooks = append(hooks, "output", "postrouting")
+	}
 	const chains = 5
 	for i := chains - 1; i >= 0; i-- {
 		fmt.Fprintf(&b, "chain c%d {\n", i)
 		if i < 3 {
-			hook := g.of("prerouting", "input", "forward", "output", "postrouting")
+			hook := g.of(hooks...)
 			fmt.Fprintf(&b, "type filter hook %s priority %s; policy %s;\n", hook, g.of("-300", "-150", "-10", "10", "150"), g.of("accept", "accept", "accept", "drop"))
 		}
 		for range 1 + g.IntN(3) {
@@ -137,25 +147,31 @@ func TestRandomRules(t *testing.T) {
 		l := newLab(t)
 		seed := environment("VNETD_RANDOM_SEED", rand.Uint64())
 		l.Logf("VNETD_RANDOM_SEED=%d", seed)
-		g := generator{rand.New(rand.NewPCG(seed, 0))}
+		g := &generator{Rand: rand.New(rand.NewPCG(seed, 0))}
 		facts := readFacts()
-		l.warm(l.probes(&facts))
 		counts := map[eval.Verdict]int{}
-		for i := range environment("VNETD_RANDOM_SETS", randomSets) {
+		for i := uint64(0); i < environment("VNETD_RANDOM_SETS", randomSets); {
 			family := g.of("inet", "inet", "ip")
 			text := g.table(family)
 			if family == "ip" {
-				text = strings.NewReplacer("ip6 daddr", "ip daddr", "2001:db8:1::/64", "10.0.0.0/8", "fe80::/10", "10.0.0.0/8", "ff00::/8", "224.0.0.0/4", "ff02::1:2", "224.0.0.1", "icmpv6 type", "icmp type", "nd-router-solicit", "echo-request", "{ nd-neighbor-solicit, nd-neighbor-advert }", "echo-reply").Replace(text)
+				text = strings.NewReplacer("meta nfproto ipv4", "ip version 4", "meta nfproto ipv6", "ip version 6", "ip6 daddr", "ip daddr", "2001:db8:1::/64", "10.0.0.0/8", "fe80::/10", "10.0.0.0/8", "ff00::/8", "224.0.0.0/4", "ff02::1:2", "224.0.0.1", "icmpv6 type", "icmp type", "nd-router-solicit", "echo-request", "{ nd-neighbor-solicit, nd-neighbor-advert }", "echo-reply").Replace(text)
 			}
-			l.stdin(text, "nft", "-f", "-")
-			// Replies of TCP come once for each connection.
-			for _, v := range l.compare(func(string) bool { return true }, "forward-reply", "dns-tcp-reply") {
+			l.warm(l.probes(&facts))
+			if out, err := run(text, "nft", "-f", "-"); err != nil {
+				if strings.Contains(out, "conflicting protocols") {
+					continue // matches of two protocols: there is no such rule
+				}
+				l.Fatalf("%v: %s\n%s", err, out, text)
+			}
+			i++
+			// ARP is of another family.
+			for _, v := range l.compare(func(string) bool { return true }, "arp-reply") {
 				counts[v]++
 			}
 			if l.Failed() {
 				l.Fatalf("rule set %d of VNETD_RANDOM_SEED=%d:\n%s", i, seed, text)
 			}
-			nstest.Exec(l, "nft", "delete", "table", family, "random")
+			nstest.Exec(l, "nft", "delete", "table", family, "chance")
 		}
 		if counts[eval.Accepted] == 0 || counts[eval.Dropped] == 0 || counts[eval.Unknown]*5 > counts[eval.Accepted]+counts[eval.Dropped] {
 			l.Errorf("verdicts are %v", counts)

@@ -9,7 +9,7 @@ func Forwarded(port, in, inBridge, out, outBridge, outPort string) []Hook {
 		path,
 		Hook{Layer: IP, Name: "prerouting", In: in},
 		Hook{Layer: IP, Name: "forward", In: in, Out: out},
-		Hook{Layer: IP, Name: "postrouting", Out: out},
+		Hook{Layer: IP, Name: "postrouting", In: in, Out: out}, // In since Linux 5.7
 	)
 	return append(path, leaving(out, outBridge, outPort)...)
 }

@@ -104,11 +104,9 @@ func (p *ruleParser) match(v any) Statement {
 	left := p.expr(get(v, "left"))
 	op := text(v, "op")
 	right := get(v, "right")
-	if _, list := right.([]any); list && op == "==" {
-		op = "in"
-	}
 	s := Statement{Kind: Match, Expr: left, Op: op}
-	if op == "in" || op == "!" || left.Op == "&" {
+	_, several := right.([]any)
+	if several || op == "in" || op == "!" || left.Op == "&" {
 		e := flags(right, left.fields())
 		if e.Op == "value" {
 			s.Set = constant(e.Value)
