@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
 	"github.com/vnetd/vnetd/cmd/vnetctl/daemon"
@@ -24,6 +25,7 @@ type host struct {
 	root   string // before all paths, for tests
 	lookup func(ctx context.Context, name string) []netip.Addr
 	show   func() string // for tests, in place of daemon.Show
+	limit  time.Duration // of all checks, 0: examineLimit
 }
 
 // path is a path on the host.
@@ -49,9 +51,9 @@ func (h host) resolve(ctx context.Context, name string) []netip.Addr {
 	if h.lookup != nil {
 		return h.lookup(ctx, name)
 	}
-	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
-	defer cancel()
-	out, err := exec.CommandContext(ctx, "getent", "ahosts", name).Output()
+	cmd := exec.CommandContext(ctx, "getent", "ahosts", name)
+	cmd.WaitDelay = grace
+	out, err := cmd.Output()
 	if err != nil {
 		return nil
 	}
@@ -203,28 +205,67 @@ func (c *hostChecks) pools(context.Context) []finding {
 	})
 }
 
+// lookups is how many names are looked up at a time.
+const lookups = 16
+
 // nameService: does this host know the guests by their names? Every network
 // serves its gateway's.
 func (c *hostChecks) nameService(ctx context.Context) []finding {
-	return c.eachNetwork(func(n api.NetworkStatus) []finding {
-		if !n.Active || n.DNS == nil || n.DNS.Domain == "" {
+	if c.status == nil {
+		return nil
+	}
+	found := make([]*finding, len(c.status.Networks))
+	var group errgroup.Group
+	group.SetLimit(lookups)
+	for i := range c.status.Networks {
+		group.Go(func() error {
+			found[i] = c.knowsGuests(ctx, &c.status.Networks[i])
+			return nil
+		})
+	}
+	_ = group.Wait() // no error is returned
+	var all []finding
+	silent := finding{Severity: api.SeverityWarning, Message: "this host's resolver has no answer in time: whether programs find guests by their names is not known", Remedy: "resolvectl status"}
+	for i, f := range found {
+		switch n := &c.status.Networks[i]; {
+		case f == nil:
+		case f.Message == "": // no answer
+			silent.Networks = append(silent.Networks, n.Name)
+			silent.Evidence = "getent ahosts gateway." + n.DNS.Domain + " does not end"
+		default:
+			f.Networks = []string{n.Name}
+			all = append(all, *f)
+		}
+	}
+	if len(silent.Networks) > 0 {
+		all = append(all, silent)
+	}
+	return all
+}
+
+// knowsGuests looks for one network's gateway. It returns nil where all is well, and a
+// finding without a message where nobody answers.
+func (c *hostChecks) knowsGuests(ctx context.Context, n *api.NetworkStatus) *finding {
+	if !n.Active || n.DNS == nil || n.DNS.Domain == "" {
+		return nil
+	}
+	name := "gateway." + n.DNS.Domain
+	for _, a := range c.resolve(ctx, name) {
+		if slices.ContainsFunc(n.Addresses, func(p netip.Prefix) bool { return p.Contains(a) }) {
 			return nil
 		}
-		name := "gateway." + n.DNS.Domain
-		for _, a := range c.resolve(ctx, name) {
-			if slices.ContainsFunc(n.Addresses, func(p netip.Prefix) bool { return p.Contains(a) }) {
-				return nil
-			}
-		}
-		f := finding{
-			Severity: api.SeverityWarning, Message: "this host's programs don't ask vnetd for the guests' names",
-			Evidence: "getent ahosts " + name + " does not give the gateway", Remedy: "resolvectl status " + n.Bridge,
-		}
-		if !c.exists("/run/systemd/resolve") {
-			f.Severity, f.Remedy = api.SeverityInfo, "systemctl enable --now systemd-resolved"
-		}
-		return []finding{f}
-	})
+	}
+	if ctx.Err() != nil {
+		return &finding{}
+	}
+	f := finding{
+		Severity: api.SeverityWarning, Message: "this host's programs don't ask vnetd for the guests' names",
+		Evidence: "getent ahosts " + name + " does not give the gateway", Remedy: "resolvectl status " + n.Bridge,
+	}
+	if !c.exists("/run/systemd/resolve") {
+		f.Severity, f.Remedy = api.SeverityInfo, "systemctl enable --now systemd-resolved"
+	}
+	return &f
 }
 
 // upstreams: does anybody answer guests' questions about the rest of the world?

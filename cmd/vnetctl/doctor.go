@@ -6,6 +6,7 @@ import (
 	"errors"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -35,22 +36,72 @@ func doctorCommand(a *app) *cobra.Command {
 		})
 }
 
-// examine runs all checks. Without vnetd, those that need it find nothing.
+// The time that doctor takes at most, and that part of it which vnetd has to answer.
+const (
+	examineLimit = 3*time.Second - 2*grace
+	statusLimit  = 2 * time.Second
+)
+
+// examine runs all checks side by side, within the limit. Without vnetd, those that
+// need it find nothing; of one that has no answer in time, that is what is found.
 func examine(ctx context.Context, a *app) report {
+	limit, share := cmp.Or(a.host.limit, examineLimit), statusLimit
+	if a.host.limit != 0 {
+		share = a.host.limit / 2
+	}
+	ctx, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
 	c := &hostChecks{host: a.host}
-	c.status, c.down = askStatus(ctx, a)
-	r := report{Findings: []finding{}}
+	asking, done := context.WithTimeout(ctx, share)
+	c.status, c.down = askStatus(asking, a)
+	done()
+	r := report{Findings: []finding{}, Checks: len(checks)}
 	if c.status != nil {
 		r.Vnetd = &c.status.Version
 	}
-	for _, check := range checks {
-		r.Checks++
-		for _, f := range check.look(c, ctx) {
-			f.Check = cmp.Or(f.Check, check.name)
+	for i, found := range c.runAll(ctx) {
+		for _, f := range found {
+			f.Check = cmp.Or(f.Check, checks[i].name)
 			f.Networks = append([]string{}, f.Networks...)
 			r.Findings = append(r.Findings, f)
 		}
 	}
+	r.rank()
+	return r
+}
+
+// grace is how long a check has to tell what it found when the time is over.
+const grace = 100 * time.Millisecond
+
+// runAll runs the checks and returns what each has found, in their order. One that
+// hangs, in a file system that is gone perhaps, is left behind: this program ends soon.
+func (c *hostChecks) runAll(ctx context.Context) [][]finding {
+	results := make([]chan []finding, len(checks))
+	for i, check := range checks {
+		results[i] = make(chan []finding, 1)
+		go func() { results[i] <- check.look(c, ctx) }()
+	}
+	over, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	context.AfterFunc(ctx, func() { time.AfterFunc(grace, stop) })
+	found := make([][]finding, len(checks))
+	for i, check := range checks {
+		select {
+		case found[i] = <-results[i]:
+			continue
+		default:
+		}
+		select {
+		case found[i] = <-results[i]:
+		case <-over.Done():
+			found[i] = []finding{{Severity: api.SeverityWarning, Message: "the check " + check.name + " had no answer in time", Evidence: ctx.Err().Error()}}
+		}
+	}
+	return found
+}
+
+// rank puts the worst findings first, numbers and counts them.
+func (r *report) rank() {
 	rank := []api.Severity{api.SeverityError, api.SeverityWarning}
 	slices.SortStableFunc(r.Findings, func(x, y finding) int {
 		return cmp.Compare(uint(slices.Index(rank, x.Severity)), uint(slices.Index(rank, y.Severity)))
@@ -64,7 +115,6 @@ func examine(ctx context.Context, a *app) report {
 			r.Warnings++
 		}
 	}
-	return r
 }
 
 // askStatus asks vnetd, which may not be there.

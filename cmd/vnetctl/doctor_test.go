@@ -2,10 +2,13 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/vnetd/vnetd/pkg/client/clienttest"
 )
@@ -89,5 +92,35 @@ func TestDoctorAlone(t *testing.T) {
 	write(t, s.host, "/proc/sys/net/ipv4/ip_forward", "0\n", 0o644)
 	s.run("doctor")
 	s.run("doctor --json")
+	s.check()
+}
+
+// A resolver that answers nobody, and a check that never ends, keep doctor from
+// nothing else.
+func TestDoctorWithoutAnswers(t *testing.T) {
+	s := newSession(t)
+	s.host = wellHost(t)
+	web := readFile(t, "testdata/web.xml")
+	for i := range 5 {
+		path := filepath.Join(t.TempDir(), "net.xml")
+		text := strings.NewReplacer(">web<", fmt.Sprintf(">web%d<", i), "web.test", fmt.Sprintf("web%d.test", i), "virbr2", fmt.Sprintf("virbr1%d", i), "555555555556", fmt.Sprintf("55555555556%d", i)).Replace(web)
+		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		s.quietly("create", path)
+	}
+	s.host.limit = time.Second
+	s.host.lookup = func(ctx context.Context, _ string) []netip.Addr {
+		<-ctx.Done()
+		return nil
+	}
+	s.run("doctor")
+	hang := make(chan struct{})
+	defer close(hang)
+	s.host.lookup = func(context.Context, string) []netip.Addr {
+		<-hang
+		return nil
+	}
+	s.run("doctor")
 	s.check()
 }

@@ -17,10 +17,11 @@ const (
 )
 
 // The limits within which a question is answered: of jumps within each other, of which
-// the kernel allows 16, and of possible fates at one time.
+// the kernel allows 16, of possible fates at one time, and of rules in all.
 const (
 	maxDepth = 32
 	maxFates = 64
+	maxRules = 1 << 17
 )
 
 // fate is a packet as it may be at some place, and the first rule on which that
@@ -50,6 +51,7 @@ type machine struct {
 	tracked bool // conntrack has seen the packet
 	ends    []end
 	depth   int
+	rules   int // that were carried out
 }
 
 // Ask answers a query.
@@ -111,7 +113,7 @@ func (m *machine) result() Result {
 	for _, e := range m.ends {
 		if e.verdict == Unknown || e.stopped() != first.stopped() || e.verdict == Translated != (first.verdict == Translated) {
 			r := Result{Verdict: Unknown, Rule: cmp.Or(e.why, e.rule, first.why, first.rule), Packet: e.packet, Hook: e.hook, Base: e.base}
-			if r.Rule != nil {
+			if r.Chain = e.chain; r.Rule != nil {
 				r.Chain = r.Rule.Chain
 			}
 			return r
@@ -243,6 +245,10 @@ func (m *machine) chain(c *ruleset.Chain, fates []fate) (accepted, through, retu
 	for _, r := range c.Rules {
 		if len(fates) == 0 {
 			break
+		}
+		if m.rules += len(fates); m.rules > maxRules {
+			m.finish(fates[0], Unknown, c, r)
+			return accepted, nil, returned
 		}
 		var next []fate
 		for _, f := range fates {
