@@ -82,8 +82,7 @@ func TestConditions(t *testing.T) {
 		for _, c := range []struct {
 			setup, kind, evidence, severity string
 		}{
-			{"iptables -P FORWARD DROP", "drop-policy", "-P FORWARD DROP", "info"},
-			{"iptables -P INPUT DROP", "drop-policy", "-P INPUT DROP", "info"},
+			{"iptables -t nat -I PREROUTING -i one -p udp --dport 53 -j DNAT --to-destination 192.0.2.1", "dns-diverted", "-t nat -A PREROUTING -i one", "warning"},
 			{"iptables -I FORWARD -i one -j DROP", "drop-rule", "-A FORWARD -i one -j DROP", "error"},
 			{"iptables -I INPUT -i one -j DROP", "drop-rule", "-A INPUT -i one -j DROP", "error"},
 			{
@@ -99,7 +98,7 @@ func TestConditions(t *testing.T) {
 		} {
 			nstest.Exec(t, "sh", "-ec", c.setup)
 			changed(c.kind, c.evidence, true)
-			if c.severity == "error" {
+			if c.severity != "info" {
 				changedNetwork(c.kind, c.evidence, true)
 			}
 			for _, seen := range conditionsOf(t, conn, root, manager) {
@@ -107,14 +106,14 @@ func TestConditions(t *testing.T) {
 					continue
 				}
 				concerned := seen["networks"].Value().([]string)
-				if seen["severity"].Value() != c.severity || slices.Contains(concerned, "one") != (c.severity == "error") ||
+				if seen["severity"].Value() != c.severity || slices.Contains(concerned, "one") != (c.severity != "info") ||
 					seen["message"].Value() == "" || seen["since"].Value().(int64) == 0 {
 					t.Errorf("after %s: %v", c.setup, seen)
 				}
 				nstest.Exec(t, "sh", "-ec", seen["remedy"].Value().(string))
 			}
 			changed(c.kind, c.evidence, false)
-			if c.severity == "error" {
+			if c.severity != "info" {
 				changedNetwork(c.kind, c.evidence, false)
 			}
 		}

@@ -53,7 +53,10 @@ func matters(p *Probe, r *eval.Result, prefix string) bool {
 	case r.Verdict == eval.Translated:
 		return p.port != 0
 	case r.Verdict == eval.Unknown:
-		return !slices.ContainsFunc(p.Path, func(h eval.Hook) bool { return h.In == eval.Unnamed || h.Out == eval.Unnamed })
+		above := r.Chain.Table.Family != "bridge" && r.Chain.Table.Family != "netdev"
+		return !slices.ContainsFunc(p.Path, func(h eval.Hook) bool {
+			return (h.In == eval.Unnamed || h.Out == eval.Unnamed) && (h.Layer == eval.IP) == above
+		})
 	}
 	return r.Stopped()
 }

@@ -172,7 +172,7 @@ func (l *lab) rules() *ruleset.Ruleset {
 		},
 	}
 	for family, names := range map[firewall.Family]string{firewall.IPv4: "ip", firewall.IPv6: "ip6"} {
-		text, _ := os.ReadFile("/proc/net/" + names + "_tables_names")
+		text, _ := os.ReadFile("/proc/thread-self/net/" + names + "_tables_names")
 		if len(text) > 0 {
 			list.Saved = append(list.Saved, diagnose.Saved{Family: family, Legacy: true, Rival: true, Text: nstest.Exec(l, names+"tables-legacy-save")})
 		}
@@ -412,6 +412,7 @@ func TestCorpus(t *testing.T) {
 	}
 	for _, path := range files {
 		t.Run(filepath.Base(path), func(t *testing.T) {
+			t.Parallel()
 			nstest.Run(t, func(t *testing.T) {
 				l := newLab(t)
 				facts := readFacts()

@@ -280,8 +280,8 @@ func (p *prober) within() {
 func (p *Probe) Ask(rules *ruleset.Ruleset, facts *Facts) eval.Result {
 	q := eval.Query{Rules: rules, Host: &facts.Host, Packet: p.Packet, Path: p.Path}
 	r := q.Ask()
-	if r.Verdict == eval.Accepted && p.port != 0 && r.Packet.DstPort != p.port && p.from {
-		r.Verdict = eval.Translated
+	if t := r.Translation; r.Verdict == eval.Accepted && p.port != 0 && r.Packet.DstPort != p.port && t != nil {
+		r.Verdict, r.Rule, r.Chain, r.Base, r.Hook = eval.Translated, t.Rule, t.Rule.Chain, t.Base, t.Hook
 	}
 	return r
 }

@@ -69,6 +69,23 @@ func TestConditions(t *testing.T) {
 			},
 			{"an nft reject", "nft flush table inet mine; nft delete chain inet mine fo; nft add chain inet mine in '{ type filter hook input priority 0; }'; " +
 				"nft add rule inet mine in ct state established accept; nft add rule inet mine in counter reject", firewall.KindDrop, "chain in: counter reject", false},
+			{
+				"a kill switch", "nft delete table inet mine; nft add table inet ks; nft add chain inet ks out '{ type filter hook output priority 0; policy drop; }'; nft add rule inet ks out oifname lo accept",
+				firewall.KindPolicy, "table inet ks, chain out: type filter hook output", false,
+			},
+			{"a drop before routing", "iptables -t raw -I PREROUTING -i virbr0 -j DROP", firewall.KindDrop, "iptables -t raw -A PREROUTING -i virbr0 -j DROP", false},
+			{
+				"ARP", "nft add table arp fw; nft add chain arp fw in '{ type filter hook input priority 0; policy drop; }'",
+				firewall.KindPolicy, "table arp fw, chain in: type filter hook input", false,
+			},
+			{
+				"a published port 53", "iptables -t nat -A PREROUTING -p udp --dport 53 -j DNAT --to-destination 172.17.0.2:53",
+				firewall.KindDiverted, "iptables -t nat -A PREROUTING -p udp -m udp --dport 53 -j DNAT --to-destination 172.17.0.2:53", false,
+			},
+			{
+				"a rate", "nft add table inet rate; nft add chain inet rate in '{ type filter hook input priority 5; }'; nft add rule inet rate in udp dport 53 limit rate over 9/second drop",
+				firewall.KindUnclear, "table inet rate, chain in: udp dport 53 limit rate over 9/second", true,
+			},
 		} {
 			sh(c.setup)
 			found := h.conditions(f)
@@ -79,6 +96,35 @@ func TestConditions(t *testing.T) {
 				sh(condition.Remedy)
 			}
 			h.remain(f, c.name)
+		}
+	})
+}
+
+// Frames that a table of the family bridge drops are guests' as well, and what a named
+// set accepts is no alarm.
+func TestConditionsOfFamilies(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := &host{T: t, variant: "nft", log: new(logBuffer)}
+		f := h.firewall()
+		h.set(f, natNetwork())
+		h.routing()
+		sh := h.shell()
+		sh(`nft add table inet fw; nft add set inet fw lan '{ type ifname; elements = { "lo", "virbr0" } ; }'; nft add chain inet fw in '{ type filter hook input priority 0; policy drop; }'; nft add rule inet fw in iifname @lan accept`)
+		if got := h.conditions(f); len(got) != 0 {
+			t.Errorf("beside a set that names the bridge: %+v", got)
+		}
+		sh("nft delete element inet fw lan '{ virbr0 }'")
+		if got := h.conditions(f); len(got) != 1 || got[0].Kind != firewall.KindPolicy || !slices.Equal(got[0].Bridges, []string{"virbr0"}) {
+			t.Errorf("beside a set without the bridge: %+v", got)
+		}
+		sh("nft delete table inet fw; nft add table bridge bf; nft add chain bridge bf in '{ type filter hook input priority 0; policy drop; }'")
+		got := h.conditions(f)
+		if len(got) != 1 || !strings.Contains(got[0].Evidence, "table bridge bf, chain in") || got[0].Remedy != "nft insert rule bridge bf in meta ibrname virbr0 accept" {
+			t.Errorf("beside a policy of the family bridge: %+v", got)
+		}
+		sh("nft delete table bridge bf")
+		if got := h.conditions(f); len(got) != 0 {
+			t.Errorf("after the mending: %+v", got)
 		}
 	})
 }

@@ -29,7 +29,15 @@ const (
 type fate struct {
 	packet Packet
 	why    *ruleset.Rule
-	nat    bool // translated, or left alone for good, at this hook
+	nat    bool // translated at this hook
+	last   *Translation
+}
+
+// Translation is the rule that has changed a packet's addresses.
+type Translation struct {
+	Rule *ruleset.Rule
+	Base *ruleset.Chain // the base chain that led there
+	Hook Hook
 }
 
 // end is where a fate ended, or that of one rule.
@@ -83,7 +91,7 @@ func (q *Query) Ask() Result {
 				rest = q.Reroute(f.packet)
 			}
 			if rest == nil {
-				m.finish(f, Translated, m.base, nil)
+				m.led(f)
 				continue
 			}
 			rerouted, path, left = true, slices.Concat(path[:i+1], rest), append(left, f)
@@ -107,6 +115,15 @@ func (m *machine) finish(f fate, v Verdict, c *ruleset.Chain, r *ruleset.Rule) {
 	m.ends = append(m.ends, end{f, v, c, r, m.base, m.hook})
 }
 
+// led notes the end of a fate that a rule has sent elsewhere.
+func (m *machine) led(f fate) {
+	e := end{fate: f, verdict: Translated, base: m.base, chain: m.base, hook: m.hook}
+	if t := f.last; t != nil {
+		e.rule, e.chain, e.base, e.hook = t.Rule, t.Rule.Chain, t.Base, t.Hook
+	}
+	m.ends = append(m.ends, e)
+}
+
 // result is what all ends have in common, or Unknown.
 func (m *machine) result() Result {
 	first := m.ends[0]
@@ -119,7 +136,9 @@ func (m *machine) result() Result {
 			return r
 		}
 	}
-	return Result{Verdict: first.verdict, Chain: first.chain, Rule: first.rule, Hook: first.hook, Base: first.base, Packet: first.packet}
+	return Result{
+		Verdict: first.verdict, Chain: first.chain, Rule: first.rule, Hook: first.hook, Base: first.base, Packet: first.packet, Translation: first.last,
+	}
 }
 
 // stopped reports whether the packet was dropped or rejected.
@@ -320,7 +339,7 @@ func merge(fates []fate, m *machine) []fate {
 }
 
 // translate changes a packet as a translation says.
-func (m *machine) translate(f *fate, s *ruleset.Statement) bool {
+func (m *machine) translate(r *ruleset.Rule, f *fate, s *ruleset.Statement) bool {
 	p := &f.packet
 	to := func(e *ruleset.Expr, at *netip.Addr) bool {
 		if e == nil {
@@ -365,7 +384,7 @@ func (m *machine) translate(f *fate, s *ruleset.Statement) bool {
 		p.Src, p.SrcPort = netip.Addr{}, 0
 		p.Connection.Status |= StatusSNAT
 	}
-	f.nat = true
+	f.nat, f.last = true, &Translation{r, m.base, m.hook}
 	return true
 }
 

@@ -165,8 +165,10 @@ type Result struct {
 	// Hook is the hook that the base chain stands on, and Base that chain.
 	Hook Hook
 	Base *ruleset.Chain
-	// Packet is the packet as it was in the end.
-	Packet Packet
+	// Packet is the packet as it was in the end, and Translation the last rule that
+	// changed its addresses, nil for none.
+	Packet      Packet
+	Translation *Translation
 }
 
 // Stopped reports whether the packet goes no further.

@@ -62,7 +62,7 @@ func (m *machine) carryOut(r *ruleset.Rule, s *ruleset.Statement, f *fate) []out
 	case ruleset.Untrack:
 		f.packet.Connection.State = StateUntracked
 	case ruleset.Translate:
-		if !m.translate(f, s) {
+		if !m.translate(r, f, s) {
 			return []outcome{{fate: *f}}
 		}
 		return []outcome{{*f, ruleset.Verdict{Name: "accept"}}}
