@@ -82,7 +82,7 @@ func TestConditions(t *testing.T) {
 		for _, c := range []struct {
 			setup, kind, evidence, severity string
 		}{
-			{"iptables -t nat -I PREROUTING -i one -p udp --dport 53 -j DNAT --to-destination 192.0.2.1", "dns-diverted", "-t nat -A PREROUTING -i one", "warning"},
+			{"iptables -t nat -I PREROUTING -i one -p udp --dport 53 -j DNAT --to-destination 198.51.100.9", "dns-diverted", "-t nat -A PREROUTING -i one", "warning"},
 			{"iptables -I FORWARD -i one -j DROP", "drop-rule", "-A FORWARD -i one -j DROP", "error"},
 			{"iptables -I INPUT -i one -j DROP", "drop-rule", "-A INPUT -i one -j DROP", "error"},
 			{

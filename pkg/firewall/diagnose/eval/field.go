@@ -146,7 +146,11 @@ func (m *machine) connection(p *Packet, name string) (ruleset.Value, known) {
 
 // address are fields of the header of IPv4 or IPv6.
 func address(p *Packet, space, name string) (ruleset.Value, known) {
-	if p.Frame != map[string]uint16{"ip": FrameIPv4, "ip6": FrameIPv6}[space] {
+	frame, version := uint16(FrameIPv4), uint8(4)
+	if space == "ip6" {
+		frame, version = FrameIPv6, 6
+	}
+	if p.Frame != frame {
 		return ruleset.Value{}, absent
 	}
 	switch name {
@@ -157,7 +161,7 @@ func address(p *Packet, space, name string) (ruleset.Value, known) {
 	case "protocol", "nexthdr":
 		return ruleset.Uint(p.Protocol), certain
 	case "version":
-		return ruleset.Uint(map[string]uint8{"ip": 4, "ip6": 6}[space]), certain
+		return ruleset.Uint(version), certain
 	case "frag-off", "dscp", "ecn":
 		return ruleset.Uint(0), certain
 	}
@@ -174,9 +178,8 @@ func addr(a netip.Addr) (ruleset.Value, known) {
 
 // transport are fields of the headers of layer 4.
 func transport(p *Packet, space, name string) (ruleset.Value, known) {
-	is := map[string]uint8{"tcp": TCP, "udp": UDP, "icmp": ICMP, "icmpv6": ICMPv6}[space]
 	switch {
-	case p.Frame == FrameARP, space != "th" && is != p.Protocol:
+	case p.Frame == FrameARP, space != "th" && space != protocolName(p.Protocol):
 		return ruleset.Value{}, absent
 	case space == "th" && p.Protocol != TCP && p.Protocol != UDP:
 		return ruleset.Value{}, unclear // whatever stands at that offset
@@ -194,6 +197,21 @@ func transport(p *Packet, space, name string) (ruleset.Value, known) {
 		return ruleset.Uint(p.TCPFlags), certain
 	}
 	return ruleset.Value{}, unclear
+}
+
+// protocolName is a protocol's name in fields.
+func protocolName(protocol uint8) string {
+	switch protocol {
+	case TCP:
+		return "tcp"
+	case UDP:
+		return "udp"
+	case ICMP:
+		return "icmp"
+	case ICMPv6:
+		return "icmpv6"
+	}
+	return ""
 }
 
 // port is a port; 0 is one that is not known.

@@ -269,6 +269,9 @@ func (m *machine) chain(c *ruleset.Chain, fates []fate) (accepted, through, retu
 			m.finish(fates[0], Unknown, c, r)
 			return accepted, nil, returned
 		}
+		if m.skips(r, fates) {
+			continue
+		}
 		var next []fate
 		for _, f := range fates {
 			for _, o := range m.rule(r, f) {
@@ -288,6 +291,23 @@ func (m *machine) chain(c *ruleset.Chain, fates []fate) (accepted, through, retu
 		fates = merge(next, m)
 	}
 	return merge(accepted, m), fates, merge(returned, m)
+}
+
+// skips reports whether no fate gets beyond a rule's first match, as it is with most.
+func (m *machine) skips(r *ruleset.Rule, fates []fate) bool {
+	if len(r.Statements) == 0 {
+		return true
+	}
+	s := &r.Statements[0]
+	if s.Kind != ruleset.Match {
+		return false
+	}
+	for i := range fates {
+		if m.matches(&fates[i].packet, s) != no {
+			return false
+		}
+	}
+	return true
 }
 
 // follow carries out a verdict that leads elsewhere: back are the fates that go on

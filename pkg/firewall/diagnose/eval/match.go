@@ -140,7 +140,14 @@ func (m *machine) matches(p *Packet, s *ruleset.Statement) truth {
 	if s.Expr.Field == "ct status" {
 		return m.status(p, s)
 	}
-	_, all := m.values(p, &s.Expr)
+	var one [1]ruleset.Value
+	var its [1]known
+	values, all := one[:], its[:]
+	if s.Expr.Op == "concat" {
+		values, all = m.values(p, &s.Expr)
+	} else {
+		one[0], its[0] = m.value(p, &s.Expr)
+	}
 	for _, k := range all {
 		if k == absent {
 			return no
@@ -148,34 +155,37 @@ func (m *machine) matches(p *Packet, s *ruleset.Statement) truth {
 	}
 	switch s.Op {
 	case "==", "":
-		return m.member(p, s)
+		return member(values, all, s.Set)
 	case "!=":
-		return not(m.member(p, s))
+		return not(member(values, all, s.Set))
 	}
-	return m.compare(p, s)
+	if len(values) != 1 || all[0] != certain {
+		return maybe
+	}
+	return compare(values[0], s)
 }
 
-// member reports whether the value is in the set. An element of yes and others of
-// maybe make a yes.
-func (m *machine) member(p *Packet, s *ruleset.Statement) truth {
-	values, all := m.values(p, &s.Expr)
+// member reports whether values are in a set. An element of yes and others of maybe
+// make a yes.
+func member(values []ruleset.Value, all []known, s *ruleset.Set) truth {
 	result := no
-	if s.Set.Unknown {
+	if s.Unknown {
 		result = maybe
 	}
-	for i := range s.Set.Elements {
-		result = max(result, in(values, all, s.Set.Elements[i].Key))
-		if len(s.Set.Elements[i].Key) == 0 {
+	for i := range s.Elements {
+		if len(s.Elements[i].Key) == 0 {
+			return yes
+		}
+		if result = max(result, in(values, all, s.Elements[i].Key)); result == yes {
 			return yes
 		}
 	}
 	return result
 }
 
-// compare compares with the one constant of the set.
-func (m *machine) compare(p *Packet, s *ruleset.Statement) truth {
-	v, k := m.value(p, &s.Expr)
-	if k != certain || len(s.Set.Elements) != 1 || len(s.Set.Elements[0].Key) != 1 {
+// compare compares a value with the one constant of the set.
+func compare(v ruleset.Value, s *ruleset.Statement) truth {
+	if len(s.Set.Elements) != 1 || len(s.Set.Elements[0].Key) != 1 {
 		return maybe
 	}
 	with := s.Set.Elements[0].Key[0].Low.Number
