@@ -214,58 +214,46 @@ func (c *hostChecks) nameService(ctx context.Context) []finding {
 	if c.status == nil {
 		return nil
 	}
-	found := make([]*finding, len(c.status.Networks))
+	var names []api.NetworkStatus
+	for _, n := range c.status.Networks {
+		if n.Active && n.DNS != nil && n.DNS.Domain != "" {
+			names = append(names, n)
+		}
+	}
+	answers := make([][]netip.Addr, len(names))
 	var group errgroup.Group
 	group.SetLimit(lookups)
-	for i := range c.status.Networks {
+	for i, n := range names {
 		group.Go(func() error {
-			found[i] = c.knowsGuests(ctx, &c.status.Networks[i])
+			answers[i] = c.resolve(ctx, "gateway."+n.DNS.Domain)
 			return nil
 		})
 	}
 	_ = group.Wait() // no error is returned
-	var all []finding
 	silent := finding{Severity: api.SeverityWarning, Message: "this host's resolver has no answer in time: whether programs find guests by their names is not known", Remedy: "resolvectl status"}
-	for i, f := range found {
-		switch n := &c.status.Networks[i]; {
-		case f == nil:
-		case f.Message == "": // no answer
-			silent.Networks = append(silent.Networks, n.Name)
-			silent.Evidence = "getent ahosts gateway." + n.DNS.Domain + " does not end"
+	unknown := finding{Severity: api.SeverityWarning, Message: "this host's programs don't ask vnetd for the guests' names"}
+	var all []finding
+	for i, n := range names {
+		f := unknown
+		f.Networks, f.Evidence, f.Remedy = []string{n.Name}, "getent ahosts gateway."+n.DNS.Domain+" does not give the gateway", "resolvectl status "+n.Bridge
+		given := slices.ContainsFunc(answers[i], func(a netip.Addr) bool {
+			return slices.ContainsFunc(n.Addresses, func(p netip.Prefix) bool { return p.Contains(a) })
+		})
+		switch {
+		case given:
+		case ctx.Err() != nil && len(answers[i]) == 0:
+			silent.Networks, silent.Evidence = append(silent.Networks, n.Name), "getent ahosts gateway."+n.DNS.Domain+" does not end"
+		case !c.exists("/run/systemd/resolve"):
+			f.Severity, f.Remedy = api.SeverityInfo, "systemctl enable --now systemd-resolved"
+			all = append(all, f)
 		default:
-			f.Networks = []string{n.Name}
-			all = append(all, *f)
+			all = append(all, f)
 		}
 	}
 	if len(silent.Networks) > 0 {
 		all = append(all, silent)
 	}
 	return all
-}
-
-// knowsGuests looks for one network's gateway. It returns nil where all is well, and a
-// finding without a message where nobody answers.
-func (c *hostChecks) knowsGuests(ctx context.Context, n *api.NetworkStatus) *finding {
-	if !n.Active || n.DNS == nil || n.DNS.Domain == "" {
-		return nil
-	}
-	name := "gateway." + n.DNS.Domain
-	for _, a := range c.resolve(ctx, name) {
-		if slices.ContainsFunc(n.Addresses, func(p netip.Prefix) bool { return p.Contains(a) }) {
-			return nil
-		}
-	}
-	if ctx.Err() != nil {
-		return &finding{}
-	}
-	f := finding{
-		Severity: api.SeverityWarning, Message: "this host's programs don't ask vnetd for the guests' names",
-		Evidence: "getent ahosts " + name + " does not give the gateway", Remedy: "resolvectl status " + n.Bridge,
-	}
-	if !c.exists("/run/systemd/resolve") {
-		f.Severity, f.Remedy = api.SeverityInfo, "systemctl enable --now systemd-resolved"
-	}
-	return &f
 }
 
 // upstreams: does anybody answer guests' questions about the rest of the world?

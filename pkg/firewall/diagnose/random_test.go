@@ -24,52 +24,45 @@ type generator struct {
 
 func (g *generator) of(choices ...string) string { return choices[g.IntN(len(choices))] }
 
-// match is a match at a hook.
+// matches are the starts of matches with what they may go on with; "not" stands for a "!="
+// now and then.
+var matches = [][]string{
+	{"iifname not", `"virbr0"`, `"virbr*"`, `"eno1"`, `"lo"`},
+	{"oifname not", `"virbr0"`, `"virbr*"`, `"eno1"`, `"lo"`},
+	{"tcp dport not", "53", "443", "{ 53, 547 }", "60-70"},
+	{"udp dport not", "53", "67", "{ 53, 547 }", "{ 1-52, 68-600 }"},
+	{"th dport not", "53", "67", "443", "60-70"},
+	{"ct state", "new", "established,related", "invalid", "untracked", "!= established", "{ new, established }", "! new"},
+	{"ip saddr not", "192.168.122.0/24", "@nets", "192.168.122.2", "0.0.0.0", "93.0.0.0-94.0.0.0"},
+	{"ip daddr not", "192.168.122.1", "@nets", "255.255.255.255", "{ 93.184.215.14, 10.0.0.0/8 }"},
+	{"ip6 daddr not", "2001:db8:1::/64", "fe80::/10", "ff00::/8", "ff02::1:2"},
+	{"meta l4proto not", "tcp", "udp", "ipv6-icmp", "{ tcp, udp }"},
+	{"meta nfproto", "ipv4", "ipv6"},
+	{"meta mark", "& 0x3 == 0x1", "0x2", "!= 0", "> 1", "{ 1, 3 }"},
+	{"fib daddr type not", "local", "broadcast", "multicast", "unicast", "{ local, broadcast }"},
+	{"icmpv6 type not", "nd-router-solicit", "{ nd-neighbor-solicit, nd-neighbor-advert }"},
+	{"meta pkttype not", "broadcast", "multicast", "host"},
+	{"tcp flags & (syn|ack) ==", "syn", "syn|ack"},
+	{"ct direction", "reply", "original"},
+	{"ip saddr . th dport not", "{ 192.168.122.2 . 53, 0.0.0.0 . 67 }", "@pairs"},
+	{"ct mark", "0", "1", "!= 1"},
+	{"iifname . oifname", `{ "virbr0" . "eno1", "eno1" . "virbr0" }`},
+	{"ip protocol not", "udp", "tcp"},
+	{"fib saddr . iif oif", "exists", "missing"}, // the last one: of packets that came in alone
+}
+
+// match is a match.
 func (g *generator) match() string {
-	links, not := g.of(`"virbr0"`, `"virbr*"`, `"eno1"`, `"lo"`), g.of("", "", "!= ")
-	switch g.IntN(20) {
-	case 0:
-		return "iifname " + not + links
-	case 1:
-		return "oifname " + not + links
-	case 2:
-		return g.of("tcp", "udp", "th") + " dport " + not + g.of("53", "67", "443", "{ 53, 547 }", "60-70", "{ 1-52, 68-600 }")
-	case 3:
-		return "ct state " + g.of("new", "established,related", "invalid", "untracked", "!= established", "{ new, established }", "! new")
-	case 4:
-		return "ip saddr " + not + g.of("192.168.122.0/24", "@nets", "192.168.122.2", "0.0.0.0", "93.0.0.0-94.0.0.0")
-	case 5:
-		return "ip daddr " + not + g.of("192.168.122.1", "@nets", "255.255.255.255", "{ 93.184.215.14, 10.0.0.0/8 }")
-	case 6:
-		return "ip6 daddr " + not + g.of("2001:db8:1::/64", "fe80::/10", "ff00::/8", "ff02::1:2")
-	case 7:
-		return "meta l4proto " + not + g.of("tcp", "udp", "ipv6-icmp", "{ tcp, udp }")
-	case 8:
-		return "meta nfproto " + g.of("ipv4", "ipv6")
-	case 9:
-		return "meta mark " + g.of("& 0x3 == 0x1", "0x2", "!= 0", "> 1", "{ 1, 3 }")
-	case 10:
-		return "fib daddr type " + not + g.of("local", "broadcast", "multicast", "unicast", "{ local, broadcast }")
-	case 11:
-		return "icmpv6 type " + not + g.of("nd-router-solicit", "{ nd-neighbor-solicit, nd-neighbor-advert }")
-	case 12:
-		return "meta pkttype " + not + g.of("broadcast", "multicast", "host")
-	case 13:
-		return "tcp flags & (syn|ack) == " + g.of("syn", "syn|ack")
-	case 14:
-		return "ct direction " + g.of("reply", "original")
-	case 15:
-		return "ip saddr . th dport " + not + g.of("{ 192.168.122.2 . 53, 0.0.0.0 . 67 }", "@pairs")
-	case 16:
-		return "ct mark " + g.of("0", "1", "!= 1")
-	case 17:
-		return "iifname . oifname { \"virbr0\" . \"eno1\", \"eno1\" . \"virbr0\" }"
-	case 18:
-		if g.incoming {
-			return "fib saddr . iif oif " + g.of("exists", "missing")
-		}
+	known := matches
+	if !g.incoming {
+		known = matches[:len(matches)-1]
 	}
-	return "ip protocol " + not + g.of("udp", "tcp")
+	m := known[g.IntN(len(known))]
+	start, negatable := strings.CutSuffix(m[0], " not")
+	if negatable && g.IntN(3) == 0 {
+		start += " !="
+	}
+	return start + " " + g.of(m[1:]...)
 }
 
 // rule is a rule of the i-th of a list of chains, which jumps to later ones alone.

@@ -82,7 +82,7 @@ func (q *Query) Ask() Result {
 		}
 		var left []fate
 		for _, f := range fates {
-			if !m.leaves(q, &f) {
+			if !leaves(q, m.host, &f) {
 				left = append(left, f)
 				continue
 			}
@@ -101,13 +101,13 @@ func (q *Query) Ask() Result {
 	for _, f := range fates {
 		m.ends = append(m.ends, end{fate: f, verdict: Accepted})
 	}
-	return m.result()
+	return result(m.ends)
 }
 
 // leaves reports whether the packet was led elsewhere than its way goes.
-func (m *machine) leaves(q *Query, f *fate) bool {
+func leaves(q *Query, h *Host, f *fate) bool {
 	to := q.Packet.Dst
-	return f.packet.Dst != to && f.packet.Dst.IsValid() && !(m.host.owns(to) && m.host.owns(f.packet.Dst))
+	return f.packet.Dst != to && f.packet.Dst.IsValid() && !(h.owns(to) && h.owns(f.packet.Dst))
 }
 
 // finish notes the end of a fate.
@@ -125,9 +125,9 @@ func (m *machine) led(f fate) {
 }
 
 // result is what all ends have in common, or Unknown.
-func (m *machine) result() Result {
-	first := m.ends[0]
-	for _, e := range m.ends {
+func result(ends []end) Result {
+	first := ends[0]
+	for _, e := range ends {
 		if e.verdict == Unknown || e.stopped() != first.stopped() || e.verdict == Translated != (first.verdict == Translated) {
 			r := Result{Verdict: Unknown, Rule: cmp.Or(e.why, e.rule, first.why, first.rule), Packet: e.packet, Hook: e.hook, Base: e.base}
 			if r.Chain = e.chain; r.Rule != nil {
