@@ -20,6 +20,9 @@ import (
 	"github.com/vnetd/vnetd/pkg/api"
 )
 
+// grace is how long a check has to tell what it found when the time is over.
+const grace = 100 * time.Millisecond
+
 // host is what doctor looks at itself. The zero host is the real one.
 type host struct {
 	root   string // before all paths, for tests

@@ -59,7 +59,7 @@ func examine(ctx context.Context, a *app) report {
 	if c.status != nil {
 		r.Vnetd = &c.status.Version
 	}
-	for i, found := range c.runAll(ctx) {
+	for i, found := range runAll(ctx, c, checks) {
 		for _, f := range found {
 			f.Check = cmp.Or(f.Check, checks[i].name)
 			f.Networks = append([]string{}, f.Networks...)
@@ -70,22 +70,19 @@ func examine(ctx context.Context, a *app) report {
 	return r
 }
 
-// grace is how long a check has to tell what it found when the time is over.
-const grace = 100 * time.Millisecond
-
 // runAll runs the checks and returns what each has found, in their order. One that
 // hangs, in a file system that is gone perhaps, is left behind: this program ends soon.
-func (c *hostChecks) runAll(ctx context.Context) [][]finding {
-	results := make([]chan []finding, len(checks))
-	for i, check := range checks {
+func runAll(ctx context.Context, c *hostChecks, list []check) [][]finding {
+	results := make([]chan []finding, len(list))
+	for i, check := range list {
 		results[i] = make(chan []finding, 1)
 		go func() { results[i] <- check.look(c, ctx) }()
 	}
 	over, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	context.AfterFunc(ctx, func() { time.AfterFunc(grace, stop) })
-	found := make([][]finding, len(checks))
-	for i, check := range checks {
+	found := make([][]finding, len(list))
+	for i, check := range list {
 		select {
 		case found[i] = <-results[i]:
 			continue
