@@ -52,6 +52,7 @@ var mayImport = map[string][]string{
 	"pkg/firewall":             {"internal/contention", "internal/ether", "internal/sysbus"},
 	"pkg/firewall/iptables":    {"pkg/firewall", "pkg/firewall/diagnose/", "internal/netlink"},
 	"pkg/firewall/diagnose":    {"pkg/firewall"},
+	"pkg/firewall/nft":         {"pkg/firewall", "internal/netlink"},
 	"pkg/dhcpd":                {"internal/dnsname", "pkg/dhcpd/internal/iface", "internal/histogram"},
 	"pkg/dhcpd/v4":             {"pkg/dhcpd", "pkg/dhcpd/internal/iface"},
 	"pkg/dhcpd/v6":             {"pkg/dhcpd", "pkg/dhcpd/internal/iface"},
@@ -78,6 +79,8 @@ var mayImport = map[string][]string{
 var mayUse = map[string][]string{
 	"github.com/vishvananda/netlink":         {"pkg/bridge", "pkg/tap"},
 	"github.com/coreos/go-iptables":          {"pkg/firewall/iptables"},
+	"github.com/google/nftables":             {"pkg/firewall/nft"},
+	"github.com/mdlayher/netlink":            {"pkg/firewall/nft"}, // its socket, under google/nftables
 	"github.com/insomniacslk/dhcp":           {"pkg/dhcpd", "pkg/dhcpd/v4", "pkg/dhcpd/v6"},
 	"github.com/mdlayher/packet":             {"pkg/dhcpd/v4", "pkg/dhcpd/v6"},
 	"github.com/mdlayher/ndp":                {"pkg/dhcpd/ra"},

@@ -1,0 +1,167 @@
+package nft
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"time"
+
+	"github.com/google/nftables/binaryutil"
+	"github.com/google/nftables/expr"
+	"golang.org/x/sys/unix"
+)
+
+// rule is what one rule does, in the order in which the kernel does it.
+type rule []expr.Any
+
+// reg is the first register of keys, which follow each other in registers of 4
+// bytes.
+const reg = unix.NFT_REG32_00
+
+// key is one field that is loaded into a register.
+type key struct {
+	size int // in bytes
+	load func(register uint32) expr.Any
+}
+
+func field(base expr.PayloadBase, offset, size int) key {
+	return key{size, func(r uint32) expr.Any {
+		return &expr.Payload{DestRegister: r, Base: base, Offset: uint32(offset), Len: uint32(size)}
+	}}
+}
+
+func meta(k expr.MetaKey, size int) key {
+	return key{size, func(r uint32) expr.Any { return &expr.Meta{Key: k, Register: r} }}
+}
+
+// The fields that rules look at.
+var (
+	iif      = meta(expr.MetaKeyIIF, 4)
+	protocol = meta(expr.MetaKeyPROTOCOL, 2) // behind one tag
+	l4       = meta(expr.MetaKeyL4PROTO, 1)
+	pktType  = meta(expr.MetaKeyPKTTYPE, 1)
+
+	etherDest   = field(expr.PayloadBaseLLHeader, 0, 6)
+	etherSource = field(expr.PayloadBaseLLHeader, 6, 6)
+	etherType   = field(expr.PayloadBaseLLHeader, 12, 2)
+	vlanTag     = field(expr.PayloadBaseLLHeader, 14, 2) // IEEE 802.1Q: priority, DEI, VLAN
+
+	arpSenderMAC = field(expr.PayloadBaseNetworkHeader, 8, 6) // RFC 826
+	arpSenderIP  = field(expr.PayloadBaseNetworkHeader, 14, 4)
+	ip4Source    = field(expr.PayloadBaseNetworkHeader, 12, 4)
+	ip4Dest      = field(expr.PayloadBaseNetworkHeader, 16, 4)
+	ip6Source    = field(expr.PayloadBaseNetworkHeader, 8, 16)
+	ip6Dest      = field(expr.PayloadBaseNetworkHeader, 24, 16)
+
+	destPort   = field(expr.PayloadBaseTransportHeader, 2, 2)
+	icmpType   = field(expr.PayloadBaseTransportHeader, 0, 1)
+	ndTarget   = field(expr.PayloadBaseTransportHeader, 8, 16) // RFC 4861, sections 4.3 and 4.4
+	noIPSource = netip.IPv4Unspecified()
+)
+
+// keys loads fields one behind the other.
+func keys(all ...key) rule {
+	var r rule
+	at := uint32(reg)
+	for _, k := range all {
+		r = append(r, k.load(at))
+		at += uint32(k.size+3) / 4
+	}
+	return r
+}
+
+// is matches a field of one value.
+func is(k key, value ...byte) rule { return compare(k, expr.CmpOpEq, value) }
+
+// isNot matches a field of any other value.
+func isNot(k key, value ...byte) rule { return compare(k, expr.CmpOpNeq, value) }
+
+func compare(k key, op expr.CmpOp, value []byte) rule {
+	return append(keys(k), &expr.Cmp{Op: op, Register: reg, Data: value})
+}
+
+// masked matches a field of which the bits in mask are value.
+func masked(k key, op expr.CmpOp, mask, value []byte) rule {
+	return append(keys(k),
+		&expr.Bitwise{SourceRegister: reg, DestRegister: reg, Len: uint32(k.size), Mask: mask, Xor: make([]byte, k.size)},
+		&expr.Cmp{Op: op, Register: reg, Data: value})
+}
+
+// between matches a field from one value to another.
+func between(k key, from, to byte) rule {
+	return append(keys(k), &expr.Range{Op: expr.CmpOpEq, Register: reg, FromData: []byte{from}, ToData: []byte{to}})
+}
+
+// within matches an address in a prefix.
+func within(k key, p netip.Prefix) rule {
+	if p.IsSingleIP() {
+		return is(k, p.Addr().AsSlice()...)
+	}
+	mask := make([]byte, k.size)
+	for i := range p.Bits() {
+		mask[i/8] |= 0x80 >> (i % 8)
+	}
+	return masked(k, expr.CmpOpEq, mask, p.Masked().Addr().AsSlice())
+}
+
+// in matches fields that are a key of a set.
+func in(set string, all ...key) rule {
+	return append(keys(all...), &expr.Lookup{SourceRegister: reg, SetName: set})
+}
+
+// group matches an address of a group, which broadcast is.
+func group(k key) rule {
+	return masked(k, expr.CmpOpNeq, []byte{1, 0, 0, 0, 0, 0}, make([]byte, 6))
+}
+
+// note adds fields to a set; the rule goes on.
+func note(set string, timeout time.Duration, all ...key) rule {
+	return append(keys(all...), &expr.Dynset{SrcRegKey: reg, SetName: set, Operation: uint32(unix.NFT_DYNSET_OP_ADD), Timeout: timeout})
+}
+
+// count counts frames by ifindex in a set; the rule goes on.
+func count(set string) rule {
+	return append(keys(iif), &expr.Dynset{SrcRegKey: reg, SetName: set, Operation: uint32(unix.NFT_DYNSET_OP_ADD), Exprs: []expr.Any{&expr.Counter{}}})
+}
+
+// pace is how many frames may come.
+type pace struct{ perSecond, burst int }
+
+// over matches what comes faster from a port, which a set keeps account of.
+func over(set string, p pace) rule {
+	limit := &expr.Limit{Type: expr.LimitTypePkts, Rate: uint64(p.perSecond), Unit: expr.LimitTimeSecond, Burst: uint32(p.burst), Over: true}
+	return append(keys(iif), &expr.Dynset{SrcRegKey: reg, SetName: set, Operation: uint32(unix.NFT_DYNSET_OP_ADD), Exprs: []expr.Any{limit}})
+}
+
+// and matches what all match.
+func and(all ...rule) rule {
+	var r rule
+	for _, part := range all {
+		r = append(r, part...)
+	}
+	return r
+}
+
+// to goes to another chain and does not come back.
+func (r rule) to(chain string) rule {
+	return append(r, &expr.Verdict{Kind: expr.VerdictGoto, Chain: chain})
+}
+
+// via goes to another chain and comes back.
+func (r rule) via(chain string) rule {
+	return append(r, &expr.Verdict{Kind: expr.VerdictJump, Chain: chain})
+}
+
+// back returns to the chain that led here.
+func (r rule) back() rule { return append(r, &expr.Verdict{Kind: expr.VerdictReturn}) }
+
+// pass lets the frame through.
+func (r rule) pass() rule { return append(r, &expr.Verdict{Kind: expr.VerdictAccept}) }
+
+// drop ends the frame.
+func (r rule) drop() rule { return append(r, &expr.Verdict{Kind: expr.VerdictDrop}) }
+
+// uint16be is a number as frames have it.
+func uint16be(n uint16) []byte { return binary.BigEndian.AppendUint16(nil, n) }
+
+// ifindex is an ifindex as the register has it.
+func ifindex(n int) []byte { return binaryutil.NativeEndian.PutUint32(uint32(n)) }

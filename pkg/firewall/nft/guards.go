@@ -1,0 +1,417 @@
+package nft
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/google/nftables"
+	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/pkg/firewall"
+)
+
+// Guards keeps port guards in the kernel of one network namespace. Its methods may
+// be called concurrently. What could not be made true is tried again with each
+// change, and by Watch; until then Err says why.
+type Guards struct {
+	log *slog.Logger
+
+	mu       sync.Mutex // guards what follows
+	kernel   *kernel
+	held     bool // nothing is written yet
+	stands   bool // the table is as it should be
+	err      error
+	networks map[string]*firewall.GuardedNetwork // by bridge
+	ports    map[int]*port                       // by ifindex
+	elements map[element]int                     // how often each is wanted
+	profiles map[string]profile                  // in the kernel, by name
+
+	counted  time.Time                // when the counters were read
+	counters map[int]firewall.Stopped // by ifindex, as the table has them
+	former   map[int]firewall.Stopped // what was counted before the table was made anew
+}
+
+// port is a port with what stands for it.
+type port struct {
+	firewall.GuardedPort
+	elements []element
+	profile  string // to which its chain leads; "" for none
+}
+
+// NewGuards returns Guards without a port. It touches nothing before Release: what
+// a former process left stands until then.
+func NewGuards(log *slog.Logger) *Guards {
+	return &Guards{
+		log: log, held: true, networks: make(map[string]*firewall.GuardedNetwork), ports: make(map[int]*port),
+		elements: make(map[element]int), profiles: make(map[string]profile),
+		counters: make(map[int]firewall.Stopped), former: make(map[int]firewall.Stopped),
+	}
+}
+
+// Release has all that was set until now, and is set from now on, be true in the
+// kernel. It replaces what a former process left by one transaction.
+func (g *Guards) Release() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.held = false
+	if len(g.networks) == 0 && !g.leftBehind() {
+		return nil
+	}
+	return g.rewrite()
+}
+
+// Err is why guards are not as they should be; nil if they are.
+func (g *Guards) Err() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.err
+}
+
+// Close gives up the connection to the kernel. It touches no rule.
+func (g *Guards) Close() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.kernel == nil {
+		return nil
+	}
+	err := g.kernel.close()
+	g.kernel = nil
+	return err
+}
+
+// Purge removes all guards, also those of a former process.
+func (g *Guards) Purge() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	clear(g.networks)
+	clear(g.ports)
+	g.stands, g.err = false, nil
+	if err := g.connect(); err != nil {
+		return nil // a kernel without nftables has no guards
+	}
+	g.kernel.conn.DelTable(g.kernel.table)
+	if err := g.kernel.conn.Flush(); err != nil && !missing(err) {
+		return fmt.Errorf("removing port guards: %w", err)
+	}
+	return nil
+}
+
+// SetNetwork says what ports' guards on the network's bridge need to know. Those
+// that are there change with it.
+func (g *Guards) SetNetwork(n firewall.GuardedNetwork) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	was := g.networks[n.Bridge]
+	if was != nil && g.stands && equalNetworks(was, &n) {
+		return nil
+	}
+	g.networks[n.Bridge] = &n
+	if was != nil && was.Index != n.Index || !g.stands {
+		return g.settle(g.rewrite)
+	}
+	return g.settle(func() error { return g.changeNetwork(was, &n) })
+}
+
+// RemoveNetwork forgets the network of a bridge, and its ports.
+func (g *Guards) RemoveNetwork(bridge string) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.networks[bridge] == nil {
+		return nil
+	}
+	delete(g.networks, bridge)
+	for index, p := range g.ports {
+		if p.Bridge == bridge {
+			delete(g.ports, index)
+		}
+	}
+	return g.settle(g.rewrite)
+}
+
+// SetPort makes a port's guard what it should be. The device must be there, and
+// the network known.
+func (g *Guards) SetPort(p firewall.GuardedPort) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	n := g.networks[p.Bridge]
+	if n == nil {
+		return fmt.Errorf("guard of port %s: no network is known on bridge %q", p.IfName, p.Bridge)
+	}
+	was := g.ports[p.Index]
+	next := &port{GuardedPort: p, elements: portElements(n, &p), profile: profileOf(n, &p).profileName()}
+	g.ports[p.Index] = next
+	if was != nil && g.stands && was.profile == next.profile && slices.Equal(was.elements, next.elements) {
+		return nil
+	}
+	if !g.stands {
+		return g.settle(g.rewrite)
+	}
+	return g.settle(func() error { return g.changePort(was, next) })
+}
+
+// RemovePort forgets a port; its device may be gone.
+func (g *Guards) RemovePort(index int) error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	was := g.ports[index]
+	if was == nil {
+		return nil
+	}
+	delete(g.ports, index)
+	delete(g.former, index)
+	if !g.stands {
+		return g.settle(g.rewrite)
+	}
+	return g.settle(func() error { return g.changePort(was, nil) })
+}
+
+// Port is what is set of a port.
+func (g *Guards) Port(index int) (firewall.GuardedPort, bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	p := g.ports[index]
+	if p == nil {
+		return firewall.GuardedPort{}, false
+	}
+	return p.GuardedPort, true
+}
+
+// settle carries out a change, and where that fails makes everything anew.
+func (g *Guards) settle(change func() error) error {
+	if g.held {
+		return nil
+	}
+	err := g.connect()
+	if err == nil {
+		err = change()
+	}
+	if err != nil && g.kernel != nil {
+		err = g.rewrite()
+	}
+	g.note(err)
+	return err
+}
+
+// note keeps what became of a change.
+func (g *Guards) note(err error) {
+	if err != nil && (g.err == nil || g.err.Error() != err.Error()) {
+		g.log.Error("port guards are not as they should be", "error", err)
+	}
+	g.stands, g.err = err == nil, err
+}
+
+func (g *Guards) connect() (err error) {
+	if g.kernel == nil {
+		g.kernel, err = connect()
+	}
+	return err
+}
+
+// profileOf are the rules of a port on the network.
+func profileOf(n *firewall.GuardedNetwork, p *firewall.GuardedPort) *profile {
+	if !p.Guarded() {
+		return nil
+	}
+	return &profile{n, p.Guard, p.Isolated}
+}
+
+// profileName is the profile's name; "" for none.
+func (p *profile) profileName() string {
+	if p == nil {
+		return ""
+	}
+	return p.name()
+}
+
+// changeNetwork brings what stands for the network from was, nil for nothing, to n.
+func (g *Guards) changeNetwork(was, n *firewall.GuardedNetwork) error {
+	b := g.kernel.begin()
+	if was == nil {
+		b.addSets(networkSets(n))
+		g.exchange(b, nil, networkElements(n))
+		return b.commit()
+	}
+	g.exchange(b, networkElements(was), networkElements(n))
+	for name, p := range g.profiles {
+		if p.network.Bridge == n.Bridge {
+			p.network = n
+			g.profiles[name] = p
+			b.empty(p.chains())
+			b.addChains(p.chains())
+		}
+	}
+	return b.commit()
+}
+
+// portChain is the chain at a port's ingress.
+func portChain(p *port) chain {
+	return chain{fmt.Sprintf("port%d", p.Index), p.IfName, []rule{rule{}.to(p.profile)}}
+}
+
+// changePort brings what stands for a port from was to next, nil for nothing.
+func (g *Guards) changePort(was, next *port) error {
+	var before, after []element
+	b := g.kernel.begin()
+	if was != nil {
+		before = was.elements
+	}
+	if next != nil {
+		after = next.elements
+		g.need(b, next)
+	}
+	g.exchange(b, before, after)
+	switch {
+	case was != nil && was.profile != "" && (next == nil || next.profile == ""):
+		if err := g.forget(b, was); err != nil {
+			return err
+		}
+	case was != nil && was.profile != "" && was.profile != next.profile:
+		b.empty([]chain{portChain(next)})
+		b.addChains([]chain{portChain(next)})
+	case next != nil && next.profile != "" && (was == nil || was.profile == ""):
+		b.addChains([]chain{portChain(next)})
+	}
+	if was != nil {
+		g.leave(b, was.profile)
+	}
+	return b.commit()
+}
+
+// leave takes away the chains of a profile that no port has any more.
+func (g *Guards) leave(b *batch, name string) {
+	p, there := g.profiles[name]
+	for _, other := range g.ports {
+		if other.profile == name {
+			return
+		}
+	}
+	if !there {
+		return
+	}
+	delete(g.profiles, name)
+	b.empty(p.chains())
+	for _, c := range p.chains() {
+		b.deleteChains(c.name)
+	}
+}
+
+// need makes the profile of a port, if no port had it before.
+func (g *Guards) need(b *batch, p *port) {
+	q := profileOf(g.networks[p.Bridge], &p.GuardedPort)
+	if q == nil {
+		return
+	}
+	if _, there := g.profiles[q.name()]; !there {
+		g.profiles[q.name()] = *q
+		b.addChains(q.chains())
+	}
+}
+
+// forget takes away the chain of a port, which the kernel may have done, and what
+// was counted.
+func (g *Guards) forget(b *batch, p *port) error {
+	c := portChain(p)
+	if _, err := g.kernel.conn.ListChain(g.kernel.table, c.name); err == nil {
+		b.deleteChains(c.name)
+	} else if !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	for _, k := range firewall.GuardKinds() {
+		if g.counters[p.Index][k] > 0 {
+			g.counted = time.Time{}
+		}
+	}
+	g.count()
+	for k := range g.counters[p.Index] {
+		b.remove(element{set: stoppedSet(k), from: string(ifindex(p.Index))})
+	}
+	delete(g.counters, p.Index)
+	return nil
+}
+
+// exchange takes away elements and adds others, as far as nobody else wants them.
+func (g *Guards) exchange(b *batch, before, after []element) {
+	for _, e := range after {
+		g.elements[e]++
+		if g.elements[e] == 1 {
+			b.add(e)
+		}
+	}
+	for _, e := range before {
+		g.elements[e]--
+		if g.elements[e] > 0 {
+			continue
+		}
+		delete(g.elements, e)
+		b.remove(e)
+	}
+}
+
+// leftBehind reports whether a former process left a table.
+func (g *Guards) leftBehind() bool {
+	if g.connect() != nil {
+		return false
+	}
+	tables, err := g.kernel.conn.ListTablesOfFamily(nftables.TableFamilyNetdev)
+	return err == nil && slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == tableName })
+}
+
+// rewrite makes the whole table anew, in one transaction. Ports without a device
+// are left out.
+func (g *Guards) rewrite() error {
+	if g.held {
+		return nil
+	}
+	err := g.connect()
+	if err == nil {
+		g.keepCounters()
+		err = g.write()
+	}
+	if err != nil && g.kernel != nil && errors.Is(err, unix.ENOENT) {
+		g.dropGone()
+		err = g.write()
+	}
+	g.note(err)
+	return err
+}
+
+// write is one attempt at the whole table.
+func (g *Guards) write() error {
+	clear(g.elements)
+	clear(g.profiles)
+	b := g.kernel.begin()
+	b.anew()
+	if len(g.networks) == 0 {
+		b.conn.DelTable(b.table)
+		return b.commit()
+	}
+	b.addSets(commonSets())
+	b.addChains(common())
+	for _, bridge := range slices.Sorted(maps.Keys(g.networks)) {
+		n := g.networks[bridge]
+		b.addSets(networkSets(n))
+		g.exchange(b, nil, networkElements(n))
+	}
+	for _, index := range slices.Sorted(maps.Keys(g.ports)) {
+		p := g.ports[index]
+		n := g.networks[p.Bridge]
+		p.elements, p.profile = portElements(n, &p.GuardedPort), profileOf(n, &p.GuardedPort).profileName()
+		g.need(b, p)
+		g.exchange(b, nil, p.elements)
+		if p.profile != "" {
+			b.addChains([]chain{portChain(p)})
+		}
+	}
+	return b.commit()
+}
+
+// equalNetworks reports whether guards see no difference.
+func equalNetworks(a, b *firewall.GuardedNetwork) bool {
+	return a.Index == b.Index && a.MAC == b.MAC && a.Foreign == b.Foreign && a.DHCP == b.DHCP && a.DHCP6 == b.DHCP6 && a.RA == b.RA &&
+		slices.Equal(a.Gateway, b.Gateway) && slices.Equal(a.Subnets, b.Subnets) && slices.Equal(a.Behind, b.Behind) && slices.Equal(a.Autoconf, b.Autoconf)
+}

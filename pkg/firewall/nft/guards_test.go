@@ -1,0 +1,559 @@
+package nft_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/binary"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/firewall"
+	"github.com/vnetd/vnetd/pkg/firewall/nft"
+)
+
+func TestMain(m *testing.M) { os.Exit(m.Run()) }
+
+var (
+	gatewayMAC = firewall.MAC{0x52, 0x54, 0, 0, 0, 1}
+	guestMAC   = firewall.MAC{0x52, 0x54, 0, 0, 0, 0x11}
+	otherMAC   = firewall.MAC{0x52, 0x54, 0, 0, 0, 0x12}
+	nestedMAC  = firewall.MAC{0x52, 0x54, 0, 0, 0, 0x99}
+
+	gateway4, gateway6 = netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")
+	guest4, guest6     = netip.MustParseAddr("192.0.2.11"), netip.MustParseAddr("2001:db8::11")
+	other4, other6     = netip.MustParseAddr("192.0.2.12"), netip.MustParseAddr("2001:db8::12")
+	further4, further6 = netip.MustParseAddr("192.0.2.77"), netip.MustParseAddr("2001:db8::77")
+	lan4, lan6         = netip.MustParseAddr("198.51.100.9"), netip.MustParseAddr("2001:db8:ff::9")
+)
+
+// segment is a bridge with two guests, which are the other ends of its ports.
+type segment struct {
+	t       *testing.T
+	guards  *nft.Guards
+	network firewall.GuardedNetwork
+	guest   firewall.GuardedPort
+	other   firewall.GuardedPort
+	socket  map[string]int // packet sockets of the guests' ends and of the bridge
+}
+
+func link(t *testing.T, name string) int {
+	t.Helper()
+	l, err := net.InterfaceByName(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l.Index
+}
+
+func newSegment(t *testing.T) *segment {
+	t.Helper()
+	for _, args := range []string{
+		"link add br0 address 52:54:00:00:00:01 type bridge", "link set br0 up",
+		"link add p1 type veth peer name g1", "link set p1 master br0 up", "link set g1 address 52:54:00:00:00:11 up",
+		"link add p2 type veth peer name g2", "link set p2 master br0 up", "link set g2 address 52:54:00:00:00:12 up",
+	} {
+		nstest.IP(t, args)
+	}
+	s := &segment{t: t, guards: nft.NewGuards(slog.New(slog.DiscardHandler)), socket: make(map[string]int)}
+	t.Cleanup(func() { _ = s.guards.Close() })
+	s.network = firewall.GuardedNetwork{
+		Bridge: "br0", Index: link(t, "br0"), MAC: gatewayMAC, Gateway: []netip.Addr{gateway4, gateway6},
+		Subnets: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24"), netip.MustParsePrefix("2001:db8::/64")}, DHCP: true, DHCP6: true, RA: true,
+	}
+	s.guest = firewall.GuardedPort{Bridge: "br0", IfName: "p1", Index: link(t, "p1"), MACs: []firewall.MAC{guestMAC}, Bound: true, Addrs: []netip.Addr{guest4, guest6}}
+	s.other = firewall.GuardedPort{Bridge: "br0", IfName: "p2", Index: link(t, "p2"), MACs: []firewall.MAC{otherMAC}, Bound: true, Addrs: []netip.Addr{other4, other6}}
+	for _, name := range []string{"g1", "g2", "br0"} {
+		s.socket[name] = packetSocket(t, link(t, name))
+	}
+	return s
+}
+
+func packetSocket(t *testing.T, index int) int {
+	t.Helper()
+	all := binary.NativeEndian.Uint16([]byte{0, unix.ETH_P_ALL})
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_NONBLOCK, int(all))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Close(fd) })
+	if err := unix.Bind(fd, &unix.SockaddrLinklayer{Protocol: all, Ifindex: index}); err != nil {
+		t.Fatal(err)
+	}
+	return fd
+}
+
+// set has everything as it is in s.
+func (s *segment) set(guard firewall.Guard) {
+	s.t.Helper()
+	s.guest.Guard = guard
+	for _, err := range []error{s.guards.SetNetwork(s.network), s.guards.SetPort(s.guest), s.guards.SetPort(s.other)} {
+		if err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	if err := s.guards.Release(); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// passes reports whether a frame of the first guest gets past its port.
+func (s *segment) passes(frame []byte) bool {
+	s.t.Helper()
+	before := s.total()
+	if _, err := unix.Write(s.socket["g1"], frame); err != nil {
+		s.t.Fatal(err)
+	}
+	// The veth delivers at once or a softirq later.
+	time.Sleep(3 * time.Millisecond)
+	return s.total() == before
+}
+
+// total is how many frames of the first guest were stopped.
+func (s *segment) total() (n uint64) {
+	nft.Recount(s.guards)
+	for _, frames := range s.guards.Stopped()[s.guest.Index] {
+		n += frames
+	}
+	return n
+}
+
+// reaches reports whether the other guest sees a frame of the first one.
+func (s *segment) reaches(frame []byte) bool {
+	s.t.Helper()
+	drain(s.socket["g2"])
+	if _, err := unix.Write(s.socket["g1"], frame); err != nil {
+		s.t.Fatal(err)
+	}
+	buffer := make([]byte, 4096)
+	for range 50 {
+		n, err := unix.Read(s.socket["g2"], buffer)
+		if err == nil && bytes.Equal(buffer[:min(n, 14)], frame[:14]) {
+			return true
+		}
+		time.Sleep(time.Millisecond)
+	}
+	return false
+}
+
+func drain(fd int) {
+	buffer := make([]byte, 4096)
+	for {
+		if _, err := unix.Read(fd, buffer); err != nil {
+			return
+		}
+	}
+}
+
+// Frames.
+
+func ether(dst, src firewall.MAC, kind uint16, payload []byte) []byte {
+	b := append(append([]byte{}, dst[:]...), src[:]...)
+	b = append(binary.BigEndian.AppendUint16(b, kind), payload...)
+	return append(b, make([]byte, max(0, 60-len(b)))...)
+}
+
+// tagged puts tags of 802.1Q behind the addresses of a frame.
+func tagged(frame []byte, vlans ...uint16) []byte {
+	b := append([]byte{}, frame[:12]...)
+	for _, v := range vlans {
+		b = binary.BigEndian.AppendUint16(append(b, 0x81, 0), v)
+	}
+	return append(b, frame[12:]...)
+}
+
+var everybody = firewall.MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
+
+func arp(op uint16, mac firewall.MAC, a netip.Addr) []byte {
+	b := []byte{0, 1, 8, 0, 6, 4, 0, byte(op)}
+	b = append(append(b, mac[:]...), a.AsSlice()...)
+	return ether(everybody, guestMAC, unix.ETH_P_ARP, append(append(b, make([]byte, 6)...), other4.AsSlice()...))
+}
+
+func udp(src, dst uint16) []byte {
+	return append(binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, src), dst), 0, 8, 0, 0)
+}
+
+func ip(to firewall.MAC, src, dst netip.Addr, protocol byte, payload []byte) []byte {
+	if src.Is6() {
+		b := []byte{0x60, 0, 0, 0, 0, byte(len(payload)), protocol, 255}
+		b = append(append(append(b, src.AsSlice()...), dst.AsSlice()...), payload...)
+		return ether(to, guestMAC, unix.ETH_P_IPV6, b)
+	}
+	b := []byte{0x45, 0, 0, byte(20 + len(payload)), 0, 0, 0, 0, 64, protocol, 0, 0}
+	b = append(append(b, src.AsSlice()...), dst.AsSlice()...)
+	var sum uint32
+	for i := 0; i < 20; i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(b[i:]))
+	}
+	sum = sum&0xffff + sum>>16
+	binary.BigEndian.PutUint16(b[10:], ^uint16(sum&0xffff+sum>>16))
+	return ether(to, guestMAC, unix.ETH_P_IP, append(b, payload...))
+}
+
+func nd(kind byte, src, target netip.Addr) []byte {
+	body := append([]byte{kind, 0, 0, 0, 0x20, 0, 0, 0}, target.AsSlice()...)
+	return ip(firewall.MAC{0x33, 0x33, 0, 0, 0, 1}, src, netip.MustParseAddr("ff02::1"), unix.IPPROTO_ICMPV6, body)
+}
+
+func from(src firewall.MAC) []byte { return ether(otherMAC, src, 0x88b5, nil) }
+
+func group(last byte) []byte {
+	return ether(firewall.MAC{1, 0x80, 0xc2, 0, 0, last}, guestMAC, 0x88cc, nil)
+}
+
+// TestFrames sends one frame of each kind past a port of each level.
+func TestFrames(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		const never = firewall.GuardStrict + 1 // no level stops it
+		none4, none6 := netip.IPv4Unspecified(), netip.IPv6Unspecified()
+		local := guestMAC.LinkLocal()
+		frames := []struct {
+			name  string
+			frame []byte
+			at    firewall.GuardLevel // the first that stops it
+			kind  firewall.GuardKind
+		}{
+			{"own", from(guestMAC), never, 0},
+			{"from the bridge", from(gatewayMAC), firewall.GuardGateway, firewall.GuardMAC},
+			{"from another port", from(otherMAC), firewall.GuardGateway, firewall.GuardMAC},
+			{"from a group", from(firewall.MAC{1, 0, 0x5e, 0, 0, 1}), firewall.GuardGateway, firewall.GuardMAC},
+			{"from a nested guest", from(nestedMAC), firewall.GuardStrict, firewall.GuardMAC},
+			{"from a virtual router of VRRP", from(firewall.MAC{0, 0, 0x5e, 0, 1, 7}), firewall.GuardStrict, firewall.GuardMAC},
+			{"STP", group(0), firewall.GuardGateway, firewall.GuardControl},
+			{"pause", group(1), firewall.GuardGateway, firewall.GuardControl},
+			{"LACP", group(2), firewall.GuardGateway, firewall.GuardControl},
+			{"EAPOL", group(3), firewall.GuardGateway, firewall.GuardControl},
+			{"LLDP", group(14), firewall.GuardGateway, firewall.GuardControl},
+			{"PVST+", ether(firewall.MAC{1, 0, 0xc, 0xcc, 0xcc, 0xcd}, guestMAC, 50, nil), firewall.GuardGateway, firewall.GuardControl},
+			{"a VLAN", tagged(from(guestMAC), 42), firewall.GuardStrict, firewall.GuardVLAN},
+			{"a priority", tagged(from(guestMAC), 0x2000), never, 0},
+			{"ARP of the gateway behind two priorities", tagged(arp(2, guestMAC, gateway4), 0, 0), firewall.GuardGateway, firewall.GuardVLAN},
+			{"ARP of the gateway behind a priority", tagged(arp(2, guestMAC, gateway4), 0), firewall.GuardGateway, firewall.GuardARP},
+			{"ARP", arp(1, guestMAC, guest4), never, 0},
+			{"ARP probe", arp(1, guestMAC, none4), never, 0},
+			{"ARP of the gateway", arp(2, guestMAC, gateway4), firewall.GuardGateway, firewall.GuardARP},
+			{"gratuitous ARP of the gateway", arp(1, guestMAC, gateway4), firewall.GuardGateway, firewall.GuardARP},
+			{"ARP of another guest", arp(2, guestMAC, other4), firewall.GuardGateway, firewall.GuardARP},
+			{"ARP with the gateway's card", arp(2, gatewayMAC, further4), firewall.GuardGateway, firewall.GuardARP},
+			{"ARP of a further address", arp(2, guestMAC, further4), firewall.GuardStrict, firewall.GuardARP},
+			{"ND", nd(136, local, guest6), never, 0},
+			{"ND of the link-local address", nd(136, local, local), never, 0},
+			{"ND of the gateway", nd(136, local, gateway6), firewall.GuardGateway, firewall.GuardND},
+			{"ND of the gateway's link-local address", nd(136, local, gatewayMAC.LinkLocal()), firewall.GuardGateway, firewall.GuardND},
+			{"ND of another guest", nd(136, local, other6), firewall.GuardGateway, firewall.GuardND},
+			{"solicitation as another guest", nd(135, other6, gateway6), firewall.GuardGateway, firewall.GuardND},
+			{"DAD", nd(135, none6, guest6), never, 0},
+			{"DAD of another guest's address", nd(135, none6, other6), firewall.GuardGateway, firewall.GuardND},
+			{"ND of a further address", nd(136, local, further6), firewall.GuardStrict, firewall.GuardND},
+			{"router solicitation", nd(133, local, none6), never, 0},
+			{"router advertisement", nd(134, local, none6), firewall.GuardGateway, firewall.GuardRA},
+			{"redirect", nd(137, local, other6), firewall.GuardGateway, firewall.GuardRA},
+			{"DHCP request", ip(everybody, none4, netip.MustParseAddr("255.255.255.255"), unix.IPPROTO_UDP, udp(68, 67)), never, 0},
+			{"DHCP answer", ip(everybody, guest4, netip.MustParseAddr("255.255.255.255"), unix.IPPROTO_UDP, udp(67, 68)), firewall.GuardGateway, firewall.GuardDHCP},
+			{"DHCPv6 request", ip(everybody, local, netip.MustParseAddr("ff02::1:2"), unix.IPPROTO_UDP, udp(546, 547)), never, 0},
+			{"DHCPv6 answer", ip(everybody, local, other6, unix.IPPROTO_UDP, udp(547, 546)), firewall.GuardGateway, firewall.GuardDHCP},
+			{"IPv4 to a guest", ip(otherMAC, guest4, other4, unix.IPPROTO_UDP, udp(1, 9)), never, 0},
+			{"IPv6 to a guest", ip(otherMAC, guest6, other6, unix.IPPROTO_UDP, udp(1, 9)), never, 0},
+			{"IPv4 to the LAN", ip(gatewayMAC, guest4, lan4, unix.IPPROTO_UDP, udp(1, 9)), never, 0},
+			{"IPv6 to the LAN", ip(gatewayMAC, guest6, lan6, unix.IPPROTO_UDP, udp(1, 9)), never, 0},
+			{"IPv4 as the gateway", ip(otherMAC, gateway4, other4, unix.IPPROTO_UDP, udp(1, 9)), firewall.GuardGateway, firewall.GuardIP},
+			{"IPv6 as the gateway", ip(otherMAC, gateway6, other6, unix.IPPROTO_UDP, udp(1, 9)), firewall.GuardGateway, firewall.GuardIP},
+			{"IPv4 from elsewhere to the gateway", ip(gatewayMAC, lan4, gateway4, unix.IPPROTO_UDP, udp(1, 9)), firewall.GuardGateway, firewall.GuardIP},
+			{"IPv6 from elsewhere to the gateway", ip(gatewayMAC, lan6, gateway6, unix.IPPROTO_UDP, udp(1, 9)), firewall.GuardGateway, firewall.GuardIP},
+			{"IPv4 from elsewhere to a guest", ip(otherMAC, lan4, other4, unix.IPPROTO_UDP, udp(1, 9)), firewall.GuardStrict, firewall.GuardIP},
+			{"IPv6 from elsewhere to a guest", ip(otherMAC, lan6, other6, unix.IPPROTO_UDP, udp(1, 9)), firewall.GuardStrict, firewall.GuardIP},
+			{"IPv4 from another guest", ip(gatewayMAC, other4, lan4, unix.IPPROTO_UDP, udp(1, 9)), firewall.GuardStrict, firewall.GuardIP},
+			{"IPv6 from another guest", ip(gatewayMAC, other6, lan6, unix.IPPROTO_UDP, udp(1, 9)), firewall.GuardStrict, firewall.GuardIP},
+			{"IPv4 without a source", ip(otherMAC, none4, other4, unix.IPPROTO_UDP, udp(1, 9)), firewall.GuardStrict, firewall.GuardIP},
+			{"link-local IPv4", ip(otherMAC, netip.MustParseAddr("169.254.3.4"), other4, unix.IPPROTO_UDP, udp(1, 9)), never, 0},
+			{"link-local IPv6", ip(otherMAC, netip.MustParseAddr("fe80::1234"), other6, unix.IPPROTO_UDP, udp(1, 9)), never, 0},
+		}
+		s := newSegment(t)
+		for level := firewall.GuardOff; level <= firewall.GuardStrict; level++ {
+			s.set(firewall.GuardAt(level))
+			for _, f := range frames {
+				before := s.guards.Stopped()[s.guest.Index][f.kind]
+				if got, want := s.passes(f.frame), level < f.at; got != want {
+					t.Errorf("%s: %s passes: %v, want %v", level, f.name, got, want)
+				} else if n := s.guards.Stopped()[s.guest.Index][f.kind]; !want && n != before+1 {
+					t.Errorf("%s: %s is not counted as %s: %v", level, f.name, f.kind, s.guards.Stopped()[s.guest.Index])
+				}
+			}
+		}
+		if !s.reaches(from(guestMAC)) || s.reaches(from(gatewayMAC)) {
+			t.Error("what is counted is not what the other guest gets")
+		}
+	})
+}
+
+// TestKindsByThemselves switches each kind off, and on, alone.
+func TestKindsByThemselves(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		s := newSegment(t)
+		spoof, claim := from(gatewayMAC), arp(2, guestMAC, gateway4)
+		for _, c := range []struct {
+			guard       string
+			spoof, arps bool
+		}{{"gateway,mac=off", true, false}, {"off,mac=gateway", false, true}, {"strict,arp=off", false, true}} {
+			g, err := firewall.ParseGuard(c.guard)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s.set(g)
+			if got := s.passes(spoof); got != c.spoof {
+				t.Errorf("%s: the gateway's card passes: %v", c.guard, got)
+			}
+			if got := s.passes(claim); got != c.arps {
+				t.Errorf("%s: the gateway's ARP passes: %v", c.guard, got)
+			}
+		}
+	})
+}
+
+// TestWhereNobodyServes lets guests be servers and routers on a network without any.
+func TestWhereNobodyServes(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		s := newSegment(t)
+		s.network.DHCP, s.network.DHCP6, s.network.RA = false, false, false
+		answer := ip(everybody, guest4, netip.MustParseAddr("255.255.255.255"), unix.IPPROTO_UDP, udp(67, 68))
+		advertisement := nd(134, guestMAC.LinkLocal(), netip.IPv6Unspecified())
+		s.set(firewall.GuardAt(firewall.GuardGateway))
+		if !s.passes(answer) || !s.passes(advertisement) {
+			t.Error("gateway: a router guest is stopped where vnetd serves nothing")
+		}
+		s.set(firewall.GuardAt(firewall.GuardStrict))
+		if s.passes(answer) || s.passes(advertisement) {
+			t.Error("strict: a router guest passes")
+		}
+		s.network.DHCP = true
+		s.set(firewall.GuardAt(firewall.GuardGateway))
+		if s.passes(answer) || !s.passes(advertisement) {
+			t.Error("gateway: what vnetd has begun to serve is not guarded, or what it does not serve is")
+		}
+		if !s.passes(tagged(answer, 42)) {
+			t.Error("gateway: a DHCP server in a VLAN is stopped")
+		}
+	})
+}
+
+// TestAddressesComeAndGo has what a port may use change while frames go.
+func TestAddressesComeAndGo(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		s := newSegment(t)
+		s.set(firewall.GuardAt(firewall.GuardStrict))
+		leased := ip(otherMAC, further4, other4, unix.IPPROTO_UDP, udp(1, 9))
+		if s.passes(leased) {
+			t.Error("an address that nobody gave passes")
+		}
+		s.guest.Addrs = append(s.guest.Addrs, further4)
+		s.set(s.guest.Guard)
+		if !s.passes(leased) || !s.passes(arp(2, guestMAC, further4)) {
+			t.Error("an address that was leased is stopped")
+		}
+		s.guest.Addrs = s.guest.Addrs[:2]
+		s.guest.Prefixes = []netip.Prefix{netip.MustParsePrefix("192.0.2.72/29"), netip.MustParsePrefix("2001:db8:1::/56")}
+		s.guest.VLANs = []uint16{42}
+		s.guest.MACs = append(s.guest.MACs, nestedMAC)
+		s.set(s.guest.Guard)
+		for name, frame := range map[string][]byte{
+			"prefix": leased, "prefix of IPv6": ip(otherMAC, netip.MustParseAddr("2001:db8:1:7f::3"), other6, unix.IPPROTO_UDP, udp(1, 9)),
+			"VLAN": tagged(from(guestMAC), 42), "card": from(nestedMAC),
+		} {
+			if !s.passes(frame) {
+				t.Errorf("an additional %s is stopped", name)
+			}
+		}
+		if s.passes(tagged(from(guestMAC), 43)) || s.passes(ip(otherMAC, netip.MustParseAddr("192.0.2.80"), other4, unix.IPPROTO_UDP, udp(1, 9))) {
+			t.Error("more than the additional VLAN and prefix passes")
+		}
+		s.guest.Bound = false
+		s.set(s.guest.Guard)
+		if !s.passes(from(firewall.MAC{0x52, 0x54, 0, 1, 2, 3})) || s.passes(from(otherMAC)) {
+			t.Error("a card is refused before the guest's is known, or another port's is not")
+		}
+	})
+}
+
+// TestIsolated has isolated ports reach the gateway and what is beyond, and not each other through it.
+func TestIsolated(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		s := newSegment(t)
+		s.guest.Isolated = true
+		s.set(firewall.GuardAt(firewall.GuardOff))
+		device, err := net.InterfaceByName("p1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range []struct {
+			name string
+			to   firewall.MAC
+			src  netip.Addr
+			dst  netip.Addr
+			want bool
+		}{
+			{"IPv4 to the gateway", gatewayMAC, guest4, gateway4, true},
+			{"IPv6 to the gateway", gatewayMAC, guest6, gateway6, true},
+			{"IPv4 to the LAN", gatewayMAC, guest4, lan4, true},
+			{"IPv6 to the LAN", gatewayMAC, guest6, lan6, true},
+			{"IPv4 to a guest by the gateway", gatewayMAC, guest4, other4, false},
+			{"IPv6 to a guest by the gateway", gatewayMAC, guest6, other6, false},
+			{"IPv4 to a guest by the gateway, as the gateway", gatewayMAC, gateway4, other4, false},
+			{"IPv4 to a guest by the port's own device", firewall.MAC(device.HardwareAddr), guest4, other4, false},
+		} {
+			if got := s.passes(ip(c.to, c.src, c.dst, unix.IPPROTO_UDP, udp(1, 9))); got != c.want {
+				t.Errorf("%s passes: %v", c.name, got)
+			}
+		}
+	})
+}
+
+// TestManyAddresses bounds how many addresses a bridge learns of one port, and lets
+// a nested bridge be.
+func TestManyAddresses(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		s := newSegment(t)
+		s.set(firewall.GuardAt(firewall.GuardGateway))
+		for i := range 2000 {
+			if _, err := unix.Write(s.socket["g1"], from(firewall.MAC{0x52, 0x54, 9, 9, byte(i >> 8), byte(i)})); err != nil {
+				t.Fatal(err)
+			}
+		}
+		time.Sleep(50 * time.Millisecond)
+		if n := bytes.Count([]byte(nstest.Exec(t, "bridge", "fdb", "show", "br", "br0")), []byte("52:54:09:09")); n < 3 || n > 128 {
+			t.Errorf("the bridge learned %d addresses of one port, want some and at most 128", n)
+		}
+		if !s.passes(from(firewall.MAC{0x52, 0x54, 9, 9, 0, 1})) || !s.passes(from(guestMAC)) {
+			t.Error("addresses that were there before are stopped")
+		}
+	})
+}
+
+// TestRates bounds what a strict port sends to all.
+func TestRates(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		s := newSegment(t)
+		s.set(firewall.GuardAt(firewall.GuardStrict))
+		for name, frame := range map[string][]byte{
+			"broadcasts": ether(everybody, guestMAC, 0x88b5, nil), "multicasts": ether(firewall.MAC{1, 0, 0x5e, 0, 0, 9}, guestMAC, 0x88b5, nil),
+			"ARP": arp(1, guestMAC, guest4), "ND": nd(135, guest6, gateway6),
+		} {
+			before := s.total()
+			for range 5000 {
+				if _, err := unix.Write(s.socket["g1"], frame); err != nil {
+					t.Fatal(err)
+				}
+			}
+			time.Sleep(50 * time.Millisecond)
+			if n := s.total() - before; n < 1000 || n >= 5000 {
+				t.Errorf("%d of 5000 %s were stopped", n, name)
+			}
+		}
+	})
+}
+
+// TestTableComesBack has others take guards away, and a former process leave them.
+func TestTableComesBack(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		s := newSegment(t)
+		s.set(firewall.GuardAt(firewall.GuardGateway))
+		unwatch := watch(t, s.guards)
+		spoof := from(gatewayMAC)
+		for _, damage := range [][]string{
+			{"flush", "ruleset"}, {"delete", "table", "netdev", "vnetd_guard"},
+			{"flush", "set", "netdev", "vnetd_guard", "macs"}, {"flush", "chain", "netdev", "vnetd_guard", fmt.Sprintf("port%d", s.guest.Index)},
+		} {
+			before := s.total()
+			nstest.Exec(t, "nft", damage...)
+			nstest.Eventually(t, 5*time.Second, "the guard to come back", func() error {
+				if s.reaches(spoof) || !s.reaches(from(guestMAC)) {
+					return fmt.Errorf("after %v the gateway's card passes", damage)
+				}
+				return nil
+			})
+			if s.total() < before {
+				t.Errorf("after %v the counters begin anew", damage)
+			}
+		}
+		unwatch()
+		next := nft.NewGuards(slog.New(slog.DiscardHandler))
+		defer func() { _ = next.Close() }()
+		if err := next.SetNetwork(s.network); err != nil {
+			t.Fatal(err)
+		}
+		if s.reaches(spoof) {
+			t.Error("a new process that has not all of its ports yet takes guards away")
+		}
+		if err := next.SetPort(s.guest); err != nil {
+			t.Fatal(err)
+		}
+		if err := next.Release(); err != nil {
+			t.Fatal(err)
+		}
+		if s.reaches(spoof) {
+			t.Error("a new process has taken guards away")
+		}
+		if err := next.Purge(); err != nil {
+			t.Fatal(err)
+		}
+		if rules := nstest.Exec(t, "nft", "list", "ruleset"); rules != "" {
+			t.Errorf("left by a purge: %s", rules)
+		}
+	})
+}
+
+// TestPortsComeAndGo leaves nothing of a port, whoever deleted its device.
+func TestPortsComeAndGo(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		s := newSegment(t)
+		s.set(firewall.GuardAt(firewall.GuardGateway))
+		empty := func() string { return nstest.Exec(t, "nft", "list", "table", "netdev", "vnetd_guard") }
+		s.guest.Guard = firewall.Guard{}
+		s.set(firewall.Guard{})
+		base := empty()
+		for i := range 6 {
+			nstest.IP(t, "link add p9 type veth peer name g9")
+			nstest.IP(t, "link set p9 master br0 up")
+			p := firewall.GuardedPort{Bridge: "br0", IfName: "p9", Index: link(t, "p9"), Guard: firewall.GuardAt(firewall.GuardGateway), MACs: []firewall.MAC{nestedMAC}, Addrs: []netip.Addr{further4}}
+			if err := s.guards.SetPort(p); err != nil {
+				t.Fatal(err)
+			}
+			if i%2 == 0 {
+				nstest.IP(t, "link del p9")
+			}
+			if err := s.guards.RemovePort(p.Index); err != nil {
+				t.Fatalf("removing a port, device gone %v: %v", i%2 == 0, err)
+			}
+			if i%2 != 0 {
+				nstest.IP(t, "link del p9")
+			}
+			if now := empty(); now != base {
+				t.Fatalf("left of a port: %s", cmp.Diff(base, now))
+			}
+		}
+		if err := s.guards.RemoveNetwork("br0"); err != nil {
+			t.Fatal(err)
+		}
+		if rules := nstest.Exec(t, "nft", "list", "ruleset"); rules != "" {
+			t.Errorf("left of the network: %s", rules)
+		}
+	})
+}
+
+// watch has guards repaired until what it returns is called.
+func watch(t *testing.T, g *nft.Guards) (stop func()) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- g.Watch(ctx) }()
+	time.Sleep(50 * time.Millisecond) // it listens
+	return func() { cancel(); <-done }
+}

@@ -1,0 +1,226 @@
+package nft
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net"
+	"slices"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/internal/netlink"
+	"github.com/vnetd/vnetd/pkg/firewall"
+)
+
+const (
+	// freshFor is how old counters may be that are shown.
+	freshFor = time.Second
+
+	// lookPace is how often counters are read for the log, and what could not be
+	// written is tried again.
+	lookPace = 5 * time.Second
+
+	// tellPace is how often the log tells of one kind of one port.
+	tellPace = time.Minute
+)
+
+// Stopped is what was stopped of each port, by ifindex.
+func (g *Guards) Stopped() map[int]firewall.Stopped {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.count()
+	all := make(map[int]firewall.Stopped)
+	for index := range g.ports {
+		sum := firewall.Stopped{}
+		for _, from := range []map[int]firewall.Stopped{g.counters, g.former} {
+			for k, n := range from[index] {
+				sum[k] += n
+			}
+		}
+		all[index] = sum
+	}
+	return all
+}
+
+// count reads the counters, unless they are fresh. The caller holds g.mu.
+func (g *Guards) count() {
+	if !g.stands || g.kernel == nil || time.Since(g.counted) < freshFor {
+		return
+	}
+	g.counted = time.Now()
+	counters := make(map[int]firewall.Stopped)
+	for _, k := range firewall.GuardKinds() {
+		set := g.kernel.sets[stoppedSet(k)]
+		if set == nil {
+			return
+		}
+		elements, err := g.kernel.conn.GetSetElements(set)
+		if err != nil {
+			return
+		}
+		for _, e := range elements {
+			if len(e.Key) != 4 || e.Counter == nil {
+				continue
+			}
+			index := indexOf(e.Key)
+			if counters[index] == nil {
+				counters[index] = firewall.Stopped{}
+			}
+			counters[index][k] = e.Counter.Packets
+		}
+	}
+	g.counters = counters
+}
+
+// keepCounters sets aside what was counted, before the table is made anew. The
+// caller holds g.mu.
+func (g *Guards) keepCounters() {
+	g.counted = time.Time{}
+	g.count()
+	for index, stopped := range g.counters {
+		if g.former[index] == nil {
+			g.former[index] = firewall.Stopped{}
+		}
+		for k, n := range stopped {
+			g.former[index][k] += n
+		}
+	}
+	g.counters = make(map[int]firewall.Stopped)
+}
+
+// dropGone leaves out ports whose devices are gone. The caller holds g.mu.
+func (g *Guards) dropGone() {
+	maps.DeleteFunc(g.ports, func(index int, p *port) bool {
+		link, err := net.InterfaceByName(p.IfName)
+		return err != nil || link.Index != index
+	})
+}
+
+// Watch puts guards back that others take away, tries again what failed, and tells
+// the log what is stopped, until ctx ends.
+func (g *Guards) Watch(ctx context.Context) error {
+	tell := newTeller(g.log)
+	told := make(chan struct{}, 1)
+	done := make(chan error, 1)
+	go func() {
+		done <- g.listen(ctx, func() {
+			select {
+			case told <- struct{}{}:
+			default:
+			}
+		})
+	}()
+	tick := time.NewTicker(lookPace)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			<-done
+			return ctx.Err()
+		case <-told:
+			g.repair()
+		case <-tick.C:
+			g.retry()
+			tell.tell(g.names(), g.Stopped())
+		}
+	}
+}
+
+// repair makes the table anew, which somebody changed.
+func (g *Guards) repair() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.held || len(g.networks) == 0 {
+		return
+	}
+	g.log.Warn("another program changed the port guards: they are put back")
+	_ = g.rewrite() // it is in g.err
+}
+
+// retry tries again what failed.
+func (g *Guards) retry() {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if !g.held && g.err != nil {
+		_ = g.rewrite()
+	}
+}
+
+// names are the devices of ports, by ifindex.
+func (g *Guards) names() map[int]string {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	all := make(map[int]string)
+	for index, p := range g.ports {
+		all[index] = p.IfName
+	}
+	return all
+}
+
+// listen calls changed when somebody else has changed the table, until ctx ends.
+func (g *Guards) listen(ctx context.Context, changed func()) error {
+	socket, err := netlink.Open(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)
+	if err != nil {
+		g.log.Info("no notifications of changes of port guards", "error", err)
+		return nil
+	}
+	stop := context.AfterFunc(ctx, func() { _ = socket.Close() })
+	defer func() {
+		if stop() {
+			_ = socket.Close()
+		}
+	}()
+	for {
+		datagram, err := socket.Receive()
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.Is(err, unix.ENOBUFS):
+			changed() // more happened than the socket holds
+			continue
+		case err != nil:
+			return fmt.Errorf("listening to nftables: %w", err)
+		}
+		for m := range netlink.Messages(datagram) {
+			if m.Port != 0 && m.Port != g.socketPort() && concerns(m) {
+				changed()
+				break
+			}
+		}
+	}
+}
+
+// socketPort is the address of the socket that changes the table.
+func (g *Guards) socketPort() uint32 {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.kernel == nil {
+		return 0
+	}
+	return g.kernel.port
+}
+
+// nfgenmsg is the size of a struct nfgenmsg: family, version, resource.
+const nfgenmsg = 4
+
+// concerns reports whether a notification is about the table of guards. The table's
+// name is the first attribute of all of them (NFTA_TABLE_NAME, NFTA_CHAIN_TABLE, …).
+func concerns(m netlink.Message) bool {
+	kinds := []int{
+		unix.NFT_MSG_DELTABLE, unix.NFT_MSG_NEWCHAIN, unix.NFT_MSG_DELCHAIN, unix.NFT_MSG_NEWRULE, unix.NFT_MSG_DELRULE,
+		unix.NFT_MSG_DELSET, unix.NFT_MSG_NEWSETELEM, unix.NFT_MSG_DELSETELEM, unix.NFT_MSG_NEWTABLE,
+	}
+	if m.Type>>8 != unix.NFNL_SUBSYS_NFTABLES || !slices.Contains(kinds, int(m.Type&0xff)) || len(m.Body) < nfgenmsg {
+		return false
+	}
+	for kind, value := range netlink.Attributes(m.Body[nfgenmsg:]) {
+		if kind == unix.NFTA_TABLE_NAME && string(bytes.TrimRight(value, "\x00")) == tableName {
+			return true
+		}
+	}
+	return false
+}
