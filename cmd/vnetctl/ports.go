@@ -1,9 +1,11 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"os/user"
@@ -36,6 +38,9 @@ type portView struct {
 	Isolated  bool         `json:"isolated"`
 	ID        string       `json:"id"`
 	OwnerUUID string       `json:"owner_uuid"`
+
+	Guard   string            `json:"guard"`
+	Stopped map[string]uint64 `json:"stopped"`
 }
 
 // newPortView returns the view of p.
@@ -44,6 +49,7 @@ func newPortView(p api.Port) portView {
 		UUID: p.UUID, Network: p.Network, Name: p.Name, Aliases: p.Aliases, MAC: p.MAC, IfName: p.IfName, Bridge: p.Bridge, MTU: p.MTU,
 		Addresses: p.Addresses, Lifetime: p.Lifetime, OwnerUID: p.Owner, Reserved: p.Reserved,
 		Queues: p.Queues, Isolated: p.Isolated, ID: p.ID, OwnerUUID: p.OwnerUUID,
+		Guard: p.Guard, Stopped: p.Stopped,
 	}
 }
 
@@ -85,6 +91,8 @@ func portCreateCommand(a *app) *cobra.Command {
 	set.IntVar(&flags.Queues, "queues", 1, "the number of queues")
 	set.BoolVar(&flags.VnetHdr, "vnet-hdr", false, "carry virtio-net headers")
 	set.BoolVar(&flags.Isolated, "isolated", false, "keep the port from other isolated ports")
+	set.StringVar(&flags.Guard, "guard", "", "what the guest is kept from sending: off, gateway or strict, and behind commas KIND=LEVEL")
+	set.StringSliceVar(&flags.Allow, "allow", nil, "a MAC address, IP address, prefix or vlan=N that the guest may use beside its own; may be repeated")
 	set.StringVar(&flags.ID, "id", "", "get the same port for the same id again")
 	set.StringVar(&flags.lifetime, "lifetime", string(api.LifetimeFD), "fd or bus: until interrupted; persistent: until deleted")
 	set.StringVar(&flags.owner, "owner", "", "the user whose port it is, who may open its device, by name or number")
@@ -210,11 +218,24 @@ func printPort(a *app, p api.Port) error {
 		{"reserved", joined(p.Reserved)},
 		{"queues", strconv.Itoa(p.Queues)},
 		{"isolated", yesNo(p.Isolated)},
+		{"guard", p.Guard},
+		{"stopped", stoppedText(p.Stopped)},
 		{"id", p.ID},
 		{"lifetime", string(p.Lifetime)},
 		{"owner_uid", strconv.FormatUint(uint64(p.Owner), 10)},
 		{"owner_uuid", p.OwnerUUID},
 	})
+}
+
+// stoppedText lists what a guard has stopped, most first.
+func stoppedText(stopped map[string]uint64) string {
+	kinds := slices.SortedFunc(maps.Keys(stopped), func(a, b string) int {
+		return cmp.Or(cmp.Compare(stopped[b], stopped[a]), strings.Compare(a, b))
+	})
+	for i, kind := range kinds {
+		kinds[i] = fmt.Sprintf("%s %d", kind, stopped[kind])
+	}
+	return strings.Join(kinds, ", ")
 }
 
 func portListCommand(a *app) *cobra.Command {

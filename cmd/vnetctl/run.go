@@ -36,7 +36,7 @@ func runCommand(a *app) *cobra.Command {
 		DisableFlagsInUseLine: true,
 		Args:                  cobra.ArbitraryArgs,
 	}
-	cmd.Flags().StringArrayVarP(&networks, "net", "n", nil, "a port of `NET`; options: queues, mac, name, alias, address, ifname, isolated, id, vhost")
+	cmd.Flags().StringArrayVarP(&networks, "net", "n", nil, "a port of `NET`; options: queues, mac, name, alias, address, ifname, isolated, guard, id, vhost")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		dash := cmd.ArgsLenAtDash()
 		if dash < 0 || dash == len(args) {
@@ -89,7 +89,7 @@ func (c *card) parse(text string) error {
 
 // set sets one option.
 func (c *card) set(key, value string) error {
-	for name, text := range map[string]*string{"name": &c.Name, "ifname": &c.IfName, "id": &c.ID} {
+	for name, text := range map[string]*string{"name": &c.Name, "ifname": &c.IfName, "id": &c.ID, "guard": &c.Guard} {
 		if key == name {
 			*text = value
 			return nil
@@ -125,7 +125,7 @@ func (c *card) parseOption(key, value string) (err error) {
 		}
 		c.vhost = value
 	default:
-		return fmt.Errorf("option %q is not known: want queues, mac, name, alias, address, ifname, isolated, id or vhost", key)
+		return fmt.Errorf("option %q is not known: want queues, mac, name, alias, address, ifname, isolated, guard, id or vhost", key)
 	}
 	return nil
 }

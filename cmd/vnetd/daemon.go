@@ -18,6 +18,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/dbusapi"
 	"github.com/vnetd/vnetd/pkg/firewall"
 	"github.com/vnetd/vnetd/pkg/firewall/iptables"
+	"github.com/vnetd/vnetd/pkg/firewall/nft"
 	"github.com/vnetd/vnetd/pkg/network"
 	"github.com/vnetd/vnetd/pkg/network/service"
 	"github.com/vnetd/vnetd/pkg/store"
@@ -29,6 +30,7 @@ type daemon struct {
 	links   *bridge.Bridges
 	uplinks *uplink.Uplinks
 	rules   *firewall.Firewall
+	guards  *nft.Guards
 	manager *network.Manager
 }
 
@@ -57,12 +59,13 @@ func build(ctx context.Context, cfg config, sockets service.Sockets, log *slog.L
 		return nil, errors.Join(err, st.Close())
 	}
 	rules := firewall.New(writer, firewall.Config{Logger: log})
+	guards := nft.NewGuards(log)
 	m := network.New(network.Config{
-		Store: st, Links: links, Uplinks: uplinks, Rules: rules, Sockets: sockets, Logger: log,
+		Store: st, Links: links, Uplinks: uplinks, Rules: rules, Guards: guards, Sockets: sockets, Logger: log,
 		DHCPIdentity: cfg.DHCPIdentity, DHCPProbe: cfg.DHCPProbe,
 		ResolvConf: cfg.ResolvConf, StopRebind: cfg.StopRebind, Hook: cfg.Hook, StartOnDemand: cfg.StartOnDemand, Limits: cfg.PortLimits,
 	})
-	return &daemon{st, links, uplinks, rules, m}, nil
+	return &daemon{st, links, uplinks, rules, guards, m}, nil
 }
 
 // close ends everything and leaves networks as they are.
@@ -70,7 +73,7 @@ func (h *daemon) close() error {
 	h.manager.Close()
 	h.uplinks.Close()
 	h.links.Close()
-	return errors.Join(h.rules.Close(), h.store.Close())
+	return errors.Join(h.rules.Close(), h.guards.Close(), h.store.Close())
 }
 
 // serve runs the daemon until ctx ends. Networks, ports and rules stay when it

@@ -23,7 +23,8 @@ type measurement struct {
 	links      map[string]bridge.Counters // by name
 	firewall   firewall.Stats
 	conditions []api.Condition
-	requests   histogram.Counts // of times that it took to give somebody a port
+	stopped    map[string]firewall.Stopped // by the port's UUID
+	requests   histogram.Counts            // of times that it took to give somebody a port
 }
 
 // measure asks everybody once.
@@ -35,7 +36,7 @@ func (h *daemon) measure() (*measurement, error) {
 	return &measurement{
 		version: programVersion(), networks: h.manager.Stats(), links: links,
 		firewall: h.rules.Stats(), conditions: h.manager.Conditions(),
-		requests: h.manager.PortRequests(),
+		requests: h.manager.PortRequests(), stopped: h.manager.Ports().Stopped(),
 	}, nil
 }
 
@@ -107,6 +108,14 @@ var families = []family{
 	portCounter("transmit_packets", "Packets that the guest sent.", func(c bridge.Counters) uint64 { return c.RxPackets }),
 	portCounter("transmit_errors", "Packets of the guest that failed.", func(c bridge.Counters) uint64 { return c.RxErrors }),
 	portCounter("transmit_drops", "Packets of the guest that were dropped.", func(c bridge.Counters) uint64 { return c.RxDropped }),
+
+	{name: "port_guard_stopped_total", help: "Frames of the guest that its port's guard has stopped, by kind.", kind: counter, labels: "port kind", samples: func(m *measurement, e emit) {
+		for port, kinds := range m.stopped {
+			for kind, frames := range kinds {
+				e(float64(frames), port, kind.String())
+			}
+		}
+	}},
 
 	{name: "dhcp_messages_total", help: "DHCP messages understood or sent, by type.", kind: counter, labels: "network family type", samples: eachNetwork(dhcpMessages)},
 	{name: "dhcp_dropped_total", help: "DHCP messages left without an answer, by reason.", kind: counter, labels: "network family reason", samples: eachDHCP(func(c dhcpd.Common, e emit) {

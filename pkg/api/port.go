@@ -43,4 +43,10 @@ type Port struct {
 	OwnerUUID string       `json:"owner_uuid"` // of the virtual machine; may be empty
 	ID        string       `json:"id"`         // the owner's word for the port; may be empty
 	Created   time.Time    `json:"created"`
+	// Guard is what the port is kept from sending: a level and what differs from it,
+	// as the option guard has it; "off" also while the kernel does not take it.
+	Guard string `json:"guard"`
+	// Stopped is how many frames of each kind that has stopped. Only who asks for
+	// one port or for all is told.
+	Stopped map[string]uint64 `json:"stopped,omitempty"`
 }

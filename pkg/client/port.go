@@ -36,6 +36,12 @@ type PortOptions struct {
 	// VnetHdr makes the TAP carry virtio-net headers (IFF_VNET_HDR), which
 	// QEMU probes. Leave it out only for programs that cannot.
 	VnetHdr bool
+	// Guard is what the port is kept from sending: off, gateway or strict, and behind it
+	// kinds with levels of their own, as in "strict,arp=off". Empty: as the network says.
+	Guard string
+	// Allow is what the port may send beside its own: MAC addresses, IP addresses,
+	// prefixes, and VLANs as vlan=N.
+	Allow []string
 	// Isolated keeps the port from the network's other isolated ports.
 	Isolated bool
 	// ID makes the request repeatable: the same owner with the same ID gets the
@@ -213,6 +219,7 @@ func (o PortOptions) wire() map[string]dbus.Variant {
 		"id":         o.ID,
 		"lifetime":   string(o.Lifetime),
 		"owner_uuid": o.OwnerUUID,
+		"guard":      o.Guard,
 	} {
 		if text != "" {
 			options[key] = dbus.MakeVariant(text)
@@ -229,6 +236,9 @@ func (o PortOptions) wire() map[string]dbus.Variant {
 	}
 	if len(o.Aliases) > 0 {
 		options["aliases"] = dbus.MakeVariant(o.Aliases)
+	}
+	if len(o.Allow) > 0 {
+		options["allow"] = dbus.MakeVariant(o.Allow)
 	}
 	if len(o.Addresses) > 0 {
 		options["address"] = dbus.MakeVariant(addressTexts(o.Addresses))
@@ -266,6 +276,7 @@ func newPort(c *Client, body []any) (*OpenPort, error) {
 		IfName:  property[string](info, "ifname"),
 		Bridge:  property[string](info, "bridge"),
 		MTU:     int(property[uint32](info, "mtu")),
+		Guard:   property[string](info, "guard"),
 	}
 	if err := checkMAC(told.MAC); err != nil {
 		return nil, err
@@ -298,6 +309,8 @@ func newPortInfo(path dbus.ObjectPath, props properties) (api.Port, error) {
 		Owner:     property[uint32](props, "Owner"),
 		OwnerUUID: property[string](props, "OwnerUUID"),
 		ID:        property[string](props, "ID"),
+		Guard:     property[string](props, "Guard"),
+		Stopped:   property[map[string]uint64](props, "Stopped"),
 	}
 	return info, cmp.Or(checkMAC(info.MAC), err, e)
 }

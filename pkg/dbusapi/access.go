@@ -49,6 +49,21 @@ func (r *rights) mayRequest(ctx context.Context, c *call, n *network.Network, ch
 	return nil
 }
 
+// mayChoose reports whether the caller, who may have a port on n, may also say what
+// its addresses are, without being asked for a password.
+func (r *rights) mayChoose(ctx context.Context, c *call, n *network.Network) bool {
+	if c.who.uid == 0 {
+		return true
+	}
+	access, _ := n.Access()
+	if _, choose := grants(access, c.who); choose {
+		return true
+	}
+	quiet := *c
+	quiet.interactive = false
+	return r.authorize(ctx, &quiet, chooseAddress, n.Info().Name) == nil
+}
+
 // grants tells what a network's <vnetd:access> gives to a client: ports, and the
 // choice of their addresses.
 func grants(a *netdef.Access, who credentials) (port, choose bool) {

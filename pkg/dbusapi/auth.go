@@ -37,7 +37,7 @@ func (a action) String() string {
 	case requestPort:
 		return "request ports"
 	case chooseAddress:
-		return "choose a port's MAC address, addresses, device name or owner"
+		return "choose a port's MAC address, addresses, device name, owner or guard"
 	default:
 		return "manage networks"
 	}

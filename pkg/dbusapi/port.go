@@ -23,7 +23,10 @@ func (o *objects) port(p api.Port) iface {
 			{"WaitForAddress", []arg{{"timeout_ms", "u"}}, []arg{{"addresses", "as"}}, selfCheck, func(ctx context.Context, c *call) ([]any, error) {
 				return o.waitForAddress(ctx, c, p)
 			}},
-			{"Describe", nil, []arg{{"json", "s"}}, read, func(context.Context, *call) ([]any, error) { return toJSON(p) }},
+			{"Describe", nil, []arg{{"json", "s"}}, read, func(context.Context, *call) ([]any, error) {
+				p.Stopped = o.cfg.Manager.Ports().StoppedBy(p.UUID)
+				return toJSON(p)
+			}},
 		},
 		properties: []property{
 			constant("Network", "s", p.Network),
@@ -41,6 +44,8 @@ func (o *objects) port(p api.Port) iface {
 			constant("Owner", "u", p.Owner),
 			constant("OwnerUUID", "s", p.OwnerUUID),
 			constant("ID", "s", p.ID),
+			{name: "Guard", sig: "s", get: func() any { return p.Guard }},
+			{name: "Stopped", sig: "a{st}", get: func() any { return o.cfg.Manager.Ports().StoppedBy(p.UUID) }},
 		},
 	}
 }

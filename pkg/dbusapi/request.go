@@ -28,9 +28,11 @@ func (o *objects) requestPort(ctx context.Context, c *call) ([]any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := o.rights.mayRequest(ctx, c, n, chooses(opts, c.who.uid)); err != nil {
+	choosing := chooses(opts, c.who.uid)
+	if err := o.rights.mayRequest(ctx, c, n, choosing); err != nil {
 		return nil, err
 	}
+	opts.Untrusted = !choosing && !o.rights.mayChoose(ctx, c, n)
 	if opts.Lifetime == api.LifetimeBus {
 		opts.Holder = o.holders.holder(c.sender)
 	}
@@ -56,12 +58,13 @@ func portReply(info api.Port) map[string]dbus.Variant {
 		"ifname":  dbus.MakeVariant(info.IfName),
 		"bridge":  dbus.MakeVariant(info.Bridge),
 		"mtu":     dbus.MakeVariant(uint32(info.MTU)),
+		"guard":   dbus.MakeVariant(info.Guard),
 	}
 }
 
 // chooses reports whether the caller wants to say what others rely on.
 func chooses(o network.PortOptions, caller uint32) bool {
-	return o.MAC != nil || len(o.Addrs) > 0 || o.IfName != "" || o.Owner != caller
+	return o.MAC != nil || len(o.Addrs) > 0 || o.IfName != "" || o.Owner != caller || o.Guard != "" || len(o.Allow) > 0
 }
 
 // portOptions reads the options of RequestPort. An option that is not known, or
@@ -74,13 +77,13 @@ func portOptions(options map[string]dbus.Variant, caller uint32) (network.PortOp
 	known := map[string]any{
 		"name": &opts.Name, "aliases": &opts.Aliases, "mac": &mac, "ifname": &opts.IfName, "address": &addresses, "queues": &queues,
 		"vnet_hdr": &opts.VnetHdr, "isolated": &opts.Isolated, "lifetime": &opts.Lifetime,
-		"id": &opts.ID, "owner_uid": &opts.Owner, "owner_uuid": &opts.OwnerUUID,
+		"id": &opts.ID, "owner_uid": &opts.Owner, "owner_uuid": &opts.OwnerUUID, "guard": &opts.Guard, "allow": &opts.Allow,
 	}
 	for key, v := range options {
 		into, ok := known[key]
 		if !ok {
 			return opts, api.Errorf(api.Invalid,
-				"option %.80q is not known: want name, aliases, mac, ifname, address, queues, vnet_hdr, isolated, lifetime, id, owner_uid or owner_uuid", key)
+				"option %.80q is not known: want name, aliases, mac, ifname, address, queues, vnet_hdr, isolated, lifetime, id, owner_uid, owner_uuid, guard or allow", key)
 		}
 		if err := v.Store(into); err != nil {
 			return opts, api.Errorf(api.Invalid, "option %s: type %s is not what it takes", key, v.Signature())

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -191,3 +192,30 @@ func (p GuardedPort) Guarded() bool { return p.Isolated || p.Guard != Guard{} }
 
 // Stopped is how many frames of a port a guard has stopped since it is there.
 type Stopped map[GuardKind]uint64
+
+// Allow adds to p what else its guest may use: a card's MAC address, an IP address or
+// prefix, or a VLAN as vlan=N. The error says what text is none of.
+func (p *GuardedPort) Allow(text string) error {
+	if number, ok := strings.CutPrefix(text, "vlan="); ok {
+		n, err := strconv.ParseUint(number, 10, 16)
+		if err != nil || n < 1 || n > 4094 {
+			return fmt.Errorf("%.80q is no VLAN, want vlan=N with N from 1 to 4094", text)
+		}
+		p.VLANs = append(p.VLANs, uint16(n))
+		return nil
+	}
+	if mac, err := net.ParseMAC(text); err == nil && len(mac) == 6 && mac[0]&1 == 0 {
+		p.MACs = append(p.MACs, MAC(mac))
+		return nil
+	}
+	if a, err := netip.ParseAddr(text); err == nil && a.Zone() == "" {
+		p.Addrs = append(p.Addrs, a.Unmap())
+		return nil
+	}
+	s, err := netip.ParsePrefix(text)
+	if err != nil || s.Addr().Is4In6() || s.Bits() == 0 {
+		return fmt.Errorf("%.80q is none of a card's MAC address, an IP address, a prefix such as 192.0.2.0/28, and vlan=N", text)
+	}
+	p.Prefixes = append(p.Prefixes, s)
+	return nil
+}

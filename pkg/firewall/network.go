@@ -76,6 +76,8 @@ type Network struct {
 	// DHCPv6 says so of an IPv6 <ip>, and NoDNS that guests are served no names. Both
 	// matter to Conditions alone.
 	DHCPv6, NoDNS bool
+	// Isolated says that guests are not to reach each other.
+	Isolated bool
 	// Zone is <bridge zone=>, the zone of firewalld that the bridge belongs to.
 	// Empty: libvirt's zone, where firewalld has it.
 	Zone string

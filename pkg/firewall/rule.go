@@ -80,26 +80,35 @@ func (n Network) rules(f Family) []Rule {
 	)
 }
 
-// guards are the rules by which vnetd differs from libvirt. Inbound accepts all
-// that goes to a routed subnet before Outbound is asked, so guests of an isolated
-// network, and those that use another's source address, could send into it. A
-// guard, one for each subnet that is routed by any device, asks Outbound first:
-// that accepts or rejects what comes from a network's bridge, and leaves what
-// comes from elsewhere. Other networks have none.
-func (n Network) guards() []Rule {
-	if n.Dev != "" || n.Mode == ModeIsolated {
-		return nil
-	}
-	var rules []Rule
+// guards are the rules by which vnetd differs from libvirt: those of Extra.
+//
+// Inbound accepts all that goes to a routed subnet, and all that seems to be of a
+// connection of a translated one, before Outbound is asked. Guests of other networks
+// that use another's source address could so send into it, and into connections of
+// its guests. A guard, one for each subnet that is reached by any device, asks
+// Outbound first: that accepts or rejects what comes from a network's bridge, and
+// leaves what comes from elsewhere.
+//
+// Where ports are isolated, this host does not carry from one to the other what the
+// bridge does not.
+func (n Network) guards() (rules []Rule) {
 	for _, f := range []Family{IPv4, IPv6} {
-		if n.Translated(f) {
+		if n.Isolated && (f == IPv4 || n.speaksIPv6()) {
+			rules = append(rules, Rule{Family: f, Path: Within, In: n.Bridge, Out: n.Bridge, Verdict: Reject})
+		}
+		if n.Dev != "" || n.Mode == ModeIsolated {
 			continue
 		}
 		for _, s := range n.SubnetsOf(f) {
-			rules = append(rules, Rule{Family: f, Path: Inbound, Destination: s, Out: n.Bridge, Verdict: AskOutbound})
+			rules = append(rules, Rule{Family: f, Path: Inbound, Destination: s, Out: n.Bridge, Replies: n.Translated(f), Verdict: AskOutbound})
 		}
 	}
 	return rules
+}
+
+// Extra reports whether libvirt has no such rule.
+func (r Rule) Extra() bool {
+	return r.Verdict == AskOutbound || r.Path == Within && r.Verdict == Reject
 }
 
 // open are the rules of a network whose packets others may stop, but not vnetd.

@@ -80,6 +80,7 @@ func (n *Network) validate(all bool) Faults {
 	checkUplink(c)
 	checkAccess(c)
 	checkDHCPPolicy(c)
+	checkGuard(c)
 	checkMTU(c)
 	checkDomain(c)
 	checkDNS(c)

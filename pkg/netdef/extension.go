@@ -58,7 +58,7 @@ func decodeAccount(e xmldoc.Element) Account {
 
 // extended reports whether n has something in vnetd's namespace.
 func (n *Network) extended() bool {
-	return n.Uplink != "" || n.Access != nil || n.DHCPPolicy != (DHCPPolicy{}) || len(n.Records) > 0 ||
+	return n.Uplink != "" || n.Access != nil || n.DHCPPolicy != (DHCPPolicy{}) || n.Guard != (Guard{}) || len(n.Records) > 0 ||
 		slices.ContainsFunc(n.IPs, func(ip IP) bool { return ip.RA != (RAPolicy{}) || ip.DHCP != nil && len(ip.DHCP.Boots) > 0 })
 }
 
@@ -89,6 +89,7 @@ func printExtensions(p *xmldoc.Printer, n *Network) {
 	if n.DHCPPolicy != (DHCPPolicy{}) {
 		p.Leaf("vnetd:dhcp", xmldoc.Opt("identity", n.DHCPPolicy.Identity), xmldoc.Opt("probe", n.DHCPPolicy.Probe))
 	}
+	printGuard(p, n.Guard)
 	printRecords(p, n)
 	if n.Access == nil {
 		return
@@ -191,4 +192,59 @@ func accountName(name string) string {
 		return "want a name without ':' and ','"
 	}
 	return ""
+}
+
+// guardLevels are the levels of guards, guardKinds the kinds of frames.
+var (
+	guardLevels = []string{"off", "gateway", "strict"}
+	guardKinds  = []string{"control", "mac", "fdb", "vlan", "arp", "nd", "dhcp", "ra", "ip", "rate"}
+)
+
+// String is the guard as an option of a port has it; "" where nothing is said.
+func (g Guard) String() string {
+	if g.Kinds == "" {
+		return g.Level
+	}
+	return g.Level + "," + g.Kinds
+}
+
+// decodeGuard decodes <vnetd:guard>.
+func decodeGuard(e xmldoc.Element) Guard {
+	e, ok := ours(e, "guard")
+	if !ok {
+		return Guard{}
+	}
+	g := Guard{Level: xmldoc.Value(e, "level", parseWord(guardLevels...))}
+	if _, said := e.Attr("level"); !said {
+		e.Fault("@level", "", "missing, want "+strings.Join(guardLevels, " or "))
+	}
+	var kinds []string
+	for _, kind := range guardKinds {
+		if level := xmldoc.Value(e, kind, parseWord(guardLevels...)); level != "" {
+			kinds = append(kinds, kind+"="+level)
+		}
+	}
+	g.Kinds = strings.Join(kinds, ",")
+	return g
+}
+
+// printGuard prints <vnetd:guard>.
+func printGuard(p *xmldoc.Printer, g Guard) {
+	if g == (Guard{}) {
+		return
+	}
+	attrs := []xmldoc.Attr{xmldoc.Always("level", g.Level)}
+	for word := range strings.SplitSeq(g.Kinds, ",") {
+		if kind, level, ok := strings.Cut(word, "="); ok {
+			attrs = append(attrs, xmldoc.Always(kind, level))
+		}
+	}
+	p.Leaf("vnetd:guard", attrs...)
+}
+
+// checkGuard checks <vnetd:guard>.
+func checkGuard(c *checker) {
+	if c.n.Guard != (Guard{}) && !c.mode.OwnsBridge() && c.mode != ModeBridge {
+		c.Add("network/vnetd:guard", "", fmt.Sprintf("not allowed in mode %s: guests have no ports on a bridge", c.mode))
+	}
 }

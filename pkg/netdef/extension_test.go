@@ -49,6 +49,17 @@ func extensionRows() []faultRow {
 		{"dhcp policy of a bridge", lan("<vnetd:dhcp probe='yes'/>"), []string{
 			"network/vnetd:dhcp: not allowed in mode bridge: the network serves no DHCP",
 		}},
+		{"guard", extended("<vnetd:guard level='lax' arp='yes' color='red'/>"), []string{
+			"network/vnetd:guard/@level: 'lax': want off or gateway or strict",
+			"network/vnetd:guard/@arp: 'yes': want off or gateway or strict",
+			"network/vnetd:guard/@color: 'red': not known to this version of vnetd",
+		}},
+		{"guard without a level", extended("<vnetd:guard arp='off'/>"), []string{
+			"network/vnetd:guard/@level: missing, want off or gateway or strict",
+		}},
+		{"guard of no ports", extended("<forward mode='passthrough'><interface dev='eth0'/></forward><vnetd:guard level='strict'/>"), []string{
+			"network/vnetd:guard: not allowed in mode passthrough: guests have no ports on a bridge",
+		}},
 		{"advertised prefixes", extended("<ip address='192.0.2.1' netmask='255.255.255.0'><vnetd:ra autonomous='yes'/></ip>" +
 			"<ip family='ipv6' address='fd00:1::1' prefix='80'><vnetd:ra autonomous='yes'/></ip>" +
 			"<ip family='ipv6' address='fd00:2::1' prefix='64'><vnetd:ra autonomous='maybe' managed='yes' other='no'/></ip>"), []string{
@@ -225,5 +236,14 @@ func TestDHCPPolicy(t *testing.T) {
 	n := parse(t, []byte(extended("<vnetd:dhcp identity='client-id' probe='no'/>")))
 	if again := parse(t, n.XML()); n.DHCPPolicy != want || again.DHCPPolicy != want {
 		t.Errorf("got %+v, printed and read again %+v, want %+v", n.DHCPPolicy, again.DHCPPolicy, want)
+	}
+}
+
+// TestGuard reads and prints what ports are kept from sending.
+func TestGuard(t *testing.T) {
+	want := netdef.Guard{Level: "strict", Kinds: "mac=gateway,arp=off"}
+	n := parse(t, []byte(extended("<vnetd:guard level='strict' arp='off' mac='gateway'/>")))
+	if again := parse(t, n.XML()); n.Guard != want || again.Guard != want || want.String() != "strict,mac=gateway,arp=off" {
+		t.Errorf("got %+v, printed and read again %+v, want %+v", n.Guard, again.Guard, want)
 	}
 }

@@ -113,6 +113,8 @@ type Network struct {
 	Access *Access
 	// DHCPPolicy is how clients of DHCP are dealt with.
 	DHCPPolicy DHCPPolicy
+	// Guard is what ports are kept from sending.
+	Guard Guard
 	// Records are records of DNS beside those of <dns>.
 	Records []Record
 
@@ -371,6 +373,13 @@ type Account struct {
 type DHCPPolicy struct {
 	Identity string   // what tells clients apart: both, client-id or mac; "": not said
 	Probe    Tristate // addresses are asked for by ARP before they are offered
+}
+
+// Guard is what ports of a network are kept from sending: a level, and the level of
+// kinds that have another.
+type Guard struct {
+	Level string // off, gateway or strict; "": not said
+	Kinds string // KIND=LEVEL, with commas between them, in order of the kinds; may be empty
 }
 
 // OwnsBridge reports whether the network makes its bridge: because of its mode,

@@ -31,6 +31,7 @@ func decodeDefinition(e xmldoc.Element) *Network {
 		Uplink:              decodeUplink(e),
 		Access:              decodeAccess(e),
 		DHCPPolicy:          decodeDHCPPolicy(e),
+		Guard:               decodeGuard(e),
 		Records:             decodeRecords(e),
 	}
 	n.Bridge = decodeBridge(e, n.Mode(), n.Uplink != "")

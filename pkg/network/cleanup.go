@@ -38,7 +38,7 @@ func (s *stock) clear(ctx context.Context) error {
 	for _, uuid := range stopped {
 		errs = append(errs, s.env.Store.SetStopped(uuid, false))
 	}
-	return errors.Join(append(errs, s.env.Rules.Purge(ctx))...)
+	return errors.Join(append(errs, s.ports.Guards().Purge(), s.env.Rules.Purge(ctx))...)
 }
 
 // clearMarked deletes every link that still bears a mark of vnetd's.

@@ -33,6 +33,7 @@ func (c conditions) sources() []health.Source {
 		health.Paths(c.ways, c.env.Links, c.routed),
 		health.Fights(c.env.Keeper.Fights),
 		{Name: "orphans", Find: c.orphans},
+		{Name: "guards", Find: c.ports.Guards().Conditions},
 		health.Deletions(c.unfinished),
 		health.Uplinks(c.uplinks, c.bridgesAway),
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/bridge/uplink"
 	"github.com/vnetd/vnetd/pkg/firewall"
 	"github.com/vnetd/vnetd/pkg/firewall/iptables"
+	"github.com/vnetd/vnetd/pkg/firewall/nft"
 	"github.com/vnetd/vnetd/pkg/network"
 	"github.com/vnetd/vnetd/pkg/store"
 )
@@ -78,8 +79,9 @@ func newHub(t *testing.T, root string, opts hubOptions) *hub {
 	if opts.rules != nil {
 		rules = opts.rules(rules)
 	}
+	guards := nft.NewGuards(log)
 	h.Manager = network.New(network.Config{
-		Store: h.store, Links: h.links, Uplinks: uplinks, Rules: rules, Logger: log,
+		Store: h.store, Links: h.links, Uplinks: uplinks, Rules: rules, Guards: guards, Logger: log,
 		StartOnDemand: opts.startOnDemand, Hook: opts.hook, ResolvConf: opts.resolvConf, Limits: opts.limits,
 	})
 	cancelEvents := h.Subscribe(h.onEvent)
@@ -97,7 +99,7 @@ func newHub(t *testing.T, root string, opts hubOptions) *hub {
 		cancelEvents()
 		uplinks.Close()
 		h.links.Close()
-		must(t, fw.Close())
+		must(t, errors.Join(fw.Close(), guards.Close()))
 		if err := h.store.Close(); err != nil {
 			t.Errorf("closing the store: %v", err)
 		}

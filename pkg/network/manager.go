@@ -127,6 +127,7 @@ func (m *Manager) Load(ctx context.Context) error {
 	m.catalog.sweepLeases()
 	m.catalog.defining.Unlock()
 	m.catalog.autostart(ctx, stopped)
+	m.Ports().Guards().Release()
 	if store.Passing(faults) {
 		m.env.Tasks.Repeat(func() bool {
 			again := m.stock.take(m.env.Tasks.Context())
@@ -212,6 +213,7 @@ func (m *Manager) Watch(ctx context.Context) error {
 	g.Go(func() error { return m.env.Links.Watch(ctx, w.onLink) })
 	g.Go(func() error { return m.env.Links.Changes(ctx, w.onChange) })
 	g.Go(func() error { return m.env.Rules.Watch(ctx) })
+	g.Go(func() error { return m.Ports().Guards().Watch(ctx) })
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {
 		return err
 	}

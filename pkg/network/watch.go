@@ -37,7 +37,9 @@ func (w watcher) onLink(e bridge.LinkEvent) {
 		w.ports.Devices().Resync()
 		return
 	}
-	if w.ports.Devices().OnLink(e) || e.Deleted {
+	ofPort := w.ports.Devices().OnLink(e)
+	w.ports.Guards().OnLink(e)
+	if ofPort || e.Deleted {
 		return
 	}
 	for _, n := range w.awaiting(e.Link) {

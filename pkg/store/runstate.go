@@ -181,6 +181,9 @@ type Port struct {
 	Holder    string           `json:"holder,omitempty"`      // of a port that ends with its client
 	MadeUp    bool             `json:"mac_made_up,omitempty"` // the MAC address is not of the launcher's choice
 	Guest     net.HardwareAddr `json:"-"`                     // the guest's, where it has another than MAC
+	Guard     string           `json:"guard,omitempty"`       // what it is kept from sending, as asked for
+	Allow     []string         `json:"allow,omitempty"`       // what it may send beside its own
+	Untrusted bool             `json:"untrusted,omitempty"`   // its owner may not choose addresses
 	Document  string           `json:"document,omitempty"`    // <networkport>, of a port whose device is another's
 }
 

@@ -8,7 +8,7 @@ import "github.com/vnetd/vnetd/pkg/firewall"
 func Guards(n firewall.Network, prefix string) []firewall.Line {
 	var guards []firewall.Rule
 	for _, r := range n.Rules() {
-		if r.Verdict == firewall.AskOutbound {
+		if r.Extra() {
 			guards = append(guards, r)
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -104,19 +105,21 @@ func TestRender(t *testing.T) {
 	}
 }
 
-// Only subnets that are routed by any device have guards.
+// Only subnets that are reached by any device, and isolated ports, have guards.
 func TestGuards(t *testing.T) {
 	var rules []firewall.Line
-	guarded := map[string]bool{"route": true, "nat-ipv6-routed": true, "dns-redirected": true}
+	unguarded := []string{"nat-dev", "nat-addresses", "nat-without-subnet", "nat-ipv6-routed-dev", "nat66-dev", "route-dev", "isolated", "isolated-ipv6", "open", "bridge"}
 	for name, n := range intents() {
 		guards := iptables.Guards(n, iptables.DefaultPrefix)
-		if (len(guards) > 0) != guarded[name] {
+		if (len(guards) == 0) != slices.Contains(unguarded, name) {
 			t.Errorf("guards of %s are %v", name, guards)
 		}
 	}
-	for _, name := range []string{"route", "nat-ipv6-routed"} {
+	for _, name := range []string{"route", "nat-ipv6-routed", "nat66"} {
 		rules = append(rules, iptables.Guards(intents()[name], iptables.DefaultPrefix)...)
 	}
+	apart := with(intents()["isolated-ipv6"], func(n *firewall.Network) { n.Isolated = true })
+	rules = append(rules, iptables.Guards(apart, iptables.DefaultPrefix)...)
 	compareGolden(t, "guards", rules)
 }
 

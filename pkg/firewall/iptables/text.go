@@ -90,7 +90,7 @@ func (o options) lines(rules []firewall.Rule) []firewall.Line {
 	lines := make([]firewall.Line, 0, len(rules))
 	var b []byte
 	for _, r := range rules {
-		if o.exact && r.Verdict == firewall.AskOutbound || !o.docker && r.Path == firewall.Open {
+		if o.exact && r.Extra() || !o.docker && r.Path == firewall.Open {
 			continue
 		}
 		at := places[r.Path]

@@ -6,5 +6,5 @@ import "time"
 func Recount(g *Guards) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.counted = time.Time{}
+	g.tally.read = time.Time{}
 }

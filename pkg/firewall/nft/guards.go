@@ -7,7 +7,6 @@ import (
 	"maps"
 	"slices"
 	"sync"
-	"time"
 
 	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
@@ -30,10 +29,7 @@ type Guards struct {
 	ports    map[int]*port                       // by ifindex
 	elements map[element]int                     // how often each is wanted
 	profiles map[string]profile                  // in the kernel, by name
-
-	counted  time.Time                // when the counters were read
-	counters map[int]firewall.Stopped // by ifindex, as the table has them
-	former   map[int]firewall.Stopped // what was counted before the table was made anew
+	tally    tally
 }
 
 // port is a port with what stands for it.
@@ -48,8 +44,7 @@ type port struct {
 func NewGuards(log *slog.Logger) *Guards {
 	return &Guards{
 		log: log, held: true, networks: make(map[string]*firewall.GuardedNetwork), ports: make(map[int]*port),
-		elements: make(map[element]int), profiles: make(map[string]profile),
-		counters: make(map[int]firewall.Stopped), former: make(map[int]firewall.Stopped),
+		elements: make(map[element]int), profiles: make(map[string]profile), tally: newTally(),
 	}
 }
 
@@ -163,7 +158,6 @@ func (g *Guards) RemovePort(index int) error {
 		return nil
 	}
 	delete(g.ports, index)
-	delete(g.former, index)
 	if !g.stands {
 		return g.settle(g.rewrite)
 	}
@@ -179,6 +173,30 @@ func (g *Guards) Port(index int) (firewall.GuardedPort, bool) {
 		return firewall.GuardedPort{}, false
 	}
 	return p.GuardedPort, true
+}
+
+// Stopped is what was stopped of each port, by ifindex.
+func (g *Guards) Stopped() map[int]firewall.Stopped {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	all := make(map[int]firewall.Stopped)
+	if g.stands && g.kernel != nil {
+		g.tally.update(g.kernel)
+	}
+	for index := range g.ports {
+		all[index] = g.tally.of(index)
+	}
+	return all
+}
+
+// StoppedBy is what was stopped of one port.
+func (g *Guards) StoppedBy(index int) firewall.Stopped {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.stands && g.kernel != nil {
+		g.tally.update(g.kernel)
+	}
+	return g.tally.of(index)
 }
 
 // settle carries out a change, and where that fails makes everything anew.
@@ -321,16 +339,9 @@ func (g *Guards) forget(b *batch, p *port) error {
 	} else if !errors.Is(err, unix.ENOENT) {
 		return err
 	}
-	for _, k := range firewall.GuardKinds() {
-		if g.counters[p.Index][k] > 0 {
-			g.counted = time.Time{}
-		}
+	for _, kind := range g.tally.forget(g.kernel, p.Index) {
+		b.remove(element{set: stoppedSet(kind), from: string(ifindex(p.Index))})
 	}
-	g.count()
-	for k := range g.counters[p.Index] {
-		b.remove(element{set: stoppedSet(k), from: string(ifindex(p.Index))})
-	}
-	delete(g.counters, p.Index)
 	return nil
 }
 
@@ -369,7 +380,7 @@ func (g *Guards) rewrite() error {
 	}
 	err := g.connect()
 	if err == nil {
-		g.keepCounters()
+		g.tally.keep(g.kernel)
 		err = g.write()
 	}
 	if err != nil && g.kernel != nil && errors.Is(err, unix.ENOENT) {

@@ -468,8 +468,10 @@ func TestTableComesBack(t *testing.T) {
 		unwatch := watch(t, s.guards)
 		spoof := from(gatewayMAC)
 		for _, damage := range [][]string{
-			{"flush", "ruleset"}, {"delete", "table", "netdev", "vnetd_guard"},
-			{"flush", "set", "netdev", "vnetd_guard", "macs"}, {"flush", "chain", "netdev", "vnetd_guard", fmt.Sprintf("port%d", s.guest.Index)},
+			{"flush", "ruleset"},
+			{"delete", "table", "netdev", "vnetd_guard"},
+			{"flush", "set", "netdev", "vnetd_guard", "macs"},
+			{"flush", "chain", "netdev", "vnetd_guard", fmt.Sprintf("port%d", s.guest.Index)},
 		} {
 			before := s.total()
 			nstest.Exec(t, "nft", damage...)

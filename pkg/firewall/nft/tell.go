@@ -1,7 +1,6 @@
 package nft
 
 import (
-	"encoding/binary"
 	"log/slog"
 	"time"
 
@@ -49,6 +48,3 @@ func (t *teller) tell(names map[int]string, stopped map[int]firewall.Stopped) {
 		}
 	}
 }
-
-// indexOf is the ifindex in a key.
-func indexOf(key []byte) int { return int(binary.NativeEndian.Uint32(key)) }

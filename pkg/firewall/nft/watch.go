@@ -13,13 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vnetd/vnetd/internal/netlink"
-	"github.com/vnetd/vnetd/pkg/firewall"
 )
 
 const (
-	// freshFor is how old counters may be that are shown.
-	freshFor = time.Second
-
 	// lookPace is how often counters are read for the log, and what could not be
 	// written is tried again.
 	lookPace = 5 * time.Second
@@ -27,70 +23,6 @@ const (
 	// tellPace is how often the log tells of one kind of one port.
 	tellPace = time.Minute
 )
-
-// Stopped is what was stopped of each port, by ifindex.
-func (g *Guards) Stopped() map[int]firewall.Stopped {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	g.count()
-	all := make(map[int]firewall.Stopped)
-	for index := range g.ports {
-		sum := firewall.Stopped{}
-		for _, from := range []map[int]firewall.Stopped{g.counters, g.former} {
-			for k, n := range from[index] {
-				sum[k] += n
-			}
-		}
-		all[index] = sum
-	}
-	return all
-}
-
-// count reads the counters, unless they are fresh. The caller holds g.mu.
-func (g *Guards) count() {
-	if !g.stands || g.kernel == nil || time.Since(g.counted) < freshFor {
-		return
-	}
-	g.counted = time.Now()
-	counters := make(map[int]firewall.Stopped)
-	for _, k := range firewall.GuardKinds() {
-		set := g.kernel.sets[stoppedSet(k)]
-		if set == nil {
-			return
-		}
-		elements, err := g.kernel.conn.GetSetElements(set)
-		if err != nil {
-			return
-		}
-		for _, e := range elements {
-			if len(e.Key) != 4 || e.Counter == nil {
-				continue
-			}
-			index := indexOf(e.Key)
-			if counters[index] == nil {
-				counters[index] = firewall.Stopped{}
-			}
-			counters[index][k] = e.Counter.Packets
-		}
-	}
-	g.counters = counters
-}
-
-// keepCounters sets aside what was counted, before the table is made anew. The
-// caller holds g.mu.
-func (g *Guards) keepCounters() {
-	g.counted = time.Time{}
-	g.count()
-	for index, stopped := range g.counters {
-		if g.former[index] == nil {
-			g.former[index] = firewall.Stopped{}
-		}
-		for k, n := range stopped {
-			g.former[index][k] += n
-		}
-	}
-	g.counters = make(map[int]firewall.Stopped)
-}
 
 // dropGone leaves out ports whose devices are gone. The caller holds g.mu.
 func (g *Guards) dropGone() {

@@ -162,7 +162,31 @@ func (d Devices) onOtherLink(p *port.Port, e bridge.LinkEvent) bool {
 	}
 	d.noteForeign(e.Link.Index)
 	d.followRegistered(e)
+	d.forward(e)
 	return true
+}
+
+// forward has a device that another program plugged into a bridge with STP forward at
+// once when somebody opens it, as ports of vnetd's own do.
+func (d Devices) forward(e bridge.LinkEvent) {
+	live := (actives{d.networks}).OnBridge(e.Master)
+	if e.Deleted || live == nil || !live.Bridge.STP {
+		return
+	}
+	p := d.reg.Index(e.Index)
+	if p == nil {
+		p = d.reg.Foreign(live.Name, e.Index)
+	}
+	if p == nil || p.Kind == port.Own || !p.Opened(e.Carrier) {
+		return
+	}
+	d.env.Tasks.Go(func() {
+		cfg := translate.Port(live)
+		cfg.MTU = e.MTU // its maker's choice
+		if err := p.Attach(d.env.Tasks.Context(), d.env.Links, e.Master, cfg); err != nil && !errors.Is(err, bridge.ErrNotFound) {
+			d.env.Logger.Warn("a device waits for STP", env.KeyNetwork, live.Name, env.KeyIfName, e.Name, env.KeyError, err)
+		}
+	})
 }
 
 // noteForeign remembers on which networks' bridges others have plugged a device in.

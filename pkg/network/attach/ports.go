@@ -15,6 +15,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/env"
+	"github.com/vnetd/vnetd/pkg/network/guard"
 	"github.com/vnetd/vnetd/pkg/network/port"
 	"github.com/vnetd/vnetd/pkg/network/service"
 	"github.com/vnetd/vnetd/pkg/store"
@@ -57,11 +58,13 @@ type Ports struct {
 	env      *env.Environment
 	networks Networks
 	reg      *port.Registry
+	guards   *guard.Keeper
 }
 
 // New returns the ports of those networks, of which none is known yet.
 func New(e *env.Environment, networks Networks) *Ports {
-	return &Ports{e, networks, port.NewRegistry()}
+	reg := port.NewRegistry()
+	return &Ports{e, networks, reg, guard.NewKeeper(e.Guards, e.Links, reg, actives{networks})}
 }
 
 // Registry has the ports.
@@ -210,6 +213,7 @@ func (s *Ports) infos(ports []*port.Port) []api.Port {
 // info tells what p is now.
 func (s *Ports) info(p *port.Port) api.Port {
 	info := p.Info()
+	s.guards.Describe(p, &info)
 	l, err := s.env.Links.LookupIndex(p.Status().Index)
 	if err == nil {
 		info.MTU = l.MTU
@@ -228,7 +232,16 @@ func (s *Ports) info(p *port.Port) api.Port {
 // Lease follows a lease of a guest on n.
 func (s *Ports) Lease(n Network, mac net.HardwareAddr, a netip.Addr, has bool) {
 	for _, p := range s.reg.Lease(n.Name(), mac, a, has) {
+		s.guards.Changed(p)
 		s.publish(env.PortChanged, n, s.info(p))
+	}
+}
+
+// Leased says that the guests on n with that address of a card have had an address since
+// before.
+func (s *Ports) Leased(n Network, mac net.HardwareAddr, a netip.Addr) {
+	for _, p := range s.reg.Lease(n.Name(), mac, a, true) {
+		s.guards.Changed(p)
 	}
 }
 
@@ -255,6 +268,7 @@ func (s *Ports) Learn(n Network, mac net.HardwareAddr) (former []netip.Addr) {
 	if !ok {
 		return nil
 	}
+	s.guards.Changed(p)
 	s.env.Logger.Info("the guest of a port has another MAC address", env.KeyNetwork, n.Name(), env.KeyPort, p.UUID, env.KeyMAC, mac.String())
 	if err := s.env.Store.SavePort(p.Record()); err != nil {
 		s.env.Logger.Error("recording the guest of a port", env.KeyPort, p.UUID, env.KeyError, err)

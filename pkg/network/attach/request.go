@@ -190,6 +190,7 @@ func (r *request) plugIn(ctx context.Context) (_ *port.Port, _ *tap.Device, err 
 			err = errors.Join(err, dev.Close())
 		}
 	}()
+	r.guards.Port(r.live, p)
 	if err := p.Attach(ctx, r.env.Links, target.Index, translate.Port(r.live)); err != nil {
 		return nil, nil, err
 	}

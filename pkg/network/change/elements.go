@@ -49,6 +49,7 @@ func elements() []element {
 		{"vnetd:uplink", func(d, f *netdef.Network) { d.Uplink = f.Uplink }, func(l, n *netdef.Network) bool { return l.Uplink != n.Uplink }},
 		{"vnetd:access", func(d, f *netdef.Network) { d.Access = f.Access }, never}, // of ports to come
 		{"vnetd:record", func(d, f *netdef.Network) { d.Records = f.Records }, never},
+		{"vnetd:guard", func(d, f *netdef.Network) { d.Guard = f.Guard }, never},
 		{"vnetd:dhcp", func(d, f *netdef.Network) { d.DHCPPolicy = f.DHCPPolicy }, never},
 	}
 }

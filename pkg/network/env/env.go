@@ -16,6 +16,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/dnsd/resolved"
 	"github.com/vnetd/vnetd/pkg/firewall"
 	"github.com/vnetd/vnetd/pkg/network/drift"
+	"github.com/vnetd/vnetd/pkg/network/guard"
 	"github.com/vnetd/vnetd/pkg/network/health"
 	"github.com/vnetd/vnetd/pkg/network/host"
 	"github.com/vnetd/vnetd/pkg/network/port"
@@ -78,6 +79,7 @@ type Config struct {
 	Links   Links
 	Uplinks host.Uplinks
 	Rules   Rules
+	Guards  guard.Kernel // nil: ports have no guards
 	Logger  *slog.Logger
 
 	ResolvConf    string // the host's resolvers; empty for /etc/resolv.conf

@@ -28,6 +28,7 @@ func (n turn) activate(live *netdef.Network, index int, sv *service.Set) {
 	n.setActive(active{doc: live, ifindex: index, services: sv})
 	n.setState(api.Active, nil)
 	n.noteBridge(live, index)
+	n.ports.Guards().All(live, index) // leases are known by now
 	n.serve(sv)
 	n.ports.Devices().Find(n.Network)
 }
@@ -71,6 +72,9 @@ func (n turn) keep(ctx context.Context, live *netdef.Network, s drift.Suspects, 
 		if err := n.record.Forward(live); err != nil {
 			return 0, err
 		}
+	}
+	if s.Bridge || s.Whole || s.AllPorts {
+		n.ports.Guards().All(live, index)
 	}
 	return index, n.ports.Devices().Keep(ctx, n.Network, live, index, s, amend)
 }
@@ -133,7 +137,7 @@ func (n turn) clear(ctx context.Context, live *netdef.Network) error {
 	if live.Mode().OwnsBridge() {
 		errs = append(errs, n.env.Links.Remove(live.Bridge.Name, 0), n.rules.remove(ctx, live))
 	}
-	errs = append(errs, n.record.Restore(ctx))
+	errs = append(errs, n.record.Restore(ctx), n.ports.Guards().End(live))
 	if !n.Persistent() {
 		errs = append(errs, n.ports.ReleaseAll(n.Network))
 	}

@@ -85,7 +85,7 @@ func (o owner) Guest(mac net.HardwareAddr) (service.Guest, bool) {
 }
 
 func (o owner) Leased(mac net.HardwareAddr, a netip.Addr) {
-	o.n.ports.Registry().Lease(o.n.name, mac, a, true)
+	o.n.ports.Leased(o.n, mac, a)
 }
 
 func (o owner) Seen(mac net.HardwareAddr) (former []netip.Addr) { return o.n.ports.Learn(o.n, mac) }

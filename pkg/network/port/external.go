@@ -89,6 +89,13 @@ func (r *Registry) AddForeign(network string, index int) {
 	}
 }
 
+// Foreign finds the foreign port of the network that is the device with that ifindex.
+func (r *Registry) Foreign(network string, index int) *Port {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.index.foreign(network, index)
+}
+
 // DropForeign takes that back, for index 0 that of all devices.
 func (r *Registry) DropForeign(network string, index int) {
 	r.mu.Lock()

@@ -51,6 +51,10 @@ func Mark(p store.Port) string {
 	for _, a := range p.Addrs {
 		add(true, "address", a.String())
 	}
+	add(p.Guard != "", "guard", p.Guard)
+	for _, what := range p.Allow {
+		add(true, "allow", what)
+	}
 	add(p.ID != "", "id", url.QueryEscape(p.ID))
 	for _, a := range p.Aliases {
 		add(true, "alias", a)
@@ -109,6 +113,10 @@ func setMarked(p *store.Port, key, value string) (err error) {
 		p.ID, err = url.QueryUnescape(value)
 	case "owner_uuid":
 		p.OwnerUUID = value
+	case "guard":
+		p.Guard = value
+	case "allow":
+		p.Allow = append(p.Allow, value)
 	default:
 		for _, t := range toggles(p) {
 			*t.on = *t.on || t.key == key

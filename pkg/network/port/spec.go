@@ -13,6 +13,7 @@ import (
 	"github.com/vnetd/vnetd/internal/ether"
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/firewall"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/store"
 )
@@ -49,6 +50,14 @@ type Spec struct {
 	Holder string
 
 	MadeUp bool // the MAC address is not of the launcher's choice
+
+	// Guard is what the port is kept from sending, as firewall.ParseGuard reads it; empty:
+	// as its network says. Allow is what it may send beside what is its own: MAC
+	// addresses, IP addresses and prefixes, and VLANs as vlan=N.
+	Guard string
+	Allow []string
+	// Untrusted says that the owner may not choose addresses, and so no guard.
+	Untrusted bool
 }
 
 // specOf is the Spec of a recorded port.
@@ -56,7 +65,7 @@ func specOf(s store.Port) Spec {
 	return Spec{
 		Name: s.Name, Aliases: s.Aliases, MAC: s.MAC, IfName: s.IfName, Addrs: s.Addrs, Queues: s.Queues,
 		VnetHdr: s.VnetHdr, Isolated: s.Isolated, Lifetime: s.Lifetime, Owner: s.Owner, ID: s.ID,
-		OwnerUUID: s.OwnerUUID, Holder: s.Holder, MadeUp: s.MadeUp,
+		OwnerUUID: s.OwnerUUID, Holder: s.Holder, MadeUp: s.MadeUp, Guard: s.Guard, Allow: s.Allow, Untrusted: s.Untrusted,
 	}
 }
 
@@ -65,6 +74,7 @@ func (o *Spec) record(s *store.Port) {
 	s.Name, s.MAC, s.Addrs, s.Queues, s.VnetHdr, s.Isolated = o.Name, o.MAC, o.Addrs, o.Queues, o.VnetHdr, o.Isolated
 	s.Aliases = o.Aliases
 	s.Lifetime, s.Owner, s.ID, s.OwnerUUID, s.MadeUp = o.Lifetime, o.Owner, o.ID, o.OwnerUUID, o.MadeUp
+	s.Guard, s.Allow, s.Untrusted = o.Guard, o.Allow, o.Untrusted
 }
 
 // specOfDocument is the Spec of a port that owner registered with doc.
@@ -95,7 +105,7 @@ type toggle struct {
 }
 
 func toggles(s *store.Port) []toggle {
-	return []toggle{{"vnet_hdr", &s.VnetHdr}, {"isolated", &s.Isolated}}
+	return []toggle{{"vnet_hdr", &s.VnetHdr}, {"isolated", &s.Isolated}, {"untrusted", &s.Untrusted}}
 }
 
 // describe writes o into what the outside sees of a port.
@@ -124,7 +134,7 @@ func (o *Spec) Check() error {
 	case o.OwnerUUID != "" && !uuidText.MatchString(o.OwnerUUID):
 		return api.Errorf(api.Invalid, "option owner_uuid: %.80q is not a UUID", o.OwnerUUID)
 	}
-	return cmp.Or(o.checkAddrs(), o.checkAliases())
+	return cmp.Or(o.checkAddrs(), o.checkAliases(), o.checkGuard())
 }
 
 // checkAliases refuses names that a guest can't have beside its own.
@@ -165,6 +175,25 @@ func (o *Spec) checkAddrs() error {
 	return nil
 }
 
+// maxAllow is how many things a port may send beside its own.
+const maxAllow = 64
+
+// checkGuard refuses what no guard is.
+func (o *Spec) checkGuard() error {
+	if _, err := firewall.ParseGuard(o.Guard); o.Guard != "" && err != nil {
+		return api.Errorf(api.Invalid, "option guard: %w", err)
+	}
+	if len(o.Allow) > maxAllow {
+		return api.Errorf(api.Invalid, "option allow: %d things, want at most %d", len(o.Allow), maxAllow)
+	}
+	for _, text := range o.Allow {
+		if err := new(firewall.GuardedPort).Allow(text); err != nil {
+			return api.Errorf(api.Invalid, "option allow: %w", err)
+		}
+	}
+	return nil
+}
+
 // hostLabel is one label of a host name (RFC 1123 §2.1), uuidText a UUID.
 var (
 	hostLabel = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?$`)
@@ -186,6 +215,8 @@ func (o *Spec) Differs(p *Port) string {
 		{"queues", max(o.Queues, 1) != p.Queues},
 		{"vnet_hdr", o.VnetHdr != p.VnetHdr},
 		{"isolated", o.Isolated != p.Isolated},
+		{"guard", o.Guard != "" && o.Guard != p.Guard},
+		{"allow", len(o.Allow) > 0 && !slices.Equal(o.Allow, p.Allow)},
 		{"lifetime", cmp.Or(o.Lifetime, api.LifetimeFD) != p.Lifetime},
 		{"owner_uuid", o.OwnerUUID != "" && o.OwnerUUID != p.OwnerUUID},
 	} {

@@ -83,7 +83,7 @@ func Forwards(n *netdef.Network) (v4, v6 bool) {
 
 // Firewall is what n asks of pkg/firewall.
 func Firewall(n *netdef.Network) firewall.Network {
-	f := firewall.Network{Bridge: n.Bridge.Name, Mode: firewall.Mode(n.Mode()), IPv6: n.IPv6, Zone: n.Bridge.Zone}
+	f := firewall.Network{Bridge: n.Bridge.Name, Mode: firewall.Mode(n.Mode()), IPv6: n.IPv6, Isolated: n.Isolated == netdef.Yes, Zone: n.Bridge.Zone}
 	if n.Forward != nil {
 		f.Dev = n.Forward.Dev
 		if nat := n.Forward.NAT; nat != nil {

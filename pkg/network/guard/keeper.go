@@ -1,0 +1,274 @@
+// Package guard gives every port of a network its guard: before it is plugged in,
+// and again whenever its network or its guest's addresses change. It follows the
+// devices that others plug into networks' bridges. What a guard is, package firewall
+// says; what is asked of a port, package port; what of its network, package translate.
+package guard
+
+import (
+	"context"
+	"net"
+	"slices"
+	"sync"
+
+	"github.com/vnetd/vnetd/pkg/api"
+	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/firewall"
+	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/port"
+	"github.com/vnetd/vnetd/pkg/network/translate"
+)
+
+// Kernel is what a Keeper asks of the writer of guards; *nft.Guards is the real one,
+// whose contracts hold.
+type Kernel interface {
+	SetNetwork(n firewall.GuardedNetwork) error
+	RemoveNetwork(bridge string) error
+	SetPort(p firewall.GuardedPort) error
+	RemovePort(index int) error
+	Port(index int) (firewall.GuardedPort, bool)
+	Stopped() map[int]firewall.Stopped
+	StoppedBy(index int) firewall.Stopped
+	Release() error
+	Purge() error
+	Err() error
+	Watch(ctx context.Context) error
+}
+
+// Links is what a Keeper asks of pkg/bridge.
+type Links interface {
+	LookupIndex(index int) (bridge.Link, error)
+	Members(bridge int) ([]bridge.Link, error)
+}
+
+// Networks are the active networks.
+type Networks interface {
+	// Live is the network of that name; nil where it is not active.
+	Live(name string) *netdef.Network
+	// OnBridge is the network on the bridge with that ifindex; nil for none.
+	OnBridge(index int) *netdef.Network
+	// Names lists them.
+	Names() []string
+}
+
+// Keeper keeps the guards of all ports. That the kernel refuses one is a condition and
+// no error: Kernel tries again. The methods of a nil *Keeper do nothing. They may be
+// called concurrently.
+type Keeper struct {
+	kernel   Kernel
+	links    Links
+	ports    *port.Registry
+	networks Networks
+
+	mu     sync.Mutex
+	others map[int]bool // ifindexes of devices that nobody registered and that have guards; guarded by mu
+}
+
+// NewKeeper returns the keeper of the guards of ports; nil for no Kernel.
+func NewKeeper(kernel Kernel, links Links, ports *port.Registry, networks Networks) *Keeper {
+	if kernel == nil {
+		return nil
+	}
+	return &Keeper{kernel: kernel, links: links, ports: ports, networks: networks, others: make(map[int]bool)}
+}
+
+// Release has all guards be in the kernel that were set until now.
+func (k *Keeper) Release() {
+	if k != nil {
+		_ = k.kernel.Release()
+	}
+}
+
+// Purge removes all guards.
+func (k *Keeper) Purge() error {
+	if k == nil {
+		return nil
+	}
+	return k.kernel.Purge()
+}
+
+// Watch repairs guards until ctx ends.
+func (k *Keeper) Watch(ctx context.Context) error {
+	if k == nil {
+		return nil
+	}
+	return k.kernel.Watch(ctx)
+}
+
+// End forgets the guards of ports of a network, which was live.
+func (k *Keeper) End(live *netdef.Network) error {
+	if k == nil {
+		return nil
+	}
+	return k.kernel.RemoveNetwork(live.Bridge.Name)
+}
+
+// All sets the guards of all ports of a network that is live, on the bridge with that
+// ifindex; 0: there is none.
+func (k *Keeper) All(live *netdef.Network, index int) {
+	if k == nil || index == 0 {
+		return
+	}
+	l, err := k.links.LookupIndex(index)
+	if err != nil {
+		return // who made the bridge says so
+	}
+	_ = k.kernel.SetNetwork(translate.GuardedNetwork(live, index, l.MAC))
+	for _, p := range k.ports.On(live.Name, port.Own, port.External) {
+		k.Port(live, p)
+	}
+	links, err := k.links.Members(index)
+	if err != nil {
+		return
+	}
+	for _, l := range links {
+		k.other(live, l)
+	}
+}
+
+// Port sets the guard of a port of vnetd's own or of a registered one on a network that
+// is live.
+func (k *Keeper) Port(live *netdef.Network, p *port.Port) {
+	if k == nil || live == nil || p.Status().Index == 0 {
+		return
+	}
+	g := guarded(live, p)
+	k.mu.Lock()
+	delete(k.others, g.Index)
+	k.mu.Unlock()
+	_ = k.kernel.SetPort(g)
+}
+
+// Changed sets the guard of a port anew, whose guest has other addresses.
+func (k *Keeper) Changed(p *port.Port) {
+	if k != nil {
+		k.Port(k.networks.Live(p.Network), p)
+	}
+}
+
+// guarded is p with its guard on a network that is live.
+func guarded(live *netdef.Network, p *port.Port) firewall.GuardedPort {
+	s := p.Status()
+	g := firewall.GuardedPort{
+		Bridge: live.Bridge.Name, IfName: s.IfName, Index: s.Index,
+		Guard: translate.Guard(live, p.Untrusted), Isolated: p.Isolated || live.Isolated == netdef.Yes,
+		// A launcher need not use the address that was made up: the guest's lease tells.
+		Bound: !p.MadeUp || s.Card != nil || len(s.Held) > 0,
+		Addrs: slices.Concat(s.Held, p.Addrs, translate.ReservedFor(live, p.CardAddr())),
+	}
+	for _, mac := range []net.HardwareAddr{p.MAC, s.Card} {
+		if len(mac) == 6 {
+			g.MACs = append(g.MACs, firewall.MAC(mac))
+		}
+	}
+	if p.Spec.Guard != "" {
+		g.Guard, _ = firewall.ParseGuard(p.Spec.Guard) // it was checked
+	}
+	for _, text := range p.Allow {
+		_ = g.Allow(text) // the same
+	}
+	return g
+}
+
+// isGuest reports whether somebody's guest may be behind a device: a virtual machine
+// or a container, not the LAN.
+func isGuest(l bridge.Link) bool { return l.Kind == "tun" || l.Kind == "veth" }
+
+// other sets the guard of a guest's device that nobody registered, unless it is that of
+// a port which is being made. What its guest has is not known, so it is kept from
+// nothing but what is others'.
+func (k *Keeper) other(live *netdef.Network, l bridge.Link) {
+	if !isGuest(l) || k.ports.Index(l.Index) != nil {
+		return
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if _, there := k.kernel.Port(l.Index); there && !k.others[l.Index] {
+		return
+	}
+	k.others[l.Index] = true
+	guard := translate.Guard(live, false)
+	for kind := range guard {
+		guard[kind] = min(guard[kind], firewall.GuardGateway)
+	}
+	_ = k.kernel.SetPort(firewall.GuardedPort{Bridge: live.Bridge.Name, IfName: l.Name, Index: l.Index, Guard: guard, Isolated: live.Isolated == netdef.Yes})
+}
+
+// left forgets the guard of a device that nobody registered and that left its bridge.
+func (k *Keeper) left(index int) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.others[index] {
+		delete(k.others, index)
+		_ = k.kernel.RemovePort(index)
+	}
+}
+
+// OnLink follows devices that come to bridges and go from them.
+func (k *Keeper) OnLink(e bridge.LinkEvent) {
+	if k == nil {
+		return
+	}
+	p, live := k.ports.Index(e.Index), k.networks.OnBridge(e.Master)
+	switch {
+	case e.Deleted:
+		k.left(e.Index)
+		_ = k.kernel.RemovePort(e.Index)
+	case live == nil:
+		k.left(e.Index)
+	case p == nil:
+		k.other(live, e.Link)
+	case p.Kind == port.External:
+		k.Port(live, p)
+	}
+}
+
+// Describe adds to info what the guard of p is.
+func (k *Keeper) Describe(p *port.Port, info *api.Port) {
+	info.Guard = firewall.Guard{}.String()
+	if k == nil || k.kernel.Err() != nil {
+		return
+	}
+	if set, there := k.kernel.Port(p.Status().Index); there {
+		info.Guard = set.Guard.String()
+	}
+}
+
+// StoppedBy is how many frames of each kind the guard of a port, nil for none, has
+// stopped.
+func (k *Keeper) StoppedBy(p *port.Port) map[string]uint64 {
+	all := make(map[string]uint64)
+	if k == nil || p == nil {
+		return all
+	}
+	for kind, frames := range k.kernel.StoppedBy(p.Status().Index) {
+		all[kind.String()] = frames
+	}
+	return all
+}
+
+// Stopped is what the guards of all ports have stopped, by the port's UUID.
+func (k *Keeper) Stopped() map[string]firewall.Stopped {
+	all := make(map[string]firewall.Stopped)
+	if k == nil {
+		return all
+	}
+	stopped := k.kernel.Stopped()
+	for _, p := range k.ports.All(port.Own, port.External) {
+		if of := stopped[p.Status().Index]; of != nil {
+			all[p.UUID] = of
+		}
+	}
+	return all
+}
+
+// Conditions are why guards are not as they should be.
+func (k *Keeper) Conditions(context.Context) ([]api.Condition, error) {
+	if k == nil || k.kernel.Err() == nil {
+		return nil, nil
+	}
+	return []api.Condition{{
+		Kind: "port-guard-missing", Severity: api.SeverityError, Networks: k.networks.Names(),
+		Message:  "guests can pose as their gateway and as each other: the kernel does not take the ports' guards",
+		Evidence: k.kernel.Err().Error(), Remedy: "modprobe nf_tables",
+	}}, nil
+}

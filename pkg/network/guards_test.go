@@ -1,0 +1,265 @@
+package network_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/api"
+	"github.com/vnetd/vnetd/pkg/network"
+	"github.com/vnetd/vnetd/pkg/tap"
+)
+
+// guardedXML is a network that gives IPv4 and IPv6 addresses, with what stands inside.
+func guardedXML(inside string) string {
+	return "<network xmlns:vnetd='urn:vnetd:network:1'><name>one</name><forward mode='nat'/><bridge name='one' stp='on' delay='0'/>" +
+		"<ip address='192.0.2.1' prefix='24'><dhcp><range start='192.0.2.100' end='192.0.2.199'/></dhcp></ip>" +
+		"<ip family='ipv6' address='fd00:2::1' prefix='64'/>" + inside + "</network>"
+}
+
+// machine is a guest with a kernel of its own: a namespace whose eth0 speaks through the
+// TAP device of a port, as a virtual machine's card does.
+func machine(t *testing.T, name, mac string, port *os.File) *nstest.NS {
+	t.Helper()
+	ns := nstest.NewNS(t, name)
+	var dev *tap.Device
+	must(t, ns.Do(func() (err error) {
+		dev, err = tap.Create(tap.Config{Name: "eth0"})
+		return err
+	}))
+	t.Cleanup(func() { _ = dev.Close() })
+	ns.IP("link set eth0 address " + mac)
+	ns.IP("link set eth0 up")
+	carry := func(to io.Writer, from io.Reader) {
+		frame := make([]byte, 1<<16)
+		for {
+			n, err := from.Read(frame)
+			if err != nil {
+				return
+			}
+			_, _ = to.Write(frame[:n]) // a card that is down takes nothing
+		}
+	}
+	go carry(port, dev.Files[0])
+	go carry(dev.Files[0], port)
+	return ns
+}
+
+// lease has the guest's client of DHCP get an address, and set it.
+func lease(t *testing.T, guest *nstest.NS) {
+	t.Helper()
+	script := filepath.Join(t.TempDir(), "script")
+	must(t, os.WriteFile(script, []byte("#!/bin/sh\n[ \"$1\" = bound ] && ip addr replace $ip/24 dev eth0 && ip route replace default via $router\nexit 0\n"), 0o755))
+	nstest.Eventually(t, wait, "the guest has a lease", func() error {
+		return guest.Command(t.Context(), "udhcpc", "-f", "-q", "-n", "-t", "3", "-T", "1", "-i", "eth0", "-s", script).Run()
+	})
+}
+
+func reaches(guest *nstest.NS, address string) error {
+	return guest.Command(context.Background(), "ping", "-c1", "-W1", address).Run()
+}
+
+// stoppedOf is what the guard of a port has stopped.
+func stoppedOf(h *hub, p api.Port) map[string]uint64 {
+	time.Sleep(1100 * time.Millisecond) // counters are as old as that
+	return h.Ports().StoppedBy(p.UUID)
+}
+
+// TestStrictGuest has guests of users who may not choose addresses lose nothing of
+// what is theirs, and get nothing of what is others'.
+func TestStrictGuest(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := newHub(t, t.TempDir(), hubOptions{})
+		n := h.started(guardedXML(""))
+		info, f := h.port(n, network.PortOptions{Untrusted: true, Owner: 1000})
+		other, g := h.port(n, network.PortOptions{Untrusted: true, Owner: 1001})
+		defer f.Close()
+		defer g.Close()
+		if info.Guard != "strict" {
+			t.Fatalf("the guard is %q", info.Guard)
+		}
+		// The second launcher does not use the address that was made up for it.
+		const card = "52:54:00:77:77:77"
+		a, b := machine(t, "a", info.MAC, f), machine(t, "b", card, g)
+		lease(t, a)
+		lease(t, b)
+		hosts := map[*nstest.NS]string{}
+		for _, guest := range []*nstest.NS{a, b} {
+			hosts[guest] = strings.Split(strings.Fields(strings.SplitN(guest.IP("-4 -o addr show dev eth0"), "inet ", 2)[1])[0], "/")[0]
+			nstest.Eventually(t, wait, "an address of IPv6", func() error {
+				if out := guest.IP("-6 -o addr show dev eth0 scope global"); !strings.Contains(out, "fd00:2::") || strings.Contains(out, "tentative") {
+					return fmt.Errorf("it has %s", out)
+				}
+				return nil
+			})
+			for _, to := range []string{"192.0.2.1", "fd00:2::1"} {
+				if err := reaches(guest, to); err != nil {
+					t.Errorf("%s does not reach %s: %v", guest.Name, to, err)
+				}
+			}
+		}
+		if err := reaches(a, hosts[b]); err != nil {
+			t.Errorf("guests don't reach each other: %v", err)
+		}
+		for guest, p := range map[*nstest.NS]api.Port{a: info, b: other} {
+			if got := stoppedOf(h, p); len(got) > 0 {
+				t.Errorf("of guest %s is stopped: %v", guest.Name, got)
+			}
+		}
+		// Now they are hostile.
+		a.IP("addr add 192.0.2.77/24 dev eth0")
+		if a.Command(t.Context(), "ping", "-c1", "-W1", "-I", "192.0.2.77", "192.0.2.1").Run() == nil {
+			t.Error("a guest may use an address that is not its own")
+		}
+		b.IP("link set eth0 address 52:54:00:77:77:78")
+		if reaches(b, "192.0.2.1") == nil {
+			t.Error("a guest may have another card than the one that is known")
+		}
+		if got := stoppedOf(h, info); got["arp"]+got["ip"] == 0 {
+			t.Errorf("what was stopped is not shown: %v", got)
+		}
+		if got := stoppedOf(h, other); got["mac"] == 0 {
+			t.Errorf("what was stopped is not shown: %v", got)
+		}
+	})
+}
+
+// TestGuardsOverARestart has guards stand while no hub runs, and the next one know
+// what was leased under the one before.
+func TestGuardsOverARestart(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		root := t.TempDir()
+		h := newHub(t, root, hubOptions{})
+		n := h.started(guardedXML(""))
+		info, f := h.port(n, network.PortOptions{Untrusted: true, Owner: 1000, Lifetime: "persistent"})
+		defer f.Close()
+		guest := machine(t, "a", info.MAC, f)
+		lease(t, guest)
+		guest.IP("addr add 192.0.2.77/24 dev eth0")
+		check := func(when string) {
+			t.Helper()
+			if err := reaches(guest, "192.0.2.1"); err != nil {
+				t.Errorf("%s: the guest does not reach its gateway: %v", when, err)
+			}
+			if guest.Command(t.Context(), "ping", "-c1", "-W1", "-I", "192.0.2.77", "192.0.2.1").Run() == nil {
+				t.Errorf("%s: the guest may use another address", when)
+			}
+		}
+		check("at first")
+		h.end()
+		check("without a hub")
+		h = newHub(t, root, hubOptions{})
+		check("under the next")
+		n, err := h.ByName("one")
+		must(t, err)
+		must(t, n.Stop(t.Context()))
+		if table := nstest.Exec(t, "nft", "list", "tables", "netdev"); strings.Contains(table, "vnetd") {
+			t.Errorf("left of guards: %s", table)
+		}
+	})
+}
+
+// TestGuardOfNetwork has the document say how ports are guarded, also those that are there.
+func TestGuardOfNetwork(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := newHub(t, t.TempDir(), hubOptions{})
+		n := h.started(guardedXML(""))
+		admin, f := h.port(n, network.PortOptions{})
+		chosen, g := h.port(n, network.PortOptions{Guard: "strict,arp=off", Allow: []string{"vlan=7", "198.51.100.0/24"}})
+		defer f.Close()
+		defer g.Close()
+		for _, c := range []struct{ inside, admin string }{
+			{"", "gateway"}, {"<vnetd:guard level='strict' mac='off'/>", "strict,mac=off"}, {"<vnetd:guard level='off'/>", "off"},
+		} {
+			h.define(guardedXML(c.inside))
+			for p, want := range map[string]string{admin.UUID: c.admin, chosen.UUID: "strict,arp=off"} {
+				got, err := h.Ports().Find(p)
+				must(t, err)
+				if got.Guard != want {
+					t.Errorf("with %q the guard of %s is %q, want %q", c.inside, p, got.Guard, want)
+				}
+			}
+		}
+		for option, opts := range map[string]network.PortOptions{
+			"guard": {Guard: "lax"}, "allow": {Allow: []string{"vlan=4095"}},
+		} {
+			_, _, err := h.Ports().Request(t.Context(), n, opts)
+			if network.KindOf(err) != api.Invalid || !strings.Contains(fmt.Sprint(err), "option "+option) {
+				t.Errorf("a faulty %s: %v", option, err)
+			}
+		}
+	})
+}
+
+// TestForeignGuests guards devices that others plug in, has them forward at once where
+// they are virtual machines', and lets nobody be the root of the spanning tree.
+func TestForeignGuests(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := newHub(t, t.TempDir(), hubOptions{})
+		h.started(guardedXML(""))
+		nstest.IP(t, "tuntap add vnet7 mode tap")
+		nstest.IP(t, "link set vnet7 address fe:54:00:00:00:07")
+		nstest.IP(t, "link set vnet7 master one up")
+		guest := nstest.Guest(t, "one", "evil", "52:54:00:00:00:66")
+		until(t, "the guards of both devices", func() bool {
+			out, err := exec.CommandContext(t.Context(), "nft", "list", "table", "netdev", "vnetd_guard").Output()
+			return err == nil && strings.Contains(string(out), `device "vnet7"`) && strings.Contains(string(out), `device "v-evil"`)
+		})
+		dev, err := tap.Reopen(tap.Config{Name: "vnet7"}, index(t, h, "vnet7"))
+		must(t, err)
+		defer dev.Close()
+		nstest.Eventually(t, 1500*time.Millisecond, "the device forwards", func() error {
+			state, err := os.ReadFile("/sys/class/net/vnet7/brport/state")
+			if err == nil && strings.TrimSpace(string(state)) != "3" {
+				err = errors.New("state " + string(state))
+			}
+			return err
+		})
+		rootOf := func() string { return nstest.Exec(t, "cat", "/sys/class/net/one/bridge/root_id") }
+		before := rootOf()
+		must(t, guest.Do(func() error { return sendBPDU("eth0") }))
+		time.Sleep(200 * time.Millisecond)
+		if after := rootOf(); after != before {
+			t.Errorf("a guest is the root: %s, was %s", after, before)
+		}
+	})
+}
+
+func index(t *testing.T, h *hub, name string) int {
+	t.Helper()
+	l, err := h.links.Lookup(name)
+	must(t, err)
+	return l.Index
+}
+
+// sendBPDU sends a configuration BPDU of the best root there can be (IEEE 802.1D, section
+// 9.3.1) on a device.
+func sendBPDU(device string) error {
+	card, err := net.InterfaceByName(device)
+	if err != nil {
+		return err
+	}
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	id := append([]byte{0, 0}, card.HardwareAddr...)
+	frame := append([]byte{1, 0x80, 0xc2, 0, 0, 0}, card.HardwareAddr...)
+	frame = append(frame, 0, 38, 0x42, 0x42, 3, 0, 0, 0, 0, 0)
+	frame = append(append(append(frame, id...), 0, 0, 0, 0), id...)
+	frame = append(frame, 0x80, 1, 0, 0, 20, 0, 2, 0, 15, 0)
+	frame = append(frame, make([]byte, 60-len(frame))...)
+	return unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: card.Index, Halen: 6})
+}

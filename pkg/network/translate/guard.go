@@ -1,0 +1,85 @@
+package translate
+
+import (
+	"net"
+	"net/netip"
+
+	"github.com/vnetd/vnetd/pkg/firewall"
+	"github.com/vnetd/vnetd/pkg/netdef"
+)
+
+// GuardedNetwork is what guards of ports on the bridge with that ifindex and MAC address need
+// to know of live.
+func GuardedNetwork(live *netdef.Network, index int, mac net.HardwareAddr) firewall.GuardedNetwork {
+	g := firewall.GuardedNetwork{
+		Bridge: live.Bridge.Name, Index: index, Gateway: Gateways(live),
+		DHCP: DHCPIP(live) != nil, DHCP6: DHCP6IP(live) != nil, RA: HasIPv6(live),
+		Foreign: len(live.IPs) == 0 || live.Mode() == netdef.ModeOpen || live.Mode() == netdef.ModeBridge,
+	}
+	if len(mac) == 6 {
+		g.MAC = firewall.MAC(mac)
+	}
+	for i := range live.IPs {
+		ip := &live.IPs[i]
+		g.Subnets = append(g.Subnets, ip.Prefix())
+		if ip.Address.Is6() && ip.Autonomous() {
+			g.Autoconf = append(g.Autoconf, ip.Prefix())
+		}
+	}
+	for i := range live.Routes {
+		g.Behind = append(g.Behind, live.Routes[i].Prefix())
+	}
+	return g
+}
+
+// Guard is how a port of live is guarded that asks for nothing, whose owner may not choose
+// addresses if untrusted: strictly where vnetd gives the addresses and so knows
+// them, and by nothing but the gateway elsewhere.
+func Guard(live *netdef.Network, untrusted bool) firewall.Guard {
+	if live.Guard.Level != "" {
+		if g, err := firewall.ParseGuard(live.Guard.String()); err == nil {
+			return g
+		}
+	}
+	if !untrusted {
+		return firewall.GuardAt(firewall.GuardGateway)
+	}
+	g := firewall.GuardAt(firewall.GuardStrict)
+	known4, known6 := knowsGuests(live)
+	if !known4 {
+		g[firewall.GuardARP], g[firewall.GuardIP] = firewall.GuardGateway, firewall.GuardGateway
+	}
+	if !known6 {
+		g[firewall.GuardND], g[firewall.GuardIP] = firewall.GuardGateway, firewall.GuardGateway
+	}
+	return g
+}
+
+// knowsGuests reports for each family whether vnetd knows which addresses guests of
+// live have, if any.
+func knowsGuests(live *netdef.Network) (v4, v6 bool) {
+	if !live.Mode().OwnsBridge() {
+		return false, false
+	}
+	v4, v6 = DHCPIP(live) != nil, !live.IPv6
+	for i := range live.IPs {
+		ip := &live.IPs[i]
+		v6 = v6 && (ip.Address.Is4() || ip.Autonomous() || DHCP6IP(live) != nil)
+	}
+	return v4, v6
+}
+
+// ReservedFor are the addresses that live reserves for a card.
+func ReservedFor(live *netdef.Network, mac net.HardwareAddr) (all []netip.Addr) {
+	for i := range live.IPs {
+		if live.IPs[i].DHCP == nil {
+			continue
+		}
+		for _, h := range live.IPs[i].DHCP.Hosts {
+			if h.MAC.String() == mac.String() && len(mac) > 0 && h.IP.IsValid() {
+				all = append(all, h.IP)
+			}
+		}
+	}
+	return all
+}
