@@ -2,6 +2,7 @@ package iptables_test
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -324,4 +325,63 @@ func TestDownloadSurvivesRepairs(t *testing.T) {
 			download.goesOn("after " + what)
 		}
 	})
+}
+
+// A guest of one network forges an answer in a connection of another's, which arrives
+// under libvirt's rules alone.
+func TestConnectionsOfOthers(t *testing.T) {
+	onKernel(t, func(h *host) {
+		lan := nstest.NewLAN(h)
+		newEcho(h, lan)
+		victim, evil := h.guestOn("virbr0", "victim", "192.168.122."), h.guestOn("virbr1", "evil", "192.0.2.")
+		h.routing()
+		other := firewall.Network{Bridge: "virbr1", Mode: firewall.ModeNAT, Subnets: subnets("192.0.2.1/24")}
+		for _, exact := range []bool{true, false} {
+			f := h.configured(iptables.Config{LibvirtExactRules: exact})
+			h.set(f, natNetwork(), other)
+			var conn *net.UDPConn
+			if err := victim.Do(func() (err error) {
+				conn, err = net.DialUDP("udp4", nil, &net.UDPAddr{IP: net.ParseIP(nstest.LANHost), Port: echoPort})
+				return err
+			}); err != nil {
+				h.Fatal(err)
+			}
+			answer := make([]byte, 64)
+			if _, err := conn.Write([]byte("?")); err != nil {
+				h.Fatal(err)
+			}
+			if _, err := conn.Read(answer); err != nil {
+				h.Fatal(err)
+			}
+			// Ports above 1023 are kept in translation.
+			port := uint16(conn.LocalAddr().(*net.UDPAddr).Port)
+			if err := evil.Do(func() error { return forge(nstest.LANHost, nstest.Uplink, echoPort, port) }); err != nil {
+				h.Fatal(err)
+			}
+			_ = conn.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+			n, err := conn.Read(answer)
+			if arrived := err == nil && string(answer[:n]) == "forged"; arrived != exact {
+				h.Errorf("a forged answer arrives: %v, exact rules: %v", arrived, exact)
+			}
+			_ = conn.Close()
+			if fate, err := probe(victim, nstest.LANHost, mendLimit); fate != answered {
+				h.Errorf("a true answer: %s, %v", fate, err)
+			}
+		}
+	})
+}
+
+// forge sends a UDP datagram with the source address of somebody else.
+func forge(from, to string, source, port uint16) error {
+	fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_RAW, syscall.IPPROTO_RAW)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = syscall.Close(fd) }()
+	src, dst := netip.MustParseAddr(from).As4(), netip.MustParseAddr(to).As4()
+	packet := []byte{0x45, 0, 0, 34, 0, 0, 0, 0, 64, syscall.IPPROTO_UDP, 0, 0}
+	packet = append(append(packet, src[:]...), dst[:]...)
+	packet = binary.BigEndian.AppendUint16(packet, source)
+	packet = append(binary.BigEndian.AppendUint16(packet, port), 0, 14, 0, 0)
+	return syscall.Sendto(fd, append(packet, "forged"...), 0, &syscall.SockaddrInet4{Addr: dst})
 }
