@@ -36,7 +36,7 @@ func (h *daemon) measure() (*measurement, error) {
 	return &measurement{
 		version: programVersion(), networks: h.manager.Stats(), links: links,
 		firewall: h.rules.Stats(), conditions: h.manager.Conditions(),
-		requests: h.manager.PortRequests(), stopped: h.manager.Ports().Stopped(),
+		requests: h.manager.PortRequests(), stopped: h.manager.Ports().Guards().Stopped(),
 	}, nil
 }
 

@@ -31,7 +31,7 @@ var mayImport = map[string][]string{
 	"pkg/libvirtrpc":           {"internal/ether", "internal/polkit", "internal/quota", "internal/sysbus", "pkg/network", "pkg/netdef", "pkg/netdef/schema", "pkg/api"},
 	"pkg/network":              {"pkg/network/", "pkg/api", "pkg/netdef", "pkg/bridge", "pkg/bridge/path", "pkg/firewall", "pkg/dhcpd", "pkg/store", "internal/histogram"},
 	"pkg/network/live":         {"pkg/network/", "pkg/api", "pkg/netdef", "pkg/bridge", "pkg/dhcpd/", "pkg/dnsd", "pkg/store"},
-	"pkg/network/attach":       {"pkg/firewall", "pkg/network/drift", "pkg/network/env", "pkg/network/guard", "pkg/network/port", "pkg/network/service", "pkg/network/translate", "pkg/api", "pkg/netdef", "pkg/bridge", "pkg/tap", "pkg/dhcpd", "pkg/store"},
+	"pkg/network/attach":       {"pkg/network/drift", "pkg/network/env", "pkg/network/guard", "pkg/network/port", "pkg/network/service", "pkg/network/translate", "pkg/api", "pkg/netdef", "pkg/bridge", "pkg/tap", "pkg/dhcpd", "pkg/store"},
 	"pkg/network/env":          {"pkg/network/drift", "pkg/network/guard", "pkg/network/health", "pkg/network/host", "pkg/network/port", "pkg/network/service", "pkg/network/translate", "pkg/api", "pkg/netdef", "pkg/bridge", "pkg/firewall", "pkg/dhcpd", "pkg/dnsd/resolved", "pkg/store", "internal/histogram"},
 	"pkg/network/port":         {"internal/dnsname", "internal/ether", "pkg/api", "pkg/bridge", "pkg/tap", "pkg/firewall", "pkg/netdef", "pkg/store"}, // netdef: libvirt's port document
 	"pkg/network/service":      {"pkg/api", "pkg/dhcpd/", "pkg/dnsd/"},

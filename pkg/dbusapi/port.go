@@ -24,7 +24,7 @@ func (o *objects) port(p api.Port) iface {
 				return o.waitForAddress(ctx, c, p)
 			}},
 			{"Describe", nil, []arg{{"json", "s"}}, read, func(context.Context, *call) ([]any, error) {
-				p.Stopped = o.cfg.Manager.Ports().StoppedBy(p.UUID)
+				p.Stopped = o.cfg.Manager.Ports().Guards().StoppedBy(p.UUID)
 				return toJSON(p)
 			}},
 		},
@@ -45,7 +45,7 @@ func (o *objects) port(p api.Port) iface {
 			constant("OwnerUUID", "s", p.OwnerUUID),
 			constant("ID", "s", p.ID),
 			{name: "Guard", sig: "s", get: func() any { return p.Guard }},
-			{name: "Stopped", sig: "a{st}", get: func() any { return o.cfg.Manager.Ports().StoppedBy(p.UUID) }},
+			{name: "Stopped", sig: "a{st}", get: func() any { return o.cfg.Manager.Ports().Guards().StoppedBy(p.UUID) }},
 		},
 	}
 }

@@ -73,7 +73,7 @@ func reaches(guest *nstest.NS, address string) error {
 // stoppedOf is what the guard of a port has stopped.
 func stoppedOf(h *hub, p api.Port) map[string]uint64 {
 	time.Sleep(1100 * time.Millisecond) // counters are as old as that
-	return h.Ports().StoppedBy(p.UUID)
+	return h.Ports().Guards().StoppedBy(p.UUID)
 }
 
 // TestStrictGuest has guests of users who may not choose addresses lose nothing of

@@ -40,6 +40,7 @@ func benchmarks() []benchmark {
 		{"first-lease", "time from a new client's DISCOVER to its ACK", firstLease, nil},
 		{"start-network", "time to start and stop NAT networks", startNetwork, nil},
 		{"firewall", "networks' rules: writing them, and passing them", firewallRules, nil},
+		{"guards", "what guards of ports cost a packet", func(b *bench) { b.play(guardsPassed) }, nil},
 		{"networks", "many NAT networks beside libvirtd: start, restart of the daemon, memory", networks, libvirtNeeds().install},
 		{"ports", "ports for guests: time of a request, and of a thousand at once", ports, nil},
 		{"dns", "name servers: questions per second, CPU time of one, time to the answer", dnsBench, func() error { buildCoreDNS(); return nil }},
@@ -69,6 +70,8 @@ func main() {
 		os.Exit(openFlows(os.Args[1:]))
 	case trafficProgram:
 		os.Exit(loadNetwork(os.Args[1:]))
+	case flooderProgram:
+		os.Exit(floodGateway(os.Args[1:]))
 	case responderProgram:
 		os.Exit(respond(os.Args[1:]))
 	}

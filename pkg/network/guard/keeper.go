@@ -233,11 +233,15 @@ func (k *Keeper) Describe(p *port.Port, info *api.Port) {
 	}
 }
 
-// StoppedBy is how many frames of each kind the guard of a port, nil for none, has
+// StoppedBy is how many frames of each kind the guard of the port with that UUID has
 // stopped.
-func (k *Keeper) StoppedBy(p *port.Port) map[string]uint64 {
+func (k *Keeper) StoppedBy(uuid string) map[string]uint64 {
 	all := make(map[string]uint64)
-	if k == nil || p == nil {
+	if k == nil {
+		return all
+	}
+	p := k.ports.UUID(uuid)
+	if p == nil {
 		return all
 	}
 	for kind, frames := range k.kernel.StoppedBy(p.Status().Index) {

@@ -1,0 +1,191 @@
+package main
+
+import (
+	"encoding/binary"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/firewall"
+	"github.com/vnetd/vnetd/pkg/firewall/nft"
+)
+
+// flooderProgram is the name under which the bench is a program that sends frames from
+// the card of its argument, and prints how many nanoseconds each took.
+const flooderProgram = "flooder"
+
+// The load of guards: so many small packets, after so many that are not counted, and the
+// best of so many rounds.
+const (
+	flooderFrames = 200_000
+	flooderWarm   = 30_000
+	flooderRounds = 3
+)
+
+// otherPorts is how many ports are guarded beside the one that is looked at.
+const otherPorts = 999
+
+// guardCard is the guest's.
+var guardCard = firewall.MAC{0x52, 0x54, 0, 0, 0, 2}
+
+// guardsPassed prints what a packet of a guest costs under guards, and what a guest gets
+// through to the LAN.
+func guardsPassed(b *bench) {
+	nstest.IP(b, "link add "+bridge+" address 52:54:00:00:00:01 type bridge")
+	nstest.IP(b, "link set "+bridge+" up")
+	b.Cleanup(func() { nstest.IP(b, "link del "+bridge) })
+	guest := nstest.Guest(b, bridge, "guest", guardCard.String())
+	network := numbered(0, firewall.ModeNAT)
+	nstest.IP(b, "addr add "+network.Subnets[0].String()+" dev "+bridge)
+	guest.IP("addr add " + manyGuest + " dev " + guestLink)
+	guest.IP("route add default via " + network.Subnets[0].Addr().String())
+	b.lab.LAN.IP("route replace " + network.Subnets[0].Masked().String() + " via " + nstest.Uplink)
+	nstest.Exec(b, "sysctl", "-qw", "net.ipv4.ip_forward=1")
+	t := new(table)
+	t.add("guard", "ports", "packets/s", "each", "throughput")
+	for _, ports := range []int{1, otherPorts + 1} {
+		if ports > 1 {
+			others(b)
+		}
+		for level := firewall.GuardOff; level <= firewall.GuardStrict; level++ {
+			guards := guarded(b, network.Subnets[0], ports, level)
+			each := flood(b, guest)
+			got := loadLAN(b, guest)
+			t.add(level.String(), strconv.Itoa(ports), strconv.Itoa(int(time.Second/each)), fmt.Sprintf("%d ns", each.Nanoseconds()), fmt.Sprintf("%.1f Gbit/s", got.Bytes*8/1e9))
+			if err := guards.Purge(); err != nil {
+				b.Fatalf("removing guards: %w", err)
+			}
+			_ = guards.Close()
+		}
+	}
+	b.printf("\n%s", t)
+}
+
+// others makes devices for the other ports.
+func others(b *bench) {
+	var lines strings.Builder
+	for i := range otherPorts {
+		fmt.Fprintf(&lines, "link add port%d type veth peer name peer%d\nlink set port%d master %s\n", i, i, i, bridge)
+	}
+	cmd := exec.CommandContext(b.Context(), "ip", "-batch", "-")
+	cmd.Stdin = strings.NewReader(lines.String())
+	if out, err := cmd.CombinedOutput(); err != nil {
+		b.Fatalf("making %d devices: %w: %s", otherPorts, err, out)
+	}
+}
+
+// guarded has so many ports guarded at a level, the guest's among them.
+func guarded(b *bench, subnet netip.Prefix, ports int, level firewall.GuardLevel) *nft.Guards {
+	g := nft.NewGuards(slog.New(slog.DiscardHandler))
+	index := func(name string) int {
+		l, err := net.InterfaceByName(name)
+		if err != nil {
+			b.Fatalf("looking for %s: %w", name, err)
+		}
+		return l.Index
+	}
+	n := firewall.GuardedNetwork{
+		Bridge: bridge, Index: index(bridge), MAC: firewall.MAC{0x52, 0x54, 0, 0, 0, 1},
+		Gateway: []netip.Addr{subnet.Addr()}, Subnets: []netip.Prefix{subnet}, DHCP: true,
+	}
+	err := g.SetNetwork(n)
+	for i := range ports {
+		p := firewall.GuardedPort{Bridge: bridge, IfName: "v-guest", Guard: firewall.GuardAt(level), MACs: []firewall.MAC{guardCard}, Bound: true}
+		p.Addrs = []netip.Addr{netip.MustParsePrefix(manyGuest).Addr()}
+		if i > 0 {
+			p.IfName, p.Addrs = fmt.Sprintf("port%d", i-1), []netip.Addr{netip.AddrFrom4([4]byte{10, 9, byte(i >> 8), byte(i)})}
+			p.MACs = []firewall.MAC{{0x52, 0x54, 1, 0, byte(i >> 8), byte(i)}}
+		}
+		p.Index = index(p.IfName)
+		if err == nil {
+			err = g.SetPort(p)
+		}
+	}
+	if err == nil {
+		err = g.Release()
+	}
+	if err != nil {
+		b.Fatalf("guarding %d ports: %w", ports, err)
+	}
+	return g
+}
+
+// flood is what one packet of the guest takes, at best.
+func flood(b *bench, guest *nstest.NS) time.Duration {
+	best := time.Hour
+	for range flooderRounds {
+		out, err := guest.Command(b.Context(), b.self(flooderProgram), guestLink, strings.TrimSuffix(manyGuest, "/24")).Output()
+		var ns int64
+		if err == nil {
+			ns, err = strconv.ParseInt(strings.TrimSpace(string(out)), 10, 64)
+		}
+		if err != nil {
+			b.Fatalf("sending packets: %w", err)
+		}
+		best = min(best, time.Duration(ns))
+	}
+	return best
+}
+
+// floodGateway is the program: it sends small UDP packets to the LAN from a source, and
+// prints how many nanoseconds each took, to the LAN's card: all of the host's work is
+// done before the call returns, or just after.
+func floodGateway(args []string) int {
+	if len(args) != 2 {
+		return 2
+	}
+	if err := flooder(os.Stdout, args[0], args[1]); err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		return 1
+	}
+	return 0
+}
+
+// flooder is floodGateway.
+func flooder(w io.Writer, device, source string) error {
+	card, err := net.InterfaceByName(device)
+	if err != nil {
+		return err
+	}
+	src, err := netip.ParseAddr(source)
+	if err != nil {
+		return err
+	}
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	to := unix.SockaddrLinklayer{Ifindex: card.Index, Halen: 6}
+	frame := append([]byte{0x52, 0x54, 0, 0, 0, 1}, card.HardwareAddr...)
+	frame = append(frame, 8, 0, 0x45, 0, 0, 46, 0, 0, 0, 0, 64, unix.IPPROTO_UDP, 0, 0)
+	frame = append(append(frame, src.AsSlice()...), 198, 51, 100, 9)
+	sum := uint32(0)
+	for i := 14; i < 34; i += 2 {
+		sum += uint32(binary.BigEndian.Uint16(frame[i:]))
+	}
+	sum = sum&0xffff + sum>>16
+	binary.BigEndian.PutUint16(frame[24:], ^uint16(sum))
+	frame = append(frame, make([]byte, 26)...)
+	var began time.Time
+	for i := range flooderWarm + flooderFrames {
+		if i == flooderWarm {
+			began = time.Now()
+		}
+		if err := unix.Sendto(fd, frame, 0, &to); err != nil && err != unix.ENOBUFS {
+			return fmt.Errorf("sending a frame: %w", err)
+		}
+	}
+	_, err = fmt.Fprintln(w, time.Since(began).Nanoseconds()/flooderFrames)
+	return err
+}
