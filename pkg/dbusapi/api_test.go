@@ -110,7 +110,7 @@ func TestLifeOfAPort(t *testing.T) {
 		uuid, _ := info["uuid"].Value().(string)
 		want := map[string]dbus.Variant{
 			"uuid": dbus.MakeVariant(uuid), "network": dbus.MakeVariant("one"), "bridge": dbus.MakeVariant("one"),
-			"mac": dbus.MakeVariant("52:54:00:01:02:03"), "ifname": dbus.MakeVariant("mytap"), "mtu": dbus.MakeVariant(uint32(1500)),
+			"mac": dbus.MakeVariant("52:54:00:01:02:03"), "ifname": dbus.MakeVariant("mytap"), "mtu": dbus.MakeVariant(uint32(1500)), "guard": dbus.MakeVariant("off"),
 		}
 		if diff := cmp.Diff(values(want), values(info)); diff != "" || len(fds) != 2 {
 			t.Errorf("%d fds, info (-want +got):\n%s", len(fds), diff)

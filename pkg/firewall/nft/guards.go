@@ -8,7 +8,6 @@ import (
 	"slices"
 	"sync"
 
-	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 
 	"github.com/vnetd/vnetd/pkg/firewall"
@@ -54,7 +53,7 @@ func (g *Guards) Release() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	g.held = false
-	if len(g.networks) == 0 && !g.leftBehind() {
+	if len(g.networks) == 0 && (g.connect() != nil || !g.kernel.stands()) {
 		return nil
 	}
 	return g.rewrite()
@@ -283,21 +282,28 @@ func (g *Guards) changePort(was, next *port) error {
 		g.need(b, next)
 	}
 	g.exchange(b, before, after)
-	switch {
-	case was != nil && was.profile != "" && (next == nil || next.profile == ""):
-		if err := g.forget(b, was); err != nil {
-			return err
-		}
-	case was != nil && was.profile != "" && was.profile != next.profile:
-		b.empty([]chain{portChain(next)})
-		b.addChains([]chain{portChain(next)})
-	case next != nil && next.profile != "" && (was == nil || was.profile == ""):
-		b.addChains([]chain{portChain(next)})
+	if err := g.lead(b, was, next); err != nil {
+		return err
 	}
 	if was != nil {
 		g.leave(b, was.profile)
 	}
 	return b.commit()
+}
+
+// lead has a port's chain lead to its profile.
+func (g *Guards) lead(b *batch, was, next *port) error {
+	had, has := was != nil && was.profile != "", next != nil && next.profile != ""
+	switch {
+	case had && !has:
+		return g.forget(b, was)
+	case had && was.profile != next.profile:
+		b.empty([]chain{portChain(next)})
+		b.addChains([]chain{portChain(next)})
+	case has && !had:
+		b.addChains([]chain{portChain(next)})
+	}
+	return nil
 }
 
 // leave takes away the chains of a profile that no port has any more.
@@ -361,15 +367,6 @@ func (g *Guards) exchange(b *batch, before, after []element) {
 		delete(g.elements, e)
 		b.remove(e)
 	}
-}
-
-// leftBehind reports whether a former process left a table.
-func (g *Guards) leftBehind() bool {
-	if g.connect() != nil {
-		return false
-	}
-	tables, err := g.kernel.conn.ListTablesOfFamily(nftables.TableFamilyNetdev)
-	return err == nil && slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == tableName })
 }
 
 // rewrite makes the whole table anew, in one transaction. Ports without a device

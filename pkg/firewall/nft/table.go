@@ -3,6 +3,7 @@ package nft
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
@@ -72,6 +73,12 @@ func (k *kernel) learnPort(c *netlink.Conn) error {
 
 func (k *kernel) close() error { return k.conn.CloseLasting() }
 
+// stands reports whether there is a table, by whomever.
+func (k *kernel) stands() bool {
+	tables, err := k.conn.ListTablesOfFamily(nftables.TableFamilyNetdev)
+	return err == nil && slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == tableName })
+}
+
 // begin begins a transaction.
 func (k *kernel) begin() *batch {
 	return &batch{conn: k.conn, table: k.table, sets: k.sets, adds: make(map[string][]nftables.SetElement), dels: make(map[string][]nftables.SetElement)}
@@ -92,16 +99,6 @@ func (b *batch) addSets(all []nftables.Set) {
 		s.Table = b.table
 		b.sets[s.Name] = &s
 		b.errs = append(b.errs, b.conn.AddSet(&s, nil))
-	}
-}
-
-// deleteSets deletes sets, to which no rule leads any more.
-func (b *batch) deleteSets(all []nftables.Set) {
-	for i := range all {
-		s := all[i]
-		s.Table = b.table
-		delete(b.sets, s.Name)
-		b.conn.DelSet(&s)
 	}
 }
 
