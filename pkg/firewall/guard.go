@@ -9,6 +9,10 @@ import (
 	"strings"
 )
 
+// GuardTable is the table of nftables, family netdev, that has all guards. It is
+// vnetd's own: what it drops is no fault of others' rules.
+const GuardTable = "vnetd_guard"
+
 // GuardLevel is how much of what a port sends is stopped.
 type GuardLevel uint8
 

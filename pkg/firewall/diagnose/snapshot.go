@@ -7,6 +7,7 @@ package diagnose
 import (
 	"cmp"
 	"errors"
+	"slices"
 
 	"github.com/vnetd/vnetd/pkg/firewall"
 	"github.com/vnetd/vnetd/pkg/firewall/diagnose/ruleset"
@@ -64,6 +65,9 @@ func (l *Listing) Rules() (*ruleset.Ruleset, error) {
 		rules.Add(parsed)
 		faults = append(faults, err)
 	}
+	rules.Tables = slices.DeleteFunc(rules.Tables, func(t *ruleset.Table) bool {
+		return t.Family == "netdev" && t.Name == firewall.GuardTable
+	})
 	tables := ParseTables(l.Text)
 	known := texts(tables)
 	for _, t := range rules.Tables {

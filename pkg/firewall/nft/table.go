@@ -8,10 +8,12 @@ import (
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/pkg/firewall"
 )
 
 // tableName is the table that has all guards.
-const tableName = "vnetd_guard"
+const tableName = firewall.GuardTable
 
 // guardPriority is that of the ports' chains at ingress. What others do there at the
 // usual priority comes after.
