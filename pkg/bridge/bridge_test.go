@@ -250,6 +250,33 @@ func TestMTU(t *testing.T) {
 	})
 }
 
+// TestSmallPort plugs a small port into a bridge whose MTU nobody set, which makes the
+// bridge as small: the ports that were there keep theirs, however often they are looked
+// at, and the bridge grows again with them.
+func TestSmallPort(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		b := newBridges(t)
+		cfg := defaultConfig()
+		cfg.MTU = 0
+		index := ensure(t, b, cfg)
+		_, one := openTAP(t, "vnet0")
+		attach(t, b, index, one, bridge.PortConfig{})
+		nstest.IP(t, "link add small type veth peer name far")
+		nstest.IP(t, "link set small mtu 1400 master virbr0")
+		if got := show(t, "virbr0").MTU; got != 1400 {
+			t.Fatalf("the bridge has MTU %d, want that of its least port", got)
+		}
+		attach(t, b, index, one, bridge.PortConfig{})
+		nstest.IP(t, "link del small")
+		attach(t, b, index, one, bridge.PortConfig{})
+		for _, name := range []string{"vnet0", "virbr0"} {
+			if got := show(t, name).MTU; got != 1500 {
+				t.Errorf("%s has MTU %d, want 1500", name, got)
+			}
+		}
+	})
+}
+
 // TestSmallMTU makes bridges on which the kernel has no IPv6.
 func TestSmallMTU(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {

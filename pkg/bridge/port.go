@@ -17,8 +17,9 @@ const kindTun = "tun"
 
 // PortConfig is how a port shall be plugged in.
 type PortConfig struct {
-	// MTU is the port's, 0 for the bridge's. A port with a smaller MTU lowers
-	// that of a bridge whose own was never set.
+	// MTU is the port's, 0 for the bridge's when it is plugged in, and from then on
+	// whatever others make it. A port with a smaller MTU lowers that of a bridge whose
+	// own was never set.
 	MTU int
 	// Isolated keeps the port from reaching other isolated ports of the
 	// bridge; it reaches the host and ports that aren't.
@@ -126,7 +127,7 @@ func (c *conn) tellFDB(br, l *link, p PortConfig) error {
 // portChanges make l a port of br as p asks. Isolation and the like are set before the
 // port is up, so that no frame slips through. Those of a port depend on its being one.
 func portChanges(br, l *link, p PortConfig) (changes []change) {
-	if mtu := cmp.Or(p.MTU, br.MTU); l.MTU != mtu {
+	if mtu := p.mtu(br, l); l.MTU != mtu {
 		changes = append(changes, differs(l.Name, AspectMTU, l.MTU, mtu, setMTU(l.Index, mtu)))
 	}
 	if l.Master != br.Index {
@@ -149,6 +150,16 @@ func portChanges(br, l *link, p PortConfig) (changes []change) {
 		changes = append(changes, differs(l.Name, AspectUp, "down", "up", setUp(l.Index)))
 	}
 	return changes
+}
+
+// mtu is the MTU that l shall have as a port of br. A bridge whose own was never set has
+// that of its least port: what is plugged in keeps its MTU there, or one small port would
+// bring down all others for good.
+func (p PortConfig) mtu(br, l *link) int {
+	if p.MTU == 0 && l.Master == br.Index {
+		return l.MTU
+	}
+	return cmp.Or(p.MTU, br.MTU)
 }
 
 // attributesOf brings those that l has to p.

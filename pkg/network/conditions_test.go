@@ -70,13 +70,15 @@ func TestOverlapAfterStart(t *testing.T) {
 	})
 }
 
-// TestForeignServer has a guest serve DHCP and another one choose it.
+// TestForeignServer has a guest serve DHCP, unguarded, and another one choose it.
 func TestForeignServer(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		h := newHub(t, t.TempDir(), hubOptions{})
 		// Ours knows one guest alone, so that the other has no choice.
 		xml := strings.Replace(natXML("one", "192.0.2"), "<range start='192.0.2.2' end='192.0.2.254'/>", "", 1)
-		n := h.started(strings.Replace(xml, "name='myhost'", "mac='52:54:00:00:00:99' name='myhost'", 1))
+		xml = strings.Replace(xml, "name='myhost'", "mac='52:54:00:00:00:99' name='myhost'", 1)
+		xml = strings.Replace(xml, "<network>", "<network xmlns:vnetd='urn:vnetd:network:1'>", 1)
+		n := h.started(strings.Replace(xml, "</network>", "<vnetd:guard level='gateway' dhcp='off'/></network>", 1))
 		rogue := nstest.Guest(t, "one", "rogue", "")
 		rogue.IP("addr add 192.0.2.66/24 dev eth0")
 		server := rogue.Command(t.Context(), "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--pid-file=",

@@ -135,6 +135,70 @@ func TestStrictGuest(t *testing.T) {
 	})
 }
 
+// TestGuardFollowsTheHost has guests reached and answered in subnets that the
+// administrator puts on the bridge, or routes to a guest, beside the network's own.
+func TestGuardFollowsTheHost(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := newHub(t, t.TempDir(), hubOptions{})
+		n := h.started(guardedXML(""))
+		info, f := h.port(n, network.PortOptions{})
+		defer f.Close()
+		a := machine(t, "a", info.MAC, f)
+		a.IP("addr add 192.0.2.50/24 dev eth0")
+		a.IP("addr add 198.51.100.5/24 dev eth0")
+		a.IP("link set lo up")
+		a.IP("addr add 203.0.113.1/24 dev lo")
+		a.IP("addr add 2001:db8:5::5/64 dev eth0 nodad")
+		for _, change := range []struct{ command, source, to string }{
+			{"addr add 198.51.100.1/24 dev one", "198.51.100.5", "198.51.100.1"},
+			{"addr add 2001:db8:5::1/64 dev one nodad", "2001:db8:5::5", "2001:db8:5::1"},
+			{"route add 203.0.113.0/24 via 192.0.2.50", "203.0.113.1", "192.0.2.1"},
+		} {
+			ping := func() error {
+				return a.Command(t.Context(), "ping", "-c1", "-W1", "-I", change.source, change.to).Run()
+			}
+			if ping() == nil {
+				t.Errorf("%s reaches %s before %q", change.source, change.to, change.command)
+			}
+			nstest.IP(t, change.command)
+			nstest.Eventually(t, wait, change.source+" reaches "+change.to+" after "+change.command, ping)
+		}
+	})
+}
+
+// TestGuardOfOneMachine has a machine with two cards on one network answer for the
+// address of one by the other, and no other machine do so.
+func TestGuardOfOneMachine(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := newHub(t, t.TempDir(), hubOptions{})
+		n := h.started(guardedXML(""))
+		const machineUUID = "11111111-2222-4333-8444-555555555555"
+		first, f := h.port(n, network.PortOptions{OwnerUUID: machineUUID})
+		second, g := h.port(n, network.PortOptions{OwnerUUID: machineUUID})
+		other, o := h.port(n, network.PortOptions{})
+		defer f.Close()
+		defer g.Close()
+		defer o.Close()
+		lease(t, machine(t, "a", first.MAC, f))
+		now, err := h.Ports().Find(first.UUID)
+		must(t, err)
+		held := now.Addresses[0].String()
+		for _, m := range []struct {
+			name    string
+			port    api.Port
+			file    *os.File
+			answers bool
+		}{{"b", second, g, true}, {"c", other, o, false}} {
+			guest := machine(t, m.name, m.port.MAC, m.file)
+			guest.IP("addr add " + held + "/24 dev eth0")
+			_ = guest.Command(t.Context(), "ping", "-c1", "-W1", "-I", held, "192.0.2.1").Run() // ARP is first
+			if stopped := stoppedOf(h, m.port)["arp"]; (stopped == 0) != m.answers {
+				t.Errorf("of ARP of machine %s is stopped: %d frames", m.name, stopped)
+			}
+		}
+	})
+}
+
 // TestGuardsOverARestart has guards stand while no hub runs, and the next one know
 // what was leased under the one before.
 func TestGuardsOverARestart(t *testing.T) {

@@ -7,6 +7,7 @@ package guard
 import (
 	"context"
 	"net"
+	"net/netip"
 	"slices"
 	"sync"
 
@@ -38,6 +39,7 @@ type Kernel interface {
 type Links interface {
 	LookupIndex(index int) (bridge.Link, error)
 	Members(bridge int) ([]bridge.Link, error)
+	HostNets() ([]bridge.HostNet, error)
 }
 
 // Networks are the active networks.
@@ -112,7 +114,9 @@ func (k *Keeper) All(live *netdef.Network, index int) {
 	if err != nil {
 		return // who made the bridge says so
 	}
-	_ = k.kernel.SetNetwork(translate.GuardedNetwork(live, index, l.MAC))
+	network := translate.GuardedNetwork(live, index, l.MAC)
+	network.Behind = append(network.Behind, k.routed(live.Bridge.Name)...)
+	_ = k.kernel.SetNetwork(network)
 	for _, p := range k.ports.On(live.Name, port.Own, port.External) {
 		k.Port(live, p)
 	}
@@ -125,6 +129,22 @@ func (k *Keeper) All(live *netdef.Network, index int) {
 	}
 }
 
+// routed lists what the host itself reaches over a bridge: the administrator's further
+// subnets there, and routes that lead to guests. What it sends there may come back.
+func (k *Keeper) routed(bridge string) (all []netip.Prefix) {
+	nets, err := k.links.HostNets()
+	if err != nil {
+		return nil // it is asked again with the next change
+	}
+	for _, n := range nets {
+		if n.Link == bridge && !n.Prefix.Addr().IsLinkLocalUnicast() && !n.Prefix.Addr().IsMulticast() {
+			all = append(all, n.Prefix)
+		}
+	}
+	slices.SortFunc(all, netip.Prefix.Compare)
+	return all
+}
+
 // Port sets the guard of a port of vnetd's own or of a registered one on a network that
 // is live.
 func (k *Keeper) Port(live *netdef.Network, p *port.Port) {
@@ -132,16 +152,36 @@ func (k *Keeper) Port(live *netdef.Network, p *port.Port) {
 		return
 	}
 	g := guarded(live, p)
+	for _, other := range k.siblings(p) {
+		of := guarded(live, other)
+		g.MACs, g.Addrs = append(g.MACs, of.MACs...), append(g.Addrs, of.Addrs...)
+	}
 	k.mu.Lock()
 	delete(k.others, g.Index)
 	k.mu.Unlock()
 	_ = k.kernel.SetPort(g)
 }
 
+// siblings are the further ports of the machine behind p on its network. A machine with
+// several cards there answers for all of its addresses by any, and a bond of them has one
+// MAC address.
+func (k *Keeper) siblings(p *port.Port) []*port.Port {
+	if p.OwnerUUID == "" {
+		return nil
+	}
+	return slices.DeleteFunc(k.ports.On(p.Network, port.Own, port.External), func(o *port.Port) bool {
+		return o == p || o.OwnerUUID != p.OwnerUUID
+	})
+}
+
 // Changed sets the guard of a port anew, whose guest has other addresses.
 func (k *Keeper) Changed(p *port.Port) {
-	if k != nil {
-		k.Port(k.networks.Live(p.Network), p)
+	if k == nil {
+		return
+	}
+	live := k.networks.Live(p.Network)
+	for _, p := range append(k.siblings(p), p) {
+		k.Port(live, p)
 	}
 }
 
