@@ -300,6 +300,29 @@ func TestForeignGuests(t *testing.T) {
 	})
 }
 
+// TestUplinkIsNoGuest leaves the way to the LAN alone, of whatever kind its device is,
+// beside a guest's device that is guarded.
+func TestUplinkIsNoGuest(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := newHub(t, t.TempDir(), hubOptions{})
+		nstest.IP(t, "link add up0 type veth peer name far0")
+		nstest.IP(t, "link set up0 up")
+		nstest.IP(t, "link set far0 up")
+		h.started("<network xmlns:vnetd='urn:vnetd:network:1'><name>lan</name><forward mode='bridge'/><bridge name='lan'/><vnetd:uplink dev='up0'/></network>")
+		nstest.IP(t, "tuntap add vnet7 mode tap")
+		nstest.IP(t, "link set vnet7 master lan up")
+		var guards string
+		until(t, "the guard of the guest's device", func() bool {
+			out, err := exec.CommandContext(t.Context(), "nft", "list", "table", "netdev", "vnetd_guard").Output()
+			guards = string(out)
+			return err == nil && strings.Contains(guards, `device "vnet7"`)
+		})
+		if strings.Contains(guards, `"up0"`) {
+			t.Errorf("the uplink has a guard:\n%s", guards)
+		}
+	})
+}
+
 func index(t *testing.T, h *hub, name string) int {
 	t.Helper()
 	l, err := h.links.Lookup(name)

@@ -209,15 +209,24 @@ func guarded(live *netdef.Network, p *port.Port) firewall.GuardedPort {
 	return g
 }
 
-// isGuest reports whether somebody's guest may be behind a device: a virtual machine
-// or a container, not the LAN.
-func isGuest(l bridge.Link) bool { return l.Kind == "tun" || l.Kind == "veth" }
+// isGuest reports whether somebody's guest is behind a device on the bridge of live: a
+// virtual machine or a container, and not the LAN, which is behind the uplink, and where
+// this host is a container itself may be behind any veth on a bridge of the admin's.
+func isGuest(live *netdef.Network, l bridge.Link) bool {
+	switch l.Kind {
+	case "tun":
+		return l.Name != live.Uplink
+	case "veth":
+		return live.Mode().OwnsBridge()
+	}
+	return false
+}
 
 // other sets the guard of a guest's device that nobody registered, unless it is that of
 // a port which is being made. What its guest has is not known, so it is kept from
 // nothing but what is others'.
 func (k *Keeper) other(live *netdef.Network, l bridge.Link) {
-	if !isGuest(l) || k.ports.Index(l.Index) != nil {
+	if !isGuest(live, l) || k.ports.Index(l.Index) != nil {
 		return
 	}
 	k.mu.Lock()
