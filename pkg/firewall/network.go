@@ -68,6 +68,9 @@ type Network struct {
 	NATAddrs AddrRange
 	// NATIPv6 has IPv6 translated as well in ModeNAT. Without it IPv6 is routed.
 	NATIPv6 bool
+	// NoInboundIPv6 has nobody outside begin connections to guests by IPv6 that is
+	// routed.
+	NoInboundIPv6 bool
 	// IPv6 is <network ipv6='yes'>: guests may speak IPv6 among each other
 	// though the network has no IPv6 subnet.
 	IPv6 bool

@@ -100,7 +100,7 @@ func (n Network) guards() (rules []Rule) {
 			continue
 		}
 		for _, s := range n.SubnetsOf(f) {
-			rules = append(rules, Rule{Family: f, Path: Inbound, Destination: s, Out: n.Bridge, Replies: n.Translated(f), Verdict: AskOutbound})
+			rules = append(rules, Rule{Family: f, Path: Inbound, Destination: s, Out: n.Bridge, Replies: n.Closed(f), Verdict: AskOutbound})
 		}
 	}
 	return rules
@@ -145,13 +145,25 @@ func (n Network) Translated(f Family) bool {
 	return n.Mode == ModeNAT && (f == IPv4 || n.NATIPv6)
 }
 
+// Closed reports whether connections of the family that lead out of the bridge begin
+// with guests alone: those that are translated do, and routed ones where that is asked for.
+func (n Network) Closed(f Family) bool {
+	return n.Translated(f) || f == IPv6 && n.NoInboundIPv6
+}
+
+// Tracked reports whether the kernel is to know all connections of the family: where
+// the network is closed or, in ModeNAT, may be with its connections under way.
+func (n Network) Tracked(f Family) bool {
+	return n.Translated(f) || len(n.SubnetsOf(f)) > 0 && (n.Mode == ModeNAT || n.Closed(f))
+}
+
 // inbound is what may enter the bridge: anything for a routed subnet, replies
-// alone for a translated one, nothing else.
+// alone for a closed one, nothing else.
 func (n Network) inbound(f Family) []Rule {
 	var rules []Rule
 	if n.Mode != ModeIsolated {
 		for _, s := range n.SubnetsOf(f) {
-			rules = append(rules, Rule{Family: f, Path: Inbound, Destination: s, In: n.Dev, Out: n.Bridge, Replies: n.Translated(f)})
+			rules = append(rules, Rule{Family: f, Path: Inbound, Destination: s, In: n.Dev, Out: n.Bridge, Replies: n.Closed(f)})
 		}
 	}
 	return append(rules, Rule{Family: f, Path: Inbound, Out: n.Bridge, Verdict: Reject})

@@ -81,6 +81,7 @@ func (n *Network) validate(all bool) Faults {
 	checkAccess(c)
 	checkDHCPPolicy(c)
 	checkGuard(c)
+	checkInbound6(c)
 	checkMTU(c)
 	checkDomain(c)
 	checkDNS(c)

@@ -51,6 +51,19 @@ func decodeDHCPPolicy(e xmldoc.Element) DHCPPolicy {
 	}
 }
 
+// decodeInbound6 decodes <vnetd:ipv6>.
+func decodeInbound6(e xmldoc.Element) Tristate {
+	e, ok := ours(e, "ipv6")
+	if !ok {
+		return Unset
+	}
+	if _, written := e.Attr("inbound"); !written {
+		e.Fault("@inbound", "", "missing, want yes or no")
+		return Unset
+	}
+	return xmldoc.Value(e, "inbound", parseTristate)
+}
+
 // decodeAccount decodes <vnetd:user> or <vnetd:group>.
 func decodeAccount(e xmldoc.Element) Account {
 	return Account{Name: e.Str("name"), Choose: xmldoc.Value(e, "choose", parseTristate) == Yes}
@@ -58,7 +71,7 @@ func decodeAccount(e xmldoc.Element) Account {
 
 // extended reports whether n has something in vnetd's namespace.
 func (n *Network) extended() bool {
-	return n.Uplink != "" || n.Access != nil || n.DHCPPolicy != (DHCPPolicy{}) || n.Guard != (Guard{}) || len(n.Records) > 0 ||
+	return n.Uplink != "" || n.Access != nil || n.DHCPPolicy != (DHCPPolicy{}) || n.Guard != (Guard{}) || n.Inbound6 != Unset || len(n.Records) > 0 ||
 		slices.ContainsFunc(n.IPs, func(ip IP) bool { return ip.RA != (RAPolicy{}) || ip.DHCP != nil && len(ip.DHCP.Boots) > 0 })
 }
 
@@ -90,6 +103,9 @@ func printExtensions(p *xmldoc.Printer, n *Network) {
 		p.Leaf("vnetd:dhcp", xmldoc.Opt("identity", n.DHCPPolicy.Identity), xmldoc.Opt("probe", n.DHCPPolicy.Probe))
 	}
 	printGuard(p, n.Guard)
+	if n.Inbound6 != Unset {
+		p.Leaf("vnetd:ipv6", xmldoc.Always("inbound", string(n.Inbound6)))
+	}
 	printRecords(p, n)
 	if n.Access == nil {
 		return
@@ -147,6 +163,18 @@ func checkUplink(c *checker) {
 func checkDHCPPolicy(c *checker) {
 	if c.n.DHCPPolicy != (DHCPPolicy{}) && !c.mode.OwnsBridge() {
 		c.Addf("network/vnetd:dhcp", "", "not allowed in mode %s: the network serves no DHCP", c.mode)
+	}
+}
+
+// checkInbound6 checks <vnetd:ipv6>.
+func checkInbound6(c *checker) {
+	const path = "network/vnetd:ipv6"
+	switch n := c.n; {
+	case n.Inbound6 == Unset:
+	case c.mode != ModeNAT && c.mode != ModeRoute:
+		c.Addf(path, "", "not allowed in mode %s: want nat or route", c.mode)
+	case n.Inbound6 == Yes && n.Forward.NAT != nil && n.Forward.NAT.IPv6 == Yes:
+		c.Add(path+"/@inbound", string(Yes), "not possible with <nat ipv6='yes'/>, which nobody outside can connect through: want no, or no <nat ipv6>")
 	}
 }
 

@@ -60,6 +60,17 @@ func extensionRows() []faultRow {
 		{"guard of no ports", extended("<forward mode='passthrough'><interface dev='eth0'/></forward><vnetd:guard level='strict'/>"), []string{
 			"network/vnetd:guard: not allowed in mode passthrough: guests have no ports on a bridge",
 		}},
+		{"inbound", extended("<forward mode='nat'/><ip family='ipv6' address='fd00:1::1' prefix='64'/><vnetd:ipv6 inbound='maybe' outbound='no'/>"), []string{
+			"network/vnetd:ipv6/@inbound: 'maybe': want yes or no",
+			"network/vnetd:ipv6/@outbound: 'no': not known to this version of vnetd",
+		}},
+		{"inbound not said", extended("<forward mode='nat'/><ip family='ipv6' address='fd00:1::1' prefix='64'/><vnetd:ipv6/>"), []string{"network/vnetd:ipv6/@inbound: missing, want yes or no"}},
+		{"inbound of an isolated network", extended("<vnetd:ipv6 inbound='no'/>"), []string{
+			"network/vnetd:ipv6: not allowed in mode none: want nat or route",
+		}},
+		{"inbound through translation", extended("<forward mode='nat'><nat ipv6='yes'/></forward><ip family='ipv6' address='fd00:1::1' prefix='64'/><vnetd:ipv6 inbound='yes'/>"), []string{
+			"network/vnetd:ipv6/@inbound: 'yes': not possible with <nat ipv6='yes'/>, which nobody outside can connect through: want no, or no <nat ipv6>",
+		}},
 		{"advertised prefixes", extended("<ip address='192.0.2.1' netmask='255.255.255.0'><vnetd:ra autonomous='yes'/></ip>" +
 			"<ip family='ipv6' address='fd00:1::1' prefix='80'><vnetd:ra autonomous='yes'/></ip>" +
 			"<ip family='ipv6' address='fd00:2::1' prefix='64'><vnetd:ra autonomous='maybe' managed='yes' other='no'/></ip>"), []string{
@@ -245,5 +256,18 @@ func TestGuard(t *testing.T) {
 	n := parse(t, []byte(extended("<vnetd:guard level='strict' arp='off' mac='gateway'/>")))
 	if again := parse(t, n.XML()); n.Guard != want || again.Guard != want || want.String() != "strict,mac=gateway,arp=off" {
 		t.Errorf("got %+v, printed and read again %+v, want %+v", n.Guard, again.Guard, want)
+	}
+}
+
+// TestInbound6 reads and prints whether connections of IPv6 may begin outside.
+func TestInbound6(t *testing.T) {
+	for _, inside := range []string{"", "<nat ipv6='yes'/>"} {
+		n := parse(t, []byte(extended("<forward mode='nat'>"+inside+"</forward><ip family='ipv6' address='fd00:1::1' prefix='64'/><vnetd:ipv6 inbound='no'/>")))
+		if err := n.Validate(); err != nil {
+			t.Error(err)
+		}
+		if again := parse(t, n.XML()); n.Inbound6 != netdef.No || again.Inbound6 != netdef.No {
+			t.Errorf("got %q, printed and read again %q, want no", n.Inbound6, again.Inbound6)
+		}
 	}
 }

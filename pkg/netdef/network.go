@@ -115,6 +115,9 @@ type Network struct {
 	DHCPPolicy DHCPPolicy
 	// Guard is what ports are kept from sending.
 	Guard Guard
+	// Inbound6 is whether connections of IPv6 may begin outside, where it is routed: Yes
+	// if it is Unset.
+	Inbound6 Tristate
 	// Records are records of DNS beside those of <dns>.
 	Records []Record
 

@@ -32,6 +32,7 @@ func decodeDefinition(e xmldoc.Element) *Network {
 		Access:              decodeAccess(e),
 		DHCPPolicy:          decodeDHCPPolicy(e),
 		Guard:               decodeGuard(e),
+		Inbound6:            decodeInbound6(e),
 		Records:             decodeRecords(e),
 	}
 	n.Bridge = decodeBridge(e, n.Mode(), n.Uplink != "")

@@ -27,6 +27,7 @@ func (c conditions) sources() []health.Source {
 		health.Services(c.served()),
 		health.Clock(),
 		health.Disks(c.env.Store.Troubles),
+		health.Reachable(c.active),
 		health.Overlaps(c.env.Links.HostNets, c.active),
 		health.Leases(c.env.Store.LeaseDamage, c.giving),
 		c.env.Unusable.Source(c.definitions),
@@ -46,6 +47,7 @@ func (c conditions) active() (all []health.Network) {
 		for i := range live.IPs {
 			h.Subnets = append(h.Subnets, live.IPs[i].Prefix().Masked())
 		}
+		h.Reachable = translate.Reachable(live)
 		all = append(all, h)
 	})
 	return all

@@ -82,6 +82,10 @@ func intents() map[string]firewall.Network {
 			n.NATPorts = firewall.PortRange{Start: 2000, End: 3000}
 			n.Subnets = append(n.Subnets, subnets("2001:db8:0:0:1::/80")...)
 		}),
+		"nat-ipv6-closed": with(v6, func(n *firewall.Network) { n.NoInboundIPv6 = true }),
+		"route-ipv6-closed-dev": with(v6, func(n *firewall.Network) {
+			n.Mode, n.Dev, n.NoInboundIPv6 = firewall.ModeRoute, "eno1", true
+		}),
 		"route":         with(v6, func(n *firewall.Network) { n.Mode = firewall.ModeRoute }),
 		"route-dev":     with(v6, func(n *firewall.Network) { n.Mode, n.Dev = firewall.ModeRoute, "eno1" }),
 		"isolated":      {Bridge: "virbr-isolated", Mode: firewall.ModeIsolated, DHCP: true, Subnets: subnets("192.0.2.1/24")},
@@ -108,14 +112,14 @@ func TestRender(t *testing.T) {
 // Only subnets that are reached by any device, and isolated ports, have guards.
 func TestGuards(t *testing.T) {
 	var rules []firewall.Line
-	unguarded := []string{"nat-dev", "nat-addresses", "nat-without-subnet", "nat-ipv6-routed-dev", "nat66-dev", "route-dev", "isolated", "isolated-ipv6", "open", "bridge"}
+	unguarded := []string{"nat-dev", "nat-addresses", "nat-without-subnet", "nat-ipv6-routed-dev", "nat66-dev", "route-dev", "route-ipv6-closed-dev", "isolated", "isolated-ipv6", "open", "bridge"}
 	for name, n := range intents() {
 		guards := iptables.Guards(n, iptables.DefaultPrefix)
 		if (len(guards) == 0) != slices.Contains(unguarded, name) {
 			t.Errorf("guards of %s are %v", name, guards)
 		}
 	}
-	for _, name := range []string{"route", "nat-ipv6-routed", "nat66"} {
+	for _, name := range []string{"route", "nat-ipv6-routed", "nat-ipv6-closed", "nat66"} {
 		rules = append(rules, iptables.Guards(intents()[name], iptables.DefaultPrefix)...)
 	}
 	apart := with(intents()["isolated-ipv6"], func(n *firewall.Network) { n.Isolated = true })

@@ -131,8 +131,8 @@ func (w *Writer) Apply(ctx context.Context, desired firewall.Desired, changes []
 		return err
 	}
 	w.keepConnections(func(f firewall.Family) bool {
-		return slices.ContainsFunc(changes, func(c firewall.Change) bool { return !c.Remove && c.Network.Translated(f) }) ||
-			slices.ContainsFunc(desired, func(e firewall.Entry) bool { return e.Network.Translated(f) && !changed(e, changes) })
+		return slices.ContainsFunc(changes, func(c firewall.Change) bool { return !c.Remove && c.Network.Tracked(f) }) ||
+			slices.ContainsFunc(desired, func(e firewall.Entry) bool { return e.Network.Tracked(f) && !changed(e, changes) })
 	})
 	return nil
 }
@@ -142,12 +142,12 @@ func changed(e firewall.Entry, changes []firewall.Change) bool {
 	return slices.ContainsFunc(changes, func(c firewall.Change) bool { return c.Network.Bridge == e.Network.Bridge })
 }
 
-// keepConnections sees to it that translated connections outlive a flush, from
-// the first network on that is translated. On a kernel that can't they don't. The
-// caller holds mu.
-func (w *Writer) keepConnections(translated func(firewall.Family) bool) {
+// keepConnections sees to it that connections that the kernel must know outlive a
+// flush, from the first network on that is tracked. On a kernel that can't they don't.
+// The caller holds mu.
+func (w *Writer) keepConnections(tracked func(firewall.Family) bool) {
 	for _, family := range []firewall.Family{firewall.IPv4, firewall.IPv6} {
-		if slices.Contains(w.keeper.families, family) || !translated(family) {
+		if slices.Contains(w.keeper.families, family) || !tracked(family) {
 			continue
 		}
 		before := w.cache.generation()
@@ -178,7 +178,7 @@ func (w *Writer) Complete(ctx context.Context, desired firewall.Desired, afresh 
 		w.cache.forget()
 	}
 	w.keepConnections(func(f firewall.Family) bool {
-		return slices.ContainsFunc(desired, func(e firewall.Entry) bool { return e.Network.Translated(f) })
+		return slices.ContainsFunc(desired, func(e firewall.Entry) bool { return e.Network.Tracked(f) })
 	})
 	if w.cache.refresh(); w.cache.whole || len(desired) == 0 {
 		return firewall.Report{}, nil

@@ -22,7 +22,7 @@ const everything = `<network xmlns:dnsmasq='http://libvirt.org/schemas/network/d
   <ip family='ipv6' address='2001:db8::1' prefix='64'/><ip address='192.0.2.1' prefix='24'/><ip address='198.51.100.1' prefix='24'/>
   <route address='10.0.0.0' prefix='8' gateway='192.0.2.2'/><virtualport type='openvswitch'/><portgroup name='p'/>
   <dnsmasq:options><dnsmasq:option value='a'/></dnsmasq:options>
-  <vnetd:uplink dev='eno2'/><vnetd:access><vnetd:user name='u'/></vnetd:access><vnetd:dhcp identity='mac'/><vnetd:guard level='strict' arp='off'/><vnetd:record name='r' type='A' value='192.0.2.5'/>
+  <vnetd:uplink dev='eno2'/><vnetd:access><vnetd:user name='u'/></vnetd:access><vnetd:dhcp identity='mac'/><vnetd:guard level='strict' arp='off'/><vnetd:ipv6 inbound='no'/><vnetd:record name='r' type='A' value='192.0.2.5'/>
 </network>`
 
 // TestElementsAreTheDocument holds that all elements together are the document, and

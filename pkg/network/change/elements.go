@@ -50,6 +50,7 @@ func elements() []element {
 		{"vnetd:access", func(d, f *netdef.Network) { d.Access = f.Access }, never}, // of ports to come
 		{"vnetd:record", func(d, f *netdef.Network) { d.Records = f.Records }, never},
 		{"vnetd:guard", func(d, f *netdef.Network) { d.Guard = f.Guard }, never},
+		{"vnetd:ipv6", func(d, f *netdef.Network) { d.Inbound6 = f.Inbound6 }, inbound6Harms},
 		{"vnetd:dhcp", func(d, f *netdef.Network) { d.DHCPPolicy = f.DHCPPolicy }, never},
 	}
 }
@@ -75,6 +76,12 @@ func forwardHarms(live, next *netdef.Network) bool {
 	}
 	was, is := live.Forward, next.Forward
 	return is.Dev != "" && is.Dev != was.Dev || natIPv6(was) != natIPv6(is)
+}
+
+// inbound6Harms reports whether connections that are under way may end because nobody
+// outside may begin one any more. Those of a network of mode nat are known to the kernel.
+func inbound6Harms(live, next *netdef.Network) bool {
+	return live.Inbound6 != netdef.No && next.Inbound6 == netdef.No && live.Mode() == netdef.ModeRoute && translate.HasIPv6(live)
 }
 
 func natIPv6(f *netdef.Forward) bool { return f.NAT != nil && f.NAT.IPv6 == netdef.Yes }

@@ -30,6 +30,9 @@ type Network struct {
 	Name    string
 	Bridge  string // the bridge's name
 	Subnets []netip.Prefix
+	// Reachable are those of IPv6 whose guests may be connected to from outside, though
+	// those of IPv4 may not and the document does not say that it is meant so.
+	Reachable []netip.Prefix
 }
 
 // interval is how often the host is looked at. What takes long is looked at less

@@ -96,6 +96,7 @@ func Firewall(n *netdef.Network) firewall.Network {
 			}
 		}
 	}
+	f.NoInboundIPv6 = n.Inbound6 == netdef.No
 	f.NoDNS = n.DNS != nil && n.DNS.Enable == netdef.No
 	for i := range n.IPs {
 		ip := &n.IPs[i]
@@ -108,6 +109,16 @@ func Firewall(n *netdef.Network) firewall.Network {
 		}
 	}
 	return f
+}
+
+// Reachable are the subnets of IPv6 of n, of mode nat, whose guests may be connected to
+// from outside, unless the document says so.
+func Reachable(n *netdef.Network) (all []netip.Prefix) {
+	f := Firewall(n)
+	if f.Mode != firewall.ModeNAT || f.Closed(firewall.IPv6) || n.Inbound6 != netdef.Unset {
+		return nil
+	}
+	return slices.DeleteFunc(f.SubnetsOf(firewall.IPv6), func(p netip.Prefix) bool { return p.Addr().IsLinkLocalUnicast() })
 }
 
 // Gateways are the addresses of n's <ip> elements.
