@@ -14,11 +14,12 @@ import (
 )
 
 // What each user may. A user who asks more often waits, and who has too much waiting
-// is refused.
+// is refused. Honest use stays below: a call that waits for each of a user's guests,
+// and virsh, which asks four times about every network that it lists.
 const (
-	maxPending = 64      // calls that are not answered yet
+	maxPending = 512     // calls that are not answered yet
 	maxBytes   = 8 << 20 // of their arguments
-	perSecond  = 200     // calls, and twice as many at once
+	perSecond  = 1000    // calls, and twice as many at once
 
 	// workShare is how much of one processor calls may take in the long run, in
 	// thousandths, workAhead how many milliseconds in advance.

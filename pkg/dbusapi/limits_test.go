@@ -14,6 +14,7 @@ import (
 
 	"github.com/vnetd/vnetd/internal/nstest"
 	"github.com/vnetd/vnetd/internal/sysbus"
+	"github.com/vnetd/vnetd/pkg/dbusapi"
 )
 
 // connectAs joins the bus as a user.
@@ -66,7 +67,7 @@ func waiting() int {
 	return bytes.Count(stacks[:runtime.Stack(stacks, true)], []byte("dbusapi.(*objects).waitForAddress("))
 }
 
-// TestWaitersOfOneUser has one user wait on two connections, and finds so many that no
+// TestWaitersOfOneUser has one user wait on several connections, and finds so many that no
 // more are taken, others not concerned, and nothing left of them when they go.
 func TestWaitersOfOneUser(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
@@ -78,9 +79,13 @@ func TestWaitersOfOneUser(t *testing.T) {
 		invoke(t, conn, root, manager+".CreateNetwork", []any{natXML}, &path)
 		invoke(t, conn, root, manager+".RequestPort", []any{"one", map[string]dbus.Variant{}}, &port, &fds, &info)
 		others := waits(conn, port, 100)
-		first, second := connectAs(t, alice), connectAs(t, alice)
-		calls := append(waits(first, port, 50), waits(second, port, 50)...)
-		const most = 64
+		var hostile []*dbus.Conn
+		var calls []*dbus.Call
+		for range 6 { // the bus lets no connection have more than 128 calls unanswered
+			hostile = append(hostile, connectAs(t, alice))
+			calls = append(calls, waits(hostile[len(hostile)-1], port, 100)...)
+		}
+		const most = 512
 		nstest.Eventually(t, wait, "the rest is refused", func() error {
 			if n := refused(t, calls, name+".Error.LimitExceeded"); n != len(calls)-most {
 				return fmt.Errorf("%d of %d are", n, len(calls))
@@ -92,8 +97,9 @@ func TestWaitersOfOneUser(t *testing.T) {
 		if n := refused(t, others, "none"); n > 0 {
 			t.Errorf("%d calls of others ended", n)
 		}
-		must(t, first.Close())
-		must(t, second.Close())
+		for _, c := range hostile {
+			must(t, c.Close())
+		}
 		nstest.Eventually(t, wait, "the calls end with who made them", func() error {
 			if n := waiting(); n != len(others) {
 				return fmt.Errorf("%d are waited for, want those of others, %d", n, len(others))
@@ -136,5 +142,34 @@ func TestDocumentsOfOneUser(t *testing.T) {
 		}
 		invoke(t, hostile, root, manager+".ListNetworks", nil, new([]listed))
 		invoke(t, conn, root, manager+".ListNetworks", nil, new([]listed))
+	})
+}
+
+// TestManyGuestsOfOneUser has a user start many guests at once and wait
+// for the address of each, and none is refused.
+func TestManyGuestsOfOneUser(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		nstest.NewUsers(t, alice, carol)
+		conn := serveWith(t, func(cfg *dbusapi.Config) { cfg.PortsPerSecond = 50 }) // as vnetd.toml has it
+		invoke(t, conn, root, manager+".CreateNetwork", []any{accessXML}, new(dbus.ObjectPath))
+		user := connectAs(t, alice)
+		requests := make([]*dbus.Call, 100)
+		for i := range requests {
+			requests[i] = user.Object(name, root).Go(manager+".RequestPort", 0, make(chan *dbus.Call, 1), "two", map[string]dbus.Variant{})
+		}
+		var waited []*dbus.Call
+		for _, r := range requests {
+			var port dbus.ObjectPath
+			var fds []dbus.UnixFD
+			must(t, (<-r.Done).Store(&port, &fds, new(map[string]dbus.Variant)))
+			t.Cleanup(func() { must(t, unix.Close(int(fds[0]))) })
+			waited = append(waited, waits(user, port, 1)...)
+		}
+		nstest.Eventually(t, wait, "all are waited for", func() error {
+			if n := waiting(); n != len(waited) {
+				return fmt.Errorf("%d are waited for, want %d, refused %d", n, len(waited), refused(t, waited, "none"))
+			}
+			return nil
+		})
 	})
 }
