@@ -59,7 +59,7 @@ var mayImport = map[string][]string{
 	"pkg/dhcpd/v6":             {"pkg/dhcpd", "pkg/dhcpd/internal/iface"},
 	"pkg/dhcpd/ra":             {"pkg/dhcpd", "pkg/dhcpd/internal/iface"},
 	"pkg/dhcpd/tftp":           {"pkg/dhcpd/internal/iface"},
-	"pkg/dhcpd/internal/iface": {"internal/handover", "internal/ratelog"},
+	"pkg/dhcpd/internal/iface": {"internal/handover", "internal/netlink", "internal/ratelog"},
 	"pkg/dnsd":                 {"internal/ether", "internal/dnsname", "pkg/dnsd/wire", "pkg/dnsd/zone", "pkg/dnsd/upstream", "internal/handover", "internal/histogram", "internal/ratelog"},
 	"pkg/dnsd/wire":            {},
 	"pkg/dnsd/zone":            {"internal/dnsname", "pkg/dnsd/wire"},
@@ -83,7 +83,7 @@ var mayUse = map[string][]string{
 	"github.com/google/nftables":             {"pkg/firewall/nft"},
 	"github.com/mdlayher/netlink":            {"pkg/firewall/nft"}, // its socket, under google/nftables
 	"github.com/insomniacslk/dhcp":           {"pkg/dhcpd", "pkg/dhcpd/v4", "pkg/dhcpd/v6"},
-	"github.com/mdlayher/packet":             {"pkg/dhcpd/v4", "pkg/dhcpd/v6"},
+	"github.com/mdlayher/packet":             {"pkg/dhcpd/v4", "pkg/dhcpd/internal/iface"},
 	"github.com/mdlayher/ndp":                {"pkg/dhcpd/ra"},
 	"github.com/pin/tftp":                    {"pkg/dhcpd/tftp"},
 	"github.com/miekg/dns":                   {"internal/dnsname", "pkg/dnsd", "pkg/dnsd/upstream", "pkg/dnsd/wire", "pkg/dnsd/zone"},

@@ -32,6 +32,11 @@ type Binding struct {
 	// Offer is the client for whom the address is held until offerUntil, or empty.
 	Offer      ClientKey
 	offerUntil time.Time
+	// via is where the client is to which the address is leased or held, as far as this
+	// process has seen it.
+	via Sender
+	// counted is where the binding is counted, see Bindings.held.
+	counted station
 	// Probed: nobody answered for the address since it is held for offer.
 	Probed bool
 	// in is the list that elem belongs to, nil when in none.
@@ -56,7 +61,8 @@ type Bindings struct {
 	stale    *list.List             // of *binding: dynamic, lease over, longest ago first
 	next     time.Time              // no lease ends before; zero when none ends
 	writes   uint64
-	states   map[State]uint64 // how many bindings have a lease of that state
+	states   map[State]uint64   // how many bindings have a lease of that state
+	held     map[station]uint64 // how many addresses are taken or held by those of a station
 }
 
 // newBindings returns those of sp with nothing leased.
@@ -72,6 +78,7 @@ func newBindings(sp *Scope) Bindings {
 		offers:   list.New(),
 		stale:    list.New(),
 		states:   make(map[State]uint64),
+		held:     make(map[station]uint64),
 	}
 	for a := range sp.Never {
 		bs.mark(a)
@@ -121,7 +128,7 @@ func (bs *Bindings) adopt(old *Bindings, now time.Time) []netip.Addr {
 	for e := old.offers.Front(); e != nil; e = e.Next() {
 		o := e.Value.(*Binding)
 		if bs.scope.dynamic(o.Addr) || bs.scope.byAddr[o.Addr] != nil {
-			bs.Hold(o.Addr, o.Offer, o.offerUntil)
+			bs.Hold(o.Addr, o.Offer, o.offerUntil, o.via)
 		}
 	}
 	for _, o := range old.byAge(now) {
@@ -133,7 +140,7 @@ func (bs *Bindings) adopt(old *Bindings, now time.Time) []netip.Addr {
 			continue
 		}
 		b := bs.Binding(o.Addr)
-		b.Durable, b.latest, b.pending = o.Durable, o.latest, o.pending
+		b.Durable, b.latest, b.pending, b.via = o.Durable, o.latest, o.pending, o.via
 		bs.setLease(b, o.Lease)
 	}
 	return left
@@ -214,9 +221,29 @@ func (bs *Bindings) arrange(b *Binding) {
 	default:
 		bs.move(b, nil)
 	}
+	bs.count(b)
 	if b.Offer == "" && b.Lease.State == "" && b.Durable.State == "" && b.pending == 0 {
 		delete(bs.byAddr, b.Addr)
 		bs.mark(b.Addr)
+	}
+}
+
+// count counts b for where its client is, as long as it keeps the address from others.
+func (bs *Bindings) count(b *Binding) {
+	var at station
+	if b.Offer != "" || b.Lease.State == StateBound || b.Lease.State == StateDeclined {
+		at = b.via.station()
+	}
+	if b.counted == at {
+		return
+	}
+	if was := b.counted; was != (station{}) {
+		if bs.held[was]--; bs.held[was] == 0 {
+			delete(bs.held, was)
+		}
+	}
+	if b.counted = at; at != (station{}) {
+		bs.held[at]++
 	}
 }
 
@@ -385,7 +412,7 @@ func (bs *Bindings) expire(now time.Time, ended func(b *Binding, was State)) {
 }
 
 // Hold keeps a for a client until a time, instead of what was held for it.
-func (bs *Bindings) Hold(a netip.Addr, key ClientKey, until time.Time) {
+func (bs *Bindings) Hold(a netip.Addr, key ClientKey, until time.Time, via Sender) {
 	before := bs.byOffer[key]
 	probed := before != nil && before.Addr == a && before.Probed
 	bs.Withdraw(key)
@@ -394,6 +421,9 @@ func (bs *Bindings) Hold(a netip.Addr, key ClientKey, until time.Time) {
 		delete(bs.byOffer, b.Offer)
 	}
 	b.Offer, b.offerUntil, b.Probed = key, until, probed
+	if b.Lease.State != StateBound {
+		b.via = via
+	}
 	bs.byOffer[key] = b
 	bs.arrange(b)
 }

@@ -1,7 +1,9 @@
 package dhcpd
 
 import (
+	"bytes"
 	"net/netip"
+	"slices"
 	"time"
 )
 
@@ -23,6 +25,10 @@ func (ch *Change) Empty() bool { return len(ch.writes) == 0 }
 func (ch *Change) Bind(bs *Bindings, c *Client, l Lease) string {
 	bs.Withdraw(c.Key)
 	b := bs.Binding(l.Addr)
+	b.via = c.Via
+	if hw := c.Via.HW; hw != (HWAddr{}) && !bytes.Equal(hw[:], l.MAC) {
+		l.From = slices.Clone(hw[:])
+	}
 	kind := Bound
 	if b.Lease.BoundAt(c.Now) && b.Key == c.Key {
 		kind = Renewed

@@ -25,6 +25,17 @@ const (
 	clientsRemembered = 4096
 )
 
+// How many messages of one card are looked at, whoever they say they are from. Many machines
+// may be behind a card.
+const (
+	frameEvery = 5 * time.Millisecond
+	frameBurst = 512
+)
+
+// newcomerEvery is how often a port may bring a client that is not known, once it has
+// brought as many as it may have.
+const newcomerEvery = time.Second
+
 // Engine is what the servers of both families have in common: the leases, their
 // way to the store, and the loops that call the protocol's handler. Its lock guards
 // Pool and what the handler keeps.
@@ -34,17 +45,19 @@ type Engine struct {
 	handler Handler
 	cfg     *Settings
 	link    Transport
-	close   func() error            // of link, once
-	loops   []func(context.Context) // run beside the others
-	failing bool                    // the last commit failed; for the committer alone
-	wake    chan struct{}           // capacity 1: changes are pending
-	failed  chan error              // capacity 1: why the link can't be used any more
+	close   func() error              // of link, once
+	loops   []func(context.Context)   // run beside the others
+	failing bool                      // the last commit failed; for the committer alone
+	wake    chan struct{}             // capacity 1: changes are pending
+	failed  chan error                // capacity 1: why the link can't be used any more
+	frames  *iface.RateLimits[HWAddr] // for the reader alone
 
 	sync.Mutex // guards all below
 	Pool       *Pool
 	pending    []Change
 	dynamic    map[HWAddr]*Reservation // see SetDynamic
 	each       *iface.RateLimits[string]
+	newcomers  *iface.RateLimits[station]
 }
 
 // Server is what the DHCP servers of both families offer their owner. Its methods may
@@ -60,13 +73,20 @@ func NewEngine(h Handler, cfg *Settings, sp *Scope, log *iface.Log) (*Engine, er
 		Count: Counters{latency: histogram.New(latencyBounds())},
 		Log:   log, handler: h, cfg: cfg, Pool: newPool(sp),
 		wake: make(chan struct{}, 1), failed: make(chan error, 1),
-		each: iface.NewRateLimits[string](messageEvery, messageBurst, clientsRemembered),
+		each:      iface.NewRateLimits[string](messageEvery, messageBurst, clientsRemembered),
+		frames:    iface.NewRateLimits[HWAddr](frameEvery, frameBurst, clientsRemembered),
+		newcomers: newcomers(sp.PerPort),
 	}
 	if err := restore(s.Pool, cfg.Store, time.Now()); err != nil {
 		return nil, err
 	}
 	s.logKept()
 	return s, nil
+}
+
+// newcomers limits the new clients of each port.
+func newcomers(most int) *iface.RateLimits[station] {
+	return iface.NewRateLimits[station](newcomerEvery, most, clientsRemembered)
 }
 
 // Connect opens the transport. Loops run beside the engine's own: each returns once
@@ -114,8 +134,18 @@ func (s *Engine) Fail(err error) {
 	}
 }
 
-// Serve handles one datagram and sends the reply that can leave at once.
-func (s *Engine) Serve(d Datagram, now time.Time) { s.Send(s.handle(d, now)) }
+// Serve handles one datagram and sends the reply that can leave at once. It is for one
+// goroutine.
+func (s *Engine) Serve(d Datagram, now time.Time) {
+	if d.From != (Sender{}) && !s.frames.Allow(d.From.HW, now) {
+		s.Count.limited.Add(1)
+		return
+	}
+	if d.From.HW != (HWAddr{}) {
+		d.From.Port = s.link.Port(d.From.HW)
+	}
+	s.Send(s.handle(d, now))
+}
 
 // handle returns what the protocol's handler answers to a datagram. A panic ends the
 // datagram, not the server.
@@ -182,6 +212,9 @@ func (s *Engine) forget(b *Binding) {
 // store. the engine must be locked.
 func (s *Engine) Follow(sp *Scope) {
 	s.reserveDynamic(sp)
+	if sp.PerPort != s.Pool.scope.PerPort {
+		s.newcomers = newcomers(sp.PerPort)
+	}
 	pl := newPool(sp)
 	left := pl.adopt(&s.Pool.Bindings, time.Now())
 	s.Pool = pl
@@ -234,6 +267,24 @@ func Expiry(now time.Time, length time.Duration) time.Time {
 // counts when it is not. the engine must be locked.
 func (s *Engine) Allow(client string, now time.Time) bool {
 	if s.each.Allow(client, now) {
+		return true
+	}
+	s.Count.limited.Add(1)
+	return false
+}
+
+// Admits reports whether c may have a further address, if it needs one: a port has so many, and
+// brings no more new clients than so many at a time. It counts and tells when not. The
+// engine must be locked.
+func (s *Engine) Admits(c *Client) bool {
+	most, at := s.Pool.scope.PerPort, c.Via.station()
+	if most == 0 || at == (station{}) || s.Pool.known(c) {
+		return true
+	}
+	switch {
+	case s.Pool.held[at] >= uint64(most):
+		s.Log.Limited("a port has as many addresses as it may have", "most", most, "hw", c.Via.HW, "ifindex", c.Via.Port)
+	case s.newcomers.Allow(at, c.Now):
 		return true
 	}
 	s.Count.limited.Add(1)

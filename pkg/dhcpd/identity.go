@@ -6,15 +6,15 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
 	"github.com/insomniacslk/dhcp/iana"
+
+	"github.com/vnetd/vnetd/pkg/dhcpd/internal/iface"
 )
 
 // HWAddrLen is the length of an Ethernet address.
 const HWAddrLen = 6
 
 // HWAddr is an Ethernet address that can be compared.
-type HWAddr [HWAddrLen]byte
-
-func (h HWAddr) String() string { return net.HardwareAddr(h[:]).String() }
+type HWAddr = iface.HWAddr
 
 // Identity is what tells one client from another. In DHCPv6, the client identifier is
 // DUID and IAID, without which nobody is a client, so that ByMAC is ByBoth. A client with a

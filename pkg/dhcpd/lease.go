@@ -46,6 +46,9 @@ type Lease struct {
 	// interface (RFC 8415, sections 11 and 12). Nil and 0 in DHCPv4.
 	DUID []byte
 	IAID uint32
+	// From is the hardware address whose frames brought the client's messages, nil where
+	// that is MAC or not known.
+	From net.HardwareAddr
 	// Hostname is a valid DNS label, or empty when the client has no name.
 	Hostname string
 	// Expiry is when the lease, or the quarantine of a declined address, ends.
@@ -62,6 +65,7 @@ type leaseJSON struct {
 	ClientID string     `json:"client_id,omitempty"` // hex bytes, without
 	DUID     string     `json:"duid,omitempty"`      // hex bytes, without; DHCPv6 only
 	IAID     uint32     `json:"iaid,omitempty"`
+	From     string     `json:"from,omitempty"` // as MAC
 	Hostname string     `json:"hostname,omitempty"`
 	Expiry   time.Time  `json:"expiry,omitzero"` // RFC 3339
 	State    State      `json:"state"`
@@ -71,7 +75,7 @@ type leaseJSON struct {
 func (l Lease) MarshalJSON() ([]byte, error) {
 	return json.Marshal(leaseJSON{
 		Addr: l.Addr, MAC: l.MAC.String(), ClientID: hex.EncodeToString(l.ClientID),
-		DUID: hex.EncodeToString(l.DUID), IAID: l.IAID, Hostname: l.Hostname, Expiry: l.Expiry, State: l.State,
+		DUID: hex.EncodeToString(l.DUID), IAID: l.IAID, From: l.From.String(), Hostname: l.Hostname, Expiry: l.Expiry, State: l.State,
 	})
 }
 
@@ -85,6 +89,10 @@ func (l *Lease) UnmarshalJSON(data []byte) error {
 	mac, err := parseMAC(j.MAC, len(j.DUID) > 0)
 	if err != nil {
 		return fmt.Errorf("reading lease of %v: %w", j.Addr, err)
+	}
+	from, err := parseMAC(j.From, true)
+	if err != nil {
+		return fmt.Errorf("reading lease of %v: from: %w", j.Addr, err)
 	}
 	id, err := parseHex(j.ClientID)
 	if err != nil {
@@ -100,7 +108,7 @@ func (l *Lease) UnmarshalJSON(data []byte) error {
 		return fmt.Errorf("reading lease of %v: unknown state %q", j.Addr, j.State)
 	}
 	*l = Lease{
-		Addr: j.Addr, MAC: mac, ClientID: id, DUID: duid, IAID: j.IAID,
+		Addr: j.Addr, MAC: mac, ClientID: id, DUID: duid, IAID: j.IAID, From: from,
 		Hostname: j.Hostname, Expiry: j.Expiry, State: j.State,
 	}
 	return nil
@@ -148,6 +156,7 @@ func (l *Lease) BoundAt(now time.Time) bool { return l.State == StateBound && l.
 func (l *Lease) clone() Lease {
 	c := *l
 	c.MAC = append(net.HardwareAddr(nil), l.MAC...)
+	c.From = append(net.HardwareAddr(nil), l.From...)
 	c.ClientID = append([]byte(nil), l.ClientID...)
 	c.DUID = append([]byte(nil), l.DUID...)
 	return c

@@ -56,6 +56,58 @@ func (pl *Pool) Recognise(c *Client, named netip.Addr) {
 	}
 }
 
+// Holds reports whether what c says of the lease of b, or of what is held for it there, may be
+// its client's word: it comes from the port at which the client was seen, or where that is
+// not known from its card. What ends a lease must.
+func (pl *Pool) Holds(c *Client, b *Binding) bool {
+	switch v := c.Via; {
+	case v.Hidden:
+		return false
+	case v.HW == (HWAddr{}):
+		return true // nobody sees frames here
+	case v.Port != 0 && b.via.Port != 0:
+		return v.Port == b.via.Port
+	default:
+		return v.HW == b.sender().HW
+	}
+}
+
+// sender is where the client of b is.
+func (b *Binding) sender() Sender {
+	if b.via.HW != (HWAddr{}) {
+		return b.via
+	}
+	s := Sender{}
+	copy(s.HW[:], b.Lease.MAC)
+	if len(b.Lease.From) > 0 {
+		copy(s.HW[:], b.Lease.From)
+	}
+	return s
+}
+
+// Forged reports whether c speaks for a card that is not its own and somebody else's: one
+// with a lease, unless c is who got that, or one with a reservation. Nothing that is hidden
+// is anybody's word. The engine of pl must be locked.
+func (pl *Pool) Forged(c *Client) bool {
+	v := c.Via
+	if v.HW == (HWAddr{}) && !v.Hidden || v.HW == c.MAC {
+		return false
+	}
+	b := pl.Lease(c.Key, c.Now)
+	if b == nil {
+		b = pl.LeaseAway(c.Key, c.Now)
+	}
+	if b != nil {
+		return v.Hidden || !v.is(b.sender())
+	}
+	return pl.scope.byMAC[c.MAC] != nil || pl.scope.dynamics[c.MAC] != nil
+}
+
+// known reports whether c has an address, or is offered one, or has one set aside.
+func (pl *Pool) known(c *Client) bool {
+	return pl.runs(c.Key, c.Now) || pl.byOffer[c.Key] != nil || c.Reserved != nil && c.Reserved.Addr.IsValid()
+}
+
 // former returns the address that somebody of the group of c had last and has no more,
 // nil when there is none.
 func (pl *Pool) former(c *Client) *Binding {

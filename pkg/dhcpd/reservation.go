@@ -18,6 +18,8 @@ type ClientKey string
 // Client is who asks for an address.
 type Client struct {
 	Now time.Time
+	// Via is where its message came from.
+	Via Sender
 	// Key is who the client is, Group what it has in common with those that may be the
 	// same machine, see Pool.Recognise.
 	Key, Group ClientKey

@@ -34,6 +34,7 @@ type Scope struct {
 	Ranges      ranges
 	DefaultTime time.Duration // of a lease
 	Identity    Identity
+	PerPort     int // see Settings
 	Never       map[netip.Addr]bool
 	byMAC       map[HWAddr]*Reservation
 	byDUID      map[string]*Reservation

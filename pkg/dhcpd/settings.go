@@ -51,6 +51,10 @@ type Settings struct {
 	LeaseTime time.Duration
 	// Identity is what tells one client from another. Empty: ByBoth.
 	Identity Identity
+	// PerPort is how many addresses those behind one port of the bridge may have that have
+	// none reserved; so many new ones are served at once, and then one a second. 0: any
+	// number.
+	PerPort int
 	// Store keeps the leases. The servers of a network may share it. Reconfigure ignores it.
 	Store LeaseStore
 	// OnLease is told of each change of a lease after its commit, in commit
@@ -100,6 +104,9 @@ func (s *Settings) Validate(v6 bool) error {
 	}
 	if s.LeaseTime < 0 {
 		fault("lease time: negative")
+	}
+	if s.PerPort < 0 {
+		fault("addresses per port: negative")
 	}
 	if len(s.Domain) > MaxName {
 		fault("domain: longer than %d bytes", MaxName)

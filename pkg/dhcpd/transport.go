@@ -11,8 +11,38 @@ type Datagram struct {
 	Payload []byte
 	Src     netip.AddrPort
 	Dst     netip.Addr // our address, broadcast or a group
-	HW      HWAddr     // the source of its frame, zero when that is not known; DHCPv6 only
+	From    Sender
 }
+
+// Sender is where a message entered the link, which its contents can't forge.
+type Sender struct {
+	// HW is the source of the frame, zero when that is not known.
+	HW HWAddr
+	// Port is the ifindex of the bridge's port where HW was last seen, the bridge's own
+	// where it was at none, 0 when that is not known.
+	Port int
+	// Hidden: the link shows frames, but not this one's: it came in fragments, or to a
+	// former process.
+	Hidden bool
+}
+
+// station is who is counted together: a port, or a card where no port is known. All that
+// are hidden are one, and those of whom nothing was seen none.
+type station struct {
+	port   int
+	hw     HWAddr
+	hidden bool
+}
+
+func (s Sender) station() station {
+	if s.Port != 0 {
+		return station{port: s.Port}
+	}
+	return station{hw: s.HW, hidden: s.Hidden}
+}
+
+// is reports whether s is the same card, or at the same port.
+func (s Sender) is(o Sender) bool { return s.HW == o.HW || s.Port != 0 && s.Port == o.Port }
 
 // Reply is a reply on its way.
 type Reply struct {
@@ -25,12 +55,24 @@ type Reply struct {
 	HW     HWAddr
 }
 
+// ReturnTo has a reply to a neighbour go back to where its message came from, if that is
+// known: the kernel need not ask for a neighbour that may not be there.
+func (r *Reply) ReturnTo(from Sender) {
+	if from.HW != (HWAddr{}) {
+		r.Framed, r.HW = true, from.HW
+	}
+}
+
 // Transport carries datagrams between the server and one link. Send may be
 // called at any time, the others by one goroutine.
 type Transport interface {
 	// Receive waits for a datagram, whose payload it puts into buf.
 	Receive(buf []byte) (Datagram, error)
-	// Send sends a reply. An error that wraps iface.ErrGone is final.
+	// Port returns the ifindex of the bridge's port where a card was last seen, as
+	// Sender.Port. It may be called at any time.
+	Port(hw HWAddr) int
+	// Send sends a reply, or fails at once: it waits for nobody. An error that wraps
+	// iface.ErrGone is final.
 	Send(out *Reply) error
 	// Interrupt makes Receive return an error, now and from now on. It may be
 	// called at any time.

@@ -29,6 +29,8 @@ type SimLink struct {
 	stop chan struct{}
 	once sync.Once
 
+	ports sync.Map // ifindex by card
+
 	asked chan netip.Addr // addresses that the server asks for
 	heard chan claim
 }
@@ -78,7 +80,22 @@ func (l *SimLink) Deliver(payload []byte, src netip.AddrPort, dst netip.Addr) {
 
 // DeliverFrom is Deliver of a datagram whose frame comes from a hardware address.
 func (l *SimLink) DeliverFrom(hw net.HardwareAddr, payload []byte, src netip.AddrPort, dst netip.Addr) {
-	l.in <- dhcpd.Datagram{Payload: payload, Src: src, Dst: dst, HW: dhcpd.HWAddr(hw)}
+	l.in <- dhcpd.Datagram{Payload: payload, Src: src, Dst: dst, From: dhcpd.Sender{HW: dhcpd.HWAddr(hw)}}
+}
+
+// DeliverHidden is Deliver of a datagram whose frame nobody saw.
+func (l *SimLink) DeliverHidden(payload []byte, src netip.AddrPort, dst netip.Addr) {
+	l.in <- dhcpd.Datagram{Payload: payload, Src: src, Dst: dst, From: dhcpd.Sender{Hidden: true}}
+}
+
+// Plug has a card be at a port from now on.
+func (l *SimLink) Plug(hw net.HardwareAddr, port int) { l.ports.Store(dhcpd.HWAddr(hw), port) }
+
+// Port implements dhcpd.Transport.
+func (l *SimLink) Port(hw dhcpd.HWAddr) int {
+	port, _ := l.ports.Load(hw)
+	n, _ := port.(int)
+	return n
 }
 
 // Replies returns what the server sends.

@@ -87,7 +87,8 @@ type Server struct {
 // Stats are counters since Open.
 type Stats struct {
 	// Solicited counts valid solicitations received, Malformed those dropped
-	// because they are not valid, Limited those beyond the rate limits.
+	// because they are not valid, Limited those beyond the rate limits, which an
+	// advertisement to all answers.
 	Solicited, Malformed, Limited uint64
 	// Unicast and Multicast count advertisements sent.
 	Unicast, Multicast uint64
@@ -223,6 +224,7 @@ func (s *Server) answer(src netip.Addr, now time.Time) {
 		s.kick()
 	case !s.each.Allow(src, now) || !s.all.AllowN(now, 1):
 		s.count.limited.Add(1)
+		s.kick()
 	default:
 		if err := s.advertise(src, false); err != nil {
 			s.log.Limited("router solicitation not answered", "ip", src, "error", err)

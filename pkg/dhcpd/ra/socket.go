@@ -23,7 +23,9 @@ var errNoLinkLocal = errors.New("the interface has no link-local address")
 // device but to no address, since the link-local one may come later.
 type socket struct {
 	conn   *ipv6.PacketConn
+	raw    syscall.RawConn // of conn
 	ifname string
+	index  int // of the interface
 
 	mu  sync.Mutex
 	src netip.Addr // the link-local address if known
@@ -50,7 +52,14 @@ func listen(ifname string) (*socket, error) {
 	if err := configure(pc, ifi); err != nil {
 		return nil, errors.Join(fmt.Errorf("setting up the ICMPv6 socket: %w", err), pc.Close())
 	}
-	return &socket{conn: pc, ifname: ifname}, nil
+	s := &socket{conn: pc, ifname: ifname, index: ifi.Index}
+	if s.raw, err = conn.(*net.IPConn).SyscallConn(); err != nil {
+		return nil, errors.Join(err, pc.Close())
+	}
+	if err := s.raw.Control(func(fd uintptr) { iface.GrowBuffers(int(fd)) }); err != nil {
+		return nil, errors.Join(err, pc.Close())
+	}
+	return s, nil
 }
 
 // configure sets the options of the socket.
@@ -110,20 +119,17 @@ func (s *socket) source() (netip.Addr, error) {
 	return netip.Addr{}, errNoLinkLocal
 }
 
-// send implements raLink. The kernel refuses a source that is tentative or was
+// send implements raLink: it waits for nobody. The kernel refuses a source that is tentative or was
 // removed; the next call of source looks again.
 func (s *socket) send(payload []byte, src, dst netip.Addr) error {
 	cm := &ipv6.ControlMessage{Src: src.AsSlice()}
-	_, err := s.conn.WriteTo(payload, cm, &net.IPAddr{IP: dst.AsSlice(), Zone: dst.Zone()})
+	err := iface.Send(s.raw, payload, cm.Marshal(), &unix.SockaddrInet6{ZoneId: uint32(s.index), Addr: dst.As16()})
 	if err == nil {
 		return nil
 	}
 	s.mu.Lock()
 	s.src = netip.Addr{}
 	s.mu.Unlock()
-	if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO) {
-		return errors.Join(iface.ErrGone, err)
-	}
 	return err
 }
 

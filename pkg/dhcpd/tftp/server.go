@@ -21,7 +21,7 @@ import (
 
 const port = 69
 
-// How many transfers may run, and the largest block.
+// How many transfers may run, how many of one address at one place, and the largest block.
 const (
 	maxTransfers     = 256
 	maxTransfersEach = 8
@@ -50,6 +50,10 @@ type Config struct {
 type Server struct {
 	log   *iface.Log
 	conn  *net.UDPConn
+	raw   syscall.RawConn // of conn
+	seen  *iface.Frames   // of requests; for the reader alone
+	ports *iface.Ports
+	index int // of the bridge
 	root  *os.Root
 	path  string // of root
 	block int    // the largest that the link carries
@@ -59,8 +63,32 @@ type Server struct {
 	transfers sync.WaitGroup
 
 	mu      sync.Mutex // guards all below
-	running map[netip.AddrPort]*transfer
-	each    map[netip.Addr]int // transfers by guest
+	started uint64     // transfers so far
+	running map[netip.AddrPort]*session
+	each    map[guest]int // transfers
+	at      map[place]int // transfers
+}
+
+// place is where requests enter the link: a port of the bridge, or a card where the port is
+// not known. The zero place is that of all of whom nothing is known.
+type place struct {
+	port int
+	hw   iface.HWAddr
+}
+
+// guest is who asks. Its address alone it may have made up.
+type guest struct {
+	addr netip.Addr
+	at   place
+}
+
+// session is a transfer that runs.
+type session struct {
+	*transfer
+	peer   netip.AddrPort
+	who    guest
+	number uint64 // in order of their beginning
+	stop   context.CancelFunc
 }
 
 // Stats are counters since Open.
@@ -68,7 +96,7 @@ type Stats struct {
 	// Started counts transfers that began, Done those of them that ended well.
 	Started, Done uint64
 	// Refused counts requests answered with an error, Limited those dropped because
-	// too many transfers ran.
+	// too many transfers ran, and transfers given up for those of others.
 	Refused, Limited uint64
 }
 
@@ -97,16 +125,51 @@ func Open(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("binding UDP port %d of %v: %w", port, cfg.Addr, err), root.Close())
 	}
-	return &Server{
+	s := &Server{
 		log:     iface.NewLog(cfg.Logger, cfg.Network, cfg.Interface),
 		conn:    conn.(*net.UDPConn),
+		index:   ifi.Index,
 		root:    root,
 		path:    cfg.Root,
 		block:   min(max(ifi.MTU-blockOverhead(cfg.Addr), defaultBlock), maxBlock),
-		close:   iface.Once(func() error { return errors.Join(conn.Close(), root.Close()) }),
-		running: make(map[netip.AddrPort]*transfer),
-		each:    make(map[netip.Addr]int),
-	}, nil
+		running: make(map[netip.AddrPort]*session),
+		each:    make(map[guest]int),
+		at:      make(map[place]int),
+	}
+	s.close = iface.Once(s.closeAll)
+	if err := s.watch(ifi, cfg.Addr.Is6()); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// watch opens what tells where requests come from. On an error the server is to be closed.
+func (s *Server) watch(ifi *net.Interface, ip6 bool) (err error) {
+	if s.raw, err = s.conn.SyscallConn(); err != nil {
+		return err
+	}
+	if err := s.raw.Control(func(fd uintptr) { iface.GrowBuffers(int(fd)) }); err != nil {
+		return err
+	}
+	if s.seen, err = iface.ListenFrames(ifi, ip6, port, opRead); err != nil {
+		return err
+	}
+	if s.ports, err = iface.OpenPorts(ifi.Index); err != nil {
+		return fmt.Errorf("opening the bridge's table of addresses: %w", err)
+	}
+	return nil
+}
+
+// closeAll closes what is open.
+func (s *Server) closeAll() error {
+	errs := []error{s.conn.Close(), s.root.Close()}
+	if s.seen != nil {
+		errs = append(errs, s.seen.Close())
+	}
+	if s.ports != nil {
+		errs = append(errs, s.ports.Close())
+	}
+	return errors.Join(errs...)
 }
 
 // blockOverhead returns how many bytes stand around a block in a packet.
@@ -159,20 +222,35 @@ func (s *Server) readLoop(ctx context.Context) error {
 // handle acts on a packet, whose header is complete.
 func (s *Server) handle(ctx context.Context, b []byte, peer netip.AddrPort) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
-	t := s.running[peer]
+	running := s.running[peer]
+	s.mu.Unlock()
 	switch {
-	case t != nil:
-		t.handle(b)
-	case b[1] == opRead, b[1] == opWrite:
-		s.begin(ctx, b, peer)
+	case running != nil:
+		running.handle(b)
+	case b[1] == opRead:
+		s.begin(ctx, b, peer, guest{peer.Addr(), s.place(b, peer.Addr())})
+	case b[1] == opWrite:
+		s.begin(ctx, b, peer, guest{addr: peer.Addr()})
 	}
 }
 
-// begin starts the transfer that a guest asks for. s.mu must be locked.
-func (s *Server) begin(ctx context.Context, b []byte, peer netip.AddrPort) {
-	guest := peer.Addr()
-	if len(s.running) >= maxTransfers || s.each[guest] >= maxTransfersEach {
+// place returns where a request came from.
+func (s *Server) place(b []byte, src netip.Addr) place {
+	hw := s.seen.Source(src, b)
+	if hw == (iface.HWAddr{}) {
+		return place{}
+	}
+	if at := s.ports.Of(hw); at != 0 {
+		return place{port: at}
+	}
+	return place{hw: hw}
+}
+
+// begin starts the transfer that a guest asks for.
+func (s *Server) begin(ctx context.Context, b []byte, peer netip.AddrPort, who guest) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.each[who] >= maxTransfersEach || len(s.running) >= maxTransfers && !s.yield(who.at) {
 		s.count.limited.Add(1)
 		return
 	}
@@ -183,33 +261,75 @@ func (s *Server) begin(ctx context.Context, b []byte, peer netip.AddrPort) {
 	}
 	if err != nil {
 		s.count.refused.Add(1)
-		s.log.Debug("refusing a TFTP request", "ip", guest, "name", r.path, "error", err)
-		_, _ = s.conn.WriteToUDPAddrPort(errorPacket(err), peer)
+		s.log.Debug("refusing a TFTP request", "ip", who.addr, "name", r.path, "error", err)
+		_ = s.send(errorPacket(err), peer)
 		return
 	}
-	t := newTransfer(r, f, s.block)
-	t.send = func(b []byte) error {
-		_, err := s.conn.WriteToUDPAddrPort(b, peer)
-		return err
-	}
+	x := &session{transfer: newTransfer(r, f, s.block), peer: peer, who: who, number: s.started}
+	x.send = func(b []byte) error { return s.send(b, peer) }
 	s.count.started.Add(1)
-	s.running[peer] = t
-	s.each[guest]++
-	s.transfers.Go(func() { s.transfer(ctx, t, peer) })
+	s.started++
+	s.running[peer] = x
+	s.each[who]++
+	s.at[who.at]++
+	ctx, x.stop = context.WithCancel(ctx)
+	s.transfers.Go(func() { s.transfer(ctx, x) })
 }
 
-// transfer runs t to its end.
-func (s *Server) transfer(ctx context.Context, t *transfer, peer netip.AddrPort) {
-	err := t.run(ctx)
+// yield gives up the oldest transfer of the place that has most of them for one of another
+// place. It returns false when that has as many itself. s.mu must be locked.
+func (s *Server) yield(to place) bool {
+	var oldest *session
+	for _, x := range s.running {
+		if oldest == nil || s.at[x.who.at] > s.at[oldest.who.at] || s.at[x.who.at] == s.at[oldest.who.at] && x.number < oldest.number {
+			oldest = x
+		}
+	}
+	if s.at[to]+1 >= s.at[oldest.who.at] {
+		return false
+	}
+	s.count.limited.Add(1)
+	oldest.stop()
+	s.remove(oldest)
+	return true
+}
+
+// send sends a packet. One that the kernel can't take now is lost, as it may be on the way.
+func (s *Server) send(b []byte, peer netip.AddrPort) error {
+	var to unix.Sockaddr = &unix.SockaddrInet6{Port: int(peer.Port()), ZoneId: uint32(s.index), Addr: peer.Addr().As16()}
+	if a := peer.Addr().Unmap(); a.Is4() {
+		to = &unix.SockaddrInet4{Port: int(peer.Port()), Addr: a.As4()}
+	}
+	if err := iface.Send(s.raw, b, nil, to); !errors.Is(err, unix.EAGAIN) {
+		return err
+	}
+	return nil
+}
+
+// transfer runs x to its end.
+func (s *Server) transfer(ctx context.Context, x *session) {
+	defer x.stop()
+	err := x.run(ctx)
 	if err == nil {
 		s.count.done.Add(1)
 	}
-	s.log.Debug("TFTP transfer ended", "ip", peer.Addr(), "name", t.file.Name(), "error", errors.Join(err, t.file.Close()))
+	s.log.Debug("TFTP transfer ended", "ip", x.who.addr, "name", x.file.Name(), "error", errors.Join(err, x.file.Close()))
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	delete(s.running, peer)
-	if s.each[peer.Addr()]--; s.each[peer.Addr()] == 0 {
-		delete(s.each, peer.Addr())
+	s.remove(x)
+}
+
+// remove forgets x, unless it did already. s.mu must be locked.
+func (s *Server) remove(x *session) {
+	if s.running[x.peer] != x {
+		return
+	}
+	delete(s.running, x.peer)
+	if s.each[x.who]--; s.each[x.who] == 0 {
+		delete(s.each, x.who)
+	}
+	if s.at[x.who.at]--; s.at[x.who.at] == 0 {
+		delete(s.at, x.who.at)
 	}
 }
 

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"net/netip"
 
-	"github.com/mdlayher/packet"
 	"golang.org/x/sys/unix"
 
 	"github.com/vnetd/vnetd/pkg/dhcpd"
@@ -52,9 +51,7 @@ var _ arpLink = (*sockets)(nil)
 
 // Ask implements arpLink.
 func (s *sockets) Ask(a netip.Addr) error {
-	frame := arpProbe(s.mac, a)
-	_, err := s.frames.WriteTo(frame, &packet.Addr{HardwareAddr: frame[:dhcpd.HWAddrLen]})
-	return err
+	return s.sendFrame(arpProbe(s.mac, a))
 }
 
 // Heard implements arpLink.

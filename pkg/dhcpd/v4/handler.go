@@ -47,6 +47,13 @@ func (s *handler) Handle(d dhcpd.Datagram, now time.Time) (*dhcpd.Reply, error) 
 		s.Count.Ignored.Add(1)
 		return nil, nil
 	}
+	// Whoever is hidden may be told what there is: what a client sent while nobody read is
+	// answered late.
+	if asks := c.typ == dhcpv4.MessageTypeDiscover && !c.rapid || c.typ == dhcpv4.MessageTypeInform; s.Pool.Forged(&c.Client) && !(c.Via.Hidden && asks) {
+		s.Count.Ignored.Add(1)
+		s.Log.Limited("a message in the name of another client", "mac", c.MAC, "from", c.Via.HW, "ifindex", c.Via.Port)
+		return nil, nil
+	}
 	return s.dispatch(c), nil
 }
 
@@ -92,6 +99,9 @@ func (s *handler) dispatch(c *request) *dhcpd.Reply {
 // address is available, the server may choose to report the problem to the
 // system administrator."
 func (s *handler) handleDiscover(c *request) *dhcpd.Reply {
+	if !s.Admits(&c.Client) {
+		return nil
+	}
 	a, ok := s.Pool.Choose(&c.Client)
 	if !ok {
 		s.exhausted(c)
@@ -107,7 +117,7 @@ func (s *handler) handleDiscover(c *request) *dhcpd.Reply {
 		s.grant(c, a)
 		return nil
 	}
-	s.Pool.Hold(a, c.Key, c.Now.Add(dhcpd.OfferHold))
+	s.Pool.Hold(a, c.Key, c.Now.Add(dhcpd.OfferHold), c.Via)
 	p := s.plan
 	l := given{addr: a, time: p.LeaseTime(a, c.Reserved, c.asked)}
 	if r := c.Reserved; r != nil && (r.Addr == a || !r.Addr.IsValid()) {
@@ -230,7 +240,7 @@ func (s *handler) extend(c *request) *dhcpd.Reply {
 // grant leases a to c: the acknowledgement follows the commit. A lease of c on
 // another address ends. Nobody else may have a.
 func (s *handler) grant(c *request, a netip.Addr) {
-	if s.Overloaded() {
+	if !s.Admits(&c.Client) || s.Overloaded() {
 		return
 	}
 	p := s.plan
@@ -256,7 +266,7 @@ func (s *handler) grant(c *request, a netip.Addr) {
 // the local system administrator of a possible configuration problem."
 func (s *handler) handleDecline(c *request) {
 	b := s.Pool.Lookup(c.Requested)
-	if b == nil || s.otherServer(c) || (b.Offer != c.Key && (!b.Lease.BoundAt(c.Now) || b.Key != c.Key)) {
+	if b == nil || s.otherServer(c) || (b.Offer != c.Key && (!b.Lease.BoundAt(c.Now) || b.Key != c.Key)) || !s.Pool.Holds(&c.Client, b) {
 		s.Count.Ignored.Add(1)
 		return
 	}
@@ -282,7 +292,7 @@ func (s *handler) handleDecline(c *request) {
 func (s *handler) handleRelease(c *request) {
 	b := s.Pool.Lookup(c.ciaddr)
 	// The server of an address of a former subnet was us, by the address there.
-	if b == nil || s.otherServer(c) && s.plan.Usable(b.Addr) || !b.Lease.BoundAt(c.Now) || b.Key != c.Key {
+	if b == nil || s.otherServer(c) && s.plan.Usable(b.Addr) || !b.Lease.BoundAt(c.Now) || b.Key != c.Key || !s.Pool.Holds(&c.Client, b) {
 		s.Count.Ignored.Add(1)
 		return
 	}

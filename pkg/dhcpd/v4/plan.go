@@ -35,7 +35,7 @@ func newPlan(cfg *Config, log *slog.Logger) *plan {
 	}
 	p.Scope = dhcpd.Scope{
 		Network: cfg.Network, Prefix: p.cfg.Prefix, Domain: cfg.Domain,
-		Ranges: cfg.Ranges, DefaultTime: p.cfg.LeaseTime, Identity: cfg.Identity,
+		Ranges: cfg.Ranges, DefaultTime: p.cfg.LeaseTime, Identity: cfg.Identity, PerPort: cfg.PerPort,
 		Never: map[netip.Addr]bool{cfg.Server: true, cfg.Router: true},
 	}
 	// RFC 3021: a prefix of 31 bits has neither a network nor a broadcast address.

@@ -72,7 +72,7 @@ func (s *handler) probe(a netip.Addr, c *request) {
 		s.Count.Overload.Add(1)
 		return
 	}
-	s.Pool.Hold(a, c.Key, c.Now.Add(dhcpd.OfferHold))
+	s.Pool.Hold(a, c.Key, c.Now.Add(dhcpd.OfferHold), c.Via)
 	s.probes.byAddr[a] = &probe{c: c, addr: a, next: c.Now}
 	select {
 	case s.probes.wake <- struct{}{}:

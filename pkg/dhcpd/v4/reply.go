@@ -89,10 +89,12 @@ func (p *plan) leaseReply(c *request, typ dhcpv4.MessageType, l given) *dhcpd.Re
 	// on the BOOTP relay agent whose address appears in 'giaddr'."
 	case c.giaddr.IsValid():
 		out.Dst = netip.AddrPortFrom(c.giaddr, serverPort)
+		out.ReturnTo(c.Via)
 	// "If the 'giaddr' field is zero and the 'ciaddr' field is nonzero, then the
 	// server unicasts DHCPOFFER and DHCPACK messages to the address in 'ciaddr'."
 	case c.ciaddr == l.addr:
 		out.Dst = netip.AddrPortFrom(c.ciaddr, clientPort)
+		out.ReturnTo(c.Via)
 	// "If 'giaddr' is zero and 'ciaddr' is zero, and the broadcast bit is set, then
 	// the server broadcasts DHCPOFFER and DHCPACK messages to 0xffffffff."
 	case c.msg.IsBroadcast():
@@ -118,6 +120,7 @@ func (p *plan) nak(c *request, text string) *dhcpd.Reply {
 	broadcast(out)
 	if c.giaddr.IsValid() {
 		out.Dst, out.Framed = netip.AddrPortFrom(c.giaddr, serverPort), false
+		out.ReturnTo(c.Via)
 	}
 	return out
 }
@@ -136,6 +139,7 @@ func (p *plan) informReply(c *request, a netip.Addr) *dhcpd.Reply {
 	if c.giaddr.IsValid() {
 		out.Dst = netip.AddrPortFrom(c.giaddr, serverPort)
 	}
+	out.ReturnTo(c.Via)
 	return out
 }
 

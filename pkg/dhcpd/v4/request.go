@@ -47,7 +47,7 @@ func parse(d dhcpd.Datagram, p *plan, now time.Time) (*request, error) {
 	}
 	overload(m, d.Payload)
 	c := &request{
-		Client: dhcpd.Client{Now: now, Requested: addrOf(fixed(m, dhcpv4.OptionRequestedIPAddress, net.IPv4len))},
+		Client: dhcpd.Client{Now: now, Via: d.From, Requested: addrOf(fixed(m, dhcpv4.OptionRequestedIPAddress, net.IPv4len))},
 		msg:    m, src: d.Src.Addr(), unicast: d.Dst == p.cfg.Server,
 		ciaddr: addrOf(m.ClientIPAddr), giaddr: addrOf(m.GatewayIPAddr),
 		serverID: addrOf(fixed(m, dhcpv4.OptionServerIdentifier, net.IPv4len)),

@@ -19,14 +19,19 @@ import (
 
 // sockets are the server's end of one bridge.
 //
-// The UDP socket receives, and sends to those whose address works already. The
-// packet socket sends frames to those who have none yet, for whom ARP can't
+// The UDP socket receives, and sends to those whose card is not known. The
+// packet socket sends frames to the others, for most of whom ARP can't
 // ask; it receives nothing. It stays open, since closing a packet socket takes
 // the kernel milliseconds. So does the one for ARP, where there is one.
 type sockets struct {
 	udp     *net.UDPConn
 	frames  *packet.Conn
 	arp     *packet.Conn // receives ARP; nil unless addresses are probed
+	seen    *iface.Frames
+	ports   *iface.Ports
+	index   int             // of the bridge
+	rawUDP  syscall.RawConn // of udp
+	raw     syscall.RawConn // of frames
 	mac     dhcpd.HWAddr
 	server  netip.Addr
 	control []byte // makes the kernel send from server
@@ -51,27 +56,44 @@ func listen(cfg *Config) (*sockets, error) {
 	if err != nil {
 		return nil, err
 	}
-	// Protocol 0: the kernel queues no frame on this socket.
-	frames, err := packet.Listen(ifi, packet.Raw, 0, nil)
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("opening the packet socket: %w", err), conn.Close())
+	cm := ipv4.ControlMessage{Src: cfg.Server.AsSlice()}
+	s := &sockets{
+		udp: conn, index: ifi.Index, mac: dhcpd.HWAddr(cfg.MAC), server: cfg.Server,
+		control: cm.Marshal(), oob: make([]byte, iface.OOBSize),
 	}
-	var arp *packet.Conn
-	if cfg.Probe {
-		if arp, err = packet.Listen(ifi, packet.Raw, unix.ETH_P_ARP, nil); err != nil {
-			return nil, errors.Join(fmt.Errorf("opening the socket for ARP: %w", err), conn.Close(), frames.Close())
+	if err := s.open(ifi, cfg.Probe); err != nil {
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// open opens what there is besides the UDP socket. On an error the rest is to be closed.
+func (s *sockets) open(ifi *net.Interface, probe bool) (err error) {
+	if s.rawUDP, err = s.udp.SyscallConn(); err != nil {
+		return err
+	}
+	// Protocol 0: the kernel queues no frame on this socket.
+	if s.frames, err = packet.Listen(ifi, packet.Raw, 0, nil); err != nil {
+		return fmt.Errorf("opening the packet socket: %w", err)
+	}
+	if s.raw, err = s.frames.SyscallConn(); err != nil {
+		return err
+	}
+	if err := s.raw.Control(func(fd uintptr) { iface.GrowBuffers(int(fd)) }); err != nil {
+		return err
+	}
+	if probe {
+		if s.arp, err = packet.Listen(ifi, packet.Raw, unix.ETH_P_ARP, nil); err != nil {
+			return fmt.Errorf("opening the socket for ARP: %w", err)
 		}
 	}
-	cm := ipv4.ControlMessage{Src: cfg.Server.AsSlice()}
-	return &sockets{
-		udp:     conn,
-		frames:  frames,
-		arp:     arp,
-		mac:     dhcpd.HWAddr(cfg.MAC),
-		server:  cfg.Server,
-		control: cm.Marshal(),
-		oob:     make([]byte, iface.OOBSize),
-	}, nil
+	if s.seen, err = iface.ListenFrames(ifi, false, serverPort, 0); err != nil {
+		return err
+	}
+	if s.ports, err = iface.OpenPorts(ifi.Index); err != nil {
+		return fmt.Errorf("opening the bridge's table of addresses: %w", err)
+	}
+	return nil
 }
 
 // configure sets the options of the UDP socket.
@@ -96,22 +118,28 @@ func (s *sockets) Receive(buf []byte) (dhcpd.Datagram, error) {
 	if err := cm.Parse(s.oob[:oobn]); err == nil {
 		d.Dst, _ = netip.AddrFromSlice(cm.Dst.To4())
 	}
+	d.From.HW = s.seen.Source(d.Src.Addr(), d.Payload)
+	d.From.Hidden = d.From.HW == dhcpd.HWAddr{}
 	return d, nil
 }
 
+// Port implements dhcpd.Transport.
+func (s *sockets) Port(hw dhcpd.HWAddr) int { return s.ports.Of(hw) }
+
 // Send implements dhcpd.Transport.
 func (s *sockets) Send(out *dhcpd.Reply) error {
-	var err error
-	if out.Framed {
-		frame := udpFrame(s.mac, out.HW, s.server, out.Dst, out.Payload)
-		_, err = s.frames.WriteTo(frame, &packet.Addr{HardwareAddr: out.HW[:]})
-	} else {
-		_, _, err = s.udp.WriteMsgUDPAddrPort(out.Payload, s.control, out.Dst)
+	if !out.Framed {
+		to := &unix.SockaddrInet4{Port: int(out.Dst.Port()), Addr: out.Dst.Addr().As4()}
+		return iface.Send(s.rawUDP, out.Payload, s.control, to)
 	}
-	if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO) {
-		return errors.Join(iface.ErrGone, err)
-	}
-	return err
+	return s.sendFrame(udpFrame(s.mac, out.HW, s.server, out.Dst, out.Payload))
+}
+
+// sendFrame sends a frame, or fails at once.
+func (s *sockets) sendFrame(frame []byte) error {
+	to := &unix.SockaddrLinklayer{Ifindex: s.index, Halen: dhcpd.HWAddrLen}
+	copy(to.Addr[:], frame[:dhcpd.HWAddrLen])
+	return iface.Send(s.raw, frame, nil, to)
 }
 
 // Copy implements dhcpd.Transport.
@@ -127,9 +155,17 @@ func (s *sockets) Interrupt() {
 
 // Close implements dhcpd.Transport.
 func (s *sockets) Close() error {
-	err := errors.Join(s.udp.Close(), s.frames.Close())
-	if s.arp != nil {
-		err = errors.Join(err, s.arp.Close())
+	errs := []error{s.udp.Close()}
+	for _, c := range []*packet.Conn{s.frames, s.arp} {
+		if c != nil {
+			errs = append(errs, c.Close())
+		}
 	}
-	return err
+	if s.seen != nil {
+		errs = append(errs, s.seen.Close())
+	}
+	if s.ports != nil {
+		errs = append(errs, s.ports.Close())
+	}
+	return errors.Join(errs...)
 }

@@ -84,7 +84,7 @@ func newPlan(cfg *Config, log *slog.Logger) *plan {
 	}
 	p.Scope = dhcpd.Scope{
 		Network: cfg.Network, Prefix: cfg.Prefix.Masked(), Domain: cfg.Domain,
-		Ranges: cfg.Ranges, DefaultTime: length, Identity: cfg.Identity,
+		Ranges: cfg.Ranges, DefaultTime: length, Identity: cfg.Identity, PerPort: cfg.PerPort,
 		// RFC 4291, section 2.6.1: the address with a zero interface identifier is the
 		// routers' anycast address.
 		Never: map[netip.Addr]bool{cfg.Server: true, cfg.Prefix.Masked().Addr(): true},

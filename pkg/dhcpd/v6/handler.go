@@ -56,12 +56,16 @@ func (s *handler) handleSolicit(c *request) *dhcpd.Reply {
 	for i := range c.ias {
 		ia := &c.ias[i]
 		id := s.identity(c, ia)
-		a, ok := s.choose(c, ia, id)
+		var a netip.Addr
+		ok := s.admits(ia, id)
+		if ok {
+			a, ok = s.choose(c, ia, id)
+		}
 		if !ok {
 			opts = append(opts, ia.option(nil, nothingFor(ia)))
 			continue
 		}
-		s.Pool.Hold(a, id.Key, c.Now.Add(dhcpd.OfferHold))
+		s.Pool.Hold(a, id.Key, c.Now.Add(dhcpd.OfferHold), c.Via)
 		hostname = s.plan.Hostname(a, c.Reserved, c.Name)
 		opts = append(opts, ia.option([]iaAddr{s.plan.lifetimes(ia, c.Reserved, a)}, iana.StatusSuccess))
 	}
@@ -95,6 +99,12 @@ func (s *handler) choose(c *request, ia *identityAssoc, id *dhcpd.Client) (netip
 	return a, ok
 }
 
+// admits reports whether an IA may have an address as far as others behind its port have
+// some. We give none to IAs of other kinds.
+func (s *handler) admits(ia *identityAssoc, id *dhcpd.Client) bool {
+	return ia.code != dhcpv6.OptionIANA || s.Admits(id)
+}
+
 // nothingFor returns the status of an IA that gets nothing. We delegate no prefixes.
 func nothingFor(ia *identityAssoc) iana.StatusCode {
 	if ia.code == dhcpv6.OptionIAPD {
@@ -115,7 +125,10 @@ func (s *handler) assign(c *request, decide func(*request, *identityAssoc, *dhcp
 	for i := range c.ias {
 		ia := &c.ias[i]
 		id := s.identity(c, ia)
-		a, status := decide(c, ia, id)
+		a, status := netip.Addr{}, nothingFor(ia)
+		if s.admits(ia, id) {
+			a, status = decide(c, ia, id)
+		}
 		var given []iaAddr
 		if a.IsValid() {
 			given = append(given, s.plan.lifetimes(ia, c.Reserved, a))
@@ -275,7 +288,7 @@ func (s *handler) giveUp(c *request, take func(*dhcpd.Change, *dhcpd.Client, *id
 
 // releaseAddr ends a lease. It returns false when id has none of b.
 func (s *handler) releaseAddr(ch *dhcpd.Change, id *dhcpd.Client, _ *identityAssoc, b *dhcpd.Binding) bool {
-	if b.Key != id.Key || !b.Lease.BoundAt(id.Now) {
+	if b.Key != id.Key || !b.Lease.BoundAt(id.Now) || !s.Pool.Holds(id, b) {
 		return false
 	}
 	ch.End(&s.Pool.Bindings, b, id.Now)
@@ -288,7 +301,7 @@ func (s *handler) releaseAddr(ch *dhcpd.Change, id *dhcpd.Client, _ *identityAss
 // RFC 8415, section 18.3.8: "The server SHOULD mark the addresses declined by the
 // client so that those addresses are not assigned to other clients".
 func (s *handler) declineAddr(ch *dhcpd.Change, id *dhcpd.Client, ia *identityAssoc, b *dhcpd.Binding) bool {
-	if b.Offer != id.Key && (b.Key != id.Key || !b.Lease.BoundAt(id.Now)) {
+	if b.Offer != id.Key && (b.Key != id.Key || !b.Lease.BoundAt(id.Now)) || !s.Pool.Holds(id, b) {
 		return false
 	}
 	s.Count.Conflicts.Add(1)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
@@ -27,7 +28,6 @@ type request struct {
 	options     options
 	relays      []relay
 	src         netip.AddrPort
-	frame       dhcpd.HWAddr // where the frame came from, zero when that is not known
 	// unicast: the datagram was sent to us alone, by no relay.
 	unicast bool
 	ias     []identityAssoc
@@ -70,8 +70,8 @@ func parse(d dhcpd.Datagram, p *plan, now time.Time) (*request, error) {
 		return nil, errors.New("the message is cut off")
 	}
 	c := &request{
-		Client: dhcpd.Client{Now: now}, typ: dhcpv6.MessageType(b[0]), transaction: [3]byte(b[1:4]),
-		relays: relays, src: d.Src, frame: d.HW, unicast: !d.Dst.IsMulticast() && len(relays) == 0,
+		Client: dhcpd.Client{Now: now, Via: d.From}, typ: dhcpv6.MessageType(b[0]), transaction: [3]byte(b[1:4]),
+		relays: relays, src: d.Src, unicast: !d.Dst.IsMulticast() && len(relays) == 0,
 	}
 	if c.options, err = parseOptions(b[header:]); err != nil {
 		return nil, err
@@ -194,8 +194,8 @@ func (c *request) hardware() dhcpd.HWAddr {
 		if len(lla) == 2+dhcpd.HWAddrLen && binary.BigEndian.Uint16(lla) == uint16(iana.HWTypeEthernet) {
 			return dhcpd.HWAddr(lla[2:])
 		}
-	} else if c.frame != (dhcpd.HWAddr{}) {
-		return c.frame
+	} else if c.Via.HW != (dhcpd.HWAddr{}) {
+		return c.Via.HW
 	}
 	if a := peer.As16(); peer.IsLinkLocalUnicast() && a[11] == 0xff && a[12] == 0xfe {
 		return dhcpd.HWAddr{a[8] ^ 2, a[9], a[10], a[13], a[14], a[15]}
@@ -226,6 +226,20 @@ func (s *handler) identity(c *request, ia *identityAssoc) *dhcpd.Client {
 	}
 	s.Pool.Recognise(&id, id.Requested)
 	return &id
+}
+
+// forged reports whether c speaks for somebody else, see dhcpd.Pool.Forged. Who is hidden may be
+// told what there is: what a client sent while nobody read is answered late. the engine must
+// be locked.
+func (s *handler) forged(c *request) bool {
+	if c.Via.Hidden {
+		switch c.typ {
+		case dhcpv6.MessageTypeSolicit, dhcpv6.MessageTypeConfirm, dhcpv6.MessageTypeInformationRequest:
+			return c.has(dhcpv6.OptionRapidCommit)
+		}
+	}
+	none := c.Client // what it is without an IA
+	return s.Pool.Forged(&none) || slices.ContainsFunc(c.ias, func(ia identityAssoc) bool { return s.Pool.Forged(s.identity(c, &ia)) })
 }
 
 // has reports whether the client sent an option.

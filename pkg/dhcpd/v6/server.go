@@ -83,6 +83,10 @@ func (s *handler) Handle(d dhcpd.Datagram, now time.Time) (*dhcpd.Reply, error) 
 	case c.Reserved != nil && c.Reserved.Ignore && c.typ != dhcpv6.MessageTypeRelease:
 		s.Count.Ignored.Add(1)
 		return nil, nil
+	case s.forged(c):
+		s.Count.Ignored.Add(1)
+		s.Log.Limited("a message in the name of another client", "mac", c.MAC, "from", c.Via.HW, "ifindex", c.Via.Port)
+		return nil, nil
 	default:
 		return s.dispatch(c), nil
 	}

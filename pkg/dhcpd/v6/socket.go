@@ -26,7 +26,10 @@ const (
 // address, so the kernel finds it.
 type socket struct {
 	udp    *net.UDPConn
-	frames *frames
+	raw    syscall.RawConn // of udp
+	frames *iface.Frames
+	ports  *iface.Ports
+	index  int // of the bridge
 	oob    []byte
 }
 
@@ -55,11 +58,17 @@ func listen(ifname string, left []*os.File) (*socket, error) {
 			return nil, errors.Join(fmt.Errorf("joining %s: %w", group, err), conn.Close())
 		}
 	}
-	seen, err := listenFrames(ifi)
-	if err != nil {
+	s := &socket{udp: conn, index: ifi.Index, oob: make([]byte, iface.OOBSize)}
+	if s.raw, err = conn.SyscallConn(); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	return &socket{udp: conn, frames: seen, oob: make([]byte, iface.OOBSize)}, nil
+	if s.frames, err = iface.ListenFrames(ifi, true, serverPort, 0); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	if s.ports, err = iface.OpenPorts(ifi.Index); err != nil {
+		return nil, errors.Join(fmt.Errorf("opening the bridge's table of addresses: %w", err), s.frames.Close(), conn.Close())
+	}
+	return s, nil
 }
 
 // configure sets the options of the socket.
@@ -78,17 +87,18 @@ func (s *socket) Receive(buf []byte) (dhcpd.Datagram, error) {
 	if err := cm.Parse(s.oob[:oobn]); err == nil {
 		d.Dst, _ = netip.AddrFromSlice(cm.Dst)
 	}
-	d.HW = s.frames.source(&d)
+	d.From.HW = s.frames.Source(d.Src.Addr(), d.Payload)
+	d.From.Hidden = d.From.HW == dhcpd.HWAddr{}
 	return d, nil
 }
 
+// Port implements dhcpd.Transport.
+func (s *socket) Port(hw dhcpd.HWAddr) int { return s.ports.Of(hw) }
+
 // Send implements dhcpd.Transport.
 func (s *socket) Send(out *dhcpd.Reply) error {
-	_, err := s.udp.WriteToUDPAddrPort(out.Payload, out.Dst)
-	if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO) {
-		return errors.Join(iface.ErrGone, err)
-	}
-	return err
+	to := &unix.SockaddrInet6{Port: int(out.Dst.Port()), ZoneId: uint32(s.index), Addr: out.Dst.Addr().As16()}
+	return iface.Send(s.raw, out.Payload, nil, to)
 }
 
 // Copy implements dhcpd.Transport.
@@ -98,4 +108,4 @@ func (s *socket) Copy() (*os.File, error) { return s.udp.File() }
 func (s *socket) Interrupt() { _ = s.udp.SetReadDeadline(time.Unix(1, 0)) }
 
 // Close implements dhcpd.Transport.
-func (s *socket) Close() error { return errors.Join(s.udp.Close(), s.frames.conn.Close()) }
+func (s *socket) Close() error { return errors.Join(s.udp.Close(), s.frames.Close(), s.ports.Close()) }

@@ -21,6 +21,11 @@ const MaxMessage = 4096
 // messages.
 const receiveBuffer = 4 << 20
 
+// sendBuffer holds what waits for neighbours that the kernel looks for, which takes three
+// seconds if they are not there: what may wait for one of them (unres_qlen_bytes, as
+// pkg/bridge sets it) times some hundred.
+const sendBuffer = 8 << 20
+
 // OOBSize is room for the control messages of one datagram.
 const OOBSize = 64
 
@@ -94,16 +99,38 @@ func (r *Receiver) takeOver(f *os.File) (*net.UDPConn, error) {
 func (r *Receiver) control(c syscall.RawConn) error {
 	var err error
 	ctlErr := c.Control(func(fd uintptr) {
-		GrowBuffer(int(fd))
+		GrowBuffers(int(fd))
 		err = errors.Join(unix.BindToDevice(int(fd), r.Interface), r.Configure(int(fd)))
 	})
 	return errors.Join(ctlErr, err)
 }
 
-// GrowBuffer lets many messages wait in a socket. It is best effort; FORCE needs
-// CAP_NET_ADMIN.
-func GrowBuffer(fd int) {
-	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, receiveBuffer) != nil {
-		_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, receiveBuffer)
+// GrowBuffers lets many messages wait in a socket, in each direction. It is best effort;
+// FORCE needs CAP_NET_ADMIN.
+func GrowBuffers(fd int) {
+	for _, b := range []struct{ force, option, size int }{
+		{unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, receiveBuffer},
+		{unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, sendBuffer},
+	} {
+		if unix.SetsockoptInt(fd, unix.SOL_SOCKET, b.force, b.size) != nil {
+			_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, b.option, b.size)
+		}
 	}
+}
+
+// Send sends a message, with control messages oob, or fails: with EAGAIN where the kernel
+// can't take it now. Whoever answers many must not wait for one whose answers don't get away.
+func Send(c syscall.RawConn, b, oob []byte, to unix.Sockaddr) error {
+	var err error
+	writeErr := c.Write(func(fd uintptr) bool {
+		_, err = unix.SendmsgN(int(fd), b, oob, to, unix.MSG_DONTWAIT)
+		return true
+	})
+	if err == nil {
+		err = writeErr
+	}
+	if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO) {
+		return errors.Join(ErrGone, err)
+	}
+	return err
 }
