@@ -19,9 +19,12 @@ import (
 type vethWire struct{ conn *packet.Conn }
 
 // newVethWire plugs a guest into br0.
-func newVethWire(t testing.TB) *vethWire {
+func newVethWire(t testing.TB) *vethWire { return newVethWireOf(t, "g1") }
+
+// newVethWireOf is newVethWire of one guest of several.
+func newVethWireOf(t testing.TB, name string) *vethWire {
 	t.Helper()
-	guest := nstest.Guest(t, "br0", "g1", "")
+	guest := nstest.Guest(t, "br0", name, "")
 	w := new(vethWire)
 	err := guest.Do(func() error {
 		ifi, err := net.InterfaceByName("eth0")

@@ -118,9 +118,12 @@ func (c *request) parseOptions(p *plan) error {
 	if err := c.checkIdentifiers(rule, p.duid); err != nil {
 		return err
 	}
-	c.MAC = c.hardware()
-	if c.MAC == (dhcpd.HWAddr{}) {
-		c.MAC, c.Guessed = dhcpd.DUIDAddr(c.DUID), true
+	// Of one whose frame nobody saw nothing is believed: what it says may be another's.
+	if !c.Via.Hidden {
+		c.MAC = c.hardware()
+		if c.MAC == (dhcpd.HWAddr{}) {
+			c.MAC, c.Guessed = dhcpd.DUIDAddr(c.DUID), true
+		}
 	}
 	c.oro, _ = c.options.get(dhcpv6.OptionORO)
 	c.parseName()
