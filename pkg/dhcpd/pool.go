@@ -90,7 +90,7 @@ func (b *Binding) sender() Sender {
 // is anybody's word. The engine of pl must be locked.
 func (pl *Pool) Forged(c *Client) bool {
 	v := c.Via
-	if v.HW == (HWAddr{}) && !v.Hidden || v.HW == c.MAC {
+	if !v.Hidden && (v.HW == (HWAddr{}) || v.HW == c.MAC) {
 		return false
 	}
 	b := pl.Lease(c.Key, c.Now)
