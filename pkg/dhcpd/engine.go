@@ -32,9 +32,11 @@ const (
 	frameBurst = 512
 )
 
-// newcomerEvery is how often a port may bring a client that is not known, once it has
-// brought as many as it may have.
-const newcomerEvery = time.Second
+// How many clients that are not known a port may bring at once, and how often one more.
+const (
+	newcomerBurst = 64
+	newcomerEvery = time.Second
+)
 
 // Engine is what the servers of both families have in common: the leases, their
 // way to the store, and the loops that call the protocol's handler. Its lock guards
@@ -86,7 +88,7 @@ func NewEngine(h Handler, cfg *Settings, sp *Scope, log *iface.Log) (*Engine, er
 
 // newcomers limits the new clients of each port.
 func newcomers(most int) *iface.RateLimits[station] {
-	return iface.NewRateLimits[station](newcomerEvery, most, clientsRemembered)
+	return iface.NewRateLimits[station](newcomerEvery, max(newcomerBurst, most), clientsRemembered)
 }
 
 // Connect opens the transport. Loops run beside the engine's own: each returns once
@@ -143,6 +145,10 @@ func (s *Engine) Serve(d Datagram, now time.Time) {
 	}
 	if d.From.HW != (HWAddr{}) {
 		d.From.Port = s.link.Port(d.From.HW)
+	}
+	d.From.most = -1
+	if d.From.Port != 0 && s.cfg.OfPort != nil {
+		d.From.most = s.cfg.OfPort(d.From.Port)
 	}
 	s.Send(s.handle(d, now))
 }
@@ -277,7 +283,10 @@ func (s *Engine) Allow(client string, now time.Time) bool {
 // brings no more new clients than so many at a time. It counts and tells when not. The
 // engine must be locked.
 func (s *Engine) Admits(c *Client) bool {
-	most, at := s.Pool.scope.PerPort, c.Via.station()
+	most, at := c.Via.most, c.Via.station()
+	if most < 0 {
+		most = s.Pool.scope.PerPort
+	}
 	if most == 0 || at == (station{}) || s.Pool.known(c) {
 		return true
 	}

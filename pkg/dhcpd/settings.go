@@ -52,9 +52,13 @@ type Settings struct {
 	// Identity is what tells one client from another. Empty: ByBoth.
 	Identity Identity
 	// PerPort is how many addresses those behind one port of the bridge may have that have
-	// none reserved; so many new ones are served at once, and then one a second. 0: any
-	// number.
+	// none reserved. New ones are served as many at once as a nested bridge has, and then
+	// one a second. 0: any number.
 	PerPort int
+	// OfPort is PerPort for the port with an ifindex alone; negative: there it is PerPort.
+	// It must return quickly and not call the server. Nil: for no port. Reconfigure ignores
+	// it.
+	OfPort func(ifindex int) int
 	// Store keeps the leases. The servers of a network may share it. Reconfigure ignores it.
 	Store LeaseStore
 	// OnLease is told of each change of a lease after its commit, in commit

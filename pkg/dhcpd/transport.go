@@ -24,6 +24,8 @@ type Sender struct {
 	// Hidden: the link shows frames, but not this one's: it came in fragments, or to a
 	// former process.
 	Hidden bool
+	// most is how many addresses Port may have, 0 for any number, negative: see Scope.PerPort.
+	most int
 }
 
 // station is who is counted together: a port, or a card where no port is known. All that

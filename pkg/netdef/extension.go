@@ -228,6 +228,9 @@ var (
 	guardKinds  = []string{"control", "mac", "fdb", "vlan", "arp", "nd", "dhcp", "ra", "ip", "rate"}
 )
 
+// maxGuardAddresses bounds Guard.Addresses.
+const maxGuardAddresses = 65536
+
 // String is the guard as an option of a port has it; "" where nothing is said.
 func (g Guard) String() string {
 	if g.Kinds == "" {
@@ -242,7 +245,10 @@ func decodeGuard(e xmldoc.Element) Guard {
 	if !ok {
 		return Guard{}
 	}
-	g := Guard{Level: xmldoc.Value(e, "level", parseWord(guardLevels...))}
+	g := Guard{
+		Level:     xmldoc.Value(e, "level", parseWord(guardLevels...)),
+		Addresses: xmldoc.Value(e, "addresses", parseUint[int](1, maxGuardAddresses)),
+	}
 	if _, said := e.Attr("level"); !said {
 		e.Fault("@level", "", "missing, want "+strings.Join(guardLevels, " or "))
 	}
@@ -267,7 +273,7 @@ func printGuard(p *xmldoc.Printer, g Guard) {
 			attrs = append(attrs, xmldoc.Always(kind, level))
 		}
 	}
-	p.Leaf("vnetd:guard", attrs...)
+	p.Leaf("vnetd:guard", append(attrs, xmldoc.Num("addresses", g.Addresses))...)
 }
 
 // checkGuard checks <vnetd:guard>.

@@ -49,8 +49,9 @@ func extensionRows() []faultRow {
 		{"dhcp policy of a bridge", lan("<vnetd:dhcp probe='yes'/>"), []string{
 			"network/vnetd:dhcp: not allowed in mode bridge: the network serves no DHCP",
 		}},
-		{"guard", extended("<vnetd:guard level='lax' arp='yes' color='red'/>"), []string{
+		{"guard", extended("<vnetd:guard level='lax' arp='yes' color='red' addresses='0'/>"), []string{
 			"network/vnetd:guard/@level: 'lax': want off or gateway or strict",
+			"network/vnetd:guard/@addresses: '0': want a number from 1 to 65536",
 			"network/vnetd:guard/@arp: 'yes': want off or gateway or strict",
 			"network/vnetd:guard/@color: 'red': not known to this version of vnetd",
 		}},
@@ -252,8 +253,8 @@ func TestDHCPPolicy(t *testing.T) {
 
 // TestGuard reads and prints what ports are kept from sending.
 func TestGuard(t *testing.T) {
-	want := netdef.Guard{Level: "strict", Kinds: "mac=gateway,arp=off"}
-	n := parse(t, []byte(extended("<vnetd:guard level='strict' arp='off' mac='gateway'/>")))
+	want := netdef.Guard{Level: "strict", Kinds: "mac=gateway,arp=off", Addresses: 8}
+	n := parse(t, []byte(extended("<vnetd:guard level='strict' addresses='8' arp='off' mac='gateway'/>")))
 	if again := parse(t, n.XML()); n.Guard != want || again.Guard != want || want.String() != "strict,mac=gateway,arp=off" {
 		t.Errorf("got %+v, printed and read again %+v, want %+v", n.Guard, again.Guard, want)
 	}

@@ -383,6 +383,9 @@ type DHCPPolicy struct {
 type Guard struct {
 	Level string // off, gateway or strict; "": not said
 	Kinds string // KIND=LEVEL, with commas between them, in order of the kinds; may be empty
+	// Addresses is how many those behind one port may have that have none reserved; 0: as
+	// the level says.
+	Addresses int
 }
 
 // OwnsBridge reports whether the network makes its bridge: because of its mode,

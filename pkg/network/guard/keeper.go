@@ -153,8 +153,8 @@ func (k *Keeper) Port(live *netdef.Network, p *port.Port) {
 	}
 	g := guarded(live, p)
 	for _, other := range k.siblings(p) {
-		of := guarded(live, other)
-		g.MACs, g.Addrs = append(g.MACs, of.MACs...), append(g.Addrs, of.Addrs...)
+		its := guarded(live, other)
+		g.MACs, g.Addrs = append(g.MACs, its.MACs...), append(g.Addrs, its.Addrs...)
 	}
 	k.mu.Lock()
 	delete(k.others, g.Index)
@@ -190,7 +190,7 @@ func guarded(live *netdef.Network, p *port.Port) firewall.GuardedPort {
 	s := p.Status()
 	g := firewall.GuardedPort{
 		Bridge: live.Bridge.Name, IfName: s.IfName, Index: s.Index,
-		Guard: translate.Guard(live, p.Untrusted), Isolated: p.Isolated || live.Isolated == netdef.Yes,
+		Guard: of(live, p), Isolated: p.Isolated || live.Isolated == netdef.Yes,
 		// A launcher need not use the address that was made up: the guest's lease tells.
 		Bound: !p.MadeUp || s.Card != nil || len(s.Held) > 0,
 		Addrs: slices.Concat(s.Held, p.Addrs, translate.ReservedFor(live, p.CardAddr())),
@@ -200,13 +200,25 @@ func guarded(live *netdef.Network, p *port.Port) firewall.GuardedPort {
 			g.MACs = append(g.MACs, firewall.MAC(mac))
 		}
 	}
-	if p.Spec.Guard != "" {
-		g.Guard, _ = firewall.ParseGuard(p.Spec.Guard) // it was checked
-	}
 	for _, text := range p.Allow {
 		_ = g.Allow(text) // the same
 	}
 	return g
+}
+
+// of is the guard of p on a network that is live.
+func of(live *netdef.Network, p *port.Port) firewall.Guard {
+	if p.Spec.Guard == "" {
+		return translate.Guard(live, p.Untrusted)
+	}
+	g, _ := firewall.ParseGuard(p.Spec.Guard) // it was checked
+	return g
+}
+
+// MostAddresses is how many addresses those behind p may have by DHCP on a network that
+// is live, 0 for any number.
+func MostAddresses(live *netdef.Network, p *port.Port) int {
+	return translate.MostAddresses(live, of(live, p))
 }
 
 // isGuest reports whether somebody's guest is behind a device on the bridge of live: a

@@ -9,6 +9,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/attach"
 	"github.com/vnetd/vnetd/pkg/network/env"
+	"github.com/vnetd/vnetd/pkg/network/guard"
 	"github.com/vnetd/vnetd/pkg/network/port"
 	"github.com/vnetd/vnetd/pkg/network/service"
 	"github.com/vnetd/vnetd/pkg/network/translate"
@@ -66,6 +67,14 @@ func (o owner) LeaseChanged(e dhcpd.Event) {
 	n.ports.Lease(n, e.Lease.MAC, e.Lease.Addr, e.Kind == dhcpd.Bound || e.Kind == dhcpd.Renewed)
 	lease := newLease(n.Document(), e.Lease)
 	n.env.Events.Publish(env.Event{Kind: env.LeaseChanged, Network: n.Info(), Lease: &lease, Change: e.Kind.String()})
+}
+
+func (o owner) MostAddresses(ifindex int) int {
+	p, live := o.n.ports.Registry().Index(ifindex), o.n.Live()
+	if p == nil || live == nil {
+		return -1
+	}
+	return guard.MostAddresses(live, p)
 }
 
 func (o owner) Guests() []service.Guest {

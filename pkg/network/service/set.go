@@ -33,6 +33,9 @@ type Owner interface {
 	// LeaseChanged follows one change of a lease, which DNS knows already. It
 	// returns quickly: clients' replies wait for it.
 	LeaseChanged(e dhcpd.Event)
+	// MostAddresses is how many addresses those behind the port with an ifindex may have by
+	// DHCP, 0 for any number; negative: as many as the network says. It returns quickly.
+	MostAddresses(ifindex int) int
 	Guests
 }
 
@@ -80,7 +83,7 @@ func New(ctx context.Context, cfg Config, spec *Spec) *Set {
 	s.dhcp = unit[v4.Config, *v4.Server]{
 		label: DHCP, config: func(p *Spec) *v4.Config { return p.DHCP },
 		open: func(c v4.Config, left []*os.File) (*v4.Server, error) {
-			c.Left, c.OnLease, c.OnStore = left, s.onLease, unstored(cfg.Owner, DHCP)
+			c.Left, c.OnLease, c.OnStore, c.OfPort = left, s.onLease, unstored(cfg.Owner, DHCP), cfg.Owner.MostAddresses
 			return v4.Open(c)
 		},
 		change: func(srv *v4.Server, _, want v4.Config) error { return srv.Reconfigure(want) },
@@ -88,7 +91,7 @@ func New(ctx context.Context, cfg Config, spec *Spec) *Set {
 	s.dhcp6 = unit[v6.Config, *v6.Server]{
 		label: DHCP6, config: func(p *Spec) *v6.Config { return p.DHCP6 },
 		open: func(c v6.Config, left []*os.File) (*v6.Server, error) {
-			c.Left, c.OnLease, c.OnStore = left, s.onLease, unstored(cfg.Owner, DHCP6)
+			c.Left, c.OnLease, c.OnStore, c.OfPort = left, s.onLease, unstored(cfg.Owner, DHCP6), cfg.Owner.MostAddresses
 			return v6.Open(c)
 		},
 		change: func(srv *v6.Server, _, want v6.Config) error { return srv.Reconfigure(want) },

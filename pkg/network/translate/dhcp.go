@@ -80,6 +80,7 @@ func dhcpSettings(n *netdef.Network, ip *netdef.IP) dhcpd.Settings {
 		Ranges:       ranges(ip.DHCP),
 		Reservations: reservations(ip.DHCP),
 		Identity:     dhcpd.Identity(n.DHCPPolicy.Identity),
+		PerPort:      MostAddresses(n, Guard(n, false)),
 	}
 }
 

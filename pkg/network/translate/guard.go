@@ -55,6 +55,27 @@ func Guard(live *netdef.Network, untrusted bool) firewall.Guard {
 	return g
 }
 
+// How many addresses those behind a port may have that have none reserved.
+const (
+	addressesGateway = 64 // a nested bridge has many
+	addressesStrict  = 4
+)
+
+// MostAddresses is how many addresses those behind a port with guard g may have by DHCP on
+// live, 0 for any number.
+func MostAddresses(live *netdef.Network, g firewall.Guard) int {
+	switch level := g[firewall.GuardDHCP]; {
+	case level == firewall.GuardOff:
+		return 0
+	case live.Guard.Addresses > 0:
+		return live.Guard.Addresses
+	case level == firewall.GuardStrict:
+		return addressesStrict
+	default:
+		return addressesGateway
+	}
+}
+
 // knowsGuests reports for each family whether vnetd knows which addresses guests of
 // live have, if any.
 func knowsGuests(live *netdef.Network) (v4, v6 bool) {
