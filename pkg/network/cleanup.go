@@ -33,10 +33,10 @@ func (s *stock) clear(ctx context.Context) error {
 		s.env.Logger.Warn("run-state that can't be used is deleted: what it was of is gone", "path", f.Path, env.KeyError, f.Err)
 	}
 	errs = append(errs, s.forget(runFaults, s.env.Store.DeleteRun), s.forget(portFaults, s.env.Store.DeletePort))
-	stopped, err := s.env.Store.Stopped()
+	stopped, err := s.env.Store.Stops().All()
 	errs = append(errs, err)
 	for _, uuid := range stopped {
-		errs = append(errs, s.env.Store.SetStopped(uuid, false))
+		errs = append(errs, s.env.Store.Stops().Set(uuid, false))
 	}
 	return errors.Join(append(errs, s.ports.Guards().Purge(), s.env.Rules.Purge(ctx))...)
 }

@@ -119,7 +119,7 @@ func (m *Manager) Load(ctx context.Context) error {
 	if faults != nil {
 		m.env.Logger.Error("some definitions or run-state can't be used", env.KeyError, faults)
 	}
-	stopped, err := m.env.Store.Stopped()
+	stopped, err := m.env.Store.Stops().All()
 	if err != nil {
 		m.env.Logger.Error("some networks may start although they were stopped", env.KeyError, err)
 	}

@@ -132,33 +132,6 @@ func parseRun(uuid string, data []byte) (Run, error) {
 	return Run{Phase: f.Phase, Network: n, Persistent: f.Persistent, Host: f.Host}, nil
 }
 
-// SetStopped says whether the network with that UUID was stopped since the host
-// booted, and not started again.
-func (s *Store) SetStopped(uuid string, stopped bool) error {
-	var err error
-	if stopped {
-		err = s.dirs.stopped().write(uuid, nil, 0o600)
-	} else {
-		err = s.dirs.stopped().remove(uuid)
-	}
-	if err != nil {
-		return fmt.Errorf("keeping that network %s was stopped: %w", uuid, err)
-	}
-	return nil
-}
-
-// Stopped lists the networks for which SetStopped said so, by UUID.
-func (s *Store) Stopped() (uuids []string, err error) {
-	faults, err := s.dirs.stopped().readAll("", func(uuid string, _ []byte) error {
-		uuids = append(uuids, uuid)
-		return nil
-	})
-	for _, f := range faults { // the name says it all
-		uuids = append(uuids, f.Stem)
-	}
-	return uuids, ifThere(err)
-}
-
 // Port is the run-state of one port.
 type Port struct {
 	UUID     string           `json:"uuid"`

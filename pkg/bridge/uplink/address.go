@@ -175,29 +175,6 @@ func addressChange(a address, to bridge.Link, flags uint32, how uint16) []byte {
 	return m.request(unix.RTM_NEWADDR, unix.NLM_F_CREATE|how)
 }
 
-// localLimit is how long awaitLocal waits: a kernel under load may take some
-// milliseconds.
-const localLimit = time.Second
-
-// awaitLocal waits until the kernel takes in packets for the IPv6 addresses of the
-// new link. It does so some time after they were added, from a work queue
-// (addrconf_dad_work of net/ipv6/addrconf.c), and not while the link is down.
-func (k kernel) awaitLocal(mv *move) error {
-	for end := time.Now().Add(localLimit); time.Now().Before(end); time.Sleep(time.Millisecond) {
-		local, err := k.localAddresses(mv.to.Index)
-		if err != nil {
-			return err
-		}
-		waiting := slices.ContainsFunc(mv.addresses, func(a address) bool {
-			return a.prefix.Addr().Is6() && !local[a.prefix.Addr()]
-		})
-		if !waiting || !mv.to.Up {
-			break
-		}
-	}
-	return nil
-}
-
 // localAddresses are the IPv6 addresses for which the kernel takes in packets
 // because of that link.
 func (k kernel) localAddresses(index int) (map[netip.Addr]bool, error) {

@@ -174,12 +174,6 @@ func (mv *move) refreshRoutes(routes []route) {
 	slices.SortStableFunc(mv.routes, byRank)
 }
 
-// dropExpired leaves behind what has no lifetime left.
-func (mv *move) dropExpired() {
-	mv.addresses = slices.DeleteFunc(mv.addresses, func(a address) bool { return a.valid() == 0 })
-	mv.routes = slices.DeleteFunc(mv.routes, func(r route) bool { return r.life == 0 })
-}
-
 func (u *Uplinks) removeBridge(br bridge.Link) error {
 	if br.Index == 0 {
 		return nil

@@ -146,3 +146,11 @@ func (k kernel) dump(ask, kind uint16, head []byte) ([][]byte, error) {
 // link, struct ifinfomsg.
 func linkIndex(m message) int    { return int(binary.NativeEndian.Uint32(m.head[4:])) }
 func linkFlags(m message) uint32 { return binary.NativeEndian.Uint32(m.head[8:]) }
+
+// change is one request, what it is for, and the error that is as good as
+// success.
+type change struct {
+	req  []byte
+	what string
+	fine error
+}

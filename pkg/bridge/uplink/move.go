@@ -5,20 +5,13 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/vnetd/vnetd/internal/netlink"
 	"github.com/vnetd/vnetd/pkg/bridge"
 )
-
-// change is one request, what it is for, and the error that is as good as
-// success.
-type change struct {
-	req  []byte
-	what string
-	fine error
-}
 
 // changesPerDatagram keeps the answers to a datagram, which may each repeat their
 // request, below what a socket holds by default.
@@ -336,4 +329,47 @@ func (mv *move) ofOurs(r route) bool {
 	return r.ofAddress() && slices.ContainsFunc(mv.addresses, func(a address) bool {
 		return netip.PrefixFrom(a.peer, a.prefix.Bits()).Masked() == r.dst()
 	})
+}
+
+// localLimit is how long awaitLocal waits: a kernel under load may take some
+// milliseconds.
+const localLimit = time.Second
+
+// awaitLocal waits until the kernel takes in packets for the IPv6 addresses of the
+// new link. It does so some time after they were added, from a work queue
+// (addrconf_dad_work of net/ipv6/addrconf.c), and not while the link is down.
+func (k kernel) awaitLocal(mv *move) error {
+	for end := time.Now().Add(localLimit); time.Now().Before(end); time.Sleep(time.Millisecond) {
+		local, err := k.localAddresses(mv.to.Index)
+		if err != nil {
+			return err
+		}
+		waiting := slices.ContainsFunc(mv.addresses, func(a address) bool {
+			return a.prefix.Addr().Is6() && !local[a.prefix.Addr()]
+		})
+		if !waiting || !mv.to.Up {
+			break
+		}
+	}
+	return nil
+}
+
+// dropExpired leaves behind what has no lifetime left.
+func (mv *move) dropExpired() {
+	mv.addresses = slices.DeleteFunc(mv.addresses, func(a address) bool { return a.valid() == 0 })
+	mv.routes = slices.DeleteFunc(mv.routes, func(r route) bool { return r.life == 0 })
+}
+
+// Temporary are the addresses that have a limited lifetime: unless the program
+// that renewed them on the uplink (a DHCP client) does so on the bridge, the
+// bridge loses them.
+func (s *State) Temporary() []netip.Prefix {
+	var all []netip.Prefix
+	for _, data := range s.Addresses {
+		a, err := parseAddress(data)
+		if err == nil && a.valid() != forever {
+			all = append(all, a.prefix)
+		}
+	}
+	return all
 }

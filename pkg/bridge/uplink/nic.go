@@ -185,3 +185,24 @@ func (u *Uplinks) Certain(s State) (there, certainly bool, err error) {
 	l, likeness := s.choose(links, br.Index)
 	return likeness != unlike, likeness == certain || br.Index != 0 && l.Master == br.Index, nil
 }
+
+// bridge is the bridge that Attach made, also under another name or with another MAC
+// address; its index is 0 if there is none.
+func (u *Uplinks) bridge(s *State) (bridge.Link, error) {
+	links, err := u.kernel.nics()
+	if err != nil {
+		return bridge.Link{}, err
+	}
+	var found bridge.Link
+	for _, l := range links {
+		sameMAC, same := bytes.Equal(l.MAC, s.MAC), l.Index == s.BridgeIndex
+		switch {
+		case l.Kind != bridge.Kind:
+		case l.Name == s.Bridge && (sameMAC || same):
+			return l.Link, nil
+		case sameMAC && same:
+			found = l.Link
+		}
+	}
+	return found, nil
+}

@@ -165,7 +165,7 @@ func (n turn) stop(ctx context.Context) error {
 // keepStopped records whether the network was stopped since the host booted: if
 // so, the next vnetd leaves it inactive although it is marked for autostart.
 func (n turn) keepStopped(uuid string, stopped bool) {
-	if err := n.env.Store.SetStopped(uuid, stopped); err != nil {
+	if err := n.env.Store.Stops().Set(uuid, stopped); err != nil {
 		n.env.Logger.Warn("the next vnetd may start or leave a network wrongly", env.KeyNetwork, n.name, "stopped", stopped, env.KeyError, err)
 	}
 }
