@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/vnetd/vnetd/pkg/api"
+	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/health"
 	"github.com/vnetd/vnetd/pkg/network/live"
@@ -168,7 +169,11 @@ func (c conditions) orphans(context.Context) ([]api.Condition, error) {
 	for _, l := range c.stock.lastMarks() {
 		now, err := c.env.Links.LookupIndex(l.Index)
 		uuid := live.Marked(now)
-		if err != nil || now.Kind != "bridge" || uuid == "" || c.owns(uuid) {
+		if err != nil || now.Kind != "bridge" || uuid == "" {
+			continue
+		}
+		if n := c.uuid(uuid); n != nil && n.Standing() {
+			all = append(all, stray(n, now)...)
 			continue
 		}
 		all = append(all, api.Condition{
@@ -178,4 +183,20 @@ func (c conditions) orphans(context.Context) ([]api.Condition, error) {
 		})
 	}
 	return all, nil
+}
+
+// stray is the condition of a bridge that bears the mark of a network which has another
+// one, as where both were there when vnetd started.
+func stray(n *Network, l bridge.Link) []api.Condition {
+	index := n.BridgeIndex()
+	if index == 0 || index == l.Index {
+		return nil
+	}
+	own := n.Document().Bridge.Name
+	return []api.Condition{{
+		Kind: "bridge-stray", Severity: api.SeverityWarning, Networks: []string{n.Name()},
+		Evidence: fmt.Sprintf("%s says of itself: %s", l.Name, l.Alias),
+		Message:  fmt.Sprintf("the bridge %s bears the mark of network %q, whose bridge is %s: guests on it have no DHCP and no DNS", l.Name, n.Name(), own),
+		Remedy:   fmt.Sprintf("bridge link show master %s; ip link set PORT master %s; ip link del %s", l.Name, own, l.Name),
+	}}
 }

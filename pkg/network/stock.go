@@ -115,7 +115,7 @@ func (s *stock) recognise(runs []store.Run, faults []*store.Fault, unread error,
 	all := make([]live.Found, 0, len(runs))
 	for _, r := range runs {
 		if !s.owns(r.Network.UUID) {
-			all = append(all, live.Found{Run: r})
+			all = append(all, live.Found{Run: r, Renamed: s.renamed(r.Network, links)})
 		}
 	}
 	for _, n := range s.all() {
@@ -127,7 +127,8 @@ func (s *stock) recognise(runs []store.Run, faults []*store.Fault, unread error,
 		for _, doc := range s.mayBe(def) {
 			if s.traces(doc, lost, links) {
 				s.env.Logger.Warn("an active network is known by its bridge, not by its run-state", env.KeyNetwork, n.Name(), env.KeyBridge, doc.Bridge.Name)
-				all = append(all, live.Found{Run: store.Run{Phase: store.Active, Network: doc, Persistent: true}, Marked: true})
+				run := store.Run{Phase: store.Active, Network: doc, Persistent: true}
+				all = append(all, live.Found{Run: run, Marked: true, Renamed: s.renamed(doc, links)})
 				break
 			}
 		}
@@ -148,11 +149,26 @@ func (s *stock) mayBe(def *netdef.Network) []*netdef.Network {
 	return []*netdef.Network{def.Clone()}
 }
 
+// renamed is the ifindex of the bridge of doc among links that bear marks, where no link
+// has its name; 0 for none.
+func (s *stock) renamed(doc *netdef.Network, links []bridge.Link) int {
+	if !doc.Mode().OwnsBridge() {
+		return 0
+	}
+	if _, err := s.env.Links.Lookup(doc.Bridge.Name); !errors.Is(err, bridge.ErrNotFound) {
+		return 0
+	}
+	return live.Renamed(doc, links)
+}
+
 // traces reports whether links are of the network that is def: its bridge bears its
 // mark, or a port on the bridge does. Where it is known that its run-state was lost, the
 // bridge's name and MAC address will do, as older versions set no mark.
 func (s *stock) traces(def *netdef.Network, lost bool, links []bridge.Link) bool {
 	on, err := s.env.Links.Lookup(def.Bridge.Name)
+	if errors.Is(err, bridge.ErrNotFound) {
+		return s.renamed(def, links) != 0
+	}
 	if err != nil || on.Kind != "bridge" {
 		return false
 	}

@@ -83,6 +83,7 @@ func (n turn) keep(ctx context.Context, live *netdef.Network, s drift.Suspects, 
 func (n turn) bridgeConfig(live *netdef.Network, amend bridge.Amend) bridge.Config {
 	cfg := translate.Bridge(live)
 	cfg.Alias, cfg.Amend = Mark(live), amend
+	cfg.Index = n.renamed
 	if on := n.activated(); on != nil {
 		cfg.Index, cfg.Former = on.ifindex, translate.Bridge(on.doc).Addrs
 	}
@@ -135,7 +136,7 @@ func (n turn) clearLeftover(ctx context.Context) error {
 func (n turn) clear(ctx context.Context, live *netdef.Network) error {
 	errs := []error{n.ports.Devices().Unplug(n.Network)}
 	if live.Mode().OwnsBridge() {
-		errs = append(errs, n.env.Links.Remove(live.Bridge.Name, 0), n.rules.remove(ctx, live))
+		errs = append(errs, n.removeBridges(live), n.rules.remove(ctx, live))
 	}
 	errs = append(errs, n.record.Restore(ctx), n.ports.Guards().End(live))
 	if !n.Persistent() {
@@ -152,6 +153,14 @@ func (n turn) clear(ctx context.Context, live *netdef.Network) error {
 	}
 	n.leave(nil)
 	return nil
+}
+
+// removeBridges deletes the bridge of live, also one that has another name now.
+func (n turn) removeBridges(live *netdef.Network) error {
+	if l, err := n.env.Links.LookupIndex(n.renamed); err == nil && Bears(l, live.UUID) {
+		return errors.Join(n.env.Links.Remove(l.Name, l.Index), n.env.Links.Remove(live.Bridge.Name, 0))
+	}
+	return n.env.Links.Remove(live.Bridge.Name, 0)
 }
 
 // stands reports whether the bridge of live is there, with vnetd's mark of it.

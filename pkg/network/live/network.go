@@ -54,6 +54,7 @@ type Network struct {
 
 	copied   documents    // of which it was last seen to whether a copy is kept; guarded by op
 	departed []store.Port // ended while no vnetd was running; for adopt alone
+	renamed  int          // ifindex of the bridge that has another name, see Found; for adopt and clear alone
 
 	rules ruleset
 

@@ -1,10 +1,13 @@
 package live
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io/fs"
+	"slices"
 
+	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/env"
 	"github.com/vnetd/vnetd/pkg/network/translate"
@@ -16,6 +19,22 @@ import (
 type Found struct {
 	store.Run
 	Marked bool // by what it has in the kernel
+	// Renamed is the ifindex of its bridge where that has another name now, 0 else.
+	Renamed int
+}
+
+// Renamed finds among links that bear marks the bridge of a network that was renamed while
+// no vnetd was there to see it. Of several which have the network's mark it is the
+// one with the network's MAC address; 0 for none, and where that does not tell.
+func Renamed(doc *netdef.Network, links []bridge.Link) int {
+	all := slices.DeleteFunc(slices.Clone(links), func(l bridge.Link) bool { return !Bears(l, doc.UUID) })
+	if len(all) > 1 {
+		all = slices.DeleteFunc(all, func(l bridge.Link) bool { return !bytes.Equal(l.MAC, doc.MAC) })
+	}
+	if len(all) != 1 || all[0].Name == doc.Bridge.Name {
+		return 0
+	}
+	return all[0].Index
 }
 
 // Former is a network as a former vnetd, or another program, left it.
@@ -45,6 +64,8 @@ func (n Former) Recover(ctx context.Context, r Found, still func() bool) {
 			log.Error("its run-state can't be written anew", env.KeyError, err)
 		}
 	}
+	n.renamed = r.Renamed
+	defer func() { n.renamed = 0 }()
 	if r.Phase != store.Active {
 		err := turn(n).finish(ctx, r.Network)
 		log.Warn("cleared away a network that was being changed when vnetd ended", "phase", string(r.Phase), env.KeyError, err)
@@ -84,6 +105,8 @@ func (n Former) Departed(p store.Port) {
 func (n Former) Clear(ctx context.Context, r Found) error {
 	n.op.Lock()
 	defer n.op.Unlock()
+	n.renamed = r.Renamed
+	defer func() { n.renamed = 0 }()
 	return errors.Join(n.record.Load(r.Run), turn(n).clear(ctx, r.Network))
 }
 
