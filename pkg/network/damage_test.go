@@ -176,6 +176,25 @@ func tryExec(t *testing.T, name string, args ...string) string {
 // repairsOf is how often the network was repaired.
 func repairsOf(n *network.Network) int { return int(n.Detail(nil).Repairs) }
 
+// repairs is how often the network or the rules were.
+func (h *hub) repairs(n *network.Network) int { return repairsOf(n) + int(h.Firewall().Repairs) }
+
+// rulesNow are the rules of vnetd, and its table.
+func rulesNow(t *testing.T) string {
+	t.Helper()
+	var b strings.Builder
+	for _, program := range []string{"iptables-save", "ip6tables-save"} {
+		for line := range strings.Lines(tryExec(t, program)) {
+			if strings.Contains(line, "LIBVIRT_") {
+				line, _, _ = strings.Cut(line, " [") // counters
+				b.WriteString(line + "\n")
+			}
+		}
+	}
+	table, _, _ := strings.Cut(tryExec(t, "nft", "list", "table", "ip", "vnetd"), "counter")
+	return b.String() + table
+}
+
 // settled waits until nothing of the network has changed for a while, and returns what
 // it is.
 func settled(t *testing.T, n *network.Network, port string) (picture string) {
@@ -221,8 +240,8 @@ func newPacer(t *testing.T) *pacer {
 	return p
 }
 
-// damages are what is done to a network, and what of it is named as amiss first. A
-// command is one of ip(8), unless it begins with another program's name.
+// damages are what is done to a network, and what of it is named as amiss first, by the
+// log's attribute "what" or another one; empty where there is nothing to put back.
 var damages = []struct{ do, what string }{
 	{"ip addr flush dev one", "address"},
 	{"ip addr del 192.0.2.1/24 dev one", "address"},
@@ -264,6 +283,12 @@ var damages = []struct{ do, what string }{
 	{"bridge fdb del 52:54:00:00:00:07 dev PORT master", "fdb"},
 	{"ip link set v-other master one; bridge fdb replace 52:54:00:00:00:07 dev v-other master static", "fdb"},
 	{"bridge fdb replace 52:54:00:00:00:07 dev PORT master dynamic", "fdb"},
+	{"nft flush ruleset", `cause="rule set flushed"`},
+	{"iptables -F LIBVIRT_FWO", `cause="rules deleted"`},
+	{"iptables -D FORWARD -j LIBVIRT_FWI", `cause="jump deleted"`},
+	{"nft delete table ip vnetd", ""}, // which the kernel refuses
+	{"nft flush table ip vnetd", ""},
+	{"nft delete chain ip vnetd keep", ""},
 }
 
 // TestDamage damages a network in every way while its guest pings the LAN: each is put
@@ -280,10 +305,20 @@ func TestDamage(t *testing.T) {
 		nstest.Eventually(t, wait, "the guest reaches the LAN", func() error {
 			return guest.Command(t.Context(), "ping", "-c1", "-W1", nstest.LANHost).Run()
 		})
-		whole := settled(t, n, port)
+		whole, rules := settled(t, n, port), rulesNow(t)
+		if !strings.Contains(rules, "flags owner") {
+			t.Errorf("the rules are without the table that keeps connections:\n%s", rules)
+		}
 		pace := newPacer(t)
 		for i, d := range damages {
-			before, logged := repairsOf(n), len(log.String())
+			repairs, said := 1, "what="+d.what+"\n"
+			switch {
+			case d.what == "":
+				repairs, said = 0, ""
+			case strings.HasPrefix(d.what, "cause="):
+				said = d.what
+			}
+			before, logged := h.repairs(n), len(log.String())
 			flood := startFlood(t, guest, nstest.LANHost)
 			pace.late.Store(0)
 			for _, line := range strings.Split(strings.ReplaceAll(d.do, "PORT", port), ";") {
@@ -292,10 +327,10 @@ func TestDamage(t *testing.T) {
 				}
 			}
 			nstest.Eventually(t, wait, d.do+" is put back", func() error {
-				if diff := cmp.Diff(whole, pictureOf(t, "one", port)); diff != "" {
+				if diff := cmp.Diff(whole, pictureOf(t, "one", port)) + cmp.Diff(rules, rulesNow(t)); diff != "" {
 					return errors.New(diff)
 				}
-				if repairsOf(n) == before {
+				if h.repairs(n) == before && repairs > 0 {
 					return errors.New("no repair is counted")
 				}
 				return nil
@@ -306,13 +341,12 @@ func TestDamage(t *testing.T) {
 			if gap-4*late > time.Second {
 				t.Errorf("%s: the guest's pings were interrupted for %v", d.do, gap)
 			}
-			said := log.String()[logged:]
-			if !strings.Contains(said, "what="+d.what+"\n") {
-				t.Errorf("%s: the log does not name %q:\n%s", d.do, d.what, said)
+			if text := log.String()[logged:]; !strings.Contains(text, said) {
+				t.Errorf("%s: the log does not name %q:\n%s", d.do, d.what, text)
 			}
 			settled(t, n, port)
-			if got := repairsOf(n) - before; got != 1 {
-				t.Errorf("%s: %d repairs, want 1:\n%s", d.do, got, log.String()[logged:])
+			if got := h.repairs(n) - before; got != repairs {
+				t.Errorf("%s: %d repairs, want %d:\n%s", d.do, got, repairs, log.String()[logged:])
 			}
 		}
 	})

@@ -29,21 +29,38 @@ const ownedTable = 2
 
 // keeper owns the tables, of one family each.
 type keeper struct {
-	socket   *nftSocket        // nil: there are none
-	families []firewall.Family // those for which it was tried
+	socket *nftSocket                 // nil: there are none
+	failed map[firewall.Family]string // why there is none of a family; empty: it is ours
 }
 
-// take makes the table of a family. What fails is not tried again.
-func (k *keeper) take(f firewall.Family) error {
-	k.families = append(k.families, f)
+// has reports whether the table of a family is ours. It stays so, as the kernel lets
+// nobody else change it.
+func (k *keeper) has(f firewall.Family) bool {
+	failed, tried := k.failed[f]
+	return tried && failed == ""
+}
+
+// take makes the table of a family. The error is nil, too, where it is the same as the
+// last time: a kernel can't do it, or somebody has a table of that name.
+func (k *keeper) take(f firewall.Family) (taken bool, err error) {
 	if k.socket == nil {
-		socket, err := openNFT()
-		if err != nil {
-			return err
-		}
-		k.socket = socket
+		k.socket, err = openNFT()
 	}
-	return k.socket.commit(keeperMessages(f), 0, func(int, netlink.Message) {})
+	if err == nil {
+		err = k.socket.commit(keeperMessages(f), 0, func(int, netlink.Message) {})
+	}
+	failed := ""
+	if err != nil {
+		failed = err.Error()
+	}
+	if k.failed == nil {
+		k.failed = make(map[firewall.Family]string)
+	}
+	if last, tried := k.failed[f]; tried && last == failed {
+		err = nil
+	}
+	k.failed[f] = failed
+	return failed == "", err
 }
 
 // release gives the tables back, which removes them.

@@ -143,17 +143,20 @@ func changed(e firewall.Entry, changes []firewall.Change) bool {
 }
 
 // keepConnections sees to it that connections that the kernel must know outlive a
-// flush, from the first network on that is tracked. On a kernel that can't they don't.
-// The caller holds mu.
+// flush, from the first network on that is tracked. On a kernel that can't they don't;
+// where another program has a table of the name, they do once that is gone. The caller
+// holds mu.
 func (w *Writer) keepConnections(tracked func(firewall.Family) bool) {
 	for _, family := range []firewall.Family{firewall.IPv4, firewall.IPv6} {
-		if slices.Contains(w.keeper.families, family) || !tracked(family) {
+		if w.keeper.has(family) || !tracked(family) {
 			continue
 		}
 		before := w.cache.generation()
-		if err := w.keeper.take(family); err != nil {
-			w.log.Debug("connections of guests may be lost when rules are flushed", "family", family, "error", err)
-		} else if w.cache.id == before {
+		taken, err := w.keeper.take(family)
+		if err != nil {
+			w.log.Warn("connections of guests may be lost when rules are flushed", "family", family, "table", keeperTable, "error", err)
+		}
+		if taken && w.cache.id == before {
 			w.cache.settle(before, 1)
 		}
 	}
