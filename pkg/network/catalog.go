@@ -306,6 +306,7 @@ func (c *catalog) drop(n *Network) {
 	c.remove(n)
 	c.ports.Registry().DropForeign(n.Name(), 0)
 	c.env.Keeper.Forget(n.Name())
+	c.env.Hooks.Forget(n.Name())
 	c.env.Events.Publish(env.Event{Kind: env.NetworkUndefined, Network: n.Info()})
 }
 

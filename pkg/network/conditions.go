@@ -33,6 +33,7 @@ func (c conditions) sources() []health.Source {
 		health.Leases(c.env.Store.LeaseDamage, c.giving),
 		c.env.Unusable.Source(c.definitions),
 		health.Paths(c.ways, c.env.Links, c.routed),
+		c.env.Hooks.Source(),
 		health.Fights(c.env.Keeper.Fights),
 		{Name: "orphans", Find: c.orphans},
 		{Name: "guards", Find: c.ports.Guards().Conditions},

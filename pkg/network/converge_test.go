@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -277,6 +278,71 @@ func TestHook(t *testing.T) {
 		if diff := cmp.Diff(before, kernel(t)); diff != "" {
 			t.Errorf("starts that a hook refused left (-before +after):\n%s", diff)
 		}
+	})
+}
+
+// TestHookFails: each operation at which the hook fails is a condition with what the hook said,
+// until it succeeds at that operation, or there is no such network any more.
+func TestHookFails(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		dir := t.TempDir()
+		hook := filepath.Join(dir, "hook")
+		must(t, os.WriteFile(hook, []byte("#!/bin/sh\n[ ! -e "+dir+"/$2 ] || { echo no way at $2 >&2; exit 3; }\n"), 0o755))
+		h := newHub(t, t.TempDir(), hubOptions{hook: hook})
+		n := h.define(natXML("one", "192.0.2"))
+		failing := func(operations ...string) {
+			t.Helper()
+			for _, operation := range []string{"start", "started", "port-created", "port-deleted", "stopped"} {
+				_ = os.Remove(filepath.Join(dir, operation))
+			}
+			for _, operation := range operations {
+				must(t, os.WriteFile(filepath.Join(dir, operation), nil, 0o644))
+			}
+		}
+		// seen waits until the conditions are about those operations.
+		seen := func(operations ...string) {
+			t.Helper()
+			nstest.Eventually(t, noticed, fmt.Sprintf("the conditions are about %q", operations), func() error {
+				all := slices.DeleteFunc(n.Conditions(), func(c api.Condition) bool { return c.Kind != "hook-failed" })
+				for _, operation := range operations {
+					if !slices.ContainsFunc(all, func(c api.Condition) bool {
+						return strings.Contains(c.Message, strconv.Quote(operation)) && strings.Contains(c.Evidence, "no way at "+operation) && strings.Contains(c.Evidence, "exit status 3")
+					}) {
+						return fmt.Errorf("nothing about %s in %+v", operation, all)
+					}
+				}
+				if len(all) != len(operations) {
+					return fmt.Errorf("they are %+v", all)
+				}
+				return nil
+			})
+		}
+		failing("start")
+		if n.Start(t.Context()) == nil {
+			t.Error("a network starts that the hook refuses")
+		}
+		seen("start")
+		failing("started")
+		if n.Start(t.Context()) == nil {
+			t.Error("a network starts that the hook refuses")
+		}
+		seen("started")
+		failing("stopped", "port-deleted")
+		must(t, n.Start(t.Context()))
+		seen()
+		info, f := h.port(n, network.PortOptions{})
+		defer f.Close()
+		must(t, h.Ports().Release(t.Context(), info.UUID))
+		seen("port-deleted")
+		must(t, n.Stop(t.Context()))
+		seen("port-deleted", "stopped")
+		failing()
+		must(t, n.Start(t.Context()))
+		seen("port-deleted", "stopped") // the hook has not succeeded at these
+		must(t, n.Stop(t.Context()))
+		seen("port-deleted")
+		must(t, n.Undefine(t.Context()))
+		until(t, "nothing is said of a network that is gone", func() bool { return len(h.Conditions()) == 0 })
 	})
 }
 

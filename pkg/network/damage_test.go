@@ -311,17 +311,19 @@ func TestDamage(t *testing.T) {
 		}
 		pace := newPacer(t)
 		for i, d := range damages {
-			repairs, said := 1, "what="+d.what+"\n"
+			lines := strings.Split(strings.ReplaceAll(d.do, "PORT", port), ";")
+			// Between two commands there may be one on a busy machine.
+			repairs, most, said := 1, len(lines), "what="+d.what+"\n"
 			switch {
 			case d.what == "":
-				repairs, said = 0, ""
+				repairs, most, said = 0, 0, ""
 			case strings.HasPrefix(d.what, "cause="):
 				said = d.what
 			}
 			before, logged := h.repairs(n), len(log.String())
 			flood := startFlood(t, guest, nstest.LANHost)
 			pace.late.Store(0)
-			for _, line := range strings.Split(strings.ReplaceAll(d.do, "PORT", port), ";") {
+			for _, line := range lines {
 				if out, err := exec.CommandContext(t.Context(), "sh", "-c", line).CombinedOutput(); err != nil {
 					t.Logf("%s: %v: %s", line, err, out)
 				}
@@ -345,8 +347,8 @@ func TestDamage(t *testing.T) {
 				t.Errorf("%s: the log does not name %q:\n%s", d.do, d.what, text)
 			}
 			settled(t, n, port)
-			if got := h.repairs(n) - before; got != repairs {
-				t.Errorf("%s: %d repairs, want %d:\n%s", d.do, got, repairs, log.String()[logged:])
+			if got := h.repairs(n) - before; got < repairs || got > most {
+				t.Errorf("%s: %d repairs, want %d to %d:\n%s", d.do, got, repairs, most, log.String()[logged:])
 			}
 		}
 	})

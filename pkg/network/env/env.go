@@ -102,6 +102,7 @@ type Environment struct {
 	Config
 	Events   Broker
 	Unusable health.Unusable // files of the store
+	Hooks    health.Hooks    // calls of the admin's hook that failed
 	Tasks    *Tasks
 	Serving  translate.Settings // what the daemon adds to services
 	Resolved resolved.Client

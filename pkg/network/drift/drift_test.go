@@ -1,0 +1,52 @@
+package drift_test
+
+import (
+	"context"
+	"log/slog"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/network/drift"
+)
+
+// slow is an owner of one network at which looking takes long, though not the processor's
+// time.
+type slow struct{ looks chan drift.Suspects }
+
+func (slow) Active() []string { return []string{"one"} }
+
+func (s slow) Mend(ctx context.Context, _ string, what drift.Suspects, _ bridge.Amend) error {
+	select {
+	case <-ctx.Done():
+	case <-time.After(400 * time.Millisecond):
+	}
+	select {
+	case s.looks <- what:
+	case <-ctx.Done():
+	}
+	return nil
+}
+
+// TestAuditOnABusyMachine: audits come as often where each takes long because the machine has
+// much else to do.
+func TestAuditOnABusyMachine(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	owner := slow{make(chan drift.Suspects)}
+	var running sync.WaitGroup
+	running.Go(func() { drift.NewKeeper(slog.New(slog.DiscardHandler)).Run(ctx, owner) })
+	for i := range 3 {
+		select {
+		case what := <-owner.looks:
+			if !what.Bridge || !what.AllPorts {
+				t.Errorf("audit %d looks at %+v", i, what)
+			}
+		case <-time.After(20 * time.Second):
+			t.Fatalf("no audit but %d", i)
+		}
+	}
+	cancel()
+	running.Wait()
+}
