@@ -84,3 +84,36 @@ func TestQueueKeepsOrderOfABridge(t *testing.T) {
 		}
 	}
 }
+
+// hanging is a Writer whose programs do not end.
+type hanging struct {
+	Writer
+	begun, end chan struct{}
+}
+
+func (h hanging) Complete(context.Context, Desired, bool) (Report, error) {
+	close(h.begun)
+	<-h.end
+	return Report{}, nil
+}
+
+// The counts are told while a repair hangs.
+func TestCountsWhileARepairHangs(t *testing.T) {
+	h := hanging{begun: make(chan struct{}), end: make(chan struct{})}
+	f := New(h, Config{})
+	var running sync.WaitGroup
+	running.Go(func() { _, _ = f.repair(t.Context(), finding{}, false) })
+	<-h.begun
+	counted := make(chan Stats, 1)
+	running.Go(func() { counted <- f.Stats() })
+	select {
+	case s := <-counted:
+		if s.Checks != 1 {
+			t.Errorf("%d checks, want 1", s.Checks)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("no counts")
+	}
+	close(h.end)
+	running.Wait()
+}

@@ -31,9 +31,11 @@ type Firewall struct {
 	zones  zones
 	queue  queue
 
-	mu      sync.Mutex
-	desired Desired // guarded by mu
-	stats   Stats   // guarded by mu
+	mu      sync.Mutex // held while the writer works, which may take long
+	desired Desired    // guarded by mu
+
+	counting sync.Mutex // held for moments
+	stats    Stats      // guarded by counting
 }
 
 // New returns a Firewall that writes by w, which is the Firewall's then. It makes

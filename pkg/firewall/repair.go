@@ -28,10 +28,10 @@ type Stats struct {
 	Contended bool
 }
 
-// Stats returns the counts so far.
+// Stats returns the counts so far. It waits for nothing.
 func (f *Firewall) Stats() Stats {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.counting.Lock()
+	defer f.counting.Unlock()
 	s := f.stats
 	s.ByCause = maps.Clone(s.ByCause)
 	return s
@@ -55,8 +55,10 @@ type finding struct {
 // repair is Repair of rules with what is known about the cause; afresh is
 // Writer.Complete's.
 func (f *Firewall) repair(ctx context.Context, found finding, afresh bool) (Report, error) {
-	f.mu.Lock()
+	f.counting.Lock()
 	f.stats.Checks++
+	f.counting.Unlock()
+	f.mu.Lock()
 	report, err := f.writer.Complete(ctx, f.desired, afresh)
 	f.mu.Unlock()
 	if report.Repaired() && found.cause != "" {
@@ -74,16 +76,16 @@ func (f *Firewall) repair(ctx context.Context, found finding, afresh bool) (Repo
 // were not there.
 func (f *Firewall) rebind(ctx context.Context) int {
 	moved := f.zones.rebind(ctx, f.networks(), f.log)
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.counting.Lock()
+	defer f.counting.Unlock()
 	f.stats.Zones += uint64(moved)
 	return moved
 }
 
 // count keeps the counts and writes the log.
 func (f *Firewall) count(r Report, err error) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.counting.Lock()
+	defer f.counting.Unlock()
 	switch {
 	case err != nil:
 		f.stats.Failed++

@@ -139,8 +139,8 @@ func (w *watch) look(ctx context.Context, now time.Time) {
 // contend notes whether somebody keeps removing rules, and reports whether that is
 // news.
 func (f *Firewall) contend(contended bool) bool {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.counting.Lock()
+	defer f.counting.Unlock()
 	before := f.stats.Contended
 	f.stats.Contended = contended
 	return contended != before

@@ -52,11 +52,21 @@ func (e *execError) Error() string {
 
 func (e *execError) Unwrap() error { return e.err }
 
+// A program that takes longer than runLimit hangs, and is killed; what it has started may
+// keep its output open for runGrace.
+const (
+	runLimit = time.Minute
+	runGrace = 100 * time.Millisecond
+)
+
 // run executes a program with English messages and returns its output. It ends
 // with ctx.
 func run(ctx context.Context, stdin, path string, args ...string) (string, error) {
+	ctx, cancel := context.WithTimeout(ctx, runLimit)
+	defer cancel()
 	var stdout, stderr bytes.Buffer
 	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.WaitDelay = runGrace
 	cmd.Env = append(os.Environ(), "LC_ALL=C")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &stdout, &stderr
 	if err := cmd.Run(); err != nil {

@@ -1,7 +1,6 @@
 // Package health finds conditions: what on this host, commonly not of vnetd's
 // making, keeps guests from what their networks promise. A Board asks its sources
-// one after the other, says in the log what is new and what is gone, and tells
-// its owner. The sources that look at one part of the host are here; those that
+// side by side, says in the log what is new and what is gone, and tells its owner. The sources that look at one part of the host are here; those that
 // need to know networks from inside are the hub's.
 package health
 
@@ -35,13 +34,8 @@ type Network struct {
 	Reachable []netip.Prefix
 }
 
-// interval is how often the host is looked at. What takes long is looked at less
-// often, for one part in share of the time: on a host with thousands of rules a
-// listing of them takes longer than the start of the network that changed them.
-const (
-	interval = time.Second
-	share    = 5
-)
+// interval is how often the host is looked at.
+const interval = time.Second
 
 // Board has the conditions that were found last. Its methods may be called
 // concurrently.
@@ -68,29 +62,24 @@ func (b *Board) Conditions() []api.Condition {
 	return slices.Clone(b.all)
 }
 
-// Watch asks the sources until ctx ends.
+// Watch asks the sources until ctx ends, and returns when none is being asked any more.
+// They are asked side by side, so that none holds up another.
 func (b *Board) Watch(ctx context.Context, sources []Source) {
-	found := make([][]api.Condition, len(sources))
-	said := make([]string, len(sources))
-	rested := make([]time.Time, len(sources))
+	asked := make([]*asking, len(sources))
+	for i, s := range sources {
+		asked[i] = &asking{Source: s, log: b.log}
+	}
+	var running sync.WaitGroup
+	defer running.Wait()
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for ctx.Err() == nil {
-		for i, s := range sources {
-			begin := time.Now()
-			if begin.Before(rested[i]) {
-				continue
-			}
-			var err error
-			found[i], err = s.Find(ctx)
-			rested[i] = time.Now().Add(share * time.Since(begin))
-			// Once, not every second.
-			if text := errorText(err); text != said[i] && ctx.Err() == nil {
-				said[i] = text
-				b.log.Warn("looking for conditions", "of", s.Name, "error", err)
-			}
+		b.round(ctx, asked, &running)
+		var found []api.Condition
+		for _, a := range asked {
+			found = append(found, a.conditions(time.Now())...)
 		}
-		b.observe(slices.Concat(found...))
+		b.observe(found)
 		select {
 		case <-ctx.Done():
 		case <-tick.C:
@@ -98,12 +87,29 @@ func (b *Board) Watch(ctx context.Context, sources []Source) {
 	}
 }
 
-// errorText is err's message, empty for nil.
-func errorText(err error) string {
-	if err == nil {
-		return ""
+// round asks those that are due, and waits for their answers, though not for long: what
+// comes later is seen in the next one.
+func (b *Board) round(ctx context.Context, all []*asking, running *sync.WaitGroup) {
+	var answers sync.WaitGroup
+	for _, a := range all {
+		if !a.begin(time.Now()) {
+			continue
+		}
+		answers.Add(1)
+		running.Go(func() {
+			defer answers.Done()
+			a.ask(ctx)
+		})
 	}
-	return err.Error()
+	answered := make(chan struct{})
+	running.Go(func() {
+		answers.Wait()
+		close(answered)
+	})
+	select {
+	case <-answered:
+	case <-time.After(interval / 2):
+	}
 }
 
 // observe takes over what was found now, and says what is new and what is gone.
