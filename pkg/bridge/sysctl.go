@@ -53,18 +53,24 @@ func (c *conn) setSysctls(l *link, cfg *Config) error {
 // of those families that it forwards at all. Where it forwards none that is the admin's
 // doing, or Forward follows, which switches it on for every link.
 func forwardSysctls(cfg *Config) (all []sysctl) {
-	for _, f := range []struct {
-		family string
-		wanted bool
-	}{{"ipv4", cfg.Forward4}, {"ipv6", cfg.Forward6 && cfg.hasIPv6()}} {
-		if !f.wanted {
-			continue
-		}
-		if on, err := readSysctl(sysctlKey(f.family, "conf", "all", "forwarding")); err == nil && on == "1" {
-			all = append(all, sysctl{sysctlKey(f.family, "conf", cfg.Name, "forwarding"), "1"})
+	for _, family := range cfg.forwarded() {
+		if on, err := readSysctl(sysctlKey(family, "conf", "all", "forwarding")); err == nil && on == "1" {
+			all = append(all, sysctl{sysctlKey(family, "conf", cfg.Name, "forwarding"), "1"})
 		}
 	}
 	return all
+}
+
+// forwarded are the families of which the host forwards the bridge's packets, as their
+// directories of sysctls are called.
+func (c *Config) forwarded() (families []string) {
+	if c.Forward4 {
+		families = append(families, "ipv4")
+	}
+	if c.Forward6 && c.hasIPv6() {
+		families = append(families, "ipv6")
+	}
+	return families
 }
 
 // minIPv6 is the least MTU of a link with IPv6, RFC 8200 section 5.
@@ -137,6 +143,9 @@ func Sysctls(cfg Config, v4, v6 bool) []Sysctl {
 	}
 	if v6 {
 		all = append(all, sysctl{sysctlKey("ipv6", "conf", "all", "forwarding"), "1"})
+	}
+	for _, family := range cfg.forwarded() {
+		all = append(all, sysctl{sysctlKey(family, "conf", cfg.Name, "forwarding"), "1"})
 	}
 	var out []Sysctl
 	for _, s := range all {

@@ -40,7 +40,7 @@ func TestPlanComesTrue(t *testing.T) {
 		h.started(planXML)
 		plannedRules(t, p)
 		plannedSettings(t, p)
-		if len(p.Addresses) != 2 || len(p.Routes) != 1 || len(p.Sysctls) != 7 || len(p.Services) != 3 {
+		if len(p.Addresses) != 2 || len(p.Routes) != 1 || len(p.Sysctls) != 9 || len(p.Services) != 3 {
 			t.Errorf("plan %+v", p)
 		}
 	})
@@ -59,6 +59,12 @@ func plannedSettings(t *testing.T, p api.Plan) {
 	for _, r := range p.Routes {
 		if got := nstest.IP(t, fmt.Sprintf("route show %v via %v dev %s metric %d", r.Destination, r.Gateway, r.Link, r.Metric)); got == "" {
 			t.Errorf("route %v is not there", r)
+		}
+	}
+	for _, family := range []string{"ipv4", "ipv6"} {
+		want := api.PlannedSysctl{Key: "net/" + family + "/conf/one/forwarding", Value: "1"}
+		if !slices.Contains(p.Sysctls, want) {
+			t.Errorf("%s is not among %v", want.Key, p.Sysctls)
 		}
 	}
 	for _, s := range p.Sysctls {
