@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os/exec"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -302,5 +304,43 @@ func TestNetworksInAnyOrder(t *testing.T) {
 			want.add(first.Rules(networks[n])...)
 		}
 		h.expect("after all", h.unordered(want.add(foreignRules()...)))
+	})
+}
+
+// The guards of ports change with every guest: no reason to look at the rules.
+func TestWatchIgnoresGuards(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		w, err := iptables.New(t.Context(), iptables.Config{IPTables: "iptables-nft", IP6Tables: "ip6tables-nft", Logger: slog.New(slog.DiscardHandler)})
+		if err != nil {
+			t.Fatal(err)
+		}
+		var told atomic.Int64
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- w.Watch(ctx, func() { told.Add(1) }) }()
+		t.Cleanup(func() { cancel(); <-ended })
+		changes := int64(0)
+		nstest.Eventually(t, mendLimit, "a change that is told", func() error {
+			changes++
+			nstest.Exec(t, "nft", "add", "table", "ip", fmt.Sprintf("other%d", changes))
+			if told.Load() == 0 {
+				return errors.New("none was")
+			}
+			return nil
+		})
+		nstest.Exec(t, "nft", "add", "table", "netdev", firewall.GuardTable)
+		for i := range changes + 10 {
+			nstest.Exec(t, "nft", "add", "chain", "netdev", firewall.GuardTable, fmt.Sprintf("port%d", i))
+		}
+		nstest.Exec(t, "iptables-nft", "-N", "LAST")
+		nstest.Eventually(t, mendLimit, "the last change", func() error {
+			if made := w.Others(); !slices.ContainsFunc(made, func(s string) bool { return strings.HasPrefix(s, "iptables") }) {
+				return fmt.Errorf("changes by %q were told", made)
+			}
+			return nil
+		})
+		if got := told.Load(); got > changes+1 {
+			t.Errorf("%d changes were told, of at most %d that were not of guards", got, changes+1)
+		}
 	})
 }

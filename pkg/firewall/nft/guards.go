@@ -276,6 +276,8 @@ func (g *Guards) changePort(was, next *port) error {
 	b := g.kernel.begin()
 	if was != nil {
 		before = was.elements
+	} else if g.tally.gone[next.Index] { // another port had this ifindex a moment ago
+		g.sweep(b)
 	}
 	if next != nil {
 		after = next.elements
@@ -345,10 +347,15 @@ func (g *Guards) forget(b *batch, p *port) error {
 	} else if !errors.Is(err, unix.ENOENT) {
 		return err
 	}
-	for _, kind := range g.tally.forget(g.kernel, p.Index) {
-		b.remove(element{set: stoppedSet(kind), from: string(ifindex(p.Index))})
-	}
+	g.tally.forget(p.Index)
 	return nil
+}
+
+// sweep takes away what is counted of ports that are no more.
+func (g *Guards) sweep(b *batch) {
+	for _, e := range g.tally.sweep(g.kernel) {
+		b.remove(e)
+	}
 }
 
 // exchange takes away elements and adds others, as far as nobody else wants them.

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strings"
 	"testing"
 	"time"
 
@@ -546,6 +547,30 @@ func TestPortsComeAndGo(t *testing.T) {
 		}
 		if rules := nstest.Exec(t, "nft", "list", "ruleset"); rules != "" {
 			t.Errorf("left of the network: %s", rules)
+		}
+	})
+}
+
+// What was counted of a port that is gone is not shown of the next one with its ifindex,
+// and does not stay in the kernel.
+func TestCountersEnd(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		s := newSegment(t)
+		s.set(firewall.GuardAt(firewall.GuardGateway))
+		for range 2 {
+			if err := s.guards.SetPort(s.guest); err != nil {
+				t.Fatal(err)
+			}
+			if s.passes(from(otherMAC)) || s.total() != 1 {
+				t.Fatalf("of one frame from another port %d were stopped", s.total())
+			}
+			if err := s.guards.RemovePort(s.guest.Index); err != nil {
+				t.Fatal(err)
+			}
+		}
+		nft.Tend(s.guards)
+		if left := nstest.Exec(t, "nft", "list", "set", "netdev", "vnetd_guard", "stopped_mac"); strings.Contains(left, "packets 1") {
+			t.Errorf("left in the kernel: %s", left)
 		}
 	})
 }

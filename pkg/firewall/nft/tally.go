@@ -2,7 +2,6 @@ package nft
 
 import (
 	"encoding/binary"
-	"maps"
 	"time"
 
 	"github.com/vnetd/vnetd/pkg/firewall"
@@ -16,10 +15,11 @@ type tally struct {
 	read   time.Time                // when the table was
 	table  map[int]firewall.Stopped // as the table has it
 	former map[int]firewall.Stopped // before the table was made anew
+	gone   map[int]bool             // ports that are no more, of which the table may count
 }
 
 func newTally() tally {
-	return tally{table: make(map[int]firewall.Stopped), former: make(map[int]firewall.Stopped)}
+	return tally{table: make(map[int]firewall.Stopped), former: make(map[int]firewall.Stopped), gone: make(map[int]bool)}
 }
 
 // update reads the counters, unless they are fresh. What can't be read stays.
@@ -51,9 +51,12 @@ func (t *tally) keep(k *kernel) {
 	t.read = time.Time{}
 	t.update(k)
 	for index, stopped := range t.table {
-		add(t.former, index, stopped)
+		if !t.gone[index] {
+			add(t.former, index, stopped)
+		}
 	}
 	t.table = make(map[int]firewall.Stopped)
+	clear(t.gone)
 }
 
 // of is what was counted of one port.
@@ -64,15 +67,27 @@ func (t *tally) of(index int) firewall.Stopped {
 	return sum[index]
 }
 
-// forget forgets a port, and returns the kinds that the table counts of it.
-func (t *tally) forget(k *kernel, index int) (counted []firewall.GuardKind) {
+// forget forgets a port. The table counts of it until sweep: to read what it counts
+// takes longer than all else that a port's end needs.
+func (t *tally) forget(index int) {
+	delete(t.former, index)
+	t.gone[index] = true
+}
+
+// sweep returns what the table counts of ports that are no more, and forgets it.
+func (t *tally) sweep(k *kernel) (counted []element) {
+	if len(t.gone) == 0 {
+		return nil
+	}
 	t.read = time.Time{}
 	t.update(k)
-	for kind := range maps.Keys(t.table[index]) {
-		counted = append(counted, kind)
+	for index := range t.gone {
+		for kind := range t.table[index] {
+			counted = append(counted, element{set: stoppedSet(kind), from: string(ifindex(index))})
+		}
+		delete(t.table, index)
 	}
-	delete(t.table, index)
-	delete(t.former, index)
+	clear(t.gone)
 	return counted
 }
 

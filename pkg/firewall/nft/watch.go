@@ -56,7 +56,7 @@ func (g *Guards) Watch(ctx context.Context) error {
 		case <-told:
 			g.repair()
 		case <-tick.C:
-			g.retry()
+			g.tend()
 			tell.tell(g.names(), g.Stopped())
 		}
 	}
@@ -73,12 +73,21 @@ func (g *Guards) repair() {
 	_ = g.rewrite() // it is in g.err
 }
 
-// retry tries again what failed.
-func (g *Guards) retry() {
+// tend tries again what failed, and takes away what is counted of ports that are no
+// more.
+func (g *Guards) tend() {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	if !g.held && g.err != nil {
-		_ = g.rewrite()
+	switch {
+	case g.held:
+	case g.err != nil:
+		_ = g.rewrite() // it is in g.err
+	case len(g.tally.gone) > 0 && g.stands:
+		_ = g.settle(func() error {
+			b := g.kernel.begin()
+			g.sweep(b)
+			return b.commit()
+		})
 	}
 }
 
