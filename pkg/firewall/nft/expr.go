@@ -40,6 +40,12 @@ var (
 	l4       = meta(expr.MetaKeyL4PROTO, 1)
 	pktType  = meta(expr.MetaKeyPKTTYPE, 1)
 
+	// What most frames are let through by: the address of a card with the protocol
+	// behind it, which for a tagged frame is that of the tag.
+	etherSourceType = field(expr.PayloadBaseLLHeader, 6, 8)
+	destFirst       = field(expr.PayloadBaseLLHeader, 0, 1)
+	sourceFirst     = field(expr.PayloadBaseLLHeader, 6, 1)
+
 	etherDest   = field(expr.PayloadBaseLLHeader, 0, 6)
 	etherSource = field(expr.PayloadBaseLLHeader, 6, 6)
 	etherType   = field(expr.PayloadBaseLLHeader, 12, 2)
@@ -108,10 +114,8 @@ func in(set string, all ...key) rule {
 	return append(keys(all...), &expr.Lookup{SourceRegister: reg, SetName: set})
 }
 
-// group matches an address of a group, which broadcast is.
-func group(k key) rule {
-	return masked(k, expr.CmpOpNeq, []byte{1, 0, 0, 0, 0, 0}, make([]byte, 6))
-}
+// group matches an address of a group, which broadcast is, by its first byte.
+func group(first key) rule { return masked(first, expr.CmpOpNeq, []byte{1}, []byte{0}) }
 
 // note adds fields to a set; the rule goes on.
 func note(set string, timeout time.Duration, all ...key) rule {

@@ -91,7 +91,10 @@ func (p profile) strict(k firewall.GuardKind) bool { return p.guard[k] == firewa
 // name.
 func (p profile) chains() []chain {
 	return []chain{
-		{name: p.name(), rules: slices.Concat(p.tags(), p.cards(), []rule{rule{}.to(p.sub("packets"))})},
+		{name: p.name(), rules: p.shortcuts()},
+		{name: p.sub("slow"), rules: slices.Concat(p.tags(), p.cards(), []rule{rule{}.to(p.sub("packets"))})},
+		{name: p.sub("known4"), rules: p.known(v4)},
+		{name: p.sub("known6"), rules: p.known(v6)},
 		{name: p.sub("group"), rules: p.groups()},
 		{name: p.sub("packets"), rules: p.packets()},
 		{name: p.sub("ip4"), rules: slices.Concat(p.toHost(v4), p.spoofed(v4), p.servers4(), p.sources(v4))},
@@ -108,10 +111,33 @@ func (p profile) chains() []chain {
 	}
 }
 
+// shortcuts tell most frames from all others: those to one card that is not the port's
+// device, of IPv4 or IPv6, without a tag, from a card of the port with an address of its
+// own. No guard of a source is against them.
+func (p profile) shortcuts() []rule {
+	return []rule{
+		isNot(pktType, unix.PACKET_OTHERHOST).to(p.sub("slow")),
+		and(is(protocol, uint16be(unix.ETH_P_IP)...), in(setKnown4, iif, etherSourceType, ip4Source)).to(p.sub("known4")),
+		and(is(protocol, uint16be(unix.ETH_P_IPV6)...), in(setKnown6, iif, etherSourceType, ip6Source)).to(p.sub("known6")),
+		rule{}.to(p.sub("slow")),
+	}
+}
+
+// known looks at what is left to be seen of frames that took a shortcut.
+func (p profile) known(f family) (rules []rule) {
+	if p.isolated {
+		rules = p.toHost(f)
+	}
+	if f.is4 {
+		return append(rules, p.servers4()...)
+	}
+	return append(rules, p.icmp6()...)
+}
+
 // tags look at group addresses and VLANs.
 func (p profile) tags() (rules []rule) {
 	if p.on(firewall.GuardControl) || p.strict(firewall.GuardRate) {
-		rules = append(rules, group(etherDest).via(p.sub("group")))
+		rules = append(rules, group(destFirst).via(p.sub("group")))
 	}
 	if !p.strict(firewall.GuardVLAN) {
 		return rules
@@ -151,7 +177,7 @@ func (p profile) cards() (rules []rule) {
 	}
 	if mac {
 		drop := dropping(firewall.GuardMAC)
-		rules = append(rules, group(etherSource).to(drop))
+		rules = append(rules, group(sourceFirst).to(drop))
 		if p.strict(firewall.GuardMAC) {
 			rules = append(rules, in(setBound, iif).to(drop))
 		}

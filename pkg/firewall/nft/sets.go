@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/binaryutil"
+	"golang.org/x/sys/unix"
 
 	"github.com/vnetd/vnetd/pkg/firewall"
 )
@@ -17,6 +18,8 @@ const (
 	setMACs        = "macs"      // a port's own addresses
 	setBound       = "bound"     // ports of which these are all that they have
 	setVLANs       = "vlans"     // that a port may use
+	setKnown4      = "known4"    // a card with an address of its own, both the port's
+	setKnown6      = "known6"    //
 	setAddrs4      = "addrs4"    // a port's own addresses
 	setAddrs6      = "addrs6"    //
 	setRanges4     = "prefixes4" // what else it may use
@@ -64,7 +67,9 @@ func commonSets() []nftables.Set {
 	ranges4, ranges6 := byPort(setRanges4, nftables.TypeIPAddr), byPort(setRanges6, nftables.TypeIP6Addr)
 	ranges4.Interval, ranges6.Interval = true, true
 	all := []nftables.Set{
-		byPort(setMACs, nftables.TypeEtherAddr), byPort(setBound), byPort(setVLANs, nftables.TypeInetService),
+		byPort(setMACs, nftables.TypeEtherAddr), byPort(setBound),
+		byPort(setKnown4, nftables.TypeEtherAddr, nftables.TypeIPAddr), byPort(setKnown6, nftables.TypeEtherAddr, nftables.TypeIP6Addr),
+		byPort(setVLANs, nftables.TypeInetService),
 		byPort(setAddrs4, nftables.TypeIPAddr), byPort(setAddrs6, nftables.TypeIP6Addr), ranges4, ranges6,
 		passing(byPort(setSeen, nftables.TypeEtherAddr), seenFor, maxSeen),
 	}
@@ -153,8 +158,42 @@ func portElements(n *firewall.GuardedNetwork, p *firewall.GuardedPort) (all []el
 	for _, v := range p.VLANs {
 		all = append(all, element{set: setVLANs, from: port + padded(uint16be(v))})
 	}
+	all = append(all, known(n, p)...)
 	slices.SortFunc(all, compareElements)
 	return slices.Compact(all)
+}
+
+// maxKnown is up to how many pairs of a card and an address a port is let through by.
+const maxKnown = 64
+
+// known are the pairs of a card and an address of a port by which no guard of a source
+// has anything against a packet. More than a few are none: they go the long way.
+func known(n *firewall.GuardedNetwork, p *firewall.GuardedPort) (all []element) {
+	gateway := gatewayAddrs(n)
+	for _, mac := range p.MACs {
+		for _, a := range append(slices.Clone(p.Addrs), mac.LinkLocal()) {
+			if mac == n.MAC || slices.Contains(gateway, a) || !n.Foreign && !inside(n, a) {
+				continue
+			}
+			e := element{set: setKnown4, from: string(ifindex(p.Index)) + string(mac[:])}
+			kind := uint16(unix.ETH_P_IP)
+			if a.Is6() {
+				e.set, kind = setKnown6, unix.ETH_P_IPV6
+			}
+			e.from += string(uint16be(kind)) + string(a.AsSlice())
+			all = append(all, e)
+		}
+	}
+	if len(all) > maxKnown {
+		return nil
+	}
+	return all
+}
+
+// inside reports whether an address is one of the network's.
+func inside(n *firewall.GuardedNetwork, a netip.Addr) bool {
+	holds := func(s netip.Prefix) bool { return s.Masked().Contains(a) }
+	return a.IsLinkLocalUnicast() || slices.ContainsFunc(n.Subnets, holds) || slices.ContainsFunc(n.Behind, holds)
 }
 
 func compareElements(a, b element) int {
