@@ -10,12 +10,13 @@ import (
 // as the generation is the same, so that a change needs no listing when nobody
 // else made one.
 type cache struct {
-	mu     sync.Mutex // for recall: the families are served side by side
+	mu     sync.Mutex // for recall: the families are served side by side; and for guards
 	socket *nftSocket
 	id     uint32                      // the generation that listed shows; 0: none
 	listed map[firewall.Family]listing // families of variant nf_tables only
 	whole  bool                        // nothing of ours was missing
 	ours   map[uint32]bool             // generations that we made
+	guards map[uint32]bool             // generations that changed guards of ports alone; guarded by mu
 	// foreign is the generation up to which somebody else may have changed rules:
 	// all since are ours. 0: the kernel does not count.
 	foreign uint32
@@ -46,6 +47,7 @@ func (k *cache) generation() uint32 {
 // refresh forgets what is no longer true, and returns the present generation.
 func (k *cache) refresh() uint32 {
 	now := k.generation()
+	k.passGuards(now)
 	if now == 0 || now != k.id {
 		k.forget()
 		k.foreign = now
@@ -58,6 +60,28 @@ func (k *cache) refresh() uint32 {
 		k.templates = map[string]*template{}
 	}
 	return now
+}
+
+// heardGuards is told of a generation that changed guards of ports alone. Who asks
+// before that reads the rules once more.
+func (k *cache) heardGuards(id uint32) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.guards == nil || len(k.guards) > 1000 {
+		k.guards = map[uint32]bool{}
+	}
+	k.guards[id] = true
+}
+
+// passGuards takes what was last seen for true up to the present generation, or the one
+// before the first that changed more than guards of ports.
+func (k *cache) passGuards(now uint32) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for k.id != 0 && k.id != now && k.guards[k.id+1] {
+		k.id++
+		delete(k.guards, k.id)
+	}
 }
 
 // forget drops the listings.

@@ -14,3 +14,17 @@ func Guards(n firewall.Network, prefix string) []firewall.Line {
 	}
 	return options{prefix: prefix}.lines(guards)
 }
+
+// Taken is the snapshot of all rules that w looked at last, comparable.
+func Taken(w *Writer) any {
+	w.snapshots.mu.Lock()
+	defer w.snapshots.mu.Unlock()
+	return w.snapshots.last
+}
+
+// Heard is how many changes of guards w heard of and did not need to know yet.
+func Heard(w *Writer) int {
+	w.cache.mu.Lock()
+	defer w.cache.mu.Unlock()
+	return len(w.cache.guards)
+}

@@ -45,7 +45,9 @@ func (w *Writer) Watch(ctx context.Context, changed func()) error {
 				now.note(m)
 				continue
 			}
-			if !now.guards || now.others {
+			if now.guards && !now.others {
+				w.cache.heardGuards(g.id)
+			} else {
 				w.heard(g)
 				changed()
 			}

@@ -328,9 +328,26 @@ func TestWatchIgnoresGuards(t *testing.T) {
 			}
 			return nil
 		})
+		look := func() any {
+			t.Helper()
+			if _, err := w.Conditions(ctx, nil); err != nil {
+				t.Fatal(err)
+			}
+			return iptables.Taken(w)
+		}
+		before := look()
 		nstest.Exec(t, "nft", "add", "table", "netdev", firewall.GuardTable)
 		for i := range changes + 10 {
 			nstest.Exec(t, "nft", "add", "chain", "netdev", firewall.GuardTable, fmt.Sprintf("port%d", i))
+		}
+		nstest.Eventually(t, mendLimit, "notifications of the guards", func() error {
+			if got := iptables.Heard(w); got != int(changes)+11 {
+				return fmt.Errorf("%d of %d", got, changes+11)
+			}
+			return nil
+		})
+		if look() != before {
+			t.Error("all rules were listed for the guards")
 		}
 		nstest.Exec(t, "iptables-nft", "-N", "LAST")
 		nstest.Eventually(t, mendLimit, "the last change", func() error {
@@ -339,6 +356,9 @@ func TestWatchIgnoresGuards(t *testing.T) {
 			}
 			return nil
 		})
+		if look() == before {
+			t.Error("a change beside the guards' is not looked at")
+		}
 		if got := told.Load(); got > changes+1 {
 			t.Errorf("%d changes were told, of at most %d that were not of guards", got, changes+1)
 		}
