@@ -12,10 +12,16 @@ import (
 	"github.com/vnetd/vnetd/pkg/api"
 )
 
-// What takes long is looked at less often, for one part in share of the time: on a host
-// with thousands of rules a listing of them takes longer than the start of the network
-// that changed them.
-const share = 5
+// What takes long is looked at less often, each source for one part in rareShare of the
+// time, so that a host with many networks has its processors for the guests; but at
+// least every rareMost, unless that were one part in mostShare: on a host with
+// thousands of rules a listing of them takes longer than the start of the network that
+// changed them.
+const (
+	rareShare = 300
+	rareMost  = 5 * time.Second
+	mostShare = 5
+)
 
 // A source that has not answered within lateAfter is a condition of its own, and what it
 // said last stands; within giveUp its question ends.
@@ -56,7 +62,8 @@ func (a *asking) ask(ctx context.Context) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	now := time.Now()
-	a.rested = now.Add(share * now.Sub(a.since))
+	took := now.Sub(a.since)
+	a.rested = now.Add(max(mostShare*took, min(rareShare*took, rareMost)))
 	a.since, a.silent = time.Time{}, errors.Is(limited.Err(), context.DeadlineExceeded)
 	if ctx.Err() != nil {
 		return
