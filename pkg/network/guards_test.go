@@ -300,6 +300,35 @@ func TestForeignGuests(t *testing.T) {
 	})
 }
 
+// TestGuardEndsWithTheNetwork has a guest that libvirt moves to a bridge of the admin's
+// be guarded no more, whether its port is deleted before or after.
+func TestGuardEndsWithTheNetwork(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := newHub(t, t.TempDir(), hubOptions{})
+		n := h.started(guardedXML(""))
+		nstest.IP(t, "link add theirs type bridge")
+		guarded := func(device string) bool {
+			out, err := exec.CommandContext(t.Context(), "nft", "list", "table", "netdev", "vnetd_guard").Output()
+			return err == nil && strings.Contains(string(out), `device "`+device+`"`)
+		}
+		for i, deletedFirst := range []bool{true, false} {
+			doc := libvirts(byte(i + 1))
+			device := fmt.Sprintf("vnet%d", i)
+			_, err := h.Ports().Register(t.Context(), n, doc, false, 0)
+			must(t, err)
+			nstest.IP(t, "tuntap add "+device+" mode tap")
+			nstest.IP(t, fmt.Sprintf("link set %s address fe:54:00:00:00:%02x", device, i+1))
+			nstest.IP(t, "link set "+device+" master one up")
+			until(t, "the guard of "+device, func() bool { return guarded(device) })
+			if deletedFirst {
+				must(t, h.Ports().Release(t.Context(), doc.UUID))
+			}
+			nstest.IP(t, "link set "+device+" master theirs")
+			until(t, "no guard of "+device, func() bool { return !guarded(device) })
+		}
+	})
+}
+
 // TestUplinkIsNoGuest leaves the way to the LAN alone, of whatever kind its device is,
 // beside a guest's device that is guarded.
 func TestUplinkIsNoGuest(t *testing.T) {

@@ -264,6 +264,13 @@ func (k *Keeper) left(index int) {
 	}
 }
 
+// unguard forgets the guard of a device that is on no network's bridge any more.
+func (k *Keeper) unguard(index int) {
+	if _, there := k.kernel.Port(index); there {
+		_ = k.kernel.RemovePort(index)
+	}
+}
+
 // OnLink follows devices that come to bridges and go from them.
 func (k *Keeper) OnLink(e bridge.LinkEvent) {
 	if k == nil {
@@ -276,6 +283,10 @@ func (k *Keeper) OnLink(e bridge.LinkEvent) {
 		_ = k.kernel.RemovePort(e.Index)
 	case live == nil:
 		k.left(e.Index)
+		// One of vnetd's own has its guard before it is plugged in, and is put back.
+		if p == nil || p.Kind == port.External {
+			k.unguard(e.Index)
+		}
 	case p == nil:
 		k.other(live, e.Link)
 	case p.Kind == port.External:
