@@ -228,14 +228,14 @@ func (s *Server) handle(ctx context.Context, b []byte, peer netip.AddrPort) {
 	case running != nil:
 		running.handle(b)
 	case b[1] == opRead:
-		s.begin(ctx, b, peer, guest{peer.Addr(), s.place(b, peer.Addr())})
+		s.begin(ctx, b, peer, guest{peer.Addr(), s.place(b, peer)})
 	case b[1] == opWrite:
 		s.begin(ctx, b, peer, guest{addr: peer.Addr()})
 	}
 }
 
 // place returns where a request came from.
-func (s *Server) place(b []byte, src netip.Addr) place {
+func (s *Server) place(b []byte, src netip.AddrPort) place {
 	hw := s.seen.Source(src, b)
 	if hw == (iface.HWAddr{}) {
 		return place{}

@@ -118,7 +118,7 @@ func (s *sockets) Receive(buf []byte) (dhcpd.Datagram, error) {
 	if err := cm.Parse(s.oob[:oobn]); err == nil {
 		d.Dst, _ = netip.AddrFromSlice(cm.Dst.To4())
 	}
-	d.From.HW = s.seen.Source(d.Src.Addr(), d.Payload)
+	d.From.HW = s.seen.Source(d.Src, d.Payload)
 	d.From.Hidden = d.From.HW == dhcpd.HWAddr{}
 	return d, nil
 }

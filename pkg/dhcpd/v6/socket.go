@@ -87,7 +87,7 @@ func (s *socket) Receive(buf []byte) (dhcpd.Datagram, error) {
 	if err := cm.Parse(s.oob[:oobn]); err == nil {
 		d.Dst, _ = netip.AddrFromSlice(cm.Dst)
 	}
-	d.From.HW = s.frames.Source(d.Src.Addr(), d.Payload)
+	d.From.HW = s.frames.Source(d.Src, d.Payload)
 	d.From.Hidden = d.From.HW == dhcpd.HWAddr{}
 	return d, nil
 }

@@ -57,7 +57,7 @@ type Frames struct {
 
 // frame is where a message came from.
 type frame struct {
-	src     netip.Addr
+	src     netip.AddrPort
 	message string // its beginning
 	hw      HWAddr
 	came    time.Time
@@ -122,8 +122,8 @@ func frameFilter(ip6 bool, port, first uint16) []bpf.Instruction {
 
 // Source returns the hardware address that sent a message, all zero when its frame was
 // not seen: it came in fragments, or to a former process.
-func (f *Frames) Source(src netip.Addr, message []byte) HWAddr {
-	src, begin := src.WithZone("").Unmap(), string(message[:min(len(message), frameCopied)])
+func (f *Frames) Source(src netip.AddrPort, message []byte) HWAddr {
+	src, begin := netip.AddrPortFrom(src.Addr().WithZone("").Unmap(), src.Port()), string(message[:min(len(message), frameCopied)])
 	now := time.Now()
 	_ = f.conn.SetReadDeadline(now.Add(frameWait))
 	f.forget(now.Add(-frameAge))
@@ -183,13 +183,14 @@ func (f *Frames) receive(now time.Time) bool {
 // when it is cut off.
 func (f *Frames) parse(b []byte) (frame, bool) {
 	var got frame
+	var src netip.Addr
 	head := ipHeader6
 	switch {
 	case f.ip6 && len(b) >= ipHeader6:
-		got.src = netip.AddrFrom16([16]byte(b[sourceAt6:]))
+		src = netip.AddrFrom16([16]byte(b[sourceAt6:]))
 	case !f.ip6 && len(b) >= sourceAt4+4:
 		head = int(b[0]&15) * 4
-		got.src = netip.AddrFrom4([4]byte(b[sourceAt4:]))
+		src = netip.AddrFrom4([4]byte(b[sourceAt4:]))
 	default:
 		return frame{}, false
 	}
@@ -197,6 +198,7 @@ func (f *Frames) parse(b []byte) (frame, bool) {
 		return frame{}, false
 	}
 	udp := b[head:]
+	got.src = netip.AddrPortFrom(src, binary.BigEndian.Uint16(udp))
 	size := int(binary.BigEndian.Uint16(udp[4:])) - udpHeader
 	if size < 0 || min(size, frameCopied) > len(udp)-udpHeader {
 		return frame{}, false
