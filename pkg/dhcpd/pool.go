@@ -57,32 +57,29 @@ func (pl *Pool) Recognise(c *Client, named netip.Addr) {
 }
 
 // Holds reports whether what c says of the lease of b, or of what is held for it there, may be
-// its client's word: it comes from the port at which the client was seen, or where that is
-// not known from its card. What ends a lease must.
+// its client's word: it comes from its card, and from the port at which that was seen, where
+// that is known. What ends a lease must.
 func (pl *Pool) Holds(c *Client, b *Binding) bool {
 	switch v := c.Via; {
 	case v.Hidden:
 		return false
 	case v.HW == (HWAddr{}):
 		return true // nobody sees frames here
-	case v.Port != 0 && b.via.Port != 0:
-		return v.Port == b.via.Port
 	default:
-		return v.HW == b.sender().HW
+		return v.HW == b.sender() && (v.Port == b.via.Port || v.Port == 0 || b.via.Port == 0)
 	}
 }
 
-// sender is where the client of b is.
-func (b *Binding) sender() Sender {
-	if b.via.HW != (HWAddr{}) {
-		return b.via
+// sender is the card whose frames bring the messages of the client of b.
+func (b *Binding) sender() (hw HWAddr) {
+	if b.via.HW != hw {
+		return b.via.HW
 	}
-	s := Sender{}
-	copy(s.HW[:], b.Lease.MAC)
+	copy(hw[:], b.Lease.MAC)
 	if len(b.Lease.From) > 0 {
-		copy(s.HW[:], b.Lease.From)
+		copy(hw[:], b.Lease.From)
 	}
-	return s
+	return hw
 }
 
 // Forged reports whether c speaks for a card that is not its own and somebody else's: one
@@ -98,7 +95,7 @@ func (pl *Pool) Forged(c *Client) bool {
 		b = pl.LeaseAway(c.Key, c.Now)
 	}
 	if b != nil {
-		return v.Hidden || !v.is(b.sender())
+		return v.Hidden || v.HW != b.sender()
 	}
 	return pl.scope.byMAC[c.MAC] != nil || pl.scope.dynamics[c.MAC] != nil
 }

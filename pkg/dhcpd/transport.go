@@ -43,9 +43,6 @@ func (s Sender) station() station {
 	return station{hw: s.HW, hidden: s.Hidden}
 }
 
-// is reports whether s is the same card, or at the same port.
-func (s Sender) is(o Sender) bool { return s.HW == o.HW || s.Port != 0 && s.Port == o.Port }
-
 // Reply is a reply on its way.
 type Reply struct {
 	Type    uint8 // message type, of the protocol's numbers
