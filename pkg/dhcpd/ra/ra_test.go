@@ -216,6 +216,31 @@ func TestRFC4861Section626Solicited(t *testing.T) {
 	})
 }
 
+// Solicitations over the limit are answered by one advertisement to all, so that nobody goes
+// without because others ask much.
+func TestSolicitedByTooMany(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		link := ra.NewLink()
+		link.Up()
+		srv, err := ra.OpenOn(raConfig(), link)
+		startRA(t, srv, err)
+		first := <-link.Adverts()
+		for n := range 2000 {
+			link.Solicit(solicitation(t), netip.AddrFrom16([16]byte{0xfe, 0x80, 14: byte(n >> 8), 15: byte(n)}), 255)
+		}
+		synctest.Wait()
+		for got := srv.Stats().Unicast; got > 0; got-- {
+			<-link.Adverts()
+		}
+		if a := <-link.Adverts(); a.Dst != allNodes || a.At.Sub(first.At) != 3*time.Second {
+			t.Errorf("answered to %v after %v, want to all after 3s", a.Dst, a.At.Sub(first.At))
+		}
+		if got := srv.Stats(); got.Multicast != 2 || got.Limited < 1500 {
+			t.Errorf("counted %+v, want one answer to all", got)
+		}
+	})
+}
+
 // RFC 4861, section 6.1.1: what is no valid solicitation is dropped.
 func TestRFC4861Section611Validation(t *testing.T) {
 	lla := &ndp.LinkLayerAddress{Direction: ndp.Source, Addr: dhcpdtest.MAC(2)}

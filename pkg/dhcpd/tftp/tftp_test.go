@@ -179,6 +179,50 @@ func TestTFTPHostileGuest(t *testing.T) {
 	})
 }
 
+// The transfers that run are shared among the ports: one that has all of them, under many
+// addresses, gives up some for another's, which may have one of its addresses.
+func TestTFTPIsShared(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		guest, _, srv := tftpEnv(t)
+		evil := nstest.Guest(t, "br0", "g2", "")
+		for n := range 40 {
+			evil.IP(fmt.Sprintf("addr add 192.0.2.%d/24 dev eth0", 200+n))
+		}
+		evil.IP("addr add 192.0.2.50/24 dev eth0")
+		ask := func(from string) {
+			t.Helper()
+			if err := evil.Do(func() error {
+				local := &net.UDPAddr{IP: net.ParseIP(from)}
+				conn, err := net.DialUDP("udp", local, &net.UDPAddr{IP: net.ParseIP("192.0.2.1"), Port: 69})
+				if err != nil {
+					return err
+				}
+				t.Cleanup(func() { _ = conn.Close() })
+				_, err = conn.Write(read("sub/boot.0", "octet", "timeout", "200"))
+				return err
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		for range 8 {
+			ask("192.0.2.50")
+			for n := range 40 {
+				ask(fmt.Sprintf("192.0.2.%d", 200+n))
+			}
+		}
+		nstest.Eventually(t, dhcpdtest.ReplyLimit, "all transfers are taken", func() error {
+			if s := srv.Stats(); s.Started < 256 || s.Started+s.Limited < 8*41 {
+				return fmt.Errorf("%+v", s)
+			}
+			return nil
+		})
+		dhcpdtest.RunClient(t, guest, "curl", "-sS", "-m", "20", "-o", "/dev/null", "tftp://192.0.2.1/sub/boot.0")
+		if got := srv.Stats(); got.Started != 257 || got.Done != 1 {
+			t.Errorf("counted %+v, want the other's transfer and 256", got)
+		}
+	})
+}
+
 // dialTFTP is a guest's socket.
 func dialTFTP(t *testing.T, guest *nstest.NS) (conn net.Conn) {
 	t.Helper()
