@@ -148,7 +148,7 @@ func (k *Keeper) routed(bridge string) (all []netip.Prefix) {
 // Port sets the guard of a port of vnetd's own or of a registered one on a network that
 // is live.
 func (k *Keeper) Port(live *netdef.Network, p *port.Port) {
-	if k == nil || live == nil || p.Status().Index == 0 {
+	if k == nil || live == nil || p.Status().Index == 0 || p.Kind == port.External && !k.on(live, p.Status().Index) {
 		return
 	}
 	g := guarded(live, p)
@@ -160,6 +160,17 @@ func (k *Keeper) Port(live *netdef.Network, p *port.Port) {
 	delete(k.others, g.Index)
 	k.mu.Unlock()
 	_ = k.kernel.SetPort(g)
+}
+
+// on reports whether a device is on the bridge of live: one that libvirt plugged in may
+// have been moved elsewhere.
+func (k *Keeper) on(live *netdef.Network, index int) bool {
+	l, err := k.links.LookupIndex(index)
+	if err != nil {
+		return false
+	}
+	there := k.networks.OnBridge(l.Master)
+	return there != nil && there.Name == live.Name
 }
 
 // siblings are the further ports of the machine behind p on its network. A machine with
