@@ -116,6 +116,8 @@ func (f *finding) condition() firewall.Condition {
 	default:
 		c.Summary = fmt.Sprintf("a rule of %s drops packets of guests on %s: %s", where(f.chain), on, f.what())
 	}
+	// Guests that are not reached from outside may well be meant.
+	c.Harmless = !slices.ContainsFunc(f.hits, func(h hit) bool { return h.probe.Name != kindIn.Name })
 	c.Remedy = f.remedy()
 	return c
 }

@@ -24,11 +24,17 @@ type Facts struct {
 	eval.Host
 	Ports map[string][]string // the first ports of bridges
 	MACs  map[string]eval.MAC // of bridges
+	// BridgeNF4 and BridgeNF6 say that IPv4 and IPv6 packets within a bridge pass the
+	// hooks of layer 3 (net.bridge.bridge-nf-call-iptables and -ip6tables).
+	BridgeNF4, BridgeNF6 bool
 }
 
 // ReadFacts reads them from the kernel. What can't be read is not known.
 func ReadFacts(bridges []string) Facts {
-	f := Facts{Ports: map[string][]string{}, MACs: map[string]eval.MAC{}}
+	f := Facts{
+		Ports: map[string][]string{}, MACs: map[string]eval.MAC{},
+		BridgeNF4: sysctl("net/bridge/bridge-nf-call-iptables") == "1", BridgeNF6: sysctl("net/bridge/bridge-nf-call-ip6tables") == "1",
+	}
 	addrs, _ := net.InterfaceAddrs()
 	for _, a := range addrs {
 		if p, err := netip.ParsePrefix(a.String()); err == nil {
@@ -50,6 +56,7 @@ func ReadFacts(bridges []string) Facts {
 // Equal reports whether nothing differs.
 func (f *Facts) Equal(o *Facts) bool {
 	same := slices.Equal(f.Addresses, o.Addresses) && slices.Equal(f.Routes, o.Routes) && len(f.Ports) == len(o.Ports)
+	same = same && f.BridgeNF4 == o.BridgeNF4 && f.BridgeNF6 == o.BridgeNF6
 	for b, ports := range f.Ports {
 		same = same && slices.Equal(ports, o.Ports[b]) && f.MACs[b] == o.MACs[b]
 	}

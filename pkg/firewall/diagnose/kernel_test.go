@@ -71,21 +71,58 @@ table arp witness {
 }
 `
 
+// setting is what a file of the corpus says of its laboratory.
+type setting struct {
+	mode     firewall.Mode
+	subnets  int  // of each family
+	bridgeNF bool // packets within the bridge pass iptables
+}
+
+// settings reads lines such as "# laboratory: route subnets=2 bridge-nf".
+func settings(text string) setting {
+	s := setting{mode: firewall.ModeNAT, subnets: 1}
+	if m := regexp.MustCompile(`(?m)^# laboratory: (.*)$`).FindStringSubmatch(text); m != nil {
+		for _, word := range strings.Fields(m[1]) {
+			switch word {
+			case "subnets=2":
+				s.subnets = 2
+			case "bridge-nf":
+				s.bridgeNF = true
+			default:
+				s.mode = firewall.Mode(word)
+			}
+		}
+	}
+	return s
+}
+
 // newLab makes it, with the rules of vnetd.
-func newLab(t *testing.T) *lab {
+func newLab(t *testing.T, s setting) *lab {
 	t.Helper()
 	l := &lab{T: t, network: firewall.Network{
-		Bridge: "virbr0", Mode: firewall.ModeNAT, DHCP: true, DHCPv6: true,
-		Subnets: []netip.Prefix{netip.MustParsePrefix("192.168.122.1/24"), netip.MustParsePrefix("2001:db8:1::1/64")},
+		Bridge: "virbr0", Mode: s.mode, DHCP: true, DHCPv6: true,
+		Subnets: []netip.Prefix{
+			netip.MustParsePrefix("192.168.122.1/24"), netip.MustParsePrefix("2001:db8:1::1/64"),
+			netip.MustParsePrefix("192.168.123.1/24"), netip.MustParsePrefix("2001:db8:2::1/64"),
+		}[:2*s.subnets],
 	}}
+	bridgeNF := "0"
+	if s.bridgeNF {
+		bridgeNF = "1"
+	}
 	lan := nstest.NewLAN(t)
 	nstest.IP(t, "link set eno1 address "+mac(uplinkMAC))
 	lan.IP("link set lan0 address " + mac(lanMAC))
 	nstest.IP(t, "link add virbr0 address "+mac(bridgeMAC)+" type bridge mcast_snooping 0")
+	for i, s := range l.network.Subnets {
+		nodad := []string{"", " nodad"}[i%2]
+		nstest.IP(t, "addr add "+s.String()+" dev virbr0"+nodad)
+	}
 	for _, args := range []string{
-		"addr add 192.168.122.1/24 dev virbr0", "addr add 2001:db8:1::1/64 dev virbr0 nodad", "addr add fe80::5054:ff:fe00:1/64 dev virbr0 nodad",
+		"addr add fe80::5054:ff:fe00:1/64 dev virbr0 nodad",
 		"link set virbr0 addrgenmode none", "link set virbr0 up",
 		"neigh add 192.168.122.2 lladdr " + mac(guestMAC) + " dev virbr0", "neigh add 2001:db8:1::2 lladdr " + mac(guestMAC) + " dev virbr0",
+		"neigh add 192.168.123.2 lladdr " + mac(guestMAC) + " dev virbr0", "neigh add 2001:db8:2::2 lladdr " + mac(guestMAC) + " dev virbr0",
 		"neigh add fe80::5054:ff:fe00:2 lladdr " + mac(guestMAC) + " dev virbr0",
 		"neigh add " + nstest.LANHost + " lladdr " + mac(lanMAC) + " dev eno1", "neigh add " + nstest.LANHost6 + " lladdr " + mac(lanMAC) + " dev eno1",
 	} {
@@ -94,7 +131,7 @@ func newLab(t *testing.T) *lab {
 	guest, second := nstest.Guest(t, "virbr0", "g1", mac(guestMAC)), nstest.Guest(t, "virbr0", "g2", mac(secondMAC))
 	for path, value := range map[string]string{
 		"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1", "ipv4/conf/all/rp_filter": "0", "ipv4/conf/eno1/rp_filter": "0",
-		"bridge/bridge-nf-call-iptables": "0", "bridge/bridge-nf-call-ip6tables": "0", "bridge/bridge-nf-call-arptables": "0",
+		"bridge/bridge-nf-call-iptables": bridgeNF, "bridge/bridge-nf-call-ip6tables": bridgeNF, "bridge/bridge-nf-call-arptables": "0",
 	} {
 		if err := os.WriteFile("/proc/sys/net/"+path, []byte(value), 0o644); err != nil && !errors.Is(err, os.ErrNotExist) {
 			t.Fatal(err)
@@ -193,18 +230,37 @@ func (l *lab) probes(facts *diagnose.Facts) map[string]diagnose.Probe {
 		if p.Name == "dhcp-offer" { // told from the answer to a renewal
 			p.Packet.Dst = netip.MustParseAddr("192.168.122.99")
 		}
-		if p.Name == "within" && p.Packet.Frame == eval.FrameIPv4 {
-			p.Packet.Dst = netip.MustParseAddr("192.168.122.3")
+		name := fmt.Sprintf("%s/%04x", p.Name, p.Packet.Frame)
+		if _, first := all[name]; first {
+			name += "/second"
+			if p.Name == "forward" || p.Name == "forward-reply" {
+				secondPorts(&p.Packet)
+			}
 		}
-		all[fmt.Sprintf("%s/%04x", p.Name, p.Packet.Frame)] = p
+		all[name] = p
 	}
 	return all
 }
 
+// secondPorts gives the second subnet's connections ports of their own: all are translated to
+// one address.
+func secondPorts(p *eval.Packet) {
+	if p.SrcPort == before {
+		p.SrcPort = beforeSecond
+		return
+	}
+	p.DstPort = beforeSecond
+	if r := p.Connection.Restored; r.IsValid() {
+		p.Connection.Restored = netip.AddrPortFrom(r.Addr(), beforeSecond)
+	}
+}
+
 // The source ports of connections that began before the rules came, and after.
 const (
-	before = 49152
-	after  = 49153
+	before       = 49152
+	after        = 49153
+	beforeSecond = 49252
+	afterSecond  = 49253
 )
 
 // warm begins the connections that replies belong to; there are no others then.
@@ -233,8 +289,8 @@ func (l *lab) warm(probes map[string]diagnose.Probe) {
 func (l *lab) send(p diagnose.Probe) {
 	l.Helper()
 	packet := p.Packet
-	if packet.SrcPort == before && packet.Connection.State == eval.StateNew {
-		packet.SrcPort = after
+	if now, ok := map[uint16]uint16{before: after, beforeSecond: afterSecond}[packet.SrcPort]; ok && packet.Connection.State == eval.StateNew {
+		packet.SrcPort = now
 	}
 	to := bridgeMAC
 	switch {
@@ -247,6 +303,8 @@ func (l *lab) send(p diagnose.Probe) {
 		to = secondMAC
 	}
 	switch p.Name {
+	case "forward-in":
+		l.lan.send(l.T, frame(packet, lanMAC, uplinkMAC))
 	case "forward-reply":
 		if r := packet.Connection.Restored; r.IsValid() {
 			packet.Dst, packet.DstPort = r.Addr(), r.Port()
@@ -275,9 +333,13 @@ func (a *arrivals) look(probes map[string]diagnose.Probe) {
 	a.guest, a.second, a.outside = append(a.guest, a.lab.guest.received()...), append(a.second, a.lab.second.received()...), append(a.outside, a.lan.received()...)
 	counted := a.counters()
 	for name, p := range probes {
-		switch at := counted[name]; p.Name {
+		switch at := counted[strings.TrimSuffix(name, "/second")]; p.Name {
 		case "forward":
 			a.seen[name] = slices.ContainsFunc(a.outside, func(s eval.Packet) bool {
+				return s.Dst == p.Packet.Dst && s.DstPort == p.Packet.DstPort && s.SrcPort == p.Packet.SrcPort+1
+			})
+		case "forward-in":
+			a.seen[name] = slices.ContainsFunc(a.guest, func(s eval.Packet) bool {
 				return s.Dst == p.Packet.Dst && s.DstPort == p.Packet.DstPort && s.SrcPort == after
 			})
 		case "within":
@@ -324,7 +386,7 @@ func (l *lab) compare(unknown func(name string) bool, skip ...string) map[string
 		said[name] = p.Ask(rules, &facts)
 	}
 	verdicts := map[string]eval.Verdict{}
-	for _, family := range []string{"/0800", "/0806", "/86dd"} {
+	for _, family := range []string{"/0800", "/0806", "/86dd", "/0800/second", "/0806/second", "/86dd/second"} {
 		some := map[string]diagnose.Probe{}
 		for name, p := range probes {
 			if strings.HasSuffix(name, family) {
@@ -422,11 +484,11 @@ func TestCorpus(t *testing.T) {
 		t.Run(filepath.Base(path), func(t *testing.T) {
 			t.Parallel()
 			nstest.Run(t, func(t *testing.T) {
-				l := newLab(t)
+				text, _ := os.ReadFile(path)
+				l := newLab(t, settings(string(text)))
 				facts := readFacts()
 				l.warm(l.probes(&facts))
 				l.load(path)
-				text, _ := os.ReadFile(path)
 				unknown := regexp.MustCompile(`(?m)^# unknown: (.*)$`).FindSubmatch(text)
 				verdicts := l.compare(func(name string) bool {
 					return unknown != nil && slices.Contains(strings.Fields(string(unknown[1])), name)

@@ -34,6 +34,7 @@ type Kind struct {
 var (
 	kindOut       = Kind{Name: "forward", Text: "what they send beyond this host"}
 	kindBack      = Kind{Name: "forward-reply", Text: "what comes back to them"}
+	kindIn        = Kind{Name: "forward-in", Text: "what others begin to send them"}
 	kindDNSUDP    = Kind{"dns-udp", "DNS queries", "-p udp --dport 53", "udp dport 53"}
 	kindDNSTCP    = Kind{"dns-tcp", "DNS queries by TCP", "-p tcp --dport 53", "tcp dport 53"}
 	kindDNSReply  = Kind{"dns-udp-reply", "DNS answers", "-p udp --sport 53", "udp sport 53"}
@@ -68,6 +69,7 @@ type prober struct {
 	n      firewall.Network
 	facts  *Facts
 	v4     bool
+	first  bool // of the family's subnets
 	guest  netip.Addr
 	host   netip.Addr // the gateway
 	linkG  netip.Addr // the guest's link-local address of IPv6
@@ -79,16 +81,15 @@ type prober struct {
 func Probes(n firewall.Network, facts *Facts) []Probe {
 	var all []Probe
 	for _, f := range []firewall.Family{firewall.IPv4, firewall.IPv6} {
-		subnets := n.Subnets
-		for _, s := range subnets {
+		first := true
+		for _, s := range n.Subnets {
 			if s.Addr().Is4() != (f == firewall.IPv4) || !s.IsValid() {
 				continue
 			}
-			p := prober{n: n, facts: facts, v4: f == firewall.IPv4, host: s.Addr(), guest: guestOf(s)}
+			p := prober{n: n, facts: facts, v4: f == firewall.IPv4, first: first, host: s.Addr(), guest: guestOf(s)}
 			p.linkG, p.linkH = netip.MustParseAddr("fe80::5054:ff:fe00:2"), netip.MustParseAddr("fe80::5054:ff:fe00:1")
 			p.all()
-			all = append(all, p.result...)
-			break // the first subnet stands for the others
+			all, first = append(all, p.result...), false
 		}
 	}
 	return all
@@ -114,18 +115,20 @@ func (p *prober) all() {
 	if !p.n.NoDNS {
 		p.dns()
 	}
-	if p.v4 {
+	switch {
+	case p.v4:
 		p.arp()
-		if p.n.DHCP {
-			p.dhcp()
-		}
-	} else {
+	default:
 		p.neighbours()
-		if p.n.DHCPv6 {
-			p.dhcpv6()
-		}
 	}
 	p.within()
+	switch { // which subnet has the leases makes no difference to rules that know none
+	case !p.first:
+	case p.v4 && p.n.DHCP:
+		p.dhcp()
+	case !p.v4 && p.n.DHCPv6:
+		p.dhcpv6()
+	}
 }
 
 // add adds a probe.
@@ -179,7 +182,12 @@ func (p *prober) forwarded() {
 			back.Connection.Restored = netip.AddrPortFrom(source, ephemeral)
 		}
 	}
-	p.add(kindBack, back, eval.Forwarded(uplink, uplink, "", p.n.Bridge, p.n.Bridge, port), false).uplink = uplink
+	in := eval.Forwarded(uplink, uplink, "", p.n.Bridge, p.n.Bridge, port)
+	p.add(kindBack, back, in, false).uplink = uplink
+	if p.n.Mode == firewall.ModeRoute || p.n.Mode == firewall.ModeOpen {
+		begin := eval.Packet{Src: far, Dst: p.guest, Protocol: eval.TCP, SrcPort: ephemeral, DstPort: https, TCPFlags: synFlag, Connection: fresh}
+		p.add(kindIn, begin, in, false).uplink = uplink
+	}
 }
 
 // toHost and fromHost are the ways between guests and this host.
@@ -245,8 +253,10 @@ func (p *prober) neighbours() {
 	icmp := func(src, dst netip.Addr, kind uint8, cast eval.Cast) eval.Packet {
 		return eval.Packet{Src: src, Dst: dst, Protocol: eval.ICMPv6, Type: kind, Cast: cast, Connection: untracked}
 	}
-	p.add(kindSolicit, icmp(p.linkG, routers, 133, eval.Multicast), p.toHost(), true)
-	p.add(kindAdvert, icmp(p.linkH, nodes, 134, eval.ToThisHost), p.fromHost(), false)
+	if p.first {
+		p.add(kindSolicit, icmp(p.linkG, routers, 133, eval.Multicast), p.toHost(), true)
+		p.add(kindAdvert, icmp(p.linkH, nodes, 134, eval.ToThisHost), p.fromHost(), false)
+	}
 	p.add(kindNeighbour, icmp(p.guest, solicitedNode(p.host), 135, eval.Multicast), p.toHost(), true)
 	p.add(kindNeighRe, icmp(p.host, p.guest, 136, eval.ToThisHost), p.fromHost(), false)
 }
@@ -273,7 +283,16 @@ func (p *prober) within() {
 		return
 	}
 	packet := eval.Packet{Src: p.guest, Dst: p.guest.Next(), Protocol: eval.TCP, SrcPort: ephemeral, DstPort: https, TCPFlags: synFlag, Cast: eval.ToOther, Connection: fresh}
-	p.add(kindWithin, packet, eval.Bridged(p.facts.port(p.n.Bridge, 0), p.facts.port(p.n.Bridge, 1), p.n.Bridge), true)
+	p.add(kindWithin, packet, p.bridged(), true)
+}
+
+// bridged is the way from one guest to another.
+func (p *prober) bridged() []eval.Hook {
+	from, to := p.facts.port(p.n.Bridge, 0), p.facts.port(p.n.Bridge, 1)
+	if p.v4 && p.facts.BridgeNF4 || !p.v4 && p.facts.BridgeNF6 {
+		return eval.BridgedByIP(from, to, p.n.Bridge)
+	}
+	return eval.Bridged(from, to, p.n.Bridge)
 }
 
 // Ask has the rules carried out on a probe.

@@ -137,7 +137,7 @@ func environment(name string, otherwise uint64) uint64 {
 // What the evaluator says of rules by chance is what the kernel does.
 func TestRandomRules(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
-		l := newLab(t)
+		l := newLab(t, settings(""))
 		seed := environment("VNETD_RANDOM_SEED", rand.Uint64())
 		l.Logf("VNETD_RANDOM_SEED=%d", seed)
 		g := &generator{Rand: rand.New(rand.NewPCG(seed, 0))}

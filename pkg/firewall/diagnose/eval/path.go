@@ -49,6 +49,22 @@ func Bridged(in, out, bridge string) []Hook {
 	}
 }
 
+// BridgedByIP is Bridged where the kernel has packets within bridges pass the hooks of layer
+// 3, too, as if they were forwarded from the bridge to itself
+// (net/bridge/br_netfilter_hooks.c).
+func BridgedByIP(in, out, bridge string) []Hook {
+	return []Hook{
+		{Layer: Device, Name: "ingress", In: in},
+		{Layer: Bridge, Name: "prerouting", In: in, InBridge: bridge},
+		{Layer: IP, Name: "prerouting", In: bridge},
+		{Layer: IP, Name: "forward", In: bridge, Out: bridge},
+		{Layer: Bridge, Name: "forward", In: in, Out: out, InBridge: bridge, OutBridge: bridge},
+		{Layer: Bridge, Name: "postrouting", Out: out, OutBridge: bridge},
+		{Layer: IP, Name: "postrouting", Out: bridge},
+		{Layer: Device, Name: "egress", Out: out},
+	}
+}
+
 // arriving is the way in to layer 3.
 func arriving(port, link, bridge string) []Hook {
 	path := []Hook{{Layer: Device, Name: "ingress", In: port}}
