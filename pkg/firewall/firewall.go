@@ -134,14 +134,14 @@ func (f *Firewall) RemoveLeftovers(ctx context.Context, n Network) error {
 }
 
 // Conditions looks for what cuts the guests of the networks known to Set and
-// Adopt off: rules and policies in iptables of both variants and in any table of
+// Adopt off, and of others, which have no rules: rules and policies in iptables of both variants and in any table of
 // nftables, and settings of the kernel. Without the program nft the tables of
 // nftables are left out. It changes nothing, and executes nothing either as long
 // as nftables says that nobody else has changed a rule since the last time and
 // there are no legacy rules. What it could not look at is in the error, which
 // comes with the conditions that were found all the same.
-func (f *Firewall) Conditions(ctx context.Context) ([]Condition, error) {
-	found, err := f.writer.Conditions(ctx, f.networks())
+func (f *Firewall) Conditions(ctx context.Context, others ...Network) ([]Condition, error) {
+	found, err := f.writer.Conditions(ctx, append(f.networks(), others...))
 	return distinct(found), err
 }
 

@@ -6,6 +6,7 @@ import (
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/firewall"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/health"
 	"github.com/vnetd/vnetd/pkg/network/live"
@@ -24,7 +25,7 @@ type conditions struct {
 // the hub knows of its networks.
 func (c conditions) sources() []health.Source {
 	return []health.Source{
-		health.Firewall(c.env.Rules, c.active),
+		health.Firewall(c.env.Rules, c.active, c.bridged),
 		health.Services(c.served()),
 		health.Clock(),
 		health.Disks(c.env.Store.Troubles),
@@ -51,6 +52,17 @@ func (c conditions) active() (all []health.Network) {
 		}
 		h.Reachable = translate.Reachable(live)
 		all = append(all, h)
+	})
+	return all
+}
+
+// bridged are the active networks on bridges that lead to the LAN, as the firewall sees
+// them.
+func (c conditions) bridged() (all []firewall.Network) {
+	c.eachLive(func(n *Network, live *netdef.Network) {
+		if live.Mode() == netdef.ModeBridge && n.BridgeIndex() != 0 {
+			all = append(all, translate.Firewall(live))
+		}
 	})
 	return all
 }

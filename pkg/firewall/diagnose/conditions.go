@@ -52,6 +52,8 @@ func matters(p *Probe, r *eval.Result, prefix string) bool {
 		return false
 	case r.Verdict == eval.Translated:
 		return p.port != 0
+	case r.Verdict == eval.Unknown && p.Network.Mode == firewall.ModeBridge:
+		return false // nor are the guests' addresses known
 	case r.Verdict == eval.Unknown:
 		above := r.Chain.Table.Family != "bridge" && r.Chain.Table.Family != "netdev"
 		return !slices.ContainsFunc(p.Path, func(h eval.Hook) bool {

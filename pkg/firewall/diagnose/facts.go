@@ -27,12 +27,13 @@ type Facts struct {
 	// BridgeNF4 and BridgeNF6 say that IPv4 and IPv6 packets within a bridge pass the
 	// hooks of layer 3 (net.bridge.bridge-nf-call-iptables and -ip6tables).
 	BridgeNF4, BridgeNF6 bool
+	taps                 map[string]bool // which of the ports are TAP devices
 }
 
 // ReadFacts reads them from the kernel. What can't be read is not known.
 func ReadFacts(bridges []string) Facts {
 	f := Facts{
-		Ports: map[string][]string{}, MACs: map[string]eval.MAC{},
+		Ports: map[string][]string{}, MACs: map[string]eval.MAC{}, taps: map[string]bool{},
 		BridgeNF4: sysctl("net/bridge/bridge-nf-call-iptables") == "1", BridgeNF6: sysctl("net/bridge/bridge-nf-call-ip6tables") == "1",
 	}
 	addrs, _ := net.InterfaceAddrs()
@@ -43,7 +44,7 @@ func ReadFacts(bridges []string) Facts {
 	}
 	f.Routes = append(readRoutes("/proc/thread-self/net/route", parseRoute4), readRoutes("/proc/thread-self/net/ipv6_route", parseRoute6)...)
 	for _, b := range bridges {
-		f.Ports[b] = portsOf(b)
+		f.Ports[b] = f.portsOf(b)
 		if text, err := os.ReadFile("/sys/class/net/" + b + "/address"); err == nil {
 			if mac, err := net.ParseMAC(strings.TrimSpace(string(text))); err == nil && len(mac) == 6 {
 				f.MACs[b] = eval.MAC(mac)
@@ -63,12 +64,25 @@ func (f *Facts) Equal(o *Facts) bool {
 	return same
 }
 
-// portsOf are the first two ports of a bridge in the order of their names.
-func portsOf(bridge string) []string {
+// portsSeen is how many ports of a bridge are looked at for one that leads to the LAN.
+const portsSeen = 32
+
+// portsOf are the first two ports of a bridge in the order of their names, and the first that
+// is no TAP device where that is another one.
+func (f *Facts) portsOf(bridge string) (ports []string) {
 	entries, _ := os.ReadDir("/sys/class/net/" + bridge + "/brif")
-	var ports []string
-	for _, e := range entries[:min(len(entries), 2)] {
-		ports = append(ports, e.Name())
+	led := false
+	for i, e := range entries[:min(len(entries), portsSeen)] {
+		_, err := os.Stat("/sys/class/net/" + e.Name() + "/tun_flags")
+		tap := err == nil
+		if i < 2 || !led && !tap {
+			f.taps[e.Name()] = tap
+			ports = append(ports, e.Name())
+		}
+		led = led || !tap
+		if i > 0 && led {
+			break
+		}
 	}
 	return ports
 }

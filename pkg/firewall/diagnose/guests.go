@@ -13,16 +13,21 @@ type guests struct {
 	served    []string // bridges with this host's DHCP and DNS: needs INPUT
 	forwarded []string // bridges to and from which packets are forwarded, by our rules
 	open      []string // the same, without rules of ours
+	bridged   []string // bridges that lead to the LAN
 	routed6   bool     // guests look for routers
 }
 
 // none reports whether nobody needs anything.
-func (g guests) none() bool { return len(g.served)+len(g.open) == 0 }
+func (g guests) none() bool { return len(g.served)+len(g.open)+len(g.bridged) == 0 }
 
 // guestsOf sorts the networks' bridges.
 func guestsOf(f firewall.Family, networks []firewall.Network) guests {
 	var g guests
 	for _, n := range networks {
+		if n.Mode == firewall.ModeBridge {
+			g.bridged = append(g.bridged, n.Bridge)
+			continue
+		}
 		none := len(n.SubnetsOf(f)) == 0
 		if f == firewall.IPv6 && none {
 			continue
@@ -79,8 +84,8 @@ func Settings(f firewall.Family, networks []firewall.Network) []firewall.Conditi
 			Summary:  prefix + " packets between guests on one bridge pass through the FORWARD chain",
 			Evidence: dotted(bridged) + " = 1",
 			Remedy:   "sysctl -w " + dotted(bridged) + "=0",
-			Bridges:  g.open,
-			Harmless: len(g.open) == 0,
+			Bridges:  slices.Concat(g.open, g.bridged),
+			Harmless: true, // what rules do to them is found by themselves
 		})
 	}
 	return out

@@ -128,6 +128,9 @@ func newLab(t *testing.T, s setting) *lab {
 	} {
 		nstest.IP(t, args)
 	}
+	if s.mode == firewall.ModeBridge {
+		nstest.IP(t, "link set eno1 master virbr0")
+	}
 	guest, second := nstest.Guest(t, "virbr0", "g1", mac(guestMAC)), nstest.Guest(t, "virbr0", "g2", mac(secondMAC))
 	for path, value := range map[string]string{
 		"ipv4/ip_forward": "1", "ipv6/conf/all/forwarding": "1", "ipv4/conf/all/rp_filter": "0", "ipv4/conf/eno1/rp_filter": "0",
@@ -227,6 +230,9 @@ func (l *lab) probes(facts *diagnose.Facts) map[string]diagnose.Probe {
 		if p.Name == "arp-reply" { // this host's own question passes the same hooks
 			p.Packet.ARPOperation, p.Packet.Dst = 1, netip.MustParseAddr("192.168.122.77")
 		}
+		if p.Name == "lan-arp" {
+			p.Packet.Dst = netip.MustParseAddr("192.168.122.77")
+		}
 		if p.Name == "dhcp-offer" { // told from the answer to a renewal
 			p.Packet.Dst = netip.MustParseAddr("192.168.122.99")
 		}
@@ -273,6 +279,8 @@ func (l *lab) warm(probes map[string]diagnose.Probe) {
 		switch p.Name {
 		case "forward", "dns-udp", "dns-tcp":
 			l.guest.send(l.T, frame(p.Packet, guestMAC, bridgeMAC))
+		case "lan":
+			l.guest.send(l.T, frame(p.Packet, guestMAC, lanMAC))
 		case "dhcp-reply":
 			ask := p.Packet
 			ask.Src, ask.Dst, ask.SrcPort, ask.DstPort = p.Packet.Dst, p.Packet.Src, 68, 67
@@ -301,8 +309,12 @@ func (l *lab) send(p diagnose.Probe) {
 		to = eval.MAC{0x33, 0x33, b[12], b[13], b[14], b[15]}
 	case p.Name == "within":
 		to = secondMAC
+	case p.Name == "lan":
+		to = lanMAC
 	}
 	switch p.Name {
+	case "lan-reply":
+		l.lan.send(l.T, frame(packet, lanMAC, guestMAC))
 	case "forward-in":
 		l.lan.send(l.T, frame(packet, lanMAC, uplinkMAC))
 	case "forward-reply":
@@ -334,7 +346,11 @@ func (a *arrivals) look(probes map[string]diagnose.Probe) {
 	counted := a.counters()
 	for name, p := range probes {
 		switch at := counted[strings.TrimSuffix(name, "/second")]; p.Name {
-		case "forward":
+		case "lan-dhcp", "lan-arp":
+			a.seen[name] = slices.ContainsFunc(a.outside, func(s eval.Packet) bool {
+				return s.Dst == p.Packet.Dst && s.DstPort == p.Packet.DstPort && s.Src == p.Packet.Src
+			})
+		case "forward", "lan":
 			a.seen[name] = slices.ContainsFunc(a.outside, func(s eval.Packet) bool {
 				return s.Dst == p.Packet.Dst && s.DstPort == p.Packet.DstPort && s.SrcPort == p.Packet.SrcPort+1
 			})

@@ -79,6 +79,9 @@ type prober struct {
 
 // Probes are the packets that a network's guests need.
 func Probes(n firewall.Network, facts *Facts) []Probe {
+	if n.Mode == firewall.ModeBridge {
+		return bridgeProbes(n, facts)
+	}
 	var all []Probe
 	for _, f := range []firewall.Family{firewall.IPv4, firewall.IPv6} {
 		first := true
@@ -106,9 +109,6 @@ func guestOf(s netip.Prefix) netip.Addr {
 
 // all makes the probes.
 func (p *prober) all() {
-	if p.n.Mode == firewall.ModeBridge {
-		return
-	}
 	if p.n.Mode != firewall.ModeIsolated {
 		p.forwarded()
 	}
@@ -288,7 +288,11 @@ func (p *prober) within() {
 
 // bridged is the way from one guest to another.
 func (p *prober) bridged() []eval.Hook {
-	from, to := p.facts.port(p.n.Bridge, 0), p.facts.port(p.n.Bridge, 1)
+	return p.between(p.facts.port(p.n.Bridge, 0), p.facts.port(p.n.Bridge, 1))
+}
+
+// between is the way from one port of the bridge to another.
+func (p *prober) between(from, to string) []eval.Hook {
 	if p.v4 && p.facts.BridgeNF4 || !p.v4 && p.facts.BridgeNF6 {
 		return eval.BridgedByIP(from, to, p.n.Bridge)
 	}

@@ -79,6 +79,10 @@ func (h *hit) matches(nft bool) []string {
 		return bridgeMatch(hook, bridge)
 	}
 	switch {
+	case h.probe.between():
+		return []string{map[string]string{
+			"prerouting": w.in + " " + bridge, "forward": w.in + " " + bridge + " " + w.out + " " + bridge, "postrouting": w.out + " " + bridge,
+		}[hook.Name]}
 	case hook.Name == "forward" && h.probe.uplink == "":
 		return []string{w.in + " " + bridge, w.out + " " + bridge}
 	case h.probe.from && hook.Name == "postrouting":
@@ -89,6 +93,11 @@ func (h *hit) matches(nft bool) []string {
 		return []string{w.in + " " + h.probe.uplink + w.replies}
 	}
 	return []string{w.out + " " + bridge + narrow}
+}
+
+// between reports whether the packet goes from one port of the bridge to another.
+func (p *Probe) between() bool {
+	return slices.ContainsFunc(p.Path, func(h eval.Hook) bool { return h.Layer == eval.Bridge && h.Name == "forward" })
 }
 
 // bridgeMatch is the match of a bridge's own frames.

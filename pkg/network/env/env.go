@@ -67,7 +67,7 @@ type Rules interface {
 	RemoveLeftovers(ctx context.Context, n firewall.Network) error
 	Delete(ctx context.Context, n firewall.Network) error
 	Purge(ctx context.Context) error
-	Conditions(ctx context.Context) ([]firewall.Condition, error)
+	Conditions(ctx context.Context, others ...firewall.Network) ([]firewall.Condition, error)
 	Rules(n firewall.Network) []firewall.Line
 	Stats() firewall.Stats
 }

@@ -10,14 +10,15 @@ import (
 
 // Rules is what the firewall's source asks; *firewall.Firewall is the real one.
 type Rules interface {
-	Conditions(ctx context.Context) ([]firewall.Condition, error)
+	Conditions(ctx context.Context, others ...firewall.Network) ([]firewall.Condition, error)
 	Stats() firewall.Stats
 }
 
-// Firewall is the source of what other programs' rules do to guests.
-func Firewall(rules Rules, active func() []Network) Source {
+// Firewall is the source of what other programs' rules do to guests; unruled are the active
+// networks that have no rules.
+func Firewall(rules Rules, active func() []Network, unruled func() []firewall.Network) Source {
 	return Source{"firewall", func(ctx context.Context) ([]api.Condition, error) {
-		found, err := rules.Conditions(ctx)
+		found, err := rules.Conditions(ctx, unruled()...)
 		all := byNetwork(found, active())
 		if rules.Stats().Contended {
 			all = append(all, api.Condition{
