@@ -33,6 +33,7 @@ func (w *Writer) Conditions(ctx context.Context, networks []firewall.Network) ([
 			needed = append(needed, t)
 		}
 	}
+	found = append(found, diagnose.Legacy(networks)...)
 	others, err := w.snapshots.conditions(ctx, foreign, needed, w.options, networks)
 	return append(found, others...), err
 }
