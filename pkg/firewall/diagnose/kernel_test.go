@@ -345,29 +345,40 @@ func (a *arrivals) look(probes map[string]diagnose.Probe) {
 	a.guest, a.second, a.outside = append(a.guest, a.lab.guest.received()...), append(a.second, a.lab.second.received()...), append(a.outside, a.lan.received()...)
 	counted := a.counters()
 	for name, p := range probes {
-		switch at := counted[strings.TrimSuffix(name, "/second")]; p.Name {
-		case "lan-dhcp", "lan-arp":
-			a.seen[name] = slices.ContainsFunc(a.outside, func(s eval.Packet) bool {
-				return s.Dst == p.Packet.Dst && s.DstPort == p.Packet.DstPort && s.Src == p.Packet.Src
-			})
-		case "forward", "lan":
-			a.seen[name] = slices.ContainsFunc(a.outside, func(s eval.Packet) bool {
-				return s.Dst == p.Packet.Dst && s.DstPort == p.Packet.DstPort && s.SrcPort == p.Packet.SrcPort+1
-			})
-		case "forward-in":
-			a.seen[name] = slices.ContainsFunc(a.guest, func(s eval.Packet) bool {
-				return s.Dst == p.Packet.Dst && s.DstPort == p.Packet.DstPort && s.SrcPort == after
-			})
-		case "within":
-			a.seen[name] = slices.ContainsFunc(a.second, func(s eval.Packet) bool { return s.Dst == p.Packet.Dst && s.DstPort == p.Packet.DstPort })
+		switch p.Name {
 		case "dns-udp", "dns-tcp", "dhcp", "dhcpv6", "router-solicitation", "neighbour-solicitation", "arp":
-			a.seen[name] = at > 0
+			a.seen[name] = counted[strings.TrimSuffix(name, "/second")] > 0
 		default:
-			a.seen[name] = slices.ContainsFunc(a.guest, func(s eval.Packet) bool {
-				return s.Dst == p.Packet.Dst && s.DstPort == p.Packet.DstPort && s.SrcPort == p.Packet.SrcPort && s.Type == p.Packet.Type && s.Protocol == p.Packet.Protocol
-			})
+			a.seen[name] = slices.ContainsFunc(a.where(p.Name), func(s eval.Packet) bool { return isProbe(&p, &s) })
 		}
 	}
+}
+
+// where lists what has come where a probe is to arrive.
+func (a *arrivals) where(name string) []eval.Packet {
+	switch name {
+	case "within":
+		return a.second
+	case "forward", "lan", "lan-dhcp", "lan-arp":
+		return a.outside
+	}
+	return a.guest
+}
+
+// isProbe reports whether a packet is a probe as send sends it.
+func isProbe(p *diagnose.Probe, s *eval.Packet) bool {
+	if s.Dst != p.Packet.Dst || s.DstPort != p.Packet.DstPort {
+		return false
+	}
+	switch p.Name {
+	case "within":
+		return true
+	case "forward", "lan", "forward-in":
+		return s.SrcPort == p.Packet.SrcPort+1
+	case "lan-dhcp", "lan-arp":
+		return s.Src == p.Packet.Src
+	}
+	return s.SrcPort == p.Packet.SrcPort && s.Type == p.Packet.Type && s.Protocol == p.Packet.Protocol
 }
 
 var counter = regexp.MustCompile(`counter ([\w-]+) \{\s+packets (\d+)`)
