@@ -224,7 +224,7 @@ func TestChecksumIsDispensable(t *testing.T) {
 
 func TestWithoutIPv6(t *testing.T) {
 	onKernel(t, func(h *host) {
-		f := h.configured(iptables.Config{IP6Tables: "/nonexistent/ip6tables"})
+		f := h.configured(iptables.Config{LibvirtExactRules: true, IP6Tables: "/nonexistent/ip6tables"})
 		if !strings.Contains(h.log.String(), "level=WARN") {
 			h.Errorf("no warning was logged:\n%s", h.log)
 		}
@@ -254,7 +254,7 @@ func TestWithoutIPv6(t *testing.T) {
 func TestWithoutIPTables(t *testing.T) {
 	onKernel(t, func(h *host) {
 		dir := h.TempDir()
-		f := h.configured(iptables.Config{IPTables: filepath.Join(dir, h.program(firewall.IPv4)), IP6Tables: filepath.Join(dir, h.program(firewall.IPv6))})
+		f := h.configured(iptables.Config{LibvirtExactRules: true, IPTables: filepath.Join(dir, h.program(firewall.IPv4)), IP6Tables: filepath.Join(dir, h.program(firewall.IPv6))})
 		if n := strings.Count(h.log.String(), "level=WARN"); n != 2 || !strings.Contains(h.log.String(), "is not installed") {
 			h.Errorf("%d warnings, want one for each family:\n%s", n, h.log)
 		}
