@@ -277,7 +277,7 @@ func (g *Guards) changePort(was, next *port) error {
 	if was != nil {
 		before = was.elements
 	} else if g.tally.gone[next.Index] { // another port had this ifindex a moment ago
-		g.sweep(b)
+		b.remove(g.tally.sweep(g.kernel)...)
 	}
 	if next != nil {
 		after = next.elements
@@ -349,13 +349,6 @@ func (g *Guards) forget(b *batch, p *port) error {
 	}
 	g.tally.forget(p.Index)
 	return nil
-}
-
-// sweep takes away what is counted of ports that are no more.
-func (g *Guards) sweep(b *batch) {
-	for _, e := range g.tally.sweep(g.kernel) {
-		b.remove(e)
-	}
 }
 
 // exchange takes away elements and adds others, as far as nobody else wants them.

@@ -136,9 +136,15 @@ func (b *batch) deleteChains(names ...string) {
 	}
 }
 
-// add and remove add an element to its set and take it away.
-func (b *batch) add(e element)    { b.adds[e.set] = append(b.adds[e.set], e.kernel()) }
-func (b *batch) remove(e element) { b.dels[e.set] = append(b.dels[e.set], e.kernel()) }
+// add adds an element to its set.
+func (b *batch) add(e element) { b.adds[e.set] = append(b.adds[e.set], e.kernel()) }
+
+// remove takes elements away from their sets.
+func (b *batch) remove(all ...element) {
+	for _, e := range all {
+		b.dels[e.set] = append(b.dels[e.set], e.kernel())
+	}
+}
 
 func (e element) kernel() nftables.SetElement {
 	s := nftables.SetElement{Key: []byte(e.from)}

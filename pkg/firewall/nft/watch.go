@@ -85,7 +85,7 @@ func (g *Guards) tend() {
 	case len(g.tally.gone) > 0 && g.stands:
 		_ = g.settle(func() error {
 			b := g.kernel.begin()
-			g.sweep(b)
+			b.remove(g.tally.sweep(g.kernel)...)
 			return b.commit()
 		})
 	}
