@@ -118,8 +118,10 @@ func (f *finding) condition() firewall.Condition {
 	default:
 		c.Summary = fmt.Sprintf("a rule of %s drops packets of guests on %s: %s", where(f.chain), on, f.what())
 	}
-	// Guests that are not reached from outside may well be meant.
-	c.Harmless = !slices.ContainsFunc(f.hits, func(h hit) bool { return h.probe.Name != kindIn.Name })
+	if !slices.ContainsFunc(f.hits, func(h hit) bool { return h.probe.Name != kindIn.Name }) { // which may well be meant
+		c.Harmless = true
+		c.Summary = fmt.Sprintf("guests on %s are not reached from outside: %s drops what others begin to send them", on, where(f.chain))
+	}
 	c.Remedy = f.remedy()
 	return c
 }
