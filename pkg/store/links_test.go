@@ -10,6 +10,40 @@ import (
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
+// unprivileged is a user whom the daemon may run as.
+const unprivileged = 64123
+
+// TestLinksOfRoot reads definitions that root has linked to, as configuration management does,
+// and none where the link or the file is somebody else's.
+func TestLinksOfRoot(t *testing.T) {
+	dir := t.TempDir()
+	dirs := store.Dirs{Networks: filepath.Join(dir, "networks"), Run: filepath.Join(dir, "run"), State: filepath.Join(dir, "state")}
+	must(t, os.MkdirAll(dirs.Networks, 0o755))
+	for _, n := range []struct {
+		name        string
+		link, owner int // uids
+		relative    bool
+	}{{"far", 0, 0, false}, {"near", 0, 0, true}, {"made", unprivileged, 0, false}, {"filled", 0, unprivileged, false}} {
+		file, link := filepath.Join(dir, n.name+".file"), filepath.Join(dirs.Networks, n.name+".xml")
+		must(t, os.WriteFile(file, []byte("<network><name>"+n.name+"</name></network>"), 0o644))
+		must(t, os.Chown(file, n.owner, n.owner))
+		if n.relative {
+			file = "../" + n.name + ".file"
+		}
+		must(t, os.Symlink(file, link))
+		must(t, os.Lchown(link, n.link, n.link))
+	}
+	must(t, os.Symlink("/dev/zero", filepath.Join(dirs.Networks, "zero.xml")))
+	defs, faults, err := store.ReadDefinitions(dirs)
+	must(t, err)
+	if len(defs) != 2 || defs[0].Network.Name != "far" || defs[1].Network.Name != "near" {
+		t.Errorf("definitions %v, want far and near", defs)
+	}
+	if len(faults) != 3 {
+		t.Errorf("faults %v, want those of the others", faults)
+	}
+}
+
 // TestNoLinkLeadsOut puts links to a file and to a directory of somebody else's
 // wherever the store has files, as the user can whom the daemon runs as, and finds
 // both untouched whatever the store is asked, root or not.
@@ -35,6 +69,7 @@ func TestNoLinkLeadsOut(t *testing.T) {
 				to = folder
 			}
 			must(t, os.Symlink(to, link))
+			must(t, os.Lchown(link, unprivileged, unprivileged))
 			useAll(t, dirs)
 			for _, path := range []string{file, filepath.Join(folder, "one.xml"), filepath.Join(folder, ".vnetd-1.tmp")} {
 				if got, err := os.ReadFile(path); err != nil || string(got) != precious {

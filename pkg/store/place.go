@@ -143,10 +143,10 @@ func (p place) list() (entries []os.DirEntry, err error) {
 	return entries, err
 }
 
-// read reads a file.
+// read reads a file; see readLinked.
 func (p place) read(name string) (data []byte, err error) {
 	err = p.do(func(dir *os.Root) error {
-		data, err = dir.ReadFile(name)
+		data, err = p.readLinked(dir, name)
 		return err
 	})
 	return data, err
