@@ -2,9 +2,14 @@ package store_test
 
 import (
 	"log/slog"
+	"math"
 	"os"
 	"path/filepath"
+	"runtime"
+	"slices"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/store"
@@ -14,7 +19,7 @@ import (
 const unprivileged = 64123
 
 // TestLinksOfRoot reads definitions that root has linked to, as configuration management does,
-// and none where the link or the file is somebody else's.
+// and none where the file is somebody else's, or the link is and root comes by.
 func TestLinksOfRoot(t *testing.T) {
 	dir := t.TempDir()
 	dirs := store.Dirs{Networks: filepath.Join(dir, "networks"), Run: filepath.Join(dir, "run"), State: filepath.Join(dir, "state")}
@@ -34,14 +39,42 @@ func TestLinksOfRoot(t *testing.T) {
 		must(t, os.Lchown(link, n.link, n.link))
 	}
 	must(t, os.Symlink("/dev/zero", filepath.Join(dirs.Networks, "zero.xml")))
+	for d := dir; d != "/"; d = filepath.Dir(d) {
+		must(t, os.Chmod(d, 0o777))
+		if filepath.Dir(d) == os.TempDir() {
+			break
+		}
+	}
+	for uid, want := range map[int][]string{0: {"far", "near"}, unprivileged: {"far", "made", "near"}} {
+		var names []string
+		defs, faults := definitionsAs(t, uid, dirs)
+		for _, d := range defs {
+			names = append(names, d.Network.Name)
+		}
+		if !slices.Equal(names, want) {
+			t.Errorf("user %d reads %v, want %v", uid, names, want)
+		}
+		if len(faults) != 5-len(want) {
+			t.Errorf("user %d finds the faults %v, want those of the others", uid, faults)
+		}
+	}
+}
+
+// definitionsAs reads definitions as a user.
+func definitionsAs(t *testing.T, uid int, dirs store.Dirs) ([]store.Definition, []*store.Fault) {
+	t.Helper()
+	runtime.LockOSThread() // who reads is a matter of the thread
+	defer runtime.UnlockOSThread()
+	become := func(uid int) {
+		if _, _, errno := unix.RawSyscall(unix.SYS_SETRESUID, math.MaxUint, uintptr(uid), math.MaxUint); errno != 0 {
+			t.Fatal(errno)
+		}
+	}
+	become(uid)
 	defs, faults, err := store.ReadDefinitions(dirs)
+	become(0)
 	must(t, err)
-	if len(defs) != 2 || defs[0].Network.Name != "far" || defs[1].Network.Name != "near" {
-		t.Errorf("definitions %v, want far and near", defs)
-	}
-	if len(faults) != 3 {
-		t.Errorf("faults %v, want those of the others", faults)
-	}
+	return defs, faults
 }
 
 // TestNoLinkLeadsOut puts links to a file and to a directory of somebody else's
