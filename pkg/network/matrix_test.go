@@ -40,6 +40,7 @@ func TestReachability(t *testing.T) {
 		// IPv6 of a NAT network without ipv6='yes' is plainly routed.
 		"nat":           {"<forward mode='nat'/>", reach{Guest: "++", Host: "++", LAN: "++", FromLAN: "-+", Other: "-"}},
 		"nat dev":       {"<forward mode='nat' dev='eno1'/>", reach{Guest: "++", Host: "++", LAN: "++", FromLAN: "-+", Other: "-"}},
+		"nat closed":    {"<forward mode='nat'/><vnetd:ipv6 xmlns:vnetd='urn:vnetd:network:1' inbound='no'/>", reach{Guest: "++", Host: "++", LAN: "++", FromLAN: "--", Other: "-"}},
 		"nat66":         {"<forward mode='nat'><nat ipv6='yes'/></forward>", reach{Guest: "++", Host: "++", LAN: "++", FromLAN: "--", Other: "-"}},
 		"route":         {"<forward mode='route'/>", reach{Guest: "++", Host: "++", LAN: "++", FromLAN: "++", Other: "-"}},
 		"route dev":     {"<forward mode='route' dev='eno1'/>", reach{Guest: "++", Host: "++", LAN: "++", FromLAN: "++", Other: "-"}},
