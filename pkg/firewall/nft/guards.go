@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -18,6 +19,9 @@ import (
 // change, and by Watch; until then Err says why.
 type Guards struct {
 	log *slog.Logger
+	// port is the address of kernel's socket, 0 before there is one. It is read while mu
+	// is held for a transaction, of which notifications come.
+	port atomic.Uint32
 
 	mu       sync.Mutex // guards what follows
 	kernel   *kernel
@@ -224,7 +228,9 @@ func (g *Guards) note(err error) {
 
 func (g *Guards) connect() (err error) {
 	if g.kernel == nil {
-		g.kernel, err = connect()
+		if g.kernel, err = connect(); err == nil {
+			g.port.Store(g.kernel.port)
+		}
 	}
 	return err
 }

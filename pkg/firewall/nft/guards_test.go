@@ -588,3 +588,33 @@ func watch(t *testing.T, g *nft.Guards) (stop func()) {
 	time.Sleep(50 * time.Millisecond) // it listens
 	return func() { cancel(); <-done }
 }
+
+// TestOwnChanges has the kernel tell of so much that guards changed themselves that a
+// socket of the usual size could not hold it: nothing is put back.
+func TestOwnChanges(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		s := newSegment(t)
+		s.set(firewall.GuardAt(firewall.GuardGateway))
+		var log bytes.Buffer
+		guards := nft.NewGuards(slog.New(slog.NewTextHandler(&log, nil)))
+		defer func() { _ = guards.Close() }()
+		if err := guards.SetNetwork(s.network); err != nil {
+			t.Fatal(err)
+		}
+		if err := guards.Release(); err != nil {
+			t.Fatal(err)
+		}
+		unwatch := watch(t, guards)
+		for i := range 20000 {
+			s.guest.Addrs = append(s.guest.Addrs, netip.AddrFrom4([4]byte{10, 9, byte(i >> 8), byte(i)}))
+		}
+		if err := guards.SetPort(s.guest); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(300 * time.Millisecond)
+		unwatch()
+		if strings.Contains(log.String(), "put back") {
+			t.Errorf("guards fight with themselves: %s", log.String())
+		}
+	})
+}

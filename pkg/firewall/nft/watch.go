@@ -109,6 +109,7 @@ func (g *Guards) listen(ctx context.Context, changed func()) error {
 		g.log.Info("no notifications of changes of port guards", "error", err)
 		return nil
 	}
+	socket.SetBuffers(0, socketBuffer) // all that one transaction of ours changes is told at once
 	stop := context.AfterFunc(ctx, func() { _ = socket.Close() })
 	defer func() {
 		if stop() {
@@ -127,22 +128,12 @@ func (g *Guards) listen(ctx context.Context, changed func()) error {
 			return fmt.Errorf("listening to nftables: %w", err)
 		}
 		for m := range netlink.Messages(datagram) {
-			if m.Port != 0 && m.Port != g.socketPort() && concerns(m) {
+			if m.Port != 0 && m.Port != g.port.Load() && concerns(m) {
 				changed()
 				break
 			}
 		}
 	}
-}
-
-// socketPort is the address of the socket that changes the table.
-func (g *Guards) socketPort() uint32 {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.kernel == nil {
-		return 0
-	}
-	return g.kernel.port
 }
 
 // nfgenmsg is the size of a struct nfgenmsg: family, version, resource.
