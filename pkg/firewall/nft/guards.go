@@ -115,22 +115,6 @@ func (g *Guards) SetNetwork(n firewall.GuardedNetwork) error {
 	return g.settle(func() error { return g.changeNetwork(was, &n) })
 }
 
-// RemoveNetwork forgets the network of a bridge, and its ports.
-func (g *Guards) RemoveNetwork(bridge string) error {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.networks[bridge] == nil {
-		return nil
-	}
-	delete(g.networks, bridge)
-	for index, p := range g.ports {
-		if p.Bridge == bridge {
-			delete(g.ports, index)
-		}
-	}
-	return g.settle(g.rewrite)
-}
-
 // SetPort makes a port's guard what it should be. The device must be there, and
 // the network known.
 func (g *Guards) SetPort(p firewall.GuardedPort) error {

@@ -618,3 +618,47 @@ func TestOwnChanges(t *testing.T) {
 		}
 	})
 }
+
+// TestNetworksComeAndGo takes a network away beside another: nothing of it is left, and
+// nothing of the other is touched, as the handles of its chains show.
+func TestNetworksComeAndGo(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		s := newSegment(t)
+		s.set(firewall.GuardAt(firewall.GuardGateway))
+		list := func() string {
+			return nstest.Exec(t, "nft", "--handle", "--terse", "list", "table", "netdev", "vnetd_guard")
+		}
+		base := list()
+		for _, deleted := range []bool{false, true} {
+			nstest.IP(t, "link add br9 type bridge")
+			nstest.IP(t, "link add p9 type veth peer name g9")
+			nstest.IP(t, "link set p9 master br9 up")
+			nstest.IP(t, "link set g9 master br9 up")
+			n := firewall.GuardedNetwork{Bridge: "br9", Index: link(t, "br9"), MAC: nestedMAC, Gateway: []netip.Addr{further4}, DHCP: true}
+			if err := s.guards.SetNetwork(n); err != nil {
+				t.Fatal(err)
+			}
+			p := firewall.GuardedPort{Bridge: "br9", IfName: "p9", Index: link(t, "p9"), Guard: firewall.GuardAt(firewall.GuardStrict), MACs: []firewall.MAC{otherMAC}, Addrs: []netip.Addr{other4}}
+			q := p
+			q.IfName, q.Index, q.MACs, q.Addrs = "g9", link(t, "g9"), nil, nil
+			for _, p := range []firewall.GuardedPort{p, q} {
+				if err := s.guards.SetPort(p); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if deleted {
+				nstest.IP(t, "link del p9")
+			}
+			if err := s.guards.RemoveNetwork("br9"); err != nil {
+				t.Fatalf("removing a network, device gone %v: %v", deleted, err)
+			}
+			if now := list(); now != base {
+				t.Fatalf("after a network, device gone %v: %s", deleted, cmp.Diff(base, now))
+			}
+			nstest.IP(t, "link del br9")
+			if !deleted {
+				nstest.IP(t, "link del p9")
+			}
+		}
+	})
+}

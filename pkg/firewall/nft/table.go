@@ -136,6 +136,15 @@ func (b *batch) deleteChains(names ...string) {
 	}
 }
 
+// deleteSets deletes sets with what is in them. No rule may look into them any more.
+func (b *batch) deleteSets(all []nftables.Set) {
+	for i := range all {
+		delete(b.dels, all[i].Name)
+		b.conn.DelSet(b.set(all[i].Name))
+		delete(b.sets, all[i].Name)
+	}
+}
+
 // add adds an element to its set.
 func (b *batch) add(e element) { b.adds[e.set] = append(b.adds[e.set], e.kernel()) }
 
