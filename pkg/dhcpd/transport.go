@@ -4,6 +4,8 @@ import (
 	"net/netip"
 	"os"
 	"time"
+
+	"github.com/vnetd/vnetd/pkg/dhcpd/internal/iface"
 )
 
 // Datagram is one UDP datagram as it arrived.
@@ -17,7 +19,7 @@ type Datagram struct {
 // Sender is where a message entered the link, which its contents can't forge.
 type Sender struct {
 	// HW is the source of the frame, zero when that is not known.
-	HW HWAddr
+	HW iface.HWAddr
 	// Port is the ifindex of the bridge's port where HW was last seen, the bridge's own
 	// where it was at none, 0 when that is not known.
 	Port int
@@ -32,7 +34,7 @@ type Sender struct {
 // are hidden are one, and those of whom nothing was seen none.
 type station struct {
 	port   int
-	hw     HWAddr
+	hw     iface.HWAddr
 	hidden bool
 }
 
@@ -51,13 +53,13 @@ type Reply struct {
 	// Framed: the receiver can't be found by ARP, since its address is new to it.
 	// The reply is a frame to hw; otherwise the kernel routes it.
 	Framed bool
-	HW     HWAddr
+	HW     iface.HWAddr
 }
 
 // ReturnTo has a reply to a neighbour go back to where its message came from, if that is
 // known: the kernel need not ask for a neighbour that may not be there.
 func (r *Reply) ReturnTo(from Sender) {
-	if from.HW != (HWAddr{}) {
+	if from.HW != (iface.HWAddr{}) {
 		r.Framed, r.HW = true, from.HW
 	}
 }
@@ -69,7 +71,7 @@ type Transport interface {
 	Receive(buf []byte) (Datagram, error)
 	// Port returns the ifindex of the bridge's port where a card was last seen, as
 	// Sender.Port. It may be called at any time.
-	Port(hw HWAddr) int
+	Port(hw iface.HWAddr) int
 	// Send sends a reply, or fails at once: it waits for nobody. An error that wraps
 	// iface.ErrGone is final.
 	Send(out *Reply) error
