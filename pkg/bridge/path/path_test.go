@@ -58,22 +58,35 @@ func TestWays(t *testing.T) {
 				t.Errorf("from %s to %s: %v, want %v", tt.from, tt.to, err, tt.err)
 				continue
 			}
-			if err == nil {
-				if out, _ := net.InterfaceByIndex(way.Out); out == nil || out.Name != tt.out || way.Table != tt.table {
-					t.Errorf("from %s to %s: %+v (%v), want %s by table %d", tt.from, tt.to, way, out, tt.out, tt.table)
-				}
+			if out := leadsTo(way, err); out != tt.out || way.Table != tt.table {
+				t.Errorf("from %s to %s: %+v (%s), want %s by table %d", tt.from, tt.to, way, out, tt.out, tt.table)
 			}
-			rules, failed := a.Rules(p.To)
-			if failed != nil {
-				t.Fatal(failed)
-			}
-			rule, ok := path.Refused(rules, p, in)
-			if err == nil {
-				rule, ok = path.Chosen(rules, p, in, way.Table)
-			}
+			rule, ok := decisive(t, &a, p, in, way, err)
 			if said := rule.String(); ok != (tt.rule != "") || ok && said != tt.rule {
 				t.Errorf("from %s to %s: by rule %q (%v), want %q", tt.from, tt.to, said, ok, tt.rule)
 			}
 		}
 	})
+}
+
+// leadsTo is the link that a way leads out of, empty where err says there is no way.
+func leadsTo(way path.Way, err error) string {
+	out, failed := net.InterfaceByIndex(way.Out)
+	if err != nil || failed != nil {
+		return ""
+	}
+	return out.Name
+}
+
+// decisive is the rule that chose the way of p, or refused one.
+func decisive(t *testing.T, a *path.Asker, p path.Packet, in string, way path.Way, err error) (path.Rule, bool) {
+	t.Helper()
+	rules, failed := a.Rules(p.To)
+	if failed != nil {
+		t.Fatal(failed)
+	}
+	if err != nil {
+		return path.Refused(rules, p, in)
+	}
+	return path.Chosen(rules, p, in, way.Table)
 }

@@ -160,13 +160,7 @@ func (s manager) DefineNetworkWithOptions(text string, options map[string]dbus.V
 	if had != "" && (is("new") || is("strict") && doc.UUID == "") {
 		return "", nil, errorf("Exists", "network '%s' already exists", doc.Name)
 	}
-	result := map[string]any{"action": "defined", "changes": lineChanges(had, text), "pending": []string{}}
-	switch {
-	case had == text:
-		result["action"] = "unchanged"
-	case had != "":
-		result["action"] = "changed"
-	}
+	result := map[string]any{"action": action(had, text), "changes": lineChanges(had, text), "pending": []string{}}
 	path, err := s.addNetwork("DefineNetworkWithOptions", text, func(n *network) {
 		n.definition = text
 		if running == "" {
@@ -185,6 +179,17 @@ func (s manager) DefineNetworkWithOptions(text string, options map[string]dbus.V
 		reply[key] = dbus.MakeVariant(v)
 	}
 	return path, reply, err
+}
+
+// action is what a define of text does to a definition, which is empty where there is none.
+func action(had, text string) string {
+	switch had {
+	case "":
+		return "defined"
+	case text:
+		return "unchanged"
+	}
+	return "changed"
 }
 
 // harms reports whether lines change that guests rely on.

@@ -84,13 +84,12 @@ func Marked(l bridge.Link) (p store.Port, ok bool) {
 
 // setMarked sets what one field of a mark says.
 func setMarked(p *store.Port, key, value string) (err error) {
+	words := map[string]*string{"lifetime": &p.Lifetime, "name": &p.Name, "owner_uuid": &p.OwnerUUID, "guard": &p.Guard}
 	switch key {
 	case "network":
 		p.Network = strings.ToLower(value)
 	case "mac":
 		p.MAC, err = net.ParseMAC(value)
-	case "lifetime":
-		p.Lifetime = value
 	case "owner":
 		var uid uint64
 		uid, err = strconv.ParseUint(value, 10, 32)
@@ -101,8 +100,6 @@ func setMarked(p *store.Port, key, value string) (err error) {
 		p.Created = time.Unix(seconds, 0)
 	case "queues":
 		p.Queues, err = strconv.Atoi(value)
-	case "name":
-		p.Name = value
 	case "alias":
 		p.Aliases = append(p.Aliases, value)
 	case "address":
@@ -111,13 +108,12 @@ func setMarked(p *store.Port, key, value string) (err error) {
 		p.Addrs = append(p.Addrs, a)
 	case "id":
 		p.ID, err = url.QueryUnescape(value)
-	case "owner_uuid":
-		p.OwnerUUID = value
-	case "guard":
-		p.Guard = value
 	case "allow":
 		p.Allow = append(p.Allow, value)
 	default:
+		if word := words[key]; word != nil {
+			*word = value
+		}
 		for _, t := range toggles(p) {
 			*t.on = *t.on || t.key == key
 		}
