@@ -68,6 +68,13 @@ func watchConditions(t *testing.T, conn *dbus.Conn, path dbus.ObjectPath) func(k
 // it by the remedy, to the letter.
 func TestConditions(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
+		// Guests are cut off by what they meet on the way out, so there is one.
+		for _, args := range []string{
+			"link add lan0 type veth peer name lan1", "link set lan0 up", "link set lan1 up",
+			"addr add 203.0.113.2/24 dev lan0", "route add default via 203.0.113.1",
+		} {
+			nstest.IP(t, args)
+		}
 		conn := serve(t)
 		var path dbus.ObjectPath
 		invoke(t, conn, root, manager+".CreateNetwork", []any{natXML}, &path)
