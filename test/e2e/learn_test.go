@@ -13,7 +13,7 @@ import (
 
 // TestGuestsOwnMAC has QEMU ask for ports as it asks its own bridge helper, which
 // hears of no MAC address: the port follows its guest, also over a restart, and no
-// other guest that forges the address.
+// other guest that forges the address, whose guard stops that.
 func TestGuestsOwnMAC(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		l := nstest.NewLab(t)
@@ -31,9 +31,9 @@ func TestGuestsOwnMAC(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 2*limit)
 		defer cancel()
 		forge := "killall udhcpc; ip link set eth0 down; ip link set eth0 address " + cardMAC +
-			"; ip link set eth0 up; udhcpc -i eth0 -n -q -t 20 -T 1 -x hostname:web -s /udhcpc.sh"
-		if out, code, err := forger.Run(ctx, forge); err != nil || code != 0 || !strings.Contains(out, address) {
-			t.Fatalf("the other guest got no lease by a forged address (%v, exit code %d):\n%s", err, code, out)
+			"; ip link set eth0 up; udhcpc -i eth0 -n -q -t 5 -T 1 -x hostname:web -s /udhcpc.sh"
+		if out, code, err := forger.Run(ctx, forge); err != nil || code == 0 {
+			t.Fatalf("the other guest got a lease by a forged address (%v, exit code %d):\n%s", err, code, out)
 		}
 		forged := fmt.Sprintf("evil: 52:54:00:00:53:02 [%s] %s", other, other)
 		check := func(when string) {
@@ -45,7 +45,7 @@ func TestGuestsOwnMAC(t *testing.T) {
 				t.Errorf("%s the forger's port is %q, want %q", when, got, forged)
 			}
 		}
-		check("after another guest took its address")
+		check("after another guest claimed its address")
 		v.Kill()
 		l.StartVnetd()
 		check("after a restart")

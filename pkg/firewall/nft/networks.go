@@ -18,7 +18,11 @@ func (g *Guards) RemoveNetwork(bridge string) error {
 			gone = append(gone, p)
 		}
 	}
-	if !g.stands || len(g.networks) == 0 {
+	if !g.stands {
+		_ = g.settle(g.rewrite) // of others; a kernel without nftables has nothing of this one
+		return nil
+	}
+	if len(g.networks) == 0 {
 		return g.settle(g.rewrite)
 	}
 	return g.settle(func() error { return g.takeNetwork(n, gone) })
