@@ -63,6 +63,7 @@ type Keeper struct {
 
 	mu     sync.Mutex
 	others map[int]bool // ifindexes of devices that nobody registered and that have guards; guarded by mu
+	theirs map[int]bool // the same of devices of registered ports; guarded by mu
 }
 
 // NewKeeper returns the keeper of the guards of ports; nil for no Kernel.
@@ -70,7 +71,7 @@ func NewKeeper(kernel Kernel, links Links, ports *port.Registry, networks Networ
 	if kernel == nil {
 		return nil
 	}
-	return &Keeper{kernel: kernel, links: links, ports: ports, networks: networks, others: make(map[int]bool)}
+	return &Keeper{kernel: kernel, links: links, ports: ports, networks: networks, others: make(map[int]bool), theirs: make(map[int]bool)}
 }
 
 // Release has all guards be in the kernel that were set until now.
@@ -158,6 +159,9 @@ func (k *Keeper) Port(live *netdef.Network, p *port.Port) {
 	}
 	k.mu.Lock()
 	delete(k.others, g.Index)
+	if p.Kind == port.External {
+		k.theirs[g.Index] = true
+	}
 	k.mu.Unlock()
 	_ = k.kernel.SetPort(g)
 }
@@ -265,19 +269,14 @@ func (k *Keeper) other(live *netdef.Network, l bridge.Link) {
 	_ = k.kernel.SetPort(firewall.GuardedPort{Bridge: live.Bridge.Name, IfName: l.Name, Index: l.Index, Guard: guard, Isolated: live.Isolated == netdef.Yes})
 }
 
-// left forgets the guard of a device that nobody registered and that left its bridge.
+// left forgets the guard of a device that is not vnetd's own and left its bridge: one of
+// its own has its guard before it is plugged in, and is put back.
 func (k *Keeper) left(index int) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.others[index] {
+	if k.others[index] || k.theirs[index] {
 		delete(k.others, index)
-		_ = k.kernel.RemovePort(index)
-	}
-}
-
-// unguard forgets the guard of a device that is on no network's bridge any more.
-func (k *Keeper) unguard(index int) {
-	if _, there := k.kernel.Port(index); there {
+		delete(k.theirs, index)
 		_ = k.kernel.RemovePort(index)
 	}
 }
@@ -294,10 +293,6 @@ func (k *Keeper) OnLink(e bridge.LinkEvent) {
 		_ = k.kernel.RemovePort(e.Index)
 	case live == nil:
 		k.left(e.Index)
-		// One of vnetd's own has its guard before it is plugged in, and is put back.
-		if p == nil || p.Kind == port.External {
-			k.unguard(e.Index)
-		}
 	case p == nil:
 		k.other(live, e.Link)
 	case p.Kind == port.External:
