@@ -51,6 +51,7 @@ type hubOptions struct {
 	hook          string
 	resolvConf    string    // empty: the machine's
 	log           io.Writer // beside stderr
+	unguarded     bool      // ports have no guards: guests of the test pose as others
 }
 
 // newHub starts a hub whose state is below root, as vnetd would; closing it
@@ -80,10 +81,14 @@ func newHub(t *testing.T, root string, opts hubOptions) *hub {
 		rules = opts.rules(rules)
 	}
 	guards := nft.NewGuards(log)
-	h.Manager = network.New(network.Config{
+	cfg := network.Config{
 		Store: h.store, Links: h.links, Uplinks: uplinks, Rules: rules, Guards: guards, Logger: log,
 		StartOnDemand: opts.startOnDemand, Hook: opts.hook, ResolvConf: opts.resolvConf, Limits: opts.limits,
-	})
+	}
+	if opts.unguarded {
+		cfg.Guards = nil
+	}
+	h.Manager = network.New(cfg)
 	cancelEvents := h.Subscribe(h.onEvent)
 	ctx, cancel := context.WithCancel(context.Background())
 	var watching sync.WaitGroup

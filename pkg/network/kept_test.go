@@ -216,7 +216,7 @@ func TestLeaseOfAnotherNetwork(t *testing.T) {
 func TestReservedAddressIsLeased(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		const subnet = "192.0.2"
-		h := newHub(t, t.TempDir(), hubOptions{})
+		h := newHub(t, t.TempDir(), hubOptions{unguarded: true})
 		n := h.started(keptXML(subnet, keptRange(subnet, 10, 20)))
 		guests := newClients(t)
 		a, b := netip.MustParseAddr(subnet+".10"), netip.MustParseAddr(subnet+".11")

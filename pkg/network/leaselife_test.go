@@ -43,7 +43,7 @@ func TestLeasesOverAnyLife(t *testing.T) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			nstest.Run(t, func(t *testing.T) {
 				l := &life{t: t, root: t.TempDir(), rng: rand.New(rand.NewPCG(seed, 13)), held: make(map[netip.Addr]byte)}
-				l.h, l.guests = newHub(t, l.root, hubOptions{}), newClients(t)
+				l.h, l.guests = newHub(t, l.root, hubOptions{unguarded: true}), newClients(t)
 				for range 400 {
 					l.step()
 					l.check()
@@ -172,7 +172,7 @@ func (l *life) restart() {
 		delete(l.held, a)
 	}
 	must(l.t, s.Close())
-	l.h = newHub(l.t, l.root, hubOptions{})
+	l.h = newHub(l.t, l.root, hubOptions{unguarded: true})
 }
 
 // one is any of the leases; false when there is none.

@@ -161,7 +161,7 @@ func TestAllLifetimesOverARestart(t *testing.T) {
 // TestAddressOfAPort reserves an address, leases it, and frees it with the port.
 func TestAddressOfAPort(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
-		h := newHub(t, t.TempDir(), hubOptions{})
+		h := newHub(t, t.TempDir(), hubOptions{unguarded: true})
 		n := h.started(natXML("one", "192.0.2"))
 		const mac = "52:54:00:01:02:03"
 		port, f := h.port(n, network.PortOptions{Name: "web", MAC: hardware(t, mac), Addrs: ips("192.0.2.200")})

@@ -22,7 +22,7 @@ func TestPortEndsWithItsFile(t *testing.T) {
 		want := api.Port{
 			UUID: info.UUID, Network: "one", Name: "guest", Aliases: []string{}, MAC: "52:54:00:01:02:03", IfName: info.IfName,
 			Bridge: "one", MTU: 1500, Addresses: []netip.Addr{}, Reserved: []netip.Addr{}, Queues: 1, VnetHdr: true,
-			Lifetime: "fd", Owner: 1000, Created: info.Created,
+			Lifetime: "fd", Owner: 1000, Created: info.Created, Guard: "gateway",
 		}
 		if diff := cmp.Diff(want, info, addrs); diff != "" {
 			t.Errorf("port (-want +got):\n%s", diff)
@@ -145,7 +145,7 @@ func TestPortsOutliveAStop(t *testing.T) {
 // its port, and its MAC address to nobody else.
 func TestPortNamesItsGuest(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
-		h := newHub(t, t.TempDir(), hubOptions{})
+		h := newHub(t, t.TempDir(), hubOptions{unguarded: true})
 		n := h.started(natXML("one", "192.0.2"))
 		// The guest is behind another device than the port's: its MAC counts.
 		mac := net.HardwareAddr{0x52, 0x54, 0, 1, 2, 3}

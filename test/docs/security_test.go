@@ -18,7 +18,7 @@ func TestSecurityIsHeld(t *testing.T) {
 	}
 	exists := tests(t)
 	named := regexp.MustCompile("`((?:Test|Fuzz)[A-Za-z0-9_]+)`")
-	rows := 0
+	rows, figures := 0, false
 	for line := range strings.Lines(string(page)) {
 		holding := named.FindAllStringSubmatch(line, -1)
 		for _, name := range holding {
@@ -26,7 +26,8 @@ func TestSecurityIsHeld(t *testing.T) {
 				t.Errorf("SECURITY.md names %s, and there is no such test: %s", name[1], line)
 			}
 		}
-		if !strings.HasPrefix(line, "| ") || strings.HasPrefix(line, "| attack |") {
+		figures = strings.HasPrefix(line, "| flood |") || figures && strings.HasPrefix(line, "|") // which a test prints
+		if figures || !strings.HasPrefix(line, "| ") || strings.HasPrefix(line, "| attack |") {
 			continue
 		}
 		if rows++; len(holding) == 0 {
