@@ -62,6 +62,7 @@ func keptMAC(n byte) net.HardwareAddr { return net.HardwareAddr{0, 0, 0x5e, 0, 0
 func (c *clients) send(typ dhcpv4.MessageType, n byte, mods ...dhcpv4.Modifier) dhcpv4.TransactionID {
 	c.t.Helper()
 	c.xid++
+	nstest.IP(c.t, "link set guests address "+keptMAC(n).String()) // a client speaks from its own card
 	id := dhcpv4.TransactionID{1, 2, 3, c.xid}
 	mods = append(mods, dhcpv4.WithMessageType(typ), dhcpv4.WithHwAddr(keptMAC(n)), dhcpv4.WithTransactionID(id), dhcpv4.WithBroadcast(true))
 	m, err := dhcpv4.New(mods...)
