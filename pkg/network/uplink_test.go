@@ -86,7 +86,7 @@ func TestUplinkIsGivenBack(t *testing.T) {
 		h.condition("uplink-away")
 		nstest.IP(t, "link set eno1 name eno7")
 		until(t, "the uplink is plugged in", func() bool { return h.master("eno7") == "br0" && n.Info().State == api.Active })
-		until(t, "the condition is gone", func() bool { return len(n.Conditions()) == 0 })
+		await(t, n, "uplink-away", false)
 		must(t, n.Stop(t.Context()))
 		if linkExists("br0") || !strings.Contains(hostNetwork(t), "eno7") {
 			t.Errorf("stopped, the host has\n%s", hostNetwork(t))
