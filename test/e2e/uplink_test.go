@@ -322,7 +322,7 @@ func (h *uplinkHost) reachable(when, want string, at func() string) {
 // hostShown is what a failure tells of the host.
 func hostShown() string {
 	var all strings.Builder
-	for _, args := range []string{"-br addr", "-4 route", "-6 route", "neigh"} {
+	for _, args := range []string{"-br addr", "-br link show type bridge_slave", "-4 route", "-6 route", "neigh"} {
 		out, _ := exec.Command("ip", strings.Fields(args)...).CombinedOutput()
 		all.Write(out)
 	}

@@ -118,7 +118,11 @@ func (u *Uplinks) plug(s *State, up *nic, br bridge.Link, save func(State) error
 	var changes []change
 	if up.Master != br.Index {
 		f.Repaired = append(f.Repaired, fmt.Sprintf("the uplink %q was no port", up.Name))
-		changes = append(changes, plugIn(s, up, br.Index)...)
+		stale, err := u.kernel.neighbours(br.Index)
+		if err != nil {
+			return err
+		}
+		changes = append(plugIn(s, up, br.Index), forgetNeighbours(stale)...)
 	}
 	if len(own.addresses)+len(own.routes) > 0 {
 		f.Repaired = append(f.Repaired, fmt.Sprintf("the uplink %q had %d addresses and %d routes of its own", up.Name, len(own.addresses), len(own.routes)))

@@ -68,6 +68,19 @@ func addNeighbour(n message, index int) change {
 	return change{req: req, what: "adding a neighbour"}
 }
 
+// forgetNeighbours are the changes that make a link ask anew for neighbours that no admin
+// set, as the kernel has it do that lost its carrier for long enough: what is behind a
+// card that was away may be another LAN.
+func forgetNeighbours(all []message) []change {
+	var changes []change
+	for _, n := range all {
+		if neighbourState(n)&unix.NUD_PERMANENT == 0 {
+			changes = append(changes, change{n.request(unix.RTM_DELNEIGH, 0), "forgetting a neighbour", unix.ENOENT})
+		}
+	}
+	return changes
+}
+
 // answers returns those of the gateways that answer ARP or neighbour discovery on
 // the link within limit. It is the kernel that asks. One whose link-layer address
 // an admin set is never asked, and not among them. The error is that of ctx, or of
