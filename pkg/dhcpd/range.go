@@ -4,6 +4,8 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"iter"
+	"math"
 	"net/netip"
 	"slices"
 	"time"
@@ -35,10 +37,35 @@ func (r *Range) validate(p netip.Prefix) error {
 // than can ever be leased. A client that asks gets those beyond, too.
 const searched = 1 << 40
 
-// len returns the number of addresses in r, at most searched.
-func (r *Range) len() uint64 { return min(distance(r.Start, r.End), searched-1) + 1 }
+// Size returns the number of addresses in r, at most 2^64-1.
+func (r *Range) Size() uint64 { return min(distance(r.Start, r.End), math.MaxUint64-1) + 1 }
 
-func (r *Range) contains(a netip.Addr) bool { return !a.Less(r.Start) && !r.End.Less(a) }
+// len returns the number of addresses in r, at most searched.
+func (r *Range) len() uint64 { return min(r.Size(), searched) }
+
+// Contains reports whether a is in r.
+func (r *Range) Contains(a netip.Addr) bool { return !a.Less(r.Start) && !r.End.Less(a) }
+
+// Disjoint yields the addresses of all ranges in ascending order as ranges that do not
+// overlap.
+func Disjoint(all []Range) iter.Seq[Range] {
+	return func(yield func(Range) bool) {
+		var last netip.Addr // of those that were yielded
+		for _, r := range slices.SortedFunc(slices.Values(all), func(a, b Range) int { return a.Start.Compare(b.Start) }) {
+			switch {
+			case !last.IsValid() || last.Less(r.Start):
+			case last.Less(r.End):
+				r.Start = last.Next()
+			default:
+				continue
+			}
+			last = r.End
+			if !yield(r) {
+				return
+			}
+		}
+	}
+}
 
 // ranges are all of a scope. Their addresses have positions: those of the first range
 // come first. Where ranges overlap, an address has several.
@@ -54,16 +81,8 @@ func (rs ranges) size() (n uint64) {
 
 // once returns how many addresses there are, each once where ranges overlap.
 func (rs ranges) once() (n uint64) {
-	var last netip.Addr // that is counted
-	for _, r := range slices.SortedFunc(slices.Values(rs), func(a, b Range) int { return a.Start.Compare(b.Start) }) {
-		switch {
-		case !last.IsValid() || last.Less(r.Start):
-		case last.Less(r.End):
-			r.Start = last.Next()
-		default:
-			continue
-		}
-		n, last = n+r.len(), r.End
+	for r := range Disjoint(rs) {
+		n += r.len()
 	}
 	return n
 }
@@ -71,7 +90,7 @@ func (rs ranges) once() (n uint64) {
 // holding returns the first range that holds a, nil when none does.
 func (rs ranges) holding(a netip.Addr) *Range {
 	for i := range rs {
-		if r := &rs[i]; r.contains(a) {
+		if r := &rs[i]; r.Contains(a) {
 			return r
 		}
 	}
@@ -96,7 +115,7 @@ func (rs ranges) positions(a netip.Addr, fn func(pos uint64)) {
 	base := uint64(0)
 	for i := range rs {
 		r := &rs[i]
-		if r.contains(a) {
+		if r.Contains(a) {
 			if off := distance(r.Start, a); off < r.len() {
 				fn(base + off)
 			}

@@ -8,6 +8,7 @@ import (
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/firewall"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/service"
@@ -89,60 +90,29 @@ func Pools(is *netdef.Network, leased []netip.Addr) []api.Pool {
 	return pools
 }
 
-// newPool counts the addresses of ip, for which DHCP is served.
+// newPool counts the addresses of ip, for which DHCP is served: those for guests, each
+// once where ranges overlap and without the gateway, at most 2^64-1.
 func newPool(ip *netdef.IP, leased []netip.Addr) api.Pool {
 	p := api.Pool{Family: "ipv4", Ranges: []api.Range{}, Reservations: len(ip.DHCP.Hosts)}
 	if ip.Address.Is6() {
 		p.Family = "ipv6"
 	}
+	var ranges []dhcpd.Range
 	for _, r := range ip.DHCP.Ranges {
 		p.Ranges = append(p.Ranges, api.Range{Start: r.Start, End: r.End})
+		ranges = append(ranges, dhcpd.Range{Start: r.Start, End: r.End})
 	}
-	p.Size = count(p.Ranges, ip.Address)
+	for r := range dhcpd.Disjoint(ranges) {
+		size := r.Size()
+		if r.Contains(ip.Address) {
+			size--
+		}
+		p.Size += min(size, math.MaxUint64-p.Size)
+	}
 	for _, a := range leased {
-		if slices.ContainsFunc(p.Ranges, func(r api.Range) bool { return inRange(a, r.Start, r.End) }) {
+		if slices.ContainsFunc(ranges, func(r dhcpd.Range) bool { return r.Contains(a) }) {
 			p.Used++
 		}
 	}
 	return p
-}
-
-// count is how many addresses ranges have for guests, each once where they overlap, and
-// without gateway; at most 2^64-1.
-func count(ranges []api.Range, gateway netip.Addr) (n uint64) {
-	var last netip.Addr // that is counted
-	for _, r := range slices.SortedFunc(slices.Values(ranges), func(a, b api.Range) int { return a.Start.Compare(b.Start) }) {
-		switch {
-		case !last.IsValid() || last.Less(r.Start):
-		case last.Less(r.End):
-			r.Start = last.Next()
-		default:
-			continue
-		}
-		size := distance(r.Start, r.End)
-		if size < math.MaxUint64 {
-			size++
-		}
-		if inRange(gateway, r.Start, r.End) {
-			size--
-		}
-		n, last = n+min(size, math.MaxUint64-n), r.End
-	}
-	return n
-}
-
-// inRange reports whether a lies between start and end, both included.
-func inRange(a, start, end netip.Addr) bool { return !a.Less(start) && !end.Less(a) }
-
-// distance is end minus start, at most 2^64-1.
-func distance(start, end netip.Addr) uint64 {
-	a, b := start.As16(), end.As16()
-	var d uint64
-	for i := range a {
-		if d > math.MaxUint64>>8-1 {
-			return math.MaxUint64
-		}
-		d = d<<8 + uint64(b[i]) - uint64(a[i])
-	}
-	return d
 }
