@@ -4,26 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net"
 	"os"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/vnetd/vnetd/internal/netlink"
-)
-
-const (
-	// watchBuffer is the size of the socket's receive buffer: thousands of
-	// link messages may wait for a slow callback.
-	watchBuffer = 8 << 20
-
-	// resubscribeDelay is the pause before a subscription that broke is tried
-	// again.
-	resubscribeDelay = time.Second
 )
 
 // LinkEvent is something that happened to a link.
@@ -42,62 +30,11 @@ type LinkEvent struct {
 //
 // The error is that of the first subscription; one that breaks later is renewed.
 func (b *Bridges) Watch(ctx context.Context, f func(LinkEvent)) error {
-	return watch(ctx, []uint{unix.RTNLGRP_LINK}, func() { f(LinkEvent{Resync: true}) }, func(m netlink.Message) {
+	return netlink.Watch(ctx, unix.NETLINK_ROUTE, []uint{unix.RTNLGRP_LINK}, func() { f(LinkEvent{Resync: true}) }, func(m netlink.Message) {
 		if e, ok := parseEvent(m); ok {
 			f(e)
 		}
 	})
-}
-
-// watch calls resync when a subscription to groups begins, or has missed something, and
-// f with every message, until ctx ends, and then returns nil; see Watch.
-func watch(ctx context.Context, groups []uint, resync func(), f func(netlink.Message)) error {
-	for renewed := false; ; renewed = true {
-		err := watchOnce(ctx, groups, resync, f)
-		if ctx.Err() != nil {
-			return nil
-		}
-		var broken *brokenError
-		if !renewed && !errors.As(err, &broken) {
-			return fmt.Errorf("subscribing to changes of links: %w", err)
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(resubscribeDelay):
-		}
-	}
-}
-
-// brokenError says that a subscription ended after it had begun.
-type brokenError struct{ error }
-
-// watchOnce is watch until the subscription breaks.
-func watchOnce(ctx context.Context, groups []uint, resync func(), f func(netlink.Message)) error {
-	s, err := netlink.Open(unix.NETLINK_ROUTE, groups...)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = s.Close() }()
-	s.SetBuffers(0, watchBuffer)
-	// A closed socket ends Receive.
-	stop := context.AfterFunc(ctx, func() { _ = s.Close() })
-	defer stop()
-	resync()
-	for {
-		datagram, err := s.Receive()
-		switch {
-		case errors.Is(err, unix.ENOBUFS):
-			// netlink(7): messages were dropped, the socket goes on.
-			resync()
-		case err != nil:
-			return &brokenError{err}
-		}
-		for m := range netlink.Messages(datagram) {
-			if ctx.Err() == nil {
-				f(m)
-			}
-		}
-	}
 }
 
 // parseEvent reads one message; ok is false if it is none of a link. Messages of
@@ -141,7 +78,7 @@ var changeGroups = []uint{
 
 // Changes is Watch for changes of all kinds.
 func (b *Bridges) Changes(ctx context.Context, f func(Change)) error {
-	return watch(ctx, changeGroups, func() { f(Change{Resync: true}) }, func(m netlink.Message) {
+	return netlink.Watch(ctx, unix.NETLINK_ROUTE, changeGroups, func() { f(Change{Resync: true}) }, func(m netlink.Message) {
 		if c := parseChange(m); c.Index > 0 {
 			c.Process = process(m.Port)
 			f(c)

@@ -3,22 +3,10 @@ package uplink
 import (
 	"context"
 	"encoding/binary"
-	"errors"
-	"fmt"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/vnetd/vnetd/internal/netlink"
-)
-
-const (
-	// watchBuffer is the size of the socket's receive buffer: a routing daemon may
-	// change thousands of routes at once.
-	watchBuffer = 8 << 20
-
-	// resubscribeDelay is the pause before a subscription that broke is tried again.
-	resubscribeDelay = time.Second
 )
 
 // Event says that something about a link, or its addresses or routes, changed.
@@ -34,45 +22,10 @@ type Event struct {
 // about no link that is known, and comes when no later event can be missed. f is called
 // from one goroutine, the caller's.
 func (u *Uplinks) Watch(ctx context.Context, f func(Event)) error {
-	for renewed := false; ; renewed = true {
-		subscribed, err := watchOnce(ctx, f)
-		if ctx.Err() != nil {
-			return nil
-		}
-		if !renewed && !subscribed {
-			return fmt.Errorf("subscribing to changes of links and routes: %w", err)
-		}
-		select {
-		case <-ctx.Done():
-		case <-time.After(resubscribeDelay):
-		}
+	groups := []uint{
+		unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE,
 	}
-}
-
-// watchOnce calls f until the subscription breaks or ctx ends.
-func watchOnce(ctx context.Context, f func(Event)) (subscribed bool, err error) {
-	s, err := netlink.Open(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK, unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV6_IFADDR,
-		unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_ROUTE)
-	if err != nil {
-		return false, err
-	}
-	defer func() { _ = s.Close() }()
-	s.SetBuffers(0, watchBuffer)
-	stop := context.AfterFunc(ctx, func() { _ = s.Close() }) // ends Receive
-	defer stop()
-	f(Event{})
-	for {
-		datagram, err := s.Receive()
-		switch {
-		case errors.Is(err, unix.ENOBUFS): // messages were dropped, the socket goes on
-			f(Event{})
-		case err != nil:
-			return true, err
-		}
-		for m := range netlink.Messages(datagram) {
-			eventsOf(m, f)
-		}
-	}
+	return netlink.Watch(ctx, unix.NETLINK_ROUTE, groups, func() { f(Event{}) }, func(m netlink.Message) { eventsOf(m, f) })
 }
 
 // eventsOf calls f with what a message says: more than once for a route with several
