@@ -192,7 +192,7 @@ func frame4(from, to net.HardwareAddr, src, dst netip.Addr, port, service uint16
 	binary.BigEndian.PutUint16(ip[2:], uint16(28+len(payload)))
 	copy(ip[12:], src.AsSlice())
 	copy(ip[16:], dst.AsSlice())
-	binary.BigEndian.PutUint16(ip[10:], ^sum16(ip))
+	binary.BigEndian.PutUint16(ip[10:], nstest.Checksum(ip))
 	return append(append(f, ip...), udp(port, service, payload)...)
 }
 
@@ -208,20 +208,8 @@ func frame6(from net.HardwareAddr, src, dst netip.Addr, protocol byte, b []byte)
 	if protocol == unix.IPPROTO_ICMPV6 {
 		at = 2
 	}
-	binary.BigEndian.PutUint16(b[at:], ^sum16(pseudo))
+	binary.BigEndian.PutUint16(b[at:], nstest.Checksum(pseudo))
 	return append(f, b...)
-}
-
-// sum16 is the one's complement sum of b (RFC 1071).
-func sum16(b []byte) uint16 {
-	var s uint32
-	for i, c := range b {
-		s += uint32(c) << (8 * (1 - i%2))
-	}
-	for s > 0xffff {
-		s = s>>16 + s&0xffff
-	}
-	return uint16(s)
 }
 
 // flooder sends frames from a guest.

@@ -212,19 +212,9 @@ func guestFrame(from [6]byte, payload []byte) []byte {
 	ip[0], ip[8], ip[9] = ipv4.Version<<4|ipv4.HeaderLen/4, 64, unix.IPPROTO_UDP
 	binary.BigEndian.PutUint16(ip[2:], uint16(len(frame)-14+len(payload)))
 	copy(ip[16:], net.IPv4bcast.To4())
-	binary.BigEndian.PutUint16(ip[10:], headerSum(ip))
+	binary.BigEndian.PutUint16(ip[10:], nstest.Checksum(ip))
 	binary.BigEndian.PutUint16(udp, dhcpv4.ClientPort)
 	binary.BigEndian.PutUint16(udp[2:], dhcpv4.ServerPort)
 	binary.BigEndian.PutUint16(udp[4:], uint16(8+len(payload)))
 	return append(frame, payload...)
-}
-
-// headerSum is the checksum of an IPv4 header whose own is zero (RFC 1071).
-func headerSum(head []byte) uint16 {
-	var sum uint32
-	for i := 0; i < len(head); i += 2 {
-		sum += uint32(binary.BigEndian.Uint16(head[i:]))
-	}
-	sum = sum>>16 + sum&0xffff
-	return ^uint16(sum>>16 + sum&0xffff)
 }

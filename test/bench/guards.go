@@ -177,12 +177,7 @@ func flooder(w io.Writer, device, source string) error {
 	frame := append([]byte{0x52, 0x54, 0, 0, 0, 1}, card.HardwareAddr...)
 	frame = append(frame, 8, 0, 0x45, 0, 0, 46, 0, 0, 0, 0, 64, unix.IPPROTO_UDP, 0, 0)
 	frame = append(append(frame, src.AsSlice()...), 198, 51, 100, 9)
-	sum := uint32(0)
-	for i := 14; i < 34; i += 2 {
-		sum += uint32(binary.BigEndian.Uint16(frame[i:]))
-	}
-	sum = sum&0xffff + sum>>16
-	binary.BigEndian.PutUint16(frame[24:], ^uint16(sum))
+	binary.BigEndian.PutUint16(frame[24:], nstest.Checksum(frame[14:]))
 	frame = append(frame, make([]byte, 26)...)
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()

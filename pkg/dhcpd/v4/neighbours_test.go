@@ -223,7 +223,7 @@ func fragments(frame []byte, most int) (all [][]byte) {
 		}
 		binary.BigEndian.PutUint16(f[20:], offset)
 		f[24], f[25] = 0, 0
-		binary.BigEndian.PutUint16(f[24:], ^onesSum(f[14:head]))
+		binary.BigEndian.PutUint16(f[24:], nstest.Checksum(f[14:head]))
 		all = append(all, f)
 	}
 	return all

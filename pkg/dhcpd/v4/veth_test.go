@@ -98,23 +98,11 @@ func clientFrame(from, to net.HardwareAddr, src, dst netip.Addr, payload []byte)
 	binary.BigEndian.PutUint16(head[2:], uint16(28+len(payload)))
 	copy(head[12:], src.AsSlice())
 	copy(head[16:], dst.AsSlice())
-	binary.BigEndian.PutUint16(head[10:], ^onesSum(head[:20]))
+	binary.BigEndian.PutUint16(head[10:], nstest.Checksum(head[:20]))
 	binary.BigEndian.PutUint16(head[20:], 68)
 	binary.BigEndian.PutUint16(head[22:], 67)
 	binary.BigEndian.PutUint16(head[24:], uint16(8+len(payload)))
 	return append(append(f, head...), payload...)
-}
-
-// onesSum is the one's complement sum of b (RFC 1071).
-func onesSum(b []byte) uint16 {
-	var s uint32
-	for i, c := range b {
-		s += uint32(c) << (8 * (1 - i%2))
-	}
-	for s > 0xffff {
-		s = s>>16 + s&0xffff
-	}
-	return uint16(s)
 }
 
 // receive waits for a DHCP reply and answers ARP meanwhile, for every address.
@@ -156,12 +144,12 @@ func (w *vethWire) answerARP(q []byte) {
 func parseFrame(t testing.TB, f []byte) dhcpdtest.Sent {
 	t.Helper()
 	dstIP := netip.AddrFrom4([4]byte(f[30:34]))
-	if onesSum(f[14:34]) != 0xffff {
+	if nstest.Checksum(f[14:34]) != 0 {
 		t.Errorf("wrong IP checksum in reply to %v", dstIP)
 	}
 	udp := f[34 : 14+binary.BigEndian.Uint16(f[16:])]
 	pseudo := append(append([]byte{}, f[26:34]...), 0, 17, byte(len(udp)>>8), byte(len(udp)))
-	if binary.BigEndian.Uint16(udp[6:]) != 0 && onesSum(append(pseudo, udp...)) != 0xffff {
+	if binary.BigEndian.Uint16(udp[6:]) != 0 && nstest.Checksum(pseudo, udp) != 0 {
 		t.Errorf("wrong UDP checksum in reply to %v", dstIP)
 	}
 	if src := netip.AddrFrom4([4]byte(f[26:30])); src != serverAddr {

@@ -21,30 +21,12 @@ var (
 	lanMAC    = eval.MAC{0x52, 0x54, 0, 0, 0, 5}
 )
 
-// sum is the checksum of the Internet protocols (RFC 1071) over parts, each of even
-// length but the last.
-func sum(parts ...[]byte) uint16 {
-	var n uint32
-	for _, b := range parts {
-		for ; len(b) >= 2; b = b[2:] {
-			n += uint32(binary.BigEndian.Uint16(b))
-		}
-		if len(b) == 1 {
-			n += uint32(b[0]) << 8
-		}
-	}
-	for n > 0xffff {
-		n = n>>16 + n&0xffff
-	}
-	return ^uint16(n)
-}
-
 // datagram is the IP packet of p.
 func datagram(p eval.Packet) []byte {
 	body := transportOf(p)
 	src, dst := p.Src.AsSlice(), p.Dst.AsSlice()
 	pseudo := binary.BigEndian.AppendUint16(append(append([]byte{}, src...), dst...), uint16(len(body)))
-	check := sum(pseudo, []byte{0, p.Protocol}, body)
+	check := nstest.Checksum(pseudo, []byte{0, p.Protocol}, body)
 	at := map[uint8]int{eval.TCP: 16, eval.UDP: 6, eval.ICMPv6: 2}[p.Protocol]
 	binary.BigEndian.PutUint16(body[at:], check)
 	if p.Frame == eval.FrameIPv6 {
@@ -55,7 +37,7 @@ func datagram(p eval.Packet) []byte {
 	head := binary.BigEndian.AppendUint16([]byte{0x45, 0}, uint16(20+len(body)))
 	head = append(head, 0, 1, 0, 0, 64, p.Protocol, 0, 0)
 	head = append(append(head, src...), dst...)
-	binary.BigEndian.PutUint16(head[10:], sum(head))
+	binary.BigEndian.PutUint16(head[10:], nstest.Checksum(head))
 	return append(head, body...)
 }
 
