@@ -39,12 +39,11 @@ func (d Devices) Keep(ctx context.Context, n Network, live *netdef.Network, brid
 		if !s.AllPorts && !slices.Contains(s.Ports, index) {
 			continue
 		}
-		_, err := d.env.Links.LookupIndex(index)
-		switch {
-		case errors.Is(err, bridge.ErrNotFound):
-			err = d.end(p)
-		case err == nil:
-			err = p.Attach(ctx, d.env.Links, bridgeIndex, cfg)
+		err := p.Attach(ctx, d.env.Links, bridgeIndex, cfg)
+		if errors.Is(err, bridge.ErrNotFound) { // one of the two is gone
+			if _, looked := d.env.Links.LookupIndex(index); errors.Is(looked, bridge.ErrNotFound) {
+				err = d.end(p)
+			}
 		}
 		errs = append(errs, err)
 	}
