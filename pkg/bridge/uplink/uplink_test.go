@@ -176,6 +176,12 @@ func TestSilentGatewayIsNotAwaited(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		nstest.NewLAN(t)
 		nstest.IP(t, "route replace default via 203.0.113.99")
+		nstest.Eventually(t, soon, "the link-local address", func() error {
+			if nstest.IP(t, "-6 addr show dev eno1 scope link") == "" {
+				return errors.New("there is none")
+			}
+			return nil
+		})
 		awaitDAD(t)
 		before := hostState(t)
 		u := newUplinks(t)

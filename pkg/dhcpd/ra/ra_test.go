@@ -235,6 +235,7 @@ func TestSolicitedByTooMany(t *testing.T) {
 		if a := <-link.Adverts(); a.Dst != allNodes || a.At.Sub(first.At) != 3*time.Second {
 			t.Errorf("answered to %v after %v, want to all after 3s", a.Dst, a.At.Sub(first.At))
 		}
+		synctest.Wait() // it is counted after it is sent
 		if got := srv.Stats(); got.Multicast != 2 || got.Limited < 1500 {
 			t.Errorf("counted %+v, want one answer to all", got)
 		}

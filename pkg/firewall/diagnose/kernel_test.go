@@ -145,6 +145,12 @@ func newLab(t *testing.T, s setting) *lab {
 	}
 	l.guest, l.second, l.lan = newTap(t, guest, "eth0"), newTap(t, second, "eth0"), newTap(t, lan, "lan0")
 	l.bridge = newTap(t, nil, "virbr0")
+	nstest.Eventually(t, 30*time.Second, "no address of the bridge is tentative", func() error {
+		if out := nstest.IP(t, "-6 addr show dev virbr0 tentative"); out != "" {
+			return errors.New(out)
+		}
+		return nil
+	})
 	l.listen()
 	l.own()
 	return l

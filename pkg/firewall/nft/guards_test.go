@@ -135,7 +135,7 @@ func (s *segment) reaches(frame []byte) bool {
 		s.t.Fatal(err)
 	}
 	buffer := make([]byte, 4096)
-	for range 50 {
+	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); {
 		n, err := unix.Read(s.socket["g2"], buffer)
 		if err == nil && bytes.Equal(buffer[:min(n, 14)], frame[:14]) {
 			return true
