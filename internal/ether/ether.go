@@ -5,6 +5,7 @@ package ether
 import (
 	"bytes"
 	"crypto/rand"
+	"crypto/sha1"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -51,6 +52,15 @@ func NewUUID(random io.Reader) (u UUID, err error) {
 func RandomUUID() string {
 	u, _ := NewUUID(rand.Reader) // which never fails
 	return u.String()
+}
+
+// NamedUUID is the UUID of version 5 (RFC 9562 section 5.5) of a name in the name space
+// of another.
+func NamedUUID(space UUID, name string) (u UUID) {
+	sum := sha1.Sum(append(space[:], name...))
+	copy(u[:], sum[:])
+	u[6], u[8] = u[6]&0x0f|0x50, u[8]&0x3f|0x80
+	return u
 }
 
 // ParseUUID reads a UUID with or without hyphens.

@@ -12,7 +12,7 @@ import (
 
 // Socket is what a server's socket is bound to.
 type Socket struct {
-	Type   int            // unix.SOCK_DGRAM, or unix.SOCK_STREAM of one that listens
+	Type   int            // unix.SOCK_DGRAM, SOCK_RAW, or SOCK_STREAM of one that listens
 	Addr   netip.AddrPort // a zone is the number of an interface
 	Device string         // see SO_BINDTODEVICE in socket(7); empty: none
 }
@@ -21,27 +21,39 @@ type Socket struct {
 // deleted and made anew is another device, whatever its name. The files remain the
 // caller's.
 func (s Socket) Find(files []*os.File) *os.File {
+	if all := s.among(files, s.Type == unix.SOCK_STREAM); len(all) > 0 {
+		return all[0]
+	}
+	return nil
+}
+
+// Connections returns those of files that are connections which s, a socket that listens,
+// has accepted. The files remain the caller's.
+func (s Socket) Connections(files []*os.File) []*os.File { return s.among(files, false) }
+
+// among returns those of files that are bound as s and listen, or do not.
+func (s Socket) among(files []*os.File, listens bool) (all []*os.File) {
 	for _, f := range files {
 		conn, err := f.SyscallConn()
 		if err != nil {
 			continue
 		}
 		found := false
-		if conn.Control(func(fd uintptr) { found = s.is(int(fd)) }) == nil && found {
-			return f
+		if conn.Control(func(fd uintptr) { found = s.is(int(fd), listens) }) == nil && found {
+			all = append(all, f)
 		}
 	}
-	return nil
+	return all
 }
 
 // is reports whether fd is such a socket.
-func (s Socket) is(fd int) bool {
+func (s Socket) is(fd int, listens bool) bool {
 	kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE)
 	if err != nil || kind != s.Type {
 		return false
 	}
-	listens, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
-	if err != nil || listens == 0 && kind == unix.SOCK_STREAM {
+	accepts, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_ACCEPTCONN)
+	if err != nil || (accepts != 0) != listens {
 		return false
 	}
 	device, err := unix.GetsockoptString(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE)

@@ -33,8 +33,9 @@ var ErrInterrupted = errors.New("the kernel's objects changed while they were li
 // Socket is a netlink socket. Requests are safe for concurrent use and queue for it;
 // Receive and Poll are for a socket without requests, and for one caller.
 type Socket struct {
-	file *os.File
-	raw  syscall.RawConn
+	file   *os.File
+	raw    syscall.RawConn
+	polled bool // the runtime's poller knows it
 
 	mu     sync.Mutex
 	seq    uint32 // of the last message; guarded by mu
@@ -44,7 +45,27 @@ type Socket struct {
 // Open opens a socket of a netlink protocol, such as NETLINK_ROUTE, in the network
 // namespace of the calling thread, as a member of multicast groups.
 func Open(protocol int, groups ...uint) (*Socket, error) {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK, protocol)
+	return open(protocol, unix.SOCK_NONBLOCK, groups)
+}
+
+// OpenRequests is Open of a socket for requests alone, many of them: whoever makes one waits
+// in the kernel, and the runtime's poller, of which a thread would wake for each that is
+// sent and for each answer, does not know the socket.
+func OpenRequests(protocol int) (*Socket, error) {
+	s, err := open(protocol, 0, nil)
+	if err != nil {
+		return nil, err
+	}
+	limit := unix.NsecToTimeval(answerTime.Nanoseconds())
+	if err := s.Control(func(fd int) error { return unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit) }); err != nil {
+		return nil, errors.Join(fmt.Errorf("limiting how long a netlink socket waits: %w", err), s.Close())
+	}
+	return s, nil
+}
+
+// open opens a socket that waits as flags say.
+func open(protocol, flags int, groups []uint) (*Socket, error) {
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC|flags, protocol)
 	if err != nil {
 		return nil, fmt.Errorf("opening a netlink socket: %w", err)
 	}
@@ -59,7 +80,7 @@ func Open(protocol int, groups ...uint) (*Socket, error) {
 	// rather than here.
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1)
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
-	s := &Socket{file: os.NewFile(uintptr(fd), "netlink"), buffer: make([]byte, receiveSize)}
+	s := &Socket{file: os.NewFile(uintptr(fd), "netlink"), polled: flags&unix.SOCK_NONBLOCK != 0, buffer: make([]byte, receiveSize)}
 	if s.raw, err = s.file.SyscallConn(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -106,7 +127,7 @@ func (s *Socket) receive(wait bool) ([]byte, error) {
 		var failed error
 		err := s.raw.Read(func(fd uintptr) bool {
 			n, from, failed = unix.Recvfrom(int(fd), s.buffer, 0)
-			return !wait || failed != unix.EAGAIN
+			return !wait || !s.polled || failed != unix.EAGAIN
 		})
 		if err = errors.Join(err, failed); err != nil && !errors.Is(err, unix.EINTR) {
 			return nil, err
@@ -135,8 +156,10 @@ func (s *Socket) Exchange(messages [][]byte, answer func(at int, m Message) (las
 		return fmt.Errorf("sending a netlink request: %w", err)
 	}
 	// From here on: the kernel may have kept the request waiting for its locks.
-	if err := s.file.SetReadDeadline(time.Now().Add(answerTime)); err != nil {
-		return err
+	if s.polled {
+		if err := s.file.SetReadDeadline(time.Now().Add(answerTime)); err != nil {
+			return err
+		}
 	}
 	for {
 		datagram, err := s.receive(true)

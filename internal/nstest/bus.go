@@ -2,7 +2,6 @@ package nstest
 
 import (
 	"bufio"
-	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -28,17 +27,37 @@ const BusConfig = `<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Con
 </busconfig>
 `
 
+// Bus is a system bus.
+type Bus struct {
+	cmd *exec.Cmd
+}
+
 // StartBus starts a system bus for the test's namespaces, ended with the test,
 // and points DBUS_SYSTEM_BUS_ADDRESS of this process and its children to it. It
 // accepts connections when StartBus returns.
-func StartBus(t TB) {
+func StartBus(t TB) *Bus {
 	t.Helper()
-	if err := startBus(t); err != nil {
+	b := new(Bus)
+	if err := b.start(); err != nil {
 		t.Fatalf("starting the system bus: %v", err)
 	}
+	t.Cleanup(b.end)
+	return b
 }
 
-func startBus(t TB) error {
+// Restart ends the bus, with all connections to it, and starts another one.
+func (b *Bus) Restart() error {
+	b.end()
+	return b.start()
+}
+
+// end kills the bus.
+func (b *Bus) end() {
+	_ = b.cmd.Process.Kill()
+	_ = b.cmd.Wait()
+}
+
+func (b *Bus) start() error {
 	if err := os.MkdirAll("/run/dbus", 0o755); err != nil {
 		return err
 	}
@@ -51,7 +70,7 @@ func startBus(t TB) error {
 		return err
 	}
 	defer func() { _ = address.Close() }()
-	cmd := exec.CommandContext(context.WithoutCancel(t.Context()), "dbus-daemon", "--nofork", "--nopidfile", "--config-file="+config, "--print-address=3")
+	cmd := exec.Command("dbus-daemon", "--nofork", "--nopidfile", "--config-file="+config, "--print-address=3")
 	complaints := new(syncBuffer)
 	cmd.Stderr = complaints
 	cmd.ExtraFiles = []*os.File{w}
@@ -60,7 +79,7 @@ func startBus(t TB) error {
 	if err != nil {
 		return err
 	}
-	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+	b.cmd = cmd
 	// The address is printed when the bus listens.
 	if _, err := bufio.NewReader(address).ReadString('\n'); err != nil {
 		return fmt.Errorf("it did not say where it listens: %w\n%s", err, complaints)

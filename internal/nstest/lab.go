@@ -22,8 +22,11 @@ type Lab struct {
 	LAN   *NS
 	Web   *Web
 	Names *NameServer
+	Bus   *Bus
 	// Bin is the folder of vnetd, vnetctl and vnet-bridge-helper.
 	Bin string
+
+	vnetd *Vnetd // the last one that was started
 
 	t TB
 }
@@ -39,10 +42,13 @@ func NewLab(t TB) *Lab {
 	if err := privateState(); err != nil {
 		t.Fatalf("making /etc and /var/lib private: %v", err)
 	}
+	if err := l.SetFirewall("iptables"); err != nil {
+		t.Fatalf("writing vnetd's configuration: %v", err)
+	}
 	l.LAN = NewLAN(t)
 	l.Web = NewWeb(t, l.LAN)
 	l.Names = NewNameServer(t, l.LAN)
-	StartBus(t)
+	l.Bus = StartBus(t)
 	return l
 }
 
@@ -82,8 +88,12 @@ func (l *Lab) Vnetctl(ctx context.Context, args ...string) Result {
 
 // VnetctlInput is Vnetctl with a standard input.
 func (l *Lab) VnetctlInput(ctx context.Context, stdin string, args ...string) Result {
+	return resultOf(exec.CommandContext(ctx, filepath.Join(l.Bin, "vnetctl"), args...), stdin)
+}
+
+// resultOf runs a program with a standard input to its end.
+func resultOf(cmd *exec.Cmd, stdin string) Result {
 	var stdout, stderr bytes.Buffer
-	cmd := exec.CommandContext(ctx, filepath.Join(l.Bin, "vnetctl"), args...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = strings.NewReader(stdin), &stdout, &stderr
 	err := cmd.Run()
 	r := Result{Stdout: stdout.String(), Stderr: stderr.String(), Code: cmd.ProcessState.ExitCode()}
@@ -99,6 +109,15 @@ func (r Result) Err() error {
 		return nil
 	}
 	return fmt.Errorf("exit code %d: %s%s", r.Code, r.Stdout, r.Stderr)
+}
+
+// SetFirewall has a vnetd that is started with its default configuration write rules by
+// a backend: at first iptables, whose rules most tests look at.
+func (l *Lab) SetFirewall(backend string) error {
+	if err := os.MkdirAll("/etc/vnetd", 0o755); err != nil {
+		return err
+	}
+	return os.WriteFile("/etc/vnetd/vnetd.toml", fmt.Appendf(nil, "firewall_backend = %q\n", backend), 0o644)
 }
 
 // counters are what changes in a listing of rules without any rule changing.

@@ -33,8 +33,8 @@ type Vnetd struct {
 // and its log is shown when the test failed.
 func (l *Lab) StartVnetd(args ...string) *Vnetd { return l.StartVnetdWith(nil, args...) }
 
-// StartVnetdWith is StartVnetd with the sockets that a former vnetd has left, see
-// Vnetd.Leave.
+// StartVnetdWith is StartVnetd with sockets besides those that the former vnetd of the lab
+// has left, if it was killed, see Vnetd.Kill: with those of Vnetd.Leave, or of socket units.
 func (l *Lab) StartVnetdWith(left []*os.File, args ...string) *Vnetd {
 	l.t.Helper()
 	v, err := l.startVnetd(left, args)
@@ -54,8 +54,10 @@ func (l *Lab) startVnetd(left []*os.File, args []string) (*Vnetd, error) {
 	if err != nil {
 		return nil, err
 	}
+	left = append(left, l.vnetd.stored()...)
 	v := &Vnetd{cmd: exec.Command(filepath.Join(l.Bin, "vnetd"), args...), manager: manager, log: new(syncBuffer), done: make(chan struct{})}
 	v.cmd.Stdout, v.cmd.Stderr = v.log, v.log
+	l.vnetd = v
 	manager.prepare(v.cmd, left)
 	begin := time.Now()
 	if err := v.cmd.Start(); err != nil {
@@ -85,7 +87,25 @@ func (l *Lab) startVnetd(left []*os.File, args []string) (*Vnetd, error) {
 	return v, nil
 }
 
-// Kill ends vnetd with SIGKILL and waits until it is gone.
+// stored is what the service manager keeps of v, if that is gone.
+func (v *Vnetd) stored() []*os.File {
+	if v == nil {
+		return nil
+	}
+	select {
+	case <-v.done:
+		return v.manager.take()
+	default:
+		return nil
+	}
+}
+
+// Stored lists the names of the descriptors that the service manager keeps for the next
+// vnetd, one for each.
+func (v *Vnetd) Stored() []string { return v.manager.names() }
+
+// Kill ends vnetd with SIGKILL and waits until it is gone. The next one that the lab starts
+// gets what is stored, as with Restart=on-failure of systemd.service(5).
 func (v *Vnetd) Kill() {
 	_ = v.cmd.Process.Kill()
 	<-v.done
@@ -123,6 +143,9 @@ func (v *Vnetd) Leave(ctx context.Context) ([]*os.File, error) {
 	return v.manager.take(), err
 }
 
+// PID is the process's.
+func (v *Vnetd) PID() int { return v.cmd.Process.Pid }
+
 // Reload sends vnetd SIGHUP. It returns before vnetd has reloaded.
 func (v *Vnetd) Reload() error { return v.cmd.Process.Signal(unix.SIGHUP) }
 
@@ -132,8 +155,10 @@ func (v *Vnetd) Done() <-chan struct{} { return v.done }
 // Log is what vnetd wrote so far.
 func (v *Vnetd) Log() string { return v.log.String() }
 
-// Cleanup runs vnetd --cleanup, which removes all that vnetd made.
+// Cleanup runs vnetd --cleanup, which removes all that vnetd made, and closes what the service
+// manager keeps of one that is gone: its sockets have the ports of those who come after it.
 func (l *Lab) Cleanup(ctx context.Context) error {
+	closeFiles(l.vnetd.stored())
 	out, err := exec.CommandContext(ctx, filepath.Join(l.Bin, "vnetd"), "--cleanup").CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("vnetd --cleanup: %w: %s", err, out)

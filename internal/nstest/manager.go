@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -44,7 +45,9 @@ func newServiceManager() (*serviceManager, error) {
 // prepare has cmd started with left, which it gets as sd_listen_fds(3) has it: a
 // shell tells it its PID. They stay in the store until cmd says otherwise.
 func (m *serviceManager) prepare(cmd *exec.Cmd, left []*os.File) {
+	m.mu.Lock()
 	m.store = left
+	m.mu.Unlock()
 	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+m.notify.LocalAddr().String())
 	if len(left) == 0 {
 		return
@@ -89,7 +92,13 @@ func (m *serviceManager) keep(said map[string]string, files []*os.File) {
 	defer m.mu.Unlock()
 	switch {
 	case said["FDSTORE"] == "1":
-		m.store = append(m.store, files...)
+		for _, f := range files {
+			if slices.ContainsFunc(m.store, func(is *os.File) bool { return sameFile(is, f) }) {
+				_ = f.Close() // systemd.service(5): stored once, however often it comes
+			} else {
+				m.store = append(m.store, f)
+			}
+		}
 	case said["FDSTOREREMOVE"] == "1":
 		m.store = slices.DeleteFunc(m.store, func(f *os.File) bool {
 			gone := f.Name() == said["FDNAME"]
@@ -102,6 +111,13 @@ func (m *serviceManager) keep(said map[string]string, files []*os.File) {
 	default:
 		closeFiles(files)
 	}
+}
+
+// sameFile reports whether two descriptors are of one open socket or file.
+func sameFile(a, b *os.File) bool {
+	x, errX := a.Stat()
+	y, errY := b.Stat()
+	return errX == nil && errY == nil && os.SameFile(x, y)
 }
 
 // received are the file descriptors that came with a message.
@@ -133,10 +149,21 @@ func (m *serviceManager) take() []*os.File {
 	return files
 }
 
-// close ends m; what it keeps is for take.
+// names lists the names of what is stored.
+func (m *serviceManager) names() (all []string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, f := range m.store {
+		all = append(all, f.Name())
+	}
+	return all
+}
+
+// close ends m once it has heard all that was said; what it keeps is for take.
 func (m *serviceManager) close() {
-	_ = m.notify.Close()
+	_ = m.notify.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
 	<-m.heard
+	_ = m.notify.Close()
 }
 
 // closeFiles closes copies of descriptors.

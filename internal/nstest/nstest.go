@@ -39,7 +39,8 @@ const childMargin = 5 * time.Second
 // Run calls body in namespaces of its own. It must be the only statement of a
 // test or subtest that may have an effect: what stands before it runs in the
 // machine's own namespaces too. It fails the test where namespaces can't be
-// made (not root) and where the body skipped: a skip would hide a failure.
+// made (not root) and where the body skipped: a skip would hide a failure. The test runs
+// beside others, as t.Parallel has it.
 func Run(t *testing.T, body func(t *testing.T)) {
 	t.Helper()
 	if os.Getenv(envTest) == t.Name() {
@@ -53,6 +54,7 @@ func Run(t *testing.T, body func(t *testing.T)) {
 	if os.Geteuid() != 0 {
 		t.Fatal("this test makes network namespaces: run it as root")
 	}
+	t.Parallel() // nothing of it is shared, and most of its time it waits
 	runChild(t)
 }
 

@@ -31,6 +31,8 @@ type GuestConfig struct {
 	Initrd string
 	// CPUs is how many the guest has; 0 for one. Every queue of a card takes one.
 	CPUs int
+	// Memory is what the guest has, in MiB; 0 for what a small one needs.
+	Memory int
 	// NoDHCP leaves eth0 up without an address.
 	NoDHCP bool
 	// NetBoot leaves the kernel and all else to what the card's firmware, iPXE, gets
@@ -43,6 +45,8 @@ type GuestConfig struct {
 	Wrap []string
 	// Env is added to the environment of QEMU.
 	Env []string
+	// Files are QEMU's from descriptor 3 on. The caller may close them once it runs.
+	Files []*os.File
 }
 
 // QEMU is a virtual machine: Debian's cloud kernel and a busybox, driven over
@@ -90,6 +94,7 @@ func StartGuest(cfg GuestConfig) (*QEMU, error) {
 	q := &QEMU{cmd: exec.Command(argv[0], argv[1:]...), console: newConsole(), done: make(chan struct{})}
 	q.cmd.Stdout, q.cmd.Stderr = q.console, q.console
 	q.cmd.Env = append(os.Environ(), cfg.Env...)
+	q.cmd.ExtraFiles = cfg.Files
 	q.cmd.WaitDelay = time.Second
 	if q.stdin, err = q.cmd.StdinPipe(); err != nil {
 		return nil, err
@@ -108,7 +113,7 @@ func StartGuest(cfg GuestConfig) (*QEMU, error) {
 // arguments is QEMU's command line.
 func (cfg GuestConfig) arguments(images string) []string {
 	args := []string{
-		"qemu-system-x86_64", "-accel", "tcg", "-m", "160", "-nodefaults", "-no-user-config", "-no-reboot",
+		"qemu-system-x86_64", "-accel", "tcg", "-m", strconv.Itoa(cmp.Or(cfg.Memory, 160)), "-nodefaults", "-no-user-config", "-no-reboot",
 		"-display", "none", "-monitor", "none", "-serial", "stdio",
 	}
 	device := "virtio-net-pci,netdev=n0"
@@ -154,13 +159,14 @@ const (
 	Initramfs = "initramfs.gz"
 )
 
-// commandLine is the kernel's.
+// commandLine is the kernel's. On a busy machine the emulated timer may not tick in time for
+// the kernel's check of it, which panics.
 func (cfg GuestConfig) commandLine() string {
 	dhcp := "on"
 	if cfg.NoDHCP {
 		dhcp = "off"
 	}
-	return "console=ttyS0 quiet loglevel=1 panic=-1 vnet.name=" + cfg.Name + " vnet.dhcp=" + dhcp
+	return "console=ttyS0 quiet loglevel=1 panic=-1 no_timer_check vnet.name=" + cfg.Name + " vnet.dhcp=" + dhcp
 }
 
 // BootScript is what iPXE does to boot the guest from Kernel and Initramfs beside

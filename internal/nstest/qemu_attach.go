@@ -29,9 +29,16 @@ func AttachGuest(t TB, socket string, running bool) *QEMU {
 		}
 	})
 	if running {
-		if _, err := io.WriteString(conn, "c0 echo GUEST ready\n"); err != nil {
+		if err := q.Wake(); err != nil {
 			t.Fatalf("waking a guest: %v", err)
 		}
 	}
 	return q
+}
+
+// Wake has a guest that boots nowhere, because it came from another QEMU, say that it is
+// ready.
+func (q *QEMU) Wake() error {
+	_, err := io.WriteString(q.stdin, "c0 echo GUEST ready\n")
+	return err
 }
