@@ -2,6 +2,8 @@ package netdef
 
 import (
 	"slices"
+
+	"github.com/vnetd/vnetd/pkg/netdef/policy"
 )
 
 // Clone returns a copy of n that shares nothing with it.
@@ -20,8 +22,14 @@ func (n *Network) Clone() *Network {
 	c.PortGroups = cloneEach(n.PortGroups, func(g *PortGroup) {
 		g.VLAN, g.VirtualPort, g.Bandwidth = g.VLAN.clone(), g.VirtualPort.clone(), g.Bandwidth.clone()
 	})
+	if c.HostAccess = clonePtr(n.HostAccess); c.HostAccess != nil {
+		c.HostAccess.MAC = slices.Clone(c.HostAccess.MAC)
+	}
 	c.Access = n.Access.clone()
 	c.Records = slices.Clone(n.Records)
+	c.PortForwards = cloneEach(n.PortForwards, func(f *PortForward) { f.From = slices.Clone(f.From) })
+	c.Peers, c.Rules = policy.ClonePeers(n.Peers), n.Rules.Clone()
+	c.Span, c.Announce = n.Span.Clone(), n.Announce.Clone()
 	c.Ignored = slices.Clone(n.Ignored)
 	return &c
 }

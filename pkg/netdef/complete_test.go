@@ -42,6 +42,36 @@ func TestComplete(t *testing.T) {
   <mac address='02:00:00:00:53:01'/>
 </network>
 `},
+		{name: "chosen subnet of a length", xml: extended("<uuid>40B7C06897914466BFA677CA0BEDB2E4</uuid><bridge name='b'/><mac address='2:0:0:0:53:1'/><vnetd:subnet auto='yes' family='ipv4' prefix='26'/>"), want: `<network>
+  <name>n</name>
+  <uuid>40b7c068-9791-4466-bfa6-77ca0bedb2e4</uuid>
+  <bridge name='b' stp='on' delay='0'/>
+  <mac address='02:00:00:00:53:01'/>
+  <ip address='192.168.100.1' netmask='255.255.255.192'>
+    <dhcp>
+      <range start='192.168.100.2' end='192.168.100.62'/>
+    </dhcp>
+  </ip>
+</network>
+`},
+		{name: "chosen subnets", xml: extended("<forward/><bridge name='b'/><vnetd:subnet auto='yes'/>"), want: `<network>
+  <name>n</name>
+  <uuid>01010101-0101-4101-8101-010101010101</uuid>
+  <forward mode='nat'/>
+  <bridge name='b' stp='on' delay='0'/>
+  <mac address='52:54:00:01:01:01'/>
+  <ip address='192.168.100.1' netmask='255.255.255.0'>
+    <dhcp>
+      <range start='192.168.100.2' end='192.168.100.254'/>
+    </dhcp>
+  </ip>
+  <ip family='ipv6' address='fd01:101:101::1' prefix='64'>
+    <dhcp>
+      <range start='fd01:101:101::100' end='fd01:101:101::ffff'/>
+    </dhcp>
+  </ip>
+</network>
+`},
 		{name: "bridge of the host", xml: network("<forward mode='bridge'/><bridge name='br0'/>"), want: `<network>
   <name>n</name>
   <uuid>01010101-0101-4101-8101-010101010101</uuid>
@@ -54,7 +84,7 @@ func TestComplete(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			n := parse(t, []byte(tt.xml))
 			c := netdef.Completion{
-				Rand:        bytes.NewReader(bytes.Repeat([]byte{1}, 19)),
+				Rand:        bytes.NewReader(bytes.Repeat([]byte{1}, 24)),
 				BridgeTaken: func(name string) bool { return strings.Contains(strings.Join(tt.taken, " "), name) },
 			}
 			if err := n.Complete(c); err != nil {

@@ -23,7 +23,7 @@ func (c *Conflict) Error() string {
 }
 
 // Conflicts returns what keeps n from being known beside others: the name with
-// another UUID, the UUID with another name, or a bridge of the same name. The network in others with n's name and UUID, or with
+// another UUID, the UUID with another name, or a bridge or a VNI of its own that another has. The network in others with n's name and UUID, or with
 // n's name if n has no UUID yet, is n itself and skipped. The error joins every
 // *Conflict; it is nil if there is none.
 func Conflicts(n *Network, others []*Network) error {
@@ -51,8 +51,14 @@ func Conflicts(n *Network, others []*Network) error {
 // bridgeConflict finds a bridge that n would make and o already uses. Networks
 // on bridges of the host may share one.
 func bridgeConflict(n, o *Network, add func(path, value, format string, args ...any)) {
-	if n.Uplink != "" && n.Uplink == o.Uplink {
+	if n.Uplink != "" && n.UplinkDevice() == o.UplinkDevice() {
 		add("network/vnetd:uplink/@dev", n.Uplink, "the interface is the uplink of network '%s'", o.Name)
+	}
+	if n.HostAccess != nil && o.HostAccess != nil && n.HostAccess.Dev == o.HostAccess.Dev {
+		add("network/vnetd:host-access/@dev", n.HostAccess.Dev, "the interface is that of network '%s'", o.Name)
+	}
+	if n.Span != nil && o.Span != nil && n.Span.VNI == o.Span.VNI {
+		add("network/vnetd:span/@vni", fmt.Sprint(n.Span.VNI), "the VNI is that of network '%s'", o.Name)
 	}
 	if n.OwnsBridge() && n.Bridge.Name != "" && n.Bridge.Name == o.Bridge.Name {
 		add("network/bridge/@name", n.Bridge.Name, "the bridge is that of network '%s'", o.Name)
@@ -60,8 +66,8 @@ func bridgeConflict(n, o *Network, add func(path, value, format string, args ...
 }
 
 // Overlaps returns what keeps n from being active beside others: subnets that
-// overlap one of theirs. libvirt looks only for exactly equal ones; two overlapping
-// networks can't both reach their guests. Those that has, which may be nil, has as
+// overlap one of theirs, and forwards of the same ports. libvirt looks only for exactly
+// equal subnets; two overlapping networks can't both reach their guests. Those that has, which may be nil, has as
 // well are left out. The error joins every *Conflict; it is nil if there is none.
 func Overlaps(n, has *Network, others []*Network) error {
 	var errs []error
@@ -78,6 +84,11 @@ func Overlaps(n, has *Network, others []*Network) error {
 				})
 			}
 		}
+	}
+	for _, o := range others {
+		forwardConflicts(n, o, func(path, value, format string, args ...any) {
+			errs = append(errs, &Conflict{path, value, o.Name, fmt.Sprintf(format, args...)})
+		})
 	}
 	return errors.Join(errs...)
 }
@@ -96,4 +107,23 @@ func (n *Network) overlapping(p netip.Prefix) (subnet netip.Prefix, ok bool) {
 		}
 	}
 	return netip.Prefix{}, false
+}
+
+// forwardConflicts finds forwards of n that clash with one of o, or with the ports that o
+// has for connections of its guests.
+func forwardConflicts(n, o *Network, add func(path, value, format string, args ...any)) {
+	if len(n.PortForwards) == 0 {
+		return
+	}
+	theirs := indexPorts(o.PortForwards)
+	for i := range n.PortForwards {
+		f := &n.PortForwards[i]
+		at := fmt.Sprintf("network/vnetd:forward[%d]/@port", i+1)
+		if r, ok := o.natPorts(); ok && f.Ports.overlaps(r) {
+			add(at, f.Ports.String(), "overlaps the ports %s that connections of guests of network '%s' get", r, o.Name)
+		}
+		for _, j := range theirs.clashing(f) {
+			add(at, f.Ports.String(), "is forwarded to %s by network '%s'", xmldoc.OneLine(o.PortForwards[j].To), o.Name)
+		}
+	}
 }

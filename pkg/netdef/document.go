@@ -8,6 +8,8 @@ import (
 	"unicode"
 
 	"github.com/vnetd/vnetd/internal/dnsname"
+	"github.com/vnetd/vnetd/pkg/netdef/announce"
+	"github.com/vnetd/vnetd/pkg/netdef/span"
 	"github.com/vnetd/vnetd/pkg/netdef/xmldoc"
 )
 
@@ -59,10 +61,22 @@ func ParseStatus(src []byte) (*Network, error) {
 	}
 	for _, kid := range root.Kids {
 		if kid.Name == "network" && kid.Space == "" {
-			return decodeNetwork(kid)
+			n, err := decodeNetwork(kid)
+			if err == nil {
+				n.forgetFunctions()
+			}
+			return n, err
 		}
 	}
 	return nil, Faults{{Problem: "the document has no <network>"}}
+}
+
+// forgetFunctions drops what libvirt has found of a <pf>, which stands beside it in what an
+// active network is.
+func (n *Network) forgetFunctions() {
+	if f := n.Forward; f != nil && f.PF != "" {
+		f.Dev, f.Interfaces, f.Addresses = "", nil, nil
+	}
 }
 
 // Validate returns every value in n that can't work, as Faults; nil if there
@@ -78,10 +92,18 @@ func (n *Network) validate(all bool) Faults {
 	checkBridge(c)
 	checkForwardMode(c)
 	checkUplink(c)
+	checkHostAccess(c)
+	checkBridgePolicy(c)
 	checkAccess(c)
 	checkDHCPPolicy(c)
 	checkGuard(c)
 	checkInbound6(c)
+	checkOffload(c)
+	checkPortForwards(c)
+	checkPolicy(c)
+	checkSpan(c)
+	checkAnnounce(c)
+	checkSubnet(c)
 	checkMTU(c)
 	checkDomain(c)
 	checkDNS(c)
@@ -174,6 +196,22 @@ func checkMTU(c *checker) {
 	}
 }
 
+// checkSpan checks <vnetd:span>.
+func checkSpan(c *checker) {
+	n := c.n
+	at := span.Context{Mode: string(c.mode), Owns: c.mode.OwnsBridge(), VLANs: n.BridgePolicy.FilterVLANs == Yes || n.HasVLANs(), Bridge: n.Bridge.Name}
+	for i := range n.IPs {
+		at.Subnets = append(at.Subnets, n.IPs[i].Prefix())
+	}
+	span.Check(at, n.Span, c.Add)
+}
+
+// checkAnnounce checks <vnetd:announce>.
+func checkAnnounce(c *checker) {
+	at := announce.Context{Mode: string(c.mode), Routed: c.mode == ModeRoute || c.mode == ModeOpen, Spans: c.n.Span != nil, Addresses: len(c.n.IPs) > 0 || c.n.Chosen != ""}
+	announce.Check(at, c.n.Announce, c.Add)
+}
+
 // checkDomain checks the DNS domain.
 func checkDomain(c *checker) {
 	d := c.n.Domain
@@ -263,7 +301,7 @@ func checkForwardMode(c *checker) {
 	}
 	switch c.mode {
 	case ModeNAT, ModeRoute:
-		if len(c.n.IPs) == 0 {
+		if len(c.n.IPs) == 0 && c.n.Chosen == "" {
 			c.Addf("network/forward/@mode", string(c.mode), "needs an <ip>, and the network has none")
 		}
 		if interfaces > 1 {

@@ -35,7 +35,7 @@ func subnet6(inside string) string {
 
 func faultRows() []faultRow {
 	return slices.Concat(documentRows(), identityRows(), modeRows(), natRows(), ipRows(), rangeRows(), hostRows(),
-		routeRows(), dnsRows(), portRows(), poolRows(), extensionRows())
+		routeRows(), dnsRows(), portRows(), poolRows(), extensionRows(), policyRows())
 }
 
 func documentRows() []faultRow {
@@ -433,7 +433,7 @@ func portRows() []faultRow {
 		{"vlan trunk word", port("<vlan trunk='on'><tag id='1'/></vlan>"), []string{"network/vlan/@trunk: 'on': want yes or no"}},
 		{"bandwidth", network("<bandwidth classID='3'><inbound peak='1'/><outbound average='1' floor='2'/></bandwidth>"), []string{
 			"network/bandwidth/@classID: '3': not allowed here: it belongs to a port",
-			"network/bandwidth/inbound/@average: missing, want a rate in KiB/s",
+			"network/bandwidth/inbound/@average: missing, want a rate in kB/s",
 			"network/bandwidth/outbound/@floor: '2': not allowed here: it belongs to a port",
 		}},
 		{"bandwidth mode", network("<forward mode='private' dev='eno1'/><bandwidth><inbound average='1'/></bandwidth>"), []string{

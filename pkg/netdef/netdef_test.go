@@ -3,7 +3,7 @@ package netdef_test
 import (
 	"bytes"
 	"encoding/xml"
-	"flag"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strings"
@@ -13,16 +13,15 @@ import (
 	"github.com/google/go-cmp/cmp/cmpopts"
 	"libvirt.org/go/libvirtxml"
 
+	"github.com/vnetd/vnetd/internal/golden"
 	"github.com/vnetd/vnetd/pkg/netdef"
 )
-
-var update = flag.Bool("update", false, "rewrite the golden files")
 
 // same are the options to compare networks with: what a round trip keeps.
 func same() cmp.Options {
 	return cmp.Options{
 		cmpopts.IgnoreFields(netdef.Network{}, "Ignored"),
-		cmpopts.EquateComparable(netdef.IP{}.Address),
+		cmpopts.EquateComparable(netdef.IP{}.Address, netip.Prefix{}),
 	}
 }
 
@@ -59,26 +58,13 @@ func parse(t testing.TB, src []byte) *netdef.Network {
 	return n
 }
 
-// golden compares got with a file of testdata.
-func golden(t *testing.T, name string, got []byte) {
-	t.Helper()
-	if *update {
-		if err := os.WriteFile(name, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if diff := cmp.Diff(string(read(t, name)), string(got)); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", name, diff)
-	}
-}
-
 func TestXML(t *testing.T) {
 	for _, file := range definitions(t) {
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			n := parse(t, read(t, file))
 			printed := n.XML()
-			golden(t, strings.TrimSuffix(file, ".xml")+".inactive", printed)
-			golden(t, strings.TrimSuffix(file, ".xml")+".live", n.LiveXML(2))
+			golden.Compare(t, strings.TrimSuffix(file, ".xml")+".inactive", string(printed))
+			golden.Compare(t, strings.TrimSuffix(file, ".xml")+".live", string(n.LiveXML(netdef.Connections{Ports: 2})))
 			again := parse(t, printed)
 			if diff := cmp.Diff(n, again, same()); diff != "" {
 				t.Errorf("printed and parsed again (-want +got):\n%s", diff)
@@ -165,6 +151,19 @@ func scribble(n *netdef.Network) {
 	clear(n.IPs)
 	clear(n.Routes)
 	clear(n.PortGroups)
+	for _, p := range n.Peers {
+		clear(p.Services)
+	}
+	clear(n.Peers)
+	for _, s := range n.Rules.Sets {
+		clear(s.Members)
+	}
+	for _, r := range n.Rules.Rules {
+		clear(r.Ports)
+		clear(r.Remotes)
+	}
+	clear(n.Rules.Sets)
+	clear(n.Rules.Rules)
 }
 
 func scribbleNAT(n *netdef.NAT) {

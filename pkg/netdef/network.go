@@ -14,12 +14,16 @@
 package netdef
 
 import (
+	"fmt"
 	"net"
 	"net/netip"
 	"slices"
 	"time"
 
 	"github.com/vnetd/vnetd/pkg/dnsmasq"
+	"github.com/vnetd/vnetd/pkg/netdef/announce"
+	"github.com/vnetd/vnetd/pkg/netdef/policy"
+	"github.com/vnetd/vnetd/pkg/netdef/span"
 )
 
 // Mode is what a network does with traffic that leaves it: libvirt's forward
@@ -58,6 +62,17 @@ func (m Mode) OwnsBridge() bool {
 		return false
 	}
 }
+
+// PlugType is what a port is plugged into.
+type PlugType string
+
+// The types.
+const (
+	PlugNetwork    PlugType = "network"     // a bridge that the network makes
+	PlugBridge     PlugType = "bridge"      // a bridge of the host
+	PlugDirect     PlugType = "direct"      // an interface of the host, by macvtap
+	PlugHostdevPCI PlugType = "hostdev-pci" // a virtual function, passed through
+)
 
 // Tristate is a yes or no that may be left out.
 type Tristate string
@@ -108,6 +123,14 @@ type Network struct {
 	// Uplink is the interface of the host that the network puts into the bridge
 	// it makes, in mode bridge; "": the bridge is the host's, as it is.
 	Uplink string
+	// HostAccess is the interface by which the host itself is on the LAN beside guests
+	// with macvtap, whom it can't reach by the parent; nil: it has none.
+	HostAccess *HostAccess
+	// UplinkVLAN is the VLAN of Uplink that is put there in its place; 0: none.
+	UplinkVLAN int
+	// BridgePolicy is what the bridge that the network makes does beside what libvirt
+	// knows of.
+	BridgePolicy BridgePolicy
 	// Access is who may use the network; nil: as the daemon's configuration
 	// says. An empty one is nobody else.
 	Access *Access
@@ -118,8 +141,24 @@ type Network struct {
 	// Inbound6 is whether connections of IPv6 may begin outside, where it is routed: Yes
 	// if it is Unset.
 	Inbound6 Tristate
+	// Span has the network be one with those of other hosts; nil: it is this host's alone.
+	Span *span.Span
+	// Announce has routers be told of the network by BGP; nil: they are not.
+	Announce *announce.Announce
+	// Offload has established connections of guests go past the rules; Unset: as the
+	// daemon's configuration says.
+	Offload Tristate
 	// Records are records of DNS beside those of <dns>.
 	Records []Record
+	// PortForwards are ports of this host that lead to guests.
+	PortForwards []PortForward
+	// Peers are networks whose guests those of this one may open connections to, or from.
+	Peers []policy.Peer
+	// Rules say what guests may open, and what may be opened to them.
+	Rules  policy.Rules
+	Chosen Families // whose subnets Complete chooses, where there is no <ip> of them
+	// ChosenBits is the length of the prefix that it chooses, of one family; 0: the usual one.
+	ChosenBits int
 
 	// Ignored has the paths of elements and attributes that the schema does
 	// not know. They are dropped, as libvirt drops them; XML doesn't print them.
@@ -135,6 +174,21 @@ func (n *Network) Mode() Mode {
 		return ModeNAT
 	}
 	return n.Forward.Mode
+}
+
+// PortPlug is what ports of n are plugged into. A network in mode bridge that names no
+// bridge has its ports on interfaces of the host, as those of the macvtap modes are.
+func (n *Network) PortPlug() PlugType {
+	switch mode := n.Mode(); {
+	case mode.OwnsBridge():
+		return PlugNetwork
+	case mode == ModeHostdev:
+		return PlugHostdevPCI
+	case mode == ModeBridge && n.Bridge.Name != "":
+		return PlugBridge
+	default:
+		return PlugDirect
+	}
 }
 
 // Fragment is an element in a foreign namespace, kept as text.
@@ -162,6 +216,11 @@ type HostdevDriver struct{ Name, Model string }
 
 // PCIAddress is a device of a hostdev pool.
 type PCIAddress struct{ Domain, Bus, Slot, Function int }
+
+// String is the address as lspci -D has it.
+func (a PCIAddress) String() string {
+	return fmt.Sprintf("%04x:%02x:%02x.%x", a.Domain, a.Bus, a.Slot, a.Function)
+}
 
 // NAT narrows what a NAT network's traffic is translated to.
 type NAT struct {
@@ -320,6 +379,25 @@ type Route struct {
 	Metric          int // 0: not written, the kernel gets 1
 }
 
+// PortForward is a <vnetd:forward>: ports of this host that lead to a guest.
+type PortForward struct {
+	Protocol string // "tcp", "udp" or "sctp"
+	Ports    PortRange
+	// Address is that of this host at which the ports are; zero: all of them, 0.0.0.0 or
+	// ::, all of one family.
+	Address netip.Addr
+	// To is the guest: its name, its MAC address or its IP address.
+	To string
+	// ToPort is the guest's port for the first of Ports, others follow; 0: the same ports.
+	ToPort uint16
+	// From are the clients that may use it; none: all.
+	From []netip.Prefix
+	// Holder is whose end ends the forward: a connection to the bus, by its unique name, or
+	// a port, by its UUID; "": nobody's. Only what a network is has such, never what it
+	// will be.
+	Holder string
+}
+
 // VLAN is a <vlan> element.
 type VLAN struct {
 	Trunk bool
@@ -336,8 +414,9 @@ type VLANTag struct {
 // least one direction.
 type Bandwidth struct{ Inbound, Outbound *Rate }
 
-// Rate is the limit of one direction. Average, Peak and Floor are in kibibytes
-// per second as libvirt has them, Burst in kibibytes; 0 is absent.
+// Rate is the limit of one direction. Average, Peak and Floor are in kilobytes per
+// second, of 1000 bytes as tc(8) has them whom libvirt asks, Burst in kibibytes; 0 is
+// absent.
 type Rate struct{ Average, Peak, Floor, Burst uint64 }
 
 // VirtualPort is a port profile of Open vSwitch, 802.1Qbg or 802.1Qbh.
@@ -355,37 +434,6 @@ type PortGroup struct {
 	VLAN                *VLAN
 	VirtualPort         *VirtualPort
 	Bandwidth           *Bandwidth
-}
-
-// Access is who may use a network beside those who may use all of them. The
-// names are those of the host's user database.
-type Access struct {
-	Users, Groups []Account
-}
-
-// Account is a user, or the members of a group.
-type Account struct {
-	Name string
-	// Choose is leave to say what a port's MAC address, addresses, device name and
-	// owner are.
-	Choose bool
-}
-
-// DHCPPolicy is how clients of DHCP are dealt with, as far as the daemon's
-// configuration is not to say.
-type DHCPPolicy struct {
-	Identity string   // what tells clients apart: both, client-id or mac; "": not said
-	Probe    Tristate // addresses are asked for by ARP before they are offered
-}
-
-// Guard is what ports of a network are kept from sending: a level, and the level of
-// kinds that have another.
-type Guard struct {
-	Level string // off, gateway or strict; "": not said
-	Kinds string // KIND=LEVEL, with commas between them, in order of the kinds; may be empty
-	// Addresses is how many those behind one port may have that have none reserved; 0: as
-	// the level says.
-	Addresses int
 }
 
 // OwnsBridge reports whether the network makes its bridge: because of its mode,

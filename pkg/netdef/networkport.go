@@ -3,6 +3,7 @@ package netdef
 import (
 	"fmt"
 	"net"
+	"strings"
 
 	"github.com/vnetd/vnetd/pkg/netdef/xmldoc"
 )
@@ -31,17 +32,6 @@ type Port struct {
 
 // Owner is the guest that a port belongs to.
 type Owner struct{ Name, UUID string }
-
-// PlugType is what a port is plugged into.
-type PlugType string
-
-// The types.
-const (
-	PlugNetwork    PlugType = "network"     // a bridge that the network makes
-	PlugBridge     PlugType = "bridge"      // a bridge of the host
-	PlugDirect     PlugType = "direct"      // an interface of the host, by macvtap
-	PlugHostdevPCI PlugType = "hostdev-pci" // a virtual function, passed through
-)
 
 // Plug is the <plug> of a port. Which fields count depends on the type.
 type Plug struct {
@@ -238,7 +228,7 @@ func checkPortRate(c *checker, path string, r *Rate) {
 	case r.Peak != 0 || r.Burst != 0:
 		c.Add(path+"/@average", "", "missing, which peak and burst need")
 	case r.Floor == 0:
-		c.Add(path+"/@average", "", "missing, want an average or a floor in KiB/s")
+		c.Add(path+"/@average", "", "missing, want an average or a floor in kB/s")
 	}
 }
 
@@ -256,4 +246,107 @@ func checkPlug(c *checker, path string, p *Plug) {
 	default:
 		c.Add(path+"/@type", string(p.Type), "want network, bridge, direct or hostdev-pci")
 	}
+}
+
+// limit is one of a port's limits, under libvirt's name.
+type limit struct {
+	name string
+	at   func(*Bandwidth) *uint64 // of a bandwidth with both directions
+}
+
+// limits are all there are, in libvirt's order.
+func limits() []limit {
+	return []limit{
+		{"inbound.average", func(b *Bandwidth) *uint64 { return &b.Inbound.Average }},
+		{"inbound.peak", func(b *Bandwidth) *uint64 { return &b.Inbound.Peak }},
+		{"inbound.floor", func(b *Bandwidth) *uint64 { return &b.Inbound.Floor }},
+		{"inbound.burst", func(b *Bandwidth) *uint64 { return &b.Inbound.Burst }},
+		{"outbound.average", func(b *Bandwidth) *uint64 { return &b.Outbound.Average }},
+		{"outbound.peak", func(b *Bandwidth) *uint64 { return &b.Outbound.Peak }},
+		{"outbound.burst", func(b *Bandwidth) *uint64 { return &b.Outbound.Burst }},
+	}
+}
+
+// LimitNames are the names of a port's limits, in libvirt's order
+// (VIR_NETWORK_PORT_BANDWIDTH_*).
+func LimitNames() (names []string) {
+	for _, l := range limits() {
+		names = append(names, l.name)
+	}
+	return names
+}
+
+// Limits are the limits of b by their names, without those that are absent. b may be nil.
+func (b *Bandwidth) Limits() map[string]uint64 {
+	all, both := make(map[string]uint64), b.both()
+	for _, l := range limits() {
+		if v := *l.at(both); v != 0 {
+			all[l.name] = v
+		}
+	}
+	return all
+}
+
+// NewBandwidth is the bandwidth with those limits, 0 for an absent one; nil for none.
+// Whether a port can have it, CheckLimits says. The error names a limit that there is not.
+func NewBandwidth(of map[string]uint64) (*Bandwidth, error) {
+	b, known := (*Bandwidth)(nil).both(), 0
+	for _, l := range limits() {
+		if v, ok := of[l.name]; ok {
+			*l.at(b) = v
+			known++
+		}
+	}
+	if known != len(of) {
+		return nil, unknownLimit(of)
+	}
+	if *b.Inbound == (Rate{}) {
+		b.Inbound = nil
+	}
+	if *b.Outbound == (Rate{}) {
+		b.Outbound = nil
+	}
+	if *b == (Bandwidth{}) {
+		return nil, nil
+	}
+	return b, nil
+}
+
+// unknownLimit is the error of limits of which one is not known.
+func unknownLimit(of map[string]uint64) error {
+	names := LimitNames()
+	for name := range of {
+		if !strings.Contains(" "+strings.Join(names, " ")+" ", " "+name+" ") {
+			return fmt.Errorf("limit %.80q is not known: want %s", name, strings.Join(names, ", "))
+		}
+	}
+	return nil
+}
+
+// both is b with both directions, none of them b's own.
+func (b *Bandwidth) both() *Bandwidth {
+	w := &Bandwidth{Inbound: &Rate{}, Outbound: &Rate{}}
+	if b != nil && b.Inbound != nil {
+		*w.Inbound = *b.Inbound
+	}
+	if b != nil && b.Outbound != nil {
+		*w.Outbound = *b.Outbound
+	}
+	return w
+}
+
+// Floor is what a guest can count on, in kilobytes a second; 0 for nothing. b may be nil.
+func (b *Bandwidth) Floor() uint64 {
+	if b == nil || b.Inbound == nil {
+		return 0
+	}
+	return b.Inbound.Floor
+}
+
+// CheckLimits refuses limits that no port can have; nil is none. The error is of type
+// Faults.
+func CheckLimits(b *Bandwidth) error {
+	c := &checker{}
+	checkPortBandwidth(c, "bandwidth", b)
+	return c.Faults.Err()
 }

@@ -110,7 +110,7 @@ func portFaultRows() []faultRow {
 			"networkport/bandwidth/outbound/@floor: '3': not allowed, only inbound has a floor",
 		}},
 		{"no rate", port("<bandwidth><inbound/></bandwidth>"), []string{
-			"networkport/bandwidth/inbound/@average: missing, want an average or a floor in KiB/s",
+			"networkport/bandwidth/inbound/@average: missing, want an average or a floor in kB/s",
 		}},
 		{"vlan and profile", port("<vlan/><virtualport type='802.1Qbh'><parameters profileid='" + strings.Repeat("x", 40) + "'/></virtualport>"), []string{
 			"networkport/virtualport/parameters/@profileid: '" + strings.Repeat("x", 40) + "': the name has 40 bytes, want at most 39",
@@ -186,4 +186,45 @@ func FuzzParsePort(f *testing.F) {
 			t.Errorf("printed and parsed again (-want +got):\n%s", diff)
 		}
 	})
+}
+
+// TestPortPlug holds what ports of each kind of network are plugged into.
+func TestPortPlug(t *testing.T) {
+	for inside, want := range map[string]netdef.PlugType{
+		"": netdef.PlugNetwork,
+		"<forward mode='nat'/><ip address='192.0.2.1'/>":                              netdef.PlugNetwork,
+		"<forward mode='bridge'/><bridge name='br0'/>":                                netdef.PlugBridge,
+		"<forward mode='bridge' dev='eth0'/>":                                         netdef.PlugDirect,
+		"<forward mode='bridge'/>":                                                    netdef.PlugDirect,
+		"<forward mode='private'><interface dev='eth0'/></forward>":                   netdef.PlugDirect,
+		"<forward mode='passthrough'><pf dev='eth0'/></forward>":                      netdef.PlugDirect,
+		"<forward mode='hostdev'><pf dev='eth0'/></forward>":                          netdef.PlugHostdevPCI,
+		"<forward mode='bridge'/><bridge name='o'/><virtualport type='openvswitch'/>": netdef.PlugBridge,
+	} {
+		if got := parse(t, []byte(network(inside))).PortPlug(); got != want {
+			t.Errorf("%s: %s, want %s", inside, got, want)
+		}
+	}
+}
+
+// TestLivePool prints the pool of an active network as libvirt does.
+func TestLivePool(t *testing.T) {
+	connections := netdef.Connections{Ports: 3, Devs: map[string]int{"eth0": 2, "eth1": 1}}
+	for inside, want := range map[string]string{
+		"<forward mode='vepa'><interface dev='eth0'/><interface dev='eth2'/></forward>": "  <forward dev='eth0' mode='vepa'>\n" +
+			"    <interface dev='eth0' connections='2'/>\n    <interface dev='eth2'/>\n  </forward>\n",
+		"<forward mode='passthrough'><pf dev='ens1'/></forward>": "  <forward mode='passthrough'>\n    <pf dev='ens1'/>\n" +
+			"    <interface dev='eth0' connections='2'/>\n    <interface dev='eth1' connections='1'/>\n    <interface dev='eth2'/>\n  </forward>\n",
+		"<forward mode='hostdev' managed='yes'><pf dev='ens1'/></forward>": "  <forward mode='hostdev' managed='yes'>\n    <pf dev='ens1'/>\n" +
+			"    <address type='pci' domain='0x0000' bus='0x01' slot='0x10' function='0x2'/>\n  </forward>\n",
+	} {
+		connections.Interfaces, connections.Addresses = []string{"eth0", "eth1", "eth2"}, nil
+		if strings.Contains(inside, "hostdev") {
+			connections.Interfaces, connections.Addresses = nil, []netdef.PCIAddress{{Bus: 1, Slot: 16, Function: 2}}
+		}
+		got := string(parse(t, []byte(network(inside))).LiveXML(connections))
+		if !strings.HasPrefix(got, "<network connections='3'>\n") || !strings.Contains(got, want) {
+			t.Errorf("%s: %s", inside, got)
+		}
+	}
 }

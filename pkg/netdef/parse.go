@@ -5,7 +5,10 @@ import (
 	"strings"
 
 	"github.com/vnetd/vnetd/pkg/dnsmasq"
+	"github.com/vnetd/vnetd/pkg/netdef/announce"
+	"github.com/vnetd/vnetd/pkg/netdef/policy"
 	"github.com/vnetd/vnetd/pkg/netdef/schema"
+	"github.com/vnetd/vnetd/pkg/netdef/span"
 	"github.com/vnetd/vnetd/pkg/netdef/xmldoc"
 )
 
@@ -28,13 +31,22 @@ func decodeDefinition(e xmldoc.Element) *Network {
 		VirtualPort:         decodeVirtualPort(e),
 		Metadata:            decodeMetadata(e),
 		Dnsmasq:             dnsmasq.Parse(decodeDnsmasqOptions(e)),
-		Uplink:              decodeUplink(e),
+		HostAccess:          decodeHostAccess(e),
+		BridgePolicy:        decodeBridgePolicy(e),
 		Access:              decodeAccess(e),
 		DHCPPolicy:          decodeDHCPPolicy(e),
 		Guard:               decodeGuard(e),
 		Inbound6:            decodeInbound6(e),
+		Offload:             decodeOffload(e),
 		Records:             decodeRecords(e),
+		PortForwards:        decodePortForwards(e),
+		Peers:               policy.DecodePeers(e),
+		Rules:               policy.DecodeRules(e),
+		Span:                span.Decode(e),
+		Announce:            announce.Decode(e),
 	}
+	n.Chosen, n.ChosenBits = decodeSubnet(e)
+	n.Uplink, n.UplinkVLAN = decodeUplink(e)
 	n.Bridge = decodeBridge(e, n.Mode(), n.Uplink != "")
 	if mtu, ok := e.First("mtu"); ok {
 		n.MTU = xmldoc.Value(mtu, "size", parseUint[int](0, 65535))

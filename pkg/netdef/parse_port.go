@@ -40,6 +40,59 @@ func decodeVLAN(e xmldoc.Element) *VLAN {
 	return v
 }
 
+// The VLANs of a bridge: 0 is none but a priority, 4095 is reserved (IEEE 802.1Q, table
+// 9-2).
+const (
+	minVLAN = 1
+	maxVLAN = 4094
+)
+
+// trunkWord begins the text of a trunk.
+const trunkWord = "trunk:"
+
+// ParseVLAN reads what String writes: "42" for a port in one VLAN, whose frames have no
+// tag, or "trunk:10,20,30" for one whose frames have one of those tags. One of a trunk may
+// be native: in "trunk:10,native=20" frames without a tag are of VLAN 20; with
+// "native-tagged=20" they come without it and leave with it.
+func ParseVLAN(text string) (*VLAN, error) {
+	rest, trunk := strings.CutPrefix(text, trunkWord)
+	v := &VLAN{Trunk: trunk}
+	for word := range strings.SplitSeq(rest, ",") {
+		tag := VLANTag{}
+		for mode, prefix := range map[string]string{"untagged": "native=", "tagged": "native-tagged="} {
+			if number, native := strings.CutPrefix(word, prefix); native && trunk {
+				word, tag.NativeMode = number, mode
+			}
+		}
+		id, err := strconv.ParseUint(word, 10, 16)
+		if err != nil || id < minVLAN || id > maxVLAN || !trunk && rest != word {
+			return nil, fmt.Errorf("%.80q is no VLAN: want a number from %d to %d, or a trunk such as trunk:10,20 or trunk:10,native=20", text, minVLAN, maxVLAN)
+		}
+		tag.ID = int(id)
+		v.Tags = append(v.Tags, tag)
+	}
+	if v.native() > 1 {
+		return nil, fmt.Errorf("%.80q has more than one native VLAN", text)
+	}
+	return v, nil
+}
+
+// String is v as options of ports have it; "" for nil.
+func (v *VLAN) String() string {
+	if v == nil {
+		return ""
+	}
+	var words []string
+	for _, t := range v.Tags {
+		words = append(words, map[string]string{"untagged": "native=", "tagged": "native-tagged="}[t.NativeMode]+strconv.Itoa(t.ID))
+	}
+	text := strings.Join(words, ",")
+	if v.Trunk || v.native() > 0 {
+		return trunkWord + text
+	}
+	return text
+}
+
 // decodeBandwidth decodes the <bandwidth> child; nil if it sets no limit.
 func decodeBandwidth(e xmldoc.Element) *Bandwidth {
 	e, ok := e.First("bandwidth")

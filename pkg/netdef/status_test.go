@@ -59,3 +59,20 @@ func FuzzParseStatus(f *testing.F) {
 		}
 	})
 }
+
+// TestParseStatusOfFunctions leaves out what libvirt had found of a card.
+func TestParseStatusOfFunctions(t *testing.T) {
+	for _, found := range []string{"<interface dev='ens1v0' connections='1'/><interface dev='ens1v1'/>", "<address type='pci' domain='0' bus='1' slot='0x10' function='0'/>"} {
+		mode := "passthrough"
+		if strings.Contains(found, "pci") {
+			mode = "hostdev"
+		}
+		n, err := netdef.ParseStatus([]byte("<networkstatus><network><name>n</name><forward mode='" + mode + "'><pf dev='ens1'/>" + found + "</forward></network></networkstatus>"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if f := n.Forward; n.Validate() != nil || f.PF != "ens1" || f.Dev != "" || len(f.Interfaces)+len(f.Addresses) != 0 {
+			t.Errorf("%s: %+v, %v", found, n.Forward, n.Validate())
+		}
+	}
+}

@@ -83,7 +83,7 @@ func recordUpdateRows() []updateRow {
 		{command: "add", section: section, xml: "<record name='b' type='A' value='x'/>", fails: "network/vnetd:record[4]/@value: 'x': want an IPv4 address"},
 		{
 			command: "add", section: section, xml: "<record nmae='b' type='A' value='192.0.2.7'/>",
-			fails: "record/@nmae: 'b': not known to this version of vnetd\nrecord/@name: missing, want the name of the record",
+			fails: "record/@nmae: 'b': the attribute is not known to this version of vnetd\nrecord/@name: missing, want the name of the record",
 		},
 		{command: "add", section: section, xml: "<record name='b' value='192.0.2.7'/>", fails: "record/@type: missing, want the type of the record"},
 		{

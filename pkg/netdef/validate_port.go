@@ -41,7 +41,7 @@ func checkRate(c *checker, path string, r *Rate) {
 	if r.Floor != 0 {
 		c.Add(path+"/@floor", fmt.Sprint(r.Floor), "not allowed here: it belongs to a port")
 	} else if r.Average == 0 {
-		c.Add(path+"/@average", "", "missing, want a rate in KiB/s")
+		c.Add(path+"/@average", "", "missing, want a rate in kB/s")
 	}
 }
 
@@ -100,6 +100,7 @@ func checkVLANMode(c *checker) {
 		c.Addf("network/vlan", "", problem, c.mode)
 		return
 	}
+	checkBridgeVLAN(c, "network/vlan", n.VLAN, n.VirtualPort)
 	for i := range n.PortGroups {
 		g := &n.PortGroups[i]
 		profile := g.VirtualPort
@@ -108,6 +109,20 @@ func checkVLANMode(c *checker) {
 		}
 		if (own || g.VLAN != nil) && !c.canVLAN(profile) {
 			c.Addf(fmt.Sprintf("network/portgroup[%d]/vlan", i+1), "", problem, c.mode)
+		}
+		checkBridgeVLAN(c, fmt.Sprintf("network/portgroup[%d]/vlan", i+1), g.VLAN, profile)
+	}
+}
+
+// checkBridgeVLAN checks the <vlan> of ports of a bridge: what others know as VLAN 0 and
+// 4095, it has no table for.
+func checkBridgeVLAN(c *checker, path string, v *VLAN, profile *VirtualPort) {
+	if v == nil || c.mode != ModeBridge || c.n.Bridge.Name == "" || profile != nil {
+		return
+	}
+	for i, t := range v.Tags {
+		if t.ID < minVLAN || t.ID > maxVLAN {
+			c.Addf(fmt.Sprintf("%s/tag[%d]/@id", path, i+1), fmt.Sprint(t.ID), "want a number from %d to %d: the bridge has no other VLANs", minVLAN, maxVLAN)
 		}
 	}
 }

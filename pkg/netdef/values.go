@@ -1,6 +1,7 @@
 package netdef
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/vnetd/vnetd/internal/ether"
+	"github.com/vnetd/vnetd/pkg/netdef/policy"
 	"github.com/vnetd/vnetd/pkg/netdef/schema"
 	"github.com/vnetd/vnetd/pkg/netdef/xmldoc"
 )
@@ -171,4 +173,135 @@ func ours(e xmldoc.Element, name string) (xmldoc.Element, bool) {
 		return xmldoc.Element{}, false
 	}
 	return e.At(first, path), true
+}
+
+// Key tells the forward from all others of its network: "tcp/8080-8089", with an
+// address "tcp/192.0.2.1:8080".
+func (f *PortForward) Key() string {
+	if !f.Address.IsValid() {
+		return f.Protocol + "/" + f.Ports.String()
+	}
+	return f.Protocol + "/" + f.AddressPorts()
+}
+
+// AddressPorts are the address and the ports, as "192.0.2.1:80" or "[2001:db8::1]:80-89".
+func (f *PortForward) AddressPorts() string {
+	host := f.Address.String()
+	if f.Address.Is6() {
+		host = "[" + host + "]"
+	}
+	return host + ":" + f.Ports.String()
+}
+
+// String is the range as a document has it: "80", or "80-89".
+func (r PortRange) String() string { return policy.Ports(r).String() }
+
+// ParsePortRange reads "80" or "80-89".
+func ParsePortRange(s string) (PortRange, error) {
+	p, err := policy.ParsePorts(s)
+	if err != nil {
+		return PortRange{}, errors.New("want a port from 1 to 65535, or a range like 8080-8089")
+	}
+	return PortRange(p), nil
+}
+
+// Target is what To is: one of an IP address, a MAC address and a name.
+func (f *PortForward) Target() (addr netip.Addr, mac, name string) {
+	if a, err := parseAddr(f.To); err == nil {
+		return a, "", ""
+	}
+	if m, err := parseMAC(f.To); err == nil {
+		return netip.Addr{}, m.String(), ""
+	}
+	return netip.Addr{}, "", f.To
+}
+
+// Covers reports whether the forward is for addresses of a family of this host, and of a
+// target of that family.
+func (f *PortForward) Covers(is4 bool) bool { return !f.Address.IsValid() || f.Address.Is4() == is4 }
+
+// AnyAddress reports whether the forward is for every address of a family.
+func (f *PortForward) AnyAddress() bool { return !f.Address.IsValid() || f.Address.IsUnspecified() }
+
+// Rules is how many rules the forward takes of a firewall for each of its directions: one
+// for each of its senders, and for each of its ports where the guest's are others.
+func (f *PortForward) Rules() int {
+	n := max(len(f.From), 1)
+	if f.ToPort != 0 && f.ToPort != f.Ports.Start {
+		n *= int(f.Ports.End-f.Ports.Start) + 1
+	}
+	return n
+}
+
+// Clashes reports whether something sent to this host would be for both forwards.
+func (f *PortForward) Clashes(o *PortForward) bool {
+	if f.Protocol != o.Protocol || !f.Ports.overlaps(o.Ports) {
+		return false
+	}
+	switch {
+	case !f.Address.IsValid() || !o.Address.IsValid():
+		return true
+	case f.Address.Is4() != o.Address.Is4():
+		return false
+	}
+	return f.Address == o.Address || f.Address.IsUnspecified() || o.Address.IsUnspecified()
+}
+
+// portIndex finds the forwards among many that have a port, without a look at all of them.
+type portIndex struct {
+	all []PortForward
+	// order are places in all, by the first port, and last is the highest port of those up
+	// to each in that order.
+	order []int
+	last  []uint16
+}
+
+func indexPorts(all []PortForward) portIndex {
+	x := portIndex{all: all, order: make([]int, len(all)), last: make([]uint16, len(all))}
+	for i := range all {
+		x.order[i] = i
+	}
+	slices.SortFunc(x.order, func(a, b int) int { return cmp.Compare(all[a].Ports.Start, all[b].Ports.Start) })
+	for i, at := range x.order {
+		x.last[i] = all[at].Ports.End
+		if i > 0 {
+			x.last[i] = max(x.last[i], x.last[i-1])
+		}
+	}
+	return x
+}
+
+// clashing are the places of the forwards that clash with f, ascending; f itself is one where
+// it is among them.
+func (x *portIndex) clashing(f *PortForward) (places []int) {
+	beyond, _ := slices.BinarySearchFunc(x.order, f.Ports.End, func(at int, port uint16) int {
+		if x.all[at].Ports.Start <= port {
+			return -1
+		}
+		return 1
+	})
+	for i := beyond - 1; i >= 0 && x.last[i] >= f.Ports.Start; i-- {
+		if f.Clashes(&x.all[x.order[i]]) {
+			places = append(places, x.order[i])
+		}
+	}
+	slices.Sort(places)
+	return places
+}
+
+// overlaps reports whether a port is in both ranges.
+func (r PortRange) overlaps(o PortRange) bool { return r.Start <= o.End && o.Start <= r.End }
+
+// DropHeld drops the forwards that have a holder: a definition has none.
+func (n *Network) DropHeld() {
+	n.PortForwards = slices.DeleteFunc(n.PortForwards, func(f PortForward) bool { return f.Holder != "" })
+}
+
+// natPorts is the range of <nat><port>, where it is written and not the default.
+func (n *Network) natPorts() (r PortRange, ok bool) {
+	if n.Forward == nil || n.Forward.NAT == nil || n.Forward.NAT.Port == nil {
+		return PortRange{}, false
+	}
+	r = *n.Forward.NAT.Port
+	return r, r != PortRange{Start: 1024, End: 65535}
 }

@@ -12,17 +12,30 @@ import (
 // XML prints n as virsh net-dumpxml --inactive does: libvirt's order of
 // elements and attributes, single quotes, two spaces of indentation, a newline
 // at the end. Parse reads it back to an equal network, Ignored excepted.
-func (n *Network) XML() []byte { return n.print(0) }
+func (n *Network) XML() []byte { return n.print(Connections{}) }
 
-// LiveXML prints n as virsh net-dumpxml does for an active network with that
-// many guest interfaces: with the count unless it is 0, and with the ports of
-// NAT as they are in effect.
-func (n *Network) LiveXML(connections int) []byte {
-	if n.Mode() == ModeNAT {
+// Connections are how many ports an active network has, and what its pool has.
+type Connections struct {
+	Ports int            // in all
+	Devs  map[string]int // by the interface of the host that they are on
+	// Interfaces or Addresses are what makes the pool of a network with a <pf>.
+	Interfaces []string
+	Addresses  []PCIAddress
+}
+
+// LiveXML prints n as virsh net-dumpxml does for an active network with those
+// connections: with each count unless it is 0, with the functions of a <pf>, and with
+// the ports of NAT as they are in effect.
+func (n *Network) LiveXML(c Connections) []byte {
+	switch {
+	case n.Mode() == ModeNAT:
 		n = n.Clone()
 		n.livePorts()
+	case n.Forward != nil && n.Forward.PF != "":
+		n = n.Clone()
+		n.Forward.Interfaces, n.Forward.Addresses = c.Interfaces, c.Addresses
 	}
-	return n.print(connections)
+	return n.print(c)
 }
 
 // livePorts makes the default port range of a NAT network explicit.
@@ -35,8 +48,8 @@ func (n *Network) livePorts() {
 	}
 }
 
-// print renders n with the count of connections unless it is 0.
-func (n *Network) print(connections int) []byte {
+// print renders n with its counts of connections, unless they are 0.
+func (n *Network) print(c Connections) []byte {
 	p := &xmldoc.Printer{}
 	var options, vnetd xmldoc.Attr
 	if len(n.Dnsmasq.Lines) > 0 {
@@ -45,16 +58,16 @@ func (n *Network) print(connections int) []byte {
 	if n.extended() {
 		vnetd = xmldoc.Always("xmlns:vnetd", schema.NamespaceVnetd)
 	}
-	p.Pair("network", func() { printDefinition(p, n) },
+	p.Pair("network", func() { printDefinition(p, n, c) },
 		options, vnetd,
-		xmldoc.Num("connections", connections),
+		xmldoc.Num("connections", c.Ports),
 		xmldoc.Flag("ipv6", n.IPv6),
 		xmldoc.Opt("trustGuestRxFilters", n.TrustGuestRxFilters))
 	return p.Buf.Bytes()
 }
 
 // printDefinition prints what is inside <network>, in virNetworkDefFormatBuf's order.
-func printDefinition(p *xmldoc.Printer, n *Network) {
+func printDefinition(p *xmldoc.Printer, n *Network, c Connections) {
 	p.Text("name", n.Name)
 	p.Text("uuid", n.UUID)
 	p.Text("title", n.Title)
@@ -62,7 +75,7 @@ func printDefinition(p *xmldoc.Printer, n *Network) {
 	if len(n.Metadata) > 0 {
 		p.Pair("metadata", func() { printFragments(p, n.Metadata) })
 	}
-	printForward(p, n)
+	printForward(p, n, c)
 	printBridge(p, n)
 	if n.MTU != 0 {
 		p.Leaf("mtu", xmldoc.Num("size", n.MTU))
@@ -96,7 +109,7 @@ func printDefinition(p *xmldoc.Printer, n *Network) {
 }
 
 // printForward prints <forward>, nothing for an isolated network.
-func printForward(p *xmldoc.Printer, n *Network) {
+func printForward(p *xmldoc.Printer, n *Network, c Connections) {
 	f := n.Forward
 	if f == nil {
 		return
@@ -106,7 +119,7 @@ func printForward(p *xmldoc.Printer, n *Network) {
 		interfaces = []string{f.Dev}
 	}
 	dev := ""
-	if len(interfaces) > 0 {
+	if len(interfaces) > 0 && f.PF == "" {
 		dev = interfaces[0]
 	}
 	managed := xmldoc.Attr{}
@@ -119,8 +132,8 @@ func printForward(p *xmldoc.Printer, n *Network) {
 		if f.PF != "" {
 			p.Leaf("pf", xmldoc.Opt("dev", f.PF))
 		}
-		for i := range interfaces {
-			printForwardInterface(p, &interfaces[i])
+		for _, dev := range interfaces {
+			p.Leaf("interface", xmldoc.Always("dev", dev), xmldoc.Num("connections", c.Devs[dev]))
 		}
 		for _, a := range f.Addresses {
 			printPCIAddress(p, a, xmldoc.Always("type", "pci"))

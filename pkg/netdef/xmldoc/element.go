@@ -2,6 +2,7 @@ package xmldoc
 
 import (
 	"fmt"
+	"strings"
 )
 
 // Element is a node in the hands of the decoder: reading marks what was read,
@@ -99,6 +100,21 @@ func (e Element) Only(name string) (Element, bool) {
 		more.Faults.Addf(more.Path, "", "only one <%s> is allowed", name)
 	}
 	return all[0].At(all[0].Node, e.Path+"/"+name), true
+}
+
+// OnlyIn is Only for a namespace, and a name with its usual prefix. What is inside those that are
+// too many is no fault of its own.
+func (e Element) OnlyIn(space, qname string) (Element, bool) {
+	_, name, _ := strings.Cut(qname, ":")
+	all := e.Children(space, name)
+	if len(all) == 0 {
+		return Element{}, false
+	}
+	for _, more := range all[1:] {
+		more.KeepRaw = true
+		more.Faults.Addf(more.Path, "", "only one <%s> is allowed", qname)
+	}
+	return e.At(all[0].Node, strings.TrimSuffix(all[0].Path, "[1]")), true
 }
 
 // Required is value for a port that must be there.
