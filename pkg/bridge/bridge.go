@@ -1,7 +1,19 @@
+// Package bridge owns the bridge devices of the daemon's network namespace and
+// what is plugged into them: attributes, MAC address, MTU, addresses, routes, IPv6
+// sysctls, the ports and their forwarding entries, and the host's forwarding.
+//
+// Bridges.Ensure brings a device to what its Config asks and is silent when
+// nothing differs. Bridges.Attach plugs a port in so that it forwards at once,
+// with spanning tree left on. Bridges.Watch tells about links that came, changed or
+// went. Package uplink moves the link that leads to the LAN onto a bridge, and back.
+//
+// Everything goes over rtnetlink, but for the switches of IPv6 and of forwarding,
+// which are sysctls.
+// The package keeps no copy of kernel state but the networks that the host is in,
+// for as long as the kernel tells of no change (Bridges.AddressOwner, HostNets).
 package bridge
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -11,11 +23,11 @@ import (
 	"sync"
 	"time"
 
-	"github.com/vishvananda/netlink"
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
 	"github.com/vnetd/vnetd/internal/ether"
+	"github.com/vnetd/vnetd/pkg/bridge/removal"
 )
 
 // Kind is the kernel's name of the device type.
@@ -59,14 +71,32 @@ type Config struct {
 	// nothing. A link that has one keeps it.
 	Alias string
 	// MACTable prepares the bridge for ports without learning and flooding,
-	// whose guests' addresses AddFDB tells it: VLAN filtering is switched on,
+	// whose guests' addresses PortConfig.FDB tells it: VLAN filtering is switched on,
 	// as libvirt does for macTableManager='libvirt', so that the kernel can
 	// take such ports out of promiscuous mode. A kernel without VLAN filtering
 	// goes without. It is never switched off.
 	MACTable bool
+	// MaxLearned is how many addresses the bridge learns at most, 0 for any number; of those
+	// beyond it frames are flooded. A kernel that counts none (before Linux 6.7) learns any
+	// number.
+	MaxLearned int
+	// FilterVLANs has the bridge look at VLAN tags, as the VLANs of its ports say
+	// (PortConfig.VLANs); the error is ErrCantFilter where the kernel can't. It is never
+	// switched off.
+	FilterVLANs bool
+	// Snooping has the bridge send multicast to those ports alone behind which somebody
+	// listens, as it hears of IGMP and MLD; Querier has it ask them. What is to be on and the
+	// kernel has not gives ErrCantSnoop.
+	Snooping, Querier Switch
 	// Forward4 and Forward6 say that the host forwards packets of the bridge: it does so
 	// on this link wherever it forwards any of that family.
 	Forward4, Forward6 bool
+	// Loopback4 and Loopback6 say that what this host sends from 127.0.0.0/8 and ::1 may
+	// leave by the bridge and be answered; the caller keeps guests from 127.0.0.0/8.
+	// FormerLoopback4 and 6 say that Ensure was asked for that, and is to take it back
+	// where it is not asked any more.
+	Loopback4, Loopback6             bool
+	FormerLoopback4, FormerLoopback6 bool
 	// Index is that of the bridge as it was seen last, 0 for none: where no link has the
 	// name, and that one is a bridge with Alias, it was renamed and gets its name back.
 	Index int
@@ -77,14 +107,14 @@ type Config struct {
 // Bridges speaks with the kernel about the links of one network namespace, that
 // of the thread that called New. All methods are safe for concurrent use.
 type Bridges struct {
-	conn *conn
-	seed maphash.Seed
+	conn    *conn
+	removal *removal.Queue
+	seed    maphash.Seed
 	// names serialises Ensure per name. A name's lock is taken before a
 	// bridge's.
 	names shards
 
-	mu  sync.Mutex // for the map; the last lock taken
-	stp map[int]*stpState
+	stp stpStates
 
 	subnets  subnets
 	hostNets hostNets
@@ -114,7 +144,12 @@ func New() (*Bridges, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Bridges{conn: c, seed: maphash.MakeSeed(), stp: make(map[int]*stpState), sysctlDir: DefaultSysctlDir}, nil
+	deletions, err := removal.New()
+	if err != nil {
+		c.close()
+		return nil, err
+	}
+	return &Bridges{conn: c, removal: deletions, seed: maphash.MakeSeed(), stp: stpStates{all: make(map[int]*stpState)}, sysctlDir: DefaultSysctlDir}, nil
 }
 
 // Close closes the netlink sockets. No bridge changes. No method may be called
@@ -122,6 +157,7 @@ func New() (*Bridges, error) {
 func (b *Bridges) Close() {
 	b.subnets.close()
 	b.hostNets.close()
+	b.removal.Close()
 	b.conn.close()
 }
 
@@ -149,7 +185,7 @@ func (b *Bridges) Ensure(ctx context.Context, cfg Config) (ifindex int, err erro
 	if err := b.converge(&l, &cfg, created); err != nil {
 		err = fmt.Errorf("configuring bridge %q: %w", cfg.Name, err)
 		if created {
-			err = errors.Join(err, remove(l.Index))
+			err = errors.Join(err, b.removal.Delete(l.Index, removal.Bridge))
 		}
 		return 0, err
 	}
@@ -168,7 +204,7 @@ func (b *Bridges) Create(cfg Config) (Link, error) {
 		return Link{}, err
 	}
 	if err := b.setAttributes(&l, &cfg); err != nil {
-		return Link{}, errors.Join(fmt.Errorf("configuring bridge %q: %w", cfg.Name, err), remove(l.Index))
+		return Link{}, errors.Join(fmt.Errorf("configuring bridge %q: %w", cfg.Name, err), b.removal.Delete(l.Index, removal.Bridge))
 	}
 	return l.Link, nil
 }
@@ -325,46 +361,18 @@ func (b *Bridges) converge(l *link, cfg *Config, created bool) error {
 		if err := b.conn.addAddresses(l.Index, cfg.Addrs); err != nil {
 			return err
 		}
-		return b.conn.addRoutes(l.Index, cfg.Routes)
+		if err := b.conn.addRoutes(l.Index, cfg.Routes); err != nil {
+			return err
+		}
+		return setLoopback(b.conn, l.Index, cfg)
 	}
 	if err := b.conn.setAddresses(l, cfg); err != nil {
 		return err
 	}
-	return b.conn.setRoutes(l, cfg)
-}
-
-// setAttributes brings MAC address, MTU, alias, STP, forward delay and VLAN filtering
-// of l to cfg.
-func (b *Bridges) setAttributes(l *link, cfg *Config) error {
-	defer b.lockSTP(l.Index).Unlock()
-	return b.conn.doAll(requests(cfg.Amend.pass(attributeChanges(l, cfg))))
-}
-
-// attributeChanges are what setAttributes changes.
-func attributeChanges(l *link, cfg *Config) (changes []change) {
-	if !bytes.Equal(l.MAC, cfg.MAC) {
-		changes = append(changes, differs(cfg.Name, AspectMAC, l.MAC, cfg.MAC, setLink(l.Index, 0, 0, nl.NewRtAttr(unix.IFLA_ADDRESS, cfg.MAC))))
+	if err := b.conn.setRoutes(l, cfg); err != nil {
+		return err
 	}
-	if cfg.MTU != 0 && l.MTU != cfg.MTU {
-		changes = append(changes, differs(cfg.Name, AspectMTU, l.MTU, cfg.MTU, setMTU(l.Index, cfg.MTU)))
-	}
-	if cfg.MACTable && l.canFilterVLAN && !l.vlanFiltering {
-		changes = append(changes, differs(cfg.Name, AspectVLANFiltering, "off", "on", setBridge(l.Index, nl.NewRtAttr(nl.IFLA_BR_VLAN_FILTERING, boolAttr(true)))))
-	}
-	if cfg.Alias != "" && l.Alias == "" {
-		changes = append(changes, differs(cfg.Name, AspectAlias, l.Alias, cfg.Alias, setLink(l.Index, 0, 0, alias(cfg.Alias))))
-	}
-	if reqs := stpRequests(l, cfg); len(reqs) > 0 {
-		has := fmt.Sprintf("%s, forward delay %v", onOff(l.stp != stpOff), hundredths(l.delay))
-		want := fmt.Sprintf("%s, forward delay %v", onOff(cfg.STP), hundredths(cfg.delay()))
-		changes = append(changes, differs(cfg.Name, AspectSTP, has, want, reqs...))
-	}
-	return changes
-}
-
-// setMTU is the request that sets a link's MTU.
-func setMTU(index, mtu int) *nl.NetlinkRequest {
-	return setLink(index, 0, 0, nl.NewRtAttr(unix.IFLA_MTU, nl.Uint32Attr(uint32(mtu))))
+	return setLoopback(b.conn, l.Index, cfg)
 }
 
 // Remove deletes the bridge of that name if its index is still ifindex, or
@@ -384,24 +392,9 @@ func (b *Bridges) Remove(name string, ifindex int) error {
 	if err := l.mustBeBridge(name); err != nil {
 		return err
 	}
-	if err := remove(l.Index); err != nil {
+	if err := b.removal.Delete(l.Index, removal.Bridge); err != nil {
 		return fmt.Errorf("removing bridge %q: %w", name, err)
 	}
-	b.forgetSTP(l.Index)
+	b.stp.forget(l.Index)
 	return nil
-}
-
-// remove deletes a link; one that is gone already is success. The request has a socket
-// of its own, as in Detach: it keeps the kernel waiting for RCU grace periods, tens of
-// milliseconds, and no other shall queue behind it.
-func remove(index int) error {
-	if err := netlink.LinkDel(byItsIndex(index)); err != nil && !errors.Is(err, unix.ENODEV) {
-		return fmt.Errorf("deleting link %d: %w", index, err)
-	}
-	return nil
-}
-
-// byItsIndex is a link as the library asks for one.
-func byItsIndex(index int) netlink.Link {
-	return &netlink.GenericLink{LinkAttrs: netlink.LinkAttrs{Index: index}}
 }

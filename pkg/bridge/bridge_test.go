@@ -449,7 +449,6 @@ func TestLookup(t *testing.T) {
 
 // TestParallel runs many networks' lives at once.
 func TestParallel(t *testing.T) {
-	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		b := newBridges(t)
 		var wg sync.WaitGroup

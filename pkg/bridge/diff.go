@@ -17,6 +17,9 @@ const (
 	AspectMAC           Aspect = "mac"
 	AspectMTU           Aspect = "mtu" // of ports too
 	AspectVLANFiltering Aspect = "vlan-filtering"
+	AspectMaxLearned    Aspect = "fdb-max-learned"
+	AspectSnooping      Aspect = "multicast-snooping"
+	AspectQuerier       Aspect = "multicast-querier"
 	AspectAlias         Aspect = "alias"
 	AspectSTP           Aspect = "stp" // and the forward delay
 	AspectSysctl        Aspect = "sysctl"
@@ -24,12 +27,19 @@ const (
 	AspectAddress       Aspect = "address"
 	AspectRoute         Aspect = "route"
 
+	AspectParent   Aspect = "parent" // of a macvlan
 	AspectMaster   Aspect = "master"
 	AspectIsolated Aspect = "isolated"
 	AspectLearning Aspect = "learning"
 	AspectFlood    Aspect = "flood"
+	AspectVLAN     Aspect = "vlan"
 	AspectState    Aspect = "state" // of a port: disabled, without STP
 	AspectFDB      Aspect = "fdb"
+
+	AspectTunnel Aspect = "tunnel" // to other hosts; see package vxlan
+	AspectPeer   Aspect = "peer"   // of a tunnel
+
+	AspectBandwidth Aspect = "bandwidth" // of bridges too; see package tc
 )
 
 // Difference is one thing that is not as it shall be.

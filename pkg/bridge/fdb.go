@@ -12,26 +12,22 @@ import (
 	"github.com/vnetd/vnetd/internal/netlink"
 )
 
-// AddFDB tells the bridge that the address is behind the port with that index:
-// a static entry of the forwarding database, which neither ages nor moves with
-// what the bridge learns. An entry that is there is success; one that names
-// another port of the bridge is moved. It goes when the port leaves the bridge.
-func (b *Bridges) AddFDB(port int, mac net.HardwareAddr) error { return b.conn.addFDB(port, mac) }
+// ntfSticky is NTF_STICKY of linux/neighbour.h (Linux 4.20).
+const ntfSticky = 0x40
 
-func (c *conn) addFDB(port int, mac net.HardwareAddr) error {
-	err := c.do(fdbRequest(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, port, mac))
+// addFDB tells the bridge that the address is behind the port with that index: a static
+// entry of the forwarding database, which does not age. A frame that comes by another port,
+// where that learns, moves it all the same (br_fdb_update of net/bridge/br_fdb.c), unless it
+// is sticky. An entry that is there is success; one that names another port of the bridge is
+// moved. It goes when the port leaves the bridge.
+func (c *conn) addFDB(port int, mac net.HardwareAddr, sticky bool) error {
+	flags := byte(unix.NTF_MASTER)
+	if sticky {
+		flags |= ntfSticky
+	}
+	err := c.do(fdbRequest(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, port, mac, flags))
 	if err != nil {
 		return fmt.Errorf("adding the forwarding entry of %v on port %d: %w", mac, port, err)
-	}
-	return nil
-}
-
-// DeleteFDB removes the entry that AddFDB made. No such entry, or no such port,
-// is success.
-func (b *Bridges) DeleteFDB(port int, mac net.HardwareAddr) error {
-	err := b.conn.do(fdbRequest(unix.RTM_DELNEIGH, 0, port, mac))
-	if err != nil && !errors.Is(err, unix.ENOENT) && !errors.Is(err, unix.ENODEV) {
-		return fmt.Errorf("removing the forwarding entry of %v on port %d: %w", mac, port, err)
 	}
 	return nil
 }
@@ -46,7 +42,8 @@ func (b *Bridges) FDBPort(bridge int, mac net.HardwareAddr) (port int, err error
 // fdbEntry is what a bridge knows of an address.
 type fdbEntry struct {
 	port   int  // its ifindex; 0 where the bridge knows of none
-	static bool // neither ages nor moves
+	static bool // neither ages nor moves for what the port's own side sends
+	sticky bool // nor for what comes by other ports
 }
 
 // fdb asks a bridge for what it knows of an address.
@@ -69,6 +66,7 @@ func (c *conn) fdb(bridge int, mac net.HardwareAddr) (e fdbEntry, err error) {
 	}
 	e.port = int(binary.NativeEndian.Uint32(body[4:]))
 	e.static = binary.NativeEndian.Uint16(body[8:])&(unix.NUD_NOARP|unix.NUD_PERMANENT) != 0
+	e.sticky = body[10]&ntfSticky != 0
 	// An address of the bridge itself is on no port.
 	if e.port == bridge {
 		return fdbEntry{}, nil
@@ -78,12 +76,12 @@ func (c *conn) fdb(bridge int, mac net.HardwareAddr) (e fdbEntry, err error) {
 
 // fdbRequest is a request about a static entry of the port's bridge (NTF_MASTER),
 // in every VLAN of the port.
-func fdbRequest(kind, flags, port int, mac net.HardwareAddr) *nl.NetlinkRequest {
+func fdbRequest(kind, flags, port int, mac net.HardwareAddr, ntf byte) *nl.NetlinkRequest {
 	head := make([]byte, unix.SizeofNdMsg) // struct ndmsg
 	head[0] = unix.AF_BRIDGE
 	binary.NativeEndian.PutUint32(head[4:], uint32(port))
 	binary.NativeEndian.PutUint16(head[8:], unix.NUD_NOARP|unix.NUD_REACHABLE)
-	head[10] = unix.NTF_MASTER
+	head[10] = ntf
 	req := nl.NewNetlinkRequest(kind, flags)
 	req.AddRawData(netlink.AppendAttribute(head, unix.NDA_LLADDR, mac))
 	return req

@@ -2,7 +2,13 @@ package bridge_test
 
 import (
 	"encoding/json"
+	"fmt"
+	"net"
+	"strings"
 	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/vnetd/vnetd/internal/nstest"
 	"github.com/vnetd/vnetd/pkg/bridge"
@@ -144,4 +150,53 @@ func TestMACTableBridge(t *testing.T) {
 		}
 		becomesSilent(t, b, cfg)
 	})
+}
+
+// TestMostLearned has a bridge learn no more addresses than it may.
+func TestMostLearned(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		b := newBridges(t)
+		cfg := defaultConfig()
+		cfg.MaxLearned = 8
+		ensure(t, b, cfg)
+		guest := nstest.Guest(t, "virbr0", "guest", "")
+		learned := func() int {
+			return strings.Count(nstest.Exec(t, "bridge", "fdb", "show", "br", "virbr0", "dynamic"), "02:00:00:00:53")
+		}
+		for _, bound := range []int{8, 12} {
+			cfg.MaxLearned = bound
+			ensure(t, b, cfg)
+			nstest.Eventually(t, 10*time.Second, "the bridge learns", func() error {
+				for i := range 2 * bound {
+					err := guest.Do(func() error { return sendFrom("eth0", [6]byte{2, 0, 0, 0, 0x53, byte(i)}) })
+					if err != nil {
+						return err
+					}
+				}
+				if n := learned(); n < bound-2 { // the guest's own address is one
+					return fmt.Errorf("it knows %d", n)
+				}
+				return nil
+			})
+			if n := learned(); n > bound {
+				t.Errorf("the bridge knows %d addresses, want at most %d", n, bound)
+			}
+		}
+	})
+}
+
+// sendFrom sends a broadcast from an address on a device.
+func sendFrom(device string, mac [6]byte) error {
+	card, err := net.InterfaceByName(device)
+	if err != nil {
+		return err
+	}
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_RAW, 0)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = unix.Close(fd) }()
+	frame := append([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}, mac[:]...)
+	frame = append(append(frame, 0x88, 0xb5), make([]byte, 46)...)
+	return unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: card.Index, Halen: 6})
 }

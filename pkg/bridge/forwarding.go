@@ -56,7 +56,7 @@ func (b *Bridges) Forward(v4, v6 bool) (Forwarding, error) {
 			err = fmt.Errorf("enabling IPv6 forwarding: %w", err)
 		}
 	}
-	f.Unsaved = b.persist(set, nil)
+	f.Unsaved = persist(b.sysctlDir, set, nil)
 	return f, err
 }
 
@@ -155,7 +155,7 @@ func (b *Bridges) RestoreAcceptRA(raised []AcceptRA) error {
 			errs = append(errs, fmt.Errorf("restoring accept_ra of %q: %w", old.Link, err))
 		}
 	}
-	return errors.Join(append(errs, b.persist(nil, unset))...)
+	return errors.Join(append(errs, persist(b.sysctlDir, nil, unset))...)
 }
 
 func restoreAcceptRA(old AcceptRA) error {

@@ -36,11 +36,18 @@ type Link struct {
 	// Master is the index of the bridge or bond the link is a port of, 0
 	// for none.
 	Master int
+	// Parent is the index of the link that a macvlan, a macvtap or a VLAN is on, 0 for
+	// none; of a veth it is the other end.
+	Parent int
 	// Up is the administrative state (IFF_UP), Carrier whether the other end
 	// is there (IFF_LOWER_UP): for a bridge a forwarding port, for a TAP
 	// device an open file descriptor.
 	Up, Carrier bool
 	Loopback    bool
+	// Of a bridge: whether it looks at VLAN tags, whether the kernel has that at all, and
+	// in which VLAN frames without a tag are by default (default_pvid), 0 for none.
+	FiltersVLANs, CanFilterVLANs bool
+	DefaultVLAN                  uint16
 }
 
 // link is a Link with what this package alone uses.
@@ -56,8 +63,11 @@ type link struct {
 	root  bool
 	// How often the root sends BPDUs, and for how long one is believed.
 	hello, maxAge time.Duration
-	// vlanFiltering is on, canFilterVLAN reports whether the kernel has it at all.
-	vlanFiltering, canFilterVLAN bool
+	// How many addresses the bridge learns at most, and whether the kernel counts them.
+	maxLearned    uint32
+	countsLearned bool
+	// Of a bridge: what it does with multicast, and whether the kernel has that at all.
+	snoops, queries, canSnoop bool
 	// Of a bridge port.
 	state            uint8
 	isolated         bool
@@ -162,6 +172,8 @@ func (l *link) setAttr(kind uint16, value []byte) error {
 		l.MTU = int(binary.NativeEndian.Uint32(value))
 	case unix.IFLA_IFALIAS:
 		l.Alias = unix.ByteSliceToString(value)
+	case unix.IFLA_LINK:
+		l.Parent = int(binary.NativeEndian.Uint32(value))
 	case unix.IFLA_MASTER:
 		l.Master = int(binary.NativeEndian.Uint32(value))
 	case unix.IFLA_LINKINFO:
@@ -201,10 +213,18 @@ func (l *link) setBridge(data []byte) error {
 		case nl.IFLA_BR_MAX_AGE:
 			l.maxAge = ticks(value)
 		case nl.IFLA_BR_VLAN_FILTERING:
-			l.vlanFiltering = value[0] != 0
+			l.FiltersVLANs = value[0] != 0
 		case nl.IFLA_BR_VLAN_PROTOCOL:
 			// Without CONFIG_BRIDGE_VLAN_FILTERING there is none.
-			l.canFilterVLAN = true
+			l.CanFilterVLANs = true
+		case nl.IFLA_BR_VLAN_DEFAULT_PVID:
+			l.DefaultVLAN = binary.NativeEndian.Uint16(value)
+		case nl.IFLA_BR_MCAST_SNOOPING:
+			l.snoops, l.canSnoop = value[0] != 0, true
+		case nl.IFLA_BR_MCAST_QUERIER:
+			l.queries = value[0] != 0
+		case unix.IFLA_BR_FDB_MAX_LEARNED:
+			l.maxLearned, l.countsLearned = binary.NativeEndian.Uint32(value), true
 		case nl.IFLA_BR_BRIDGE_ID:
 			own = value
 		case nl.IFLA_BR_ROOT_ID:

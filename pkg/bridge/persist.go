@@ -26,14 +26,14 @@ const (
 
 const sysctlComment = "# Written by vnetd: what it switched on while networks are active.\n"
 
-// persist adds the sysctls of set, by path, to the file and takes those of unset
-// out. Others that are in it stay: a former vnetd set them, and they are in
-// effect still.
-func (b *Bridges) persist(set map[string]string, unset []string) error {
-	if b.sysctlDir == "" || len(set)+len(unset) == 0 {
+// persist adds the sysctls of set, by path, to the file in dir, empty for none, and
+// takes those of unset out. Others that are in it stay: a former vnetd set them, and
+// they are in effect still.
+func persist(dir string, set map[string]string, unset []string) error {
+	if dir == "" || len(set)+len(unset) == 0 {
 		return nil
 	}
-	path := filepath.Join(b.sysctlDir, SysctlFile)
+	path := filepath.Join(dir, SysctlFile)
 	if err := updateSysctlFile(path, set, unset); err != nil {
 		return fmt.Errorf("persisting sysctls: %w", err)
 	}

@@ -246,7 +246,6 @@ var loops = []struct {
 func TestAttachKeepsLoopsBlocked(t *testing.T) {
 	for _, loop := range loops {
 		t.Run(loop.name, func(t *testing.T) {
-			t.Parallel()
 			nstest.Run(t, func(t *testing.T) {
 				b := newBridges(t)
 				index := ensure(t, b, defaultConfig())
@@ -271,7 +270,6 @@ func TestAttachKeepsLoopsBlocked(t *testing.T) {
 // they were plugged in, by a bridge that knows no spanning tree. Frames that went
 // round meanwhile end, and later ones arrive once.
 func TestGuestBridgesItsCards(t *testing.T) {
-	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		b := newBridges(t)
 		cfg := defaultConfig()
@@ -358,7 +356,6 @@ func attachManyBeside(t *testing.T, b *bridge.Bridges, index int, blocked string
 // longer than the max age don't open a loop. The tree's times are the shortest
 // that the kernel takes.
 func TestHellosGoOutBetweenPorts(t *testing.T) {
-	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		b := newBridges(t)
 		index := ensure(t, b, defaultConfig())

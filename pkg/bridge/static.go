@@ -184,3 +184,77 @@ func routeRequest(kind, flags, index int, r Route) *nl.NetlinkRequest {
 	req.AddData(nl.NewRtAttr(unix.RTA_PRIORITY, nl.Uint32Attr(r.Metric)))
 	return req
 }
+
+// A packet that this host sends from a loopback address leaves by a bridge where it is led
+// to a guest and gets another source. Its answer gets the loopback address back before it
+// is routed, and the kernel then takes it for forged unless it is told otherwise: in IPv4
+// by route_localnet of the bridge (Documentation/networking/ip-sysctl.rst); in IPv6, where
+// a route to ::1 must be by the device that a packet came in by (rt6_need_strict of
+// net/ipv6/route.c), by such a route. What comes off a wire to ::1 the kernel drops first
+// (ip6_rcv_core); what comes so to 127.0.0.0/8 are the firewall's to stop.
+
+// loopbackMetric is that of the route to ::1 by a bridge, behind that by the loopback
+// device, which is this host's own.
+const loopbackMetric = 4096
+
+// loopback6 is ::1 as a destination.
+func loopback6() netip.Prefix { return netip.PrefixFrom(netip.IPv6Loopback(), 128) }
+
+// setLoopback makes the route to ::1 by the link what cfg says.
+func setLoopback(c *conn, index int, cfg *Config) error {
+	want := cfg.Loopback6 && cfg.hasIPv6()
+	if !want && !cfg.FormerLoopback6 {
+		return nil
+	}
+	there, err := hasLoopbackRoute(c, index)
+	if err != nil || there == want {
+		return err
+	}
+	kind, flags, d := unix.RTM_DELROUTE, 0, Difference{cfg.Name, AspectRoute, "local ::1", ""}
+	if want {
+		kind, flags, d.Has, d.Want = unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, "", "local ::1"
+	}
+	return c.carryOut([]change{{Difference: d, do: func() error {
+		err := c.do(loopbackRoute(kind, flags, index))
+		if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EEXIST) {
+			return nil // somebody was quicker
+		}
+		return err
+	}}}, cfg.Amend)
+}
+
+// hasLoopbackRoute reports whether ::1 is reached by the link.
+func hasLoopbackRoute(c *conn, index int) (bool, error) {
+	msgs, err := c.dump(unix.RTM_GETROUTE, unix.RTM_NEWROUTE,
+		&nl.RtMsg{RtMsg: unix.RtMsg{Family: unix.AF_INET6, Table: unix.RT_TABLE_LOCAL}},
+		nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(uint32(index))))
+	if err != nil {
+		return false, fmt.Errorf("listing local routes: %w", err)
+	}
+	for _, m := range msgs {
+		if len(m) < unix.SizeofRtMsg || nl.DeserializeRtMsg(m).Table != unix.RT_TABLE_LOCAL {
+			continue
+		}
+		r, err := parseRoute(m)
+		if err != nil {
+			return false, err
+		}
+		if r.dst == loopback6() && len(r.indexes) == 1 && r.indexes[0] == index {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+// loopbackRoute is the request that adds or removes the route to ::1 by a link.
+func loopbackRoute(kind, flags, index int) *nl.NetlinkRequest {
+	msg := nl.NewRtMsg()
+	msg.Family, msg.Dst_len, msg.Protocol = unix.AF_INET6, 128, routeProtocol
+	msg.Table, msg.Type = unix.RT_TABLE_LOCAL, unix.RTN_LOCAL
+	req := nl.NewNetlinkRequest(kind, flags)
+	req.AddData(msg)
+	req.AddData(nl.NewRtAttr(unix.RTA_DST, netip.IPv6Loopback().AsSlice()))
+	req.AddData(nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(uint32(index))))
+	req.AddData(nl.NewRtAttr(unix.RTA_PRIORITY, nl.Uint32Attr(loopbackMetric)))
+	return req
+}

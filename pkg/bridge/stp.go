@@ -39,26 +39,32 @@ type stpState struct {
 	hellos helloPacer
 }
 
-// lockSTP returns the locked STP state of the bridge with that index.
-func (b *Bridges) lockSTP(index int) *stpState {
-	b.mu.Lock()
-	t := b.stp[index]
+// stpStates are those of all bridges, by index. Its lock is the last taken.
+type stpStates struct {
+	mu  sync.Mutex
+	all map[int]*stpState
+}
+
+// lock returns the locked STP state of the bridge with that index.
+func (s *stpStates) lock(index int) *stpState {
+	s.mu.Lock()
+	t := s.all[index]
 	if t == nil {
 		t = new(stpState)
-		b.stp[index] = t
+		s.all[index] = t
 	}
-	b.mu.Unlock()
+	s.mu.Unlock()
 	t.Lock()
 	return t
 }
 
-func (b *Bridges) forgetSTP(index int) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	delete(b.stp, index)
+func (s *stpStates) forget(index int) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.all, index)
 }
 
-// withoutSTP sends requests about ports of br while its STP is off, if it is the
+// without sends requests about ports of br while its STP is off, if it is the
 // kernel's STP: a port that becomes enabled then forwards at once and goes on
 // doing so under STP, and the state of a port may be set, which is EBUSY
 // otherwise.
@@ -68,9 +74,9 @@ func (b *Bridges) forgetSTP(index int) {
 // with STP or without, blocks a port that isn't the tree's designated one
 // (br_port_state_selection of net/bridge/br_stp.c). Everything is one datagram,
 // which the kernel carries out even if this process dies.
-func (b *Bridges) withoutSTP(ctx context.Context, t *stpState, br *link, reqs ...*nl.NetlinkRequest) error {
+func (t *stpState) without(ctx context.Context, c *conn, br *link, reqs ...*nl.NetlinkRequest) error {
 	if br.stp != stpKernel {
-		return b.conn.do(reqs...)
+		return c.do(reqs...)
 	}
 	if err := t.hellos.wait(ctx, br); err != nil {
 		return err
@@ -78,7 +84,7 @@ func (b *Bridges) withoutSTP(ctx context.Context, t *stpState, br *link, reqs ..
 	all := []*nl.NetlinkRequest{setBridge(br.Index, stpAttribute(stpOff))}
 	all = append(all, reqs...)
 	all = append(all, setBridge(br.Index, stpAttribute(stpKernel)))
-	return b.conn.do(all...)
+	return c.do(all...)
 }
 
 // delay is the forward delay in the kernel's unit, hundredths of a second, as

@@ -30,7 +30,7 @@ func (c *conn) setSysctls(l *link, cfg *Config) error {
 	default:
 		wanted = append(ipv6Sysctls(cfg.Name, cfg.hasIPv6()), wanted...)
 	}
-	wanted = append(wanted, neighbourSysctls(cfg)...)
+	wanted = append(append(wanted, neighbourSysctls(cfg)...), loopbackSysctls(cfg)...)
 	var changes []change
 	for _, s := range wanted {
 		has, err := readSysctl(s.path)
@@ -137,7 +137,7 @@ func Sysctls(cfg Config, v4, v6 bool) []Sysctl {
 	if cfg.MTU == 0 || cfg.MTU >= minIPv6 {
 		all = ipv6Sysctls(cfg.Name, cfg.hasIPv6())
 	}
-	all = append(all, neighbourSysctls(&cfg)...)
+	all = append(append(all, neighbourSysctls(&cfg)...), loopbackSysctls(&cfg)...)
 	if v4 {
 		all = append(all, sysctl{sysctlKey("ipv4", "ip_forward"), "1"})
 	}
@@ -189,4 +189,24 @@ func writeSysctl(path, value string) error {
 func readSysctl(path string) (string, error) {
 	data, err := os.ReadFile(path)
 	return strings.TrimSpace(string(data)), err
+}
+
+// loopbackSysctls are the settings by which answers come back to 127.0.0.0/8.
+func loopbackSysctls(cfg *Config) []sysctl {
+	key := sysctlKey("ipv4", "conf", cfg.Name, "route_localnet")
+	switch {
+	case cfg.Loopback4:
+		return []sysctl{{key, "1"}}
+	case cfg.FormerLoopback4:
+		return []sysctl{{key, "0"}}
+	}
+	return nil
+}
+
+// Rewrites6 reports whether IPv6 packets that come in by bridges' ports pass ip6tables
+// before the bridge has them (br_netfilter): an answer to ::1 has that destination then
+// when it seems to come off a wire, and is dropped.
+func Rewrites6() bool {
+	value, err := readSysctl(netSysctls + "/bridge/bridge-nf-call-ip6tables")
+	return err == nil && value != "0"
 }

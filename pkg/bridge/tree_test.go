@@ -65,7 +65,6 @@ func TestSpanningTreeChanges(t *testing.T) {
 // TestEnsureLeavesTheRootsDelay: below another root the bridge reports that
 // one's forward delay, which is no reason to set its own again and again.
 func TestEnsureLeavesTheRootsDelay(t *testing.T) {
-	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		b := newBridges(t)
 		index := ensure(t, b, defaultConfig())

@@ -88,7 +88,6 @@ func TestWatchSeesTheBridgeGo(t *testing.T) {
 
 // TestWatchResyncs keeps the callback busy until the kernel has dropped events.
 func TestWatchResyncs(t *testing.T) {
-	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		b := newBridges(t)
 		ensure(t, b, defaultConfig())

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"sync"
 
 	"golang.org/x/sys/unix"
 
@@ -26,12 +25,25 @@ type Packet struct {
 	To   netip.Addr
 	// In is the ifindex of the link that it comes in by, 0 for one of this host's own.
 	In int
+	// Bound is the ifindex of the link that a packet of this host's own is bound to, 0 for
+	// none: that of a VRF has its table asked (net/l3mdev in the kernel).
+	Bound int
+	// Mark is its mark of netfilter's. Protocol is that of layer 4, 0 where no rule of
+	// routing shall look at it, with the ports of TCP and UDP.
+	Mark             uint32
+	Protocol         uint8
+	SrcPort, DstPort uint16
 }
 
 // Way is the way that a packet takes.
 type Way struct {
 	Out   int // ifindex of the link that it leaves by
 	Table int // the routing table that says so
+	// Local says that this host takes the packet itself.
+	Local bool
+	// Via is the router that it is handed to, invalid for none. Source is the one that a packet
+	// of this host's own gets, invalid where the kernel does not say.
+	Via, Source netip.Addr
 }
 
 // Why a packet does not go any way. A Lookup's error is one of them, or that of the
@@ -58,34 +70,15 @@ var refusals = map[unix.Errno]error{
 // Asker asks about ways in the network namespace of the thread that first asked. The zero value
 // is ready; its methods may be called concurrently.
 type Asker struct {
-	mu     sync.Mutex
-	socket *netlink.Socket
+	socket netlink.Lazy
 }
 
 // Close closes the socket. The Asker can be used again.
-func (a *Asker) Close() {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.socket != nil {
-		_ = a.socket.Close()
-	}
-	a.socket = nil
-}
-
-// open is the socket.
-func (a *Asker) open() (*netlink.Socket, error) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	var err error
-	if a.socket == nil {
-		a.socket, err = netlink.Open(unix.NETLINK_ROUTE)
-	}
-	return a.socket, err
-}
+func (a *Asker) Close() { a.socket.Close() }
 
 // Lookup asks which way a packet takes.
 func (a *Asker) Lookup(p Packet) (Way, error) {
-	s, err := a.open()
+	s, err := a.socket.Open()
 	if err != nil {
 		return Way{}, err
 	}
@@ -116,7 +109,28 @@ func question(p Packet) []byte {
 	if p.In != 0 {
 		attrs = netlink.AppendAttribute(attrs, unix.RTA_IIF, netlink.Uint32(uint32(p.In)))
 	}
+	if p.Bound != 0 {
+		attrs = netlink.AppendAttribute(attrs, unix.RTA_OIF, netlink.Uint32(uint32(p.Bound)))
+	}
+	if p.Mark != 0 {
+		attrs = netlink.AppendAttribute(attrs, unix.RTA_MARK, netlink.Uint32(p.Mark))
+	}
+	attrs = appendTransport(attrs, p)
 	return netlink.NewMessage(unix.RTM_GETROUTE, unix.NLM_F_REQUEST, head, attrs)
+}
+
+// appendTransport appends what is asked of layer 4: of the protocols that the kernel takes
+// there (rtm_getroute_parse_ip_proto).
+func appendTransport(attrs []byte, p Packet) []byte {
+	switch p.Protocol {
+	case unix.IPPROTO_TCP, unix.IPPROTO_UDP:
+		attrs = netlink.AppendAttribute(attrs, unix.RTA_SPORT, binary.BigEndian.AppendUint16(nil, p.SrcPort))
+		attrs = netlink.AppendAttribute(attrs, unix.RTA_DPORT, binary.BigEndian.AppendUint16(nil, p.DstPort))
+	case unix.IPPROTO_ICMP, unix.IPPROTO_ICMPV6:
+	default:
+		return attrs
+	}
+	return netlink.AppendAttribute(attrs, unix.RTA_IP_PROTO, []byte{p.Protocol})
 }
 
 // family is that of an address.
@@ -132,17 +146,13 @@ func parseWay(body []byte) (w Way, err error) {
 	if len(body) < unix.SizeofRtMsg {
 		return Way{}, fmt.Errorf("an answer of %d bytes, want at least %d", len(body), unix.SizeofRtMsg)
 	}
-	w.Table = int(body[4])
+	w.Table, w.Local = int(body[4]), body[7] == unix.RTN_LOCAL
 	var code int32
 	err = netlink.ParseAttributes(body[unix.SizeofRtMsg:], func(kind uint16, value []byte) error {
-		switch {
-		case kind == unix.RTA_OIF && len(value) >= 4:
-			w.Out = int(binary.NativeEndian.Uint32(value))
-		case kind == unix.RTA_TABLE && len(value) >= 4:
-			w.Table = int(binary.NativeEndian.Uint32(value))
-		case kind == unix.RTA_CACHEINFO && len(value) >= 16: // struct rta_cacheinfo, rta_error
+		if kind == unix.RTA_CACHEINFO && len(value) >= 16 { // struct rta_cacheinfo, rta_error
 			code = int32(binary.NativeEndian.Uint32(value[12:]))
 		}
+		w.read(kind, value)
 		return nil
 	})
 	if err != nil {
@@ -162,4 +172,18 @@ func parseWay(body []byte) (w Way, err error) {
 		return w, ErrProhibited
 	}
 	return w, nil
+}
+
+// read reads one attribute of the answer.
+func (w *Way) read(kind uint16, value []byte) {
+	switch {
+	case kind == unix.RTA_OIF && len(value) >= 4:
+		w.Out = int(binary.NativeEndian.Uint32(value))
+	case kind == unix.RTA_TABLE && len(value) >= 4:
+		w.Table = int(binary.NativeEndian.Uint32(value))
+	case kind == unix.RTA_GATEWAY:
+		w.Via, _ = netip.AddrFromSlice(value)
+	case kind == unix.RTA_PREFSRC:
+		w.Source, _ = netip.AddrFromSlice(value)
+	}
 }

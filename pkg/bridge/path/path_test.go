@@ -69,6 +69,50 @@ func TestWays(t *testing.T) {
 	})
 }
 
+// TestWhatIsLookedAt has the kernel look at a packet's mark and ports, and tell by which router it
+// goes, with which source, and what it takes itself.
+func TestWhatIsLookedAt(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		for _, args := range []string{
+			"link add lan0 type bridge", "link add br0 type bridge", "link set lan0 up", "link set br0 up",
+			"addr add 203.0.113.2/24 dev lan0", "addr add 192.0.2.1/24 dev br0", "route add default via 203.0.113.1",
+			"-6 addr add 2001:db8:1::1/64 dev br0 nodad", "-6 addr add 2001:db8:f::2/64 dev lan0 nodad", "-6 route add default via 2001:db8:f::1",
+			"rule add pref 52 fwmark 7 prohibit", "rule add pref 53 ipproto tcp dport 25 prohibit", "-6 rule add pref 52 fwmark 7 prohibit", "-6 rule add pref 53 ipproto tcp dport 25 prohibit",
+		} {
+			nstest.IP(t, args)
+		}
+		nstest.Exec(t, "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+		br0, err := net.InterfaceByName("br0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		var a path.Asker
+		defer a.Close()
+		for _, family := range []struct{ guest, gateway, host, router, outside string }{
+			{"192.0.2.2", "192.0.2.1", "203.0.113.2", "203.0.113.1", "198.41.0.4"},
+			{"2001:db8:1::2", "2001:db8:1::1", "2001:db8:f::2", "2001:db8:f::1", "2001:503:ba3e::2:30"},
+		} {
+			out := path.Packet{From: netip.MustParseAddr(family.guest), To: netip.MustParseAddr(family.outside), In: br0.Index, Protocol: 6, SrcPort: 40000, DstPort: 443}
+			if way, err := a.Lookup(out); err != nil || way.Via.String() != family.router || way.Local {
+				t.Errorf("%+v: %+v, %v, want it by %s", out, way, err, family.router)
+			}
+			marked, mail := out, out
+			marked.Mark, mail.DstPort = 7, 25
+			for _, p := range []path.Packet{marked, mail} {
+				if way, err := a.Lookup(p); !errors.Is(err, path.ErrProhibited) {
+					t.Errorf("%+v: %+v, %v, want it prohibited", p, way, err)
+				}
+			}
+			if way, err := a.Lookup(path.Packet{To: out.To}); err != nil || way.Source.String() != family.host {
+				t.Errorf("to %s: %+v, %v, want the source %s", out.To, way, err, family.host)
+			}
+			if way, err := a.Lookup(path.Packet{From: out.From, To: netip.MustParseAddr(family.gateway), In: br0.Index}); err != nil || !way.Local {
+				t.Errorf("to %s: %+v, %v, want it taken by the host", family.gateway, way, err)
+			}
+		}
+	})
+}
+
 // leadsTo is the link that a way leads out of, empty where err says there is no way.
 func leadsTo(way path.Way, err error) string {
 	out, failed := net.InterfaceByIndex(way.Out)

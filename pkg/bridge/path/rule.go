@@ -94,7 +94,7 @@ func TableName(table int) string {
 
 // Rules lists the rules of the family of an address, in order.
 func (a *Asker) Rules(of netip.Addr) ([]Rule, error) {
-	s, err := a.open()
+	s, err := a.socket.Open()
 	if err != nil {
 		return nil, err
 	}

@@ -52,17 +52,17 @@ func (u *Uplinks) Attach(ctx context.Context, cfg Config) (*State, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, fmt.Errorf("uplink %q: %w", cfg.Uplink, err)
 	}
-	s, err := u.state(cfg)
+	s, err := prepared(u, cfg)
 	if err != nil {
 		return nil, fmt.Errorf("uplink %q: %w", cfg.Uplink, err)
 	}
 	answered, err := u.kernel.answers(ctx, s.Index, s.gateways(), askLimit)
 	if err != nil {
-		return nil, fmt.Errorf("uplink %q: %w", cfg.Uplink, err)
+		return nil, errors.Join(fmt.Errorf("uplink %q: %w", cfg.Uplink, err), forget(u, s))
 	}
 	if cfg.Save != nil {
 		if err := cfg.Save(*s); err != nil {
-			return nil, fmt.Errorf("uplink %q: saving its state: %w", cfg.Uplink, err)
+			return nil, errors.Join(fmt.Errorf("uplink %q: saving its state: %w", cfg.Uplink, err), forget(u, s))
 		}
 	}
 	limit := cfg.CheckTimeout
@@ -81,6 +81,33 @@ func (u *Uplinks) Attach(ctx context.Context, cfg Config) (*State, error) {
 		return nil, err
 	}
 	return s, nil
+}
+
+// prepared is the state of the uplink, which is made first where it is a VLAN that has no
+// device.
+func prepared(u *Uplinks, cfg Config) (s *State, err error) {
+	made, d := false, devices{u.kernel, u.afterChange}
+	if cfg.Parent != "" {
+		if made, err = d.make(cfg.Uplink, cfg.Parent, cfg.VLAN); err != nil {
+			return nil, err
+		}
+	}
+	if s, err = u.state(cfg); err != nil {
+		if l, lookup := u.links.Lookup(cfg.Uplink); made && lookup == nil {
+			err = errors.Join(err, d.unmake(l.Index))
+		}
+		return nil, err
+	}
+	s.Made = made
+	return s, nil
+}
+
+// forget takes back what was made before the state was stored.
+func forget(u *Uplinks, s *State) error {
+	if !s.Made {
+		return nil
+	}
+	return devices{u.kernel, u.afterChange}.unmake(s.Index)
 }
 
 // moveAndCheck moves the uplink and sees whether the gateways answer still.

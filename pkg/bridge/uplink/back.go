@@ -20,8 +20,10 @@ func (u *Uplinks) putBack(s *State) error {
 	}
 	up, err := u.find(s, br.Index)
 	switch {
+	case s.Made && (err == nil || errors.Is(err, ErrAway)): // it had nothing of its own
+		return errors.Join(removeBridge(u, br), devices{u.kernel, u.afterChange}.unmake(up.Index))
 	case errors.Is(err, ErrAway) && s.owesNothing():
-		return u.removeBridge(br)
+		return removeBridge(u, br)
 	case err != nil:
 		return err
 	}
@@ -36,10 +38,10 @@ func (u *Uplinks) putBack(s *State) error {
 	if !bytes.Equal(up.MAC, s.MAC) { // another device, with a link-local address of its own
 		mv.addresses = slices.DeleteFunc(mv.addresses, address.linkLocal)
 	}
-	if err := u.giveBack(mv, br.Index, s.Up); err != nil {
+	if err := errors.Join(u.giveBack(mv, br.Index, s.Up), devices{u.kernel, u.afterChange}.restoreMTU(s, up.Link)); err != nil {
 		return err
 	}
-	if err := u.removeBridge(br); err != nil || s.Up {
+	if err := removeBridge(u, br); err != nil || s.Up {
 		return err
 	}
 	// It was down.
@@ -174,7 +176,7 @@ func (mv *move) refreshRoutes(routes []route) {
 	slices.SortStableFunc(mv.routes, byRank)
 }
 
-func (u *Uplinks) removeBridge(br bridge.Link) error {
+func removeBridge(u *Uplinks, br bridge.Link) error {
 	if br.Index == 0 {
 		return nil
 	}

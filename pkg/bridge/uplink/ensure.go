@@ -23,6 +23,8 @@ type Found struct {
 	Uplink string
 	// Repaired is what was not as it should be, and is now, in words for the log.
 	Repaired []string
+	// Ending are the host's addresses that end soon.
+	Ending []Ending
 }
 
 // Ensure makes of a host what Attach made of it, whatever has become of that since: it
@@ -56,6 +58,9 @@ func (u *Uplinks) ensure(s *State, save func(State) error) (f Found, err error) 
 		return f, err
 	}
 	up, err := u.find(s, br.Index)
+	if errors.Is(err, ErrAway) {
+		up, err = again(u, s, br.Index)
+	}
 	if err != nil && !errors.Is(err, ErrAway) {
 		return f, err
 	}
@@ -77,9 +82,13 @@ func (u *Uplinks) ensure(s *State, save func(State) error) (f Found, err error) 
 	s.BridgeIndex = br.Index
 	var plugErr error
 	if up.Index != 0 {
-		plugErr = u.plug(s, &up, br, save, &f)
+		plugErr = errors.Join(u.plug(s, &up, br, save, &f), fitAgain(u, s, up.Link, br, save, &f))
 	}
-	return f, errors.Join(plugErr, u.restore(s, up.Link, br, whole, &f))
+	err = errors.Join(plugErr, u.restore(s, up.Link, br, whole, &f))
+	if err == nil && !whole {
+		f.Ending, err = u.kernel.ending(s, br.Index)
+	}
+	return f, err
 }
 
 // rightBridge gives the bridge back its name and sets it up.
@@ -98,6 +107,11 @@ func (u *Uplinks) rightBridge(s *State, br *bridge.Link) error {
 // plug makes the uplink a port of the bridge, unless it is one, and moves there what it
 // has of its own.
 func (u *Uplinks) plug(s *State, up *nic, br bridge.Link, save func(State) error, f *Found) error {
+	var routes arrivals
+	if err := routes.listen(); err != nil {
+		return err
+	}
+	defer routes.close()
 	own, err := u.own(up, br)
 	if err != nil {
 		return err
@@ -136,7 +150,7 @@ func (u *Uplinks) plug(s *State, up *nic, br bridge.Link, save func(State) error
 		return nil
 	}
 	defer keepSecondaries(up.Name)()
-	return errors.Join(u.apply(changes), u.settle(mv))
+	return errors.Join(u.apply(changes), routes.adopt(s, up, mv, save), u.settle(mv))
 }
 
 // keepSecondaries has a link keep its secondary IPv4 addresses when their primary goes,
@@ -153,8 +167,8 @@ func keepSecondaries(link string) (restore func()) {
 // plugIn are the changes that make a device that came back a port of the bridge.
 func plugIn(s *State, up *nic, br int) []change {
 	changes := []change{{req: setMaster(up.Index, br), what: "making the uplink a port"}}
-	if up.MTU != s.MTU {
-		mtu := attr{unix.IFLA_MTU, netlink.Uint32(uint32(s.MTU))}
+	if own := max(s.MTU, s.AskedMTU); up.MTU != own {
+		mtu := attr{unix.IFLA_MTU, netlink.Uint32(uint32(own))}
 		changes = append(changes, change{setLink(up.Index, 0, 0, mtu), "setting the uplink's MTU", unix.EINVAL})
 	}
 	if !up.Up {
@@ -306,4 +320,56 @@ func (u *Uplinks) lost(mv *move) ([]string, error) {
 		lost = append(lost, "a route was missing or too much: "+c.what)
 	}
 	return lost, err
+}
+
+// again makes the VLAN device of s, whose parent is back, and finds it.
+func again(u *Uplinks, s *State, br int) (nic, error) {
+	if s.Parent == "" {
+		return nic{}, ErrAway
+	}
+	_, err := devices{u.kernel, u.afterChange}.make(s.Uplink, s.Parent, s.VLAN)
+	switch {
+	case errors.Is(err, bridge.ErrNotFound):
+		return nic{}, ErrAway
+	case err != nil:
+		return nic{}, err
+	}
+	return u.find(s, br)
+}
+
+// fitAgain is fit for an uplink that is a port already.
+func fitAgain(u *Uplinks, s *State, up, br bridge.Link, save func(State) error, f *Found) error {
+	raised, err := devices{u.kernel, u.afterChange}.fit(s, up, br, save)
+	if raised {
+		f.Repaired = append(f.Repaired, fmt.Sprintf("the uplink had an MTU of %d", up.MTU))
+	}
+	return err
+}
+
+// Fit has the bridge's MTU be that one from now on, as Config.MTU says, or the one that the
+// uplink had; the bridge may be away. save stores the state before anything changes.
+func (u *Uplinks) Fit(s *State, mtu int, save func(State) error) error {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	br, err := u.bridge(s)
+	if err != nil {
+		return err
+	}
+	up, err := u.find(s, br.Index)
+	if err != nil && !errors.Is(err, ErrAway) {
+		return err
+	}
+	was, d := *s, devices{u.kernel, u.afterChange}
+	s.AskedMTU = mtu
+	if mtu == 0 {
+		err = errors.Join(d.setMTU(br, was.MTU), d.restoreMTU(&was, up.Link))
+		s.OwnMTU = 0
+		return errors.Join(err, save(*s))
+	}
+	if err := save(*s); err != nil {
+		*s = was
+		return err
+	}
+	_, err = d.fit(s, up.Link, br, save)
+	return err
 }

@@ -43,7 +43,6 @@ func TestUplinkIsPutRight(t *testing.T) {
 	t.Parallel()
 	for _, d := range damages {
 		t.Run(d.name, func(t *testing.T) {
-			t.Parallel()
 			nstest.Run(t, func(t *testing.T) {
 				hypervisor(t)
 				before := hostState(t)
@@ -74,10 +73,39 @@ func TestUplinkIsPutRight(t *testing.T) {
 	}
 }
 
+// TestRouteComesMeanwhile: a network manager goes on setting up the uplink while its
+// addresses move, and no route of it gets lost with them.
+func TestRouteComesMeanwhile(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		hypervisor(t)
+		u := newUplinks(t)
+		s := attachUplink(t, u, "eno1")
+		nstest.IP(t, "addr add 203.0.113.77/24 dev eno1")
+		came := false
+		u.AfterStep(func() error {
+			if !came {
+				came = true
+				nstest.IP(t, "route add 198.18.9.0/24 via 203.0.113.1 dev eno1 proto static metric 7")
+			}
+			return nil
+		})
+		if f := ensure(t, u, &s); len(f.Repaired) == 0 {
+			t.Error("nothing was moved")
+		}
+		if out := nstest.IP(t, "route show 198.18.9.0/24"); !strings.Contains(out, "dev br0 proto static metric 7") {
+			t.Errorf("the route that came meanwhile is %q", out)
+		}
+		u.AfterStep(nil)
+		detachUplink(t, u, s)
+		if out := nstest.IP(t, "route show 198.18.9.0/24"); !strings.Contains(out, "dev eno1 proto static metric 7") {
+			t.Errorf("given back, the route that came meanwhile is %q", out)
+		}
+	})
+}
+
 // TestUplinkAway: the bridge has the host's addresses while the uplink is away, also one
 // made anew, and gives them to the card that comes.
 func TestUplinkAway(t *testing.T) {
-	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		nstest.NewLAN(t)
 		awaitDAD(t)

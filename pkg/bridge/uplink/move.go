@@ -127,14 +127,15 @@ func (u *Uplinks) moveToBridge(s *State) (index int, err error) {
 	if err := u.apply(append(changes, mv.switchOver()...)); err != nil {
 		return 0, err
 	}
-	return br.Index, u.settle(mv)
+	_, err = devices{u.kernel, u.afterChange}.fit(s, up, br, nil)
+	return br.Index, errors.Join(err, u.settle(mv))
 }
 
 // makeBridge makes the bridge as the uplink's twin and sets it up. It gives
 // itself no IPv6 link-local address: it gets the uplink's. from is the name of the uplink,
 // empty while that is away: the bridge has the kernel's sysctls then.
 func (u *Uplinks) makeBridge(s *State, from string) (bridge.Link, error) {
-	br, err := u.links.Create(bridge.Config{Name: s.Bridge, MAC: s.MAC, MTU: s.MTU})
+	br, err := u.links.Create(bridge.Config{Name: s.Bridge, MAC: s.MAC, MTU: s.mtu()})
 	if err != nil {
 		return bridge.Link{}, err
 	}

@@ -2,6 +2,7 @@ package uplink
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"net"
@@ -41,6 +42,7 @@ type nic struct {
 	bridge.Link
 	alternative []string // further names
 	permanent   net.HardwareAddr
+	lower, vlan int // of a VLAN device: the index of the link below, and the VLAN
 }
 
 func (l *nic) device() Device {
@@ -83,8 +85,11 @@ func parseNIC(data []byte) (nic, error) {
 		Up: flags&unix.IFF_UP != 0, Carrier: flags&unix.IFF_LOWER_UP != 0, Loopback: flags&unix.IFF_LOOPBACK != 0,
 	}}
 	for kind, value := range netlink.Attributes(m.get(unix.IFLA_LINKINFO)) {
-		if kind == unix.IFLA_INFO_KIND {
+		switch {
+		case kind == unix.IFLA_INFO_KIND:
 			l.Kind = unix.ByteSliceToString(value)
+		case kind == unix.IFLA_INFO_DATA && l.Kind == kindVLAN:
+			l.lower, l.vlan = int(m.u32(unix.IFLA_LINK)), vlanOf(value)
 		}
 	}
 	for kind, value := range netlink.Attributes(m.get(unix.IFLA_PROP_LIST)) {
@@ -93,6 +98,16 @@ func parseNIC(data []byte) (nic, error) {
 		}
 	}
 	return l, nil
+}
+
+// vlanOf is the number in the IFLA_INFO_DATA of a VLAN device.
+func vlanOf(data []byte) int {
+	for kind, value := range netlink.Attributes(data) {
+		if kind == vlanID && len(value) >= 2 {
+			return int(binary.NativeEndian.Uint16(value))
+		}
+	}
+	return 0
 }
 
 // How sure it is that a link is an uplink.
@@ -171,19 +186,20 @@ func (u *Uplinks) find(s *State, br int) (nic, error) {
 	return l, nil
 }
 
-// Certain reports whether the uplink is there, and without doubt: not another device
-// that has its name, or a device with another name that udev may be about to change.
-func (u *Uplinks) Certain(s State) (there, certainly bool, err error) {
+// Certain is the name that the uplink has now, empty where it is not there. certainly says that
+// it is the uplink without doubt: not another device that has its name, or a device with
+// another name that udev may be about to change.
+func (u *Uplinks) Certain(s State) (name string, certainly bool, err error) {
 	br, err := u.bridge(&s)
 	if err != nil {
-		return false, false, err
+		return "", false, err
 	}
 	links, err := u.kernel.nics()
 	if err != nil {
-		return false, false, err
+		return "", false, err
 	}
 	l, likeness := s.choose(links, br.Index)
-	return likeness != unlike, likeness == certain || br.Index != 0 && l.Master == br.Index, nil
+	return l.Name, likeness == certain || br.Index != 0 && l.Master == br.Index, nil
 }
 
 // bridge is the bridge that Attach made, also under another name or with another MAC

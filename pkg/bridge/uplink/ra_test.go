@@ -89,7 +89,6 @@ func awaitAdvertised(t *testing.T, dev string, router, valid float64) {
 // has from router advertisements move, and further ones renew them, on the bridge
 // and back on the uplink.
 func TestUplinkOfRouterAdvertisements(t *testing.T) {
-	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		noForwarding(t)
 		lan := nstest.NewLAN(t)

@@ -25,7 +25,10 @@ func (u *Uplinks) state(cfg Config) (*State, error) {
 	if _, err := u.links.Lookup(cfg.Bridge); !errors.Is(err, bridge.ErrNotFound) {
 		return nil, errors.Join(err, fmt.Errorf("bridge %q: %w", cfg.Bridge, bridge.ErrExists))
 	}
-	s := &State{Bridge: cfg.Bridge, Uplink: l.Name, Index: l.Index, MAC: l.MAC, MTU: l.MTU, Up: l.Up}
+	s := &State{Bridge: cfg.Bridge, Uplink: l.Name, Index: l.Index, MAC: l.MAC, MTU: l.MTU, Up: l.Up, AskedMTU: cfg.MTU, Parent: cfg.Parent, VLAN: cfg.VLAN}
+	if l.MTU < cfg.MTU {
+		s.OwnMTU = l.MTU
+	}
 	links, err := u.kernel.nics()
 	if err != nil {
 		return nil, err

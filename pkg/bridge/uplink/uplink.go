@@ -19,6 +19,12 @@ type Config struct {
 	// Uplink is the name of the Ethernet device or bond that leads to the
 	// LAN.
 	Uplink string
+	// Parent and VLAN say that Uplink is the device of a VLAN of another link, which is made
+	// where it is not there, and then goes with the bridge; "" and 0 for no VLAN.
+	Parent string
+	VLAN   int
+	// MTU is the bridge's, and the least of the uplink; 0 for that of the uplink.
+	MTU int
 	// CheckTimeout is how long the gateways may take to answer over the
 	// bridge, 0 for DefaultCheckTimeout.
 	CheckTimeout time.Duration
@@ -38,6 +44,13 @@ type State struct {
 	MAC    net.HardwareAddr `json:"mac"`   // of the bridge
 	MTU    int              `json:"mtu"`
 	Up     bool             `json:"up"`
+	// AskedMTU is Config.MTU, OwnMTU what the uplink had where that was less; else 0.
+	AskedMTU int `json:"asked_mtu,omitempty"`
+	OwnMTU   int `json:"own_mtu,omitempty"`
+	// Parent and VLAN are as in Config; Made says that the uplink was made for the bridge.
+	Parent string `json:"parent,omitempty"`
+	VLAN   int    `json:"vlan,omitempty"`
+	Made   bool   `json:"made,omitempty"`
 	// BridgeIndex is that of the bridge once it is known, 0 before.
 	BridgeIndex int `json:"bridge_index,omitempty"`
 	// Device is what the uplink is known by.

@@ -20,7 +20,6 @@ import (
 )
 
 func TestUplinkMovesAndComesBack(t *testing.T) {
-	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		lan := hypervisor(t)
 		before := hostState(t)
@@ -78,7 +77,6 @@ func checkMoved(t *testing.T, routes []string) {
 func TestUplinkKeepsConnections(t *testing.T) {
 	for _, address := range []string{nstest.LANHost, nstest.LANHost6} {
 		t.Run(address, func(t *testing.T) {
-			t.Parallel()
 			nstest.Run(t, func(t *testing.T) {
 				setSysctl(t, "ipv4/conf/all/rp_filter", "1")
 				lan := hypervisor(t)
@@ -98,7 +96,6 @@ func TestUplinkKeepsConnections(t *testing.T) {
 }
 
 func TestUplinkCarriesGuests(t *testing.T) {
-	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		hypervisor(t)
 		u := newUplinks(t)
@@ -137,7 +134,6 @@ func TestBrokenUplinkRollsBack(t *testing.T) {
 	t.Parallel()
 	for _, br := range breakers {
 		t.Run(br.name, func(t *testing.T) {
-			t.Parallel()
 			nstest.Run(t, func(t *testing.T) {
 				lan := hypervisor(t)
 				before := hostState(t)
@@ -172,7 +168,6 @@ func TestBrokenUplinkRollsBack(t *testing.T) {
 // TestSilentGatewayIsNotAwaited: a gateway that never answered is none that the
 // bridge broke.
 func TestSilentGatewayIsNotAwaited(t *testing.T) {
-	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		nstest.NewLAN(t)
 		nstest.IP(t, "route replace default via 203.0.113.99")
@@ -218,7 +213,6 @@ func atEveryStep(t *testing.T, try func(t *testing.T, u *uplink.Uplinks, n int) 
 	const hosts = 4
 	for host := range hosts {
 		t.Run(fmt.Sprintf("host %d", host), func(t *testing.T) {
-			t.Parallel()
 			nstest.Run(t, func(t *testing.T) {
 				hypervisor(t)
 				before := hostState(t)
@@ -284,7 +278,6 @@ func TestUplinkFailureAtEveryStep(t *testing.T) {
 }
 
 func TestUplinkRefusals(t *testing.T) {
-	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		nstest.NewLAN(t)
 		u := newUplinks(t)
@@ -356,7 +349,6 @@ func TestDownUplink(t *testing.T) {
 }
 
 func TestDetachUplinkOfWhatChanged(t *testing.T) {
-	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		hypervisor(t)
 		before := hostState(t)
@@ -387,7 +379,6 @@ func TestDetachUplinkOfWhatChanged(t *testing.T) {
 
 // TestUplinkKeepsRenewedLifetimes: a client that renews a lease does so on br0.
 func TestUplinkKeepsRenewedLifetimes(t *testing.T) {
-	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		nstest.NewLAN(t)
 		nstest.IP(t, "addr add 203.0.113.9/24 dev eno1 valid_lft 1000 preferred_lft 900")
@@ -407,7 +398,6 @@ func TestUplinkKeepsRenewedLifetimes(t *testing.T) {
 // TestUplinkAmongEquals: where another device has equal routes, the kernel goes on
 // preferring the one it preferred.
 func TestUplinkAmongEquals(t *testing.T) {
-	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		for _, first := range []string{"eno1", "eno2"} {
 			second := map[string]string{"eno1": "eno2", "eno2": "eno1"}[first]
@@ -443,7 +433,6 @@ func TestUplinkAmongEquals(t *testing.T) {
 
 // TestUplinkWithManyRoutes has more of everything than goes into one datagram.
 func TestUplinkWithManyRoutes(t *testing.T) {
-	t.Parallel()
 	nstest.Run(t, func(t *testing.T) {
 		nstest.NewLAN(t)
 		var lines strings.Builder
