@@ -2,6 +2,10 @@ package firewall
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"reflect"
 	"slices"
 	"sync"
 	"time"
@@ -95,17 +99,96 @@ func (f *Firewall) carryOut(ctx context.Context, requests []*request) error {
 	for i, r := range requests {
 		changes[i] = f.change(r)
 	}
-	if err := f.writer.Apply(ctx, f.desired, changes); err != nil {
+	if err := setSpans(f.spans, f.desired.After(changes)); err != nil {
 		return err
 	}
+	if err := f.writer.Apply(ctx, f.desired, changes); err != nil {
+		return errors.Join(err, setSpans(f.spans, f.desired.After(nil)))
+	}
+	var gone, stay []Forward
+	grown := true
+	var ended []func(*Flow) bool
 	for i, r := range requests {
+		former, next := f.desired.find(r.network.Bridge).Network, Network{}
+		if r.set {
+			next = r.network
+			if over := ends(former, next); over != nil {
+				ended = append(ended, over)
+			}
+		}
+		grown = grown && (former.Bridge == "" || reflect.DeepEqual(former, next))
+		gone, stay = append(gone, Without(former.Forwards, next.Forwards)...), append(stay, next.Forwards...)
 		if r.set {
 			f.desired.set(r.network, changes[i].Rules)
 		} else {
 			f.desired.forget(r.network.Bridge)
 		}
 	}
+	f.reconsider(grown, func() {
+		f.cut(gone, stay)
+		f.end(ended)
+	})
 	return nil
+}
+
+// setSpans keeps those networks apart from their parts on other hosts, as far as they have
+// such.
+func setSpans(spans Spans, networks iter.Seq[*Network]) error {
+	if spans != nil {
+		return spans.Set(networks)
+	}
+	for n := range networks {
+		if n.Span != nil {
+			return fmt.Errorf("network %q spans hosts: nothing keeps them apart", n.Label())
+		}
+	}
+	return nil
+}
+
+// reconsider has the rules decide anew of what goes past them, when end has ended what they
+// let through no more. If they only grew, what was let through would be again. The caller
+// holds mu.
+func (f *Firewall) reconsider(grown bool, end func()) {
+	if f.offload == nil {
+		end()
+		return
+	}
+	if !grown {
+		if err := f.offload.Suspend(); err != nil {
+			f.log.Warn("connections go past rules that have changed", "error", err)
+		}
+	}
+	end()
+	var all []Network
+	for _, e := range f.desired {
+		all = append(all, e.Network)
+	}
+	f.offload.Set(all)
+}
+
+// end ends the connections that networks' rules and peers let through before, and would
+// not any more.
+func (f *Firewall) end(ended []func(*Flow) bool) {
+	if len(ended) == 0 || f.flows == nil {
+		return
+	}
+	err := f.flows.End(func(flow *Flow) bool {
+		return slices.ContainsFunc(ended, func(over func(*Flow) bool) bool { return over(flow) })
+	})
+	if err != nil {
+		f.log.Warn("connections go on that rules refuse by now", "error", err)
+	}
+}
+
+// cut ends what goes on by forwards that are gone, and not by those that stay. What the
+// kernel does not forget then it does when the connections end.
+func (f *Firewall) cut(gone, stay []Forward) {
+	if len(gone) == 0 || f.flows == nil {
+		return
+	}
+	if err := f.flows.Cut(gone, stay); err != nil {
+		f.log.Warn("connections go on by forwards that are gone", "forwards", len(gone), "error", err)
+	}
 }
 
 // change is what a request asks for. The caller holds mu.

@@ -7,13 +7,16 @@ type Kind string
 
 // The kinds of conditions.
 const (
-	KindPolicy          Kind = "drop-policy"      // a base chain drops what no rule of its table accepts
-	KindDrop            Kind = "drop-rule"        // a rule drops guests' packets before ours are asked
-	KindBridgeNetfilter Kind = "bridge-netfilter" // packets within a bridge pass through iptables
-	KindForwardingOff   Kind = "forwarding-off"   // the kernel forwards no packets
-	KindDiverted        Kind = "dns-diverted"     // a rule sends guests' DNS queries elsewhere
-	KindUnclear         Kind = "rule-unclear"     // what a rule does to guests can't be told
-	KindNoIPTables      Kind = "no-iptables"      // networks that need rules can't start
+	KindPolicy          Kind = "drop-policy"        // a base chain drops what no rule of its table accepts
+	KindDrop            Kind = "drop-rule"          // a rule drops guests' packets before ours are asked
+	KindBridgeNetfilter Kind = "bridge-netfilter"   // packets within a bridge pass through iptables
+	KindForwardingOff   Kind = "forwarding-off"     // the kernel forwards no packets
+	KindDiverted        Kind = "dns-diverted"       // a rule sends guests' DNS queries elsewhere
+	KindUnclear         Kind = "rule-unclear"       // what a rule does to guests can't be told
+	KindNoIPTables      Kind = "no-iptables"        // networks that need rules can't start
+	KindNoNFTables      Kind = "no-nftables"        // the same, for want of nftables in the kernel
+	KindUndecided       Kind = "firewall-undecided" // which writer is best can't be told
+	KindNoOffload       Kind = "no-flow-offload"    // connections pass all rules that should go past them
 )
 
 // Condition is something on this host, not of our making, that cuts guests off

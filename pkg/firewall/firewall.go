@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 )
@@ -17,19 +18,67 @@ type Config struct {
 	// Audit is the time between two looks at what no notification tells about,
 	// while Watch runs; 0 is DefaultAudit.
 	Audit time.Duration
+	// Flows has connections end with the forwards that led them, and as rules come to
+	// refuse them; nil: they go on.
+	Flows Flows
+	// Offload has established connections go past the rules; nil: none do. It is the
+	// Firewall's then.
+	Offload Offload
+	// Spans keeps networks that span hosts apart; nil: none can. It is the Firewall's then.
+	Spans Spans
 	// Logger is told what was found and changed; nil discards it.
 	Logger *slog.Logger
+}
+
+// Flows is what a Firewall asks of the kernel's table of connections.
+type Flows interface {
+	// Cut ends what goes on by forwards and not by one of stay as well: the kernel knows the
+	// connections no more that were led by one of them.
+	Cut(forwards, stay []Forward) error
+	// End ends the connections for which ends is true: the kernel knows them no more.
+	End(ends func(*Flow) bool) error
+	// Count is what each of some groups of forwards leads now.
+	Count(groups [][]Forward) ([]Tally, error)
+	// Offloaded is how many connections go past the rules.
+	Offloaded() (int, error)
+}
+
+// Tally is what forwards lead now.
+type Tally struct {
+	Connections int // under way
+	// Packets and Bytes are those of them, of both directions, where the kernel counts them
+	// (net.netfilter.nf_conntrack_acct), which Counted tells.
+	Packets, Bytes uint64
+	Counted        bool
+}
+
+// Offload is what a Firewall asks of whom has established connections go past the rules;
+// package offload is the real one. Its methods may be called concurrently.
+type Offload interface {
+	// Set says which networks there are. Those whose Offload says so and whose packets are
+	// forwarded have it. What could not be made true Err tells, and is tried again.
+	Set(networks []Network)
+	// Suspend has all connections pass the rules again, from now on until Set.
+	Suspend() error
+	// Err is why connections are not offloaded that should be; nil if they are.
+	Err() error
+	// Purge removes all traces, also those of a former process.
+	Purge() error
+	Close() error
 }
 
 // Firewall keeps networks' rules in the kernel, by its Writer. It knows which
 // rules shall stand. All methods may be called concurrently; changes that wait for
 // each other become one.
 type Firewall struct {
-	writer Writer
-	audit  time.Duration
-	log    *slog.Logger
-	zones  zones
-	queue  queue
+	writer  Writer
+	flows   Flows
+	offload Offload // nil: none
+	spans   Spans   // nil: none
+	audit   time.Duration
+	log     *slog.Logger
+	zones   zones
+	queue   queue
 
 	mu      sync.Mutex // held while the writer works, which may take long
 	desired Desired    // guarded by mu
@@ -41,7 +90,7 @@ type Firewall struct {
 // New returns a Firewall that writes by w, which is the Firewall's then. It makes
 // no rule.
 func New(w Writer, cfg Config) *Firewall {
-	f := &Firewall{writer: w, audit: cfg.Audit, log: cfg.Logger}
+	f := &Firewall{writer: w, flows: cfg.Flows, offload: cfg.Offload, spans: cfg.Spans, audit: cfg.Audit, log: cfg.Logger}
 	if f.audit <= 0 {
 		f.audit = DefaultAudit
 	}
@@ -56,7 +105,24 @@ func New(w Writer, cfg Config) *Firewall {
 func (f *Firewall) Close() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return errors.Join(f.writer.Close(), f.zones.close())
+	errs := []error{f.writer.Close(), f.zones.close()}
+	if f.offload != nil {
+		errs = append(errs, f.offload.Close())
+	}
+	if f.spans != nil {
+		errs = append(errs, f.spans.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Settle says that Adopt was called for all networks that a former process left.
+func (f *Firewall) Settle() error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.spans == nil {
+		return nil
+	}
+	return f.spans.Settle()
 }
 
 // Rules are those that Set places for n, as they are written.
@@ -119,6 +185,16 @@ func (f *Firewall) Purge(ctx context.Context) error {
 	if err := f.writer.Purge(ctx, f.desired); err != nil {
 		return err
 	}
+	if f.offload != nil {
+		if err := f.offload.Purge(); err != nil {
+			return fmt.Errorf("removing the table of offloaded connections: %w", err)
+		}
+	}
+	if f.spans != nil {
+		if err := f.spans.Purge(); err != nil {
+			return fmt.Errorf("removing the tables of networks that span hosts: %w", err)
+		}
+	}
 	for _, e := range f.desired {
 		f.zones.unbind(ctx, e.Network, f.log)
 	}
@@ -142,7 +218,66 @@ func (f *Firewall) RemoveLeftovers(ctx context.Context, n Network) error {
 // comes with the conditions that were found all the same.
 func (f *Firewall) Conditions(ctx context.Context, others ...Network) ([]Condition, error) {
 	found, err := f.writer.Conditions(ctx, append(f.networks(), others...))
-	return distinct(found), err
+	return distinct(append(found, f.offloadCondition()...)), err
+}
+
+// Connections is what each of some groups of forwards leads now, nothing without
+// Config.Flows.
+func (f *Firewall) Connections(groups [][]Forward) ([]Tally, error) {
+	if f.flows == nil {
+		return make([]Tally, len(groups)), nil
+	}
+	return f.flows.Count(groups)
+}
+
+// Offloaded is how many connections go past the rules.
+func (f *Firewall) Offloaded() (int, error) {
+	if f.offload == nil || f.flows == nil {
+		return 0, nil
+	}
+	return f.flows.Offloaded()
+}
+
+// offloadCondition says that connections are not offloaded that should be; nil if they are.
+func (f *Firewall) offloadCondition() []Condition {
+	if f.offload == nil {
+		return nil
+	}
+	err := f.offload.Err()
+	if err == nil {
+		return nil
+	}
+	return []Condition{{
+		Kind: KindNoOffload, Harmless: true,
+		Summary:  fmt.Sprintf("established connections are not offloaded, all pass the rules: %v", err),
+		Evidence: "flow_offload, <vnetd:offload>",
+		Remedy:   "modprobe nft_flow_offload && modprobe nf_flow_table_inet",
+	}}
+}
+
+// Counts are what n's rules have met since they were last written, in the order of
+// Policy.Rules: connections, as they began, of networks that refuse some or have some
+// logged. Peers' are in the order of Peers: of connections that those opened, as they began.
+func (f *Firewall) Counts(ctx context.Context, n Network) (rules, peers []Count, err error) {
+	counts, err := f.writer.Counts(ctx, n)
+	if err != nil {
+		return nil, nil, fmt.Errorf("counting what the rules of bridge %q have met: %w", n.Bridge, err)
+	}
+	sum := func(all []Rule) (c Count) {
+		for _, r := range onceEach(all) {
+			c.Packets, c.Bytes = c.Packets+counts[r].Packets, c.Bytes+counts[r].Bytes
+		}
+		return c
+	}
+	for i := range n.Policy.Rules {
+		rules = append(rules, sum(n.decided(&n.Policy.Rules[i])))
+	}
+	for i := range n.Peers {
+		alone := n
+		alone.Peers, alone.Policy = n.Peers[i:i+1], Policy{}
+		peers = append(peers, sum(slices.DeleteFunc(alone.policyRules(), func(r Rule) bool { return r.Path != Admission || r.Replies })))
+	}
+	return rules, peers, nil
 }
 
 // networks are those known, the oldest first.

@@ -13,6 +13,18 @@ import (
 // vnetd's own: what it drops is no fault of others' rules.
 const GuardTable = "vnetd_guard"
 
+// NetworksTable is the table of nftables, families ip and ip6, that has networks' rules
+// where they are written by nftables. It is vnetd's own.
+const NetworksTable = "vnetd"
+
+// OffloadTable is the table of nftables, family inet, that has established connections go
+// past the rules. It is vnetd's own.
+const OffloadTable = "vnetd_offload"
+
+// UserTable is the table of nftables, family inet, that has the administrator's own rules
+// where networks' are written by nftables. vnetd makes it and changes nothing in it.
+const UserTable = "vnetd_user"
+
 // GuardLevel is how much of what a port sends is stopped.
 type GuardLevel uint8
 

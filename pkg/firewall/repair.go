@@ -10,6 +10,9 @@ import (
 
 // Stats are counts since New.
 type Stats struct {
+	// Backend is by what rules are written, and Reason why by that, where the writer
+	// tells.
+	Backend, Reason string
 	// Repairs is the number of times that rules were put back, ByCause the same by
 	// cause, Rules the number of rules that were missing, and Zones the number of
 	// bridges put back into firewalld's zones.
@@ -34,6 +37,9 @@ func (f *Firewall) Stats() Stats {
 	defer f.counting.Unlock()
 	s := f.stats
 	s.ByCause = maps.Clone(s.ByCause)
+	if w, tells := f.writer.(interface{ Choice() (name, reason string) }); tells {
+		s.Backend, s.Reason = w.Choice()
+	}
 	return s
 }
 

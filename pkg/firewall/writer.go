@@ -1,6 +1,10 @@
 package firewall
 
-import "context"
+import (
+	"context"
+	"iter"
+	"slices"
+)
 
 // Writer keeps rules in the kernel of one network namespace, in the form of one
 // of its firewalls. It is safe for concurrent use; Apply, Complete and Purge
@@ -8,7 +12,7 @@ import "context"
 type Writer interface {
 	// Apply carries out changes together. desired is what shall stand before
 	// them. A network whose rules are not complete comes ahead of all others, the
-	// last one first; rules that Change.Known has and Change.Rules has not are
+	// last one first, or its first rules alone where only these are missing; rules that Change.Known has and Change.Rules has not are
 	// deleted in every copy, and so are those that a libvirtd left for the bridge.
 	// After an error what stood before stands again, unless the only change was a
 	// removal, of which then as much was done as could be.
@@ -28,6 +32,10 @@ type Writer interface {
 	Conditions(ctx context.Context, networks []Network) ([]Condition, error)
 	// Lines show n's rules as the writer writes them.
 	Lines(n Network) []Line
+	// Counts are what n's rules of the paths Leaving, Entering, Asking and Admission have
+	// met since they were last written. A rule that stands for no packets of its own is not
+	// there.
+	Counts(ctx context.Context, n Network) (map[Rule]Count, error)
 	// Watch calls changed after every change of the kernel's rules, by whomever,
 	// until ctx ends. It returns nil at once where the kernel does not tell.
 	Watch(ctx context.Context, changed func()) error
@@ -47,6 +55,89 @@ type Change struct {
 	Remove  bool   // the network ends; Rules is empty
 }
 
+// After are the networks that stand after changes, which are not to be altered.
+func (d Desired) After(changes []Change) iter.Seq[*Network] {
+	changed := make(map[string]bool, len(changes))
+	for i := range changes {
+		changed[changes[i].Network.Bridge] = true
+	}
+	return func(yield func(*Network) bool) {
+		for i := range changes {
+			if c := &changes[i]; !c.Remove && !yield(&c.Network) {
+				return
+			}
+		}
+		for i := range d {
+			if n := &d[i].Network; !changed[n.Bridge] && !yield(n) {
+				return
+			}
+		}
+	}
+}
+
+// Entry is what is known of one bridge's rules.
+type Entry struct {
+	Network Network
+	Rules   []Rule // shall stand, in this order
+	Former  []Rule // may stand as well, of a former process
+}
+
+// All are the rules of the entry in any form.
+func (e Entry) All() []Rule {
+	out := slices.Clone(e.Rules)
+	for _, r := range e.Former {
+		if !slices.Contains(out, r) {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+// Desired is what shall stand, the oldest network first.
+type Desired []Entry
+
+// find returns the entry of a bridge, an empty one if there is none.
+func (d Desired) find(bridge string) Entry {
+	if i := d.index(bridge); i >= 0 {
+		return d[i]
+	}
+	return Entry{}
+}
+
+// index is the place of a bridge, -1 if it has none.
+func (d Desired) index(bridge string) int {
+	return slices.IndexFunc(d, func(e Entry) bool { return e.Network.Bridge == bridge })
+}
+
+// adopt adds what a former process may have placed for n.
+func (d *Desired) adopt(n Network) {
+	i := d.index(n.Bridge)
+	if i < 0 {
+		*d = append(*d, Entry{Network: n, Rules: n.Rules()})
+		return
+	}
+	(*d)[i].Former = Entry{Rules: (*d)[i].Former, Former: n.Rules()}.All()
+}
+
+// set notes that exactly these rules stand for n. It becomes the newest unless
+// it stood like this before.
+func (d *Desired) set(n Network, rules []Rule) {
+	if i := d.index(n.Bridge); i >= 0 && slices.Equal((*d)[i].Rules, rules) {
+		(*d)[i] = Entry{Network: n, Rules: rules}
+		return
+	}
+	d.forget(n.Bridge)
+	*d = append(*d, Entry{Network: n, Rules: rules})
+}
+
+// forget drops a bridge.
+func (d *Desired) forget(bridge string) {
+	*d = slices.DeleteFunc(*d, func(e Entry) bool { return e.Network.Bridge == bridge })
+}
+
+// Count is how many packets a rule has met.
+type Count struct{ Packets, Bytes uint64 }
+
 // Line is a rule as a writer writes it.
 type Line struct {
 	Family Family
@@ -54,11 +145,33 @@ type Line struct {
 	Chain  string
 	// Args is the rule as the writer's program prints it without its chain.
 	Args string
+	// Form is how it is written.
+	Form Form
 }
 
-// String is the rule as a command of iptables or ip6tables without the
+// Form is how a line is written.
+type Form uint8
+
+// The forms.
+const (
+	FormIPTables Form = iota // a rule as iptables-save prints it
+	FormElement              // an element as nft(8) lists it; Chain is its set or map
+	FormRule                 // a rule as nft(8) lists it
+)
+
+// String is the rule as a command of iptables or ip6tables, or of nft, without the
 // program's name.
 func (l Line) String() string {
+	family := "ip"
+	if l.Family == IPv6 {
+		family = "ip6"
+	}
+	switch l.Form {
+	case FormElement:
+		return "add element " + family + " " + l.Table + " " + l.Chain + " { " + l.Args + " }"
+	case FormRule:
+		return "add rule " + family + " " + l.Table + " " + l.Chain + " " + l.Args
+	}
 	return "-t " + l.Table + " -A " + l.Chain + " " + l.Args
 }
 
@@ -77,6 +190,14 @@ const (
 	CauseFirewalldReload  Cause = "firewalld reloaded"
 	CauseFirewalldRestart Cause = "firewalld started or stopped"
 )
+
+// Causes lists all causes.
+func Causes() []Cause {
+	return []Cause{
+		CauseFlush, CauseTableFlush, CauseChainDeleted, CauseJumpDeleted, CauseRulesDeleted, CauseReordered, CauseDockerUser,
+		CauseFirewalldReload, CauseFirewalldRestart,
+	}
+}
 
 // Report says what a repair found and did.
 type Report struct {

@@ -24,14 +24,14 @@ type hit struct {
 	result eval.Result
 }
 
-// Conditions are what rules do to the guests of networks; prefix is that of the chains
-// of iptables that are ours.
-func Conditions(rules *ruleset.Ruleset, facts *Facts, prefix string, networks []firewall.Network) []firewall.Condition {
+// Conditions are what rules do to the guests of networks; ours reports whether a chain of
+// that name has rules of networks.
+func Conditions(rules *ruleset.Ruleset, facts *Facts, ours func(chain string) bool, networks []firewall.Network) []firewall.Condition {
 	var found []*finding
 	for _, n := range networks {
 		for _, p := range Probes(n, facts) {
 			r := p.Ask(rules, facts)
-			if matters(&p, &r, prefix) {
+			if matters(&p, &r, ours) {
 				found = note(found, p, r)
 			}
 		}
@@ -46,9 +46,9 @@ func Conditions(rules *ruleset.Ruleset, facts *Facts, prefix string, networks []
 
 // matters reports whether what becomes of a probe is worth saying: what our own rules
 // do is meant, and what a link that nobody knows decides is not known to be amiss.
-func matters(p *Probe, r *eval.Result, prefix string) bool {
+func matters(p *Probe, r *eval.Result, ours func(chain string) bool) bool {
 	switch {
-	case r.Chain == nil, strings.HasPrefix(r.Chain.Name, prefix):
+	case r.Chain == nil, ours(r.Chain.Name):
 		return false
 	case r.Verdict == eval.Translated:
 		return p.port != 0

@@ -515,7 +515,6 @@ func TestCorpus(t *testing.T) {
 	}
 	for _, path := range files {
 		t.Run(filepath.Base(path), func(t *testing.T) {
-			t.Parallel()
 			nstest.Run(t, func(t *testing.T) {
 				text, _ := os.ReadFile(path)
 				l := newLab(t, settings(string(text)))

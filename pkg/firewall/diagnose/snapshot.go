@@ -21,6 +21,8 @@ type Listing struct {
 	IPSet string // ipset save
 	// Saved are what the programs of iptables print, by -save without counters.
 	Saved []Saved
+	// Guards says that the table of guards, which is vnetd's own, counts as well.
+	Guards bool
 }
 
 // Saved is the output of a -save.
@@ -66,7 +68,7 @@ func (l *Listing) Rules() (*ruleset.Ruleset, error) {
 		faults = append(faults, err)
 	}
 	rules.Tables = slices.DeleteFunc(rules.Tables, func(t *ruleset.Table) bool {
-		return t.Family == "netdev" && t.Name == firewall.GuardTable
+		return !l.Guards && t.Family == "netdev" && t.Name == firewall.GuardTable || t.Family == "inet" && t.Name == firewall.OffloadTable || t.Name == firewall.SpanTable
 	})
 	tables := ParseTables(l.Text)
 	known := texts(tables)

@@ -2,6 +2,7 @@ package iptables_test
 
 import (
 	"fmt"
+	"net/netip"
 	"os"
 	"testing"
 
@@ -88,5 +89,47 @@ func BenchmarkNetworks(b *testing.B) {
 		for _, others := range []int{0, 99, 499} {
 			b.Run(fmt.Sprintf("%s/others=%d", variant, others), func(b *testing.B) { benchmarkNetworks(b, variant, others) })
 		}
+	}
+}
+
+// manyForwards is a network of so many forwards to other ports, the last of which comes first.
+func manyForwards(n int) firewall.Network {
+	network := numbered(0)
+	for i := range n {
+		port := uint16(10000 + n - 1 - i)
+		network.Forwards = append(network.Forwards, firewall.Forward{
+			Protocol: "tcp", Ports: firewall.PortRange{Start: port, End: port}, To: netip.AddrFrom4([4]byte{10, 0, 0, byte(2 + port%200)}), ToPort: port - 5000,
+		})
+	}
+	return network
+}
+
+// BenchmarkForwards shows what one more forward costs among others.
+func BenchmarkForwards(b *testing.B) {
+	if os.Getenv(envBenchmark) == "" {
+		b.Skipf("run it in namespaces of its own: %s=1 unshare -n -m go test -bench Forwards", envBenchmark)
+	}
+	for _, others := range []int{0, 100, 1000} {
+		b.Run(fmt.Sprintf("others=%d", others), func(b *testing.B) {
+			f, err := newFirewall(b.Context(), iptables.Config{IPTables: "iptables-nft", IP6Tables: "ip6tables-nft"})
+			if err != nil {
+				b.Fatal(err)
+			}
+			defer func() { _ = f.Close() }()
+			n := others
+			if err := f.Set(b.Context(), manyForwards(n)); err != nil {
+				b.Fatal(err)
+			}
+			for b.Loop() {
+				n++
+				if err := f.Set(b.Context(), manyForwards(n)); err != nil {
+					b.Fatal(err)
+				}
+			}
+			b.StopTimer()
+			if err := f.Purge(b.Context()); err != nil {
+				b.Fatal(err)
+			}
+		})
 	}
 }

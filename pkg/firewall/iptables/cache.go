@@ -3,6 +3,7 @@ package iptables
 import (
 	"sync"
 
+	"github.com/vnetd/vnetd/internal/nfnetlink"
 	"github.com/vnetd/vnetd/pkg/firewall"
 )
 
@@ -11,7 +12,7 @@ import (
 // else made one.
 type cache struct {
 	mu     sync.Mutex // for recall: the families are served side by side; and for guards
-	socket *nftSocket
+	socket *nfnetlink.Socket
 	id     uint32                      // the generation that listed shows; 0: none
 	listed map[firewall.Family]listing // families of variant nf_tables only
 	whole  bool                        // nothing of ours was missing
@@ -30,13 +31,13 @@ type cache struct {
 // case nothing is remembered.
 func (k *cache) generation() uint32 {
 	if k.socket == nil {
-		socket, err := openNFT()
+		socket, err := nfnetlink.Open()
 		if err != nil {
 			return 0
 		}
 		k.socket = socket
 	}
-	id, err := k.socket.current()
+	id, err := k.socket.Current()
 	if err != nil {
 		_ = k.close()
 		return 0

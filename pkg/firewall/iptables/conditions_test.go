@@ -100,6 +100,27 @@ func TestConditions(t *testing.T) {
 	})
 }
 
+// What a network's own policy refuses is meant. What the administrator's chain drops is named
+// all the same.
+func TestConditionsOfPolicies(t *testing.T) {
+	onKernel(t, func(h *host) {
+		f := h.firewall()
+		h.set(f, with(intents()["nat66"], func(n *firewall.Network) {
+			n.Policy.Egress, n.Policy.Ingress = firewall.ActionReject, firewall.ActionDrop
+		}))
+		h.routing()
+		sh := h.shell()
+		sh("ip link add eno1 type veth peer name eno1p; ip link set eno1p up; ip addr add 203.0.113.2/24 dev eno1; ip link set eno1 up; ip route add default via 203.0.113.1")
+		if got := h.conditions(f); len(got) != 0 {
+			h.Errorf("beside a policy: %+v", got)
+		}
+		sh("iptables -A VNETD_USER_INP -i virbr0 -j DROP")
+		if got := h.conditions(f); len(got) != 1 || got[0].Kind != firewall.KindDrop || !strings.Contains(got[0].Summary, "VNETD_USER_INP") {
+			h.Errorf("beside a drop of the administrator's: %+v", got)
+		}
+	})
+}
+
 // Frames that a table of the family bridge drops are guests' as well, and what a named
 // set accepts is no alarm.
 func TestConditionsOfFamilies(t *testing.T) {

@@ -20,14 +20,15 @@ type diff struct {
 // and of the jumps. It is pure.
 func compare(l listing, f firewall.Family, o options, lines []firewall.Line) diff {
 	var d diff
-	for _, j := range ofFamily(f, Jumps(o.prefix)) {
+	jumps := o.jumps(l.has, lines)
+	for _, j := range ofFamily(f, jumps) {
 		if chain := jumpTarget(j.Args); !l.has(j.Table, chain) {
 			d.chains = append(d.chains, chain)
 		}
 	}
-	wanted := append(Jumps(o.prefix), lines...)
+	wanted := slices.Concat(jumps, lines)
 	if o.docker {
-		wanted = append(wanted, o.dockerJumps()...)
+		wanted = append(wanted, dockerJumps(jumps)...)
 	}
 	tables := map[string]int{} // lines of ours that are there
 	for _, c := range byChain(f, wanted) {
@@ -54,9 +55,11 @@ func (d diff) onlyIn(prefix string) bool {
 	return !slices.ContainsFunc(d.missing, func(r firewall.Line) bool { return !strings.HasPrefix(r.Chain, prefix) })
 }
 
-// noneIn reports whether no missing rule is in a chain of that prefix.
+// noneIn reports whether no missing rule is in a chain of that prefix, or of ownPrefix.
 func (d diff) noneIn(prefix string) bool {
-	return !slices.ContainsFunc(d.missing, func(r firewall.Line) bool { return strings.HasPrefix(r.Chain, prefix) })
+	return !slices.ContainsFunc(d.missing, func(r firewall.Line) bool {
+		return strings.HasPrefix(r.Chain, prefix) || strings.HasPrefix(r.Chain, ownPrefix)
+	})
 }
 
 // cause is what most likely made the difference.

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vnetd/vnetd/internal/netlink"
+	"github.com/vnetd/vnetd/internal/nfnetlink"
 	"github.com/vnetd/vnetd/pkg/firewall"
 )
 
@@ -52,7 +53,7 @@ func (k *cache) commitDirectly(edits []*edit, before uint32) error {
 		}
 		ops = append(ops, more...)
 	}
-	if err := k.socket.perform(ops, before); err != nil {
+	if err := perform(k.socket, ops, before); err != nil {
 		return err
 	}
 	k.done(ops)
@@ -73,10 +74,10 @@ func (e *edit) simple() bool {
 // known. What it learns holds only if the generation is still the one of the
 // listings.
 func (k *cache) learnChains(edits []*edit, before uint32) error {
-	found := map[chainKey][]kernelRule{}
+	found := map[chainKey][]nfnetlink.Rule{}
 	for _, e := range edits {
 		for key := range k.unknown(e) {
-			rules, err := k.socket.rules(key)
+			rules, err := k.socket.Rules(nfproto(key.family), key.table, key.name)
 			if err != nil {
 				return err
 			}
@@ -89,7 +90,7 @@ func (k *cache) learnChains(edits []*edit, before uint32) error {
 	if len(found) == 0 {
 		return nil
 	}
-	if now, err := k.socket.current(); err != nil || now != before {
+	if now, err := k.socket.Current(); err != nil || now != before {
 		return errors.Join(errors.New("the rules changed while they were listed"), err)
 	}
 	for _, e := range edits {
@@ -122,14 +123,14 @@ func (k *cache) unknown(e *edit) map[chainKey]bool {
 
 // learn remembers the handles of a chain's rules, and the templates that are new.
 // listed is the text of the rules, the last one first.
-func (k *cache) learn(key chainKey, listed []string, rules []kernelRule) {
+func (k *cache) learn(key chainKey, listed []string, rules []nfnetlink.Rule) {
 	handles := make(map[string][]uint64, len(rules))
 	for i, r := range rules {
 		args := listed[len(listed)-1-i]
-		handles[args] = append(handles[args], r.handle)
+		handles[args] = append(handles[args], r.Handle)
 		name, _ := parameterize(key.family, args)
-		if k.templates[name] == nil && r.expressions != nil {
-			if t := learn(key.family, args, r.expressions); t != nil {
+		if k.templates[name] == nil && r.Expressions != nil && !r.Userdata {
+			if t := learn(key.family, args, r.Expressions); t != nil {
 				k.templates[name] = t
 			}
 		}
@@ -203,28 +204,28 @@ func (k *cache) done(ops []op) {
 // message is the op in nftables' terms; the kernel is asked to tell the handle of
 // what is inserted if echo is set.
 func (o *op) message(echo bool) []byte {
-	attributes := ruleAttributes(o.chain.table, o.chain.name)
+	attributes := nfnetlink.RuleAttributes(o.chain.table, o.chain.name)
 	if !o.insert {
 		attributes = netlink.AppendAttribute(attributes, unix.NFTA_RULE_HANDLE, binary.BigEndian.AppendUint64(nil, o.handle))
-		return nftMessage(nftType(unix.NFT_MSG_DELRULE), 0, nfproto(o.chain.family), 0, attributes)
+		return nfnetlink.Message(nfnetlink.Type(unix.NFT_MSG_DELRULE), 0, nfproto(o.chain.family), 0, attributes)
 	}
 	flags := uint16(unix.NLM_F_CREATE)
 	if echo {
 		flags |= unix.NLM_F_ECHO
 	}
-	return nftMessage(nftType(unix.NFT_MSG_NEWRULE), flags, nfproto(o.chain.family), 0, append(attributes, o.content...))
+	return nfnetlink.Message(nfnetlink.Type(unix.NFT_MSG_NEWRULE), flags, nfproto(o.chain.family), 0, append(attributes, o.content...))
 }
 
 // perform does ops as one transaction, if the generation is the one expected,
 // and notes the handles of what was inserted.
-func (s *nftSocket) perform(ops []op, expected uint32) error {
+func perform(s *nfnetlink.Socket, ops []op, expected uint32) error {
 	messages := make([][]byte, len(ops))
 	for i := range ops {
 		messages[i] = ops[i].message(len(ops) <= echoed)
 	}
-	return s.commit(messages, expected, func(at int, m netlink.Message) {
-		if m.Type == nftType(unix.NFT_MSG_NEWRULE) {
-			ops[at].handle = readRule(m.Body).handle
+	return s.Commit(messages, expected, func(at int, m netlink.Message) {
+		if m.Type == nfnetlink.Type(unix.NFT_MSG_NEWRULE) {
+			ops[at].handle = nfnetlink.ReadRule(m.Body).Handle
 		}
 	})
 }

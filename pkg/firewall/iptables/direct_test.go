@@ -97,7 +97,7 @@ func TestDirectRulesAreThoseOfIPTables(t *testing.T) {
 				h.iptables(r.Family, "-t "+r.Table+" -C "+r.Chain+" "+r.Args)
 			}
 			h.delete(f, like)
-			h.expect("after "+name, scaffold(iptables.DefaultPrefix))
+			h.expect("after "+name, scaffold(iptables.DefaultPrefix, f.Rules(like)...))
 			nstest.Exec(t, "nft", "flush", "ruleset")
 		}
 	})
@@ -180,4 +180,58 @@ func TestManyNetworksAtOnce(t *testing.T) {
 		}
 		h.expect("without any", scaffold(iptables.DefaultPrefix))
 	})
+}
+
+// Forwards to other ports and other guests than were seen are written without iptables as
+// well, whatever their form.
+func TestDirectForwardsAreThoseOfIPTables(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := &host{T: t, variant: "nft", log: new(logBuffer)}
+		like := forwardsOfAllForms(1)
+		h.set(h.configured(iptables.Config{}), like)
+		want := expressions(t)
+		nstest.Exec(t, "nft", "flush", "ruleset")
+
+		w := h.wrap()
+		f := w.configured(iptables.Config{IPTables: filepath.Join(w.dir, "iptables-nft"), IP6Tables: filepath.Join(w.dir, "ip6tables-nft")})
+		h.set(f, forwardsOfAllForms(0))
+		h.set(f, forwardsOfAllForms(2)) // rules of all shapes were seen now
+		w.calls()
+		h.set(f, like)
+		if diff := cmp.Diff(map[string]int{}, w.calls()); diff != "" {
+			t.Errorf("Set executes (-want +got):\n%s\n%s", diff, h.log)
+		}
+		if diff := cmp.Diff(want, expressions(t)); diff != "" {
+			t.Fatalf("expressions (-iptables-restore +direct):\n%s", diff)
+		}
+		for _, r := range f.Rules(like) {
+			h.iptables(r.Family, "-t "+r.Table+" -C "+r.Chain+" "+r.Args)
+		}
+	})
+}
+
+// forwardsOfAllForms is a network with forwards of all forms, with other ports, senders and
+// guests for each number.
+func forwardsOfAllForms(i uint16) firewall.Network {
+	n := numbered(0)
+	n.Subnets = append(n.Subnets, subnets("2001:db8:7::1/64")...)
+	for at, guest := range []netip.Addr{netip.AddrFrom4([4]byte{10, 0, 0, byte(2 + i)}), netip.MustParseAddr(fmt.Sprintf("2001:db8:7::%x", 2+i))} {
+		for j, protocol := range []string{"tcp", "udp", "sctp"} {
+			first := 1000 + 300*i + 50*uint16(j)
+			for k, ports := range []firewall.PortRange{{Start: first, End: first}, {Start: first + 10, End: first + 17 + i}} {
+				for l, to := range []uint16{ports.Start, 100 + first} {
+					shift := uint16(20*(2*k+l) + 1)
+					forward := firewall.Forward{
+						Protocol: protocol, Ports: firewall.PortRange{Start: ports.Start + 2000*shift, End: ports.End + 2000*shift}, To: guest, ToPort: to + 2000*shift,
+					}
+					if j == 0 {
+						forward.From = []netip.Prefix{netip.PrefixFrom(guest.Prev().Prev(), []int{24, 64}[at]).Masked()}
+						forward.Address = []netip.Addr{netip.AddrFrom4([4]byte{192, 0, 2, byte(9 + i)}), netip.MustParseAddr(fmt.Sprintf("2001:db8:9::%x", 9+i))}[at]
+					}
+					n.Forwards = append(n.Forwards, forward)
+				}
+			}
+		}
+	}
+	return n
 }

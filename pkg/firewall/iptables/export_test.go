@@ -28,3 +28,8 @@ func Heard(w *Writer) int {
 	defer w.cache.mu.Unlock()
 	return len(w.cache.guards)
 }
+
+// JumpsTo are Jumps, and those to the chains in which lines stand.
+func JumpsTo(prefix string, lines ...firewall.Line) []firewall.Line {
+	return options{prefix: prefix}.jumps(nowhere, lines)
+}

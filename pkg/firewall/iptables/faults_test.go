@@ -104,7 +104,7 @@ func TestSetExecutesLittle(t *testing.T) {
 		other := with(n, func(n *firewall.Network) {
 			n.Bridge, n.Subnets = "virbr8", subnets("192.0.2.1/24", "2001:db8:8::1/64")
 		})
-		odd := with(other, func(n *firewall.Network) { n.Bridge, n.TFTP = "virbr7", true })
+		odd := with(other, func(n *firewall.Network) { n.Bridge, n.Dev = "virbr7", "eno1" })
 		both := map[string]int{"iptables-save": 1, "ip6tables-save": 1, "iptables-restore": 1, "ip6tables-restore": 1}
 		listing := map[string]int{"iptables-save": 1, "ip6tables-save": 1}
 		unseen, changes, nothing := both, both, listing
@@ -175,6 +175,7 @@ func TestFailingRestoreKeepsFormerRules(t *testing.T) {
 		before := h.saved()
 		wanted := with(former, func(n *firewall.Network) {
 			n.TFTP, n.Subnets = true, subnets("192.0.2.1/24", "2001:db8:7::1/64")
+			n.NATPorts = firewall.PortRange{Start: 2000, End: 3000} // a form that was not seen: iptables-restore writes all
 		})
 		for name, c := range map[string]struct {
 			family firewall.Family
@@ -401,7 +402,11 @@ func TestConcurrentSetsFailAlone(t *testing.T) {
 		h.set(f, numbered(0))
 		w.pipe(firewall.IPv4, "/-i virbr3 /s/-j ACCEPT/-j NOSUCH/")
 		network := func(i int) firewall.Network {
-			return with(numbered(i), func(n *firewall.Network) { n.TFTP = i == 3 })
+			return with(numbered(i), func(n *firewall.Network) {
+				if i == 3 {
+					n.Dev = "eno1" // its rules have forms that were not seen, so that iptables-restore is executed
+				}
+			})
 		}
 		var running sync.WaitGroup
 		errs := make([]error, 8)

@@ -14,13 +14,13 @@ import (
 )
 
 // keeperText is the table that keeps connections as nft lists it.
-const keeperText = "table ip vnetd {\tflags owner\n\tcomment \"keeps translated connections while rules are mended\"\n\n" +
+const keeperText = "table ip vnetd_keep {\tflags owner\n\tcomment \"keeps translated connections while rules are mended\"\n\n" +
 	"\tchain keep {\n\t\ttype nat hook postrouting priority srcnat; policy accept;\n\t\tct state invalid\n\t}\n}\n"
 
 // listedKeeper is the table as nft lists it now, but for the program's name.
 func listedKeeper(h *host) (out string) {
 	for line := range strings.Lines(nstest.Exec(h, "nft", "list", "ruleset")) {
-		if strings.Contains(line, " vnetd {") || out != "" {
+		if strings.Contains(line, " vnetd_keep {") || out != "" {
 			line, _, _ = strings.Cut(line, " # progname")
 			out += line
 		}
@@ -59,8 +59,8 @@ func TestHoldStays(t *testing.T) {
 		f := h.firewall()
 		h.set(f, natNetwork())
 		for _, command := range []string{
-			"delete table ip vnetd", "flush table ip vnetd", "flush chain ip vnetd keep", "delete chain ip vnetd keep",
-			"add chain ip vnetd other", "add table ip vnetd { flags dormant; }", "flush ruleset",
+			"delete table ip vnetd_keep", "flush table ip vnetd_keep", "flush chain ip vnetd_keep keep", "delete chain ip vnetd_keep keep",
+			"add chain ip vnetd_keep other", "add table ip vnetd_keep { flags dormant; }", "flush ruleset",
 		} {
 			if out, err := exec.CommandContext(h.Context(), "nft", command).CombinedOutput(); err == nil && command != "flush ruleset" {
 				h.Errorf("nft %s succeeds: %s", command, out)
@@ -75,12 +75,12 @@ func TestHoldStays(t *testing.T) {
 // A table of that name which is another's is left alone, and ours is made once it is gone.
 func TestHoldComesLate(t *testing.T) {
 	onKernel(t, func(h *host) {
-		nstest.Exec(h, "nft", "add table ip vnetd; add chain ip vnetd theirs")
+		nstest.Exec(h, "nft", "add table ip vnetd_keep; add chain ip vnetd_keep theirs")
 		h.set(h.watched(iptables.Config{}), natNetwork())
 		if got := listedKeeper(h); !strings.Contains(got, "chain theirs") {
 			h.Errorf("the other's table is listed as\n%s", got)
 		}
-		nstest.Exec(h, "nft", "delete table ip vnetd")
+		nstest.Exec(h, "nft", "delete table ip vnetd_keep")
 		nstest.Eventually(h, 10*time.Second, "the table is made", func() error {
 			if diff := cmp.Diff(keeperText, listedKeeper(h)); diff != "" {
 				return errors.New(diff)

@@ -1,18 +1,17 @@
 package iptables_test
 
 import (
-	"bytes"
 	"context"
 	"log/slog"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/vnetd/vnetd/internal/nstest"
 	"github.com/vnetd/vnetd/pkg/firewall"
+	"github.com/vnetd/vnetd/pkg/firewall/firewalltest"
 	"github.com/vnetd/vnetd/pkg/firewall/iptables"
 )
 
@@ -23,29 +22,13 @@ type host struct {
 	log     *logBuffer
 }
 
-// logBuffer is a buffer that may be read while it is written.
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
+// logBuffer is where a host logs.
+type logBuffer = firewalltest.LogBuffer
 
 // onKernel runs body on a fresh kernel for each variant of iptables.
 func onKernel(t *testing.T, body func(h *host)) {
 	for _, variant := range []string{"nft", "legacy"} {
 		t.Run(variant, func(t *testing.T) {
-			t.Parallel()
 			nstest.Run(t, func(t *testing.T) {
 				body(&host{T: t, variant: variant, log: new(logBuffer)})
 			})
@@ -120,7 +103,7 @@ func (h *host) delete(f *firewall.Firewall, n firewall.Network) {
 // iptables runs one command of a family, blank-separated.
 func (h *host) iptables(f firewall.Family, args string) {
 	h.Helper()
-	nstest.Exec(h, h.program(f), strings.Fields(args)...)
+	nstest.Exec(h, "sh", "-c", h.program(f)+" "+args)
 }
 
 // plant adds rules by iptables itself.
@@ -165,10 +148,11 @@ func key(f firewall.Family, table, chain string) string {
 	return f.String() + " " + table + " " + chain
 }
 
-// scaffold is the rule set with our chains and jumps alone.
-func scaffold(prefix string) ruleset {
+// scaffold is the rule set with our chains and jumps alone, after networks had such
+// rules.
+func scaffold(prefix string, had ...firewall.Line) ruleset {
 	out := ruleset{}
-	for _, j := range iptables.Jumps(prefix) {
+	for _, j := range iptables.JumpsTo(prefix, had...) {
 		out[key(j.Family, j.Table, strings.TrimPrefix(j.Args, "-j "))] = []string{}
 		out.add(j)
 	}
@@ -187,11 +171,11 @@ func (s ruleset) add(rules ...firewall.Line) ruleset {
 // libvirt is the rule set that libvirt's driver would have after starting the
 // networks, the newest of which is named first.
 func libvirt(newestFirst ...firewall.Network) ruleset {
-	s := scaffold(iptables.DefaultPrefix)
+	var all []firewall.Line
 	for _, n := range newestFirst {
-		s.add(iptables.Render(n, iptables.DefaultPrefix)...)
+		all = append(all, iptables.Render(n, iptables.DefaultPrefix)...)
 	}
-	return s
+	return scaffold(iptables.DefaultPrefix, all...).add(all...)
 }
 
 // expect fails the test if the host's rule set is not as wanted.
@@ -238,6 +222,11 @@ const libvirtNAT = `*mangle
 func TestSetMakesLibvirtsListing(t *testing.T) {
 	onKernel(t, func(h *host) {
 		h.set(h.firewall(), natNetwork())
+		// The administrator's chains come before libvirt's, and are empty.
+		h.iptables(firewall.IPv4, "-D INPUT 1")
+		h.iptables(firewall.IPv4, "-D FORWARD 1")
+		h.iptables(firewall.IPv4, "-X VNETD_USER_INP")
+		h.iptables(firewall.IPv4, "-X VNETD_USER_FWD")
 		tables := map[string]string{}
 		table := ""
 		for line := range strings.Lines(nstest.Exec(h, h.program(firewall.IPv4)+"-save")) {
@@ -262,14 +251,17 @@ func TestSetListsAsRendered(t *testing.T) {
 		f := h.firewall()
 		h.set(f, firewall.Network{Bridge: "virbr9", Mode: firewall.ModeOpen})
 		h.expect("after an open network alone", ruleset{})
+		var had []firewall.Line
 		for name, n := range intents() {
 			if n.Mode == firewall.ModeOpen || n.Mode == firewall.ModeBridge {
 				continue
 			}
 			h.set(f, n)
-			h.expect("with "+name, libvirt(n))
+			rules := iptables.Render(n, iptables.DefaultPrefix)
+			had = append(had, rules...)
+			h.expect("with "+name, scaffold(iptables.DefaultPrefix, had...).add(rules...))
 			h.delete(f, n)
-			h.expect("after "+name, scaffold(iptables.DefaultPrefix))
+			h.expect("after "+name, scaffold(iptables.DefaultPrefix, had...))
 		}
 	})
 }
@@ -434,7 +426,7 @@ func TestJumpsOfAdministrator(t *testing.T) {
 		}
 		h.iptables(firewall.IPv4, "-D FORWARD -j LIBVIRT_FWX")
 		h.set(f, natNetwork())
-		jumps := []string{"-j LIBVIRT_FWX", "-j LIBVIRT_FWI", "-j LIBVIRT_FWO", "-i eno1 -j LIBVIRT_FWX", "-i eno1 -j DROP"}
+		jumps := []string{"-j VNETD_USER_FWD", "-j LIBVIRT_FWX", "-j LIBVIRT_FWI", "-j LIBVIRT_FWO", "-i eno1 -j LIBVIRT_FWX", "-i eno1 -j DROP"}
 		if diff := cmp.Diff(jumps, h.saved()[k]); diff != "" {
 			h.Errorf("FORWARD after the jump was put back (-want +got):\n%s", diff)
 		}
@@ -445,6 +437,13 @@ func TestChainPrefixStandsBesideLibvirt(t *testing.T) {
 	onKernel(t, func(h *host) {
 		h.set(h.firewall(), natNetwork())
 		want := h.saved()
+		for k := range want { // of those of the administrator there is one pair
+			if strings.Contains(k, "VNETD_USER_") {
+				delete(want, k)
+				continue
+			}
+			want[k] = slices.DeleteFunc(want[k], func(args string) bool { return strings.Contains(args, "VNETD_USER_") })
+		}
 		f := h.configured(iptables.Config{ChainPrefix: "VNETD_"})
 		h.set(f, intents()["nat66-dev"])
 		if err := f.Purge(h.Context()); err != nil {

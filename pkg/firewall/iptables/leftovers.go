@@ -33,6 +33,39 @@ func leftovers(l listing, f firewall.Family, o options, c change) []firewall.Lin
 	return s.found
 }
 
+// policyChains are the chains for peers and policies, and what the rules of the network of a
+// bridge have there: all that have the device, and with but not without.
+var policyChains = []struct{ table, chain, device, with, without string }{
+	{tableFilter, chainEgress, "-i ", "", ""},
+	{tableFilter, chainHost, "-i ", "", ""},
+	{tableFilter, chainIngress, "-o ", "", ""},
+	{tableFilter, chainAdmit, "-o ", "", "--ctdir REPLY"}, // those are the peer's, to which it leads
+	{tableFilter, chainAdmit, "-i ", "--ctdir REPLY", ""},
+	{tableNAT, chainPeers, "-o ", "", ""},
+}
+
+// strays are the lines about the bridge of the change's network in the chains for peers and
+// policies, whose rules are nobody's but that network's, that it does not have and that nobody
+// knows of: those of a name's address that a vnetd opened as it was killed, or of a peer that
+// changed when none ran. One that lets pass would do so ahead of what refuses.
+func strays(l listing, f firewall.Family, c change) (found []firewall.Line) {
+	if c.bridge == "" {
+		return nil
+	}
+	wanted := setOf(c.place)
+	for _, p := range policyChains {
+		about := " " + p.device + c.bridge + " "
+		for args := range l[p.table][p.chain].all() {
+			line := firewall.Line{Family: f, Table: p.table, Chain: p.chain, Args: args}
+			others := p.without != "" && strings.Contains(args, p.without)
+			if strings.Contains(" "+args+" ", about) && strings.Contains(args, p.with) && !others && !wanted[line] {
+				found = append(found, line)
+			}
+		}
+	}
+	return found
+}
+
 // search collects what a libvirtd left for one bridge.
 type search struct {
 	listed listing
@@ -58,7 +91,8 @@ func (s *search) filter() map[string]bool {
 	subnets := map[string]bool{}
 	into := regexp.MustCompile(`^-d (\S+)(?: -i (\S+))? -o ` + regexp.QuoteMeta(s.bridge) + `(?: -m conntrack --ctstate RELATED,ESTABLISHED)? -j ACCEPT$`)
 	for args := range s.chain(tableFilter, chainFWI).all() {
-		if !strings.Contains(args, s.bridge) {
+		// Most rules are other networks', or of forwards: those need no closer look.
+		if !strings.Contains(args, s.bridge) || strings.Contains(args, " -p ") {
 			continue
 		}
 		m := into.FindStringSubmatch(args)

@@ -2,6 +2,7 @@ package iptables_test
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/vnetd/vnetd/pkg/firewall"
@@ -49,6 +50,48 @@ func TestMigration(t *testing.T) {
 				administrator = slices.Delete(administrator, 2, 3)
 			}
 			h.expect("after taking over from "+name, h.unordered(want))
+		}
+	})
+}
+
+// Rules in the chains for policies that nobody knows of, as a vnetd leaves them that was killed
+// before it had written down what it opened, go with the next change of their network, and
+// with its end. Those of other bridges stay.
+func TestStrays(t *testing.T) {
+	onKernel(t, func(h *host) {
+		policy := with(natNetwork(), func(n *firewall.Network) {
+			n.Policy = firewall.Policy{Egress: firewall.ActionReject, Ingress: firewall.ActionDrop}
+		})
+		other := with(intents()["isolated"], func(n *firewall.Network) { n.Policy = policy.Policy })
+		h.set(h.firewall(), policy, other)
+		want := h.saved()
+		stray := func() {
+			for chain, match := range map[string]string{
+				"VNETD_EGRESS": "3 -d 198.51.100.7/32 -i virbr0", "VNETD_HOST": "2 -d 198.51.100.7/32 -i virbr0", "VNETD_INGRESS": "3 -s 198.51.100.7/32 -o virbr0",
+			} {
+				h.iptables(firewall.IPv4, "-I "+chain+" "+match+" -p tcp -m tcp --dport 80 -j RETURN")
+			}
+		}
+		stray()
+		h.iptables(firewall.IPv4, "-A VNETD_EGRESS -i virbr07 -j RETURN")
+		k := key(firewall.IPv4, "filter", "VNETD_EGRESS")
+		want[k] = append(want[k], "-i virbr07 -j RETURN")
+		f := h.firewall() // the next vnetd
+		f.Adopt(policy)
+		f.Adopt(other)
+		h.set(f, policy)
+		h.expect("after a change", want)
+		stray()
+		h.delete(f, policy)
+		peers := with(intents()["peers"], func(n *firewall.Network) { n.Bridge = "virbr0" })
+		h.set(h.firewall(), peers)
+		peers.Peers = nil // as it is cleared away, nobody knows of them
+		f.Adopt(peers)
+		h.delete(f, peers)
+		for chain, rules := range h.saved() {
+			if slices.ContainsFunc(rules, func(r string) bool { return strings.Contains(r, "virbr0 ") }) {
+				t.Errorf("after the end of the network %v holds %q", chain, rules)
+			}
 		}
 	})
 }

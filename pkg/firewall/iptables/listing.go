@@ -38,6 +38,7 @@ func parseListing(text string) (listing, error) {
 			l.declare(table, name)
 		case strings.HasPrefix(line, "-A "):
 			name, args, _ := strings.Cut(line[len("-A "):], " ")
+			args = lowerMAC(args)
 			c := l.declare(table, name)
 			read[c] = append(read[c], args)
 		}
@@ -46,6 +47,18 @@ func parseListing(text string) (listing, error) {
 		c.insert(rules)
 	}
 	return l, nil
+}
+
+// lowerMAC has a MAC address be written as we write it: older iptables print
+// capital letters.
+func lowerMAC(args string) string {
+	const flag, size = "--mac-source ", len("52:54:00:00:00:00")
+	at := strings.Index(args, flag)
+	if at < 0 || len(args) < at+len(flag)+size {
+		return args
+	}
+	at += len(flag)
+	return args[:at] + strings.ToLower(args[at:at+size]) + args[at+size:]
 }
 
 // hiddenTable recognises the comment in place of a table that iptables-nft
@@ -172,8 +185,9 @@ func (c *chain) held(rules []string) []string {
 		return nil
 	}
 	var out []string
+	wanted := setOf(rules)
 	for args := range c.all() {
-		if slices.Contains(rules, args) {
+		if wanted[args] {
 			out = append(out, args)
 			if left--; left == 0 {
 				break
@@ -197,10 +211,10 @@ func (c *chain) remove(rules []string) []string {
 	if len(removed) == 0 {
 		return nil
 	}
-	left, at := len(removed), len(c.backwards)
+	left, at, gone := len(removed), len(c.backwards), setOf(rules)
 	var ahead []string // what stays of those that were looked at
 	for ; left > 0; at-- {
-		if args := c.backwards[at-1]; slices.Contains(rules, args) {
+		if args := c.backwards[at-1]; gone[args] {
 			left--
 		} else {
 			ahead = append(ahead, args)
@@ -218,4 +232,13 @@ func (c *chain) remove(rules []string) []string {
 type chainKey struct {
 	family      firewall.Family
 	table, name string
+}
+
+// setOf has what is in a list.
+func setOf[T comparable](list []T) map[T]bool {
+	set := make(map[T]bool, len(list))
+	for _, v := range list {
+		set[v] = true
+	}
+	return set
 }

@@ -2,10 +2,6 @@ package iptables
 
 import (
 	"context"
-	"fmt"
-	"os/exec"
-	"slices"
-	"strings"
 
 	"github.com/vnetd/vnetd/pkg/firewall"
 	"github.com/vnetd/vnetd/pkg/firewall/diagnose"
@@ -54,33 +50,9 @@ func (w *Writer) present(ctx context.Context) []tool {
 // RemoveLeftovers removes the rules that a libvirtd with the nftables backend left
 // for n's bridge. libvirt's tables, chains and the rules of other networks stay.
 func (w *Writer) RemoveLeftovers(ctx context.Context, n firewall.Network) error {
-	nft, err := exec.LookPath("nft")
-	if err != nil {
-		return nil // libvirt's backend runs this program
+	removed, err := removeLibvirtsTables(ctx, n)
+	if removed > 0 {
+		w.log.Info("rules of libvirt's nftables backend removed", "bridge", n.Bridge, "rules", removed)
 	}
-	tables, err := run(ctx, "", nft, "list", "tables")
-	if err != nil {
-		return fmt.Errorf("looking for libvirt's tables: %w", err)
-	}
-	var commands []string
-	for _, family := range []string{"ip", "ip6"} {
-		if !slices.Contains(strings.Split(tables, "\n"), "table "+family+" "+diagnose.LibvirtTable) {
-			continue
-		}
-		listing, err := run(ctx, "", nft, "-a", "-n", "list", "table", family, diagnose.LibvirtTable)
-		if err != nil {
-			return fmt.Errorf("listing libvirt's rules: %w", err)
-		}
-		for _, t := range diagnose.ParseTables(listing) {
-			commands = append(commands, t.LibvirtRules(n)...)
-		}
-	}
-	if len(commands) == 0 {
-		return nil
-	}
-	if _, err := run(ctx, strings.Join(commands, ""), nft, "-f", "-"); err != nil {
-		return fmt.Errorf("removing libvirt's rules of bridge %q: %w", n.Bridge, err)
-	}
-	w.log.Info("rules of libvirt's nftables backend removed", "bridge", n.Bridge, "rules", len(commands))
-	return nil
+	return err
 }

@@ -15,6 +15,9 @@ type change struct {
 	// bridge is removed. Zero: nothing is looked for.
 	network firewall.Network
 	others  firewall.Desired // whose rules are none of libvirtd's leftovers
+	// bridge is the network's, of which no rules of networks may be left in the chains for
+	// policies but those placed. Empty: nothing is looked for.
+	bridge string
 }
 
 // edit is a list of increments to one family's tables. It keeps the listing in
@@ -53,21 +56,30 @@ func newEdit(l listing, f firewall.Family) *edit {
 func plan(l listing, f firewall.Family, o options, changes []change) *edit {
 	e := newEdit(l, f)
 	if placesAny(changes) {
-		e.scaffold(f, o)
+		e.scaffold(f, o.jumps(l.has, placedBy(changes)))
 	}
 	for _, c := range changes {
-		remove := slices.Concat(c.remove, leftovers(e.listed, f, o, c))
+		placed := setOf(c.place)
+		remove := slices.Concat(c.remove, leftovers(e.listed, f, o, c), strays(e.listed, f, c))
 		for _, gone := range byChain(f, remove) {
-			e.delete(gone.table, gone.name, without(gone.args, c.place, f, gone))
+			e.delete(gone.table, gone.name, without(gone.args, placed, f, gone))
 		}
 		for _, wanted := range byChain(f, c.place) {
-			e.place(wanted.table, wanted.name, wanted.args)
+			e.extend(wanted.table, wanted.name, wanted.args)
 		}
 	}
 	if o.docker && placesAny(changes) {
-		e.leadDocker(f, o)
+		e.leadDocker(f, dockerJumps(o.jumps(e.listed.has, nil)))
 	}
 	return e
+}
+
+// placedBy are the lines that changes place.
+func placedBy(changes []change) (all []firewall.Line) {
+	for _, c := range changes {
+		all = append(all, c.place...)
+	}
+	return all
 }
 
 // placesAny reports whether any change places a rule.
@@ -78,8 +90,8 @@ func placesAny(changes []change) bool {
 // leadDocker makes DOCKER-USER, where it exists, lead to the chains. The jumps
 // stand before the accepts that were placed there just now: what the networks'
 // rules reject must not pass by those.
-func (e *edit) leadDocker(f firewall.Family, o options) {
-	for _, c := range byChain(f, o.dockerJumps()) {
+func (e *edit) leadDocker(f firewall.Family, jumps []firewall.Line) {
+	for _, c := range byChain(f, jumps) {
 		if e.opened {
 			e.delete(c.table, c.name, c.args)
 		}
@@ -88,26 +100,21 @@ func (e *edit) leadDocker(f firewall.Family, o options) {
 }
 
 // without are the rules of a chain that are not among those to be placed.
-func without(args []string, placed []firewall.Line, f firewall.Family, c chainRules) []string {
+func without(args []string, placed map[firewall.Line]bool, f firewall.Family, c chainRules) []string {
 	return slices.DeleteFunc(slices.Clone(args), func(a string) bool {
-		return slices.Contains(placed, firewall.Line{Family: f, Table: c.table, Chain: c.name, Args: a})
+		return placed[firewall.Line{Family: f, Table: c.table, Chain: c.name, Args: a}]
 	})
 }
 
 // scaffold makes the missing chains, and the jumps of every parent that lacks
 // one or has them in another order.
-func (e *edit) scaffold(f firewall.Family, o options) {
-	for _, parent := range byChain(f, Jumps(o.prefix)) {
+func (e *edit) scaffold(f firewall.Family, jumps []firewall.Line) {
+	for _, parent := range byChain(f, jumps) {
 		for _, jump := range parent.args {
 			e.newChain(parent.table, jumpTarget(jump))
 		}
 		e.place(parent.table, parent.name, parent.args)
 	}
-}
-
-// jumpTarget is the chain that a rule of Jumps leads to.
-func jumpTarget(args string) string {
-	return strings.TrimPrefix(args, "-j ")
 }
 
 // newChain makes a chain if it is missing. It says -N, which fails on a chain
@@ -137,6 +144,18 @@ func (e *edit) place(table, chain string, rules []string) {
 		e.delete(table, chain, rules)
 	}
 	e.insert(table, chain, rules)
+}
+
+// extend is place, but inserts only the first rules where these alone are missing: among
+// many forwards one that is new costs little.
+func (e *edit) extend(table, chain string, rules []string) {
+	held := e.listed[table][chain].held(rules)
+	missing := len(rules) - len(held)
+	if len(held) == 0 || missing <= 0 || chain == chainDockerUser || !slices.Equal(held, rules[missing:]) {
+		e.place(table, chain, rules)
+		return
+	}
+	e.insert(table, chain, rules[:missing])
 }
 
 // insert puts rules at the head of the chain.

@@ -136,7 +136,7 @@ func TestPlanJoinsNetworks(t *testing.T) {
 	if diff := cmp.Diff(want, l["filter"]["LIBVIRT_FWX"].rules()); diff != "" {
 		t.Errorf("LIBVIRT_FWX (-want +got):\n%s", diff)
 	}
-	if diff := cmp.Diff([]string{"-j LIBVIRT_FWX", "-j LIBVIRT_FWI", "-j LIBVIRT_FWO"}, l["filter"]["FORWARD"].rules()); diff != "" {
+	if diff := cmp.Diff([]string{"-j VNETD_USER_FWD", "-j LIBVIRT_FWX", "-j LIBVIRT_FWI", "-j LIBVIRT_FWO"}, l["filter"]["FORWARD"].rules()); diff != "" {
 		t.Errorf("FORWARD (-want +got):\n%s", diff)
 	}
 }

@@ -8,11 +8,13 @@ import (
 	"strings"
 
 	"github.com/vnetd/vnetd/pkg/firewall"
+	"github.com/vnetd/vnetd/pkg/firewall/keep"
 )
 
 // Purge removes the jumps and chains, and with them the rules of desired. If any
 // chain holds another rule, or a rule of somebody else leads to one, it changes
-// nothing in either family and the error names what it found.
+// nothing in either family and the error names what it found. The administrator's chains
+// stay where they hold a rule or one leads to them; only our jump to them goes.
 func (w *Writer) Purge(ctx context.Context, desired firewall.Desired) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -23,8 +25,8 @@ func (w *Writer) Purge(ctx context.Context, desired firewall.Desired) error {
 	if err != nil {
 		return fmt.Errorf("removing the chains %s*: %w", w.options.prefix, err)
 	}
-	if err := w.keeper.release(); err != nil {
-		return fmt.Errorf("removing the table %s: %w", keeperTable, err)
+	if err := w.keeper.Release(); err != nil {
+		return fmt.Errorf("removing the table %s: %w", keep.Table, err)
 	}
 	return nil
 }
@@ -33,14 +35,19 @@ func (w *Writer) Purge(ctx context.Context, desired firewall.Desired) error {
 // and fails if rules of others would be in the way.
 func planPurge(l listing, f firewall.Family, o options, known []firewall.Line) (*edit, error) {
 	e := newEdit(l, f)
-	for _, c := range byChain(f, slices.Concat(known, Jumps(o.prefix), o.dockerJumps())) {
+	for _, c := range byChain(f, slices.Concat(known, allJumps(o.prefix), dockerJumps(allJumps(o.prefix)))) {
 		e.delete(c.table, c.name, c.args)
 	}
 	var faults []error
-	for _, c := range byChain(f, Jumps(o.prefix)) {
+	for _, c := range byChain(f, allJumps(o.prefix)) {
 		for _, jump := range c.args {
-			faults = append(faults, foreign(e.listed, c.table, jumpTarget(jump)))
-			e.deleteChain(c.table, jumpTarget(jump))
+			chain := jumpTarget(jump)
+			inUse := foreign(e.listed, c.table, chain)
+			if inUse != nil && users(chain) {
+				continue
+			}
+			faults = append(faults, inUse)
+			e.deleteChain(c.table, chain)
 		}
 	}
 	return e, errors.Join(faults...)

@@ -56,7 +56,7 @@ func (e *execError) Unwrap() error { return e.err }
 // keep its output open for runGrace.
 const (
 	runLimit = time.Minute
-	runGrace = 100 * time.Millisecond
+	runGrace = 5 * time.Second
 )
 
 // run executes a program with English messages and returns its output. It ends

@@ -3,6 +3,7 @@ package iptables
 import (
 	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -15,6 +16,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/firewall"
 	"github.com/vnetd/vnetd/pkg/firewall/diagnose"
 	"github.com/vnetd/vnetd/pkg/firewall/diagnose/ruleset"
+	"github.com/vnetd/vnetd/pkg/firewall/keep"
 )
 
 // snapshot is all rules that decide on guests' packets.
@@ -110,7 +112,7 @@ func (s *snapshots) conditions(ctx context.Context, foreign uint32, tools []tool
 func (s *snapshot) conditions(facts diagnose.Facts, tools []tool, o options, networks []firewall.Network) []firewall.Condition {
 	if s.networks == nil || !facts.Equal(&s.facts) || !reflect.DeepEqual(networks, s.networks) {
 		s.networks, s.facts = networks, facts
-		s.found = diagnose.Conditions(s.rules.With(owned(tools, o, networks)), &facts, o.prefix, networks)
+		s.found = diagnose.Conditions(s.rules.With(owned(tools, o, networks)), &facts, o.owns, networks)
 	}
 	return slices.Clone(s.found)
 }
@@ -136,16 +138,17 @@ func owned(tools []tool, o options, networks []firewall.Network) []ruleset.Own {
 			all = append(all, next)
 		}
 	}
+	var placed []firewall.Line
 	for i := range networks {
 		lines := o.lines(networks[i].Rules())
 		slices.SortStableFunc(lines, func(a, b firewall.Line) int {
 			return cmp.Or(cmp.Compare(a.Family, b.Family), strings.Compare(a.Table, b.Table), strings.Compare(a.Chain, b.Chain))
 		})
 		add(lines, false)
-		all = append(all, ruleset.Own{}) // ends the network
+		all, placed = append(all, ruleset.Own{}), append(placed, lines...) // ends the network
 	}
-	if slices.ContainsFunc(networks, func(n firewall.Network) bool { return n.Mode.Filtered() }) {
-		add(Jumps(o.prefix), true)
+	if !o.none && slices.ContainsFunc(networks, func(n firewall.Network) bool { return n.Mode.Filtered() }) {
+		add(o.jumps(nowhere, placed), true)
 	}
 	return slices.DeleteFunc(all, func(o ruleset.Own) bool { return o.Table == "" })
 }
@@ -161,18 +164,22 @@ func takeSnapshot(ctx context.Context, tools []tool) (*snapshot, error) {
 	if len(tools) == 0 {
 		return s, nil
 	}
-	var l diagnose.Listing
-	faults := []error{listNFT(ctx, &l)}
+	return s, s.take(ctx, tools, new(diagnose.Listing))
+}
+
+// take lists all rules into l, and reads them.
+func (s *snapshot) take(ctx context.Context, tools []tool, l *diagnose.Listing) error {
+	faults := []error{listNFT(ctx, l)}
 	for i := range tools {
-		faults = append(faults, tools[i].listSaved(ctx, &l, s))
+		faults = append(faults, tools[i].listSaved(ctx, l, s))
 	}
-	faults = append(faults, listSets(ctx, &l))
+	faults = append(faults, listSets(ctx, l))
 	var err error
 	s.rules, err = l.Rules()
 	if err := errors.Join(append(faults, err)...); err != nil {
-		return s, fmt.Errorf("looking for rules that cut guests off: %w", err)
+		return fmt.Errorf("listing the host's rules: %w", err)
 	}
-	return s, nil
+	return nil
 }
 
 // listNFT lists all of nftables, nothing without the program nft.
@@ -184,8 +191,50 @@ func listNFT(ctx context.Context, l *diagnose.Listing) error {
 	if l.NFT, err = run(ctx, "", path, "--json", "--stateless", "list", "ruleset"); err != nil {
 		return err
 	}
+	if !json.Valid([]byte(l.NFT)) {
+		if l.NFT, err = listTables(ctx, path); err != nil {
+			return err
+		}
+	}
 	l.Text, err = run(ctx, "", path, "--handle", "--stateless", "--terse", "list", "ruleset")
 	return err
+}
+
+// listTables lists the tables of nftables one by one, but for that of package keep: version
+// 1.0.6 of nft may end its list, without an error, at a table that belongs to a process
+// (NFT_TABLE_F_OWNER, which its JSON has no name for). A table that goes meanwhile is left out.
+func listTables(ctx context.Context, path string) (string, error) {
+	names, err := run(ctx, "", path, "list", "tables")
+	if err != nil {
+		return "", err
+	}
+	type list struct {
+		Nftables []json.RawMessage `json:"nftables"`
+	}
+	var all list
+	for line := range strings.Lines(names) {
+		words := strings.Fields(line) // table FAMILY NAME
+		if len(words) < 3 || words[0] != "table" {
+			return "", fmt.Errorf("the program nft can't list tables: it prints %q", strings.TrimSpace(line))
+		}
+		if words[2] == keep.Table {
+			continue
+		}
+		text, err := run(ctx, "", path, "--json", "--stateless", "list", "table", words[1], words[2])
+		if err != nil {
+			if strings.Contains(err.Error(), "No such file or directory") {
+				continue
+			}
+			return "", err
+		}
+		var one list
+		if err := json.Unmarshal([]byte(text), &one); err != nil {
+			return "", fmt.Errorf("the program nft can't list table %s %s: %w", words[1], words[2], err)
+		}
+		all.Nftables = append(all.Nftables, one.Nftables...)
+	}
+	text, err := json.Marshal(all)
+	return string(text), err
 }
 
 // listSaved lists the family's rules in both variants of iptables. Listing a table of

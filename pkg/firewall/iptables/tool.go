@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/coreos/go-iptables/iptables"
+	"golang.org/x/sys/unix"
 
 	"github.com/vnetd/vnetd/pkg/firewall"
 )
@@ -53,6 +54,25 @@ func (t *tool) apply(ctx context.Context, text string) error {
 	return err
 }
 
+// newTools are the programs of both families, not looked for yet.
+func newTools(ipv4, ipv6 string) []*tool {
+	return []*tool{
+		{family: firewall.IPv4, command: orDefault(ipv4, "iptables")},
+		{family: firewall.IPv6, command: orDefault(ipv6, "ip6tables")},
+	}
+}
+
+// nfproto is a family's number in messages of netfilter.
+func nfproto(f firewall.Family) uint8 {
+	if f == firewall.IPv6 {
+		return unix.NFPROTO_IPV6
+	}
+	return unix.NFPROTO_IPV4
+}
+
+// errNoIPv6 says that no firewall is needed.
+var errNoIPv6 = errors.New("the kernel has no IPv6")
+
 // errNotInstalled says that a program is not there.
 var errNotInstalled = errors.New("is not installed")
 
@@ -86,9 +106,25 @@ func (t *tool) probe(ctx context.Context) error {
 	if t.family == firewall.IPv6 {
 		proto = iptables.ProtocolIPv6
 		if _, err := os.Stat("/proc/net/if_inet6"); errors.Is(err, os.ErrNotExist) {
-			return errors.New("the kernel has no IPv6")
+			return errNoIPv6
 		}
 	}
+	if err := t.find(ctx); err != nil {
+		return err
+	}
+	ipt, err := iptables.New(iptables.IPFamily(proto), iptables.Path(t.path), iptables.Timeout(int(lockWait.Seconds())))
+	if err != nil {
+		return fmt.Errorf("asking %s for its version: %w", t.command, err)
+	}
+	if _, err := ipt.ListChains(tableFilter); err != nil {
+		return fmt.Errorf("trying %s: %w", t.command, err)
+	}
+	return nil
+}
+
+// find fills in the tool's path and variant, and touches nothing: iptables-legacy makes
+// the tables that it lists.
+func (t *tool) find(ctx context.Context) error {
 	path, err := look(t.command)
 	if err != nil {
 		return err
@@ -101,13 +137,6 @@ func (t *tool) probe(ctx context.Context) error {
 		if _, err := look(path + part); err != nil {
 			return err
 		}
-	}
-	ipt, err := iptables.New(iptables.IPFamily(proto), iptables.Path(path), iptables.Timeout(int(lockWait.Seconds())))
-	if err != nil {
-		return fmt.Errorf("asking %s for its version: %w", t.command, err)
-	}
-	if _, err := ipt.ListChains(tableFilter); err != nil {
-		return fmt.Errorf("trying %s: %w", t.command, err)
 	}
 	return nil
 }
@@ -151,4 +180,12 @@ func (t *tool) rival(ctx context.Context) (program string, holds bool) {
 	}
 	out, err := run(ctx, "", path)
 	return program, err == nil && strings.Contains(out, "\n-A ")
+}
+
+// orDefault is s, or def for an empty s.
+func orDefault(s, def string) string {
+	if s == "" {
+		return def
+	}
+	return s
 }

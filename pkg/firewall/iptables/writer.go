@@ -4,12 +4,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"regexp"
 	"slices"
+	"strings"
 	"sync"
 
+	"github.com/vnetd/vnetd/internal/nfnetlink"
 	"github.com/vnetd/vnetd/pkg/firewall"
+	"github.com/vnetd/vnetd/pkg/firewall/keep"
 )
 
 // Config is what New needs to know. The zero value is a good one.
@@ -28,6 +32,9 @@ type Config struct {
 	// the networks' chains as well, and accept what open networks' guests send
 	// and get: Docker's own chains may stand before the networks'.
 	DockerUserAccept bool
+	// Keeper is shared with other writers, whoever made it releases it; nil: the writer
+	// has one of its own.
+	Keeper *keep.Keeper
 	// Logger is told what was found and changed; nil discards it.
 	Logger *slog.Logger
 }
@@ -37,13 +44,14 @@ type Config struct {
 // nothing has changed.
 type Writer struct {
 	mu     sync.Mutex
-	kernel        // its cache and tools are guarded by mu
-	keeper keeper // guarded by mu
+	kernel // its cache and tools are guarded by mu
+	keeper *keep.Keeper
+	shared bool // keeper is another's
 
 	snapshots snapshots
 
 	heardMu sync.Mutex
-	made    []generation // that Watch has heard of since Others was called; guarded by heardMu
+	made    []nfnetlink.Generation // that Watch has heard of since Others was called; guarded by heardMu
 }
 
 var _ firewall.Writer = (*Writer)(nil)
@@ -58,28 +66,20 @@ func New(ctx context.Context, cfg Config) (*Writer, error) {
 	if w.log == nil {
 		w.log = slog.New(slog.DiscardHandler)
 	}
+	if w.keeper, w.shared = cfg.Keeper, cfg.Keeper != nil; !w.shared {
+		w.keeper = new(keep.Keeper)
+	}
 	// XT_EXTENSION_MAXNAMELEN of linux/netfilter/x_tables.h, 29 with the closing
 	// NUL, bounds a chain's name; ours add three characters.
 	if !regexp.MustCompile(`^[A-Za-z0-9_][A-Za-z0-9_.-]{0,24}$`).MatchString(w.options.prefix) {
 		return nil, fmt.Errorf("chain prefix %q: 1 to 25 letters, digits, '_', '.' or '-' are needed", w.options.prefix)
 	}
-	w.tools = []*tool{
-		{family: firewall.IPv4, command: orDefault(cfg.IPTables, "iptables")},
-		{family: firewall.IPv6, command: orDefault(cfg.IP6Tables, "ip6tables")},
-	}
+	w.tools = newTools(cfg.IPTables, cfg.IP6Tables)
 	for _, t := range w.tools {
 		t.detect(ctx)
 	}
 	w.report(ctx)
 	return w, nil
-}
-
-// orDefault is s, or def for an empty s.
-func orDefault(s, def string) string {
-	if s == "" {
-		return def
-	}
-	return s
 }
 
 // report logs what was found.
@@ -104,11 +104,79 @@ func (w *Writer) report(ctx context.Context) {
 func (w *Writer) Close() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return errors.Join(w.keeper.release(), w.cache.close())
+	err := w.cache.close()
+	if !w.shared {
+		err = errors.Join(w.keeper.Release(), err)
+	}
+	return err
+}
+
+// Works says which family can't be used, and why. A kernel without IPv6 needs none.
+func (w *Writer) Works() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	var faults []error
+	for _, t := range w.tools {
+		if !errors.Is(t.missing, errNoIPv6) {
+			faults = append(faults, t.missing)
+		}
+	}
+	return errors.Join(faults...)
 }
 
 // Lines are n's rules as iptables-save prints them.
 func (w *Writer) Lines(n firewall.Network) []firewall.Line { return w.options.lines(n.Rules()) }
+
+// counted are the paths of which rules' counts are told.
+var counted = []firewall.Path{firewall.Leaving, firewall.Entering, firewall.Asking, firewall.Admission}
+
+// Counts is firewall.Writer's.
+func (w *Writer) Counts(ctx context.Context, n firewall.Network) (map[firewall.Rule]firewall.Count, error) {
+	w.mu.Lock()
+	var tools []tool
+	for _, t := range w.tools {
+		tools = append(tools, *t)
+	}
+	w.mu.Unlock()
+	rules := map[firewall.Line]firewall.Rule{}
+	for _, r := range n.Rules() {
+		if slices.Contains(counted, r.Path) {
+			rules[w.options.lines([]firewall.Rule{r})[0]] = r
+		}
+	}
+	counts := map[firewall.Rule]firewall.Count{}
+	for _, t := range tools {
+		if len(rules) == 0 || t.missing != nil {
+			continue
+		}
+		out, err := run(ctx, "", t.path+"-save", "-c", "-t", tableFilter)
+		if err != nil {
+			return nil, fmt.Errorf("listing the %s rules: %w", t.family, err)
+		}
+		for line, count := range parseCounts(out, t.family) {
+			if r, ours := rules[line]; ours {
+				counts[r] = count
+			}
+		}
+	}
+	return counts, nil
+}
+
+// parseCounts reads what iptables-save tells with counts of the table filter. Of rules
+// that stand twice the last one counts.
+func parseCounts(text string, f firewall.Family) map[firewall.Line]firewall.Count {
+	all := map[firewall.Line]firewall.Count{}
+	for line := range strings.Lines(text) {
+		var c firewall.Count
+		counts, rule, ok := strings.Cut(strings.TrimSuffix(line, "\n"), "] -A ")
+		if _, err := fmt.Sscanf(counts, "[%d:%d", &c.Packets, &c.Bytes); err != nil || !ok {
+			continue
+		}
+		chain, args, _ := strings.Cut(rule, " ")
+		all[firewall.Line{Family: f, Table: tableFilter, Chain: chain, Args: lowerMAC(args)}] = c
+	}
+	return all
+}
 
 // Apply is firewall.Writer's. The error is a *RestoreError where iptables-restore
 // refused a rule. A failing CHECKSUM rule is only logged, as with libvirt: kernels
@@ -121,7 +189,7 @@ func (w *Writer) Apply(ctx context.Context, desired firewall.Desired, changes []
 	// Where no network with rules is left, Docker's chain has nowhere to lead.
 	left := func(e firewall.Entry) bool { return len(e.Rules) > 0 && !changed(e, changes) }
 	if w.options.docker && !sets && !slices.ContainsFunc(desired, left) {
-		asked = append(asked, change{remove: w.usable(w.options.dockerJumps())})
+		asked = append(asked, change{remove: w.usable(dockerJumps(allJumps(w.options.prefix)))})
 	}
 	back, err := w.apply(ctx, asked)
 	if err != nil {
@@ -130,10 +198,7 @@ func (w *Writer) Apply(ctx context.Context, desired firewall.Desired, changes []
 		}
 		return err
 	}
-	w.keepConnections(func(f firewall.Family) bool {
-		return slices.ContainsFunc(changes, func(c firewall.Change) bool { return !c.Remove && c.Network.Tracked(f) }) ||
-			slices.ContainsFunc(desired, func(e firewall.Entry) bool { return e.Network.Tracked(f) && !changed(e, changes) })
-	})
+	w.hold(desired.After(changes))
 	return nil
 }
 
@@ -142,21 +207,21 @@ func changed(e firewall.Entry, changes []firewall.Change) bool {
 	return slices.ContainsFunc(changes, func(c firewall.Change) bool { return c.Network.Bridge == e.Network.Bridge })
 }
 
-// keepConnections sees to it that connections that the kernel must know outlive a
-// flush, from the first network on that is tracked. On a kernel that can't they don't;
-// where another program has a table of the name, they do once that is gone. The caller
-// holds mu.
-func (w *Writer) keepConnections(tracked func(firewall.Family) bool) {
+// hold sees to it that connections that the kernel must know outlive a flush, from the
+// first network on that is tracked, and that guests are kept from loopback addresses then.
+// On a kernel that can't do it they are not; where another program has a table of the name,
+// once that is gone. The caller holds mu.
+func (w *Writer) hold(networks iter.Seq[*firewall.Network]) {
 	for _, family := range []firewall.Family{firewall.IPv4, firewall.IPv6} {
-		if w.keeper.has(family) || !tracked(family) {
+		if w.keeper.Holds(family, networks) {
 			continue
 		}
 		before := w.cache.generation()
-		taken, err := w.keeper.take(family)
+		done, err := w.keeper.Hold(family, networks)
 		if err != nil {
-			w.log.Warn("connections of guests may be lost when rules are flushed", "family", family, "table", keeperTable, "error", err)
+			w.log.Warn("connections of guests may be lost when rules are flushed", "family", family, "table", keep.Table, "error", err)
 		}
-		if taken && w.cache.id == before {
+		if done && w.cache.id == before {
 			w.cache.settle(before, 1)
 		}
 	}
@@ -180,9 +245,7 @@ func (w *Writer) Complete(ctx context.Context, desired firewall.Desired, afresh 
 	if afresh {
 		w.cache.forget()
 	}
-	w.keepConnections(func(f firewall.Family) bool {
-		return slices.ContainsFunc(desired, func(e firewall.Entry) bool { return e.Network.Tracked(f) })
-	})
+	w.hold(desired.After(nil))
 	if w.cache.refresh(); w.cache.whole || len(desired) == 0 {
 		return firewall.Report{}, nil
 	}
@@ -220,7 +283,9 @@ func (w *Writer) tracked() bool {
 func (o options) changes(desired firewall.Desired, changes []firewall.Change) []change {
 	var out []change
 	for _, c := range changes {
-		lines := change{remove: o.lines(c.Known), place: o.lines(c.Rules)}
+		placed := setOf(c.Rules)
+		gone := slices.DeleteFunc(slices.Clone(c.Known), func(r firewall.Rule) bool { return placed[r] })
+		lines := change{remove: o.lines(gone), place: o.lines(c.Rules), bridge: c.Network.Bridge}
 		if !c.Remove {
 			lines.network, lines.others = c.Network, desired
 		}

@@ -40,6 +40,21 @@ type port struct {
 	firewall.GuardedPort
 	elements []element
 	profile  string // to which its chain leads; "" for none
+	pairs    []pair // by which its own chain lets packets through
+}
+
+// stand sets what stands for p on its network.
+func (p *port) stand(n *firewall.GuardedNetwork) {
+	pairs := known(n, &p.GuardedPort)
+	p.elements, p.pairs = portElements(n, &p.GuardedPort), nil
+	if len(pairs) <= maxOwn {
+		p.pairs = pairs
+		return
+	}
+	for _, k := range pairs {
+		p.elements = append(p.elements, k.element(p.Index))
+	}
+	slices.SortFunc(p.elements, compareElements)
 }
 
 // NewGuards returns Guards without a port. It touches nothing before Release: what
@@ -125,9 +140,10 @@ func (g *Guards) SetPort(p firewall.GuardedPort) error {
 		return fmt.Errorf("guard of port %s: no network is known on bridge %q", p.IfName, p.Bridge)
 	}
 	was := g.ports[p.Index]
-	next := &port{GuardedPort: p, elements: portElements(n, &p), profile: profileOf(n, &p).profileName()}
+	next := &port{GuardedPort: p, profile: profileOf(n, &p).profileName()}
+	next.stand(n)
 	g.ports[p.Index] = next
-	if was != nil && g.stands && was.profile == next.profile && slices.Equal(was.elements, next.elements) {
+	if was != nil && g.stands && was.sameChain(next) && slices.Equal(was.elements, next.elements) {
 		return nil
 	}
 	if !g.stands {
@@ -255,9 +271,25 @@ func (g *Guards) changeNetwork(was, n *firewall.GuardedNetwork) error {
 	return b.commit()
 }
 
-// portChain is the chain at a port's ingress.
+// portChain is the chain at a port's ingress. A few pairs of a card and an address are
+// compared there, which costs less than to look them up, and most of what a guest sends
+// has one.
 func portChain(p *port) chain {
-	return chain{fmt.Sprintf("port%d", p.Index), p.IfName, []rule{rule{}.to(p.profile)}}
+	c := chain{fmt.Sprintf("port%d", p.Index), p.IfName, []rule{rule{}.to(p.profile)}}
+	if len(p.pairs) == 0 {
+		return c
+	}
+	c.rules = []rule{isNot(pktType, unix.PACKET_OTHERHOST).to(subChain(p.profile, "slow"))}
+	for _, k := range p.pairs {
+		c.rules = append(c.rules, k.rule().to(subChain(p.profile, k.chain())))
+	}
+	c.rules = append(c.rules, rule{}.to(subChain(p.profile, "slow")))
+	return c
+}
+
+// sameChain reports whether the chains of two ports with one ifindex are the same.
+func (p *port) sameChain(q *port) bool {
+	return p.profile == q.profile && slices.Equal(p.pairs, q.pairs)
 }
 
 // changePort brings what stands for a port from was to next, nil for nothing.
@@ -289,7 +321,7 @@ func (g *Guards) lead(b *batch, was, next *port) error {
 	switch {
 	case had && !has:
 		return g.forget(b, was)
-	case had && was.profile != next.profile:
+	case had && !was.sameChain(next):
 		b.empty([]chain{portChain(next)})
 		b.addChains([]chain{portChain(next)})
 	case has && !had:
@@ -398,7 +430,8 @@ func (g *Guards) write() error {
 	for _, index := range slices.Sorted(maps.Keys(g.ports)) {
 		p := g.ports[index]
 		n := g.networks[p.Bridge]
-		p.elements, p.profile = portElements(n, &p.GuardedPort), profileOf(n, &p.GuardedPort).profileName()
+		p.profile = profileOf(n, &p.GuardedPort).profileName()
+		p.stand(n)
 		g.need(b, p)
 		g.exchange(b, nil, p.elements)
 		if p.profile != "" {

@@ -18,6 +18,7 @@ import (
 
 	"github.com/vnetd/vnetd/internal/nstest"
 	"github.com/vnetd/vnetd/pkg/firewall"
+	"github.com/vnetd/vnetd/pkg/firewall/guardtest"
 	"github.com/vnetd/vnetd/pkg/firewall/nft"
 )
 
@@ -27,13 +28,13 @@ var (
 	gatewayMAC = firewall.MAC{0x52, 0x54, 0, 0, 0, 1}
 	guestMAC   = firewall.MAC{0x52, 0x54, 0, 0, 0, 0x11}
 	otherMAC   = firewall.MAC{0x52, 0x54, 0, 0, 0, 0x12}
-	nestedMAC  = firewall.MAC{0x52, 0x54, 0, 0, 0, 0x99}
+	nestedMAC  = guardtest.NestedMAC
 
 	gateway4, gateway6 = netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")
 	guest4, guest6     = netip.MustParseAddr("192.0.2.11"), netip.MustParseAddr("2001:db8::11")
 	other4, other6     = netip.MustParseAddr("192.0.2.12"), netip.MustParseAddr("2001:db8::12")
 	further4, further6 = netip.MustParseAddr("192.0.2.77"), netip.MustParseAddr("2001:db8::77")
-	lan4, lan6         = netip.MustParseAddr("198.51.100.9"), netip.MustParseAddr("2001:db8:ff::9")
+	lan4, lan6         = guardtest.LAN4, guardtest.LAN6
 )
 
 // segment is a bridge with two guests, which are the other ends of its ports.
@@ -154,150 +155,48 @@ func drain(fd int) {
 	}
 }
 
-// Frames.
-
-func ether(dst, src firewall.MAC, kind uint16, payload []byte) []byte {
-	b := append(append([]byte{}, dst[:]...), src[:]...)
-	b = append(binary.BigEndian.AppendUint16(b, kind), payload...)
-	return append(b, make([]byte, max(0, 60-len(b)))...)
-}
-
-// tagged puts tags of 802.1Q behind the addresses of a frame.
-func tagged(frame []byte, vlans ...uint16) []byte {
-	b := append([]byte{}, frame[:12]...)
-	for _, v := range vlans {
-		b = binary.BigEndian.AppendUint16(append(b, 0x81, 0), v)
+// The frames, by short names.
+var (
+	everybody          = guardtest.Everybody
+	ether, tagged, udp = guardtest.Ether, guardtest.Tagged, guardtest.UDP
+	arp, ip, nd, from  = everyone.ARP, everyone.IP, everyone.ND, everyone.From
+	everyone           = guardtest.Segment{
+		Gateway: guardtest.Card{MAC: gatewayMAC, V4: gateway4, V6: gateway6}, Guest: guardtest.Card{MAC: guestMAC, V4: guest4, V6: guest6},
+		Other: guardtest.Card{MAC: otherMAC, V4: other4, V6: other6}, Further: guardtest.Card{V4: further4, V6: further6},
 	}
-	return append(b, frame[12:]...)
-}
-
-var everybody = firewall.MAC{0xff, 0xff, 0xff, 0xff, 0xff, 0xff}
-
-func arp(op uint16, mac firewall.MAC, a netip.Addr) []byte {
-	b := []byte{0, 1, 8, 0, 6, 4, 0, byte(op)}
-	b = append(append(b, mac[:]...), a.AsSlice()...)
-	return ether(everybody, guestMAC, unix.ETH_P_ARP, append(append(b, make([]byte, 6)...), other4.AsSlice()...))
-}
-
-func udp(src, dst uint16) []byte {
-	return append(binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(nil, src), dst), 0, 8, 0, 0)
-}
-
-func ip(to firewall.MAC, src, dst netip.Addr, protocol byte, payload []byte) []byte {
-	if src.Is6() {
-		b := []byte{0x60, 0, 0, 0, 0, byte(len(payload)), protocol, 255}
-		b = append(append(append(b, src.AsSlice()...), dst.AsSlice()...), payload...)
-		return ether(to, guestMAC, unix.ETH_P_IPV6, b)
-	}
-	b := []byte{0x45, 0, 0, byte(20 + len(payload)), 0, 0, 0, 0, 64, protocol, 0, 0}
-	b = append(append(b, src.AsSlice()...), dst.AsSlice()...)
-	var sum uint32
-	for i := 0; i < 20; i += 2 {
-		sum += uint32(binary.BigEndian.Uint16(b[i:]))
-	}
-	sum = sum&0xffff + sum>>16
-	binary.BigEndian.PutUint16(b[10:], ^uint16(sum&0xffff+sum>>16))
-	return ether(to, guestMAC, unix.ETH_P_IP, append(b, payload...))
-}
-
-func nd(kind byte, src, target netip.Addr) []byte {
-	body := append([]byte{kind, 0, 0, 0, 0x20, 0, 0, 0}, target.AsSlice()...)
-	return ip(firewall.MAC{0x33, 0x33, 0, 0, 0, 1}, src, netip.MustParseAddr("ff02::1"), unix.IPPROTO_ICMPV6, body)
-}
-
-func from(src firewall.MAC) []byte { return ether(otherMAC, src, 0x88b5, nil) }
-
-func group(last byte) []byte {
-	return ether(firewall.MAC{1, 0x80, 0xc2, 0, 0, last}, guestMAC, 0x88cc, nil)
-}
+)
 
 // TestFrames sends one frame of each kind past a port of each level.
 func TestFrames(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
-		const never = firewall.GuardStrict + 1 // no level stops it
-		none4, none6 := netip.IPv4Unspecified(), netip.IPv6Unspecified()
-		local := guestMAC.LinkLocal()
-		frames := []struct {
-			name  string
-			frame []byte
-			at    firewall.GuardLevel // the first that stops it
-			kind  firewall.GuardKind
-		}{
-			{"own", from(guestMAC), never, 0},
-			{"from the bridge", from(gatewayMAC), firewall.GuardGateway, firewall.GuardMAC},
-			{"from another port", from(otherMAC), firewall.GuardGateway, firewall.GuardMAC},
-			{"from a group", from(firewall.MAC{1, 0, 0x5e, 0, 0, 1}), firewall.GuardGateway, firewall.GuardMAC},
-			{"from a nested guest", from(nestedMAC), firewall.GuardStrict, firewall.GuardMAC},
-			{"from a virtual router of VRRP", from(firewall.MAC{0, 0, 0x5e, 0, 1, 7}), firewall.GuardStrict, firewall.GuardMAC},
-			{"STP", group(0), firewall.GuardGateway, firewall.GuardControl},
-			{"pause", group(1), firewall.GuardGateway, firewall.GuardControl},
-			{"LACP", group(2), firewall.GuardGateway, firewall.GuardControl},
-			{"EAPOL", group(3), firewall.GuardGateway, firewall.GuardControl},
-			{"LLDP", group(14), firewall.GuardGateway, firewall.GuardControl},
-			{"PVST+", ether(firewall.MAC{1, 0, 0xc, 0xcc, 0xcc, 0xcd}, guestMAC, 50, nil), firewall.GuardGateway, firewall.GuardControl},
-			{"a VLAN", tagged(from(guestMAC), 42), firewall.GuardStrict, firewall.GuardVLAN},
-			{"a priority", tagged(from(guestMAC), 0x2000), never, 0},
-			{"ARP of the gateway behind two priorities", tagged(arp(2, guestMAC, gateway4), 0, 0), firewall.GuardGateway, firewall.GuardVLAN},
-			{"ARP of the gateway behind a priority", tagged(arp(2, guestMAC, gateway4), 0), firewall.GuardGateway, firewall.GuardARP},
-			{"ARP", arp(1, guestMAC, guest4), never, 0},
-			{"ARP probe", arp(1, guestMAC, none4), never, 0},
-			{"ARP of the gateway", arp(2, guestMAC, gateway4), firewall.GuardGateway, firewall.GuardARP},
-			{"gratuitous ARP of the gateway", arp(1, guestMAC, gateway4), firewall.GuardGateway, firewall.GuardARP},
-			{"ARP of another guest", arp(2, guestMAC, other4), firewall.GuardGateway, firewall.GuardARP},
-			{"ARP with the gateway's card", arp(2, gatewayMAC, further4), firewall.GuardGateway, firewall.GuardARP},
-			{"ARP of a further address", arp(2, guestMAC, further4), firewall.GuardStrict, firewall.GuardARP},
-			{"ND", nd(136, local, guest6), never, 0},
-			{"ND of the link-local address", nd(136, local, local), never, 0},
-			{"ND of the gateway", nd(136, local, gateway6), firewall.GuardGateway, firewall.GuardND},
-			{"ND of the gateway's link-local address", nd(136, local, gatewayMAC.LinkLocal()), firewall.GuardGateway, firewall.GuardND},
-			{"ND of another guest", nd(136, local, other6), firewall.GuardGateway, firewall.GuardND},
-			{"solicitation as another guest", nd(135, other6, gateway6), firewall.GuardGateway, firewall.GuardND},
-			{"DAD", nd(135, none6, guest6), never, 0},
-			{"DAD of another guest's address", nd(135, none6, other6), firewall.GuardGateway, firewall.GuardND},
-			{"ND of a further address", nd(136, local, further6), firewall.GuardStrict, firewall.GuardND},
-			{"router solicitation", nd(133, local, none6), never, 0},
-			{"router advertisement", nd(134, local, none6), firewall.GuardGateway, firewall.GuardRA},
-			{"redirect", nd(137, local, other6), firewall.GuardGateway, firewall.GuardRA},
-			{"DHCP request", ip(everybody, none4, netip.MustParseAddr("255.255.255.255"), unix.IPPROTO_UDP, udp(68, 67)), never, 0},
-			{"DHCP answer", ip(everybody, guest4, netip.MustParseAddr("255.255.255.255"), unix.IPPROTO_UDP, udp(67, 68)), firewall.GuardGateway, firewall.GuardDHCP},
-			{"DHCPv6 request", ip(everybody, local, netip.MustParseAddr("ff02::1:2"), unix.IPPROTO_UDP, udp(546, 547)), never, 0},
-			{"DHCPv6 answer", ip(everybody, local, other6, unix.IPPROTO_UDP, udp(547, 546)), firewall.GuardGateway, firewall.GuardDHCP},
-			{"DHCP answer to one card", ip(otherMAC, guest4, other4, unix.IPPROTO_UDP, udp(67, 68)), firewall.GuardGateway, firewall.GuardDHCP},
-			{"DHCPv6 answer to one card", ip(otherMAC, guest6, other6, unix.IPPROTO_UDP, udp(547, 546)), firewall.GuardGateway, firewall.GuardDHCP},
-			{"IPv4 in a VLAN", tagged(ip(otherMAC, guest4, other4, unix.IPPROTO_UDP, udp(1, 9)), 42), firewall.GuardStrict, firewall.GuardVLAN},
-			{"IPv4 from another port's card", ether(otherMAC, otherMAC, unix.ETH_P_IP, ip(otherMAC, guest4, other4, unix.IPPROTO_UDP, udp(1, 9))[14:]), firewall.GuardGateway, firewall.GuardMAC},
-			{"IPv4 to a guest", ip(otherMAC, guest4, other4, unix.IPPROTO_UDP, udp(1, 9)), never, 0},
-			{"IPv6 to a guest", ip(otherMAC, guest6, other6, unix.IPPROTO_UDP, udp(1, 9)), never, 0},
-			{"IPv4 to the LAN", ip(gatewayMAC, guest4, lan4, unix.IPPROTO_UDP, udp(1, 9)), never, 0},
-			{"IPv6 to the LAN", ip(gatewayMAC, guest6, lan6, unix.IPPROTO_UDP, udp(1, 9)), never, 0},
-			{"IPv4 as the gateway", ip(otherMAC, gateway4, other4, unix.IPPROTO_UDP, udp(1, 9)), firewall.GuardGateway, firewall.GuardIP},
-			{"IPv6 as the gateway", ip(otherMAC, gateway6, other6, unix.IPPROTO_UDP, udp(1, 9)), firewall.GuardGateway, firewall.GuardIP},
-			{"IPv4 from elsewhere to the gateway", ip(gatewayMAC, lan4, gateway4, unix.IPPROTO_UDP, udp(1, 9)), firewall.GuardGateway, firewall.GuardIP},
-			{"IPv6 from elsewhere to the gateway", ip(gatewayMAC, lan6, gateway6, unix.IPPROTO_UDP, udp(1, 9)), firewall.GuardGateway, firewall.GuardIP},
-			{"IPv4 from elsewhere to a guest", ip(otherMAC, lan4, other4, unix.IPPROTO_UDP, udp(1, 9)), firewall.GuardStrict, firewall.GuardIP},
-			{"IPv6 from elsewhere to a guest", ip(otherMAC, lan6, other6, unix.IPPROTO_UDP, udp(1, 9)), firewall.GuardStrict, firewall.GuardIP},
-			{"IPv4 from another guest", ip(gatewayMAC, other4, lan4, unix.IPPROTO_UDP, udp(1, 9)), firewall.GuardStrict, firewall.GuardIP},
-			{"IPv6 from another guest", ip(gatewayMAC, other6, lan6, unix.IPPROTO_UDP, udp(1, 9)), firewall.GuardStrict, firewall.GuardIP},
-			{"IPv4 without a source", ip(otherMAC, none4, other4, unix.IPPROTO_UDP, udp(1, 9)), firewall.GuardStrict, firewall.GuardIP},
-			{"link-local IPv4", ip(otherMAC, netip.MustParseAddr("169.254.3.4"), other4, unix.IPPROTO_UDP, udp(1, 9)), never, 0},
-			{"link-local IPv6", ip(otherMAC, netip.MustParseAddr("fe80::1234"), other6, unix.IPPROTO_UDP, udp(1, 9)), never, 0},
-		}
 		s := newSegment(t)
 		for level := firewall.GuardOff; level <= firewall.GuardStrict; level++ {
 			s.set(firewall.GuardAt(level))
-			for _, f := range frames {
-				before := s.guards.Stopped()[s.guest.Index][f.kind]
-				if got, want := s.passes(f.frame), level < f.at; got != want {
-					t.Errorf("%s: %s passes: %v, want %v", level, f.name, got, want)
-				} else if n := s.guards.Stopped()[s.guest.Index][f.kind]; !want && n != before+1 {
-					t.Errorf("%s: %s is not counted as %s: %v", level, f.name, f.kind, s.guards.Stopped()[s.guest.Index])
-				}
-			}
+			s.judges(level)
 		}
+		// So many addresses that a packet's is looked up.
+		for i := range byte(10) {
+			s.guest.Addrs = append(s.guest.Addrs, netip.AddrFrom4([4]byte{192, 0, 2, 100 + i}))
+		}
+		s.set(firewall.GuardAt(firewall.GuardStrict))
+		s.judges(firewall.GuardStrict)
 		if !s.reaches(from(guestMAC)) || s.reaches(from(gatewayMAC)) {
 			t.Error("what is counted is not what the other guest gets")
 		}
 	})
+}
+
+// judges sends one frame of each kind past the guest's port at a level.
+func (s *segment) judges(level firewall.GuardLevel) {
+	s.t.Helper()
+	for _, f := range everyone.Frames() {
+		before := s.guards.Stopped()[s.guest.Index][f.Kind]
+		if got, want := s.passes(f.Bytes), level < f.At; got != want {
+			s.t.Errorf("%s: %s passes: %v, want %v", level, f.Name, got, want)
+		} else if n := s.guards.Stopped()[s.guest.Index][f.Kind]; !want && n != before+1 {
+			s.t.Errorf("%s: %s is not counted as %s: %v", level, f.Name, f.Kind, s.guards.Stopped()[s.guest.Index])
+		}
+	}
 }
 
 // TestKindsByThemselves switches each kind off, and on, alone.

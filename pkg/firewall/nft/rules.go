@@ -12,12 +12,6 @@ import (
 	"github.com/vnetd/vnetd/pkg/firewall"
 )
 
-// chain is a chain and what stands in it; device has it at that device's ingress.
-type chain struct {
-	name, device string
-	rules        []rule
-}
-
 // How fast what may come, and how many addresses a port may have that are not known
 // to be its own: 64 at once, and as many every five minutes, for which the bridge
 // keeps them.
@@ -74,7 +68,9 @@ func (p profile) name() string {
 	return text
 }
 
-func (p profile) sub(suffix string) string { return p.name() + "_" + suffix }
+func (p profile) sub(suffix string) string { return subChain(p.name(), suffix) }
+
+func subChain(profile, suffix string) string { return profile + "_" + suffix }
 
 // stops is the chain for frames of a kind that is guarded at a level.
 func (p profile) stops(k firewall.GuardKind) string {

@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"cmp"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -93,9 +94,6 @@ func networkSets(n *firewall.GuardedNetwork) []nftables.Set {
 	}
 }
 
-// element is one of a set, comparable.
-type element struct{ set, from, to string } // to: the end of an interval, or empty
-
 // takenBy is what a network's sets have of an address that somebody has.
 func takenBy(index int, a netip.Addr) element {
 	if a.Is4() {
@@ -126,9 +124,6 @@ func networkElements(n *firewall.GuardedNetwork) (all []element) {
 	return all
 }
 
-// padded is a field as it stands in registers of four bytes.
-func padded(b []byte) string { return string(append(slices.Clone(b), make([]byte, (4-len(b)%4)%4)...)) }
-
 // portElements are what sets have of a port on the network.
 func portElements(n *firewall.GuardedNetwork, p *firewall.GuardedPort) (all []element) {
 	port := string(ifindex(p.Index))
@@ -153,37 +148,73 @@ func portElements(n *firewall.GuardedNetwork, p *firewall.GuardedPort) (all []el
 		if s.Addr().Is6() {
 			name = setRanges6
 		}
-		all = append(all, element{name, port + string(s.Masked().Addr().AsSlice()), port + string(last(s).AsSlice())})
+		all = append(all, element{set: name, from: port + string(s.Masked().Addr().AsSlice()), to: port + string(last(s).AsSlice())})
 	}
 	for _, v := range p.VLANs {
 		all = append(all, element{set: setVLANs, from: port + padded(uint16be(v))})
 	}
-	all = append(all, known(n, p)...)
 	slices.SortFunc(all, compareElements)
 	return slices.Compact(all)
 }
 
-// maxKnown is up to how many pairs of a card and an address a port is let through by.
-const maxKnown = 64
+// Up to how many pairs of a card and an address a port is let through by: those that stand
+// in its own chain, and those that are looked up.
+const (
+	maxOwn   = 4
+	maxKnown = 64
+)
+
+// pair is a card with an address, both a port's.
+type pair struct {
+	mac firewall.MAC
+	ip  netip.Addr
+}
+
+// source is the pair's card with the protocol behind it, as frames have them.
+func (k pair) source() []byte {
+	if k.ip.Is4() {
+		return append(k.mac[:], uint16be(unix.ETH_P_IP)...)
+	}
+	return append(k.mac[:], uint16be(unix.ETH_P_IPV6)...)
+}
+
+// chain is what looks at the rest of its packets, and set where it is looked up.
+func (k pair) chain() string {
+	if k.ip.Is4() {
+		return setKnown4
+	}
+	return setKnown6
+}
+
+// element is the pair in a set, of the port with that ifindex.
+func (k pair) element(index int) element {
+	return element{set: k.chain(), from: string(ifindex(index)) + string(k.source()) + string(k.ip.AsSlice())}
+}
+
+// rule matches its packets.
+func (k pair) rule() rule {
+	at := ip4Source
+	if k.ip.Is6() {
+		at = ip6Source
+	}
+	return and(is(etherSourceType, k.source()...), is(at, k.ip.AsSlice()...))
+}
 
 // known are the pairs of a card and an address of a port by which no guard of a source
-// has anything against a packet. More than a few are none: they go the long way.
-func known(n *firewall.GuardedNetwork, p *firewall.GuardedPort) (all []element) {
+// has anything against a packet, those of IPv4 first. More than a few are none: they go the
+// long way.
+func known(n *firewall.GuardedNetwork, p *firewall.GuardedPort) (all []pair) {
 	gateway := gatewayAddrs(n)
 	for _, mac := range p.MACs {
 		for _, a := range append(slices.Clone(p.Addrs), mac.LinkLocal()) {
 			if mac == n.MAC || slices.Contains(gateway, a) || !n.Foreign && !inside(n, a) {
 				continue
 			}
-			e := element{set: setKnown4, from: string(ifindex(p.Index)) + string(mac[:])}
-			kind := uint16(unix.ETH_P_IP)
-			if a.Is6() {
-				e.set, kind = setKnown6, unix.ETH_P_IPV6
-			}
-			e.from += string(uint16be(kind)) + string(a.AsSlice())
-			all = append(all, e)
+			all = append(all, pair{mac, a})
 		}
 	}
+	slices.SortFunc(all, func(a, b pair) int { return cmp.Or(a.ip.Compare(b.ip), slices.Compare(a.mac[:], b.mac[:])) })
+	all = slices.Compact(all)
 	if len(all) > maxKnown {
 		return nil
 	}
@@ -194,18 +225,4 @@ func known(n *firewall.GuardedNetwork, p *firewall.GuardedPort) (all []element) 
 func inside(n *firewall.GuardedNetwork, a netip.Addr) bool {
 	holds := func(s netip.Prefix) bool { return s.Masked().Contains(a) }
 	return a.IsLinkLocalUnicast() || slices.ContainsFunc(n.Subnets, holds) || slices.ContainsFunc(n.Behind, holds)
-}
-
-func compareElements(a, b element) int {
-	return slices.Compare([]string{a.set, a.from, a.to}, []string{b.set, b.from, b.to})
-}
-
-// last is the last address of a prefix.
-func last(p netip.Prefix) netip.Addr {
-	b := p.Masked().Addr().AsSlice()
-	for i := p.Bits(); i < len(b)*8; i++ {
-		b[i/8] |= 0x80 >> (i % 8)
-	}
-	a, _ := netip.AddrFromSlice(b)
-	return a
 }

@@ -26,6 +26,12 @@ const socketBuffer = 32 << 20
 // 64 KiB.
 const elementsAtOnce = 400
 
+// chain is a chain and what stands in it; device has it at that device's ingress.
+type chain struct {
+	name, device string
+	rules        []rule
+}
+
 // batch is a transaction in the making.
 type batch struct {
 	conn  *nftables.Conn

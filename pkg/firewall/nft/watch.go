@@ -1,7 +1,6 @@
 package nft
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -13,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vnetd/vnetd/internal/netlink"
+	"github.com/vnetd/vnetd/internal/nfnetlink"
 )
 
 const (
@@ -136,23 +136,11 @@ func (g *Guards) listen(ctx context.Context, changed func()) error {
 	}
 }
 
-// nfgenmsg is the size of a struct nfgenmsg: family, version, resource.
-const nfgenmsg = 4
-
-// concerns reports whether a notification is about the table of guards. The table's
-// name is the first attribute of all of them (NFTA_TABLE_NAME, NFTA_CHAIN_TABLE, …).
+// concerns reports whether a notification is about the table of guards.
 func concerns(m netlink.Message) bool {
 	kinds := []int{
 		unix.NFT_MSG_DELTABLE, unix.NFT_MSG_NEWCHAIN, unix.NFT_MSG_DELCHAIN, unix.NFT_MSG_NEWRULE, unix.NFT_MSG_DELRULE,
 		unix.NFT_MSG_DELSET, unix.NFT_MSG_NEWSETELEM, unix.NFT_MSG_DELSETELEM, unix.NFT_MSG_NEWTABLE,
 	}
-	if m.Type>>8 != unix.NFNL_SUBSYS_NFTABLES || !slices.Contains(kinds, int(m.Type&0xff)) || len(m.Body) < nfgenmsg {
-		return false
-	}
-	for kind, value := range netlink.Attributes(m.Body[nfgenmsg:]) {
-		if kind == unix.NFTA_TABLE_NAME && string(bytes.TrimRight(value, "\x00")) == tableName {
-			return true
-		}
-	}
-	return false
+	return slices.Contains(kinds, int(m.Type&0xff)) && nfnetlink.Table(m) == tableName
 }

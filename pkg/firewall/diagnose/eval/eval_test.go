@@ -82,25 +82,26 @@ func TestExpressions(t *testing.T) {
 func TestXtables(t *testing.T) {
 	sets := ruleset.ParseIPSets("create nets hash:net family inet hashsize 1024\nadd nets 192.168.0.0/16\ncreate one hash:ip family inet\nadd one 10.0.0.1\ncreate pairs hash:ip,port family inet\nadd pairs 192.168.122.2,udp:53\n")
 	for rule, want := range map[string]eval.Verdict{
-		`-m set --match-set nets src -j DROP`:                                               eval.Dropped,
-		`-m set ! --match-set nets src -j DROP`:                                             eval.Accepted,
-		`-m set --match-set one src -j DROP`:                                                eval.Accepted,
-		`-m set --match-set pairs src,dst -j DROP`:                                          eval.Unknown,
-		`-m set --match-set absent src -j DROP`:                                             eval.Unknown,
-		`-p udp -m multiport --dports 1:10,53 -j DROP`:                                      eval.Dropped,
-		`-p udp -m multiport ! --dports 53,67 -j DROP`:                                      eval.Accepted,
-		`-p tcp -m tcp --dport 53 -j DROP`:                                                  eval.Accepted,
-		`! -i virbr+ -j DROP`:                                                               eval.Accepted,
-		`-i virbr+ -m comment --comment "-j ACCEPT" -j DROP`:                                eval.Dropped,
-		`-m iprange --src-range 192.168.122.2-192.168.122.9 -j DROP`:                        eval.Dropped,
-		`-m mark --mark 0x1/0x1 -j DROP`:                                                    eval.Accepted,
-		`-m string --string x --algo bm -j DROP`:                                            eval.Unknown,
-		`-m hashlimit --hashlimit-above 5/sec --hashlimit-name x -j DROP`:                   eval.Unknown,
-		`-j NFQUEUE --queue-num 0`:                                                          eval.Unknown,
-		`-j SOMETHING --new`:                                                                eval.Unknown,
-		`-m recent --set --name x --mask 255.255.255.255 --rsource`:                         eval.Accepted,
-		`-m addrtype --dst-type LOCAL -j DROP`:                                              eval.Dropped,
-		`-f -j DROP`:                                                                        eval.Accepted,
+		`-m set --match-set nets src -j DROP`:                             eval.Dropped,
+		`-m set ! --match-set nets src -j DROP`:                           eval.Accepted,
+		`-m set --match-set one src -j DROP`:                              eval.Accepted,
+		`-m set --match-set pairs src,dst -j DROP`:                        eval.Unknown,
+		`-m set --match-set absent src -j DROP`:                           eval.Unknown,
+		`-p udp -m multiport --dports 1:10,53 -j DROP`:                    eval.Dropped,
+		`-p udp -m multiport ! --dports 53,67 -j DROP`:                    eval.Accepted,
+		`-p tcp -m tcp --dport 53 -j DROP`:                                eval.Accepted,
+		`! -i virbr+ -j DROP`:                                             eval.Accepted,
+		`-i virbr+ -m comment --comment "-j ACCEPT" -j DROP`:              eval.Dropped,
+		`-m iprange --src-range 192.168.122.2-192.168.122.9 -j DROP`:      eval.Dropped,
+		`-m mark --mark 0x1/0x1 -j DROP`:                                  eval.Accepted,
+		`-m string --string x --algo bm -j DROP`:                          eval.Unknown,
+		`-m hashlimit --hashlimit-above 5/sec --hashlimit-name x -j DROP`: eval.Unknown,
+		`-j NFQUEUE --queue-num 0`:                                        eval.Unknown,
+		`-j SOMETHING --new`:                                              eval.Unknown,
+		`-m recent --set --name x --mask 255.255.255.255 --rsource`:       eval.Accepted,
+		`-m addrtype --dst-type LOCAL -j DROP`:                            eval.Dropped,
+		`-p udp -m udp --dport 53 -m limit --limit 5/sec -j LOG`:          eval.Accepted,
+		`-f -j DROP`: eval.Accepted,
 		`-m time --timestart 10:00:00 --timestop 12:00:00 -j DROP`:                          eval.Unknown,
 		`-m conntrack --ctstate NEW -m conntrack ! --ctstate RELATED,ESTABLISHED -j REJECT`: eval.Rejected,
 	} {
@@ -127,8 +128,8 @@ func TestReroute(t *testing.T) {
 		t.Errorf("without another way: %+v", got)
 	}
 	for link, want := range map[string]eval.Verdict{"docker0": eval.Accepted, "eno1": eval.Dropped} {
-		q.Reroute = func(eval.Packet) []eval.Hook {
-			return []eval.Hook{{Layer: eval.IP, Name: "forward", In: "virbr0", Out: link}}
+		q.Route = func(eval.Packet) ([]eval.Hook, bool) {
+			return []eval.Hook{{Layer: eval.IP, Name: "forward", In: "virbr0", Out: link}}, true
 		}
 		if got := q.Ask(); got.Verdict != want {
 			t.Errorf("by %s: %+v, want %s", link, got, want)

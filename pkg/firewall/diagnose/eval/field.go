@@ -19,7 +19,7 @@ const (
 )
 
 // field finds out a field of the packet at a hook.
-func (m *machine) field(p *Packet, name string) (ruleset.Value, known) {
+func (m *reader) field(p *Packet, name string) (ruleset.Value, known) {
 	space, rest, _ := strings.Cut(name, " ")
 	switch space {
 	case "meta":
@@ -36,6 +36,8 @@ func (m *machine) field(p *Packet, name string) (ruleset.Value, known) {
 		return arp(p, rest)
 	case "fib":
 		return m.fib(p, rest)
+	case "raw":
+		return raw(p, rest)
 	case "vlan":
 		return ruleset.Value{}, absent
 	}
@@ -43,7 +45,7 @@ func (m *machine) field(p *Packet, name string) (ruleset.Value, known) {
 }
 
 // meta are the fields of nft_meta.
-func (m *machine) meta(p *Packet, name string) (ruleset.Value, known) {
+func (m *reader) meta(p *Packet, name string) (ruleset.Value, known) {
 	switch name {
 	case "iifname", "iif":
 		return link(m.hook.In)
@@ -80,7 +82,7 @@ func (m *machine) meta(p *Packet, name string) (ruleset.Value, known) {
 }
 
 // nfproto is the family of the hook.
-func (m *machine) nfproto(p *Packet) ruleset.Value {
+func (m *reader) nfproto(p *Packet) ruleset.Value {
 	switch {
 	case m.hook.Layer == Bridge:
 		return ruleset.Uint(7)
@@ -112,7 +114,7 @@ func bridgeOf(name string) (ruleset.Value, known) {
 
 // connection are the fields of nft_ct. Before conntrack, and where it is not, a packet
 // has only the state invalid.
-func (m *machine) connection(p *Packet, name string) (ruleset.Value, known) {
+func (m *reader) connection(p *Packet, name string) (ruleset.Value, known) {
 	c := p.Connection
 	switch {
 	case m.hook.Layer == Bridge:
@@ -181,7 +183,7 @@ func transport(p *Packet, space, name string) (ruleset.Value, known) {
 	switch {
 	case p.Frame == FrameARP, space != "th" && space != protocolName(p.Protocol):
 		return ruleset.Value{}, absent
-	case space == "th" && p.Protocol != TCP && p.Protocol != UDP:
+	case space == "th" && p.Protocol != TCP && p.Protocol != UDP && p.Protocol != SCTP:
 		return ruleset.Value{}, unclear // whatever stands at that offset
 	}
 	switch name {
@@ -210,6 +212,8 @@ func protocolName(protocol uint8) string {
 		return "icmp"
 	case ICMPv6:
 		return "icmpv6"
+	case SCTP:
+		return "sctp"
 	}
 	return ""
 }
@@ -268,7 +272,7 @@ func arp(p *Packet, name string) (ruleset.Value, known) {
 }
 
 // fib are look-ups of routes: "daddr type", "saddr . iif oif" and their kin.
-func (m *machine) fib(p *Packet, name string) (ruleset.Value, known) {
+func (m *reader) fib(p *Packet, name string) (ruleset.Value, known) {
 	a := p.Dst
 	if strings.HasPrefix(name, "saddr") {
 		a = p.Src
@@ -286,7 +290,7 @@ func (m *machine) fib(p *Packet, name string) (ruleset.Value, known) {
 }
 
 // routeType is the type of the route to an address.
-func (m *machine) routeType(a netip.Addr) (ruleset.Value, known) {
+func (m *reader) routeType(a netip.Addr) (ruleset.Value, known) {
 	const unicast, local, broadcast, multicast = 1, 2, 3, 5
 	n := unicast
 	switch {
@@ -305,7 +309,7 @@ func (m *machine) routeType(a netip.Addr) (ruleset.Value, known) {
 }
 
 // wayBack is 1 if the packet came in by the link that leads to its source, 0 if not.
-func (m *machine) wayBack(p *Packet) (ruleset.Value, known) {
+func (m *reader) wayBack(p *Packet) (ruleset.Value, known) {
 	switch {
 	case p.Src.IsUnspecified() || p.Src.Is6() && p.Src.IsLinkLocalUnicast():
 		return ruleset.Uint(uint8(1)), certain

@@ -27,10 +27,18 @@ const (
 // fate is a packet as it may be at some place, and the first rule on which that
 // depends without being known.
 type fate struct {
-	packet Packet
-	why    *ruleset.Rule
-	nat    bool // translated at this hook
-	last   *Translation
+	packet  Packet
+	why     *ruleset.Rule
+	nat     bool // translated at this hook
+	last    *Translation
+	element *ruleset.Element
+	accepts *accept
+}
+
+// accept is an Accept, and the one before.
+type accept struct {
+	Accept
+	before *accept
 }
 
 // Translation is the rule that has changed a packet's addresses.
@@ -38,6 +46,20 @@ type Translation struct {
 	Rule *ruleset.Rule
 	Base *ruleset.Chain // the base chain that led there
 	Hook Hook
+	// Element is the element with a comment that the packet was found in, nil for none.
+	Element *ruleset.Element
+	// Before and After are the packet's ends.
+	Before, After Ends
+
+	earlier *Translation
+}
+
+// Ends are the addresses and ports of a packet; those that are not known are invalid and 0.
+type Ends struct{ Src, Dst netip.AddrPort }
+
+// ends are those of the packet.
+func (p *Packet) ends() Ends {
+	return Ends{netip.AddrPortFrom(p.Src, p.SrcPort), netip.AddrPortFrom(p.Dst, p.DstPort)}
 }
 
 // end is where a fate ended, or that of one rule.
@@ -52,56 +74,80 @@ type end struct {
 
 // machine carries out the rules of one hook after the other.
 type machine struct {
+	reader
+	query *Query
+	base  *ruleset.Chain
+	ends  []end
+	depth int
+	rules int // that were carried out
+}
+
+// reader finds out what rules ask for, of a packet at a hook and of the host.
+type reader struct {
 	host    *Host
 	hook    Hook
 	table   *ruleset.Table
-	base    *ruleset.Chain
-	tracked bool // conntrack has seen the packet
-	ends    []end
-	depth   int
-	rules   int // that were carried out
+	tracked bool             // conntrack has seen the packet
+	touched *ruleset.Element // with a comment, of the set that was looked into last
 }
 
 // Ask answers a query.
 func (q *Query) Ask() Result {
-	m := &machine{host: q.Host}
+	m := &machine{query: q, reader: reader{host: q.Host}}
 	if m.host == nil {
 		m.host = &Host{}
 	}
-	fates := []fate{{packet: q.Packet}}
+	f := fate{packet: q.Packet}
 	if to := q.Packet.Connection.Restored; to.IsValid() {
-		fates[0].packet.Dst, fates[0].packet.DstPort = to.Addr(), to.Port()
+		f.packet.Dst, f.packet.DstPort = to.Addr(), to.Port()
 	}
-	rerouted := false
-	path := q.Path
+	m.along(q.Path, []fate{f})
+	return result(m.ends)
+}
+
+// along has fates go a way to its end.
+func (m *machine) along(path []Hook, fates []fate) {
 	for i := 0; i < len(path) && len(fates) > 0; i++ {
 		m.hook = path[i]
-		fates = m.pass(q, fates)
-		if m.hook.Layer != IP || m.hook.Name != "prerouting" || rerouted {
+		fates = m.pass(fates)
+		if m.hook.Layer != IP || m.hook.Looped {
 			continue
 		}
-		var left []fate
-		for _, f := range fates {
-			if !leaves(q, m.host, &f) {
-				left = append(left, f)
-				continue
+		switch at := m.hook.Name; {
+		case m.query.Route != nil && (at == "prerouting" || at == "output"):
+			for _, f := range fates {
+				m.routed(f, path[i+1:])
 			}
-			rest := []Hook(nil)
-			if q.Reroute != nil && len(fates) == 1 {
-				rest = q.Reroute(f.packet)
-			}
-			if rest == nil {
-				m.led(f)
-				continue
-			}
-			rerouted, path, left = true, slices.Concat(path[:i+1], rest), append(left, f)
+			return
+		case at == "prerouting":
+			fates = m.stay(fates)
 		}
-		fates = left
 	}
 	for _, f := range fates {
 		m.ends = append(m.ends, end{fate: f, verdict: Accepted})
 	}
-	return result(m.ends)
+}
+
+// routed has one fate go on where the routes say, after what is left of its way to them.
+func (m *machine) routed(f fate, left []Hook) {
+	rest, ok := m.query.Route(f.packet)
+	if !ok {
+		m.ends = append(m.ends, end{fate: f, verdict: Unrouted, hook: m.hook})
+		return
+	}
+	m.along(slices.Concat(left, rest), []fate{f})
+}
+
+// stay ends the fates that were led elsewhere.
+func (m *machine) stay(fates []fate) (left []fate) {
+	for _, f := range fates {
+		if leaves(m.query, m.host, &f) {
+			m.led(f)
+		} else {
+			left = append(left, f)
+		}
+	}
+	return left
 }
 
 // leaves reports whether the packet was led elsewhere than its way goes.
@@ -127,18 +173,53 @@ func (m *machine) led(f fate) {
 // result is what all ends have in common, or Unknown.
 func result(ends []end) Result {
 	first := ends[0]
+	ambiguous := false
 	for _, e := range ends {
-		if e.verdict == Unknown || e.stopped() != first.stopped() || e.verdict == Translated != (first.verdict == Translated) {
-			r := Result{Verdict: Unknown, Rule: cmp.Or(e.why, e.rule, first.why, first.rule), Packet: e.packet, Hook: e.hook, Base: e.base}
+		if e.verdict == Unknown || e.outcome() != first.outcome() {
+			r := Result{Verdict: Unknown, Rule: cmp.Or(e.why, e.rule, first.why, first.rule), Packet: e.packet, Hook: e.hook, Base: e.base, Element: e.element}
 			if r.Chain = e.chain; r.Rule != nil {
 				r.Chain = r.Rule.Chain
 			}
 			return r
 		}
+		ambiguous = ambiguous || e.packet.ends() != first.packet.ends()
 	}
-	return Result{
+	r := Result{
 		Verdict: first.verdict, Chain: first.chain, Rule: first.rule, Hook: first.hook, Base: first.base, Packet: first.packet, Translation: first.last,
+		Element: first.element, Accepts: first.accepted(), Translations: first.translations(), Ambiguous: ambiguous,
 	}
+	if ambiguous && r.Rule == nil {
+		for _, e := range ends {
+			r.Rule = cmp.Or(r.Rule, e.why)
+		}
+	}
+	return r
+}
+
+// outcome is the end's verdict, where that a packet is dropped or rejected is one.
+func (e *end) outcome() Verdict {
+	if e.stopped() {
+		return Dropped
+	}
+	return e.verdict
+}
+
+// accepted lists what accepted the fate's packet, in order.
+func (f *fate) accepted() (all []Accept) {
+	for a := f.accepts; a != nil; a = a.before {
+		all = append(all, a.Accept)
+	}
+	slices.Reverse(all)
+	return all
+}
+
+// translations lists what changed the fate's packet, in order.
+func (f *fate) translations() (all []Translation) {
+	for t := f.last; t != nil; t = t.earlier {
+		all = append(all, *t)
+	}
+	slices.Reverse(all)
+	return all
 }
 
 // stopped reports whether the packet was dropped or rejected.
@@ -152,12 +233,16 @@ type stage struct {
 }
 
 // pass has the packet pass a hook.
-func (m *machine) pass(q *Query, fates []fate) []fate {
-	stages := m.stages(q)
+func (m *machine) pass(fates []fate) []fate {
+	stages := m.stages(m.query)
 	for i := range fates {
 		fates[i].nat = false
+		if f := m.hook.Frame; f != nil {
+			p := &fates[i].packet
+			p.SrcMAC, p.DstMAC, p.Cast = f.Src, f.Dst, f.Cast
+		}
 	}
-	if m.hook.Layer == IP && (m.hook.Name == "prerouting" || m.hook.Name == "output") {
+	if m.begins() {
 		m.tracked = false
 	}
 	for _, s := range stages {
@@ -189,12 +274,17 @@ func (m *machine) stages(q *Query) []stage {
 			all = append(all, s)
 		}
 	}
-	if m.hook.Layer == IP && (m.hook.Name == "prerouting" || m.hook.Name == "output") {
+	if m.begins() {
 		all = append(all, stage{order: trackingPriority, inner: math.MinInt, work: func(*fate) { m.tracked = true }})
 		all = append(all, stage{order: dstnatPriority, inner: math.MinInt, work: restore(q)})
 	}
 	slices.SortStableFunc(all, func(a, b stage) int { return cmp.Or(cmp.Compare(a.order, b.order), cmp.Compare(a.inner, b.inner)) })
 	return all
+}
+
+// begins reports whether conntrack meets packets at the hook.
+func (m *machine) begins() bool {
+	return m.hook.Layer == IP && !m.hook.Looped && (m.hook.Name == "prerouting" || m.hook.Name == "output")
 }
 
 // restore takes back the translation of a reply's destination.
@@ -223,7 +313,7 @@ func (m *machine) on(c *ruleset.Chain, p *Packet) bool {
 	case ARP:
 		return c.Table.Family == "arp"
 	}
-	if c.Type == "nat" && p.Connection.State != StateNew {
+	if c.Type == "nat" && (p.Connection.State != StateNew || m.hook.Looped) {
 		return false // nat is asked for the first packet of a connection alone
 	}
 	return c.Table.Family == "inet" && len(c.Devices) == 0 || c.Table.Family == p.family()
@@ -279,7 +369,7 @@ func (m *machine) chain(c *ruleset.Chain, fates []fate) (accepted, through, retu
 				case "":
 					next = append(next, o.fate)
 				case "accept":
-					accepted = append(accepted, o.fate)
+					accepted = append(accepted, m.note(r, o.fate))
 				case "return":
 					returned = append(returned, o.fate)
 				default:
@@ -291,6 +381,12 @@ func (m *machine) chain(c *ruleset.Chain, fates []fate) (accepted, through, retu
 		fates = merge(next, m)
 	}
 	return merge(accepted, m), fates, merge(returned, m)
+}
+
+// note notes the rule by which a fate is accepted.
+func (m *machine) note(r *ruleset.Rule, f fate) fate {
+	f.accepts = &accept{Accept{r, m.base, m.hook, f.element}, f.accepts}
+	return f
 }
 
 // skips reports whether no fate gets beyond a rule's first match, as it is with most.
@@ -358,54 +454,104 @@ func merge(fates []fate, m *machine) []fate {
 	return out
 }
 
-// translate changes a packet as a translation says.
+// translate changes a packet as a translation says. It reports false where a map leads
+// nowhere.
 func (m *machine) translate(r *ruleset.Rule, f *fate, s *ruleset.Statement) bool {
 	p := &f.packet
-	to := func(e *ruleset.Expr, at *netip.Addr) bool {
-		if e == nil {
-			return true
-		}
-		v, k := m.value(p, e)
-		switch {
-		case k == absent:
-			return false
-		case k == unclear || v.Text != "":
-			*at = netip.Addr{}
-		default:
-			*at = v.Address(p.v6())
-		}
-		return true
+	before := p.ends()
+	addr, port := &p.Dst, &p.DstPort
+	source := s.Verdict.Name == "snat" || s.Verdict.Name == "masquerade"
+	if source {
+		addr, port = &p.Src, &p.SrcPort
 	}
-	number := func(e *ruleset.Expr, at *uint16) {
-		if e == nil {
-			return
-		}
-		v, k := m.value(p, e)
-		if *at = uint16(v.Lo); k != certain {
-			*at = 0
-		}
+	if !m.rewrite(p, s, addr, port) {
+		return false
 	}
 	switch s.Verdict.Name {
-	case "dnat":
-		if !to(s.Addr, &p.Dst) {
-			return false
-		}
-		number(s.Port, &p.DstPort)
-		p.Connection.Status |= StatusDNAT
 	case "redirect":
 		if m.hook.Name == "output" {
 			p.Dst = netip.Addr{}
 		} else if !m.host.owns(p.Dst) {
 			p.Dst = m.host.of(m.hook.In, p.v6())
 		}
-		number(s.Port, &p.DstPort)
-		p.Connection.Status |= StatusDNAT
-	default:
-		p.Src, p.SrcPort = netip.Addr{}, 0
-		p.Connection.Status |= StatusSNAT
+	case "masquerade":
+		p.Src = m.masquerade(p)
 	}
-	f.nat, f.last = true, &Translation{r, m.base, m.hook}
+	bit := uint8(StatusDNAT)
+	if source {
+		bit = StatusSNAT
+	}
+	p.Connection.Status |= bit
+	f.nat = true
+	f.last = &Translation{Rule: r, Base: m.base, Hook: m.hook, Element: f.element, Before: before, After: p.ends(), earlier: f.last}
 	return true
+}
+
+// rewrite gives the packet the address and the port of a translation that says them.
+func (m *machine) rewrite(p *Packet, s *ruleset.Statement, addr *netip.Addr, port *uint16) bool {
+	toPort := *port
+	if s.Port != nil {
+		v, k := m.value(p, s.Port)
+		switch {
+		case s.Port.Op == "range" && keeps(s, *port): // the kernel does, unless another connection has it
+		case k != certain:
+			toPort = 0
+		default:
+			toPort = uint16(v.Lo)
+		}
+	}
+	if s.Addr != nil {
+		all, k := m.targets(p, s.Addr)
+		switch {
+		case k == absent:
+			return false
+		case k == unclear || all[0].Text != "":
+			*addr = netip.Addr{}
+		default:
+			*addr = all[0].Address(p.v6())
+		}
+		switch {
+		case len(all) > 1:
+			toPort = uint16(all[1].Lo)
+		case k == unclear && s.Addr.Op == "map": // which may lead to ports
+			toPort = 0
+		}
+	}
+	*port = toPort
+	return true
+}
+
+// keeps reports whether a translation of sources leaves a port as it is.
+func keeps(s *ruleset.Statement, port uint16) bool {
+	if s.Verdict.Name != "snat" && s.Verdict.Name != "masquerade" {
+		return false
+	}
+	low, high := s.Port.Args[0].Value, s.Port.Args[1].Value
+	return uint64(port) >= low.Lo && uint64(port) <= high.Lo
+}
+
+// targets are where a translation leads: an address, and behind it a port if a map says so.
+func (m *machine) targets(p *Packet, e *ruleset.Expr) ([]ruleset.Value, known) {
+	if e.Op != "map" {
+		v, k := m.value(p, e)
+		return []ruleset.Value{v}, k
+	}
+	element, is := m.element(p, &e.Args[0], e.Set)
+	switch {
+	case is == maybe || is == yes && len(element.Value) == 0:
+		return nil, unclear
+	case is == no:
+		return nil, absent
+	}
+	return element.Value, certain
+}
+
+// masquerade is the source that a packet gets where it leaves, invalid if it is not known.
+func (m *machine) masquerade(p *Packet) netip.Addr {
+	if m.query.Source == nil {
+		return netip.Addr{}
+	}
+	return m.query.Source(*p, m.hook.Out)
 }
 
 // of is an address of the host on a link, as far as routes tell.

@@ -23,7 +23,7 @@ func truthOf(is bool) truth {
 }
 
 // values finds out an expression: one value for each part of a concatenation.
-func (m *machine) values(p *Packet, e *ruleset.Expr) ([]ruleset.Value, []known) {
+func (m *reader) values(p *Packet, e *ruleset.Expr) ([]ruleset.Value, []known) {
 	if e.Op != "concat" {
 		v, k := m.value(p, e)
 		return []ruleset.Value{v}, []known{k}
@@ -38,7 +38,7 @@ func (m *machine) values(p *Packet, e *ruleset.Expr) ([]ruleset.Value, []known) 
 }
 
 // value finds out an expression of one part.
-func (m *machine) value(p *Packet, e *ruleset.Expr) (ruleset.Value, known) {
+func (m *reader) value(p *Packet, e *ruleset.Expr) (ruleset.Value, known) {
 	switch e.Op {
 	case "field":
 		return m.field(p, e.Field)
@@ -46,6 +46,9 @@ func (m *machine) value(p *Packet, e *ruleset.Expr) (ruleset.Value, known) {
 		return e.Value, certain
 	case "&", "|", "^":
 		return m.combine(p, e)
+	case "shift":
+		v, k := m.value(p, &e.Args[0])
+		return ruleset.Uint(uint16(v.Lo + e.Value.Lo)), k
 	case "map":
 		return m.lookUp(p, e)
 	}
@@ -53,7 +56,7 @@ func (m *machine) value(p *Packet, e *ruleset.Expr) (ruleset.Value, known) {
 }
 
 // combine finds out an operation on bits.
-func (m *machine) combine(p *Packet, e *ruleset.Expr) (ruleset.Value, known) {
+func (m *reader) combine(p *Packet, e *ruleset.Expr) (ruleset.Value, known) {
 	out, k := m.value(p, &e.Args[0])
 	for i := 1; i < len(e.Args) && k == certain; i++ {
 		var v ruleset.Value
@@ -72,7 +75,7 @@ func (m *machine) combine(p *Packet, e *ruleset.Expr) (ruleset.Value, known) {
 
 // lookUp finds out what a map leads to. Of a concatenation it is the first part, the
 // address.
-func (m *machine) lookUp(p *Packet, e *ruleset.Expr) (ruleset.Value, known) {
+func (m *reader) lookUp(p *Packet, e *ruleset.Expr) (ruleset.Value, known) {
 	element, is := m.element(p, &e.Args[0], e.Set)
 	switch {
 	case is == maybe || is == yes && len(element.Value) == 0:
@@ -84,7 +87,7 @@ func (m *machine) lookUp(p *Packet, e *ruleset.Expr) (ruleset.Value, known) {
 }
 
 // element looks for the element of a set that an expression is in.
-func (m *machine) element(p *Packet, e *ruleset.Expr, s *ruleset.Set) (*ruleset.Element, truth) {
+func (m *reader) element(p *Packet, e *ruleset.Expr, s *ruleset.Set) (*ruleset.Element, truth) {
 	values, all := m.values(p, e)
 	for _, k := range all {
 		if k == absent {
@@ -102,6 +105,7 @@ func (m *machine) element(p *Packet, e *ruleset.Expr, s *ruleset.Set) (*ruleset.
 		switch in(values, all, of.Key) {
 		case yes:
 			if result == no {
+				m.touch(of)
 				return of, yes
 			}
 			return nil, maybe
@@ -116,6 +120,13 @@ func (m *machine) element(p *Packet, e *ruleset.Expr, s *ruleset.Set) (*ruleset.
 		return rest, yes
 	}
 	return nil, result
+}
+
+// touch notes an element that a packet was found in.
+func (m *reader) touch(e *ruleset.Element) {
+	if e.Comment != "" {
+		m.touched = e
+	}
 }
 
 // in reports whether values are those of a key.
@@ -136,7 +147,7 @@ func in(values []ruleset.Value, all []known, key []ruleset.Range) truth {
 }
 
 // matches reports whether a match holds.
-func (m *machine) matches(p *Packet, s *ruleset.Statement) truth {
+func (m *reader) matches(p *Packet, s *ruleset.Statement) truth {
 	if s.Expr.Field == "ct status" {
 		return m.status(p, s)
 	}
@@ -155,9 +166,9 @@ func (m *machine) matches(p *Packet, s *ruleset.Statement) truth {
 	}
 	switch s.Op {
 	case "==", "":
-		return member(values, all, s.Set)
+		return m.member(values, all, s.Set)
 	case "!=":
-		return not(member(values, all, s.Set))
+		return not(m.member(values, all, s.Set))
 	}
 	if len(values) != 1 || all[0] != certain {
 		return maybe
@@ -167,7 +178,7 @@ func (m *machine) matches(p *Packet, s *ruleset.Statement) truth {
 
 // member reports whether values are in a set. An element of yes and others of maybe
 // make a yes.
-func member(values []ruleset.Value, all []known, s *ruleset.Set) truth {
+func (m *reader) member(values []ruleset.Value, all []known, s *ruleset.Set) truth {
 	result := no
 	if s.Unknown {
 		result = maybe
@@ -177,6 +188,7 @@ func member(values []ruleset.Value, all []known, s *ruleset.Set) truth {
 			return yes
 		}
 		if result = max(result, in(values, all, s.Elements[i].Key)); result == yes {
+			m.touch(&s.Elements[i])
 			return yes
 		}
 	}
@@ -208,7 +220,7 @@ func compare(v ruleset.Value, s *ruleset.Statement) truth {
 
 // status asks for bits of a connection's status, of which those of translations are
 // known.
-func (m *machine) status(p *Packet, s *ruleset.Statement) truth {
+func (m *reader) status(p *Packet, s *ruleset.Statement) truth {
 	c := p.Connection
 	switch {
 	case m.hook.Layer == Bridge:

@@ -19,6 +19,7 @@ const (
 	TCP    = 6
 	UDP    = 17
 	ICMPv6 = 58
+	SCTP   = 132
 )
 
 // Bits of a connection's state and status (nf_conntrack_common.h).
@@ -48,12 +49,13 @@ const (
 type Packet struct {
 	Frame    uint16 // FrameIPv4, ...
 	Src, Dst netip.Addr
-	// Protocol is that of layer 4. Ports are of TCP and UDP, Type of ICMP and ICMPv6.
+	// Protocol is that of layer 4. Ports are of TCP, UDP and SCTP, Type of ICMP and ICMPv6.
 	Protocol         uint8
 	SrcPort, DstPort uint16
 	Type             uint8
 	TCPFlags         uint8
 	ARPOperation     uint16
+	Target           netip.Addr // of neighbour solicitations and advertisements
 	SrcMAC, DstMAC   MAC
 	Cast             Cast
 	Mark             uint32
@@ -69,13 +71,18 @@ type Connection struct {
 	State  uint8 // one of the states; of a packet that is not tracked yet, what it will be
 	Reply  bool  // the packet goes the other way than the first one
 	Status uint8 // StatusSNAT and StatusDNAT
-	// Restored is the destination that a reply has before its translation is taken
-	// back, as it does in prerouting, to Dst and DstPort. Invalid: it has no other one.
+	// Restored is the destination that a packet of a connection that goes on has before
+	// conntrack gives it that of Dst and DstPort, in prerouting or output: of a reply whose
+	// connection's source was translated, or of one that follows a first packet whose
+	// destination was. Invalid: it has no other one.
 	Restored netip.AddrPort
 	Mark     uint32
 	// MarkUnknown says that Mark is not known.
 	MarkUnknown bool
 }
+
+// MarkUnknown reports whether the packet's mark is not known.
+func (p *Packet) MarkUnknown() bool { return p.unknownMark }
 
 // v6 reports whether the packet is one of IPv6.
 func (p *Packet) v6() bool { return p.Frame == FrameIPv6 }
@@ -107,6 +114,17 @@ type Hook struct {
 	In, Out string
 	// InBridge and OutBridge are the bridges of the ports In and Out.
 	InBridge, OutBridge string
+	// Looped says that it is the prerouting of what this host sends to itself: conntrack knows
+	// the packet already, and its way is clear.
+	Looped bool
+	// Frame is what the frame's header is from here on, nil: as before.
+	Frame *Frame
+}
+
+// Frame is who sends a frame and to whom.
+type Frame struct {
+	Src, Dst MAC
+	Cast     Cast
 }
 
 // Unnamed is the name of a link that is not known.
@@ -132,10 +150,17 @@ type Query struct {
 	Host   *Host
 	Packet Packet
 	Path   []Hook
-	// Reroute returns the rest of the way of a packet whose destination was changed to
-	// one that is not the host's; nil, or a nil way: the question ends there, with
-	// Translated.
-	Reroute func(p Packet) []Hook
+	// Route returns the rest of the way of a packet that has passed prerouting or output
+	// of layer 3, which end Path; false: it goes no further, and the question ends there,
+	// with Unrouted. Without Route, Path is all of the way: a packet whose destination is
+	// changed on it to one that is not the host's ends there, with Translated.
+	Route func(p Packet) (rest []Hook, ok bool)
+	// Source is the host's address that a packet gets which is masqueraded where it leaves
+	// by a link; nil: one that routes tell.
+	Source func(p Packet, out string) netip.Addr
+	// WithinRates says that no rate or count which a rule looks at is exceeded. Else it is not
+	// known.
+	WithinRates bool
 }
 
 // Verdict is what becomes of a packet.
@@ -148,11 +173,12 @@ const (
 	Rejected
 	Translated // it goes to another destination
 	Unknown
+	Unrouted // Query.Route has no way for it
 )
 
 // String is the verdict's word.
 func (v Verdict) String() string {
-	return [...]string{"accepted", "dropped", "rejected", "translated", "unknown"}[v]
+	return [...]string{"accepted", "dropped", "rejected", "translated", "unknown", "unrouted"}[v]
 }
 
 // Result is the answer to a query.
@@ -169,6 +195,24 @@ type Result struct {
 	// changed its addresses, nil for none.
 	Packet      Packet
 	Translation *Translation
+	// Element is the element of a set with a comment that the packet was found in last,
+	// before it was decided upon; nil for none.
+	Element *ruleset.Element
+	// Accepts are the rules that accepted the packet on its way, in order, and Translations
+	// all that changed its addresses.
+	Accepts      []Accept
+	Translations []Translation
+	// Ambiguous says that the packet is accepted in any case, and that it is not known with
+	// which addresses.
+	Ambiguous bool
+}
+
+// Accept is a rule that accepted a packet for its base chain.
+type Accept struct {
+	Rule    *ruleset.Rule
+	Base    *ruleset.Chain
+	Hook    Hook
+	Element *ruleset.Element // as in Result
 }
 
 // Stopped reports whether the packet goes no further.

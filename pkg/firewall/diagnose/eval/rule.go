@@ -14,6 +14,7 @@ func (m *machine) rule(r *ruleset.Rule, f fate) []outcome {
 	var all []outcome
 	for i := range r.Statements {
 		s := &r.Statements[i]
+		m.touched = nil
 		switch is := m.holds(&f, s); is {
 		case no:
 			return append(all, outcome{fate: f})
@@ -22,6 +23,9 @@ func (m *machine) rule(r *ruleset.Rule, f fate) []outcome {
 				f.why = r
 			}
 			all = append(all, outcome{fate: f})
+		}
+		if m.touched != nil {
+			f.element = m.touched
 		}
 		if ends := m.carryOut(r, s, &f); ends != nil {
 			return append(all, ends...)
@@ -36,6 +40,11 @@ func (m *machine) holds(f *fate, s *ruleset.Statement) truth {
 	case ruleset.Match:
 		return m.matches(&f.packet, s)
 	case ruleset.MayMatch:
+		return maybe
+	case ruleset.Limited:
+		if m.query.WithinRates {
+			return truthOf(s.Op != "over")
+		}
 		return maybe
 	case ruleset.DecideBy:
 		_, is := m.element(&f.packet, &s.Expr, s.Set)
@@ -62,8 +71,12 @@ func (m *machine) carryOut(r *ruleset.Rule, s *ruleset.Statement, f *fate) []out
 	case ruleset.Untrack:
 		f.packet.Connection.State = StateUntracked
 	case ruleset.Translate:
+		m.touched = nil
 		if !m.translate(r, f, s) {
 			return []outcome{{fate: *f}}
+		}
+		if m.touched != nil {
+			f.element, f.last.Element = m.touched, m.touched
 		}
 		return []outcome{{*f, ruleset.Verdict{Name: "accept"}}}
 	case ruleset.MayDecide, ruleset.MayConsume:
@@ -81,6 +94,9 @@ func (m *machine) carryOut(r *ruleset.Rule, s *ruleset.Statement, f *fate) []out
 func (m *machine) decideBy(r *ruleset.Rule, s *ruleset.Statement, f fate) []outcome {
 	element, is := m.element(&f.packet, &s.Expr, s.Set)
 	if is == yes {
+		if element.Comment != "" {
+			f.element = element
+		}
 		return []outcome{{f, element.Verdict}}
 	}
 	if f.why == nil {

@@ -1,8 +1,10 @@
 package ruleset
 
 import (
-	"math"
+	"encoding/json"
+	"fmt"
 	"net/netip"
+	"strconv"
 	"strings"
 )
 
@@ -42,6 +44,12 @@ func (p *ruleParser) expr(v any) Expr {
 		return p.operation(key, value)
 	case "&", "|", "^":
 		return p.operation(key, value)
+	case "range":
+		e := p.operation(key, value)
+		if len(e.Args) != 2 || e.Args[0].Op != "value" || e.Args[1].Op != "value" {
+			return Expr{}
+		}
+		return e
 	case "map":
 		p.lookups = true
 		e := p.expr(get(value, "key"))
@@ -54,20 +62,32 @@ func (p *ruleParser) expr(v any) Expr {
 	return Expr{}
 }
 
-// payload is a field of the packet's headers. Two forms of ports by offset are known.
+// payload is a field of the packet's headers, by its name or by its place in bits, as in
+// "raw nh 96 32" for the source of IPv4. Two forms of ports by offset have names.
 func payload(v any) Expr {
 	if protocol := text(v, "protocol"); protocol != "" {
 		return field(protocol + " " + text(v, "field"))
 	}
-	if text(v, "base") == "th" && get(v, "len") == 16.0 {
-		switch get(v, "offset") {
-		case 0.0:
-			return field("th sport")
-		case 16.0:
-			return field("th dport")
-		}
+	base, offset, length := text(v, "base"), number(v, "offset"), number(v, "len")
+	switch {
+	case base == "" || offset < 0 || length < 0:
+		return Expr{}
+	case base == "th" && offset == 0 && length == 16:
+		return field("th sport")
+	case base == "th" && offset == 16 && length == 16:
+		return field("th dport")
 	}
-	return Expr{}
+	return field(fmt.Sprintf("raw %s %d %d", base, offset, length))
+}
+
+// number is a member that is a number of at most 31 bits, -1 for any other.
+func number(v any, key string) int {
+	text, _ := get(v, key).(json.Number)
+	n, err := strconv.ParseUint(string(text), 10, 31)
+	if err != nil {
+		return -1
+	}
+	return int(n)
 }
 
 // operation reads an operation on several expressions. Constants get the meaning of
@@ -145,9 +165,9 @@ func parseElement(v any, fields []string) (Element, bool) {
 	pair, ok := v.([]any)
 	if !ok || len(pair) != 2 {
 		key, ok := parseKey(v, fields)
-		return Element{Key: key}, ok
+		return Element{Key: key, Comment: text(get(v, "elem"), "comment")}, ok
 	}
-	var e Element
+	e := Element{Comment: text(get(pair[0], "elem"), "comment")}
 	if e.Key, ok = parseKey(pair[0], fields); !ok {
 		return e, false
 	}
@@ -202,12 +222,11 @@ func parseRange(v any, field string) (Range, bool) {
 	key, value := single(v)
 	switch key {
 	case "prefix":
-		length, _ := get(value, "len").(float64)
 		a, err := netip.ParseAddr(text(value, "addr"))
 		if err != nil {
 			return Range{}, false
 		}
-		p, err := a.Prefix(int(length))
+		p, err := a.Prefix(number(value, "len"))
 		if err != nil {
 			return Range{}, false
 		}
@@ -230,11 +249,12 @@ func scalar(field string, v any) (Value, bool) {
 	switch v := v.(type) {
 	case string:
 		return parseValue(field, v)
-	case float64:
-		if v < 0 || v > math.MaxUint64 || v != math.Trunc(v) || symbolTable(field) == "ethertype" {
+	case json.Number:
+		n, err := strconv.ParseUint(string(v), 10, 64)
+		if err != nil || symbolTable(field) == "ethertype" {
 			return Value{}, false // nft prints types of frames that have no name in the wrong order
 		}
-		return Uint(uint64(v)), true
+		return Uint(n), true
 	case bool:
 		if v {
 			return Uint(1), true

@@ -1,6 +1,7 @@
 package ruleset
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"slices"
@@ -25,13 +26,16 @@ type entity struct {
 	Expr                       []any
 	Elem                       []any
 	Map                        any
+	Comment                    string
 }
 
 // ParseNFT reads the output of "nft -j list ruleset". What it does not know of a rule
 // becomes an unknown part of it; tables that are dormant are left out.
 func ParseNFT(text []byte) (Ruleset, error) {
 	var list struct{ Nftables []object }
-	if err := json.Unmarshal(text, &list); err != nil {
+	numbers := json.NewDecoder(bytes.NewReader(text))
+	numbers.UseNumber() // there are some of 64 bits
+	if err := numbers.Decode(&list); err != nil {
 		return Ruleset{}, fmt.Errorf("reading nft's list of the rule set: %w", err)
 	}
 	var r Ruleset
@@ -87,22 +91,31 @@ func (r *Ruleset) addSet(e *entity) {
 		return
 	}
 	s := parseSet(e.Elem, typeFields(e.Type))
+	s.Name, s.Types = e.Name, typeNames(e.Type)
+	for i := range s.Elements {
+		s.Elements[i].in = s
+	}
 	t.Sets[e.Name] = s
 }
 
 // typeFields are stand-ins for the fields that a set is looked up with, one for each
 // part of its type, by which names of values are understood.
 func typeFields(kind any) []string {
-	var fields []string
-	for _, name := range texts(kind) {
-		for part := range strings.SplitSeq(name, " . ") {
-			if known, ok := typeField[part]; ok {
-				part = known
-			}
-			fields = append(fields, part)
+	fields := typeNames(kind)
+	for i, name := range fields {
+		if known, ok := typeField[name]; ok {
+			fields[i] = known
 		}
 	}
 	return fields
+}
+
+// typeNames are the names of the parts of a type.
+func typeNames(kind any) (names []string) {
+	for _, name := range texts(kind) {
+		names = append(names, strings.Split(name, " . ")...)
+	}
+	return names
 }
 
 // typeField is a field of each type whose values have names.
@@ -122,7 +135,7 @@ func (r *Ruleset) addRule(e *entity) {
 	if c == nil {
 		return
 	}
-	rule := &Rule{Chain: c, Handle: e.Handle}
+	rule := &Rule{Chain: c, Handle: e.Handle, Comment: e.Comment}
 	p := ruleParser{sets: t.Sets}
 	for _, s := range e.Expr {
 		rule.Statements = append(rule.Statements, p.statement(s)...)

@@ -46,6 +46,7 @@ type Rule struct {
 	Chain      *Chain
 	Handle     int // 0: not known
 	Text       string
+	Comment    string // without it in Text where its program shows it so
 	Statements []Statement
 	native     bool // has a lookup that iptables-save does not show
 }
@@ -64,6 +65,7 @@ const (
 	MayMatch               // matches or not, nobody knows
 	MayDecide              // what becomes of the packet is not known
 	MayConsume             // the packet ends here, or goes on
+	Limited                // matches while a rate or a count is kept, or with the Op "over" while it is not
 )
 
 // Statement is a part of a rule. They are carried out in order.
@@ -86,7 +88,7 @@ type Verdict struct {
 
 // Expr is a value that is found out for a packet.
 type Expr struct {
-	Op    string // "field", "value", "&", "|", "^", "concat", "map"; else unknown
+	Op    string // "field", "value", "&", "|", "^", "concat", "map", "shift" (a port and Value), "range" (any of Args[0] to Args[1]); else unknown
 	Field string // as nft names it, such as "ip saddr" or "meta iifname"
 	Value Value
 	Args  []Expr
@@ -95,6 +97,8 @@ type Expr struct {
 
 // Set is a named or anonymous set or map, or a single constant.
 type Set struct {
+	Name     string   // empty for an anonymous one
+	Types    []string // of the parts of a named set's keys, as nft calls them
 	Elements []Element
 	Unknown  bool // it may have others
 }
@@ -105,6 +109,8 @@ type Element struct {
 	Key     []Range
 	Value   []Value // of a map
 	Verdict Verdict // of a verdict map
+	Comment string
+	in      *Set // that it is of, if that has a name
 }
 
 // Range is an inclusive range of numbers, or a text of its own, in which a trailing

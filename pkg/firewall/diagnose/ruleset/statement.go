@@ -61,14 +61,20 @@ func (p *ruleParser) statement(v any) []Statement {
 			return nil
 		}
 		return p.update(value)
+	}
+	return others(key, value)
+}
+
+// others reads a statement that is no match of fields, or that nobody understands.
+func others(key string, value any) []Statement {
+	switch {
 	case key == "queue", key == "fwd", key == "tproxy", key == "synproxy":
 		return []Statement{{Kind: MayConsume}}
-	case key == "limit", key == "quota", key == "ct count", key == "meter", key == "socket":
-		return []Statement{{Kind: MayMatch}}
-	case key == "xt" && text(value, "type") == "match":
-		if text(value, "name") == "comment" {
-			return nil
-		}
+	case key == "limit", key == "quota", key == "ct count":
+		return []Statement{limited(value)}
+	case key == "xt" && text(value, "type") == "match" && text(value, "name") == "comment":
+		return nil
+	case key == "meter", key == "socket", key == "xt" && text(value, "type") == "match":
 		return []Statement{{Kind: MayMatch}}
 	}
 	return []Statement{{Kind: MayDecide}}
@@ -78,14 +84,43 @@ func (p *ruleParser) statement(v any) []Statement {
 // conditions of its own.
 func (p *ruleParser) update(v any) []Statement {
 	element, _ := get(get(v, "elem"), "elem").(map[string]any)
-	conditional := get(v, "stmt") != nil
-	for key := range element {
-		conditional = conditional || !slices.Contains([]string{"val", "timeout", "expires", "comment"}, key)
+	if limits, only := rates(v, element); only {
+		return limits
 	}
-	if conditional {
-		return []Statement{{Kind: MayMatch}}
+	return []Statement{{Kind: MayMatch}}
+}
+
+// limited reads a rate or a count, which may be one to be exceeded.
+func limited(v any) Statement {
+	s := Statement{Kind: Limited}
+	if get(v, "inv") == true {
+		s.Op = "over"
 	}
-	return nil
+	return s
+}
+
+// rates are the conditions of an element that is put into a set, if they are rates alone.
+func rates(v any, element map[string]any) (all []Statement, only bool) {
+	list, _ := get(v, "stmt").([]any)
+	for _, s := range list {
+		key, value := single(s)
+		switch {
+		case key == "limit" || key == "ct count" || key == "quota":
+			all = append(all, limited(value))
+		case key != "counter" && key != "last":
+			return nil, false
+		}
+	}
+	for key, value := range element {
+		switch key {
+		case "limit", "ct count", "quota":
+			all = append(all, limited(value))
+		case "val", "timeout", "expires", "comment", "counter":
+		default:
+			return nil, false
+		}
+	}
+	return all, true
 }
 
 // parseVerdict reads a verdict.

@@ -87,6 +87,9 @@ func (n Number) shift(by int) Number {
 	return Number{n.Hi<<by | n.Lo>>(64-by), n.Lo << by}
 }
 
+// Shift is n with a further bit behind its last.
+func (n Number) Shift(bit byte) Number { return n.shift(1).Or(Number{Lo: uint64(bit)}) }
+
 // add is n + o, modulo 2^128.
 func (n Number) add(o Number) Number {
 	lo, carry := bits.Add64(n.Lo, o.Lo, 0)
@@ -132,6 +135,9 @@ func parseValue(field, text string) (Value, bool) {
 	if n, err := strconv.ParseUint(text, 0, 64); err == nil {
 		return Uint(n), true
 	}
+	if n, ok := parseLong(text); ok {
+		return n, true
+	}
 	if a, err := netip.ParseAddr(text); err == nil {
 		return Addr(a.WithZone("")), true
 	}
@@ -139,6 +145,17 @@ func parseValue(field, text string) (Value, bool) {
 		return Uint(binary.BigEndian.Uint64(append([]byte{0, 0}, mac...))), true
 	}
 	return Value{}, false
+}
+
+// parseLong reads a hexadecimal number of more than 64 bits.
+func parseLong(text string) (Value, bool) {
+	digits, hex := strings.CutPrefix(text, "0x")
+	if !hex || len(digits) <= 16 || len(digits) > 32 {
+		return Value{}, false
+	}
+	hi, err1 := strconv.ParseUint(digits[:len(digits)-16], 16, 64)
+	lo, err2 := strconv.ParseUint(digits[len(digits)-16:], 16, 64)
+	return Value{Number: Number{hi, lo}}, err1 == nil && err2 == nil
 }
 
 // namesLink reports whether the field is a link's name. Links by index are listed

@@ -36,7 +36,7 @@ func (p *xtablesParser) rule() []Statement {
 			continue
 		case "-m", "--match":
 			p.module = p.next()
-			if p.module == "socket" || p.module == "rpfilter" || p.module == "ipv6header" || p.module == "icmp6" {
+			if p.module == "socket" || p.module == "rpfilter" || p.module == "ipv6header" {
 				p.bare()
 			}
 		case "-f":
@@ -87,7 +87,18 @@ func (p *xtablesParser) option(w string) {
 		return
 	}
 	switch {
-	case p.module == "comment", p.module == "limit" && w != "--limit", p.module == "hashlimit" && !strings.HasPrefix(w, "--hashlimit-above") && !strings.HasPrefix(w, "--hashlimit-upto"):
+	case p.module == "comment", p.module == "limit" && w != "--limit", p.module == "hashlimit" && w != "--hashlimit-above" && w != "--hashlimit-upto":
+		p.skip()
+		return
+	case w == "--limit", w == "--hashlimit-upto", w == "--connlimit-upto":
+		p.out = append(p.out, Statement{Kind: Limited})
+		p.skip()
+		return
+	case w == "--hashlimit-above", w == "--connlimit-above":
+		p.out = append(p.out, Statement{Kind: Limited, Op: "over"})
+		p.skip()
+		return
+	case p.module == "connlimit":
 		p.skip()
 		return
 	}

@@ -2,6 +2,7 @@ package ruleset
 
 import (
 	"net/netip"
+	"strconv"
 	"strings"
 )
 
@@ -123,11 +124,37 @@ func translationTo(text string) (addr, port *Expr) {
 	return &Expr{}, &Expr{}
 }
 
+// shifted reads LOW-HIGH, any of these ports, and LOW-HIGH/BASE: ports that are to those before
+// as LOW to BASE.
+func shifted(text string) *Expr {
+	span, base, ok := strings.Cut(text, "/")
+	low, high, ranged := strings.Cut(span, "-")
+	if !ok && ranged {
+		return anyOf(low, high)
+	}
+	to, err1 := strconv.ParseUint(low, 10, 16)
+	from, err2 := strconv.ParseUint(base, 10, 16)
+	if !ok || err1 != nil || err2 != nil {
+		return &Expr{}
+	}
+	return &Expr{Op: "shift", Args: []Expr{field("th dport")}, Value: Uint(uint16(to - from))}
+}
+
 // firstPort reads PORT; of a range nobody knows which one it will be.
 func firstPort(text string) *Expr {
 	v, ok := parseValue("th dport", text)
 	if !ok {
-		return &Expr{}
+		return shifted(text)
 	}
 	return &Expr{Op: "value", Value: v}
+}
+
+// anyOf is any port of a range.
+func anyOf(low, high string) *Expr {
+	first, ok1 := parseValue("th dport", low)
+	last, ok2 := parseValue("th dport", high)
+	if !ok1 || !ok2 {
+		return &Expr{}
+	}
+	return &Expr{Op: "range", Args: []Expr{{Op: "value", Value: first}, {Op: "value", Value: last}}}
 }

@@ -1,4 +1,4 @@
-package iptables_test
+package firewall_test
 
 import (
 	"context"
@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"net/netip"
 	"os"
+	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -19,7 +21,6 @@ import (
 
 	"github.com/vnetd/vnetd/internal/nstest"
 	"github.com/vnetd/vnetd/pkg/firewall"
-	"github.com/vnetd/vnetd/pkg/firewall/iptables"
 )
 
 // The port on which guests and the LAN host answer what they are sent.
@@ -46,19 +47,7 @@ type echo struct {
 // newEcho starts a server in ns that ends with the test.
 func newEcho(h *host, ns *nstest.NS) *echo {
 	h.Helper()
-	var conn net.PacketConn
-	err := ns.Do(func() (err error) {
-		conn, err = net.ListenPacket("udp4", fmt.Sprintf(":%d", echoPort))
-		return err
-	})
-	if err != nil {
-		h.Fatal(err)
-	}
-	e := &echo{from: map[netip.Addr]int{}}
-	var running sync.WaitGroup
-	running.Go(func() { e.serve(conn) })
-	h.Cleanup(func() { _ = conn.Close(); running.Wait() })
-	return e
+	return newEchoOn(h, ns, echoPort)
 }
 
 func (e *echo) serve(conn net.PacketConn) {
@@ -122,7 +111,7 @@ func probe(ns *nstest.NS, to string, patience time.Duration) (fate string, err e
 // What an isolated network sends does not reach a routed one, unless libvirt's
 // rules are asked for; who may talk to whom is else the same.
 func TestRoutedNetworkIsGuarded(t *testing.T) {
-	onKernel(t, func(h *host) {
+	byEachWriter(t, func(h *host) {
 		lan := nstest.NewLAN(h)
 		lan.IP("route add 198.51.100.0/24 via " + nstest.Uplink)
 		routed := h.guestOn("virbr2", "routed", "198.51.100.")
@@ -135,7 +124,7 @@ func TestRoutedNetworkIsGuarded(t *testing.T) {
 			natNetwork(),
 		}
 		for _, exact := range []bool{true, false} {
-			f := h.configured(iptables.Config{LibvirtExactRules: exact})
+			f := h.firewall(exact)
 			h.set(f, networks...)
 			before := server.count("192.0.2.2")
 			fates := map[string]string{}
@@ -163,13 +152,13 @@ func TestRoutedNetworkIsGuarded(t *testing.T) {
 // While networks are set anew and others come and go, no datagram that may pass
 // is rejected and none that may not pass arrives.
 func TestSetLeavesNoWindow(t *testing.T) {
-	onKernel(t, func(h *host) {
+	byEachWriter(t, func(h *host) {
 		lan := nstest.NewLAN(h)
 		server := newEcho(h, lan)
 		lan.IP("route add 192.0.2.0/24 via " + nstest.Uplink)
 		nat, isolated := h.guestOn("virbr0", "nat", "192.168.122."), h.guestOn("virbr1", "isolated", "192.0.2.")
 		h.routing()
-		f := h.configured(iptables.Config{})
+		f := h.firewall(false)
 		closed := firewall.Network{Bridge: "virbr1", Mode: firewall.ModeIsolated, Subnets: subnets("192.0.2.1/24")}
 		h.set(f, natNetwork(), closed)
 
@@ -274,55 +263,115 @@ func (s *stream) goesOn(when string) {
 	})
 }
 
+// damage is something that is done to rules.
+type damage struct {
+	what string
+	do   func(h *host)
+	// repaired: one repair puts everything back as it was.
+	repaired firewall.Cause
+}
+
+// damages are what is done to the rules of each writer; on hosts with iptables after
+// Docker has set the policy of FORWARD to DROP.
+func damages(writer string) []damage {
+	if writer == byNFTables {
+		nft := func(commands ...string) func(h *host) { return func(h *host) { h.nft(commands...) } }
+		return []damage{
+			{"the rules' deletion", nft("flush chain ip vnetd forward", "flush chain ip vnetd inbound_virbr0"), firewall.CauseRulesDeleted},
+			{"the elements' deletion", nft("flush set ip vnetd bridges", "flush map ip vnetd outbound", "flush map ip vnetd translation_24"), firewall.CauseRulesDeleted},
+			{"the deletion of what refuses", nft("flush chain ip vnetd leaving_virbr0", "flush map ip vnetd asking"), firewall.CauseRulesDeleted},
+			{"a peer's deletion", nft("flush set ip vnetd peered", "flush chain ip vnetd answered"), firewall.CauseRulesDeleted},
+			{"another element", nft("add element ip vnetd outbound { \"virbr7\" : accept }"), firewall.CauseReordered},
+			{"another rule", nft("insert rule ip vnetd forward drop"), firewall.CauseReordered},
+			{"a chain's deletion", nft("delete chain ip vnetd postrouting"), firewall.CauseChainDeleted},
+			{"another policy", nft("chain ip vnetd forward { policy drop; }"), firewall.CauseReordered},
+			{"a table put to sleep", nft("table ip vnetd { flags dormant; }"), firewall.CauseReordered},
+			{"a flush of one table", nft("flush table ip vnetd"), firewall.CauseTableFlush},
+			{"the tables' deletion", nft("delete table ip vnetd"), firewall.CauseFlush},
+			{"a flush of the rule set", nft("flush ruleset"), firewall.CauseFlush},
+		}
+	}
+	batch := func(table string, commands ...string) func(h *host) {
+		return func(h *host) { h.batch(table, commands...) }
+	}
+	all := []damage{
+		{"the jumps' deletion", batch("filter", "-D FORWARD -j LIBVIRT_FWX", "-D FORWARD -j LIBVIRT_FWI", "-D FORWARD -j LIBVIRT_FWO"), firewall.CauseJumpDeleted},
+		{"the deletion of jumps to what refuses", batch("filter", "-D FORWARD -j VNETD_EGRESS", "-D INPUT -j VNETD_HOST"), firewall.CauseJumpDeleted},
+		{"the deletion of what refuses", batch("filter", "-F VNETD_EGRESS", "-F VNETD_ADMIT"), firewall.CauseRulesDeleted},
+		{"the deletion of what keeps sources", batch("nat", "-F VNETD_PEERS"), firewall.CauseRulesDeleted},
+		{"the rules' deletion", batch("filter", "-F LIBVIRT_FWI", "-F LIBVIRT_FWO"), firewall.CauseRulesDeleted},
+		{"the chains' deletion", batch("filter", "-F LIBVIRT_INP", "-D INPUT -j LIBVIRT_INP", "-X LIBVIRT_INP"), firewall.CauseChainDeleted},
+		{"a flush of nat's chains", batch("nat", "-F LIBVIRT_PRT"), firewall.CauseRulesDeleted},
+		// Nobody but the keeper has the kernel track connections then.
+		{"a flush of both tables", func(h *host) { h.batch("filter", "-F"); h.batch("nat", "-F") }, ""},
+	}
+	if writer == byIPTables {
+		all = append(all, damage{"a flush of the rule set", func(h *host) { h.nft("flush ruleset") }, ""})
+	}
+	return all
+}
+
+// listed are all rules of the host's writer, sorted.
+func (h *host) listed() string {
+	h.Helper()
+	text := ""
+	if h.writer == byNFTables {
+		text = strings.ReplaceAll(nstest.Exec(h, "nft", "-s", "list", "ruleset"), "\t\telements = {", "\t\telements = {\n")
+	} else {
+		text = nstest.Exec(h, h.program()+"-save") + nstest.Exec(h, strings.Replace(h.program(), "ip", "ip6", 1)+"-save")
+	}
+	var lines []string
+	for line := range strings.Lines(text) {
+		line = strings.Trim(line, " \t\n,}")
+		if line != "" && !strings.HasPrefix(line, "#") && !strings.HasPrefix(line, ":") {
+			lines = append(lines, line)
+		}
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
+}
+
 // A guest's download goes on through everything that is done to the rules, on a
-// host that forwards nothing without them, and each time they are mended once.
+// host that forwards nothing without rules in iptables where they are there, and each
+// time they are mended once.
 func TestDownloadSurvivesRepairs(t *testing.T) {
-	onKernel(t, func(h *host) {
+	byEachWriter(t, func(h *host) {
 		lan := nstest.NewLAN(h)
 		nstest.NewWeb(h, lan)
 		guest := h.guestOn("virbr0", "guest", "192.168.122.")
 		h.routing()
-		f := h.watched(iptables.Config{})
-		h.set(f, natNetwork(), intents()["isolated"])
-		for _, command := range docker { // its policy of FORWARD is DROP
-			h.iptables(firewall.IPv4, command)
+		f := h.watched()
+		h.set(f, with(natNetwork(), func(n *firewall.Network) {
+			n.Peers = []firewall.Peer{{Bridge: "virbr-isolated", Name: "isolated", Subnets: intents()["isolated"].Subnets}}
+			n.Policy = firewall.Policy{Egress: firewall.ActionReject, Rules: []firewall.PolicyRule{
+				{Direction: firewall.Egress, Action: firewall.ActionAllow, Remote: subnets(nstest.LANHost + "/32"), Log: true, Label: "rule 1"},
+			}}
+		}), intents()["isolated"])
+		if h.writer != byNFTables {
+			h.batch("filter", "-P FORWARD DROP", "-A FORWARD -i docker0 -j ACCEPT")
 		}
 		download := h.download(guest)
-		download.goesOn("beside Docker's rules")
-		h.repairs(f, "Docker's start", 0)
-		want := h.saved()
-		for i, e := range []struct {
-			what string
-			do   []string
-		}{
-			{"the jumps' deletion", []string{"-D FORWARD -j LIBVIRT_FWX", "-D FORWARD -j LIBVIRT_FWI", "-D FORWARD -j LIBVIRT_FWO"}},
-			{"the rules' deletion", []string{"-F LIBVIRT_FWI", "-F LIBVIRT_FWO"}},
-			{"the chains' deletion", []string{"-F LIBVIRT_INP", "-D INPUT -j LIBVIRT_INP", "-X LIBVIRT_INP"}},
-			{"a flush of nat's chains", []string{"-t nat -F LIBVIRT_PRT"}},
-		} {
-			h.batch(firewall.IPv4, e.do...)
-			h.mended(e.what, want)
-			h.repairs(f, e.what, uint64(i+1))
-			download.goesOn("after " + e.what)
-		}
-		// Nobody but the hold has the kernel track connections then.
-		flushes := map[string]func(){"a flush of both tables": func() {
-			h.batch(firewall.IPv4, "-F")
-			h.batch(firewall.IPv4, "-t nat -F")
-		}}
-		if h.variant == "nft" {
-			flushes["a flush of the rule set"] = func() { nstest.Exec(h, "nft", "flush", "ruleset") }
-		}
-		for what, flush := range flushes {
-			before := f.Stats().Repairs
-			flush()
-			nstest.Eventually(h, mendLimit, "repair after "+what, func() error {
-				if f.Stats().Repairs == before {
+		download.goesOn("before anything is done")
+		want := h.listed()
+		for _, d := range damages(h.writer) {
+			before := f.Stats()
+			d.do(h)
+			nstest.Eventually(h, mendLimit, "repair after "+d.what, func() error {
+				if f.Stats().Repairs == before.Repairs {
 					return errors.New("there was none")
 				}
 				return nil
 			})
-			download.goesOn("after " + what)
+			download.goesOn("after " + d.what)
+			if d.repaired == "" {
+				continue
+			}
+			if diff := cmp.Diff(want, h.listed()); diff != "" {
+				h.Errorf("rules after %s (-want +got):\n%s", d.what, diff)
+			}
+			if after := f.Stats(); after.Repairs != before.Repairs+1 || after.ByCause[d.repaired] != before.ByCause[d.repaired]+1 {
+				h.Errorf("%s was mended by %+v, want one repair more of %q than %+v", d.what, after, d.repaired, before)
+			}
 		}
 	})
 }
@@ -330,14 +379,14 @@ func TestDownloadSurvivesRepairs(t *testing.T) {
 // A guest of one network forges an answer in a connection of another's, which arrives
 // under libvirt's rules alone.
 func TestConnectionsOfOthers(t *testing.T) {
-	onKernel(t, func(h *host) {
+	byEachWriter(t, func(h *host) {
 		lan := nstest.NewLAN(h)
 		newEcho(h, lan)
 		victim, evil := h.guestOn("virbr0", "victim", "192.168.122."), h.guestOn("virbr1", "evil", "192.0.2.")
 		h.routing()
 		other := firewall.Network{Bridge: "virbr1", Mode: firewall.ModeNAT, Subnets: subnets("192.0.2.1/24")}
 		for _, exact := range []bool{true, false} {
-			f := h.configured(iptables.Config{LibvirtExactRules: exact})
+			f := h.firewall(exact)
 			h.set(f, natNetwork(), other)
 			var conn *net.UDPConn
 			if err := victim.Do(func() (err error) {
@@ -358,7 +407,11 @@ func TestConnectionsOfOthers(t *testing.T) {
 			if err := evil.Do(func() error { return forge(nstest.LANHost, nstest.Uplink, echoPort, port) }); err != nil {
 				h.Fatal(err)
 			}
-			_ = conn.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+			patience := 300 * time.Millisecond
+			if exact {
+				patience = mendLimit // a busy machine takes longer
+			}
+			_ = conn.SetReadDeadline(time.Now().Add(patience))
 			n, err := conn.Read(answer)
 			if arrived := err == nil && string(answer[:n]) == "forged"; arrived != exact {
 				h.Errorf("a forged answer arrives: %v, exact rules: %v", arrived, exact)

@@ -1,0 +1,48 @@
+package iptables
+
+import (
+	"os"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/vnetd/vnetd/pkg/firewall/diagnose"
+	"github.com/vnetd/vnetd/pkg/firewall/diagnose/ruleset"
+)
+
+// nft106 is an nft that prints of a table which belongs to a process what version 1.0.6 may: it
+// takes the name of a flag that it does not know from wherever, and ends there.
+const nft106 = `#!/bin/sh
+case $* in
+"--json --stateless list ruleset") printf '{"nftables": [{"table": {"family": "ip", "name": "vnetd_keep", "flags": ' ;;
+"list tables") printf 'table ip vnetd_keep # progname vnetd\ntable ip first\ntable ip gone\ntable inet second\n' ;;
+"--json --stateless list table ip first") echo '{"nftables": [{"metainfo": {}}, {"table": {"family": "ip", "name": "first"}}]}' ;;
+"--json --stateless list table inet second") echo '{"nftables": [{"metainfo": {}}, {"table": {"family": "inet", "name": "second"}}]}' ;;
+"--json --stateless list table ip gone") echo 'Error: No such file or directory' >&2; exit 1 ;;
+esac
+`
+
+// TestListBesideOwned lists what is in nftables while a table belongs to this process, as it
+// does while rules are mended.
+func TestListBesideOwned(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "nft"), []byte(nft106), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	var l diagnose.Listing
+	if err := listNFT(t.Context(), &l); err != nil {
+		t.Fatal(err)
+	}
+	rules, err := ruleset.ParseNFT([]byte(l.NFT))
+	if err != nil {
+		t.Fatalf("%v in %s", err, l.NFT)
+	}
+	var names []string
+	for _, table := range rules.Tables {
+		names = append(names, table.Name)
+	}
+	if want := []string{"first", "second"}; !slices.Equal(names, want) {
+		t.Errorf("listed %v, want %v", names, want)
+	}
+}

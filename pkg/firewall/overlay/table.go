@@ -1,0 +1,386 @@
+package overlay
+
+import (
+	"bytes"
+	"encoding/binary"
+	"iter"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/internal/netlink"
+	"github.com/vnetd/vnetd/internal/nfnetlink"
+	"github.com/vnetd/vnetd/pkg/firewall"
+)
+
+// frames is the table that sees what passes bridges, and packets that which sees what comes to
+// this host and what it forwards.
+var (
+	frames  = nfnetlink.Place{Family: unix.NFPROTO_BRIDGE, Table: firewall.SpanTable}
+	packets = nfnetlink.Place{Family: unix.NFPROTO_INET, Table: firewall.SpanTable}
+)
+
+const comment = "what of networks that span hosts is each host's own"
+
+// The numbers that nft(8) has for types, and how it joins those of keys with two fields.
+const (
+	typeAddr4  = 7
+	typeAddr6  = 8
+	typeEther  = 9
+	typePort   = 13
+	typeIfname = 41
+	joined     = 6 // bits
+
+	nameSize = unix.IFNAMSIZ
+)
+
+// set is a set of one of the tables, and where it is.
+type set struct {
+	in nfnetlink.Place
+	nfnetlink.Set
+}
+
+// The sets. Keys that begin with a device are of the tunnel's end.
+const (
+	setLinks    = "links"
+	setMACs     = "macs"     // of gateways
+	setAddrs4   = "addrs4"   // of gateways
+	setAddrs6   = "addrs6"   //
+	setBridges  = "bridges"  // of all networks
+	setPorts    = "ports"    // of tunnels
+	setMembers4 = "members4" // hosts and the ports of tunnels between them
+	setMembers6 = "members6" //
+)
+
+// sets are all of them.
+func sets() []set {
+	one := func(in nfnetlink.Place, name string, number, size uint32) set {
+		return set{in, nfnetlink.Set{Name: name, Key: nfnetlink.DataType{Number: number, Size: size}}}
+	}
+	two := func(in nfnetlink.Place, name string, first, second, size1, size2 uint32) set {
+		s := one(in, name, first<<joined|second, size1+(size2+3)/4*4)
+		s.Fields = []uint32{size1, size2}
+		return s
+	}
+	ports := one(packets, setPorts, typePort, 2)
+	ports.BigEndian = true
+	return []set{
+		one(frames, setLinks, typeIfname, nameSize),
+		two(frames, setMACs, typeIfname, typeEther, nameSize, 6),
+		two(frames, setAddrs4, typeIfname, typeAddr4, nameSize, 4),
+		two(frames, setAddrs6, typeIfname, typeAddr6, nameSize, 16),
+		one(packets, setBridges, typeIfname, nameSize),
+		ports,
+		two(packets, setMembers4, typeAddr4, typePort, 4, 2),
+		two(packets, setMembers6, typeAddr6, typePort, 16, 2),
+	}
+}
+
+// content is what is in the sets: keys, by the name of the set.
+type content map[string]map[string]bool
+
+// add puts a key into a set.
+func (c content) add(set string, key []byte) {
+	if c[set] == nil {
+		c[set] = make(map[string]bool)
+	}
+	c[set][string(key)] = true
+}
+
+// join is what is in c or in o, neither of which is altered.
+func join(c, o content) content {
+	if len(o) == 0 {
+		return c
+	}
+	both := make(content)
+	for _, one := range []content{c, o} {
+		for set, keys := range one {
+			for k := range keys {
+				both.add(set, []byte(k))
+			}
+		}
+	}
+	return both
+}
+
+// wanted is what shall be in the sets for some networks; nothing where none spans hosts.
+func wanted(networks iter.Seq[*firewall.Network]) content {
+	c := make(content)
+	last := new(firewall.Span)
+	for n := range networks {
+		if n.Span == nil {
+			continue
+		}
+		c.tunnel(n.Span)
+		if last.Port != n.Span.Port || !slices.Equal(last.Peers, n.Span.Peers) { // networks of a cluster have the same
+			c.peers(n.Span)
+		}
+		last = n.Span
+	}
+	if len(c) == 0 {
+		return c
+	}
+	for n := range networks {
+		c.add(setBridges, name(n.Bridge))
+	}
+	return c
+}
+
+// tunnel adds what is in the sets for one tunnel, but for its peers.
+func (c content) tunnel(s *firewall.Span) {
+	device := name(s.Device)
+	c.add(setLinks, device)
+	c.add(setMACs, pad(append(slices.Clone(device), s.MAC...)))
+	for _, a := range s.Gateways {
+		c.add(byFamily(a, setAddrs4, setAddrs6), append(slices.Clone(device), a.AsSlice()...))
+	}
+}
+
+// peers adds what is in the sets for the port of a tunnel and its peers.
+func (c content) peers(s *firewall.Span) {
+	port := binary.BigEndian.AppendUint16(nil, s.Port)
+	c.add(setPorts, port)
+	for _, a := range s.Peers {
+		c.add(byFamily(a, setMembers4, setMembers6), pad(append(a.AsSlice(), port...)))
+	}
+}
+
+func byFamily(a netip.Addr, four, six string) string {
+	if a.Is4() {
+		return four
+	}
+	return six
+}
+
+// name is a device's name as a key.
+func name(device string) []byte { return append([]byte(device), make([]byte, nameSize-len(device))...) }
+
+// pad fills a key up to whole registers.
+func pad(key []byte) []byte { return append(key, make([]byte, (4-len(key)%4)%4)...) }
+
+// without are the elements of the keys that are in one set and not in another, in order.
+func without(keys, others map[string]bool) (all []nfnetlink.Element) {
+	for k := range keys {
+		if !others[k] {
+			all = append(all, nfnetlink.Element{Key: []byte(k)})
+		}
+	}
+	slices.SortFunc(all, func(a, b nfnetlink.Element) int { return bytes.Compare(a.Key, b.Key) })
+	return all
+}
+
+// removal deletes both tables, there or not.
+func removal() [][]byte {
+	return [][]byte{frames.NewTable(0, ""), frames.DeleteTable(), packets.NewTable(0, ""), packets.DeleteTable()}
+}
+
+// change brings the sets from what is in them to what shall be.
+func change(is, shall content) (messages [][]byte) {
+	for _, s := range sets() {
+		messages = append(messages, s.in.DeleteElements(s.Name, without(is[s.Name], shall[s.Name]))...)
+		messages = append(messages, s.in.NewElements(s.Name, without(shall[s.Name], is[s.Name]))...)
+	}
+	return messages
+}
+
+// hook is a chain that the kernel asks.
+type hook struct {
+	in     nfnetlink.Place
+	name   string
+	number uint32
+	rules  []rule
+}
+
+// hooks are all of them. Those of bridges have the numbers that those of IP have
+// (linux/netfilter_bridge.h). What bridges say to each other by themselves passes but the two
+// in the middle.
+func hooks() []hook {
+	in, out := crossing(unix.NFT_META_IIFNAME), crossing(unix.NFT_META_OIFNAME)
+	return []hook{
+		{frames, "prerouting", unix.NF_INET_PRE_ROUTING, in},
+		{frames, "input", unix.NF_INET_LOCAL_IN, in},
+		{frames, "output", unix.NF_INET_LOCAL_OUT, out},
+		{frames, "postrouting", unix.NF_INET_POST_ROUTING, out},
+		{packets, "input", unix.NF_INET_LOCAL_IN, arriving()},
+		{packets, "forward", unix.NF_INET_FORWARD, passing()},
+	}
+}
+
+// priority is ahead of what others have there.
+const priority = -350
+
+const chainLocal = "local" // what stays on each host, whoever's it is
+
+// creation makes the tables, which must not be there, with that in their sets.
+func creation(shall content) [][]byte {
+	messages := [][]byte{frames.NewTable(0, comment), packets.NewTable(0, comment)}
+	for i, s := range sets() {
+		messages = append(messages, s.in.NewSet(s.Set, uint32(i+1)))
+	}
+	messages = append(messages, change(nil, shall)...)
+	messages = append(messages, frames.NewChain(chainLocal, nil))
+	for _, r := range local() {
+		messages = append(messages, frames.NewRule(chainLocal, r...))
+	}
+	for _, h := range hooks() {
+		messages = append(messages, h.in.NewChain(h.name, &nfnetlink.Hook{Number: h.number, Priority: priority, Type: "filter"}))
+		for _, r := range h.rules {
+			messages = append(messages, h.in.NewRule(h.name, r...))
+		}
+	}
+	return messages
+}
+
+// rule are the expressions of one.
+type rule = [][]byte
+
+// The registers of 16 bytes and where in them that of 4 bytes begins which is behind an
+// address of IPv4.
+const (
+	first     = unix.NFT_REG_1
+	second    = unix.NFT_REG_2
+	behindIP4 = unix.NFT_REG32_00 + 1
+)
+
+// field is a part of a packet.
+type field struct{ base, offset, size uint32 }
+
+// The fields: RFC 894, RFC 826, RFC 791, RFC 8200, RFC 768, and RFC 4861 sections 4.3 and 4.4.
+var (
+	etherDest   = field{unix.NFT_PAYLOAD_LL_HEADER, 0, 6}
+	etherSource = field{unix.NFT_PAYLOAD_LL_HEADER, 6, 6}
+	arpSender   = field{unix.NFT_PAYLOAD_NETWORK_HEADER, 14, 4}
+	arpTarget   = field{unix.NFT_PAYLOAD_NETWORK_HEADER, 24, 4}
+	ip4Source   = field{unix.NFT_PAYLOAD_NETWORK_HEADER, 12, 4}
+	ip4Dest     = field{unix.NFT_PAYLOAD_NETWORK_HEADER, 16, 4}
+	ip6Source   = field{unix.NFT_PAYLOAD_NETWORK_HEADER, 8, 16}
+	ip6Dest     = field{unix.NFT_PAYLOAD_NETWORK_HEADER, 24, 16}
+	destPort    = field{unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2}
+	icmpType    = field{unix.NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1}
+	ndTarget    = field{unix.NFT_PAYLOAD_TRANSPORT_HEADER, 8, 16}
+)
+
+// crossing are the rules of frames that cross to or from other hosts by a device, of which
+// nothing concerns the gateway.
+func crossing(device uint32) []rule {
+	of := func(set string, f field) rule { return rule{meta(device, first), load(f, second), lookup(set, false)} }
+	nd := slices.Concat(protocol(unix.IPPROTO_ICMPV6), between(icmpType, 135, 136)) // neighbour solicitations and advertisements
+	arp := rule{meta(unix.NFT_META_PROTOCOL, first), compare(unix.NFT_CMP_EQ, []byte{0x08, 0x06})}
+	return []rule{
+		drop(of(setMACs, etherSource)),
+		drop(of(setMACs, etherDest)),
+		drop(arp, of(setAddrs4, arpSender)),
+		drop(arp, of(setAddrs4, arpTarget)),
+		drop(nd, of(setAddrs6, ndTarget)),
+		drop(nd, of(setAddrs6, ip6Source)),
+		{meta(device, first), lookup(setLinks, false), jump(chainLocal)},
+	}
+}
+
+// local are the rules of what stays on each host: what bridges tell each other (IEEE 802.1Q
+// section 8.6.3), DHCP of both families, and router solicitations, advertisements and
+// redirects.
+func local() []rule {
+	group := rule{load(etherDest, first), mask([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xf0}), compare(unix.NFT_CMP_EQ, []byte{0x01, 0x80, 0xc2, 0, 0, 0})}
+	return []rule{
+		drop(group),
+		drop(protocol(unix.IPPROTO_UDP), between(destPort, 67, 68)),
+		drop(protocol(unix.IPPROTO_UDP), between(destPort, 546, 547)),
+		drop(protocol(unix.IPPROTO_ICMPV6), between(icmpType, 133, 134)),
+		drop(protocol(unix.IPPROTO_ICMPV6), between(icmpType, 137, 137)),
+	}
+}
+
+// arriving are the rules of what comes to this host: to a tunnel from peers alone, and by no
+// network's bridge, whatever address it claims to come from.
+func arriving() []rule {
+	tunnel := append(protocol(unix.IPPROTO_UDP), load(destPort, first), lookup(setPorts, false))
+	return []rule{
+		drop(tunnel, rule{meta(unix.NFT_META_IIFNAME, first), lookup(setBridges, false)}),
+		drop(tunnel, family(unix.NFPROTO_IPV4), rule{load(ip4Source, first), load(destPort, behindIP4), lookup(setMembers4, true)}),
+		drop(tunnel, family(unix.NFPROTO_IPV6), rule{load(ip6Source, first), load(destPort, second), lookup(setMembers6, true)}),
+	}
+}
+
+// passing are the rules of what this host forwards: nothing to tunnels of peers, where it
+// would come from this host once its address is translated.
+func passing() []rule {
+	udp := protocol(unix.IPPROTO_UDP)
+	return []rule{
+		drop(udp, family(unix.NFPROTO_IPV4), rule{load(ip4Dest, first), load(destPort, behindIP4), lookup(setMembers4, false)}),
+		drop(udp, family(unix.NFPROTO_IPV6), rule{load(ip6Dest, first), load(destPort, second), lookup(setMembers6, false)}),
+	}
+}
+
+// drop is a rule that counts and drops what fits all parts.
+func drop(parts ...rule) rule {
+	return append(slices.Concat(parts...), nfnetlink.Expression("counter", nil), verdict(0, "")) // NF_DROP
+}
+
+// jump is the expression that goes on in another chain of the table.
+func jump(chain string) []byte { return verdict(unix.NFT_JUMP, chain) }
+
+func verdict(code int32, chain string) []byte {
+	v := nfnetlink.AppendNumber(nil, unix.NFTA_VERDICT_CODE, uint32(code))
+	if chain != "" {
+		v = netlink.AppendAttribute(v, unix.NFTA_VERDICT_CHAIN, []byte(chain+"\x00"))
+	}
+	v = netlink.AppendAttribute(nil, unix.NLA_F_NESTED|unix.NFTA_DATA_VERDICT, v)
+	b := nfnetlink.AppendNumber(nil, unix.NFTA_IMMEDIATE_DREG, unix.NFT_REG_VERDICT)
+	return nfnetlink.Expression("immediate", netlink.AppendAttribute(b, unix.NLA_F_NESTED|unix.NFTA_IMMEDIATE_DATA, v))
+}
+
+// numbers are attributes with numbers, the kinds of which count from 1.
+func numbers(all ...uint32) (b []byte) {
+	for i, n := range all {
+		b = nfnetlink.AppendNumber(b, uint16(i+1), n)
+	}
+	return b
+}
+
+func meta(key, register uint32) []byte { return nfnetlink.Expression("meta", numbers(register, key)) }
+
+func load(f field, register uint32) []byte {
+	return nfnetlink.Expression("payload", numbers(register, f.base, f.offset, f.size))
+}
+
+// lookup looks for what begins at the first register in a set, or has it not be there.
+func lookup(set string, absent bool) []byte {
+	b := netlink.AppendAttribute(nil, unix.NFTA_LOOKUP_SET, []byte(set+"\x00"))
+	b = nfnetlink.AppendNumber(b, unix.NFTA_LOOKUP_SREG, first)
+	if absent {
+		const flags, inverted = 5, 1 // NFTA_LOOKUP_FLAGS, NFT_LOOKUP_F_INV
+		b = nfnetlink.AppendNumber(b, flags, inverted)
+	}
+	return nfnetlink.Expression("lookup", b)
+}
+
+func data(b []byte, kind uint16, value []byte) []byte {
+	return netlink.AppendAttribute(b, unix.NLA_F_NESTED|kind, netlink.AppendAttribute(nil, unix.NFTA_DATA_VALUE, value))
+}
+
+func compare(operator uint32, value []byte) []byte {
+	return nfnetlink.Expression("cmp", data(numbers(first, operator), unix.NFTA_CMP_DATA, value))
+}
+
+// mask leaves some bits of what is in the first register.
+func mask(bits []byte) []byte {
+	b := numbers(first, first, uint32(len(bits)))
+	b = data(b, unix.NFTA_BITWISE_MASK, bits)
+	return nfnetlink.Expression("bitwise", data(b, unix.NFTA_BITWISE_XOR, make([]byte, len(bits))))
+}
+
+// between are the expressions of a field from low to high.
+func between(f field, low, high uint16) rule {
+	value := func(n uint16) []byte { return binary.BigEndian.AppendUint16(nil, n)[2-f.size:] }
+	return rule{load(f, first), compare(unix.NFT_CMP_GTE, value(low)), compare(unix.NFT_CMP_LTE, value(high))}
+}
+
+func protocol(number byte) rule {
+	return rule{meta(unix.NFT_META_L4PROTO, first), compare(unix.NFT_CMP_EQ, []byte{number})}
+}
+
+func family(number byte) rule {
+	return rule{meta(unix.NFT_META_NFPROTO, first), compare(unix.NFT_CMP_EQ, []byte{number})}
+}
