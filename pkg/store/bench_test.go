@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -66,4 +67,49 @@ func cpuTime(b *testing.B) time.Duration {
 		b.Fatal(err)
 	}
 	return time.Duration(used.Utime.Nano() + used.Stime.Nano())
+}
+
+// BenchmarkPresent commits sixteen leases at a time beside so many that there are: an operation
+// is a commit. Now and then the journal is full, and a snapshot is written beside.
+func BenchmarkPresent(b *testing.B) {
+	const together = 16
+	for _, present := range []int{0, 60000} {
+		b.Run(fmt.Sprint(present), func(b *testing.B) {
+			s, err := store.Open(dirsIn(b.TempDir()), slog.New(slog.DiscardHandler))
+			if err != nil {
+				b.Fatal(err)
+			}
+			ls := s.Leases(uuid)
+			next := int64(0)
+			some := func(n int) (leases []dhcpd.Lease) {
+				for range n {
+					leases = append(leases, scattered(next%max(int64(present), 1000)))
+					next++
+				}
+				return leases
+			}
+			if err := ls.Commit(some(present), nil); err != nil {
+				b.Fatal(err)
+			}
+			var took []time.Duration
+			for b.Loop() {
+				leases := some(together)
+				began := time.Now()
+				if err := ls.Commit(leases, nil); err != nil {
+					b.Fatal(err)
+				}
+				took = append(took, time.Since(began))
+			}
+			if err := s.Close(); err != nil {
+				b.Fatal(err)
+			}
+			slices.Sort(took)
+			for _, of := range []struct {
+				name string
+				at   int
+			}{{"p50-µs", len(took) / 2}, {"p99-µs", len(took) * 99 / 100}, {"worst-µs", len(took) - 1}} {
+				b.ReportMetric(float64(took[of.at].Microseconds()), of.name)
+			}
+		})
+	}
 }

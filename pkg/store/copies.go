@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"sync/atomic"
 
 	"github.com/vnetd/vnetd/pkg/netdef"
 )
@@ -11,10 +12,13 @@ import (
 // alone a change that is pending would be taken for what the network is.
 
 // Copies are copies of what active networks are.
-type Copies struct{ place place }
+type Copies struct {
+	place  place
+	unsure *atomic.Bool
+}
 
 // Copies are those that are kept.
-func (s *Store) Copies() Copies { return Copies{s.dirs.lives()} }
+func (s *Store) Copies() Copies { return Copies{s.dirs.lives(), &s.copiesUnsure} }
 
 // Save keeps a copy of the document of an active network.
 func (c Copies) Save(doc *netdef.Network) error {
@@ -26,10 +30,11 @@ func (c Copies) Save(doc *netdef.Network) error {
 
 // Drop drops the copy of the network with that UUID, if there is one.
 func (c Copies) Drop(uuid string) error {
-	if c.place.lacks(uuid + ".xml") {
+	if c.place.lacks(uuid+".xml") && !c.unsure.Load() {
 		return nil // nothing to make durable
 	}
 	if err := c.place.remove(uuid + ".xml"); err != nil {
+		c.unsure.Store(true)
 		return fmt.Errorf("dropping the copy of what network %s was: %w", uuid, err)
 	}
 	return nil

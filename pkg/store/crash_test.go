@@ -295,7 +295,7 @@ func TestFullDisk(t *testing.T) {
 		if err := fill(filler); !errors.Is(err, unix.ENOSPC) {
 			t.Fatalf("filling the disk: %v", err)
 		}
-		c.begin(6000) // more than fits into the journal, and the pages that are there
+		c.begin(24000) // more than fits into the journal
 		c.until("the store refuses", func() bool {
 			select {
 			case line := <-d.said:
@@ -321,7 +321,7 @@ func fill(path string) error {
 	if err != nil {
 		return err
 	}
-	for block := make([]byte, pageSize); err == nil; {
+	for block := make([]byte, 4096); err == nil; {
 		_, err = f.Write(block)
 	}
 	return errors.Join(err, f.Close())

@@ -32,7 +32,8 @@ func (s *Store) Definitions() ([]Definition, []*Fault, error) { return ReadDefin
 // ReadDefinitions is Definitions for one who has no store open and must change
 // nothing.
 func ReadDefinitions(dirs Dirs) (defs []Definition, faults []*Fault, err error) {
-	faults, err = dirs.networks().readAll(".xml", func(stem string, data []byte) error {
+	renamed, unread := dirs.renamed()
+	read := func(stem string, data []byte) error {
 		n, err := netdef.Parse(data)
 		if err != nil {
 			return err
@@ -42,9 +43,21 @@ func ReadDefinitions(dirs Dirs) (defs []Definition, faults []*Fault, err error) 
 		}
 		defs = append(defs, Definition{Network: n, Autostart: dirs.autostarts(n.Name)})
 		return nil
+	}
+	faults, err = dirs.networks().readAll(".xml", func(stem string, data []byte) error {
+		if renamed != nil && (stem == renamed.From || stem == renamed.To) {
+			return nil
+		}
+		return read(stem, data)
 	})
 	if errors.Is(err, os.ErrNotExist) {
 		return nil, nil, nil
+	}
+	if renamed != nil {
+		unread = read(renamed.To, []byte(renamed.Definition))
+	}
+	if fault, ok := errors.AsType[*Fault](unread); ok {
+		faults = append(faults, fault)
 	}
 	return defs, faults, err
 }
@@ -53,15 +66,24 @@ func ReadDefinitions(dirs Dirs) (defs []Definition, faults []*Fault, err error) 
 // whatever its definition.
 func (s *Store) Autostarts(name string) bool { return s.dirs.autostarts(name) }
 
-func (d Dirs) autostarts(name string) bool { return d.autostart().has(name + ".xml") }
+func (d Dirs) autostarts(name string) bool {
+	if r, err := d.renamed(); err == nil && r != nil && (name == r.From || name == r.To) {
+		return name == r.To && r.Autostart
+	}
+	return d.autostart().has(name + ".xml")
+}
 
 // DefinitionPath is the file of the definition of that name.
 func (s *Store) DefinitionPath(name string) string { return s.dirs.definition(name) }
 
 // SaveDefinition writes n's definition, replacing the one of that name.
 func (s *Store) SaveDefinition(n *netdef.Network) error {
+	return s.unsettled.before(func() error { return s.dirs.saveDefinition(n) })
+}
+
+func (d Dirs) saveDefinition(n *netdef.Network) error {
 	data := append([]byte(notice), n.XML()...)
-	if err := s.dirs.networks().write(n.Name+".xml", data, 0o600); err != nil {
+	if err := d.networks().write(n.Name+".xml", data, 0o600); err != nil {
 		return fmt.Errorf("saving definition of network %q: %w", n.Name, err)
 	}
 	return nil
@@ -69,9 +91,20 @@ func (s *Store) SaveDefinition(n *netdef.Network) error {
 
 // DeleteDefinition removes the definition of that name and its autostart link;
 // absent ones are success. The link goes first: a link to nothing would be
-// taken for the next network of that name.
-func (s *Store) DeleteDefinition(name string) error {
-	for _, p := range []place{s.dirs.autostart(), s.dirs.networks()} {
+// taken for the next network of that name. A crash in between leaves the network
+// without it. It may be gone where there is an error as well, since that could not be made
+// durable.
+func (s *Store) DeleteDefinition(name string) (gone bool, err error) {
+	err = s.unsettled.before(func() error {
+		err := s.dirs.deleteDefinition(name)
+		gone = s.dirs.networks().lacks(name + ".xml")
+		return err
+	})
+	return gone, err
+}
+
+func (d Dirs) deleteDefinition(name string) error {
+	for _, p := range []place{d.autostart(), d.networks()} {
 		if err := p.remove(name + ".xml"); err != nil {
 			return fmt.Errorf("deleting definition of network %q: %w", name, err)
 		}
@@ -81,16 +114,20 @@ func (s *Store) DeleteDefinition(name string) error {
 
 // SetAutostart says whether the network of that name starts with vnetd.
 func (s *Store) SetAutostart(name string, on bool) error {
+	return s.unsettled.before(func() error { return s.dirs.setAutostart(name, on) })
+}
+
+func (d Dirs) setAutostart(name string, on bool) error {
 	if !on {
-		return s.dirs.autostart().remove(name + ".xml")
+		return d.autostart().remove(name + ".xml")
 	}
-	err := s.dirs.autostart().do(func(dir *os.Root) error {
-		if err := dir.Symlink(s.dirs.definition(name), name+".xml"); err != nil {
+	err := d.autostart().change(func(dir folder) error {
+		if err := dir.Symlink(d.definition(name), name+".xml"); err != nil && !errors.Is(err, os.ErrExist) {
 			return err
 		}
-		return syncDir(dir)
+		return dir.Sync()
 	})
-	if err != nil && !errors.Is(err, os.ErrExist) {
+	if err != nil {
 		return fmt.Errorf("marking network %q for autostart: %w", name, err)
 	}
 	return nil

@@ -4,12 +4,14 @@
 //
 //	/etc/vnetd/networks/NAME.xml            definition, survives a reboot
 //	/etc/vnetd/networks/autostart/NAME.xml  symbolic link: started at boot
+//	/etc/vnetd/networks/.rename.json        a rename, until all files are as it says
 //	/run/vnetd/networks/UUID.json           an active network, until reboot
 //	/run/vnetd/ports/UUID.json              a port, until reboot
-//	/var/lib/vnetd/leases.db                leases, one bucket per network UUID
-//	/var/lib/vnetd/leases.journal           the latest leases, not yet in leases.db
+//	/var/lib/vnetd/leases.*                 leases, see package leasedb
 //
 // Every write is complete and on disk before the call returns: a crash leaves
-// the old file or the new one, never a part. Only one process may have a store
+// the old file or the new one, never a part. What a process that was killed has
+// changed without coming to make it durable is durable once the next one has the
+// store open. Only one process may have a store
 // open; a second Open fails and names the first.
 package store

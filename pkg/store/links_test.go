@@ -84,6 +84,7 @@ func TestNoLinkLeadsOut(t *testing.T) {
 	const precious = "precious"
 	for _, place := range []string{
 		"run/vnetd.pid", "run/networks", "run/ports", "run/stopped", "state/leases.db", "state/leases.journal",
+		"state/leases", "state/leases/snapshot", "state/leases/journal", "state/leases/journal.next", "state/leases/journal.new", "state/leases/snapshot.new",
 		"networks/autostart", "networks/one.xml", "networks/autostart/one.xml", "run/networks/" + uuid + ".json", "run/stopped/" + uuid,
 		"state/libvirt-imported", "state/live", "state/live/" + uuid + ".xml",
 	} {
@@ -151,12 +152,45 @@ func useAll(t *testing.T, dirs store.Dirs) {
 	_ = s.DeletePort(uuid)
 	_ = s.DeleteRun(uuid)
 	_ = s.SetAutostart("one", false)
-	_ = s.DeleteDefinition("one")
+	_, _ = s.DeleteDefinition("one")
 }
 
 func must(t *testing.T, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestRootLeavesNothingOfItsOwn has root open the store of another user, as vnetd --cleanup
+// does, on a host where nothing has run: what it makes is that user's.
+func TestRootLeavesNothingOfItsOwn(t *testing.T) {
+	dir := t.TempDir()
+	dirs := store.Dirs{Networks: filepath.Join(dir, "networks"), Run: filepath.Join(dir, "run"), State: filepath.Join(dir, "state")}
+	for _, base := range []string{dirs.Networks, dirs.Run, dirs.State} {
+		must(t, os.Mkdir(base, 0o755))
+		must(t, os.Chown(base, unprivileged, unprivileged))
+	}
+	s, err := store.Open(dirs, slog.New(slog.DiscardHandler))
+	must(t, err)
+	must(t, s.Stops().Set("6f0f6d4c-6a38-4a0c-8a8e-0d6a3f2b6f11", true))
+	must(t, s.Close())
+	files := 0
+	must(t, filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {
+		var st unix.Stat_t
+		if path == dir || err != nil {
+			return err
+		}
+		if err := unix.Lstat(path, &st); err != nil {
+			return err
+		}
+		files++
+		if st.Uid != unprivileged || st.Gid != unprivileged {
+			t.Errorf("%s is of user %d and group %d", path, st.Uid, st.Gid)
+		}
+		return nil
+	}))
+	if files < 10 {
+		t.Errorf("there are %d files, want the database, the lock and directories", files)
 	}
 }

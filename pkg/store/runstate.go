@@ -157,7 +157,20 @@ type Port struct {
 	Guard     string           `json:"guard,omitempty"`       // what it is kept from sending, as asked for
 	Allow     []string         `json:"allow,omitempty"`       // what it may send beside its own
 	Untrusted bool             `json:"untrusted,omitempty"`   // its owner may not choose addresses
-	Document  string           `json:"document,omitempty"`    // <networkport>, of a port whose device is another's
+
+	PortGroup string            `json:"portgroup,omitempty"` // of its network; empty: the default one
+	Bandwidth map[string]uint64 `json:"bandwidth,omitempty"` // its own limits, by netdef.LimitNames
+	ClassID   uint32            `json:"class_id,omitempty"`  // the traffic class of its floor
+	Rules     []string          `json:"rules,omitempty"`     // its own, as policy.ParseRule reads them
+	VLAN      string            `json:"vlan,omitempty"`      // its own, in place of those of group and network
+
+	Document string `json:"document,omitempty"` // <networkport>, of a port whose device is another's
+
+	// Of a macvtap device.
+	Parent string `json:"parent,omitempty"` // the interface of the host that it is on
+	Mode   string `json:"mode,omitempty"`   // as libvirt calls it
+	Node   string `json:"node,omitempty"`   // its device node
+	Lock   string `json:"lock,omitempty"`   // of who has it open, in /proc/locks
 }
 
 // portRecord is a Port on disk.

@@ -8,9 +8,11 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/pkg/leasedb"
 )
 
 // Dirs says where things are kept. All three must be set; missing directories
@@ -19,6 +21,8 @@ type Dirs struct {
 	Networks string // definitions: /etc/vnetd/networks
 	Run      string // run-state, empty after a reboot: /run/vnetd
 	State    string // leases, and copies of what networks are: /var/lib/vnetd
+
+	disk disk
 }
 
 // Store is the open store of a running vnetd. Its methods may be called
@@ -28,15 +32,13 @@ type Store struct {
 	dirs Dirs
 	log  *slog.Logger
 	lock *os.File
-	db   *database
-	// damage is what was wrong with the lease database and its journal that Open
-	// found, nil for nothing.
+	// leases is the lease database, and damage what was wrong with it that Open found, nil
+	// for nothing.
+	leases *leasedb.DB
 	damage error
-
-	journal *journal
-	commits chan *commit // to the committer
-	closing chan struct{}
-	done    sync.WaitGroup
+	// copiesUnsure says that a copy may have been dropped without being so on disk.
+	copiesUnsure atomic.Bool
+	unsettled    unsettled
 }
 
 // ErrLocked is returned by Open when another process has the store open.
@@ -48,14 +50,14 @@ var ErrLocked = errors.New("another vnetd is running")
 // leases is better than none. So is a directory of definitions that can't be made, as on a read-only file system:
 // what is there can be read, only a define will fail.
 func Open(dirs Dirs, log *slog.Logger) (*Store, error) {
-	if err := dirs.autostart().make(); err != nil {
+	if err := dirs.autostart().make(0o755); err != nil {
 		log.Warn("no network can be defined", "error", err)
 	}
-	if err := os.MkdirAll(dirs.State, 0o750); err != nil {
+	if err := dirs.state().make(0o750); err != nil {
 		return nil, fmt.Errorf("making directory %q: %w", dirs.State, err)
 	}
-	for _, p := range []place{dirs.runs(), dirs.ports(), dirs.stopped(), dirs.uplinks(), dirs.lives()} {
-		if err := p.make(); err != nil {
+	for _, p := range []place{dirs.runs(), dirs.ports(), dirs.stopped(), dirs.uplinks(), dirs.lives(), dirs.leases()} {
+		if err := p.make(0o755); err != nil {
 			return nil, fmt.Errorf("making directory %q: %w", p.path(), err)
 		}
 	}
@@ -63,48 +65,79 @@ func Open(dirs Dirs, log *slog.Logger) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, p := range []place{dirs.networks(), dirs.runs(), dirs.ports(), dirs.stopped(), dirs.uplinks(), dirs.state(), dirs.lives()} {
-		if err := p.sweep(); err != nil {
-			return nil, errors.Join(fmt.Errorf("sweeping %q: %w", p.path(), err), lock.Close())
-		}
+	if err := dirs.settle(log); err != nil {
+		return nil, errors.Join(err, lock.Close())
 	}
-	path := filepath.Join(dirs.State, "leases.db")
-	opened, damage, err := openLeases(path, log)
+	leases, damage, err := openLeases(dirs, log)
 	if err != nil {
 		return nil, errors.Join(err, lock.Close())
 	}
-	db := &database{path: path, log: log, db: opened}
-	journal, lost, err := openJournal(filepath.Join(dirs.State, "leases.journal"), db, log)
-	if err != nil {
-		return nil, errors.Join(err, db.close(), lock.Close())
+	s := &Store{dirs: dirs, log: log, lock: lock, leases: leases, damage: damage}
+	if err := s.unsettled.settle(s.dirs.finishRename); err != nil {
+		log.Warn("a rename is finished later", "error", err)
 	}
-	s := &Store{
-		dirs: dirs, log: log, lock: lock, db: db, damage: errors.Join(damage, lost), journal: journal,
-		commits: make(chan *commit), closing: make(chan struct{}),
-	}
-	s.done.Go(s.commitLoop)
 	return s, nil
+}
+
+// settle removes what interrupted writes have left, and makes durable what there is: a
+// process that was killed may not have come to that, and from now on everybody takes it for
+// granted. Where definitions are can be a file system that nothing can be written to.
+func (d Dirs) settle(log *slog.Logger) error {
+	for _, base := range []string{d.Networks, d.State} {
+		_ = d.place(filepath.Dir(base), "").sync() // somebody else's, who may not let us read it
+	}
+	for _, p := range []place{d.networks(), d.autostart(), d.runs(), d.ports(), d.stopped(), d.uplinks(), d.state(), d.lives(), d.leases()} {
+		if err := p.sweep(); err != nil {
+			err = fmt.Errorf("sweeping %q: %w", p.path(), err)
+			if p.base != d.Networks {
+				return err
+			}
+			log.Warn("no network can be defined", "error", err)
+		}
+		if err := ifThere(p.sync()); err != nil {
+			log.Warn("what was changed last may not survive a power cut", "dir", p.path(), "error", err)
+		}
+	}
+	return nil
+}
+
+// openLeases opens the lease database, with what a former version kept.
+func openLeases(dirs Dirs, log *slog.Logger) (db *leasedb.DB, damage, err error) {
+	at := dirs.leases()
+	db, damage, err = leasedb.Open(leaseFiles{at}, log)
+	if err != nil {
+		return nil, nil, fmt.Errorf("opening the leases in %q: %w", at.path(), err)
+	}
+	if damage != nil {
+		damage = fmt.Errorf("in %s: %w", at.path(), damage)
+	}
+	former, err := takeFormer(dirs.state(), db, log)
+	if err != nil {
+		return nil, nil, errors.Join(err, db.Close())
+	}
+	return db, errors.Join(damage, former), nil
 }
 
 // Close waits for commits under way and closes everything. No other method may
 // be running or called afterwards.
 func (s *Store) Close() error {
-	close(s.closing)
-	s.done.Wait()
-	return errors.Join(s.journal.close(), s.db.close(), s.lock.Close())
+	return errors.Join(s.leases.Close(), s.lock.Close())
 }
 
 // LeaseDamage tells what was wrong with the lease database and its journal when the
 // store was opened, where it is now and how much of it could be read. Nil: nothing was.
 func (s *Store) LeaseDamage() error { return s.damage }
 
-func (d Dirs) networks() place  { return place{d.Networks, ""} }
-func (d Dirs) autostart() place { return place{d.Networks, "autostart"} }
-func (d Dirs) state() place     { return place{d.State, ""} }
-func (d Dirs) runs() place      { return place{d.Run, "networks"} }
-func (d Dirs) ports() place     { return place{d.Run, "ports"} }
-func (d Dirs) stopped() place   { return place{d.Run, "stopped"} }
-func (d Dirs) lives() place     { return place{d.State, "live"} }
+func (d Dirs) place(base, sub string) place { return place{base, sub, d.disk} }
+
+func (d Dirs) networks() place  { return d.place(d.Networks, "") }
+func (d Dirs) autostart() place { return d.place(d.Networks, "autostart") }
+func (d Dirs) state() place     { return d.place(d.State, "") }
+func (d Dirs) runs() place      { return d.place(d.Run, "networks") }
+func (d Dirs) ports() place     { return d.place(d.Run, "ports") }
+func (d Dirs) stopped() place   { return d.place(d.Run, "stopped") }
+func (d Dirs) lives() place     { return d.place(d.State, "live") }
+func (d Dirs) leases() place    { return d.place(d.State, "leases") }
 
 // acquire takes the lock that a living vnetd holds, and writes our pid into the
 // file for the one who finds it taken. The kernel drops the lock with the

@@ -83,7 +83,12 @@ func TestDefinitionsSurvive(t *testing.T) {
 	if info, err := os.Stat(filepath.Join(dirs.Networks, "one.xml")); err != nil || info.Mode().Perm() != 0o600 {
 		t.Errorf("definition file: %v, %v, want mode 0600", info, err)
 	}
-	if err := errors.Join(s.DeleteDefinition("two"), s.DeleteDefinition("two"), s.SetAutostart("one", false)); err != nil {
+	for range 2 {
+		if gone, err := s.DeleteDefinition("two"); !gone || err != nil {
+			t.Fatalf("deleting a definition: gone %v, %v", gone, err)
+		}
+	}
+	if err := s.SetAutostart("one", false); err != nil {
 		t.Fatal(err)
 	}
 	closed(t, s)
@@ -405,5 +410,32 @@ func TestImported(t *testing.T) {
 	}
 	if s = open(t, dirs); !s.Imported() {
 		t.Error("it is forgotten")
+	}
+}
+
+// TestRemovedRunDirectories has somebody remove all of the run-state's directory while
+// the store is open: it goes on, and still is the only one.
+func TestRemovedRunDirectories(t *testing.T) {
+	dirs := dirsIn(t.TempDir())
+	s := open(t, dirs)
+	defer closed(t, s)
+	if err := os.RemoveAll(dirs.Run); err != nil {
+		t.Fatal(err)
+	}
+	n := parse(t, `<network><name>one</name><uuid>`+uuid+`</uuid></network>`)
+	if err := errors.Join(s.DeleteRun(uuid), s.SaveRun(store.Run{Phase: store.Active, Network: n}), s.Stops().Set(uuid, true), s.KeepLock()); err != nil {
+		t.Error(err)
+	}
+	if r, err := s.Run(uuid); err != nil || r.Network.Name != "one" {
+		t.Errorf("run-state is %v, %v", r, err)
+	}
+	if err := errors.Join(s.Leases(uuid).Commit([]dhcpd.Lease{lease(1, "one")}, nil), os.RemoveAll(filepath.Join(dirs.State, "leases")), s.KeepLeases()); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(filepath.Join(dirs.State, "leases", "journal")); err != nil {
+		t.Errorf("leases are not written anew: %v", err)
+	}
+	if _, err := store.Open(dirs, slog.New(slog.DiscardHandler)); !errors.Is(err, store.ErrLocked) {
+		t.Errorf("a second store: %v, want %v", err, store.ErrLocked)
 	}
 }

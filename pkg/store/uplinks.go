@@ -48,4 +48,4 @@ func (u Uplinks) All() (owed map[string]json.RawMessage, faults []*Fault, err er
 // Recorded lists the bridges of which something is on disk, readable or not.
 func (u Uplinks) Recorded() (map[string]bool, error) { return stems(u.place) }
 
-func (d Dirs) uplinks() place { return place{d.Run, "uplinks"} }
+func (d Dirs) uplinks() place { return d.place(d.Run, "uplinks") }
