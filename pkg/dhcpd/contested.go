@@ -21,11 +21,14 @@ type Contested struct {
 func (bs *Bindings) contested(now time.Time) []Contested {
 	var all []Contested
 	add := func(a netip.Addr, r *Reservation) {
-		b := bs.byAddr[a]
-		if b == nil || !b.Lease.BoundAt(now) || r != nil && r.fits(bs.scope.clientOf(&b.Lease, now), bs.scope.Domain) {
+		b := bs.byAddr.Get(a)
+		if b == nil || !b.BoundAt(now) {
 			return
 		}
-		c := Contested{Lease: b.Lease.clone()}
+		c := Contested{Lease: b.Lease()}
+		if r != nil && r.fits(bs.scope.clientOf(&c.Lease, now), bs.scope.Domain) {
+			return
+		}
 		if r != nil {
 			c.For = r.client()
 		}
@@ -43,8 +46,8 @@ func (bs *Bindings) contested(now time.Time) []Contested {
 
 // outside is how many leases run on addresses outside the subnet.
 func (bs *Bindings) outside(now time.Time) (n int) {
-	for _, b := range bs.away {
-		if b.Lease.BoundAt(now) && !bs.scope.Prefix.Contains(b.Addr) {
+	for b := range bs.away.All() {
+		if b.BoundAt(now) && !bs.scope.Prefix.Contains(b.Addr) {
 			n++
 		}
 	}

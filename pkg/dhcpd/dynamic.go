@@ -65,7 +65,7 @@ func (s Server) DropDynamic(guest net.HardwareAddr) {
 	leases := e.Pool.leasesOf(mac)
 	var ch Change
 	for _, b := range leases {
-		if b.Lease.BoundAt(now) {
+		if b.BoundAt(now) {
 			ch.End(&e.Pool.Bindings, b, now)
 		}
 	}

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/maphash"
 	"net/netip"
 	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vnetd/vnetd/internal/histogram"
@@ -38,6 +40,9 @@ const (
 	newcomerEvery = time.Second
 )
 
+// manyLeases are so many that the memory which was taken to read them is given back at once.
+const manyLeases = 10000
+
 // Engine is what the servers of both families have in common: the leases, their
 // way to the store, and the loops that call the protocol's handler. Its lock guards
 // Pool and what the handler keeps.
@@ -47,19 +52,30 @@ type Engine struct {
 	handler Handler
 	cfg     *Settings
 	link    Transport
-	close   func() error              // of link, once
-	loops   []func(context.Context)   // run beside the others
-	failing bool                      // the last commit failed; for the committer alone
-	wake    chan struct{}             // capacity 1: changes are pending
-	failed  chan error                // capacity 1: why the link can't be used any more
+	close   func() error            // of link, once
+	failure func(*Reply, error)     // unsent, made once
+	loops   []func(context.Context) // run beside the others
+	told    atomic.Int64            // batches that the teller is done with
+	wake    chan struct{}           // capacity 1: changes are pending
+	failed  chan error              // capacity 1: why the link can't be used any more
+	seed    maphash.Seed
 	frames  *iface.RateLimits[HWAddr] // for the reader alone
+	replies []*Reply                  // to what was received, to be sent at once; for the reader alone
 
-	sync.Mutex // guards all below
+	committing chan struct{} // capacity 1: has one of who stores changes, who may use what follows
+	failing    bool          // the last commit failed
+	took       time.Duration // by a commit, in the mean of late; slow until seen
+	handed     int64         // batches that the teller got
+	merged     merger
+
+	sync.Mutex      // guards all below
+	alone      bool // who set it will commit what is queued
 	Pool       *Pool
 	pending    []Change
-	dynamic    map[HWAddr]*Reservation // see SetDynamic
-	each       *iface.RateLimits[string]
-	newcomers  *iface.RateLimits[station]
+	spare      []Change                  // memory of a batch that is done, for the next one
+	dynamic    map[HWAddr]*Reservation   // see SetDynamic
+	each       *iface.RateLimits[uint64] // by the sum of what tells the client
+	newcomers  *iface.RateLimits[seat]
 }
 
 // Server is what the DHCP servers of both families offer their owner. Its methods may
@@ -74,8 +90,8 @@ func NewEngine(h Handler, cfg *Settings, sp *Scope, log *iface.Log) (*Engine, er
 	s := &Engine{
 		Count: Counters{latency: histogram.New(latencyBounds())},
 		Log:   log, handler: h, cfg: cfg, Pool: newPool(sp),
-		wake: make(chan struct{}, 1), failed: make(chan error, 1),
-		each:      iface.NewRateLimits[string](messageEvery, messageBurst, clientsRemembered),
+		wake: make(chan struct{}, 1), committing: make(chan struct{}, 1), took: quickCommit, failed: make(chan error, 1), seed: maphash.MakeSeed(),
+		each:      iface.NewRateLimits[uint64](messageEvery, messageBurst, clientsRemembered),
 		frames:    iface.NewRateLimits[HWAddr](frameEvery, frameBurst, clientsRemembered),
 		newcomers: newcomers(sp.PerPort),
 	}
@@ -87,14 +103,14 @@ func NewEngine(h Handler, cfg *Settings, sp *Scope, log *iface.Log) (*Engine, er
 }
 
 // newcomers limits the new clients of each port.
-func newcomers(most int) *iface.RateLimits[station] {
-	return iface.NewRateLimits[station](newcomerEvery, max(newcomerBurst, most), clientsRemembered)
+func newcomers(most int) *iface.RateLimits[seat] {
+	return iface.NewRateLimits[seat](newcomerEvery, max(newcomerBurst, most), clientsRemembered)
 }
 
 // Connect opens the transport. Loops run beside the engine's own: each returns once
 // its context ends and the link is interrupted.
 func (s *Engine) Connect(link Transport, loops ...func(context.Context)) {
-	s.link, s.close, s.loops = link, iface.Once(link.Close), loops
+	s.link, s.close, s.failure, s.loops = link, iface.Once(link.Close), s.unsent, loops
 }
 
 // restore puts the records of the store into pl and removes those from the store
@@ -105,7 +121,8 @@ func restore(pl *Pool, store LeaseStore, now time.Time) error {
 	if err != nil {
 		return fmt.Errorf("loading leases: %w", err)
 	}
-	var keep []Lease
+	many := len(all) > manyLeases
+	keep := all[:0]
 	var drop []netip.Addr
 	for _, l := range all {
 		switch {
@@ -118,7 +135,11 @@ func restore(pl *Pool, store LeaseStore, now time.Time) error {
 		}
 	}
 	pl.load(keep, now)
-	pl.expire(now, func(*Binding, State) {})
+	pl.expire(now, func(*Binding, state) {})
+	begin(&pl.Bindings)
+	if all, keep = nil, nil; many {
+		debug.FreeOSMemory() // reading them took more memory than they do, of the other family as well
+	}
 	if len(drop) == 0 {
 		return nil
 	}
@@ -136,21 +157,40 @@ func (s *Engine) Fail(err error) {
 	}
 }
 
-// Serve handles one datagram and sends the reply that can leave at once. It is for one
-// goroutine.
-func (s *Engine) Serve(d Datagram, now time.Time) {
-	if d.From != (Sender{}) && !s.frames.Allow(d.From.HW, now) {
-		s.Count.limited.Add(1)
-		return
+// Serve handles datagrams, in their order, and sends the replies that can leave at once. It is
+// for one goroutine.
+func (s *Engine) Serve(all []Datagram, now time.Time) {
+	s.replies = s.replies[:0]
+	for i := range all {
+		if out := s.serve(&all[i], now); out != nil {
+			s.replies = append(s.replies, out)
+		}
 	}
-	if d.From.HW != (HWAddr{}) {
-		d.From.Port = s.link.Port(d.From.HW)
+	s.Send(s.replies...)
+	clear(s.replies)
+}
+
+// serve returns what is answered to a datagram at once, nil for nothing. What one card sends
+// is limited, but not what a relay agent sends, which stands for many clients, unless it is
+// behind a port of which OfPort knows: the guest there is none.
+func (s *Engine) serve(d *Datagram, now time.Time) *Reply {
+	many := d.From != (Sender{}) && !s.frames.Allow(d.From.HW, now)
+	relayed := s.handler.Relayed(d.Payload)
+	if many && !relayed {
+		s.Count.limited.Add(1)
+		return nil
 	}
 	d.From.most = -1
 	if d.From.Port != 0 && s.cfg.OfPort != nil {
 		d.From.most = s.cfg.OfPort(d.From.Port)
 	}
-	s.Send(s.handle(d, now))
+	if relayed && d.From.most < 0 {
+		d.From.most = 0
+	} else if many {
+		s.Count.limited.Add(1)
+		return nil
+	}
+	return s.handle(*d, now)
 }
 
 // handle returns what the protocol's handler answers to a datagram. A panic ends the
@@ -174,20 +214,28 @@ func (s *Engine) handle(d Datagram, now time.Time) (out *Reply) {
 	return out
 }
 
-// Send sends a reply, nil for none.
-func (s *Engine) Send(out *Reply) {
-	if out == nil {
+// Send sends replies, which are nobody's then.
+func (s *Engine) Send(all ...*Reply) {
+	if len(all) == 0 {
 		return
 	}
-	if err := s.link.Send(out); err != nil {
-		s.Count.SendErrors.Add(1)
-		s.Log.Limited("DHCP reply not sent", "ip", out.Dst.Addr(), "error", err)
-		if errors.Is(err, iface.ErrGone) {
-			s.Fail(err)
+	s.link.Send(all, s.failure)
+	for _, out := range all {
+		if !out.unsent {
+			s.Count.Sent[out.Type].Add(1)
 		}
-		return
+		out.release()
 	}
-	s.Count.Sent[out.Type].Add(1)
+}
+
+// unsent takes note of a reply that was not sent.
+func (s *Engine) unsent(out *Reply, err error) {
+	out.unsent = true
+	s.Count.SendErrors.Add(1)
+	s.Log.Limited("DHCP reply not sent", "ip", out.Dst.Addr(), "error", err)
+	if errors.Is(err, iface.ErrGone) {
+		s.Fail(err)
+	}
 }
 
 // Expire ends the leases and quarantines that are over. Records of leases stay
@@ -195,11 +243,12 @@ func (s *Engine) Send(out *Reply) {
 func (s *Engine) Expire(now time.Time) {
 	s.Lock()
 	defer s.Unlock()
-	s.Pool.expire(now, func(b *Binding, was State) {
-		if was == StateBound {
-			l := b.Lease
+	s.Pool.expire(now, func(b *Binding, was state) {
+		if was == bound {
+			l := b.Lease()
 			l.State = StateBound // as stored
 			s.Enqueue(Change{events: []Event{{Kind: Expired, Lease: l}}})
+			reckon(&s.Pool.Bindings, b.Addr)
 		}
 		s.forget(b)
 	})
@@ -208,7 +257,7 @@ func (s *Engine) Expire(now time.Time) {
 // forget removes the record of b from the store when the address can't be given
 // to its former client again. the engine must be locked.
 func (s *Engine) forget(b *Binding) {
-	if b.Lease.State != "" && s.Pool.scope.offered(b.Addr) {
+	if !b.blank() && s.Pool.scope.offered(b.Addr) {
 		return
 	}
 	s.Enqueue(Change{writes: []write{s.Pool.stage(b, Lease{})}})
@@ -221,6 +270,20 @@ func (s *Engine) Follow(sp *Scope) {
 	if sp.PerPort != s.Pool.scope.PerPort {
 		s.newcomers = newcomers(sp.PerPort)
 	}
+	rebuild(s, sp)
+}
+
+// Relend takes in which addresses the lender has given by now. That more came is quickly done,
+// however many leases there are. The engine must be locked.
+func Relend(s *Engine) {
+	sp := s.Pool.scope
+	if came, stayed := sp.relend(); !stayed || !s.Pool.grow(came) {
+		rebuild(s, sp)
+	}
+}
+
+// rebuild makes the pool anew by a scope.
+func rebuild(s *Engine, sp *Scope) {
 	pl := newPool(sp)
 	left := pl.adopt(&s.Pool.Bindings, time.Now())
 	s.Pool = pl
@@ -271,8 +334,8 @@ func Expiry(now time.Time, length time.Duration) time.Time {
 
 // Allow reports whether one more message of a client is to be handled now, and
 // counts when it is not. the engine must be locked.
-func (s *Engine) Allow(client string, now time.Time) bool {
-	if s.each.Allow(client, now) {
+func (s *Engine) Allow(client []byte, now time.Time) bool {
+	if s.each.Allow(maphash.Bytes(s.seed, client), now) {
 		return true
 	}
 	s.Count.limited.Add(1)
@@ -283,11 +346,11 @@ func (s *Engine) Allow(client string, now time.Time) bool {
 // brings no more new clients than so many at a time. It counts and tells when not. The
 // engine must be locked.
 func (s *Engine) Admits(c *Client) bool {
-	most, at := c.Via.most, c.Via.station()
+	most, at := c.Via.most, c.Via.station().seat()
 	if most < 0 {
 		most = s.Pool.scope.PerPort
 	}
-	if most == 0 || at == (station{}) || s.Pool.known(c) {
+	if most == 0 || at == 0 || s.Pool.known(c) {
 		return true
 	}
 	switch {
@@ -333,9 +396,8 @@ func (s *Engine) reserveDynamic(sp *Scope) {
 // Enqueue hands ch to the committer. the engine must be locked.
 func (s *Engine) Enqueue(ch Change) {
 	s.pending = append(s.pending, ch)
-	select {
-	case s.wake <- struct{}{}:
-	default:
+	if !s.alone {
+		committer{s}.rouse()
 	}
 }
 
@@ -352,25 +414,16 @@ func (s *Engine) Overloaded() bool {
 
 // Common returns the counters of both families.
 func (s *Engine) Common() Common {
+	s.Lock()
+	pool := s.Pool.stats()
+	s.Unlock()
 	c := &s.Count
 	return Common{
-		Pool:    s.poolStats(),
+		Pool:    pool,
 		Commits: c.commits.Load(), Committed: c.committed.Load(), CommitFailures: c.commitFailures.Load(),
 		CommitLatency: c.latency.Load(),
 		Malformed:     c.Malformed.Load(), Ignored: c.Ignored.Load(), Exhausted: c.Exhausted.Load(),
 		Conflicts: c.Conflicts.Load(), Overload: c.Overload.Load(), Limited: c.limited.Load(),
 		Panics: c.panics.Load(), SendErrors: c.SendErrors.Load(),
-	}
-}
-
-// poolStats returns how the addresses are used now.
-func (s *Engine) poolStats() PoolStats {
-	s.Lock()
-	defer s.Unlock()
-	pl := s.Pool
-	return PoolStats{
-		Dynamic: pl.scope.shared(), Reserved: uint64(len(pl.scope.byAddr)),
-		Bound: pl.states[StateBound], Offered: uint64(pl.offers.Len()), Declined: pl.states[StateDeclined],
-		Former: pl.states[StateReleased] + pl.states[stateExpired],
 	}
 }

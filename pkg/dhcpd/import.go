@@ -78,15 +78,18 @@ func (s *Engine) admit(ch *Change, l *Lease, now time.Time) error {
 	rec := l.clone()
 	rec.Hostname = pl.scope.Hostname(l.Addr, c.Reserved, c.Name)
 	if !l.live(now) {
-		if b.Lease.State != "" {
+		if !b.blank() {
 			return errors.New("it has ended, and another client had the address since")
 		}
 		rec.State = StateReleased
 		ch.writes = append(ch.writes, pl.stage(b, rec))
 		return nil
 	}
-	if b.Lease.BoundAt(now) && !b.Lease.Expiry.IsZero() && (rec.Expiry.IsZero() || b.Lease.Expiry.After(rec.Expiry)) {
+	if b.BoundAt(now) && !b.expiry.IsZero() && (rec.Expiry.IsZero() || b.expiry.After(rec.Expiry)) {
 		return errors.New("its client has renewed it here")
+	}
+	if !pl.scope.Promise(&rec) {
+		return errors.New(nakInUse)
 	}
 	ch.Set(&pl.Bindings, Bound, b, rec)
 	return nil

@@ -1,11 +1,11 @@
 package dhcpd
 
 import (
-	"encoding/hex"
-	"encoding/json"
-	"fmt"
+	"encoding/binary"
 	"net"
 	"net/netip"
+	"slices"
+	"strings"
 	"time"
 )
 
@@ -31,8 +31,7 @@ const (
 	stateExpired State = "expired"
 )
 
-// Lease is one record of who has which address. Its JSON form, see leaseJSON, is
-// stored on disk and stays readable by later versions.
+// Lease is one record of who has which address.
 type Lease struct {
 	// Addr is the address and the key of the record.
 	Addr netip.Addr
@@ -58,78 +57,6 @@ type Lease struct {
 	State State
 }
 
-// leaseJSON is a Lease as JSON.
-type leaseJSON struct {
-	Addr     netip.Addr `json:"addr"`
-	MAC      string     `json:"mac"`                 // six hex bytes, with colons; may be empty
-	ClientID string     `json:"client_id,omitempty"` // hex bytes, without
-	DUID     string     `json:"duid,omitempty"`      // hex bytes, without; DHCPv6 only
-	IAID     uint32     `json:"iaid,omitempty"`
-	From     string     `json:"from,omitempty"` // as MAC
-	Hostname string     `json:"hostname,omitempty"`
-	Expiry   time.Time  `json:"expiry,omitzero"` // RFC 3339
-	State    State      `json:"state"`
-}
-
-// MarshalJSON implements json.Marshaler.
-func (l Lease) MarshalJSON() ([]byte, error) {
-	return json.Marshal(leaseJSON{
-		Addr: l.Addr, MAC: l.MAC.String(), ClientID: hex.EncodeToString(l.ClientID),
-		DUID: hex.EncodeToString(l.DUID), IAID: l.IAID, From: l.From.String(), Hostname: l.Hostname, Expiry: l.Expiry, State: l.State,
-	})
-}
-
-// UnmarshalJSON implements json.Unmarshaler. It refuses what MarshalJSON does not
-// write for a Lease of this package.
-func (l *Lease) UnmarshalJSON(data []byte) error {
-	var j leaseJSON
-	if err := json.Unmarshal(data, &j); err != nil {
-		return err
-	}
-	mac, err := parseMAC(j.MAC, len(j.DUID) > 0)
-	if err != nil {
-		return fmt.Errorf("reading lease of %v: %w", j.Addr, err)
-	}
-	from, err := parseMAC(j.From, true)
-	if err != nil {
-		return fmt.Errorf("reading lease of %v: from: %w", j.Addr, err)
-	}
-	id, err := parseHex(j.ClientID)
-	if err != nil {
-		return fmt.Errorf("reading lease of %v: client id: %w", j.Addr, err)
-	}
-	duid, err := parseHex(j.DUID)
-	if err != nil {
-		return fmt.Errorf("reading lease of %v: duid: %w", j.Addr, err)
-	}
-	switch j.State {
-	case StateBound, StateReleased, StateDeclined:
-	default:
-		return fmt.Errorf("reading lease of %v: unknown state %q", j.Addr, j.State)
-	}
-	*l = Lease{
-		Addr: j.Addr, MAC: mac, ClientID: id, DUID: duid, IAID: j.IAID, From: from,
-		Hostname: j.Hostname, Expiry: j.Expiry, State: j.State,
-	}
-	return nil
-}
-
-// parseMAC reads a hardware address, which may be absent if optional.
-func parseMAC(s string, optional bool) (net.HardwareAddr, error) {
-	if s == "" && optional {
-		return nil, nil
-	}
-	return net.ParseMAC(s)
-}
-
-// parseHex reads hex bytes, nil when there are none.
-func parseHex(s string) ([]byte, error) {
-	if s == "" {
-		return nil, nil
-	}
-	return hex.DecodeString(s)
-}
-
 // identified reports whether the record tells whose it is, as those do that the
 // server of its family writes.
 func (l *Lease) identified() bool {
@@ -152,6 +79,93 @@ func (l *Lease) live(now time.Time) bool {
 // BoundAt reports whether a client has the address at now.
 func (l *Lease) BoundAt(now time.Time) bool { return l.State == StateBound && l.live(now) }
 
+// record is a Lease as it is kept: without its address, and in little memory.
+type record struct {
+	text   string // the parts of the lease, each behind its length
+	expiry time.Time
+	iaid   uint32
+	state  state
+}
+
+// state is the place of a State among states.
+type state uint8
+
+const (
+	none state = iota
+	bound
+	released
+	declined
+	expired
+)
+
+// states are the states of records.
+var states = [...]State{none: "", bound: StateBound, released: StateReleased, declined: StateDeclined, expired: stateExpired}
+
+// The parts of a lease in the text of its record, in their order.
+const (
+	partMAC = iota
+	partClientID
+	partDUID
+	partFrom
+	partHostname
+)
+
+// pack is l as it is kept.
+func (l *Lease) pack() record {
+	if l.State == "" {
+		return record{}
+	}
+	var room [128]byte
+	text := room[:0]
+	for _, part := range [...][]byte{l.MAC, l.ClientID, l.DUID, l.From} {
+		text = append(binary.AppendUvarint(text, uint64(len(part))), part...)
+	}
+	text = append(binary.AppendUvarint(text, uint64(len(l.Hostname))), l.Hostname...)
+	return record{text: string(text), expiry: l.Expiry, iaid: l.IAID, state: state(slices.Index(states[:], l.State))}
+}
+
+// part returns one of the parts, empty where the lease has none.
+func (r *record) part(n int) string {
+	for rest := r.text; len(rest) > 0; n-- {
+		size, at := 0, 0
+		for shift := 0; ; shift += 7 { // as binary.Uvarint reads it
+			c := rest[at]
+			size |= int(c&0x7f) << shift
+			if at++; c < 0x80 {
+				break
+			}
+		}
+		if n == 0 {
+			return rest[at : at+size]
+		}
+		rest = rest[at+size:]
+	}
+	return ""
+}
+
+// lease is the record as a Lease of an address, which shares no memory with it.
+func (r *record) lease(a netip.Addr) Lease {
+	if r.blank() {
+		return Lease{}
+	}
+	bytesOf := func(part int) []byte { return append([]byte(nil), r.part(part)...) }
+	return Lease{
+		Addr: a, MAC: bytesOf(partMAC), ClientID: bytesOf(partClientID), DUID: bytesOf(partDUID), From: bytesOf(partFrom),
+		Hostname: strings.Clone(r.part(partHostname)), IAID: r.iaid, Expiry: r.expiry, State: states[r.state],
+	}
+}
+
+// blank reports whether it is none.
+func (r *record) blank() bool { return r.state == none }
+
+// live and BoundAt are those of the Lease.
+func (r *record) live(now time.Time) bool {
+	return (r.state == bound || r.state == declined) && (r.expiry.IsZero() || now.Before(r.expiry))
+}
+
+// BoundAt reports whether a client has the address at now.
+func (r *record) BoundAt(now time.Time) bool { return r.state == bound && r.live(now) }
+
 // clone copies l, so that the caller may keep or change the result.
 func (l *Lease) clone() Lease {
 	c := *l
@@ -169,9 +183,9 @@ type LeaseStore interface {
 	Load() ([]Lease, error)
 	// Commit stores puts (by their Addr, over an older record) and removes the
 	// records of deletes, all or nothing. No address stands in both. It returns
-	// nil only once the change is durable. It may be called concurrently: by the
-	// two servers, each from one goroutine at a time, and for other networks. It
-	// must not keep or change the slices.
+	// nil only once the change is durable; without a change, where it could store one.
+	// It may be called concurrently: by the two servers, each from one goroutine at a
+	// time, and for other networks. It must not keep or change the slices.
 	Commit(puts []Lease, deletes []netip.Addr) error
 }
 
@@ -216,4 +230,28 @@ type Event struct {
 	Kind EventKind
 	// Lease is the record after the change. It belongs to the receiver.
 	Lease Lease
+}
+
+// Lender says which addresses a server may give where servers of other hosts give addresses of
+// the same ranges. Its methods return quickly and do not call the server, whose lock is held.
+type Lender interface {
+	// Blocks are those parts of the ranges from which new addresses are chosen.
+	Blocks() []netip.Prefix
+	// May reports whether the address may be promised to a card now. Own is one that the
+	// settings reserve for its client, or that is in no range: the server asks for the right to
+	// give it where it has not, and has it soon.
+	May(a netip.Addr, mac HWAddr, own bool) bool
+	// Taken reports whether the address is promised to another card, by whichever server.
+	Taken(a netip.Addr, mac HWAddr) bool
+	// Promise is May, and where it may has it be the card's from then on, before the lease is
+	// stored.
+	Promise(l *Lease, own bool) bool
+	// Keep says that a lease is the one that counts.
+	Keep(l *Lease)
+	// End says that an address has no lease any more.
+	End(a netip.Addr)
+	// Begin says which leases there are: all.
+	Begin(all []Lease)
+	// Exhausted says that a client gets no address for want of one.
+	Exhausted(mac HWAddr)
 }

@@ -2,6 +2,7 @@ package dhcpd
 
 import (
 	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -46,8 +47,8 @@ func (pl *Pool) Recognise(c *Client, named netip.Addr) {
 		return
 	}
 	var known *Binding
-	for n, b := 0, pl.groups[c.Group]; b != nil && n < maxGroup; n, b = n+1, b.older {
-		if b.Lease.BoundAt(c.Now) && (known == nil || b.Addr == named) {
+	for n, b := 0, pl.groups.Get(c.Group); b != nil && n < maxGroup; n, b = n+1, b.older {
+		if b.BoundAt(c.Now) && (known == nil || b.Addr == named) {
 			known = b
 		}
 	}
@@ -66,19 +67,16 @@ func (pl *Pool) Holds(c *Client, b *Binding) bool {
 	case v.HW == (HWAddr{}):
 		return true // nobody sees frames here
 	default:
-		return v.HW == b.sender() && (v.Port == b.via.Port || v.Port == 0 || b.via.Port == 0)
+		return v.HW == b.sender() && (int32(v.Port) == b.via.port || v.Port == 0 || b.via.port == 0)
 	}
 }
 
 // sender is the card whose frames bring the messages of the client of b.
 func (b *Binding) sender() (hw HWAddr) {
-	if b.via.HW != hw {
-		return b.via.HW
+	if b.via.hw != hw {
+		return b.via.hw
 	}
-	copy(hw[:], b.Lease.MAC)
-	if len(b.Lease.From) > 0 {
-		copy(hw[:], b.Lease.From)
-	}
+	copy(hw[:], cmp.Or(b.part(partFrom), b.part(partMAC)))
 	return hw
 }
 
@@ -108,11 +106,11 @@ func (pl *Pool) known(c *Client) bool {
 // former returns the address that somebody of the group of c had last and has no more,
 // nil when there is none.
 func (pl *Pool) former(c *Client) *Binding {
-	if b := pl.byClient[c.Group]; b != nil && !b.Lease.live(c.Now) {
+	if b := pl.byClient.Get(c.Group); b != nil && !b.live(c.Now) {
 		return b
 	}
-	for n, b := 0, pl.groups[c.Group]; b != nil && n < maxGroup; n, b = n+1, b.older {
-		if !b.Lease.live(c.Now) {
+	for n, b := 0, pl.groups.Get(c.Group); b != nil && n < maxGroup; n, b = n+1, b.older {
+		if !b.live(c.Now) {
 			return b
 		}
 	}
@@ -122,14 +120,14 @@ func (pl *Pool) former(c *Client) *Binding {
 // free reports whether a is neither leased to nor held for another client, nor
 // declined.
 func (pl *Pool) free(a netip.Addr, c *Client) bool {
-	b := pl.byAddr[a]
+	b := pl.byAddr.Get(a)
 	switch {
 	case b == nil:
-		return len(pl.byAddr) < maxBindings || pl.scope.byAddr[a] != nil
-	case b.Lease.live(c.Now) && b.Key != c.Key && !pl.succeeds(c, b):
+		return pl.byAddr.Len() < maxBindings || pl.scope.byAddr[a] != nil
+	case b.live(c.Now) && b.Key != c.Key && !pl.succeeds(c, b):
 		return false
 	default:
-		return b.Offer == "" || b.Offer == c.Key || !c.Now.Before(b.offerUntil)
+		return b.offer == nil || b.offer.key == c.Key || !c.Now.Before(b.offer.until)
 	}
 }
 
@@ -137,9 +135,9 @@ func (pl *Pool) free(a netip.Addr, c *Client) bool {
 // its hardware addresses, under another one of them or another DUID: it uses another card,
 // or another system booted there. With one card the key is the same in DHCPv4.
 func (pl *Pool) succeeds(c *Client, b *Binding) bool {
-	r := c.Reserved
-	return r != nil && pl.scope.byAddr[b.Addr] == r && b.Lease.State == StateBound && r.has(b.Lease.MAC) && r.has(c.MAC[:]) &&
-		(!bytes.Equal(b.Lease.MAC, c.MAC[:]) || !bytes.Equal(b.Lease.DUID, c.DUID))
+	r, mac := c.Reserved, []byte(b.part(partMAC))
+	return r != nil && pl.scope.byAddr[b.Addr] == r && b.state == bound && r.has(mac) && r.has(c.MAC[:]) &&
+		(!bytes.Equal(mac, c.MAC[:]) || b.part(partDUID) != string(c.DUID))
 }
 
 // Refusal returns why a client may not have a now. Empty when it may.
@@ -147,10 +145,10 @@ func (pl *Pool) Refusal(a netip.Addr, c *Client) string {
 	if text := pl.scope.refusal(a, c.Reserved); text != "" {
 		return text
 	}
-	if !pl.free(a, c) {
+	if !pl.free(a, c) || !pl.scope.lent(a, c.MAC) {
 		return nakInUse
 	}
-	if r := c.Reserved; r != nil && r.Addr.IsValid() && r.Addr != a && pl.free(r.Addr, c) {
+	if r := c.Reserved; r != nil && r.Addr.IsValid() && r.Addr != a && pl.free(r.Addr, c) && pl.scope.lent(r.Addr, c.MAC) {
 		return NakAddress
 	}
 	return ""
@@ -163,11 +161,11 @@ func (pl *Pool) Refusal(a netip.Addr, c *Client) string {
 // be chosen as follows": the client's current address, its previous one, the
 // one that it requests, one from the pool. What is reserved for it comes before.
 func (pl *Pool) Choose(c *Client) (netip.Addr, bool) {
-	var candidates []netip.Addr
+	candidates := make([]netip.Addr, 0, 4)
 	if c.Reserved != nil && c.Reserved.Addr.IsValid() {
 		candidates = append(candidates, c.Reserved.Addr)
 	}
-	if b := pl.byClient[c.Key]; b != nil {
+	if b := pl.byClient.Get(c.Key); b != nil {
 		candidates = append(candidates, b.Addr)
 	} else if b := pl.former(c); b != nil {
 		candidates = append(candidates, b.Addr)
@@ -183,28 +181,53 @@ func (pl *Pool) Choose(c *Client) (netip.Addr, bool) {
 			return a, true
 		}
 	}
-	return pl.newAddress(c.Seed)
+	a, ok := pl.newAddress(c)
+	if !ok {
+		pl.scope.Want(c.MAC)
+	}
+	return a, ok
 }
 
 // newAddress returns an address from the pool that nobody had yet, or else the one that was
 // given up longest ago.
-func (pl *Pool) newAddress(seed []byte) (netip.Addr, bool) {
+func (pl *Pool) newAddress(c *Client) (netip.Addr, bool) {
 	if pl.scope.Size == 0 {
 		return netip.Addr{}, false
 	}
-	if len(pl.byAddr) < maxBindings {
-		pos, ok := pl.used.nextClear(pl.scope.first(seed))
-		if !ok {
-			pos, ok = pl.used.nextClear(0)
+	if pl.byAddr.Len() < maxBindings {
+		first := pl.scope.first(c.Group)
+		if a, ok := pl.unused(first, c); ok {
+			return a, true
 		}
-		if ok {
-			return pl.scope.Ranges.at(pos), true
+		if a, ok := pl.unused(0, c); ok {
+			return a, true
 		}
 	}
-	if e := pl.stale.Front(); e != nil {
-		return e.Value.(*Binding).Addr, true
+	for b := pl.chains[stale].first; b != nil; b = b.next {
+		if pl.scope.lent(b.Addr, c.MAC) {
+			return b.Addr, true
+		}
 	}
 	return netip.Addr{}, false
+}
+
+// unused returns the first address from a position on that nobody had yet and c may have.
+func (pl *Pool) unused(pos uint64, c *Client) (netip.Addr, bool) {
+	for pos, ok := pl.used.nextClear(pos); ok; pos, ok = pl.used.nextClear(pos + 1) {
+		if a := pl.scope.chosen.at(pos); pl.scope.lent(a, c.MAC) {
+			return a, true
+		}
+	}
+	return netip.Addr{}, false
+}
+
+// stats returns how the addresses are used now.
+func (pl *Pool) stats() PoolStats {
+	return PoolStats{
+		Dynamic: pl.scope.shared(), Reserved: uint64(len(pl.scope.byAddr)),
+		Bound: pl.states[bound], Offered: uint64(pl.chains[offers].n), Declined: pl.states[declined],
+		Former: pl.states[released] + pl.states[expired],
+	}
 }
 
 // ErrTaken says that an address is somebody else's.
@@ -226,12 +249,15 @@ func (pl *Pool) admits(r *Reservation, now time.Time) error {
 	if own := sp.byMAC[HWAddr(r.MAC)]; own != nil && own.Addr.IsValid() && own.Addr != a {
 		return fmt.Errorf("%w: the network reserves %v for %v", ErrTaken, own.Addr, r.MAC)
 	}
-	b := pl.byAddr[a]
-	if b == nil || !b.Lease.live(now) || string(b.Lease.MAC) == string(r.MAC) {
+	b := pl.byAddr.Get(a)
+	if b == nil || !b.live(now) || b.part(partMAC) == string(r.MAC) {
+		if sp.taken(a, hwOf(r)) {
+			return fmt.Errorf("%w: %v is for another host to give, or a guest there has it", ErrTaken, a)
+		}
 		return nil
 	}
-	if b.Lease.State == StateDeclined {
+	if b.state == declined {
 		return fmt.Errorf("%w: %v was found in use on the link", ErrTaken, a)
 	}
-	return fmt.Errorf("%w: %v is leased to %v", ErrTaken, a, b.Lease.MAC)
+	return fmt.Errorf("%w: %v is leased to %v", ErrTaken, a, b.Lease().MAC)
 }

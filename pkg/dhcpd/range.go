@@ -8,6 +8,7 @@ import (
 	"math"
 	"net/netip"
 	"slices"
+	"sort"
 	"time"
 )
 
@@ -68,59 +69,87 @@ func Disjoint(all []Range) iter.Seq[Range] {
 }
 
 // ranges are all of a scope. Their addresses have positions: those of the first range
-// come first. Where ranges overlap, an address has several.
-type ranges []Range
+// come first. Where ranges overlap, an address has several. There may be thousands: one that
+// holds an address is found by halving, unless some overlap.
+type ranges struct {
+	all     []Range
+	base    []uint64 // position of the first address of each
+	size    uint64   // how many addresses are searched
+	order   []int    // which of them, by their addresses
+	overlap bool     // some do: then order has no meaning
+}
 
-// size returns how many addresses are searched.
-func (rs ranges) size() (n uint64) {
-	for i := range rs {
-		n += rs[i].len()
+func newRanges(all []Range) (rs ranges) {
+	for _, r := range all {
+		rs.add(r)
 	}
-	return n
+	return rs
+}
+
+// add adds a range. Positions stay as they are.
+func (rs *ranges) add(r Range) {
+	at := rs.behind(r.Start)
+	rs.overlap = rs.overlap || at > 0 && !rs.all[rs.order[at-1]].End.Less(r.Start) ||
+		at < len(rs.order) && !r.End.Less(rs.all[rs.order[at]].Start)
+	rs.order = slices.Insert(rs.order, at, len(rs.all))
+	rs.all, rs.base = append(rs.all, r), append(rs.base, rs.size)
+	rs.size += r.len()
+}
+
+// behind is where the first range is in order that begins behind a.
+func (rs *ranges) behind(a netip.Addr) int {
+	return sort.Search(len(rs.order), func(i int) bool { return a.Less(rs.all[rs.order[i]].Start) })
 }
 
 // once returns how many addresses there are, each once where ranges overlap.
-func (rs ranges) once() (n uint64) {
-	for r := range Disjoint(rs) {
+func (rs *ranges) once() (n uint64) {
+	for r := range Disjoint(rs.all) {
 		n += r.len()
 	}
 	return n
 }
 
 // holding returns the first range that holds a, nil when none does.
-func (rs ranges) holding(a netip.Addr) *Range {
-	for i := range rs {
-		if r := &rs[i]; r.Contains(a) {
-			return r
-		}
+func (rs *ranges) holding(a netip.Addr) *Range {
+	for i := range rs.with(a) {
+		return &rs.all[i]
 	}
 	return nil
 }
 
-// at returns the address at a position in the pool.
-func (rs ranges) at(pos uint64) netip.Addr {
-	for i := range rs {
-		r := &rs[i]
-		if pos < r.len() {
-			return advance(r.Start, pos)
+// with yields those of the ranges that hold a.
+func (rs *ranges) with(a netip.Addr) iter.Seq[int] {
+	return func(yield func(int) bool) {
+		if !rs.overlap {
+			if at := rs.behind(a); at > 0 && rs.all[rs.order[at-1]].Contains(a) {
+				yield(rs.order[at-1])
+			}
+			return
 		}
-		pos -= r.len()
+		for i := range rs.all {
+			if rs.all[i].Contains(a) && !yield(i) {
+				return
+			}
+		}
 	}
-	return netip.Addr{}
+}
+
+// at returns the address at a position in the pool.
+func (rs *ranges) at(pos uint64) netip.Addr {
+	if pos >= rs.size {
+		return netip.Addr{}
+	}
+	i := sort.Search(len(rs.base), func(i int) bool { return pos < rs.base[i] }) - 1
+	return advance(rs.all[i].Start, pos-rs.base[i])
 }
 
 // positions calls fn with each position of a in the pool: several where ranges
 // overlap.
-func (rs ranges) positions(a netip.Addr, fn func(pos uint64)) {
-	base := uint64(0)
-	for i := range rs {
-		r := &rs[i]
-		if r.Contains(a) {
-			if off := distance(r.Start, a); off < r.len() {
-				fn(base + off)
-			}
+func (rs *ranges) positions(a netip.Addr, fn func(pos uint64)) {
+	for i := range rs.with(a) {
+		if off := distance(rs.all[i].Start, a); off < rs.all[i].len() {
+			fn(rs.base[i] + off)
 		}
-		base += r.len()
 	}
 }
 

@@ -21,7 +21,8 @@ type Client struct {
 	// Via is where its message came from.
 	Via Sender
 	// Key is who the client is, Group what it has in common with those that may be the
-	// same machine, see Pool.Recognise.
+	// same machine, see Pool.Recognise. Group decides where in the pool the search for an address
+	// begins.
 	Key, Group ClientKey
 	// MAC is the client's hardware address, all zero when DHCPv6 can't know it.
 	// Guessed says that nobody was seen to have it: its DUID is made of it.
@@ -34,8 +35,6 @@ type Client struct {
 	ID []byte
 	// Tags are those that the client has without its reservation, nil where none matters.
 	Tags Tags
-	// Seed decides where in the pool the search for an address begins.
-	Seed []byte
 	// Requested is the address that the client would like, zero for none.
 	Requested netip.Addr
 	// Name is the client's own; named whether it sent one at all, usable or not.

@@ -26,12 +26,15 @@ const (
 )
 
 // Scope is which addresses of a subnet may be given to whom, and for how long.
-// It never changes but by addDynamic and dropDynamic.
+// It never changes but by addDynamic, dropDynamic and relend.
 type Scope struct {
 	Network     string
 	Prefix      netip.Prefix
 	Domain      string
-	Ranges      ranges
+	Ranges      []Range       // as the settings have them
+	whole       ranges        // of which addresses may be had
+	chosen      ranges        // from which new addresses are chosen: see Lend
+	lender      Lender        // nil: nobody else gives any
 	DefaultTime time.Duration // of a lease
 	Identity    Identity
 	PerPort     int // see Settings
@@ -75,18 +78,18 @@ func (p *Scope) ReserveAll(all []Reservation, log *slog.Logger) {
 		p.unused = append(p.unused, Unused{r.Addr, r.client(), why})
 		log.Warn("ignoring a reservation that no client could use", "ip", r.Addr, "mac", r.MAC.String(), "name", r.Name, "reason", why)
 	}
-	p.Size = p.Ranges.size()
+	p.Size = p.chosen.size
 }
 
 // shared returns how many addresses in all ranges anybody may have.
 func (p *Scope) shared() uint64 {
-	n := p.Ranges.once()
+	n := p.chosen.once()
 	taken := maps.Clone(p.Never)
 	for a := range p.byAddr {
 		taken[a] = true
 	}
 	for a := range taken {
-		if p.Ranges.holding(a) != nil {
+		if p.chosen.holding(a) != nil {
 			n--
 		}
 	}
@@ -204,12 +207,12 @@ func (p *Scope) Usable(a netip.Addr) bool { return p.Prefix.Contains(a) && !p.Ne
 
 // dynamic reports whether a may be given to anybody.
 func (p *Scope) dynamic(a netip.Addr) bool {
-	return p.Ranges.holding(a) != nil && p.byAddr[a] == nil && !p.Never[a]
+	return p.chosen.holding(a) != nil && p.byAddr[a] == nil && !p.Never[a]
 }
 
 // offered reports whether a may be given to anybody, or to one client.
 func (p *Scope) offered(a netip.Addr) bool {
-	return p.Usable(a) && (p.Ranges.holding(a) != nil || p.byAddr[a] != nil)
+	return p.Usable(a) && (p.whole.holding(a) != nil || p.byAddr[a] != nil)
 }
 
 // refusal is why a client with reservation r (may be nil) may not have a,
@@ -223,7 +226,7 @@ func (p *Scope) refusal(a netip.Addr, r *Reservation) string {
 		return nakNotAvail
 	case owner != nil && owner == r:
 		return ""
-	case p.Ranges.holding(a) == nil:
+	case p.whole.holding(a) == nil:
 		return nakNotAvail
 	case owner != nil:
 		return nakReserved
@@ -256,7 +259,7 @@ func (p *Scope) Hostname(a netip.Addr, r *Reservation, sent Name) string {
 // another lease."
 func (p *Scope) LeaseTime(a netip.Addr, r *Reservation, asked time.Duration) time.Duration {
 	limit := p.DefaultTime
-	if in := p.Ranges.holding(a); in != nil && in.LeaseTime != 0 {
+	if in := p.whole.holding(a); in != nil && in.LeaseTime != 0 {
 		limit = in.LeaseTime
 	}
 	if r != nil && r.LeaseTime != 0 && (r.Addr == a || !r.Addr.IsValid()) {
@@ -271,10 +274,9 @@ func (p *Scope) LeaseTime(a netip.Addr, r *Reservation, asked time.Duration) tim
 // first returns the position in the pool where the search for an address for a client
 // begins: always the same one, so that a client gets the same address again
 // even when its lease was lost. The pool must not be empty.
-func (p *Scope) first(seed []byte) uint64 {
+func (p *Scope) first(group ClientKey) uint64 {
 	h := fnv.New64a()
-	_, _ = h.Write([]byte(p.Network))
-	_, _ = h.Write(seed)
+	_, _ = h.Write(append([]byte(p.Network), group...))
 	return h.Sum64() % p.Size
 }
 
@@ -322,7 +324,8 @@ func (p *Scope) Key(mac HWAddr, id []byte) (key, group ClientKey) {
 	if p.Identity == ByClientID || p.byDUID[string(id)] != nil {
 		return ClientKey("id " + string(id)), group // no hardware address
 	}
-	return ClientKey(string(mac[:]) + string(id)), group
+	key = group + ClientKey(id)
+	return key, key[:len(group)] // one piece of memory
 }
 
 // IAKey identifies one address of a DHCPv6 client. Its group is all that have its
@@ -332,30 +335,151 @@ func (p *Scope) Key(mac HWAddr, id []byte) (key, group ClientKey) {
 // of the client's DUID and the IAID". Cloned disks send one of each from two
 // machines, so the hardware address is part of the key, as in Key, if it is known.
 func (p *Scope) IAKey(duid []byte, iaid uint32, mac HWAddr) (key, group ClientKey) {
-	group = ClientKey(binary.BigEndian.AppendUint32(duid[:len(duid):len(duid)], iaid))
+	var room [MaxDUID + 4 + HWAddrLen]byte
+	text := binary.BigEndian.AppendUint32(append(room[:0], duid...), iaid)
 	if p.Identity == ByClientID || mac == (HWAddr{}) {
+		group = ClientKey(text)
 		return group, group
 	}
-	return group + ClientKey(mac[:]), group
+	key = ClientKey(append(text, mac[:]...))
+	return key, key[:len(text)] // one piece of memory
 }
 
-// keyOf identifies the client of a record, and its group.
-func (p *Scope) keyOf(l *Lease) (key, group ClientKey) {
+// keyOf identifies the client of the record of an address, and its group.
+func (p *Scope) keyOf(a netip.Addr, r *record) (key, group ClientKey) {
 	var mac HWAddr
-	copy(mac[:], l.MAC)
-	if l.Addr.Is4() {
-		return p.Key(mac, l.ClientID)
+	var room [max(MaxClientID, MaxDUID)]byte
+	copy(mac[:], r.part(partMAC))
+	if a.Is4() {
+		return p.Key(mac, append(room[:0], r.part(partClientID)...))
 	}
-	return p.IAKey(l.DUID, l.IAID, mac)
+	return p.IAKey(append(room[:0], r.part(partDUID)...), r.iaid, mac)
 }
 
 // clientOf returns the client of a record, as it would show itself.
 func (p *Scope) clientOf(l *Lease, now time.Time) *Client {
 	c := &Client{Now: now, DUID: slices.Clone(l.DUID), ID: slices.Clone(l.ClientID), Name: Name{Label: l.Hostname}, Named: true}
-	c.Key, c.Group = p.keyOf(l)
+	r := l.pack()
+	c.Key, c.Group = p.keyOf(l.Addr, &r)
 	if len(l.MAC) == HWAddrLen {
 		c.MAC = HWAddr(l.MAC)
 	}
 	c.Reserved = p.Reservation(c)
 	return c
+}
+
+// Lend sets the part of the pool aside from which new addresses are chosen, where others give
+// the rest. ReserveAll must follow.
+func (p *Scope) Lend(l Lender) {
+	p.whole, p.lender = newRanges(p.Ranges), l
+	p.chosen = newRanges(p.parts())
+}
+
+// parts are the ranges from which new addresses are chosen now.
+func (p *Scope) parts() (parts []Range) {
+	if p.lender == nil {
+		return p.Ranges
+	}
+	blocks := p.lender.Blocks()
+	for _, r := range p.Ranges {
+		for _, b := range blocks {
+			if part, ok := r.within(b); ok {
+				parts = append(parts, part)
+			}
+		}
+	}
+	return parts
+}
+
+// relend takes in which addresses the lender has given by now. It returns what came to the
+// ranges, whose positions have stayed; false where some went, and all positions are others.
+func (p *Scope) relend() (came []Range, stayed bool) {
+	had := make(map[Range]int, len(p.chosen.all))
+	for _, r := range p.chosen.all {
+		had[r]++
+	}
+	parts := p.parts()
+	for _, r := range parts {
+		if had[r]--; had[r] < 0 {
+			came = append(came, r)
+		}
+	}
+	if stayed = len(parts)-len(came) == len(p.chosen.all); stayed {
+		for _, r := range came {
+			p.chosen.add(r)
+		}
+	} else {
+		p.chosen = newRanges(parts)
+	}
+	p.Size = p.chosen.size
+	return came, stayed
+}
+
+// within is the part of r in a block.
+func (r Range) within(b netip.Prefix) (Range, bool) {
+	first, last := b.Masked().Addr(), lastOf(b)
+	if first.Less(r.Start) {
+		first = r.Start
+	}
+	if r.End.Less(last) {
+		last = r.End
+	}
+	r.Start, r.End = first, last
+	return r, first.BitLen() == last.BitLen() && !last.Less(first)
+}
+
+// lastOf is the last address of a block.
+func lastOf(b netip.Prefix) netip.Addr {
+	bytes := b.Masked().Addr().AsSlice()
+	for i := b.Bits(); i < 8*len(bytes); i++ {
+		bytes[i/8] |= 0x80 >> (i % 8)
+	}
+	a, _ := netip.AddrFromSlice(bytes)
+	return a
+}
+
+// reserved reports whether the settings reserve an address, for whomever.
+func (p *Scope) reserved(a netip.Addr) bool {
+	r := p.byAddr[a]
+	return r != nil && p.dynamics[hwOf(r)] != r
+}
+
+// hwOf is the card of a reservation, zero where it has none.
+func hwOf(r *Reservation) (mac HWAddr) {
+	copy(mac[:], r.MAC)
+	return mac
+}
+
+// lent reports whether an address may be promised to a client as far as other hosts go.
+func (p *Scope) lent(a netip.Addr, mac HWAddr) bool {
+	return p.lender == nil || p.lender.May(a, mac, p.isOwn(a))
+}
+
+// taken reports whether an address can't be set aside for a client as far as other hosts go.
+func (p *Scope) taken(a netip.Addr, mac HWAddr) bool {
+	if p.lender != nil && p.isOwn(a) {
+		return p.lender.Taken(a, mac)
+	}
+	return !p.lent(a, mac)
+}
+
+// isOwn reports whether the address is given to nobody who just asks for one: it is reserved, or
+// in no range.
+func (p *Scope) isOwn(a netip.Addr) bool { return p.reserved(a) || p.whole.holding(a) == nil }
+
+// Want tells that a client gets no address for want of one.
+func (p *Scope) Want(mac HWAddr) {
+	if p.lender != nil {
+		p.lender.Exhausted(mac)
+	}
+}
+
+// Promise has an address be a client's on all hosts, before its lease is stored. It returns
+// false where it may not be.
+func (p *Scope) Promise(l *Lease) bool {
+	if p.lender == nil {
+		return true
+	}
+	lent := *l // so that no lease of a network on one host is where the collector looks
+	return p.lender.Promise(&lent, p.isOwn(l.Addr))
 }

@@ -4,11 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
+	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"time"
-
-	"github.com/vnetd/vnetd/pkg/dhcpd/internal/iface"
 )
 
 // tick is how often the server looks for leases that ended.
@@ -26,8 +27,8 @@ func (s Server) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stopped := make(chan struct{})
-	var readers, committer sync.WaitGroup
-	committer.Go(func() { e.commitLoop(stopped) })
+	var readers, commits sync.WaitGroup
+	commits.Go(func() { committer{e}.loop(stopped) })
 	readers.Go(func() { e.expireLoop(ctx) })
 	for _, loop := range e.loops {
 		readers.Go(func() { loop(ctx) })
@@ -42,7 +43,7 @@ func (s Server) Run(ctx context.Context) error {
 	e.link.Interrupt()
 	readers.Wait()
 	close(stopped)
-	committer.Wait()
+	commits.Wait()
 	closeErr := e.close()
 	select {
 	case err := <-e.failed:
@@ -52,9 +53,9 @@ func (s Server) Run(ctx context.Context) error {
 	}
 }
 
-// Leave returns a copy of the socket that clients send to, for Open in the next
+// Sockets returns a copy of the socket that clients send to, for Open in the next
 // process: what comes in after Run has ended waits there. The caller closes it.
-func (s Server) Leave(context.Context) ([]*os.File, error) {
+func (s Server) Sockets() ([]*os.File, error) {
 	f, err := s.engine.link.Copy()
 	if err != nil {
 		return nil, fmt.Errorf("copying the socket of DHCP: %w", err)
@@ -71,11 +72,45 @@ func (s Server) Leases() []Lease {
 	return s.engine.Pool.leases(now)
 }
 
+// EachLease yields what Leases returns, in any order and one at a time: of many leases a list
+// takes more memory than they do themselves.
+func (s Server) EachLease() iter.Seq[Lease] {
+	return func(yield func(Lease) bool) {
+		e, now := s.engine, time.Now()
+		e.Lock()
+		all := make([]*Binding, 0, e.Pool.byAddr.Len())
+		all = slices.AppendSeq(all, e.Pool.byAddr.All())
+		e.Unlock()
+		for _, b := range all {
+			e.Lock()
+			r, a := *b.durable(), b.Addr
+			e.Unlock()
+			if r.BoundAt(now) && !yield(r.lease(a)) {
+				return
+			}
+		}
+	}
+}
+
 // Contested lists the contested addresses, in order.
 func (s Server) Contested() []Contested {
 	s.engine.Lock()
 	defer s.engine.Unlock()
 	return s.engine.Pool.contested(time.Now())
+}
+
+// Revoke ends the lease of an address, which others say is theirs by now: its client is refused
+// it when it renews. The record goes.
+func (s Server) Revoke(a netip.Addr) {
+	e := s.engine
+	e.Lock()
+	defer e.Unlock()
+	b := e.Pool.Lookup(a)
+	if b == nil || !b.BoundAt(time.Now()) {
+		return
+	}
+	l := b.Lease()
+	e.Enqueue(Change{writes: []write{e.Pool.stage(b, Lease{})}, events: []Event{{Kind: Released, Lease: l}}})
 }
 
 // Unused lists the reservations without effect, in the order of the settings.
@@ -85,21 +120,56 @@ func (s Server) Unused() []Unused {
 	return s.engine.Pool.scope.unused
 }
 
-// readLoop handles one datagram after the other until it is interrupted because
-// ctx has ended, or the link fails. What was received is handled in any case:
-// nobody else gets it.
+// readLoop handles what comes until it is interrupted because ctx has ended, or the
+// link fails. What was received is handled in any case: nobody else gets it.
 func (s *Engine) readLoop(ctx context.Context) {
-	buf := make([]byte, iface.MaxMessage)
 	for {
-		d, err := s.link.Receive(buf)
+		all, err := s.link.Receive()
 		if err != nil {
 			if ctx.Err() == nil {
 				s.Fail(err)
 			}
 			return
 		}
-		s.Serve(d, time.Now())
+		if c := (committer{s}); len(all) == 1 && c.take() {
+			c.serve(all, time.Now())
+			continue
+		}
+		s.Serve(all, time.Now())
 	}
+}
+
+// committer is whoever stores what is queued: a goroutine, or the reader in its place.
+type committer struct{ *Engine }
+
+// quickCommit is how long a commit takes at most, as they go, that the reader itself may wait
+// for: meanwhile nobody is offered anything.
+const quickCommit = 2 * time.Millisecond
+
+// take takes committing where nothing is on its way to the disk or waits to be told of, and the
+// disk is quick.
+func (s committer) take() bool {
+	select {
+	case s.committing <- struct{}{}:
+	default:
+		return false
+	}
+	if s.took < quickCommit && s.told.Load() == s.handed {
+		return true
+	}
+	<-s.committing
+	return false
+}
+
+// serve is the engine's Serve where nobody else asks: what changes is stored here, and the
+// goroutine that would wake for it is left alone. It gives up committing.
+func (s committer) serve(all []Datagram, now time.Time) {
+	defer func() { <-s.committing }()
+	s.Lock()
+	s.alone = true
+	s.Unlock()
+	s.Serve(all, now)
+	s.answer(s.commitPending())
 }
 
 // expireLoop ends leases by time until ctx ends.
@@ -112,18 +182,44 @@ func (s *Engine) expireLoop(ctx context.Context) {
 			return
 		case <-t.C:
 			s.Expire(time.Now())
+			committer{s}.retry()
 		}
 	}
 }
 
-// commitLoop stores what is queued until stop is closed, and then the rest. Of one
-// batch it is told while the next one is on its way to the disk.
-func (s *Engine) commitLoop(stop <-chan struct{}) {
+// retry has a store that failed asked whether it takes commits again, though no client asks for
+// anything: its owner is told when it does.
+func (s committer) retry() {
+	select {
+	case s.committing <- struct{}{}:
+	default:
+		return // somebody finds out
+	}
+	failing := s.failing
+	<-s.committing
+	if failing {
+		s.rouse()
+	}
+}
+
+// rouse has the committer look for what is to be stored.
+func (s committer) rouse() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// loop stores what is queued until stop is closed, and then the rest. Of one
+// batch it is told while the next one is on its way to the disk; where there is no next one
+// yet, nobody else is woken for that.
+func (s committer) loop(stop <-chan struct{}) {
 	stored := make(chan commit, 1)
 	var teller sync.WaitGroup
 	teller.Go(func() {
 		for c := range stored {
 			s.answer(c)
+			s.told.Add(1)
 		}
 	})
 	for stopping := false; !stopping; {
@@ -132,10 +228,24 @@ func (s *Engine) commitLoop(stop <-chan struct{}) {
 		case <-stop:
 			stopping = true
 		}
-		stored <- s.commitPending()
+		s.commitNext(stored)
 	}
 	close(stored)
 	teller.Wait()
+}
+
+// commitNext stores what is queued, and has that told by the teller where it is at work, or
+// will have something to do.
+func (s committer) commitNext(stored chan<- commit) {
+	s.committing <- struct{}{}
+	defer func() { <-s.committing }()
+	c := s.commitPending()
+	if s.told.Load() == s.handed && len(s.wake) == 0 {
+		s.answer(c)
+		return
+	}
+	s.handed++
+	stored <- c
 }
 
 // commit is a batch of changes, and whether they are in the store.
@@ -148,7 +258,7 @@ type commit struct {
 func (s *Engine) commitPending() commit {
 	s.Lock()
 	batch := s.pending
-	s.pending = nil
+	s.pending, s.spare, s.alone = s.spare, nil, false
 	s.Unlock()
 	return commit{batch, s.store(batch)}
 }
@@ -157,32 +267,67 @@ func (s *Engine) commitPending() commit {
 // engine that does not run.
 func (s *Engine) Commit() { s.answer(s.commitPending()) }
 
-// answer tells of what was stored and sends the replies.
+// answeredTogether is how many clients are told of before they get their replies. Of many that
+// wait the first ones have theirs while it is told of the next.
+const answeredTogether = 16
+
+// answer tells of what was stored and sends the replies. The batch is not to be used any more.
 func (s *Engine) answer(c commit) {
-	for _, ch := range c.batch {
-		if c.err == nil || len(ch.writes) == 0 {
-			s.tell(ch.events)
-			s.Send(ch.Reply)
+	var room [answeredTogether]*Reply
+	for some := range slices.Chunk(c.batch, answeredTogether) {
+		replies := room[:0]
+		for i := range some {
+			ch := &some[i]
+			if c.err == nil || len(ch.writes) == 0 {
+				s.cfg.tell(ch)
+				if ch.Reply != nil {
+					replies = append(replies, ch.Reply)
+				}
+			}
 		}
-		if ch.done != nil {
-			ch.done <- c.err
+		s.Send(replies...)
+	}
+	for i := range c.batch {
+		if done := c.batch[i].done; done != nil {
+			done <- c.err
 		}
+	}
+	s.recycle(c.batch)
+}
+
+// recycle leaves the memory of a batch to the next ones, unless it is far more than clients
+// need.
+func (s *Engine) recycle(batch []Change) {
+	if len(batch) == 0 {
+		return
+	}
+	s.Lock()
+	defer s.Unlock()
+	for i := range batch {
+		batch[i].recycle(&s.Pool.Bindings)
+	}
+	if cap(batch) <= 2*kept {
+		s.spare = batch[:0]
 	}
 }
 
 // store commits the batch and settles it in memory.
 func (s *Engine) store(batch []Change) error {
-	puts, deletes := merge(batch)
-	if len(puts)+len(deletes) == 0 {
+	puts, deletes := s.merged.merge(batch)
+	defer s.merged.release()
+	none := len(puts)+len(deletes) == 0
+	if none && !s.failing {
 		return nil
 	}
 	began := time.Now()
 	err := s.cfg.Store.Commit(puts, deletes)
-	s.Count.latency.Add(time.Since(began), 1)
+	took := time.Since(began)
+	s.took += (took - s.took) / 8
+	s.Count.latency.Add(took, 1)
 	if err != nil {
 		s.Count.commitFailures.Add(1)
 		s.Log.Limited("leases not stored: their clients get no reply", "error", err)
-	} else {
+	} else if !none {
 		s.Count.commits.Add(1)
 		s.Count.committed.Add(uint64(len(puts) + len(deletes)))
 	}
@@ -193,20 +338,25 @@ func (s *Engine) store(batch []Change) error {
 	s.Lock()
 	defer s.Unlock()
 	for _, ch := range batch {
-		for _, w := range ch.writes {
-			s.Pool.settle(w, err == nil)
+		for i := range ch.writes {
+			s.Pool.settle(&ch.writes[i], err == nil)
+			reckon(&s.Pool.Bindings, ch.writes[i].addr)
 		}
 	}
 	return err
 }
 
-// tell hands events to the owner.
-func (s *Engine) tell(events []Event) {
-	if s.cfg.OnLease == nil {
+// tell tells the owner of a change, whose leases are the owner's then.
+func (s *Settings) tell(ch *Change) {
+	if s.OnLease == nil {
 		return
 	}
-	for _, e := range events {
-		e.Lease = e.Lease.clone()
-		s.cfg.OnLease(e)
+	for _, e := range ch.events {
+		s.OnLease(e)
+	}
+	for i := range ch.writes {
+		if w := &ch.writes[i]; w.kind != 0 {
+			s.OnLease(Event{Kind: w.kind, Lease: w.lease})
+		}
 	}
 }

@@ -62,18 +62,22 @@ type Settings struct {
 	// Store keeps the leases. The servers of a network may share it. Reconfigure ignores it.
 	Store LeaseStore
 	// OnLease is told of each change of a lease after its commit, in commit
-	// order and from one goroutine, before the client's reply leaves. Replies wait
+	// order and one after the other, before the client's reply leaves. Replies wait
 	// for it: it must return quickly. It may call Leases and Stats; it must not
 	// call Reconfigure. Nil: nobody is told. Reconfigure ignores it.
 	OnLease func(Event)
 	// OnStore is told why the store refused a commit, unless the one before failed,
-	// too, and nil once it takes commits again: in between clients get no answer. It
-	// must return quickly and not call the server. Nil: nobody is told. Reconfigure
-	// ignores it.
+	// too, and nil once it takes commits again, which is tried each second: in between
+	// clients get no answer. It must return quickly and not call the server. Nil: nobody is
+	// told. Reconfigure ignores it.
 	OnStore func(error)
+	// Lender says which addresses of Ranges this server gives, where servers of other hosts
+	// give some of them, too. Nil: all. Reconfigure ignores it, but asks it for its blocks
+	// anew.
+	Lender Lender
 	// Logger receives the log. Nil: slog.Default. Reconfigure ignores it.
 	Logger *slog.Logger
-	// Left is what a former process got from Leave: in place of a new socket, Open
+	// Left is what a former process got from Sockets: in place of a new socket, Open
 	// uses a copy of the one of these that is bound as it should be. They remain the
 	// caller's. Reconfigure ignores it.
 	Left []*os.File
@@ -83,6 +87,10 @@ type Settings struct {
 // keeps is taken over. The error says what can't change.
 func (s *Settings) Follow(was *Settings) error {
 	s.MAC, s.Store = was.MAC, was.Store
+	if (s.Lender == nil) != (was.Lender == nil) {
+		return errors.New("a running DHCP server can't begin or end to share its addresses with other hosts")
+	}
+	s.Lender = was.Lender
 	if s.Interface != was.Interface {
 		return fmt.Errorf("changing the interface of a running DHCP server from %q to %q", was.Interface, s.Interface)
 	}

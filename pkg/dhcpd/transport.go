@@ -3,6 +3,7 @@ package dhcpd
 import (
 	"net/netip"
 	"os"
+	"sync"
 	"time"
 
 	"github.com/vnetd/vnetd/pkg/dhcpd/internal/iface"
@@ -30,19 +31,34 @@ type Sender struct {
 	most int
 }
 
-// station is who is counted together: a port, or a card where no port is known. All that
-// are hidden are one, and those of whom nothing was seen none.
+// station is where somebody is, as Sender tells it.
 type station struct {
-	port   int
+	port   int32
 	hw     iface.HWAddr
 	hidden bool
 }
 
-func (s Sender) station() station {
-	if s.Port != 0 {
-		return station{port: s.Port}
+// seat is who is counted together: a port, or a card where no port is known. All that are
+// hidden are one, and those of whom nothing was seen none, which is 0.
+type seat uint64
+
+// station is where s is.
+func (s Sender) station() station { return station{int32(s.Port), s.HW, s.Hidden} }
+
+// seat is who is counted together with those at s.
+func (s station) seat() seat {
+	const port, hidden = 1 << 62, 1 << 61 // above the 48 bits of a card
+	if s.port != 0 {
+		return port | seat(uint32(s.port))
 	}
-	return station{hw: s.HW, hidden: s.Hidden}
+	card := seat(0)
+	for _, b := range s.hw {
+		card = card<<8 | seat(b)
+	}
+	if s.hidden {
+		card |= hidden
+	}
+	return card
 }
 
 // Reply is a reply on its way.
@@ -54,6 +70,27 @@ type Reply struct {
 	// The reply is a frame to hw; otherwise the kernel routes it.
 	Framed bool
 	HW     iface.HWAddr
+	unsent bool // the kernel did not take it
+}
+
+// usualReply is as many bytes as nearly all replies have at most.
+const usualReply = 384
+
+// replies keeps those that were sent.
+var replies sync.Pool
+
+// NewReply returns an empty reply, whose Payload has room for most.
+func NewReply() *Reply {
+	if r, ok := replies.Get().(*Reply); ok {
+		return r
+	}
+	return &Reply{Payload: make([]byte, 0, usualReply)}
+}
+
+// release leaves r to the next one.
+func (r *Reply) release() {
+	*r = Reply{Payload: r.Payload[:0]}
+	replies.Put(r)
 }
 
 // ReturnTo has a reply to a neighbour go back to where its message came from, if that is
@@ -67,14 +104,13 @@ func (r *Reply) ReturnTo(from Sender) {
 // Transport carries datagrams between the server and one link. Send may be
 // called at any time, the others by one goroutine.
 type Transport interface {
-	// Receive waits for a datagram, whose payload it puts into buf.
-	Receive(buf []byte) (Datagram, error)
-	// Port returns the ifindex of the bridge's port where a card was last seen, as
-	// Sender.Port. It may be called at any time.
-	Port(hw iface.HWAddr) int
-	// Send sends a reply, or fails at once: it waits for nobody. An error that wraps
+	// Receive waits for datagrams and returns those that are there, in their order. Their
+	// payloads are valid until the next call.
+	Receive() ([]Datagram, error)
+	// Send sends replies, each at once or not at all: it waits for nobody, and keeps nothing of
+	// them. It tells failed of those that the kernel did not take. An error that wraps
 	// iface.ErrGone is final.
-	Send(out *Reply) error
+	Send(out []*Reply, failed func(*Reply, error))
 	// Interrupt makes Receive return an error, now and from now on. It may be
 	// called at any time.
 	Interrupt()
@@ -85,10 +121,24 @@ type Transport interface {
 	Close() error
 }
 
+// Receive appends what in receives to all, for a Transport.
+func Receive(in *iface.Intake, all []Datagram) ([]Datagram, error) {
+	received, err := in.Receive()
+	for i := range received {
+		r := &received[i]
+		from := Sender{HW: r.HW, Port: r.Port, Hidden: r.HW == iface.HWAddr{}}
+		all = append(all, Datagram{Payload: r.Payload, Src: r.Src, Dst: r.Dst, From: from})
+	}
+	return all, err
+}
+
 // Handler acts on the messages of one protocol.
 type Handler interface {
 	// Handle acts on a datagram, with the engine locked. It returns the reply that can
 	// leave at once, nil for none, and an error when the datagram is no message of a
 	// client on this link.
 	Handle(d Datagram, now time.Time) (*Reply, error)
+	// Relayed reports whether a message, which need not be one, says that a relay agent
+	// has sent it. It is called without the lock.
+	Relayed(message []byte) bool
 }

@@ -6,6 +6,7 @@ import (
 
 	"github.com/miekg/dns"
 
+	"github.com/vnetd/vnetd/pkg/dnsd/upstream"
 	"github.com/vnetd/vnetd/pkg/dnsd/wire"
 	"github.com/vnetd/vnetd/pkg/dnsd/zone"
 )
@@ -14,6 +15,7 @@ import (
 type inquiry struct {
 	query *wire.Query // shares nothing with the message that it came from
 	alias *alias      // not nil: query is for the name that it leads to
+	ready []byte      // not nil: the answer, of which a gate is to be told
 }
 
 // alias is a question of a client for a name that is another one's alias, which is not ours.
@@ -32,21 +34,31 @@ func (s *Server) follow(q *wire.Query, a zone.Answer, buf []byte) ([]byte, *inqu
 		return a.Pack(q, s.zone.View().Forwards(), buf), nil
 	}
 	one := &alias{query: q, answer: a}
-	if reply := s.forwarder.cached(target, nil); reply != nil {
+	reply := s.forwarder.cached(target, nil)
+	if reply != nil && s.watched(target.Key, q.Key) == "" {
 		return one.join(reply), nil
 	}
 	one.query = q.Clone()
-	return nil, &inquiry{query: target, alias: one}
+	return nil, &inquiry{query: target, alias: one, ready: reply}
 }
 
-// forward has upstream servers answer in for client. It does not block; send takes
-// the answer and must not block either.
-func (s *Server) forward(ctx context.Context, in *inquiry, client netip.Addr, send func([]byte)) {
+// forward has upstream servers answer in for client, which are asked when out is flushed, at
+// once where it is nil. It does not block.
+func (s *Server) forward(ctx context.Context, in *inquiry, client netip.Addr, out *upstream.Outbox, send sender) {
+	asked := in.query.Key
 	if in.alias != nil {
 		whole := send
-		send = func(reply []byte) { whole(in.alias.join(reply)) }
+		send = func(reply []byte, together *replies) { whole(in.alias.join(reply), together) }
+		asked = in.alias.query.Key
 	}
-	s.forwarder.forward(ctx, in.query, client, send)
+	if name := s.watched(in.query.Key, asked); name != "" {
+		send = s.gate(name, in.query, send)
+	}
+	if in.ready != nil {
+		send(in.ready, nil)
+		return
+	}
+	s.forwarder.forward(ctx, in.query, client, out, send)
 }
 
 // join returns the answer to the alias's question: its CNAME records, and what reply, the

@@ -3,7 +3,6 @@ package dnsd
 import (
 	"encoding/binary"
 	"errors"
-	"net"
 	"net/netip"
 	"strconv"
 	"sync"
@@ -12,25 +11,16 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vnetd/vnetd/pkg/dnsd/mmsg"
 	"github.com/vnetd/vnetd/pkg/dnsd/wire"
 )
 
 // batchSize is the number of datagrams that one call reads or writes.
 const batchSize = 32
 
-// message is struct mmsghdr of recvmmsg(2).
-type message struct {
-	header unix.Msghdr
-	length uint32
-}
-
 // batch reads and writes datagrams of one socket, many with one call, and
 // allocates nothing. An answer goes where its query came from, whose address
 // stays in the form in which the kernel wrote it.
-//
-// Its system calls never wait, and the runtime is not told of them (RawSyscall6):
-// it would take sending 32 answers, some 150 microseconds, for waiting, and have
-// another thread watch and take over, for a fifth more of the CPU time of a query.
 type batch struct {
 	conn syscall.RawConn
 	read func(fd uintptr) bool // made once, so that a call allocates none
@@ -45,8 +35,8 @@ type datagrams struct {
 	n       int // read
 	answers int // of out, to be sent
 
-	in  [batchSize]message
-	out [batchSize]message
+	in  [batchSize]mmsg.Message
+	out [batchSize]mmsg.Message
 
 	vectors [2 * batchSize]unix.Iovec
 	clients [batchSize]unix.RawSockaddrInet6 // large enough for one of IPv4
@@ -64,25 +54,21 @@ func newDatagrams() *datagrams {
 		vector := &d.vectors[i]
 		vector.Base = &d.queries[i][0]
 		vector.SetLen(wire.PayloadSize)
-		d.in[i].header.Name = (*byte)(unsafe.Pointer(&d.clients[i]))
-		d.in[i].header.Namelen = unix.SizeofSockaddrInet6
-		d.in[i].header.Iov = vector
-		d.in[i].header.SetIovlen(1)
-		d.out[i].header.Iov = &d.vectors[batchSize+i]
-		d.out[i].header.SetIovlen(1)
+		d.in[i].Header.Name = (*byte)(unsafe.Pointer(&d.clients[i]))
+		d.in[i].Header.Namelen = unix.SizeofSockaddrInet6
+		d.in[i].Header.Iov = vector
+		d.in[i].Header.SetIovlen(1)
+		d.out[i].Header.Iov = &d.vectors[batchSize+i]
+		d.out[i].Header.SetIovlen(1)
 	}
 	return d
 }
 
-// newBatch prepares to serve c.
-func newBatch(c *net.UDPConn) (*batch, error) {
-	conn, err := c.SyscallConn()
-	if err != nil {
-		return nil, err
-	}
+// newBatch prepares to serve a socket.
+func newBatch(conn syscall.RawConn) *batch {
 	b := &batch{conn: conn}
 	b.read = b.receive
-	return b, nil
+	return b
 }
 
 // next waits for datagrams and returns how many there are, at least one without
@@ -103,7 +89,7 @@ func (b *batch) acquire() {
 		b.datagrams = spare.Get().(*datagrams)
 	}
 	for i := range b.in[:b.n] {
-		b.in[i].header.Namelen = unix.SizeofSockaddrInet6
+		b.in[i].Header.Namelen = unix.SizeofSockaddrInet6
 	}
 	b.n = 0
 }
@@ -120,25 +106,21 @@ func (b *batch) release() {
 // buffers.
 func (b *batch) receive(fd uintptr) bool {
 	b.acquire()
-	for {
-		n, _, errno := unix.RawSyscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&b.in[0])), batchSize, unix.MSG_DONTWAIT, 0, 0)
-		switch errno {
-		case 0:
-			b.n = int(n)
-			return true
-		case unix.EAGAIN:
-			b.release()
-			return false
-		case unix.EINTR:
-		default:
-			b.err = errno
-			return true
-		}
+	n, errno := mmsg.Receive(fd, b.in[:])
+	switch errno {
+	case 0:
+		b.n = n
+	case unix.EAGAIN:
+		b.release()
+		return false
+	default:
+		b.err = errno
 	}
+	return true
 }
 
 // query returns the datagram i; what did not fit is cut off.
-func (b *batch) query(i int) []byte { return b.queries[i][:min(b.in[i].length, wire.PayloadSize)] }
+func (b *batch) query(i int) []byte { return b.queries[i][:min(b.in[i].Length, wire.PayloadSize)] }
 
 // port returns the port of who sent the datagram i: in the byte order of the network, at
 // the same place in both families.
@@ -164,62 +146,110 @@ func (b *batch) client(i int) netip.AddrPort {
 // datagram i.
 func (b *batch) answer(i int, reply []byte) {
 	out := &b.out[b.answers]
-	out.header.Name = b.in[i].header.Name
-	out.header.Namelen = b.in[i].header.Namelen
-	out.header.Iov.Base = &reply[0]
-	out.header.Iov.SetLen(len(reply))
+	out.Header.Name = b.in[i].Header.Name
+	out.Header.Namelen = b.in[i].Header.Namelen
+	out.Header.Iov.Base = &reply[0]
+	out.Header.Iov.SetLen(len(reply))
 	b.answers++
 }
 
 // flush sends the answers and returns how many could not be sent. It does not
 // wait: who gets none asks again.
 func (b *batch) flush() (lost int) {
-	next := 0
-	_ = b.conn.Control(func(fd uintptr) {
-		for next < b.answers {
-			n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&b.out[next])), uintptr(b.answers-next), unix.MSG_DONTWAIT, 0, 0)
-			switch errno {
-			case 0:
-				next += int(n)
-			case unix.EINTR:
-			default: // of the first
-				next++
-				lost++
-			}
-		}
-	})
-	lost += b.answers - next // closed
+	if b.answers == 0 {
+		return 0
+	}
+	lost = sendAll(b.conn, b.out[:b.answers])
 	b.answers = 0
 	return lost
 }
 
-// errEmpty is the error of an answer that is none.
-var errEmpty = errors.New("there is no answer")
-
-// sendUDP sends b to a client, at once or not at all: as long as the kernel looks for the
-// neighbour that an answer is for, the answer takes room of the socket, and a client that is
-// not there must not have anybody wait. A client that gets none asks again.
-func sendUDP(conn syscall.RawConn, to unix.RawSockaddrInet6, b []byte) error {
-	if len(b) == 0 {
-		return errEmpty
-	}
-	var errno syscall.Errno
-	err := conn.Control(func(fd uintptr) {
-		for {
-			_, _, errno = unix.RawSyscall6(unix.SYS_SENDTO, fd, uintptr(unsafe.Pointer(&b[0])), uintptr(len(b)), unix.MSG_DONTWAIT, uintptr(unsafe.Pointer(&to)), sizeOf(&to))
-			if errno != unix.EINTR {
-				return
+// sendAll sends answers, none of which must be empty, at once or not at all, and returns how
+// many could not be sent: as long as the kernel looks for the neighbour that an answer is for,
+// the answer takes room of the socket, and a client that is not there must not have anybody
+// wait. A client that gets none asks again.
+func sendAll(conn syscall.RawConn, answers []mmsg.Message) (lost int) {
+	_ = conn.Control(func(fd uintptr) {
+		for len(answers) > 0 {
+			n, errno := mmsg.Send(fd, answers)
+			if errno != 0 { // of the first
+				n = 1
+				lost++
 			}
+			answers = answers[n:]
 		}
 	})
-	if err == nil && errno != 0 {
-		err = errno
+	return lost + len(answers) // closed
+}
+
+// replies are answers to clients that come together and leave together, with one call
+// for each socket. They are for one goroutine.
+type replies struct {
+	counters *counters
+	conn     syscall.RawConn // of all of them
+	n        int
+	out      [batchSize]mmsg.Message
+	vectors  [batchSize]unix.Iovec
+	clients  [batchSize]unix.RawSockaddrInet6
+}
+
+// idleReplies keeps replies that nobody uses.
+var idleReplies = sync.Pool{New: func() any { return newReplies() }}
+
+// newReplies prepares the headers.
+func newReplies() *replies {
+	r := new(replies)
+	for i := range r.out {
+		r.out[i].Header.Name = (*byte)(unsafe.Pointer(&r.clients[i]))
+		r.out[i].Header.Iov = &r.vectors[i]
+		r.out[i].Header.SetIovlen(1)
 	}
-	return err
+	return r
+}
+
+// replies returns replies that there are none of yet.
+func (c *counters) replies() *replies {
+	r := idleReplies.Get().(*replies)
+	r.counters = c
+	return r
+}
+
+// sender sends an answer to a client; together, which may be nil, has those that leave
+// together with it. It must not block.
+type sender func(reply []byte, together *replies)
+
+// add has reply, which must not change, sent to a client by conn.
+func (r *replies) add(conn syscall.RawConn, to *unix.RawSockaddrInet6, reply []byte) {
+	if r.conn != conn || r.n == batchSize {
+		r.send()
+	}
+	r.conn = conn
+	r.clients[r.n] = *to
+	r.out[r.n].Header.Namelen = sizeOf(to)
+	r.vectors[r.n].Base = &reply[0]
+	r.vectors[r.n].SetLen(len(reply))
+	r.n++
+}
+
+// send sends what is there.
+func (r *replies) send() {
+	if r.n > 0 {
+		r.counters.dropped.Add(uint64(sendAll(r.conn, r.out[:r.n])))
+	}
+	for i := range r.vectors[:r.n] {
+		r.vectors[i].Base = nil
+	}
+	r.conn, r.n = nil, 0
+}
+
+// Flush sends what is there. r is not to be used any more.
+func (r *replies) Flush() {
+	r.send()
+	idleReplies.Put(r)
 }
 
 // sizeOf returns the size of a socket address of either family.
-func sizeOf(sa *unix.RawSockaddrInet6) uintptr {
+func sizeOf(sa *unix.RawSockaddrInet6) uint32 {
 	if sa.Family == unix.AF_INET {
 		return unix.SizeofSockaddrInet4
 	}

@@ -35,10 +35,12 @@ type shard struct {
 	bytes   int
 }
 
+// cost returns what an entry counts for, in octets.
+func (e *entry) cost(key wire.Question) int { return len(e.Msg) + len(key.Name) + entryCost }
+
 // entry is an answer that is kept.
 type entry struct {
-	*wire.Response
-	cost  int
+	wire.Response
 	used  atomic.Int64 // Unix time in nanoseconds of the last use
 	retry atomic.Int64 // likewise: when stale, not to be fetched again before
 }
@@ -65,15 +67,15 @@ func (c *cache) get(key wire.Question, now time.Time) (e *entry, fresh bool) {
 	return e, e.Fresh(now) || now.UnixNano() < e.retry.Load()
 }
 
-// put keeps r, if it may be kept and the servers of generation, from which it
-// came, are still asked.
-func (c *cache) put(key wire.Question, r *wire.Response, generation uint64) {
-	if r.TTL == 0 {
+// put keeps r, which has just come, if it may be kept and the servers of generation,
+// from which it came, are still asked.
+func (c *cache) put(key wire.Question, r *wire.Response, generation uint64, now time.Time) {
+	if r.TTL() == 0 {
 		return
 	}
-	e := &entry{Response: r, cost: len(r.Msg) + len(key.Name) + entryCost}
-	e.used.Store(r.Stored.UnixNano())
-	if e.cost > cacheBytes/cacheShards {
+	e := &entry{Response: *r}
+	cost := e.cost(key)
+	if e.used.Store(now.UnixNano()); cost > cacheBytes/cacheShards {
 		return
 	}
 	s := c.shard(&key)
@@ -83,21 +85,21 @@ func (c *cache) put(key wire.Question, r *wire.Response, generation uint64) {
 		return
 	}
 	s.remove(key)
-	for len(s.entries) >= cacheEntries/cacheShards || s.bytes+e.cost > cacheBytes/cacheShards {
-		s.evict(r.Stored)
+	for len(s.entries) >= cacheEntries/cacheShards || s.bytes+cost > cacheBytes/cacheShards {
+		s.evict(now)
 	}
 	if s.entries == nil {
 		s.entries = make(map[wire.Question]*entry)
 	}
 	s.entries[key] = e
-	s.bytes += e.cost
+	s.bytes += cost
 }
 
 // remove removes an entry. s.mu must be held.
 func (s *shard) remove(key wire.Question) {
 	if e := s.entries[key]; e != nil {
 		delete(s.entries, key)
-		s.bytes -= e.cost
+		s.bytes -= e.cost(key)
 	}
 }
 

@@ -111,6 +111,13 @@ type Config struct {
 	// a host's own networks have some.
 	RebindDomains []string
 
+	// Peers returns the networks whose hosts are named to clients too, see Peer; it is asked with
+	// each query that has no answer here, and must not block. Nil: none.
+	Peers func() []Peer
+
+	// Gate is told what names have before clients are. Nil: there is none.
+	Gate Gate
+
 	// Port is the port to serve. 0: 53.
 	Port int
 
@@ -123,9 +130,9 @@ type Config struct {
 	// Logger gets the server's messages. Nil: none are written.
 	Logger *slog.Logger
 
-	// Left is what a former process got from Leave: in place of new sockets, Open
-	// uses copies of those of these that are bound as they should be. They remain
-	// the caller's.
+	// Left is what a former process got from Sockets or Leave: in place of new sockets,
+	// Open uses copies of those of these that are bound as they should be, and Run goes on
+	// with the connections among them. They remain the caller's.
 	Left []*os.File
 }
 
@@ -137,6 +144,7 @@ type (
 	CNAME   = zone.CNAME
 	Record  = zone.Record
 	Address = zone.Address
+	Zone    = zone.Zone
 )
 
 // What package upstream says of the servers that are asked.
@@ -145,6 +153,31 @@ type (
 	Upstream  = upstream.Status
 	Asked     = upstream.Asked
 )
+
+// Peer is another network whose hosts a server names to its own clients: the addresses of
+// names in its domain, and the names of addresses in its subnets.
+type Peer struct {
+	Domain   string // without a trailing dot
+	Prefixes []netip.Prefix
+	// Zone finds what the server of that network knows, see Server.Zone; nil while it has none.
+	Zone func() *Zone
+}
+
+// Gate opens the way to what names have. Its methods may be called concurrently.
+type Gate interface {
+	// Watches reports whether Open is to be told of a name, which is in lower case and has no
+	// dot at its end. It must not block.
+	Watches(name string) bool
+	// Open is told which addresses the name has, and for how long: clients are told when it
+	// returns. It takes no longer than clients wait.
+	Open(name string, addrs []Lifetime)
+}
+
+// Lifetime is an address and how long it may be kept.
+type Lifetime struct {
+	Addr netip.Addr
+	TTL  time.Duration
+}
 
 // zone is what c says of names.
 func (c Config) zone() zone.Config {
@@ -167,7 +200,7 @@ func (c Config) zone() zone.Config {
 
 // forwards reports whether c has an upstream for any name.
 func (c Config) forwards() bool {
-	return !c.NoForward || slices.ContainsFunc(c.Forwarders, func(f Forwarder) bool { return f.Addr.IsValid() })
+	return !c.NoForward || slices.ContainsFunc(c.Forwarders, func(f Forwarder) bool { return f.Addr.IsValid() || f.Host })
 }
 
 // withDefaults returns c with its defaults in place and its addresses unmapped.

@@ -20,7 +20,8 @@
 //	wire             the answer is fitted to each client that waits for it
 //
 // Local answers and cached ones are packed in the read loop, without an
-// allocation; forwarding never blocks it. The number of queries that wait for an
+// allocation; forwarding never blocks it, and takes no goroutine where the first server
+// answers at once. The number of queries that wait for an
 // upstream server and the number of TCP clients are bounded, no client can take
 // more than a share of either, and there is room for another however many there
 // are (slots.go). Package resolved tells the host's own resolver what to ask a

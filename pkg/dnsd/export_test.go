@@ -29,7 +29,8 @@ func (s *Server) InFlight() int { return s.forwarder.queries.Len() }
 // NewUnbound is a server without sockets.
 func NewUnbound(cfg Config) *Server {
 	cfg = cfg.withDefaults()
-	s := &Server{log: cfg.Logger, zone: zone.New(cfg.zone()), counters: newCounters(), tcpClients: newSlots(1), cfg: cfg, now: time.Now}
+	s := &Server{log: cfg.Logger, zone: zone.New(cfg.zone()), counters: newCounters(), tcpClients: newSlots(1), cfg: cfg, now: time.Now, gating: gating{places: make(chan struct{}, gateLimit)}}
+	s.surroundings.Store(&surroundings{cfg.Peers, cfg.Gate})
 	s.forwarder = newForwarder(cfg, s.zone, s.counters, cfg.Logger)
 	return s
 }
@@ -76,7 +77,7 @@ func (s *Server) AnswerFrom(raw, b []byte, fit bool) []byte {
 	if r == nil {
 		return nil
 	}
-	s.forwarder.cache.put(q.Question(), r, s.forwarder.cache.generation.Load())
+	s.forwarder.cache.put(q.Question(), r, s.forwarder.cache.generation.Load(), s.now())
 	return s.forwarder.pack(q, r, false)
 }
 

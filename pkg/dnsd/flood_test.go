@@ -132,7 +132,8 @@ func TestAbsentClients(t *testing.T) {
 			}
 			most = max(most, runtime.NumGoroutine())
 		}
-		if most > before+100 {
+		// Questions under way upstream have some; waiting for absent clients would be thousands.
+		if most > before+1000 {
 			t.Errorf("%d goroutines, %d before", most, before)
 		}
 	})

@@ -20,7 +20,7 @@ import (
 
 // forwardLimit is the number of queries of one network that may wait for an
 // upstream server.
-const forwardLimit = 2000
+const forwardLimit = 4000
 
 // staleAfter is how long clients wait before they get a stale answer: RFC 8767
 // section 5.
@@ -46,12 +46,11 @@ type forwarder struct {
 	domain string // key of cfg's
 }
 
-// request is a client's query that an upstream server is to answer. send takes the
-// answer and must not block.
+// request is a client's query that an upstream server is to answer.
 type request struct {
 	upstream.Request
 	client netip.Addr
-	send   func([]byte)
+	send   sender
 	slot   *slot
 }
 
@@ -68,7 +67,7 @@ func newForwarder(cfg Config, z *zone.Zone, c *counters, log *slog.Logger) *forw
 		staleAfter: staleAfter,
 	}
 	f.selector = upstream.NewSelector(log, f.cache.flush)
-	f.queries = upstream.NewQueries(f)
+	f.queries = upstream.NewQueries(f.client, f)
 	f.configure(cfg)
 	return f
 }
@@ -123,27 +122,30 @@ func (f *forwarder) settle(q *wire.Query, reply []byte) []byte {
 	return reply
 }
 
-// forward has q answered by an upstream server, or at once with SERVFAIL when
-// client has too many queries waiting. It does not block. send takes the answer
-// and must not block either.
-func (f *forwarder) forward(ctx context.Context, q *wire.Query, client netip.Addr, send func([]byte)) {
+// forward has q answered by an upstream server, which is asked when out is flushed, at
+// once where it is nil; or with SERVFAIL when client has too many queries waiting. It does
+// not block.
+func (f *forwarder) forward(ctx context.Context, q *wire.Query, client netip.Addr, out *upstream.Outbox, send sender) {
 	r := &request{Request: upstream.Request{Query: q, Own: f.isOwn(q.Key, client)}, client: client, send: send}
-	r.Deliver = func(answer *wire.Response, kept bool) { f.deliver(r, answer, kept) }
+	r.Deliver = func(answer *wire.Response, kept bool, out upstream.Replies) {
+		together, _ := out.(*replies)
+		f.deliver(r, answer, kept, together)
+	}
 	r.slot = f.slots.acquire(client, func() { f.abandon(r) })
 	if r.slot == nil {
 		f.limited(r)
 		return
 	}
-	stale, joined, looped := f.queries.Join(ctx, &r.Request)
+	stale, joined, looped := f.queries.Join(ctx, &r.Request, out)
 	if joined {
 		f.counters.coalesced.Add(1)
 	}
 	switch {
 	case looped:
 		f.slots.release(r.slot)
-		f.reply(r, &f.counters.upstream, q.Reply(dns.RcodeNameError, true, nil))
+		f.reply(r, &f.counters.upstream, q.Reply(dns.RcodeNameError, true, nil), nil)
 	case stale != nil:
-		f.deliver(r, stale, true)
+		f.deliver(r, stale, true, nil)
 	}
 }
 
@@ -168,12 +170,12 @@ func (f *forwarder) abandon(r *request) {
 // limited answers r, which has no slot, with SERVFAIL.
 func (f *forwarder) limited(r *request) {
 	f.counters.limited.Add(1)
-	f.reply(r, &f.counters.upstream, r.Query.Reply(dns.RcodeServerFailure, true, nil))
+	f.reply(r, &f.counters.upstream, r.Query.Reply(dns.RcodeServerFailure, true, nil), nil)
 }
 
 // deliver answers r with answer, nil if there is none, and gives back its slot. It
 // never leaves the client without an answer.
-func (f *forwarder) deliver(r *request, answer *wire.Response, kept bool) {
+func (f *forwarder) deliver(r *request, answer *wire.Response, kept bool, together *replies) {
 	f.slots.release(r.slot)
 	reply := f.pack(r.Query, answer, kept)
 	if reply == nil {
@@ -184,14 +186,14 @@ func (f *forwarder) deliver(r *request, answer *wire.Response, kept bool) {
 	if kept {
 		source = &f.counters.stale
 	}
-	f.reply(r, source, reply)
+	f.reply(r, source, reply, together)
 }
 
 // reply sends an answer and counts it.
-func (f *forwarder) reply(r *request, source *answered, reply []byte) {
+func (f *forwarder) reply(r *request, source *answered, reply []byte, together *replies) {
 	source.add(wire.Rcode(f.settle(r.Query, reply)))
 	f.counters.forwarded.Add(f.now().Sub(r.Query.Received), 1)
-	r.send(reply)
+	r.send(reply, together)
 }
 
 // pack packs answer for q, nil if there is none or it can't be packed.
@@ -203,12 +205,28 @@ func (f *forwarder) pack(q *wire.Query, answer *wire.Response, kept bool) []byte
 	return answer.Answer(q, nil, kept)
 }
 
-// Resolve brings the answer to q to all requests that wait for it. RFC 8767
-// section 5: if it takes longer than clients wait they get a stale one, and so
-// they do if it is a failure.
-func (f *forwarder) Resolve(ctx context.Context, waiting *upstream.InFlight, q *wire.Query) {
-	generation := f.cache.generation.Load()
-	stale, _ := f.cache.get(waiting.Question, q.Received)
+// Servers is whom a question is asked of.
+func (f *forwarder) Servers(waiting *upstream.InFlight) []*upstream.Server {
+	waiting.Generation = f.cache.generation.Load()
+	return f.selector.Servers(waiting.Query.Key, waiting.Query.Received)
+}
+
+// Replies are answers to clients that come together.
+func (f *forwarder) Replies() upstream.Replies { return f.counters.replies() }
+
+// Answered brings msg to all requests that wait for it.
+func (f *forwarder) Answered(waiting *upstream.InFlight, msg []byte, out upstream.Replies) {
+	r := f.accept(waiting.Query, msg)
+	if r != nil {
+		f.cache.put(waiting.Question, r, waiting.Generation, f.now())
+	}
+	waiting.Deliver(r, false, out)
+}
+
+// Resolve brings the answer to all requests that wait for it. RFC 8767 section 5: if it
+// takes longer than clients wait they get a stale one, and so they do if it is a failure.
+func (f *forwarder) Resolve(ctx context.Context, waiting *upstream.InFlight) {
+	stale, _ := f.cache.get(waiting.Question, waiting.Query.Received)
 	if stale != nil {
 		var timer sync.WaitGroup
 		defer timer.Wait()
@@ -216,47 +234,44 @@ func (f *forwarder) Resolve(ctx context.Context, waiting *upstream.InFlight, q *
 		defer close(arrived)
 		timer.Go(func() { f.deliverStale(waiting, stale, arrived) })
 	}
-	r := f.exchange(ctx, q)
+	r := f.exchange(ctx, waiting)
 	failed := r == nil || wire.IsFailure(r.Msg)
 	switch {
 	case !failed:
-		f.cache.put(waiting.Question, r, generation)
+		f.cache.put(waiting.Question, r, waiting.Generation, f.now())
 	case stale != nil && ctx.Err() == nil:
 		stale.retry.Store(f.now().Add(staleRetry).UnixNano())
-		r = stale.Response
+		r = &stale.Response
 	}
-	waiting.Deliver(r, failed && stale != nil)
+	waiting.Deliver(r, failed && stale != nil, nil)
 }
 
 // deliverStale gives the stale answer to requests that wait for too long.
 func (f *forwarder) deliverStale(waiting *upstream.InFlight, stale *entry, arrived <-chan struct{}) {
-	t := time.NewTimer(f.staleAfter)
+	t := time.NewTimer(f.staleAfter - time.Since(waiting.Started))
 	defer t.Stop()
 	select {
 	case <-t.C:
-		waiting.DeliverStale(stale.Response)
+		waiting.DeliverStale(&stale.Response)
 	case <-arrived:
 	}
 }
 
-// exchange asks the upstream servers for q. It returns nil when none answered or
+// exchange goes on with asking the upstream servers. It returns nil when none answered or
 // there is none.
-func (f *forwarder) exchange(ctx context.Context, q *wire.Query) *wire.Response {
+func (f *forwarder) exchange(ctx context.Context, waiting *upstream.InFlight) *wire.Response {
 	defer f.counters.catch(f.log)
-	servers := f.selector.Servers(q.Key, q.Received)
-	if len(servers) == 0 {
-		return nil
-	}
-	msg := f.client.Exchange(ctx, wire.UpstreamQuery(q), servers)
+	msg := waiting.Exchange(ctx)
 	if msg == nil {
 		return nil
 	}
-	return f.accept(q, msg)
+	return f.accept(waiting.Query, msg)
 }
 
 // accept returns what clients get of msg, which is what upstream servers answer
-// to q.
+// to q; nil if it can't be read.
 func (f *forwarder) accept(q *wire.Query, msg []byte) *wire.Response {
+	defer f.counters.catch(f.log)
 	if f.rebind.Load().stops(q.Key, msg) {
 		f.counters.rebound.Add(1)
 		f.rebinds.Log(f.log, slog.LevelInfo, "an upstream's answer has a private address: it is kept from guests", "name", q.Key)

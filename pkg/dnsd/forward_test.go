@@ -494,7 +494,7 @@ func TestForwardLimit(t *testing.T) {
 		if r := ask(t, "udp", gateway6, question("www.example.com.", dns.TypeA)); gist(r) != "NOERROR (ra) "+wwwIs1 {
 			t.Errorf("another client: %v", gist(r))
 		}
-		if st := s.Stats(); st.Forwarding != 1000 { // half of the places
+		if st := s.Stats(); st.Forwarding != 2000 { // half of the places
 			t.Errorf("%+v", st)
 		}
 	})
@@ -513,7 +513,7 @@ func TestForwardManySources(t *testing.T) {
 		cfg := loConfig(t)
 		writeResolvConf(t, cfg.ResolvConf, upstream)
 		s := start(t, cfg)
-		const places = 2000
+		const places = 4000
 		sent := 0
 		nstest.Eventually(t, limit, "all places are taken", func() error {
 			for range 50 {

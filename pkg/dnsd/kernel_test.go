@@ -192,24 +192,27 @@ func TestAddressInUse(t *testing.T) {
 func TestAddressInUseUnprivileged(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		cfg := bridgeConfig(t)
-		other := exec.CommandContext(t.Context(), "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--no-resolv", "--no-hosts")
+		other := exec.CommandContext(t.Context(), "dnsmasq", "--keep-in-foreground", "--conf-file=/dev/null", "--user=root", "--pid-file=", "--no-resolv", "--no-hosts")
 		if err := other.Start(); err != nil {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _, _ = other.Process.Kill(), other.Wait() })
-		opened := make(chan error)
-		nstest.Eventually(t, limit, "the address is taken", func() error {
-			go func() {
-				// Never unlocked: the thread ends with its rights.
-				runtime.LockOSThread()
-				opened <- errors.Join(keepNetworkRights(), openAndClose(cfg))
-			}()
-			err := <-opened
-			if !errors.Is(err, unix.EADDRINUSE) || !strings.Contains(err.Error(), "(taken by a program of the user root: ") {
-				return fmt.Errorf("opening: %v", err)
+		// Not by trying to open a server, which may be in its way.
+		nstest.Eventually(t, limit, "dnsmasq has the port", func() error {
+			if out := nstest.Exec(t, "ss", "-Hlnu", "sport", "=", ":53"); out == "" {
+				return errors.New("nobody has")
 			}
 			return nil
 		})
+		opened := make(chan error)
+		go func() {
+			// Never unlocked: the thread ends with its rights.
+			runtime.LockOSThread()
+			opened <- errors.Join(keepNetworkRights(), openAndClose(cfg))
+		}()
+		if err := <-opened; !errors.Is(err, unix.EADDRINUSE) || !strings.Contains(err.Error(), "(taken by a program of the user root: ") {
+			t.Errorf("opening: %v", err)
+		}
 	})
 }
 

@@ -10,11 +10,13 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
 
+	"github.com/vnetd/vnetd/internal/udpwait"
 	"github.com/vnetd/vnetd/pkg/dnsd/wire"
 	"github.com/vnetd/vnetd/pkg/dnsd/zone"
 )
@@ -31,10 +33,18 @@ type Server struct {
 	forwarder  *forwarder
 	counters   *counters
 	tcpClients *slots
-	udp        []*net.UDPConn
+	gating     gating
+	udp        []*udpwait.Conn
 	tcp        []*net.TCPListener
 	port       uint16
 	readers    sync.WaitGroup // of udp
+	acceptors  sync.WaitGroup // of tcp, with their connections
+	resumed    []*net.TCPConn // of a former process; Run serves them
+	leaving    context.Context
+	leave      context.CancelFunc // ends leaving
+	parted     parted
+
+	surroundings atomic.Pointer[surroundings]
 
 	mu  sync.Mutex // guards cfg
 	cfg Config
@@ -60,9 +70,12 @@ func Open(cfg Config) (*Server, error) {
 		zone:       zone.New(cfg.zone()),
 		counters:   newCounters(),
 		tcpClients: newSlots(tcpLimit),
+		gating:     gating{places: make(chan struct{}, gateLimit)},
 		cfg:        cfg,
 		closed:     make(chan struct{}),
 	}
+	s.surroundings.Store(&surroundings{cfg.Peers, cfg.Gate})
+	s.leaving, s.leave = context.WithCancel(context.Background())
 	s.forwarder = newForwarder(cfg, s.zone, s.counters, log)
 	if err := s.bind(); err != nil {
 		return nil, errors.Join(fmt.Errorf("opening dns of network %q: %w", cfg.Network, err), s.Close())
@@ -81,7 +94,7 @@ func (s *Server) bind() error {
 	if err := s.closeSockets(); err != nil {
 		return err
 	}
-	s.udp, s.tcp, s.port = nil, nil, uint16(s.cfg.OtherPort)
+	s.udp, s.tcp, s.resumed, s.port = nil, nil, nil, uint16(s.cfg.OtherPort)
 	if otherErr := s.listenAll(); otherErr != nil {
 		return errors.Join(err, otherErr)
 	}
@@ -103,6 +116,11 @@ func (s *Server) listenAll() error {
 			return err
 		}
 		s.tcp = append(s.tcp, t)
+		resumed, err := takeConnections(at, s.cfg.Interface, s.cfg.Left)
+		s.resumed = append(s.resumed, resumed...)
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -121,7 +139,6 @@ func (s *Server) Port() uint16 { return s.port }
 func (s *Server) Run(parent context.Context) error {
 	ctx, cancel := context.WithCancelCause(parent)
 	defer cancel(nil)
-	var acceptors sync.WaitGroup
 	ended := func(err error) {
 		if !errors.Is(err, os.ErrDeadlineExceeded) { // of Leave
 			cancel(err)
@@ -131,7 +148,10 @@ func (s *Server) Run(parent context.Context) error {
 		s.readers.Go(func() { ended(s.serveUDP(ctx, c)) })
 	}
 	for _, l := range s.tcp {
-		acceptors.Go(func() { ended(s.serveTCP(ctx, l)) })
+		s.acceptors.Go(func() { ended(s.serveTCP(ctx, l)) })
+	}
+	for _, c := range s.resumed {
+		s.acceptors.Go(func() { s.admit(ctx, c)() })
 	}
 	select {
 	case <-ctx.Done():
@@ -140,8 +160,9 @@ func (s *Server) Run(parent context.Context) error {
 	}
 	err := s.Close()
 	s.readers.Wait()
-	acceptors.Wait()
+	s.acceptors.Wait()
 	s.forwarder.close()
+	s.gating.opening.Wait()
 	cause := context.Cause(ctx)
 	if parent.Err() != nil || errors.Is(cause, context.Canceled) || errors.Is(cause, net.ErrClosed) {
 		return err // asked to end
@@ -153,6 +174,7 @@ func (s *Server) Run(parent context.Context) error {
 func (s *Server) Close() error {
 	s.closeOnce.Do(func() {
 		close(s.closed)
+		s.leave()
 		s.closeErr = s.closeSockets()
 	})
 	return s.closeErr
@@ -167,7 +189,18 @@ func (s *Server) closeSockets() error {
 	for _, l := range s.tcp {
 		errs = append(errs, l.Close())
 	}
+	for _, c := range s.resumed {
+		_ = c.Close() // its serving has, if there was one
+	}
 	return errors.Join(errs...)
+}
+
+// Zone is what s knows of names, for the servers of other networks; nil for a nil s.
+func (s *Server) Zone() *Zone {
+	if s == nil {
+		return nil
+	}
+	return s.zone
 }
 
 // SetHost makes h a dynamic host: its name has its address, and its address its
@@ -208,6 +241,7 @@ func (s *Server) Reconfigure(cfg Config) error {
 		return fmt.Errorf("reconfiguring dns of network %q: other sockets are wanted: open it anew", s.cfg.Network)
 	}
 	s.zone.Configure(cfg.zone())
+	s.surroundings.Store(&surroundings{cfg.Peers, cfg.Gate})
 	s.forwarder.configure(cfg)
 	s.cfg = cfg
 	return nil
@@ -234,6 +268,11 @@ func (s *Server) respond(q *wire.Query, raw, buf []byte, size int, now time.Time
 		return s.refuse(q, rcode, v.Forwards(), buf), nil
 	}
 	a, ok := v.Lookup(q)
+	if !a.Found() {
+		if theirs, found := s.askPeers(q); found {
+			a, ok = theirs, true
+		}
+	}
 	switch {
 	case a.Outside:
 		return s.follow(q, a, buf)
@@ -249,7 +288,7 @@ func (s *Server) respond(q *wire.Query, raw, buf []byte, size int, now time.Time
 		return s.refuse(q, dns.RcodeRefused, false, buf), nil
 	}
 	if reply := s.forwarder.cached(q, buf); reply != nil {
-		return reply, nil
+		return s.pass(q, reply)
 	}
 	return nil, &inquiry{query: q.Clone()}
 }

@@ -1,7 +1,6 @@
 package dnsd
 
 import (
-	"container/list"
 	"net/netip"
 	"sync"
 )
@@ -19,18 +18,21 @@ type slots struct {
 
 	mu    sync.Mutex
 	by    map[netip.Addr]int
-	taken list.List // of *slot, the one not used for longest first
+	n     int  // in use
+	taken slot // of a ring of those: next is the one not used for longest
 }
 
 // slot is one of the slots, in use by a client.
 type slot struct {
-	client  netip.Addr
-	yield   func()
-	element *list.Element // nil: it was released or is lost
+	client     netip.Addr
+	yield      func()
+	prev, next *slot // nil: it was released or is lost
 }
 
 func newSlots(total int) *slots {
-	return &slots{total: total, few: max(total/minShare, 1), by: make(map[netip.Addr]int)}
+	s := &slots{total: total, few: max(total/minShare, 1), by: make(map[netip.Addr]int)}
+	s.taken.prev, s.taken.next = &s.taken, &s.taken
+	return s
 }
 
 // acquire returns a slot for client, to be released, or nil when client has its
@@ -48,35 +50,49 @@ func (s *slots) acquire(client netip.Addr, yield func()) *slot {
 func (s *slots) take(client netip.Addr, yield func()) (p, lost *slot) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.by[client] >= max(s.total-s.taken.Len(), s.few) {
+	if s.by[client] >= max(s.total-s.n, s.few) {
 		return nil, nil
 	}
-	if s.taken.Len() == s.total {
-		lost = s.taken.Front().Value.(*slot)
+	if s.n == s.total {
+		lost = s.taken.next
 		s.remove(lost)
 	}
 	p = &slot{client: client, yield: yield}
-	p.element = s.taken.PushBack(p)
+	s.append(p)
+	s.n++
 	s.by[client]++
 	return p, lost
 }
 
 // remove ends the use of p. s.mu must be held.
 func (s *slots) remove(p *slot) {
-	s.taken.Remove(p.element)
-	p.element = nil
+	p.unlink()
+	s.n--
 	s.by[p.client]--
 	if s.by[p.client] == 0 {
 		delete(s.by, p.client)
 	}
 }
 
+// append puts p at the end of those in use. s.mu must be held.
+func (s *slots) append(p *slot) {
+	p.prev, p.next = s.taken.prev, &s.taken
+	p.prev.next, s.taken.prev = p, p
+}
+
+// unlink takes p out of those in use. The mutex of its slots must be held.
+func (p *slot) unlink() {
+	p.prev.next, p.next.prev = p.next, p.prev
+	p.prev, p.next = nil, nil
+}
+
 // use notes that p is in use now.
 func (s *slots) use(p *slot) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p.element != nil {
-		s.taken.MoveToBack(p.element)
+	if p.next != nil {
+		p.unlink()
+		s.append(p)
 	}
 }
 
@@ -84,7 +100,7 @@ func (s *slots) use(p *slot) {
 func (s *slots) release(p *slot) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p.element != nil {
+	if p.next != nil {
 		s.remove(p)
 	}
 }
@@ -93,5 +109,5 @@ func (s *slots) release(p *slot) {
 func (s *slots) inUse() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.taken.Len()
+	return s.n
 }

@@ -9,16 +9,17 @@ import (
 	"os"
 	"strconv"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/vnetd/vnetd/internal/handover"
+	"github.com/vnetd/vnetd/internal/portowner"
+	"github.com/vnetd/vnetd/internal/udpwait"
 )
 
 // listenUDP binds a UDP socket to an address and, unless it is empty, a device, or
 // takes over the one of left that is bound so.
-func listenUDP(at netip.AddrPort, device string, left []*os.File) (*net.UDPConn, error) {
+func listenUDP(at netip.AddrPort, device string, left []*os.File) (*udpwait.Conn, error) {
 	lc, bound := listenConfig(device), numbered(at)
 	c, err := takeOver(handover.Socket{Type: unix.SOCK_DGRAM, Addr: bound, Device: device}, left, net.FilePacketConn)
 	if c == nil && err == nil {
@@ -31,7 +32,11 @@ func listenUDP(at netip.AddrPort, device string, left []*os.File) (*net.UDPConn,
 	if err := enlarge(udp); err != nil {
 		return nil, errors.Join(fmt.Errorf("listening on udp %s: %w", at, err), udp.Close())
 	}
-	return udp, nil
+	conn, err := udpwait.New(udp)
+	if err != nil {
+		return nil, fmt.Errorf("listening on udp %s: %w", at, err)
+	}
+	return conn, nil
 }
 
 // Room of a UDP socket, of which the kernel takes the memory only while it is needed.
@@ -146,55 +151,21 @@ func explain(protocol string, at netip.AddrPort, err error) error {
 	if !errors.Is(err, unix.EADDRINUSE) {
 		return fmt.Errorf("listening on %s %s: %w", protocol, at, err)
 	}
-	who := portOwner(protocol, at)
+	who := portowner.Of(protocol, at)
 	if who == "" {
 		who = "another name server, perhaps one that listens on all addresses"
 	}
 	return fmt.Errorf("listening on %s %s: %w (taken by %s)", protocol, at, err, who)
 }
 
-// Leave stops reading and returns copies of the sockets, for Open in the next
-// process: what is asked from then on waits there. It returns once every client
-// who waits for an upstream server has been answered, or when ctx ends. The
-// caller closes the copies, and ends Run soon: nobody answers meanwhile. What has
-// come in over a TCP connection that is open is not left, its client asks again.
-func (s *Server) Leave(ctx context.Context) ([]*os.File, error) {
-	past := time.Unix(1, 0)
-	var errs []error
-	for _, c := range s.udp {
-		errs = append(errs, c.SetReadDeadline(past))
-	}
-	for _, l := range s.tcp {
-		errs = append(errs, l.SetDeadline(past))
-	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, fmt.Errorf("stopping to read: %w", err)
-	}
-	s.readers.Wait()
-	s.forwarder.queries.Drain(ctx)
-	return s.copies()
-}
-
-// copies returns other descriptors of the sockets.
-func (s *Server) copies() (files []*os.File, err error) {
-	var errs []error
-	add := func(f *os.File, err error) {
-		errs = append(errs, err)
-		if err == nil {
-			files = append(files, f)
+// takeConnections takes over the connections of left that were accepted at an address.
+func takeConnections(at netip.AddrPort, device string, left []*os.File) (all []*net.TCPConn, err error) {
+	for _, f := range (handover.Socket{Type: unix.SOCK_STREAM, Addr: numbered(at), Device: device}).Connections(left) {
+		c, err := net.FileConn(f)
+		if err != nil {
+			return all, fmt.Errorf("taking over a connection: %w", err)
 		}
+		all = append(all, c.(*net.TCPConn))
 	}
-	for _, c := range s.udp {
-		add(c.File())
-	}
-	for _, l := range s.tcp {
-		add(l.File())
-	}
-	if err := errors.Join(errs...); err != nil {
-		for _, f := range files {
-			_ = f.Close()
-		}
-		return nil, fmt.Errorf("copying the sockets of dns: %w", err)
-	}
-	return files, nil
+	return all, nil
 }

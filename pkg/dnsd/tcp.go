@@ -4,9 +4,11 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -50,16 +52,21 @@ func (s *Server) serveTCP(ctx context.Context, l *net.TCPListener) error {
 		case err != nil:
 			return err
 		}
-		client := remoteAddr(c)
-		slot := s.tcpClients.acquire(client, func() { _ = c.Close() })
-		if slot == nil {
-			_ = c.Close()
-			continue
-		}
-		clients.Go(func() {
-			defer s.tcpClients.release(slot)
-			s.serveConn(ctx, c, slot)
-		})
+		clients.Go(s.admit(ctx, c))
+	}
+}
+
+// admit returns what serves a connection: nothing, and it is closed, where its client has
+// too many.
+func (s *Server) admit(ctx context.Context, c *net.TCPConn) (serve func()) {
+	slot := s.tcpClients.acquire(remoteAddr(c), func() { _ = c.Close() })
+	if slot == nil {
+		_ = c.Close()
+		return func() {}
+	}
+	return func() {
+		defer s.tcpClients.release(slot)
+		s.serveConn(ctx, c, slot)
 	}
 }
 
@@ -82,19 +89,26 @@ func remoteAddr(c *net.TCPConn) netip.Addr {
 // client that does not read.
 type conn struct {
 	c       *net.TCPConn
+	leaving context.Context // ends when no other query is to be read
 	slots   chan struct{}
 	answers chan []byte   // an empty one: the query is not answered
 	unread  atomic.Int64  // octets of answers
 	written chan struct{} // a value: it is less
+	broken  atomic.Bool   // an answer is not written
+	late    bool          // a message is read to its end although the server is left
 }
 
 // serveConn answers the queries of one client, each as soon as it can be (RFC
-// 7766 section 6.2.1.1), until the client ends or idles, or ctx ends.
+// 7766 section 6.2.1.1), until the client ends or idles, or ctx ends, or the server is left:
+// then the connection is the next process's, once all that was read is answered.
 func (s *Server) serveConn(ctx context.Context, c *net.TCPConn, slot *slot) {
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
 	defer stop()
+	unread := context.AfterFunc(s.leaving, func() { _ = c.SetReadDeadline(past) })
+	defer unread()
 	tc := &conn{
 		c:       c,
+		leaving: s.leaving,
 		slots:   make(chan struct{}, tcpPipelined),
 		answers: make(chan []byte, tcpPipelined),
 		written: make(chan struct{}, 1),
@@ -107,7 +121,7 @@ func (s *Server) serveConn(ctx context.Context, c *net.TCPConn, slot *slot) {
 	defer writer.Wait()
 	defer close(done)
 
-	s.readQueries(ctx, tc, slot)
+	left := errors.Is(s.readQueries(ctx, tc, slot), errLeaving)
 	// The client may have closed its side only: what it asked is answered.
 	for range tcpPipelined {
 		select {
@@ -116,20 +130,23 @@ func (s *Server) serveConn(ctx context.Context, c *net.TCPConn, slot *slot) {
 			return
 		}
 	}
+	if left && !tc.broken.Load() {
+		s.parted.add(c)
+	}
 }
 
-// readQueries reads queries until there are no more.
-func (s *Server) readQueries(ctx context.Context, tc *conn, slot *slot) {
+// readQueries reads queries until there are no more, and returns why.
+func (s *Server) readQueries(ctx context.Context, tc *conn, slot *slot) error {
 	raw := make([]byte, wire.MaxQuery)
 	q := new(wire.Query)
 	for {
 		if !tc.acquire(ctx) {
-			return
+			return ctx.Err()
 		}
 		n, err := tc.read(raw)
 		if err != nil {
 			<-tc.slots
-			return
+			return err
 		}
 		s.tcpClients.use(slot)
 		now := s.now()
@@ -139,7 +156,7 @@ func (s *Server) readQueries(ctx context.Context, tc *conn, slot *slot) {
 			s.counters.atOnce.Add(s.now().Sub(now), min(len(reply), 1))
 			continue
 		}
-		s.forward(ctx, forward, slot.client, tc.answer)
+		s.forward(ctx, forward, slot.client, nil, func(reply []byte, _ *replies) { tc.answer(reply) })
 	}
 }
 
@@ -170,22 +187,52 @@ func (tc *conn) answer(b []byte) {
 }
 
 // read reads one message into raw and returns its length; what does not fit is
-// read and dropped.
+// read and dropped. errLeaving says that nothing of a message was read.
 func (tc *conn) read(raw []byte) (int, error) {
 	if err := tc.c.SetReadDeadline(time.Now().Add(tcpIdle)); err != nil {
 		return 0, err
 	}
+	if tc.leaving.Err() != nil {
+		return 0, errLeaving
+	}
 	var prefix [2]byte
-	if _, err := io.ReadFull(tc.c, prefix[:]); err != nil {
+	rest := begun{tc}
+	n, err := tc.c.Read(prefix[:])
+	switch {
+	case err != nil && tc.leaving.Err() != nil:
+		return 0, errLeaving
+	case err != nil:
+		return 0, err
+	}
+	if _, err := io.ReadFull(rest, prefix[n:]); err != nil {
 		return 0, err
 	}
 	length := int(binary.BigEndian.Uint16(prefix[:]))
-	n, err := io.ReadFull(tc.c, raw[:min(length, len(raw))])
+	n, err = io.ReadFull(rest, raw[:min(length, len(raw))])
 	if err != nil {
 		return 0, err
 	}
-	_, err = io.CopyN(io.Discard, tc.c, int64(length-n))
+	_, err = io.CopyN(io.Discard, rest, int64(length-n))
 	return n, err
+}
+
+// errLeaving says that the next process reads what comes on a connection.
+var errLeaving = errors.New("the server is left")
+
+// begun reads the rest of a message, which has the time that it would have otherwise when
+// the server is left meanwhile: the next process could make nothing of it.
+type begun struct{ *conn }
+
+func (r begun) Read(b []byte) (int, error) {
+	n, err := r.c.Read(b)
+	if n > 0 || !errors.Is(err, os.ErrDeadlineExceeded) || r.leaving.Err() == nil || r.late {
+		return n, err
+	}
+	r.late = true
+	if err := r.c.SetReadDeadline(time.Now().Add(tcpIdle)); err != nil {
+		return 0, err
+	}
+	return r.c.Read(b)
 }
 
 // write writes answers until done is closed. After the first that can't be
@@ -195,6 +242,7 @@ func (tc *conn) write(done <-chan struct{}) {
 		select {
 		case b := <-tc.answers:
 			if len(b) > 0 && tc.send(b) != nil {
+				tc.broken.Store(true)
 				_ = tc.c.Close()
 			}
 			tc.unread.Add(-int64(len(b)))
@@ -217,4 +265,105 @@ func (tc *conn) send(b []byte) error {
 	}
 	_, err := tc.c.Write(append(binary.BigEndian.AppendUint16(make([]byte, 0, len(b)+2), uint16(len(b))), b...))
 	return err
+}
+
+// past is a deadline that has passed.
+var past = time.Unix(1, 0)
+
+// Sockets returns copies of the sockets, for Open in the next process: what is asked once
+// nobody reads waits there. The caller closes them.
+func (s *Server) Sockets() ([]*os.File, error) {
+	var all []filer
+	for _, c := range s.udp {
+		all = append(all, c)
+	}
+	for _, l := range s.tcp {
+		all = append(all, l)
+	}
+	return copies(all)
+}
+
+// Leave stops reading and returns copies of the sockets and of the TCP connections that
+// are open, for Open in the next process: what is asked from then on waits there. It
+// returns once every client who waits for an answer has it, or when ctx ends; a
+// connection whose client has not got all answers by then is not left. The caller closes
+// the copies, and ends Run soon: nobody answers meanwhile.
+func (s *Server) Leave(ctx context.Context) ([]*os.File, error) {
+	s.leave()
+	var errs []error
+	for _, c := range s.udp {
+		errs = append(errs, c.SetReadDeadline(past))
+	}
+	for _, l := range s.tcp {
+		errs = append(errs, l.SetDeadline(past))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("stopping to read: %w", err)
+	}
+	s.readers.Wait()
+	s.forwarder.queries.Drain(ctx)
+	served := make(chan struct{})
+	go func() {
+		defer close(served)
+		s.acceptors.Wait()
+		s.gating.opening.Wait() // nobody asks any more
+	}()
+	select {
+	case <-served:
+	case <-ctx.Done():
+	}
+	files, err := s.Sockets()
+	return append(s.parted.take(), files...), err
+}
+
+// parted are copies of the TCP connections that a server leaves. Its methods are safe for
+// concurrent use.
+type parted struct {
+	mu    sync.Mutex
+	files []*os.File
+	taken bool
+}
+
+// add copies a connection, unless it comes too late.
+func (p *parted) add(c *net.TCPConn) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.taken {
+		return
+	}
+	if f, err := c.File(); err == nil {
+		p.files = append(p.files, f)
+	}
+}
+
+// take returns the copies, which are the caller's, once.
+func (p *parted) take() []*os.File {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.taken = true
+	files := p.files
+	p.files = nil
+	return files
+}
+
+// filer is a socket of package net.
+type filer interface{ File() (*os.File, error) }
+
+// copies returns other descriptors of sockets.
+func copies(all []filer) (files []*os.File, err error) {
+	var errs []error
+	for _, c := range all {
+		f, err := c.File()
+		errs = append(errs, err)
+		if err == nil {
+			files = append(files, f)
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		for _, f := range files {
+			_ = f.Close()
+		}
+		return nil, fmt.Errorf("copying the sockets of dns: %w", err)
+	}
+	return files, nil
 }

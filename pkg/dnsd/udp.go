@@ -2,19 +2,17 @@ package dnsd
 
 import (
 	"context"
-	"net"
 
+	"github.com/vnetd/vnetd/internal/udpwait"
+	"github.com/vnetd/vnetd/pkg/dnsd/upstream"
 	"github.com/vnetd/vnetd/pkg/dnsd/wire"
 )
 
 // serveUDP answers the queries that come in on c until reading fails, as it does
 // when c is closed. It returns that error.
-func (s *Server) serveUDP(ctx context.Context, c *net.UDPConn) error {
-	b, err := newBatch(c)
-	if err != nil {
-		return err
-	}
-	q := new(wire.Query)
+func (s *Server) serveUDP(ctx context.Context, c *udpwait.Conn) error {
+	b := newBatch(c)
+	q, out := new(wire.Query), new(upstream.Outbox)
 	for {
 		n, err := b.next()
 		if err != nil {
@@ -28,7 +26,7 @@ func (s *Server) serveUDP(ctx context.Context, c *net.UDPConn) error {
 			reply, forward := s.respond(q, b.query(i), b.replies[i][:0], wire.PayloadSize, now)
 			switch {
 			case forward != nil:
-				s.forwardUDP(ctx, forward, b, i)
+				s.forwardUDP(ctx, forward, b, i, out)
 			case len(reply) > 0:
 				b.answer(i, reply)
 			}
@@ -36,16 +34,23 @@ func (s *Server) serveUDP(ctx context.Context, c *net.UDPConn) error {
 		answers := b.answers
 		s.counters.dropped.Add(uint64(b.flush()))
 		s.counters.atOnce.Add(s.now().Sub(now), answers)
+		out.Flush()
 	}
 }
 
-// forwardUDP has in, which the datagram i of b is about, answered by upstream servers.
-func (s *Server) forwardUDP(ctx context.Context, in *inquiry, b *batch, i int) {
-	conn, client, to := b.conn, b.client(i), b.clients[i]
-	s.forward(ctx, in, client.Addr(), func(reply []byte) {
-		if err := sendUDP(conn, to, reply); err != nil {
+// forwardUDP has in, which the datagram i of b is about, answered by upstream servers, once
+// out is flushed.
+func (s *Server) forwardUDP(ctx context.Context, in *inquiry, b *batch, i int, out *upstream.Outbox) {
+	conn, to := b.conn, b.clients[i]
+	s.forward(ctx, in, b.client(i).Addr(), out, func(reply []byte, together *replies) {
+		if len(reply) == 0 {
 			s.counters.dropped.Add(1)
-			s.log.Debug("sending an answer", keyIP, client.Addr(), keyError, err)
+			return
 		}
+		if together == nil {
+			together = s.counters.replies()
+			defer together.Flush()
+		}
+		together.add(conn, &to, reply)
 	})
 }

@@ -88,11 +88,11 @@ func RunClient(t *testing.T, guest *nstest.NS, name string, args ...string) stri
 
 // Leave ends a server and returns what it leaves.
 func Leave(t *testing.T, srv interface {
-	Leave(ctx context.Context) ([]*os.File, error)
+	Sockets() ([]*os.File, error)
 }, stop func() error,
 ) []*os.File {
 	t.Helper()
-	left, err := srv.Leave(t.Context())
+	left, err := srv.Sockets()
 	if err != nil || len(left) != 1 {
 		t.Fatalf("left %v, %v", left, err)
 	}

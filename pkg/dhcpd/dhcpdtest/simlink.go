@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"sync"
 	"time"
 
@@ -91,40 +92,47 @@ func (l *SimLink) DeliverHidden(payload []byte, src netip.AddrPort, dst netip.Ad
 // Plug has a card be at a port from now on.
 func (l *SimLink) Plug(hw net.HardwareAddr, port int) { l.ports.Store(dhcpd.HWAddr(hw), port) }
 
-// Port implements dhcpd.Transport.
-func (l *SimLink) Port(hw dhcpd.HWAddr) int {
-	port, _ := l.ports.Load(hw)
-	n, _ := port.(int)
-	return n
-}
-
 // Replies returns what the server sends.
 func (l *SimLink) Replies() <-chan Sent { return l.out }
 
-// Receive implements dhcpd.Transport.
-func (l *SimLink) Receive(buf []byte) (dhcpd.Datagram, error) {
+// Receive implements dhcpd.Transport: all that was delivered, at most a few at a time.
+func (l *SimLink) Receive() ([]dhcpd.Datagram, error) {
+	const most = 4
 	select {
 	case d := <-l.in:
-		d.Payload = buf[:copy(buf, d.Payload)]
-		return d, nil
+		all := []dhcpd.Datagram{l.arrive(d)}
+		for len(all) < most && len(l.in) > 0 {
+			all = append(all, l.arrive(<-l.in))
+		}
+		return all, nil
 	case <-l.stop:
-		return dhcpd.Datagram{}, os.ErrDeadlineExceeded
+		return nil, os.ErrDeadlineExceeded
 	}
+}
+
+// arrive is a datagram as the server gets it: with the port where its card is now.
+func (l *SimLink) arrive(d dhcpd.Datagram) dhcpd.Datagram {
+	d.Payload = slices.Clone(d.Payload)
+	if port, plugged := l.ports.Load(d.From.HW); plugged {
+		d.From.Port = port.(int)
+	}
+	return d
 }
 
 // Send implements dhcpd.Transport.
-func (l *SimLink) Send(out *dhcpd.Reply) error {
-	select {
-	case l.out <- sent(out):
-	default:
+func (l *SimLink) Send(out []*dhcpd.Reply, _ func(*dhcpd.Reply, error)) {
+	for _, r := range out {
+		select {
+		case l.out <- sent(r):
+		default:
+		}
 	}
-	return nil
 }
 
 func sent(out *dhcpd.Reply) Sent {
-	s := Sent{Framed: out.Framed, Dst: out.Dst, Payload: out.Payload}
+	s := Sent{Framed: out.Framed, Dst: out.Dst, Payload: slices.Clone(out.Payload)}
 	if out.Framed {
-		s.HW = out.HW[:]
+		s.HW = slices.Clone(out.HW[:])
 	}
 	return s
 }
@@ -141,7 +149,7 @@ func (l *SimLink) Close() error { return nil }
 // Handle returns what happens to one datagram, what is due then, and what these left for
 // the committer: for an engine on a link that does not run.
 func Handle(e *dhcpd.Engine, link *SimLink, payload []byte, src netip.AddrPort, dst netip.Addr, now time.Time) []Sent {
-	e.Serve(dhcpd.Datagram{Payload: payload, Src: src, Dst: dst}, now)
+	e.Serve([]dhcpd.Datagram{{Payload: payload, Src: src, Dst: dst}}, now)
 	e.Expire(now)
 	e.Commit()
 	var all []Sent

@@ -39,7 +39,13 @@ type System struct {
 // NewSystem plugs a machine into br0.
 func NewSystem(t *testing.T, kind, name, hw, id string) *System {
 	t.Helper()
-	s := &System{t: t, Kind: kind, HW: hw, Guest: nstest.Guest(t, "br0", name, hw), disk: t.TempDir()}
+	return NewSystemOn(t, kind, nstest.Guest(t, "br0", name, hw), hw, id)
+}
+
+// NewSystemOn is NewSystem of a machine that is there, whose card is eth0.
+func NewSystemOn(t *testing.T, kind string, guest *nstest.NS, hw, id string) *System {
+	t.Helper()
+	s := &System{t: t, Kind: kind, HW: hw, Guest: guest, disk: t.TempDir()}
 	for name, text := range s.files(id) {
 		path := filepath.Join(s.disk, name)
 		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, []byte(text), 0o755)); err != nil {
@@ -68,8 +74,13 @@ func (s *System) files(id string) map[string]string {
 			conf += "send dhcp-client-identifier \"" + id + "\";\n"
 		}
 		return map[string]string{"conf": conf, "script": "#!/bin/sh\n" +
-			"case $reason in PREINIT) ip link set $interface up;; BOUND|RENEW|REBIND|REBOOT) ip addr replace $new_ip_address/24 dev $interface;;\n" +
+			"case $reason in PREINIT) ip link set $interface up;; BOUND|RENEW|REBIND|REBOOT) ip addr replace $new_ip_address/24 dev $interface\n" +
+			"[ -z \"$new_routers\" ] || ip route replace default via ${new_routers%% *};;\n" +
 			"EXPIRE|FAIL|RELEASE|STOP) ip -4 addr flush dev $interface;; esac\nexit 0\n"}
+	case "dhclient6":
+		return map[string]string{"conf": "", "script": "#!/bin/sh\n" +
+			"case $reason in BOUND6|RENEW6|REBIND6) ip -6 addr replace $new_ip6_address/128 dev $interface;;\n" +
+			"EXPIRE6|RELEASE6|STOP6) ip -6 addr del $old_ip6_address/128 dev $interface;; esac\nexit 0\n"}
 	case "udhcpc":
 		return map[string]string{"script": "#!/bin/sh\n" +
 			"case $1 in bound|renew) ip addr replace $ip/24 dev $interface;; deconfig) ip -4 addr flush dev $interface;; esac\nexit 0\n"}
@@ -79,6 +90,8 @@ func (s *System) files(id string) map[string]string {
 			conf += "clientid " + id + "\n"
 		}
 		return map[string]string{"conf": conf}
+	case "dhcpcd46":
+		return map[string]string{"conf": "duid ll\nslaac hwaddr\nipv6rs\nia_na 1\nscript /bin/true\n"}
 	case "dhcpcd6":
 		conf := "ipv6only\nduid ll\nslaac hwaddr\nia_na 1\noption dhcp6_name_servers, dhcp6_domain_search\nscript /var/lib/dhcpcd/hook\n"
 		return map[string]string{"conf": conf, "hook": "#!/bin/sh\nset >>/var/lib/dhcpcd/notes\n"}
@@ -122,8 +135,12 @@ exec "$@"`
 func (s *System) client(id string) []string {
 	in := func(name string) string { return filepath.Join(s.disk, name) }
 	switch s.Kind {
-	case "dhclient":
-		return []string{"dhclient", "-4", "-d", "-cf", in("conf"), "-sf", in("script"), "-lf", in("leases"), "-pf", in("pid"), "eth0"}
+	case "dhclient", "dhclient6":
+		family := "-4"
+		if s.Kind == "dhclient6" {
+			family = "-6"
+		}
+		return []string{"dhclient", family, "-d", "-cf", in("conf"), "-sf", in("script"), "-lf", in("leases"), "-pf", in("pid"), "eth0"}
 	case "udhcpc":
 		args := []string{"busybox", "udhcpc", "-i", "eth0", "-f", "-R", "-t", "20", "-T", "1", "-s", in("script")}
 		if id != "" {
@@ -136,6 +153,8 @@ func (s *System) client(id string) []string {
 		return args
 	case "dhcpcd":
 		return s.inside("/var/lib/dhcpcd", "/run", "", "dhcpcd", "-4", "-B", "-f", in("conf"), "eth0")
+	case "dhcpcd46":
+		return s.inside("/var/lib/dhcpcd", "/run", "", "dhcpcd", "-B", "-d", "-f", in("conf"), "eth0")
 	case "dhcpcd6":
 		return s.inside("/var/lib/dhcpcd", "/run", "", "dhcpcd", "-6", "-B", "-d", "-h", "roy", "-f", in("conf"), "eth0")
 	case "NetworkManager":
@@ -205,7 +224,7 @@ func (s *System) Stop(release bool) {
 	switch {
 	case !release:
 		signal = syscall.SIGKILL
-	case s.Kind == "dhclient":
+	case strings.HasPrefix(s.Kind, "dhclient"):
 		argv := s.client("")
 		argv[2] = "-r"
 		if out, err := s.Guest.Command(s.t.Context(), argv[0], argv[1:]...).CombinedOutput(); err != nil {

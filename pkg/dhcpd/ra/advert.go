@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"strings"
 	"time"
@@ -51,6 +52,10 @@ type Config struct {
 	Routes []netip.Prefix
 	// Logger receives the log. Nil: slog.Default. Reconfigure ignores it.
 	Logger *slog.Logger
+	// Left is what a former process got from Sockets: in place of a new socket, Open
+	// uses a copy of the one of these that is bound as it should be. They remain the
+	// caller's. Reconfigure ignores it.
+	Left []*os.File
 }
 
 // Prefix is one subnet of the link.

@@ -64,6 +64,8 @@ func (l *Link) send(payload []byte, _, dst netip.Addr) error {
 
 func (l *Link) interrupt() { close(l.stop) }
 
+func (l *Link) copy() (*os.File, error) { return nil, os.ErrInvalid }
+
 func (l *Link) close() error { return nil }
 
 // OpenOn is Open on a simulated link.

@@ -5,25 +5,21 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
-	"flag"
 	"log/slog"
 	"net/netip"
-	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/google/go-cmp/cmp"
 	"github.com/mdlayher/ndp"
 
+	"github.com/vnetd/vnetd/internal/golden"
 	"github.com/vnetd/vnetd/internal/nstest"
 	"github.com/vnetd/vnetd/pkg/dhcpd/dhcpdtest"
 	"github.com/vnetd/vnetd/pkg/dhcpd/ra"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 var (
 	prefix6  = netip.MustParsePrefix("2001:db8:1::/64")
@@ -121,27 +117,9 @@ func TestAdvertisementBytes(t *testing.T) {
 					t.Fatal(err)
 				}
 				got += "last:\n" + hex.Dump((<-link.Adverts()).Payload)
-				golden(t, filepath.Join("ra", c.name+".txt"), got)
+				golden.Compare(t, filepath.Join("testdata", "ra", c.name+".txt"), got)
 			})
 		})
-	}
-}
-
-// golden compares got with a file of testdata.
-func golden(t *testing.T, name, got string) {
-	t.Helper()
-	path := filepath.Join("testdata", name)
-	if *update {
-		if err := os.WriteFile(path, []byte(got), 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	want, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if diff := cmp.Diff(string(want), got); diff != "" {
-		t.Errorf("%s (-want +got):\n%s", name, diff)
 	}
 }
 
@@ -366,6 +344,43 @@ func TestGuestTakesAdvertisement(t *testing.T) {
 			}
 			return nil
 		})
+	})
+}
+
+// A bridge that has another link-local address than it had is the router by that, at once
+// and without a word in the log.
+func TestRouterChangesAddress(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		dhcpdtest.MakeBridge6(t)
+		var log bytes.Buffer
+		cfg := raConfig()
+		cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+		srv, err := ra.Open(cfg)
+		stop := startRA(t, srv, err)
+		guest := nstest.Guest(t, "br0", "g1", dhcpdtest.MAC(2).String())
+		nstest.IP(t, "link set br0 up")
+		ask := func() string { return guest.Exec("rdisc6", "-1", "-w", "10000", "eth0") }
+		nstest.Eventually(t, dhcpdtest.ClientLimit, "the guest has an address", func() error {
+			if got := guest.IP("-6 addr show dev eth0 scope link"); !strings.Contains(got, "fe80") || strings.Contains(got, "tentative") {
+				return errors.New(got)
+			}
+			return nil
+		})
+		if got := ask(); !strings.Contains(got, "from fe80::200:5eff:fe00:5301") {
+			t.Errorf("at first rdisc6 says\n%s", got)
+		}
+		nstest.IP(t, "-6 addr add fe80::9/64 dev br0 nodad")
+		nstest.IP(t, "-6 addr del fe80::200:5eff:fe00:5301/64 dev br0")
+		before := srv.Stats().Unicast
+		if got := ask(); !strings.Contains(got, "from fe80::9") || srv.Stats().Unicast == before {
+			t.Errorf("of another address rdisc6 says\n%s", got)
+		}
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+		if log.Len() > 0 {
+			t.Errorf("the log has\n%s", &log)
+		}
 	})
 }
 

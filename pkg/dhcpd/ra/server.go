@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"os"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -64,6 +65,8 @@ type raLink interface {
 	// send sends an advertisement from src. It fails while src is tentative.
 	send(payload []byte, src, dst netip.Addr) error
 	interrupt()
+	// copy is another descriptor of what receive reads.
+	copy() (*os.File, error)
 	close() error
 }
 
@@ -100,7 +103,7 @@ type counters struct{ solicited, malformed, limited, unicast, multicast atomic.U
 // thread. The interface must exist; it needs neither carrier nor address yet. The
 // caller must call Run or Close.
 func Open(cfg Config) (*Server, error) {
-	return open(cfg, func() (raLink, error) { return listen(cfg.Interface) })
+	return open(cfg, func() (raLink, error) { return listen(cfg.Interface, cfg.Left) })
 }
 
 // open makes a Server on the link that dial returns.
@@ -122,6 +125,16 @@ func open(cfg Config, dial func() (raLink, error)) (*Server, error) {
 		cfg:     cfg,
 		initial: initialAdverts,
 	}, nil
+}
+
+// Sockets returns a copy of the socket, for Open in the next process: solicitations that
+// come after Run has ended wait there. The caller closes it.
+func (s *Server) Sockets() ([]*os.File, error) {
+	f, err := s.link.copy()
+	if err != nil {
+		return nil, fmt.Errorf("copying the ICMPv6 socket: %w", err)
+	}
+	return []*os.File{f}, nil
 }
 
 // Close gives up a server that does not run. After Run, or a second time, it does
@@ -226,7 +239,11 @@ func (s *Server) answer(src netip.Addr, now time.Time) {
 		s.count.limited.Add(1)
 		s.kick()
 	default:
-		if err := s.advertise(src, false); err != nil {
+		err := s.advertise(src, false)
+		switch {
+		case errors.Is(err, errNoLinkLocal), errors.Is(err, errSourceGone):
+			s.kick() // all are told once there is an address
+		case err != nil:
 			s.log.Limited("router solicitation not answered", "ip", src, "error", err)
 		}
 	}
@@ -282,15 +299,11 @@ func (s *Server) advertise(dst netip.Addr, last bool) error {
 	if retired && !last {
 		return nil
 	}
-	src, err := s.link.source()
-	if err != nil {
-		return err
+	err := s.send(&cfg, dst, last)
+	if errors.Is(err, errSourceGone) {
+		err = s.send(&cfg, dst, last) // from what it has by now
 	}
-	payload, err := cfg.advert(src, last)
 	if err != nil {
-		return err
-	}
-	if err := s.link.send(payload, src, dst); err != nil {
 		return err
 	}
 	if dst.IsMulticast() {
@@ -299,6 +312,19 @@ func (s *Server) advertise(dst netip.Addr, last bool) error {
 		s.count.unicast.Add(1)
 	}
 	return nil
+}
+
+// send sends one advertisement from the address that the link has.
+func (s *Server) send(cfg *Config, dst netip.Addr, last bool) error {
+	src, err := s.link.source()
+	if err != nil {
+		return err
+	}
+	payload, err := cfg.advert(src, last)
+	if err != nil {
+		return err
+	}
+	return s.link.send(payload, src, dst)
 }
 
 // allNodes returns the multicast group of all guests (RFC 4291, section 2.7.1).

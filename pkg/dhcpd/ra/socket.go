@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -13,17 +14,22 @@ import (
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 
+	"github.com/vnetd/vnetd/internal/handover"
 	"github.com/vnetd/vnetd/pkg/dhcpd/internal/iface"
 )
 
 // errNoLinkLocal says that the bridge has no link-local address yet.
 var errNoLinkLocal = errors.New("the interface has no link-local address")
 
+// errSourceGone says that the bridge does not have the source address any more.
+var errSourceGone = errors.New("the interface has another link-local address, or none")
+
 // socket is the Server's end of one bridge: a raw ICMPv6 socket, bound to the
 // device but to no address, since the link-local one may come later.
 type socket struct {
-	conn   *ipv6.PacketConn
-	raw    syscall.RawConn // of conn
+	ip     *net.IPConn
+	conn   *ipv6.PacketConn // of ip
+	raw    syscall.RawConn  // of conn
 	ifname string
 	index  int // of the interface
 
@@ -34,17 +40,13 @@ type socket struct {
 // type check
 var _ raLink = (*socket)(nil)
 
-// listen opens the socket on an interface.
-func listen(ifname string) (*socket, error) {
+// listen opens the socket on an interface, or takes over the one of left.
+func listen(ifname string, left []*os.File) (*socket, error) {
 	ifi, err := iface.ByName(ifname)
 	if err != nil {
 		return nil, err
 	}
-	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
-		var err error
-		return errors.Join(c.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), ifname) }), err)
-	}}
-	conn, err := lc.ListenPacket(context.Background(), "ip6:ipv6-icmp", "::")
+	conn, err := bind(ifname, left)
 	if err != nil {
 		return nil, fmt.Errorf("opening the ICMPv6 socket: %w", err)
 	}
@@ -52,8 +54,8 @@ func listen(ifname string) (*socket, error) {
 	if err := configure(pc, ifi); err != nil {
 		return nil, errors.Join(fmt.Errorf("setting up the ICMPv6 socket: %w", err), pc.Close())
 	}
-	s := &socket{conn: pc, ifname: ifname, index: ifi.Index}
-	if s.raw, err = conn.(*net.IPConn).SyscallConn(); err != nil {
+	s := &socket{ip: conn, conn: pc, ifname: ifname, index: ifi.Index}
+	if s.raw, err = conn.SyscallConn(); err != nil {
 		return nil, errors.Join(err, pc.Close())
 	}
 	if err := s.raw.Control(func(fd uintptr) { iface.GrowBuffers(int(fd)) }); err != nil {
@@ -62,15 +64,41 @@ func listen(ifname string) (*socket, error) {
 	return s, nil
 }
 
-// configure sets the options of the socket.
+// bind opens a socket that is bound to a device, or makes a copy of the one of left.
+func bind(ifname string, left []*os.File) (*net.IPConn, error) {
+	// The kernel has the protocol in the place of a port.
+	at := netip.AddrPortFrom(netip.IPv6Unspecified(), unix.IPPROTO_ICMPV6)
+	if f := (handover.Socket{Type: unix.SOCK_RAW, Addr: at, Device: ifname}).Find(left); f != nil {
+		conn, err := net.FilePacketConn(f)
+		if err != nil {
+			return nil, fmt.Errorf("taking it over: %w", err)
+		}
+		return conn.(*net.IPConn), nil
+	}
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var err error
+		return errors.Join(c.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), ifname) }), err)
+	}}
+	conn, err := lc.ListenPacket(context.Background(), "ip6:ipv6-icmp", "::")
+	if err != nil {
+		return nil, err
+	}
+	return conn.(*net.IPConn), nil
+}
+
+// configure sets the options of the socket, which it may have already.
 func configure(pc *ipv6.PacketConn, ifi *net.Interface) error {
 	var only ipv6.ICMPFilter
 	only.SetAll(true)
 	only.Accept(ipv6.ICMPTypeRouterSolicitation)
-	group := &net.UDPAddr{IP: netip.IPv6LinkLocalAllRouters().AsSlice()}
+	// EADDRINUSE: the socket was taken over and is in the group.
+	joined := pc.JoinGroup(ifi, &net.UDPAddr{IP: netip.IPv6LinkLocalAllRouters().AsSlice()})
+	if errors.Is(joined, unix.EADDRINUSE) {
+		joined = nil
+	}
 	return errors.Join(
 		pc.SetICMPFilter(&only),
-		pc.JoinGroup(ifi, group),
+		joined,
 		pc.SetControlMessage(ipv6.FlagHopLimit, true),
 		// RFC 4861, section 4.2: "Hop Limit 255".
 		pc.SetHopLimit(ndpHopLimit),
@@ -130,9 +158,14 @@ func (s *socket) send(payload []byte, src, dst netip.Addr) error {
 	s.mu.Lock()
 	s.src = netip.Addr{}
 	s.mu.Unlock()
+	if errors.Is(err, unix.EINVAL) {
+		return fmt.Errorf("%w: %w", errSourceGone, err)
+	}
 	return err
 }
 
 func (s *socket) interrupt() { _ = s.conn.SetReadDeadline(time.Unix(1, 0)) }
+
+func (s *socket) copy() (*os.File, error) { return s.ip.File() }
 
 func (s *socket) close() error { return s.conn.Close() }

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vnetd/vnetd/internal/handover"
 	"github.com/vnetd/vnetd/pkg/dhcpd/internal/iface"
 )
 
@@ -41,6 +42,10 @@ type Config struct {
 	Root string
 	// Logger receives the log. Nil: slog.Default.
 	Logger *slog.Logger
+	// Left is what a former process got from Sockets: in place of a new socket, Open
+	// uses a copy of the one of these that is bound as it should be, and Run goes on
+	// with the transfers of that process. They remain the caller's.
+	Left []*os.File
 }
 
 // Server lets guests read files (RFC 1350), with block size, transfer size,
@@ -51,12 +56,12 @@ type Server struct {
 	log   *iface.Log
 	conn  *net.UDPConn
 	raw   syscall.RawConn // of conn
-	seen  *iface.Frames   // of requests; for the reader alone
+	ifi   *net.Interface
+	seen  *iface.Frames // of requests; for the reader alone
 	ports *iface.Ports
-	index int // of the bridge
 	root  *os.Root
-	path  string // of root
-	block int    // the largest that the link carries
+	cfg   Config
+	block int // the largest that the link carries
 	close func() error
 	count counters
 
@@ -67,6 +72,7 @@ type Server struct {
 	running map[netip.AddrPort]*session
 	each    map[guest]int // transfers
 	at      map[place]int // transfers
+	book    *book         // nil: there is none
 }
 
 // place is where requests enter the link: a port of the bridge, or a card where the port is
@@ -88,6 +94,7 @@ type session struct {
 	peer   netip.AddrPort
 	who    guest
 	number uint64 // in order of their beginning
+	record int    // of the book
 	stop   context.CancelFunc
 }
 
@@ -117,30 +124,68 @@ func Open(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, errors.Join(err, root.Close())
 	}
-	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
-		var err error
-		return errors.Join(c.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), cfg.Interface) }), err)
-	}}
-	conn, err := lc.ListenPacket(context.Background(), "udp", netip.AddrPortFrom(cfg.Addr, port).String())
+	conn, err := bind(&cfg)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("binding UDP port %d of %v: %w", port, cfg.Addr, err), root.Close())
 	}
 	s := &Server{
 		log:     iface.NewLog(cfg.Logger, cfg.Network, cfg.Interface),
-		conn:    conn.(*net.UDPConn),
-		index:   ifi.Index,
+		conn:    conn,
+		ifi:     ifi,
 		root:    root,
-		path:    cfg.Root,
+		cfg:     cfg,
 		block:   min(max(ifi.MTU-blockOverhead(cfg.Addr), defaultBlock), maxBlock),
 		running: make(map[netip.AddrPort]*session),
 		each:    make(map[guest]int),
 		at:      make(map[place]int),
 	}
 	s.close = iface.Once(s.closeAll)
+	if s.book, err = openBook(cfg.Left); err != nil {
+		s.log.Warn("transfers of boot files will not outlive this process", "error", err)
+	}
 	if err := s.watch(ifi, cfg.Addr.Is6()); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
+}
+
+// bind opens the socket, or makes a copy of the one of cfg.Left.
+func bind(cfg *Config) (*net.UDPConn, error) {
+	at := netip.AddrPortFrom(cfg.Addr, port)
+	if f := (handover.Socket{Type: unix.SOCK_DGRAM, Addr: at, Device: cfg.Interface}).Find(cfg.Left); f != nil {
+		conn, err := net.FilePacketConn(f)
+		if err != nil {
+			return nil, fmt.Errorf("taking over a socket: %w", err)
+		}
+		return conn.(*net.UDPConn), nil
+	}
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var err error
+		return errors.Join(c.Control(func(fd uintptr) { err = unix.BindToDevice(int(fd), cfg.Interface) }), err)
+	}}
+	conn, err := lc.ListenPacket(context.Background(), "udp", at.String())
+	if err != nil {
+		return nil, err
+	}
+	return conn.(*net.UDPConn), nil
+}
+
+// Sockets returns copies of the socket and of the book of transfers, for Open in the next
+// process: what comes in after Run has ended waits there. The caller closes them.
+func (s *Server) Sockets() ([]*os.File, error) {
+	conn, err := s.conn.File()
+	if err != nil {
+		return nil, fmt.Errorf("copying the socket of TFTP: %w", err)
+	}
+	files := []*os.File{conn}
+	if s.book != nil {
+		f, err := s.book.copy()
+		if err != nil {
+			return nil, errors.Join(fmt.Errorf("copying the book of transfers: %w", err), conn.Close())
+		}
+		files = append(files, f)
+	}
+	return files, nil
 }
 
 // watch opens what tells where requests come from. On an error the server is to be closed.
@@ -162,7 +207,7 @@ func (s *Server) watch(ifi *net.Interface, ip6 bool) (err error) {
 
 // closeAll closes what is open.
 func (s *Server) closeAll() error {
-	errs := []error{s.conn.Close(), s.root.Close()}
+	errs := []error{s.conn.Close(), s.root.Close(), s.book.close()}
 	if s.seen != nil {
 		errs = append(errs, s.seen.Close())
 	}
@@ -170,6 +215,16 @@ func (s *Server) closeAll() error {
 		errs = append(errs, s.ports.Close())
 	}
 	return errors.Join(errs...)
+}
+
+// Reconfigure tells whether the server does what cfg asks for: an error says that another
+// one is to be opened. Logger and Left are ignored.
+func (s *Server) Reconfigure(cfg Config) error {
+	is := s.cfg
+	if cfg.Network != is.Network || cfg.Interface != is.Interface || cfg.Addr != is.Addr || cfg.Root != is.Root {
+		return fmt.Errorf("reconfiguring TFTP of network %q: another address or directory is wanted: open it anew", is.Network)
+	}
+	return nil
 }
 
 // blockOverhead returns how many bytes stand around a block in a packet.
@@ -185,13 +240,14 @@ func blockOverhead(a netip.Addr) int {
 func (s *Server) Close() error { return s.close() }
 
 // Run serves until ctx ends, which is no error, or the socket fails. Transfers
-// that run are cut off. It returns when all that it started has ended and the
+// that run end here; who opens a server on what Sockets has returned goes on with them. It returns when all that it started has ended and the
 // socket is closed. It may be called once.
 func (s *Server) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	stop := context.AfterFunc(ctx, func() { _ = s.conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
+	s.resume(ctx)
 	err := s.readLoop(ctx)
 	cancel()
 	s.transfers.Wait()
@@ -254,26 +310,85 @@ func (s *Server) begin(ctx context.Context, b []byte, peer netip.AddrPort, who g
 		s.count.limited.Add(1)
 		return
 	}
-	r, err := parse(b, s.path)
-	var f *os.File
-	if err == nil {
-		f, err = openFile(s.root, r.path)
-	}
+	t, err := s.prepare(b)
 	if err != nil {
-		s.count.refused.Add(1)
-		s.log.Debug("refusing a TFTP request", "ip", who.addr, "name", r.path, "error", err)
-		_ = s.send(errorPacket(err), peer)
+		s.refuse(peer, err)
 		return
 	}
-	x := &session{transfer: newTransfer(r, f, s.block), peer: peer, who: who, number: s.started}
-	x.send = func(b []byte) error { return s.send(b, peer) }
 	s.count.started.Add(1)
+	record := s.book.enter(record{peer: peer, at: who.at, block: t.block, version: versionOf(t.file), request: b})
+	s.run(ctx, &session{transfer: t, peer: peer, who: who, record: record})
+}
+
+// prepare makes the transfer that a request asks for.
+func (s *Server) prepare(request []byte) (*transfer, error) {
+	r, err := parse(request, s.cfg.Root)
+	if err != nil {
+		return nil, err
+	}
+	f, err := openFile(s.root, r.path)
+	if err != nil {
+		return nil, err
+	}
+	return newTransfer(r, f, s.block), nil
+}
+
+// refuse tells a guest that there is no transfer for it.
+func (s *Server) refuse(peer netip.AddrPort, err error) {
+	s.count.refused.Add(1)
+	s.log.Debug("refusing a TFTP request", "ip", peer.Addr(), "error", err)
+	_ = s.send(errorPacket(err), peer)
+}
+
+// run sets x going. s.mu must be locked.
+func (s *Server) run(ctx context.Context, x *session) {
+	x.number = s.started
+	x.send = func(b []byte) error { return s.send(b, x.peer) }
+	x.acked = func(first uint64) { s.acked(x, first) }
 	s.started++
-	s.running[peer] = x
-	s.each[who]++
-	s.at[who.at]++
-	ctx, x.stop = context.WithCancel(ctx)
-	s.transfers.Go(func() { s.transfer(ctx, x) })
+	s.running[x.peer] = x
+	s.each[x.who]++
+	s.at[x.who.at]++
+	own, stop := context.WithCancel(ctx)
+	x.stop = stop
+	s.transfers.Go(func() { s.transfer(own, x, ctx) })
+}
+
+// acked records that a guest has all blocks before first.
+func (s *Server) acked(x *session, first uint64) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.running[x.peer] == x {
+		s.book.acknowledged(x.record, first)
+	}
+}
+
+// resume goes on with the transfers of a former process, whose guests wait for the next
+// block. One whose file is another one by now is refused.
+func (s *Server) resume(ctx context.Context) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, r := range s.book.records() {
+		peer := r.peer
+		if a := peer.Addr(); a.Is6() && a.IsLinkLocalUnicast() {
+			peer = netip.AddrPortFrom(a.WithZone(s.ifi.Name), peer.Port())
+		}
+		t, err := s.prepare(r.request)
+		if err == nil && versionOf(t.file) != r.version {
+			err = errors.Join(fmt.Errorf("%w: it has changed", os.ErrNotExist), t.file.Close())
+		} else if err == nil {
+			t.block = r.block
+			if err = t.skip(r.first); err != nil {
+				err = errors.Join(err, t.file.Close())
+			}
+		}
+		if err != nil {
+			s.book.strike(r.number)
+			s.refuse(peer, err)
+			continue
+		}
+		s.run(ctx, &session{transfer: t, peer: peer, who: guest{peer.Addr(), r.at}, record: r.number})
+	}
 }
 
 // yield gives up the oldest transfer of the place that has most of them for one of another
@@ -296,7 +411,7 @@ func (s *Server) yield(to place) bool {
 
 // send sends a packet. One that the kernel can't take now is lost, as it may be on the way.
 func (s *Server) send(b []byte, peer netip.AddrPort) error {
-	var to unix.Sockaddr = &unix.SockaddrInet6{Port: int(peer.Port()), ZoneId: uint32(s.index), Addr: peer.Addr().As16()}
+	var to unix.Sockaddr = &unix.SockaddrInet6{Port: int(peer.Port()), ZoneId: uint32(s.ifi.Index), Addr: peer.Addr().As16()}
 	if a := peer.Addr().Unmap(); a.Is4() {
 		to = &unix.SockaddrInet4{Port: int(peer.Port()), Addr: a.As4()}
 	}
@@ -306,14 +421,18 @@ func (s *Server) send(b []byte, peer netip.AddrPort) error {
 	return nil
 }
 
-// transfer runs x to its end.
-func (s *Server) transfer(ctx context.Context, x *session) {
+// transfer runs x to its end. Where that is only because all ends, the next process goes
+// on with it.
+func (s *Server) transfer(ctx context.Context, x *session, all context.Context) {
 	defer x.stop()
 	err := x.run(ctx)
 	if err == nil {
 		s.count.done.Add(1)
 	}
 	s.log.Debug("TFTP transfer ended", "ip", x.who.addr, "name", x.file.Name(), "error", errors.Join(err, x.file.Close()))
+	if all.Err() != nil && errors.Is(err, context.Canceled) {
+		return
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.remove(x)
@@ -325,6 +444,7 @@ func (s *Server) remove(x *session) {
 		return
 	}
 	delete(s.running, x.peer)
+	s.book.strike(x.record)
 	if s.each[x.who]--; s.each[x.who] == 0 {
 		delete(s.each, x.who)
 	}

@@ -29,7 +29,8 @@ type transfer struct {
 	file    *os.File
 	data    io.Reader // file as it is sent
 	send    func([]byte) error
-	options []byte // the packet that answers the request's, nil for none
+	acked   func(first uint64) // told of each progress: the first block that is not acknowledged
+	options []byte             // the packet that answers the request's, nil for none
 	block   int
 	window  int
 	timeout time.Duration
@@ -84,6 +85,26 @@ func (t *transfer) negotiate(r request, block int) {
 	for _, o := range opts {
 		t.options = append(append(t.options, o...), 0)
 	}
+}
+
+// skip has the transfer begin with a block other than the first: what a former process
+// did of it is done. first is 0 where that was nothing, or not acknowledged.
+func (t *transfer) skip(first uint64) error {
+	if first == 0 || first == 1 && t.options == nil {
+		return nil
+	}
+	t.options, t.first = nil, first
+	done := int64(first-1) * int64(t.block)
+	var err error
+	if t.data == io.Reader(t.file) {
+		_, err = t.file.Seek(done, io.SeekStart)
+	} else {
+		_, err = io.CopyN(io.Discard, t.data, done)
+	}
+	if err != nil {
+		return fmt.Errorf("going on with block %d: %w", first, err)
+	}
+	return nil
 }
 
 // handle takes a packet of the guest, whose header is complete.
@@ -157,6 +178,7 @@ func (t *transfer) exchange(ctx context.Context) error {
 		if acked > 0 {
 			t.out = t.out[acked:]
 			t.first += uint64(acked)
+			t.acked(t.first)
 			return nil
 		}
 	}

@@ -33,5 +33,5 @@ func (s *handler) foreign(c *request) {
 	if !known {
 		s.Log.Limited("another DHCP server on the bridge", "mac", c.MAC, "server", c.serverID)
 	}
-	s.others[c.serverID] = ForeignServer{Addr: c.serverID, Client: slices.Clone(c.msg.ClientHWAddr), Seen: c.Now}
+	s.others[c.serverID] = ForeignServer{Addr: c.serverID, Client: slices.Clone(c.MAC[:]), Seen: c.Now}
 }

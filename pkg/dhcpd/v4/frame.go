@@ -23,38 +23,36 @@ const (
 	protoUDP      = 17
 )
 
-// udpFrame returns the Ethernet frame that carries payload from the server's port of
-// src to dst. All checksums are in it, so that no offload need fill them in.
-func udpFrame(from, to dhcpd.HWAddr, src netip.Addr, dst netip.AddrPort, payload []byte) []byte {
+// appendHead appends what is ahead of payload in the Ethernet frame that carries it from the
+// server's port of src to dst. All checksums are in it, so that no offload need fill them in.
+func appendHead(f []byte, from, to dhcpd.HWAddr, src netip.Addr, dst netip.AddrPort, payload []byte) []byte {
 	udpLen := udpHeader + len(payload)
-	f := make([]byte, etherHeader+ipHeader, etherHeader+ipHeader+udpLen)
-	copy(f, to[:])
-	copy(f[dhcpd.HWAddrLen:], from[:])
+	f = append(append(f, to[:]...), from[:]...)
 	be := binary.BigEndian
-	be.PutUint16(f[2*dhcpd.HWAddrLen:], etherTypeIPv4)
+	f = be.AppendUint16(f, etherTypeIPv4)
 
 	// RFC 791, section 3.1.
-	ip := f[etherHeader:]
-	ip[0] = 4<<4 | ipHeader/4
-	be.PutUint16(ip[2:], uint16(ipHeader+udpLen))
-	ip[8], ip[9] = ipTTL, protoUDP
+	at := len(f)
+	f = append(f, 4<<4|ipHeader/4, 0)
+	f = be.AppendUint16(f, uint16(ipHeader+udpLen))
+	f = append(f, 0, 0, 0, 0, ipTTL, protoUDP, 0, 0)
 	srcIP, dstIP := src.As4(), dst.Addr().As4()
-	copy(ip[12:], srcIP[:])
-	copy(ip[16:], dstIP[:])
+	f = append(append(f, srcIP[:]...), dstIP[:]...)
+	ip := f[at:]
 	be.PutUint16(ip[10:], ^fold(sum(ip)))
 
 	// RFC 768.
+	pseudo := sum(ip[12:20])
+	at = len(f)
 	f = be.AppendUint16(f, serverPort)
 	f = be.AppendUint16(f, dst.Port())
 	f = be.AppendUint16(f, uint16(udpLen))
 	f = be.AppendUint16(f, 0)
-	f = append(f, payload...)
-	udp := f[etherHeader+ipHeader:]
-	check := ^fold(sum(ip[12:20]) + sum(udp) + protoUDP + uint32(udpLen))
+	check := ^fold(pseudo + sum(f[at:]) + sum(payload) + protoUDP + uint32(udpLen))
 	if check == 0 {
 		check = 0xffff // "If the computed checksum is zero, it is transmitted as all ones"
 	}
-	be.PutUint16(udp[6:], check)
+	be.PutUint16(f[at+6:], check)
 	return f
 }
 

@@ -3,6 +3,7 @@ package v4
 import (
 	"cmp"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"time"
@@ -19,6 +20,9 @@ type handler struct {
 	plan   *plan
 	probes probes
 	others map[netip.Addr]ForeignServer // nil until there is one
+	waiting
+	// request is the message that is being handled. Who keeps it keeps a copy.
+	request request
 }
 
 // newHandler makes a handler without a transport, with its leases.
@@ -33,13 +37,19 @@ func newHandler(cfg *Config) (*handler, error) {
 	return h, err
 }
 
+// Relayed implements handler: giaddr is not zero (RFC 2131, section 2).
+func (*handler) Relayed(b []byte) bool {
+	const giaddr = 24
+	return len(b) >= giaddr+net.IPv4len && [net.IPv4len]byte(b[giaddr:]) != [net.IPv4len]byte{}
+}
+
 // Handle implements handler.
 func (s *handler) Handle(d dhcpd.Datagram, now time.Time) (*dhcpd.Reply, error) {
-	c, err := parse(d, s.plan, now)
-	if err != nil {
+	c := &s.request
+	if err := c.read(d, s.plan, now); err != nil {
 		return nil, err
 	}
-	if !s.Allow(string(c.MAC[:]), now) {
+	if !s.Allow(c.MAC[:], now) {
 		return nil, nil
 	}
 	s.identify(c)
@@ -102,8 +112,10 @@ func (s *handler) handleDiscover(c *request) *dhcpd.Reply {
 	if !s.Admits(&c.Client) {
 		return nil
 	}
+	delete(s.waiters, c.MAC)
 	a, ok := s.Pool.Choose(&c.Client)
 	if !ok {
+		s.wait(c)
 		s.exhausted(c)
 		return nil
 	}
@@ -249,11 +261,15 @@ func (s *handler) grant(c *request, a netip.Addr) {
 	if c.typ == dhcpv4.MessageTypeNone {
 		typ, l.time = dhcpv4.MessageTypeNone, dhcpd.Infinite
 	}
-	var ch dhcpd.Change
-	l.hostname = ch.Bind(&s.Pool.Bindings, &c.Client, dhcpd.Lease{
-		Addr: a, MAC: slices.Clone(c.msg.ClientHWAddr), ClientID: slices.Clone(c.ID),
+	lease := dhcpd.Lease{
+		Addr: a, MAC: slices.Clone(c.MAC[:]), ClientID: slices.Clone(c.ID),
 		Hostname: p.Hostname(a, c.Reserved, c.Name), Expiry: dhcpd.Expiry(c.Now, l.time), State: dhcpd.StateBound,
-	})
+	}
+	if !p.Promise(&lease) {
+		return // by now another host gives it; the client asks again
+	}
+	var ch dhcpd.Change
+	l.hostname = ch.Bind(&s.Pool.Bindings, &c.Client, lease)
 	ch.Reply = p.leaseReply(c, typ, l)
 	s.Enqueue(ch)
 }
@@ -266,7 +282,7 @@ func (s *handler) grant(c *request, a netip.Addr) {
 // the local system administrator of a possible configuration problem."
 func (s *handler) handleDecline(c *request) {
 	b := s.Pool.Lookup(c.Requested)
-	if b == nil || s.otherServer(c) || (b.Offer != c.Key && (!b.Lease.BoundAt(c.Now) || b.Key != c.Key)) || !s.Pool.Holds(&c.Client, b) {
+	if b == nil || s.otherServer(c) || (b.Offered() != c.Key && (!b.BoundAt(c.Now) || b.Key != c.Key)) || !s.Pool.Holds(&c.Client, b) {
 		s.Count.Ignored.Add(1)
 		return
 	}
@@ -277,7 +293,7 @@ func (s *handler) handleDecline(c *request) {
 	s.Log.Limited("a client found its address in use", "mac", c.MAC, "ip", b.Addr)
 	var ch dhcpd.Change
 	ch.Set(&s.Pool.Bindings, dhcpd.Declined, b, dhcpd.Lease{
-		Addr: b.Addr, MAC: slices.Clone(c.msg.ClientHWAddr), ClientID: slices.Clone(c.ID),
+		Addr: b.Addr, MAC: slices.Clone(c.MAC[:]), ClientID: slices.Clone(c.ID),
 		Expiry: c.Now.Add(dhcpd.DeclineHold), State: dhcpd.StateDeclined,
 	})
 	s.Pool.Withdraw(c.Key)
@@ -292,7 +308,7 @@ func (s *handler) handleDecline(c *request) {
 func (s *handler) handleRelease(c *request) {
 	b := s.Pool.Lookup(c.ciaddr)
 	// The server of an address of a former subnet was us, by the address there.
-	if b == nil || s.otherServer(c) && s.plan.Usable(b.Addr) || !b.Lease.BoundAt(c.Now) || b.Key != c.Key || !s.Pool.Holds(&c.Client, b) {
+	if b == nil || s.otherServer(c) && s.plan.Usable(b.Addr) || !b.BoundAt(c.Now) || b.Key != c.Key || !s.Pool.Holds(&c.Client, b) {
 		s.Count.Ignored.Add(1)
 		return
 	}

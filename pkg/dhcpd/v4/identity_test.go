@@ -138,8 +138,7 @@ func TestOneMachineOneAddress(t *testing.T) {
 			}
 			first = a
 			s.Stop(step.release)
-			s.Guest.IP("link set eth0 down")
-			if step.release {
+			if step.release { // which waits for the neighbour's address before it goes
 				nstest.Eventually(t, dhcpdtest.ClientLimit, step.kind+" gave its lease back", func() error {
 					if n := len(e.srv.Leases()); n > 0 {
 						return fmt.Errorf("%d leases", n)
@@ -147,6 +146,7 @@ func TestOneMachineOneAddress(t *testing.T) {
 					return nil
 				})
 			}
+			s.Guest.IP("link set eth0 down")
 		}
 	})
 }

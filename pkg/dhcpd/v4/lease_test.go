@@ -282,6 +282,11 @@ func TestFailedCommit(t *testing.T) {
 			t.Errorf("expiry is %v, stored is %v", l.Expiry, before.Expiry)
 		}
 		e.store.FailWith(nil)
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if len(told) != 4 {
+			t.Errorf("told of the store %v, not that it takes commits again, as nobody has asked", told)
+		}
 		e.want(e.renew(mac(3), a), fmt.Sprint("ACK ", a))
 		if n := e.srv.Stats().CommitFailures; n == 0 {
 			t.Error("failures are not counted")

@@ -160,6 +160,38 @@ func TestAddressesOfOnePort(t *testing.T) {
 	})
 }
 
+// A relay agent stands for many clients, and has as many addresses as they want, unless it is
+// a guest behind a port that is known to be one's.
+func TestAddressesOfRelay(t *testing.T) {
+	for _, known := range []int{-1, 8} {
+		cfg := func() v4.Config {
+			c := testConfig()
+			c.PerPort = 4
+			c.OfPort = func(int) int { return known }
+			c.Ranges = []dhcpd.Range{{Start: ip(20), End: ip(150)}}
+			return c
+		}
+		simulated(t, cfg, func(t *testing.T, e *env) {
+			link := e.wire.(simWire).link
+			link.Plug(mac(1), 5)
+			const clients = 80 // more than a port may bring at once
+			for n := range byte(clients) {
+				m := e.message(dhcpv4.MessageTypeDiscover, net.HardwareAddr{2, 0, 0, 0, 1, n})
+				m.GatewayIPAddr = ip(200).AsSlice()
+				link.DeliverFrom(mac(1), m.ToBytes(), netip.AddrPortFrom(ip(200), 67), ip(1))
+			}
+			e.drain()
+			want := uint64(clients)
+			if known > 0 {
+				want = uint64(known)
+			}
+			if got := e.srv.Stats().Pool.Offered; got != want {
+				t.Errorf("OfPort is %d: %d addresses are offered, want %d", known, got, want)
+			}
+		})
+	}
+}
+
 // TestNeighboursOnBridge has guests on the ports of a bridge speak for each other: with frames
 // from their own card, in fragments, and with frames from the other's card.
 func TestNeighboursOnBridge(t *testing.T) {

@@ -2,7 +2,6 @@ package v4
 
 import (
 	"bytes"
-	"cmp"
 	"encoding/binary"
 	"net"
 	"net/netip"
@@ -29,9 +28,15 @@ const (
 	bootFileField, bootFileAt  = 128, 108
 )
 
+// broadcastFlag is the only flag of a message (RFC 2131, section 2, figure 2).
+const broadcastFlag = 0x8000
+
+// magicCookie is in front of the options (RFC 2131, section 3).
+const magicCookie = 0x63825363
+
 // option is one option of a reply.
 type option struct {
-	code  dhcpv4.OptionCode
+	code  code
 	value []byte
 	when  when
 }
@@ -84,20 +89,25 @@ func isTimer(o *dhcpd.Option) bool {
 }
 
 // appendLease appends the options of an OFFER or ACK of l, in the order of their
-// importance. They are what dnsmasq, set up by libvirt, sends.
-func appendLease(opts []option, c *request, link *linkInfo, l given) []option {
-	opts = append(opts, option{dhcpv4.OptionIPAddressLeaseTime, dhcpd.Seconds(l.time), always})
+// importance. They are what dnsmasq, set up by libvirt, sends. Their values are in p.small.
+func (p *plan) appendLease(opts []option, c *request, link *linkInfo, l given) []option {
+	opts = append(opts, option{code(dhcpv4.OptionIPAddressLeaseTime), p.seconds(1, l.time), always})
 	if l.time < dhcpd.Infinite {
 		t1, t2 := link.timers(l.time)
 		opts = append(opts,
-			option{dhcpv4.OptionRenewTimeValue, dhcpd.Seconds(t1), always},
-			option{dhcpv4.OptionRebindingTimeValue, dhcpd.Seconds(t2), always})
+			option{code(dhcpv4.OptionRenewTimeValue), p.seconds(2, t1), always},
+			option{code(dhcpv4.OptionRebindingTimeValue), p.seconds(3, t2), always})
 	}
 	if c.rapid {
 		// RFC 4039, section 3: the option is in the DHCPACK that answers a DISCOVER.
-		opts = append(opts, option{dhcpv4.OptionRapidCommit, nil, always})
+		opts = append(opts, option{code(dhcpv4.OptionRapidCommit), nil, always})
 	}
 	return opts
+}
+
+// seconds is a time as an option has it, in p.small.
+func (p *plan) seconds(at int, d time.Duration) []byte {
+	return binary.BigEndian.AppendUint32(p.small[4*at:4*at:4*at+4], uint32(d/time.Second))
 }
 
 // appendLink appends those that tell a client of the link.
@@ -107,12 +117,12 @@ func (p *plan) appendLink(opts []option, c *request, link []option, hostname str
 		return opts
 	}
 	if !slices.ContainsFunc(p.cfg.Options, func(o dhcpd.Option) bool { return o.Code == uint16(dhcpv4.OptionHostName.Code()) && o.Encap == 0 }) {
-		opts = append(opts, option{dhcpv4.OptionHostName, []byte(hostname), ifWanted})
+		opts = append(opts, option{code(dhcpv4.OptionHostName), []byte(hostname), ifWanted})
 	}
 	// RFC 4702, section 4: a client that sent the option gets it back, whether its
 	// parameter request list names it or not.
 	if c.fqdn != nil {
-		opts = append(opts, option{dhcpv4.OptionFQDN, c.fqdn.reply(hostname, p.cfg.Domain), always})
+		opts = append(opts, option{code(dhcpv4.OptionFQDN), c.fqdn.reply(hostname, p.cfg.Domain), always})
 	}
 	return opts
 }
@@ -121,32 +131,32 @@ func (p *plan) appendLink(opts []option, c *request, link []option, hostname str
 // boot the same and for whom the same is configured. Absent ones are left out.
 func (p *plan) sharedOptions(boot []option, configured []dhcpd.Option) linkInfo {
 	opts := append([]option{
-		{dhcpv4.OptionSubnetMask, net.CIDRMask(p.cfg.Prefix.Bits(), 32), always},
-		{dhcpv4.OptionBroadcastAddress, broadcastOf(p.cfg.Prefix).AsSlice(), always},
-		{dhcpv4.OptionRouter, p.cfg.Router.AsSlice(), ifWanted},
-		{dhcpv4.OptionDomainNameServer, dhcpd.AddrBytes(p.cfg.DNS), ifWanted},
-		{dhcpv4.OptionDomainName, []byte(p.cfg.Domain), ifWanted},
-		{dhcpv4.OptionNTPServers, dhcpd.AddrBytes(p.cfg.NTP), ifWanted},
+		{code(dhcpv4.OptionSubnetMask), net.CIDRMask(p.cfg.Prefix.Bits(), 32), always},
+		{code(dhcpv4.OptionBroadcastAddress), broadcastOf(p.cfg.Prefix).AsSlice(), always},
+		{code(dhcpv4.OptionRouter), p.cfg.Router.AsSlice(), ifWanted},
+		{code(dhcpv4.OptionDomainNameServer), dhcpd.AddrBytes(p.cfg.DNS), ifWanted},
+		{code(dhcpv4.OptionDomainName), []byte(p.cfg.Domain), ifWanted},
+		{code(dhcpv4.OptionNTPServers), dhcpd.AddrBytes(p.cfg.NTP), ifWanted},
 	}, boot...)
 	if p.cfg.MTU != 0 {
-		opts = append(opts, option{dhcpv4.OptionInterfaceMTU, binary.BigEndian.AppendUint16(nil, uint16(p.cfg.MTU)), ifWanted})
+		opts = append(opts, option{code(dhcpv4.OptionInterfaceMTU), binary.BigEndian.AppendUint16(nil, uint16(p.cfg.MTU)), ifWanted})
 	}
 	if len(p.cfg.Routes) > 0 {
 		routes := p.classlessRoutes()
 		opts = append(opts,
-			option{dhcpv4.OptionClasslessStaticRoute, routes, ifWanted},
+			option{code(dhcpv4.OptionClasslessStaticRoute), routes, ifWanted},
 			option{optionMicrosoftRoutes, routes, ifAsked})
 	}
 	if domain := strings.Trim(p.cfg.Domain, "."); dhcpd.ValidDomain(domain) {
 		// RFC 3397, section 2.
-		opts = append(opts, option{dhcpv4.OptionDNSDomainSearchList, dhcpd.ToLabels(domain), ifAsked})
+		opts = append(opts, option{code(dhcpv4.OptionDNSDomainSearchList), dhcpd.ToLabels(domain), ifAsked})
 	}
 	opts = slices.DeleteFunc(opts, func(o option) bool { return len(o.value) == 0 })
 	return override(opts, configured)
 }
 
 // optionMicrosoftRoutes is what Windows asks for instead of option 121.
-const optionMicrosoftRoutes = dhcpv4.GenericOptionCode(249)
+const optionMicrosoftRoutes = code(249)
 
 // classlessRoutes returns the routes as option 121 has them, with the default route:
 //
@@ -181,14 +191,13 @@ func override(opts []option, configured []dhcpd.Option) linkInfo {
 			}
 			continue
 		}
-		code := dhcpv4.GenericOptionCode(o.Code)
-		opts = slices.DeleteFunc(opts, func(have option) bool { return uint16(have.code.Code()) == o.Code })
+		opts = slices.DeleteFunc(opts, func(have option) bool { return uint16(have.code) == o.Code })
 		when := ifWanted
 		if o.Force {
 			when = always
 		}
 		if o.Value != nil {
-			opts = append(opts, option{code, o.Value, when})
+			opts = append(opts, option{code(o.Code), o.Value, when})
 		}
 	}
 	li.opts = opts
@@ -211,15 +220,15 @@ func (f *fqdn) reply(hostname, domain string) []byte {
 // RFC 2131, section 4.3.1 has the server send the parameters of the list where
 // it has a value. Without a list everything is sent.
 func (c *request) wanted(opts []option) []option {
-	list := c.msg.Options.Get(dhcpv4.OptionParameterRequestList)
+	list := c.msg.get(code(dhcpv4.OptionParameterRequestList))
 	return slices.DeleteFunc(opts, func(o option) bool {
 		switch o.when {
 		case always:
 			return false
 		case ifWanted:
-			return list != nil && !slices.Contains(list, o.code.Code())
+			return list != nil && !slices.Contains(list, byte(o.code))
 		default:
-			return !slices.Contains(list, o.code.Code())
+			return !slices.Contains(list, byte(o.code))
 		}
 	})
 }
@@ -233,7 +242,7 @@ func (c *request) room() int {
 		return bootpVendor - 4 - 1
 	}
 	size := minDatagram
-	if v := fixed(c.msg, dhcpv4.OptionMaximumDHCPMessageSize, 2); v != nil {
+	if v := c.msg.value(code(dhcpv4.OptionMaximumDHCPMessageSize), 2); v != nil {
 		size = min(max(size, int(binary.BigEndian.Uint16(v))), maxDatagram)
 	}
 	return size - ipUDPHeaders - header - 1 // the end option
@@ -256,22 +265,29 @@ func fit(opts []option, room int) []option {
 }
 
 // inOrder sorts options, in place, by their codes. Of two of one code the later one
-// counts. RFC 3046, section 2.1 has a relay's come last.
+// counts. RFC 3046, section 2.1 has a relay's come last. There are few, so that they are
+// inserted one after the other.
 func inOrder(opts []option) []option {
-	place := func(o option) int {
-		if o.code.Code() == dhcpv4.OptionRelayAgentInformation.Code() {
-			return 1 << 8
+	for i := range opts {
+		for j := i; j > 0 && opts[j].place() < opts[j-1].place(); j-- {
+			opts[j], opts[j-1] = opts[j-1], opts[j]
 		}
-		return int(o.code.Code())
 	}
-	slices.SortStableFunc(opts, func(a, b option) int { return cmp.Compare(place(a), place(b)) })
 	last := opts[:0]
 	for i, o := range opts {
-		if i+1 == len(opts) || opts[i+1].code.Code() != o.code.Code() {
+		if i+1 == len(opts) || opts[i+1].code != o.code {
 			last = append(last, o)
 		}
 	}
 	return last
+}
+
+// place is where an option stands among others.
+func (o *option) place() int {
+	if o.code == code(dhcpv4.OptionRelayAgentInformation) {
+		return 1 << 8
+	}
+	return int(o.code)
 }
 
 // appendOptions appends options to a message.
@@ -280,7 +296,7 @@ func appendOptions(b []byte, opts []option) []byte {
 		value := o.value
 		for range o.pieces() {
 			n := min(len(value), 255)
-			b = append(append(b, o.code.Code(), byte(n)), value[:n]...)
+			b = append(append(b, byte(o.code), byte(n)), value[:n]...)
 			value = value[n:]
 		}
 	}

@@ -15,7 +15,7 @@ import (
 )
 
 // plan is what a Config asks of DHCPv4. It never changes
-// but for its scope and scratch.
+// but for its scope, scratch and small.
 type plan struct {
 	cfg      Config
 	serverID []byte
@@ -23,6 +23,7 @@ type plan struct {
 	varied   bool       // the configured options depend on what a client sends
 	tagged   bool       // a client's tags matter
 	scratch  []option   // see head
+	small    [16]byte   // values of scratch
 	dhcpd.Scope
 }
 
@@ -43,6 +44,7 @@ func newPlan(cfg *Config, log *slog.Logger) *plan {
 		p.Never[p.Prefix.Addr()] = true
 		p.Never[broadcastOf(p.Prefix)] = true
 	}
+	p.Lend(cfg.Lender)
 	p.ReserveAll(cfg.Reservations, log)
 	p.serverID = cfg.Server.AsSlice()
 	p.varied = slices.ContainsFunc(cfg.Options, func(o dhcpd.Option) bool { return len(o.Tags) > 0 || o.Vendor != "" })
@@ -79,12 +81,12 @@ func (p *plan) newBoot(b Boot) bootPlan {
 	}
 	if b.File != "" {
 		bp.opts = []option{
-			{dhcpv4.OptionBootfileName, terminated(b.File), when},
-			{dhcpv4.OptionTFTPServerName, []byte(cmp.Or(b.Name, bp.server.String())), ifAsked},
+			{code(dhcpv4.OptionBootfileName), terminated(b.File), when},
+			{code(dhcpv4.OptionTFTPServerName), []byte(cmp.Or(b.Name, bp.server.String())), ifAsked},
 		}
 	}
 	if b.HTTP {
-		bp.opts[0].when, bp.opts[1] = always, option{dhcpv4.OptionClassIdentifier, httpClient, always}
+		bp.opts[0].when, bp.opts[1] = always, option{code(dhcpv4.OptionClassIdentifier), httpClient, always}
 	}
 	bp.link = p.sharedOptions(bp.opts, combined(p.cfg.Options))
 	return bp
@@ -104,7 +106,7 @@ func terminated(file string) []byte {
 var httpClient = []byte("HTTPClient")
 
 // optionIPXE encapsulates iPXE's own options.
-const optionIPXE = dhcpv4.GenericOptionCode(175)
+const optionIPXE = code(175)
 
 // tags returns those that c has, whatever is reserved for it.
 func (p *plan) tags(c *request) dhcpd.Tags {
@@ -125,7 +127,7 @@ func (c *request) described(r *dhcpd.TagRule) [][]byte {
 	if r.Option == 0 {
 		return [][]byte{c.MAC[:]}
 	}
-	v := c.msg.Options.Get(dhcpv4.GenericOptionCode(r.Option))
+	v := c.msg.get(code(r.Option))
 	switch {
 	case v == nil:
 		return nil
@@ -155,7 +157,7 @@ func enterpriseClasses(v []byte, enterprise uint32) (all [][]byte) {
 
 // effective returns the configured options that c is sent when it asks for them.
 func (p *plan) effective(c *request) []dhcpd.Option {
-	class := string(c.msg.Options.Get(dhcpv4.OptionClassIdentifier))
+	class := string(c.msg.get(code(dhcpv4.OptionClassIdentifier)))
 	all := slices.DeleteFunc(dhcpd.Select(p.cfg.Options, c.Tags), func(o dhcpd.Option) bool { return !strings.Contains(class, o.Vendor) })
 	if slices.ContainsFunc(all, func(o dhcpd.Option) bool { return o.Vendor != "" }) {
 		// The class comes back with what is for it, unless another one is configured.
@@ -178,11 +180,11 @@ func (p *plan) bootOf(c *request) *bootPlan {
 	if last == 0 {
 		return &p.boots[0]
 	}
-	o := c.msg.Options
-	ipxe := o.Has(optionIPXE) || bytes.Contains(o.Get(dhcpv4.OptionUserClassInformation), []byte("iPXE"))
-	http := bytes.HasPrefix(o.Get(dhcpv4.OptionClassIdentifier), httpClient)
+	o := &c.msg
+	ipxe := o.has(optionIPXE) || bytes.Contains(o.get(code(dhcpv4.OptionUserClassInformation)), []byte("iPXE"))
+	http := bytes.HasPrefix(o.get(code(dhcpv4.OptionClassIdentifier)), httpClient)
 	var archs []uint16
-	for v := o.Get(dhcpv4.OptionClientSystemArchitectureType); len(v) >= 2; v = v[2:] {
+	for v := o.get(code(dhcpv4.OptionClientSystemArchitectureType)); len(v) >= 2; v = v[2:] {
 		archs = append(archs, binary.BigEndian.Uint16(v))
 	}
 	for i := range p.boots[:last] {

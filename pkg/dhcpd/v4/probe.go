@@ -58,14 +58,14 @@ func (s *handler) unseen(a netip.Addr, c *request) bool {
 		return false
 	}
 	b := s.Pool.Lookup(a)
-	return b == nil || b.Lease.State == "" && b.Durable.State == "" && (b.Offer != c.Key || !b.Probed)
+	return b == nil || b.Blank() && (b.Offered() != c.Key || !b.Probed())
 }
 
 // probe asks for a, which c is offered when nobody answers. Nobody else waits for
 // that. the engine must be locked.
 func (s *handler) probe(a netip.Addr, c *request) {
 	if p := s.probes.byAddr[a]; p != nil {
-		p.c = c // it asked again meanwhile
+		p.c = c.kept(s.plan) // it asked again meanwhile
 		return
 	}
 	if len(s.probes.byAddr) >= maxProbes {
@@ -73,7 +73,7 @@ func (s *handler) probe(a netip.Addr, c *request) {
 		return
 	}
 	s.Pool.Hold(a, c.Key, c.Now.Add(dhcpd.OfferHold), c.Via)
-	s.probes.byAddr[a] = &probe{c: c, addr: a, next: c.Now}
+	s.probes.byAddr[a] = &probe{c: c.kept(s.plan), addr: a, next: c.Now}
 	select {
 	case s.probes.wake <- struct{}{}:
 	default:
@@ -98,9 +98,7 @@ func (s *handler) probeLoop(ctx context.Context) {
 				s.Log.Limited("asking who has an address", "ip", a, "error", err)
 			}
 		}
-		for _, out := range offers {
-			s.Send(out)
-		}
+		s.Send(offers...)
 		if !next.IsZero() {
 			timer.Reset(time.Until(next))
 		}
@@ -121,7 +119,9 @@ func (s *handler) settle(now time.Time) (ask []netip.Addr, offers []*dhcpd.Reply
 			p.next = now.Add(probeWait / probeTimes)
 		default:
 			delete(s.probes.byAddr, p.addr)
-			offers = append(offers, s.passed(p, now))
+			if out := s.passed(p, now); out != nil {
+				offers = append(offers, out)
+			}
 			continue
 		}
 		if next.IsZero() || p.next.Before(next) {
@@ -133,8 +133,8 @@ func (s *handler) settle(now time.Time) (ask []netip.Addr, offers []*dhcpd.Reply
 
 // passed offers an address for which nobody has answered.
 func (s *handler) passed(p *probe, now time.Time) *dhcpd.Reply {
-	if b := s.Pool.Lookup(p.addr); b != nil && b.Offer == p.c.Key {
-		b.Probed = true
+	if b := s.Pool.Lookup(p.addr); b != nil && b.Offered() == p.c.Key {
+		b.SetProbed()
 	}
 	return s.reconsider(p.c, now)
 }
@@ -158,7 +158,9 @@ func (s *handler) hearLoop(ctx context.Context) {
 			s.Fail(err)
 			return
 		}
-		s.Send(s.heard(a, hw, time.Now()))
+		if out := s.heard(a, hw, time.Now()); out != nil {
+			s.Send(out)
+		}
 	}
 }
 

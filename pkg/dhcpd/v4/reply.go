@@ -9,18 +9,8 @@ import (
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 )
 
-// broadcastFlag is the only flag of a message (RFC 2131, section 2, figure 2).
-const broadcastFlag = 0x8000
-
-// magicCookie is in front of the options (RFC 2131, section 3).
-const magicCookie = 0x63825363
-
-// Sizes of what is sent: BOOTP's, with which some relays are content alone, and
-// that of nearly all replies.
-const (
-	minReply   = 300
-	usualReply = 384
-)
+// minReply is the size of BOOTP's replies, with which some relays are content alone.
+const minReply = 300
 
 // reply is a reply: those fields of RFC 2131, section 4.3.1, table 3 that are not the
 // same for all, and options in the order of their importance. It is encoded here
@@ -41,21 +31,23 @@ func (p *plan) head(c *request, typ dhcpv4.MessageType) []option {
 	opts := p.scratch[:0]
 	if typ != dhcpv4.MessageTypeNone {
 		opts = append(opts,
-			option{dhcpv4.OptionDHCPMessageType, typ.ToBytes(), always},
-			option{dhcpv4.OptionServerIdentifier, p.serverID, always})
+			option{code(dhcpv4.OptionDHCPMessageType), append(p.small[:0:1], byte(typ)), always},
+			option{code(dhcpv4.OptionServerIdentifier), p.serverID, always})
 	}
 	// RFC 3046, section 2.2: the relay finds its own option in every reply.
-	if info := c.msg.Options.Get(dhcpv4.OptionRelayAgentInformation); info != nil && c.giaddr.IsValid() {
-		opts = append(opts, option{dhcpv4.OptionRelayAgentInformation, info, always})
+	if info := c.msg.get(code(dhcpv4.OptionRelayAgentInformation)); info != nil && c.giaddr.IsValid() {
+		opts = append(opts, option{code(dhcpv4.OptionRelayAgentInformation), info, always})
 	}
 	return opts
 }
 
-// payload encodes r as c gets it (RFC 2131, section 2, figure 1).
-func (p *plan) payload(c *request, r reply) []byte {
-	b := make([]byte, header, usualReply)
-	b[0], b[1], b[2] = byte(dhcpv4.OpcodeBootReply), byte(c.msg.HWType), dhcpd.HWAddrLen
-	copy(b[4:], c.msg.TransactionID[:])
+// message is r as c gets it (RFC 2131, section 2, figure 1), without a receiver.
+func (p *plan) message(c *request, typ dhcpv4.MessageType, r reply) *dhcpd.Reply {
+	out := dhcpd.NewReply()
+	out.Type = uint8(typ)
+	b := append(out.Payload, noHeader[:]...)
+	b[0], b[1], b[2] = byte(dhcpv4.OpcodeBootReply), c.msg.fixed[hwTypeAt], dhcpd.HWAddrLen
+	copy(b[transactionAt:], c.msg.fixed[transactionAt:][:4])
 	binary.BigEndian.PutUint16(b[10:], r.flags)
 	for i, a := range []netip.Addr{r.ciaddr, r.yiaddr, r.siaddr, c.giaddr} {
 		if a.IsValid() {
@@ -67,22 +59,26 @@ func (p *plan) payload(c *request, r reply) []byte {
 	copy(b[serverFieldAt:serverFieldAt+serverField-1], r.sname)
 	copy(b[bootFileAt:bootFileAt+bootFileField-1], r.file)
 	binary.BigEndian.PutUint32(b[header-4:], magicCookie)
-	b = append(appendOptions(b, inOrder(fit(r.opts, c.room()))), dhcpv4.OptionEnd.Code())
+	b = append(appendOptions(b, inOrder(fit(r.opts, c.room()))), byte(end))
 	p.scratch = r.opts[:0]
-	return append(b, make([]byte, max(0, minReply-len(b)))...)
+	out.Payload = append(b, noHeader[:max(0, minReply-len(b))]...)
+	return out
 }
+
+// noHeader is zeros.
+var noHeader [header]byte
 
 // leaseReply returns an OFFER, an ACK, or with MessageTypeNone a BOOTP reply, that
 // gives l to c.
 func (p *plan) leaseReply(c *request, typ dhcpv4.MessageType, l given) *dhcpd.Reply {
 	boot := p.bootOf(c)
-	r := reply{flags: c.msg.Flags & broadcastFlag, yiaddr: l.addr, siaddr: boot.server, sname: boot.Name, file: boot.field, opts: p.head(c, typ)}
+	r := reply{flags: c.msg.flags(), yiaddr: l.addr, siaddr: boot.server, sname: boot.Name, file: boot.field, opts: p.head(c, typ)}
 	link := p.linkOptions(c, boot)
 	if typ != dhcpv4.MessageTypeNone {
-		r.opts = appendLease(r.opts, c, &link, l)
+		r.opts = p.appendLease(r.opts, c, &link, l)
 	}
 	r.opts = c.wanted(p.appendLink(r.opts, c, link.opts, l.hostname))
-	out := &dhcpd.Reply{Type: uint8(typ), Payload: p.payload(c, r)}
+	out := p.message(c, typ, r)
 	switch {
 	// RFC 2131, section 4.1: "If the 'giaddr' field in a DHCP message from a client
 	// is non-zero, the server sends any return messages to the 'DHCP server' port
@@ -97,7 +93,7 @@ func (p *plan) leaseReply(c *request, typ dhcpv4.MessageType, l given) *dhcpd.Re
 		out.ReturnTo(c.Via)
 	// "If 'giaddr' is zero and 'ciaddr' is zero, and the broadcast bit is set, then
 	// the server broadcasts DHCPOFFER and DHCPACK messages to 0xffffffff."
-	case c.msg.IsBroadcast():
+	case c.msg.flags() != 0:
 		broadcast(out)
 	// "If the broadcast bit is not set [...], then the server unicasts DHCPOFFER
 	// and DHCPACK messages to the client's hardware address and 'yiaddr' address."
@@ -113,8 +109,8 @@ func (p *plan) nak(c *request, text string) *dhcpd.Reply {
 	// RFC 2131, section 4.3.2: "If 'giaddr' is set in the DHCPREQUEST message, [...]
 	// the server MUST set the broadcast bit in the DHCPNAK".
 	r := reply{flags: broadcastFlag, opts: p.head(c, dhcpv4.MessageTypeNak)}
-	r.opts = append(r.opts, option{dhcpv4.OptionMessage, []byte(text), always})
-	out := &dhcpd.Reply{Type: uint8(dhcpv4.MessageTypeNak), Payload: p.payload(c, r)}
+	r.opts = append(r.opts, option{code(dhcpv4.OptionMessage), []byte(text), always})
+	out := p.message(c, dhcpv4.MessageTypeNak, r)
 	// Section 4.1: "In all cases, when 'giaddr' is zero, the server broadcasts any
 	// DHCPNAK messages to 0xffffffff."
 	broadcast(out)
@@ -133,9 +129,10 @@ func (p *plan) nak(c *request, text string) *dhcpd.Reply {
 // SHOULD NOT fill in 'yiaddr'."
 func (p *plan) informReply(c *request, a netip.Addr) *dhcpd.Reply {
 	boot := p.bootOf(c)
-	r := reply{flags: c.msg.Flags & broadcastFlag, ciaddr: a, siaddr: boot.server, sname: boot.Name, file: boot.field}
+	r := reply{flags: c.msg.flags(), ciaddr: a, siaddr: boot.server, sname: boot.Name, file: boot.field}
 	r.opts = c.wanted(p.appendLink(p.head(c, dhcpv4.MessageTypeAck), c, p.linkOptions(c, boot).opts, ""))
-	out := &dhcpd.Reply{Type: uint8(dhcpv4.MessageTypeAck), Payload: p.payload(c, r), Dst: netip.AddrPortFrom(a, clientPort)}
+	out := p.message(c, dhcpv4.MessageTypeAck, r)
+	out.Dst = netip.AddrPortFrom(a, clientPort)
 	if c.giaddr.IsValid() {
 		out.Dst = netip.AddrPortFrom(c.giaddr, serverPort)
 	}

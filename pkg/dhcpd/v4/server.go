@@ -1,5 +1,5 @@
-// Package v4 answers DHCPv4 (RFC 2131, RFC 2132) on one link. Messages are read by
-// github.com/insomniacslk/dhcp.
+// Package v4 answers DHCPv4 (RFC 2131, RFC 2132) on one link. Messages are read in place;
+// github.com/insomniacslk/dhcp has the names of their parts, and is the measure of it in tests.
 package v4
 
 import (
@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
@@ -62,22 +63,39 @@ func Import(cfg Config, leases []dhcpd.Lease) (taken int, refused []error, err e
 // Logger and Left are ignored. Running leases stay until their clients ask again, which are then
 // refused what cfg does not allow them.
 func (s *Server) Reconfigure(cfg Config) error {
-	h := s.h
-	h.Lock()
-	defer h.Unlock()
-	old := &h.plan.cfg
+	offers, err := s.h.reconfigure(cfg)
+	s.h.Send(offers...)
+	return err
+}
+
+// reconfigure does what Reconfigure does, but for sending the offers to clients for which there
+// are addresses now.
+func (s *handler) reconfigure(cfg Config) (offers []*dhcpd.Reply, err error) {
+	s.Lock()
+	defer s.Unlock()
+	old := &s.plan.cfg
 	if err := cfg.Follow(&old.Settings); err != nil {
-		return err
+		return nil, err
 	}
 	if err := cfg.Validate(); err != nil {
-		return fmt.Errorf("checking DHCP settings of network %q: %w", cfg.Network, err)
+		return nil, fmt.Errorf("checking DHCP settings of network %q: %w", cfg.Network, err)
 	}
 	if cfg.Probe != old.Probe {
-		return errors.New("a running DHCP server can't begin or end to probe addresses")
+		return nil, errors.New("a running DHCP server can't begin or end to probe addresses")
 	}
-	h.plan = newPlan(&cfg, h.Log.Logger)
-	h.Follow(&h.plan.Scope)
-	return nil
+	s.plan = newPlan(&cfg, s.Log.Logger)
+	s.Follow(&s.plan.Scope)
+	return s.answerWaiting(time.Now()), nil
+}
+
+// Relend gives new addresses of the blocks that the lender has now, also to clients that wait for
+// some.
+func (s *Server) Relend() {
+	s.h.Lock()
+	dhcpd.Relend(s.h.Engine)
+	offers := s.h.answerWaiting(time.Now())
+	s.h.Unlock()
+	s.h.Send(offers...)
 }
 
 // Foreign lists the other servers of the link that clients have chosen, in order

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/net/ipv4"
 	"golang.org/x/sys/unix"
 
+	"github.com/vnetd/vnetd/internal/udpwait"
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/dhcpd/internal/iface"
 )
@@ -24,18 +25,15 @@ import (
 // ask; it receives nothing. It stays open, since closing a packet socket takes
 // the kernel milliseconds. So does the one for ARP, where there is one.
 type sockets struct {
-	udp     *net.UDPConn
-	frames  *packet.Conn
+	udp     *udpwait.Conn
+	frames  *iface.Cards
 	arp     *packet.Conn // receives ARP; nil unless addresses are probed
-	seen    *iface.Frames
-	ports   *iface.Ports
-	index   int             // of the bridge
-	rawUDP  syscall.RawConn // of udp
-	raw     syscall.RawConn // of frames
+	intake  *iface.Intake
+	all     []dhcpd.Datagram // what Receive returned last
+	index   int              // of the bridge
 	mac     dhcpd.HWAddr
 	server  netip.Addr
 	control []byte // makes the kernel send from server
-	oob     []byte
 }
 
 // type check
@@ -56,10 +54,14 @@ func listen(cfg *Config) (*sockets, error) {
 	if err != nil {
 		return nil, err
 	}
+	udp, err := udpwait.New(conn)
+	if err != nil {
+		return nil, err
+	}
 	cm := ipv4.ControlMessage{Src: cfg.Server.AsSlice()}
 	s := &sockets{
-		udp: conn, index: ifi.Index, mac: dhcpd.HWAddr(cfg.MAC), server: cfg.Server,
-		control: cm.Marshal(), oob: make([]byte, iface.OOBSize),
+		udp: udp, index: ifi.Index, mac: dhcpd.HWAddr(cfg.MAC), server: cfg.Server,
+		control: cm.Marshal(),
 	}
 	if err := s.open(ifi, cfg.Probe); err != nil {
 		return nil, errors.Join(err, s.Close())
@@ -69,17 +71,7 @@ func listen(cfg *Config) (*sockets, error) {
 
 // open opens what there is besides the UDP socket. On an error the rest is to be closed.
 func (s *sockets) open(ifi *net.Interface, probe bool) (err error) {
-	if s.rawUDP, err = s.udp.SyscallConn(); err != nil {
-		return err
-	}
-	// Protocol 0: the kernel queues no frame on this socket.
-	if s.frames, err = packet.Listen(ifi, packet.Raw, 0, nil); err != nil {
-		return fmt.Errorf("opening the packet socket: %w", err)
-	}
-	if s.raw, err = s.frames.SyscallConn(); err != nil {
-		return err
-	}
-	if err := s.raw.Control(func(fd uintptr) { iface.GrowBuffers(int(fd)) }); err != nil {
+	if s.frames, err = iface.OpenCards(ifi.Index); err != nil {
 		return err
 	}
 	if probe {
@@ -87,13 +79,8 @@ func (s *sockets) open(ifi *net.Interface, probe bool) (err error) {
 			return fmt.Errorf("opening the socket for ARP: %w", err)
 		}
 	}
-	if s.seen, err = iface.ListenFrames(ifi, false, serverPort, 0); err != nil {
-		return err
-	}
-	if s.ports, err = iface.OpenPorts(ifi.Index); err != nil {
-		return fmt.Errorf("opening the bridge's table of addresses: %w", err)
-	}
-	return nil
+	s.intake, err = iface.NewIntake(s.udp, ifi, false, serverPort)
+	return err
 }
 
 // configure sets the options of the UDP socket.
@@ -108,38 +95,47 @@ func configure(fd int) error {
 }
 
 // Receive implements dhcpd.Transport.
-func (s *sockets) Receive(buf []byte) (dhcpd.Datagram, error) {
-	n, oobn, _, src, err := s.udp.ReadMsgUDPAddrPort(buf, s.oob)
-	if err != nil {
-		return dhcpd.Datagram{}, err
-	}
-	d := dhcpd.Datagram{Payload: buf[:n], Src: netip.AddrPortFrom(src.Addr().Unmap(), src.Port())}
-	var cm ipv4.ControlMessage
-	if err := cm.Parse(s.oob[:oobn]); err == nil {
-		d.Dst, _ = netip.AddrFromSlice(cm.Dst.To4())
-	}
-	d.From.HW = s.seen.Source(d.Src, d.Payload)
-	d.From.Hidden = d.From.HW == dhcpd.HWAddr{}
-	return d, nil
+func (s *sockets) Receive() (all []dhcpd.Datagram, err error) {
+	s.all, err = dhcpd.Receive(s.intake, s.all[:0])
+	return s.all, err
 }
 
-// Port implements dhcpd.Transport.
-func (s *sockets) Port(hw dhcpd.HWAddr) int { return s.ports.Of(hw) }
-
 // Send implements dhcpd.Transport.
-func (s *sockets) Send(out *dhcpd.Reply) error {
-	if !out.Framed {
-		to := &unix.SockaddrInet4{Port: int(out.Dst.Port()), Addr: out.Dst.Addr().As4()}
-		return iface.Send(s.rawUDP, out.Payload, s.control, to)
+func (s *sockets) Send(all []*dhcpd.Reply, failed func(*dhcpd.Reply, error)) {
+	s.sendSome(all, false, s.udp, failed)
+	s.sendSome(all, true, s.frames.Conn(), failed)
+}
+
+// sendSome sends those that are frames, or those that are not, by their socket.
+func (s *sockets) sendSome(all []*dhcpd.Reply, framed bool, by syscall.RawConn, failed func(*dhcpd.Reply, error)) {
+	box := iface.GetOutbox()
+	defer box.Put()
+	var sent [iface.BatchSize]*dhcpd.Reply
+	flush := func() { box.Flush(by, func(at int, err error) { failed(sent[at], err) }) }
+	for _, out := range all {
+		if out.Framed != framed {
+			continue
+		}
+		if box.Len() == len(sent) {
+			flush()
+		}
+		sent[box.Len()] = out
+		if framed {
+			box.ToCard(out.HW, s.index, func(b []byte) []byte { return appendHead(b, s.mac, out.HW, s.server, out.Dst, out.Payload) }, out.Payload)
+		} else {
+			box.To4(out.Dst, s.control, out.Payload)
+		}
 	}
-	return s.sendFrame(udpFrame(s.mac, out.HW, s.server, out.Dst, out.Payload))
+	if box.Len() > 0 {
+		flush()
+	}
 }
 
 // sendFrame sends a frame, or fails at once.
 func (s *sockets) sendFrame(frame []byte) error {
 	to := &unix.SockaddrLinklayer{Ifindex: s.index, Halen: dhcpd.HWAddrLen}
 	copy(to.Addr[:], frame[:dhcpd.HWAddrLen])
-	return iface.Send(s.raw, frame, nil, to)
+	return iface.Send(s.frames.Conn(), frame, nil, to)
 }
 
 // Copy implements dhcpd.Transport.
@@ -156,16 +152,14 @@ func (s *sockets) Interrupt() {
 // Close implements dhcpd.Transport.
 func (s *sockets) Close() error {
 	errs := []error{s.udp.Close()}
-	for _, c := range []*packet.Conn{s.frames, s.arp} {
-		if c != nil {
-			errs = append(errs, c.Close())
-		}
+	if s.frames != nil {
+		errs = append(errs, s.frames.Close())
 	}
-	if s.seen != nil {
-		errs = append(errs, s.seen.Close())
+	if s.arp != nil {
+		errs = append(errs, s.arp.Close())
 	}
-	if s.ports != nil {
-		errs = append(errs, s.ports.Close())
+	if s.intake != nil {
+		errs = append(errs, s.intake.Close())
 	}
 	return errors.Join(errs...)
 }

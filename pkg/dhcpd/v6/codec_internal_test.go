@@ -45,13 +45,13 @@ func replied(tb testing.TB) (ours, theirs func() []byte) {
 	m.AddOption(ia(0, 0))
 	raw := m.ToBytes()
 	d := dhcpd.Datagram{Payload: raw, Src: netip.MustParseAddrPort("[fe80::2]:546"), Dst: netip.MustParseAddr(allServersAndRelays)}
+	c := new(request)
 	ours = func() []byte {
-		c, err := parse(d, p, time.Now())
-		if err != nil {
+		if err := c.read(d, p, time.Now()); err != nil {
 			tb.Fatal(err)
 		}
 		opts := options{c.ias[0].option([]iaAddr{{addr: addr, preferred: time.Hour, valid: time.Hour}}, iana.StatusSuccess)}
-		return p.reply(c, dhcpv6.MessageTypeReply, append(opts, p.linkOptions(c, "")...)).Payload
+		return p.reply(c, dhcpv6.MessageTypeReply, p.linkOptions(opts, c, "")).Payload
 	}
 	theirs = func() []byte {
 		m, err := dhcpv6.MessageFromBytes(raw)

@@ -69,15 +69,17 @@ func settable(code uint16) bool {
 // plan is what a Config asks of DHCPv6. It never changes
 // but for its scope.
 type plan struct {
-	cfg    Config
-	duid   []byte // ours
-	tagged bool   // a client's tags matter
+	cfg     Config
+	duid    []byte  // ours
+	shared  options // what all are told who want it
+	tagged  bool    // a client's tags matter
+	scratch []byte  // a message that goes into a relay's
 	dhcpd.Scope
 }
 
 // newPlan derives the plan of a valid cfg.
 func newPlan(cfg *Config, log *slog.Logger) *plan {
-	p := &plan{cfg: *cfg, duid: dhcpd.ServerDUID(cfg.MAC)}
+	p := &plan{cfg: *cfg, duid: dhcpd.ServerDUID(cfg.MAC), shared: sharedOptions(cfg)}
 	length := cfg.LeaseTime
 	if length == 0 {
 		length = DefaultLeaseTime
@@ -89,6 +91,7 @@ func newPlan(cfg *Config, log *slog.Logger) *plan {
 		// routers' anycast address.
 		Never: map[netip.Addr]bool{cfg.Server: true, cfg.Prefix.Masked().Addr(): true},
 	}
+	p.Lend(cfg.Lender)
 	p.ReserveAll(cfg.Reservations, log)
 	p.tagged = slices.ContainsFunc(cfg.Options, func(o dhcpd.Option) bool { return len(o.Tags) > 0 }) ||
 		slices.ContainsFunc(cfg.Reservations, func(r dhcpd.Reservation) bool { return len(r.Tags) > 0 })

@@ -26,9 +26,9 @@ func (s *handler) dispatch(c *request) *dhcpd.Reply {
 	case dhcpv6.MessageTypeSolicit:
 		return s.handleSolicit(c)
 	case dhcpv6.MessageTypeRequest:
-		return s.assign(c, s.requestIA, nil)
+		return s.assign(c, (*handler).requestIA)
 	case dhcpv6.MessageTypeRenew, dhcpv6.MessageTypeRebind:
-		return s.assign(c, s.extendIA, nil)
+		return s.assign(c, (*handler).extendIA)
 	case dhcpv6.MessageTypeConfirm:
 		return s.handleConfirm(c)
 	case dhcpv6.MessageTypeRelease:
@@ -36,7 +36,7 @@ func (s *handler) dispatch(c *request) *dhcpd.Reply {
 	case dhcpv6.MessageTypeDecline:
 		return s.giveUp(c, s.declineAddr)
 	default:
-		return s.plan.reply(c, dhcpv6.MessageTypeReply, s.plan.linkOptions(c, ""))
+		return s.plan.reply(c, dhcpv6.MessageTypeReply, s.plan.linkOptions(s.opts[:0], c, ""))
 	}
 }
 
@@ -49,9 +49,9 @@ func (s *handler) dispatch(c *request) *dhcpd.Reply {
 // Solicit with a Reply message."
 func (s *handler) handleSolicit(c *request) *dhcpd.Reply {
 	if c.has(dhcpv6.OptionRapidCommit) && s.canAssign(c) {
-		return s.assign(c, s.requestIA, options{{dhcpv6.OptionRapidCommit, nil}})
+		return s.assign(c, (*handler).requestIA, option{dhcpv6.OptionRapidCommit, nil})
 	}
-	var opts options
+	opts := s.opts[:0]
 	hostname := ""
 	for i := range c.ias {
 		ia := &c.ias[i]
@@ -71,19 +71,24 @@ func (s *handler) handleSolicit(c *request) *dhcpd.Reply {
 	}
 	// Section 18.3.9 sets the Preference option to make clients choose us: we are
 	// the only server of the link.
-	opts = append(opts, option{dhcpv6.OptionPreference, []byte{255}})
-	return s.plan.reply(c, dhcpv6.MessageTypeAdvertise, append(opts, s.plan.linkOptions(c, hostname)...))
+	opts = append(opts, option{dhcpv6.OptionPreference, most[:]})
+	s.opts = s.plan.linkOptions(opts, c, hostname)
+	return s.plan.reply(c, dhcpv6.MessageTypeAdvertise, s.opts)
 }
+
+// most is the value of the Preference option of a server that is chosen at once.
+var most = [...]byte{255}
 
 // canAssign reports whether an IA of c can be given an address.
 func (s *handler) canAssign(c *request) bool {
-	return slices.ContainsFunc(c.ias, func(ia identityAssoc) bool {
-		if ia.code != dhcpv6.OptionIANA {
-			return false
+	for i := range c.ias {
+		if ia := &c.ias[i]; ia.code == dhcpv6.OptionIANA {
+			if _, ok := s.Pool.Choose(s.identity(c, ia)); ok {
+				return true
+			}
 		}
-		_, ok := s.Pool.Choose(s.identity(c, &ia))
-		return ok
-	})
+	}
+	return false
 }
 
 // choose finds an address for an IA. It returns false when there is none.
@@ -115,32 +120,38 @@ func nothingFor(ia *identityAssoc) iana.StatusCode {
 
 // assign answers a message with what decide gives to each of its IAs: the reply
 // follows the commit.
-func (s *handler) assign(c *request, decide func(*request, *identityAssoc, *dhcpd.Client) (netip.Addr, iana.StatusCode), extra options) *dhcpd.Reply {
+func (s *handler) assign(c *request, decide func(*handler, *request, *identityAssoc, *dhcpd.Client) (netip.Addr, iana.StatusCode), extra ...option) *dhcpd.Reply {
 	if s.Overloaded() {
 		return nil
 	}
 	var ch dhcpd.Change
-	var opts options
+	opts := s.opts[:0]
 	hostname := ""
 	for i := range c.ias {
 		ia := &c.ias[i]
 		id := s.identity(c, ia)
 		a, status := netip.Addr{}, nothingFor(ia)
 		if s.admits(ia, id) {
-			a, status = decide(c, ia, id)
+			a, status = decide(s, c, ia, id)
 		}
-		var given []iaAddr
+		var room [maxIAs]iaAddr
+		given := room[:0]
 		if a.IsValid() {
-			given = append(given, s.plan.lifetimes(ia, c.Reserved, a))
-			hostname = s.lease(&ch, c, ia, id, given[0])
+			times := s.plan.lifetimes(ia, c.Reserved, a)
+			if l := s.leaseOf(c, ia, times); s.plan.Promise(&l) {
+				given = append(given, times)
+				hostname = ch.Bind(&s.Pool.Bindings, id, l)
+			} else {
+				status = nothingFor(ia) // by now another host gives it; the client asks again
+			}
 		}
 		if status == iana.StatusSuccess && (c.typ == dhcpv6.MessageTypeRenew || c.typ == dhcpv6.MessageTypeRebind) {
 			given = append(given, ia.others(a)...)
 		}
 		opts = append(opts, ia.option(given, status))
 	}
-	opts = append(append(opts, extra...), s.plan.linkOptions(c, hostname)...)
-	return s.finish(&ch, s.plan.reply(c, dhcpv6.MessageTypeReply, opts))
+	s.opts = s.plan.linkOptions(append(opts, extra...), c, hostname)
+	return s.finish(&ch, s.plan.reply(c, dhcpv6.MessageTypeReply, s.opts))
 }
 
 // finish sends a reply with its change, or at once when there is none.
@@ -165,13 +176,13 @@ func (ia *identityAssoc) others(a netip.Addr) []iaAddr {
 	return all
 }
 
-// lease makes an address the client's as a part of ch and returns its host name.
-func (s *handler) lease(ch *dhcpd.Change, c *request, ia *identityAssoc, id *dhcpd.Client, a iaAddr) string {
-	return ch.Bind(&s.Pool.Bindings, id, dhcpd.Lease{
+// leaseOf is the lease of a client on an address.
+func (s *handler) leaseOf(c *request, ia *identityAssoc, a iaAddr) dhcpd.Lease {
+	return dhcpd.Lease{
 		Addr: a.addr, MAC: hardwareAddr(c.MAC), DUID: slices.Clone(c.DUID), IAID: ia.iaid,
 		Hostname: s.plan.Hostname(a.addr, c.Reserved, c.Name),
 		Expiry:   dhcpd.Expiry(c.Now, a.valid), State: dhcpd.StateBound,
-	})
+	}
 }
 
 // requestIA decides on an IA of a Request.
@@ -288,7 +299,7 @@ func (s *handler) giveUp(c *request, take func(*dhcpd.Change, *dhcpd.Client, *id
 
 // releaseAddr ends a lease. It returns false when id has none of b.
 func (s *handler) releaseAddr(ch *dhcpd.Change, id *dhcpd.Client, _ *identityAssoc, b *dhcpd.Binding) bool {
-	if b.Key != id.Key || !b.Lease.BoundAt(id.Now) || !s.Pool.Holds(id, b) {
+	if b.Key != id.Key || !b.BoundAt(id.Now) || !s.Pool.Holds(id, b) {
 		return false
 	}
 	ch.End(&s.Pool.Bindings, b, id.Now)
@@ -301,7 +312,7 @@ func (s *handler) releaseAddr(ch *dhcpd.Change, id *dhcpd.Client, _ *identityAss
 // RFC 8415, section 18.3.8: "The server SHOULD mark the addresses declined by the
 // client so that those addresses are not assigned to other clients".
 func (s *handler) declineAddr(ch *dhcpd.Change, id *dhcpd.Client, ia *identityAssoc, b *dhcpd.Binding) bool {
-	if b.Offer != id.Key && (b.Key != id.Key || !b.Lease.BoundAt(id.Now)) || !s.Pool.Holds(id, b) {
+	if b.Offered() != id.Key && (b.Key != id.Key || !b.BoundAt(id.Now)) || !s.Pool.Holds(id, b) {
 		return false
 	}
 	s.Count.Conflicts.Add(1)
@@ -310,7 +321,7 @@ func (s *handler) declineAddr(ch *dhcpd.Change, id *dhcpd.Client, ia *identityAs
 		Addr: b.Addr, MAC: hardwareAddr(id.MAC), DUID: slices.Clone(id.DUID), IAID: ia.iaid,
 		Expiry: id.Now.Add(dhcpd.DeclineHold), State: dhcpd.StateDeclined,
 	})
-	if b.Offer == id.Key {
+	if b.Offered() == id.Key {
 		s.Pool.Withdraw(id.Key)
 	}
 	return true

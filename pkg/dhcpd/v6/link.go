@@ -121,14 +121,13 @@ func (p *plan) boot(c *request) options {
 	}
 }
 
-// linkOptions returns the options that tell a client of the link.
-func (p *plan) linkOptions(c *request, hostname string) options {
-	var opts options
-	if len(p.cfg.DNS) > 0 && c.wants(dhcpv6.OptionDNSRecursiveNameServer) {
-		opts = append(opts, option{dhcpv6.OptionDNSRecursiveNameServer, dhcpd.AddrBytes(p.cfg.DNS)})
-	}
-	if domain := strings.Trim(p.cfg.Domain, "."); dhcpd.ValidDomain(domain) && c.wants(dhcpv6.OptionDomainSearchList) {
-		opts = append(opts, option{dhcpv6.OptionDomainSearchList, dhcpd.ToLabels(domain)})
+// linkOptions appends the options that tell a client of the link.
+func (p *plan) linkOptions(to options, c *request, hostname string) options {
+	opts := to[len(to):]
+	for _, o := range p.shared {
+		if c.wants(o.code) {
+			opts = append(opts, o)
+		}
 	}
 	if c.typ == dhcpv6.MessageTypeInformationRequest {
 		opts = append(opts, option{dhcpv6.OptionInformationRefreshTime, dhcpd.Seconds(refreshTime)})
@@ -139,12 +138,26 @@ func (p *plan) linkOptions(c *request, hostname string) options {
 		value := append([]byte{dhcpd.FQDNAnswer(c.fqdn[0])}, dhcpd.ToLabels(dhcpd.Qualified(hostname, p.cfg.Domain))...)
 		opts = append(opts, option{dhcpv6.OptionFQDN, value})
 	}
+	return append(to, opts...)
+}
+
+// sharedOptions returns the options that tell of the link of cfg, the same for all who want them.
+func sharedOptions(cfg *Config) (opts options) {
+	if len(cfg.DNS) > 0 {
+		opts = append(opts, option{dhcpv6.OptionDNSRecursiveNameServer, dhcpd.AddrBytes(cfg.DNS)})
+	}
+	if domain := strings.Trim(cfg.Domain, "."); dhcpd.ValidDomain(domain) {
+		opts = append(opts, option{dhcpv6.OptionDomainSearchList, dhcpd.ToLabels(domain)})
+	}
 	return opts
 }
 
 // override puts the configured options that c is sent in the place of opts of the same
 // code, and behind them. One without a value takes the other away.
 func (p *plan) override(opts options, c *request) options {
+	if len(p.cfg.Options) == 0 {
+		return opts
+	}
 	for _, o := range joined(dhcpd.Select(p.cfg.Options, c.Tags)) {
 		code := dhcpv6.OptionCode(o.Code)
 		if !o.Force && !c.wants(code) {
@@ -177,7 +190,7 @@ func joined(opts []dhcpd.Option) []dhcpd.Option {
 			})
 		}
 		w := &whole[i]
-		w.Value = append(w.Value, options{{dhcpv6.OptionCode(o.Code), o.Value}}.bytes()...)
+		w.Value = append(w.Value, options{{dhcpv6.OptionCode(o.Code), o.Value}}.appendTo(nil)...)
 		w.Force = w.Force || o.Force
 	}
 	slices.Reverse(all)

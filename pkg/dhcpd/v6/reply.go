@@ -38,22 +38,27 @@ func (p *plan) lifetimes(ia *identityAssoc, r *dhcpd.Reservation, a netip.Addr) 
 	return l
 }
 
-// reply returns a reply to c with opts behind the identifiers.
+// reply returns a reply to c with opts behind the identifiers. The engine must be locked.
 //
 // RFC 8415, section 18.3.10: "The server MUST send the Advertise and Reply
 // messages to the source address of the client's datagram, or back through the
 // relays."
 func (p *plan) reply(c *request, typ dhcpv6.MessageType, opts options) *dhcpd.Reply {
-	head := options{{dhcpv6.OptionServerID, p.duid}}
-	if len(c.DUID) > 0 {
-		head = append(options{{dhcpv6.OptionClientID, c.DUID}}, head...)
+	ids := options{{dhcpv6.OptionClientID, c.DUID}, {dhcpv6.OptionServerID, p.duid}}
+	if len(c.DUID) == 0 {
+		ids = ids[1:]
 	}
-	payload := append([]byte{byte(typ)}, c.transaction[:]...)
-	payload = append(payload, append(head, opts...).bytes()...)
-	out := &dhcpd.Reply{Type: uint8(typ), Payload: payload, Dst: netip.AddrPortFrom(c.src.Addr(), clientPort)}
-	if len(c.relays) > 0 {
-		out.Payload = wrap(payload, c.relays)
-		out.Dst = netip.AddrPortFrom(c.src.Addr(), serverPort)
+	out := dhcpd.NewReply()
+	out.Type, out.Dst = uint8(typ), netip.AddrPortFrom(c.src.Addr(), clientPort)
+	message := func(b []byte) []byte {
+		return opts.appendTo(ids.appendTo(append(append(b, byte(typ)), c.transaction[:]...)))
 	}
+	if len(c.relays) == 0 {
+		out.Payload = message(out.Payload)
+		return out
+	}
+	p.scratch = message(p.scratch[:0])
+	out.Payload = wrap(out.Payload, p.scratch, c.relays)
+	out.Dst = netip.AddrPortFrom(c.src.Addr(), serverPort)
 	return out
 }

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"slices"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
@@ -60,33 +59,35 @@ func ruleOf(typ dhcpv6.MessageType) (rule, bool) {
 // errOtherServer says that a message is meant for another server.
 var errOtherServer = errors.New("for another server")
 
-// parse understands d, or says why it is no message of a client on this link.
-func parse(d dhcpd.Datagram, p *plan, now time.Time) (*request, error) {
-	b, relays, err := unwrap(d.Payload)
+// read makes c what d asks for, or says why d is no message of a client on this link. It keeps
+// parts of d, and takes the memory that c has.
+func (c *request) read(d dhcpd.Datagram, p *plan, now time.Time) error {
+	b, relays, err := unwrap(d.Payload, c.relays)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if len(b) < header {
-		return nil, errors.New("the message is cut off")
+		return errors.New("the message is cut off")
 	}
-	c := &request{
+	*c = request{
 		Client: dhcpd.Client{Now: now, Via: d.From}, typ: dhcpv6.MessageType(b[0]), transaction: [3]byte(b[1:4]),
 		relays: relays, src: d.Src, unicast: !d.Dst.IsMulticast() && len(relays) == 0,
+		options: c.options[:0], ias: c.ias[:0],
 	}
-	if c.options, err = parseOptions(b[header:]); err != nil {
-		return nil, err
+	if c.options, err = c.options.parse(b[header:]); err != nil {
+		return err
 	}
 	if err := c.checkSource(p); err != nil {
-		return nil, err
+		return err
 	}
 	if err := c.parseOptions(p); err != nil {
-		return nil, err
+		return err
 	}
 	if p.tagged {
 		c.Tags = p.tags(c)
 	}
 	c.Reserved = p.Reservation(&c.Client)
-	return c, nil
+	return nil
 }
 
 // checkSource says why the message can't come from this link. Replies go to the
@@ -170,12 +171,12 @@ func (c *request) parseIAs() error {
 		default:
 			continue
 		}
-		ia, err := parseIA(o.code, o.value)
-		if err != nil {
+		all, ia := extended(c.ias)
+		if err := ia.parse(o.code, o.value); err != nil {
 			return err
 		}
-		if len(c.ias) < maxIAs {
-			c.ias = append(c.ias, ia)
+		if len(all) <= maxIAs {
+			c.ias = all
 		}
 	}
 	// RFC 8415, section 16.12: an Information-request "includes an IA option" is
@@ -208,27 +209,30 @@ func (c *request) hardware() dhcpd.HWAddr {
 
 // who returns what identifies the client for the rate limit: its hardware address if
 // known.
-func (c *request) who() string {
+func (c *request) who() []byte {
 	if c.MAC != (dhcpd.HWAddr{}) {
-		return string(c.MAC[:])
+		return c.MAC[:]
 	}
-	return string(c.DUID)
+	return c.DUID
 }
 
-// identity returns the client of one IA. the engine must be locked.
+// identity returns the client of one IA of c. the engine must be locked.
 func (s *handler) identity(c *request, ia *identityAssoc) *dhcpd.Client {
-	id := c.Client
+	id := &ia.client
+	if ia.known {
+		return id
+	}
+	*id, ia.known = c.Client, true
 	mac := c.MAC
 	if c.Guessed {
 		mac = dhcpd.HWAddr{}
 	}
 	id.Key, id.Group = s.plan.IAKey(c.DUID, ia.iaid, mac)
-	id.Seed = []byte(id.Group)
 	if len(ia.addrs) > 0 {
 		id.Requested = ia.addrs[0].addr
 	}
-	s.Pool.Recognise(&id, id.Requested)
-	return &id
+	s.Pool.Recognise(id, id.Requested)
+	return id
 }
 
 // forged reports whether c speaks for somebody else, see dhcpd.Pool.Forged. Who is hidden may be
@@ -241,8 +245,15 @@ func (s *handler) forged(c *request) bool {
 			return c.has(dhcpv6.OptionRapidCommit)
 		}
 	}
-	none := c.Client // what it is without an IA
-	return s.Pool.Forged(&none) || slices.ContainsFunc(c.ias, func(ia identityAssoc) bool { return s.Pool.Forged(s.identity(c, &ia)) })
+	if s.Pool.Forged(&c.Client) { // what it is without an IA
+		return true
+	}
+	for i := range c.ias {
+		if s.Pool.Forged(s.identity(c, &c.ias[i])) {
+			return true
+		}
+	}
+	return false
 }
 
 // has reports whether the client sent an option.

@@ -22,7 +22,9 @@ type Server struct {
 // handler acts on the messages of one link.
 type handler struct {
 	*dhcpd.Engine
-	plan *plan // guarded by the engine's lock
+	plan    *plan   // guarded by the engine's lock, as what follows
+	request request // that is being handled
+	opts    options // memory for those of its reply
 }
 
 // Open checks cfg, loads the leases and binds the socket, in the network
@@ -69,9 +71,15 @@ func Import(cfg Config, leases []dhcpd.Lease) (taken int, refused []error, err e
 	return h.Import(leases)
 }
 
+// Relayed implements handler.
+func (*handler) Relayed(b []byte) bool {
+	return len(b) > 0 && dhcpv6.MessageType(b[0]) == dhcpv6.MessageTypeRelayForward
+}
+
 // Handle implements handler.
 func (s *handler) Handle(d dhcpd.Datagram, now time.Time) (*dhcpd.Reply, error) {
-	c, err := parse(d, s.plan, now)
+	c := &s.request
+	err := c.read(d, s.plan, now)
 	switch {
 	case errors.Is(err, errOtherServer):
 		s.Count.Ignored.Add(1)
@@ -109,6 +117,13 @@ func (s *Server) Reconfigure(cfg Config) error {
 	h.plan = newPlan(&cfg, h.Log.Logger)
 	h.Follow(&h.plan.Scope)
 	return nil
+}
+
+// Relend gives new addresses of the blocks that the lender has now.
+func (s *Server) Relend() {
+	s.h.Lock()
+	defer s.h.Unlock()
+	dhcpd.Relend(s.h.Engine)
 }
 
 // Stats are counters since Open, as those of package v4.

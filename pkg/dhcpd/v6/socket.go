@@ -6,12 +6,14 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"syscall"
 	"time"
 
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 
+	"github.com/vnetd/vnetd/internal/udpwait"
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/dhcpd/internal/iface"
 )
@@ -25,12 +27,10 @@ const (
 // socket is the Server's end of one bridge. Every client has a link-local
 // address, so the kernel finds it.
 type socket struct {
-	udp    *net.UDPConn
-	raw    syscall.RawConn // of udp
-	frames *iface.Frames
-	ports  *iface.Ports
-	index  int // of the bridge
-	oob    []byte
+	udp    *udpwait.Conn
+	intake *iface.Intake
+	all    []dhcpd.Datagram // what Receive returned last
+	index  int              // of the bridge
 }
 
 // type check
@@ -58,15 +58,13 @@ func listen(ifname string, left []*os.File) (*socket, error) {
 			return nil, errors.Join(fmt.Errorf("joining %s: %w", group, err), conn.Close())
 		}
 	}
-	s := &socket{udp: conn, index: ifi.Index, oob: make([]byte, iface.OOBSize)}
-	if s.raw, err = conn.SyscallConn(); err != nil {
-		return nil, errors.Join(err, conn.Close())
+	udp, err := udpwait.New(conn)
+	if err != nil {
+		return nil, err
 	}
-	if s.frames, err = iface.ListenFrames(ifi, true, serverPort, 0); err != nil {
-		return nil, errors.Join(err, conn.Close())
-	}
-	if s.ports, err = iface.OpenPorts(ifi.Index); err != nil {
-		return nil, errors.Join(fmt.Errorf("opening the bridge's table of addresses: %w", err), s.frames.Close(), conn.Close())
+	s := &socket{udp: udp, index: ifi.Index}
+	if s.intake, err = iface.NewIntake(udp, ifi, true, serverPort); err != nil {
+		return nil, errors.Join(err, udp.Close())
 	}
 	return s, nil
 }
@@ -77,28 +75,21 @@ func configure(fd int) error {
 }
 
 // Receive implements dhcpd.Transport.
-func (s *socket) Receive(buf []byte) (dhcpd.Datagram, error) {
-	n, oobn, _, src, err := s.udp.ReadMsgUDPAddrPort(buf, s.oob)
-	if err != nil {
-		return dhcpd.Datagram{}, err
-	}
-	d := dhcpd.Datagram{Payload: buf[:n], Src: src}
-	var cm ipv6.ControlMessage
-	if err := cm.Parse(s.oob[:oobn]); err == nil {
-		d.Dst, _ = netip.AddrFromSlice(cm.Dst)
-	}
-	d.From.HW = s.frames.Source(d.Src, d.Payload)
-	d.From.Hidden = d.From.HW == dhcpd.HWAddr{}
-	return d, nil
+func (s *socket) Receive() (all []dhcpd.Datagram, err error) {
+	s.all, err = dhcpd.Receive(s.intake, s.all[:0])
+	return s.all, err
 }
 
-// Port implements dhcpd.Transport.
-func (s *socket) Port(hw dhcpd.HWAddr) int { return s.ports.Of(hw) }
-
 // Send implements dhcpd.Transport.
-func (s *socket) Send(out *dhcpd.Reply) error {
-	to := &unix.SockaddrInet6{Port: int(out.Dst.Port()), ZoneId: uint32(s.index), Addr: out.Dst.Addr().As16()}
-	return iface.Send(s.raw, out.Payload, nil, to)
+func (s *socket) Send(all []*dhcpd.Reply, failed func(*dhcpd.Reply, error)) {
+	box := iface.GetOutbox()
+	defer box.Put()
+	for some := range slices.Chunk(all, iface.BatchSize) {
+		for _, out := range some {
+			box.To6(out.Dst, s.index, out.Payload)
+		}
+		box.Flush(s.udp, func(at int, err error) { failed(some[at], err) })
+	}
 }
 
 // Copy implements dhcpd.Transport.
@@ -108,4 +99,4 @@ func (s *socket) Copy() (*os.File, error) { return s.udp.File() }
 func (s *socket) Interrupt() { _ = s.udp.SetReadDeadline(time.Unix(1, 0)) }
 
 // Close implements dhcpd.Transport.
-func (s *socket) Close() error { return errors.Join(s.udp.Close(), s.frames.Close(), s.ports.Close()) }
+func (s *socket) Close() error { return errors.Join(s.udp.Close(), s.intake.Close()) }

@@ -16,11 +16,12 @@ import (
 
 // Sizes of parts of messages (RFC 8415, sections 8, 9 and 21).
 const (
-	header      = 4  // type, transaction
-	relayHeader = 34 // type, hops, link-address, peer-address
-	iaHeader    = 12 // IAID, T1, T2
-	iaAddrSize  = 24 // address, preferred and valid lifetime
-	addrSize    = 16
+	header       = 4  // type, transaction
+	optionHeader = 4  // code, length
+	relayHeader  = 34 // type, hops, link-address, peer-address
+	iaHeader     = 12 // IAID, T1, T2
+	iaAddrSize   = 24 // address, preferred and valid lifetime
+	addrSize     = 16
 )
 
 // maxHops is how many relays may stand between a client and us (RFC 8415,
@@ -39,19 +40,24 @@ type option struct {
 	value []byte
 }
 
-// parseOptions splits b. The values are parts of it.
-func parseOptions(b []byte) (options, error) {
-	var opts options
-	for len(b) > 0 {
-		if len(b) < 4 {
+// parse splits b, in the memory of o. The values are parts of b.
+func (o options) parse(b []byte) (options, error) {
+	count := 0
+	for rest := b; len(rest) > 0; count++ {
+		if len(rest) < optionHeader {
 			return nil, errors.New("an option is cut off")
 		}
-		code, n := binary.BigEndian.Uint16(b), int(binary.BigEndian.Uint16(b[2:]))
-		if len(b) < 4+n {
+		code, n := binary.BigEndian.Uint16(rest), int(binary.BigEndian.Uint16(rest[2:]))
+		if len(rest) < optionHeader+n {
 			return nil, fmt.Errorf("option %d is cut off", code)
 		}
-		opts = append(opts, option{dhcpv6.OptionCode(code), b[4 : 4+n]})
-		b = b[4+n:]
+		rest = rest[optionHeader+n:]
+	}
+	opts := slices.Grow(o[:0], count)
+	for len(b) > 0 {
+		code, end := binary.BigEndian.Uint16(b), optionHeader+int(binary.BigEndian.Uint16(b[2:]))
+		opts = append(opts, option{dhcpv6.OptionCode(code), b[optionHeader:end]})
+		b = b[end:]
 	}
 	return opts, nil
 }
@@ -65,15 +71,25 @@ func (o options) get(code dhcpv6.OptionCode) ([]byte, bool) {
 	return o[i].value, true
 }
 
-// bytes does the inverse of parseOptions. No value may be longer than 65535 bytes.
-func (o options) bytes() []byte {
-	var b []byte
+// size is how many bytes the options take in a message.
+func (o options) size() (n int) {
 	for _, o := range o {
-		b = binary.BigEndian.AppendUint16(b, uint16(o.code))
-		b = binary.BigEndian.AppendUint16(b, uint16(len(o.value)))
-		b = append(b, o.value...)
+		n += optionHeader + len(o.value)
+	}
+	return n
+}
+
+// appendTo does the inverse of parse. No value may be longer than 65535 bytes.
+func (o options) appendTo(b []byte) []byte {
+	for _, o := range o {
+		b = append(appendOptionHeader(b, o.code, len(o.value)), o.value...)
 	}
 	return b
+}
+
+// appendOptionHeader appends what is ahead of the value of an option.
+func appendOptionHeader(b []byte, code dhcpv6.OptionCode, size int) []byte {
+	return binary.BigEndian.AppendUint16(binary.BigEndian.AppendUint16(b, uint16(code)), uint16(size))
 }
 
 // relay is one relay on the way of a message (RFC 8415, section 9).
@@ -83,15 +99,17 @@ type relay struct {
 	options    options
 }
 
-// unwrap takes a client's message out of what relays put around it. The outermost
-// relay comes first.
-func unwrap(b []byte) ([]byte, []relay, error) {
-	var relays []relay
+// unwrap takes a client's message out of what relays put around it, in the memory of relays. The
+// outermost relay comes first.
+func unwrap(b []byte, relays []relay) ([]byte, []relay, error) {
+	relays = relays[:0]
 	for len(b) > 0 && b[0] == byte(dhcpv6.MessageTypeRelayForward) {
 		if len(b) < relayHeader || len(relays) == maxHops {
 			return nil, nil, errors.New("a relay's message is malformed")
 		}
-		opts, err := parseOptions(b[relayHeader:])
+		var r *relay
+		relays, r = extended(relays)
+		opts, err := r.options.parse(b[relayHeader:])
 		if err != nil {
 			return nil, nil, fmt.Errorf("a relay's message: %w", err)
 		}
@@ -99,26 +117,38 @@ func unwrap(b []byte) ([]byte, []relay, error) {
 		if !ok {
 			return nil, nil, errors.New("a relay's message is empty")
 		}
-		relays = append(relays, relay{
-			hops: b[1], link: netip.AddrFrom16([16]byte(b[2:18])), peer: netip.AddrFrom16([16]byte(b[18:34])), options: opts,
-		})
+		*r = relay{hops: b[1], link: netip.AddrFrom16([16]byte(b[2:18])), peer: netip.AddrFrom16([16]byte(b[18:34])), options: opts}
 		b = inner
 	}
 	return b, relays, nil
 }
 
-// wrap returns the reply that takes a message back through the relays.
+// extended is all with one more, which has what stood at its place, whose memory may be taken.
+func extended[T any](all []T) (_ []T, last *T) {
+	n := len(all)
+	all = slices.Grow(all, 1)[:n+1]
+	return all, &all[n]
+}
+
+// wrap appends the reply that takes a message back through the relays, of which there are.
 //
 // RFC 8415, section 19.3: "The server copies the peer-address and link-address
 // fields" and the Interface-Id option.
-func wrap(b []byte, relays []relay) []byte {
-	for _, r := range slices.Backward(relays) {
-		opts := options{{dhcpv6.OptionRelayMsg, b}}
+func wrap(to, b []byte, relays []relay) []byte {
+	for i, r := range slices.Backward(relays) {
+		var room [2]option
+		opts := options(room[:0])
 		if id, ok := r.options.get(dhcpv6.OptionInterfaceID); ok {
-			opts = append(options{{dhcpv6.OptionInterfaceID, id}}, opts...)
+			opts = append(opts, option{dhcpv6.OptionInterfaceID, id})
 		}
-		out := append([]byte{byte(dhcpv6.MessageTypeRelayReply), r.hops}, r.link.AsSlice()...)
-		b = append(append(out, r.peer.AsSlice()...), opts.bytes()...)
+		opts = append(opts, option{dhcpv6.OptionRelayMsg, b})
+		out := to
+		if i > 0 { // inside of another one
+			out = make([]byte, 0, relayHeader+opts.size())
+		}
+		out = append(out, byte(dhcpv6.MessageTypeRelayReply), r.hops)
+		link, peer := r.link.As16(), r.peer.As16()
+		b = opts.appendTo(append(append(out, link[:]...), peer[:]...))
 	}
 	return b
 }
@@ -129,6 +159,9 @@ type identityAssoc struct {
 	code  dhcpv6.OptionCode
 	iaid  uint32
 	addrs []iaAddr
+	// client is whose it is, once it is known; see handler.identity.
+	client dhcpd.Client
+	known  bool
 }
 
 // iaAddr is an address with its lifetimes.
@@ -137,22 +170,23 @@ type iaAddr struct {
 	preferred, valid time.Duration
 }
 
-// parseIA understands the value of an IA_NA, IA_TA or IA_PD option. Addresses
-// that are malformed are left out.
-func parseIA(code dhcpv6.OptionCode, b []byte) (identityAssoc, error) {
+// parse makes ia what the value of an IA_NA, IA_TA or IA_PD option says, in the memory that it has.
+// Addresses that are malformed are left out.
+func (ia *identityAssoc) parse(code dhcpv6.OptionCode, b []byte) error {
 	if len(b) < 4 {
-		return identityAssoc{}, errors.New("an IA is cut off")
+		return errors.New("an IA is cut off")
 	}
-	ia := identityAssoc{code: code, iaid: binary.BigEndian.Uint32(b)}
+	*ia = identityAssoc{code: code, iaid: binary.BigEndian.Uint32(b), addrs: ia.addrs[:0]}
 	if code != dhcpv6.OptionIANA {
-		return ia, nil
+		return nil
 	}
 	if len(b) < iaHeader {
-		return identityAssoc{}, errors.New("an IA_NA is cut off")
+		return errors.New("an IA_NA is cut off")
 	}
-	opts, err := parseOptions(b[iaHeader:])
+	var room [maxIAs]option
+	opts, err := options(room[:0]).parse(b[iaHeader:])
 	if err != nil {
-		return identityAssoc{}, fmt.Errorf("an IA_NA: %w", err)
+		return fmt.Errorf("an IA_NA: %w", err)
 	}
 	for _, o := range opts {
 		if o.code == dhcpv6.OptionIAAddr && len(o.value) >= iaAddrSize && len(ia.addrs) < maxIAs {
@@ -162,7 +196,7 @@ func parseIA(code dhcpv6.OptionCode, b []byte) (identityAssoc, error) {
 			})
 		}
 	}
-	return ia, nil
+	return nil
 }
 
 // lifetime reads a time of a message.
@@ -173,19 +207,26 @@ func lifetime(b []byte) time.Duration {
 // option returns the IA with what it was given: addresses, those without lifetimes
 // last, and a status unless that is a success.
 func (ia *identityAssoc) option(given []iaAddr, status iana.StatusCode) option {
-	value := binary.BigEndian.AppendUint32(nil, ia.iaid)
-	var opts options
+	var end options
+	if status != iana.StatusSuccess {
+		end = options{statusOption(status)}
+	}
+	value := make([]byte, 0, iaHeader+len(given)*(optionHeader+iaAddrSize)+end.size())
+	value = binary.BigEndian.AppendUint32(value, ia.iaid)
 	if ia.code != dhcpv6.OptionIATA {
 		value = appendTimes(value, given)
 	}
 	for _, a := range given {
-		v := append(a.addr.AsSlice(), dhcpd.Seconds(a.preferred)...)
-		opts = append(opts, option{dhcpv6.OptionIAAddr, append(v, dhcpd.Seconds(a.valid)...)})
+		addr := a.addr.As16()
+		value = append(appendOptionHeader(value, dhcpv6.OptionIAAddr, iaAddrSize), addr[:]...)
+		value = appendSeconds(appendSeconds(value, a.preferred), a.valid)
 	}
-	if status != iana.StatusSuccess {
-		opts = append(opts, statusOption(status))
-	}
-	return option{ia.code, append(value, opts.bytes()...)}
+	return option{ia.code, end.appendTo(value)}
+}
+
+// appendSeconds appends a time as a message has it.
+func appendSeconds(b []byte, d time.Duration) []byte {
+	return binary.BigEndian.AppendUint32(b, uint32(d/time.Second))
 }
 
 // appendTimes appends T1 and T2. RFC 8415, section 21.4: "Recommended values for
@@ -197,9 +238,9 @@ func appendTimes(b []byte, given []iaAddr) []byte {
 		t = given[0].preferred
 	}
 	if t >= dhcpd.Infinite {
-		return append(append(b, dhcpd.Seconds(t)...), dhcpd.Seconds(t)...)
+		return appendSeconds(appendSeconds(b, t), t)
 	}
-	return append(append(b, dhcpd.Seconds(t/2)...), dhcpd.Seconds(t*7/8)...)
+	return appendSeconds(appendSeconds(b, t/2), t*7/8)
 }
 
 // statusOption returns the Status Code option (RFC 8415, section 21.13).

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"errors"
@@ -39,19 +40,23 @@ type Client struct {
 	Ignored atomic.Uint64 // messages that did not answer what was asked
 	Demoted atomic.Uint64 // times that a server was put behind the others
 
-	log     *slog.Logger
-	ctx     context.Context // of the sockets
-	close   context.CancelFunc
-	readers sync.WaitGroup // of the sockets
+	log       *slog.Logger
+	patience  *patience
+	ctx       context.Context // of the sockets
+	close     context.CancelFunc
+	readers   sync.WaitGroup // of the sockets
+	listening listening
 }
 
 // NewClient returns a Client, to be closed.
 func NewClient(log *slog.Logger) *Client {
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Client{Timing: DefaultTiming(), log: log, ctx: ctx, close: cancel}
+	late := func(f *InFlight) { f.queries.resolve(f) }
+	return &Client{Timing: DefaultTiming(), log: log, patience: newPatience(late), ctx: ctx, close: cancel}
 }
 
-// Close closes the sockets and waits for their readers. No Exchange may run.
+// Close closes the sockets and waits for their readers. No question may be in
+// flight.
 func (c *Client) Close() {
 	c.close()
 	c.readers.Wait()
@@ -64,26 +69,9 @@ type result struct {
 	err   error
 }
 
-// Exchange asks servers, of which there must be one, for query, whose id is not
-// used: those that have answered of late first, each a moment after the one
-// before or as soon as that failed, until one has an answer. If there are only
-// failures (SERVFAIL, REFUSED and their like) it returns the last; nil if no
-// server said anything.
-func (c *Client) Exchange(ctx context.Context, query []byte, servers []*Server) []byte {
-	servers = inOrder(servers, time.Now())
-	first := c.begin(servers[0], query)
-	defer first.end()
-	if first.wait(ctx, c.Timing.Stagger); first.isAnswered() {
-		first.noteEDNS()
-		servers[0].succeeded(time.Now(), first.begun)
-		return first.msg
-	}
-	return c.exchangeAll(ctx, query, servers, first)
-}
-
-// exchangeAll goes on with an exchange whose first server has not answered in a
-// moment, or with a failure.
-func (c *Client) exchangeAll(ctx context.Context, query []byte, servers []*Server, first *attempt) []byte {
+// exchange goes on with asking servers, in that order, for query, whose id is not used; the
+// first of them was asked by first, and has not answered in a moment, or not well.
+func (c *Client) exchange(ctx context.Context, query []byte, servers []*Server, first *attempt) []byte {
 	ctx, cancel := context.WithDeadline(ctx, first.begun.Add(c.Timing.Total))
 	var asking sync.WaitGroup
 	defer asking.Wait()
@@ -171,53 +159,58 @@ func (c *Client) demote(s *Server, asked time.Time, err error) {
 // own.
 type attempt struct {
 	server *Server
-	query  []byte
+	query  []byte // that is sent
 	begun  time.Time
 
 	dropped bool // query had EDNS at first, and no answer
 
-	socket *socket // nil: it could not be asked
-	*pending
+	pending
 	answer // zero: nothing yet
 }
 
-// begin asks s over UDP for the first time.
+// begin asks s over UDP for the first time, on behalf of a goroutine that waits for the answer.
 func (c *Client) begin(s *Server, query []byte) *attempt {
-	t := &attempt{server: s, query: append([]byte(nil), query...), begun: time.Now()}
-	if s.edns.verdict(t.begun) == Lost {
-		t.query = wire.WithoutEDNS(t.query)
-	}
-	var random [wire.MaxWireName/8 + 1]byte
-	if _, t.err = rand.Read(random[:]); t.err != nil {
-		return t
-	}
-	wire.MixCase(t.query, random[:])
-	if t.socket, t.pending, t.err = c.register(s, t.query); t.err == nil {
+	t := new(attempt)
+	t.pending.answer = make(chan answer, 1)
+	if t.err = c.prepare(t, s, append([]byte(nil), query...), anySlot, time.Now()); t.err == nil {
 		t.err = t.send()
 	}
 	return t
 }
 
+// prepare makes t an attempt that is to be sent to s from one of the sockets of a slot. query
+// is t's from then on, and t, without an error, of whoever goes on with it.
+func (c *Client) prepare(t *attempt, s *Server, query []byte, slot int, now time.Time) error {
+	t.server, t.query, t.begun = s, query, now
+	if s.edns.verdict(now) == Lost {
+		t.query = wire.WithoutEDNS(t.query)
+	}
+	var random [wire.MaxWireName/8 + 1]byte
+	_, _ = rand.Read(random[:min((len(t.query)-wire.HeaderSize)/8+1, len(random))]) // it cannot fail
+	wire.MixCase(t.query, random[:])
+	t.pending.query = t.query
+	return c.register(s, &t.pending, slot, now)
+}
+
 // send sends the question.
 func (t *attempt) send() error {
 	t.server.queries.Add(1)
-	_, err := t.socket.conn.Write(t.query)
-	return err
+	return t.socket.conn.Send(t.query)
 }
 
 // end gives up waiting over UDP. It may be called more than once.
 func (t *attempt) end() {
 	if t.socket != nil {
-		t.socket.unregister(t.pending)
+		t.socket.unregister(&t.pending)
 	}
 }
 
 // isOver reports whether there is an answer, or there will be none.
 func (t *attempt) isOver() bool { return t.msg != nil || t.err != nil }
 
-// isAnswered reports whether there is an answer that can be given to clients.
-func (t *attempt) isAnswered() bool {
-	return t.msg != nil && !t.doubtful && !wire.IsTruncated(t.msg) && !wire.IsFailure(t.msg)
+// isPlain reports whether there is an answer that can be given to clients.
+func (a *answer) isPlain() bool {
+	return a.msg != nil && !a.doubtful && !wire.IsTruncated(a.msg) && !wire.IsFailure(a.msg)
 }
 
 // wait waits for an answer, for as long as d and ctx last, and not for one to EDNS once the
@@ -252,7 +245,7 @@ func (t *attempt) wait(ctx context.Context, d time.Duration) {
 func (c *Client) ask(ctx context.Context, t *attempt) ([]byte, error) {
 	c.retransmit(ctx, t)
 	t = c.withoutEDNS(ctx, t)
-	t.noteEDNS()
+	c.noteEDNS(t)
 	if t.err != nil || !t.doubtful && !wire.IsTruncated(t.msg) {
 		return t.msg, t.err
 	}
@@ -274,14 +267,17 @@ func (c *Client) withoutEDNS(ctx context.Context, t *attempt) *attempt {
 	return plain
 }
 
-// noteEDNS notes what the answer says of the server's EDNS.
-func (t *attempt) noteEDNS() {
-	switch {
-	case t.msg == nil:
-	case t.dropped && !wire.IsFailure(t.msg) && !wire.HasEDNS(t.msg):
-		t.server.edns.learn(Lost, time.Now(), memory)
-	case wire.HasEDNS(t.query) && wire.HasEDNS(t.msg):
-		t.server.edns.confirm(Works, time.Now())
+// noteEDNS notes what the answer to t says of the server's EDNS. Where it has none, those who
+// wait for an answer to it wait no longer.
+func (c *Client) noteEDNS(t *attempt) {
+	now := time.Now()
+	if t.msg == nil || !t.dropped || wire.IsFailure(t.msg) || wire.HasEDNS(t.msg) {
+		t.server.noteEDNS(t.query, t.msg, now)
+		return
+	}
+	t.server.edns.learn(Lost, now, memory)
+	for _, f := range c.patience.take(func(f *InFlight) bool { return f.first.server == t.server && wire.HasEDNS(f.first.query) }) {
+		f.queries.resolve(f)
 	}
 }
 
@@ -297,7 +293,7 @@ func (c *Client) retransmit(ctx context.Context, t *attempt) {
 		if t.err = ctx.Err(); t.err == nil {
 			suspect := gap > c.Timing.Retransmit || t.server.edns.verdict(time.Now()) == Lost
 			if suspect && wire.HasEDNS(t.query) { // perhaps something on the way drops it
-				t.query, t.dropped = wire.WithoutEDNS(t.query), true
+				t.query, t.dropped = wire.WithoutEDNS(bytes.Clone(t.query)), true
 			}
 			t.err = t.send()
 		}

@@ -13,33 +13,64 @@ import (
 // drainInterval is the time between two looks of Drain.
 const drainInterval = 2 * time.Millisecond
 
-// Resolver finds the answer to a question.
+// Resolver finds the answer to a question. Of its methods Servers and Answered, which
+// most questions come by with, must not block.
 type Resolver interface {
-	// Resolve calls f's Deliver once, when there is an answer to q or there will
-	// be none, and may call DeliverStale before. ctx ends when no request waits
-	// any more, or the server ends.
-	Resolve(ctx context.Context, f *InFlight, q *wire.Query)
+	// Servers returns the servers that f's question is asked of, in their order; none:
+	// there are none.
+	Servers(f *InFlight) []*Server
+
+	// Answered takes msg, the whole answer of the first server that was asked, and
+	// calls f's Deliver once, with out. msg is valid until it returns.
+	Answered(f *InFlight, msg []byte, out Replies)
+
+	// Resolve is called, in a goroutine of its own, for a question that the first server
+	// has not answered in a moment, or not well. It calls f's Deliver once, when there is
+	// an answer or there will be none, and may call DeliverStale before. ctx ends when no
+	// request waits any more, or the server ends.
+	Resolve(ctx context.Context, f *InFlight)
+
+	// Replies returns what takes the answers to clients that come together.
+	Replies() Replies
+}
+
+// Replies are answers to clients that leave together.
+type Replies interface {
+	// Flush has them leave, and ends their use.
+	Flush()
 }
 
 // Queries are the questions that are in flight. Methods are safe for concurrent
 // use.
 type Queries struct {
 	resolver Resolver
-	running  sync.WaitGroup
-	waiting  atomic.Int64 // requests; changed with mu held
+	client   *Client
+	running  sync.WaitGroup // a count for each question
+	waiting  atomic.Int64   // requests; changed with mu held
 
 	mu       sync.Mutex
 	inFlight map[wire.Question]*InFlight
 }
 
 // InFlight is a question on its way to upstream servers, and the requests that
-// wait for its answer. All fields but the first two are guarded by Queries.mu.
+// wait for its answer.
 type InFlight struct {
-	Question wire.Question
-	queries  *Queries
+	Question   wire.Question
+	Query      *wire.Query // of who asked first
+	Started    time.Time   // when it was asked
+	Generation uint64      // for the Resolver: what the answer belongs to
 
-	cancel   context.CancelFunc // ends it early
+	queries *Queries
+	ctx     context.Context // of the server
+	servers []*Server
+	first   attempt
+	place   place // in Client.patience, with first
+
+	// Guarded by Queries.mu.
+	cancel   context.CancelFunc // ends Resolve early; nil: it is not called yet
+	left     bool               // no request waits any more
 	requests []*Request
+	one      [1]*Request    // room for requests: most are not joined by others
 	stale    *wire.Response // not nil: given to those who ask meanwhile
 }
 
@@ -50,38 +81,52 @@ type Request struct {
 	// that it may be one of our own that has come back.
 	Own bool
 	// Deliver takes the answer, nil if there is none. kept says that it was not
-	// fetched for the request. Deliver must not block.
-	Deliver func(r *wire.Response, kept bool)
+	// fetched for the request. out, unless it is nil, takes what is sent to the client.
+	// Deliver must not block.
+	Deliver func(r *wire.Response, kept bool, out Replies)
 
 	inFlight *InFlight // that it waits for; guarded by Queries.mu
 }
 
-// NewQueries returns Queries of which none is in flight.
-func NewQueries(r Resolver) *Queries {
-	return &Queries{resolver: r, inFlight: make(map[wire.Question]*InFlight)}
+// NewQueries returns Queries of which none is in flight, to be asked by c.
+func NewQueries(c *Client, r Resolver) *Queries {
+	return &Queries{resolver: r, client: c, inFlight: make(map[wire.Question]*InFlight)}
 }
 
 // Join has r wait for the answer to its question, which is resolved from now on
-// unless it is in flight, as joined says then. stale is not nil when r is to be
-// given that instead. looped says that the question has come back to us, as we
-// are asking others for it: r does not wait, the name does not exist.
-func (q *Queries) Join(ctx context.Context, r *Request) (stale *wire.Response, joined, looped bool) {
+// unless it is in flight, as joined says then. It is asked when out is flushed, with
+// a nil out at once. stale is not nil when r is to be given that instead. looped says
+// that the question has come back to us, as we are asking others for it: r does not
+// wait, the name does not exist.
+func (q *Queries) Join(ctx context.Context, r *Request, out *Outbox) (stale *wire.Response, joined, looped bool) {
+	f, stale, joined, looped := q.join(ctx, r)
+	if !joined && !looped {
+		q.begin(f, out)
+	}
+	return stale, joined, looped
+}
+
+// join is Join without the question being asked.
+func (q *Queries) join(ctx context.Context, r *Request) (f *InFlight, stale *wire.Response, joined, looped bool) {
 	question := r.Query.Question()
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if r.Own && q.asks(question) {
-		return nil, false, true
+		return nil, nil, false, true
 	}
-	f, joined := q.inFlight[question]
+	f, joined = q.inFlight[question]
 	if !joined {
-		f = q.start(ctx, question, r.Query)
+		f = &InFlight{Question: question, Query: r.Query, Started: time.Now(), queries: q, ctx: ctx}
+		f.requests = f.one[:0]
+		q.inFlight[question] = f
+		q.running.Add(1)
 	}
 	if f.stale == nil {
 		f.requests = append(f.requests, r)
 		r.inFlight = f
 		q.waiting.Add(1)
 	}
-	return f.stale, joined, false
+	return f, f.stale, joined, false
 }
 
 // asks reports whether a question for the same records is in flight, whatever
@@ -96,16 +141,68 @@ func (q *Queries) asks(question wire.Question) bool {
 	return false
 }
 
-// start has a question resolved. q.mu must be held.
-func (q *Queries) start(ctx context.Context, question wire.Question, query *wire.Query) *InFlight {
-	ctx, cancel := context.WithCancel(ctx)
-	f := &InFlight{Question: question, queries: q, cancel: cancel}
-	q.inFlight[question] = f
-	q.running.Go(func() {
+// begin asks the first server for f, when out is flushed or, with a nil out, at once.
+func (q *Queries) begin(f *InFlight, out *Outbox) {
+	if f.servers = q.resolver.Servers(f); len(f.servers) == 0 {
+		q.resolve(f)
+		return
+	}
+	t := &f.first
+	t.inFlight = f
+	err := q.client.prepare(t, choose(f.servers, f.Started), wire.UpstreamQuery(f.Query), out.slot(), f.Started)
+	switch {
+	case err != nil:
+		t.err = err
+		q.resolve(f)
+	case out != nil:
+		out.add(t)
+	default:
+		if err := t.server.send(&t.pending); err != nil {
+			q.client.deliver(&t.pending, answer{err: err}, nil)
+		}
+	}
+}
+
+// resolve goes on with a question that nobody else goes on with: its first attempt, if there
+// was one, has failed or takes too long.
+func (q *Queries) resolve(f *InFlight) {
+	q.mu.Lock()
+	ctx, cancel := context.WithCancel(f.ctx)
+	if f.cancel = cancel; f.left {
+		cancel()
+	}
+	q.mu.Unlock()
+	go func() {
+		defer q.running.Done()
 		defer cancel()
-		q.resolver.Resolve(ctx, f, query)
-	})
-	return f
+		q.resolver.Resolve(ctx, f)
+	}()
+}
+
+// answered goes on with f, whose first attempt has the answer a.
+func (q *Queries) answered(f *InFlight, a answer, out Replies) {
+	t := &f.first
+	if !a.isPlain() {
+		t.answer = a.clone()
+		q.resolve(f)
+		return
+	}
+	defer q.running.Done()
+	now := time.Now()
+	t.server.noteEDNS(t.query, a.msg, now)
+	t.server.succeeded(now, t.begun)
+	q.resolver.Answered(f, a.msg, out)
+}
+
+// Exchange asks the servers of f on behalf of Resolve: those that have answered of late
+// first, each a moment after the one before or as soon as that failed, until one has an
+// answer. If there are only failures (SERVFAIL, REFUSED and their like) it returns the
+// last; nil if no server said anything.
+func (f *InFlight) Exchange(ctx context.Context) []byte {
+	if len(f.servers) == 0 {
+		return nil
+	}
+	return f.queries.client.exchange(ctx, wire.UpstreamQuery(f.Query), inOrder(f.servers, f.first.server, time.Now()), &f.first)
 }
 
 // Abandon has r wait no more. It returns false when r does not wait: its answer
@@ -113,17 +210,25 @@ func (q *Queries) start(ctx context.Context, question wire.Question, query *wire
 // more is not resolved further.
 func (q *Queries) Abandon(r *Request) bool {
 	q.mu.Lock()
-	defer q.mu.Unlock()
 	f := r.inFlight
 	if f == nil {
+		q.mu.Unlock()
 		return false
 	}
 	r.inFlight = nil
 	q.waiting.Add(-1)
 	f.requests = slices.DeleteFunc(f.requests, func(one *Request) bool { return one == r })
-	if len(f.requests) == 0 {
+	left := len(f.requests) == 0
+	if left {
 		q.remove(f)
-		f.cancel()
+		if f.left = true; f.cancel != nil {
+			f.cancel()
+		}
+	}
+	q.mu.Unlock()
+	if left && q.client.patience.claim(&f.place) {
+		f.first.end()
+		q.running.Done()
 	}
 	return true
 }
@@ -136,14 +241,14 @@ func (q *Queries) remove(f *InFlight) {
 }
 
 // Deliver gives r, nil if there is no answer, to all requests that wait, and ends
-// f. kept is as in Request.Deliver.
-func (f *InFlight) Deliver(r *wire.Response, kept bool) { f.deliver(nil, r, kept) }
+// f. kept and out are as in Request.Deliver.
+func (f *InFlight) Deliver(r *wire.Response, kept bool, out Replies) { f.deliver(nil, r, kept, out) }
 
 // DeliverStale gives r to all requests that wait and to those that join later.
-func (f *InFlight) DeliverStale(r *wire.Response) { f.deliver(r, r, true) }
+func (f *InFlight) DeliverStale(r *wire.Response) { f.deliver(r, r, true, nil) }
 
 // deliver gives r to all requests that wait. Without stale it ends f.
-func (f *InFlight) deliver(stale, r *wire.Response, kept bool) {
+func (f *InFlight) deliver(stale, r *wire.Response, kept bool, out Replies) {
 	f.queries.mu.Lock()
 	requests := f.requests
 	f.queries.waiting.Add(-int64(len(requests)))
@@ -156,7 +261,7 @@ func (f *InFlight) deliver(stale, r *wire.Response, kept bool) {
 	}
 	f.queries.mu.Unlock()
 	for _, one := range requests {
-		one.Deliver(r, kept)
+		one.Deliver(r, kept, out)
 	}
 }
 
@@ -178,6 +283,11 @@ func (q *Queries) Drain(ctx context.Context) {
 	}
 }
 
-// Wait returns when no question is in flight. None may be asked any more, and the
-// contexts of those that were must have ended.
-func (q *Queries) Wait() { q.running.Wait() }
+// Wait returns when no question is in flight: those that wait for their first answer have
+// none. None may be asked any more, and the contexts of those that were must have ended.
+func (q *Queries) Wait() {
+	for _, f := range q.client.patience.take(func(*InFlight) bool { return true }) {
+		q.resolve(f)
+	}
+	q.running.Wait()
+}

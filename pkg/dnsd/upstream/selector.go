@@ -178,6 +178,10 @@ type Forwarder struct {
 	// names without a forwarder of their own.
 	Addr netip.Addr
 
+	// Host has the host's servers be asked for the names in Domain where no others are and
+	// Config.Host is not set.
+	Host bool
+
 	Port uint16 // 0: 53
 }
 
@@ -215,7 +219,7 @@ func newRoutes(cfg Config, old *routes) *routes {
 		if f.Addr.IsValid() {
 			there.servers = append(there.servers, old.servers(cfg, f)...)
 		} else {
-			there.host = r.rest.host
+			there.host = r.rest.host || f.Host && len(r.rest.servers) == 0
 			there.servers = append(there.servers, r.rest.servers...)
 		}
 		r.domains[key] = there

@@ -6,6 +6,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/vnetd/vnetd/pkg/dnsd/arrival"
 	"github.com/vnetd/vnetd/pkg/dnsd/wire"
 )
 
@@ -28,6 +29,7 @@ type Server struct {
 
 	queries  atomic.Uint64 // sent to it
 	failures atomic.Uint64 // questions without an answer other than a failure
+	way      arrival.Memo
 
 	mu          sync.Mutex
 	row         int           // failures to answer in a row
@@ -67,6 +69,13 @@ func (s *Server) learn0x20(msg, query []byte, now time.Time) {
 		return
 	}
 	s.letters.learn(Lost, now, memory)
+}
+
+// noteEDNS notes that msg, which may be nil, came as the answer to query.
+func (s *Server) noteEDNS(query, msg []byte, now time.Time) {
+	if msg != nil && wire.HasEDNS(query) && wire.HasEDNS(msg) {
+		s.edns.confirm(Works, now)
+	}
 }
 
 // succeeded notes at now that the server answered what it was asked at asked.
@@ -124,15 +133,27 @@ func (s *Server) health(now time.Time) (failing bool, rtt time.Duration) {
 	return s.row > 0, rtt
 }
 
-// inOrder returns the order in which servers are asked: as they are listed, but
-// those that don't answer last.
-func inOrder(servers []*Server, now time.Time) []*Server {
-	order := make([]*Server, 0, len(servers))
-	var demoted []*Server
+// choose returns the server that is asked first: as they are listed, but those that don't
+// answer last.
+func choose(servers []*Server, now time.Time) *Server {
 	for _, s := range servers {
 		if s.preferred(now) {
+			return s
+		}
+	}
+	return servers[0]
+}
+
+// inOrder returns the order in which servers are asked of which first was chosen.
+func inOrder(servers []*Server, first *Server, now time.Time) []*Server {
+	order := append(make([]*Server, 0, len(servers)), first)
+	var demoted []*Server
+	for _, s := range servers {
+		switch {
+		case s == first:
+		case s.preferred(now):
 			order = append(order, s)
-		} else {
+		default:
 			demoted = append(demoted, s)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vnetd/vnetd/pkg/dnsd/arrival"
 	"github.com/vnetd/vnetd/pkg/dnsd/wire"
 )
 
@@ -21,12 +22,15 @@ const (
 	socketSlots     = 8
 	socketQuestions = 64
 	socketLife      = time.Second
+
+	anySlot = -1 // picked by chance
 )
 
 // socket is a UDP socket that is connected to one server, and so receives from
 // no other.
 type socket struct {
-	conn  *net.UDPConn
+	conn  *arrival.Socket
+	to    *Server
 	until time.Time // no questions from then on
 
 	mu      sync.Mutex
@@ -37,8 +41,10 @@ type socket struct {
 
 // pending is a question that waits at a socket for its answer.
 type pending struct {
-	query  []byte      // does not change while it waits
-	answer chan answer // has room for the one that will come
+	query    []byte      // with its id, which it gets from its socket; does not change while it waits
+	socket   *socket     // nil: it could not be asked
+	answer   chan answer // has room for the one that will come
+	inFlight *InFlight   // not nil: whose first attempt it is, which waits with patience at first, and without answer
 }
 
 // answer is what came of a question: the message, or why there will be none.
@@ -48,70 +54,76 @@ type answer struct {
 	err      error
 }
 
-// register prepares query to be sent to s: it sets its id, and the returned
-// socket delivers its answer until unregister.
-func (c *Client) register(s *Server, query []byte) (*socket, *pending, error) {
-	p := &pending{query: query, answer: make(chan answer, 1)}
+// pickSlot picks a slot by chance.
+func pickSlot() int {
 	var random [1]byte
-	if _, err := rand.Read(random[:]); err != nil {
-		return nil, nil, err
+	_, _ = rand.Read(random[:]) // it cannot fail
+	return int(random[0] % socketSlots)
+}
+
+// register prepares p to be sent to s from a socket of a slot: it sets its id, and the
+// socket delivers its answer until unregister.
+func (c *Client) register(s *Server, p *pending, slot int, now time.Time) error {
+	if slot == anySlot {
+		slot = pickSlot()
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	slot := &s.sockets[random[0]%socketSlots]
-	if *slot != nil {
-		if ok, err := (*slot).register(p); ok || err != nil {
-			return *slot, p, err
-		}
+	k := s.sockets[slot]
+	if k != nil && c.enter(k, p, now) {
+		return nil
 	}
 	k, err := c.openSocket(s)
 	if err != nil {
-		return nil, nil, err
+		return err
 	}
-	*slot = k
-	_, err = k.register(p)
-	return k, p, err
+	s.sockets[slot] = k
+	if !c.enter(k, p, now) {
+		return net.ErrClosed
+	}
+	return nil
 }
 
-// openSocket opens a socket and reads from it.
+// openSocket opens a socket, which is read from.
 func (c *Client) openSocket(s *Server) (*socket, error) {
-	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(s.addr))
+	conn, err := arrival.Dial(s.addr, &s.way)
 	if err != nil {
 		return nil, err
 	}
-	from, err := newArrival(conn)
-	if err != nil {
+	k := &socket{conn: conn, to: s, until: time.Now().Add(socketLife), pending: make(map[uint16]*pending, socketQuestions)}
+	if err := c.listen(k); err != nil {
 		return nil, errors.Join(err, conn.Close())
 	}
-	k := &socket{conn: conn, until: time.Now().Add(socketLife), pending: make(map[uint16]*pending)}
-	c.readers.Go(func() {
-		defer func() { _ = conn.Close() }()
-		stop := context.AfterFunc(c.ctx, func() { _ = conn.Close() })
-		defer stop()
-		c.read(s, k, from)
-	})
 	return k, nil
 }
 
-// register gives a question a random id; false: the socket takes no more.
-func (k *socket) register(p *pending) (ok bool, err error) {
+// enter gives a question a random id and has it wait at k; false: the socket takes no more.
+func (c *Client) enter(k *socket, p *pending, now time.Time) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.closed || k.begun == socketQuestions || time.Now().After(k.until) {
-		return false, nil
+	if k.closed || k.begun == socketQuestions || now.After(k.until) {
+		return false
 	}
 	id := p.query[:2]
 	for {
-		if _, err := rand.Read(id); err != nil {
-			return false, err
-		}
+		_, _ = rand.Read(id) // it cannot fail
 		if k.pending[binary.BigEndian.Uint16(id)] == nil {
 			break
 		}
 	}
 	k.pending[binary.BigEndian.Uint16(id)] = p
 	k.begun++
-	return true, nil
+	p.socket = k
+	if p.inFlight != nil {
+		c.patience.add(p.inFlight, c.Timing.Stagger, now)
+	}
+	return true
+}
+
+// send sends a question that waits at a socket to s.
+func (s *Server) send(p *pending) error {
+	s.queries.Add(1)
+	return p.socket.conn.Send(p.query)
 }
 
 // unregister has no answer delivered to p any more.
@@ -123,76 +135,227 @@ func (k *socket) unregister(p *pending) {
 	}
 }
 
-// read delivers what comes in, until the socket has had its time and no question
-// is pending, or reading fails.
-func (c *Client) read(s *Server, k *socket, from *arrival) {
-	buf := make([]byte, wire.MaxQuery)
-	for {
-		if err := k.conn.SetReadDeadline(time.Now().Add(socketLife)); err != nil {
-			k.fail(err)
-			return
+// listening are the sockets of a Client, which one goroutine reads from while there are any.
+type listening struct {
+	mu      sync.Mutex
+	sockets map[int]*socket // by descriptor
+	watch   *arrival.Watch  // nil: no goroutine
+}
+
+// listen has what comes in at k be delivered.
+func (c *Client) listen(k *socket) error {
+	l := &c.listening
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	w := l.watch
+	if w == nil {
+		var err error
+		if w, err = arrival.NewWatch(); err != nil {
+			return err
 		}
-		for {
-			n, expected, err := from.read(buf)
-			if errors.Is(err, os.ErrDeadlineExceeded) {
-				break
-			}
-			if err != nil {
-				k.fail(err)
+		if err := w.SetDeadline(time.Now().Add(socketLife)); err != nil {
+			return errors.Join(err, w.Close())
+		}
+	}
+	if err := w.Add(k.conn); err != nil {
+		if l.watch == nil {
+			err = errors.Join(err, w.Close())
+		}
+		return err
+	}
+	if l.watch == nil {
+		l.watch, l.sockets = w, make(map[int]*socket)
+		c.readers.Go(func() {
+			stop := context.AfterFunc(c.ctx, func() { _ = w.Close() })
+			defer stop()
+			c.read(w)
+		})
+	}
+	l.sockets[k.conn.Descriptor()] = k
+	return nil
+}
+
+// read delivers what comes in, until there are no sockets or w is closed.
+func (c *Client) read(w *arrival.Watch) {
+	for {
+		ready, err := w.Next()
+		switch {
+		case err == nil:
+			c.receive(ready)
+			continue
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			now := time.Now()
+			if err = w.SetDeadline(now.Add(socketLife)); err == nil && c.sweep(now) {
 				return
 			}
-			if !expected || !k.deliver(s, buf[:n]) {
-				c.Ignored.Add(1)
-			}
 		}
-		if k.retire() {
+		if err != nil {
+			c.failAll(err)
 			return
 		}
 	}
 }
 
-// deliver delivers msg to the question that it answers, which is not pending any
-// more then. Everything else is ignored (RFC 5452 section 9.1), and false is
-// returned.
-func (k *socket) deliver(s *Server, msg []byte) bool {
-	if len(msg) < wire.HeaderSize {
+// sweep ends the sockets that have had their time. If there are no others it ends reading, and
+// returns true.
+func (c *Client) sweep(now time.Time) bool {
+	l := &c.listening
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for fd, k := range l.sockets {
+		if k.retire(!now.Before(k.until)) {
+			delete(l.sockets, fd)
+			_ = k.conn.Close()
+		}
+	}
+	if len(l.sockets) > 0 {
 		return false
+	}
+	_ = l.watch.Close()
+	l.watch, l.sockets = nil, nil
+	return true
+}
+
+// failAll ends reading, all sockets, and the questions that are pending at them.
+func (c *Client) failAll(err error) {
+	l := &c.listening
+	l.mu.Lock()
+	all := l.sockets
+	_ = l.watch.Close()
+	l.watch, l.sockets = nil, nil
+	l.mu.Unlock()
+	for _, k := range all {
+		_ = k.conn.Close()
+		c.fail(k, err)
+	}
+}
+
+// at returns the socket with a descriptor, nil for none.
+func (l *listening) at(fd int) *socket {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.sockets[fd]
+}
+
+// end closes k, which has ended.
+func (l *listening) end(k *socket) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.sockets, k.conn.Descriptor())
+	_ = k.conn.Close()
+}
+
+// receive delivers what has come in at the sockets with those descriptors.
+func (c *Client) receive(ready []int) {
+	in := arrival.NewInbox()
+	defer in.Release()
+	now := time.Now()
+	var out Replies // of the first question's Queries, as all questions are
+	for _, fd := range ready {
+		k := c.listening.at(fd)
+		if k == nil {
+			continue
+		}
+		n, err := k.conn.Receive(in)
+		if err != nil {
+			c.listening.end(k)
+			c.fail(k, err)
+			continue
+		}
+		for i := range n {
+			out = c.arrived(k, in, i, now, out)
+		}
+		if n > 0 && k.retire(false) {
+			c.listening.end(k)
+		}
+	}
+	if out != nil {
+		out.Flush()
+	}
+}
+
+// arrived delivers the i-th datagram that k has received, if that is an answer, and returns
+// what takes the answers to clients.
+func (c *Client) arrived(k *socket, in *arrival.Inbox, i int, now time.Time, out Replies) Replies {
+	msg, expected := k.conn.Datagram(in, i)
+	var p *pending
+	var a answer
+	if expected {
+		p, a = k.take(k.to, msg, now)
+	}
+	if p == nil {
+		c.Ignored.Add(1)
+		return out
+	}
+	if out == nil && p.inFlight != nil {
+		out = p.inFlight.queries.resolver.Replies()
+	}
+	c.deliver(p, a, out)
+	return out
+}
+
+// take returns the question that msg answers, which is not pending any more then, and the
+// answer. Everything else is ignored (RFC 5452 section 9.1), and nil is returned.
+func (k *socket) take(s *Server, msg []byte, now time.Time) (*pending, answer) {
+	if len(msg) < wire.HeaderSize {
+		return nil, answer{}
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	id := binary.BigEndian.Uint16(msg)
 	p := k.pending[id]
 	if p == nil {
-		return false
+		return nil, answer{}
 	}
 	msg = wire.ReadAnswer(msg, p.query)
 	if msg == nil {
-		return false
+		return nil, answer{}
 	}
-	possible, doubtful := s.check0x20(msg, p.query, time.Now())
-	if possible {
-		delete(k.pending, id)
-		p.answer <- answer{msg: append([]byte(nil), msg...), doubtful: doubtful}
+	possible, doubtful := s.check0x20(msg, p.query, now)
+	if !possible {
+		return nil, answer{}
 	}
-	return possible
+	delete(k.pending, id)
+	return p, answer{msg: msg, doubtful: doubtful}
+}
+
+// deliver gives a, whose message does not outlive the call, to whoever goes on with p.
+func (c *Client) deliver(p *pending, a answer, out Replies) {
+	f := p.inFlight
+	switch {
+	case f == nil:
+		p.answer <- a.clone()
+	case c.patience.claim(&f.place):
+		f.queries.answered(f, a, out)
+	default:
+		c.patience.pass(f, a.clone())
+	}
+}
+
+// clone returns a copy of a that shares nothing with it.
+func (a answer) clone() answer {
+	a.msg = append([]byte(nil), a.msg...)
+	return a
 }
 
 // fail ends the socket and has all pending questions fail.
-func (k *socket) fail(err error) {
+func (c *Client) fail(k *socket, err error) {
 	k.mu.Lock()
-	defer k.mu.Unlock()
 	k.closed = true
-	for _, p := range k.pending {
-		p.answer <- answer{err: err}
+	all := k.pending
+	k.pending = nil
+	k.mu.Unlock()
+	for _, p := range all {
+		c.deliver(p, answer{err: err}, nil)
 	}
-	clear(k.pending)
 }
 
-// retire ends the socket if no question is pending, and returns whether it has
-// ended.
-func (k *socket) retire() bool {
+// retire ends the socket, which is still to be closed, if no question is pending and it takes no
+// more: it has had all its questions or, as over says, its time. One that has had none is about to
+// have its first. It returns whether the socket has ended.
+func (k *socket) retire(over bool) bool {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	k.closed = k.closed || len(k.pending) == 0
+	k.closed = k.closed || len(k.pending) == 0 && (over && k.begun > 0 || k.begun == socketQuestions)
 	return k.closed
 }

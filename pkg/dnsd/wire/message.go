@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"iter"
 	"net/netip"
+	"time"
 
 	"github.com/miekg/dns"
 )
@@ -132,6 +133,17 @@ func scanRecord(msg []byte, off int) (rtype uint16, end int, ok bool) {
 // record that leaves msg; none without a question, which must be whole.
 func Addresses(msg []byte) iter.Seq[netip.Addr] {
 	return func(yield func(netip.Addr) bool) {
+		for a := range Lifetimes(msg) {
+			if !yield(a) {
+				return
+			}
+		}
+	}
+}
+
+// Lifetimes returns the addresses that Addresses does, with how long each may be kept.
+func Lifetimes(msg []byte) iter.Seq2[netip.Addr, time.Duration] {
+	return func(yield func(netip.Addr, time.Duration) bool) {
 		if !hasQuestion(msg) {
 			return
 		}
@@ -142,7 +154,8 @@ func Addresses(msg []byte) iter.Seq[netip.Addr] {
 				return
 			}
 			fixed, _ := skipName(msg, off)
-			if a, ok := address(rtype, msg[fixed+recordFixed:end]); ok && !yield(a) {
+			ttl := time.Duration(sane(binary.BigEndian.Uint32(msg[fixed+4:]))) * time.Second
+			if a, ok := address(rtype, msg[fixed+recordFixed:end]); ok && !yield(a, ttl) {
 				return
 			}
 			off = end

@@ -113,15 +113,33 @@ func AppendName(dst []byte, name string) []byte {
 	if name == "" {
 		return append(dst, 0)
 	}
-	for label := range strings.SplitSeq(name, ".") {
-		dst = append(append(dst, byte(len(label))), label...)
+	length := len(dst) // where that of the label goes
+	dst = append(append(append(dst, 0), name...), 0)
+	for i := length + 1; i < len(dst)-1; i++ {
+		if dst[i] == '.' {
+			dst[length], length = byte(i-length-1), i
+		}
 	}
-	return append(dst, 0)
+	dst[length] = byte(len(dst) - 1 - length - 1)
+	return dst
 }
 
 // KeyOf returns the key of a name without escapes, with or without the trailing dot.
 func KeyOf(name string) string {
+	if isKey(name) {
+		return strings.TrimSuffix(name, ".") + "."
+	}
 	return string(AppendKey(nil, AppendName(nil, name)))
+}
+
+// isKey reports whether name is its own key, but for the trailing dot.
+func isKey(name string) bool {
+	for i := range len(name) {
+		if !isPlainOctet(name[i]) && name[i] != '.' {
+			return false
+		}
+	}
+	return true
 }
 
 // Above returns the name above key that has that many labels, key itself if it has no more.

@@ -21,28 +21,29 @@ const (
 // Response is an upstream's answer to a question, in a form in which clients
 // get it but for id, case of letters and TTLs. It does not change.
 type Response struct {
-	Msg    []byte        // not to be changed; a header alone: the rcode is all that is known
-	Stored time.Time     // when it came
-	TTL    time.Duration // how long it may be kept; 0: not at all
+	Msg []byte // not to be changed; a header alone: the rcode is all that is known
 
-	opt    int      // offset of the OPT record behind its name; 0: none
-	ttls   []uint16 // offsets of the TTLs
-	owners []uint16 // offsets of the question's name where a record repeats it in full
-	set    addresses
+	stored  int64    // when it came: Unix time in nanoseconds
+	ttl     int32    // how long it may be kept, in seconds; 0: not at all
+	owners  uint16   // offsets that are of owners
+	opt     uint16   // offset of the OPT record behind its name; 0: none
+	offsets []uint16 // of the question's name where a record repeats it in full, behind them of the TTLs
+	set     addresses
 }
 
 // addresses are the records of the first address of several that a name has, one
 // behind the other in the answer section and all of one length.
-type addresses struct{ start, size, count int }
+type addresses struct{ start, size, count uint16 }
 
 // note takes the record of msg from off to end into account.
 func (s *addresses) note(msg []byte, rtype uint16, off, end int) {
+	next := int(s.start) + int(s.count)*int(s.size)
 	switch {
-	case s.count > 1 && off != s.start+s.count*s.size || rtype != dns.TypeA && rtype != dns.TypeAAAA || msg[off]&0xc0 != 0xc0:
-	case off == s.start+s.count*s.size && end-off == s.size && bytes.Equal(msg[off:off+4], msg[s.start:s.start+4]):
+	case s.count > 1 && off != next || rtype != dns.TypeA && rtype != dns.TypeAAAA || msg[off]&0xc0 != 0xc0:
+	case off == next && end-off == int(s.size) && bytes.Equal(msg[off:off+4], msg[s.start:s.start+4]):
 		s.count++
 	case s.count < 2:
-		*s = addresses{start: off, size: end - off, count: 1}
+		*s = addresses{start: uint16(off), size: uint16(end - off), count: 1}
 	}
 }
 
@@ -51,10 +52,11 @@ func (s *addresses) turn(b, msg []byte) {
 	if s.count < 2 {
 		return
 	}
-	set := msg[s.start : s.start+s.count*s.size]
-	first := rand.IntN(s.count) * s.size
-	copy(b[s.start:], set[first:])
-	copy(b[s.start+len(set)-first:], set[:first])
+	start, size, count := int(s.start), int(s.size), int(s.count)
+	set := msg[start : start+count*size]
+	first := rand.IntN(count) * size
+	copy(b[start:], set[first:])
+	copy(b[start+len(set)-first:], set[:first])
 }
 
 // NewResponse reads msg, which came from ReadAnswer; nil if its records are not
@@ -63,7 +65,7 @@ func NewResponse(msg []byte, now time.Time) *Response {
 	if !hasQuestion(msg) {
 		return &Response{Msg: msg}
 	}
-	r := &Response{Stored: now}
+	r := &Response{stored: sinceEpoch(now)}
 	off, ok := skipName(msg, HeaderSize)
 	if !ok || off+4 > len(msg) {
 		return nil
@@ -71,6 +73,8 @@ func NewResponse(msg []byte, now time.Time) *Response {
 	name := msg[HeaderSize:off]
 	off += 4
 	m := minimum{ttl: math.MaxInt32}
+	var room [2][16]uint16
+	owners, ttls := room[0][:0], room[1][:0]
 	for section := Answer; section <= Additional; section += 2 {
 		for range binary.BigEndian.Uint16(msg[section:]) {
 			rtype, end, ok := scanRecord(msg, off)
@@ -82,20 +86,22 @@ func NewResponse(msg []byte, now time.Time) *Response {
 				r.set.note(msg, rtype, off, end)
 			}
 			if equalFold(msg[off:fixed], name) {
-				r.owners = append(r.owners, uint16(off))
+				owners = append(owners, uint16(off))
 			}
 			if rtype == dns.TypeOPT && section == Additional {
-				r.opt = fixed
+				r.opt = uint16(fixed)
 				m.extended = m.extended || msg[fixed+4] != 0
 			} else {
-				r.ttls = append(r.ttls, uint16(fixed+4))
+				ttls = append(ttls, uint16(fixed+4))
 				m.note(section, rtype, msg[fixed+4:end])
 			}
 			off = end
 		}
 	}
 	r.Msg = append([]byte(nil), msg[:off]...)
-	r.TTL = m.lifetime(r.Msg)
+	r.offsets = append(append(make([]uint16, 0, len(owners)+len(ttls)), owners...), ttls...)
+	r.owners = uint16(len(owners))
+	r.ttl = int32(m.lifetime(r.Msg) / time.Second)
 	// The answer was not validated here, and the way to the upstream is not
 	// known to be safe: RFC 4035 section 3.2.3 leaves the AD bit to those who know.
 	r.Msg[3] &^= bitAD
@@ -159,11 +165,23 @@ func (m *minimum) lifetime(msg []byte) time.Duration {
 	return min(kept, maxNegative)
 }
 
+// epoch is a time, with the reading of the clock that nobody sets.
+var epoch = time.Now()
+
+// sinceEpoch returns a time in nanoseconds from epoch.
+func sinceEpoch(t time.Time) int64 { return int64(t.Sub(epoch)) }
+
+// age returns how long r has been kept.
+func (r *Response) age(now time.Time) time.Duration { return time.Duration(sinceEpoch(now) - r.stored) }
+
+// TTL returns how long r may be kept; 0: not at all.
+func (r *Response) TTL() time.Duration { return time.Duration(r.ttl) * time.Second }
+
 // Fresh reports whether r may be given as it is.
-func (r *Response) Fresh(now time.Time) bool { return now.Sub(r.Stored) < r.TTL }
+func (r *Response) Fresh(now time.Time) bool { return r.age(now) < r.TTL() }
 
 // Usable reports whether r may be given when there is nothing better.
-func (r *Response) Usable(now time.Time) bool { return r.TTL > 0 && now.Sub(r.Stored) < r.TTL+maxStale }
+func (r *Response) Usable(now time.Time) bool { return r.ttl > 0 && r.age(now) < r.TTL()+maxStale }
 
 // Answer packs r as the answer to q, whose question it must answer, into buf if
 // that is long enough. kept says that it was not fetched for q: TTLs are less by
@@ -183,7 +201,7 @@ func (r *Response) Answer(q *Query, buf []byte, kept bool) []byte {
 	// The question in the case of this client: compressed names in the records
 	// point to it and follow.
 	copy(b[HeaderSize:], q.question)
-	for _, off := range r.owners {
+	for _, off := range r.offsets[:r.owners] {
 		if int(off) >= len(b) {
 			break
 		}
@@ -251,9 +269,9 @@ func (r *Response) extendedRcode() int {
 // countDown sets the TTLs in b, a copy of r or of its beginning, to the rest of
 // them; RFC 8767 section 4: to 30 seconds when r is stale.
 func (r *Response) countDown(b []byte, now time.Time) {
-	age := uint32(max(now.Sub(r.Stored)/time.Second, 0))
+	age := uint32(max(r.age(now)/time.Second, 0))
 	fresh := r.Fresh(now)
-	for _, off := range r.ttls {
+	for _, off := range r.offsets[r.owners:] {
 		if int(off) >= len(b) {
 			break
 		}

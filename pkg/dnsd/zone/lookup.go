@@ -60,6 +60,9 @@ func (a Answer) Pack(q *wire.Query, recursion bool, buf []byte) []byte {
 	return w.Finish(a.Rcode)
 }
 
+// Found reports whether a has what was asked for, or leads to it.
+func (a Answer) Found() bool { return len(a.records) > 0 || len(a.aliases) > 0 }
+
 // Target returns the name, as it is on the wire, that the last of a's aliases leads to.
 func (a Answer) Target() []byte { return a.aliases[len(a.aliases)-1].data }
 
@@ -230,6 +233,26 @@ func (v *View) follow(n *node, qtype uint16) (a Answer) {
 	a, ok := v.ask(n, qtype, key)
 	a.aliases, a.Outside = aliases, !ok
 	return a
+}
+
+// AskHost answers q for another network's clients: what addresses the name of a host in the domain
+// has, and what name an address; ok is false where neither is known. Of other types a host has
+// none that they are told.
+func AskHost(v *View, q *wire.Query) (a Answer, ok bool) {
+	a, ok = v.lookup(q)
+	if !ok || a.Outside || a.Rcode != dns.RcodeSuccess {
+		return Answer{}, false
+	}
+	switch q.Type {
+	case dns.TypeA, dns.TypeAAAA, dns.TypePTR:
+		return a, a.Found() || isHost(v.host(q.Key))
+	}
+	return Answer{soa: v.domain}, isHost(v.host(q.Key))
+}
+
+// isHost reports whether the name of a node, nil for none, has an address.
+func isHost(n *node) bool {
+	return n != nil && (n.records(dns.TypeA) != nil || n.records(dns.TypeAAAA) != nil)
 }
 
 // zoneOf returns the zone that a known name belongs to: the domain, or the name's own.

@@ -3,6 +3,7 @@ package zone
 import (
 	"bytes"
 	"cmp"
+	"slices"
 	"strings"
 	"time"
 
@@ -48,24 +49,19 @@ func (r *record) seconds(now time.Time) uint32 {
 	return uint32(min(int64(r.ttl), max(r.until-now.Unix(), 0)))
 }
 
-// add gives n a record.
+// add gives n a record. The sets stay in the order of their types.
 func (n *node) add(rtype uint16, r record) {
-	for i := range n.sets {
-		if n.sets[i].rtype == rtype {
-			n.sets[i].records = append(n.sets[i].records, r)
-			return
-		}
+	at, there := slices.BinarySearchFunc(n.sets, rtype, func(s rrset, rtype uint16) int { return cmp.Compare(s.rtype, rtype) })
+	if there {
+		n.sets[at].records = append(n.sets[at].records, r)
+		return
 	}
-	n.sets = append(n.sets, rrset{rtype: rtype, records: []record{r}})
+	n.sets = slices.Insert(n.sets, at, rrset{rtype: rtype, records: []record{r}})
 }
 
 // addHost gives n another address, and makes it a host's.
 func (n *node) addHost(h Host) {
-	rtype := dns.TypeAAAA
-	if h.Addr.Is4() {
-		rtype = dns.TypeA
-	}
-	n.add(rtype, h.record(h.Addr.AsSlice()))
+	n.add(h.addrType(), h.record(appendAddr(nil, h)))
 	n.complete = true
 }
 

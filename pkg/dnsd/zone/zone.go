@@ -1,9 +1,7 @@
 package zone
 
 import (
-	"cmp"
 	"net/netip"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -132,18 +130,31 @@ func (v *View) bare(key string) string {
 // pointerTo returns the node of h's address: a PTR record with its name, with the
 // domain if it is a plain one.
 func (v *View) pointerTo(h Host) *node {
-	target := strings.TrimSuffix(h.Name, ".") + "."
-	if isPlain(v.key(h.Name)) {
-		target = v.whole(target)
-	}
 	n := &node{complete: true}
-	n.add(dns.TypePTR, h.record(wire.AppendName(nil, target)))
+	n.add(dns.TypePTR, h.record(appendTarget(v, nil, h.Name, v.key(h.Name))))
 	return n
+}
+
+// appendTarget appends what the address of a host leads to whose name has that key.
+func appendTarget(v *View, b []byte, name, key string) []byte {
+	if !isPlain(key) {
+		return wire.AppendName(b, name)
+	}
+	label, _, _ := strings.Cut(name, ".")
+	if b = wire.AppendName(b, label); hasRoom(v.domain, label) {
+		b = wire.AppendName(b[:len(b)-1], v.domain)
+	}
+	return b
+}
+
+// hasRoom reports whether a domain has room for a label before it.
+func hasRoom(domain, label string) bool {
+	return len(label)+len(".")+len(domain) <= wire.MaxName
 }
 
 // whole returns the name of a plain one's first label with the domain, where that has room.
 func (v *View) whole(name string) string {
-	if label, _, _ := strings.Cut(name, "."); len(label)+len(".")+len(v.domain) <= wire.MaxName {
+	if label, _, _ := strings.Cut(name, "."); hasRoom(v.domain, label) {
 		return label + "." + v.domain
 	}
 	return name
@@ -155,8 +166,8 @@ func newView(cfg Config) *View {
 		noPlainNames: cfg.NoPlainNames,
 		own:          cfg.Own,
 		forwards:     cfg.Forwards,
-		staticNames:  make(map[string]*node),
-		staticAddrs:  make(map[netip.Addr]*node),
+		staticNames:  make(map[string]*node, len(cfg.Static)),
+		staticAddrs:  make(map[netip.Addr]*node, len(cfg.Static)),
 		between:      make(map[string]bool),
 		rules:        make(map[string]*rule),
 		localhost:    new(node),
@@ -176,12 +187,7 @@ func newView(cfg Config) *View {
 
 // addRecords gives v the static names.
 func (v *View) addRecords(cfg Config) {
-	for _, h := range cfg.Static {
-		v.static(h.Name).addHost(h)
-		if v.staticAddrs[h.Addr] == nil {
-			v.staticAddrs[h.Addr] = v.pointerTo(h)
-		}
-	}
+	addHosts(v, cfg.Static)
 	for _, c := range cfg.CNAMEs {
 		// RFC 1034 section 3.6.2: a name that has a CNAME record has no other.
 		if n := v.named(c.Name); len(n.sets) == 0 {
@@ -200,9 +206,6 @@ func (v *View) addRecords(cfg Config) {
 	}
 	for _, r := range cfg.Records {
 		v.addRecord(r)
-	}
-	for _, n := range v.staticNames {
-		slices.SortStableFunc(n.sets, func(a, b rrset) int { return cmp.Compare(a.rtype, b.rtype) })
 	}
 }
 
@@ -243,13 +246,18 @@ func (v *View) above(key string) {
 
 // static returns the node of a static name.
 func (v *View) static(name string) *node {
-	full := wire.KeyOf(name)
-	v.above(full)
-	key := v.bare(full)
+	key := staticKey(v, name)
 	if v.staticNames[key] == nil {
 		v.staticNames[key] = new(node)
 	}
 	return v.staticNames[key]
+}
+
+// staticKey returns the key under which the node of a static name is kept.
+func staticKey(v *View, name string) string {
+	full := wire.KeyOf(name)
+	v.above(full)
+	return v.bare(full)
 }
 
 // addRules gives v what holds for whole domains.

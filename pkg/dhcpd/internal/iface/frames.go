@@ -2,14 +2,13 @@ package iface
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
+	"hash/maphash"
 	"net"
 	"net/netip"
 	"syscall"
 	"time"
 
-	"github.com/mdlayher/packet"
 	"golang.org/x/net/bpf"
 	"golang.org/x/sys/unix"
 )
@@ -47,20 +46,19 @@ const (
 // sender, the sender has written. It sees the frames of the datagrams that a UDP socket
 // gets, in the same order. For one goroutine.
 type Frames struct {
-	conn   *packet.Conn
-	raw    syscall.RawConn // of conn
+	socket packetSocket
 	ip6    bool
 	seen   []frame // not asked for yet, oldest first
 	missed bool    // the last one that was asked for did not come
-	buf    []byte
+	seed   maphash.Seed
 }
 
 // frame is where a message came from.
 type frame struct {
-	src     netip.AddrPort
-	message string // its beginning
-	hw      HWAddr
-	came    time.Time
+	src  netip.AddrPort
+	sum  uint64 // of the message's beginning; nobody outside knows the seed
+	hw   HWAddr
+	came time.Time
 }
 
 // ListenFrames opens the socket on an interface, for datagrams to a UDP port of one family;
@@ -70,23 +68,15 @@ func ListenFrames(ifi *net.Interface, ip6 bool, port, first uint16) (*Frames, er
 	if err != nil {
 		return nil, fmt.Errorf("making the filter of frames: %w", err)
 	}
-	protocol := unix.ETH_P_IP
+	etherType := uint16(unix.ETH_P_IP)
 	if ip6 {
-		protocol = unix.ETH_P_IPV6
+		etherType = unix.ETH_P_IPV6
 	}
-	conn, err := packet.Listen(ifi, packet.Datagram, protocol, &packet.Config{Filter: filter})
+	socket, err := openPacket(ifi.Index, unix.SOCK_DGRAM, etherType, filter)
 	if err != nil {
-		return nil, fmt.Errorf("opening the packet socket: %w", err)
+		return nil, err
 	}
-	f := &Frames{conn: conn, ip6: ip6, buf: make([]byte, maxIPHeader+udpHeader+frameCopied)}
-	f.raw, err = conn.SyscallConn()
-	if err == nil {
-		err = f.raw.Control(func(fd uintptr) { GrowBuffers(int(fd)) })
-	}
-	if err != nil {
-		return nil, errors.Join(fmt.Errorf("opening the packet socket: %w", err), conn.Close())
-	}
-	return f, nil
+	return &Frames{socket: socket, ip6: ip6, seed: maphash.MakeSeed()}, nil
 }
 
 // frameFilter lets the beginning of datagrams to a port pass, and nothing else. Of
@@ -123,19 +113,20 @@ func frameFilter(ip6 bool, port, first uint16) []bpf.Instruction {
 // Source returns the hardware address that sent a message, all zero when its frame was
 // not seen: it came in fragments, or to a former process.
 func (f *Frames) Source(src netip.AddrPort, message []byte) HWAddr {
-	src, begin := netip.AddrPortFrom(src.Addr().WithZone("").Unmap(), src.Port()), string(message[:min(len(message), frameCopied)])
+	src = netip.AddrPortFrom(src.Addr().WithZone("").Unmap(), src.Port())
+	sum := maphash.Bytes(f.seed, message[:min(len(message), frameCopied)])
 	now := time.Now()
-	_ = f.conn.SetReadDeadline(now.Add(frameWait))
 	f.forget(now.Add(-frameAge))
 	for n := 0; ; n++ {
 		if n == len(f.seen) && !f.receive(now) {
 			f.missed = true
 			return HWAddr{}
 		}
-		if got := f.seen[n]; got.src == src && got.message == begin {
+		if got := &f.seen[n]; got.src == src && got.sum == sum {
+			hw := got.hw
 			f.seen = append(f.seen[:n], f.seen[n+1:]...)
 			f.missed = false
-			return got.hw
+			return hw
 		}
 	}
 }
@@ -149,34 +140,37 @@ func (f *Frames) forget(before time.Time) {
 	f.seen = append(f.seen[:0], f.seen[n:]...)
 }
 
-// receive adds the next frame to those seen. It returns false when there is none until
-// the deadline, or none now if the last one did not come: there may be many such.
+// receive adds the frames that are there to those seen. It waits a moment for one where there
+// is none, unless the last one did not come: there may be many such. False: there is none.
 func (f *Frames) receive(now time.Time) bool {
-	if len(f.seen) == maxFrames {
+	if len(f.seen) >= maxFrames {
 		f.seen = f.seen[:0]
 		return false
 	}
-	var n int
-	var from unix.Sockaddr
-	var err error
-	readErr := f.raw.Read(func(fd uintptr) bool {
-		n, from, err = unix.Recvfrom(int(fd), f.buf, unix.MSG_DONTWAIT)
-		if errors.Is(err, unix.ENETDOWN) { // the bridge was down, as the kernel says once
-			n, from, err = unix.Recvfrom(int(fd), f.buf, unix.MSG_DONTWAIT)
+	in := frameRooms.get()
+	defer frameRooms.pool.Put(in)
+	n, errno := 0, syscall.Errno(0)
+	err := f.socket.raw.Control(func(fd uintptr) {
+		if n, errno = in.receive(fd); errno == unix.EAGAIN && !f.missed {
+			f.socket.await(fd, int(frameWait.Milliseconds()))
+			n, errno = in.receive(fd)
 		}
-		return f.missed || !errors.Is(err, unix.EAGAIN)
+		if errno == unix.ENETDOWN { // the bridge was down, as the kernel says once
+			n, errno = in.receive(fd)
+		}
 	})
-	addr, ok := from.(*unix.SockaddrLinklayer)
-	if readErr != nil || err != nil || !ok || int(addr.Halen) != len(HWAddr{}) {
+	if err != nil || errno != 0 {
 		return false
 	}
-	got, ok := f.parse(f.buf[:n])
-	got.hw, got.came = HWAddr(addr.Addr[:len(HWAddr{})]), now
-	if !ok {
-		got = frame{came: now} // fits no datagram
+	for i := range n {
+		got, whole := f.parse(in.body(i))
+		hw, ok := in.card(i)
+		if got.hw, got.came = hw, now; !ok || !whole {
+			got = frame{came: now} // fits no datagram
+		}
+		f.seen = append(f.seen, got)
 	}
-	f.seen = append(f.seen, got)
-	return true
+	return n > 0
 }
 
 // parse returns where a packet came from, and its message as far as it was copied. False
@@ -203,9 +197,9 @@ func (f *Frames) parse(b []byte) (frame, bool) {
 	if size < 0 || min(size, frameCopied) > len(udp)-udpHeader {
 		return frame{}, false
 	}
-	got.message = string(udp[udpHeader : udpHeader+min(size, frameCopied)])
+	got.sum = maphash.Bytes(f.seed, udp[udpHeader:udpHeader+min(size, frameCopied)])
 	return got, true
 }
 
 // Close closes the socket.
-func (f *Frames) Close() error { return f.conn.Close() }
+func (f *Frames) Close() error { return f.socket.file.Close() }

@@ -129,8 +129,5 @@ func Send(c syscall.RawConn, b, oob []byte, to unix.Sockaddr) error {
 	if err == nil {
 		err = writeErr
 	}
-	if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENXIO) {
-		return errors.Join(ErrGone, err)
-	}
-	return err
+	return sendError(err)
 }

@@ -1,0 +1,63 @@
+package iface
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
+)
+
+// Received is a datagram as it arrived.
+type Received struct {
+	Payload []byte // valid until the next ones are received
+	Src     netip.AddrPort
+	Dst     netip.Addr // our address, broadcast or a group; the zero Addr when that is not known
+	HW      HWAddr     // the source of the frame, all zero when it was not seen
+	Port    int        // the ifindex of the bridge's port where HW was last seen, see Ports.Of; 0 without HW
+}
+
+// Intake receives what clients send to a UDP socket, many at a time, with where it came from.
+// It is for one goroutine.
+type Intake struct {
+	inbox  *inbox
+	frames *Frames
+	ports  *Ports
+	all    []Received
+	cards  []HWAddr
+	places []int
+}
+
+// NewIntake returns that of a socket which receives at a port of a bridge. ifi is the bridge.
+func NewIntake(conn syscall.RawConn, ifi *net.Interface, ip6 bool, port uint16) (_ *Intake, err error) {
+	in := &Intake{inbox: newInbox(conn)}
+	if in.frames, err = ListenFrames(ifi, ip6, port, 0); err != nil {
+		return nil, err
+	}
+	if in.ports, err = OpenPorts(ifi.Index); err != nil {
+		return nil, errors.Join(fmt.Errorf("opening the bridge's table of addresses: %w", err), in.frames.Close())
+	}
+	return in, nil
+}
+
+// Receive waits for datagrams and returns those that are there, valid until the next call.
+func (in *Intake) Receive() ([]Received, error) {
+	n, err := in.inbox.next()
+	if err != nil {
+		return nil, err
+	}
+	in.all, in.cards = in.all[:0], in.cards[:0]
+	for i := range n {
+		r := Received{Payload: in.inbox.body(i), Src: in.inbox.source(i), Dst: in.inbox.destination(i)}
+		r.HW = in.frames.Source(r.Src, r.Payload)
+		in.all, in.cards = append(in.all, r), append(in.cards, r.HW)
+	}
+	in.places = in.ports.At(in.cards, in.places[:0])
+	for i := range in.all {
+		in.all[i].Port = in.places[i]
+	}
+	return in.all, nil
+}
+
+// Close closes what Intake has opened itself.
+func (in *Intake) Close() error { return errors.Join(in.frames.Close(), in.ports.Close()) }

@@ -1,0 +1,79 @@
+package v4
+
+import (
+	"bytes"
+	"encoding/binary"
+	"net"
+	"net/netip"
+	"os"
+	"testing"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"github.com/vnetd/vnetd/pkg/dhcpd"
+)
+
+// sink is a link on which the last reply is kept, and a store that keeps nothing.
+type sink struct{ last dhcpd.Reply }
+
+func (*sink) Receive() ([]dhcpd.Datagram, error) { return nil, os.ErrClosed }
+func (s *sink) Send(out []*dhcpd.Reply, _ func(*dhcpd.Reply, error)) {
+	payload := s.last.Payload
+	s.last = *out[len(out)-1]
+	s.last.Payload = append(payload[:0], s.last.Payload...)
+}
+func (*sink) Interrupt()                               {}
+func (*sink) Copy() (*os.File, error)                  { return nil, os.ErrInvalid }
+func (*sink) Close() error                             { return nil }
+func (*sink) Load() ([]dhcpd.Lease, error)             { return nil, nil }
+func (*sink) Commit([]dhcpd.Lease, []netip.Addr) error { return nil }
+
+// BenchmarkLease is what a lease of a new client behind a relay costs without the kernel and
+// the disk: DISCOVER, OFFER, REQUEST and ACK.
+func BenchmarkLease(b *testing.B) {
+	const clients = 60000
+	link := new(sink)
+	server, relay := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
+	cfg := Config{Router: server, Settings: dhcpd.Settings{
+		Network: "bench", Interface: "br0", MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, Server: server, Domain: "vm.example",
+		Prefix: netip.MustParsePrefix("10.0.0.0/8"), DNS: []netip.Addr{server}, Store: link,
+		Ranges: []dhcpd.Range{{Start: netip.MustParseAddr("10.1.0.0"), End: netip.MustParseAddr("10.2.255.255")}},
+	}}
+	question := func(typ dhcpv4.MessageType, mods ...dhcpv4.Modifier) []byte {
+		m := &dhcpv4.DHCPv4{OpCode: dhcpv4.OpcodeBootRequest, HWType: 1, ClientHWAddr: cfg.MAC, Options: dhcpv4.Options{}, GatewayIPAddr: relay.AsSlice()}
+		m.UpdateOption(dhcpv4.OptMessageType(typ))
+		m.UpdateOption(dhcpv4.OptParameterRequestList(dhcpv4.OptionSubnetMask, dhcpv4.OptionRouter, dhcpv4.OptionDomainNameServer, dhcpv4.OptionHostName))
+		for _, mod := range mods {
+			mod(m)
+		}
+		return m.ToBytes()
+	}
+	discover := question(dhcpv4.MessageTypeDiscover)
+	request := question(dhcpv4.MessageTypeRequest,
+		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(server.AsSlice())), dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(net.IP{1, 2, 3, 4})))
+	asked := bytes.Index(request, []byte{1, 2, 3, 4})
+	var e *dhcpd.Engine
+	ask := func(m []byte, n int) {
+		binary.BigEndian.PutUint32(m[4:], uint32(n))
+		binary.BigEndian.PutUint32(m[30:], uint32(n))
+		e.Serve([]dhcpd.Datagram{{Payload: m, Src: netip.AddrPortFrom(relay, serverPort), Dst: server}}, time.Now())
+	}
+	b.ReportAllocs()
+	for n := 0; b.Loop(); n++ {
+		if n%clients == 0 {
+			srv, err := open(cfg, func() (dhcpd.Transport, error) { return link, nil })
+			if err != nil {
+				b.Fatal(err)
+			}
+			e = srv.h.Engine
+		}
+		ask(discover, n)
+		copy(request[asked:], link.last.Payload[16:20])
+		ask(request, n)
+		e.Commit()
+		if link.last.Type != uint8(dhcpv4.MessageTypeAck) {
+			b.Fatalf("client %d was answered %d", n, link.last.Type)
+		}
+	}
+}
