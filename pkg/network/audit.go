@@ -20,25 +20,18 @@ type audit struct {
 	keeping sync.Mutex // held by keep
 }
 
-// run writes run-state anew that somebody removed, until ctx ends: without it the
-// next vnetd would know less.
+// run writes run-state and leases anew that somebody removed, until ctx ends: without
+// them the next vnetd would know less.
 func (a *audit) run(ctx context.Context) {
-	tick := time.NewTicker(auditPace)
-	defer tick.Stop()
 	said := fmt.Sprint(error(nil))
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
-		}
+	env.Every(ctx, auditPace, func() {
 		// Once, not every time.
 		err := a.keep()
 		if text := fmt.Sprint(err); text != said {
 			said = text
 			a.env.Logger.Warn("run-state on disk", env.KeyError, err)
 		}
-	}
+	})
 }
 
 // keep writes the run-state that is not on disk of all networks and ports that
@@ -47,7 +40,7 @@ func (a *audit) keep() error {
 	a.keeping.Lock()
 	defer a.keeping.Unlock()
 	networks, ports, err := a.env.Store.Recorded()
-	errs := []error{err, a.env.Store.KeepLock()}
+	errs := []error{err, a.env.Store.KeepLock(), a.env.Store.KeepLeases()}
 	if err != nil {
 		return errors.Join(errs...)
 	}

@@ -25,7 +25,7 @@ func TestNetworkBoot(t *testing.T) {
 			{"</dhcp>", "<bootp file='boot.txt'/></dhcp>"},
 			{"<ip ", "<domain name='vm.example'/><dns><txt name='note' value='hello'/>" +
 				"<srv service='sip' protocol='udp' target='pbx.vm.example' port='5060'/>" +
-				"<host ip='192.0.2.9'><hostname>printer</hostname></host></dns><ip "},
+				"<host ip='192.0.2.10'><hostname>printer</hostname></host></dns><ip "},
 			{"</network>", "<dnsmasq:options><dnsmasq:option value='address=/wild.example/192.0.2.200'/>" +
 				"<dnsmasq:option value='dhcp-option=42,192.0.2.123'/><dnsmasq:option value='dhcp-ttl=60'/></dnsmasq:options></network>"},
 		} {
@@ -39,11 +39,11 @@ func TestNetworkBoot(t *testing.T) {
 			t.Errorf("the guest fetches %q (%v)", got, err)
 		}
 		for question, want := range map[string]string{
-			"note.vm.example TXT":         `"hello"`,
-			"_sip._udp.vm.example SRV":    "0 0 5060 pbx.vm.example.",
-			"printer.vm.example A":        "192.0.2.9",
-			"any.thing.wild.example A":    "192.0.2.200",
-			"9.2.0.192.in-addr.arpa. PTR": "printer.vm.example.",
+			"note.vm.example TXT":          `"hello"`,
+			"_sip._udp.vm.example SRV":     "0 0 5060 pbx.vm.example.",
+			"printer.vm.example A":         "192.0.2.10",
+			"any.thing.wild.example A":     "192.0.2.200",
+			"10.2.0.192.in-addr.arpa. PTR": "printer.vm.example.",
 		} {
 			args := append([]string{"+short", "@" + subnet4 + ".1"}, strings.Fields(question)...)
 			if got := strings.TrimSpace(guest.Exec("dig", args...)); got != want {

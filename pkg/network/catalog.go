@@ -1,18 +1,24 @@
 package network
 
 import (
+	"cmp"
+	"context"
 	"errors"
+	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
 
 	"github.com/vnetd/vnetd/pkg/api"
+	"github.com/vnetd/vnetd/pkg/firewall"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/attach"
 	"github.com/vnetd/vnetd/pkg/network/env"
 	"github.com/vnetd/vnetd/pkg/network/health"
 	"github.com/vnetd/vnetd/pkg/network/live"
+	"github.com/vnetd/vnetd/pkg/network/translate"
 )
 
 // catalog is the networks that there are, with their environment and their ports, and
@@ -24,8 +30,9 @@ type catalog struct {
 
 	defining sync.Mutex // one definition at a time: conflicts are checked against all others
 
-	mu     sync.Mutex // guards byName
+	mu     sync.Mutex // guards byName and sorted
 	byName map[string]*Network
+	sorted []*Network // all of them, by name; nil: they have changed
 
 	// claims are the documents of networks that are about to become active, or another
 	// than they are.
@@ -56,6 +63,23 @@ func (s surroundings) SubnetsTaken(n *Network, doc, has *netdef.Network) error {
 }
 
 func (s surroundings) Drop(n *Network) { s.c.drop(n) }
+
+func (s surroundings) Replace(n, by *Network) { s.c.replace(n, by) }
+
+func (s surroundings) PortEnded(n attach.Network, uuid string) { Forwards{s.c}.portEnded(n, uuid) }
+
+func (s surroundings) Expect(ctx context.Context, n attach.Network) error {
+	if n := s.c.find(n.Name()); n != nil {
+		return live.Expect(ctx, n)
+	}
+	return nil
+}
+
+func (s surroundings) Peers(live *netdef.Network) []firewall.Peer {
+	return Peerings{s.c}.peers(live)
+}
+
+func (s surroundings) PeersChanged() { Peerings{s.c}.changed() }
 
 func (s surroundings) Conditions() []api.Condition { return s.c.health.Conditions() }
 
@@ -114,13 +138,17 @@ func (c *catalog) remove(n *Network) {
 	defer c.mu.Unlock()
 	if c.byName[n.Name()] == n {
 		delete(c.byName, n.Name())
+		c.sorted = nil
 	}
 }
 
 func (c *catalog) all() []*Network {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return slices.SortedFunc(maps.Values(c.byName), func(a, b *Network) int { return strings.Compare(a.Name(), b.Name()) })
+	if c.sorted == nil { // each change of a link asks for them
+		c.sorted = slices.SortedFunc(maps.Values(c.byName), func(a, b *Network) int { return strings.Compare(a.Name(), b.Name()) })
+	}
+	return slices.Clone(c.sorted)
 }
 
 // find returns the network of that name, nil when there is none.
@@ -134,6 +162,7 @@ func (c *catalog) add(n *Network) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.byName[n.Name()] = n
+	c.sorted = nil
 }
 
 // network is the network that doc describes: a defined one, or, made
@@ -145,6 +174,7 @@ func (c *catalog) network(doc *netdef.Network) *Network {
 	if n == nil {
 		n = c.make(doc)
 		c.byName[n.Name()] = n
+		c.sorted = nil
 	}
 	return n
 }
@@ -207,7 +237,7 @@ func existsAlready(n *Network) error {
 	return api.Errorf(api.Exists, "network '%s' already exists with uuid %s", n.Name(), n.Info().UUID)
 }
 
-// complete gives parsed what it lacks (UUID, MAC address, bridge name: those
+// complete gives parsed what it lacks (UUID, MAC address, bridge name, chosen subnets: those
 // of known, the network of the same name, if there is one), and checks it
 // against itself and every other network. The caller holds Manager.defining.
 func (c *catalog) complete(parsed *netdef.Network, known *Network) (*netdef.Network, error) {
@@ -226,6 +256,8 @@ func (c *catalog) completed(parsed *netdef.Network, known *Network) (*netdef.Net
 	def := parsed.Clone()
 	if known != nil {
 		known.Inherit(def)
+	} else if def.UUID == "" {
+		def.UUID = c.env.Clusters.UUID(def)
 	}
 	if err := def.Runnable(); err != nil {
 		return nil, err
@@ -238,10 +270,98 @@ func (c *catalog) completed(parsed *netdef.Network, known *Network) (*netdef.Net
 		_, err := c.env.Links.Lookup(name)
 		return err == nil
 	}
-	if err := def.Complete(netdef.Completion{BridgeTaken: taken}); err != nil {
+	with := netdef.Completion{BridgeTaken: taken}
+	if def.Chosen != "" {
+		used, err := c.subnetTaken(others)
+		if err != nil {
+			return nil, err
+		}
+		with.SubnetTaken = used
+	}
+	if err := c.env.Clusters.Check(def); err != nil {
+		return nil, err
+	}
+	c.number(def, known, others)
+	if err := c.fitMTU(def, known); err != nil {
+		return nil, err
+	}
+	if err := def.Complete(with); err != nil {
 		return nil, err
 	}
 	return def, nil
+}
+
+// number gives a network of a cluster the VNI that it leaves to that: the one that it has.
+func (c *catalog) number(def *netdef.Network, known *Network, others []*netdef.Network) {
+	if !def.Span.Auto() {
+		return
+	}
+	if known != nil {
+		if was := known.Document().Span; was != nil && was.Cluster == def.Span.Cluster {
+			def.Span.VNI = was.VNI
+		}
+	}
+	c.env.Clusters.Number(def, func(vni int) bool {
+		return slices.ContainsFunc(others, func(o *netdef.Network) bool { return o.Span != nil && o.Span.VNI == vni })
+	})
+}
+
+// fitMTU has the MTU of a network that spans hosts be what the tunnel leaves of that of the
+// link by which it goes, where the document says nothing and this host has the link. It is no
+// more than that of the active network known, which does not span any: its guests go by that.
+func (c *catalog) fitMTU(def *netdef.Network, known *Network) error {
+	if def.Span == nil || def.MTU != 0 || c.env.Tunnels == nil {
+		return nil
+	}
+	on := c.env.Clusters.Resolve(def)
+	at, err := c.env.Tunnels.Underlay(translate.Underlays(on))
+	switch {
+	case err != nil && def.Span.Cluster != "":
+		at.MTU = usualMTU
+	case err != nil:
+		return nil // it may come; until then the usual one is assumed
+	}
+	def.MTU = translate.FittingMTU(on, at.MTU)
+	if known != nil {
+		if live := known.Live(); live != nil && live.Span == nil {
+			def.MTU = min(def.MTU, cmp.Or(live.MTU, usualMTU))
+		}
+	}
+	if err := def.Runnable(); err != nil {
+		return fmt.Errorf("link %s has MTU %d, of which the tunnel to other hosts leaves too little: %w", at.Link, at.MTU, err)
+	}
+	return nil
+}
+
+// usualMTU is that of Ethernet.
+const usualMTU = 1500
+
+// wayOut is the length of an IPv4 or IPv6 prefix below which a route is a way to
+// everything, as the halves of a default route that VPNs set.
+const wayOut = 8
+
+// subnetTaken is the question whether some of a subnet is in use: by one of the
+// networks, active or not, by an address or a route of this host, or by what a network
+// routes to a guest.
+func (c *catalog) subnetTaken(networks []*netdef.Network) (func(netip.Prefix) bool, error) {
+	nets, err := c.env.Links.HostNets()
+	if err != nil {
+		return nil, fmt.Errorf("looking for subnets that the host reaches: %w", err)
+	}
+	used := make([]netip.Prefix, 0, len(nets)+len(networks))
+	for _, n := range nets {
+		used = append(used, n.Prefix)
+	}
+	for _, n := range networks {
+		for i := range n.IPs {
+			used = append(used, n.IPs[i].Prefix())
+		}
+		for i := range n.Routes {
+			used = append(used, n.Routes[i].Prefix())
+		}
+	}
+	used = slices.DeleteFunc(used, func(p netip.Prefix) bool { return p.Bits() < wayOut })
+	return func(p netip.Prefix) bool { return slices.ContainsFunc(used, p.Overlaps) }, nil
 }
 
 // claim sets the subnets of doc aside for n, until it is released: by then n is
@@ -310,6 +430,18 @@ func (c *catalog) drop(n *Network) {
 	c.env.Events.Publish(env.Event{Kind: env.NetworkUndefined, Network: n.Info()})
 }
 
+// replace is Replace of live.Others.
+func (c *catalog) replace(n, by *Network) {
+	c.mu.Lock()
+	delete(c.byName, n.Name())
+	c.byName[by.Name()] = by
+	c.sorted = nil
+	c.mu.Unlock()
+	c.drop(n)
+	c.env.Events.Publish(env.Event{Kind: env.NetworkDefined, Network: by.Info()})
+	attach.Move(c.ports, n, by)
+}
+
 // sweepLeases forgets leases of networks that are gone, once they have ended. The
 // caller holds c.defining, so that none of them comes back meanwhile.
 func (c *catalog) sweepLeases() {
@@ -320,4 +452,25 @@ func (c *catalog) sweepLeases() {
 	if err := c.env.Store.SweepLeases(func(uuid string) bool { return known[uuid] }); err != nil {
 		c.env.Logger.Warn("leases of former networks are not cleared away", env.KeyError, err)
 	}
+}
+
+// startSoon starts a network that is marked for autostart, later where that fails now.
+func (c *catalog) startSoon(ctx context.Context, n *Network) {
+	if err := n.Start(ctx); err != nil {
+		c.env.Logger.Error("autostart failed: trying again", env.KeyNetwork, n.Name(), env.KeyError, err)
+		c.env.Tasks.Repeat(func() bool { return c.startAgain(n) })
+	}
+}
+
+// startAgain starts a network that failed to, and reports whether it has started, or is
+// no longer this function's business.
+func (c *catalog) startAgain(n *Network) (done bool) {
+	if info := n.Info(); info.State != api.Failed || !info.Autostart {
+		return true
+	}
+	err := n.Start(c.env.Tasks.Context())
+	if err != nil {
+		c.env.Logger.Warn("autostart failed again", env.KeyNetwork, n.Name(), env.KeyError, err)
+	}
+	return err == nil
 }

@@ -5,7 +5,10 @@ import (
 	"errors"
 	"slices"
 
+	"golang.org/x/sync/errgroup"
+
 	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/bridge/vxlan"
 	"github.com/vnetd/vnetd/pkg/network/env"
 	"github.com/vnetd/vnetd/pkg/network/live"
 	"github.com/vnetd/vnetd/pkg/network/port"
@@ -22,13 +25,11 @@ func (s *stock) clear(ctx context.Context) error {
 	errs = append(errs, err)
 	links := s.marked()
 	all := s.recognise(runs, runFaults, err, links)
-	for _, p := range ports {
-		errs = append(errs, s.ports.Clear(p))
-	}
-	for _, r := range all {
-		errs = append(errs, live.Former{Network: s.make(r.Network)}.Clear(ctx, r))
-	}
-	errs = append(errs, s.env.UplinkKeeper.GiveBack(ctx), s.clearMarked())
+	errs = append(errs, atOnce(ports, s.ports.Clear))
+	errs = append(errs, atOnce(all, func(r live.Found) error {
+		return live.Former{Network: s.make(r.Network)}.Clear(ctx, r)
+	}))
+	errs = append(errs, s.env.UplinkKeeper.GiveBack(ctx), s.clearMarked(), s.env.Bandwidth.Sweep(true))
 	for _, f := range slices.Concat(runFaults, portFaults) {
 		s.env.Logger.Warn("run-state that can't be used is deleted: what it was of is gone", "path", f.Path, env.KeyError, f.Err)
 	}
@@ -41,6 +42,22 @@ func (s *stock) clear(ctx context.Context) error {
 	return errors.Join(append(errs, s.ports.Guards().Purge(), s.env.Rules.Purge(ctx))...)
 }
 
+// clearLimit is how many networks or ports are cleared away at a time: several times what
+// the kernel is asked to delete together.
+const clearLimit = 64
+
+// atOnce calls clear for each of all, many at the same time, and joins the errors.
+func atOnce[T any](all []T, clear func(T) error) error {
+	errs := make([]error, len(all))
+	var g errgroup.Group
+	g.SetLimit(clearLimit)
+	for i, one := range all {
+		g.Go(func() error { errs[i] = clear(one); return nil })
+	}
+	_ = g.Wait()
+	return errors.Join(errs...)
+}
+
 // clearMarked deletes every link that still bears a mark of vnetd's.
 func (s *stock) clearMarked() error {
 	var errs []error
@@ -48,8 +65,10 @@ func (s *stock) clearMarked() error {
 		_, isPort := port.Marked(l)
 		var err error
 		switch {
-		case isPort:
+		case isPort, l.Kind == bridge.KindMacvlan && live.Marked(l) != "":
 			err = s.env.Links.DeleteLink(l.Index)
+		case l.Kind == vxlan.Kind && live.Marked(l) != "" && s.env.Tunnels != nil:
+			err = s.env.Tunnels.Remove(l.Name, l.Alias)
 		case l.Kind == "bridge" && live.Marked(l) != "":
 			err = s.env.Links.Remove(l.Name, l.Index)
 		default:

@@ -3,6 +3,7 @@ package network
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
@@ -40,6 +41,12 @@ func (c conditions) sources() []health.Source {
 		{Name: "guards", Find: c.ports.Guards().Conditions},
 		health.Deletions(c.unfinished),
 		health.Uplinks(c.uplinks, c.bridgesAway),
+		health.Parents(c.parentsAway),
+		health.Peers(Peerings{c.catalog}.waiting),
+		health.UnguardedPorts(c.unguarded),
+		health.Spans(c.spans),
+		health.Clusters(c.clusters),
+		health.BGP(Announcements{c.catalog}.wanted, Announcements{c.catalog}.Status),
 	}
 }
 
@@ -165,6 +172,56 @@ func (c conditions) unfinished() (all []health.Unfinished) {
 		if err := p.Status().Failed; err != nil {
 			all = append(all, health.Unfinished{Network: p.Network, Port: p.UUID, IfName: p.IfName, Err: err})
 		}
+	}
+	return all
+}
+
+// spans are the active networks that span hosts, as conditions tell of them.
+func (c conditions) spans() (all []health.Span) {
+	if c.env.Tunnels == nil {
+		return nil
+	}
+	c.eachLive(func(n *Network, doc *netdef.Network) {
+		if doc.Span == nil {
+			return
+		}
+		if err := c.env.Clusters.Absent(doc); err != nil {
+			all = append(all, health.Span{Network: n.Name(), Cluster: doc.Span.Cluster, Err: err})
+			return
+		}
+		doc = c.env.Clusters.Resolve(doc)
+		at, err := c.env.Tunnels.Underlay(translate.Underlays(doc))
+		all = append(all, health.Span{
+			Network: n.Name(), Err: err, Link: at.Link, LinkMTU: at.MTU, MTU: doc.MTU, Needed: translate.UnderlayMTU(doc),
+		})
+	})
+	return all
+}
+
+// clusters are those that this host is in.
+func (c conditions) clusters() (all []health.Cluster) {
+	for _, m := range c.env.Clusters.All() {
+		h := health.Cluster{Name: m.Name}
+		for _, f := range m.Member.Faults() {
+			if f.Kind == "away" && m.IsNew(time.Now()) {
+				continue // it has hardly been asked
+			}
+			h.Faults = append(h.Faults, health.ClusterFault{Kind: f.Kind, Subject: f.Subject, Text: f.Text})
+		}
+		for network, err := range m.Problems() {
+			h.Faults = append(h.Faults, health.ClusterFault{Kind: "definition", Subject: network, Text: err.Error()})
+		}
+		for _, p := range m.Member.Peers() {
+			if p.Silent {
+				h.Silent = append(h.Silent, p.Host)
+			}
+		}
+		c.eachLive(func(n *Network, doc *netdef.Network) {
+			if c.env.Clusters.Of(doc) == m {
+				h.Networks = append(h.Networks, n.Name())
+			}
+		})
+		all = append(all, h)
 	}
 	return all
 }

@@ -55,13 +55,14 @@ func TestOverlapAfterStart(t *testing.T) {
 		for _, c := range []struct {
 			route    string
 			severity api.Severity
+			remedy   string
 		}{
-			{"192.0.2.128/25 dev tun7", api.SeverityError},
-			{"192.0.0.0/16 dev tun7", api.SeverityInfo},
+			{"192.0.2.128/25 dev tun7", api.SeverityError, "vnetctl renumber one --now"},
+			{"192.0.0.0/16 dev tun7", api.SeverityInfo, "ip route show root 192.0.2.0/24"},
 		} {
 			nstest.IP(t, "route add "+c.route)
 			got := await(t, n, "subnet-overlap", true)
-			if got.Severity != c.severity || !strings.Contains(got.Message, "tun7") || !strings.Contains(got.Evidence, "192.0.2.0/24") {
+			if got.Severity != c.severity || got.Remedy != c.remedy || !strings.Contains(got.Message, "tun7") || !strings.Contains(got.Evidence, "192.0.2.0/24") {
 				t.Errorf("with a route to %s: %+v", c.route, got)
 			}
 			nstest.IP(t, "route del "+c.route)
@@ -117,7 +118,7 @@ func TestDisks(t *testing.T) {
 		root := t.TempDir()
 		state := filepath.Join(root, "state")
 		must(t, os.MkdirAll(state, 0o755))
-		nstest.Exec(t, "mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", state)
+		nstest.Exec(t, "mount", "-t", "tmpfs", "-o", "size=4608k", "tmpfs", state)
 		t.Cleanup(func() { _ = exec.Command("umount", "-l", state).Run() })
 		h := newHub(t, root, hubOptions{})
 		on := func(kind string, there bool) {

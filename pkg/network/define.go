@@ -8,9 +8,13 @@ import (
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/admission"
+	"github.com/vnetd/vnetd/pkg/network/announce"
 	"github.com/vnetd/vnetd/pkg/network/change"
 	"github.com/vnetd/vnetd/pkg/network/env"
+	"github.com/vnetd/vnetd/pkg/network/forward"
 	"github.com/vnetd/vnetd/pkg/network/host"
+	"github.com/vnetd/vnetd/pkg/network/live"
 	"github.com/vnetd/vnetd/pkg/network/translate"
 )
 
@@ -38,8 +42,19 @@ func (m *Manager) DefineWith(ctx context.Context, xml []byte, opts api.DefineOpt
 	if err != nil {
 		return Defined{}, err
 	}
+	m.env.Clusters.Settle(ctx, parsed)
+	return define(ctx, m, func() (*netdef.Network, api.DefineOptions, error) { return parsed, opts, nil })
+}
+
+// define is DefineWith of the document that choose returns while nothing else is defined; nil
+// for none.
+func define(ctx context.Context, m *Manager, choose chooser) (Defined, error) {
 	m.catalog.defining.Lock()
 	defer m.catalog.defining.Unlock()
+	parsed, opts, err := choose()
+	if parsed == nil || err != nil {
+		return Defined{}, err
+	}
 	d, err := m.defineLocked(ctx, parsed, opts)
 	if KindOf(err) == api.NotFound {
 		// A transient network of that name came to its end while this waited for
@@ -91,6 +106,15 @@ func (m *Manager) defineLocked(ctx context.Context, parsed *netdef.Network, opts
 	return d, nil
 }
 
+// Clusters are what networks share with the hosts of clusters that this host is in.
+func (m *Manager) Clusters() Clusters {
+	one := func(ctx context.Context, choose chooser) error {
+		_, err := define(ctx, m, choose)
+		return err
+	}
+	return Clusters{m.catalog, one, readDocument}
+}
+
 // compare tells what def changes of the network.
 func compare(n *Network, def *netdef.Network) Defined {
 	d := Defined{Network: n, Action: api.ActionDefined}
@@ -139,6 +163,9 @@ func (m *Manager) Create(ctx context.Context, xml []byte) (*Network, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := m.env.Clusters.Known(def); err != nil {
+		return nil, err
+	}
 	added := n == nil
 	if added {
 		n = m.catalog.make(def)
@@ -154,10 +181,12 @@ func (m *Manager) Create(ctx context.Context, xml []byte) (*Network, error) {
 }
 
 // readDocument reads a document from outside, and refuses it with every fault that
-// it has. A definition on disk may have some: see netdef.Network.Served.
+// it has. A definition on disk may have some: see netdef.Network.Served. Forwards that
+// somebody holds, as the document of an active network has, are nobody else's to make.
 func readDocument(xml []byte) (*netdef.Network, error) {
 	parsed, err := netdef.Parse(xml)
 	if err == nil {
+		parsed.DropHeld()
 		err = parsed.Validate()
 	}
 	return parsed, err
@@ -180,22 +209,33 @@ func (m *Manager) Plan(xml []byte) (api.Plan, error) {
 	if err != nil {
 		return api.Plan{}, err
 	}
-	p := translate.Plan(def, m.env.Rules.Rules(translate.Firewall(def)))
+	on := m.env.Clusters.Resolve(def)
+	fw := translate.Firewall(on)
+	fw.Forwards = m.Forwards().foresee(def, known)
+	fw.Peers = m.Peerings().peers(def)
+	fw.Policy = m.Peerings().foresee(def, known)
+	p := translate.Plan(on, m.env.Rules.Rules(fw))
+	leads := forward.IndexLeads(fw.Forwards)
+	p.Announces, p.AnnouncesGuests = append(p.Announces, announce.Prefixes(def, nil)...), def.Announce.Guests(def.Span != nil)
+	p.Opens = append(append([]string{}, admission.Describe(def)...), translate.SpanRules(on)...)
+	for i := range def.PortForwards {
+		p.Forwards = append(p.Forwards, forward.Describe(def, &def.PortForwards[i], leads))
+	}
 	if known == nil || known.Info().MAC == "" {
 		// The next one that is made up is another one.
 		unsettle(&p, parsed)
 	}
-	in := []error{translate.Unsupported(def), netdef.Conflicts(def, m.catalog.definitions(known)), host.Missing(m.env.Links, def)}
+	in := []error{translate.Unsupported(def), netdef.Conflicts(def, m.catalog.definitions(known)), host.Missing(m.env.Links, m.env.Functions, def), live.ForeseeSpan(m.env, &p, def, known), live.ForeseeJoin(m.env, def, known)}
 	if known != nil {
 		p.Action = "redefine"
 	}
 	if known != nil && known.Live() != nil {
 		p.Action = "change"
 		next, err := known.Foresee(def)
-		in = append(in, err)
+		in = append(in, err, forward.Clash(def, known.Live()))
 		p.Pending = append(p.Pending, change.Describe(netdef.Diff(next, def))...)
 	} else {
-		in = append(in, m.catalog.subnetsTaken(known, def, nil), host.Conflicts(m.env.Links, m.env.UplinkKeeper, def))
+		in = append(in, m.catalog.subnetsTaken(known, def, nil), host.Conflicts(m.env.Links, m.env.UplinkKeeper, def), forward.Clash(def, nil))
 	}
 	if err := errors.Join(in...); err != nil {
 		p.Conflicts = strings.Split(err.Error(), "\n")

@@ -201,7 +201,7 @@ func TestAutostart(t *testing.T) {
 func TestUnsupportedIsRefusedAtStart(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		h := newHub(t, t.TempDir(), hubOptions{})
-		n := h.define("<network><name>n</name><forward mode='bridge'><interface dev='eth0'/></forward></network>")
+		n := h.define("<network><name>n</name><forward mode='bridge'/><bridge name='br0'/><virtualport type='802.1Qbh'><parameters profileid='p'/></virtualport></network>")
 		err := n.Start(t.Context())
 		if network.KindOf(err) != api.Unsupported {
 			t.Errorf("start: %v, want Unsupported", err)

@@ -322,7 +322,6 @@ func TestNamesAsDnsmasq(t *testing.T) {
 	}
 	for _, conf := range confs {
 		t.Run(strings.TrimSuffix(filepath.Base(conf), ".conf"), func(t *testing.T) {
-			t.Parallel()
 			nstest.Run(t, func(t *testing.T) { compareNames(t, conf) })
 		})
 	}

@@ -117,6 +117,8 @@ func floods() []kind {
 	many := func() net.HardwareAddr {
 		return binary.BigEndian.AppendUint32(net.HardwareAddr{2, 0x66}, rand.Uint32())
 	}
+	// Each is a neighbour of IPv6, of whom all namespaces of this machine have a thousand.
+	some := func(n int) net.HardwareAddr { return net.HardwareAddr{2, 0x66, 0, 0, 0, byte(n)} }
 	absent := func(n int) netip.Addr { return netip.AddrFrom4([4]byte{192, 0, 2, byte(2 + n%250)}) }
 	zero, broadcast := netip.IPv4Unspecified(), netip.AddrFrom4([4]byte{255, 255, 255, 255})
 	gateway := netip.AddrFrom4([4]byte{192, 0, 2, 1})
@@ -148,10 +150,10 @@ func floods() []kind {
 			a := netip.AddrFrom4([4]byte{192, 0, 2, byte(100 + n%128)})
 			return frame4(card, all, a, gateway, 68, 67, message(hw, ofType(typ), dhcpv4.WithClientIP(a.AsSlice()), dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(a.AsSlice()))))
 		}},
-		{"Solicit of many clients", func(n int) []byte { return solicit6(card, many()) }},
-		{"Solicit of many cards", func(n int) []byte { hw := many(); return solicit6(hw, hw) }},
+		{"Solicit of many clients", func(n int) []byte { return solicit6(card, some(n), many()) }},
+		{"Solicit of many cards", func(n int) []byte { hw := many(); return solicit6(hw, some(n), hw) }},
 		{"router solicitations", func(n int) []byte {
-			hw := many()
+			hw := some(n)
 			return frame6(hw, linkLocalOf(hw), netip.IPv6LinkLocalAllRouters(), unix.IPPROTO_ICMPV6, append([]byte{133, 0, 0, 0, 0, 0, 0, 0, 1, 1}, hw...))
 		}},
 		{"TFTP from absent addresses", func(n int) []byte {
@@ -164,10 +166,10 @@ func floods() []kind {
 	}
 }
 
-// solicit6 is a Solicit of a client in a frame from a card.
-func solicit6(card, client net.HardwareAddr) []byte {
+// solicit6 is a Solicit of a client in a frame from a card, sent by the address of another.
+func solicit6(card, sender, client net.HardwareAddr) []byte {
 	m, _ := dhcpv6.NewSolicit(client)
-	return frame6(card, linkLocalOf(client), netip.MustParseAddr("ff02::1:2"), unix.IPPROTO_UDP, udp(546, 547, m.ToBytes()))
+	return frame6(card, linkLocalOf(sender), netip.MustParseAddr("ff02::1:2"), unix.IPPROTO_UDP, udp(546, 547, m.ToBytes()))
 }
 
 // linkLocalOf is the address that is made of a card's (RFC 4291, appendix A).

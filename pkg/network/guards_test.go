@@ -4,8 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,6 +17,7 @@ import (
 
 	"github.com/vnetd/vnetd/internal/nstest"
 	"github.com/vnetd/vnetd/pkg/api"
+	"github.com/vnetd/vnetd/pkg/dhcpd/dhcpdtest"
 	"github.com/vnetd/vnetd/pkg/network"
 	"github.com/vnetd/vnetd/pkg/tap"
 )
@@ -26,34 +27,6 @@ func guardedXML(inside string) string {
 	return "<network xmlns:vnetd='urn:vnetd:network:1'><name>one</name><forward mode='nat'/><bridge name='one' stp='on' delay='0'/>" +
 		"<ip address='192.0.2.1' prefix='24'><dhcp><range start='192.0.2.100' end='192.0.2.199'/></dhcp></ip>" +
 		"<ip family='ipv6' address='fd00:2::1' prefix='64'/>" + inside + "</network>"
-}
-
-// machine is a guest with a kernel of its own: a namespace whose eth0 speaks through the
-// TAP device of a port, as a virtual machine's card does.
-func machine(t *testing.T, name, mac string, port *os.File) *nstest.NS {
-	t.Helper()
-	ns := nstest.NewNS(t, name)
-	var dev *tap.Device
-	must(t, ns.Do(func() (err error) {
-		dev, err = tap.Create(tap.Config{Name: "eth0"})
-		return err
-	}))
-	t.Cleanup(func() { _ = dev.Close() })
-	ns.IP("link set eth0 address " + mac)
-	ns.IP("link set eth0 up")
-	carry := func(to io.Writer, from io.Reader) {
-		frame := make([]byte, 1<<16)
-		for {
-			n, err := from.Read(frame)
-			if err != nil {
-				return
-			}
-			_, _ = to.Write(frame[:n]) // a card that is down takes nothing
-		}
-	}
-	go carry(port, dev.Files[0])
-	go carry(dev.Files[0], port)
-	return ns
 }
 
 // lease has the guest's client of DHCP get an address, and set it.
@@ -91,7 +64,7 @@ func TestStrictGuest(t *testing.T) {
 		}
 		// The second launcher does not use the address that was made up for it.
 		const card = "52:54:00:77:77:77"
-		a, b := machine(t, "a", info.MAC, f), machine(t, "b", card, g)
+		a, b := nstest.Machine(t, "a", info.MAC, f), nstest.Machine(t, "b", card, g)
 		lease(t, a)
 		lease(t, b)
 		hosts := map[*nstest.NS]string{}
@@ -143,7 +116,7 @@ func TestGuardFollowsTheHost(t *testing.T) {
 		n := h.started(guardedXML(""))
 		info, f := h.port(n, network.PortOptions{})
 		defer f.Close()
-		a := machine(t, "a", info.MAC, f)
+		a := nstest.Machine(t, "a", info.MAC, f)
 		a.IP("addr add 192.0.2.50/24 dev eth0")
 		a.IP("addr add 198.51.100.5/24 dev eth0")
 		a.IP("link set lo up")
@@ -179,7 +152,7 @@ func TestGuardOfOneMachine(t *testing.T) {
 		defer f.Close()
 		defer g.Close()
 		defer o.Close()
-		lease(t, machine(t, "a", first.MAC, f))
+		lease(t, nstest.Machine(t, "a", first.MAC, f))
 		now, err := h.Ports().Find(first.UUID)
 		must(t, err)
 		held := now.Addresses[0].String()
@@ -189,7 +162,7 @@ func TestGuardOfOneMachine(t *testing.T) {
 			file    *os.File
 			answers bool
 		}{{"b", second, g, true}, {"c", other, o, false}} {
-			guest := machine(t, m.name, m.port.MAC, m.file)
+			guest := nstest.Machine(t, m.name, m.port.MAC, m.file)
 			guest.IP("addr add " + held + "/24 dev eth0")
 			_ = guest.Command(t.Context(), "ping", "-c1", "-W1", "-I", held, "192.0.2.1").Run() // ARP is first
 			if stopped := stoppedOf(h, m.port)["arp"]; (stopped == 0) != m.answers {
@@ -208,7 +181,7 @@ func TestGuardsOverARestart(t *testing.T) {
 		n := h.started(guardedXML(""))
 		info, f := h.port(n, network.PortOptions{Untrusted: true, Owner: 1000, Lifetime: "persistent"})
 		defer f.Close()
-		guest := machine(t, "a", info.MAC, f)
+		guest := nstest.Machine(t, "a", info.MAC, f)
 		lease(t, guest)
 		guest.IP("addr add 192.0.2.77/24 dev eth0")
 		check := func(when string) {
@@ -378,4 +351,70 @@ func sendBPDU(device string) error {
 	frame = append(frame, 0x80, 1, 0, 0, 20, 0, 2, 0, 15, 0)
 	frame = append(frame, make([]byte, 60-len(frame))...)
 	return unix.Sendto(fd, frame, 0, &unix.SockaddrLinklayer{Ifindex: card.Index, Halen: 6})
+}
+
+// TestNeighbourTable has a guest whose port has no guard pose as another one towards this
+// host: what that one was leased stays its own, in either family, over a restart and a
+// repair of the bridge, for as long as the lease lasts.
+func TestNeighbourTable(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		root := t.TempDir()
+		h := newHub(t, root, hubOptions{})
+		n := h.started("<network><name>one</name><bridge name='one'/><ip address='192.0.2.1' prefix='24'><dhcp><range start='192.0.2.100' end='192.0.2.199'/></dhcp></ip>" +
+			"<ip family='ipv6' address='fd00:2::1' prefix='64'><dhcp><range start='fd00:2::100' end='fd00:2::1ff'/></dhcp></ip></network>")
+		info, f := h.port(n, network.PortOptions{Lifetime: "persistent"})
+		forger, g := h.port(n, network.PortOptions{Guard: "off", Lifetime: "persistent"})
+		defer f.Close()
+		defer g.Close()
+		victim, evil := nstest.Machine(t, "victim", info.MAC, f), nstest.Machine(t, "evil", forger.MAC, g)
+		client := dhcpdtest.NewSystemOn(t, "networkd", victim, info.MAC, "")
+		client.Start("")
+		var held []netip.Addr
+		until(t, "leases of both families", func() bool {
+			p, err := h.Ports().Find(info.UUID)
+			must(t, err)
+			held = p.Addresses
+			return len(held) == 2 && strings.Count(victim.IP("addr show dev eth0 -tentative"), "inet") == 3
+		})
+		entry := func(a netip.Addr) string { return nstest.IP(t, "neigh show dev one to "+a.String()) }
+		check := func(when string) {
+			t.Helper()
+			for _, a := range held {
+				if got := entry(a); !strings.Contains(got, "lladdr "+info.MAC+" ") || !strings.Contains(got, "PERMANENT") {
+					t.Errorf("%s %v is behind %q, want %s for good", when, a, got, info.MAC)
+				}
+				nstest.Exec(t, "ping", "-c1", "-w9", a.String())
+			}
+		}
+		forge := func() {
+			for _, a := range held {
+				as, to := "/24 dev eth0", "192.0.2.1"
+				if a.Is6() {
+					as, to = "/64 dev eth0 nodad", "fd00:2::1"
+				}
+				evil.IP("addr replace " + a.String() + as)
+				_ = evil.Command(t.Context(), "ping", "-c1", "-W1", "-I", a.String(), to).Run()
+			}
+			_ = evil.Command(t.Context(), "busybox", "arping", "-q", "-U", "-c", "1", "-I", "eth0", held[0].String()).Run()
+			evil.IP("addr flush dev eth0")
+		}
+		check("once leased")
+		forge()
+		check("while another guest claims it")
+		h.end()
+		forge()
+		check("without a hub")
+		h = newHub(t, root, hubOptions{})
+		check("under the next hub")
+		nstest.IP(t, "link set one down")
+		until(t, "the bridge is whole again", func() bool {
+			return strings.Contains(entry(held[1]), "PERMANENT") && strings.Contains(entry(held[0]), "PERMANENT")
+		})
+		forge()
+		check("after the bridge was down")
+		client.Stop(true) // networkd releases IPv4 alone
+		until(t, "nobody has what was released", func() bool { return !strings.Contains(entry(held[0]), "PERMANENT") })
+		must(t, h.Ports().Release(t.Context(), info.UUID))
+		until(t, "nobody has what is left of the port", func() bool { return !strings.Contains(entry(held[1]), "PERMANENT") })
+	})
 }

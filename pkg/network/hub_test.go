@@ -17,10 +17,16 @@ import (
 	"github.com/vnetd/vnetd/internal/nstest"
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/bridge/neighbour"
+	"github.com/vnetd/vnetd/pkg/bridge/tc"
 	"github.com/vnetd/vnetd/pkg/bridge/uplink"
+	"github.com/vnetd/vnetd/pkg/bridge/vxlan"
 	"github.com/vnetd/vnetd/pkg/firewall"
+	"github.com/vnetd/vnetd/pkg/firewall/flows"
 	"github.com/vnetd/vnetd/pkg/firewall/iptables"
+	"github.com/vnetd/vnetd/pkg/firewall/keep"
 	"github.com/vnetd/vnetd/pkg/firewall/nft"
+	"github.com/vnetd/vnetd/pkg/firewall/overlay"
 	"github.com/vnetd/vnetd/pkg/network"
 	"github.com/vnetd/vnetd/pkg/store"
 )
@@ -52,6 +58,16 @@ type hubOptions struct {
 	resolvConf    string    // empty: the machine's
 	log           io.Writer // beside stderr
 	unguarded     bool      // ports have no guards: guests of the test pose as others
+	sysfs         string    // where virtual functions are; empty: the machine's
+	nftables      bool      // rules are written by nftables
+}
+
+// writerOf opens the writer of rules that is asked for.
+func writerOf(t *testing.T, opts hubOptions, observer *iptables.Observer, log *slog.Logger) (firewall.Writer, error) {
+	if opts.nftables {
+		return nft.New(nft.Config{Others: observer, Keeper: new(keep.Keeper), Logger: log}), nil
+	}
+	return iptables.New(t.Context(), iptables.Config{Logger: log})
 }
 
 // newHub starts a hub whose state is below root, as vnetd would; closing it
@@ -73,17 +89,22 @@ func newHub(t *testing.T, root string, opts hubOptions) *hub {
 	must(t, err)
 	uplinks, err := uplink.New(h.links)
 	must(t, err)
-	writer, err := iptables.New(t.Context(), iptables.Config{Logger: log})
+	observer := iptables.Observe(t.Context(), iptables.Config{Logger: log})
+	writer, err := writerOf(t, opts, observer, log)
 	must(t, err)
-	fw := firewall.New(writer, firewall.Config{Logger: log})
+	spans, tunnels := overlay.New(log), new(vxlan.Tunnels)
+	fw := firewall.New(writer, firewall.Config{Flows: flows.Table{}, Spans: spans, Logger: log})
 	rules := network.Rules(fw)
 	if opts.rules != nil {
 		rules = opts.rules(rules)
 	}
-	guards := nft.NewGuards(log)
+	shaper, err := tc.New()
+	must(t, err)
+	guards, neighbours := nft.NewGuards(log), new(neighbour.Table)
 	cfg := network.Config{
-		Store: h.store, Links: h.links, Uplinks: uplinks, Rules: rules, Guards: guards, Logger: log,
-		StartOnDemand: opts.startOnDemand, Hook: opts.hook, ResolvConf: opts.resolvConf, Limits: opts.limits,
+		Store: h.store, Links: h.links, Uplinks: uplinks, Rules: rules, Tunnels: tunnels, Guards: guards, Neighbours: neighbours, Shaper: shaper, Logger: log,
+		Ruleset: observer.Rules, ChainPrefix: observer.Prefix(),
+		StartOnDemand: opts.startOnDemand, Hook: opts.hook, ResolvConf: opts.resolvConf, Limits: opts.limits, SysFS: opts.sysfs,
 	}
 	if opts.unguarded {
 		cfg.Guards = nil
@@ -97,12 +118,16 @@ func newHub(t *testing.T, root string, opts hubOptions) *hub {
 			t.Errorf("watching links: %v", err)
 		}
 	})
+	watching.Go(func() { _ = spans.Watch(ctx) })
 	h.end = sync.OnceFunc(func() {
 		cancel()
 		watching.Wait()
 		h.Manager.Close()
 		cancelEvents()
 		uplinks.Close()
+		neighbours.Close()
+		shaper.Close()
+		tunnels.Close()
 		h.links.Close()
 		must(t, errors.Join(fw.Close(), guards.Close()))
 		if err := h.store.Close(); err != nil {

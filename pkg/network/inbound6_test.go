@@ -42,7 +42,7 @@ func neighbourhood(t *testing.T) (guest, lan, far *nstest.NS) {
 	nstest.IP(t, "-6 route add 2001:db8:fffe::/64 via "+nstest.LANHost6)
 	guest = nstest.Guest(t, "six", "guest", "")
 	guest.IP("-6 addr add " + guest6 + "/64 dev eth0 nodad")
-	guest.IP("-6 route add default via 2001:db8:1::1")
+	guest.IP("-6 route add default via 2001:db8:1::1 metric 7")
 	return guest, lan, far
 }
 

@@ -25,8 +25,8 @@ func TestIPv6Guest(t *testing.T) {
 			h.started(fmt.Sprintf(xml, ""))
 			guest := nstest.Guest(t, "one", "guest", "")
 			nstest.Eventually(t, wait, "the guest has an address and a router", func() error {
-				state := guest.IP("-6 addr show dev eth0 scope global") + guest.IP("-6 route show default")
-				if !strings.Contains(state, "2001:db8:1:") || !strings.Contains(state, "via fe80::5054:ff:fe01:203") {
+				state := guest.IP("-6 addr show dev eth0") + guest.IP("-6 route show default")
+				if strings.Contains(state, "tentative") || !strings.Contains(state, "2001:db8:1:") || !strings.Contains(state, "via fe80::5054:ff:fe01:203") {
 					return fmt.Errorf("it has\n%s", state)
 				}
 				return nil

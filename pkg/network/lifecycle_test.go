@@ -275,16 +275,31 @@ func TestBridgeComesBack(t *testing.T) {
 		rules := kernel(t)
 		nstest.IP(t, "link del one")
 		until(t, "the port is back on a bridge", func() bool { return h.master(info.IfName) == "one" })
-		until(t, "DNS answers on the new bridge", func() bool {
-			c := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
-				return (&net.Dialer{}).DialContext(ctx, network, "192.0.2.1:53")
-			}}
-			addrs, err := c.LookupHost(t.Context(), "myhost")
-			return err == nil && len(addrs) == 1 && addrs[0] == "192.0.2.10"
-		})
+		until(t, "DNS answers on the new bridge", func() bool { return resolves(t, "myhost", "192.0.2.10") })
 		if diff := cmp.Diff(rules, kernel(t)); diff != "" {
 			t.Errorf("links and rules (-before +after):\n%s", diff)
 		}
+	})
+}
+
+// resolves reports whether DNS of the network 192.0.2.0/24 says that a name has that address.
+func resolves(t *testing.T, name, address string) bool {
+	c := net.Resolver{PreferGo: true, Dial: func(ctx context.Context, network, _ string) (net.Conn, error) {
+		return (&net.Dialer{}).DialContext(ctx, network, "192.0.2.1:53")
+	}}
+	addrs, err := c.LookupHost(t.Context(), name)
+	return err == nil && len(addrs) == 1 && addrs[0] == address
+}
+
+// TestChangeBringsBridgeBack deletes the bridge of a network by hand, which a change makes anew
+// before anybody else sees that: it serves there, as it is from now on.
+func TestChangeBringsBridgeBack(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := newHub(t, t.TempDir(), hubOptions{})
+		h.started(natXML("one", "192.0.2"))
+		nstest.IP(t, "link del one")
+		h.define(strings.Replace(natXML("one", "192.0.2"), "192.0.2.10", "192.0.2.20", 1))
+		until(t, "DNS answers on the new bridge", func() bool { return resolves(t, "myhost", "192.0.2.20") })
 	})
 }
 

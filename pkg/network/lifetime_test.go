@@ -194,10 +194,10 @@ func TestAddressOfAPort(t *testing.T) {
 		}
 		must(t, f.Close())
 		until(t, "the port is gone", func() bool { return len(h.Ports().List()) == 0 })
-		leases, err := n.Leases()
-		if len(leases) != 0 || err != nil || len(lookup(t, "192.0.2.1", "web")) != 0 {
-			t.Errorf("its end left leases %v (%v) and names %v", leases, err, lookup(t, "192.0.2.1", "web"))
-		}
+		until(t, "its leases and its name are gone", func() bool {
+			leases, err := n.Leases()
+			return err == nil && len(leases) == 0 && len(lookup(t, "192.0.2.1", "web")) == 0
+		})
 		_, f = h.port(n, network.PortOptions{Addrs: ips("192.0.2.200")})
 		must(t, f.Close())
 	})

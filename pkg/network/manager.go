@@ -10,7 +10,9 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vnetd/vnetd/pkg/api"
+	"github.com/vnetd/vnetd/pkg/bridge/neighbour"
 	"github.com/vnetd/vnetd/pkg/bridge/path"
+	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/attach"
 	"github.com/vnetd/vnetd/pkg/network/env"
 	"github.com/vnetd/vnetd/pkg/network/live"
@@ -21,19 +23,20 @@ import (
 
 // What networks and ports are, and what they work with, under the hub's own name.
 type (
-	Network     = live.Network
-	Stats       = live.Stats
-	PortName    = live.PortName
-	Target      = live.Target
-	Ports       = attach.Ports
-	PortOptions = port.Spec
-	Limits      = port.Limits
-	Config      = env.Config
-	Links       = env.Links
-	Rules       = env.Rules
-	Event       = env.Event
-	EventKind   = env.EventKind
-	Lease       = env.Lease
+	Network      = live.Network
+	Stats        = live.Stats
+	PortName     = live.PortName
+	Target       = live.Target
+	Ports        = attach.Ports
+	PortOptions  = port.Spec
+	PortSettings = port.Settings
+	Limits       = port.Limits
+	Config       = env.Config
+	Links        = env.Links
+	Rules        = env.Rules
+	Event        = env.Event
+	EventKind    = env.EventKind
+	Lease        = env.Lease
 )
 
 // The targets of updates.
@@ -55,6 +58,11 @@ const (
 	ConditionsChanged = env.ConditionsChanged
 )
 
+// OwnBandwidth is the bandwidth with those limits, as port.OwnBandwidth makes it.
+func OwnBandwidth(limits map[string]uint64) (*netdef.Bandwidth, error) {
+	return port.OwnBandwidth(limits)
+}
+
 // ErrFloor is in the error of a port with a guarantee that nothing on its network can
 // keep.
 var ErrFloor = translate.ErrFloor
@@ -66,13 +74,16 @@ type Manager struct {
 	stock   *stock
 	audit   *audit
 	ways    path.Asker
+
+	neighbours neighbour.Table
+	asked      chan struct{} // capacity 1: questions of Reach, each with all rules of the host, stand in line
 }
 
 // New makes a manager that knows no network yet: Load follows. Close ends it.
 func New(cfg Config) *Manager {
 	e := env.New(cfg)
 	c := newCatalog(e)
-	return &Manager{catalog: c, env: e, stock: &stock{catalog: c}, audit: &audit{catalog: c}}
+	return &Manager{catalog: c, env: e, stock: &stock{catalog: c}, audit: &audit{catalog: c}, asked: make(chan struct{}, 1)}
 }
 
 // Close stops serving and leaves every active network up, for the next vnetd to
@@ -82,6 +93,7 @@ func (m *Manager) Close() {
 	m.leave()
 	m.env.Tasks.Close()
 	m.ways.Close()
+	m.neighbours.Close()
 }
 
 // leaveLimit is how long services may take, at their end, to answer what they have
@@ -97,7 +109,7 @@ func (m *Manager) leave() {
 	defer cancel()
 	var all sync.WaitGroup
 	for _, n := range m.catalog.all() {
-		all.Go(func() { n.Services().Leave(ctx) })
+		all.Go(func() { n.Services().LeaveToNext(ctx) })
 	}
 	all.Wait()
 }
@@ -126,8 +138,12 @@ func (m *Manager) Load(ctx context.Context) error {
 	m.catalog.defining.Lock()
 	m.catalog.sweepLeases()
 	m.catalog.defining.Unlock()
+	m.Forwards().sweep()
 	m.catalog.autostart(ctx, stopped)
 	m.Ports().Guards().Release()
+	if err := m.env.Rules.Settle(); err != nil {
+		m.env.Logger.Error("rules of networks of a former vnetd may be left", env.KeyError, err)
+	}
 	if store.Passing(faults) {
 		m.env.Tasks.Repeat(func() bool {
 			again := m.stock.take(m.env.Tasks.Context())
@@ -180,6 +196,17 @@ func (m *Manager) ByUUID(uuid string) (*Network, error) {
 	return nil, api.Errorf(api.NotFound, "no network has the UUID %q", uuid)
 }
 
+// Rename has an inactive network that is defined go on under another name; see live.Rename.
+// Exists where a network has the name.
+func (m *Manager) Rename(ctx context.Context, n *Network, name string) (*Network, error) {
+	m.catalog.defining.Lock()
+	defer m.catalog.defining.Unlock()
+	if other := m.catalog.find(name); other != nil {
+		return nil, existsAlready(other)
+	}
+	return live.Rename(ctx, n, name)
+}
+
 // Networks lists every network, in order of name.
 func (m *Manager) Networks() []*Network { return m.catalog.all() }
 
@@ -209,9 +236,14 @@ func (m *Manager) Watch(ctx context.Context) error {
 		m.audit.run(ctx)
 		return nil
 	})
+	g.Go(func() error {
+		m.Forwards().listen(ctx)
+		return nil
+	})
 	g.Go(func() error { return m.env.UplinkKeeper.Watch(ctx, w.onUplink) })
 	g.Go(func() error { return m.env.Links.Watch(ctx, w.onLink) })
 	g.Go(func() error { return m.env.Links.Changes(ctx, w.onChange) })
+	g.Go(func() error { return m.Ports().Devices().WatchClosings(ctx) })
 	g.Go(func() error { return m.env.Rules.Watch(ctx) })
 	g.Go(func() error { return m.Ports().Guards().Watch(ctx) })
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {

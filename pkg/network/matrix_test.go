@@ -49,7 +49,6 @@ func TestReachability(t *testing.T) {
 		"isolated":      {"", reach{Guest: "++", Host: "++", LAN: "--", FromLAN: "--", Other: "-"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			t.Parallel()
 			nstest.Run(t, func(t *testing.T) {
 				lan := nstest.NewLAN(t)
 				outside := guest{NS: lan, t: t}
@@ -105,7 +104,7 @@ func tenant(t *testing.T, bridge, name string) guest {
 	v4, _, _ := strings.Cut(fields[2], "/")
 	g := guest{n, t, v4, fmt.Sprintf("%s%x", subnet6, name[0])}
 	n.IP("-6 addr add " + g.v6 + "/64 dev eth0 nodad")
-	n.IP("-6 route add default via " + subnet6 + "1")
+	n.IP("-6 route add default via " + subnet6 + "1 metric 7")
 	return g
 }
 

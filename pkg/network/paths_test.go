@@ -101,10 +101,9 @@ func TestRoutingOfOthers(t *testing.T) {
 			}
 			shell(t, c.undo)
 			await(t, n, c.kind, false)
-			left := slices.DeleteFunc(n.Conditions(), func(c api.Condition) bool { return c.Severity == api.SeverityInfo })
-			if len(left) > 0 {
-				t.Errorf("%s, and undone: %+v", c.what, left)
-			}
+			until(t, c.what+", and undone: nothing is left", func() bool {
+				return !slices.ContainsFunc(n.Conditions(), func(c api.Condition) bool { return c.Severity != api.SeverityInfo })
+			})
 		}
 	})
 }

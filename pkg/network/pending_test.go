@@ -93,7 +93,6 @@ func TestPendingUntilTheNextStart(t *testing.T) {
 			{"bridge name='one'", "bridge name='one' zone='public'", "network/bridge"},
 			{"<mac address='" + n.Info().MAC, "<mac address='52:54:00:00:00:99", "network/mac"},
 			{"<ip address", "<port isolated='yes'/><ip address", "network/port: <port isolated='yes'/> is new"},
-			{"<ip address", "<bandwidth><inbound average='1'/></bandwidth><ip address", "network/bandwidth"},
 			{"<ip address", "<dns enable='no'/><ip address", "network/dns"},
 			{"<ip family='ipv6' address='2001:db8:1::1' prefix='64'>\n  </ip>\n", "", "<ip family='ipv6' address='2001:db8:1::1' prefix='64'/> is gone"},
 			{"gateway='192.0.2.9'", "gateway='192.0.2.8'", "network/route"},

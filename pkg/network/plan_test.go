@@ -113,7 +113,8 @@ func TestPlanNamesConflicts(t *testing.T) {
 			{natXML("two", "203.0.113"), "create", []string{`a device "two" (bridge) already exists`}},
 			{natXML("three", "203.0.113"), "create", []string{`already in use by interface "eno1"`}},
 			{natXML("one", "198.51.100"), "change", nil},
-			{strings.Replace(natXML("three", "198.51.100"), "<ip ", "<bandwidth><inbound average='1'/></bandwidth><ip ", 1), "create", []string{"network/bandwidth is not available"}},
+			{"<network><name>four</name><forward mode='bridge'/><bridge name='br4'/><virtualport type='802.1Qbh'><parameters profileid='p'/></virtualport></network>", "create", []string{"network/virtualport of type 802.1Qbh is not available"}},
+			{directXML("five", "vepa", "lan8", "lan9"), "create", []string{"lan8, lan9: no such link of this host"}},
 		} {
 			p, err := h.Plan([]byte(c.xml))
 			if err != nil || p.Action != c.action || len(c.says) == 0 && len(p.Conflicts) > 0 {

@@ -21,8 +21,8 @@ func TestPortEndsWithItsFile(t *testing.T) {
 		info, f := h.port(n, network.PortOptions{Name: "guest", MAC: mac, VnetHdr: true, Owner: 1000})
 		want := api.Port{
 			UUID: info.UUID, Network: "one", Name: "guest", Aliases: []string{}, MAC: "52:54:00:01:02:03", IfName: info.IfName,
-			Bridge: "one", MTU: 1500, Addresses: []netip.Addr{}, Reserved: []netip.Addr{}, Queues: 1, VnetHdr: true,
-			Lifetime: "fd", Owner: 1000, Created: info.Created, Guard: "gateway",
+			Bridge: "one", HostReach: true, MTU: 1500, Addresses: []netip.Addr{}, Reserved: []netip.Addr{}, Queues: 1, VnetHdr: true,
+			Lifetime: "fd", Owner: 1000, Created: info.Created, Bandwidth: map[string]uint64{}, Guard: "gateway", Rules: []string{},
 		}
 		if diff := cmp.Diff(want, info, addrs); diff != "" {
 			t.Errorf("port (-want +got):\n%s", diff)

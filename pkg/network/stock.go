@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"strings"
 	"sync"
 
 	"github.com/vnetd/vnetd/pkg/bridge"
@@ -43,6 +44,9 @@ func (s *stock) take(ctx context.Context) error {
 	ports, portFaults, portsErr := s.env.Store.Ports()
 	all := s.recognise(runs, runFaults, runsErr, links)
 	s.loadPorts(ports, links, all)
+	if err := s.env.Bandwidth.Sweep(false); err != nil {
+		s.env.Logger.Error("clearing limits of devices that are gone", env.KeyError, err)
+	}
 
 	var g errgroup.Group
 	g.SetLimit(startLimit)
@@ -162,9 +166,15 @@ func (s *stock) renamed(doc *netdef.Network, links []bridge.Link) int {
 }
 
 // traces reports whether links are of the network that is def: its bridge bears its
-// mark, or a port on the bridge does. Where it is known that its run-state was lost, the
+// mark, or a port on the bridge does, or where it has none a port anywhere. Where it is known that its run-state was lost, the
 // bridge's name and MAC address will do, as older versions set no mark.
 func (s *stock) traces(def *netdef.Network, lost bool, links []bridge.Link) bool {
+	if def.PortPlug() == netdef.PlugDirect {
+		return slices.ContainsFunc(links, func(l bridge.Link) bool {
+			p, ok := port.Marked(l)
+			return ok && p.Network == def.UUID || l.Kind == bridge.KindMacvlan && live.Marked(l) == def.UUID
+		})
+	}
 	on, err := s.env.Links.Lookup(def.Bridge.Name)
 	if errors.Is(err, bridge.ErrNotFound) {
 		return s.renamed(def, links) != 0
@@ -183,11 +193,15 @@ func (s *stock) traces(def *netdef.Network, lost bool, links []bridge.Link) bool
 
 // loadDefinitions makes an inactive network of every usable definition that is
 // not known yet, and tells of the others. A definition without UUID, MAC address or
-// bridge name, as an admin copied it there, is completed and saved.
+// bridge name, or with a subnet to choose, as an admin copied it there, is completed and saved.
 func (s *stock) loadDefinitions() []*store.Fault {
 	s.defining.Lock()
 	defer s.defining.Unlock()
 	defs, faults, err := s.env.Store.Definitions()
+	// A subnet is chosen once it is known what all others have.
+	slices.SortStableFunc(defs, func(a, b store.Definition) int {
+		return strings.Compare(string(a.Network.Chosen), string(b.Network.Chosen))
+	})
 	for _, d := range defs {
 		if err := s.loadDefinition(d); err != nil {
 			name := d.Network.Name

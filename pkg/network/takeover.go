@@ -10,6 +10,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/attach"
 	"github.com/vnetd/vnetd/pkg/network/env"
 	"github.com/vnetd/vnetd/pkg/network/live"
 	"github.com/vnetd/vnetd/pkg/network/takeover"
@@ -97,7 +98,11 @@ func (t *taking) check(s api.Takeover) error {
 	if t.Report.Action == api.TakeAdopt {
 		t.ParsePorts(s.Ports,
 			func(live *netdef.Network, doc *netdef.Port) (*netdef.Port, error) {
-				return translate.NetworkPort(live, doc, true)
+				pool, err := attach.Pools{Ports: t.m.catalog.ports}.Of(live)
+				if err != nil {
+					return nil, err
+				}
+				return translate.NetworkPort(live, doc, true, pool)
 			},
 			func(uuid string) bool { return t.m.catalog.ports.Registry().UUID(uuid) != nil })
 	}
@@ -160,7 +165,8 @@ func (t *taking) register() (*Network, error) {
 		}
 		if t.Report.Autostart {
 			if err := m.env.Store.SetAutostart(n.Name(), true); err != nil {
-				return nil, errors.Join(err, m.env.Store.DeleteDefinition(n.Name()))
+				_, undone := m.env.Store.DeleteDefinition(n.Name())
+				return nil, errors.Join(err, undone)
 			}
 		}
 		n.Load(t.Def, t.Report.Autostart)

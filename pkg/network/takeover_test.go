@@ -56,15 +56,22 @@ func TestTakeOver(t *testing.T) {
 		libvirtBridge(t)
 		root := t.TempDir()
 		// As libvirt's nftables backend leaves it.
-		nstest.Exec(t, "nft", "add table ip libvirt_network { chain guest_input { oif virbr0 counter reject; }; }")
+		nstest.Exec(t, "nft", "add table ip libvirt_network { chain guest_input { oif virbr0 counter reject; oif lo counter reject; }; }")
+		nstest.Exec(t, "tc", "qdisc", "add", "dev", "virbr0", "root", "handle", "1:", "htb", "default", "2") // for its checksums
+		nstest.Exec(t, "tc", "filter", "add", "dev", "virbr0", "prio", "2", "protocol", "ip", "parent", "1:", "u32", "match", "ip", "dport", "68", "ffff", "flowid", "1:2")
 		h := newHub(t, root, hubOptions{})
 		before := kernel(t)
-		plan, err := h.TakeOver(t.Context(), libvirtDefault(t), true)
+		from := libvirtDefault(t)
+		removal := "<fwRemoval><firewall><action layer='ipv4'><args><item>delete</item><item>rule</item></args></action></firewall></fwRemoval>"
+		if from.Status = strings.Replace(from.Status, "<floor", removal+"<floor", 1); !strings.Contains(from.Status, removal) {
+			t.Fatalf("the status has no place for <fwRemoval>:\n%s", from.Status)
+		}
+		plan, err := h.TakeOver(t.Context(), from, true)
 		must(t, err)
 		if len(h.Networks()) != 0 || kernel(t) != before {
 			t.Errorf("a plan made %v:\n%s", h.Networks(), kernel(t))
 		}
-		taken, err := h.TakeOver(t.Context(), libvirtDefault(t), false)
+		taken, err := h.TakeOver(t.Context(), from, false)
 		must(t, err)
 		want := api.Taken{
 			Name: "default", UUID: "6f72b9a6-61d8-4fab-86fa-17b25210cbcd", Bridge: "virbr0", Action: api.TakeAdopt, Autostart: true,
@@ -80,6 +87,11 @@ func TestTakeOver(t *testing.T) {
 		isTaken(t, h)
 		if left := nstest.Exec(t, "nft", "list", "table", "ip", "libvirt_network"); strings.Contains(left, "virbr0") {
 			t.Errorf("libvirt's rules are left:\n%s", left)
+		} else if !strings.Contains(left, `"lo"`) {
+			t.Errorf("rules of another bridge are gone:\n%s", left)
+		}
+		if left := nstest.Exec(t, "tc", "qdisc", "show", "dev", "virbr0"); strings.Contains(left, "htb") {
+			t.Errorf("what libvirt filled in checksums by is left:\n%s", left)
 		}
 		again, err := h.TakeOver(t.Context(), libvirtDefault(t), false)
 		if err != nil || again.Action != api.TakePresent || len(again.Refused) != 0 {
@@ -87,6 +99,31 @@ func TestTakeOver(t *testing.T) {
 		}
 		h.end()
 		isTaken(t, newHub(t, root, hubOptions{}))
+	})
+}
+
+// A network that libvirt held to a bandwidth is held by vnetd, with the floor of its guest,
+// and not by both.
+func TestTakeOverOfBandwidth(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		libvirtBridge(t)
+		for _, command := range []string{
+			"qdisc add dev virbr0 root handle 1: htb default 2", "class add dev virbr0 parent 1: classid 1:1 htb rate 8mbit",
+			"class add dev virbr0 parent 1:1 classid 1:2 htb rate 8mbit", "qdisc add dev virbr0 ingress",
+		} {
+			nstest.Exec(t, "tc", strings.Fields(command)...)
+		}
+		from := libvirtDefault(t)
+		from.Status = strings.Replace(from.Status, "<ip ", "<bandwidth><inbound average='1000'/><outbound average='500'/></bandwidth><ip ", 1)
+		from.Ports[0] = strings.Replace(from.Ports[0], "<plug ", "<bandwidth classID='3'><inbound average='100' floor='250'/></bandwidth><plug ", 1)
+		h := newHub(t, t.TempDir(), hubOptions{})
+		_, err := h.TakeOver(t.Context(), from, false)
+		must(t, err)
+		isTaken(t, h)
+		shaped(t, "virbr0", "766e:3 2Mbit", "4Mbit")
+		if left := nstest.Exec(t, "tc", "qdisc", "show", "dev", "virbr0"); strings.Contains(left, "1: ") || strings.Contains(left, "ingress") {
+			t.Errorf("libvirt's are left:\n%s", left)
+		}
 	})
 }
 
@@ -309,7 +346,7 @@ func TestTakeOverRefused(t *testing.T) {
 			{"subnet taken", change("192.168.122.", "198.51.100."), api.Conflict, `status: subnet 198.51.100.0/24 is also on interface "taken"`},
 			{"subnet of the host", change("192.168.122.", "192.0.2."), api.Conflict, `status: subnet 192.0.2.0/24 is also on interface "other"`},
 			{"no bridge", change("virbr0", "lo"), api.Conflict, `status: the device "lo" is no bridge`},
-			{"beyond vnetd", api.Takeover{Status: strings.Replace(libvirt.Status, "<ip ", "<bandwidth><inbound average='1'/></bandwidth><ip ", 1)}, api.Unsupported, "status: network/bandwidth"},
+			{"beyond vnetd", api.Takeover{Status: strings.Replace(libvirt.Status, "<ip ", "<virtualport type='openvswitch'/><ip ", 1)}, api.Unsupported, "status: network/virtualport"},
 			{"nothing left", api.Takeover{Status: strings.ReplaceAll(libvirt.Status, "virbr0", "virbr99")}, api.InvalidState, `status: the bridge "virbr99" is gone and the network has no definition`},
 		} {
 			_, err := h.TakeOver(t.Context(), tt.from, false)

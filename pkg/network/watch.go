@@ -8,6 +8,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/drift"
+	"github.com/vnetd/vnetd/pkg/network/live"
 	"github.com/vnetd/vnetd/pkg/network/port"
 	"github.com/vnetd/vnetd/pkg/network/translate"
 )
@@ -39,6 +40,11 @@ func (w watcher) onLink(e bridge.LinkEvent) {
 	}
 	ofPort := w.ports.Devices().OnLink(e)
 	w.ports.Guards().OnLink(e)
+	for _, n := range w.all() {
+		if live.Awaits(n.Live(), e.Link.Name) {
+			w.env.Keeper.Suspect(n.Name(), drift.All())
+		}
+	}
 	if ofPort || e.Deleted {
 		return
 	}
@@ -56,7 +62,7 @@ func (w watcher) onChange(c bridge.Change) {
 		return
 	}
 	if p := w.ports.Registry().Index(c.Index); p != nil {
-		if p.Kind == port.Own {
+		if p.Kind == port.Own || p.Kind == port.External {
 			w.env.Keeper.Suspect(p.Network, drift.Suspects{Ports: []int{c.Index}, Process: c.Process})
 		}
 		return
@@ -64,6 +70,9 @@ func (w watcher) onChange(c bridge.Change) {
 	for _, n := range w.onBridge(c.Index) {
 		s := drift.Suspects{Bridge: true, Process: c.Process}
 		if c.MAC != nil {
+			if doc := n.Live(); doc != nil {
+				w.env.Clusters.Noticed(doc, c.MAC)
+			}
 			p := w.told(n, c.MAC)
 			if p == nil {
 				continue
@@ -88,9 +97,13 @@ func (w watcher) told(n *Network, mac net.HardwareAddr) *port.Port {
 	return p
 }
 
-// onBridge lists the active networks on the bridge with that ifindex.
+// onBridge lists the active networks on the bridge with that ifindex, or whose bridge has
+// that uplink or tunnel to other hosts.
 func (w watcher) onBridge(index int) []*Network {
-	return slices.DeleteFunc(w.all(), func(n *Network) bool { return n.BridgeIndex() != index })
+	return slices.DeleteFunc(w.all(), func(n *Network) bool {
+		doc := n.Live()
+		return n.BridgeIndex() != index && live.TunnelIndex(n) != index && (doc == nil || doc.Uplink == "" || w.env.UplinkKeeper.Port(doc.Bridge.Name) != index)
+	})
 }
 
 // awaiting lists the active networks on a bridge of the host's that was not there, and
@@ -98,7 +111,7 @@ func (w watcher) onBridge(index int) []*Network {
 func (w watcher) awaiting(l bridge.Link) []*Network {
 	return slices.DeleteFunc(w.all(), func(n *Network) bool {
 		doc := n.Live()
-		if doc == nil || doc.Mode() != netdef.ModeBridge {
+		if doc == nil || doc.PortPlug() != netdef.PlugBridge {
 			return true
 		}
 		expected := 0

@@ -27,6 +27,13 @@ func (a actives) OnBridge(index int) (on *netdef.Network) {
 	return on
 }
 
+func (a actives) Index(name string) int {
+	if n := a.Named(name); n != nil {
+		return n.BridgeIndex()
+	}
+	return 0
+}
+
 func (a actives) Names() (names []string) {
 	a.Each(func(n Network) {
 		if n.Live() != nil {

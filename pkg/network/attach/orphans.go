@@ -36,6 +36,7 @@ func (o Orphans) adopt(n Network, uuid string) {
 			continue // somebody else has
 		}
 		o.mark(p)
+		o.Devices().follow(p)
 		o.publish(env.PortChanged, n, o.info(p))
 	}
 }
@@ -108,6 +109,7 @@ func (o Orphans) take(n Network, p store.Port, ended func(store.Port)) {
 	case there:
 		if p, err := o.reg.Load(port.Own, n.Name(), p); err == nil {
 			o.mark(p)
+			o.Devices().follow(p)
 		}
 	case ended != nil:
 		ended(p)

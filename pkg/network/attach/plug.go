@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"slices"
 	"time"
 
 	"github.com/vnetd/vnetd/pkg/bridge"
@@ -31,15 +30,21 @@ func (d Devices) Keep(ctx context.Context, n Network, live *netdef.Network, brid
 	if s.Whole {
 		d.Orphans().adopt(n, live.UUID)
 	}
-	cfg := translate.Port(live)
-	cfg.Amend = amend
+	if live.PortPlug() == netdef.PlugDirect {
+		return d.keepMacvtaps(n, live, s, amend)
+	}
 	var errs []error
 	for _, p := range d.reg.On(n.Name(), port.Own) {
 		index := p.Status().Index
-		if !s.AllPorts && !slices.Contains(s.Ports, index) {
+		if !s.Has(index) {
 			continue
 		}
-		err := p.Attach(ctx, d.env.Links, bridgeIndex, cfg)
+		cfg := plugged(d.env, live, p)
+		cfg.Amend = amend
+		err := translate.VLANError(live, p.Attach(ctx, d.env.Links, bridgeIndex, cfg))
+		if err == nil {
+			err = p.While(func() error { return d.Bandwidth().keepPort(live, p, s.Whole, amend) })
+		}
 		if errors.Is(err, bridge.ErrNotFound) { // one of the two is gone
 			if _, looked := d.env.Links.LookupIndex(index); errors.Is(looked, bridge.ErrNotFound) {
 				err = d.end(p)
@@ -47,8 +52,56 @@ func (d Devices) Keep(ctx context.Context, n Network, live *netdef.Network, brid
 		}
 		errs = append(errs, err)
 	}
+	errs = append(errs, vlans(d).keep(n, live, s, amend), d.pin(n, live, bridgeIndex, s, amend))
 	if s.Whole {
 		errs = append(errs, d.replugForeign(ctx, n, live, bridgeIndex))
+	}
+	return errors.Join(errs...)
+}
+
+// pin has the cards of ports that other programs registered stay behind them, where live spans
+// hosts: a frame that comes from another host moves none.
+func (d Devices) pin(n Network, live *netdef.Network, bridgeIndex int, s drift.Suspects, amend bridge.Amend) error {
+	if live.Span == nil || !translate.ManagesMACs(live) {
+		return nil
+	}
+	var errs []error
+	for _, p := range d.reg.On(n.Name(), port.External) {
+		index := p.Status().Index
+		coming, gone := d.env.Clusters.Stands(live, p.MAC)
+		if index != 0 && s.Has(index) && len(p.MAC) == 6 && !coming && !gone {
+			errs = append(errs, d.env.Links.Pin(bridgeIndex, index, p.MAC, amend))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// Follow has ports of n, whose bridge has that ifindex, be as their guests stand to this host by now:
+// about to come, here, or gone. Where live has the kernel learn who is behind which port, it learns that.
+// The caller has the turn of n.
+func (d Devices) Follow(ctx context.Context, n Network, live *netdef.Network, bridgeIndex int) error {
+	if !translate.ManagesMACs(live) {
+		return nil
+	}
+	var errs []error
+	for _, p := range d.reg.On(n.Name(), port.Own, port.External) {
+		index := p.Status().Index
+		coming, gone := d.env.Clusters.Stands(live, p.CardAddr())
+		// What libvirt tells the bridge of a guest that is coming it may have told since.
+		again := port.Turn(p, coming, gone) || coming && p.Kind == port.External
+		if index == 0 || !again || gone { // the tunnel takes the card over
+			continue
+		}
+		var err error
+		if p.Kind == port.Own {
+			err = p.Attach(ctx, d.env.Links, bridgeIndex, plugged(d.env, live, p))
+		}
+		if err == nil && (coming || p.Kind == port.External) {
+			err = d.env.Links.Learn(bridgeIndex, index, p.CardAddr(), coming)
+		}
+		if !errors.Is(err, bridge.ErrNotFound) {
+			errs = append(errs, err)
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -67,7 +120,7 @@ func (d Devices) replugForeign(ctx context.Context, n Network, live *netdef.Netw
 			p = x // what was registered says how it is plugged in
 		}
 		d.env.Logger.Info("plugging a device in again that had lost its bridge", env.KeyNetwork, n.Name(), env.KeyIfName, l.Name)
-		errs = append(errs, p.Attach(ctx, d.env.Links, bridgeIndex, translate.Port(live)))
+		errs = append(errs, p.Attach(ctx, d.env.Links, bridgeIndex, plugged(d.env, live, p)))
 	}
 	return errors.Join(errs...)
 }
@@ -77,7 +130,11 @@ func (d Devices) replugForeign(ctx context.Context, n Network, live *netdef.Netw
 func (d Devices) Unplug(n Network) error {
 	var errs []error
 	for _, p := range d.reg.On(n.Name(), port.Own) {
-		err := d.env.Links.Detach(p.Status().Index)
+		detach := d.env.Links.Detach
+		if p.OnMacvtap() {
+			detach = tap.SetDown
+		}
+		err := detach(p.Status().Index)
 		if errors.Is(err, bridge.ErrNotFound) {
 			err = d.end(p)
 		}
@@ -144,10 +201,10 @@ func (d Devices) replugOne(ctx context.Context, n Network, p *port.Port) error {
 	}
 	defer n.End()
 	live := n.Live()
-	if live == nil || d.reg.UUID(p.UUID) != p {
+	if live == nil || d.reg.UUID(p.UUID) != p || p.OnMacvtap() {
 		return nil
 	}
-	return p.Attach(ctx, d.env.Links, n.BridgeIndex(), translate.Port(live))
+	return p.Attach(ctx, d.env.Links, n.BridgeIndex(), plugged(d.env, live, p))
 }
 
 // onOtherLink follows a device that is no port of vnetd's own: one of a port without a
@@ -155,6 +212,10 @@ func (d Devices) replugOne(ctx context.Context, n Network, p *port.Port) error {
 func (d Devices) onOtherLink(p *port.Port, e bridge.LinkEvent) bool {
 	if p != nil && p.Kind == port.Orphan && e.Deleted {
 		d.endLogged(p)
+	}
+	if e.Link.Kind == bridge.KindMacvtap {
+		d.followRegistered(e)
+		return true
 	}
 	if !port.PluggedByOthers(e.Link) {
 		return false
@@ -180,7 +241,15 @@ func (d Devices) forward(e bridge.LinkEvent) {
 		return
 	}
 	d.env.Tasks.Go(func() {
-		cfg := translate.Port(live)
+		n := d.networks.Named(live.Name)
+		if n == nil || n.Begin() != nil {
+			return
+		}
+		defer n.End()
+		if own := d.reg.Index(e.Index); own != nil && own.Kind == port.Own {
+			return // it was about to become one when the event came
+		}
+		cfg := plugged(d.env, live, p)
 		cfg.MTU = e.MTU // its maker's choice
 		if err := p.Attach(d.env.Tasks.Context(), d.env.Links, e.Master, cfg); err != nil && !errors.Is(err, bridge.ErrNotFound) {
 			d.env.Logger.Warn("a device waits for STP", env.KeyNetwork, live.Name, env.KeyIfName, e.Name, env.KeyError, err)
@@ -216,6 +285,9 @@ func (d Devices) noteForeign(index int) {
 // registered, and for what others plugged in without a word.
 func (d Devices) Find(n Network) {
 	index := n.BridgeIndex()
+	if live := n.Live(); live != nil && live.PortPlug() == netdef.PlugDirect {
+		d.findMacvtaps(n)
+	}
 	if index == 0 {
 		return
 	}
@@ -261,7 +333,7 @@ func (d Devices) followRegistered(e bridge.LinkEvent) {
 		switch {
 		case ours && e.Deleted:
 			d.endLater(p, e.Index)
-		case !e.Deleted && !ours && on != 0 && e.Master == on && bytes.Equal(e.MAC, tap.HostMAC(p.MAC)):
+		case !e.Deleted && !ours && (on != 0 && e.Master == on && bytes.Equal(e.MAC, tap.HostMAC(p.MAC)) || d.isMacvtapOf(p, e.Link)):
 			p.SetDevice(e.Link)
 			d.seen(n, p)
 		}
@@ -273,6 +345,9 @@ func (d Devices) seen(n Network, p *port.Port) {
 	record := p.Record()
 	if err := d.env.Store.SavePort(record); err != nil {
 		d.env.Logger.Error("recording the device of a port", env.KeyPort, record.UUID, env.KeyError, err)
+	}
+	if live := n.Live(); live != nil {
+		vlans(d).tag(n, live, p, false)
 	}
 	d.env.Logger.Info("the device of a port is there", env.KeyNetwork, n.Name(), env.KeyPort, record.UUID, env.KeyIfName, record.IfName)
 	d.publish(env.PortChanged, n, d.info(p))
@@ -295,4 +370,15 @@ func (d Devices) endLater(p *port.Port, index int) {
 			d.env.Tasks.Repeat(func() bool { return d.end(p) == nil })
 		}
 	})
+}
+
+// inherit gives the device of a port that has ended to the port of the same card that
+// takes its place, as when libvirt moves a guest to another group.
+func (d Devices) inherit(n Network, live *netdef.Network, ended *port.Port) {
+	heir := d.reg.Index(ended.Status().Index)
+	if heir == nil || heir.Kind != port.External || heir.Network != n.Name() {
+		return
+	}
+	d.guards.Port(live, heir)
+	vlans(d).tag(n, live, heir, vlansOf(live, ended) != nil)
 }

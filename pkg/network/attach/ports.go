@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"slices"
+	"sync"
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
@@ -18,7 +19,9 @@ import (
 	"github.com/vnetd/vnetd/pkg/network/guard"
 	"github.com/vnetd/vnetd/pkg/network/port"
 	"github.com/vnetd/vnetd/pkg/network/service"
+	"github.com/vnetd/vnetd/pkg/network/translate"
 	"github.com/vnetd/vnetd/pkg/store"
+	"github.com/vnetd/vnetd/pkg/tap"
 )
 
 // Network is what ports ask of the network that they are on.
@@ -38,6 +41,11 @@ type Network interface {
 	BridgeIndex() int
 	// Services are what it serves now, nil for nothing.
 	Services() *service.Set
+	// PortsChanged tells it that ports came, went or have other addresses. It returns at
+	// once.
+	PortsChanged()
+	// Admit has the rules of ports be in the kernel. The caller has its turn.
+	Admit(ctx context.Context) error
 	// StartOnDemand starts it, if that is allowed, and returns Live. The caller has its
 	// turn.
 	StartOnDemand(ctx context.Context) (*netdef.Network, error)
@@ -49,6 +57,11 @@ type Networks interface {
 	Named(name string) Network
 	// Each calls f with every network.
 	Each(f func(n Network))
+	// Expect has the bridge of n know nothing of cards whose guests are about to move here.
+	// The caller has the turn of n.
+	Expect(ctx context.Context, n Network) error
+	// PortEnded is told of a port of n that has ended. It returns at once.
+	PortEnded(n Network, uuid string)
 }
 
 // Ports is the ports of all networks, with what of them needs the networks: the order
@@ -59,12 +72,14 @@ type Ports struct {
 	networks Networks
 	reg      *port.Registry
 	guards   *guard.Keeper
+	closings tap.Closings
+	choosing sync.Mutex // held by who chooses of a pool, until what he chose counts as used
 }
 
 // New returns the ports of those networks, of which none is known yet.
 func New(e *env.Environment, networks Networks) *Ports {
 	reg := port.NewRegistry()
-	return &Ports{e, networks, reg, guard.NewKeeper(e.Guards, e.Links, reg, actives{networks})}
+	return &Ports{env: e, networks: networks, reg: reg, guards: guard.NewKeeper(e.Guards, e.Neighbours, e.Links, reg, actives{networks})}
 }
 
 // Registry has the ports.
@@ -128,9 +143,20 @@ func (s *Ports) ReleaseAll(n Network) error {
 	return errors.Join(errs...)
 }
 
+// Move makes the ports of n, which is inactive, ports of the network that takes its place.
+// The caller has the turn of n.
+func Move(s *Ports, n, to Network) {
+	for _, p := range s.reg.On(n.Name(), port.Own, port.External) {
+		if moved := port.Move(p, to.Name()); moved != nil {
+			s.Devices().follow(moved)
+			s.publish(env.PortChanged, to, s.info(moved))
+		}
+	}
+}
+
 // end ends a port, deletes the TAP device of one that vnetd made, and tells, unless
 // that has been done. Its guest is gone: so are its leases, its reservation and its
-// name. A port that can't be ended stays in the books; one of vnetd's own is tried
+// name; but for one that moved to another host, which takes its leases on. A port that can't be ended stays in the books; one of vnetd's own is tried
 // again.
 func (s *Ports) end(p *port.Port) error {
 	var info api.Port
@@ -142,7 +168,7 @@ func (s *Ports) end(p *port.Port) error {
 			return err
 		}
 		if n := s.network(p); n != nil && p.Kind == port.Own {
-			n.Services().Dismiss(GuestOf(p.Record()), p.Status().Held)
+			dismiss(s.env, n, p)
 		}
 		return nil
 	}, func() { s.ended(p, info) })
@@ -150,6 +176,16 @@ func (s *Ports) end(p *port.Port) error {
 		s.env.Tasks.Repeat(func() bool { return s.end(p) == nil })
 	}
 	return err
+}
+
+// dismiss has the network's services forget the guest on a port.
+func dismiss(e *env.Environment, n Network, p *port.Port) {
+	guest := GuestOf(p.Record())
+	if e.Clusters.Leaves(n.Document(), p.CardAddr(), p.OwnerUUID) {
+		n.Services().Withdraw(guest)
+	} else {
+		n.Services().Dismiss(guest, p.Status().Held)
+	}
 }
 
 func (s *Ports) endLogged(p *port.Port) {
@@ -162,7 +198,9 @@ func (s *Ports) endLogged(p *port.Port) {
 func (s *Ports) ended(p *port.Port, info api.Port) {
 	n := s.network(p)
 	if n != nil {
+		s.networks.PortEnded(n, p.UUID)
 		if live := n.Live(); live != nil {
+			s.Devices().inherit(n, live, p)
 			if err := s.env.RunPortHook(context.Background(), env.HookPortDeleted, live, p); err != nil {
 				s.env.Logger.Warn("the port is gone all the same", env.KeyPort, p.UUID, env.KeyError, err)
 			}
@@ -174,11 +212,14 @@ func (s *Ports) ended(p *port.Port, info api.Port) {
 	}
 	s.env.Logger.Info(happened, env.KeyNetwork, p.Network, env.KeyPort, p.UUID, env.KeyIfName, info.IfName)
 	s.publish(env.PortRemoved, n, info)
+	if n != nil && p.Status().ClassID != 0 {
+		s.Bandwidth().floorGone(n)
+	}
 }
 
 // Clear deletes the TAP device of a port that vnetd made, and then the port's record.
 func (s *Ports) Clear(p store.Port) error {
-	if err := port.DeleteDevice(s.env.Links, p); err != nil {
+	if err := errors.Join(port.DeleteDevice(s.env.Links, p), s.env.Bandwidth.End(p.Index), tap.RemoveNode(p.Node, store.Nodes(s.env.Store))); err != nil {
 		return err
 	}
 	return s.env.Store.DeletePort(p.UUID)
@@ -197,6 +238,7 @@ func (s *Ports) network(p *port.Port) Network { return s.networks.Named(p.Networ
 func (s *Ports) publish(kind env.EventKind, n Network, info api.Port) {
 	e := env.Event{Kind: kind, Port: &info}
 	if n != nil {
+		n.PortsChanged()
 		e.Network = n.Info()
 	}
 	s.env.Events.Publish(e)
@@ -214,11 +256,22 @@ func (s *Ports) infos(ports []*port.Port) []api.Port {
 func (s *Ports) info(p *port.Port) api.Port {
 	info := p.Info()
 	s.guards.Describe(p, &info)
+	s.Bandwidth().describe(p, &info)
 	l, err := s.env.Links.LookupIndex(p.Status().Index)
+	n := s.network(p)
 	if err == nil {
 		info.MTU = l.MTU
 	}
-	switch n := s.network(p); {
+	if err == nil && n != nil {
+		info.MTU = translate.GuestMTU(n.Document(), l.MTU)
+	}
+	info.HostReach = n != nil && translate.HostReach(n.Document())
+	info.Rules = append([]string{}, p.Status().Rules...)
+	if n != nil {
+		s := p.Status()
+		info.VLAN = translate.PortVLAN(n.Document(), s.PortGroup, s.OwnVLAN()).String()
+	}
+	switch {
 	case p.Kind == port.Own && n != nil:
 		info.Bridge = n.Document().Bridge.Name
 	case p.Kind == port.Orphan && err == nil:
@@ -287,4 +340,22 @@ func reservesFor(live *netdef.Network, mac net.HardwareAddr) bool {
 // GuestOf is the guest on a port.
 func GuestOf(p store.Port) service.Guest {
 	return service.Guest{MAC: p.MAC, Card: p.Guest, Name: p.Name, Aliases: p.Aliases, Addrs: p.Addrs}
+}
+
+// Documents describes the network's ports as libvirt does: those that other
+// programs registered, and those that vnetd made.
+func (s *Ports) Documents(n Network) []*netdef.Port {
+	var docs []*netdef.Port
+	for _, p := range s.reg.On(n.Name(), port.External) {
+		docs = append(docs, p.Document())
+	}
+	for _, p := range s.reg.On(n.Name(), port.Own) {
+		doc := p.Describe(n.Document().Bridge.Name)
+		doc.Bandwidth = translate.PortBandwidth(n.Document(), doc.Group, doc.Bandwidth)
+		if len(doc.Bandwidth.Limits()) == 0 {
+			doc.Bandwidth = nil
+		}
+		docs = append(docs, doc)
+	}
+	return docs
 }

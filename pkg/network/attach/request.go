@@ -89,7 +89,7 @@ func (r *request) sameAgain() (*port.Port, *tap.Device, error) {
 	if option := r.opts.Differs(p); option != "" {
 		return nil, nil, api.Errorf(api.Exists, "option id: port %q is there already, with another %s", r.opts.ID, option)
 	}
-	dev, err := p.Open(r.env.Links)
+	dev, err := p.Open(r.env.Links, store.Nodes(r.env.Store))
 	if errors.Is(err, port.ErrGone) {
 		return nil, nil, r.end(p) // nobody noticed yet
 	}
@@ -98,6 +98,8 @@ func (r *request) sameAgain() (*port.Port, *tap.Device, error) {
 	}
 	if p.Lifetime == api.LifetimeBus {
 		p.Hold(r.opts.Holder)
+	}
+	if p.Lifetime == api.LifetimeBus || p.OnMacvtap() {
 		err = r.env.Store.SavePort(p.Record())
 	}
 	if err != nil {
@@ -108,7 +110,10 @@ func (r *request) sameAgain() (*port.Port, *tap.Device, error) {
 
 // add makes a port, and tells.
 func (r *request) add(ctx context.Context) (_ *port.Port, _ *tap.Device, err error) {
-	if err := r.conflict(); err != nil {
+	if err := translate.CheckOwn(r.live); err != nil {
+		return nil, nil, err
+	}
+	if err := errors.Join(r.conflict(), translate.CheckPortVLANs(r.live, r.opts.Settings.OwnVLAN()), translate.CheckPortRules(r.live, r.opts.Settings.Rules)); err != nil {
 		return nil, nil, err
 	}
 	if err := r.reg.Admit(&r.opts, r.env.Limits); err != nil {
@@ -123,14 +128,26 @@ func (r *request) add(ctx context.Context) (_ *port.Port, _ *tap.Device, err err
 	if r.opts.MadeUp {
 		r.opts.MAC = r.reg.NewMAC(r.live.UUID, r.live.MAC, &r.opts)
 	}
+	if err := r.env.Clusters.Admit(ctx, r.live, r.opts.MAC, r.opts.OwnerUUID); err != nil {
+		return nil, nil, err
+	}
 	guest := store.Port{Name: r.opts.Name, Aliases: r.opts.Aliases, MAC: r.opts.MAC, Addrs: r.opts.Addrs}
 	if err := expect(r.n, r.live, guest); err != nil {
 		return nil, nil, err
 	}
-	p, dev, err := r.plugIn(ctx)
+	plugIn := r.plugIn
+	if r.live.PortPlug() == netdef.PlugDirect {
+		plugIn = r.plugInMacvtap
+	}
+	p, dev, err := plugIn(ctx)
 	if err != nil {
 		r.n.Services().Withdraw(GuestOf(guest))
 		return nil, nil, err
+	}
+	if len(r.opts.Settings.Rules) > 0 { // before anybody has its files
+		if err := r.n.Admit(ctx); err != nil {
+			return nil, nil, errors.Join(err, dev.Close(), r.end(p))
+		}
 	}
 	info := r.info(p)
 	r.env.Logger.Info("port added", env.KeyNetwork, r.n.Name(), env.KeyPort, p.UUID, env.KeyIfName, p.IfName, env.KeyMAC, info.MAC, "owner", p.Owner, "lifetime", p.Lifetime)
@@ -187,11 +204,20 @@ func (r *request) plugIn(ctx context.Context) (_ *port.Port, _ *tap.Device, err 
 	}
 	defer func() {
 		if err != nil {
-			err = errors.Join(err, dev.Close())
+			err = errors.Join(err, dev.Close(), r.env.Bandwidth.End(dev.Index))
+			if p.Status().ClassID != 0 {
+				r.Bandwidth().floorGone(r.n)
+			}
 		}
 	}()
 	r.guards.Port(r.live, p)
-	if err := p.Attach(ctx, r.env.Links, target.Index, translate.Port(r.live)); err != nil {
+	if err := r.limit(p, target.Index); err != nil {
+		return nil, nil, err
+	}
+	if err := p.Attach(ctx, r.env.Links, target.Index, plugged(r.env, r.live, p)); err != nil {
+		return nil, nil, translate.VLANError(r.live, err)
+	}
+	if err := (vlans{r.Ports}).carry(r.live, vlansOf(r.live, p), nil); err != nil {
 		return nil, nil, err
 	}
 	if err := r.env.RunPortHook(ctx, env.HookPortCreated, r.live, p); err != nil {
@@ -208,6 +234,83 @@ func (r *request) plugIn(ctx context.Context) (_ *port.Port, _ *tap.Device, err 
 	}
 	r.reg.Add(p)
 	return p, dev, nil
+}
+
+// makeMacvtap makes the macvtap device of a port on the least used interface of its network.
+func (r *request) makeMacvtap() (*port.Port, *tap.Device, error) {
+	switch {
+	case r.opts.Isolated && r.live.Mode() != netdef.ModePrivate:
+		return nil, nil, api.Errorf(api.Unsupported, "option isolated: ports of network %q, of mode %s, are isolated by <forward mode='private'> alone", r.live.Name, r.live.Mode())
+	case r.opts.Guard != "" && r.opts.Guard != "off", len(r.opts.Allow) > 0:
+		return nil, nil, api.Errorf(api.Unsupported, "option guard: network %q has no bridge: what a guest sends by macvtap does not enter the host", r.live.Name)
+	case len(r.opts.Addrs) > 0:
+		return nil, nil, api.Errorf(api.Invalid, "option address: network %q has no DHCP: the LAN gives its guests their addresses", r.live.Name)
+	}
+	pool, err := Pools{r.Ports}.Of(r.live)
+	if err != nil {
+		return nil, nil, err
+	}
+	dev, err := pool.Dev(r.live, translate.Exclusive(r.live, nil))
+	if err != nil {
+		return nil, nil, err
+	}
+	parent, err := r.env.Links.Lookup(dev)
+	if err != nil {
+		return nil, nil, err
+	}
+	if !parent.Up && r.live.Mode() == netdef.ModePassthrough { // nobody else has a use of it
+		if err := tap.SetUp(parent.Index); err != nil {
+			return nil, nil, err
+		}
+	}
+	return port.MakeMacvtap(r.reg, r.live.Name, r.live.UUID, r.opts, parent, string(r.live.Mode()), store.Nodes(r.env.Store))
+}
+
+// plugInMacvtap is plugIn on a network without a bridge.
+func (r *request) plugInMacvtap(ctx context.Context) (_ *port.Port, _ *tap.Device, err error) {
+	r.choosing.Lock()
+	defer r.choosing.Unlock()
+	p, dev, err := r.makeMacvtap()
+	if err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, dev.Close(), r.Clear(p.Record()))
+		}
+	}()
+	if err := r.limit(p, 0); err != nil {
+		return nil, nil, err
+	}
+	if err := r.env.RunPortHook(ctx, env.HookPortCreated, r.live, p); err != nil {
+		return nil, nil, err
+	}
+	if err := r.env.Store.SavePort(p.Record()); err != nil {
+		return nil, nil, err
+	}
+	r.reg.Add(p)
+	r.Devices().follow(p)
+	return p, dev, nil
+}
+
+// limit has the device of p, which is on no bridge yet, be held to p's bandwidth, and the
+// network keep its floor.
+func (r *request) limit(p *port.Port, bridgeIndex int) error {
+	if err := translate.CheckGroup(r.live, r.opts.Settings.PortGroup); err != nil {
+		return err
+	}
+	doc := p.Describe(r.live.Bridge.Name)
+	if err := r.Bandwidth().plan(r.n, r.live, p, doc); err != nil {
+		return err
+	}
+	if err := r.Bandwidth().keepPort(r.live, p, false, nil); err != nil || doc.Bandwidth.Floor() == 0 {
+		return err
+	}
+	if err := r.Bandwidth().remark(p, p.Record()); err != nil {
+		return err
+	}
+	all := append(r.Documents(r.n), p.Describe(r.live.Bridge.Name))
+	return r.env.Bandwidth.Keep(bridgeIndex, r.live.Bridge.Name, translate.BridgeBandwidth(r.live, all), nil)
 }
 
 // label is what tells a user which port p is.

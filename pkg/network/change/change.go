@@ -22,9 +22,13 @@ func Check(live, next *netdef.Network) error {
 		{"network/uuid", live.UUID, next.UUID},
 		{"network/bridge/@name", live.Bridge.Name, next.Bridge.Name},
 		{"network/vnetd:uplink/@dev", live.Uplink, next.Uplink},
+		{"network/vnetd:uplink/@vlan", vlanText(live.UplinkVLAN), vlanText(next.UplinkVLAN)},
 	}
-	if live.Mode().OwnsBridge() != next.Mode().OwnsBridge() {
+	if live.Mode().OwnsBridge() != next.Mode().OwnsBridge() || !live.Mode().OwnsBridge() && live.Mode() != next.Mode() {
 		fixed = append(fixed, struct{ path, is, want string }{"network/forward/@mode", string(live.Mode()), string(next.Mode())})
+	}
+	if live.HostAccess != nil {
+		fixed = append(fixed, struct{ path, is, want string }{"network/vnetd:host-access", live.HostAccess.String(), next.HostAccess.String()})
 	}
 	var refused []error
 	for _, f := range fixed {
@@ -35,10 +39,19 @@ func Check(live, next *netdef.Network) error {
 	return errors.Join(refused...)
 }
 
+// vlanText is the number of a VLAN, empty for none.
+func vlanText(id int) string {
+	if id == 0 {
+		return ""
+	}
+	return fmt.Sprint(id)
+}
+
 // Harmless is live with all elements of next that cut no guest off, and that make a
-// document which works: a route goes with its subnet, say.
-func Harmless(live, next *netdef.Network, works func(*netdef.Network) bool) *netdef.Network {
-	left := slices.DeleteFunc(elements(), func(e element) bool { return e.harms(live, next) })
+// document which works: a route goes with its subnet, say. Of those that are meant to whatever
+// becomes of guests, meant has the paths.
+func Harmless(live, next *netdef.Network, works func(*netdef.Network) bool, meant ...string) *netdef.Network {
+	left := slices.DeleteFunc(elements(), func(e element) bool { return e.harms(live, next) && !slices.Contains(meant, e.path) })
 	if all := with(live, next, left); works(all) {
 		return all
 	}

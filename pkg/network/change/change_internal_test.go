@@ -22,7 +22,7 @@ const everything = `<network xmlns:dnsmasq='http://libvirt.org/schemas/network/d
   <ip family='ipv6' address='2001:db8::1' prefix='64'/><ip address='192.0.2.1' prefix='24'/><ip address='198.51.100.1' prefix='24'/>
   <route address='10.0.0.0' prefix='8' gateway='192.0.2.2'/><virtualport type='openvswitch'/><portgroup name='p'/>
   <dnsmasq:options><dnsmasq:option value='a'/></dnsmasq:options>
-  <vnetd:uplink dev='eno2'/><vnetd:access><vnetd:user name='u'/></vnetd:access><vnetd:dhcp identity='mac'/><vnetd:guard level='strict' arp='off'/><vnetd:ipv6 inbound='no'/><vnetd:record name='r' type='A' value='192.0.2.5'/>
+  <vnetd:uplink dev='eno2' vlan='9'/><vnetd:host-access dev='h0'/><vnetd:bridge querier='yes'/><vnetd:access><vnetd:user name='u'/></vnetd:access><vnetd:dhcp identity='mac'/><vnetd:guard level='strict' arp='off'/><vnetd:ipv6 inbound='no'/><vnetd:offload/><vnetd:announce/><vnetd:span vni='7' underlay='203.0.113.1'><vnetd:peer underlay='203.0.113.2'/></vnetd:span><vnetd:record name='r' type='A' value='192.0.2.5'/><vnetd:forward proto='tcp' port='80' to='r'/><vnetd:peer network='p'/><vnetd:rules egress='drop'/>
 </network>`
 
 // TestElementsAreTheDocument holds that all elements together are the document, and
@@ -33,8 +33,9 @@ func TestElementsAreTheDocument(t *testing.T) {
 		t.Fatal(err)
 	}
 	for v, i := reflect.ValueOf(full).Elem(), 0; i < v.NumField(); i++ {
-		if v.Field(i).IsZero() {
-			t.Errorf("the document that has all there is lacks %s", v.Type().Field(i).Name)
+		// No document that is complete says what is still to be chosen.
+		if name := v.Type().Field(i).Name; v.Field(i).IsZero() && !strings.HasPrefix(name, "Chosen") {
+			t.Errorf("the document that has all there is lacks %s", name)
 		}
 	}
 	bare := &netdef.Network{Name: full.Name, UUID: full.UUID}

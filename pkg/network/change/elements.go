@@ -37,22 +37,67 @@ func elements() []element {
 		{"mac", func(d, f *netdef.Network) { d.MAC = f.MAC }, func(l, n *netdef.Network) bool { return l.MAC.String() != n.MAC.String() }},
 		{"domain", func(d, f *netdef.Network) { d.Domain = f.Domain }, never},
 		{"dns", func(d, f *netdef.Network) { d.DNS = f.DNS }, func(l, n *netdef.Network) bool { return dnsEnabled(l) && !dnsEnabled(n) }},
-		{"vlan", func(d, f *netdef.Network) { d.VLAN = f.VLAN }, never},
+		{"vlan", func(d, f *netdef.Network) { d.VLAN = f.VLAN }, vlanHarms},
 		{"bandwidth", func(d, f *netdef.Network) { d.Bandwidth = f.Bandwidth }, never},
 		{"port/@isolated", func(d, f *netdef.Network) { d.Isolated = f.Isolated }, func(l, n *netdef.Network) bool { return l.Isolated != netdef.Yes && n.Isolated == netdef.Yes }},
 		{"ip of IPv4", func(d, f *netdef.Network) { setIPs(d, f, netip.Addr.Is4) }, func(l, n *netdef.Network) bool { return ipsHarm(l, n, netip.Addr.Is4) }},
 		{"ip of IPv6", func(d, f *netdef.Network) { setIPs(d, f, netip.Addr.Is6) }, func(l, n *netdef.Network) bool { return ipsHarm(l, n, netip.Addr.Is6) }},
 		{"route", func(d, f *netdef.Network) { d.Routes = f.Routes }, routesHarm},
 		{"virtualport", func(d, f *netdef.Network) { d.VirtualPort = f.VirtualPort }, never},
-		{"portgroup", func(d, f *netdef.Network) { d.PortGroups = f.PortGroups }, never}, // for ports to come
+		{"portgroup", func(d, f *netdef.Network) { d.PortGroups = f.PortGroups }, groupsHarm},
 		{"dnsmasq:options", func(d, f *netdef.Network) { d.Dnsmasq = f.Dnsmasq }, never},
-		{"vnetd:uplink", func(d, f *netdef.Network) { d.Uplink = f.Uplink }, func(l, n *netdef.Network) bool { return l.Uplink != n.Uplink }},
+		{"vnetd:uplink", func(d, f *netdef.Network) { d.Uplink, d.UplinkVLAN = f.Uplink, f.UplinkVLAN }, func(l, n *netdef.Network) bool { return l.Uplink != n.Uplink || l.UplinkVLAN != n.UplinkVLAN }},
+		{"vnetd:bridge", func(d, f *netdef.Network) { d.BridgePolicy = f.BridgePolicy }, filterHarms},
+		{"vnetd:host-access", func(d, f *netdef.Network) { d.HostAccess = f.HostAccess }, hostAccessHarms},
 		{"vnetd:access", func(d, f *netdef.Network) { d.Access = f.Access }, never}, // of ports to come
 		{"vnetd:record", func(d, f *netdef.Network) { d.Records = f.Records }, never},
+		// Who is led by one that goes is meant to be.
+		{"vnetd:forward", setForwards, never},
+		// Who loses something by peerings and rules is meant to.
+		{"vnetd:peer", func(d, f *netdef.Network) { d.Peers = f.Peers }, never},
+		{"vnetd:rules", func(d, f *netdef.Network) { d.Rules = f.Rules }, never},
 		{"vnetd:guard", func(d, f *netdef.Network) { d.Guard = f.Guard }, never},
 		{"vnetd:ipv6", func(d, f *netdef.Network) { d.Inbound6 = f.Inbound6 }, inbound6Harms},
+		{"vnetd:offload", func(d, f *netdef.Network) { d.Offload = f.Offload }, never},
+		{PathSpan, func(d, f *netdef.Network) { d.Span = f.Span }, spanHarms},
+		// Who is reached no more by one that goes is meant to be.
+		{"vnetd:announce", func(d, f *netdef.Network) { d.Announce = f.Announce }, never},
 		{"vnetd:dhcp", func(d, f *netdef.Network) { d.DHCPPolicy = f.DHCPPolicy }, never},
 	}
+}
+
+// vlanHarms reports whether ports are in other VLANs by the network's own.
+func vlanHarms(live, next *netdef.Network) bool {
+	return live.VLAN.String() != next.VLAN.String() || filterHarms(live, next)
+}
+
+// groupsHarm reports whether ports that are there are in other VLANs by their groups: they
+// leave those among whom they are, which an admin who says so with --now, or by an update,
+// may want.
+func groupsHarm(live, next *netdef.Network) bool {
+	same := *next
+	same.VLAN = live.VLAN // another element
+	return filterHarms(live, next) || slices.ContainsFunc(append([]netdef.PortGroup{{}}, live.PortGroups...), func(was netdef.PortGroup) bool {
+		return translate.PortVLAN(live, was.Name, nil).String() != translate.PortVLAN(&same, was.Name, nil).String()
+	})
+}
+
+// filterHarms reports whether the bridge looks at tags from now on, which drops what guests
+// send with a tag of their own.
+func filterHarms(live, next *netdef.Network) bool {
+	return translate.FiltersVLANs(live) != translate.FiltersVLANs(next)
+}
+
+// PathSpan is the path of what says whether a network spans hosts.
+const PathSpan = "vnetd:span"
+
+// spanHarms reports whether guests lose those on other hosts, or the network would be one with
+// others that have their gateway at another card.
+func spanHarms(live, next *netdef.Network) bool {
+	if live.Span == nil {
+		return next.Span != nil && live.MAC.String() != next.MAC.String()
+	}
+	return !live.Span.Same(next.Span)
 }
 
 // never is of what harms nobody.
@@ -62,6 +107,26 @@ func never(_, _ *netdef.Network) bool { return false }
 func setDescription(doc, from *netdef.Network) {
 	doc.Title, doc.Description, doc.Metadata = from.Title, from.Description, from.Metadata
 	doc.Ignored = from.Ignored
+}
+
+// setForwards sets the forwards, but for those that somebody holds.
+func setForwards(doc, from *netdef.Network) {
+	held := func(f netdef.PortForward) bool { return f.Holder != "" }
+	theirs := slices.DeleteFunc(slices.Clone(doc.PortForwards), func(f netdef.PortForward) bool { return !held(f) })
+	doc.PortForwards = append(slices.DeleteFunc(slices.Clone(from.PortForwards), held), theirs...)
+}
+
+// WithHeld is next, which an active network shall become, with the forwards of it that
+// somebody holds; those that clash with what next has end.
+func WithHeld(next, live *netdef.Network) *netdef.Network {
+	next = next.Clone()
+	for _, f := range live.PortForwards {
+		clashes := func(o netdef.PortForward) bool { return f.Clashes(&o) }
+		if f.Holder != "" && !slices.ContainsFunc(next.PortForwards, clashes) {
+			next.PortForwards = append(next.PortForwards, f)
+		}
+	}
+	return next
 }
 
 // forwardHarms reports whether connections that <forward> of live lets through may
@@ -75,6 +140,9 @@ func forwardHarms(live, next *netdef.Network) bool {
 		return false
 	}
 	was, is := live.Forward, next.Forward
+	if !live.Mode().OwnsBridge() {
+		return was.PF != is.PF || !hasAll(is.Interfaces, was.Interfaces) || !hasAll(is.Addresses, was.Addresses)
+	}
 	return is.Dev != "" && is.Dev != was.Dev || natIPv6(was) != natIPv6(is)
 }
 
@@ -82,6 +150,16 @@ func forwardHarms(live, next *netdef.Network) bool {
 // outside may begin one any more. Those of a network of mode nat are known to the kernel.
 func inbound6Harms(live, next *netdef.Network) bool {
 	return live.Inbound6 != netdef.No && next.Inbound6 == netdef.No && live.Mode() == netdef.ModeRoute && translate.HasIPv6(live)
+}
+
+// hasAll reports whether a list has all of another: of a pool nothing goes.
+func hasAll[T comparable](list, all []T) bool {
+	return !slices.ContainsFunc(all, func(v T) bool { return !slices.Contains(list, v) })
+}
+
+// hostAccessHarms reports whether the host loses its interface beside guests.
+func hostAccessHarms(live, next *netdef.Network) bool {
+	return live.HostAccess != nil && live.HostAccess.String() != next.HostAccess.String()
 }
 
 func natIPv6(f *netdef.Forward) bool { return f.NAT != nil && f.NAT.IPv6 == netdef.Yes }

@@ -6,6 +6,7 @@ package drift
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -47,6 +48,9 @@ func All() Suspects { return Suspects{Bridge: true, AllPorts: true} }
 
 // Whole suspects everything.
 func Whole() Suspects { return Suspects{Bridge: true, AllPorts: true, Whole: true} }
+
+// Has reports whether the port with that ifindex is suspected.
+func (s *Suspects) Has(port int) bool { return s.AllPorts || slices.Contains(s.Ports, port) }
 
 // join adds o to s.
 func (s *Suspects) join(o Suspects) {
@@ -292,8 +296,12 @@ func (k *Keeper) record(network string) *record {
 }
 
 // report counts and logs what a pass mended: one repair, by the first difference, from
-// which the others commonly follow. A failure is logged once, not at every try.
+// which the others commonly follow. A failure is logged once, not at every try. The end of
+// vnetd, or of who asked, in the middle of a pass is none.
 func (k *Keeper) report(p *pass, process string, err error) {
+	if errors.Is(err, context.Canceled) {
+		err = nil
+	}
 	var all []string
 	for _, d := range p.mended {
 		all = append(all, d.String())

@@ -2,7 +2,10 @@ package drift_test
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -49,4 +52,26 @@ func TestAuditOnABusyMachine(t *testing.T) {
 	}
 	cancel()
 	running.Wait()
+}
+
+// TestEndedHalfway tells of repairs that failed, but not of those that the end of vnetd has
+// interrupted.
+func TestEndedHalfway(t *testing.T) {
+	var log strings.Builder
+	k := drift.NewKeeper(slog.New(slog.NewTextHandler(&log, nil)))
+	for _, c := range []struct {
+		err  error
+		told bool
+	}{
+		{fmt.Errorf("looking at the bridge: %w", context.Canceled), false},
+		{errors.New("the kernel refuses"), true},
+	} {
+		log.Reset()
+		if err := k.Now("net", func(bridge.Amend) error { return c.err }); !errors.Is(err, c.err) {
+			t.Errorf("of %v is returned %v", c.err, err)
+		}
+		if told := log.Len() > 0; told != c.told {
+			t.Errorf("of %v is told: %v, want %v\n%s", c.err, told, c.told, &log)
+		}
+	}
 }

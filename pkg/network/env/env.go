@@ -12,13 +12,19 @@ import (
 
 	"github.com/vnetd/vnetd/internal/histogram"
 	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/bridge/vlan"
+	"github.com/vnetd/vnetd/pkg/bridge/vxlan"
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/dnsd/resolved"
 	"github.com/vnetd/vnetd/pkg/firewall"
+	"github.com/vnetd/vnetd/pkg/firewall/diagnose/ruleset"
+	"github.com/vnetd/vnetd/pkg/network/announce"
 	"github.com/vnetd/vnetd/pkg/network/drift"
 	"github.com/vnetd/vnetd/pkg/network/guard"
 	"github.com/vnetd/vnetd/pkg/network/health"
 	"github.com/vnetd/vnetd/pkg/network/host"
+	"github.com/vnetd/vnetd/pkg/network/limit"
+	"github.com/vnetd/vnetd/pkg/network/member"
 	"github.com/vnetd/vnetd/pkg/network/port"
 	"github.com/vnetd/vnetd/pkg/network/service"
 	"github.com/vnetd/vnetd/pkg/network/translate"
@@ -43,7 +49,13 @@ type Links interface {
 	Lookup(name string) (bridge.Link, error)
 	LookupIndex(index int) (bridge.Link, error)
 	Attach(ctx context.Context, bridge, port int, cfg bridge.PortConfig) error
+	Pin(bridge, port int, mac net.HardwareAddr, amend bridge.Amend) error
+	Learn(bridge, port int, mac net.HardwareAddr, on bool) error
 	Detach(port int) error
+	Adjust(ctx context.Context, index int, cfg bridge.Config) error
+	VLANs(index int) (vlan.Table, error)
+	SetVLANs(port int, t vlan.Table, more bool, amend bridge.Amend) error
+	SetMTU(index, mtu int) error
 	SetAlias(index int, text string) error
 	Aliased(prefix string) ([]bridge.Link, error)
 	DeleteLink(index int) error
@@ -53,6 +65,7 @@ type Links interface {
 	AddressOwner(p netip.Prefix, except string) (owner string, err error)
 	HostNets() ([]bridge.HostNet, error)
 	Members(bridge int) ([]bridge.Link, error)
+	Counters() (map[string]bridge.Counters, error)
 	Watch(ctx context.Context, f func(bridge.LinkEvent)) error
 	Changes(ctx context.Context, f func(bridge.Change)) error
 }
@@ -66,10 +79,24 @@ type Rules interface {
 	Watch(ctx context.Context) error
 	RemoveLeftovers(ctx context.Context, n firewall.Network) error
 	Delete(ctx context.Context, n firewall.Network) error
+	Settle() error
 	Purge(ctx context.Context) error
 	Conditions(ctx context.Context, others ...firewall.Network) ([]firewall.Condition, error)
 	Rules(n firewall.Network) []firewall.Line
 	Stats() firewall.Stats
+	Connections(groups [][]firewall.Forward) ([]firewall.Tally, error)
+	Counts(ctx context.Context, n firewall.Network) (rules, peers []firewall.Count, err error)
+	Offloaded() (int, error)
+}
+
+// Tunnels is what the hub asks of pkg/bridge/vxlan; *vxlan.Tunnels is the real one, whose
+// contracts hold.
+type Tunnels interface {
+	Ensure(ctx context.Context, cfg vxlan.Config) (ifindex int, err error)
+	Remove(name, alias string) error
+	RouteMulticast(port int) error
+	Shares(port uint16) (bool, error)
+	Underlay(addrs []netip.Addr) (vxlan.Underlay, error)
 }
 
 // Config is what the hub works with. Store, Links, Uplinks, Rules and Logger must
@@ -79,8 +106,21 @@ type Config struct {
 	Links   Links
 	Uplinks host.Uplinks
 	Rules   Rules
+	Tunnels Tunnels      // nil: no network spans hosts
 	Guards  guard.Kernel // nil: ports have no guards
-	Logger  *slog.Logger
+	// Clusters are those that this host is in; nil: none.
+	Clusters *member.Clusters
+	// Announcements are what routers are told of networks; nil: none is told.
+	Announcements *announce.Keeper
+	// Neighbours is the host's own table; nil: it believes what guests say.
+	Neighbours guard.Neighbours
+	Shaper     limit.Kernel // nil: nothing is held to a bandwidth
+	// Ruleset lists all rules of the host, whoever's; nil: nobody asks who reaches whom.
+	// ChainPrefix is how our chains of iptables begin.
+	Ruleset     func(ctx context.Context) (*ruleset.Ruleset, error)
+	ChainPrefix string
+	SysFS       string // where virtual functions are found; empty: /sys
+	Logger      *slog.Logger
 
 	ResolvConf    string // the host's resolvers; empty for /etc/resolv.conf
 	StopRebind    bool   // upstreams' answers with private addresses are kept from guests, see dnsd.Config
@@ -100,13 +140,14 @@ type Config struct {
 // has made it.
 type Environment struct {
 	Config
-	Events   Broker
-	Unusable health.Unusable // files of the store
-	Hooks    health.Hooks    // calls of the admin's hook that failed
-	Tasks    *Tasks
-	Serving  translate.Settings // what the daemon adds to services
-	Resolved resolved.Client
-	Keeper   *drift.Keeper
+	Events    Broker
+	Unusable  health.Unusable // files of the store
+	Hooks     health.Hooks    // calls of the admin's hook that failed
+	Tasks     *Tasks
+	Serving   translate.Settings // what the daemon adds to services
+	Resolved  resolved.Client
+	Keeper    *drift.Keeper
+	Bandwidth *limit.Keeper
 
 	UplinkKeeper *host.Keeper
 
@@ -116,7 +157,7 @@ type Environment struct {
 // New makes the environment of cfg. Its Tasks are to be closed.
 func New(cfg Config) *Environment {
 	return &Environment{
-		Config: cfg, Tasks: newTasks(), Keeper: drift.NewKeeper(cfg.Logger), PortRequests: histogram.New(requestBounds()),
+		Config: cfg, Tasks: newTasks(), Keeper: drift.NewKeeper(cfg.Logger), Bandwidth: limit.NewKeeper(cfg.Shaper), PortRequests: histogram.New(requestBounds()),
 		UplinkKeeper: host.NewKeeper(cfg.Uplinks, cfg.Store, cfg.Logger),
 		Serving: translate.Settings{
 			Leases: cfg.Store.Leases, Logger: cfg.Logger, Identity: cfg.DHCPIdentity, Probe: cfg.DHCPProbe,

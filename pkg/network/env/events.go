@@ -2,6 +2,7 @@ package env
 
 import (
 	"sync"
+	"time"
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/dhcpd"
@@ -41,8 +42,13 @@ type Lease struct {
 	PrefixLen int // of the network; all bits where the address is outside of it
 }
 
+// leasesTogether is how long a change of a lease waits for others: many come with a boot
+// storm, and for each one by itself subscribers would wake while its client waits.
+const leasesTogether = 10 * time.Millisecond
+
 // Broker hands every event to every subscriber, in order. A slow subscriber
-// delays nobody: its events wait in a queue of its own.
+// delays nobody: its events wait in a queue of its own. Changes of leases come a moment
+// later, together.
 type Broker struct {
 	mu   sync.Mutex
 	subs map[*subscription]struct{}
@@ -52,6 +58,9 @@ type subscription struct {
 	mu     sync.Mutex
 	wake   *sync.Cond
 	queue  []Event
+	timer  *time.Timer // calls ripen
+	armed  bool        // it will
+	ripe   bool        // the queue is to be delivered
 	closed bool
 }
 
@@ -60,6 +69,8 @@ type subscription struct {
 func (b *Broker) Subscribe(f func(Event)) (cancel func()) {
 	s := &subscription{}
 	s.wake = sync.NewCond(&s.mu)
+	s.timer = time.AfterFunc(time.Hour, s.ripen)
+	s.timer.Stop()
 	b.mu.Lock()
 	if b.subs == nil {
 		b.subs = make(map[*subscription]struct{})
@@ -82,16 +93,38 @@ func (b *Broker) Publish(e Event) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for s := range b.subs {
-		s.mu.Lock()
-		s.queue = append(s.queue, e)
-		s.mu.Unlock()
-		s.wake.Signal()
+		s.add(e)
 	}
+}
+
+// add queues an event.
+func (s *subscription) add(e Event) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.queue = append(s.queue, e)
+	switch {
+	case e.Kind != LeaseChanged:
+		s.ripe = true
+		s.wake.Signal()
+	case !s.armed && !s.ripe:
+		s.armed = true
+		s.timer.Reset(leasesTogether)
+	}
+}
+
+// ripen has what is queued delivered.
+func (s *subscription) ripen() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.armed = false
+	s.ripe = len(s.queue) > 0
+	s.wake.Signal()
 }
 
 func (s *subscription) close() {
 	s.mu.Lock()
 	s.closed = true
+	s.timer.Stop()
 	s.mu.Unlock()
 	s.wake.Signal()
 }
@@ -101,11 +134,11 @@ func (s *subscription) deliver(f func(Event)) {
 	var spare []Event // becomes the queue
 	for {
 		s.mu.Lock()
-		for len(s.queue) == 0 && !s.closed {
+		for !s.ripe && !s.closed {
 			s.wake.Wait()
 		}
 		last, closed := s.queue, s.closed
-		s.queue = spare[:0]
+		s.queue, s.ripe = spare[:0], false
 		s.mu.Unlock()
 		if closed {
 			return

@@ -52,10 +52,7 @@ func (e *Environment) RunHook(ctx context.Context, what HookCall, n *netdef.Netw
 func (e *Environment) RunPortHook(ctx context.Context, what HookCall, n *netdef.Network, p *port.Port) error {
 	doc := p.Document()
 	if doc == nil {
-		doc = &netdef.Port{
-			UUID: p.UUID, Owner: netdef.Owner{Name: p.Name}, MAC: p.MAC,
-			Plug: &netdef.Plug{Type: netdef.PlugNetwork, Bridge: n.Bridge.Name},
-		}
+		doc = p.Describe(n.Bridge.Name)
 	}
 	return e.callHook(ctx, what, n, doc)
 }
@@ -98,7 +95,7 @@ func (e *Environment) execHook(ctx context.Context, what HookCall, n *netdef.Net
 // hookData is what a hook reads: the network's document and, where there is one,
 // a port's.
 func hookData(n *netdef.Network, p *netdef.Port) string {
-	documents := [][]byte{n.LiveXML(0)}
+	documents := [][]byte{n.LiveXML(netdef.Connections{})}
 	if p != nil {
 		documents = append(documents, p.XML())
 	}

@@ -32,6 +32,20 @@ func (t *Tasks) Close() {
 	t.running.Wait()
 }
 
+// Every does something at that pace until ctx ends.
+func Every(ctx context.Context, pace time.Duration, do func()) {
+	tick := time.NewTicker(pace)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		do()
+	}
+}
+
 // How long an attempt that failed waits before it is repeated: doubled from the first
 // to the last.
 const (

@@ -48,6 +48,8 @@ type Networks interface {
 	Live(name string) *netdef.Network
 	// OnBridge is the network on the bridge with that ifindex; nil for none.
 	OnBridge(index int) *netdef.Network
+	// Index is the ifindex of the bridge of the network of that name; 0 for none.
+	Index(name string) int
 	// Names lists them.
 	Names() []string
 }
@@ -60,18 +62,23 @@ type Keeper struct {
 	links    Links
 	ports    *port.Registry
 	networks Networks
+	table    *neighbours
 
 	mu     sync.Mutex
 	others map[int]bool // ifindexes of devices that nobody registered and that have guards; guarded by mu
 	theirs map[int]bool // the same of devices of registered ports; guarded by mu
 }
 
-// NewKeeper returns the keeper of the guards of ports; nil for no Kernel.
-func NewKeeper(kernel Kernel, links Links, ports *port.Registry, networks Networks) *Keeper {
+// NewKeeper returns the keeper of the guards of ports; nil for no Kernel. Without
+// Neighbours the host's table is what the kernel learns.
+func NewKeeper(kernel Kernel, hosts Neighbours, links Links, ports *port.Registry, networks Networks) *Keeper {
 	if kernel == nil {
 		return nil
 	}
-	return &Keeper{kernel: kernel, links: links, ports: ports, networks: networks, others: make(map[int]bool), theirs: make(map[int]bool)}
+	return &Keeper{
+		kernel: kernel, links: links, ports: ports, networks: networks, table: newNeighbours(hosts),
+		others: make(map[int]bool), theirs: make(map[int]bool),
+	}
 }
 
 // Release has all guards be in the kernel that were set until now.
@@ -102,6 +109,7 @@ func (k *Keeper) End(live *netdef.Network) error {
 	if k == nil {
 		return nil
 	}
+	k.table.end(live.Bridge.Name)
 	return k.kernel.RemoveNetwork(live.Bridge.Name)
 }
 
@@ -119,8 +127,9 @@ func (k *Keeper) All(live *netdef.Network, index int) {
 	network.Behind = append(network.Behind, k.routed(live.Bridge.Name)...)
 	_ = k.kernel.SetNetwork(network)
 	for _, p := range k.ports.On(live.Name, port.Own, port.External) {
-		k.Port(live, p)
+		k.port(live, index, p)
 	}
+	k.table.settle(live.Bridge.Name, index)
 	links, err := k.links.Members(index)
 	if err != nil {
 		return
@@ -149,10 +158,20 @@ func (k *Keeper) routed(bridge string) (all []netip.Prefix) {
 // Port sets the guard of a port of vnetd's own or of a registered one on a network that
 // is live.
 func (k *Keeper) Port(live *netdef.Network, p *port.Port) {
-	if k == nil || live == nil || p.Status().Index == 0 || p.Kind == port.External && !k.on(live, p.Status().Index) {
+	if k != nil && live != nil {
+		k.port(live, k.networks.Index(live.Name), p)
+	}
+}
+
+// port is Port for the bridge with that ifindex; 0: there is none.
+func (k *Keeper) port(live *netdef.Network, bridge int, p *port.Port) {
+	if p.IsMacvtap() || p.Status().Index == 0 || p.Kind == port.External && !k.on(live, p.Status().Index) {
 		return
 	}
 	g := guarded(live, p)
+	if bridge != 0 {
+		k.known(live, bridge, p, &g)
+	}
 	for _, other := range k.siblings(p) {
 		its := guarded(live, other)
 		g.MACs, g.Addrs = append(g.MACs, its.MACs...), append(g.Addrs, its.Addrs...)
@@ -164,6 +183,21 @@ func (k *Keeper) Port(live *netdef.Network, p *port.Port) {
 	}
 	k.mu.Unlock()
 	_ = k.kernel.SetPort(g)
+}
+
+// known has this host know what the guest behind p has. A machine that answers by several
+// ports says itself by which.
+func (k *Keeper) known(live *netdef.Network, bridge int, p *port.Port, g *firewall.GuardedPort) {
+	siblings := k.siblings(p)
+	for _, other := range siblings {
+		k.table.drop(other.Status().Index)
+	}
+	mac := p.CardAddr()
+	if len(mac) != 6 || len(siblings) > 0 {
+		k.table.drop(g.Index)
+		return
+	}
+	k.table.set(live.Bridge.Name, bridge, g.Index, firewall.MAC(mac), claims(live, p, g))
 }
 
 // on reports whether a device is on the bridge of live: one that libvirt plugged in may
@@ -218,6 +252,11 @@ func guarded(live *netdef.Network, p *port.Port) firewall.GuardedPort {
 	for _, text := range p.Allow {
 		_ = g.Allow(text) // the same
 	}
+	for _, e := range translate.PortVLANs(live, s.PortGroup, s.OwnVLAN()) {
+		if !e.Untagged {
+			g.VLANs = append(g.VLANs, e.ID) // the bridge carries them with their tag
+		}
+	}
 	return g
 }
 
@@ -242,7 +281,7 @@ func MostAddresses(live *netdef.Network, p *port.Port) int {
 func isGuest(live *netdef.Network, l bridge.Link) bool {
 	switch l.Kind {
 	case "tun":
-		return l.Name != live.Uplink
+		return l.Name != live.UplinkDevice()
 	case "veth":
 		return live.Mode().OwnsBridge()
 	}
@@ -277,6 +316,7 @@ func (k *Keeper) left(index int) {
 	if k.others[index] || k.theirs[index] {
 		delete(k.others, index)
 		delete(k.theirs, index)
+		k.table.drop(index)
 		_ = k.kernel.RemovePort(index)
 	}
 }
@@ -290,6 +330,7 @@ func (k *Keeper) OnLink(e bridge.LinkEvent) {
 	switch {
 	case e.Deleted:
 		k.left(e.Index)
+		k.table.drop(e.Index)
 		_ = k.kernel.RemovePort(e.Index)
 	case live == nil:
 		k.left(e.Index)
@@ -345,12 +386,16 @@ func (k *Keeper) Stopped() map[string]firewall.Stopped {
 
 // Conditions are why guards are not as they should be.
 func (k *Keeper) Conditions(context.Context) ([]api.Condition, error) {
-	if k == nil || k.kernel.Err() == nil {
+	if k == nil {
+		return nil, nil
+	}
+	err := k.kernel.Err()
+	if err == nil {
 		return nil, nil
 	}
 	return []api.Condition{{
 		Kind: "port-guard-missing", Severity: api.SeverityError, Networks: k.networks.Names(),
 		Message:  "guests can pose as their gateway and as each other: the kernel does not take the ports' guards",
-		Evidence: k.kernel.Err().Error(), Remedy: "modprobe nf_tables",
+		Evidence: err.Error(), Remedy: "modprobe nf_tables",
 	}}, nil
 }

@@ -58,7 +58,7 @@ func severity(f firewall.Condition) api.Severity {
 	switch {
 	case f.Harmless:
 		return api.SeverityInfo
-	case f.Kind == firewall.KindDiverted, f.Kind == firewall.KindNoIPTables && len(f.Bridges) == 0:
+	case f.Kind == firewall.KindDiverted, f.Kind == firewall.KindUndecided, (f.Kind == firewall.KindNoIPTables || f.Kind == firewall.KindNoNFTables) && len(f.Bridges) == 0:
 		return api.SeverityWarning
 	}
 	return api.SeverityError

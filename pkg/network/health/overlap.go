@@ -38,10 +38,10 @@ func overlap(n Network, p netip.Prefix, other bridge.HostNet) api.Condition {
 		Kind: "subnet-overlap", Severity: api.SeverityError, Networks: []string{n.Name},
 		Message:  fmt.Sprintf("the host has %v on %s: packets for guests on %s may go there", other.Prefix, other.Link, n.Bridge),
 		Evidence: fmt.Sprintf("network %q has %v, %s has %v", n.Name, p, other.Link, other.Prefix),
-		Remedy:   "ip route show root " + p.String(),
+		Remedy:   fmt.Sprintf("vnetctl renumber %s --now", n.Name),
 	}
 	if other.Prefix.Bits() < p.Bits() {
-		c.Severity = api.SeverityInfo
+		c.Severity, c.Remedy = api.SeverityInfo, "ip route show root "+p.String()
 		c.Message = fmt.Sprintf("guests on %s hide the part %v of what lies behind %s", n.Bridge, p, other.Link)
 	}
 	return c

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
+	"sync"
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
@@ -28,6 +29,7 @@ type Routed struct {
 type Ways interface {
 	Lookup(p path.Packet) (path.Way, error)
 	Rules(of netip.Addr) ([]path.Rule, error)
+	VRFs() ([]path.VRF, error)
 }
 
 // Links knows links.
@@ -48,8 +50,10 @@ func Paths(ways Ways, links Links, active func() []Routed) Source {
 	return Source{"paths", func(context.Context) ([]api.Condition, error) {
 		var all []api.Condition
 		var errs []error
+		vrfs := sync.OnceValues(ways.VRFs)
 		for _, n := range active() {
-			f := finder{Routed: n, ways: ways, links: links}
+			f := finder{Routed: n, ways: ways, links: links, vrfs: vrfs}
+			f.vrf = f.master()
 			f.device()
 			for _, gateway := range n.Gateways {
 				errs = append(errs, f.subnet(gateway))
@@ -65,8 +69,13 @@ type finder struct {
 	Routed
 	ways  Ways
 	links Links
+	vrfs  func() ([]path.VRF, error) // of the host, listed once for all networks
+	vrf   path.VRF                   // that the bridge is in; of index 0 where it is in none
 	found []api.Condition
 }
+
+// own is a packet of this host's own, as services that are bound to the bridge send it.
+func (f *finder) own(to netip.Addr) path.Packet { return path.Packet{To: to, Bound: f.vrf.Index} }
 
 // add adds a condition.
 func (f *finder) add(kind string, severity api.Severity, message, evidence, remedy string) {
@@ -98,7 +107,7 @@ func (f *finder) device() {
 func (f *finder) subnet(gateway netip.Prefix) error {
 	guests := guestsOf(gateway)
 	for _, guest := range guests {
-		reached, err := f.toGuest(path.Packet{To: guest}, "")
+		reached, err := f.toGuest(f.own(guest), "")
 		if err != nil {
 			return err
 		}
@@ -168,14 +177,21 @@ func (f *finder) toGuest(p path.Packet, in string) (arrives bool, err error) {
 		return false, err
 	}
 	rule, known := f.rule(p, in, way, err)
-	remedy := "ip route show table all to match " + p.To.String()
-	if known && rule.Priority > 0 && rule.Table != mainTable {
-		remedy = fmt.Sprintf("ip%s rule add to %v lookup main priority %d", six(p.To), f.subnetOf(p.To), rule.Priority-1)
-	}
 	f.add("route-to-guests", api.SeverityError,
 		fmt.Sprintf("packets for guests on %s don't go there, but %s", f.Bridge, f.goes(way, err)),
-		f.evidence(p, in, way, rule, known, err), remedy)
+		f.evidence(p, in, way, rule, known, err), f.ledTo(p, in, rule, known))
 	return false, nil
+}
+
+// ledTo is the command that has a packet to a guest go there in spite of a rule.
+func (f *finder) ledTo(p path.Packet, in string, rule path.Rule, known bool) string {
+	switch {
+	case f.vrf.Index != 0 && p.In != 0:
+		return fmt.Sprintf("ip link set %s master %s", in, f.vrf.Name)
+	case known && rule.Priority > 0 && rule.Table != mainTable:
+		return fmt.Sprintf("ip%s rule add to %v lookup main priority %d", six(p.To), f.subnetOf(p.To), rule.Priority-1)
+	}
+	return "ip route show table all to match " + p.To.String()
 }
 
 // blocked says why a packet that a guest sends outside is refused, where nobody else does;
@@ -183,7 +199,7 @@ func (f *finder) toGuest(p path.Packet, in string) (arrives bool, err error) {
 func (f *finder) blocked(out path.Packet, way path.Way, err error, own path.Way, ownErr error) {
 	switch {
 	case errors.Is(err, path.ErrNoRoute) && ownErr != nil:
-		// The host has no way out either.
+		f.elsewhere(out) // the host has no way out either
 	case out.From.Is4() && !bridge.Forwards4(f.Bridge):
 		// The firewall's conditions tell, or it is about to be mended.
 	case f.isReverse(err, out.From, out.To, own):
@@ -209,7 +225,7 @@ func (f *finder) forwarded(guest netip.Addr) error {
 	}
 	out := path.Packet{From: guest, To: outside, In: f.Index}
 	way, err := f.ways.Lookup(out)
-	own, ownErr := f.ways.Lookup(path.Packet{To: outside})
+	own, ownErr := f.ways.Lookup(f.own(outside))
 	switch {
 	case err != nil && !refused(err):
 		return err
@@ -223,7 +239,7 @@ func (f *finder) forwarded(guest netip.Addr) error {
 		if _, err := f.links.Lookup(f.Dev); err == nil {
 			f.leave(api.SeverityError, fmt.Sprintf("are routed to %s, and may leave by %s alone", name, f.Dev), out, way, nil)
 		}
-	case way.Table != mainTable && way.Table != defaultTable || ownErr == nil && way.Out != own.Out:
+	case f.vrf.Index == 0 && way.Table != mainTable && way.Table != defaultTable || ownErr == nil && way.Out != own.Out:
 		f.leave(api.SeverityInfo, fmt.Sprintf("leave by %s, by another table than main", name), out, way, nil)
 	}
 	_, err = f.toGuest(path.Packet{From: outside, To: guest, In: way.Out}, name)
@@ -287,8 +303,11 @@ func (f *finder) goes(way path.Way, err error) string {
 // evidence is what ip(8) shows when it is asked as the kernel was.
 func (f *finder) evidence(p path.Packet, in string, way path.Way, rule path.Rule, known bool, err error) string {
 	text := "ip route get " + p.To.String()
-	if p.In != 0 {
+	switch {
+	case p.In != 0:
 		text += fmt.Sprintf(" from %v iif %s", p.From, in)
+	case p.Bound != 0:
+		text += " oif " + f.name(p.Bound)
 	}
 	if err != nil {
 		text += ": " + err.Error()

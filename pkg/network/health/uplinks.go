@@ -3,6 +3,7 @@ package health
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/vnetd/vnetd/pkg/api"
 )
@@ -14,6 +15,7 @@ type Uplink struct {
 	Name     string   // as it is called now; empty: it is away
 	Owed     bool     // no network needs it, and the bridge stays until what the host has on it can be given back
 	Err      error    // why it can't be made what it should be, nil for nothing
+	Ending   []string // the host's addresses on the bridge that end soon, each with when
 	Networks []string // active ones on the bridge
 }
 
@@ -64,6 +66,11 @@ func (u *Uplink) condition() api.Condition {
 		return api.Condition{
 			Kind: "uplink-away", Severity: api.SeverityError, Evidence: u.absence(), Remedy: "ip -br link",
 			Message: fmt.Sprintf("uplink %s of bridge %s is away: it is plugged in when it comes", u.Dev, u.Bridge),
+		}
+	case len(u.Ending) > 0:
+		return api.Condition{
+			Kind: "uplink-lease", Severity: api.SeverityError, Evidence: strings.Join(u.Ending, "; "), Remedy: "ip addr show dev " + u.Bridge,
+			Message: fmt.Sprintf("the host is about to lose an address: its DHCP client has not renewed it, as answers no longer reach it on %s; it must work on %s, or the address be a static one", u.Name, u.Bridge),
 		}
 	case u.Name != u.Dev:
 		return api.Condition{

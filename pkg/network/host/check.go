@@ -61,8 +61,8 @@ func SubnetConflict(links Links, p netip.Prefix, nth int) error {
 }
 
 // Missing lists what of the host the network needs and is not there.
-func Missing(links Links, doc *netdef.Network) error {
-	var errs []error
+func Missing(links Links, functions Functions, doc *netdef.Network) error {
+	errs := []error{NoParent(links, functions, doc)}
 	need := func(name string, err error) {
 		if _, lookup := links.Lookup(name); name != "" && errors.Is(lookup, bridge.ErrNotFound) {
 			errs = append(errs, err)
@@ -71,7 +71,7 @@ func Missing(links Links, doc *netdef.Network) error {
 	switch {
 	case doc.Uplink != "":
 		need(doc.Uplink, awayError(doc.Uplink))
-	case doc.Mode() == netdef.ModeBridge:
+	case doc.PortPlug() == netdef.PlugBridge:
 		need(doc.Bridge.Name, NoSuchBridge(doc))
 	}
 	if doc.Forward != nil && doc.Mode().OwnsBridge() {

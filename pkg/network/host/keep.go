@@ -11,9 +11,11 @@ import (
 )
 
 const (
-	// keepDebounce is how long events are gathered before what they are about is looked
-	// at: what comes in bursts is looked at once.
-	keepDebounce = 100 * time.Millisecond
+	// keepQuiet is how long there must be no event before what they are about is looked
+	// at, keepGather how long at most they are gathered: whoever sets up a card gives
+	// it an address first and then routes, which need the address.
+	keepQuiet  = 150 * time.Millisecond
+	keepGather = 500 * time.Millisecond
 
 	// keepPace is how often it is looked at without any: the kernel is silent about
 	// some IPv4 routes that it takes away.
@@ -86,10 +88,8 @@ func (k *Keeper) keepAll(ctx context.Context, changed func(bridge string)) {
 			continue
 		case <-k.wake:
 		}
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(keepDebounce):
+		if k.gather(ctx); ctx.Err() != nil {
+			return // an uplink that could not be looked at is not away
 		}
 		for _, h := range k.all() {
 			if !k.takeDue(h) || !h.op.TryLock() {
@@ -103,6 +103,24 @@ func (k *Keeper) keepAll(ctx context.Context, changed func(bridge string)) {
 			if after := k.statusOf(h); after.Name != before.Name || (after.Err == nil) != (before.Err == nil) || h.dropped {
 				changed(h.bridge)
 			}
+		}
+	}
+}
+
+// gather waits for the end of a burst of events.
+func (k *Keeper) gather(ctx context.Context) {
+	quiet, enough := time.NewTimer(keepQuiet), time.After(keepGather)
+	defer quiet.Stop()
+	for {
+		select {
+		case <-k.wake:
+			quiet.Reset(keepQuiet)
+		case <-quiet.C:
+			return
+		case <-enough:
+			return
+		case <-ctx.Done():
+			return
 		}
 	}
 }
@@ -133,7 +151,7 @@ func (k *Keeper) statusOf(h *holding) Uplink {
 
 // keep brings one uplink to what it should be. The caller holds h.op.
 func (k *Keeper) keep(ctx context.Context, h *holding) {
-	if h.state != nil && k.doubtful(h) || h.state == nil && time.Now().Before(h.retry) {
+	if h.state != nil && k.doubtful(h) || h.state == nil && time.Now().Before(h.retry) || k.unfinished(h) {
 		return
 	}
 	before := k.statusOf(h)
@@ -147,9 +165,9 @@ func (k *Keeper) keep(ctx context.Context, h *holding) {
 // doubtful reports whether a device is there that may or may not be the uplink, and came
 // a moment ago: it is looked at again.
 func (k *Keeper) doubtful(h *holding) bool {
-	there, certainly, err := k.uplinks.Certain(*h.state)
+	name, certainly, err := k.uplinks.Certain(*h.state)
 	switch {
-	case err != nil || !there || certainly:
+	case err != nil || name == "" || certainly:
 		h.doubt = time.Time{}
 		return false
 	case h.doubt.IsZero():
@@ -159,11 +177,16 @@ func (k *Keeper) doubtful(h *holding) bool {
 	if left <= 0 {
 		return false
 	}
-	k.mu.Lock()
-	h.due = true
-	k.later(left)
-	k.mu.Unlock()
+	k.again(h, left)
 	return true
+}
+
+// again has the holding looked at after some time.
+func (k *Keeper) again(h *holding, wait time.Duration) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	h.due = true
+	k.later(wait)
 }
 
 // keepFiles writes anew what somebody removed from disk.

@@ -24,8 +24,9 @@ import (
 type Uplinks interface {
 	Attach(ctx context.Context, cfg uplink.Config) (*uplink.State, error)
 	Ensure(ctx context.Context, s *uplink.State, save func(uplink.State) error) (uplink.Found, error)
+	Fit(s *uplink.State, mtu int, save func(uplink.State) error) error
 	Detach(ctx context.Context, s uplink.State) error
-	Certain(s uplink.State) (there, certainly bool, err error)
+	Certain(s uplink.State) (name string, certainly bool, err error)
 	Watch(ctx context.Context, f func(uplink.Event)) error
 }
 
@@ -49,10 +50,12 @@ type holding struct {
 
 	op       sync.Mutex    // one at a time; guards what follows
 	dev      string        // the uplink, as its network names it
+	wanted   Wanted        // of what is not attached yet
 	released bool          // its network does not need it any more
 	state    *uplink.State // nil: the uplink was not there yet
 	dropped  bool          // not among Keeper.held any more
 	doubt    time.Time     // since when a device is there that may be the uplink
+	came     arrival       // the device that is or may be the uplink
 	retry    time.Time     // when an uplink that could not be attached is tried again
 
 	// What follows is guarded by Keeper.mu.
@@ -68,6 +71,8 @@ type Uplink struct {
 	Name   string // as it is called now; empty: it is away
 	Owed   bool   // no network needs it: what is the host's waits for it on the bridge
 	Err    error  // why it could not be made, or given back, what it should be
+	// Ending are the host's addresses on the bridge that end soon.
+	Ending []uplink.Ending
 }
 
 // owed is a holding as it stands on disk.
@@ -101,8 +106,8 @@ func (k *Keeper) Load() error {
 		}
 		h := k.take(name)
 		if h.state == nil {
-			h.dev, h.released, h.state = o.Dev, o.Released, o.State
-			k.note(h, "", nil)
+			h.dev, h.released = o.Dev, o.Released
+			h.expect(k, o.State)
 		}
 		h.op.Unlock()
 	}
@@ -116,9 +121,17 @@ func (k *Keeper) Adopt(s uplink.State) error {
 	if h.state != nil {
 		return nil
 	}
-	h.dev, h.state = s.Uplink, &s
-	k.note(h, "", nil)
+	h.dev = s.Uplink
+	h.expect(k, &s)
 	return k.save(h)
+}
+
+// expect has the holding be of that state, of which it is not known yet whether the uplink is
+// there: List leaves it out. The caller holds h.op.
+func (h *holding) expect(k *Keeper, s *uplink.State) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	h.state, h.links = s, [2]int{0, s.BridgeIndex}
 }
 
 // take returns the holding of the bridge, made if there is none, with its op held.
@@ -173,21 +186,47 @@ func (k *Keeper) Holds(name string) bool {
 	return h.state != nil
 }
 
-// Attach makes the uplink dev a port of a bridge of that name, or sees to it that it
+// Port is the ifindex of the uplink in the bridge of that name, as it was seen last; 0
+// where there is none.
+func (k *Keeper) Port(name string) int {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if h := k.held[name]; h != nil {
+		return h.links[0]
+	}
+	return 0
+}
+
+// Wanted is the uplink that a network wants: Dev, or, where VLAN is not 0, the device Dev of
+// that VLAN of Parent. MTU is that of the network, 0 for none.
+type Wanted struct {
+	Dev, Parent string
+	VLAN, MTU   int
+}
+
+// Attach makes an uplink a port of a bridge of that name, or sees to it that it
 // is. While the uplink is away that is no error: Problem says so, and Watch attaches it
 // when it comes. After another error of an uplink that was not attached before nothing
 // is changed.
-func (k *Keeper) Attach(ctx context.Context, name, dev string) error {
+func (k *Keeper) Attach(ctx context.Context, name string, w Wanted) error {
 	h := k.take(name)
 	defer h.op.Unlock()
-	if h.state != nil && (h.released || h.dev != dev) {
-		h.want(dev)
+	if h.state != nil && (h.released || h.dev != w.Dev) {
+		h.want(w)
 		if err := k.save(h); err != nil {
 			return err
 		}
 	}
-	h.dev = dev
+	if h.state != nil && h.state.AskedMTU != w.MTU {
+		if err := k.uplinks.Fit(h.state, w.MTU, h.keep(k)); err != nil {
+			return err
+		}
+	}
+	h.dev, h.wanted = w.Dev, w
 	isNew := h.state == nil
+	if k.unfinished(h) {
+		return nil // Watch sees to it
+	}
 	err := k.reconcile(ctx, h)
 	if errors.Is(err, uplink.ErrAway) {
 		return nil
@@ -198,12 +237,21 @@ func (k *Keeper) Attach(ctx context.Context, name, dev string) error {
 	return err
 }
 
-// want has the holding be for dev, and needed. Where dev is another device than before,
+// keep is what stores another state of the holding.
+func (h *holding) keep(k *Keeper) func(uplink.State) error {
+	return func(s uplink.State) error {
+		h.state = &s
+		return k.save(h)
+	}
+}
+
+// want has the holding be for w, and needed. Where that is another device than before,
 // it takes the former one's place.
-func (h *holding) want(dev string) {
+func (h *holding) want(w Wanted) {
 	s := *h.state
-	if h.dev != dev {
-		s.Uplink, s.Device = dev, uplink.Device{Kind: "replaced"}
+	if h.dev != w.Dev {
+		s.Uplink, s.Device = w.Dev, uplink.Device{Kind: "replaced"}
+		s.Parent, s.VLAN = w.Parent, w.VLAN
 	}
 	h.released, h.state = false, &s
 }
@@ -239,8 +287,13 @@ func (k *Keeper) Detach(ctx context.Context, name string) error {
 	return nil
 }
 
-// reconcile makes of the host what the holding asks for. The caller holds h.op.
+// reconcile makes of the host what the holding asks for. What is begun is brought to its end,
+// where vnetd ends meanwhile: it would be taken back otherwise. The caller holds h.op.
 func (k *Keeper) reconcile(ctx context.Context, h *holding) (err error) {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	ctx = context.WithoutCancel(ctx)
 	var found uplink.Found
 	switch {
 	case h.released:
@@ -250,10 +303,7 @@ func (k *Keeper) reconcile(ctx context.Context, h *holding) (err error) {
 	case h.state == nil:
 		found.Uplink, err = k.attach(ctx, h)
 	default:
-		found, err = k.uplinks.Ensure(ctx, h.state, func(s uplink.State) error {
-			h.state = &s
-			return k.save(h)
-		})
+		found, err = k.uplinks.Ensure(ctx, h.state, h.keep(k))
 		if len(found.Repaired) > 0 {
 			k.log.Warn("an uplink and its bridge are put right", "bridge", h.bridge, "uplink", found.Uplink, "was", strings.Join(found.Repaired, ", "))
 		}
@@ -261,16 +311,14 @@ func (k *Keeper) reconcile(ctx context.Context, h *holding) (err error) {
 			err = uplink.ErrAway
 		}
 	}
-	k.note(h, found.Uplink, err)
+	k.note(h, found, err)
 	return err
 }
 
 // attach is reconcile for an uplink that was not there yet.
 func (k *Keeper) attach(ctx context.Context, h *holding) (name string, err error) {
-	s, err := k.uplinks.Attach(ctx, uplink.Config{Bridge: h.bridge, Uplink: h.dev, Save: func(s uplink.State) error {
-		h.state = &s
-		return k.save(h)
-	}})
+	w := h.wanted
+	s, err := k.uplinks.Attach(ctx, uplink.Config{Bridge: h.bridge, Uplink: w.Dev, Parent: w.Parent, VLAN: w.VLAN, MTU: w.MTU, Save: h.keep(k)})
 	switch {
 	case err == nil:
 		for _, p := range s.Temporary() {
@@ -315,14 +363,15 @@ func (k *Keeper) save(h *holding) error {
 }
 
 // note records how the uplink is. The caller holds h.op.
-func (k *Keeper) note(h *holding, name string, err error) {
-	if errors.Is(err, uplink.ErrAway) {
+func (k *Keeper) note(h *holding, found uplink.Found, err error) {
+	away := found.Uplink == "" && (err == nil || errors.Is(err, uplink.ErrAway))
+	if away {
 		err = nil
 	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	was := h.status
-	h.status = Uplink{Bridge: h.bridge, Dev: h.dev, Name: name, Owed: h.released, Err: err}
+	was, name := h.status, found.Uplink
+	h.status = Uplink{Bridge: h.bridge, Dev: h.dev, Name: name, Owed: h.released, Err: err, Ending: found.Ending}
 	h.links = [2]int{}
 	if h.state != nil {
 		h.links[1] = h.state.BridgeIndex
@@ -330,7 +379,7 @@ func (k *Keeper) note(h *holding, name string, err error) {
 			h.links[0] = h.state.Index
 		}
 	}
-	if name == "" && was.Name != "" && !h.dropped {
+	if away && was.Name != "" && !h.dropped {
 		k.log.Warn("an uplink is away: its bridge has the host's addresses until it is back", "bridge", h.bridge, "uplink", h.dev)
 	}
 }
@@ -341,7 +390,7 @@ func (k *Keeper) List() []Uplink {
 	defer k.mu.Unlock()
 	var all []Uplink
 	for _, h := range k.held {
-		if h.status.Bridge != "" { // it is not being made for the first time
+		if h.status.Bridge != "" { // it was looked at, and is not being made for the first time
 			all = append(all, h.status)
 		}
 	}

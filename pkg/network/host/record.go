@@ -11,11 +11,14 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/netip"
+	"slices"
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/bridge/uplink"
+	"github.com/vnetd/vnetd/pkg/firewall"
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/admission"
 	"github.com/vnetd/vnetd/pkg/network/translate"
 	"github.com/vnetd/vnetd/pkg/store"
 )
@@ -36,6 +39,10 @@ type changes struct {
 	// AcceptRA are links whose accept_ra was raised, so that the host keeps its
 	// routes although it forwards.
 	AcceptRA []bridge.AcceptRA `json:"accept_ra,omitempty"`
+	// Leads are forwards for which there may be rules.
+	Leads []firewall.Forward `json:"forwards,omitempty"`
+	// Learned are addresses of names that guests may reach.
+	Learned []admission.Learned `json:"learned,omitempty"`
 }
 
 // Record is the run-state of one network, with what it changed on the host. Its
@@ -125,6 +132,7 @@ func (r *Record) find(uuid string) error {
 			r.state.Uplink = state.Uplink
 		}
 		r.state.AcceptRA = append(r.state.AcceptRA, state.AcceptRA...)
+		r.state.Leads = append(r.state.Leads, state.Leads...)
 	}
 	r.lost = false
 	return r.handOver()
@@ -150,6 +158,32 @@ func (r *Record) Forward(live *netdef.Network) error {
 	return err
 }
 
+// Lead writes down for which forwards there may be rules, unless that stands there.
+func (r *Record) Lead(forwards []firewall.Forward) error {
+	if slices.EqualFunc(r.state.Leads, forwards, func(a, b firewall.Forward) bool { return a.Equal(&b) }) {
+		return nil
+	}
+	r.state.Leads = forwards
+	return r.Save(r.run)
+}
+
+// Leads are the forwards for which a former vnetd may have made rules.
+func (r *Record) Leads() []firewall.Forward { return r.state.Leads }
+
+// Learn writes down which addresses of names guests may reach, unless that stands there.
+func (r *Record) Learn(all []admission.Learned) error {
+	if slices.EqualFunc(r.state.Learned, all, func(a, b admission.Learned) bool {
+		return a.Name == b.Name && a.Addr == b.Addr && a.Until.Equal(b.Until)
+	}) {
+		return nil
+	}
+	r.state.Learned = all
+	return r.Save(r.run)
+}
+
+// Learned are the addresses of names that a former vnetd let guests reach.
+func (r *Record) Learned() []admission.Learned { return r.state.Learned }
+
 // Restore puts back what the network changed on the host.
 func (r *Record) Restore(ctx context.Context) error {
 	var err error
@@ -169,9 +203,16 @@ func (r *Record) Restore(ctx context.Context) error {
 // uplink was is on disk before anything changes. While the uplink is away it is
 // waited for, without an error.
 func (r *Record) AttachUplink(ctx context.Context, live *netdef.Network) error {
-	err := r.uplinks.Attach(ctx, live.Bridge.Name, live.Uplink)
+	w := Wanted{Dev: live.UplinkDevice(), VLAN: live.UplinkVLAN, MTU: live.MTU}
+	if w.VLAN != 0 {
+		w.Parent = live.Uplink
+	}
+	err := r.uplinks.Attach(ctx, live.Bridge.Name, w)
 	if errors.Is(err, uplink.ErrNoAnswer) {
 		return api.Errorf(api.Conflict, "network/vnetd:uplink/@dev: everything is put back: %w", err)
+	}
+	if errors.Is(err, uplink.ErrNoVLANs) {
+		return api.Errorf(api.Unsupported, "network/vnetd:uplink/@vlan: %w", err)
 	}
 	return err
 }

@@ -19,6 +19,7 @@ const (
 	partLinks  = "links and rules"
 	partBridge = "the host's bridge"
 	partUplink = "the uplink"
+	partParent = "the interfaces of its ports"
 )
 
 // activate records that live is up on the bridge with that ifindex, sets its
@@ -28,9 +29,12 @@ func (n turn) activate(live *netdef.Network, index int, sv *service.Set) {
 	n.setActive(active{doc: live, ifindex: index, services: sv})
 	n.setState(api.Active, nil)
 	n.noteBridge(live, index)
+	tunnels{n}.note(live)
 	n.ports.Guards().All(live, index) // leases are known by now
 	n.serve(sv)
 	n.ports.Devices().Find(n.Network)
+	n.PortsChanged()
+	n.others.PeersChanged()
 }
 
 // ensure makes the links and rules of live what they should be, whether none,
@@ -45,14 +49,23 @@ func (n turn) ensure(ctx context.Context, live *netdef.Network) (index int, err 
 // keep is ensure of what is suspected alone, and as far as amend allows. Where that
 // leaves a bridge that is gone, the ifindex stays what it was.
 func (n turn) keep(ctx context.Context, live *netdef.Network, s drift.Suspects, amend bridge.Amend) (index int, err error) {
+	if onParent(live) {
+		return 0, n.keepOnParent(ctx, live, s, amend)
+	}
+	return n.keepOnBridge(ctx, live, s, amend)
+}
+
+// keepOnBridge is keep of a network with a bridge.
+func (n turn) keepOnBridge(ctx context.Context, live *netdef.Network, s drift.Suspects, amend bridge.Amend) (index int, err error) {
 	was, owns := n.BridgeIndex(), live.Mode().OwnsBridge()
 	index = was
 	switch {
 	case !s.Bridge:
 	case owns:
 		index, err = n.env.Links.Ensure(ctx, n.bridgeConfig(live, amend))
+		err = translate.VLANError(live, err)
 	default:
-		index, err = n.lanBridge(ctx, live)
+		index, err = n.lanBridge(ctx, live, amend)
 	}
 	switch {
 	case err != nil:
@@ -65,18 +78,35 @@ func (n turn) keep(ctx context.Context, live *netdef.Network, s drift.Suspects, 
 	if index != was {
 		s.Whole, s.AllPorts = true, true
 	}
-	if s.Whole && owns {
-		if err := n.rules.set(ctx, live); err != nil {
+	if owns {
+		// What keeps gateways apart goes after the tunnel.
+		if err := (tunnels{n}).removeFormer(live); err != nil {
 			return 0, err
 		}
-		if err := n.record.Forward(live); err != nil {
+		if err := keepRules(ctx, n, live, s.Whole); err != nil {
+			return 0, err
+		}
+		if err := (tunnels{n}).keep(ctx, live, index, s, amend); err != nil {
 			return 0, err
 		}
 	}
 	if s.Bridge || s.Whole || s.AllPorts {
 		n.ports.Guards().All(live, index)
+		err = n.ports.Bandwidth().KeepBridge(n.Network, live, index, s.Whole, amend)
 	}
-	return index, n.ports.Devices().Keep(ctx, n.Network, live, index, s, amend)
+	return index, errors.Join(err, n.ports.Devices().Keep(ctx, n.Network, live, index, s, amend))
+}
+
+// keepRules makes the rules of live, and the host's forwarding, what they should be where
+// they are suspected, or the kernel deals otherwise with forwards than it did.
+func keepRules(ctx context.Context, n turn, live *netdef.Network, suspected bool) error {
+	if !suspected && !n.rules.stale(live, bridge.Rewrites6()) {
+		return nil
+	}
+	if err := n.setRules(ctx, live); err != nil {
+		return err
+	}
+	return n.record.Forward(live)
 }
 
 // bridgeConfig is what live asks of its bridge.
@@ -85,7 +115,15 @@ func (n turn) bridgeConfig(live *netdef.Network, amend bridge.Amend) bridge.Conf
 	cfg.Alias, cfg.Amend = Mark(live), amend
 	cfg.Index = n.renamed
 	if on := n.activated(); on != nil {
-		cfg.Index, cfg.Former = on.ifindex, translate.Bridge(on.doc).Addrs
+		former := translate.Bridge(on.doc)
+		cfg.Index, cfg.Former, cfg.FormerLoopback4, cfg.FormerLoopback6 = on.ifindex, former.Addrs, former.Loopback4, former.Loopback6
+		// What is not said any more is the kernel's default again.
+		if cfg.Snooping == bridge.AsIs && former.Snooping != bridge.AsIs {
+			cfg.Snooping = bridge.On
+		}
+		if cfg.Querier == bridge.AsIs && former.Querier != bridge.AsIs {
+			cfg.Querier = bridge.Off
+		}
 	}
 	return cfg
 }
@@ -93,17 +131,23 @@ func (n turn) bridgeConfig(live *netdef.Network, amend bridge.Amend) bridge.Conf
 // lanBridge is the ifindex of the bridge of a network on one that is the LAN's: one of
 // the admin's, which need not be there, or one that vnetd makes of an uplink; 0 where it
 // is not there.
-func (n turn) lanBridge(ctx context.Context, live *netdef.Network) (index int, err error) {
+func (n turn) lanBridge(ctx context.Context, live *netdef.Network, amend bridge.Amend) (index int, err error) {
 	if live.Uplink != "" {
 		if err := n.record.AttachUplink(ctx, live); err != nil {
 			return 0, err
 		}
 	}
 	l, err := n.env.Links.Lookup(live.Bridge.Name)
-	if errors.Is(err, bridge.ErrNotFound) {
+	switch {
+	case errors.Is(err, bridge.ErrNotFound):
 		return 0, nil
+	case err != nil:
+		return 0, err
+	case live.Uplink == "":
+		return l.Index, translate.CheckHostBridge(live, l)
 	}
-	return l.Index, err
+	cfg := n.bridgeConfig(live, amend)
+	return l.Index, translate.VLANError(live, n.env.Links.Adjust(ctx, l.Index, cfg))
 }
 
 // noteBridge has the network be degraded for as long as its uplink is away, or the bridge
@@ -112,6 +156,10 @@ func (n turn) lanBridge(ctx context.Context, live *netdef.Network) (index int, e
 func (n turn) noteBridge(live *netdef.Network, index int) {
 	if live.Uplink != "" {
 		n.fault(partUplink, n.env.UplinkKeeper.Problem(live.Bridge.Name))
+		return
+	}
+	if onParent(live) {
+		n.fault(partParent, host.NoParent(n.env.Links, n.env.Functions, live))
 		return
 	}
 	if index == 0 && live.Mode() == netdef.ModeBridge {
@@ -134,11 +182,11 @@ func (n turn) clearLeftover(ctx context.Context) error {
 // then its run-state. The rules go after the bridge: nothing passes unfiltered. What
 // fails makes live the network's leftover.
 func (n turn) clear(ctx context.Context, live *netdef.Network) error {
-	errs := []error{n.ports.Devices().Unplug(n.Network)}
+	errs := []error{n.ports.Devices().Unplug(n.Network), n.ports.Bandwidth().Lift(live)}
 	if live.Mode().OwnsBridge() {
-		errs = append(errs, n.removeBridges(live), n.rules.remove(ctx, live))
+		errs = append(errs, tunnels{n}.remove(live), n.removeBridges(live), n.rules.remove(ctx, live))
 	}
-	errs = append(errs, n.record.Restore(ctx), n.ports.Guards().End(live))
+	errs = append(errs, host.RemoveAccess(n.env.Links, live, Mark(live)), n.record.Restore(ctx), n.ports.Guards().End(live))
 	if !n.Persistent() {
 		errs = append(errs, n.ports.ReleaseAll(n.Network))
 	}

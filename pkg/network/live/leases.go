@@ -86,3 +86,11 @@ func (n *Network) ImportLeases(ctx context.Context, text string) (taken int, ref
 	}
 	return taken, refused, err
 }
+
+// leasesOf are leases as DHCP has them.
+func leasesOf(held []env.Lease) (all []dhcpd.Lease) {
+	for i := range held {
+		all = append(all, held[i].Lease)
+	}
+	return all
+}

@@ -7,6 +7,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/env"
+	"github.com/vnetd/vnetd/pkg/network/forward"
 	"github.com/vnetd/vnetd/pkg/network/host"
 	"github.com/vnetd/vnetd/pkg/network/translate"
 	"github.com/vnetd/vnetd/pkg/store"
@@ -76,6 +77,9 @@ func (n turn) bringUp(ctx context.Context, live *netdef.Network) (err error) {
 	if err := host.Conflicts(n.env.Links, n.env.UplinkKeeper, live); err != nil {
 		return err
 	}
+	if err := forward.Clash(live, nil); err != nil {
+		return err
+	}
 	if err := n.env.RunHook(ctx, env.HookStart, live); err != nil {
 		return err
 	}
@@ -95,7 +99,7 @@ func (n turn) bringUp(ctx context.Context, live *netdef.Network) (err error) {
 	if err != nil {
 		return err
 	}
-	sv, err := n.openServices(live)
+	sv, err := n.openServices(live, nil)
 	if err != nil {
 		return err
 	}
@@ -136,6 +140,7 @@ func (n turn) stop(ctx context.Context) error {
 		n.env.Logger.Warn("stopping a network without a record of it", env.KeyNetwork, n.name, env.KeyError, err)
 	}
 	n.setState(api.Stopping, nil)
+	n.env.Announcements.Withdraw(ctx, n.name)                                   // before nobody is there any more
 	sv := n.change(func(a *active) { a.services, a.ifindex = nil, 0 }).services // its end is no loss
 	sv.Retire()
 	// Sockets and links go at the same time: the kernel takes its time for both.
@@ -153,6 +158,7 @@ func (n turn) stop(ctx context.Context) error {
 		n.setState(api.Inactive, nil)
 		n.env.Logger.Info("network stopped", env.KeyNetwork, n.name, env.KeyBridge, live.Bridge.Name)
 	}
+	n.others.PeersChanged()
 	if err := n.env.RunHook(ctx, env.HookStopped, live); err != nil {
 		n.env.Logger.Warn("the network is stopped all the same", env.KeyNetwork, n.name, env.KeyError, err)
 	}
@@ -173,7 +179,11 @@ func (n turn) keepStopped(uuid string, stopped bool) {
 // resume takes over live, which a former vnetd left active. What fails leaves
 // the network degraded, never down: its guests may be at work.
 func (n turn) resume(ctx context.Context, live *netdef.Network) {
+	by := surround(n, live)
+	by.forwards = n.record.Leads()
+	n.rules.found(by, n.record.Learned())
 	n.rules.adopt(live)
+	letGoLater(n.Network)
 	_ = n.adopt(ctx, live)
 	n.departed = nil
 }
@@ -183,9 +193,9 @@ func (n turn) resume(ctx context.Context, live *netdef.Network) {
 // caller has the turn.
 func (n turn) adopt(ctx context.Context, live *netdef.Network) error {
 	index, err := n.ensure(ctx, live)
-	sv, openErr := n.openServices(live)
+	sv, openErr := n.openServices(live, nil)
 	if openErr != nil {
-		sv = n.newServices(live)
+		sv = n.newServices(live, nil)
 	}
 	n.activate(live, index, sv)
 	if err != nil {

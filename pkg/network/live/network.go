@@ -8,16 +8,20 @@
 package live
 
 import (
+	"context"
 	"slices"
 	"sync"
 	"sync/atomic"
 
 	"github.com/vnetd/vnetd/pkg/api"
+	"github.com/vnetd/vnetd/pkg/bridge/vxlan"
+	"github.com/vnetd/vnetd/pkg/dnsd"
+	"github.com/vnetd/vnetd/pkg/firewall"
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/admission"
 	"github.com/vnetd/vnetd/pkg/network/attach"
 	"github.com/vnetd/vnetd/pkg/network/env"
 	"github.com/vnetd/vnetd/pkg/network/host"
-	"github.com/vnetd/vnetd/pkg/network/port"
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
@@ -37,6 +41,14 @@ type Others interface {
 	// Drop forgets a network that is neither defined nor active any more. The caller
 	// has its turn, or nobody else can have found it yet.
 	Drop(n *Network)
+	// Replace has another network be found in the place of n, with its ports: n under
+	// another name. The caller has the turn of n, and nobody else can have found by yet.
+	Replace(n, by *Network)
+	// Peers are the networks whose guests may open something to those of n, which is live.
+	Peers(live *netdef.Network) []firewall.Peer
+	// PeersChanged has all networks look at their peers again: one is another than it was, or
+	// nothing any more. It returns at once.
+	PeersChanged()
 	// Conditions lists what is amiss.
 	Conditions() []api.Condition
 }
@@ -47,7 +59,7 @@ type Network struct {
 	env    *env.Environment
 	others Others
 	ports  *attach.Ports
-	name   string // for good: a network can't be renamed
+	name   string // for good: another takes its place to be renamed
 
 	op     sync.Mutex   // one operation at a time; held for as long as it takes
 	record *host.Record // guarded by op
@@ -61,7 +73,14 @@ type Network struct {
 	unserved unserved // leases
 
 	state
+	heard heard
 
+	tunnel    atomic.Int64                 // ifindex of the one to other hosts, 0 for none
+	followed  atomic.Pointer[vxlan.Config] // what of it is of the cluster's making, nil for nothing yet
+	clustered clustered
+	following atomic.Bool // somebody is about to see what rules are by now
+	named     atomic.Pointer[[]dnsd.Peer]
+	expiring  atomic.Bool // somebody waits for addresses of names to end
 	finishing atomic.Bool // somebody tries again to take down what is left
 	repairing atomic.Bool // somebody tries again to repair
 }
@@ -74,7 +93,7 @@ func New(e *env.Environment, ports *attach.Ports, others Others, doc *netdef.Net
 	return &Network{
 		env: e, ports: ports, others: others, name: doc.Name,
 		record: host.NewRecord(doc.Name, e.Store, e.Links, e.UplinkKeeper, e.Logger),
-		rules:  ruleset{firewall: e.Rules}, state: state{is: api.Inactive, last: doc},
+		rules:  ruleset{firewall: e.Rules, names: new(admission.Names), clusters: e.Clusters}, state: state{is: api.Inactive, last: doc},
 	}
 }
 
@@ -88,16 +107,17 @@ func (n *Network) Info() api.Network { return n.info(n.name) }
 // will be at its next start. A transient network has no other than the first,
 // an inactive one no other than the second.
 func (n *Network) XML(inactive bool) []byte {
-	connections := n.ports.Registry().Count(n.name, port.Own, port.External)
+	live := n.Live()
 	n.mu.Lock()
-	defer n.mu.Unlock()
+	def, is := n.def, n.present()
+	n.mu.Unlock()
 	switch {
-	case n.now != nil && (!inactive || n.def == nil):
-		return n.now.doc.LiveXML(connections)
-	case n.def != nil:
-		return n.def.XML()
+	case live != nil && (!inactive || def == nil):
+		return live.LiveXML(attach.Pools{Ports: n.ports}.Connections(live))
+	case def != nil:
+		return def.XML()
 	}
-	if is := n.present(); is != nil {
+	if is != nil {
 		return is.XML()
 	}
 	return nil
@@ -118,13 +138,24 @@ func (n *Network) Begin() error {
 func (n *Network) End() { n.op.Unlock() }
 
 // SetAutostart says whether the network starts with vnetd.
+// A network of a cluster does on all hosts.
 func (n *Network) SetAutostart(on bool) error {
+	return MarkAutostart(context.Background(), n, on)
+}
+
+// MarkAutostart is SetAutostart, with a context that may be of member.Received.
+func MarkAutostart(ctx context.Context, n *Network, on bool) error {
 	if err := n.Begin(); err != nil {
 		return err
 	}
 	defer n.op.Unlock()
 	if info := n.Info(); !info.Persistent {
 		return api.Errorf(api.InvalidState, "network %q has no definition: a transient network can't be started automatically", n.name)
+	}
+	if def := n.Definition(); def != nil {
+		if err := n.env.Clusters.Mark(ctx, def, on); err != nil {
+			return err
+		}
 	}
 	if err := n.env.Store.SetAutostart(n.name, on); err != nil {
 		return err
@@ -135,7 +166,7 @@ func (n *Network) SetAutostart(on bool) error {
 }
 
 // setDefinition makes def the definition, nil for none.
-func (n *Network) setDefinition(def *netdef.Network) {
+func setDefinition(n *Network, def *netdef.Network) {
 	if n.setDef(def) {
 		n.env.Unusable.Replaced(n.name)
 	}
@@ -144,7 +175,7 @@ func (n *Network) setDefinition(def *netdef.Network) {
 // Load takes over the definition, nil for none, and the mark for autostart as they stand
 // on disk.
 func (n *Network) Load(def *netdef.Network, autostart bool) {
-	n.setDefinition(def)
+	setDefinition(n, def)
 	n.setAutostart(autostart)
 }
 

@@ -54,6 +54,7 @@ func (n Former) Recover(ctx context.Context, r Found, still func() bool) {
 	if err := n.record.Load(r.Run); err != nil {
 		log.Error("what is to be put back on the host is not known", env.KeyError, err)
 	}
+	n.rules.found(surroundings{forwards: n.record.Leads(), rewrites6: bridge.Rewrites6()}, n.record.Learned())
 	if r.Persistent && n.Definition() == nil {
 		n.setUnread()
 		n.setAutostart(n.env.Store.Autostarts(n.name))
@@ -107,7 +108,9 @@ func (n Former) Clear(ctx context.Context, r Found) error {
 	defer n.op.Unlock()
 	n.renamed = r.Renamed
 	defer func() { n.renamed = 0 }()
-	return errors.Join(n.record.Load(r.Run), turn(n).clear(ctx, r.Network))
+	err := n.record.Load(r.Run)
+	n.rules.found(surroundings{forwards: n.record.Leads(), rewrites6: bridge.Rewrites6()}, n.record.Learned())
+	return errors.Join(err, turn(n).clear(ctx, r.Network))
 }
 
 // KeepRecord writes the network's run-state where it is not among those on disk, by
@@ -143,7 +146,7 @@ func (n Former) TakeOver(ctx context.Context, live *netdef.Network, ports []*net
 			refused = append(refused, err)
 		}
 	}
-	if err := errors.Join(turn(n).adopt(ctx, live), n.env.Rules.RemoveLeftovers(ctx, translate.Firewall(live))); err != nil {
+	if err := errors.Join(n.ports.Bandwidth().TakeOver(live), turn(n).adopt(ctx, live), n.env.Rules.RemoveLeftovers(ctx, translate.Firewall(live))); err != nil {
 		refused = append(refused, err)
 	}
 	turn(n).keepStopped(live.UUID, false)

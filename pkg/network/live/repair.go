@@ -3,10 +3,13 @@ package live
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/network/drift"
 	"github.com/vnetd/vnetd/pkg/network/env"
+	"github.com/vnetd/vnetd/pkg/network/forward"
+	"github.com/vnetd/vnetd/pkg/network/service"
 )
 
 // Repair puts back at once what is missing of an active network; of an inactive one
@@ -38,10 +41,11 @@ func (n *Network) Mend(ctx context.Context, s drift.Suspects, amend bridge.Amend
 		turn{n}.noteBridge(live, index)
 		return nil
 	}
+	tunnels{turn{n}}.note(live)
 	if was.ifindex != index {
 		n.env.Logger.Warn("bridge was gone and is made anew", env.KeyNetwork, n.name, env.KeyBridge, live.Bridge.Name)
 		was.services.Stop()
-		turn{n}.serve(turn{n}.newServices(live))
+		turn{n}.serve(turn{n}.newServices(live, nil))
 	}
 	return nil
 }
@@ -58,4 +62,131 @@ func (n turn) repairLater() {
 		n.repairing.Store(false)
 		return true
 	})
+}
+
+// PortsChanged has rules be those of what guests are now: ports came, went or have other
+// addresses, or leases do. It returns at once.
+func (n *Network) PortsChanged() {
+	live := n.Live()
+	if live == nil || len(live.PortForwards) == 0 && len(n.rules.now().ports) == 0 && len(portRules(n)) == 0 {
+		return
+	}
+	Follow(n)
+}
+
+// Follow has the rules of n be those of what surrounds it now. It returns at once.
+func Follow(n *Network) {
+	if n.Live() == nil || !n.following.CompareAndSwap(false, true) {
+		return
+	}
+	n.env.Tasks.Go(func() {
+		n.op.Lock()
+		defer n.op.Unlock()
+		n.following.Store(false) // what comes from here on is not seen
+		turn{n}.follow(n.env.Tasks.Context())
+	})
+}
+
+// follow sets the rules of an active network anew where they are others by now.
+func (n turn) follow(ctx context.Context) {
+	live := n.Live()
+	if live == nil {
+		return
+	}
+	by, was := surround(n, live), n.rules.now()
+	if by.equal(&was) {
+		if err := n.record.Learn(n.rules.names.All()); err != nil {
+			n.env.Logger.Warn("the next vnetd may not know which addresses of names guests may reach", env.KeyNetwork, n.name, env.KeyError, err)
+		}
+		return
+	}
+	if err := n.setRules(ctx, live); err != nil {
+		n.fault(partLinks, err)
+		n.repairLater()
+		return
+	}
+	n.env.Logger.Info("rules follow guests and peers", env.KeyNetwork, n.name, "forwards", len(live.PortForwards), "leading", len(by.forwards), "peers", len(by.peers), "ports", len(by.ports))
+	n.Changed()
+}
+
+// Listen asks the kernel which addresses of IPv6 it has heard guests of n say that they
+// have, as far as forwards depend on that, and has those follow.
+func Listen(n *Network) {
+	live, index := n.Live(), n.BridgeIndex()
+	if live == nil || index == 0 || n.env.Neighbours == nil || !forward.Makes(live) {
+		return
+	}
+	all, err := n.env.Neighbours.Learned(index)
+	if err == nil && n.heard.note(all) { // else it is asked again
+		n.PortsChanged()
+	}
+}
+
+// letGoLater has addresses of names be forgotten when they end.
+func letGoLater(n *Network) {
+	if !n.expiring.CompareAndSwap(false, true) {
+		return
+	}
+	n.env.Tasks.Go(func() {
+		for {
+			_, next := n.rules.names.Expire(time.Now())
+			if err := n.rules.open(n.env.Tasks.Context()); err != nil {
+				n.env.Logger.Error("guests may still reach what names had", env.KeyNetwork, n.name, env.KeyError, err)
+			}
+			if next.IsZero() {
+				n.expiring.Store(false)
+				if _, next = n.rules.names.Expire(time.Now()); next.IsZero() || !n.expiring.CompareAndSwap(false, true) {
+					return
+				}
+			}
+			select {
+			case <-n.env.Tasks.Context().Done():
+				return
+			case <-time.After(time.Until(next)):
+			}
+		}
+	})
+}
+
+// FollowCluster has an active network be what its cluster says now. It returns at once.
+func FollowCluster(n *Network, news News) {
+	if !n.clustered.add(news) {
+		return
+	}
+	n.env.Tasks.Go(func() {
+		n.op.Lock()
+		defer n.op.Unlock()
+		followCluster(n.env.Tasks.Context(), turn{n}, n.clustered.take())
+	})
+}
+
+// followCluster is FollowCluster for who has the turn.
+func followCluster(ctx context.Context, n turn, news News) {
+	live, index := n.Live(), n.BridgeIndex()
+	if live == nil || index == 0 {
+		return
+	}
+	var err error
+	if news.Peers {
+		err = n.setRules(ctx, live)
+	}
+	if err == nil && news.Cards {
+		err = n.ports.Devices().Follow(ctx, n.Network, live, index)
+	}
+	if err == nil && (news.Peers || news.Cards) {
+		err = tunnels{n}.keep(ctx, live, index, drift.Whole(), nil)
+	}
+	if err != nil {
+		n.fault(partLinks, err)
+		n.repairLater()
+	}
+	if news.Peers {
+		tunnels{n}.note(live)
+	}
+	if news.Pool {
+		service.PoolChanged(n.Services())
+	}
+	if news.Names {
+		service.NamesChanged(n.Services())
+	}
 }

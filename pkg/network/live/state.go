@@ -13,6 +13,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/change"
 	"github.com/vnetd/vnetd/pkg/network/service"
+	"github.com/vnetd/vnetd/pkg/network/translate"
 )
 
 // active is a network while it is active. It is never changed: another takes its
@@ -84,23 +85,28 @@ func (s *state) info(name string) api.Network {
 	doc := s.documentLocked()
 	info := api.Network{
 		Name: name, State: s.shown(), Autostart: s.autostart,
-		Active: s.now != nil, Persistent: s.def != nil || s.unread, Addresses: []netip.Prefix{},
+		Active: s.now != nil, Persistent: s.def != nil || s.unread, Addresses: make([]netip.Prefix, 0, len(doc.IPs)),
 		UUID: doc.UUID, Mode: string(doc.Mode()), Bridge: doc.Bridge.Name, MAC: doc.MAC.String(), MTU: doc.MTU,
 	}
 	// A transient network that could not be taken down can be stopped again, by
 	// clients for which one is active or not there at all.
 	info.Active = info.Active || s.leftover != nil && !info.Persistent
-	errs := []error{s.err}
-	if s.now != nil {
-		errs = slices.AppendSeq(errs, maps.Values(s.now.faults))
-	}
-	if err := errors.Join(errs...); err != nil {
+	if err := s.failure(); err != nil {
 		info.LastError = err.Error()
 	}
+	info.Parents, info.Uplink = translate.Parents(doc), translate.Uplink(doc)
 	for i := range doc.IPs {
 		info.Addresses = append(info.Addresses, doc.IPs[i].Prefix())
 	}
 	return info
+}
+
+// failure is what is wrong with the network, nil for nothing. The caller holds s.mu.
+func (s *state) failure() error {
+	if s.now == nil || len(s.now.faults) == 0 {
+		return s.err
+	}
+	return errors.Join(slices.AppendSeq([]error{s.err}, maps.Values(s.now.faults))...)
 }
 
 // documentLocked is Document for who holds s.mu.
@@ -254,8 +260,9 @@ func (s *state) Definitions() []*netdef.Network {
 }
 
 // Inherit gives def what it lacks and the network already has, so that a
-// document without them can be defined again and again: the UUID, and the bridge's
-// name and MAC address where both documents make a bridge. What the definition has
+// document without them can be defined again and again: the UUID, and, where both
+// documents make a bridge, its name and MAC address, and the subnets that def leaves to
+// be chosen. What the definition has
 // not, the active network may have: guests know their gateway by it.
 func (s *state) Inherit(def *netdef.Network) {
 	s.mu.Lock()
@@ -272,8 +279,11 @@ func (s *state) Inherit(def *netdef.Network) {
 		if !h.Mode().OwnsBridge() || !def.Mode().OwnsBridge() {
 			continue
 		}
+		def.InheritSubnets(h)
 		def.Bridge.Name = cmp.Or(def.Bridge.Name, h.Bridge.Name)
-		if def.MAC == nil {
+		// That of one which spans hosts is theirs, unless it is to be theirs as the document says.
+		joins := def.Span != nil && def.Span.Cluster != "" && s.now != nil && s.now.doc.Span == nil
+		if def.MAC == nil && (def.Span == nil || joins) {
 			def.MAC = h.MAC
 		}
 	}
@@ -360,7 +370,9 @@ func (s *state) Pending() []string {
 	}
 	p = pending{documents: now}
 	if now.differ() {
-		p.changes = change.Describe(netdef.Diff(now.live, now.def))
+		lasting := now.live.Clone()
+		lasting.DropHeld()
+		p.changes = change.Describe(netdef.Diff(lasting, now.def))
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

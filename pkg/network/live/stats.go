@@ -30,14 +30,18 @@ type Stats struct {
 }
 
 // PortName is what tells one port from others; IfName is empty while another program
-// has not made the port's device yet.
-type PortName struct{ UUID, Name, MAC, IfName string }
+// has not made the port's device yet. Macvtap says that the device is the guest's card, and
+// not the host's end of a cable to it: what it received is what the guest received.
+type PortName struct {
+	UUID, Name, MAC, IfName string
+	Macvtap                 bool
+}
 
 // Stats is what is counted of the network. It asks the kernel nothing.
 func (n *Network) Stats() Stats {
 	r := Stats{Info: n.Info(), Repairs: make(map[string]uint64)}
 	for _, p := range n.ports.Registry().On(n.name, port.Own, port.External) {
-		r.Ports = append(r.Ports, PortName{p.UUID, p.Name, p.CardAddr().String(), p.Status().IfName})
+		r.Ports = append(r.Ports, PortName{p.UUID, p.Name, p.CardAddr().String(), p.Status().IfName, p.IsMacvtap()})
 	}
 	for what, count := range n.env.Keeper.Counts(n.name) {
 		r.Repairs[string(what)] = count
@@ -85,6 +89,7 @@ func (n *Network) Detail(leases []env.Lease) api.Detail {
 	for _, l := range leases {
 		leased = append(leased, l.Addr)
 	}
+	d.Span, d.Announced = spanOf(n, is), n.env.Announcements.Of(n.name)
 	d.Pools = translate.Pools(is, leased)
 	d.NotUnderstood = append(d.NotUnderstood, is.Dnsmasq.Unknown...)
 	if translate.ServesDNS(is) {

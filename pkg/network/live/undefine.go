@@ -11,11 +11,14 @@ import (
 
 // Undefine deletes the definition. An active network goes on as a transient
 // one; an inactive one is gone, with its ports. Its leases are kept under its UUID
-// until they end: it may be defined again.
-func (n *Network) Undefine(_ context.Context) error { return n.others.Undefine(n.undefine) }
+// until they end: it may be defined again. If the definition is gone, but that could
+// not be made durable, the network is undefined all the same, and the error says so.
+func (n *Network) Undefine(ctx context.Context) error {
+	return n.others.Undefine(func() error { return undefine(ctx, n) })
+}
 
 // undefine is Undefine while nothing else is.
-func (n *Network) undefine() error {
+func undefine(ctx context.Context, n *Network) error {
 	if err := n.Begin(); err != nil {
 		return err
 	}
@@ -23,6 +26,11 @@ func (n *Network) undefine() error {
 	info := n.Info()
 	if !info.Persistent {
 		return api.Errorf(api.InvalidState, "network %q is transient: it has no definition to delete, stop it", n.name)
+	}
+	if def := n.Definition(); def != nil {
+		if err := n.env.Clusters.Withdraw(ctx, def); err != nil {
+			return err
+		}
 	}
 	live := n.Live()
 	if live == nil {
@@ -35,7 +43,8 @@ func (n *Network) undefine() error {
 			return err
 		}
 	}
-	if err := n.env.Store.DeleteDefinition(n.name); err != nil {
+	gone, err := n.env.Store.DeleteDefinition(n.name)
+	if !gone {
 		return err
 	}
 	n.setAutostart(false)
@@ -44,11 +53,11 @@ func (n *Network) undefine() error {
 	turn{n}.keepStopped(info.UUID, false)
 	n.env.Logger.Info("network undefined", env.KeyNetwork, n.name)
 	if info.Active {
-		n.setDefinition(nil)
+		setDefinition(n, nil)
 		n.Changed()
-		return nil
+		return err
 	}
 	n.others.Drop(n)
-	n.setDefinition(nil)
-	return nil
+	setDefinition(n, nil)
+	return err
 }

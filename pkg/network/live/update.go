@@ -2,16 +2,22 @@ package live
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
 
 	"github.com/vnetd/vnetd/pkg/api"
+	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/change"
 	"github.com/vnetd/vnetd/pkg/network/env"
+	"github.com/vnetd/vnetd/pkg/network/forward"
 	"github.com/vnetd/vnetd/pkg/network/host"
+	"github.com/vnetd/vnetd/pkg/network/member"
+	"github.com/vnetd/vnetd/pkg/network/port"
+	"github.com/vnetd/vnetd/pkg/network/service"
 	"github.com/vnetd/vnetd/pkg/network/translate"
 	"github.com/vnetd/vnetd/pkg/store"
 )
@@ -22,6 +28,7 @@ type edit struct {
 	turn
 	live, def         *netdef.Network // what the network is and will be; nil for none
 	nextLive, nextDef *netdef.Network // what it shall be; the same where that stays
+	parts             bool            // it may be none of its cluster's any more
 }
 
 // Define makes def the network's definition. An active network becomes what how
@@ -33,7 +40,7 @@ func (n *Network) Define(ctx context.Context, def *netdef.Network, how api.Apply
 		return err
 	}
 	live := n.Live()
-	e := edit{turn: turn{n}, live: live, def: n.Definition(), nextLive: live, nextDef: def}
+	e := edit{turn: turn{n}, live: live, def: n.Definition(), nextLive: live, nextDef: def, parts: how == api.ApplySpan}
 	restart := live != nil && how == api.ApplyAll && change.Check(live, def) != nil
 	var err error
 	if restart {
@@ -67,11 +74,15 @@ func (e *edit) atOnce(how api.Apply) *netdef.Network {
 	if e.live == nil || how == api.ApplyNothing {
 		return e.live
 	}
-	next := e.nextDef
+	next := change.WithHeld(e.nextDef, e.live)
+	var meant []string
+	if how == api.ApplySpan {
+		meant = []string{change.PathSpan}
+	}
 	if how != api.ApplyAll {
 		next = change.Harmless(e.live, e.nextDef, func(doc *netdef.Network) bool {
 			return doc.Runnable() == nil && change.Check(e.live, doc) == nil && e.newSubnets(doc) == nil
-		})
+		}, meant...)
 	}
 	if bytes.Equal(next.XML(), e.live.XML()) {
 		return e.live
@@ -82,7 +93,7 @@ func (e *edit) atOnce(how api.Apply) *netdef.Network {
 // apply makes the network's documents what they shall be.
 func (e *edit) apply(ctx context.Context) error {
 	if e.nextLive != e.live {
-		if err := change.Check(e.live, e.nextLive); err != nil {
+		if err := errors.Join(change.Check(e.live, e.nextLive), e.inUse()); err != nil {
 			return err
 		}
 	}
@@ -91,20 +102,110 @@ func (e *edit) apply(ctx context.Context) error {
 	if err := e.keepCopy(documents{e.nextLive, e.nextDef}); err != nil {
 		return err
 	}
+	joining, err := e.join(ctx)
+	if err != nil {
+		return errors.Join(err, e.keepCopy(documents{e.live, e.def}))
+	}
 	if e.nextDef != e.def {
-		if err := e.env.Store.SaveDefinition(e.nextDef); err != nil {
-			return errors.Join(err, e.keepCopy(documents{e.live, e.def}))
+		err = e.publish(ctx)
+		if err == nil {
+			err = e.env.Store.SaveDefinition(e.nextDef)
 		}
 	}
+	if err != nil {
+		return errors.Join(err, e.unjoin(ctx, joining), e.keepCopy(documents{e.live, e.def}))
+	}
 	if err := e.applyLive(ctx); err != nil {
+		if joining != nil {
+			err = errors.Join(err, joining.Withdraw(context.WithoutCancel(ctx), e.env.Clusters, e.nextDef))
+		}
 		if e.nextDef != e.def {
 			err = errors.Join(err, e.restoreDefinition())
 		}
-		return errors.Join(err, e.keepCopy(documents{e.live, e.def}))
+		return errors.Join(err, e.unjoin(ctx, joining), e.keepCopy(documents{e.live, e.def}))
 	}
-	e.setDefinition(e.nextDef)
+	setDefinition(e.Network, e.nextDef)
+	if joining != nil {
+		joining.End(true)
+		e.env.Logger.Info("the network is one of its cluster's", env.KeyNetwork, e.name, "cluster", e.nextDef.Span.Cluster)
+	}
 	e.Changed()
 	return nil
+}
+
+// publish tells the hosts of a cluster what the network is by its next definition: one of theirs,
+// or none any more.
+func (e *edit) publish(ctx context.Context) error {
+	had := cmp.Or(e.def, e.live)
+	if !e.env.Clusters.Parts(e.nextDef, had) {
+		return e.env.Clusters.Publish(ctx, e.nextDef, e.def, e.Info().Autostart)
+	}
+	if !e.parts {
+		return api.Errorf(api.Conflict, "network/vnetd:span: network %q is one on the hosts of cluster %s: \"vnetctl unspan %[1]s\" makes it each host's own", e.name, had.Span.Cluster)
+	}
+	return errors.Join(e.env.Clusters.Part(ctx, e.nextDef, had), e.env.Clusters.Publish(ctx, e.nextDef, nil, e.Info().Autostart))
+}
+
+// join has a network of this host's own, active or not, become one of its cluster's as far as
+// addresses go, before the other hosts hear of it: its leases are of blocks of this host's, and new
+// ones will be. It returns nil where there is nothing to do.
+func (e *edit) join(ctx context.Context) (*member.Joining, error) {
+	next := e.nextLive
+	if e.live == nil {
+		next = e.nextDef
+	}
+	if !joins(e.env, next, e.live, e.def) {
+		return nil, nil
+	}
+	leases, err := e.given()
+	if err != nil {
+		return nil, err
+	}
+	if e.live != nil && e.env.Tunnels != nil {
+		if err := inTheWay(e.env, e.env.Clusters.Resolve(next)); err != nil {
+			return nil, err
+		}
+	}
+	j, err := e.env.Clusters.Join(ctx, next, leases)
+	if err != nil {
+		return nil, err
+	}
+	if e.live != nil {
+		err = reserve(ctx, e.turn, e.live, e.Services(), true)
+	}
+	servers := e.Services().Servers()
+	if servers.DHCP == nil {
+		j.Begin(true, leases)
+	}
+	if servers.DHCP6 == nil {
+		j.Begin(false, leases)
+	}
+	if err == nil {
+		err = j.Covered(ctx)
+	}
+	if err != nil {
+		return nil, errors.Join(err, e.unjoin(ctx, j))
+	}
+	return j, nil
+}
+
+// given are the leases that the network has given.
+func (e *edit) given() (all []dhcpd.Lease, err error) {
+	held, err := e.Leases()
+	return leasesOf(held), err
+}
+
+// unjoin takes back what join did, if it did anything: the network, which is e.live again, gives
+// all addresses of its ranges.
+func (e *edit) unjoin(ctx context.Context, j *member.Joining) error {
+	if j == nil {
+		return nil
+	}
+	j.End(false)
+	if e.live == nil {
+		return nil
+	}
+	return reserve(context.WithoutCancel(ctx), e.turn, e.live, e.Services(), true)
 }
 
 // applyLive makes e.nextLive, of which change.Check was asked, what the network is. When
@@ -122,7 +223,10 @@ func (e *edit) applyLive(ctx context.Context) error {
 		return err
 	}
 	defer release()
-	if err := e.newSubnets(e.nextLive); err != nil {
+	if err := errors.Join(e.newSubnets(e.nextLive), translate.CheckPortFloors(e.nextLive, e.ports.Documents(e.Network))); err != nil {
+		return err
+	}
+	if err := forward.Clash(e.nextLive, e.live); err != nil {
 		return err
 	}
 	next := e.nextLive.Clone()
@@ -144,10 +248,26 @@ func (e *edit) applyLive(ctx context.Context) error {
 	return nil
 }
 
+// inUse refuses to take an interface out of the pool of an active network on which ports
+// are: virNetworkDefUpdateForwardInterface of libvirt.
+func (e *edit) inUse() error {
+	if e.live == nil || e.nextLive == nil || !onParent(e.live) || e.live.Forward == nil {
+		return nil
+	}
+	uses, _ := port.Uses(e.ports.Registry(), e.name)
+	for _, dev := range e.live.Forward.Interfaces {
+		if uses[dev] > 0 && !slices.Contains(e.nextLive.Forward.Interfaces, dev) {
+			return api.Errorf(api.InvalidState, "unable to delete interface '%s' in network '%s'. It is currently being used by %d domains.", dev, e.name, uses[dev])
+		}
+	}
+	return nil
+}
+
 // restoreDefinition puts back the definition that the network had, nil for none.
 func (e *edit) restoreDefinition() error {
 	if e.def == nil {
-		return e.env.Store.DeleteDefinition(e.name)
+		_, err := e.env.Store.DeleteDefinition(e.name)
+		return err
 	}
 	return e.env.Store.SaveDefinition(e.def)
 }
@@ -176,17 +296,35 @@ func (e *edit) ensureServed(ctx context.Context, next *netdef.Network) error {
 	if err != nil {
 		return err
 	}
-	sv := e.change(func(a *active) { a.doc, a.ifindex = next, index }).services
-	if sv.Reconfigure(e.serviceSpec(next)) {
+	was := e.change(func(a *active) { a.doc, a.ifindex = next, index })
+	tunnels{e.turn}.note(next)
+	defer e.PortsChanged()
+	defer e.others.PeersChanged()
+	// Sockets on a bridge that was gone, and is made anew, hear nothing any more.
+	return reserve(ctx, e.turn, next, was.services, was.ifindex == index)
+}
+
+// reserve has the network serve next in the place of what sv serves, by the sockets of that where
+// they hear something.
+func reserve(ctx context.Context, n turn, next *netdef.Network, sv *service.Set, there bool) (err error) {
+	if there && sv.Reconfigure(n.serviceSpec(next)) {
 		return nil
 	}
-	// Other sockets are needed: the old ones go first, they may have the ports.
-	sv.Stop()
-	sv, err = e.openServices(next)
-	if err != nil {
-		sv = e.newServices(next)
+	// Other sockets are needed. Those that stay the same are handed on, with what waits in
+	// them; the others may have the ports, and go first.
+	var left *service.Left
+	if there {
+		leaving, cancel := context.WithTimeout(ctx, leaveLimit)
+		left = sv.Leave(leaving)
+		cancel()
 	}
-	e.serve(sv)
+	defer left.Close()
+	sv.Stop()
+	sv, err = n.openServices(next, left)
+	if err != nil {
+		sv = n.newServices(next, nil)
+	}
+	n.serve(sv)
 	return err
 }
 
@@ -221,7 +359,7 @@ func (e *edit) restart(ctx context.Context) error {
 	if saved := e.restoreDefinition(); saved != nil {
 		return errors.Join(err, back, saved)
 	}
-	e.setDefinition(e.def)
+	setDefinition(e.Network, e.def)
 	if e.def == nil && back != nil {
 		e.others.Drop(e.Network)
 	}
@@ -244,6 +382,10 @@ const (
 // both documents are asked for, each is changed by itself, and neither when one
 // can't be.
 func (n *Network) Update(ctx context.Context, u netdef.Update, target Target) error {
+	live := n.Live()
+	if target&TargetConfig == 0 && live != nil && live.Span != nil && live.Span.Cluster != "" && n.Definition() != nil {
+		return api.Errorf(api.Unsupported, "network %q: what all hosts of a cluster share can't differ on this one: update its definition as well (virsh net-update --live --config)", n.name)
+	}
 	return n.Edit(ctx, target, func(doc *netdef.Network) error { return doc.Update(u) })
 }
 
@@ -312,4 +454,65 @@ func (e *edit) readable() error {
 		return e.noDefinition()
 	}
 	return nil
+}
+
+// Rename has an inactive network that is defined go on under another name, with its UUID and
+// all that goes by it, its mark for autostart and its ports. It is another Network then, and
+// n is gone. A crash leaves one of the two, and an error n. No other network is defined or
+// undefined meanwhile, and none has the name. InvalidState for an active network, as its
+// guests and the host know it by its name, for one of a cluster, as other hosts do, and for one
+// without a definition that can be used;
+// Invalid for a name that can't be one.
+func Rename(ctx context.Context, n *Network, name string) (*Network, error) {
+	if err := n.Begin(); err != nil {
+		return nil, err
+	}
+	defer n.End()
+	info := n.Info()
+	switch {
+	case info.Active:
+		return nil, api.Errorf(api.InvalidState, "network %q is active: stop it to rename it", n.name)
+	case !info.Persistent:
+		return nil, api.Errorf(api.InvalidState, "network %q is transient: it has no definition to rename", n.name)
+	}
+	if err := (&edit{turn: turn{n}}).readable(); err != nil {
+		return nil, err
+	}
+	def := n.Definition().Clone()
+	if span := def.Span; span != nil && span.Cluster != "" {
+		return nil, api.Errorf(api.InvalidState, "network %q is one on the hosts of cluster %s, which know it by its name: define one of another name, and undefine this one", n.name, span.Cluster)
+	}
+	def.Name = name
+	if err := errors.Join(def.Validate(), n.env.Unusable.Refuse(def)); err != nil {
+		return nil, err
+	}
+	if err := (turn{n}).clearLeftover(ctx); err != nil {
+		return nil, err
+	}
+	if err := n.env.Store.RenameDefinition(n.name, def, info.Autostart); err != nil {
+		return nil, err
+	}
+	by := New(n.env, n.ports, n.others, def)
+	by.Load(def, info.Autostart)
+	n.setAutostart(false)
+	n.env.Logger.Info("network renamed", env.KeyNetwork, n.name, "to", name)
+	n.others.Replace(n, by)
+	setDefinition(n, nil)
+	return by, nil
+}
+
+// ForeseeJoin is what of its cluster is in the way of a network of this host's own, known, that
+// becomes one of it as def says.
+func ForeseeJoin(e *env.Environment, def *netdef.Network, known *Network) error {
+	if known == nil || !joins(e, def, known.Live(), known.Definition()) {
+		return nil
+	}
+	held, err := known.Leases()
+	return errors.Join(err, e.Clusters.Foresee(def, leasesOf(held)))
+}
+
+// joins reports whether a network becomes one of its cluster's as next says: it was none as it is
+// active, or else as it is defined; either may be nil.
+func joins(e *env.Environment, next, active, defined *netdef.Network) bool {
+	return e.Clusters.Joins(next, active) || active == nil && e.Clusters.Joins(next, defined)
 }

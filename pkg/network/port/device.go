@@ -17,14 +17,6 @@ import (
 	"github.com/vnetd/vnetd/pkg/tap"
 )
 
-// Links is what ports ask of pkg/bridge.
-type Links interface {
-	LookupIndex(index int) (bridge.Link, error)
-	Attach(ctx context.Context, bridge, port int, cfg bridge.PortConfig) error
-	SetAlias(index int, text string) error
-	DeleteLink(index int) error
-}
-
 // Make makes a TAP device with that MTU for a port of the network with that name and
 // UUID. The port is not in the registry yet. The error is Exists where the name of
 // the device is taken.
@@ -48,12 +40,20 @@ func (r *Registry) Make(network, uuid string, o Spec, mtu int) (*Port, *tap.Devi
 // ErrGone says that a port's device is not there any more.
 var ErrGone = errors.New("device of a port is gone")
 
-// Open opens the device of p, whom its owner calls id, anew. The error is ErrGone, or
-// Busy where somebody has it open.
-func (p *Port) Open(links Links) (*tap.Device, error) {
+// busyError is that of a port which somebody has open.
+func (p *Port) busyError(s Status) error {
+	return api.Errorf(api.Busy, "option id: port %q is there already, and somebody has %s open", p.ID, s.IfName)
+}
+
+// Open opens the device of p, whom its owner calls id, anew. Device nodes that /dev lacks
+// are made in nodes. The error is ErrGone, or Busy where somebody has it open.
+func (p *Port) Open(links Links, nodes string) (*tap.Device, error) {
 	s := p.Status()
+	if p.OnMacvtap() {
+		return p.openMacvtap(s, nodes)
+	}
 	l, err := links.LookupIndex(s.Index)
-	busy := api.Errorf(api.Busy, "option id: port %q is there already, and somebody has %s open", p.ID, s.IfName)
+	busy := p.busyError(s)
 	switch {
 	case errors.Is(err, bridge.ErrNotFound):
 		return nil, ErrGone
@@ -72,13 +72,35 @@ func (p *Port) Open(links Links) (*tap.Device, error) {
 	return dev, err
 }
 
-// Attach puts p's device on the bridge with that ifindex, as cfg and the port's
-// Spec say; where it is there already, it is brought to that. A bridge that
-// learns nothing is told of the port's address.
-func (p *Port) Attach(ctx context.Context, links Links, bridgeIndex int, cfg bridge.PortConfig) error {
-	if cfg = p.plugged(cfg); cfg.NoLearning && p.Kind == Own {
-		cfg.FDB = p.MAC
+// openMacvtap is Open for a macvtap device.
+func (p *Port) openMacvtap(s Status, nodes string) (*tap.Device, error) {
+	held, err := tap.Held(s.Lock)
+	switch {
+	case err != nil:
+		return nil, err
+	case held:
+		return nil, p.busyError(s)
 	}
+	dev, err := tap.ReopenMacvtap(tap.MacvtapConfig{Name: s.IfName, Queues: p.Queues, VnetHdr: p.VnetHdr, Nodes: nodes}, s.Index)
+	if errors.Is(err, tap.ErrGone) {
+		return nil, ErrGone
+	}
+	if err != nil {
+		return nil, err
+	}
+	p.reg.mu.Lock()
+	p.status.Node, p.status.Lock = dev.Node, dev.Lock
+	p.reg.mu.Unlock()
+	if err := tap.SetAlias(dev.Index, Mark(p.Record())); err != nil {
+		return nil, errors.Join(err, dev.Close())
+	}
+	return &dev.Device, nil
+}
+
+// Attach puts p's device on the bridge with that ifindex, as cfg and the port's
+// Spec say; where it is there already, it is brought to that.
+func (p *Port) Attach(ctx context.Context, links Links, bridgeIndex int, cfg bridge.PortConfig) error {
+	cfg = p.plugged(cfg)
 	if p.Kind == Own {
 		cfg.Alias = Mark(p.Record())
 	}
@@ -98,14 +120,14 @@ func (p *Port) MarkDevice(links Links) error {
 	return err
 }
 
-// There reports whether the TAP device of a port of vnetd's own still is there. What
-// can't be found out is taken to be so.
+// There reports whether the device of a port of vnetd's own still is there, and not one that
+// is to go because nobody has it open. What can't be found out is taken to be so.
 func There(links Links, p store.Port) bool {
 	l, err := links.LookupIndex(p.Index)
-	return err == nil && l.Name == p.IfName || err != nil && !errors.Is(err, bridge.ErrNotFound)
+	return (err == nil && l.Name == p.IfName || err != nil && !errors.Is(err, bridge.ErrNotFound)) && !closed(p)
 }
 
-// DeleteDevice deletes the TAP device of a port, if that still is its own and vnetd
+// DeleteDevice deletes the TAP or macvtap device of a port, if that still is its own and vnetd
 // made it.
 func DeleteDevice(links Links, p store.Port) error {
 	if p.Lifetime == api.LifetimeExternal {

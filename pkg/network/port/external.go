@@ -24,6 +24,7 @@ func newExternal(r *Registry, network string, doc *netdef.Port, s store.Port) *P
 	s.UUID = doc.UUID
 	p := newPort(r, External, network, s)
 	p.Spec, p.document = specOfDocument(doc, s.Owner), doc
+	p.status.Settings, p.status.ClassID = p.Spec.Settings, doc.ClassID
 	return p
 }
 
@@ -48,13 +49,6 @@ func (p *Port) Document() *netdef.Port {
 	return p.document
 }
 
-// SetDocument replaces the document, which may differ in what is no part of Spec.
-func (p *Port) SetDocument(doc *netdef.Port) {
-	p.reg.mu.Lock()
-	defer p.reg.mu.Unlock()
-	p.document = doc
-}
-
 // Describe describes a port of vnetd's own, on the bridge of that name. libvirt's form wants an owner: where
 // there is none, the port stands for itself.
 func (p *Port) Describe(bridgeName string) *netdef.Port {
@@ -63,8 +57,33 @@ func (p *Port) Describe(bridgeName string) *netdef.Port {
 		Owner: netdef.Owner{Name: cmp.Or(p.Name, p.IfName), UUID: cmp.Or(strings.ToLower(p.OwnerUUID), p.UUID)},
 		Plug:  &netdef.Plug{Type: netdef.PlugNetwork, Bridge: bridgeName},
 	}
+	if p.OnMacvtap() {
+		doc.Plug = &netdef.Plug{Type: netdef.PlugDirect, Dev: p.Macvtap.Parent, Mode: p.Macvtap.Mode}
+	}
 	p.addTo(doc)
+	s := p.Status()
+	doc.Group, doc.Bandwidth, doc.VLAN = s.PortGroup, s.Bandwidth, s.OwnVLAN()
+	if doc.Bandwidth != nil {
+		doc.ClassID = s.ClassID
+	}
 	return doc
+}
+
+// Set makes the Settings and the traffic class of p, of kind Own or External, what the
+// function makes of them. That is to be made true by the caller.
+func (p *Port) Set(change func(s *Settings, class *uint32)) {
+	p.reg.mu.Lock()
+	defer p.reg.mu.Unlock()
+	change(&p.status.Settings, &p.status.ClassID)
+	if x := &p.reg.index; x.byUUID[strings.ToLower(p.UUID)] == p {
+		x.setRuled(p)
+	}
+	if p.document != nil {
+		doc := *p.document
+		doc.Bandwidth, doc.ClassID = p.status.Bandwidth, p.status.ClassID
+		doc.Group, doc.VLAN = p.status.PortGroup, p.status.OwnVLAN()
+		p.document = &doc
+	}
 }
 
 // SetDevice makes l the device of a port of another program.

@@ -5,10 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net"
 
 	"golang.org/x/time/rate"
 
 	"github.com/vnetd/vnetd/pkg/api"
+	"github.com/vnetd/vnetd/pkg/store"
 	"github.com/vnetd/vnetd/pkg/tap"
 )
 
@@ -38,6 +40,9 @@ func (p *Port) CheckDevice(log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	if p.OnMacvtap() {
+		return p.checkMacvtap(log, is)
+	}
 	persistent := p.Lifetime != api.LifetimeFD
 	switch {
 	case is.Owner != int64(p.Owner):
@@ -49,14 +54,38 @@ func (p *Port) CheckDevice(log *slog.Logger) error {
 	case is.Queues > max(p.Queues, 1):
 		return fmt.Errorf("%w: the device has %d queues, not %d", ErrSpoiled, is.Queues, max(p.Queues, 1))
 	}
-	mac := tap.HostMAC(p.MAC)
-	if mac == nil || bytes.Equal(is.MAC, mac) {
+	return p.restoreMAC(log, s, is.MAC, tap.HostMAC(p.MAC))
+}
+
+// checkMacvtap is CheckDevice for a macvtap device, whose holder can set its address alone.
+func (p *Port) checkMacvtap(log *slog.Logger, is tap.State) error {
+	return p.restoreMAC(log, p.Status(), is.MAC, p.CardAddr())
+}
+
+// restoreMAC gives p's device its address again, nil for any, as often as that may be
+// needed.
+func (p *Port) restoreMAC(log *slog.Logger, s Status, is, mac net.HardwareAddr) error {
+	if mac == nil || bytes.Equal(is, mac) {
 		return nil
 	}
 	if !p.restores.Allow() {
-		return fmt.Errorf("%w: the device's address is set again and again, now to %v", ErrSpoiled, is.MAC)
+		return fmt.Errorf("%w: the device's address is set again and again, now to %v", ErrSpoiled, is)
 	}
 	log.Warn("setting the address of a port's device again, which somebody has changed",
-		"port", p.UUID, "ifname", s.IfName, "to", mac.String(), "from", is.MAC.String())
+		"port", p.UUID, "ifname", s.IfName, "to", mac.String(), "from", is.String())
 	return tap.SetMAC(s.Index, mac)
 }
+
+// closed reports whether a macvtap device was to go with its last descriptor, and that is
+// closed. What can't be found out is taken not to be so.
+func closed(s store.Port) bool {
+	if s.Mode == "" || s.Lifetime != api.LifetimeFD {
+		return false
+	}
+	held, err := tap.Held(s.Lock)
+	return err == nil && !held
+}
+
+// Closed reports whether p, of vnetd's own, ends with its last descriptor, which is closed:
+// a TAP device goes by itself, a macvtap device is to be deleted.
+func (p *Port) Closed() bool { return closed(p.Record()) }

@@ -1,6 +1,7 @@
 package port
 
 import (
+	"bytes"
 	"net"
 	"slices"
 	"strings"
@@ -18,6 +19,7 @@ type index struct {
 	byID      map[idKey]*Port // nil: of a port that is being made
 	byNetwork map[networkKey]map[*Port]struct{}
 	byHolder  map[string]map[*Port]struct{}
+	ruled     map[string]map[*Port]struct{} // of vnetd's own with rules of their own, by network
 }
 
 // nameKey is a guest's name on one network, in lower case.
@@ -40,6 +42,7 @@ func newIndex() index {
 		byUUID: make(map[string]*Port), byIndex: make(map[int]*Port), byIfName: make(map[string]*Port),
 		byMAC: make(map[[6]byte][]*Port), byCard: make(map[[6]byte][]*Port), byName: make(map[nameKey][]*Port), byID: make(map[idKey]*Port),
 		byNetwork: make(map[networkKey]map[*Port]struct{}), byHolder: make(map[string]map[*Port]struct{}),
+		ruled: make(map[string]map[*Port]struct{}),
 	}
 }
 
@@ -47,6 +50,7 @@ func (x *index) insert(p *Port) {
 	x.byUUID[strings.ToLower(p.UUID)] = p
 	put(x.byNetwork, networkKey{p.Network, p.Kind}, p)
 	x.setDevice(p, p.status.IfName, p.status.Index)
+	x.setRuled(p)
 	if p.Kind == Orphan {
 		return
 	}
@@ -70,21 +74,42 @@ func (x *index) insert(p *Port) {
 	}
 }
 
-// setDevice has p found by its device.
+// setRuled has p be among those with rules where it has any.
+func (x *index) setRuled(p *Port) {
+	if p.Kind == Own && len(p.status.Rules) > 0 {
+		put(x.ruled, p.Network, p)
+		return
+	}
+	drop(x.ruled, p.Network, p)
+}
+
+// setDevice has p found by its device. One of a port of another program's that has the same
+// card on the same network stays that port's until it ends: libvirt makes a second port of a
+// guest's card where something of it changes, and ends the first, or the second again.
 func (x *index) setDevice(p *Port, name string, index int) {
 	x.forgetDevice(p)
 	p.status.IfName, p.status.Index = name, index
-	if index != 0 {
-		x.byIndex[index], x.byIfName[name] = p, p
+	if q := x.byIndex[index]; index == 0 || q != nil && q.Kind == External && p.Kind == External && q.Network == p.Network && bytes.Equal(q.MAC, p.MAC) {
+		return
 	}
+	x.byIndex[index], x.byIfName[name] = p, p
 }
 
+// forgetDevice has p's device be that of another port that has it, too, if there is one.
 func (x *index) forgetDevice(p *Port) {
-	if x.byIndex[p.status.Index] == p {
-		delete(x.byIndex, p.status.Index)
+	index, name := p.status.Index, p.status.IfName
+	if index == 0 || x.byIndex[index] != p {
+		return
 	}
-	if x.byIfName[p.status.IfName] == p {
-		delete(x.byIfName, p.status.IfName)
+	delete(x.byIndex, index)
+	if x.byIfName[name] == p {
+		delete(x.byIfName, name)
+	}
+	for q := range x.byNetwork[networkKey{p.Network, External}] {
+		if q != p && q.status.Index == index {
+			x.byIndex[index], x.byIfName[name] = q, q
+			return
+		}
 	}
 }
 
@@ -92,6 +117,7 @@ func (x *index) forgetDevice(p *Port) {
 func (x *index) remove(p *Port) {
 	delete(x.byUUID, strings.ToLower(p.UUID))
 	drop(x.byNetwork, networkKey{p.Network, p.Kind}, p)
+	drop(x.ruled, p.Network, p)
 	x.forgetDevice(p)
 	if p.Kind == Orphan {
 		return

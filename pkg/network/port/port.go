@@ -2,6 +2,7 @@ package port
 
 import (
 	"cmp"
+	"context"
 	"net"
 	"net/netip"
 	"slices"
@@ -12,6 +13,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/vnetd/vnetd/pkg/api"
+	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/store"
 )
@@ -27,6 +29,14 @@ const (
 	Orphan               // one of vnetd's own, of a network that is not known
 )
 
+// Links is what ports ask of pkg/bridge.
+type Links interface {
+	LookupIndex(index int) (bridge.Link, error)
+	Attach(ctx context.Context, bridge, port int, cfg bridge.PortConfig) error
+	SetAlias(index int, text string) error
+	DeleteLink(index int) error
+}
+
 // Port is one port. What it is doesn't change while it lives, but for its Status and
 // Document. Its methods may be called concurrently.
 type Port struct {
@@ -34,6 +44,7 @@ type Port struct {
 	UUID    string // empty for Foreign
 	Network string // its name; empty for Orphan
 	Spec
+	Macvtap Macvtap
 	Created time.Time
 
 	reg         *Registry
@@ -44,9 +55,26 @@ type Port struct {
 	carrier bool // somebody had the device open; see Opened
 
 	// guarded by Registry.mu
+	coming   bool // see Turn
+	gone     bool
 	status   Status
 	document *netdef.Port  // of External
 	news     chan struct{} // closed and made anew when Held changes, and at the end
+}
+
+// Macvtap is what a macvtap device is on, in place of a bridge; empty for TAP devices.
+type Macvtap struct {
+	Parent string // the interface of the host
+	Mode   string // bridge, private, vepa or passthrough
+}
+
+// OnMacvtap reports whether p, of vnetd's own, is a macvtap device.
+func (p *Port) OnMacvtap() bool { return p.Macvtap.Mode != "" }
+
+// IsMacvtap reports whether the device of p, whoever made it, is a macvtap device.
+func (p *Port) IsMacvtap() bool {
+	doc := p.Document()
+	return p.OnMacvtap() || doc != nil && doc.Plug.Type == netdef.PlugDirect
 }
 
 // Status is what a port is now.
@@ -59,7 +87,12 @@ type Status struct {
 	Card   net.HardwareAddr
 	Left   bool         // the guest has closed the device
 	Held   []netip.Addr // leased since the port is there, in order
+	Node   string       // of a macvtap device, by which it was opened
+	Lock   string       // of who has that open, see tap.Held
 	Failed error        // why the port could not be ended, nil for nothing
+
+	Settings
+	ClassID uint32 // the traffic class of its floor, 0 for none
 }
 
 // CardAddr is the address of the guest's card as far as it is known.
@@ -70,12 +103,22 @@ func (p *Port) CardAddr() net.HardwareAddr {
 	return p.MAC
 }
 
+// Turn takes in how p stands to its guest: that is about to move to this host, or has gone to
+// another one. It reports whether that is news. A port begins as one by which its guest sends.
+func Turn(p *Port, coming, gone bool) (news bool) {
+	p.reg.mu.Lock()
+	defer p.reg.mu.Unlock()
+	news = p.coming != coming || p.gone != gone
+	p.coming, p.gone = coming, gone
+	return news
+}
+
 // newPort is a port of r, which is not in r yet.
 func newPort(r *Registry, kind Kind, network string, s store.Port) *Port {
 	return &Port{
-		Kind: kind, UUID: s.UUID, Network: network, Created: s.Created, Spec: specOf(s),
+		Kind: kind, UUID: s.UUID, Network: network, Created: s.Created, Spec: specOf(s), Macvtap: Macvtap{s.Parent, s.Mode},
 		reg: r, networkUUID: s.Network, restores: newRestores(), news: make(chan struct{}),
-		status: Status{IfName: s.IfName, Index: s.Index, Holder: s.Holder, Card: s.Guest},
+		status: Status{IfName: s.IfName, Index: s.Index, Holder: s.Holder, Card: s.Guest, Node: s.Node, Lock: s.Lock, Settings: settingsOf(s), ClassID: s.ClassID},
 	}
 }
 
@@ -112,9 +155,12 @@ func (p *Port) Record() store.Port {
 	defer p.reg.mu.Unlock()
 	s := store.Port{
 		UUID: p.UUID, Network: p.networkUUID, IfName: p.status.IfName, Index: p.status.Index, Created: p.Created,
-		Holder: p.status.Holder, Guest: p.status.Card,
+		Holder: p.status.Holder, Guest: p.status.Card, Node: p.status.Node, Lock: p.status.Lock,
+		Parent: p.Macvtap.Parent, Mode: p.Macvtap.Mode,
 	}
 	p.Spec.record(&s)
+	p.status.record(&s)
+	s.ClassID = p.status.ClassID
 	if p.document != nil {
 		s.Document = string(p.document.XML())
 	}
@@ -132,8 +178,13 @@ func (p *Port) Info() api.Port {
 		Addresses: append([]netip.Addr{}, p.status.Held...),
 	}
 	p.describe(&info)
+	info.Parent, info.Mode = p.Macvtap.Parent, p.Macvtap.Mode
 	if p.document != nil {
-		info.Bridge = p.document.Plug.Bridge
+		plug := p.document.Plug
+		info.Bridge, info.Parent, info.Mode = plug.Bridge, plug.Dev, plug.Mode
+		if plug.Type == netdef.PlugHostdevPCI {
+			info.Parent, info.Mode = plug.Address.String(), string(netdef.ModeHostdev)
+		}
 	}
 	return info
 }
@@ -170,6 +221,11 @@ func (p *Port) Keep(save func(store.Port) error) error {
 		return nil
 	}
 	return save(p.Record())
+}
+
+// While calls f, which works with p's device, unless somebody ends p, or has.
+func (p *Port) While(f func() error) error {
+	return p.Keep(func(store.Port) error { return f() })
 }
 
 // Hold makes holder the one who holds p.

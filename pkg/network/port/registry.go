@@ -127,6 +127,23 @@ func (r *Registry) Remove(p *Port) {
 	}
 }
 
+// Move makes p a port of the network of that name, which takes the place of its own, and
+// returns it as that; nil where p has ended.
+func Move(p *Port, network string) *Port {
+	r := p.reg
+	moved := newPort(r, p.Kind, network, p.Record())
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.index.byUUID[strings.ToLower(p.UUID)] != p {
+		return nil
+	}
+	moved.Spec, moved.status, moved.document = p.Spec, p.status, p.document
+	r.index.remove(p)
+	r.index.insert(moved)
+	p.tell()
+	return moved
+}
+
 func (r *Registry) has(p *Port) bool { return r.UUID(p.UUID) == p }
 
 // UUID finds a port by its UUID in any case; nil when there is none. So do the
@@ -191,6 +208,18 @@ func (r *Registry) On(network string, kinds ...Kind) []*Port {
 	}
 	slices.SortFunc(ports, compare)
 	return ports
+}
+
+// Ruled lists the network's ports of kind Own that have rules of their own, in order of their
+// creation.
+func Ruled(r *Registry, network string) []*Port {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	ruled := r.index.ruled[network]
+	if len(ruled) == 0 {
+		return nil // asked with each lease
+	}
+	return slices.SortedFunc(maps.Keys(ruled), compare)
 }
 
 // Count is how many ports of some kinds the network has.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -261,4 +262,30 @@ func one(ports []*port.Port) *port.Port {
 		return nil
 	}
 	return ports[0]
+}
+
+// TestRuled has ports of vnetd's own be found by their having rules, as those come and go.
+func TestRuled(t *testing.T) {
+	r := port.NewRegistry()
+	ruled := record(2, 7)
+	ruled.Rules = []string{"egress deny"}
+	plain, p, other := load(t, r, port.Own, "one", record(1, 7)), load(t, r, port.Own, "one", ruled), load(t, r, port.Own, "two", record(3, 7))
+	lists := func(when string, want ...*port.Port) {
+		t.Helper()
+		if got := port.Ruled(r, "one"); !slices.Equal(got, want) {
+			t.Errorf("%s: %d ports with rules, want %d", when, len(got), len(want))
+		}
+	}
+	set := func(p *port.Port, rules ...string) {
+		p.Set(func(s *port.Settings, _ *uint32) { s.Rules = rules })
+	}
+	lists("at first", p)
+	set(other, "egress deny")
+	set(plain, "ingress deny")
+	lists("once another has some", plain, p)
+	set(p)
+	lists("once one has none any more", plain)
+	r.Remove(plain)
+	set(plain, "egress deny")
+	lists("once it is gone")
 }

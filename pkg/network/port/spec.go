@@ -3,6 +3,7 @@ package port
 import (
 	"bytes"
 	"cmp"
+	"maps"
 	"net"
 	"net/netip"
 	"regexp"
@@ -15,6 +16,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/firewall"
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/netdef/policy"
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
@@ -58,6 +60,21 @@ type Spec struct {
 	Allow []string
 	// Untrusted says that the owner may not choose addresses, and so no guard.
 	Untrusted bool
+
+	// Settings are those at first; what they are now, Status says.
+	Settings Settings
+}
+
+// Settings are what of a port can change while it lives.
+type Settings struct {
+	PortGroup string // of its network; empty: the default one
+	// Bandwidth is its own, of no direction for none; nil: as its group says.
+	Bandwidth *netdef.Bandwidth
+	// VLAN is its own in place of those of group and network, as netdef.ParseVLAN reads it;
+	// empty: as they say.
+	VLAN string
+	// Rules are the port's own, ahead of those of its network, as policy.ParseRule reads them.
+	Rules []string
 }
 
 // specOf is the Spec of a recorded port.
@@ -66,15 +83,50 @@ func specOf(s store.Port) Spec {
 		Name: s.Name, Aliases: s.Aliases, MAC: s.MAC, IfName: s.IfName, Addrs: s.Addrs, Queues: s.Queues,
 		VnetHdr: s.VnetHdr, Isolated: s.Isolated, Lifetime: s.Lifetime, Owner: s.Owner, ID: s.ID,
 		OwnerUUID: s.OwnerUUID, Holder: s.Holder, MadeUp: s.MadeUp, Guard: s.Guard, Allow: s.Allow, Untrusted: s.Untrusted,
+		Settings: settingsOf(s),
 	}
 }
 
-// record writes o into what is stored of a port.
+// settingsOf are the Settings of a recorded port. Limits that are not known are of a
+// younger vnetd's.
+func settingsOf(s store.Port) Settings {
+	b, err := OwnBandwidth(s.Bandwidth)
+	if err == nil && netdef.CheckLimits(b) != nil {
+		b = nil
+	}
+	return Settings{PortGroup: s.PortGroup, Bandwidth: b, VLAN: s.VLAN, Rules: s.Rules}
+}
+
+// OwnBandwidth is the bandwidth with those limits, 0 for an absent one, as a port's own;
+// nil where nothing is said of it. The error names a limit that there is not.
+func OwnBandwidth(limits map[string]uint64) (*netdef.Bandwidth, error) {
+	b, err := netdef.NewBandwidth(limits)
+	if b == nil && err == nil && len(limits) > 0 {
+		b = &netdef.Bandwidth{}
+	}
+	return b, err
+}
+
+// limitsOf are the limits of which OwnBandwidth makes b.
+func limitsOf(b *netdef.Bandwidth) map[string]uint64 {
+	limits := b.Limits()
+	if b != nil && len(limits) == 0 {
+		limits[netdef.LimitNames()[0]] = 0
+	}
+	return limits
+}
+
+// record writes o into what is stored of a port, with its Settings at first.
 func (o *Spec) record(s *store.Port) {
 	s.Name, s.MAC, s.Addrs, s.Queues, s.VnetHdr, s.Isolated = o.Name, o.MAC, o.Addrs, o.Queues, o.VnetHdr, o.Isolated
 	s.Aliases = o.Aliases
 	s.Lifetime, s.Owner, s.ID, s.OwnerUUID, s.MadeUp = o.Lifetime, o.Owner, o.ID, o.OwnerUUID, o.MadeUp
 	s.Guard, s.Allow, s.Untrusted = o.Guard, o.Allow, o.Untrusted
+	o.Settings.record(s)
+}
+
+func (o Settings) record(s *store.Port) {
+	s.PortGroup, s.Bandwidth, s.VLAN, s.Rules = o.PortGroup, limitsOf(o.Bandwidth), o.VLAN, o.Rules
 }
 
 // specOfDocument is the Spec of a port that owner registered with doc.
@@ -82,6 +134,7 @@ func specOfDocument(doc *netdef.Port, owner uint32) Spec {
 	return Spec{
 		Name: doc.Owner.Name, MAC: doc.MAC, Isolated: doc.Isolated == netdef.Yes,
 		Lifetime: api.LifetimeExternal, Owner: owner, OwnerUUID: doc.Owner.UUID,
+		Settings: Settings{PortGroup: doc.Group, Bandwidth: doc.Bandwidth, VLAN: doc.VLAN.String()},
 	}
 }
 
@@ -90,6 +143,18 @@ func (o *Spec) addTo(doc *netdef.Port) {
 	if o.Isolated {
 		doc.Isolated = netdef.Yes
 	}
+}
+
+// OwnVLAN is s's VLAN; nil for none.
+func (s Settings) OwnVLAN() *netdef.VLAN {
+	if s.VLAN == "" {
+		return nil
+	}
+	v, err := netdef.ParseVLAN(s.VLAN)
+	if err != nil { // it was checked
+		return nil
+	}
+	return v
 }
 
 // plugged is how o's device is plugged in on a network that has its ports so.
@@ -134,7 +199,23 @@ func (o *Spec) Check() error {
 	case o.OwnerUUID != "" && !uuidText.MatchString(o.OwnerUUID):
 		return api.Errorf(api.Invalid, "option owner_uuid: %.80q is not a UUID", o.OwnerUUID)
 	}
-	return cmp.Or(o.checkAddrs(), o.checkAliases(), o.checkGuard())
+	return cmp.Or(o.checkAddrs(), o.checkAliases(), o.checkGuard(), o.Settings.Check())
+}
+
+// Check refuses what no port can have; the error is Invalid.
+func (s Settings) Check() error {
+	if err := netdef.CheckLimits(s.Bandwidth); err != nil {
+		return api.Errorf(api.Invalid, "%w", err)
+	}
+	if _, err := netdef.ParseVLAN(s.VLAN); s.VLAN != "" && err != nil {
+		return api.Errorf(api.Invalid, "option vlan: %w", err)
+	}
+	for _, text := range s.Rules {
+		if _, err := policy.ParseRule(text); err != nil {
+			return api.Errorf(api.Invalid, "option rules: %w", err)
+		}
+	}
+	return nil
 }
 
 // checkAliases refuses names that a guest can't have beside its own.
@@ -203,6 +284,7 @@ var (
 // Differs names the option of a port that is there which o asks to be otherwise,
 // empty for none. What o leaves open fits.
 func (o *Spec) Differs(p *Port) string {
+	now := p.Status().Settings
 	for _, f := range []struct {
 		option string
 		other  bool
@@ -217,8 +299,12 @@ func (o *Spec) Differs(p *Port) string {
 		{"isolated", o.Isolated != p.Isolated},
 		{"guard", o.Guard != "" && o.Guard != p.Guard},
 		{"allow", len(o.Allow) > 0 && !slices.Equal(o.Allow, p.Allow)},
+		{"vlan", o.Settings.VLAN != "" && o.Settings.VLAN != now.VLAN},
+		{"rules", len(o.Settings.Rules) > 0 && !slices.Equal(o.Settings.Rules, now.Rules)},
 		{"lifetime", cmp.Or(o.Lifetime, api.LifetimeFD) != p.Lifetime},
 		{"owner_uuid", o.OwnerUUID != "" && o.OwnerUUID != p.OwnerUUID},
+		{"portgroup", o.Settings.PortGroup != "" && o.Settings.PortGroup != now.PortGroup},
+		{"bandwidth", o.Settings.Bandwidth != nil && !maps.Equal(o.Settings.Bandwidth.Limits(), now.Bandwidth.Limits())},
 	} {
 		if f.other {
 			return f.option

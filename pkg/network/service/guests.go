@@ -2,6 +2,7 @@ package service
 
 import (
 	"bytes"
+	"iter"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -35,6 +36,9 @@ type Guests interface {
 	Guests() []Guest
 	// Guest finds one by the address of its card or its port.
 	Guest(mac net.HardwareAddr) (Guest, bool)
+	// Elsewhere are the names of guests on other hosts, which DNS serves beside those of this
+	// host's.
+	Elsewhere() []dnsd.Host
 	// Leased records that a guest has an address.
 	Leased(mac net.HardwareAddr, a netip.Addr)
 	// Seen has the port that a card is plugged into know the card's address. It
@@ -45,6 +49,7 @@ type Guests interface {
 // reserver is a server that sets addresses aside for guests that come and go.
 type reserver interface {
 	Leases() []dhcpd.Lease
+	EachLease() iter.Seq[dhcpd.Lease]
 	SetDynamic(l dhcpd.DynamicReservation) error
 	DropDynamic(mac net.HardwareAddr)
 	WithdrawDynamic(mac net.HardwareAddr)
@@ -127,14 +132,74 @@ func (s *Set) register(service string) {
 	if d.dns == nil {
 		return
 	}
-	for _, l := range d.held() {
-		if s.spec.onSubnet(l.Addr) {
-			d.dns.SetHost(d.host(l))
+	for _, f := range d.reservers() {
+		for l := range f.EachLease() {
+			if s.spec.onSubnet(l.Addr) {
+				d.dns.SetHost(d.host(l))
+			}
 		}
 	}
 	for _, g := range d.guests.Guests() {
 		d.announce(g)
 	}
+	s.elsewhere = nil // a new server knows none
+	tellElsewhere(s)
+}
+
+// NamesChanged has DNS know the names of guests on other hosts as they are now.
+func NamesChanged(s *Set) {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.dns.srv != nil {
+		tellElsewhere(s)
+	}
+}
+
+// PoolChanged has DHCP give new addresses from those that this host gives now.
+func PoolChanged(s *Set) {
+	if s == nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if srv := s.dhcp.srv; srv != nil {
+		srv.Relend()
+	}
+	if srv := s.dhcp6.srv; srv != nil {
+		srv.Relend()
+	}
+}
+
+// tellElsewhere tells DNS what is new of guests on other hosts. The caller holds s.mu.
+func tellElsewhere(s *Set) {
+	d, now := s.directory(), make(map[netip.Addr]string)
+	for _, h := range d.guests.Elsewhere() {
+		now[h.Addr] = h.Name
+		if s.elsewhere[h.Addr] != h.Name {
+			d.dns.SetHost(h)
+		}
+	}
+	for a := range s.elsewhere {
+		if _, there := now[a]; !there && !d.has(a) {
+			d.dns.DeleteAddr(a)
+		}
+	}
+	s.elsewhere = now
+}
+
+// has reports whether a guest of this host has an address.
+func (d directory) has(a netip.Addr) bool {
+	for _, f := range d.reservers() {
+		for l := range f.EachLease() {
+			if l.Addr == a {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // forget has a server forget guests that are gone.
@@ -155,7 +220,7 @@ func (d directory) register(f family, log *slog.Logger) {
 			log.Warn("a port loses its address", "mac", g.MAC.String(), "error", err)
 		}
 	}
-	for _, l := range f.Leases() {
+	for l := range f.EachLease() {
 		d.guests.Leased(l.MAC, l.Addr)
 	}
 }
@@ -237,7 +302,11 @@ func (d directory) unalias(g Guest) {
 func (d directory) held() []dhcpd.Lease {
 	var held []dhcpd.Lease
 	for _, f := range d.reservers() {
-		held = append(held, f.Leases()...)
+		if leases := f.Leases(); held == nil {
+			held = leases
+		} else {
+			held = append(held, leases...)
+		}
 	}
 	return held
 }

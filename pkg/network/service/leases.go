@@ -11,6 +11,7 @@ import (
 	"golang.org/x/time/rate"
 
 	"github.com/vnetd/vnetd/pkg/dhcpd"
+	"github.com/vnetd/vnetd/pkg/dnsd"
 )
 
 // Leases lists the leases held, in order of address; served reports whether all
@@ -39,6 +40,9 @@ func (s *Set) onLease(e dhcpd.Event) {
 	d := s.directory()
 	d.unname(former)
 	d.follow(e)
+	if name, there := s.elsewhere[e.Lease.Addr]; there && d.dns != nil && e.Kind != dhcpd.Bound && e.Kind != dhcpd.Renewed {
+		d.dns.SetHost(dnsd.Host{Name: name, Addr: e.Lease.Addr}) // it has moved to another host
+	}
 	s.mu.Unlock()
 	s.leaseLog.write(e)
 	s.cfg.Owner.LeaseChanged(e)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"net/netip"
 	"os"
 	"slices"
 	"sync"
@@ -41,9 +42,12 @@ type Owner interface {
 
 // Config is what a set works with. All is needed but what is said to be optional.
 type Config struct {
-	Owner    Owner
-	Log      *slog.Logger // with the network's name
-	Sockets  Sockets      // optional
+	Owner   Owner
+	Log     *slog.Logger // with the network's name
+	Sockets Sockets      // optional
+	// Left is what the set has left whose place this one takes; nil: there was none. The
+	// caller closes it once the set is open.
+	Left     *Left
 	Resolver *resolved.Client
 	// Ifindex finds a bridge.
 	Ifindex func(bridge string) (int, error)
@@ -63,9 +67,12 @@ type Set struct {
 	cancel   context.CancelFunc
 	done     sync.WaitGroup
 	leaseLog *leaseLog
+	held     held
 
 	mu   sync.Mutex // guards what follows, and orders what DNS is told
 	spec *Spec
+	// elsewhere are the names of guests on other hosts that DNS has been told.
+	elsewhere map[netip.Addr]string
 
 	dhcp     unit[v4.Config, *v4.Server]
 	dhcp6    unit[v6.Config, *v6.Server]
@@ -98,7 +105,10 @@ func New(ctx context.Context, cfg Config, spec *Spec) *Set {
 	}
 	s.ra = unit[ra.Config, *ra.Server]{
 		label: RA, config: func(p *Spec) *ra.Config { return p.RA },
-		open:   func(c ra.Config, _ []*os.File) (*ra.Server, error) { return ra.Open(c) },
+		open: func(c ra.Config, left []*os.File) (*ra.Server, error) {
+			c.Left = left
+			return ra.Open(c)
+		},
 		change: func(srv *ra.Server, _, want ra.Config) error { return srv.Reconfigure(want) },
 	}
 	s.dns = unit[dnsd.Config, *dnsd.Server]{
@@ -107,13 +117,11 @@ func New(ctx context.Context, cfg Config, spec *Spec) *Set {
 	}
 	s.tftp = unit[tftp.Config, *tftp.Server]{
 		label: TFTP, spared: true, config: func(p *Spec) *tftp.Config { return p.TFTP },
-		open: func(c tftp.Config, _ []*os.File) (*tftp.Server, error) { return tftp.Open(c) },
-		change: func(_ *tftp.Server, is, want tftp.Config) error {
-			if is != want {
-				return errChanged
-			}
-			return nil
+		open: func(c tftp.Config, left []*os.File) (*tftp.Server, error) {
+			c.Left = left
+			return tftp.Open(c)
 		},
+		change: func(srv *tftp.Server, _, want tftp.Config) error { return srv.Reconfigure(want) },
 	}
 	s.resolved = unit[resolved.Config, *registration]{
 		label: Resolved, spared: true, config: func(p *Spec) *resolved.Config { return p.Resolved }, open: s.openRegistration,
@@ -180,23 +188,25 @@ func (s *Set) openRegistration(cfg resolved.Config, _ []*os.File) (*registration
 // follow, unless there is an error.
 func (s *Set) Open() error {
 	for _, p := range s.wanted(s.serving()) {
-		if _, err := s.open(p); err != nil && !p.optional() {
+		if _, err := s.begin(p); err != nil && !p.optional() {
 			return errors.Join(err, s.Close())
 		}
 	}
 	return nil
 }
 
-// open opens a service, on the sockets that a former vnetd has left where there are
-// some, and lets DNS know all leases, whichever of the two is new.
-func (s *Set) open(p part) (runner, error) {
+// begin opens a service, on the sockets that a former set or vnetd has left where there
+// are some, and lets DNS know all leases, whichever of the two is new.
+func (s *Set) begin(p part) (runner, error) {
 	spec := s.serving()
-	left := inherited(s.cfg.Sockets, spec.Bridge, p.name())
+	left := s.inherited(spec.Bridge, p.name())
 	defer closeFiles(left)
 	srv, keep, err := p.start(spec, left)
 	if err != nil {
+		s.forget(spec.Bridge, p.name())
 		return nil, fmt.Errorf("opening %s on %q: %w", p.name(), spec.Bridge, err)
 	}
+	s.keep(spec.Bridge, p.name(), srv)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	keep()
@@ -255,12 +265,13 @@ func (s *Set) supervise(p part) {
 	for ; ; srv = nil {
 		err := error(nil)
 		if srv == nil {
-			srv, err = s.open(p)
+			srv, err = s.begin(p)
 		}
 		if err == nil {
 			s.cfg.Owner.Fault(p.name(), nil)
 			began := time.Now()
 			err = errors.Join(srv.Run(s.ctx), srv.Close())
+			s.held.end(p.name())
 			if time.Since(began) > reopenLast {
 				wait = reopenFirst
 			}
@@ -312,6 +323,7 @@ func (s *Set) Close() error {
 	for _, p := range s.parts() {
 		if srv := p.current(); srv != nil {
 			errs = append(errs, srv.Close())
+			s.held.end(p.name())
 		}
 	}
 	return errors.Join(errs...)

@@ -40,7 +40,7 @@ func findDHCP(n *netdef.Network, family func(netip.Addr) bool) *netdef.IP {
 func DHCP(n *netdef.Network) v4.Config {
 	ip := DHCPIP(n)
 	c := v4.Config{Settings: dhcpSettings(n, ip), MTU: n.MTU}
-	if n.Mode() != netdef.ModeIsolated {
+	if Reaches(n) {
 		c.Router = ip.Address
 	}
 	c.Boots = boots(ip.DHCP.Boots)
@@ -136,7 +136,7 @@ func RA(n *netdef.Network) ra.Config {
 		Network:   n.Name,
 		Interface: n.Bridge.Name,
 		MAC:       n.MAC,
-		Router:    n.Mode() != netdef.ModeIsolated,
+		Router:    Reaches(n),
 		DNS:       ServesDNS(n),
 		Domain:    Domain(n),
 		MTU:       cmp.Or(n.MTU, defaultMTU),

@@ -73,8 +73,8 @@ func nameServers(n *netdef.Network) []netip.Addr {
 	return addrs
 }
 
-// prefixes are the subnets of n.
-func prefixes(n *netdef.Network) []netip.Prefix {
+// Prefixes are the subnets of n.
+func Prefixes(n *netdef.Network) []netip.Prefix {
 	var all []netip.Prefix
 	for i := range n.IPs {
 		all = append(all, n.IPs[i].Prefix().Masked())
@@ -90,7 +90,7 @@ func DNS(n *netdef.Network) dnsd.Config {
 		Interface: n.Bridge.Name,
 		NoForward: n.Mode() == netdef.ModeIsolated,
 		Addrs:     nameServers(n),
-		Prefixes:  prefixes(n),
+		Prefixes:  Prefixes(n),
 	}
 	if n.Domain != nil {
 		c.Domain, c.LocalOnly = Domain(n), n.Domain.LocalOnly == netdef.Yes
@@ -103,6 +103,11 @@ func DNS(n *netdef.Network) dnsd.Config {
 		})
 	}
 	addDnsmasqDNS(&c, &n.Dnsmasq.DNS)
+	if c.NoForward {
+		for _, domain := range askedByName(n) {
+			c.Forwarders = append(c.Forwarders, dnsd.Forwarder{Domain: domain, Host: true})
+		}
+	}
 	return c
 }
 
@@ -199,5 +204,5 @@ func HasDomain(n *netdef.Network) bool { return ServesDNS(n) && Domain(n) != "" 
 // Resolved is what the host's resolver is told of n; the caller adds the
 // logger.
 func Resolved(n *netdef.Network) resolved.Config {
-	return resolved.Config{Addrs: Gateways(n), Domain: Domain(n), Prefixes: prefixes(n)}
+	return resolved.Config{Addrs: Gateways(n), Domain: Domain(n), Prefixes: Prefixes(n)}
 }

@@ -157,7 +157,7 @@ func addDnsmasqDNS(c *dnsd.Config, d *dnsmasq.DNS) {
 		c.Addresses = append(c.Addresses, dnsd.Address(a))
 	}
 	for _, s := range d.Servers {
-		c.Forwarders = append(c.Forwarders, dnsd.Forwarder(s))
+		c.Forwarders = append(c.Forwarders, dnsd.Forwarder{Domain: s.Domain, Addr: s.Addr, Port: s.Port})
 	}
 	c.LocalDomains = slices.Concat(c.LocalDomains, d.LocalDomains)
 	c.HostTTL = cmp.Or(d.HostTTL, c.HostTTL)

@@ -42,7 +42,12 @@ func Guard(live *netdef.Network, untrusted bool) firewall.Guard {
 		}
 	}
 	if !untrusted {
-		return firewall.GuardAt(firewall.GuardGateway)
+		g := firewall.GuardAt(firewall.GuardGateway)
+		if live.Span != nil && ManagesMACs(live) {
+			// Other cards behind the port get nothing, and other hosts learn where cards are.
+			g[firewall.GuardMAC] = firewall.GuardStrict
+		}
+		return g
 	}
 	g := firewall.GuardAt(firewall.GuardStrict)
 	known4, known6 := knowsGuests(live)

@@ -19,9 +19,9 @@ import (
 func Plan(def *netdef.Network, rules []firewall.Line) api.Plan {
 	p := api.Plan{
 		Name: def.Name, Mode: string(def.Mode()), Action: "create", Conflicts: []string{}, Pending: []string{},
-		Links:     []api.PlannedLink{plannedLink(def)},
+		Links:     plannedLinks(def),
 		Addresses: []api.PlannedAddress{}, Routes: []api.PlannedRoute{}, Sysctls: []api.PlannedSysctl{}, Rules: []api.PlannedRule{},
-		Pools: []api.Pool{}, Services: []api.PlannedService{}, NotUnderstood: append([]string{}, def.Dnsmasq.Unknown...),
+		Pools: []api.Pool{}, Forwards: []api.Forward{}, Announces: []netip.Prefix{}, Services: []api.PlannedService{}, NotUnderstood: append([]string{}, def.Dnsmasq.Unknown...),
 	}
 	if !def.Mode().OwnsBridge() {
 		return p
@@ -38,18 +38,53 @@ func Plan(def *netdef.Network, rules []firewall.Line) api.Plan {
 		p.Sysctls = append(p.Sysctls, api.PlannedSysctl(s))
 	}
 	for _, r := range rules {
-		p.Rules = append(p.Rules, api.PlannedRule{Family: strings.ToLower(r.Family.String()), Table: r.Table, Chain: r.Chain, Args: r.Args})
+		p.Rules = append(p.Rules, api.PlannedRule{Family: strings.ToLower(r.Family.String()), Table: r.Table, Chain: r.Chain, Args: r.Args, Form: forms[r.Form]})
 	}
 	planServices(&p, def)
 	return p
 }
 
-// plannedLink is the bridge of def.
-func plannedLink(def *netdef.Network) api.PlannedLink {
-	return api.PlannedLink{
-		Name: def.Bridge.Name, Made: def.OwnsBridge() || def.Uplink != "", MAC: def.MAC.String(), MTU: def.MTU,
-		STP: def.Bridge.STP, ForwardDelay: int(def.Bridge.Delay), Uplink: def.Uplink, Zone: def.Bridge.Zone,
+// forms are how rules are written, as a plan has it.
+var forms = map[firewall.Form]string{firewall.FormIPTables: api.FormIPTables, firewall.FormElement: api.FormElement, firewall.FormRule: api.FormRule}
+
+// plannedLinks are what ports of def are on: its bridge, or its pool.
+func plannedLinks(def *netdef.Network) []api.PlannedLink {
+	plug := def.PortPlug()
+	if plug == netdef.PlugNetwork || plug == netdef.PlugBridge {
+		return append([]api.PlannedLink{plannedBridge(def)}, plannedTunnel(def)...)
 	}
+	all, f := []api.PlannedLink{}, def.Forward
+	add := func(kind, name string) { all = append(all, api.PlannedLink{Name: name, Kind: kind}) }
+	if f.PF != "" {
+		add(api.LinkFunctions, f.PF)
+	}
+	for _, dev := range f.Interfaces {
+		add(api.LinkInterface, dev)
+	}
+	for _, a := range f.Addresses {
+		add(api.LinkPCI, a.String())
+	}
+	if h := def.HostAccess; h != nil {
+		all = append(all, api.PlannedLink{Name: h.Dev, Kind: api.LinkMacvlan, Made: true, MAC: h.MAC.String()})
+	}
+	return all
+}
+
+// plannedBridge is the bridge of def.
+func plannedBridge(def *netdef.Network) api.PlannedLink {
+	return api.PlannedLink{
+		Kind: api.LinkBridge, Name: def.Bridge.Name, Made: def.OwnsBridge() || def.Uplink != "", MAC: def.MAC.String(), MTU: DeviceMTU(def),
+		STP: def.Bridge.STP, ForwardDelay: int(def.Bridge.Delay), Uplink: def.Uplink, Zone: def.Bridge.Zone,
+		Bandwidth: def.Bandwidth.Limits(),
+	}
+}
+
+// plannedTunnel is the tunnel of def to other hosts, if it has one.
+func plannedTunnel(def *netdef.Network) []api.PlannedLink {
+	if def.Span == nil {
+		return nil
+	}
+	return []api.PlannedLink{{Kind: api.LinkTunnel, Name: def.Span.Device(), Made: true, MTU: TunnelMTU(def), Span: Span(def)}}
 }
 
 // planServices adds what def serves.

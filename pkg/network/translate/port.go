@@ -12,16 +12,17 @@ import (
 // Port is how ports of n are plugged in.
 func Port(n *netdef.Network) bridge.PortConfig {
 	return bridge.PortConfig{
-		MTU:        n.MTU,
+		MTU:        DeviceMTU(n),
 		Isolated:   n.Isolated == netdef.Yes,
 		NoLearning: ManagesMACs(n),
 		NoFlood:    ManagesMACs(n),
+		Sticky:     n.Span != nil, // or a host could draw what is for guests of this one
 	}
 }
 
-// NetworkPort is doc as a port of a network that is live: networkAllocatePort and
-// networkNotifyPort of libvirt.
-func NetworkPort(live *netdef.Network, doc *netdef.Port, reclaim bool) (*netdef.Port, error) {
+// NetworkPort is doc as a port of a network that is live, on a device of its pool where it
+// has one: networkAllocatePort and networkNotifyPort of libvirt.
+func NetworkPort(live *netdef.Network, doc *netdef.Port, reclaim bool, pool *Pool) (*netdef.Port, error) {
 	full := *doc
 	switch {
 	case reclaim && full.Plug == nil:
@@ -30,51 +31,55 @@ func NetworkPort(live *netdef.Network, doc *netdef.Port, reclaim bool) (*netdef.
 		return nil, api.Errorf(api.Invalid, "port '%s' has a plug, which the network is to say", full.UUID)
 	}
 	group := portGroup(live, full.Group)
-	full.Bandwidth = cmp.Or(full.Bandwidth, group.Bandwidth)
-	full.VirtualPort = cmp.Or(full.VirtualPort, group.VirtualPort)
-	full.VLAN = cmp.Or(full.VLAN, group.VLAN, live.VLAN)
+	full.Bandwidth = PortBandwidth(live, full.Group, full.Bandwidth)
 	full.Isolated = cmp.Or(full.Isolated, live.Isolated)
 	full.TrustGuestRxFilters = cmp.Or(full.TrustGuestRxFilters, group.TrustGuestRxFilters, live.TrustGuestRxFilters)
-	plug := &netdef.Plug{Type: netdef.PlugBridge, Bridge: live.Bridge.Name, MACTableManager: live.Bridge.MACTableManager}
-	if live.Mode().OwnsBridge() {
-		plug.Type = netdef.PlugNetwork
+	if err := profiled(live, &full, group, reclaim); err != nil {
+		return nil, err
 	}
-	if reclaim && (full.Plug.Type != plug.Type || full.Plug.Bridge != plug.Bridge) {
-		return nil, api.Errorf(api.Invalid, "port '%s' is not plugged into bridge '%s' of network '%s'", full.UUID, plug.Bridge, live.Name)
+	if err := tagged(live, &full, group); err != nil {
+		return nil, err
 	}
-	full.Plug = plug
-	if full.VLAN != nil {
-		return nil, api.Errorf(api.Unsupported, "an interface connecting to network '%s' is requesting a vlan tag, but that is not supported for this type of network", live.Name)
+	var err error
+	if reclaim {
+		full.Plug, err = pool.reclaim(live, &full)
+	} else {
+		full.Plug, err = pool.plugInto(live, &full)
 	}
-	if err := checkVirtualPort(live, &full); err != nil && !reclaim {
+	if err != nil {
 		return nil, err
 	}
 	return &full, CheckFloor(live, &full)
 }
 
-// checkVirtualPort refuses a port profile that the network's ports can't have.
-func checkVirtualPort(live *netdef.Network, p *netdef.Port) error {
-	v := p.VirtualPort
-	switch {
-	case v == nil:
-		return nil
-	case live.Mode().OwnsBridge():
-		return api.Errorf(api.Unsupported, "<virtualport type='%s'> not supported for network '%s' which uses IP forwarding", v.Type, live.Name)
-	case v.Type != "openvswitch":
-		return api.Errorf(api.Unsupported, "<virtualport type='%s'> not supported for network '%s' which uses a bridge device", v.Type, live.Name)
+// profiled gives p the virtual port that the network, its group and p itself say.
+func profiled(live *netdef.Network, p *netdef.Port, group netdef.PortGroup, reclaim bool) (err error) {
+	if p.VirtualPort, err = mergeVirtualPorts(p.VirtualPort, live.VirtualPort, group.VirtualPort); err != nil {
+		return err
+	}
+	if err := checkVirtualPort(live, p); err != nil && !reclaim {
+		return err
+	}
+	return completeVirtualPort(p.VirtualPort)
+}
+
+// tagged gives p its VLAN where whoever makes its device puts it there. On a bridge it is
+// vnetd that sets what the network says.
+func tagged(live *netdef.Network, p *netdef.Port, group netdef.PortGroup) error {
+	bridged := hasBridge(live) && p.VirtualPort == nil
+	if !bridged {
+		p.VLAN = cmp.Or(p.VLAN, group.VLAN, live.VLAN)
+	}
+	if p.VLAN != nil && !hasVLANs(live, p.VirtualPort) && (!bridged || live.Mode() != netdef.ModeBridge) {
+		return api.Errorf(api.Unsupported, "an interface connecting to network '%s' is requesting a vlan tag, but that is not supported for this type of network", live.Name)
 	}
 	return nil
 }
 
-// portGroup is the group of that name; for none, and for one that the network has
-// not, the one that is marked as default, and else an empty one.
-func portGroup(live *netdef.Network, name string) netdef.PortGroup {
-	for _, g := range live.PortGroups {
-		if g.Name == name && name != "" || g.Default && name == "" {
-			return g
-		}
-	}
-	return netdef.PortGroup{}
+// hasVLANs reports whether whoever makes the device of a port with that profile, nil for
+// none, puts it into VLANs: virtqemud has those of Open vSwitch and of hardware be so.
+func hasVLANs(live *netdef.Network, profile *netdef.VirtualPort) bool {
+	return live.Mode() == netdef.ModeHostdev || live.Mode() == netdef.ModePassthrough || profile != nil && profile.Type == "openvswitch"
 }
 
 // ErrFloor is in the error of a port with a guarantee that nothing on its network

@@ -5,7 +5,6 @@ package translate
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
 	"slices"
 	"time"
@@ -25,13 +24,8 @@ func Unsupported(n *netdef.Network) error {
 		asked bool
 		path  string
 	}{
-		{!n.Mode().OwnsBridge() && n.Mode() != netdef.ModeBridge, fmt.Sprintf("network/forward/@mode: %q", n.Mode())},
-		{n.Mode() == netdef.ModeBridge && n.Bridge.Name == "", "network/forward/@mode: 'bridge' without network/bridge/@name"},
-		{n.Uplink != "" && (n.Bridge.STP || n.Bridge.Delay != 0), "network/bridge/@stp with network/vnetd:uplink"},
-		{n.Uplink != "" && n.MTU != 0, "network/mtu with network/vnetd:uplink"},
-		{n.VLAN != nil, "network/vlan"},
-		{n.Bandwidth != nil, "network/bandwidth"},
-		{n.VirtualPort != nil, "network/virtualport"},
+		{n.VLAN != nil && !hasVLANs(n, n.VirtualPort) && !hasBridge(n), "network/vlan"},
+		{checkVirtualPort(n, &netdef.Port{VirtualPort: n.VirtualPort}) != nil, "network/virtualport of type " + virtualPortType(n)},
 	} {
 		if feature.asked {
 			missing = append(missing, api.Errorf(api.Unsupported, "%s is not available in this version of vnetd", feature.path))
@@ -40,6 +34,10 @@ func Unsupported(n *netdef.Network) error {
 	return errors.Join(missing...)
 }
 
+// maxLearned is how many addresses a bridge learns at most: a thousand ports with as many
+// each as a guard lets through at once. It bounds what guests without a guard cost.
+const maxLearned = 1 << 16
+
 // Bridge is what n asks of pkg/bridge; the caller adds the alias.
 func Bridge(n *netdef.Network) bridge.Config {
 	c := bridge.Config{
@@ -47,10 +45,20 @@ func Bridge(n *netdef.Network) bridge.Config {
 		MAC:          n.MAC,
 		STP:          n.Bridge.STP,
 		ForwardDelay: time.Duration(n.Bridge.Delay) * time.Second,
-		MTU:          n.MTU,
+		MTU:          DeviceMTU(n),
 		MACTable:     ManagesMACs(n),
+		MaxLearned:   maxLearned,
+		FilterVLANs:  FiltersVLANs(n),
+		Snooping:     snooping(n),
+		Querier:      switchOf(n.BridgePolicy.Querier),
 	}
 	c.Forward4, c.Forward6 = Forwards(n)
+	for i := range n.PortForwards {
+		f := &n.PortForwards[i]
+		if f.AnyAddress() || f.Address.IsLoopback() {
+			c.Loopback4, c.Loopback6 = c.Loopback4 || f.Covers(true), c.Loopback6 || f.Covers(false)
+		}
+	}
 	for i := range n.IPs {
 		c.Addrs = append(c.Addrs, n.IPs[i].Prefix())
 	}
@@ -66,9 +74,9 @@ func Bridge(n *netdef.Network) bridge.Config {
 func ManagesMACs(n *netdef.Network) bool { return n.Bridge.MACTableManager == "libvirt" }
 
 // Forwards tells which families the host must forward for n: those it has
-// addresses of, unless it is isolated.
+// addresses of, unless it is isolated and nothing says that its guests reach others.
 func Forwards(n *netdef.Network) (v4, v6 bool) {
-	if n.Mode() == netdef.ModeIsolated {
+	if !Reaches(n) {
 		return false, false
 	}
 	for i := range n.IPs {
@@ -83,7 +91,7 @@ func Forwards(n *netdef.Network) (v4, v6 bool) {
 
 // Firewall is what n asks of pkg/firewall.
 func Firewall(n *netdef.Network) firewall.Network {
-	f := firewall.Network{Bridge: n.Bridge.Name, Mode: firewall.Mode(n.Mode()), IPv6: n.IPv6, Isolated: n.Isolated == netdef.Yes, Zone: n.Bridge.Zone}
+	f := firewall.Network{Name: n.Name, Bridge: n.Bridge.Name, Mode: firewall.Mode(n.Mode()), IPv6: n.IPv6, Isolated: n.Isolated == netdef.Yes, Zone: n.Bridge.Zone}
 	if n.Forward != nil {
 		f.Dev = n.Forward.Dev
 		if nat := n.Forward.NAT; nat != nil {
@@ -97,6 +105,13 @@ func Firewall(n *netdef.Network) firewall.Network {
 		}
 	}
 	f.NoInboundIPv6 = n.Inbound6 == netdef.No
+	switch n.Offload {
+	case netdef.Yes:
+		f.Offload = firewall.OffloadOn
+	case netdef.No:
+		f.Offload = firewall.OffloadOff
+	}
+	f.Span = firewallSpan(n, Gateways(n))
 	f.NoDNS = n.DNS != nil && n.DNS.Enable == netdef.No
 	for i := range n.IPs {
 		ip := &n.IPs[i]

@@ -1,0 +1,33 @@
+package health_test
+
+import (
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/vnetd/vnetd/pkg/network/health"
+)
+
+// TestSplit finds guests that send from another host, but for those that just move.
+func TestSplit(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		split := health.ClusterFault{Kind: "split", Subject: "52:54:00:00:00:0a"}
+		c := health.Cluster{Name: "lab", Faults: []health.ClusterFault{split}}
+		find := health.Clusters(func() []health.Cluster { return []health.Cluster{c} }).Find
+		finds := func(what string, want int) {
+			t.Helper()
+			if found, err := find(t.Context()); err != nil || len(found) != want {
+				t.Errorf("%s: %+v, %v, want %d", what, found, err, want)
+			}
+		}
+		finds("as it begins", 0)
+		time.Sleep(9 * time.Second)
+		finds("as it moves", 0)
+		time.Sleep(2 * time.Second)
+		finds("when it lasts", 1)
+		c.Faults = nil
+		finds("when it is over", 0)
+		c.Faults = []health.ClusterFault{split}
+		finds("as it moves again", 0)
+	})
+}

@@ -1,0 +1,52 @@
+package health
+
+import (
+	"context"
+	"fmt"
+
+	"github.com/vnetd/vnetd/pkg/api"
+)
+
+// Parentless is an active network whose ports would be on interfaces or devices of the host
+// of which none is there.
+type Parentless struct {
+	Network string
+	Err     error
+}
+
+// Parents is the source of networks that wait for the interfaces that their ports are on.
+func Parents(away func() []Parentless) Source {
+	return Source{"parents", func(context.Context) ([]api.Condition, error) {
+		var all []api.Condition
+		for _, p := range away() {
+			all = append(all, api.Condition{
+				Kind: "parent-away", Severity: api.SeverityError, Networks: []string{p.Network},
+				Message:  fmt.Sprintf("network %q waits for the interfaces that its ports are on: it can have no ports until then", p.Network),
+				Evidence: p.Err.Error(), Remedy: "ip -br link",
+			})
+		}
+		return all, nil
+	}}
+}
+
+// Unguarded are ports on a network whose owners may not choose addresses, and which have no
+// guard that holds them to that.
+type Unguarded struct {
+	Network string
+	Ports   int
+}
+
+// UnguardedPorts is the source of ports that can have no guard.
+func UnguardedPorts(list func() []Unguarded) Source {
+	return Source{"unguarded", func(context.Context) ([]api.Condition, error) {
+		var all []api.Condition
+		for _, u := range list() {
+			all = append(all, api.Condition{
+				Kind: "port-unguarded", Severity: api.SeverityWarning, Networks: []string{u.Network},
+				Message:  fmt.Sprintf("guests of users who may not choose addresses can pose as others on the LAN of network %q: ports by macvtap have no guard", u.Network),
+				Evidence: fmt.Sprintf("%d such ports", u.Ports), Remedy: "vnetctl port list " + u.Network,
+			})
+		}
+		return all, nil
+	}}
+}

@@ -1,0 +1,134 @@
+package live
+
+import (
+	"context"
+	"net"
+	"net/netip"
+	"slices"
+
+	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/dnsd"
+	"github.com/vnetd/vnetd/pkg/firewall"
+	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/netdef/policy"
+	"github.com/vnetd/vnetd/pkg/network/admission"
+	"github.com/vnetd/vnetd/pkg/network/forward"
+	"github.com/vnetd/vnetd/pkg/network/port"
+)
+
+// Where forwards lead follows the guests: what leases and ports tell pokes PortsChanged,
+// which has the rules be set anew where that makes a difference.
+
+// setRules makes the rules of live what they should be, its forwards among them. Where
+// those lead is on disk before the rules say so: the next vnetd replaces what it does not
+// find any more.
+func (n turn) setRules(ctx context.Context, live *netdef.Network) error {
+	by, former := surround(n, live), n.rules.leads()
+	if err := n.record.Lead(append(slices.Clone(by.forwards), firewall.Without(former, by.forwards)...)); err != nil {
+		return err
+	}
+	if err := n.record.Learn(n.rules.names.All()); err != nil {
+		return err
+	}
+	if err := n.rules.keep(ctx, live, by); err != nil {
+		return err
+	}
+	return n.record.Lead(by.forwards)
+}
+
+// Leads is where the forwards of n lead.
+func Leads(n *Network) []firewall.Forward { return n.rules.leads() }
+
+// resolve is where the forwards of live lead, by what is known now.
+func resolve(n turn, live *netdef.Network) []firewall.Forward {
+	if len(live.PortForwards) == 0 {
+		return nil
+	}
+	return forward.Resolve(live, guests(n, live), n.rules.leads())
+}
+
+// guests are what is known of the guests of the network, which is live.
+func guests(n turn, live *netdef.Network) (g forward.Guests) {
+	g.Made = func(a netip.Addr) bool { return forward.Made(live, a) }
+	learned, asked := n.heard.learned()
+	g.Deaf = !asked
+	for _, e := range learned {
+		g.Learned = append(g.Learned, forward.Guest{MACs: []string{net.HardwareAddr(e.MAC[:]).String()}, Leased: []netip.Addr{e.Addr}})
+	}
+	for _, p := range n.ports.Registry().On(n.name, port.Own, port.External) {
+		s := p.Status()
+		guest := forward.Guest{Name: p.Name, Leased: s.Held, Reserved: p.Addrs}
+		for _, mac := range []net.HardwareAddr{p.MAC, s.Card} {
+			if mac != nil {
+				guest.MACs = append(guest.MACs, mac.String())
+			}
+		}
+		g.Ports = append(g.Ports, guest)
+	}
+	held, served := n.Services().Leases()
+	g.Unknown = !served
+	for _, l := range held {
+		guest := forward.Guest{Name: l.Hostname, Leased: []netip.Addr{l.Addr}}
+		if l.MAC != nil {
+			guest.MACs = []string{l.MAC.String()}
+		}
+		g.Leases = append(g.Leases, guest)
+	}
+	return g
+}
+
+// surround is what the rules of live are made of now, beside the document.
+func surround(n turn, live *netdef.Network) surroundings {
+	return surroundings{
+		forwards: resolve(n, live), rewrites6: bridge.Rewrites6(),
+		peers: n.others.Peers(live), ports: portRules(n.Network),
+	}
+}
+
+// portRules are the ports with rules of their own, in order of their creation.
+func portRules(n *Network) (all []admission.Port) {
+	for _, p := range port.Ruled(n.ports.Registry(), n.name) {
+		s := p.Status()
+		if len(s.Rules) == 0 {
+			continue // by now
+		}
+		one := admission.Port{Label: s.IfName, Guest: firewall.Guest{MAC: p.CardAddr(), Addrs: append(slices.Clone(s.Held), p.Addrs...)}}
+		slices.SortFunc(one.Guest.Addrs, netip.Addr.Compare)
+		one.Guest.Addrs = slices.Compact(one.Guest.Addrs)
+		for _, text := range s.Rules {
+			if r, err := policy.ParseRule(text); err == nil { // it was checked
+				one.Rules = append(one.Rules, r)
+			}
+		}
+		all = append(all, one)
+	}
+	return all
+}
+
+// Admit has the rules of ports be in the kernel. The caller has the network's turn.
+func (n *Network) Admit(ctx context.Context) error {
+	live := n.Live()
+	if live == nil {
+		return nil
+	}
+	by, was := surround(turn{n}, live), n.rules.now()
+	if by.equal(&was) {
+		return nil
+	}
+	return turn{n}.setRules(ctx, live)
+}
+
+// Admits is what the rules of n are made of beside its document: its peers, and the addresses
+// of names.
+func Admits(n *Network) (peers []firewall.Peer, names []admission.Learned) {
+	return n.rules.now().peers, n.rules.names.All()
+}
+
+// Names reports whether guests of n find hosts of others by name.
+func Names(n *Network) bool {
+	named := n.named.Load()
+	return named != nil && len(*named) > 0
+}
+
+// SetNamed says which networks' hosts guests of n find by name.
+func SetNamed(n *Network, peers []dnsd.Peer) { n.named.Store(&peers) }

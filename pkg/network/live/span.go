@@ -1,0 +1,230 @@
+package live
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/internal/portowner"
+	"github.com/vnetd/vnetd/pkg/api"
+	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/bridge/vxlan"
+	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/drift"
+	"github.com/vnetd/vnetd/pkg/network/env"
+	"github.com/vnetd/vnetd/pkg/network/translate"
+)
+
+// partTunnel is the part of a network by which it is one with those of other hosts.
+const partTunnel = "the tunnel to other hosts"
+
+// tunnels is what is done about the tunnel to other hosts while a turn lasts.
+type tunnels struct{ turn }
+
+// keep makes the tunnel of live, which spans hosts, what it should be where it is suspected, as far as amend
+// allows, and has it end where the network no longer does. The rules that keep what is each
+// host's own apart stand by then. Where this host has no address for it there is none, and
+// the network waits.
+func (n tunnels) keep(ctx context.Context, live *netdef.Network, index int, s drift.Suspects, amend bridge.Amend) error {
+	if !s.Bridge && !s.Whole {
+		return nil
+	}
+	if live.Span == nil {
+		return nil
+	}
+	live = n.env.Clusters.Resolve(live)
+	if n.env.Tunnels == nil {
+		return api.Errorf(api.Unsupported, "network/vnetd:span: this vnetd makes no tunnels")
+	}
+	self, err := n.self(live)
+	if live.Span.Cluster != "" {
+		// Another host says what they are, and may be wrong: that is no reason to be without the rest.
+		live.Span.Peers = slices.DeleteFunc(live.Span.Peers, func(a netip.Addr) bool { return slices.Contains(self.Broadcasts, a) })
+	} else if err == nil {
+		err = peersFit(live, &self)
+	}
+	if err != nil || !self.Addr.IsValid() {
+		return err
+	}
+	cfg := translate.Tunnel(live, self)
+	cfg.Alias, cfg.Amend, cfg.Cards = Mark(live), amend, n.env.Clusters.Cards(live)
+	n.asFollowed(&cfg)
+	port, err := n.env.Tunnels.Ensure(ctx, cfg)
+	if err != nil {
+		return tunnelError(live, err)
+	}
+	if port == 0 {
+		return nil
+	}
+	plug := translate.TunnelPort(live)
+	plug.Amend = amend
+	if err := n.env.Links.Attach(ctx, index, port, plug); err != nil {
+		return tunnelError(live, err)
+	}
+	if n.tunnel.Swap(int64(port)) != int64(port) {
+		n.env.Logger.Info("the network is one with those of other hosts", env.KeyNetwork, n.name, env.KeyIfName, cfg.Name, "underlay", self.Addr.String(), "peers", len(cfg.Peers))
+	}
+	return n.env.Tunnels.RouteMulticast(port)
+}
+
+// asFollowed has what differs from a tunnel be compared with what of its cluster the network has
+// followed: what came since is no doing of somebody else's.
+func (n tunnels) asFollowed(cfg *vxlan.Config) {
+	if cfg.Amend == nil {
+		n.followed.Store(&vxlan.Config{VNI: cfg.VNI, Peers: cfg.Peers, Cards: cfg.Cards})
+		return
+	}
+	if was := n.followed.Load(); was != nil && was.VNI == cfg.VNI {
+		cfg.Peers, cfg.Cards = was.Peers, was.Cards
+	}
+}
+
+// self is the address of this host for the tunnel of live; invalid where it has none. One that
+// the document names need not be there: the tunnel works once it is.
+func (n tunnels) self(live *netdef.Network) (vxlan.Underlay, error) {
+	at, err := n.env.Tunnels.Underlay(translate.Underlays(live))
+	if errors.Is(err, vxlan.ErrNoUnderlay) {
+		at.Addr, err = live.Span.Underlay, nil
+	}
+	return at, err
+}
+
+// peersFit refuses peers of doc that are no hosts, where this host has the links that at tells of.
+func peersFit(doc *netdef.Network, at *vxlan.Underlay) error {
+	for i, a := range doc.Span.Peers {
+		if slices.Contains(at.Broadcasts, a) {
+			return api.Errorf(api.Conflict, "network/vnetd:span/vnetd:peer[%d]/@underlay: %v is the address by which a link of this host reaches all: want the address of a host", i+1, a)
+		}
+	}
+	return nil
+}
+
+// tunnelError names what keeps the tunnel of doc from being made.
+func tunnelError(doc *netdef.Network, err error) error {
+	switch {
+	case errors.Is(err, vxlan.ErrTaken):
+		return api.Errorf(api.Conflict, "network/vnetd:span/@vni: %w", err)
+	case errors.Is(err, vxlan.ErrUnsupported):
+		return api.Errorf(api.Unsupported, "network/vnetd:span: %w", err)
+	case errors.Is(err, unix.EADDRINUSE):
+		by := "by another program, or a tunnel of another kind"
+		if who, _, found := portowner.Listener("udp", netip.Addr{}, doc.Span.Port, doc.Span.Port); found {
+			by = "by " + who
+		}
+		return api.Errorf(api.Conflict, "network/vnetd:span/@port: port %d of UDP is in use %s: end that, or choose another, the same on all hosts: %w", doc.Span.Port, by, err)
+	}
+	return err
+}
+
+// removeFormer deletes the tunnel that the network has and live has not.
+func (n tunnels) removeFormer(live *netdef.Network) error {
+	was := n.Live()
+	if was == nil || was.Span == nil || live.Span != nil && live.Span.Device() == was.Span.Device() {
+		return nil
+	}
+	return n.remove(was)
+}
+
+// remove deletes the tunnel of doc, if it has one.
+func (n tunnels) remove(doc *netdef.Network) error {
+	if doc.Span == nil || n.env.Tunnels == nil {
+		return nil
+	}
+	n.tunnel.Store(0)
+	return n.env.Tunnels.Remove(doc.Span.Device(), Mark(doc))
+}
+
+// note has the network be degraded for as long as this host has no address for its
+// tunnel.
+func (n tunnels) note(live *netdef.Network) {
+	if live.Span == nil || n.env.Tunnels == nil {
+		n.fault(partTunnel, nil)
+		return
+	}
+	err := n.env.Clusters.Absent(live)
+	if err == nil {
+		if _, err = n.env.Tunnels.Underlay(translate.Underlays(n.env.Clusters.Resolve(live))); err != nil {
+			err = fmt.Errorf("network/vnetd:span: %w", err)
+		}
+	}
+	n.fault(partTunnel, err)
+}
+
+// Expect has the bridge of n know nothing of cards whose guests are about to move here: libvirt tells it.
+// The caller has the turn.
+func Expect(ctx context.Context, n *Network) error {
+	live, index := n.Live(), n.BridgeIndex()
+	if live == nil || index == 0 {
+		return nil
+	}
+	return tunnels{turn{n}}.keep(ctx, live, index, drift.Whole(), nil)
+}
+
+// TunnelIndex is the ifindex of the tunnel to other hosts, 0 for none.
+func TunnelIndex(n *Network) int { return int(n.tunnel.Load()) }
+
+// ForeseeSpan says in a plan where the tunnel of def would go, and returns what is in its way;
+// known is the network that def would be, nil for a new one.
+func ForeseeSpan(e *env.Environment, p *api.Plan, def *netdef.Network, known *Network) error {
+	if def.Span == nil || e.Tunnels == nil {
+		return nil
+	}
+	def = e.Clusters.Resolve(def)
+	at, err := e.Tunnels.Underlay(translate.Underlays(def))
+	if errors.Is(err, vxlan.ErrNoUnderlay) {
+		err = api.Errorf(api.Conflict, "network/vnetd:span: %w", err)
+	}
+	err = errors.Join(err, peersFit(def, &at))
+	for i := range p.Links {
+		if s := p.Links[i].Span; s != nil && err == nil {
+			s.Underlay, s.Link, s.Peers = at.Addr, at.Link, def.Span.Others(at.Own...)
+		}
+	}
+	if known != nil && TunnelIndex(known) != 0 {
+		return err
+	}
+	return errors.Join(err, inTheWay(e, def))
+}
+
+// inTheWay is what of this host keeps the tunnel of def, which is resolved, from being made.
+func inTheWay(e *env.Environment, def *netdef.Network) error {
+	err := portTaken(e, def.Span.Port)
+	if l, missing := e.Links.Lookup(def.Span.Device()); missing == nil && Marked(l) == "" {
+		err = errors.Join(err, api.Errorf(api.Conflict, "network/vnetd:span/@vni: a device %q (%s) already exists and is not vnetd's: delete it, or choose another VNI", l.Name, l.Kind))
+	}
+	return err
+}
+
+// portTaken says who has a port of UDP that a tunnel wants, nil for nobody and for tunnels, which
+// share it.
+func portTaken(e *env.Environment, port uint16) error {
+	who, where, found := portowner.Listener("udp", netip.Addr{}, port, port)
+	if !found {
+		return nil
+	}
+	if shared, err := e.Tunnels.Shares(port); shared || err != nil {
+		return err
+	}
+	return api.Errorf(api.Conflict, "network/vnetd:span/@port: %s has port %d of UDP (%v): end that, or choose another, the same on all hosts", who, port, where)
+}
+
+// spanOf is what people are told of the tunnel of n, which is what doc says; nil for none.
+func spanOf(n *Network, doc *netdef.Network) *api.Span {
+	doc = n.env.Clusters.Resolve(doc)
+	s := translate.Span(doc)
+	if s != nil {
+		s.Share = n.env.Clusters.Share(doc)
+	}
+	if s == nil || n.env.Tunnels == nil {
+		return s
+	}
+	if self, err := n.env.Tunnels.Underlay(translate.Underlays(doc)); err == nil {
+		s.Underlay, s.Link = self.Addr, self.Link
+		s.Peers = slices.DeleteFunc(doc.Span.Others(self.Own...), func(a netip.Addr) bool { return slices.Contains(self.Broadcasts, a) })
+	}
+	return s
+}
