@@ -7,6 +7,7 @@ type Apply string
 // The ways to apply a definition.
 const (
 	ApplyHarmless Apply = "harmless" // what cuts no guest off; also the zero value
+	ApplySpan     Apply = "span"     // what cuts no guest off, and whether the network spans hosts
 	ApplyAll      Apply = "all"      // everything, with a restart of the network where it takes one
 	ApplyNothing  Apply = "none"
 )

@@ -39,19 +39,41 @@ type Network struct {
 	MAC       string         `json:"mac"` // of the bridge
 	MTU       int            `json:"mtu"` // 0: the kernel's default
 	Addresses []netip.Prefix `json:"addresses"`
+	// Uplink is the interface of the host by which guests leave, as the document names it;
+	// empty: by whichever the host's routes say, or by none.
+	Uplink string `json:"uplink"`
+	// Parents are what ports are on in place of a bridge, as the document has it: interfaces
+	// of the host, the card whose virtual functions they are, or PCI devices.
+	Parents []string `json:"parents"`
 }
 
 // Detail is what a person asks of a network beyond that.
 type Detail struct {
 	Pending []string `json:"pending"` // what its next start changes, a line for each element
 	Pools   []Pool   `json:"pools"`
-	DNS     *DNS     `json:"dns"` // null where no names are served
+	DNS     *DNS     `json:"dns"`  // null where no names are served
+	Span    *Span    `json:"span"` // null where the network is this host's alone
+	// Announced are the prefixes of which routers are told by BGP; null where it announces nothing.
+	Announced []netip.Prefix `json:"announced"`
 	// NotUnderstood are lines of <dnsmasq:options>.
 	NotUnderstood []string `json:"not_understood"`
 	// Faults are what fails of an active network, by part.
 	Faults map[string]string `json:"faults"`
 	// Repairs counts how often the bridge was gone and made anew.
 	Repairs uint64 `json:"repairs"`
+}
+
+// Span is how a network is one with those of other hosts: by a tunnel, which is not encrypted.
+type Span struct {
+	VNI    int    `json:"vni"`    // the network's number in the tunnel
+	Device string `json:"device"` // the tunnel's end
+	Port   uint16 `json:"port"`   // of UDP
+	// Underlay is the address of this host at which the others reach it, and Link the device
+	// that has it; empty: it has none now, and so no tunnel.
+	Underlay netip.Addr   `json:"underlay"`
+	Link     string       `json:"link"`
+	Peers    []netip.Addr `json:"peers"` // the other hosts
+	Share    *Share       `json:"share"` // null where the document names the hosts
 }
 
 // Pool is the DHCP of one address family.

@@ -6,6 +6,9 @@ import "time"
 type NetworkStatus struct {
 	Network
 	Ports      []Port      `json:"ports"`
+	Forwards   []Forward   `json:"forwards"`
+	Peers      []Peer      `json:"peers"`
+	Rules      Rules       `json:"rules"`
 	Leases     []Lease     `json:"leases"`
 	Conditions []Condition `json:"conditions"`
 	Detail
@@ -17,10 +20,15 @@ type Status struct {
 	Networks   []NetworkStatus `json:"networks"` // in order of name
 	Conditions []Condition     `json:"conditions"`
 	Firewall   Firewall        `json:"firewall"`
+	BGP        *BGP            `json:"bgp"` // null where networks are announced to nobody
 }
 
-// Firewall is what became of the firewall since vnetd started.
+// Firewall is the firewall, and what became of it since vnetd started.
 type Firewall struct {
+	// Backend is by what rules of networks are written, iptables or nftables, and Reason
+	// why by that.
+	Backend    string            `json:"backend"`
+	Reason     string            `json:"reason"`
 	Repairs    uint64            `json:"repairs"`
 	ByCause    map[string]uint64 `json:"by_cause"`
 	Rules      uint64            `json:"rules"` // put back
@@ -29,4 +37,6 @@ type Firewall struct {
 	Failed     uint64            `json:"failed"`      // repairs
 	LastRepair *time.Time        `json:"last_repair"` // null: never
 	Contended  bool              `json:"contended"`
+	// Offloaded is how many established connections go past the rules now.
+	Offloaded int `json:"offloaded_connections"`
 }

@@ -21,6 +21,7 @@ const (
 	managerInterface    = "org.vnetd1.Manager"
 	networkInterface    = "org.vnetd1.Network"
 	portInterface       = "org.vnetd1.Port"
+	forwardInterface    = "org.vnetd1.Forward"
 	propertiesInterface = "org.freedesktop.DBus.Properties"
 
 	getManagedObjects = "org.freedesktop.DBus.ObjectManager.GetManagedObjects"
@@ -108,6 +109,28 @@ func (c *Client) SetLogLevel(ctx context.Context, level string) error {
 func (c *Client) Status(ctx context.Context) (s api.Status, err error) {
 	err = c.document(ctx, &s, "Describe")
 	return s, err
+}
+
+// Counts returns what passes ports and what services are asked, counted until now: two
+// of them make a rate.
+func Counts(ctx context.Context, c *Client) (n api.Counts, err error) {
+	err = c.document(ctx, &n, "Count")
+	return n, err
+}
+
+// Clusters tells how the host stands to the others of each cluster that it is in, in order of
+// name; it is in none without a [cluster.NAME] in its configuration.
+func Clusters(ctx context.Context, c *Client) (all []api.Cluster, err error) {
+	err = c.document(ctx, &all, "Clusters")
+	return all, err
+}
+
+// RestoreCluster has the host write anew what is its own into the store of a cluster, which
+// lost it or forgot the host. It begins at once; Clusters tells when it is done.
+// api.InvalidState if the store lost nothing of it, api.NotFound if the host is in no such
+// cluster.
+func RestoreCluster(ctx context.Context, c *Client, name string) error {
+	return c.call(ctx, rootPath, managerInterface+".RestoreCluster", name).into()
 }
 
 // Plan tells what a network of that document would be. It touches nothing. A fault
@@ -233,6 +256,15 @@ func (c *Client) managedObjects(ctx context.Context, iface string) (map[dbus.Obj
 		}
 	}
 	return found, nil
+}
+
+// forwardPath is the object of the forward with a UUID, or with what is none, which
+// nothing has.
+func forwardPath(uuid string) dbus.ObjectPath {
+	if !looksLikeUUID(uuid) {
+		uuid = "none"
+	}
+	return rootPath + "/forward/" + dbus.ObjectPath(strings.ReplaceAll(strings.ToLower(uuid), "-", "_"))
 }
 
 // uuidOf returns the UUID that an object path ends in.

@@ -217,7 +217,7 @@ func TestPort(t *testing.T) {
 	}
 	want := api.Port{
 		UUID: port.Info.UUID, Network: "lab", MAC: "00:00:5e:00:53:09",
-		IfName: "tap9", Bridge: "virbr7", MTU: 1500,
+		IfName: "tap9", Bridge: "virbr7", HostReach: true, MTU: 1500,
 	}
 	if diff := cmp.Diff(want, port.Info); diff != "" {
 		t.Errorf("info (-want +got):\n%s", diff)

@@ -4,13 +4,17 @@ import "github.com/vnetd/vnetd/pkg/api"
 
 // What the methods take and return, so that a launcher imports this package alone.
 type (
-	Kind      = api.Kind
-	State     = api.State
-	Lease     = api.Lease
-	Lifetime  = api.Lifetime
-	PortInfo  = api.Port
-	Severity  = api.Severity
-	Condition = api.Condition
+	Kind     = api.Kind
+	State    = api.State
+	Lease    = api.Lease
+	Lifetime = api.Lifetime
+	PortInfo = api.Port
+
+	ForwardInfo    = api.Forward
+	ForwardOptions = api.ForwardOptions
+	ForwardState   = api.ForwardState
+	Severity       = api.Severity
+	Condition      = api.Condition
 )
 
 // The kinds of failures, to be the targets of errors.Is.
@@ -38,10 +42,18 @@ const (
 	StateFailed   = api.Failed
 )
 
-// The lifetimes of a port.
+// The states of a forward.
+const (
+	ForwardActive   = api.ForwardActive
+	ForwardWaiting  = api.ForwardWaiting
+	ForwardInactive = api.ForwardInactive
+)
+
+// The lifetimes of a port, and of a forward.
 const (
 	LifetimeFD         Lifetime = api.LifetimeFD
 	LifetimeBus        Lifetime = api.LifetimeBus
 	LifetimePersistent Lifetime = api.LifetimePersistent
 	LifetimeExternal   Lifetime = api.LifetimeExternal
+	LifetimePort       Lifetime = api.LifetimePort
 )

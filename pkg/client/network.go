@@ -100,6 +100,13 @@ func (n Network) Undefine(ctx context.Context) error {
 	return n.call(ctx, "Undefine").into()
 }
 
+// Rename gives an inactive network another name, in one step. Its UUID stays, and with it
+// all that goes by it. api.InvalidState while it is active, api.Exists where another network
+// has the name.
+func (n Network) Rename(ctx context.Context, name string) error {
+	return n.call(ctx, "Rename", name).into(new(dbus.ObjectPath))
+}
+
 // Update is one change of one entry of a network, in the words of virsh
 // net-update.
 type Update struct {

@@ -42,6 +42,18 @@ type PortOptions struct {
 	// Allow is what the port may send beside its own: MAC addresses, IP addresses,
 	// prefixes, and VLANs as vlan=N.
 	Allow []string
+	// PortGroup is the network's <portgroup> that the port shall be of. Empty means the
+	// default one.
+	PortGroup string
+	// Bandwidth is what the port's traffic is held to, by the names of api.Port.Bandwidth,
+	// 0 for no limit. Nil means as the network's <portgroup> says.
+	Bandwidth map[string]uint64
+	// VLAN is what the port has in place of the VLANs of group and network: "42", or a trunk
+	// as "trunk:10,20" and "trunk:10,native=20". Empty means none of its own.
+	VLAN string
+	// Rules are the port's own, ahead of those of its network, as "egress allow tcp/443 to
+	// www.example.org".
+	Rules []string
 	// Isolated keeps the port from the network's other isolated ports.
 	Isolated bool
 	// ID makes the request repeatable: the same owner with the same ID gets the
@@ -55,6 +67,9 @@ type PortOptions struct {
 	Lifetime api.Lifetime
 	// OwnerUUID is the UUID of the virtual machine, for display. May be empty.
 	OwnerUUID string
+	// Forwards are ports of the host that lead to the port's guest, until the port ends. To
+	// and Lifetime are to be left empty.
+	Forwards []api.ForwardOptions
 }
 
 // Port is a port of vnetd's, by its UUID. api.NotFound, of every method, if there is
@@ -160,6 +175,41 @@ func (p Port) Release(ctx context.Context) error {
 	return p.c.call(ctx, path, portInterface+".Release").into()
 }
 
+// PortSettings are what of a port can be changed while it lives. What is nil stays.
+type PortSettings struct {
+	PortGroup *string
+	// VLAN is as PortOptions.VLAN; empty has the port be in that of its group again.
+	VLAN *string
+	// Rules are as PortOptions.Rules, all of them; nil: they stay.
+	Rules *[]string
+	// Bandwidth has the limits that change, 0 for none. Where it is empty and not nil, the
+	// port is held to those of its <portgroup> again.
+	Bandwidth map[string]uint64
+}
+
+// Set changes settings of the port at once, all of them or none. Of a port whose device
+// another program made, that is to limit its device itself.
+func (p Port) Set(ctx context.Context, s PortSettings) error {
+	path, err := p.path(ctx)
+	if err != nil {
+		return err
+	}
+	settings := make(map[string]dbus.Variant)
+	if s.PortGroup != nil {
+		settings["portgroup"] = dbus.MakeVariant(*s.PortGroup)
+	}
+	if s.Rules != nil {
+		settings["rules"] = dbus.MakeVariant(append([]string{}, *s.Rules...))
+	}
+	if s.VLAN != nil {
+		settings["vlan"] = dbus.MakeVariant(*s.VLAN)
+	}
+	if s.Bandwidth != nil {
+		settings["bandwidth"] = dbus.MakeVariant(s.Bandwidth)
+	}
+	return p.c.call(ctx, path, portInterface+".Set", settings).into()
+}
+
 // RegisterPort tells vnetd of a port of the network, which is active, whose TAP device somebody
 // else makes and plugs in, as libvirt's QEMU driver does. xml is libvirt's
 // <networkport> document. vnetd finds the device by its MAC address, the guest's
@@ -220,6 +270,8 @@ func (o PortOptions) wire() map[string]dbus.Variant {
 		"lifetime":   string(o.Lifetime),
 		"owner_uuid": o.OwnerUUID,
 		"guard":      o.Guard,
+		"portgroup":  o.PortGroup,
+		"vlan":       o.VLAN,
 	} {
 		if text != "" {
 			options[key] = dbus.MakeVariant(text)
@@ -234,11 +286,24 @@ func (o PortOptions) wire() map[string]dbus.Variant {
 	if o.Isolated {
 		options["isolated"] = dbus.MakeVariant(true)
 	}
+	if len(o.Bandwidth) > 0 {
+		options["bandwidth"] = dbus.MakeVariant(o.Bandwidth)
+	}
 	if len(o.Aliases) > 0 {
 		options["aliases"] = dbus.MakeVariant(o.Aliases)
 	}
+	if len(o.Rules) > 0 {
+		options["rules"] = dbus.MakeVariant(o.Rules)
+	}
 	if len(o.Allow) > 0 {
 		options["allow"] = dbus.MakeVariant(o.Allow)
+	}
+	if len(o.Forwards) > 0 {
+		var forwards []map[string]dbus.Variant
+		for _, f := range o.Forwards {
+			forwards = append(forwards, forwardWire(f))
+		}
+		options["forwards"] = dbus.MakeVariant(forwards)
 	}
 	if len(o.Addresses) > 0 {
 		options["address"] = dbus.MakeVariant(addressTexts(o.Addresses))
@@ -275,8 +340,12 @@ func newPort(c *Client, body []any) (*OpenPort, error) {
 		MAC:     property[string](info, "mac"),
 		IfName:  property[string](info, "ifname"),
 		Bridge:  property[string](info, "bridge"),
+		Parent:  property[string](info, "parent"),
+		Mode:    property[string](info, "mode"),
 		MTU:     int(property[uint32](info, "mtu")),
 		Guard:   property[string](info, "guard"),
+
+		HostReach: property[bool](info, "host_reach"),
 	}
 	if err := checkMAC(told.MAC); err != nil {
 		return nil, err
@@ -300,6 +369,9 @@ func newPortInfo(path dbus.ObjectPath, props properties) (api.Port, error) {
 		MAC:       property[string](props, "MAC"),
 		IfName:    property[string](props, "IfName"),
 		Bridge:    property[string](props, "Bridge"),
+		Parent:    property[string](props, "Parent"),
+		Mode:      property[string](props, "Mode"),
+		HostReach: property[bool](props, "HostReach"),
 		MTU:       int(property[uint32](props, "MTU")),
 		Addresses: addresses,
 		Reserved:  reserved,
@@ -309,7 +381,11 @@ func newPortInfo(path dbus.ObjectPath, props properties) (api.Port, error) {
 		Owner:     property[uint32](props, "Owner"),
 		OwnerUUID: property[string](props, "OwnerUUID"),
 		ID:        property[string](props, "ID"),
+		PortGroup: property[string](props, "PortGroup"),
+		VLAN:      property[string](props, "VLAN"),
+		Rules:     property[[]string](props, "Rules"),
 		Guard:     property[string](props, "Guard"),
+		Bandwidth: property[map[string]uint64](props, "Bandwidth"),
 		Stopped:   property[map[string]uint64](props, "Stopped"),
 	}
 	return info, cmp.Or(checkMAC(info.MAC), err, e)

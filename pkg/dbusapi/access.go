@@ -5,10 +5,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
 	"syscall"
+
+	"github.com/godbus/dbus/v5"
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
@@ -163,4 +166,40 @@ func (c credentials) mayRead(f *os.File) bool {
 	default:
 		return info.Mode()&0o004 != 0
 	}
+}
+
+// mayForward lets the caller have a forward or returns a Denied error. It opens the host
+// to others, past what its firewall says of the host itself, unless it is for a loopback
+// address and a port at which every user may listen.
+func (r *rights) mayForward(ctx context.Context, c *call, n *network.Network, opts api.ForwardOptions) error {
+	const privileged = 1024
+	at, err := netip.ParseAddr(opts.Address)
+	var first int
+	_, scanned := fmt.Sscanf(opts.Ports, "%d", &first)
+	ends := opts.Lifetime == api.LifetimePort || opts.Lifetime == api.LifetimeBus
+	if ends && err == nil && at.IsLoopback() && scanned == nil && first >= privileged {
+		return r.mayRequest(ctx, c, n, false)
+	}
+	if err := r.authorize(ctx, c, manageNetworks, n.Name()); err != nil {
+		return api.Errorf(api.Denied, "%w; who may have ports may have forwards that end with them at 127.0.0.1 and ::1, from port %d on", err, privileged)
+	}
+	return nil
+}
+
+// forwardOptions reads the options of AddForward. One that is not known, or not of its type,
+// is an error.
+func forwardOptions(options map[string]dbus.Variant) (o api.ForwardOptions, err error) {
+	known := map[string]any{
+		"protocol": &o.Protocol, "ports": &o.Ports, "address": &o.Address, "to": &o.To, "to_port": &o.ToPort, "from": &o.From, "lifetime": &o.Lifetime,
+	}
+	for key, v := range options {
+		into, ok := known[key]
+		if !ok {
+			return o, api.Errorf(api.Invalid, "option %.80q is not known: want protocol, ports, address, to, to_port, from or lifetime", key)
+		}
+		if err := v.Store(into); err != nil {
+			return o, api.Errorf(api.Invalid, "option %s: type %s is not what it takes", key, v.Signature())
+		}
+	}
+	return o, nil
 }

@@ -61,6 +61,8 @@ func rights(t *testing.T, conn *dbus.Conn, denied string) {
 	asksPort(t, alice, "two", "may not choose", "1", "address", "as", "1", "198.51.100.50")
 	asksPort(t, alice, "two", "may not choose", "1", "ifname", "s", "docker0")
 	asksPort(t, alice, "two", "may not choose", "1", "owner_uid", "u", "4002")
+	asksPort(t, alice, "two", "may not choose", "1", "bandwidth", "a{st}", "1", "inbound.average", "1000")
+	asksPort(t, alice, "two", "may not choose", "1", "portgroup", "s", "fast")
 	asksPort(t, alice, "two", "", "1", "owner_uid", "u", "4001")
 	asksPort(t, carol, "one", "user carol may not")
 	asksPort(t, carol, "two", "", "2", "mac", "s", "52:54:00:00:00:01", "address", "as", "1", "198.51.100.50")
@@ -78,6 +80,10 @@ func rights(t *testing.T, conn *dbus.Conn, denied string) {
 		var fds []dbus.UnixFD
 		var info map[string]dbus.Variant
 		invoke(t, conn, root, manager+".RequestPort", []any{"two", options}, &port, &fds, &info)
+		limits := []string{"call", name, string(port), name + ".Port", "Set", "a{sv}", "1", "bandwidth", "a{st}", "1", "inbound.average", "1000"}
+		if out, err := as(t, *u, limits...); (err == nil) != (u.UID == bob.UID) {
+			t.Errorf("%s limits alice's port: %v\n%s", u.Name, err, out)
+		}
 		out, err := as(t, *u, "call", name, string(port), name+".Port", "Release")
 		if (err == nil) != may || !may && !strings.Contains(out, "belongs to user 4001") {
 			t.Errorf("%s releases alice's port: %v\n%s", u.Name, err, out)

@@ -111,6 +111,7 @@ func TestLifeOfAPort(t *testing.T) {
 		want := map[string]dbus.Variant{
 			"uuid": dbus.MakeVariant(uuid), "network": dbus.MakeVariant("one"), "bridge": dbus.MakeVariant("one"),
 			"mac": dbus.MakeVariant("52:54:00:01:02:03"), "ifname": dbus.MakeVariant("mytap"), "mtu": dbus.MakeVariant(uint32(1500)), "guard": dbus.MakeVariant("off"),
+			"parent": dbus.MakeVariant(""), "mode": dbus.MakeVariant(""), "host_reach": dbus.MakeVariant(true),
 		}
 		if diff := cmp.Diff(values(want), values(info)); diff != "" || len(fds) != 2 {
 			t.Errorf("%d fds, info (-want +got):\n%s", len(fds), diff)
@@ -134,6 +135,25 @@ func TestLifeOfAPort(t *testing.T) {
 		must(t, json.Unmarshal([]byte(text), &description))
 		if description["ifname"] != "mytap" || description["owner"] != float64(0) {
 			t.Errorf("Describe: %s", text)
+		}
+		set := func(settings map[string]any, want map[string]uint64) {
+			t.Helper()
+			variants := make(map[string]dbus.Variant)
+			for key, value := range settings {
+				variants[key] = dbus.MakeVariant(value)
+			}
+			invoke(t, conn, path, name+".Port.Set", []any{variants})
+			var all map[string]dbus.Variant
+			invoke(t, conn, path, "org.freedesktop.DBus.Properties.GetAll", []any{name + ".Port"}, &all)
+			if diff := cmp.Diff(want, all["Bandwidth"].Value()); diff != "" {
+				t.Errorf("bandwidth after %v (-want +got):\n%s", settings, diff)
+			}
+		}
+		set(map[string]any{"bandwidth": map[string]uint64{"inbound.average": 1000, "outbound.average": 50}}, map[string]uint64{"inbound.average": 1000, "outbound.average": 50})
+		set(map[string]any{"bandwidth": map[string]uint64{"inbound.average": 0}, "portgroup": ""}, map[string]uint64{"outbound.average": 50})
+		set(map[string]any{"bandwidth": map[string]uint64{}}, map[string]uint64{})
+		for setting, value := range map[string]any{"colour": "red", "portgroup": uint32(1), "bandwidth": map[string]uint64{"inbound.burst": 1}} {
+			fails(t, conn, path, name+".Port.Set", []any{map[string]dbus.Variant{setting: dbus.MakeVariant(value)}}, name+".Error.Invalid", "")
 		}
 		invoke(t, conn, path, name+".Port.Release", nil)
 		fails(t, conn, path, name+".Port.Release", nil, "org.freedesktop.DBus.Error.UnknownObject", string(path))
@@ -185,6 +205,10 @@ func TestWrongCalls(t *testing.T) {
 			{root, manager + ".RequestPort", []any{"two", map[string]dbus.Variant{}}, name + ".Error.NotFound", "two"},
 			{root, manager + ".RequestPort", option("colour", "red"), name + ".Error.Invalid", "colour"},
 			{root, manager + ".RequestPort", option("queues", "many"), name + ".Error.Invalid", "queues"},
+			{root, manager + ".RequestPort", option("bandwidth", map[string]uint64{"inbound.speed": 1}), name + ".Error.Invalid", "inbound.speed"},
+			{root, manager + ".RequestPort", option("bandwidth", map[string]uint64{"inbound.peak": 1}), name + ".Error.Invalid", "inbound/@average: missing"},
+			{root, manager + ".RequestPort", option("bandwidth", "fast"), name + ".Error.Invalid", "bandwidth"},
+			{root, manager + ".RequestPort", option("portgroup", "fast"), name + ".Error.Invalid", "<portgroup name='fast'>"},
 			{root, manager + ".RequestPort", option("mac", "52:54"), name + ".Error.Invalid", "52:54"},
 			{root, manager + ".RequestPort", option("lifetime", "long"), name + ".Error.Invalid", "long"},
 			{root, manager + ".RequestPort", option("address", []string{"192.0.2"}), name + ".Error.Invalid", "192.0.2"},

@@ -37,7 +37,7 @@ func (a action) String() string {
 	case requestPort:
 		return "request ports"
 	case chooseAddress:
-		return "choose a port's MAC address, addresses, device name, owner or guard"
+		return "choose a port's MAC address, addresses, device name, owner, guard or bandwidth"
 	default:
 		return "manage networks"
 	}
@@ -121,6 +121,14 @@ func (c *clients) get(name string, ask func() (credentials, error)) (credentials
 		s.credentials, s.identified = who, true
 	}
 	return who, nil
+}
+
+// isOf reports whether a client is known to be that user's.
+func (c *clients) isOf(name string, user uint32) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.known[name]
+	return s != nil && s.identified && s.uid == user
 }
 
 // mayRead reports whether a client was lately found to have leave to read, and

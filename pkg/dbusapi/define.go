@@ -46,10 +46,10 @@ func defineOptions(options map[string]dbus.Variant) (api.DefineOptions, error) {
 		}
 	}
 	switch opts.Apply = api.Apply(apply); opts.Apply {
-	case "", api.ApplyHarmless, api.ApplyAll, api.ApplyNothing:
+	case "", api.ApplyHarmless, api.ApplySpan, api.ApplyAll, api.ApplyNothing:
 		return opts, nil
 	}
-	return opts, api.Errorf(api.Invalid, "option apply: %.80q is not known: want harmless, all or none", apply)
+	return opts, api.Errorf(api.Invalid, "option apply: %.80q is not known: want harmless, span, all or none", apply)
 }
 
 // networkPath is the reply that names a network.

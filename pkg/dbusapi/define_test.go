@@ -64,7 +64,7 @@ func TestDefineWithOptions(t *testing.T) {
 		}{
 			{map[string]any{"new": true}, "Exists", "already exists with uuid"},
 			{map[string]any{"strict": true}, "Exists", "already exists with uuid"},
-			{map[string]any{"apply": "later"}, "Invalid", "want harmless, all or none"},
+			{map[string]any{"apply": "later"}, "Invalid", "want harmless, span, all or none"},
 			{map[string]any{"apply": true}, "Invalid", "type b"},
 			{map[string]any{"colour": "red"}, "Invalid", "colour"},
 		} {

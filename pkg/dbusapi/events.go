@@ -1,6 +1,12 @@
 package dbusapi
 
-import "github.com/vnetd/vnetd/pkg/network"
+import (
+	"strings"
+
+	"github.com/godbus/dbus/v5"
+
+	"github.com/vnetd/vnetd/pkg/network"
+)
 
 // learn notes what there is, so that subscribers are told only what changes
 // from now on.
@@ -25,9 +31,11 @@ func (t tree) onEvent(e network.Event) {
 	case network.NetworkDefined, network.NetworkChanged:
 		if n, err := t.cfg.Manager.ByUUID(e.Network.UUID); err == nil {
 			t.update(netPath, t.network(n))
+			t.tellForwards(n)
 		}
 	case network.NetworkUndefined:
 		t.remove(netPath, networkInterface)
+		t.dropForwards(e.Network.Name, nil)
 	case network.PortAdded:
 		t.update(pathOf(portPaths, e.Port.UUID), t.port(*e.Port))
 	case network.PortChanged:
@@ -43,5 +51,25 @@ func (t tree) onEvent(e network.Event) {
 	}
 	if !e.More || t.leases.Len() > signalsAtOnce {
 		t.flush()
+	}
+}
+
+// tellForwards tells what is new of the forwards of a network. t.mu must be locked.
+func (t tree) tellForwards(n *network.Network) {
+	there := make(map[dbus.ObjectPath]bool)
+	for _, f := range t.cfg.Manager.Forwards().On(n) {
+		path := pathOf(forwardPaths, f.UUID)
+		there[path] = true
+		t.update(path, t.forward(f))
+	}
+	t.dropForwards(n.Name(), there)
+}
+
+// dropForwards tells that forwards of a network are gone but for some. t.mu must be locked.
+func (t tree) dropForwards(networkName string, but map[dbus.ObjectPath]bool) {
+	for path, values := range t.known {
+		if strings.HasPrefix(string(path), string(forwardPaths)) && !but[path] && values["Network"].Value() == networkName {
+			t.remove(path, forwardInterface)
+		}
 	}
 }

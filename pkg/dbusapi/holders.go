@@ -19,16 +19,22 @@ import (
 const busInterface = "org.freedesktop.DBus"
 
 // holders follows the clients of the bus: those that leave are forgotten, and
-// lose the ports that they hold.
+// lose the ports and forwards that they hold.
 type holders struct {
 	conn    *sysbus.Conn
 	busID   string // of the bus; tells its clients from those of another
-	ports   *network.Ports
+	manager *network.Manager
 	clients *clients
 }
 
 // holder is how the hub knows a client of this bus.
 func (h *holders) holder(name string) string { return h.busID + " " + name }
+
+// isOf reports whether a holder is a client of that user, as far as it has called.
+func (h *holders) isOf(holder string, user uint32) bool {
+	name, ours := strings.CutPrefix(holder, h.busID+" ")
+	return ours && h.clients.isOf(name, user)
+}
 
 // follow learns which clients have left, from now on, and ends what those
 // held that have left before. Its goroutine ends with the connection.
@@ -48,13 +54,19 @@ func (h *holders) follow(ctx context.Context, running *sync.WaitGroup) error {
 			h.onLeft(signal)
 		}
 	})
-	for _, holder := range h.ports.Holders() {
+	for _, holder := range append(h.manager.Ports().Holders(), h.manager.Forwards().Holders()...) {
 		bus, name, _ := strings.Cut(holder, " ")
 		if bus != h.busID || !h.isConnected(ctx, name) {
-			h.ports.HolderGone(holder)
+			h.gone(holder)
 		}
 	}
 	return nil
+}
+
+// gone ends what a client held.
+func (h *holders) gone(holder string) {
+	h.manager.Ports().HolderGone(holder)
+	h.manager.Forwards().HolderGone(holder)
 }
 
 // onLeft ends what a client held that has left. Its unique name begins with a
@@ -68,7 +80,7 @@ func (h *holders) onLeft(signal *dbus.Signal) {
 		return
 	}
 	h.clients.forget(name)
-	h.ports.HolderGone(h.holder(name))
+	h.gone(h.holder(name))
 }
 
 // isConnected reports whether a client is on the bus; true where the bus does not

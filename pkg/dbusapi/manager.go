@@ -2,6 +2,7 @@ package dbusapi
 
 import (
 	"context"
+	"encoding/json"
 	"log/slog"
 	"slices"
 	"strings"
@@ -9,6 +10,7 @@ import (
 	"github.com/godbus/dbus/v5"
 
 	"github.com/vnetd/vnetd/pkg/api"
+	"github.com/vnetd/vnetd/pkg/network"
 )
 
 // listed is an entry of ListNetworks and ListPorts.
@@ -33,6 +35,7 @@ func (o *objects) manager() iface {
 			},
 			{"CreateNetwork", xml, path("network"), manageNetworks, o.createNetwork},
 			{"Plan", xml, []arg{{"json", "s"}}, read, o.plan},
+			{"Reach", []arg{{"question", "a{sv}"}}, []arg{{"answer", "a{sv}"}}, read, o.reach},
 			{
 				"TakeOver",
 				[]arg{{"definition", "s"}, {"status", "s"}, {"ports", "as"}, {"leases", "s"}, {"autostart", "b"}, {"dry", "b"}},
@@ -51,7 +54,13 @@ func (o *objects) manager() iface {
 			{"GetPort", []arg{{"uuid", "s"}}, path("port"), read, o.getPort},
 			{"ListPorts", nil, []arg{{"ports", "a(sso)"}}, read, o.listPorts},
 			{"Reload", nil, nil, manageNetworks, o.reload},
+			{"Clusters", nil, []arg{{"json", "s"}}, read, func(context.Context, *call) ([]any, error) { return toJSON(o.cfg.Manager.Clusters().Status()) }},
+			{"RestoreCluster", []arg{{"name", "s"}}, nil, manageNetworks, func(_ context.Context, c *call) ([]any, error) {
+				return nil, o.cfg.Manager.Clusters().Restore(c.body[0].(string))
+			}},
 			{"Describe", nil, []arg{{"json", "s"}}, read, o.describe},
+			{"Count", nil, []arg{{"json", "s"}}, read, func(context.Context, *call) ([]any, error) { return orJSON(o.cfg.Manager.Counts()) }},
+			{"CountForwards", nil, []arg{{"json", "s"}}, read, func(context.Context, *call) ([]any, error) { return orJSON(o.cfg.Manager.Forwards().CountAll()) }},
 		},
 		properties: []property{
 			{name: "Version", sig: "s", constant: true, get: func() any { return o.cfg.Version }},
@@ -133,11 +142,11 @@ func (o *objects) reload(ctx context.Context, _ *call) ([]any, error) {
 func (o *objects) describe(context.Context, *call) ([]any, error) {
 	networks := []api.NetworkStatus{}
 	for _, n := range o.cfg.Manager.Networks() {
-		networks = append(networks, describeNetwork(o.cfg.Manager.Ports(), n))
+		networks = append(networks, describeNetwork(o.cfg.Manager, n))
 	}
 	return toJSON(map[string]any{
 		"version": o.cfg.Version, "networks": networks,
-		"conditions": append([]api.Condition{}, o.cfg.Manager.Conditions()...), "firewall": o.cfg.Manager.Firewall(),
+		"conditions": append([]api.Condition{}, o.cfg.Manager.Conditions()...), "firewall": o.cfg.Manager.Firewall(), "bgp": network.AnnouncementsOf(o.cfg.Manager).Status(),
 	})
 }
 
@@ -155,4 +164,50 @@ func (o *objects) setLogLevel(_ context.Context, v any) error {
 	o.cfg.Logger.Info("log level changed", "from", before, "to", level)
 	o.cfg.LogLevel.Set(level)
 	return nil
+}
+
+// reach answers whether a connection can be opened. The programs that list rules run for
+// it: nobody has them run too often.
+func (o *objects) reach(ctx context.Context, c *call) ([]any, error) {
+	if err := o.paced(ctx, c, "who reaches whom"); err != nil {
+		return nil, err
+	}
+	q, err := reachQuestion(c.body[0].(map[string]dbus.Variant))
+	if err != nil {
+		return nil, err
+	}
+	ctx, cancel := context.WithTimeout(ctx, callLimit)
+	defer cancel()
+	r, err := o.cfg.Manager.Reach(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	text, err := json.Marshal(r)
+	if err != nil {
+		return nil, err
+	}
+	reasons := make([]string, 0, len(r.Ways))
+	for _, w := range r.Ways {
+		reasons = append(reasons, w.Family+": "+w.Reason)
+	}
+	return []any{map[string]dbus.Variant{
+		"verdict": dbus.MakeVariant(string(r.Verdict)),
+		"reasons": dbus.MakeVariant(reasons),
+		"json":    dbus.MakeVariant(string(text)),
+	}}, nil
+}
+
+// reachQuestion reads the question of Reach. As with RequestPort, no key is ignored.
+func reachQuestion(options map[string]dbus.Variant) (q api.ReachQuestion, err error) {
+	known := map[string]any{"from": &q.From, "to": &q.To, "protocol": &q.Protocol, "port": &q.Port}
+	for key, v := range options {
+		into, ok := known[key]
+		if !ok {
+			return q, api.Errorf(api.Invalid, "option %.80q is not known: want from, to, protocol or port", key)
+		}
+		if err := v.Store(into); err != nil {
+			return q, api.Errorf(api.Invalid, "option %s: type %s is not what it takes", key, v.Signature())
+		}
+	}
+	return q, nil
 }

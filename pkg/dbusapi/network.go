@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 
+	"github.com/godbus/dbus/v5"
+
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network"
@@ -26,6 +28,13 @@ func (o *objects) network(n *network.Network) iface {
 			{"Start", nil, nil, manageNetworks, do(n.Start)},
 			{"Stop", nil, nil, manageNetworks, do(n.Stop)},
 			{"Undefine", nil, nil, manageNetworks, do(n.Undefine)},
+			{"Rename", []arg{{"name", "s"}}, []arg{{"network", "o"}}, manageNetworks, func(ctx context.Context, c *call) ([]any, error) {
+				renamed, err := o.cfg.Manager.Rename(ctx, n, c.body[0].(string))
+				if err != nil {
+					return nil, err
+				}
+				return []any{pathOf(networkPaths, renamed.Info().UUID)}, nil
+			}},
 			{
 				"Update",
 				[]arg{{"command", "s"}, {"section", "s"}, {"index", "i"}, {"xml", "s"}, {"flags", "u"}},
@@ -62,8 +71,15 @@ func (o *objects) network(n *network.Network) iface {
 					return registerPort(ctx, o.cfg.Manager.Ports(), n, c)
 				},
 			},
-			{"Describe", nil, []arg{{"json", "s"}}, read, func(context.Context, *call) ([]any, error) {
-				return toJSON(describeNetwork(o.cfg.Manager.Ports(), n))
+			{"AddForward", []arg{{"options", "a{sv}"}}, []arg{{"forward", "o"}}, selfCheck, func(ctx context.Context, c *call) ([]any, error) {
+				return o.addForward(ctx, c, n)
+			}},
+			{"Describe", nil, []arg{{"json", "s"}}, read, func(ctx context.Context, _ *call) ([]any, error) {
+				d := describeNetwork(o.cfg.Manager, n)
+				if err := o.cfg.Manager.Peerings().Count(ctx, n, d.Peers, &d.Rules); err != nil { // all else is still told
+					d.Rules.Met = nil
+				}
+				return toJSON(d)
 			}},
 		},
 		properties: []property{
@@ -142,9 +158,9 @@ func leasesOf(n *network.Network) ([]lease, error) {
 }
 
 // describeNetwork is the document of a network's Describe.
-func describeNetwork(ports *network.Ports, n *network.Network) api.NetworkStatus {
+func describeNetwork(m *network.Manager, n *network.Network) api.NetworkStatus {
 	d := api.NetworkStatus{
-		Network: n.Info(), Ports: ports.On(n), Leases: []api.Lease{},
+		Network: n.Info(), Ports: m.Ports().On(n), Forwards: m.Forwards().On(n), Peers: m.Peerings().On(n), Rules: m.Peerings().Rules(n), Leases: []api.Lease{},
 		Conditions: append([]api.Condition{}, n.Conditions()...),
 	}
 	leases, err := n.Leases()
@@ -163,4 +179,41 @@ func describeNetwork(ports *network.Ports, n *network.Network) api.NetworkStatus
 		d.Leases = append(d.Leases, ld)
 	}
 	return d
+}
+
+// addForward adds a forward to n for a caller who may.
+func (o *objects) addForward(ctx context.Context, c *call, n *network.Network) ([]any, error) {
+	if err := o.paced(ctx, c, "forwards"); err != nil {
+		return nil, err
+	}
+	opts, err := forwardOptions(c.body[0].(map[string]dbus.Variant))
+	if err != nil {
+		return nil, err
+	}
+	if err := o.rights.mayForward(ctx, c, n, opts); err != nil {
+		return nil, err
+	}
+	done, err := o.promiseForwards(ctx, c, n, []api.ForwardOptions{opts})
+	if err != nil {
+		return nil, err
+	}
+	defer done()
+	holder := ""
+	switch opts.Lifetime {
+	case "", api.LifetimePersistent:
+	case api.LifetimeBus:
+		holder = o.holders.holder(c.sender)
+	default:
+		return nil, api.Errorf(api.Invalid, "option lifetime: %.80q is not known: want %s or %s", opts.Lifetime, api.LifetimePersistent, api.LifetimeBus)
+	}
+	ctx, cancel := context.WithTimeout(ctx, callLimit)
+	defer cancel()
+	f, err := o.cfg.Manager.Forwards().Add(ctx, n, opts, holder)
+	if err != nil {
+		return nil, err
+	}
+	if holder != "" && !o.holders.isConnected(ctx, c.sender) {
+		o.cfg.Manager.Forwards().HolderGone(holder) // it left before the forward was its own
+	}
+	return []any{pathOf(forwardPaths, f.UUID)}, nil
 }

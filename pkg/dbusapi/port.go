@@ -3,7 +3,6 @@ package dbusapi
 import (
 	"context"
 	"errors"
-	"net/netip"
 	"time"
 
 	"github.com/vnetd/vnetd/pkg/api"
@@ -20,6 +19,9 @@ func (o *objects) port(p api.Port) iface {
 			{"Release", nil, nil, selfCheck, func(ctx context.Context, c *call) ([]any, error) {
 				return nil, o.release(ctx, c, p)
 			}},
+			{"Set", []arg{{"settings", "a{sv}"}}, nil, manageNetworks, func(ctx context.Context, c *call) ([]any, error) {
+				return nil, o.setPort(ctx, c, p)
+			}},
 			{"WaitForAddress", []arg{{"timeout_ms", "u"}}, []arg{{"addresses", "as"}}, selfCheck, func(ctx context.Context, c *call) ([]any, error) {
 				return o.waitForAddress(ctx, c, p)
 			}},
@@ -29,12 +31,15 @@ func (o *objects) port(p api.Port) iface {
 			}},
 		},
 		properties: []property{
-			constant("Network", "s", p.Network),
+			{name: "Network", sig: "s", get: func() any { return p.Network }},
 			constant("Name", "s", p.Name),
 			constant("Aliases", "as", append([]string{}, p.Aliases...)),
 			constant("MAC", "s", p.MAC),
 			constant("IfName", "s", p.IfName),
 			constant("Bridge", "s", p.Bridge),
+			constant("Parent", "s", p.Parent),
+			constant("Mode", "s", p.Mode),
+			{name: "HostReach", sig: "b", get: func() any { return p.HostReach }},
 			{name: "MTU", sig: "u", get: func() any { return uint32(p.MTU) }},
 			{name: "Addresses", sig: "as", get: func() any { return texts(p.Addresses) }},
 			constant("Reserved", "as", texts(p.Reserved)),
@@ -44,6 +49,10 @@ func (o *objects) port(p api.Port) iface {
 			constant("Owner", "u", p.Owner),
 			constant("OwnerUUID", "s", p.OwnerUUID),
 			constant("ID", "s", p.ID),
+			{name: "PortGroup", sig: "s", get: func() any { return p.PortGroup }},
+			{name: "Bandwidth", sig: "a{st}", get: func() any { return p.Bandwidth }},
+			{name: "Rules", sig: "as", get: func() any { return append([]string{}, p.Rules...) }},
+			{name: "VLAN", sig: "s", get: func() any { return p.VLAN }},
 			{name: "Guard", sig: "s", get: func() any { return p.Guard }},
 			{name: "Stopped", sig: "a{st}", get: func() any { return o.cfg.Manager.Ports().Guards().StoppedBy(p.UUID) }},
 		},
@@ -80,13 +89,4 @@ func (o *objects) waitForAddress(ctx context.Context, c *call, p api.Port) ([]an
 		return nil, err
 	}
 	return []any{texts(held)}, nil
-}
-
-// texts writes addresses.
-func texts(all []netip.Addr) []string {
-	out := make([]string, len(all))
-	for i, a := range all {
-		out[i] = a.String()
-	}
-	return out
 }

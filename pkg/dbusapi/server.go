@@ -48,7 +48,7 @@ func Connect(cfg Config) (*Server, error) {
 	d.conn, d.tree = conn, tree{
 		&objects{
 			cfg: cfg, rights: who, pace: newPacer(cfg.PortsPerSecond),
-			holders: &holders{conn: conn, ports: cfg.Manager.Ports(), clients: &who.clients},
+			holders: &holders{conn: conn, manager: cfg.Manager, clients: &who.clients},
 		},
 		&announcer{conn: conn, log: cfg.Logger, known: make(map[dbus.ObjectPath]map[string]dbus.Variant)},
 	}

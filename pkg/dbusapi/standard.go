@@ -31,6 +31,12 @@ func (t tree) object(path dbus.ObjectPath) *object {
 			return nil
 		}
 		o.ifaces = []iface{t.port(p)}
+	} else if uuid, ok := uuidOf(forwardPaths, path); ok {
+		f, err := t.cfg.Manager.Forwards().Find(uuid)
+		if err != nil {
+			return nil
+		}
+		o.ifaces = []iface{t.forward(f)}
 	} else if slices.Contains(innerNodes(), path) {
 		o.children = func() []string { return t.children(path) }
 	} else {
@@ -45,7 +51,7 @@ func (t tree) object(path dbus.ObjectPath) *object {
 
 // innerNodes are the paths that are there without objects.
 func innerNodes() []dbus.ObjectPath {
-	return []dbus.ObjectPath{"/", "/org", rootPath, rootPath + "/network", rootPath + "/port"}
+	return []dbus.ObjectPath{"/", "/org", rootPath, rootPath + "/network", rootPath + "/port", rootPath + "/forward"}
 }
 
 // children lists the next path elements below an inner node of the tree.
@@ -70,6 +76,9 @@ func (t tree) paths() []dbus.ObjectPath {
 	}
 	for _, p := range t.cfg.Manager.Ports().List() {
 		paths = append(paths, pathOf(portPaths, p.UUID))
+	}
+	for _, f := range t.cfg.Manager.Forwards().List() {
+		paths = append(paths, pathOf(forwardPaths, f.UUID))
 	}
 	return paths
 }
@@ -108,6 +117,10 @@ func (t tree) managedObjects() map[dbus.ObjectPath]map[string]map[string]dbus.Va
 	for _, p := range t.cfg.Manager.Ports().List() {
 		i := t.port(p)
 		all[pathOf(portPaths, p.UUID)] = map[string]map[string]dbus.Variant{i.name: i.values()}
+	}
+	for _, f := range t.cfg.Manager.Forwards().List() {
+		i := t.forward(f)
+		all[pathOf(forwardPaths, f.UUID)] = map[string]map[string]dbus.Variant{i.name: i.values()}
 	}
 	return all
 }

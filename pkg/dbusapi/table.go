@@ -15,10 +15,12 @@ const (
 
 	networkPaths = rootPath + "/network/"
 	portPaths    = rootPath + "/port/"
+	forwardPaths = rootPath + "/forward/"
 
 	managerInterface    = busName + ".Manager"
 	networkInterface    = busName + ".Network"
 	portInterface       = busName + ".Port"
+	forwardInterface    = busName + ".Forward"
 	propertiesInterface = "org.freedesktop.DBus.Properties"
 	introspectInterface = "org.freedesktop.DBus.Introspectable"
 	objectsInterface    = "org.freedesktop.DBus.ObjectManager"
@@ -141,4 +143,12 @@ func uuidOf(base, path dbus.ObjectPath) (uuid string, ok bool) {
 func toJSON(v any) ([]any, error) {
 	text, err := json.Marshal(v)
 	return []any{string(text)}, err
+}
+
+// orJSON is toJSON of what something returned, but for its error.
+func orJSON[T any](v T, err error) ([]any, error) {
+	if err != nil {
+		return nil, err
+	}
+	return toJSON(v)
 }

@@ -87,5 +87,8 @@ func (n attached) RegisterPort(ctx context.Context, doc *netdef.Port, reclaim bo
 func (n attached) PortDocuments() []*netdef.Port { return n.ports.Documents(n.Network) }
 
 func (n attached) SetPortBandwidth(ctx context.Context, uuid string, b *netdef.Bandwidth) error {
-	return n.ports.SetBandwidth(ctx, n.Network, uuid, b)
+	return n.ports.Bandwidth().Set(ctx, n.Network, uuid, func(s *network.PortSettings) error {
+		s.Bandwidth = b
+		return nil
+	})
 }

@@ -6,8 +6,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
+	"github.com/vnetd/vnetd/internal/golden"
 	"github.com/vnetd/vnetd/internal/nstest"
 )
 
@@ -24,15 +23,7 @@ func TestVirshOfLibvirtd(t *testing.T) {
 				text, err := os.ReadFile(script)
 				must(t, err)
 				got := differences(string(text), replay(t, string(text), "qemu:///system"))
-				golden := strings.TrimSuffix(script, ".txt") + ".libvirtd"
-				if os.Getenv("UPDATE") != "" {
-					must(t, os.WriteFile(golden, []byte(got), 0o644))
-				}
-				want, err := os.ReadFile(golden)
-				must(t, err)
-				if diff := cmp.Diff(string(want), got); diff != "" {
-					t.Errorf("%s (-want +got):\n%s", golden, diff)
-				}
+				golden.Compare(t, strings.TrimSuffix(script, ".txt")+".libvirtd", got)
 			})
 		})
 	}

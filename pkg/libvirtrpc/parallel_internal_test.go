@@ -33,37 +33,10 @@ func mixedFor(t *testing.T) time.Duration {
 func TestMixedCalls(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		d := startDaemon(t, t.TempDir(), nil)
-		const clients, networks = 16, 6
 		opened(t, socketPath).ok(2, nil)
+		mix(t, d, mixedFor(t)/4) // has what is opened once be open
 		files, routines, memory := openFiles(t), runtime.NumGoroutine(), heap()
-		end := time.Now().Add(mixedFor(t))
-		var running sync.WaitGroup
-		var mu sync.Mutex
-		made := 0
-		for range clients {
-			m := &mixer{raw: opened(t, socketPath), answers: make(map[int32][2]int)}
-			must(t, m.SetDeadline(end.Add(3*soon)))
-			running.Go(func() {
-				for time.Now().Before(end) {
-					m.act(rand.IntN(networks))
-				}
-				m.ok(2, nil)
-				_ = m.Close()
-				mu.Lock()
-				defer mu.Unlock()
-				made += m.count()
-			})
-		}
-		running.Wait()
-		t.Logf("%d calls", made)
-		for _, n := range d.Networks() {
-			if n.Info().Active {
-				must(t, n.Stop(t.Context()))
-			}
-			if n.Info().Persistent {
-				must(t, n.Undefine(t.Context()))
-			}
-		}
+		t.Logf("%d calls", mix(t, d, mixedFor(t)))
 		nstest.Eventually(t, soon, "leaving nothing", func() error {
 			f, r, m := openFiles(t), runtime.NumGoroutine(), heap()-memory
 			links := strings.Count(nstest.IP(t, "-o link"), "\n")
@@ -73,6 +46,40 @@ func TestMixedCalls(t *testing.T) {
 			return nil
 		})
 	})
+}
+
+// mix has many clients call at once for so long, and ends what they left. It returns how
+// many calls they made.
+func mix(t *testing.T, d *daemon, length time.Duration) (made int) {
+	t.Helper()
+	const clients, networks = 16, 6
+	end := time.Now().Add(length)
+	var running sync.WaitGroup
+	var mu sync.Mutex
+	for range clients {
+		m := &mixer{raw: opened(t, socketPath), answers: make(map[int32][2]int)}
+		must(t, m.SetDeadline(end.Add(3*soon)))
+		running.Go(func() {
+			for time.Now().Before(end) {
+				m.act(rand.IntN(networks))
+			}
+			m.ok(2, nil)
+			_ = m.Close()
+			mu.Lock()
+			defer mu.Unlock()
+			made += m.count()
+		})
+	}
+	running.Wait()
+	for _, n := range d.Networks() {
+		if n.Info().Active {
+			must(t, n.Stop(t.Context()))
+		}
+		if n.Info().Persistent {
+			must(t, n.Undefine(t.Context()))
+		}
+	}
+	return made
 }
 
 // mixer is a client that does one thing after the other.

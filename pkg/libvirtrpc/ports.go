@@ -3,6 +3,7 @@ package libvirtrpc
 import (
 	"context"
 	"math"
+	"slices"
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
@@ -154,37 +155,6 @@ func deletePort(ctx context.Context, c *session, a portFlags, _ *encoder) error 
 	return c.backend.ReleasePort(ctx, p.UUID)
 }
 
-// limit is one of a port's limits, under libvirt's name.
-type limit struct {
-	field string
-	at    func(*netdef.Bandwidth) *uint64 // of a bandwidth with both directions
-}
-
-// limits are all there are, in libvirt's order.
-func limits() []limit {
-	return []limit{
-		{"inbound.average", func(b *netdef.Bandwidth) *uint64 { return &b.Inbound.Average }},
-		{"inbound.peak", func(b *netdef.Bandwidth) *uint64 { return &b.Inbound.Peak }},
-		{"inbound.floor", func(b *netdef.Bandwidth) *uint64 { return &b.Inbound.Floor }},
-		{"inbound.burst", func(b *netdef.Bandwidth) *uint64 { return &b.Inbound.Burst }},
-		{"outbound.average", func(b *netdef.Bandwidth) *uint64 { return &b.Outbound.Average }},
-		{"outbound.peak", func(b *netdef.Bandwidth) *uint64 { return &b.Outbound.Peak }},
-		{"outbound.burst", func(b *netdef.Bandwidth) *uint64 { return &b.Outbound.Burst }},
-	}
-}
-
-// whole is b with both directions, none of them b's own.
-func whole(b *netdef.Bandwidth) *netdef.Bandwidth {
-	w := &netdef.Bandwidth{Inbound: &netdef.Rate{}, Outbound: &netdef.Rate{}}
-	if b != nil && b.Inbound != nil {
-		*w.Inbound = *b.Inbound
-	}
-	if b != nil && b.Outbound != nil {
-		*w.Outbound = *b.Outbound
-	}
-	return w
-}
-
 // getParamsArgs are those of virNetworkPortGetParameters. With a count of 0 the
 // caller asks how many there are.
 type getParamsArgs struct {
@@ -206,11 +176,11 @@ func getPortParams(_ context.Context, c *session, a getParamsArgs, results *enco
 	if err != nil {
 		return err
 	}
-	all, b := limits(), whole(p.Bandwidth)
+	all, has := netdef.LimitNames(), p.Bandwidth.Limits()
 	var list []param
 	if a.count != 0 {
-		for _, l := range all {
-			list = append(list, param{l.field, uint32(min(*l.at(b), math.MaxUint32))})
+		for _, name := range all {
+			list = append(list, param{name, uint32(min(has[name], math.MaxUint32))})
 		}
 	}
 	results.uints(list)
@@ -245,37 +215,25 @@ func setPortParams(ctx context.Context, c *session, a setParamsArgs, _ *encoder)
 	return n.SetPortBandwidth(ctx, p.UUID, b)
 }
 
-// bandwidthOf reads limits; nil for none.
+// bandwidthOf reads limits; nil for none. A direction without average and floor is none,
+// whatever else is said of it (networkPortSetParameters).
 func bandwidthOf(params []param) (*netdef.Bandwidth, error) {
-	b := whole(nil)
+	limits := make(map[string]uint64)
 	for _, p := range params {
-		field, err := limitNamed(p.field)
-		if err != nil {
-			return nil, err
+		if !slices.Contains(netdef.LimitNames(), p.field) {
+			return nil, failf(codeInvalidArg, "parameter '%s' not supported", p.field)
 		}
 		v, ok := p.value.(uint32)
 		if !ok {
 			return nil, failf(codeInvalidArg, "invalid type for parameter '%s', expected 'uint'", p.field)
 		}
-		*field.at(b) = uint64(v)
+		limits[p.field] = uint64(v)
 	}
-	if b.Inbound.Average == 0 && b.Inbound.Floor == 0 {
-		b.Inbound = nil
-	}
-	if b.Outbound.Average == 0 {
-		b.Outbound = nil
-	}
-	if *b == (netdef.Bandwidth{}) {
-		return nil, nil
-	}
-	return b, nil
-}
-
-func limitNamed(field string) (limit, error) {
-	for _, l := range limits() {
-		if l.field == field {
-			return l, nil
+	for _, direction := range []string{"inbound", "outbound"} {
+		if limits[direction+".average"] == 0 && limits[direction+".floor"] == 0 {
+			delete(limits, direction+".peak")
+			delete(limits, direction+".burst")
 		}
 	}
-	return limit{}, failf(codeInvalidArg, "parameter '%s' not supported", field)
+	return netdef.NewBandwidth(limits)
 }

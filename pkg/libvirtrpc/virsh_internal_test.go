@@ -10,8 +10,7 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-
+	"github.com/vnetd/vnetd/internal/golden"
 	"github.com/vnetd/vnetd/internal/nstest"
 )
 
@@ -31,11 +30,7 @@ func TestVirsh(t *testing.T) {
 				want, err := os.ReadFile(script)
 				must(t, err)
 				got := replay(t, string(want), connectionURI)
-				if os.Getenv("UPDATE") != "" {
-					must(t, os.WriteFile(script, []byte(got), 0o644))
-				} else if diff := cmp.Diff(string(want), got); diff != "" {
-					t.Errorf("%s (-want +got):\n%s", script, diff)
-				}
+				golden.Compare(t, script, got)
 			})
 		})
 	}
@@ -91,14 +86,7 @@ func TestPythonBinding(t *testing.T) {
 		script, err := filepath.Abs("testdata/binding.py")
 		must(t, err)
 		got := shell(t, connectionURI, "testdata/virsh/files", "timeout 60 /usr/bin/python3 "+script)
-		if os.Getenv("UPDATE") != "" {
-			must(t, os.WriteFile("testdata/binding.txt", []byte(got), 0o644))
-		}
-		want, err := os.ReadFile("testdata/binding.txt")
-		must(t, err)
-		if diff := cmp.Diff(string(want), got); diff != "" {
-			t.Errorf("-want +got:\n%s", diff)
-		}
+		golden.Compare(t, "testdata/binding.txt", got)
 	})
 }
 

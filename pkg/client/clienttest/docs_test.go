@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/client/clienttest"
 )
 
@@ -24,7 +25,7 @@ func TestDocExamples(t *testing.T) {
 		}
 		t.Skip(err)
 	}
-	clienttest.New(t)
+	clienttest.SetClusters(clienttest.New(t), api.Cluster{Name: "lab", Host: "h1", Lost: "emptied"})
 	dir := t.TempDir()
 	for name, text := range map[string]string{"lab.xml": labXML, "web.xml": webXML} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {

@@ -6,6 +6,7 @@ import (
 	"encoding/xml"
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -44,6 +45,7 @@ type document struct {
 	IPs []struct {
 		Address string `xml:"address,attr"`
 		Prefix  string `xml:"prefix,attr"`
+		Netmask string `xml:"netmask,attr"`
 		Ranges  []struct {
 			Start string `xml:"start,attr"`
 			End   string `xml:"end,attr"`
@@ -58,7 +60,8 @@ type network struct {
 	running    string // empty: inactive
 	autostart  bool
 	leases     []Lease
-	state      string // overrides the state if not empty
+	detail     map[string]any // of Describe, in place of its own
+	state      string         // overrides the state if not empty
 	lastError  string
 }
 
@@ -77,6 +80,18 @@ func (s *Server) SetState(name, state, lastError string) {
 	defer s.mu.Unlock()
 	if n := s.byName(name); n != nil {
 		n.state, n.lastError = state, lastError
+	}
+}
+
+// SetDetail makes Describe of the network with the name tell something else by a key.
+func (s *Server) SetDetail(name, key string, value any) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if n := s.byName(name); n != nil {
+		if n.detail == nil {
+			n.detail = make(map[string]any)
+		}
+		n.detail[key] = value
 	}
 }
 
@@ -179,6 +194,16 @@ func (s manager) DefineNetworkWithOptions(text string, options map[string]dbus.V
 		reply[key] = dbus.MakeVariant(v)
 	}
 	return path, reply, err
+}
+
+// bits is the length of the prefix that a netmask makes.
+func bits(netmask string) string {
+	mask, err := netip.ParseAddr(netmask)
+	if err != nil {
+		return ""
+	}
+	ones, _ := net.IPMask(mask.AsSlice()).Size()
+	return fmt.Sprint(ones)
 }
 
 // action is what a define of text does to a definition, which is empty where there is none.
@@ -337,6 +362,21 @@ func (s networkObject) Undefine(msg dbus.Message) *dbus.Error {
 	})
 }
 
+func (s networkObject) Rename(msg dbus.Message, name string) (path dbus.ObjectPath, err *dbus.Error) {
+	err = s.onNetwork(msg, "Rename", func(n *network) *dbus.Error {
+		switch other := s.byName(name); {
+		case n.running != "":
+			return errorf("InvalidState", "network %q is active: stop it to rename it", n.doc.Name)
+		case other != nil:
+			return errorf("Exists", "network '%s' already exists with uuid %s", name, other.doc.UUID)
+		}
+		n.definition = strings.Replace(n.definition, "<name>"+n.doc.Name+"</name>", "<name>"+name+"</name>", 1)
+		n.doc.Name = name
+		return nil
+	})
+	return objectPath("network", uuidOf(pathOf(msg))), err
+}
+
 // Update adds entries only, and not where they belong: what an entry
 // means is not the business of a client.
 func (s networkObject) Update(msg dbus.Message, command, section string, _ int32, xml string, flags uint32) *dbus.Error {
@@ -443,7 +483,7 @@ func (n *network) currentState() string {
 func (s *Server) describe(n *network) string {
 	addresses := []string{}
 	for _, ip := range n.doc.IPs {
-		addresses = append(addresses, ip.Address+"/"+ip.Prefix)
+		addresses = append(addresses, ip.Address+"/"+cmp.Or(ip.Prefix, bits(ip.Netmask)))
 	}
 	ports := []map[string]any{}
 	for _, uuid := range sortedKeys(s.ports) {
@@ -457,13 +497,15 @@ func (s *Server) describe(n *network) string {
 			"address": l.Address, "prefix": l.Prefix, "mac": l.MAC, "hostname": l.Hostname, "client_id": l.ClientID, "expiry": expiry(l.Expiry),
 		})
 	}
-	text, _ := json.Marshal(map[string]any{
+	all := map[string]any{
 		"name": n.doc.Name, "uuid": n.doc.UUID, "mode": n.mode(), "state": n.currentState(), "active": n.running != "",
 		"persistent": n.definition != "", "autostart": n.autostart, "mac": "", "mtu": 0,
 		"bridge": n.doc.Bridge.Name, "addresses": addresses, "ports": ports, "leases": leases, "last_error": n.lastError,
 		"conditions": concerning(s.conditions, n.doc.Name), "pools": n.pools(), "dns": n.dns(), "pending": n.pending(),
 		"not_understood": []string{}, "faults": map[string]string{}, "repairs": 0,
-	})
+	}
+	maps.Copy(all, n.detail)
+	text, _ := json.Marshal(all)
 	return string(text)
 }
 
@@ -532,11 +574,11 @@ func (s manager) Plan(text string) (string, *dbus.Error) {
 		conflicts = append(conflicts, fmt.Sprint(clash.Body...))
 	}
 	for _, ip := range doc.IPs {
-		addresses = append(addresses, map[string]string{"link": doc.Bridge.Name, "address": ip.Address + "/" + ip.Prefix})
+		addresses = append(addresses, map[string]string{"link": doc.Bridge.Name, "address": ip.Address + "/" + cmp.Or(ip.Prefix, bits(ip.Netmask))})
 	}
 	plan, _ := json.Marshal(map[string]any{
-		"name": doc.Name, "mode": n.mode(), "action": "create", "conflicts": conflicts, "pending": []string{}, "addresses": addresses,
-		"links":   []map[string]any{{"name": doc.Bridge.Name, "made": true, "mac": "", "mtu": 0, "stp": true, "forward_delay": 0, "uplink": "", "zone": ""}},
+		"name": doc.Name, "mode": n.mode(), "action": "create", "conflicts": conflicts, "pending": []string{}, "forwards": []string{}, "addresses": addresses,
+		"links":   []map[string]any{{"name": doc.Bridge.Name, "kind": "bridge", "made": true, "mac": "", "mtu": 0, "stp": true, "forward_delay": 0, "uplink": "", "zone": ""}},
 		"routes":  []string{},
 		"sysctls": []map[string]string{{"key": "net/ipv4/ip_forward", "value": "1"}},
 		"rules": []map[string]string{{

@@ -6,6 +6,8 @@ import (
 	"slices"
 
 	"github.com/godbus/dbus/v5"
+
+	"github.com/vnetd/vnetd/pkg/api"
 )
 
 func (s manager) Reload() *dbus.Error {
@@ -29,13 +31,88 @@ func (s manager) Describe() (string, *dbus.Error) {
 		networks = append(networks, json.RawMessage(s.describe(s.networks[uuid])))
 	}
 	text, _ := json.Marshal(map[string]any{
-		"version": Version, "networks": networks, "conditions": concerning(s.conditions, ""),
+		"version": Version, "bgp": s.bgp, "networks": networks, "conditions": concerning(s.conditions, ""),
 		"firewall": map[string]any{
 			"repairs": 0, "by_cause": map[string]int{}, "rules": 0, "zones": 0, "checks": 0, "failed": 0,
 			"last_repair": nil, "contended": false,
 		},
 	})
 	return string(text), nil
+}
+
+// Count has zeros, where the test has said no more.
+func (s manager) Count() (string, *dbus.Error) {
+	if err := s.enter("Count"); err != nil {
+		return "", err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c := api.Counts{Networks: []api.NetworkCounts{}}
+	switch {
+	case len(s.counts) > 0:
+		c = s.counts[0]
+		s.counts = append(s.counts[1:], c)
+	default:
+		for _, uuid := range s.byNetworkName() {
+			n := api.NetworkCounts{Name: s.networks[uuid].doc.Name, UUID: uuid, State: api.State(s.networks[uuid].currentState()), Ports: []api.PortCounts{}}
+			c.Networks = append(c.Networks, n)
+		}
+	}
+	text, _ := json.Marshal(c)
+	return string(text), nil
+}
+
+// SetCounts says what was counted, call by call, and after the last from the first on again.
+func (s *Server) SetCounts(counts ...api.Counts) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.counts = counts
+}
+
+// Clusters has none, where the test has not said which.
+func (s manager) Clusters() (string, *dbus.Error) {
+	if err := s.enter("Clusters"); err != nil {
+		return "", err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	text, _ := json.Marshal(append([]api.Cluster{}, s.clusters...))
+	return string(text), nil
+}
+
+// RestoreCluster has a cluster that lost something be whole.
+func (s manager) RestoreCluster(name string) *dbus.Error {
+	if err := s.enter("RestoreCluster"); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for i := range s.clusters {
+		c := &s.clusters[i]
+		switch {
+		case c.Name != name:
+			continue
+		case c.Lost == "":
+			return errorf("InvalidState", "the store has all that this host wrote: there is nothing to restore")
+		}
+		c.Connected, c.Lost, c.Reason = true, "", ""
+		return nil
+	}
+	return errorf("NotFound", "this host is in no cluster %q", name)
+}
+
+// SetBGP says how the host of a server stands to routers; nil: it tells none.
+func SetBGP(s *Server, b *api.BGP) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.bgp = b
+}
+
+// SetClusters says how the host of a server stands to its clusters.
+func SetClusters(s *Server, clusters ...api.Cluster) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.clusters = clusters
 }
 
 func (s networkObject) Describe(msg dbus.Message) (text string, err *dbus.Error) {
@@ -70,6 +147,9 @@ func (s objects) GetManagedObjects() (map[dbus.ObjectPath]map[string]map[string]
 	for uuid, p := range s.ports {
 		objects[objectPath("port", uuid)] = map[string]map[string]dbus.Variant{"org.vnetd1.Port": p.properties()}
 	}
+	for uuid, f := range s.forwards {
+		objects[objectPath("forward", uuid)] = map[string]map[string]dbus.Variant{"org.vnetd1.Forward": f.properties()}
+	}
 	return objects, nil
 }
 
@@ -82,6 +162,9 @@ func (s objects) GetAll(msg dbus.Message, iface string) (map[string]dbus.Variant
 	}
 	if p := s.ports[uuid]; p != nil && iface == "org.vnetd1.Port" {
 		return p.properties(), nil
+	}
+	if f := s.forwards[uuid]; f != nil && iface == "org.vnetd1.Forward" {
+		return f.properties(), nil
 	}
 	if pathOf(msg) == rootPath {
 		return map[string]dbus.Variant{

@@ -76,12 +76,17 @@ func (s manager) RequestPort(name string, options map[string]dbus.Variant) (
 		fds = append(fds, dbus.UnixFD(file.Fd()))
 	}
 	return objectPath("port", uuid), fds, map[string]dbus.Variant{
-		"mac":     dbus.MakeVariant(p.mac),
-		"ifname":  dbus.MakeVariant(p.ifname),
-		"bridge":  dbus.MakeVariant(n.doc.Bridge.Name),
+		"mac":    dbus.MakeVariant(p.mac),
+		"ifname": dbus.MakeVariant(p.ifname),
+		"bridge": dbus.MakeVariant(n.doc.Bridge.Name),
+		"parent": dbus.MakeVariant(""),
+		"mode":   dbus.MakeVariant(""),
+
 		"mtu":     dbus.MakeVariant(uint32(1500)),
 		"network": dbus.MakeVariant(n.doc.Name),
 		"uuid":    dbus.MakeVariant(uuid),
+
+		"host_reach": dbus.MakeVariant(true),
 	}, nil
 }
 
@@ -102,7 +107,7 @@ func (s *Server) newPort(n *network, options map[string]dbus.Variant) (*port, *d
 	into := map[string]any{
 		"name": &p.name, "mac": &p.mac, "ifname": &p.ifname, "queues": &p.queues, "vnet_hdr": &p.vnetHdr,
 		"isolated": &p.isolated, "id": &p.callerID, "lifetime": &p.lifetime, "owner_uuid": &p.machineUID, "owner_uid": &p.owner,
-		"address": &p.addresses, "aliases": &p.aliases,
+		"address": &p.addresses, "aliases": &p.aliases, "forwards": new([]map[string]dbus.Variant),
 	}
 	for key, value := range options {
 		if into[key] == nil {
@@ -261,6 +266,9 @@ func (p *port) properties() map[string]dbus.Variant {
 		"MAC":       dbus.MakeVariant(p.mac),
 		"IfName":    dbus.MakeVariant(p.ifname),
 		"Bridge":    dbus.MakeVariant(p.network.doc.Bridge.Name),
+		"Parent":    dbus.MakeVariant(""),
+		"Mode":      dbus.MakeVariant(""),
+		"HostReach": dbus.MakeVariant(true),
 		"MTU":       dbus.MakeVariant(uint32(1500)),
 		"Addresses": dbus.MakeVariant(append([]string{}, p.addresses...)),
 		"Reserved":  dbus.MakeVariant(append([]string{}, p.addresses...)),

@@ -11,6 +11,8 @@ import (
 	"testing"
 
 	"github.com/godbus/dbus/v5"
+
+	"github.com/vnetd/vnetd/pkg/api"
 )
 
 const (
@@ -32,9 +34,13 @@ type Server struct {
 	mu       sync.Mutex
 	networks map[string]*network // by UUID
 	ports    map[string]*port    // by UUID
+	forwards map[string]*forward // by UUID
 	failures map[string]*dbus.Error
 
 	conditions []Condition
+	counts     []api.Counts
+	clusters   []api.Cluster
+	bgp        *api.BGP
 	logLevel   string // empty: info
 	pending    bool   // libvirt's networks are to be imported
 
@@ -51,6 +57,7 @@ type (
 	manager       struct{ *Server }
 	networkObject struct{ *Server }
 	portObject    struct{ *Server }
+	forwardObject struct{ *Server }
 	objects       struct{ *Server } // ObjectManager and Properties
 )
 
@@ -64,6 +71,7 @@ func Start() (*Server, error) {
 		Bus:      bus,
 		networks: make(map[string]*network),
 		ports:    make(map[string]*port),
+		forwards: make(map[string]*forward),
 		failures: make(map[string]*dbus.Error),
 		holds:    make(map[string]chan struct{}),
 		openPort: openMemory,
@@ -100,6 +108,7 @@ func (s *Server) serve() error {
 	s.conn = conn
 	for iface, object := range map[string]any{
 		"org.vnetd1.Manager": manager{s}, "org.vnetd1.Network": networkObject{s}, "org.vnetd1.Port": portObject{s},
+		"org.vnetd1.Forward":                 forwardObject{s},
 		"org.freedesktop.DBus.ObjectManager": objects{s}, "org.freedesktop.DBus.Properties": objects{s},
 	} {
 		if err := conn.ExportSubtree(object, rootPath, iface); err != nil {

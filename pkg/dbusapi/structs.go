@@ -3,7 +3,11 @@ package dbusapi
 import (
 	"fmt"
 	"net"
+	"net/netip"
 
+	"github.com/godbus/dbus/v5"
+
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/network"
 )
 
@@ -42,3 +46,39 @@ func busLease(l network.Lease) lease {
 
 // hexColons writes bytes as 01:52:54:00.
 func hexColons(b []byte) string { return net.HardwareAddr(b).String() }
+
+// busConditions are conditions as they go over the bus: a dictionary each, so
+// that keys can be added.
+func busConditions(all []api.Condition) []map[string]dbus.Variant {
+	out := make([]map[string]dbus.Variant, 0, len(all))
+	for _, c := range all {
+		out = append(out, map[string]dbus.Variant{
+			"kind":     dbus.MakeVariant(c.Kind),
+			"severity": dbus.MakeVariant(string(c.Severity)),
+			"networks": dbus.MakeVariant(c.Networks),
+			"message":  dbus.MakeVariant(c.Message),
+			"evidence": dbus.MakeVariant(c.Evidence),
+			"remedy":   dbus.MakeVariant(c.Remedy),
+			"since":    dbus.MakeVariant(c.Since.Unix()),
+		})
+	}
+	return out
+}
+
+// texts writes addresses.
+func texts(all []netip.Addr) []string {
+	out := make([]string, len(all))
+	for i, a := range all {
+		out[i] = a.String()
+	}
+	return out
+}
+
+// prefixTexts writes subnets.
+func prefixTexts(all []netip.Prefix) []string {
+	out := make([]string, len(all))
+	for i, p := range all {
+		out[i] = p.String()
+	}
+	return out
+}
