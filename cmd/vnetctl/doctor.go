@@ -4,13 +4,18 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/vnetd/vnetd/cmd/vnetctl/suggest"
+	"github.com/vnetd/vnetd/cmd/vnetctl/table"
+	"github.com/vnetd/vnetd/docs"
 	"github.com/vnetd/vnetd/pkg/api"
+	"github.com/vnetd/vnetd/pkg/client"
 )
 
 // report is what doctor found.
@@ -137,9 +142,11 @@ func printReport(a *app, r report) error {
 		if len(f.Networks) > 0 {
 			where = strings.Join(f.Networks, ", ") + ": "
 		}
-		a.printf("%2d. %s %s%s\n", f.Number, a.paint(severityColour(f.Severity), printable(string(f.Severity))), printable(where), oneLine(f.Message))
+		severity := table.Printable(string(f.Severity))
+		a.printFolded(fmt.Sprintf("%2d. %s ", f.Number, a.paint(severityColour(f.Severity), severity)), len("00. ")+len(severity)+1, len("00. "), table.Plain,
+			table.Printable(where)+oneLine(f.Message))
 		if f.Evidence != "" {
-			a.printf("    seen: %s\n", oneLine(f.Evidence))
+			a.printFolded("    seen: ", len("    seen: "), len("    seen: "), table.Plain, oneLine(f.Evidence))
 		}
 		if f.Remedy != "" {
 			a.printf("    try:  %s\n", oneLine(f.Remedy))
@@ -147,7 +154,7 @@ func printReport(a *app, r report) error {
 		a.printf("\n")
 	}
 	if len(r.Findings) == 0 {
-		a.printf("%s: %d checks found nothing amiss\n", a.paint(green, "all well"), r.Checks)
+		a.printf("%s: %d checks found nothing amiss\n", a.paint(table.Green, "all well"), r.Checks)
 		return a.err
 	}
 	a.printf("%d checks: %s, %s, %d to know\n",
@@ -164,4 +171,51 @@ func (r report) verdict() error {
 		return &exitError{exitWarnings}
 	}
 	return nil
+}
+
+func explainCommand(a *app) *cobra.Command {
+	return plainCommand("explain [CONDITION]", "Say what a condition means, or what each does", 0, 1,
+		func(_ context.Context, args []string) error {
+			all := docs.Conditions()
+			if len(args) == 1 {
+				all = slices.DeleteFunc(all, func(c docs.Condition) bool { return c.Kind != args[0] })
+				if len(all) == 0 {
+					return unknownCondition(args[0])
+				}
+			}
+			if a.json {
+				return a.printJSON(all)
+			}
+			for _, c := range all {
+				a.printf("%s\n", a.paint(table.Bold, c.Kind))
+				for _, text := range []string{c.Meaning, c.Help} {
+					if text != "" {
+						a.printFolded("  ", 2, 2, table.Plain, text)
+					}
+				}
+			}
+			return a.err
+		})
+}
+
+// unknownCondition says that no condition has that name, and which was meant perhaps.
+func unknownCondition(typed string) error {
+	var kinds []string
+	for _, c := range docs.Conditions() {
+		kinds = append(kinds, c.Kind)
+	}
+	fault := "no condition is called " + quote(typed)
+	if meant := suggest.Names(typed, kinds); meant != "" {
+		fault += ", perhaps " + meant
+	}
+	return &client.Error{Kind: api.NotFound, Message: fault + "; vnetctl explain lists them"}
+}
+
+// conditions lists all kinds, for the shell.
+func conditions() []string {
+	var all []string
+	for _, c := range docs.Conditions() {
+		all = append(all, c.Kind+"\t"+c.Meaning)
+	}
+	return all
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/vnetd/vnetd/cmd/vnetctl/table"
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/client"
 )
@@ -136,9 +137,9 @@ func importCommand(a *app) *cobra.Command {
 
 // printImport tells what became of the leases in a file.
 func printImport(a *app, network string, imported int, refused []string) error {
-	_, err := fmt.Fprintf(a.stdout, "%d leases imported into network %s\n", imported, printable(network))
+	_, err := fmt.Fprintf(a.stdout, "%d leases imported into network %s\n", imported, table.Printable(network))
 	for _, why := range refused {
-		_, e := fmt.Fprintf(a.stdout, "not imported: %s\n", printable(why))
+		_, e := fmt.Fprintf(a.stdout, "not imported: %s\n", table.Printable(why))
 		err = cmp.Or(err, e)
 	}
 	return err
@@ -199,7 +200,7 @@ func printLeases(a *app, leases []networkLease, all bool) error {
 		header = "NETWORK " + header
 	}
 	now := a.now()
-	rows := make([][]cellText, 0, len(leases))
+	rows := make([][]table.Cell, 0, len(leases))
 	for _, l := range leases {
 		row := texts(expiryText(l.Expiry, now), l.MAC, fmt.Sprintf("%v/%d", l.Address, l.Prefix), l.Hostname, l.ClientID)
 		if all {
@@ -207,5 +208,5 @@ func printLeases(a *app, leases []networkLease, all bool) error {
 		}
 		rows = append(rows, row)
 	}
-	return a.printTable(header, "CLIENT-ID EXPIRES", rows)
+	return a.printTable(header, "CLIENT-ID EXPIRES|MAC", rows)
 }

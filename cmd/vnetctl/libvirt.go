@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/vnetd/vnetd/cmd/vnetctl/libvirt"
+	"github.com/vnetd/vnetd/cmd/vnetctl/table"
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/client"
 )
@@ -62,7 +63,7 @@ func printImported(a *app, r libvirt.Report) error {
 			printImportedNetwork(a, v, r.DryRun)
 		}
 		if driver != nil {
-			a.printf("\n%s\n", a.paint(red, printable(driver.Error())))
+			a.printf("\n%s\n", a.paint(table.Red, table.Printable(driver.Error())))
 		}
 	}
 	if a.err != nil || code == exitOK {
@@ -74,15 +75,15 @@ func printImported(a *app, r libvirt.Report) error {
 // printImportedNetwork prints what became of one network.
 func printImportedNetwork(a *app, v importedView, dry bool) {
 	if v.Error != "" {
-		a.printf("%s: %s: %s\n", a.paint(bold, printable(v.File)), a.paint(red, "refused"), printable(v.Error))
+		a.printf("%s: %s: %s\n", a.paint(table.Bold, table.Printable(v.File)), a.paint(table.Red, "refused"), table.Printable(v.Error))
 		return
 	}
-	a.printf("%s: %s\n", a.paint(bold, printable(v.Name)), strings.Join(outcomes(v, dry), ", "))
+	a.printf("%s: %s\n", a.paint(table.Bold, table.Printable(v.Name)), strings.Join(outcomes(v, dry), ", "))
 	for _, p := range v.Ports {
-		a.printf("  port %s of %s, %s\n", printable(p.UUID), printable(p.Owner), printable(p.MAC))
+		a.printf("  port %s of %s, %s\n", table.Printable(p.UUID), table.Printable(p.Owner), table.Printable(p.MAC))
 	}
 	for _, why := range v.Refused {
-		a.printf("  %s %s\n", a.paint(yellow, "not taken over:"), printable(why))
+		a.printf("  %s %s\n", a.paint(table.Yellow, "not taken over:"), table.Printable(why))
 	}
 }
 
@@ -103,7 +104,7 @@ func outcomes(v importedView, dry bool) []string {
 		there bool
 		text  string
 	}{
-		{v.Bridge != "", "bridge " + printable(v.Bridge)},
+		{v.Bridge != "", "bridge " + table.Printable(v.Bridge)},
 		{v.Start, said("started", "would be started")},
 		{v.Autostart, "starts with the host"},
 		{len(v.Ports) > 0, fmt.Sprintf("ports: %d", len(v.Ports))},

@@ -1,7 +1,6 @@
 package main
 
 import (
-	"bufio"
 	"cmp"
 	"context"
 	"errors"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/vnetd/vnetd/cmd/vnetctl/table"
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/client"
 )
@@ -90,11 +90,11 @@ func (f *networkFilter) matches(n api.Network) bool {
 // printNetworks prints the table of networks, or their names alone.
 func printNetworks(a *app, networks []api.Network, names bool) error {
 	views := make([]networkView, 0, len(networks))
-	rows := make([][]cellText, 0, len(networks))
+	rows := make([][]table.Cell, 0, len(networks))
 	for _, n := range networks {
 		views = append(views, newNetworkView(n))
 		rows = append(rows, append(
-			[]cellText{{text: n.Name}, {colour: stateColour(n.State), text: string(n.State)}},
+			[]table.Cell{{Text: n.Name}, {Colour: table.StateColour(n.State), Text: string(n.State)}},
 			texts(yesNo(n.Autostart), yesNo(n.Persistent), n.Mode, n.Bridge)...))
 	}
 	switch {
@@ -102,7 +102,7 @@ func printNetworks(a *app, networks []api.Network, names bool) error {
 		return a.printJSON(views)
 	case names:
 		for _, n := range networks {
-			a.printf("%s\n", printable(n.Name))
+			a.printf("%s\n", table.Printable(n.Name))
 		}
 		return a.err
 	}
@@ -221,15 +221,7 @@ func warnOfStop(ctx context.Context, a *app, d *client.Client, name string) erro
 	if !a.asks {
 		return nil
 	}
-	_, _ = fmt.Fprintf(a.stderr, "Stop network %s? [y/N] ", quote(name))
-	answer, err := bufio.NewReader(a.stdin).ReadString('\n')
-	if err != nil && !errors.Is(err, io.EOF) {
-		return err
-	}
-	if !strings.HasPrefix(strings.ToLower(answer), "y") {
-		return errors.New("not stopped; --force does not ask")
-	}
-	return nil
+	return a.confirm("Stop network "+quote(name)+"?", "not stopped; --force does not ask")
 }
 
 func restartCommand(a *app) *cobra.Command {
@@ -279,7 +271,14 @@ func updateCommand(a *app) *cobra.Command {
 				return fmt.Errorf("reading the entry: %w", err)
 			}
 			u.Command, u.Section, u.XML = args[1], args[2], string(xml)
-			return d.Network(args[0]).Update(ctx, u)
+			if err := d.Network(args[0]).Update(ctx, u); err != nil || u.Live || u.Config {
+				return err
+			}
+			is, err := d.Network(args[0]).Get(ctx)
+			if err == nil && is.Active && is.Persistent {
+				a.tell("network " + quote(is.Name) + " is changed until it stops; --live --config changes its definition, too")
+			}
+			return err
 		})
 	cmd.Flags().BoolVar(&u.Live, "live", false, "what the network is now")
 	cmd.Flags().BoolVar(&u.Config, "config", false, "its definition, which counts from its next start")
@@ -371,19 +370,24 @@ func define(ctx context.Context, a *app, d *client.Client, file string, opts api
 	if err != nil {
 		return err
 	}
+	return printDefined(a, done)
+}
+
+// printDefined says what became of a network that was defined.
+func printDefined(a *app, done api.Defined) error {
 	if a.json {
 		return a.printJSON(definedView{
 			newNetworkView(done.Network), string(done.Action), append([]string{}, done.Changes...), append([]string{}, done.Pending...),
 		})
 	}
-	a.printf("network %s %s\n", quote(done.Network.Name), printable(string(done.Action)))
+	a.printf("network %s %s\n", quote(done.Network.Name), table.Printable(string(done.Action)))
 	for _, line := range done.Changes {
-		a.printf("  %s\n", printable(line))
+		a.printf("  %s\n", table.Printable(line))
 	}
 	if len(done.Pending) > 0 {
-		a.printf("%s\n", a.paint(yellow, "pending, at its next start or with --now:"))
+		a.printf("%s\n", a.paint(table.Yellow, "pending, at its next start or with --now:"))
 		for _, line := range done.Pending {
-			a.printf("  %s\n", printable(line))
+			a.printf("  %s\n", table.Printable(line))
 		}
 	}
 	return a.err

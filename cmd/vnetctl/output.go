@@ -6,19 +6,20 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strings"
-	"text/tabwriter"
 	"unicode/utf8"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/vnetd/vnetd/cmd/vnetctl/format"
+	"github.com/vnetd/vnetd/cmd/vnetctl/table"
 	"github.com/vnetd/vnetd/pkg/api"
 )
 
 // printer prints to standard output.
 type printer struct {
 	out      io.Writer
+	format   *format.Template // in the place of JSON; nil: none
 	coloured bool
 	width    int   // of the terminal in characters, 0 for what is no terminal
 	err      error // the first of printf
@@ -27,9 +28,12 @@ type printer struct {
 // field is one line of a description. An empty name continues the line above.
 type field struct{ name, value string }
 
-// printJSON prints v as indented JSON. Keys are snake_case and stay what they
-// are: scripts use them.
+// printJSON prints v as indented JSON, or by the template of --format. Keys are
+// snake_case and stay what they are: scripts use them.
 func (p *printer) printJSON(v any) error {
+	if p.format != nil {
+		return p.format.Execute(p.out, v)
+	}
 	enc := json.NewEncoder(p.out)
 	enc.SetIndent("", "  ")
 	// XML is to stay readable; this is not for web pages.
@@ -37,121 +41,118 @@ func (p *printer) printJSON(v any) error {
 	return enc.Encode(v)
 }
 
+// printLine prints v as JSON in one line, or by the template of --format.
+func (p *printer) printLine(v any) error {
+	if p.format != nil {
+		return p.format.Execute(p.out, v)
+	}
+	return json.NewEncoder(p.out).Encode(v)
+}
+
 // printTable prints rows under the words of header, aligned. On a terminal that
 // is too narrow, the columns named by the words of spare are left out, one after
-// the other: a word is never broken, and JSON has them all.
-func (p *printer) printTable(header, spare string, rows [][]cellText) error {
-	all := [][]cellText{headerCells(header)}
+// the other, and then long cells go on in the next line: a word is never broken,
+// and JSON has them all.
+// Behind a "|" in spare stand columns that are left out last of all.
+func (p *printer) printTable(header, spare string, rows [][]table.Cell) error {
 	for _, row := range rows {
 		for i := range row {
-			row[i].text = cell(row[i].text)
-		}
-		all[0][0].dot = strings.Map(func(rune) rune { return ' ' }, row[0].dot)
-		all = append(all, row)
-	}
-	for _, name := range strings.Fields(spare) {
-		if p.width == 0 || tableWidth(all) <= p.width {
-			break
-		}
-		i := slices.IndexFunc(all[0], func(c cellText) bool { return c.text == name })
-		for j, row := range all {
-			all[j] = slices.Delete(row, i, i+1)
+			row[i].Text = table.OrDash(row[i].Text)
 		}
 	}
-	p.printCells(all)
+	spare, last, _ := strings.Cut(spare, "|")
+	t := table.Table{Header: header, Spare: spare, Last: last, Rows: rows, Dots: p.coloured}
+	for _, line := range t.Lines(p.width) {
+		p.printSpans(line)
+	}
 	return p.err
 }
 
+// printSpans prints a line.
+func (p *printer) printSpans(line []table.Span) {
+	var text strings.Builder
+	for _, s := range line {
+		text.WriteString(p.paint(s.Colour, s.Text))
+	}
+	p.printf("%s\n", text.String())
+}
+
 // texts returns a row of plain cells.
-func texts(values ...string) []cellText {
-	row := make([]cellText, 0, len(values))
+func texts(values ...string) []table.Cell {
+	row := make([]table.Cell, 0, len(values))
 	for _, value := range values {
-		row = append(row, cellText{text: value})
+		row = append(row, table.Cell{Text: value})
 	}
 	return row
 }
 
-// columnGap is the number of blanks between two columns.
-const columnGap = 2
-
-// columnWidths returns the width of each column of rows in characters.
-func columnWidths(rows [][]cellText) []int {
-	widths := make([]int, len(rows[0]))
+// alignedRows lays rows out as lines of width characters at most, 0 for any, without a
+// header.
+func alignedRows(rows [][]string, width int) []string {
+	if len(rows) == 0 {
+		return nil
+	}
+	t := table.Table{Header: strings.Repeat("- ", len(rows[0]))}
 	for _, row := range rows {
-		for i, c := range row {
-			widths[i] = max(widths[i], utf8.RuneCountInString(c.text))
+		cells := texts(row...)
+		for i := range cells {
+			cells[i].Text = table.OrDash(cells[i].Text)
 		}
+		t.Rows = append(t.Rows, cells)
 	}
-	return widths
-}
-
-// tableWidth returns the width of the longest row in characters, its dot
-// included.
-func tableWidth(rows [][]cellText) int {
-	total := -columnGap
-	if rows[0][0].dot != "" {
-		total += len("  ") // the dot and a blank
+	var lines []string
+	for _, line := range t.Lines(width)[1:] {
+		var text strings.Builder
+		for _, s := range line {
+			text.WriteString(s.Text)
+		}
+		lines = append(lines, text.String())
 	}
-	for _, width := range columnWidths(rows) {
-		total += width + columnGap
-	}
-	return total
+	return lines
 }
 
 // printFields prints names and values in two columns.
 func (p *printer) printFields(fields []field) error {
-	w := newTabWriter(p.out)
+	width := 0
+	for _, f := range fields {
+		width = max(width, utf8.RuneCountInString(f.name+":")+2)
+	}
 	for _, f := range fields {
 		name := f.name
 		if name != "" {
 			name += ":"
 		}
-		if _, err := fmt.Fprintf(w, "%s\t%s\n", name, cell(f.value)); err != nil {
-			return err
-		}
+		p.printFolded(fmt.Sprintf("%-*s", width, name), width, width, table.Plain, table.OrDash(f.value))
 	}
-	return w.Flush()
+	return p.err
 }
 
-// newTabWriter returns a writer that aligns columns with two blanks between.
-func newTabWriter(w io.Writer) *tabwriter.Writer {
-	return tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-}
-
-// colour is a way in which a terminal shows text (ECMA-48, SGR).
-type colour string
-
-// The colours in use.
-const (
-	plain  colour = ""
-	bold   colour = "1"
-	red    colour = "1;31"
-	green  colour = "1;32"
-	yellow colour = "1;33"
-)
-
-// stateColour is the colour of a state, as systemctl has them.
-func stateColour(s api.State) colour {
-	switch s {
-	case api.Active:
-		return green
-	case api.Failed:
-		return red
-	case api.Degraded, api.Starting, api.Stopping:
-		return yellow
+// printFolded prints text in a colour behind what stands before it, which is width
+// characters wide; what a narrow terminal has no room for goes on in lines that begin with
+// as many blanks as indent. A command is not for it: lines of one can't be copied.
+func (p *printer) printFolded(before string, width, indent int, c table.Colour, text string) {
+	lines := []string{text}
+	if p.width > 0 {
+		lines = table.Hang(text, p.width-width, max(p.width-indent, least))
 	}
-	return plain
+	for _, line := range lines {
+		p.printf("%s%s\n", before, p.paint(c, line))
+		before = strings.Repeat(" ", indent)
+	}
 }
+
+// least is how many characters of a text stand in a line, however narrow the terminal is.
+const least = 20
 
 // severityColour is the colour of a severity.
-func severityColour(s api.Severity) colour {
+func severityColour(s api.Severity) table.Colour {
 	switch s {
 	case api.SeverityError:
-		return red
+		return table.Red
 	case api.SeverityWarning:
-		return yellow
+		return table.Yellow
 	}
-	return plain
+	return table.Plain
 }
 
 // wantsColour reports whether what is written to f is for the eyes of a person:
@@ -181,8 +182,8 @@ func terminalWidth(f *os.File) int {
 }
 
 // paint returns text in a colour, where colours are wanted.
-func (p *printer) paint(c colour, text string) string {
-	if !p.coloured || c == plain {
+func (p *printer) paint(c table.Colour, text string) string {
+	if !p.coloured || c == table.Plain {
 		return text
 	}
 	return "\x1b[" + string(c) + "m" + text + "\x1b[0m"
@@ -197,48 +198,12 @@ func (p *printer) printf(format string, args ...any) {
 }
 
 // printSection prints lines under a title.
-func (p *printer) printSection(title string, c colour, lines []string) {
+func (p *printer) printSection(title string, c table.Colour, lines []string) {
 	if len(lines) == 0 {
 		return
 	}
 	p.printf("\n%s\n", p.paint(c, title+":"))
 	for _, line := range lines {
-		p.printf("  %s\n", printable(line))
-	}
-}
-
-// cellText is a cell of a table.
-type cellText struct {
-	colour colour
-	dot    string // shown before the text where there are colours
-	text   string
-}
-
-// headerCells are the words of a header.
-func headerCells(words string) []cellText {
-	var cells []cellText
-	for _, word := range strings.Fields(words) {
-		cells = append(cells, cellText{colour: bold, text: word})
-	}
-	return cells
-}
-
-// printCells prints an aligned table of texts that are safe to print. Of a cell with a dot, the dot has the
-// colour and the text is bold.
-func (p *printer) printCells(rows [][]cellText) {
-	widths := columnWidths(rows)
-	for _, row := range rows {
-		var line strings.Builder
-		for i, c := range row {
-			pad := strings.Repeat(" ", widths[i]-utf8.RuneCountInString(c.text)+columnGap)
-			if c.dot != "" && p.coloured {
-				line.WriteString(p.paint(c.colour, c.dot) + " ")
-			}
-			if c.dot != "" {
-				c.colour = bold
-			}
-			line.WriteString(p.paint(c.colour, c.text) + pad)
-		}
-		p.printf("%s\n", strings.TrimRight(line.String(), " "))
+		p.printf("  %s\n", table.Printable(line))
 	}
 }

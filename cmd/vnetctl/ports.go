@@ -16,6 +16,8 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/vnetd/vnetd/cmd/vnetctl/document"
+	"github.com/vnetd/vnetd/cmd/vnetctl/table"
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/client"
 )
@@ -29,6 +31,9 @@ type portView struct {
 	MAC       string       `json:"mac"`
 	IfName    string       `json:"ifname"`
 	Bridge    string       `json:"bridge"`
+	Parent    string       `json:"parent"`
+	Mode      string       `json:"mode"`
+	HostReach bool         `json:"host_reach"`
 	MTU       int          `json:"mtu"`
 	Addresses []netip.Addr `json:"addresses"`
 	Lifetime  api.Lifetime `json:"lifetime"`
@@ -39,6 +44,11 @@ type portView struct {
 	ID        string       `json:"id"`
 	OwnerUUID string       `json:"owner_uuid"`
 
+	PortGroup string            `json:"portgroup"`
+	VLAN      string            `json:"vlan"`
+	Rules     []string          `json:"rules"`
+	Bandwidth map[string]uint64 `json:"bandwidth"`
+
 	Guard   string            `json:"guard"`
 	Stopped map[string]uint64 `json:"stopped"`
 }
@@ -47,15 +57,16 @@ type portView struct {
 func newPortView(p api.Port) portView {
 	return portView{
 		UUID: p.UUID, Network: p.Network, Name: p.Name, Aliases: p.Aliases, MAC: p.MAC, IfName: p.IfName, Bridge: p.Bridge, MTU: p.MTU,
+		Parent: p.Parent, Mode: p.Mode, HostReach: p.HostReach,
 		Addresses: p.Addresses, Lifetime: p.Lifetime, OwnerUID: p.Owner, Reserved: p.Reserved,
 		Queues: p.Queues, Isolated: p.Isolated, ID: p.ID, OwnerUUID: p.OwnerUUID,
-		Guard: p.Guard, Stopped: p.Stopped,
+		PortGroup: p.PortGroup, VLAN: p.VLAN, Rules: p.Rules, Bandwidth: p.Bandwidth, Guard: p.Guard, Stopped: p.Stopped,
 	}
 }
 
 func portCommand(a *app) *cobra.Command {
 	return group("port", "Manage the ports of guests",
-		portCreateCommand(a), portListCommand(a), portShowCommand(a), portWaitCommand(a), portDeleteCommand(a))
+		portCreateCommand(a), portListCommand(a), portShowCommand(a), portSetCommand(a), portWaitCommand(a), portDeleteCommand(a))
 }
 
 // portFlags are the flags of port create as typed.
@@ -65,6 +76,8 @@ type portFlags struct {
 	addresses []string
 	lifetime  string
 	owner     string
+	bandwidth []string
+	forwards  []string
 }
 
 func portCreateCommand(a *app) *cobra.Command {
@@ -93,6 +106,11 @@ func portCreateCommand(a *app) *cobra.Command {
 	set.BoolVar(&flags.Isolated, "isolated", false, "keep the port from other isolated ports")
 	set.StringVar(&flags.Guard, "guard", "", "what the guest is kept from sending: off, gateway or strict, and behind commas KIND=LEVEL")
 	set.StringSliceVar(&flags.Allow, "allow", nil, "a MAC address, IP address, prefix or vlan=N that the guest may use beside its own; may be repeated")
+	set.StringVar(&flags.PortGroup, "portgroup", "", "the network's <portgroup> that the port is of")
+	set.StringSliceVar(&flags.bandwidth, "bandwidth", nil, "a limit as DIRECTION.WHAT=NUMBER, like inbound.average=1000 in kB/s; may be repeated")
+	set.StringVar(&flags.VLAN, "vlan", "", "the port's VLAN, such as 42, trunk:10,20 or trunk:10,native=20")
+	set.StringArrayVar(&flags.Rules, "rule", nil, "a rule of the port's own, such as \"egress reject tcp/25\"; may be repeated")
+	set.StringSliceVar(&flags.forwards, "forward", nil, "[ADDRESS:]PORT[:PORT][/PROTOCOL]: a port of the host that leads to the guest as long as the port is there; may be repeated")
 	set.StringVar(&flags.ID, "id", "", "get the same port for the same id again")
 	set.StringVar(&flags.lifetime, "lifetime", string(api.LifetimeFD), "fd or bus: until interrupted; persistent: until deleted")
 	set.StringVar(&flags.owner, "owner", "", "the user whose port it is, who may open its device, by name or number")
@@ -107,7 +125,7 @@ func (f *portFlags) parse() (err error) {
 	}
 	if f.mac != "" {
 		if f.MAC, err = net.ParseMAC(f.mac); err != nil || len(f.MAC) != 6 {
-			return fmt.Errorf("--mac %q is not a MAC address", f.mac)
+			return fmt.Errorf("--mac %q is not a MAC address, want six octets like 52:54:00:12:34:56", f.mac)
 		}
 	}
 	f.Lifetime = api.Lifetime(f.lifetime)
@@ -119,10 +137,26 @@ func (f *portFlags) parse() (err error) {
 			return fmt.Errorf("--owner %q: %w", f.owner, err)
 		}
 	}
+	for _, text := range f.bandwidth {
+		name, value, _ := strings.Cut(text, "=")
+		if err := setLimit(&f.Bandwidth, name, value); err != nil {
+			return fmt.Errorf("--bandwidth %w", err)
+		}
+	}
+	for _, text := range f.forwards {
+		forward, err := parseForward(text, false)
+		if err != nil {
+			return fmt.Errorf("--forward %w", err)
+		}
+		f.Forwards = append(f.Forwards, forward)
+	}
+	if err := document.CheckRules(f.Rules); err != nil {
+		return fmt.Errorf("--rule %w", err)
+	}
 	for _, text := range f.addresses {
 		addr, err := netip.ParseAddr(text)
 		if err != nil {
-			return fmt.Errorf("--address %q is not an address", text)
+			return fmt.Errorf("--address %q is not an address, want one like 192.0.2.20 or 2001:db8::20", text)
 		}
 		f.Addresses = append(f.Addresses, addr)
 	}
@@ -205,7 +239,45 @@ func printPort(a *app, p api.Port) error {
 	if a.json {
 		return a.printJSON(newPortView(p))
 	}
-	return a.printFields([]field{
+	return a.printFields(portFields(p))
+}
+
+// countedPort is a port in JSON with what was counted of it.
+type countedPort struct {
+	portView
+	Receive  *api.Traffic `json:"receive"` // from the guest's point of view; null: not counted
+	Transmit *api.Traffic `json:"transmit"`
+}
+
+// printCounted prints one port with what was counted of it.
+func printCounted(ctx context.Context, a *app, d *client.Client, p api.Port) error {
+	counts, err := client.Counts(ctx, d)
+	if err != nil {
+		return err
+	}
+	view := countedPort{portView: newPortView(p)}
+	for _, n := range counts.Networks {
+		if i := slices.IndexFunc(n.Ports, func(c api.PortCounts) bool { return c.UUID == p.UUID }); i >= 0 {
+			view.Receive, view.Transmit = &n.Ports[i].Receive, &n.Ports[i].Transmit
+		}
+	}
+	if a.json {
+		return a.printJSON(view)
+	}
+	return a.printFields(append(portFields(p), field{"received", trafficText(view.Receive)}, field{"sent", trafficText(view.Transmit)}))
+}
+
+// trafficText is what passed in one direction, nothing for nil.
+func trafficText(t *api.Traffic) string {
+	if t == nil {
+		return ""
+	}
+	return fmt.Sprintf("%d bytes, %d packets, %d drops, %d errors", t.Bytes, t.Packets, t.Drops, t.Errors)
+}
+
+// portFields are what there is to say of a port.
+func portFields(p api.Port) []field {
+	return []field{
 		{"uuid", p.UUID},
 		{"network", p.Network},
 		{"name", p.Name},
@@ -213,18 +285,34 @@ func printPort(a *app, p api.Port) error {
 		{"ifname", p.IfName},
 		{"mac", p.MAC},
 		{"bridge", p.Bridge},
+		{"parent", parentText(p)},
 		{"mtu", strconv.Itoa(p.MTU)},
 		{"addresses", joined(p.Addresses)},
 		{"reserved", joined(p.Reserved)},
 		{"queues", strconv.Itoa(p.Queues)},
 		{"isolated", yesNo(p.Isolated)},
+		{"portgroup", p.PortGroup},
+		{"vlan", p.VLAN},
+		{"rules", strings.Join(p.Rules, "; ")},
+		{"bandwidth", bandwidthText(p.Bandwidth)},
 		{"guard", p.Guard},
 		{"stopped", stoppedText(p.Stopped)},
 		{"id", p.ID},
 		{"lifetime", string(p.Lifetime)},
 		{"owner_uid", strconv.FormatUint(uint64(p.Owner), 10)},
 		{"owner_uuid", p.OwnerUUID},
-	})
+	}
+}
+
+// parentText is what a port is on in place of a bridge.
+func parentText(p api.Port) string {
+	switch {
+	case p.Parent == "":
+		return ""
+	case p.HostReach:
+		return fmt.Sprintf("%s, %s", p.Parent, p.Mode)
+	}
+	return fmt.Sprintf("%s, %s: this host and the guest do not reach each other there", p.Parent, p.Mode)
 }
 
 // stoppedText lists what a guard has stopped, most first.
@@ -246,7 +334,7 @@ func portListCommand(a *app) *cobra.Command {
 				return err
 			}
 			views := make([]portView, 0, len(ports))
-			rows := make([][]cellText, 0, len(ports))
+			rows := make([][]table.Cell, 0, len(ports))
 			for _, p := range ports {
 				views = append(views, newPortView(p))
 				rows = append(rows, texts(p.UUID, p.Network, p.IfName, p.MAC, p.Name, addressesText(p), string(p.Lifetime)))
@@ -254,7 +342,7 @@ func portListCommand(a *app) *cobra.Command {
 			if a.json {
 				return a.printJSON(views)
 			}
-			return a.printTable("UUID NETWORK IFNAME MAC NAME ADDRESSES LIFETIME", "UUID LIFETIME NETWORK", rows)
+			return a.printTable("UUID NETWORK IFNAME MAC NAME ADDRESSES LIFETIME", "UUID LIFETIME NETWORK|MAC", rows)
 		})
 }
 
@@ -280,7 +368,7 @@ func portShowCommand(a *app) *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return printPort(a, port)
+			return printCounted(ctx, a, d, port)
 		})
 }
 
@@ -321,4 +409,78 @@ func portDeleteCommand(a *app) *cobra.Command {
 			}
 			return d.Port(port.UUID).Release(ctx)
 		})
+}
+
+// portSettings are the settings of port set that are no limits, by their names.
+func portSettings(s *client.PortSettings) map[string]func(value string) error {
+	return map[string]func(string) error{
+		"portgroup": func(value string) error {
+			s.PortGroup = &value
+			return nil
+		},
+		"vlan": func(value string) error {
+			s.VLAN = &value
+			return nil
+		},
+		"rules": func(value string) error {
+			rules := slices.DeleteFunc(strings.Split(value, ";"), func(s string) bool { return strings.TrimSpace(s) == "" })
+			s.Rules = &rules
+			return document.CheckRules(rules)
+		},
+		"bandwidth": func(value string) error {
+			if value != "" {
+				return fmt.Errorf("bandwidth=%s: want limits by their names, or nothing behind bandwidth= for those of the <portgroup>", value)
+			}
+			s.Bandwidth = make(map[string]uint64)
+			return nil
+		},
+	}
+}
+
+// parsePortSettings reads KEY=VALUE of port set.
+func parsePortSettings(texts []string) (s client.PortSettings, err error) {
+	known := portSettings(&s)
+	for _, text := range texts {
+		key, value, ok := strings.Cut(text, "=")
+		switch {
+		case !ok:
+			err = fmt.Errorf("%q: want KEY=VALUE", text)
+		case isLimit(key):
+			err = setLimit(&s.Bandwidth, key, value)
+		case known[key] == nil:
+			err = fmt.Errorf("%q is not known: want inbound.average and other limits, or %s", key, strings.Join(slices.Sorted(maps.Keys(known)), ", "))
+		default:
+			err = known[key](value)
+		}
+		if err != nil {
+			return s, err
+		}
+	}
+	return s, nil
+}
+
+func portSetCommand(a *app) *cobra.Command {
+	var settings client.PortSettings
+	cmd := a.command("set ID KEY=VALUE...", "Change limits of a port's bandwidth, its <portgroup>, its VLAN, or its rules, at once", 2, 16,
+		func(ctx context.Context, d *client.Client, args []string) error {
+			port, err := findPort(ctx, d, args[0])
+			if err != nil {
+				return err
+			}
+			if err := d.Port(port.UUID).Set(ctx, settings); err != nil {
+				return err
+			}
+			now, err := d.Port(port.UUID).Get(ctx)
+			if err != nil {
+				return err
+			}
+			return printPort(a, now)
+		})
+	cmd.PreRunE = func(cmd *cobra.Command, args []string) (err error) {
+		if settings, err = parsePortSettings(args[1:]); err != nil {
+			return newUsageError(cmd, err.Error())
+		}
+		return nil
+	}
+	return cmd
 }

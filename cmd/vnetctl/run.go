@@ -15,6 +15,8 @@ import (
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 
+	"github.com/vnetd/vnetd/cmd/vnetctl/document"
+	"github.com/vnetd/vnetd/cmd/vnetctl/suggest"
 	"github.com/vnetd/vnetd/pkg/client"
 )
 
@@ -36,7 +38,7 @@ func runCommand(a *app) *cobra.Command {
 		DisableFlagsInUseLine: true,
 		Args:                  cobra.ArbitraryArgs,
 	}
-	cmd.Flags().StringArrayVarP(&networks, "net", "n", nil, "a port of `NET`; options: queues, mac, name, alias, address, ifname, isolated, guard, id, vhost")
+	cmd.Flags().StringArrayVarP(&networks, "net", "n", nil, "a port of `NET`; options: queues, mac, name, alias, address, ifname, isolated, guard, portgroup, vlan, forward, rule, id, vhost, and limits like inbound.average")
 	cmd.RunE = func(cmd *cobra.Command, args []string) error {
 		dash := cmd.ArgsLenAtDash()
 		if dash < 0 || dash == len(args) {
@@ -89,11 +91,22 @@ func (c *card) parse(text string) error {
 
 // set sets one option.
 func (c *card) set(key, value string) error {
-	for name, text := range map[string]*string{"name": &c.Name, "ifname": &c.IfName, "id": &c.ID, "guard": &c.Guard} {
+	for name, text := range map[string]*string{"name": &c.Name, "ifname": &c.IfName, "id": &c.ID, "guard": &c.Guard, "portgroup": &c.PortGroup} {
 		if key == name {
 			*text = value
 			return nil
 		}
+	}
+	if isLimit(key) {
+		return setLimit(&c.Bandwidth, key, value)
+	}
+	if key == "forward" {
+		f, err := parseForward(value, false)
+		if err != nil {
+			return fmt.Errorf("forward=%w", err)
+		}
+		c.Forwards = append(c.Forwards, f)
+		return nil
 	}
 	return c.parseOption(key, value)
 }
@@ -103,29 +116,41 @@ func (c *card) parseOption(key, value string) (err error) {
 	switch key {
 	case "queues":
 		if c.Queues, err = strconv.Atoi(value); err != nil || c.Queues < 1 {
-			return fmt.Errorf("queues=%s is not a number of queues", value)
+			return fmt.Errorf("queues=%s is not a number of queues, want one from 1 on", value)
 		}
 	case "mac":
 		if c.MAC, err = net.ParseMAC(value); err != nil || len(c.MAC) != 6 {
-			return fmt.Errorf("mac=%s is not a MAC address", value)
+			return fmt.Errorf("mac=%s is not a MAC address, want six octets like 52:54:00:12:34:56", value)
 		}
 	case "address":
 		addr, err := netip.ParseAddr(value)
 		if err != nil {
-			return fmt.Errorf("address=%s is not an address", value)
+			return fmt.Errorf("address=%s is not an address, want one like 192.0.2.20 or 2001:db8::20", value)
 		}
 		c.Addresses = append(c.Addresses, addr)
+	case "vlan":
+		c.VLAN = strings.ReplaceAll(value, "+", ",") // a comma begins the next option
+	case "rule":
+		rule := strings.ReplaceAll(value, "+", ",") // likewise
+		c.Rules = append(c.Rules, rule)
+		return document.CheckRules([]string{rule})
 	case "alias":
 		c.Aliases = append(c.Aliases, value)
 	case "isolated":
 		c.Isolated = value == "" || value == "yes"
 	case "vhost":
-		if !slices.Contains([]string{"on", "off", "auto"}, value) {
-			return fmt.Errorf("vhost=%s: want on, off or auto", value)
-		}
 		c.vhost = value
+		return checkVhost(value)
 	default:
-		return fmt.Errorf("option %q is not known: want queues, mac, name, alias, address, ifname, isolated, guard, id or vhost", key)
+		return fmt.Errorf("option %q is not known: want queues, mac, name, alias, address, ifname, isolated, guard, portgroup, vlan, forward, rule, id, vhost or a limit like inbound.average", key)
+	}
+	return nil
+}
+
+// checkVhost says what is wrong with an option vhost.
+func checkVhost(value string) error {
+	if !slices.Contains([]string{"on", "off", "auto"}, value) {
+		return fmt.Errorf("vhost=%s: want on, off or auto", value)
 	}
 	return nil
 }
@@ -157,7 +182,7 @@ func runWith(ctx context.Context, a *app, cards []card, argv []string) (err erro
 	for _, c := range cards {
 		port, err := d.RequestPort(ctx, c.network, c.PortOptions)
 		if err != nil {
-			return errors.Join(err, d.Close())
+			return errors.Join(suggest.Meant(ctx, d, err), d.Close())
 		}
 		p := plugged{OpenPort: port}
 		all = append(all, p)
@@ -274,9 +299,6 @@ func (p plugged) place(args, argv []string, n int, fds, vhosts string) ([]string
 	return args, nil
 }
 
-// defaultMTU is what guests believe of a card that says nothing.
-const defaultMTU = 1500
-
 // qemuOptions are the card and its back end.
 func (p plugged) qemuOptions(n int, fds, vhosts string) []string {
 	id := "vnet" + strconv.Itoa(n)
@@ -289,7 +311,7 @@ func (p plugged) qemuOptions(n int, fds, vhosts string) []string {
 		// Of each queue both directions, and one each for configuration and control.
 		device += ",mq=on,vectors=" + strconv.Itoa(2*queues+2)
 	}
-	if p.Info.MTU != 0 && p.Info.MTU != defaultMTU {
+	if p.Info.MTU != 0 && p.Info.MTU != document.MTU {
 		device += ",host_mtu=" + strconv.Itoa(p.Info.MTU)
 	}
 	return []string{"-netdev", netdev, "-device", device}

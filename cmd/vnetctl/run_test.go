@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
@@ -18,12 +17,11 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/vnetd/vnetd/cmd/vnetctl/daemon"
+	"github.com/vnetd/vnetd/internal/golden"
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/client"
 	"github.com/vnetd/vnetd/pkg/client/clienttest"
 )
-
-var update = flag.Bool("update", false, "write the golden files")
 
 // now is 2026-03-01 12:00:00 in a zone that is one hour ahead of UTC.
 var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.FixedZone("", 3600))
@@ -37,7 +35,8 @@ type session struct {
 	width      int
 	asks       bool
 	host       host
-	became     [][]string // the programs that this one would have become, with VNET_FDS
+	cluster    func(ctx context.Context, req api.ClusterRequest) (any, error) // nil: there is none
+	became     [][]string                                                     // the programs that this one would have become, with VNET_FDS
 }
 
 // newSession starts a fake vnetd with the active network default and the
@@ -100,21 +99,14 @@ func (s *session) environment(stdin io.Reader, stdout, stderr io.Writer) environ
 			s.became = append(s.became, append([]string{path}, argv...), env[len(env)-2:])
 			return errors.New("the test goes on")
 		},
+		cluster: s.askCluster,
 	}
 }
 
 // check compares the transcript with the golden file.
 func (s *session) check() {
 	s.t.Helper()
-	golden := filepath.Join("testdata", s.t.Name()+".golden")
-	if *update {
-		if err := os.WriteFile(golden, s.transcript.Bytes(), 0o644); err != nil {
-			s.t.Fatal(err)
-		}
-	}
-	if diff := cmp.Diff(readFile(s.t, golden), s.transcript.String()); diff != "" {
-		s.t.Errorf("%s (-want +got):\n%s", golden, diff)
-	}
+	golden.Compare(s.t, filepath.Join("testdata", strings.ReplaceAll(s.t.Name(), "/", "-")+".golden"), s.transcript.String())
 }
 
 func readFile(t *testing.T, name string) string {
@@ -366,6 +358,9 @@ func TestPorts(t *testing.T) {
 	s := newSession(t)
 	s.run("port list")
 	s.run("port list --json")
+	s.server.SetCounts(api.Counts{Networks: []api.NetworkCounts{{Name: "default", Ports: []api.PortCounts{
+		{UUID: "00000000-0000-4000-8000-000000000001", Receive: api.Traffic{Bytes: 1 << 33, Packets: 6 << 20, Drops: 7}, Transmit: api.Traffic{Bytes: 512, Packets: 4, Errors: 1}},
+	}}}})
 	s.hold("port create default", func() {
 		s.hold("port create virbr0 --json --name web1 --alias www,db --mac 00:00:5e:00:53:77 --ifname tap7 "+
 			"--queues 2 --vnet-hdr --isolated --id vm/0 --address 192.0.2.7,2001:db8::7", func() {
@@ -379,6 +374,21 @@ func TestPorts(t *testing.T) {
 			}
 		})
 	})
+	s.check()
+}
+
+// TestForwards makes forwards, of a network and of a port.
+func TestForwards(t *testing.T) {
+	s := newSession(t)
+	for _, line := range []string{
+		"forward list", "forward list --json", "forward add default 8080:web1:80", "forward add default 8080:web2:80",
+		"forward add default 192.0.2.1:9000-9009:[00:00:5e:00:53:01]/udp --from 198.51.100.0/24,203.0.113.7 --json",
+		"forward add lab [2001:db8::1]:8080:[2001:db8::5]", "forward add none 1:x", "forward list", "forward list lab --json", "forward list none",
+		"forward show 8080", "forward show default:8080/tcp --json", "forward show 81", "forward delete 8080/tcp 192.0.2.1:9000-9009 81", "forward list",
+		"port create default --lifetime persistent --forward 2222:22,127.0.0.1:80/udp",
+	} {
+		s.run(line)
+	}
 	s.check()
 }
 
@@ -490,11 +500,20 @@ func TestCompletion(t *testing.T) {
 		"start lab ":      "",
 		"define ":         "",
 		"port show ":      "",
+		"rename ":         "default\tactive lab\tinactive",
+		"rename lab ":     "",
+		"new web --mode ": "nat route isolated open bridge",
+		"new web --from ": "default\tactive lab\tinactive",
 	} {
 		_, stdout, _ := s.execute(t.Context(), "", append([]string{"__complete"}, strings.Split(args, " ")...))
 		lines := strings.Split(stdout, "\n:")[0]
 		if got := strings.TrimPrefix(strings.Join(strings.Split(lines, "\n"), " "), ":4"); strings.TrimSpace(got) != want && !strings.HasPrefix(stdout, ":") {
 			t.Errorf("%q completes to %q, want %q", args, got, want)
+		}
+	}
+	for args, want := range map[string]string{"set lab ": "\nmtu=\t", "set lab mtu=1400 domain=x ": "\nguard=\t", "explain ": "\ndrop-rule\t"} {
+		if _, stdout, _ := s.execute(t.Context(), "", append([]string{"__complete"}, strings.Split(args, " ")...)); !strings.Contains(stdout, want) {
+			t.Errorf("%q completes to %q, want %q among it", args, stdout, want)
 		}
 	}
 	for _, shell := range []string{"bash", "zsh", "fish"} {
@@ -564,14 +583,59 @@ func TestUsage(t *testing.T) {
 		"", "frobnicate", "port", "port frobnicate", "net-list", "net-autostart one", "lst", "port lsit",
 		"ports", "rm lab", "show default", "net-port-list default", "domifaddr vm1", "attach-interface vm1", "port rm x", "net-start lab",
 		"list --active --inactive", "list --mode natt", "leases --mac x", "start default --wait x",
+		"tcpdump", "capture", "capture nobody", "capture default --count 0", "capture default --time 0s", "capture default --size 0", "capture default -w x --json",
+		"capture default hosst 1", "trace", "trace nobody", "trace default --time 0s", "trace a b c d",
 		"start", "start a b", "list --frobnicate", "list a",
 		"cat", "port create", "port create default --mac x", "port create default --mac 00:00:5e:00:53:01:02:03",
 		"port create default --queues 0", "port create default --queues x", "port create default --address x",
 		"port create default --lifetime long", "port create default --owner nobody-of-that-name",
 		"run", "run default", "run -- true", "run default:colour=red -- true", "run default:queues=0 -- true", "run :queues=2 -- true",
-		"monitor a b", "edit", "version x", "mirror-libvirt", "mirror-libvirt on x", "--help", "port create --help", "run --help", "mirror-libvirt --help",
+		"run default:forward=80:web1:80 -- true", "forward add default", "forward add default 8080:80", "forward add default web1:80", "forward add default 8080:web1:0",
+		"forward delete", "forward add --help",
+		"cluster", "cluster lst", "cluster init", "cluster init lab", "cluster init lab --endpoint https://h1:2379 --insecure --certificates", "cluster add-host h1", "cluster add-host h1 --underlay x",
+		"cluster add-host", "cluster hosts x", "cluster forget", "cluster export", "cluster restore", "cluster restore a b", "cluster restore testdata/none.json", "cluster restore testdata/broken.txt", "cluster hosts", "where", "where a b",
+		"monitor a b", "edit", "version x", "mirror-libvirt", "mirror-libvirt on x", "--help", "cluster --help", "cluster add-host --help", "where --help", "port create --help", "run --help", "mirror-libvirt --help", "help nope", "help port shw", "help start", "completion tcsh", "completion",
 	} {
 		s.run(line)
+	}
+	s.check()
+}
+
+// TestWithoutXML makes, copies, changes and renames networks in words. What a subnet that
+// is left to vnetd becomes, the fake does not know.
+func TestWithoutXML(t *testing.T) {
+	s := newSession(t)
+	s.host = wellHost(t)
+	write(t, s.host, "/sys/class/net/br9/bridge/stp_state", "0\n", 0o644)
+	for _, line := range []string{
+		"new web", "cat web --inactive", "new web", "new same --subnet 192.0.2.0/24", "list --names",
+		"new six --subnet 198.51.100.0/24 --ipv6 auto --domain six.example --dev eno1 --start --enable", "cat six",
+		"new public --mode nat --subnet none --ipv6 2001:db8:1::/64 --json", "cat public", "new routed --mode route --ipv6 auto", "cat routed", "new alone --mode isolated --subnet 203.0.113.1/29", "cat alone",
+		"new lan --mode bridge --dev eno2", "cat lan", "new office --mode bridge --dev br9", "cat office",
+		"copy default other", "cat other", "new third --from default --mode isolated --subnet 198.51.100.128/25 --domain third.example", "cat third",
+		"set web mode=route subnet=203.0.113.0/24 domain=web.example dns=192.0.2.53,2001:db8::53 mtu=1400 isolated=yes guard=strict", "set web dhcp=203.0.113.9-203.0.113.99 inbound-ipv6=no", "cat web",
+		"set web domain= dns= mtu= isolated= guard= inbound-ipv6= dhcp=off", "cat web", "set six ipv6=none subnet=198.51.100.0/24 --json", "set six domain=7.example --now",
+		"define testdata/bound.xml", "copy bound free", "cat free",
+		"rename lab lab2", "list", "rename six seven", "rename lab2 web", "rename none some", "rename lab2",
+		"new a --mode natt", "new a --subnet fd00::/64", "new a --subnet 192.168.1.9/24", "new a --subnet 192.168.1.0/31", "new a --ipv6 x", "new a --mode open --dev eno1", "new a --from none", "new",
+		"set web", "set web colour=red", "set web mtu", "set web mtu=1 mtu=2", "set web mtu=big", "set web dhcp=x", "set web dhcp=10.0.0.1-10.0.0.9", "set web dns=x", "set web guard=high",
+		"renumber default --subnet 10.7.0.0/24 --plan", "renumber default --subnet 10.7.0.0/24", "cat default --inactive", "renumber default --subnet fd00:7::/64 --now", "renumber default --subnet 10.8.0.0/30",
+		"renumber lan", "renumber default --subnet x", "renumber public --subnet 10.9.0.0/24", "renumber default --now --plan", "renumber none", "renumber",
+		"set web isolated=maybe", "set default subnet=auto", "set default subnet=none", "set none mtu=1400", "set --help", "new --help",
+	} {
+		s.run(line)
+	}
+	s.check()
+}
+
+// TestExplain needs no vnetd: the documents tell.
+func TestExplain(t *testing.T) {
+	s := &session{t: t}
+	for _, line := range []string{"explain reverse-path", "explain disk-read-only", "explain subnet-overlap --json", "explain bad-luck"} {
+		s.run(line)
+	}
+	if code, stdout, stderr := s.execute(t.Context(), "", []string{"explain"}); code != 0 || !strings.Contains(stdout, "bridge-orphaned") {
+		t.Errorf("explain: exit %d, %s%s", code, stdout, stderr)
 	}
 	s.check()
 }
@@ -670,4 +734,15 @@ func TestRemainder(t *testing.T) {
 			t.Errorf("%s: %s, want %s", d, got, want)
 		}
 	}
+}
+
+func TestReach(t *testing.T) {
+	s := newSession(t)
+	for _, line := range []string{
+		"reach web1 db1 tcp/5432", "reach web1 closed 22/tcp", "reach web1 unclear", "reach web1 nobody 80", "reach web1 closed udp/53 --json",
+		"reach web1 db1 icmp --format {{.verdict}}", "reach web1 db1 tcp", "reach web1 db1 gre/1", "reach web1 db1 tcp/0", "reach web1", "reach web1 db1 --format {{",
+	} {
+		s.run(line)
+	}
+	s.check()
 }

@@ -4,31 +4,16 @@ import (
 	"cmp"
 	"fmt"
 	"iter"
+	"maps"
+	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
-	"unicode"
-	"unicode/utf8"
+
+	"github.com/vnetd/vnetd/cmd/vnetctl/table"
+	"github.com/vnetd/vnetd/pkg/api"
 )
-
-// cell returns text as it stands in a column: a dash if there is none.
-func cell(text string) string {
-	if text == "" {
-		return "-"
-	}
-	return printable(text)
-}
-
-// printable replaces what could steer a terminal: host names and client
-// identifiers are the guests' words.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return '?'
-	}, text)
-}
 
 // yesNo returns b as a word.
 func yesNo(b bool) string {
@@ -38,10 +23,10 @@ func yesNo(b bool) string {
 	return "no"
 }
 
-// oneLine joins the lines of text, as of several faults in one definition, and
-// makes it safe to print.
+// oneLine joins the lines of text, as of several faults in one definition, of equal ones
+// the first, and makes it safe to print.
 func oneLine(text string) string {
-	return printable(strings.Join(strings.FieldsFunc(text, func(r rune) bool { return r == '\n' }), "; "))
+	return table.Printable(strings.Join(slices.Compact(strings.FieldsFunc(text, func(r rune) bool { return r == '\n' })), "; "))
 }
 
 // quote quotes what the user typed.
@@ -60,33 +45,11 @@ func joined[T fmt.Stringer](values []T) string {
 func printables(texts []string) iter.Seq[string] {
 	return func(yield func(string) bool) {
 		for _, text := range texts {
-			if !yield(printable(text)) {
+			if !yield(table.Printable(text)) {
 				return
 			}
 		}
 	}
-}
-
-// alignedRows joins the cells of each row, aligned.
-func alignedRows(rows [][]string) []string {
-	var widths []int
-	for _, row := range rows {
-		for i, text := range row {
-			if len(widths) <= i {
-				widths = append(widths, 0)
-			}
-			widths[i] = max(widths[i], utf8.RuneCountInString(cell(text)))
-		}
-	}
-	var lines []string
-	for _, row := range rows {
-		var line strings.Builder
-		for i, text := range row {
-			fmt.Fprintf(&line, "%-*s  ", widths[i], cell(text))
-		}
-		lines = append(lines, strings.TrimRight(line.String(), " "))
-	}
-	return lines
 }
 
 // plural is a count of things.
@@ -139,8 +102,13 @@ func modeText(mode string) string {
 		"open":   "guests are routed, without rules of vnetd (open)",
 		"none":   "guests reach each other and this host (isolated)",
 		"bridge": "guests are on the LAN (bridge)",
+
+		"private":     "guests are on the LAN, and do not reach each other (macvtap private)",
+		"vepa":        "guests are on the LAN, and reach each other by its switch (macvtap vepa)",
+		"passthrough": "guests have an interface of this host each (macvtap passthrough)",
+		"hostdev":     "guests have a PCI device of this host each (hostdev)",
 	}
-	return cmp.Or(texts[mode], printable(mode))
+	return cmp.Or(texts[mode], table.Printable(mode))
 }
 
 // enumerate returns the first values, most at most, and how many more there are.
@@ -149,4 +117,68 @@ func enumerate(values []string, most int) string {
 		return strings.Join(values, ", ")
 	}
 	return fmt.Sprintf("%s and %d more", strings.Join(values[:most], ", "), len(values)-most)
+}
+
+// isLimit reports whether a name is that of a limit of a port's bandwidth.
+func isLimit(name string) bool {
+	return strings.HasPrefix(name, "inbound.") || strings.HasPrefix(name, "outbound.")
+}
+
+// setLimit sets a limit of a bandwidth, which may be nil. Which limits there are, vnetd
+// knows.
+func setLimit(bandwidth *map[string]uint64, name, value string) error {
+	n, err := strconv.ParseUint(value, 10, 64)
+	switch {
+	case !isLimit(name):
+		return fmt.Errorf("%s: want inbound. or outbound. and average, peak, burst or floor", name)
+	case err != nil:
+		return fmt.Errorf("%s=%s: want a number, of kB/s or for burst of KiB", name, value)
+	}
+	if *bandwidth == nil {
+		*bandwidth = make(map[string]uint64)
+	}
+	(*bandwidth)[name] = n
+	return nil
+}
+
+// bandwidthText lists limits.
+func bandwidthText(limits map[string]uint64) string {
+	var all []string
+	for _, name := range slices.Sorted(maps.Keys(limits)) {
+		all = append(all, fmt.Sprintf("%s=%d", name, limits[name]))
+	}
+	return strings.Join(all, " ")
+}
+
+// forwardText is [ADDRESS:]PORT[:GUEST][:PORT][/PROTOCOL].
+var forwardText = regexp.MustCompile(`^(?:(\[[^\]]*\]|\d+\.\d+\.\d+\.\d+):)?(\d+(?:-\d+)?)(?::(\[[^\]]*\]|[^:\[\]/]+))?(?::(\d+))?(?:/(tcp|udp|sctp))?$`)
+
+// parseForward reads a forward, with its guest or for the guest of a port.
+func parseForward(text string, guest bool) (f api.ForwardOptions, err error) {
+	form := "[ADDRESS:]PORT[:PORT][/PROTOCOL]"
+	if guest {
+		form = "[ADDRESS:]PORT:GUEST[:PORT][/PROTOCOL]"
+	}
+	parts := forwardText.FindStringSubmatch(text)
+	if parts == nil {
+		return f, fmt.Errorf("%q: want %s", text, form)
+	}
+	bare := func(s string) string { return strings.Trim(s, "[]") }
+	f = api.ForwardOptions{Address: bare(parts[1]), Ports: parts[2], To: bare(parts[3]), Protocol: parts[5]}
+	toPort := parts[4]
+	if !guest && toPort == "" {
+		f.To, toPort = "", parts[3]
+	}
+	if guest != (f.To != "") || guest && strings.Trim(f.To, "0123456789") == "" {
+		return f, fmt.Errorf("%q: want %s", text, form)
+	}
+	if toPort == "" {
+		return f, nil
+	}
+	port, err := strconv.ParseUint(toPort, 10, 16)
+	if err != nil || port == 0 {
+		return f, fmt.Errorf("%q: %s is not a port of the guest, want one from 1 to 65535", text, toPort)
+	}
+	f.ToPort = uint16(port)
+	return f, nil
 }

@@ -5,15 +5,23 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
+	"net/netip"
+	"net/url"
 	"os"
 	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/BurntSushi/toml"
 
+	"github.com/vnetd/vnetd/pkg/bgp"
+	"github.com/vnetd/vnetd/pkg/cluster/etcd"
+	"github.com/vnetd/vnetd/pkg/cluster/record"
 	"github.com/vnetd/vnetd/pkg/dhcpd"
+	"github.com/vnetd/vnetd/pkg/netdef/span"
 	"github.com/vnetd/vnetd/pkg/network"
 	"github.com/vnetd/vnetd/pkg/store"
 )
@@ -31,6 +39,8 @@ type config struct {
 	DHCPIdentity dhcpd.Identity
 	DHCPProbe    bool
 
+	FirewallBackend   string // autoBackend, or the name of one
+	FlowOffload       bool   // for networks that do not say
 	ChainPrefix       string
 	LibvirtExactRules bool
 	DockerUserAccept  bool
@@ -48,6 +58,10 @@ type config struct {
 	LibvirtImport bool   // its networks are taken over once
 
 	Metrics string // where to listen for scrapes; empty: nowhere
+
+	Clusters []clusterConfig // in order of name
+
+	BGP *bgp.Config // nil: nothing is announced
 }
 
 // file is the configuration as the admin writes it; configs/vnetd.toml explains
@@ -57,6 +71,8 @@ type file struct {
 	NetworksDir string       `toml:"networks_dir"`
 	StateDir    string       `toml:"state_dir"`
 	RunDir      string       `toml:"run_dir"`
+	Backend     string       `toml:"firewall_backend"`
+	FlowOffload bool         `toml:"flow_offload"`
 	Network     fileNetwork  `toml:"network"`
 	Firewall    fileFirewall `toml:"firewall"`
 	DHCP        fileDHCP     `toml:"dhcp"`
@@ -64,6 +80,9 @@ type file struct {
 	DNS         fileDNS      `toml:"dns"`
 	Libvirt     fileLibvirt  `toml:"libvirt"`
 	Metrics     fileMetrics  `toml:"metrics"`
+
+	Cluster map[string]fileCluster `toml:"cluster"`
+	BGP     *fileBGP               `toml:"bgp"`
 }
 
 type fileNetwork struct {
@@ -112,6 +131,7 @@ func defaults() file {
 		NetworksDir: "/etc/vnetd/networks",
 		StateDir:    "/var/lib/vnetd",
 		RunDir:      "/run/vnetd",
+		Backend:     iptablesBackend,
 		Network:     fileNetwork{StartOnDemand: true},
 		Firewall:    fileFirewall{ChainPrefix: "LIBVIRT_"},
 		DHCP:        fileDHCP{Identity: string(dhcpd.ByBoth)},
@@ -159,6 +179,8 @@ func parseConfig(text string) (config, error) {
 		DHCPIdentity: dhcpd.Identity(f.DHCP.Identity),
 		DHCPProbe:    f.DHCP.Probe,
 
+		FirewallBackend:   f.Backend,
+		FlowOffload:       f.FlowOffload,
 		ChainPrefix:       f.Firewall.ChainPrefix,
 		LibvirtExactRules: f.Firewall.LibvirtExactRules,
 		DockerUserAccept:  f.Firewall.DockerUserAccept,
@@ -178,6 +200,10 @@ func parseConfig(text string) (config, error) {
 		Metrics: f.Metrics.Listen,
 	}
 	faults = append(faults, f.validate()...)
+	clusters, wrong := parseClusters(f.Cluster)
+	cfg.Clusters, faults = clusters, append(faults, wrong...)
+	cfg.BGP, wrong = parseBGP(f.BGP)
+	faults = append(faults, wrong...)
 	if err := cfg.LogLevel.UnmarshalText([]byte(f.LogLevel)); err != nil {
 		faults = append(faults, fmt.Errorf("log_level: %q is not a level, want debug, info, warn or error", f.LogLevel))
 	}
@@ -223,6 +249,9 @@ func (f *file) validate() []error {
 	if words := []string{string(dhcpd.ByBoth), string(dhcpd.ByClientID), string(dhcpd.ByMAC)}; !slices.Contains(words, f.DHCP.Identity) {
 		faults = append(faults, fmt.Errorf("dhcp.identity: %q does not tell clients apart, want %s", f.DHCP.Identity, strings.Join(words, ", ")))
 	}
+	if words := []string{autoBackend, iptablesBackend, nftablesBackend}; !slices.Contains(words, f.Backend) {
+		faults = append(faults, fmt.Errorf("firewall_backend: %q is no firewall, want %s", f.Backend, strings.Join(words, ", ")))
+	}
 	if err := checkListen(f.Metrics.Listen); err != nil {
 		faults = append(faults, err)
 	}
@@ -231,4 +260,131 @@ func (f *file) validate() []error {
 		faults = append(faults, fmt.Errorf("firewall.chain_prefix: %q can't begin a chain's name, want up to 24 letters, digits, - and _", prefix))
 	}
 	return faults
+}
+
+// clusterConfig is a [cluster.NAME] with its defaults.
+type clusterConfig struct {
+	Name      string
+	Endpoints []string
+	Files     etcd.Files // empty: without certificates
+	Host      string     // empty: the common name of the certificate
+	Underlay  netip.Addr
+	Port      uint16
+	TTL       time.Duration // of the session
+}
+
+// fileCluster is a [cluster.NAME] as the admin writes it.
+type fileCluster struct {
+	Endpoints  []string `toml:"endpoints"`
+	CA         string   `toml:"ca"`
+	Cert       string   `toml:"cert"`
+	Key        string   `toml:"key"`
+	Host       string   `toml:"host"`
+	Underlay   string   `toml:"underlay"`
+	Port       *int     `toml:"port"`
+	SessionTTL *string  `toml:"session_ttl"`
+	Insecure   bool     `toml:"insecure"`
+}
+
+// The session of a host with its cluster: after the shortest time a host that is only slow is
+// not taken for silent, and after the longest one that is gone is.
+const (
+	usualTTL = 15 * time.Second
+	minTTL   = 5 * time.Second
+	maxTTL   = 10 * time.Minute
+)
+
+// parseClusters reads all [cluster.NAME], and says what is wrong with them.
+func parseClusters(all map[string]fileCluster) (clusters []clusterConfig, faults []error) {
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		f := all[name]
+		c, wrong := f.parse(name)
+		clusters = append(clusters, c)
+		for _, err := range wrong {
+			faults = append(faults, fmt.Errorf("cluster.%s.%w", name, err))
+		}
+	}
+	return clusters, faults
+}
+
+// parse reads a [cluster.NAME]. Each fault begins with its key.
+func (f *fileCluster) parse(name string) (c clusterConfig, faults []error) {
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	c = clusterConfig{
+		Name: name, Endpoints: f.Endpoints, Files: etcd.Files{CA: f.CA, Cert: f.Cert, Key: f.Key}, Host: f.Host, TTL: usualTTL,
+	}
+	if err := record.CheckHost(name); err != nil {
+		fault("NAME: %q: want up to 64 letters, digits, '.', '-' and '_'", name)
+	}
+	faults = append(append(faults, f.checkFiles()...), f.checkStore()...)
+	if err := record.CheckHost(f.Host); f.Host != "" && err != nil {
+		fault("host: %w", err)
+	}
+	a, err := netip.ParseAddr(f.Underlay)
+	if c.Underlay = a; err != nil || a.Zone() != "" || a.Is4In6() || !a.IsGlobalUnicast() {
+		fault("underlay: %q is no address of this host that the others reach", f.Underlay)
+	}
+	if c.Port, err = f.port(); err != nil {
+		faults = append(faults, err)
+	}
+	if f.SessionTTL != nil {
+		c.TTL, err = time.ParseDuration(*f.SessionTTL)
+		if err != nil || c.TTL < minTTL || c.TTL > maxTTL {
+			fault("session_ttl: %q: want %v to %v", *f.SessionTTL, minTTL, maxTTL)
+		}
+	}
+	return c, faults
+}
+
+// port is that of tunnels.
+func (f *fileCluster) port() (uint16, error) {
+	switch {
+	case f.Port == nil:
+		return span.DefaultPort, nil
+	case *f.Port < 1 || *f.Port > 65535:
+		return 0, fmt.Errorf("port: %d: want a port of UDP from 1 to 65535", *f.Port)
+	}
+	return uint16(*f.Port), nil
+}
+
+// checkFiles checks where certificates are.
+func (f *fileCluster) checkFiles() (faults []error) {
+	for _, file := range []struct{ key, path string }{{"ca", f.CA}, {"cert", f.Cert}, {"key", f.Key}} {
+		if file.path != "" && !filepath.IsAbs(file.path) {
+			faults = append(faults, fmt.Errorf("%s: %q is not an absolute path", file.key, file.path))
+		}
+	}
+	return faults
+}
+
+// checkStore checks how etcd is reached: by certificates, unless it is on this host or the
+// admin wants it so.
+func (f *fileCluster) checkStore() (faults []error) {
+	fault := func(format string, args ...any) { faults = append(faults, fmt.Errorf(format, args...)) }
+	secure := f.CA != "" || f.Cert != "" || f.Key != ""
+	if err := etcd.CheckEndpoints(f.Endpoints, secure); err != nil {
+		fault("endpoints: %w", err)
+	}
+	switch {
+	case secure && f.Insecure:
+		fault("insecure: not with certificates: leave either out")
+	case secure && (f.CA == "" || f.Cert == "" || f.Key == ""):
+		fault("ca: want ca, cert and key, or none of them")
+	case !secure && f.Host == "":
+		fault("host: missing: without a certificate nothing else says this host's name")
+	}
+	if !secure && !f.Insecure && slices.ContainsFunc(f.Endpoints, func(e string) bool { return !onThisHost(e) }) {
+		fault("insecure: endpoints beyond this host need ca, cert and key; who reaches them without may give every guest's frames to anybody: insecure = true says that nobody else does")
+	}
+	return faults
+}
+
+// onThisHost reports whether an endpoint is reached by the loopback interface.
+func onThisHost(endpoint string) bool {
+	u, err := url.Parse(endpoint)
+	if err != nil {
+		return true // a fault of its own
+	}
+	a, err := netip.ParseAddr(u.Hostname())
+	return err == nil && a.IsLoopback() || u.Hostname() == "localhost"
 }

@@ -13,25 +13,39 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/vnetd/vnetd/pkg/bgp"
 	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/bridge/neighbour"
+	"github.com/vnetd/vnetd/pkg/bridge/tc"
 	"github.com/vnetd/vnetd/pkg/bridge/uplink"
+	"github.com/vnetd/vnetd/pkg/bridge/vxlan"
 	"github.com/vnetd/vnetd/pkg/dbusapi"
 	"github.com/vnetd/vnetd/pkg/firewall"
-	"github.com/vnetd/vnetd/pkg/firewall/iptables"
+	"github.com/vnetd/vnetd/pkg/firewall/flows"
 	"github.com/vnetd/vnetd/pkg/firewall/nft"
+	"github.com/vnetd/vnetd/pkg/firewall/offload"
+	"github.com/vnetd/vnetd/pkg/firewall/overlay"
 	"github.com/vnetd/vnetd/pkg/network"
+	"github.com/vnetd/vnetd/pkg/network/announce"
 	"github.com/vnetd/vnetd/pkg/network/service"
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
 // daemon is what vnetd is made of, before anything runs.
 type daemon struct {
-	store   *store.Store
-	links   *bridge.Bridges
-	uplinks *uplink.Uplinks
-	rules   *firewall.Firewall
-	guards  *nft.Guards
-	manager *network.Manager
+	store      *store.Store
+	links      *bridge.Bridges
+	uplinks    *uplink.Uplinks
+	rules      *firewall.Firewall
+	offload    *offload.Table
+	spans      *overlay.Table
+	tunnels    *vxlan.Tunnels
+	guards     *nft.Guards
+	neighbours *neighbour.Table
+	shaper     *tc.Shaper
+	manager    *network.Manager
+	hosts      *hosts
+	speaker    *bgp.Speaker // nil: nobody is told of networks
 }
 
 // build opens the store and the kernel's ends and puts the manager on them.
@@ -50,30 +64,58 @@ func build(ctx context.Context, cfg config, sockets service.Sockets, log *slog.L
 		links.Close()
 		return nil, errors.Join(err, st.Close())
 	}
-	writer, err := iptables.New(ctx, iptables.Config{
-		ChainPrefix: cfg.ChainPrefix, LibvirtExactRules: cfg.LibvirtExactRules, DockerUserAccept: cfg.DockerUserAccept, Logger: log,
-	})
+	shaper, err := tc.New()
 	if err != nil {
 		uplinks.Close()
 		links.Close()
 		return nil, errors.Join(err, st.Close())
 	}
-	rules := firewall.New(writer, firewall.Config{Logger: log})
-	guards := nft.NewGuards(log)
+	closeKernel := func() {
+		shaper.Close()
+		uplinks.Close()
+		links.Close()
+	}
+	writer, observer, err := openFirewall(ctx, cfg, log)
+	if err != nil {
+		closeKernel()
+		return nil, errors.Join(err, st.Close())
+	}
+	offloaded := offload.New(offload.Config{Default: cfg.FlowOffload, Logger: log})
+	spans, tunnels := overlay.New(log), new(vxlan.Tunnels)
+	rules := firewall.New(writer, firewall.Config{Flows: flows.Table{}, Offload: offloaded, Spans: spans, Logger: log})
+	guards, neighbours := nft.NewGuards(log), new(neighbour.Table)
+	joined, err := joinClusters(cfg, tunnels, log)
+	if err != nil {
+		closeKernel()
+		return nil, errors.Join(err, rules.Close(), guards.Close(), st.Close())
+	}
+	speaker, err := openBGP(cfg, log)
+	if err != nil {
+		closeKernel()
+		return nil, errors.Join(err, rules.Close(), guards.Close(), joined.close(), st.Close())
+	}
+	var announcements *announce.Keeper
+	if speaker != nil {
+		announcements = announce.NewKeeper(speaker)
+	}
 	m := network.New(network.Config{
-		Store: st, Links: links, Uplinks: uplinks, Rules: rules, Guards: guards, Sockets: sockets, Logger: log,
+		Store: st, Clusters: joined.clusters, Announcements: announcements, Links: links, Uplinks: uplinks, Rules: rules, Tunnels: tunnels, Guards: guards, Neighbours: neighbours, Shaper: shaper, Sockets: sockets, Logger: log,
+		Ruleset: observer.Rules, ChainPrefix: observer.Prefix(),
 		DHCPIdentity: cfg.DHCPIdentity, DHCPProbe: cfg.DHCPProbe,
 		ResolvConf: cfg.ResolvConf, StopRebind: cfg.StopRebind, Hook: cfg.Hook, StartOnDemand: cfg.StartOnDemand, Limits: cfg.PortLimits,
 	})
-	return &daemon{st, links, uplinks, rules, guards, m}, nil
+	return &daemon{st, links, uplinks, rules, offloaded, spans, tunnels, guards, neighbours, shaper, m, joined, speaker}, nil
 }
 
 // close ends everything and leaves networks as they are.
 func (h *daemon) close() error {
 	h.manager.Close()
+	h.shaper.Close()
+	h.tunnels.Close()
 	h.uplinks.Close()
+	h.neighbours.Close()
 	h.links.Close()
-	return errors.Join(h.rules.Close(), h.guards.Close(), h.store.Close())
+	return errors.Join(h.rules.Close(), h.guards.Close(), h.hosts.close(), h.store.Close())
 }
 
 // serve runs the daemon until ctx ends. Networks, ports and rules stay when it
@@ -121,16 +163,23 @@ func serve(ctx context.Context, cfg config, path string, log *slog.Logger, level
 	log.Info("vnetd starts", "version", programVersion(), "pid", os.Getpid())
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return h.manager.Watch(ctx) })
+	g.Go(func() error { return h.offload.Watch(ctx) })
+	g.Go(func() error { return h.spans.Watch(ctx) })
 	g.Go(func() error { return onHangup(ctx, hangups, reload, log) })
 	g.Go(func() error {
 		if err := h.manager.Load(ctx); err != nil {
 			return err
 		}
-		passed.discard()
+		passed.store.Discard()
+		g.Go(func() error { return h.manager.Clusters().Run(ctx) })
+		g.Go(func() error { network.AnnouncementsOf(h.manager).Run(ctx); return nil })
 		g.Go(func() error { keepLeaseFiles(ctx, cfg, h.manager, log); return nil })
 		g.Go(func() error { return serveLibvirt(ctx, cfg, sockets, h.manager, log) })
 		return bus.Serve(ctx, sd.ready)
 	})
+	if h.speaker != nil {
+		g.Go(func() error { h.speaker.Run(ctx); return nil })
+	}
 	g.Go(func() error { return sd.watchdog(ctx) })
 	if scrapes != nil {
 		g.Go(func() error { return serveMetrics(ctx, scrapes, h, log) })
@@ -174,11 +223,14 @@ func reload(ctx context.Context, m *network.Manager, path string) error {
 // cleanup removes what a former vnetd left in the kernel. It refuses while one
 // is running.
 func cleanup(ctx context.Context, cfg config, log *slog.Logger) (err error) {
+	announced := cfg
+	cfg.Clusters, cfg.BGP = nil, nil // whatever is in their way, networks are taken down
 	h, err := build(ctx, cfg, nil, log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, h.close()) }()
+	withdraw(ctx, announced, log)
 	return h.manager.Cleanup(ctx)
 }
 

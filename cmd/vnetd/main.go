@@ -30,6 +30,7 @@ var version string
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM, syscall.SIGINT)
 	defer stop()
+	tuneCollector()
 	os.Exit(run(ctx, os.Args[1:], os.Stdout, os.Stderr))
 }
 

@@ -2,10 +2,8 @@ package main
 
 import (
 	"maps"
-	"os"
 	"slices"
 	"strconv"
-	"strings"
 
 	"github.com/vnetd/vnetd/internal/histogram"
 	"github.com/vnetd/vnetd/pkg/api"
@@ -20,10 +18,14 @@ import (
 type measurement struct {
 	version    string
 	networks   []network.Stats
+	clusters   []network.ClusterStats     // none without a cluster
+	bgp        *api.BGP                   // nil where routers are told of nothing
 	links      map[string]bridge.Counters // by name
 	firewall   firewall.Stats
+	offloaded  int
 	conditions []api.Condition
 	stopped    map[string]firewall.Stopped // by the port's UUID
+	forwards   []api.Forward               // with what goes on by them; none where the kernel does not tell
 	requests   histogram.Counts            // of times that it took to give somebody a port
 }
 
@@ -33,8 +35,14 @@ func (h *daemon) measure() (*measurement, error) {
 	if err != nil {
 		return nil, err
 	}
+	offloaded, err := h.rules.Offloaded()
+	if err != nil {
+		return nil, err
+	}
+	forwards, _ := h.manager.Forwards().CountAll() // the kernel may not tell
 	return &measurement{
-		version: programVersion(), networks: h.manager.Stats(), links: links,
+		forwards: forwards, offloaded: offloaded,
+		version: programVersion(), networks: h.manager.Stats(), clusters: h.manager.Clusters().Stats(), bgp: network.AnnouncementsOf(h.manager).Status(), links: links,
 		firewall: h.rules.Stats(), conditions: h.manager.Conditions(),
 		requests: h.manager.PortRequests(), stopped: h.manager.Ports().Guards().Stopped(),
 	}, nil
@@ -117,6 +125,19 @@ var families = []family{
 		}
 	}},
 
+	{name: "forward_active", help: "Whether the forward leads to its guest.", kind: gauge, labels: "forward network protocol ports address", samples: eachForward(func(f api.Forward) (float64, bool) {
+		return truth(f.State == api.ForwardActive), true
+	})},
+	{name: "forward_connections", help: "Connections that go on by the forward.", kind: gauge, labels: "forward network protocol ports address", samples: eachForward(func(f api.Forward) (float64, bool) {
+		return float64(orZero(f.Connections)), f.Connections != nil
+	})},
+	{name: "forward_connection_packets", help: "Packets of these connections so far, where the kernel counts them.", kind: gauge, labels: "forward network protocol ports address", samples: eachForward(func(f api.Forward) (float64, bool) {
+		return float64(orZero(f.Packets)), f.Packets != nil
+	})},
+	{name: "forward_connection_bytes", help: "Bytes of these connections so far, where the kernel counts them.", kind: gauge, labels: "forward network protocol ports address", samples: eachForward(func(f api.Forward) (float64, bool) {
+		return float64(orZero(f.Bytes)), f.Bytes != nil
+	})},
+
 	{name: "dhcp_messages_total", help: "DHCP messages understood or sent, by type.", kind: counter, labels: "network family type", samples: eachNetwork(dhcpMessages)},
 	{name: "dhcp_dropped_total", help: "DHCP messages left without an answer, by reason.", kind: counter, labels: "network family reason", samples: eachDHCP(func(c dhcpd.Common, e emit) {
 		each(e, []count{
@@ -180,17 +201,39 @@ var families = []family{
 		}
 	})},
 
+	{name: "cluster_connected", help: "Whether the store of the cluster is reached, and has what this host says.", kind: gauge, labels: "cluster", samples: eachCluster(func(c *network.ClusterStats, e emit) {
+		e(truth(c.Connected))
+	})},
+	{name: "cluster_revision", help: "Revision of the store up to which this host has seen it.", kind: gauge, labels: "cluster", samples: eachCluster(func(c *network.ClusterStats, e emit) {
+		e(float64(c.Revision))
+	})},
+	{name: "cluster_mirror_backlog", help: "Leases whose newest state the store has not.", kind: gauge, labels: "cluster", samples: eachCluster(func(c *network.ClusterStats, e emit) {
+		e(float64(c.Backlog))
+	})},
+	{name: "cluster_moves_total", help: "Times that a guest's card was seen to move from one host to another.", kind: counter, labels: "cluster", samples: eachCluster(func(c *network.ClusterStats, e emit) {
+		e(float64(c.Moves))
+	})},
+	{name: "cluster_hosts", help: "Hosts of the cluster, by state: this one, and others whose vnetd talks to the store, does not, or of which that is not known.", kind: gauge, labels: "cluster state", samples: eachCluster(clusterHosts)},
+	{name: "cluster_blocks", help: "Blocks of addresses of the network, by whose they are.", kind: gauge, labels: "cluster network state", samples: eachCluster(clusterBlocks)},
+	{name: "bgp_neighbour_up", help: "Whether the session with the neighbour is up.", kind: gauge, labels: "neighbour", samples: eachNeighbour(neighbourUp)},
+	{name: "bgp_neighbour_flaps_total", help: "Times that the session with the neighbour went down since vnetd started.", kind: counter, labels: "neighbour", samples: eachNeighbour(func(n *api.BGPNeighbour) float64 { return float64(n.Flaps) })},
+	{name: "bgp_announced_prefixes", help: "Prefixes of which neighbours are told.", kind: gauge, samples: announcedPrefixes},
+
+	{name: "firewall_info", help: "By what rules of networks are written, iptables or nftables; always 1.", kind: gauge, labels: "backend", samples: func(m *measurement, e emit) {
+		e(1, m.firewall.Backend)
+	}},
 	{name: "firewall_repairs_total", help: "Times that firewall rules were put back, by likely cause.", kind: counter, labels: "cause", samples: func(m *measurement, e emit) {
-		for _, cause := range slices.Sorted(maps.Keys(m.firewall.ByCause)) {
+		for _, cause := range firewall.Causes() { // from zero on: who comes later sees the first as well
 			e(float64(m.firewall.ByCause[cause]), string(cause))
 		}
 	}},
 	{name: "firewall_repair_failures_total", help: "Repairs of the firewall that failed.", kind: counter, samples: func(m *measurement, e emit) { e(float64(m.firewall.Failed)) }},
 	{name: "firewall_contended", help: "Whether another program keeps removing rules.", kind: gauge, samples: func(m *measurement, e emit) { e(truth(m.firewall.Contended)) }},
+	{name: "firewall_offloaded_connections", help: "Established connections that go past the rules by a flowtable.", kind: gauge, samples: func(m *measurement, e emit) { e(float64(m.offloaded)) }},
 	{name: "firewall_conflict", help: "Rules, policies and settings of others that cut guests off, by kind.", kind: gauge, labels: "kind", samples: conflicts},
 	{name: "conditions", help: "What is amiss on the host, by severity; see vnetctl doctor.", kind: gauge, labels: "severity", samples: conditionCounts},
-	{name: "nat_conntrack_entries", help: "Connections that the host's kernel tracks.", kind: gauge, samples: conntrack("count")},
-	{name: "nat_conntrack_limit", help: "Connections that the host's kernel can track.", kind: gauge, samples: conntrack("max")},
+	{name: "nat_conntrack_entries", help: "Connections that the host's kernel tracks.", kind: gauge, samples: conntrack(func(c *api.Conntrack) uint64 { return c.Entries })},
+	{name: "nat_conntrack_limit", help: "Connections that the host's kernel can track.", kind: gauge, samples: conntrack(func(c *api.Conntrack) uint64 { return c.Limit })},
 }
 
 // eachNetwork makes samples of every network.
@@ -200,6 +243,82 @@ func eachNetwork(f func(n network.Stats, e emit)) func(*measurement, emit) {
 			f(n, e)
 		}
 	}
+}
+
+// eachCluster makes samples of every cluster, whose name goes before the labels.
+func eachCluster(f func(c *network.ClusterStats, e emit)) func(*measurement, emit) {
+	return func(m *measurement, e emit) {
+		for i := range m.clusters {
+			c := &m.clusters[i]
+			f(c, func(value float64, labels ...string) { e(value, append([]string{c.Name}, labels...)...) })
+		}
+	}
+}
+
+// eachNeighbour makes a sample of every router that is told of networks.
+func eachNeighbour(value func(n *api.BGPNeighbour) float64) func(*measurement, emit) {
+	return func(m *measurement, e emit) {
+		if m.bgp == nil {
+			return
+		}
+		for i := range m.bgp.Neighbours {
+			n := &m.bgp.Neighbours[i]
+			e(value(n), n.Address.String())
+		}
+	}
+}
+
+// announcedPrefixes counts what routers are told of.
+func announcedPrefixes(m *measurement, e emit) {
+	if m.bgp != nil {
+		e(float64(len(m.bgp.Prefixes)))
+	}
+}
+
+// neighbourUp is 1 for a router whose session is up.
+func neighbourUp(n *api.BGPNeighbour) float64 {
+	if n.Up {
+		return 1
+	}
+	return 0
+}
+
+// clusterHosts counts hosts of each state, none included.
+func clusterHosts(c *network.ClusterStats, e emit) {
+	counts := map[string]int{}
+	for _, h := range c.Hosts {
+		counts[h.State]++
+	}
+	for _, state := range []string{api.HostSelf, api.HostAlive, api.HostSilent, api.HostUnknown} {
+		e(float64(counts[state]), state)
+	}
+}
+
+// clusterBlocks counts the blocks of each network.
+func clusterBlocks(c *network.ClusterStats, e emit) {
+	for name, b := range c.Blocks {
+		e(float64(b.Mine), name, "mine")
+		e(float64(b.Others), name, "others")
+	}
+}
+
+// eachForward makes a sample of every forward of which there is a value.
+func eachForward(value func(f api.Forward) (v float64, has bool)) func(*measurement, emit) {
+	return func(m *measurement, e emit) {
+		for _, f := range m.forwards {
+			if v, has := value(f); has {
+				e(v, f.UUID, f.Network, f.Protocol, f.Ports, f.Address)
+			}
+		}
+	}
+}
+
+// orZero is what p points to, 0 for nil.
+func orZero[T int | uint64](p *T) (v T) {
+	if p != nil {
+		v = *p
+	}
+	return v
 }
 
 // eachDHCP makes samples of every DHCP server; network and family go before the
@@ -248,6 +367,9 @@ func portCounter(name, help string, get func(bridge.Counters) uint64) family {
 		for _, n := range m.networks {
 			for _, p := range n.Ports {
 				if c, ok := m.links[p.IfName]; ok {
+					if p.Macvtap {
+						c = c.Swapped()
+					}
 					e(float64(get(c)), p.UUID)
 				}
 			}
@@ -350,14 +472,10 @@ func conditionCounts(m *measurement, e emit) {
 }
 
 // conntrack is a figure of the kernel's connection tracking, where it runs.
-func conntrack(figure string) func(*measurement, emit) {
+func conntrack(figure func(*api.Conntrack) uint64) func(*measurement, emit) {
 	return func(_ *measurement, e emit) {
-		text, err := os.ReadFile("/proc/sys/net/netfilter/nf_conntrack_" + figure)
-		if err != nil {
-			return
-		}
-		if n, err := strconv.ParseFloat(strings.TrimSpace(string(text)), 64); err == nil {
-			e(n)
+		if c := network.Conntrack(); c != nil {
+			e(float64(figure(c)))
 		}
 	}
 }

@@ -47,7 +47,7 @@ const metricsXML = "<network><name>one</name><forward mode='nat'/><bridge name='
 func runDaemon(t *testing.T) *daemon {
 	t.Helper()
 	dir := t.TempDir()
-	cfg := config{ChainPrefix: "LIBVIRT_", ResolvConf: "/etc/resolv.conf", Dirs: store.Dirs{
+	cfg := config{FirewallBackend: iptablesBackend, ChainPrefix: "LIBVIRT_", ResolvConf: "/etc/resolv.conf", Dirs: store.Dirs{
 		Networks: filepath.Join(dir, "networks"), State: filepath.Join(dir, "state"), Run: filepath.Join(dir, "run"),
 	}}
 	h, err := build(t.Context(), cfg, nil, slog.New(slog.DiscardHandler))
@@ -163,6 +163,9 @@ func TestMetrics(t *testing.T) {
 			}
 			return nil
 		})
+		if strings.Contains(text, "vnetd_cluster_") {
+			t.Error("there are metrics of a cluster, and none is there")
+		}
 		lintMetrics(t, text)
 		cancel()
 		if err := <-served; err != nil {
@@ -255,7 +258,7 @@ func TestMetricsAreConsistent(t *testing.T) {
 }
 
 // TestMetricsAreDocumented holds docs/metrics.md to the families, and the dashboard
-// to those that there are.
+// and the alerts to those that there are.
 func TestMetricsAreDocumented(t *testing.T) {
 	doc, err := os.ReadFile("../../docs/metrics.md")
 	if err != nil {
@@ -276,7 +279,11 @@ func TestMetricsAreDocumented(t *testing.T) {
 	if err != nil || !json.Valid(dashboard) {
 		t.Fatalf("the dashboard: %v, valid JSON: %v", err, json.Valid(dashboard))
 	}
-	for _, text := range [][]byte{doc, dashboard} {
+	alerts, err := os.ReadFile("../../configs/alerts.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range [][]byte{doc, dashboard, alerts} {
 		for _, name := range regexp.MustCompile(`vnetd_[a-z0-9_]+`).FindAllString(string(text), -1) {
 			if !known[strings.TrimSuffix(name, "_bucket")] {
 				t.Errorf("there is no metric %s", name)

@@ -1,4 +1,5 @@
-package main
+// Package suggest tells which command was meant by one that there is not.
+package suggest
 
 import (
 	"strings"
@@ -10,24 +11,30 @@ import (
 // without their "net-", systemctl's, ip's and nmcli's.
 func meanings() map[string][]string {
 	return map[string][]string{
+		"add":              {"new", "define"},
 		"attach-interface": {"port create", "run"},
 		"autostart":        {"enable", "disable"},
 		"check":            {"plan", "doctor"},
+		"clone":            {"copy"},
 		"conditions":       {"doctor"},
+		"cp":               {"copy"},
 		"delete":           {"undefine", "port delete"},
 		"desc":             {"edit"},
 		"destroy":          {"stop"},
 		"detach-interface": {"port delete"},
 		"dhcp-leases":      {"leases"},
 		"diff":             {"plan"},
+		"dump":             {"capture"},
 		"domif-getlink":    {"port show"},
 		"domifaddr":        {"leases", "port list"},
 		"domiflist":        {"port list"},
-		"domifstat":        {"port show"},
+		"domifstat":        {"top", "port show"},
 		"down":             {"stop"},
 		"dumpxml":          {"cat"},
 		"event":            {"monitor"},
 		"events":           {"monitor"},
+		"htop":             {"top"},
+		"iftop":            {"top"},
 		"info":             {"status"},
 		"inspect":          {"status", "cat"},
 		"lease":            {"leases"},
@@ -35,6 +42,8 @@ func meanings() map[string][]string {
 		"logs":             {"monitor", "log-level"},
 		"ls":               {"list"},
 		"metadata":         {"cat", "edit"},
+		"modify":           {"set", "edit"},
+		"mv":               {"rename"},
 		"name":             {"status"},
 		"networks":         {"list"},
 		"port-create":      {"port create"},
@@ -45,31 +54,21 @@ func meanings() map[string][]string {
 		"ps":               {"port list"},
 		"remove":           {"undefine", "port delete"},
 		"rm":               {"undefine", "port delete"},
+		"sniff":            {"capture"},
+		"tcpdump":          {"capture"},
+		"renum":            {"renumber"},
+		"resubnet":         {"renumber"},
 		"show":             {"status", "cat"},
-		"top":              {"status", "monitor"},
+		"stats":            {"top"},
 		"up":               {"start"},
 		"uuid":             {"status"},
 		"watch":            {"monitor"},
 	}
 }
 
-// unknownCommand says that cmd has no command of that name, and what was meant
-// perhaps.
-func unknownCommand(cmd *cobra.Command, typed string) error {
-	fault := "unknown command " + quote(typed)
-	var meant []string
-	for _, name := range suggestions(cmd, typed) {
-		meant = append(meant, quote(cmd.CommandPath()+" "+name))
-	}
-	if len(meant) > 0 {
-		fault += ", perhaps " + strings.Join(meant, " or ")
-	}
-	return newUsageError(cmd, fault)
-}
-
-// suggestions returns the commands below cmd that were meant by typed: what does
+// Commands returns the commands below cmd that were meant by typed: what does
 // the same elsewhere, or what is spelt most like it.
-func suggestions(cmd *cobra.Command, typed string) []string {
+func Commands(cmd *cobra.Command, typed string) []string {
 	verb := strings.TrimPrefix(strings.ToLower(typed), "net-")
 	var same []string
 	for _, path := range append(meanings()[verb], verb) {
