@@ -4,10 +4,13 @@ package configs
 
 import (
 	"bufio"
+	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"syscall"
 	"testing"
@@ -98,6 +101,34 @@ func askPolkit(uid uint32, action string) (string, error) {
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: uid, Gid: uid}}
 	out, err := cmd.CombinedOutput()
 	return string(out), err
+}
+
+// TestAlerts holds alerts.yml to what promtool says of it, and each of its alerts to be raised
+// by its test.
+func TestAlerts(t *testing.T) {
+	const promtool, tests = "../.cache/promtool", "testdata/alerts_test.yml" // test/deps.sh fetches promtool
+	if _, err := os.Stat(promtool); err != nil && os.Getenv("CI") != "true" {
+		t.Skip("this needs promtool, which test/deps.sh fetches")
+	}
+	for _, args := range [][]string{{"check", "rules", "alerts.yml"}, {"test", "rules", tests}} {
+		if out, err := exec.Command(promtool, args...).CombinedOutput(); err != nil {
+			t.Errorf("promtool %v: %v: %s", args, err, out)
+		}
+	}
+	rules, err1 := os.ReadFile("alerts.yml")
+	text, err2 := os.ReadFile(tests)
+	if err := errors.Join(err1, err2); err != nil {
+		t.Fatal(err)
+	}
+	alerts := regexp.MustCompile(`alert: (\w+)`).FindAllSubmatch(rules, -1)
+	if len(alerts) == 0 {
+		t.Error("there are no alerts")
+	}
+	for _, alert := range alerts {
+		if !bytes.Contains(text, fmt.Appendf(nil, "alertname=%q", alert[1])) {
+			t.Errorf("no test raises %s", alert[1])
+		}
+	}
 }
 
 // startBus starts a bus with /run/bus.conf and waits until it listens.

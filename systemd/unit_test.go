@@ -2,6 +2,7 @@
 package systemd
 
 import (
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -9,6 +10,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/vnetd/vnetd/internal/systemd"
 )
 
 // exposureLimit is the highest score of `systemd-analyze security` that a unit may
@@ -48,6 +51,17 @@ func TestPortUnit(t *testing.T) {
 	out, err := exec.Command("systemd-analyze", "verify", "--man=no", file).CombinedOutput()
 	if err != nil || strings.Contains(string(out), "vnet-port") {
 		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
+	}
+}
+
+// TestStoreMax holds that systemd keeps as many descriptors as vnetd stores.
+func TestStoreMax(t *testing.T) {
+	text, err := os.ReadFile("vnetd.service")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if want := fmt.Sprintf("\nFileDescriptorStoreMax=%d\n", systemd.StoreMax); !strings.Contains(string(text), want) {
+		t.Errorf("vnetd.service has no line %q", strings.TrimSpace(want))
 	}
 }
 

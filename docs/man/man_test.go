@@ -58,7 +58,7 @@ func TestPagesRender(t *testing.T) {
 // TestPagesReferToPages holds that the pages that ours name are there: ours are
 // known, and of others those that Debian has.
 func TestPagesReferToPages(t *testing.T) {
-	known := []string{"qemu-bridge-helper 8", "qemu-system-x86_64 1", "sd_notify 3", "virsh 1", "dnsmasq 8", "polkit 8", "journalctl 1", "systemd.exec 5"}
+	known := []string{"qemu-bridge-helper 8", "qemu-system-x86_64 1", "sd_notify 3", "virsh 1", "dnsmasq 8", "polkit 8", "journalctl 1", "systemd.exec 5", "tcpdump 8", "pcap-filter 7"}
 	all := pages(t)
 	for _, page := range all {
 		base := filepath.Base(page)

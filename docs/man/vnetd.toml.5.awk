@@ -58,6 +58,9 @@ BEGIN {
 
 NR == 1, /^$/ { next } # what the file says about itself
 
+# A section of which there is none by default stands behind #, without a blank.
+/^#(\[|[a-z_]+ = )/ { sub(/^#/, "") }
+
 /^#/ {
 	sub(/^# ?/, "")
 	comment = comment (comment == "" ? "" : " ") $0
