@@ -11,17 +11,18 @@ guest=$cache/guest
 meta=linux-image-cloud-amd64
 
 # Programs of the tests, the demo, the linters and the benchmarks. dnsmasq-base,
-# dbus-daemon, dhcpcd-base and libvirt-daemon are the programs alone; firewalld and
-# unbound are services, which stay off.
-packages='ansible bind9-dnsutils busybox-static ca-certificates cpio curl dbus-daemon dnsperf
-	dhcpcd-base dnsmasq-base ethtool firewalld gcc git iperf3 iproute2 ipxe ipxe-qemu
+# dbus-daemon, dhcpcd-base and libvirt-daemon are the programs alone; cockpit,
+# firewalld and unbound are services, which stay off.
+packages='ansible bind9-dnsutils busybox-static ca-certificates chromium cockpit-bridge cockpit-system
+	cockpit-ws cpio curl dbus-daemon dnsperf
+	dhcpcd-base dnsmasq-base dropbear-bin ethtool firewalld gcc git iperf3 iproute2 ipxe ipxe-qemu
 	iptables iputils-ping isc-dhcp-client kea-admin libc6-dev libnss-libvirt
 	libvirt-clients libvirt-daemon libxml2-utils man-db mandoc ndisc6 nftables ovmf polkitd procps
-	python3-libvirt python3-lxml qemu-system-x86 shellcheck systemd tcpdump udhcpc
+	python3-dbus python3-libvirt python3-lxml qemu-system-x86 shellcheck strace systemd tcpdump tmux udhcpc
 	unbound xz-utils'
 
 # What virtqemud is built with.
-builders='gcc libc6-dev libglib2.0-dev libgnutls28-dev libtirpc-dev libxml2-dev libxml2-utils
+builders='gcc libc6-dev libglib2.0-dev libgnutls28-dev libnl-3-dev libnl-route-3-dev libtirpc-dev libxml2-dev libxml2-utils
 	libyajl-dev make meson ninja-build perl pkg-config python3 rpcsvc-proto xsltproc xz-utils'
 
 # Modules of the guest, in the order in which they can be loaded.
@@ -83,9 +84,9 @@ install_packages() {
 		forbid_services
 		apt install -y --no-install-recommends "$@"
 	)
-	for service in firewalld unbound; do
+	for unit in cockpit-ws:cockpit.socket firewalld:firewalld.service unbound:unbound.service; do
 		case " $* " in
-		*" $service "*) systemctl disable $service.service >/dev/null 2>&1 || say "$service could not be disabled" ;;
+		*" ${unit%%:*} "*) systemctl disable "${unit#*:}" >/dev/null 2>&1 || say "${unit#*:} could not be disabled" ;;
 		esac
 	done
 }
@@ -108,17 +109,17 @@ fetch_kernel() {
 	ln -sfn "linux/boot/vmlinuz-${package#linux-image-}" "$guest/vmlinuz"
 }
 
-# fetch_promtool unpacks the linter of metrics; its package would run a server.
-fetch_promtool() {
-	[ ! -x "$cache/promtool" ] || return 0
+# fetch_prometheus unpacks Prometheus and its linter; the package would run a server.
+fetch_prometheus() {
+	[ ! -x "$cache/promtool" ] || [ ! -x "$cache/prometheus" ] || return 0
 	update
-	say "fetching promtool"
-	rm -rf "$cache/prometheus"
-	mkdir -p "$cache/prometheus"
-	(cd "$cache/prometheus" && apt download prometheus)
-	dpkg -x "$cache"/prometheus/*.deb "$cache/prometheus/root"
-	mv "$cache/prometheus/root/usr/bin/promtool" "$cache/promtool"
-	rm -rf "$cache/prometheus"
+	say "fetching prometheus"
+	rm -rf "$cache/prometheus" "$cache/prometheus.d"
+	mkdir -p "$cache/prometheus.d"
+	(cd "$cache/prometheus.d" && apt download prometheus)
+	dpkg -x "$cache"/prometheus.d/*.deb "$cache/prometheus.d/root"
+	mv "$cache/prometheus.d/root/usr/bin/promtool" "$cache/prometheus.d/root/usr/bin/prometheus" "$cache"
+	rm -rf "$cache/prometheus.d"
 }
 
 # fetch_resolved unpacks systemd-resolved; its package would take over the name
@@ -147,6 +148,48 @@ fetch_networkmanager() {
 		dpkg -x "$package" "$cache/networkmanager/unpacked"
 	done
 	mv "$cache/networkmanager/unpacked" "$cache/networkmanager/root"
+}
+
+# fetch_keepalived unpacks keepalived and the libraries that it needs; its package would
+# run it as a service.
+fetch_keepalived() {
+	[ ! -x "$cache/keepalived/root/usr/sbin/keepalived" ] || return 0
+	update
+	say "fetching keepalived"
+	rm -rf "$cache/keepalived"
+	mkdir -p "$cache/keepalived"
+	(cd "$cache/keepalived" && apt download keepalived libnl-genl-3-200 libpci3 libsensors5 libsnmp40 libwrap0)
+	for package in "$cache"/keepalived/*.deb; do
+		dpkg -x "$package" "$cache/keepalived/unpacked"
+	done
+	mv "$cache/keepalived/unpacked" "$cache/keepalived/root"
+}
+
+# fetch_etcd unpacks etcd; its package would run it as a service.
+fetch_etcd() {
+	[ ! -x "$cache/etcd/root/usr/bin/etcd" ] || return 0
+	update
+	say "fetching etcd"
+	rm -rf "$cache/etcd"
+	mkdir -p "$cache/etcd"
+	(cd "$cache/etcd" && apt download etcd-server)
+	dpkg -x "$cache"/etcd/*.deb "$cache/etcd/unpacked"
+	mv "$cache/etcd/unpacked" "$cache/etcd/root"
+}
+
+# fetch_bird unpacks the router BIRD and the library that it needs; its package would run it
+# as a service.
+fetch_bird() {
+	[ ! -x "$cache/bird/root/usr/sbin/bird" ] || return 0
+	update
+	say "fetching BIRD"
+	rm -rf "$cache/bird"
+	mkdir -p "$cache/bird"
+	(cd "$cache/bird" && apt download bird2 libssh-gcrypt-4)
+	for package in "$cache"/bird/*.deb; do
+		dpkg -x "$package" "$cache/bird/unpacked"
+	done
+	mv "$cache/bird/unpacked" "$cache/bird/root"
 }
 
 # build_virtqemud builds the daemon once for each version of libvirt.
@@ -205,10 +248,16 @@ build_initramfs() {
 mkdir -p "$guest"
 exec 9>"$cache/deps.lock"
 flock 9
+# Node.js may be there from elsewhere, with an npm of its own beside which Debian's
+# can't be installed.
+command -v npm >/dev/null || packages="$packages nodejs npm"
 install_packages "$@"
 fetch_kernel
-fetch_promtool
+fetch_prometheus
 fetch_resolved
 fetch_networkmanager
+fetch_keepalived
+fetch_etcd
+fetch_bird
 build_virtqemud
 build_initramfs

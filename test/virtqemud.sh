@@ -51,7 +51,7 @@ targets() { ninja -C "$work/build" -t targets all | sed -n "s!^\($1\): .*!\1!p";
 build() {
 	meson setup "$work/build" "$work/libvirt" --prefix=/usr --sysconfdir=/etc --localstatedir=/var \
 		-Drunstatedir=/run -Dsystem=true -Dauto_features=disabled -Ddocs=disabled -Dtests=disabled \
-		-Ddriver_remote=enabled -Ddriver_libvirtd=enabled -Ddriver_qemu=enabled -Dyajl=enabled
+		-Ddriver_remote=enabled -Ddriver_libvirtd=enabled -Ddriver_qemu=enabled -Dlibnl=enabled -Dyajl=enabled
 	admin=src/admin/libvirt_admin_driver.a
 	# shellcheck disable=SC2046 # a list of words
 	ninja -C "$work/build" $(targets 'src/\(access\|admin\|remote\|rpc\)/[^:]*\.h')

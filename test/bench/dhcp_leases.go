@@ -14,8 +14,12 @@ import (
 	"github.com/vnetd/vnetd/internal/nstest"
 )
 
-// loadPeriod is how long each load lasts.
-const loadPeriod = 3 * time.Second
+// loadPeriod is how long each load lasts. Beside leases of others loadFirst are given ahead of it: how
+// much memory a server takes is seen then, when it has been at work and has few leases more than those.
+const (
+	loadPeriod = 3 * time.Second
+	loadFirst  = 4000
+)
 
 // present are how many leases others have when a load begins.
 func present() []int { return []int{0, 1000, 10000, 60000} }
@@ -57,8 +61,13 @@ func dhcpLeases(b *bench) {
 		}
 	}
 	b.printf("%s", t)
+	for _, family := range []string{"IPv4", "IPv6"} {
+		of := func(row []string) bool { return row[1] == family }
+		b.draw(curvesOf(t, "leases-"+family, "CPU time of one more lease of "+family+", us, beside so many", "present", "CPU/lease", of))
+		b.draw(curvesOf(t, "memory-"+family, "memory with so many leases of "+family+", MiB", "present", "PSS", of))
+	}
 	b.printf("  D-O: DISCOVER to OFFER, or Solicit to Advertise; R-A: REQUEST to ACK, or Request to Reply\n")
-	b.printf("  %d clients ask at a time, all of them new, for %v\n", loadWindow, loadPeriod)
+	b.printf("  %d clients ask at a time, all of them new, for %v; PSS: after the first %d leases\n", loadWindow, loadPeriod, loadFirst)
 }
 
 // measureLoad is a row of the table.
@@ -78,46 +87,41 @@ func measureLoad(b *bench, s lessor, ipv6 bool, leases int) []string {
 	})
 	l := newLoad(b, guest, ipv6, leases+1)
 	b.await(l, s.name)
+	if _, err := l.run(startLimit, loadFirst); err != nil {
+		b.Fatalf("%s with %d leases: %w", s.name, leases, err)
+	}
+	clear(l.waiting)
+	l.result = loadResult{}
 	before := srv.usage(b)
-	got, err := l.run(loadPeriod, maxClients-leases-2*loadWindow)
+	got, err := l.run(loadPeriod, wideClients-leases-loadFirst-4*loadWindow)
 	if err != nil {
 		b.Fatalf("%s with %d leases: %w", s.name, leases, err)
 	}
 	after := srv.usage(b)
+	after.pss = before.pss
 	family := "IPv4"
 	if ipv6 {
 		family = "IPv6"
 	}
-	row := []string{s.name, family, strconv.Itoa(leases), strconv.Itoa(int(float64(got.leases) / got.period.Seconds())), strconv.Itoa(got.lost)}
-	for _, times := range [][]time.Duration{got.offers, got.grants} {
-		if len(times) == 0 {
-			times = []time.Duration{0}
-		}
-		row = append(row, millis(quantile(times, 0.5)), millis(quantile(times, 0.99)))
-	}
-	each := (after.cpu - before.cpu) / time.Duration(max(got.leases, 1))
-	return append(row, strconv.Itoa(int(each.Microseconds()))+" us", after.memory())
+	return append([]string{s.name, family, strconv.Itoa(leases)}, got.cells(before, after)...)
 }
 
 // await has clients ask until some have a lease, and forgets that.
 func (b *bench) await(l *load, name string) {
 	if got, err := l.run(startLimit, 1); err != nil || got.leases == 0 {
-		b.Fatalf("%s gives no lease: %w", name, cmp.Or(err, errors.New("no answer")))
+		b.Fatalf("%s gives no lease: %w", name, cmp.Or(err, errSilent))
 	}
 	clear(l.waiting)
 	l.result = loadResult{}
 }
 
-// held is the n-th address of the ranges that somebody has already.
-func held(ipv6 bool, n int) netip.Addr {
-	if ipv6 {
-		a := netip.MustParseAddr(rangeStart6).As16()
-		binary.BigEndian.PutUint32(a[12:], binary.BigEndian.Uint32(a[12:])+uint32(n))
-		return netip.AddrFrom16(a)
-	}
-	a := netip.MustParseAddr(rangeStart).As4()
-	a[2], a[3] = a[2]+byte(n>>8), byte(n)
-	return netip.AddrFrom4(a)
+// held is the n-th address of the range that starts there, which somebody has already.
+func held(start string, n int) netip.Addr {
+	a := netip.MustParseAddr(start).AsSlice()
+	end := a[len(a)-4:]
+	binary.BigEndian.PutUint32(end, binary.BigEndian.Uint32(end)+uint32(n))
+	addr, _ := netip.AddrFromSlice(a)
+	return addr
 }
 
 // writeLines makes a file of a line for each lease.

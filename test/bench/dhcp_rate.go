@@ -53,7 +53,7 @@ func (r rateRun) void() bool { return !r.held() && r.unread > 0 && r.unread >= r
 func dhcpRate(b *bench) {
 	t := new(table)
 	t.add("server", "rate/s", "leases/s", "lost D-O", "lost R-A", "unread", "D-O avg", "R-A avg", "R-A max", "ACKed", "on disk", "CPU", "PSS", "")
-	kea := subject{"Kea", func(b *bench, dir string) server { return startKea(b, dir, false, 0) }}
+	kea := subject{"Kea", func(b *bench, dir string) server { return startKeaSites(b, dir, 1) }}
 	for _, s := range []subject{vnetd(), kea, dnsmasq(true, true), dnsmasq(false, true), dnsmasq(true, false), dnsmasq(false, false)} {
 		for _, r := range climb(b, s) {
 			t.add(append([]string{s.name}, r.cells()...)...)

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -28,6 +29,7 @@ const (
 	dnsPeriod  = 3 * time.Second
 	dnsRate    = 5000  // questions per second where times are measured
 	dnsManyOut = 10000 // likewise, to the late upstream
+	dnsWaiting = 100   // questions that wait for answers at a time where rates are measured
 )
 
 // dnsLoad is a set of questions: "f7.up.example" for 7 and "f%d.up.example".
@@ -38,6 +40,7 @@ type dnsLoad struct {
 	count   int  // of different questions
 	warm    bool // they are asked once before
 	late    bool // at a steady rate alone
+	waiting int  // questions that wait for answers at a time, as fast as they are given alone; 0: not so
 	leases  bool // while as many leases are taken as the server gives
 }
 
@@ -52,6 +55,7 @@ func dnsLoads() []dnsLoad {
 		{name: "cached, 5,000 names", names: 1000, pattern: "c%d." + dnsUp, count: 5000, warm: true},
 		{name: "forwarded", names: 1000, pattern: "f%d." + dnsUp, count: 50000},
 		{name: "forwarded, upstream takes 20 ms", names: 1000, pattern: "f%d." + dnsSlow, count: 50000, late: true},
+		{name: "  2,000 of them at a time", names: 1000, pattern: "f%d." + dnsSlow, count: 50000, waiting: 2000},
 		{name: "local, 10,000 names", names: 10000, pattern: "host%d." + dnsDomain, count: 10000},
 	}
 }
@@ -74,6 +78,8 @@ const dnsRow = "  %-12s%-34s%10s%12s%8s%11s%11s%8s\n"
 func dnsBench(b *bench) {
 	startUpstreams(b)
 	b.printf(dnsRow, "server", "questions", "q/s", "CPU each", "lost", "median", "p99", "lost")
+	t := new(table)
+	t.add("server", "names", "CPU each")
 	for _, s := range dnsServers() {
 		names := 0
 		for _, load := range dnsLoads() {
@@ -81,15 +87,17 @@ func dnsBench(b *bench) {
 				continue // done with those before
 			}
 			names = load.names
-			b.play(func(b *bench) { measureDNS(b, s, names) })
+			b.play(func(b *bench) { measureDNS(b, s, names, t) })
 		}
 	}
+	b.draw(curvesOf(t, "names", "CPU time of a question, us, with so many local names", "names", "CPU each", nil))
 	b.printf("  q/s, CPU each, lost: as many questions as dnsperf -c 4 -q 100 gets answered in %v, the server's CPU time for one\n", dnsPeriod)
 	b.printf("  median, p99, lost: time to the answer at %d questions per second, %d where the upstream takes %v\n", dnsRate, dnsManyOut, dnsLatency)
 }
 
-// measureDNS prints the rows of one server that knows as many names.
-func measureDNS(b *bench, s dnsServer, names int) {
+// measureDNS prints the rows of one server that knows as many names, and adds what a question
+// for one of them costs to a table.
+func measureDNS(b *bench, s dnsServer, names int, t *table) {
 	dir, err := os.MkdirTemp(b.dir, "state-")
 	if err != nil {
 		b.Fatalf("making a folder: %w", err)
@@ -108,7 +116,11 @@ func measureDNS(b *bench, s dnsServer, names int) {
 		if load.names != names || load.leases && !s.leases || s.bare && !load.leases && !strings.HasPrefix(load.name, "local") {
 			continue
 		}
-		b.printf(dnsRow, append([]any{s.name}, s.measure(b, guest, dir, load)...)...)
+		cells := s.measure(b, guest, dir, load)
+		b.printf(dnsRow, append([]any{s.name}, cells...)...)
+		if strings.HasPrefix(load.name, "local") {
+			t.addAny(s.name, load.names, cells[2])
+		}
 	}
 }
 
@@ -121,9 +133,12 @@ func (s dnsServer) measure(b *bench, guest *nstest.NS, dir string, load dnsLoad)
 	cells := []any{"-", "-", "-"}
 	if !load.late && !load.leases {
 		before := server{comm: s.comm}.usage(b).cpu
-		r := dnsperf(b, guest, file, "-l", strconv.Itoa(int(dnsPeriod.Seconds())))
+		r := dnsperf(b, guest, file, "-l", strconv.Itoa(int(dnsPeriod.Seconds())), "-q", strconv.Itoa(max(load.waiting, dnsWaiting)))
 		cpu := server{comm: s.comm}.usage(b).cpu - before
 		cells = []any{strconv.Itoa(r.rate), micros(cpu / time.Duration(max(r.completed, 1))), strconv.Itoa(r.lost + r.refused)}
+	}
+	if load.waiting > 0 {
+		return slices.Concat([]any{load.name}, cells, []any{"-", "-", "-"})
 	}
 	rate := dnsRate
 	if load.late {

@@ -17,6 +17,7 @@ import (
 	"github.com/vnetd/vnetd/internal/nstest"
 	"github.com/vnetd/vnetd/pkg/firewall"
 	"github.com/vnetd/vnetd/pkg/firewall/iptables"
+	"github.com/vnetd/vnetd/pkg/firewall/nft"
 )
 
 // How many networks have rules: some, and many.
@@ -71,20 +72,26 @@ const (
 func rulesWritten(b *bench) {
 	b.Cleanup(func() { flushRules(b) })
 	counter := newExecCounter(b)
-	counted := writeByVnetd(b, iptables.Config{IPTables: counter.path("iptables"), IP6Tables: counter.path("ip6tables")}, counter.count)
-	vnetd := writeByVnetd(b, iptables.Config{}, func() int { return 0 })
+	none := func() int { return 0 }
+	var counted, chains, tables costs
+	b.play(func(b *bench) { // each ends before the next one, whose table that keeps connections it has
+		counted = writeByVnetd(b, newFirewall(b, iptables.Config{IPTables: counter.path("iptables"), IP6Tables: counter.path("ip6tables")}), counter.count)
+	})
+	b.play(func(b *bench) { chains = writeByVnetd(b, newFirewall(b, iptables.Config{}), none) })
+	b.play(func(b *bench) { tables = writeByVnetd(b, newTables(b), none) })
 	single := writeOneByOne(b)
 	t := new(table)
-	t.add("", "vnetd", "CPU", "processes", "iptables per rule", "CPU", "processes")
+	t.add("", "nftables", "CPU", "iptables", "CPU", "processes", "iptables per rule", "CPU", "processes")
 	for _, what := range []string{theFirst, theHundreth, theLast, theDeleted, rewriteSome, rewriteMany} {
-		row := []string{what, millis(vnetd[what].wall), millis(vnetd[what].cpu), number(counted[what].processes), "-", "-", "-"}
+		row := []string{what, millis(tables[what].wall), millis(tables[what].cpu), millis(chains[what].wall), millis(chains[what].cpu), number(counted[what].processes), "-", "-", "-"}
 		if c, measured := single[what]; measured {
-			copy(row[4:], []string{millis(c.wall), millis(c.cpu), number(c.processes)})
+			copy(row[6:], []string{millis(c.wall), millis(c.cpu), number(c.processes)})
 		}
 		t.add(row...)
 	}
 	b.printf("%s", t)
-	b.printf("  NAT networks with DHCP, %d rules each; after a flush: of the whole rule set\n",
+	b.printf("  vnetd by nftables and by iptables, and libvirtd's way\n")
+	b.printf("  NAT networks with DHCP, %d rules of iptables each; after a flush: of the whole rule set\n",
 		len(iptables.Render(numbered(0, firewall.ModeNAT), iptables.DefaultPrefix)))
 	b.printf("  mean of the last %d networks with vnetd, of %d with iptables per rule\n", lastSets, lastExecs)
 }
@@ -122,9 +129,8 @@ func cpuTime(b *bench) time.Duration {
 
 // writeByVnetd writes the rules of many networks as the daemon does, one network
 // after the other.
-func writeByVnetd(b *bench, cfg iptables.Config, executed func() int) costs {
+func writeByVnetd(b *bench, f *firewall.Firewall, executed func() int) costs {
 	flushRules(b)
-	f := newFirewall(b, cfg)
 	out := costs{}
 	set := func(from, to int) func() error { return eachNetwork(b, from, to, f.Set) }
 	step := func(what string, networks int, do func() error) { out[what] = measure(b, networks, executed, do) }
@@ -151,6 +157,13 @@ func newFirewall(b *bench, cfg iptables.Config) *firewall.Firewall {
 		b.Fatalf("making the firewall: %w", err)
 	}
 	f := firewall.New(writer, firewall.Config{Logger: cfg.Logger})
+	b.Cleanup(func() { _ = f.Close() })
+	return f
+}
+
+// newTables is newFirewall by nftables.
+func newTables(b *bench) *firewall.Firewall {
+	f := firewall.New(nft.New(nft.Config{}), firewall.Config{})
 	b.Cleanup(func() { _ = f.Close() })
 	return f
 }
@@ -189,7 +202,7 @@ func writeOneByOne(b *bench) costs {
 	out[theFirst] = measure(b, 1, count, run(slices.Concat(scaffoldCommands(), ruleCommands("-I", 0, 1))))
 	for what, others := range map[string]int{theHundreth: someRules - 1, theLast: manyRules - 1} {
 		flushRules(b)
-		fillRules(b, iptables.Config{LibvirtExactRules: true}, firewall.ModeNAT, others)
+		fillRules(b, newFirewall(b, iptables.Config{LibvirtExactRules: true}), others)
 		out[what] = measure(b, lastExecs, count, run(ruleCommands("-I", others, others+lastExecs)))
 		if what == theLast {
 			out[theDeleted] = measure(b, lastExecs, count, run(ruleCommands("-D", others, others+lastExecs)))
@@ -201,10 +214,9 @@ func writeOneByOne(b *bench) costs {
 }
 
 // fillRules writes the rules of networks together. The first one's stand last.
-func fillRules(b *bench, cfg iptables.Config, mode firewall.Mode, networks int) {
-	f := newFirewall(b, cfg)
+func fillRules(b *bench, f *firewall.Firewall, networks int) {
 	for n := range networks {
-		f.Adopt(numbered(n, mode))
+		f.Adopt(numbered(n, firewall.ModeNAT))
 	}
 	if _, err := f.Repair(b.Context()); err != nil {
 		b.Fatalf("writing rules: %w", err)

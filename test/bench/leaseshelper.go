@@ -85,7 +85,7 @@ func writeHelperLeases(b *bench, path string, leases int) {
 	for n := range leases {
 		mac := clientMAC(n)
 		all = append(all, helperLease{
-			IP: held(false, n).String(), MAC: net.HardwareAddr(mac[:]).String(), Expires: strconv.FormatInt(time.Now().Add(time.Hour).Unix(), 10),
+			IP: held(rangeStart, n).String(), MAC: net.HardwareAddr(mac[:]).String(), Expires: strconv.FormatInt(time.Now().Add(time.Hour).Unix(), 10),
 		})
 	}
 	data, err := json.MarshalIndent(all, "", "  ")

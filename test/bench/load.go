@@ -3,14 +3,17 @@ package main
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"net"
 	"net/netip"
-	"strconv"
+	"os"
+	"syscall"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/dhcpv6"
+	"golang.org/x/sys/unix"
 
 	"github.com/vnetd/vnetd/internal/nstest"
 )
@@ -36,76 +39,156 @@ type visitor struct {
 	question []byte // for as long as it waits
 }
 
-// load is a relay with clients behind it.
+// wire is how a load's messages come to the server and back.
+type wire interface {
+	// send sends a message of the client with a number.
+	send(n int, message []byte) error
+	// receive returns the next message that may be for a client, nil for one that is not.
+	// Its memory is buf's.
+	receive(buf []byte) ([]byte, error)
+	SetReadDeadline(t time.Time) error
+	Close() error
+}
+
+// load is clients, behind a relay or on the link.
 type load struct {
+	wire
 	ipv6    bool
-	conn    net.PacketConn
-	to      net.Addr
-	next    int // number of the next client
+	server  netip.Addr // of DHCPv4
+	relay   netip.Addr // of DHCPv4; the zero Addr: there is none
+	window  int        // how many clients ask at a time
+	rate    int        // how many begin to in a second; 0: as soon as others have their lease
+	next    int        // number of the next client
 	waiting map[int]*visitor
 	result  loadResult
 }
 
-// newLoad opens the relay's socket in the guest. The clients have numbers from first
+// relayWire is a relay's socket.
+type relayWire struct {
+	net.PacketConn
+	to net.Addr
+}
+
+func (w relayWire) send(_ int, message []byte) error {
+	_, err := w.WriteTo(message, w.to)
+	return err
+}
+
+func (w relayWire) receive(buf []byte) ([]byte, error) {
+	n, _, err := w.ReadFrom(buf)
+	return buf[:n], err
+}
+
+// newLoad opens a relay's socket in the guest. The clients have numbers from first
 // on.
 func newLoad(b *bench, guest *nstest.NS, ipv6 bool, first int) *load {
-	l := &load{ipv6: ipv6, next: first, waiting: make(map[int]*visitor)}
-	err := guest.Do(func() (err error) {
-		lc := new(net.ListenConfig)
-		if !ipv6 {
-			l.to = &net.UDPAddr{IP: net.ParseIP(serverAddr), Port: dhcpv4.ServerPort}
-			l.conn, err = lc.ListenPacket(context.Background(), "udp4", net.JoinHostPort(guestAddr, strconv.Itoa(dhcpv4.ServerPort)))
-			return err
-		}
+	l := &load{
+		ipv6: ipv6, server: netip.MustParseAddr(serverAddr), relay: netip.MustParseAddr(guestAddr),
+		window: loadWindow, next: first, waiting: make(map[int]*visitor),
+	}
+	var err error
+	if ipv6 {
+		l.wire, err = openRelay6(guest)
+	} else {
+		l.wire, err = openRelay(guest, l.relay, l.server)
+	}
+	if err != nil {
+		b.Fatalf("opening the guest's socket: %w", err)
+	}
+	b.Cleanup(func() { _ = l.Close() })
+	return l
+}
+
+// openRelay opens the socket of a relay in a guest.
+func openRelay(guest *nstest.NS, from, server netip.Addr) (w relayWire, err error) {
+	w.to = net.UDPAddrFromAddrPort(netip.AddrPortFrom(server, dhcpv4.ServerPort))
+	err = guest.Do(func() (err error) {
+		at := netip.AddrPortFrom(from, dhcpv4.ServerPort)
+		lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+			return c.Control(func(fd uintptr) { roomFor(int(fd)) })
+		}}
+		w.PacketConn, err = lc.ListenPacket(context.Background(), "udp4", at.String())
+		return err
+	})
+	return w, err
+}
+
+// roomFor has the answers for many clients, who have one socket here, wait in it.
+func roomFor(fd int) { _ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 8<<20) }
+
+// openRelay6 is openRelay of DHCPv6.
+func openRelay6(guest *nstest.NS) (w relayWire, err error) {
+	// With a zone in the address the library would list all links for each message.
+	w.to = &net.UDPAddr{IP: dhcpv6.AllDHCPRelayAgentsAndServers, Port: dhcpv6.DefaultServerPort}
+	err = guest.Do(func() (err error) {
 		ifi, err := net.InterfaceByName(guestLink)
 		if err != nil {
 			return err
 		}
-		l.to = &net.UDPAddr{IP: dhcpv6.AllDHCPRelayAgentsAndServers, Port: dhcpv6.DefaultServerPort, Zone: strconv.Itoa(ifi.Index)}
-		l.conn, err = lc.ListenPacket(context.Background(), "udp6", fmt.Sprintf("[::]:%d", dhcpv6.DefaultServerPort))
+		lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+			return errors.Join(c.Control(func(fd uintptr) {
+				roomFor(int(fd))
+				err = errors.Join(unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_IF, ifi.Index),
+					unix.SetsockoptInt(int(fd), unix.IPPROTO_IPV6, unix.IPV6_MULTICAST_LOOP, 0))
+			}), err)
+		}}
+		w.PacketConn, err = lc.ListenPacket(context.Background(), "udp6", fmt.Sprintf("[::]:%d", dhcpv6.DefaultServerPort))
 		return err
 	})
-	if err != nil {
-		b.Fatalf("opening the guest's socket: %w", err)
-	}
-	b.Cleanup(func() { _ = l.conn.Close() })
-	return l
+	return w, err
 }
 
 // run puts the load on the server for a while, or until so many have a lease.
 func (l *load) run(period time.Duration, leases int) (loadResult, error) {
 	begin := time.Now()
+	looked, begun := begin, 0 // for those to be forgotten; how many clients
 	for buf := make([]byte, 4096); time.Since(begin) < period && l.result.leases < leases; {
-		for len(l.waiting) < loadWindow {
+		for len(l.waiting) < l.window && l.due(begun, begin) {
 			if err := l.ask(l.next, &visitor{question: l.first(l.next)}); err != nil {
 				return l.result, err
 			}
 			l.next++
+			begun++
 		}
-		if err := l.conn.SetReadDeadline(time.Now().Add(20 * time.Millisecond)); err != nil {
+		if err := l.SetReadDeadline(time.Now().Add(l.pause())); err != nil {
 			return l.result, err
 		}
-		n, _, err := l.conn.ReadFrom(buf)
+		b, err := l.receive(buf)
 		if err == nil {
-			err = l.answer(buf[:n])
-		} else if timeout, ok := err.(net.Error); ok && timeout.Timeout() {
+			err = l.answer(b)
+		} else if errors.Is(err, os.ErrDeadlineExceeded) {
 			err = nil
 		}
 		if err != nil {
 			return l.result, err
 		}
-		l.forget()
+		if now := time.Now(); now.Sub(looked) > loadPatience/20 {
+			l.forget()
+			looked = now
+		}
 	}
 	l.result.period = time.Since(begin)
 	return l.result, nil
+}
+
+// due reports whether one more client is to begin, of whom so many have since a time.
+func (l *load) due(begun int, since time.Time) bool {
+	return l.rate == 0 || begun < int(time.Since(since).Seconds()*float64(l.rate))
+}
+
+// pause is how long is waited for a message before others may begin.
+func (l *load) pause() time.Duration {
+	if l.rate > 0 {
+		return time.Millisecond
+	}
+	return 20 * time.Millisecond
 }
 
 // ask sends v's question.
 func (l *load) ask(n int, v *visitor) error {
 	v.asked = time.Now()
 	l.waiting[n] = v
-	_, err := l.conn.WriteTo(v.question, l.to)
-	return err
+	return l.send(n, v.question)
 }
 
 // forget gives up those who have waited for too long.
@@ -137,47 +220,78 @@ func (l *load) answer(b []byte) error {
 	return l.ask(number, v)
 }
 
+// errRefused is the error of an answer that gives nothing.
+var errRefused = errors.New("the client was refused")
+
 // parse takes the client's number and the address out of an answer, and tells an
-// acknowledgement from an offer. A refusal is an error.
+// acknowledgement from an offer. A refusal is an error. It reads what servers send as far as
+// that goes, since the bench shares the processors with the server; number is negative for
+// what is no answer.
 func (l *load) parse(b []byte) (number int, a netip.Addr, granted bool, err error) {
 	if l.ipv6 {
 		return parse6(b)
 	}
-	m, err := dhcpv4.FromBytes(b)
-	if err != nil {
-		return 0, a, false, err
+	if len(b) < dhcpHeader || b[0] != byte(dhcpv4.OpcodeBootReply) {
+		return -1, a, false, nil
 	}
-	a, _ = netip.AddrFromSlice(m.YourIPAddr.To4())
-	number = int(binary.BigEndian.Uint32(m.TransactionID[:]))
-	switch m.MessageType() {
-	case dhcpv4.MessageTypeOffer:
-		return number, a, false, nil
-	case dhcpv4.MessageTypeAck:
-		return number, a, true, nil
-	default:
-		return number, a, false, fmt.Errorf("client %d was answered %s", number, m.Summary())
+	number, a = int(binary.BigEndian.Uint32(b[4:])), netip.AddrFrom4([4]byte(b[16:]))
+	typ := dhcpv4.MessageTypeNone
+	for rest := b[dhcpHeader:]; len(rest) > 2 && rest[0] != dhcpv4.OptionEnd.Code() && len(rest) >= 2+int(rest[1]); rest = rest[2+int(rest[1]):] {
+		if rest[0] == dhcpv4.OptionDHCPMessageType.Code() {
+			typ = dhcpv4.MessageType(rest[2])
+		}
 	}
+	if typ != dhcpv4.MessageTypeOffer && typ != dhcpv4.MessageTypeAck {
+		return number, a, false, fmt.Errorf("%w: %v", errRefused, typ)
+	}
+	return number, a, typ == dhcpv4.MessageTypeAck, nil
+}
+
+// dhcpHeader is the length of what is ahead of the options of a DHCPv4 message, relayHeader of
+// those of a relay's in DHCPv6, and iaHeader of those of an IA.
+const (
+	dhcpHeader  = 240
+	relayHeader = 34
+	iaHeader    = 12
+)
+
+// option6 is the value of the first option of that code, nil for none.
+func option6(b []byte, code dhcpv6.OptionCode) []byte {
+	for len(b) >= 4 {
+		size := 4 + int(binary.BigEndian.Uint16(b[2:]))
+		if size > len(b) {
+			return nil
+		}
+		if binary.BigEndian.Uint16(b) == uint16(code) {
+			return b[4:size]
+		}
+		b = b[size:]
+	}
+	return nil
+}
+
+// inner6 is the message in a relay's, nil where there is none.
+func inner6(b []byte) []byte {
+	if len(b) < relayHeader || b[0] != byte(dhcpv6.MessageTypeRelayReply) {
+		return nil // the relay hears its own questions
+	}
+	return option6(b[relayHeader:], dhcpv6.OptionRelayMsg)
 }
 
 func parse6(b []byte) (number int, a netip.Addr, granted bool, err error) {
-	outer, err := dhcpv6.FromBytes(b)
-	if err != nil {
-		return 0, a, false, err
+	m := inner6(b)
+	if len(m) < 4 {
+		return -1, a, false, nil
 	}
-	if outer.Type() != dhcpv6.MessageTypeRelayReply {
-		return -1, a, false, nil // the relay hears its own questions
+	number = int(m[1])<<16 | int(binary.BigEndian.Uint16(m[2:]))
+	var in []byte
+	if ia := option6(m[4:], dhcpv6.OptionIANA); len(ia) >= iaHeader {
+		in = option6(ia[iaHeader:], dhcpv6.OptionIAAddr)
 	}
-	m, err := outer.GetInnerMessage()
-	if err != nil {
-		return 0, a, false, err
+	if len(in) < 16 {
+		return number, a, false, errRefused
 	}
-	number = int(m.TransactionID[0])<<16 | int(binary.BigEndian.Uint16(m.TransactionID[1:]))
-	ia := m.Options.OneIANA()
-	if ia == nil || ia.Options.OneAddress() == nil {
-		return number, a, false, fmt.Errorf("client %d was answered %s", number, m.Summary())
-	}
-	a, _ = netip.AddrFromSlice(ia.Options.OneAddress().IPv6Addr)
-	return number, a, m.MessageType == dhcpv6.MessageTypeReply, nil
+	return number, netip.AddrFrom16([16]byte(in)), m[0] == byte(dhcpv6.MessageTypeReply), nil
 }
 
 // first is the first question of a client, second that for an offer.
@@ -185,46 +299,60 @@ func (l *load) first(n int) []byte {
 	if l.ipv6 {
 		return message6(n, dhcpv6.MessageTypeSolicit, nil, netip.Addr{})
 	}
-	return message4(n, dhcpv4.MessageTypeDiscover)
+	return l.message4(n, dhcpv4.MessageTypeDiscover)
 }
 
 func (l *load) second(n int, a netip.Addr, offer []byte) []byte {
 	if !l.ipv6 {
-		return message4(n, dhcpv4.MessageTypeRequest,
-			dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(a.AsSlice())), dhcpv4.WithOption(dhcpv4.OptServerIdentifier(net.ParseIP(serverAddr))))
+		id, addr := l.server.As4(), a.As4()
+		return l.message4(n, dhcpv4.MessageTypeRequest,
+			append([]byte{dhcpv4.OptionRequestedIPAddress.Code(), 4}, addr[:]...), append([]byte{dhcpv4.OptionServerIdentifier.Code(), 4}, id[:]...))
 	}
-	outer, _ := dhcpv6.FromBytes(offer) // parse6 has read it
-	inner, _ := outer.GetInnerMessage()
-	return message6(n, dhcpv6.MessageTypeRequest, inner.Options.ServerID(), a)
+	return message6(n, dhcpv6.MessageTypeRequest, option6(inner6(offer)[4:], dhcpv6.OptionServerID), a)
 }
 
-func message4(n int, typ dhcpv4.MessageType, mods ...dhcpv4.Modifier) []byte {
+// message4 is a message with options besides its type.
+func (l *load) message4(n int, typ dhcpv4.MessageType, options ...[]byte) []byte {
+	const leastMessage = 300
+	b := make([]byte, dhcpHeader, leastMessage)
+	b[0], b[1], b[2] = byte(dhcpv4.OpcodeBootRequest), 1, 6
+	binary.BigEndian.PutUint32(b[4:], uint32(n))
+	if l.relay.IsValid() {
+		relay := l.relay.As4()
+		copy(b[24:], relay[:])
+	}
 	mac := clientMAC(n)
-	m := &dhcpv4.DHCPv4{
-		OpCode: dhcpv4.OpcodeBootRequest, HWType: 1, ClientHWAddr: mac[:], Options: dhcpv4.Options{},
-		GatewayIPAddr: net.ParseIP(guestAddr).To4(),
+	copy(b[28:], mac[:])
+	copy(b[236:], []byte{99, 130, 83, 99})
+	b = append(b, dhcpv4.OptionDHCPMessageType.Code(), 1, byte(typ))
+	for _, o := range options {
+		b = append(b, o...)
 	}
-	binary.BigEndian.PutUint32(m.TransactionID[:], uint32(n))
-	m.UpdateOption(dhcpv4.OptMessageType(typ))
-	for _, mod := range mods {
-		mod(m)
-	}
-	return m.ToBytes()
+	return append(b, dhcpv4.OptionEnd.Code())[:leastMessage]
 }
 
-func message6(n int, typ dhcpv6.MessageType, server dhcpv6.DUID, a netip.Addr) []byte {
+// appendOption6 appends an option.
+func appendOption6(b []byte, code dhcpv6.OptionCode, value []byte) []byte {
+	b = binary.BigEndian.AppendUint16(b, uint16(code))
+	return append(binary.BigEndian.AppendUint16(b, uint16(len(value))), value...)
+}
+
+// message6 is a message as a relay forwards it. The server's identifier, of a Request, is what
+// its Advertise has.
+func message6(n int, typ dhcpv6.MessageType, server []byte, a netip.Addr) []byte {
 	mac := clientMAC(n)
-	m := &dhcpv6.Message{MessageType: typ, TransactionID: dhcpv6.TransactionID{byte(n >> 16), byte(n >> 8), byte(n)}}
-	m.AddOption(dhcpv6.OptClientID(&dhcpv6.DUIDLL{HWType: 1, LinkLayerAddr: mac[:]}))
-	ia := &dhcpv6.OptIANA{IaId: [4]byte{0, 0, 0, 1}}
+	m := appendOption6([]byte{byte(typ), byte(n >> 16), byte(n >> 8), byte(n)}, dhcpv6.OptionClientID, duidOf(n))
+	ia := make([]byte, iaHeader)
+	ia[3] = 1
 	if server != nil {
-		m.AddOption(dhcpv6.OptServerID(server))
-		ia.Options.Add(&dhcpv6.OptIAAddress{IPv6Addr: a.AsSlice()})
+		m = appendOption6(m, dhcpv6.OptionServerID, server)
+		ia = appendOption6(ia, dhcpv6.OptionIAAddr, append(a.AsSlice(), make([]byte, 8)...))
 	}
-	m.AddOption(ia)
-	peer := net.IP{0xfe, 0x80, 15: 0}
-	copy(peer[8:], []byte{mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5]})
-	forward := &dhcpv6.RelayMessage{MessageType: dhcpv6.MessageTypeRelayForward, LinkAddr: net.ParseIP(serverAddr6), PeerAddr: peer}
-	forward.AddOption(dhcpv6.OptRelayMessage(m))
-	return forward.ToBytes()
+	m = appendOption6(m, dhcpv6.OptionIANA, ia)
+	out := make([]byte, relayHeader)
+	out[0] = byte(dhcpv6.MessageTypeRelayForward)
+	link := netip.MustParseAddr(serverAddr6).As16()
+	copy(out[2:], link[:])
+	copy(out[18:], []byte{0xfe, 0x80, 8: mac[0] ^ 2, 9: mac[1], 10: mac[2], 11: 0xff, 12: 0xfe, 13: mac[3], 14: mac[4], 15: mac[5]})
+	return appendOption6(out, dhcpv6.OptionRelayMsg, m)
 }

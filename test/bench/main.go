@@ -5,7 +5,7 @@
 //
 //	go run ./test/bench [NAME...]
 //
-// measures what is named, or everything. docs/performance.md explains the
+// measures what is named, or everything. docs/benchmarks.md explains the
 // figures.
 package main
 
@@ -36,12 +36,22 @@ func benchmarks() []benchmark {
 	return []benchmark{
 		{"dhcp-rate", "new clients per second that get a lease, without a lost message", dhcpRate, keaNeeds().install},
 		{"dhcp-leases", "the same with many leases present, in either family", dhcpLeases, keaNeeds().install},
+		{"dhcp-clients", "1 to 1,024 clients at a time, behind a relay and on the link, on one network and on 100", dhcpClients, keaNeeds().install},
 		{"dhcp-storm", "200 guests at once", dhcpStorm, keaNeeds().install},
 		{"first-lease", "time from a new client's DISCOVER to its ACK", firstLease, nil},
 		{"start-network", "time to start and stop NAT networks", startNetwork, nil},
 		{"firewall", "networks' rules: writing them, and passing them", firewallRules, nil},
+		{"forwards", "ports of the host that lead to a guest: adding one to many, and what passes by them", forwardsBench, nil},
+		{"peers", "peerings and rules: adding one to many, and what they cost a packet", func(b *bench) { b.play(peersBench) }, nil},
 		{"guards", "what guards of ports cost a packet", func(b *bench) { b.play(guardsPassed) }, nil},
+		{"bandwidth", "what a guest gets of the bandwidth asked for, beside libvirt's commands", func(b *bench) { b.play(bandwidth) }, nil},
+		{"offload", "connections that go past the rules by a flowtable, and such that don't", func(b *bench) { b.play(offloaded) }, nil},
+		{"span", "what passes between guests on two hosts: by a tunnel, and by a bridge across the wire", func(b *bench) { b.play(spanBench) }, nil},
+		{"span-rate", "new clients a second on hosts of a cluster, and when etcd has all of their leases", spanRate, nil},
+		{"span-scale", "500 networks of a cluster with 16 members: start, after what was missed, memory, stop", spanScale, nil},
 		{"networks", "many NAT networks beside libvirtd: start, restart of the daemon, memory", networks, libvirtNeeds().install},
+		{"stopping", "the end of many NAT networks, beside the kernel's own time for their bridges", stopping, nil},
+		{"scale", "2,000 networks with 10,000 ports: start, restart, lists, memory, --cleanup", scale, nil},
 		{"ports", "ports for guests: time of a request, and of a thousand at once", ports, nil},
 		{"dns", "name servers: questions per second, CPU time of one, time to the answer", dnsBench, func() error { buildCoreDNS(); return nil }},
 	}
@@ -72,6 +82,10 @@ func main() {
 		os.Exit(loadNetwork(os.Args[1:]))
 	case flooderProgram:
 		os.Exit(floodGateway(os.Args[1:]))
+	case ratesProgram:
+		os.Exit(measureRates(os.Args[1:]))
+	case offloadProgram:
+		os.Exit(measureOffload())
 	case responderProgram:
 		os.Exit(respond(os.Args[1:]))
 	}

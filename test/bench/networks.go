@@ -84,12 +84,19 @@ func managers() []manager {
 // networks times many networks: their start, in three ways, and a restart of the
 // daemon that runs them.
 func networks(b *bench) {
-	b.printf(networksRow, "server", "networks", "in turn", "last, each", "CPU", "at once", "autostart", "restart", "flows", "lost", "gap", "slowest", "PSS", "processes")
+	t := new(table)
+	row := func(cells ...any) {
+		b.printf(networksRow, cells...)
+		t.addAny(cells...)
+	}
+	row("server", "networks", "in turn", "last, each", "CPU", "at once", "autostart", "restart", "flows", "lost", "gap", "slowest", "PSS", "processes")
 	for _, m := range managers() {
 		for _, count := range m.sizes {
-			b.printf(networksRow, measureNetworks(b, m, count)...)
+			row(measureNetworks(b, m, count)...)
 		}
 	}
+	b.draw(curvesOf(t, "networks", "time to start one more network, ms, beside so many", "networks", "last, each", nil))
+	b.draw(curvesOf(t, "networks-memory", "memory with so many networks, MiB", "networks", "PSS", nil))
 	b.printf("  in turn: net-start over one connection; at once: vnetctl start, %d at a time\n", clientsAtOnce)
 	b.printf("  last, each: one of the last %d; restart: from SIGTERM until the client lists all as active\n", lastNetworks)
 	b.printf("  flows: new TCP connections of a guest to the LAN during the restart, one every %v\n", flowEvery)

@@ -13,23 +13,18 @@ type vnetdHost struct {
 	b      *bench
 	dir    string
 	daemon *nstest.Vnetd
-	conn   *client.Client
+	conns  []*client.Client
 }
 
 func openVnetd(b *bench, dir string) host {
 	b.write("/etc/vnetd/vnetd.toml", fmt.Sprintf("state_dir = %q\nnetworks_dir = %q\n", stateDir(dir), networksDir(dir)))
-	conn, err := client.Dial(b.cleanupContext())
-	if err != nil {
-		b.Fatalf("dialling the bus: %w", err)
-	}
-	h := &vnetdHost{b: b, dir: dir, conn: conn}
+	h := &vnetdHost{b: b, dir: dir, conns: dialMany(b)}
 	b.Cleanup(h.remove)
 	return h
 }
 
 // remove takes down all that the daemon made.
 func (h *vnetdHost) remove() {
-	_ = h.conn.Close()
 	if h.daemon != nil {
 		h.daemon.Kill()
 	}
@@ -49,7 +44,7 @@ func (h *vnetdHost) halt() {
 
 func (h *vnetdHost) start(first, count int) error {
 	for n := first; n < first+count; n++ {
-		if err := h.conn.Network(fmt.Sprintf("net%d", n)).Start(h.b.Context()); err != nil {
+		if err := h.startOne(n); err != nil {
 			return err
 		}
 	}
@@ -57,7 +52,7 @@ func (h *vnetdHost) start(first, count int) error {
 }
 
 func (h *vnetdHost) active() (int, error) {
-	networks, err := h.conn.Networks(h.b.Context())
+	networks, err := h.conns[0].Networks(h.b.Context())
 	n := 0
 	for _, network := range networks {
 		if network.Active {
@@ -68,3 +63,8 @@ func (h *vnetdHost) active() (int, error) {
 }
 
 func (h *vnetdHost) usage() usage { return server{comm: "vnetd"}.usage(h.b) }
+
+// network is the n-th one, over one of the connections.
+func (h *vnetdHost) network(n int) client.Network {
+	return h.conns[n%len(h.conns)].Network(fmt.Sprintf("net%d", n))
+}

@@ -51,6 +51,20 @@ func usageOf(comm string) (usage, error) {
 	return u, nil
 }
 
+// usageAt is what the process takes whose folder of /proc it is.
+func usageAt(proc string) (usage, error) {
+	stat, err := os.ReadFile(filepath.Join(proc, "stat"))
+	if err != nil {
+		return usage{}, err
+	}
+	rollup, err := os.ReadFile(filepath.Join(proc, "smaps_rollup"))
+	if err != nil {
+		return usage{}, err
+	}
+	_, cpu, err := parseStat(string(stat))
+	return usage{1, cpu, parsePSS(string(rollup))}, err
+}
+
 // processesOf are the processes whose program is called comm.
 func processesOf(comm string) ([]int, error) {
 	names, err := filepath.Glob("/proc/[0-9]*/comm")

@@ -22,8 +22,20 @@ const (
 
 	serverAddr6 = "2001:db8:20::1"
 	subnet6     = "2001:db8:20::/64"
-	rangeStart6 = "2001:db8:20::1:100"
-	rangeEnd6   = "2001:db8:20::2:ff"
+
+	// Of a network that has many leases, and addresses for a load beside them that lasts: two
+	// ranges, since one has at most 65,536. Its server is the same.
+	wideNet     = "10.20.0.0/14"
+	wideMask    = "255.252.0.0"
+	wideStart   = "10.21.0.0"
+	wideMiddle  = "10.21.255.255"
+	wideNext    = "10.22.0.0"
+	wideEnd     = "10.22.253.255"
+	wideStart6  = "2001:db8:20::1:0"
+	wideMiddle6 = "2001:db8:20::1:ffff"
+	wideNext6   = "2001:db8:20::2:0"
+	wideEnd6    = "2001:db8:20::2:fdff"
+	wideClients = (256 + 254) * 256 // the size of both
 
 	guestLink = "eth0"
 	guestAddr = "10.20.255.254" // perfdhcp poses as a relay and needs one

@@ -49,31 +49,13 @@ func startDnsmasq(b *bench, dir string, script, ping bool) server {
 	if !ping {
 		settings += "no-ping\n"
 	}
-	b.write(filepath.Join(dir, "conf"), settings)
-	b.write(filepath.Join(dir, "hostsfile"), "")
-	b.write(filepath.Join(dir, "addnhosts"), "")
-	// libvirt lets it log to syslog, of which there is none here.
-	args := []string{"--conf-file=" + filepath.Join(dir, "conf"), "--leasefile-ro", "--keep-in-foreground", "--log-facility=/dev/null"}
-	srv := server{comm: "dnsmasq"}
+	var args []string
 	if script {
 		args = append(args, "--dhcp-script="+installLeasesHelper(b, dir))
 	}
-	cmd := exec.CommandContext(b.cleanupContext(), "dnsmasq", args...)
-	complaints := new(strings.Builder)
-	cmd.Stderr = complaints
-	cmd.Env = append(os.Environ(), envLeases+"="+leasesFile(dir))
-	if err := cmd.Start(); err != nil {
-		b.Fatalf("starting dnsmasq: %w", err)
-	}
-	kill := func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }
-	b.Cleanup(func() { kill(); gone(b, srv.comm) })
-	nstest.Eventually(b, startLimit, "dnsmasq serves", func() error {
-		_, err := os.Stat(filepath.Join(dir, "pid"))
-		if cmd.Process.Signal(syscall.Signal(0)) != nil {
-			err = fmt.Errorf("%w: %s", err, complaints)
-		}
-		return err
-	})
+	srv := server{comm: "dnsmasq"}
+	b.Cleanup(func() { gone(b, srv.comm) })
+	kill := runDnsmasq(b, dir, settings, args...)
 	if script {
 		srv.stored = func() (int, error) {
 			kill()
@@ -81,6 +63,33 @@ func startDnsmasq(b *bench, dir string, script, ping bool) server {
 		}
 	}
 	return srv
+}
+
+// runDnsmasq starts a dnsmasq with its files in dir, until b ends or the function is called that
+// it returns.
+func runDnsmasq(b *bench, dir, settings string, args ...string) (kill func()) {
+	b.write(filepath.Join(dir, "conf"), settings)
+	b.write(filepath.Join(dir, "hostsfile"), "")
+	b.write(filepath.Join(dir, "addnhosts"), "")
+	// libvirt lets it log to syslog, of which there is none here.
+	args = append(args, "--conf-file="+filepath.Join(dir, "conf"), "--leasefile-ro", "--keep-in-foreground", "--log-facility=/dev/null")
+	cmd := exec.CommandContext(b.cleanupContext(), "dnsmasq", args...)
+	complaints := new(strings.Builder)
+	cmd.Stderr = complaints
+	cmd.Env = append(os.Environ(), envLeases+"="+leasesFile(dir))
+	if err := cmd.Start(); err != nil {
+		b.Fatalf("starting dnsmasq: %w", err)
+	}
+	kill = func() { _ = cmd.Process.Kill(); _ = cmd.Wait() }
+	b.Cleanup(kill)
+	nstest.Eventually(b, startLimit, "dnsmasq serves", func() error {
+		_, err := os.Stat(filepath.Join(dir, "pid"))
+		if cmd.Process.Signal(syscall.Signal(0)) != nil {
+			err = fmt.Errorf("%w: %s", err, complaints)
+		}
+		return err
+	})
+	return kill
 }
 
 // makeBridge makes the bridge as libvirt does, up and with an address, for as

@@ -45,13 +45,15 @@ func startVnetdNetwork(b *bench, dir string) server {
 	}}
 }
 
-// vnetdNetwork6 serves DHCPv6 as well.
-var vnetdNetwork6 = strings.Replace(vnetdNetwork, "</network>", `  <ip family='ipv6' address='`+serverAddr6+`' prefix='64'>
+// vnetdNetwork6 serves DHCPv6 as well, and has addresses for many.
+var vnetdNetwork6 = strings.NewReplacer(netmask, wideMask, rangeStart, wideStart, rangeEnd+"'/>", wideMiddle+`'/>
+      <range start='`+wideNext+`' end='`+wideEnd+"'/>", "</network>", `  <ip family='ipv6' address='`+serverAddr6+`' prefix='64'>
     <dhcp>
-      <range start='`+rangeStart6+`' end='`+rangeEnd6+`'/>
+      <range start='`+wideStart6+`' end='`+wideMiddle6+`'/>
+      <range start='`+wideNext6+`' end='`+wideEnd6+`'/>
     </dhcp>
   </ip>
-</network>`, 1)
+</network>`).Replace(vnetdNetwork)
 
 // startVnetdLeases starts it with so many leases of one family.
 func startVnetdLeases(b *bench, dir string, ipv6 bool, leases int) server {
@@ -75,9 +77,9 @@ func storeLeases(dir string, ipv6 bool, leases int) error {
 	all := make([]dhcpd.Lease, 0, leases)
 	for n := range leases {
 		mac := clientMAC(n)
-		l := dhcpd.Lease{Addr: held(ipv6, n), MAC: mac[:], Expiry: time.Now().Add(time.Hour), State: dhcpd.StateBound}
+		l := dhcpd.Lease{Addr: held(wideStart, n), MAC: mac[:], Expiry: time.Now().Add(time.Hour), State: dhcpd.StateBound}
 		if ipv6 {
-			l.DUID, l.IAID = duidOf(n), 1
+			l.Addr, l.DUID, l.IAID = held(wideStart6, n), duidOf(n), 1
 		}
 		all = append(all, l)
 	}

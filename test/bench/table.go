@@ -14,6 +14,15 @@ type table struct{ rows [][]string }
 // add appends a row. Rows may differ in length.
 func (t *table) add(cells ...string) { t.rows = append(t.rows, cells) }
 
+// addAny appends a row of what fmt prints.
+func (t *table) addAny(cells ...any) {
+	var row []string
+	for _, cell := range cells {
+		row = append(row, fmt.Sprint(cell))
+	}
+	t.add(row...)
+}
+
 // String is the table with two blanks between the columns.
 func (t *table) String() string {
 	var widths []int
@@ -54,9 +63,11 @@ func millis(d time.Duration) string {
 	}
 }
 
-// quantile is the smallest of d that is not below the share q of them. It
-// panics if d is empty.
+// quantile is the smallest of d that is not below the share q of them, 0 of none.
 func quantile(d []time.Duration, q float64) time.Duration {
+	if len(d) == 0 {
+		return 0
+	}
 	sorted := slices.Sorted(slices.Values(d))
 	return sorted[min(int(q*float64(len(sorted))), len(sorted)-1)]
 }

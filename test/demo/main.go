@@ -1,6 +1,7 @@
 // Demo shows on a terminal what vnetd does, as it happens, in namespaces of its
-// own: the machine on which it runs is not touched. It exits with 0 only if all
-// that it tells was observed.
+// own: the machine on which it runs is not touched. With "span" it does so with a
+// network that spans three hosts. It exits with 0 only if all that it tells was
+// observed.
 package main
 
 import (
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/test/demo/span"
 	"github.com/vnetd/vnetd/test/story"
 )
 
@@ -23,7 +25,7 @@ func run(ctx context.Context) int {
 	p := newPrinter(os.Stdout)
 	begin := time.Now()
 	err := nstest.Play(ctx, os.Stderr, func(t nstest.TB) {
-		for _, step := range story.New(t).Steps() {
+		for _, step := range steps(t) {
 			if err := p.tell(t.Context(), step); err != nil {
 				t.Fatalf("%s: %w", step.Title, err)
 			}
@@ -35,6 +37,19 @@ func run(ctx context.Context) int {
 	}
 	p.ended(time.Since(begin))
 	return 0
+}
+
+// steps are those of the story that the command line names.
+func steps(t nstest.TB) []story.Step {
+	switch args := os.Args[1:]; {
+	case len(args) == 0:
+		return story.New(t).Steps()
+	case len(args) == 1 && args[0] == "span":
+		return span.New(t).Steps()
+	default:
+		t.Fatalf("there are no stories %q, want none for one host, or span", args)
+		return nil
+	}
 }
 
 // tell does a step and prints it while it happens.

@@ -72,7 +72,7 @@ func TestBondAsUplink(t *testing.T) {
 			nstest.IP(t, args)
 		}
 		m := machine{nstest.BootGuest(t, nstest.GuestConfig{
-			Name: "host", NoDHCP: true,
+			Name: "host", Memory: 512, NoDHCP: true,
 			Netdev: "tap,id=n0,ifname=nic0,script=no,downscript=no",
 			More:   []string{"tap,id=n1,ifname=nic1,script=no,downscript=no"},
 			Initrd: nstest.GuestInitrd(t, nstest.GuestFiles{
@@ -89,6 +89,8 @@ func TestBondAsUplink(t *testing.T) {
 
 		startVnetd(m)
 		m.run("vnetctl define /lan.xml && vnetctl start lan")
+		// Its kernel has not loaded what guards need.
+		m.run("for i in $(seq 50); do vnetctl status | grep -q \"the kernel does not take the ports' guards\" && exit; usleep 200000; done; lsmod; vnetctl doctor; cat /tmp/vnetd.log; false")
 		m.has("ip addr show dev br0", bondHost+"/24")
 		m.has("ip route", "default via "+bondGateway+" dev br0")
 		m.has("ip link show dev bond0", "master br0")

@@ -37,7 +37,7 @@ const (
 	rate = 3 << 20
 	// maxStall is the longest time without a byte. A connection that lost its
 	// rules or its port would be reset or wait for much longer.
-	maxStall = time.Second
+	maxStall = 3 * time.Second
 )
 
 func TestKilledDuringDownload(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"os"
 	"path/filepath"
@@ -27,7 +28,7 @@ const handoverXML = `<network xmlns:vnetd='urn:vnetd:network:1'>
   <bridge name='virbr7' stp='off'/>
   <domain name='lab.example' localOnly='yes'/>
   <dns><host ip='192.0.2.9'><hostname>nine</hostname></host></dns>
-  <ip address='192.0.2.1' netmask='255.255.255.0'><dhcp><range start='192.0.2.10' end='192.0.2.99'/></dhcp></ip>
+  <ip address='192.0.2.1' netmask='255.255.255.0'><tftp root='/run/boot'/><dhcp><range start='192.0.2.10' end='192.0.2.99'/></dhcp></ip>
   <ip family='ipv6' address='2001:db8:7::1' prefix='64'><dhcp><range start='2001:db8:7::10' end='2001:db8:7::99'/></dhcp></ip>
 </network>`
 
@@ -36,6 +37,7 @@ const handoverXML = `<network xmlns:vnetd='urn:vnetd:network:1'>
 func TestRestartLosesNothing(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		l := nstest.NewLab(t)
+		boot := bootFile(t, "/run/boot")
 		v := l.StartVnetd()
 		if err := l.VnetctlInput(t.Context(), handoverXML, "create", "-").Err(); err != nil {
 			t.Fatal(err)
@@ -47,8 +49,11 @@ func TestRestartLosesNothing(t *testing.T) {
 		late := nstest.Guest(t, "virbr7", "late", "52:54:00:00:00:08")
 		load := startLoad(t, guest)
 		beats := startStream(t, l.LAN, guest)
+		connections := []*dns.Conn{dialTCP(t, guest, "192.0.2.1:53"), dialTCP(t, guest, "[2001:db8:7::1]:53")}
+		download := startDownloadTFTP(t, guest, boot)
 		load.reaches(t, 500)
 		beats.reaches(t, 20)
+		download.reaches(t, 100)
 
 		left, err := v.Leave(t.Context())
 		if err != nil {
@@ -57,11 +62,14 @@ func TestRestartLosesNothing(t *testing.T) {
 		// Nobody serves now.
 		load.reaches(t, 500)
 		beats.reaches(t, 20)
-		ends := make(chan error, 3)
+		ends := make(chan error, 5)
 		var bound string
 		go func() { var err error; bound, err = discoverOnce(t, late); ends <- err }()
 		go func() { ends <- askTCP(guest, "192.0.2.1:53") }()
 		go func() { ends <- askTCP(guest, "[2001:db8:7::1]:53") }()
+		for _, c := range connections {
+			go func() { ends <- askOn(c) }()
+		}
 		for _, queue := range []string{"udp :0035", "udp :0043", "tcp :0035", "tcp6 :0035"} {
 			waitQueued(t, queue)
 		}
@@ -70,6 +78,7 @@ func TestRestartLosesNothing(t *testing.T) {
 		load.reaches(t, 500)
 		beats.reaches(t, 20)
 		load.end(t)
+		download.end(t)
 		for range cap(ends) {
 			if err := <-ends; err != nil {
 				t.Error(err)
@@ -89,6 +98,41 @@ func TestRestartLosesNothing(t *testing.T) {
 					t.Errorf("after the network was stopped: %s %q", protocol, lines)
 				}
 			}
+		}
+	})
+}
+
+// TestRedefineLosesNothing gives an active network other services, so that others take the
+// place of those that it has, under 1,000 queries a second.
+func TestRedefineLosesNothing(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		l := nstest.NewLab(t)
+		boot := bootFile(t, "/run/boot")
+		v := l.StartVnetd()
+		before, after, _ := strings.Cut(handoverXML, "  <ip family='ipv6'")
+		_, after, _ = strings.Cut(after, "</ip>\n")
+		if err := l.VnetctlInput(t.Context(), before+after, "create", "-").Err(); err != nil {
+			t.Fatal(err)
+		}
+		guest := nstest.Guest(t, "virbr7", "guest", "52:54:00:00:00:07")
+		guest.IP("addr add 192.0.2.7/24 dev eth0")
+		load, download := startLoad(t, guest), startDownloadTFTP(t, guest, boot)
+		conn := dialTCP(t, guest, "192.0.2.1:53")
+		load.reaches(t, 300)
+		download.reaches(t, 100)
+		few := v.Stored()
+		if err := l.VnetctlInput(t.Context(), handoverXML, "define", "-").Err(); err != nil {
+			t.Fatal(err)
+		}
+		if err := askOn(conn); err != nil {
+			t.Error(err)
+		}
+		load.reaches(t, 300)
+		load.end(t)
+		download.end(t)
+		// DHCPv6, router advertisements, DNS over both protocols on two addresses of IPv6.
+		if now := v.Stored(); len(now) != len(few)+6 || len(socketLines(t, "udp6", ":0223")) != 1 {
+			t.Errorf("the service manager keeps %q, before it had %q", now, few)
 		}
 	})
 }
@@ -125,6 +169,8 @@ type load struct {
 	mu       sync.Mutex
 	waiting  map[uint16]string // what was not answered yet, by id
 	listened chan struct{}
+	conn     *net.UDPConn
+	refused  atomic.Int64 // how often the host said that nobody serves
 }
 
 // upstreamEvery is how many queries there are for one that the LAN's name server is
@@ -158,7 +204,7 @@ func startLoad(t *testing.T, guest *nstest.NS) *load {
 	ctx, cancel := context.WithCancel(t.Context())
 	l := &load{
 		count: count{what: "queries", done: make(chan struct{})},
-		stop:  cancel, waiting: make(map[uint16]string), listened: make(chan struct{}),
+		stop:  cancel, waiting: make(map[uint16]string), listened: make(chan struct{}), conn: conn,
 	}
 	go l.listen(conn)
 	go l.ask(ctx, conn)
@@ -187,22 +233,53 @@ func (l *load) ask(ctx context.Context, conn *net.UDPConn) {
 		if id%upstreamEvery == 0 {
 			name = fmt.Sprintf("%d.example.", id)
 		}
-		m := new(dns.Msg).SetQuestion(name, dns.TypeA)
-		m.Id = id
-		packed, err := m.Pack()
-		if err != nil {
-			l.err = err
-			return
-		}
 		l.mu.Lock()
 		l.waiting[id] = name
 		l.mu.Unlock()
-		if _, err := conn.Write(packed); err != nil { // ECONNREFUSED: an earlier one was refused
-			l.err = err
+		if l.err = query(conn, id, name); l.err != nil { // ECONNREFUSED: an earlier one was refused
 			return
 		}
 		l.n.Add(1)
 	}
+}
+
+// query sends a query.
+func query(conn net.Conn, id uint16, name string) error {
+	m := new(dns.Msg).SetQuestion(name, dns.TypeA)
+	m.Id = id
+	packed, err := m.Pack()
+	if err != nil {
+		return err
+	}
+	_, err = conn.Write(packed)
+	return err
+}
+
+// askAgain stops asking, and asks again what was not answered, as clients do after some
+// seconds, once answers have ceased to come. It returns how many queries that are.
+func (l *load) askAgain(t *testing.T) int {
+	t.Helper()
+	l.stop()
+	<-l.done
+	rest := func() map[uint16]string {
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		return maps.Clone(l.waiting)
+	}
+	lost := rest()
+	for range 30 {
+		time.Sleep(time.Second)
+		before := len(lost)
+		if lost = rest(); len(lost) == before {
+			break
+		}
+	}
+	for id, name := range lost {
+		if err := query(l.conn, id, name); err != nil {
+			t.Errorf("asking again for %s: %v", name, err)
+		}
+	}
+	return len(lost)
 }
 
 // listen takes answers until conn is closed.
@@ -211,8 +288,11 @@ func (l *load) listen(conn *net.UDPConn) {
 	b := make([]byte, 1500)
 	for {
 		n, err := conn.Read(b)
-		if errors.Is(err, net.ErrClosed) {
+		switch {
+		case errors.Is(err, net.ErrClosed):
 			return
+		case errors.Is(err, unix.ECONNREFUSED):
+			l.refused.Add(1)
 		}
 		m := new(dns.Msg)
 		if err != nil || m.Unpack(b[:n]) != nil || m.Rcode == dns.RcodeServerFailure || m.Rcode == dns.RcodeRefused {
@@ -229,8 +309,8 @@ func (l *load) end(t *testing.T) {
 	t.Helper()
 	l.stop()
 	<-l.done
-	if l.err != nil {
-		t.Errorf("after %d queries: %v", l.n.Load(), l.err)
+	if n := l.refused.Load(); l.err != nil || n > 0 {
+		t.Errorf("after %d queries: %v; %d were refused", l.n.Load(), l.err, n)
 	}
 	nstest.Eventually(t, limit, "all queries are answered", func() error {
 		l.mu.Lock()
@@ -296,14 +376,34 @@ func askTCP(guest *nstest.NS, at string) error {
 	if err := guest.Do(func() (err error) { conn, err = net.Dial("tcp", at); return err }); err != nil {
 		return err
 	}
-	c := dns.Conn{Conn: conn}
+	c := &dns.Conn{Conn: conn}
 	defer func() { _ = c.Close() }()
+	return askOn(c)
+}
+
+// dialTCP opens a connection and asks for a name on it.
+func dialTCP(t *testing.T, guest *nstest.NS, at string) *dns.Conn {
+	t.Helper()
+	var conn net.Conn
+	if err := guest.Do(func() (err error) { conn, err = net.Dial("tcp", at); return err }); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	c := &dns.Conn{Conn: conn}
+	if err := askOn(c); err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+// askOn asks for the network's name on a connection.
+func askOn(c *dns.Conn) error {
 	if err := errors.Join(c.SetDeadline(time.Now().Add(limit)), c.WriteMsg(new(dns.Msg).SetQuestion("nine.lab.example.", dns.TypeA))); err != nil {
 		return err
 	}
 	m, err := c.ReadMsg()
 	if err != nil || len(m.Answer) != 1 {
-		return fmt.Errorf("asking %s: %v, %w", at, m, err)
+		return fmt.Errorf("asking %v: %v, %w", c.RemoteAddr(), m, err)
 	}
 	return nil
 }
@@ -319,16 +419,22 @@ func unixListener(t *testing.T, path string) *os.File {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = l.Close() })
-	f, err := l.File()
+	return fileOf(t, l, "vnetd-libvirt-ro.socket") // what systemd calls it
+}
+
+// fileOf is a copy of a socket, under a name.
+func fileOf(t *testing.T, socket interface{ File() (*os.File, error) }, name string) *os.File {
+	t.Helper()
+	f, err := socket.File()
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer f.Close()
-	fd, err := unix.Dup(int(f.Fd()))
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return os.NewFile(uintptr(fd), "vnetd-libvirt-ro.socket") // what systemd calls it
+	return os.NewFile(uintptr(fd), name)
 }
 
 // waitQueued waits until something waits in a socket of this host: "PROTOCOL :PORT",

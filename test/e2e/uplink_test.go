@@ -411,7 +411,6 @@ func TestUplinkComesAndGoes(t *testing.T) {
 		for moment, run := range uplinkMoments {
 			for event, e := range uplinkEvents {
 				t.Run(manager+"/"+moment+"/"+event, func(t *testing.T) {
-					t.Parallel()
 					nstest.Run(t, func(t *testing.T) {
 						h := &uplinkHost{Lab: nstest.NewLab(t), t: t}
 						nstest.IP(t, "link del eno1")
@@ -449,4 +448,40 @@ func TestUplinkComesAndGoes(t *testing.T) {
 			}
 		}
 	}
+}
+
+// TestNetworkdFinishesFirst: what systemd-networkd has put on a card that came stays there
+// until networkd is done with the card, for it adds routes that need the addresses.
+func TestNetworkdFinishesFirst(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := &uplinkHost{Lab: nstest.NewLab(t), t: t, nic: "eno1"}
+		state := func(is string) {
+			const links = "/run/systemd/netif/links"
+			if err := errors.Join(os.MkdirAll(links, 0o755), os.WriteFile(links+"/4711", []byte("ADMIN_STATE="+is+"\n"), 0o644)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		on := func(dev string) error {
+			if out := nstest.IP(t, "-br -4 addr show dev "+dev); !strings.Contains(out, "203.0.113.99/24") {
+				return fmt.Errorf("the address is not on %s: %s", dev, out)
+			}
+			return nil
+		}
+		h.start()
+		if err := h.VnetctlInput(t.Context(), uplinkXML, "define", "-").Err(); err != nil {
+			t.Fatal(err)
+		}
+		h.ctl("start", "lan")
+		h.unplug()
+		state("configuring")
+		came := time.Now()
+		nstest.IP(t, "link add eno1 up index 4711 address "+uplinkMAC+" type veth peer name lan0 netns lan")
+		nstest.IP(t, "addr add 203.0.113.99/24 dev eno1")
+		h.settle()
+		if err := on("eno1"); err != nil && time.Since(came) < 4*time.Second { // it is waited for 5 s at most
+			t.Error(err)
+		}
+		state("configured")
+		nstest.Eventually(t, 30*time.Second, "the address moves", func() error { return on("br0") })
+	})
 }

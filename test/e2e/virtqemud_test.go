@@ -9,11 +9,13 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
 
 	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/api"
 )
 
 // The cards of the guest of virtqemud's, and where its console is.
@@ -186,7 +188,7 @@ func newVirtqemudHost(t *testing.T) *virtqemudHost {
 	h.vnetd = startForLibvirt(t, h.Lab)
 	h.Libvirtd = h.StartVirtqemud()
 	h.virshInput(networkDocumentOf("lab", "virbr7", "198.51.100"), "net-define", "/dev/stdin")
-	h.virshInput("<network><name>dmz</name><bridge name='virbr9'/><ip address='192.0.2.1' netmask='255.255.255.0'/></network>", "net-define", "/dev/stdin")
+	h.virshInput("<network><name>dmz</name><bridge name='virbr9'/><ip address='192.0.2.1' netmask='255.255.255.0'/><portgroup name='staff'/></network>", "net-define", "/dev/stdin")
 	h.virsh("net-start", "lab")
 	h.virsh("net-start", "dmz")
 	root, err := nstest.Root()
@@ -240,6 +242,19 @@ func (h *virtqemudHost) plug() {
 	moved := regexp.MustCompile(`<source network='lab'[^>]*/>`).ReplaceAllString(xml[1], "<source network='dmz'/>")
 	h.virshInput(moved, "update-device", "vm1", "/dev/stdin", "--live")
 	h.counted("when a card was moved", firstOnLab, secondOnDMZ)
+	// Of another group virtqemud asks for a new port, and ends that again where it has nothing
+	// to change itself: the guest stays where it is.
+	xml = regexp.MustCompile(`(?s)<interface .*?</interface>`).FindAllString(h.virsh("dumpxml", "vm1"), -1)
+	grouped := regexp.MustCompile(`<source network='dmz'[^>]*/>`).ReplaceAllString(xml[1], "<source network='dmz' portgroup='staff'/>")
+	h.virshInput(grouped, "update-device", "vm1", "/dev/stdin", "--live")
+	h.counted("when a card was to be moved to a group", firstOnLab, secondOnDMZ)
+	i := slices.IndexFunc(ports(h.t), func(p api.Port) bool { return p.MAC == secondCard && p.PortGroup == "" })
+	if i < 0 {
+		h.t.Fatalf("the port is in the group, or has ended: %+v", ports(h.t))
+	}
+	if out := vnetctl(h.t, h.Lab, "port", "set", ports(h.t)[i].UUID, "portgroup=staff"); !strings.Contains(out, "staff") {
+		h.t.Errorf("the port is in no group: %s", out)
+	}
 	h.virshInput(cardOn("dmz"), "detach-device", "vm1", "/dev/stdin", "--live")
 	h.counted("when a card was removed", firstOnLab)
 }
