@@ -166,6 +166,14 @@ func (r *record) live(now time.Time) bool {
 // BoundAt reports whether a client has the address at now.
 func (r *record) BoundAt(now time.Time) bool { return r.state == bound && r.live(now) }
 
+// Left is how long a lease that runs does so after now.
+func (l *Lease) Left(now time.Time) time.Duration {
+	if l.Expiry.IsZero() {
+		return Infinite
+	}
+	return l.Expiry.Sub(now)
+}
+
 // clone copies l, so that the caller may keep or change the result.
 func (l *Lease) clone() Lease {
 	c := *l

@@ -98,6 +98,21 @@ func (pl *Pool) Forged(c *Client) bool {
 	return pl.scope.byMAC[c.MAC] != nil || pl.scope.dynamics[c.MAC] != nil
 }
 
+// Again returns the lease of a that c may be told of once more, though nobody saw whose card c
+// has: its message waited while nobody served, and the acknowledgement may have gone with
+// the process that made the lease. The lease is on disk, the settings let the client have it, and
+// the card that got it is that of c, as far as c names one. Whoever tells of it believes nothing
+// else of what c says, and changes nothing. The engine of pl must be locked.
+func (pl *Pool) Again(c *Client, a netip.Addr) (Lease, bool) {
+	b := pl.Lease(c.Key, c.Now)
+	if !c.Via.Waited || b == nil || b.Addr != a || b.unsettled != nil || pl.Refusal(a, c) != "" ||
+		c.MAC != (HWAddr{}) && c.MAC != b.sender() {
+		return Lease{}, false
+	}
+	l := b.Lease()
+	return l, l.Left(c.Now) >= time.Second
+}
+
 // known reports whether c has an address, or is offered one, or has one set aside.
 func (pl *Pool) known(c *Client) bool {
 	return pl.runs(c.Key, c.Now) || pl.byOffer[c.Key] != nil || c.Reserved != nil && c.Reserved.Addr.IsValid()

@@ -27,6 +27,9 @@ type Sender struct {
 	// Hidden: the link shows frames, but not this one's: it came in fragments, or to a
 	// former process.
 	Hidden bool
+	// Waited: it may have come to a former process, or to none: nobody has found the socket empty
+	// since this one has it.
+	Waited bool
 	// most is how many addresses Port may have, 0 for any number, negative: see Scope.PerPort.
 	most int
 }
@@ -126,7 +129,7 @@ func Receive(in *iface.Intake, all []Datagram) ([]Datagram, error) {
 	received, err := in.Receive()
 	for i := range received {
 		r := &received[i]
-		from := Sender{HW: r.HW, Port: r.Port, Hidden: r.HW == iface.HWAddr{}}
+		from := Sender{HW: r.HW, Port: r.Port, Hidden: r.HW == iface.HWAddr{}, Waited: r.Waited}
 		all = append(all, Datagram{Payload: r.Payload, Src: r.Src, Dst: r.Dst, From: from})
 	}
 	return all, err

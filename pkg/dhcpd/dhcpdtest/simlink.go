@@ -89,6 +89,11 @@ func (l *SimLink) DeliverHidden(payload []byte, src netip.AddrPort, dst netip.Ad
 	l.in <- dhcpd.Datagram{Payload: payload, Src: src, Dst: dst, From: dhcpd.Sender{Hidden: true}}
 }
 
+// DeliverWaited is DeliverHidden of a datagram that may have come to a former process.
+func (l *SimLink) DeliverWaited(payload []byte, src netip.AddrPort, dst netip.Addr) {
+	l.in <- dhcpd.Datagram{Payload: payload, Src: src, Dst: dst, From: dhcpd.Sender{Hidden: true, Waited: true}}
+}
+
 // Plug has a card be at a port from now on.
 func (l *SimLink) Plug(hw net.HardwareAddr, port int) { l.ports.Store(dhcpd.HWAddr(hw), port) }
 

@@ -60,6 +60,10 @@ func (s *handler) Handle(d dhcpd.Datagram, now time.Time) (*dhcpd.Reply, error) 
 	// Whoever is hidden may be told what there is: what a client sent while nobody read is
 	// answered late.
 	if asks := c.typ == dhcpv4.MessageTypeDiscover && !c.rapid || c.typ == dhcpv4.MessageTypeInform; s.Pool.Forged(&c.Client) && !(c.Via.Hidden && asks) {
+		if out := s.plan.again(c, s.Pool); out != nil {
+			s.Count.Received[c.typ].Add(1)
+			return out, nil
+		}
 		s.Count.Ignored.Add(1)
 		s.Log.Limited("a message in the name of another client", "mac", c.MAC, "from", c.Via.HW, "ifindex", c.Via.Port)
 		return nil, nil

@@ -104,6 +104,20 @@ func (p *plan) leaseReply(c *request, typ dhcpv4.MessageType, l given) *dhcpd.Re
 	return out
 }
 
+// again acknowledges to a client that has no address yet the lease that it has by what is on
+// disk, where its REQUEST waited while nobody served, see dhcpd.Pool.Again: some clients ask three
+// times and give up. It goes to the card that has the lease, or to all. Nil where it may not be.
+func (p *plan) again(c *request, pl *dhcpd.Pool) *dhcpd.Reply {
+	if c.typ != dhcpv4.MessageTypeRequest || c.ciaddr.IsValid() || c.giaddr.IsValid() || c.serverID.IsValid() && c.serverID != p.cfg.Server {
+		return nil
+	}
+	l, ok := pl.Again(&c.Client, c.Requested)
+	if !ok {
+		return nil
+	}
+	return p.leaseReply(c, dhcpv4.MessageTypeAck, given{addr: l.Addr, time: l.Left(c.Now), hostname: l.Hostname})
+}
+
 // nak refuses what c asks for. text says why.
 func (p *plan) nak(c *request, text string) *dhcpd.Reply {
 	// RFC 2131, section 4.3.2: "If 'giaddr' is set in the DHCPREQUEST message, [...]

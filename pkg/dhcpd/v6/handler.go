@@ -269,6 +269,38 @@ func (s *handler) handleConfirm(c *request) *dhcpd.Reply {
 	return s.plan.reply(c, dhcpv6.MessageTypeReply, options{statusOption(status)})
 }
 
+// again answers a Request that waited while nobody served by the leases that the client has by
+// what is on disk, see dhcpd.Pool.Again: all those that it asks for, for the time that is left. Nil
+// where that may not be. The engine must be locked.
+func (s *handler) again(c *request) *dhcpd.Reply {
+	if c.typ != dhcpv6.MessageTypeRequest || c.unicast || len(c.relays) > 0 {
+		return nil
+	}
+	opts := s.opts[:0]
+	hostname, known := "", false
+	for i := range c.ias {
+		ia := &c.ias[i]
+		if ia.code != dhcpv6.OptionIANA {
+			opts = append(opts, ia.option(nil, nothingFor(ia)))
+			continue
+		}
+		id := s.identity(c, ia)
+		l, ok := s.Pool.Again(id, id.Requested)
+		if !ok {
+			return nil
+		}
+		left := l.Left(c.Now)
+		opts = append(opts, ia.option([]iaAddr{{addr: l.Addr, preferred: left, valid: left}}, iana.StatusSuccess))
+		hostname, known = l.Hostname, true
+	}
+	if !known {
+		return nil
+	}
+	s.Count.Received[c.typ].Add(1)
+	s.opts = s.plan.linkOptions(opts, c, hostname)
+	return s.plan.reply(c, dhcpv6.MessageTypeReply, s.opts)
+}
+
 // giveUp takes addresses back from a client.
 //
 // RFC 8415, section 18.3.7: "For each IA in the Release message for which the

@@ -92,9 +92,12 @@ func (s *handler) Handle(d dhcpd.Datagram, now time.Time) (*dhcpd.Reply, error) 
 		s.Count.Ignored.Add(1)
 		return nil, nil
 	case s.forged(c):
-		s.Count.Ignored.Add(1)
-		s.Log.Limited("a message in the name of another client", "mac", c.MAC, "from", c.Via.HW, "ifindex", c.Via.Port)
-		return nil, nil
+		out := s.again(c)
+		if out == nil {
+			s.Count.Ignored.Add(1)
+			s.Log.Limited("a message in the name of another client", "mac", c.MAC, "from", c.Via.HW, "ifindex", c.Via.Port)
+		}
+		return out, nil
 	default:
 		return s.dispatch(c), nil
 	}

@@ -127,6 +127,9 @@ type inbox struct {
 	errno syscall.Errno         // of reading
 	n     int                   // how many are there
 	*room                       // nil while none are there
+
+	emptied bool // the socket was empty once
+	waited  bool // it was not before what is there was read
 }
 
 func newInbox(conn syscall.RawConn) *inbox {
@@ -152,11 +155,13 @@ func (b *inbox) receive(fd uintptr) bool {
 	if b.room == nil {
 		b.room = datagramRooms.get()
 	}
-	if b.n, b.errno = b.room.receive(fd); b.errno == unix.EAGAIN {
+	b.waited = !b.emptied
+	b.n, b.errno = b.room.receive(fd)
+	nothing := b.errno == unix.EAGAIN
+	if b.emptied = b.emptied || nothing || b.n < BatchSize; nothing {
 		b.release()
-		return false
 	}
-	return true
+	return !nothing
 }
 
 // release leaves the room to others.

@@ -14,6 +14,7 @@ type Received struct {
 	Src     netip.AddrPort
 	Dst     netip.Addr // our address, broadcast or a group; the zero Addr when that is not known
 	HW      HWAddr     // the source of the frame, all zero when it was not seen
+	Waited  bool       // it may have come before Intake was there: the socket was not empty since then
 	Port    int        // the ifindex of the bridge's port where HW was last seen, see Ports.Of; 0 without HW
 }
 
@@ -48,7 +49,7 @@ func (in *Intake) Receive() ([]Received, error) {
 	}
 	in.all, in.cards = in.all[:0], in.cards[:0]
 	for i := range n {
-		r := Received{Payload: in.inbox.body(i), Src: in.inbox.source(i), Dst: in.inbox.destination(i)}
+		r := Received{Payload: in.inbox.body(i), Src: in.inbox.source(i), Dst: in.inbox.destination(i), Waited: in.inbox.waited}
 		r.HW = in.frames.Source(r.Src, r.Payload)
 		in.all, in.cards = append(in.all, r), append(in.cards, r.HW)
 	}
