@@ -45,24 +45,28 @@ func TestCrashLosesNothing(t *testing.T) {
 
 		var leases sync.WaitGroup
 		var mu sync.Mutex
-		got := make(map[string]int)
+		got, anew := make(map[string]int), 0
 		for n, each := range storm {
 			leases.Go(func() {
 				time.Sleep(time.Duration(n) * 100 * time.Millisecond) // some of them at each crash
-				addr, err := boots(t, each)
+				addr, again, err := boots(t, each)
 				if err != nil {
 					t.Errorf("guest %d: %v", n, err)
 				}
 				mu.Lock()
 				defer mu.Unlock()
 				got[addr]++
+				anew += again
 			})
 		}
+		var away time.Duration // the longest time
 		for range crashes {
 			load.reaches(t, 300)
+			killed := time.Now()
 			v.Kill()
 			load.reaches(t, 300) // which wait
 			v = l.StartVnetd()
+			away = max(away, time.Since(killed))
 		}
 		load.reaches(t, 500)
 		leases.Wait()
@@ -72,7 +76,11 @@ func TestCrashLosesNothing(t *testing.T) {
 			}
 		}
 		lost := load.askAgain(t)
-		t.Logf("%d crashes: %d queries, %d asked again; %d guests have booted", crashes, load.n.Load(), lost, guests)
+		t.Logf("%d crashes, of %v at most: %d queries, %d asked again; %d guests have booted, and begun anew %d times",
+			crashes, away.Round(time.Millisecond), load.n.Load(), lost, guests, anew)
+		if anew > 0 && away < bootAsks-bootEvery {
+			t.Errorf("%d times a guest gave up what it had asked for %v", anew, bootAsks)
+		}
 		if lost > crashes*inHands {
 			t.Errorf("%d queries are not answered, more than vnetd had in its hands", lost)
 		}
@@ -112,7 +120,7 @@ func TestStaleSockets(t *testing.T) {
 		serves := func(n byte, bridge, subnet string) {
 			t.Helper()
 			guest := nstest.Guest(t, bridge, fmt.Sprintf("g%d", n), fmt.Sprintf("52:54:00:00:02:%02x", n))
-			if addr, err := boots(t, guest); err != nil || !strings.HasPrefix(addr, subnet) {
+			if addr, _, err := boots(t, guest); err != nil || !strings.HasPrefix(addr, subnet) {
 				t.Errorf("a guest on %s got %q, %v", bridge, addr, err)
 			}
 		}
@@ -183,14 +191,33 @@ func removeIf(t *testing.T, pattern, text string) {
 	}
 }
 
-// boots runs a DHCP client as guests do that boot, and returns the address that it got.
-func boots(t *testing.T, guest *nstest.NS) (string, error) {
+// How often a guest that boots asks, and how long for an address that it was offered: udhcpc
+// sends three REQUESTs, whatever its option -t says.
+const (
+	bootEvery = 2 * time.Second
+	bootAsks  = 3 * bootEvery
+)
+
+// boots runs a DHCP client as guests do that boot, and returns the address that it got, and how
+// often it gave up what it had asked for and began anew.
+func boots(t *testing.T, guest *nstest.NS) (addr string, anew int, err error) {
+	const failed = "leasefail"
 	script := filepath.Join(t.TempDir(), "script")
-	if err := os.WriteFile(script, []byte("#!/bin/sh\n[ \"$1\" != bound ] || echo $ip\n"), 0o755); err != nil {
-		return "", err
+	if err := os.WriteFile(script, []byte("#!/bin/sh\ncase $1 in\nbound) echo $ip ;;\n"+failed+") echo $1 ;;\nesac\n"), 0o755); err != nil {
+		return "", 0, err
 	}
-	out, err := guest.Command(t.Context(), "busybox", "udhcpc", "-f", "-q", "-n", "-t", "20", "-T", "2", "-i", "eth0", "-s", script).Output()
-	return strings.TrimSpace(string(out)), err
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
+	defer cancel()
+	every := fmt.Sprint(int(bootEvery / time.Second))
+	out, err := guest.Command(ctx, "busybox", "udhcpc", "-f", "-q", "-A", every, "-t", "20", "-T", every, "-i", "eth0", "-s", script).Output()
+	for word := range strings.FieldsSeq(string(out)) {
+		if word == failed {
+			anew++
+		} else {
+			addr = word
+		}
+	}
+	return addr, anew, err
 }
 
 // bootFile makes a boot file in a directory, and returns what is in it.
