@@ -67,7 +67,7 @@ func spanScale(b *bench) {
 	b.printf("  %d networks of a cluster with %d members, %d guests on each, all on other hosts; definitions and autostart took %v\n", spanNetworks, spanMembers, spanGuests, defined.Round(time.Millisecond))
 	b.printf("  start: of vnetd after the host's, until all networks are active, and until all %d entries of FDBs are there\n", spanEntries)
 	b.printf("  in step again: from when vnetd goes on that stood still while a guest of each network moved and etcd forgot how, until the FDBs have it\n")
-	b.printf("  stop: vnetd --cleanup; kernel: slabs, memory of processors, page tables and vmalloc\n")
+	b.printf("  stop: vnetd --cleanup; kernel: slabs that it keeps, memory of processors, page tables and vmalloc\n")
 }
 
 // others makes the members that are not measured.
@@ -198,7 +198,8 @@ func (c *spanCluster) eventually(what string, as func(fdb []byte) error) {
 	nstest.Eventually(c.b, 5*time.Minute, what, func() error { return as([]byte(c.hosts[0].Exec("bridge", "fdb", "show"))) })
 }
 
-// kernelMemory is what the kernel has for itself, in KiB.
+// kernelMemory is what the kernel has for itself, in KiB: without caches of files, which it
+// gives back.
 func kernelMemory(b *bench) (sum int) {
 	f, err := os.Open("/proc/meminfo")
 	if err != nil {
@@ -207,7 +208,7 @@ func kernelMemory(b *bench) (sum int) {
 	defer func() { _ = f.Close() }()
 	for lines := bufio.NewScanner(f); lines.Scan(); {
 		fields := strings.Fields(lines.Text())
-		if slices.Contains([]string{"Slab:", "Percpu:", "PageTables:", "VmallocUsed:"}, fields[0]) {
+		if slices.Contains([]string{"SUnreclaim:", "Percpu:", "PageTables:", "VmallocUsed:"}, fields[0]) {
 			n, err2 := strconv.Atoi(fields[1])
 			sum, err = sum+n, errors.Join(err, err2)
 		}
