@@ -8,7 +8,12 @@ import (
 // somebody asks. The kernel has queued the message about a change by the time the
 // call that made it returns. The zero value is not subscribed; it is not safe for
 // concurrent use.
-type Subscription struct{ socket *Socket }
+type Subscription struct {
+	// Buffer is how many bytes of messages may wait, 0 for as many as by default.
+	Buffer int
+
+	socket *Socket
+}
 
 // Subscribe begins to listen to groups of a protocol, unless it has begun.
 func (s *Subscription) Subscribe(protocol int, groups ...uint) error {
@@ -18,6 +23,9 @@ func (s *Subscription) Subscribe(protocol int, groups ...uint) error {
 	socket, err := Open(protocol, groups...)
 	if err != nil {
 		return fmt.Errorf("subscribing to changes of the host: %w", err)
+	}
+	if s.Buffer > 0 {
+		socket.SetBuffers(0, s.Buffer)
 	}
 	s.socket = socket
 	return nil

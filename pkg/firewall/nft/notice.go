@@ -42,12 +42,15 @@ func (w *Writer) Watch(ctx context.Context, changed func()) error {
 type commit struct {
 	others bool // somebody else's doing, and more than guards
 	tables bool // the networks' tables, not by this writer
+	own    bool // by this writer
 }
 
 // note takes in one notification; port is the writer's.
 func (c *commit) note(m netlink.Message, port uint32) {
 	switch table := nfnetlink.Table(m); {
-	case table == "" || table == firewall.GuardTable || table == firewall.OffloadTable || table == firewall.SpanTable || table == keep.Table || m.Port == port:
+	case m.Port == port && table != "":
+		c.own = true
+	case table == "" || table == firewall.GuardTable || table == firewall.OffloadTable || table == firewall.SpanTable || table == keep.Table:
 	case table == networksTable:
 		c.others, c.tables = true, true
 	default:
@@ -55,14 +58,51 @@ func (c *commit) note(m netlink.Message, port uint32) {
 	}
 }
 
-// pass notes a commit, and reports whether somebody else made it. What is known of the
-// tables holds on after commits that were about something else.
+// commitsBuffer has all that one transaction of some thousand networks changes wait.
+const commitsBuffer = 4 << 20
+
+// catchUp takes in all commits until now: what is known of the tables holds on after those
+// that were about something else, as those to other tables of vnetd's are. A process that has
+// committed has had the kernel tell of it. The caller holds mu.
+func (w *Writer) catchUp() {
+	all := w.commits.Read(func(m netlink.Message) bool {
+		g, ends := nfnetlink.ReadGeneration(m)
+		if !ends {
+			w.coming.note(m, w.port.Load())
+			return true
+		}
+		w.known = w.coming.after(w.known, g.ID, w.anew)
+		w.coming = commit{}
+		return true
+	})
+	if !all {
+		w.known, w.coming = 0, commit{}
+		_ = w.commits.Subscribe(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES) // else the tables are looked at each time
+	}
+}
+
+// after is the generation up to which nobody else has changed the tables, 0 for none that is
+// known, once the commit has made one. anew says that this writer's make the tables anew.
+func (c *commit) after(known, made uint32, anew bool) uint32 {
+	switch {
+	case anew && c.own:
+		return made
+	case known == 0 || int32(made-known) <= 0:
+		return known
+	case c.tables || made != next(known):
+		return 0
+	}
+	return made
+}
+
+// next is the generation after another: none is 0.
+func next(generation uint32) uint32 { return max(generation+1, 1) }
+
+// pass notes a commit, and reports whether somebody else made it.
 func (w *Writer) pass(g nfnetlink.Generation, c commit) (foreign bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if !c.tables && w.known != 0 && w.known == g.ID-1 {
-		w.known = g.ID
-	}
+	w.catchUp()
 	if !c.others {
 		return false
 	}

@@ -295,8 +295,18 @@ func chainNames(all []stage) (names []string) {
 const maxTouched = 64
 
 // learn reads back what stands in chains that a transaction has touched, whatever else the
-// table has: one network's change costs the same beside one other as beside hundreds.
+// table has: one network's change costs the same beside one other as beside hundreds. What can't
+// be listed while others commit is learned with the next change.
 func (t *table) learn(s *nfnetlink.Socket, touched []string) error {
+	err := t.readBack(s, touched)
+	if errors.Is(err, netlink.ErrInterrupted) {
+		return nil
+	}
+	return err
+}
+
+// readBack is learn; after an error nothing is known.
+func (t *table) readBack(s *nfnetlink.Socket, touched []string) error {
 	known := t.rules
 	t.rules = nil
 	if known == nil || len(touched) > maxTouched {

@@ -12,6 +12,8 @@ import (
 	"sync/atomic"
 	"unicode"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/vnetd/vnetd/internal/netlink"
 	"github.com/vnetd/vnetd/internal/nfnetlink"
 	"github.com/vnetd/vnetd/pkg/firewall"
@@ -62,6 +64,9 @@ type Writer struct {
 	// known is the generation of nftables up to which nobody else has changed the
 	// tables, and foreign the last one in which others changed anything. 0: not known.
 	known, foreign uint32
+	commits        netlink.Subscription // of which catchUp has read all but what came since
+	coming         commit               // of which catchUp has read a part
+	anew           bool                 // the writer makes the tables anew, whatever there was
 
 	heardMu sync.Mutex
 	heard   []string // guarded by heardMu
@@ -73,6 +78,7 @@ var _ firewall.Writer = (*Writer)(nil)
 // first change, which replaces it.
 func New(cfg Config) *Writer {
 	w := &Writer{log: cfg.Logger, exact: cfg.LibvirtExactRules, others: cfg.Others, shares: map[string]map[firewall.Family]*share{}}
+	w.commits.Buffer = commitsBuffer
 	if w.log == nil {
 		w.log = slog.New(slog.DiscardHandler)
 	}
@@ -93,6 +99,7 @@ func (w *Writer) connect() (err error) {
 		}
 	}
 	w.port.Store(w.socket.Address())
+	w.catchUp()
 	w.tables = map[firewall.Family]*table{}
 	for f := range families {
 		w.tables[f] = newTable(families[f], networksTable)
@@ -108,6 +115,7 @@ func (w *Writer) Close() error {
 	if w.socket != nil {
 		err = w.socket.Close()
 	}
+	w.commits.Close()
 	if !w.shared {
 		err = errors.Join(err, w.keeper.Release())
 	}
@@ -135,6 +143,7 @@ func (w *Writer) Apply(_ context.Context, desired firewall.Desired, changes []fi
 		err = w.change(next)
 	}
 	if err != nil {
+		w.log.Debug("the tables of networks are made anew", "reason", err)
 		if err = w.rewrite(desired, next); err != nil {
 			return explain(err)
 		}
@@ -187,7 +196,7 @@ func (w *Writer) change(next map[string]map[firewall.Family]*share) error {
 	if len(all) == 0 {
 		return nil
 	}
-	return w.commit(all, w.known, touched)
+	return w.commit(all, touched)
 }
 
 // note keeps what a network has.
@@ -240,32 +249,54 @@ func (w *Writer) rewrite(desired firewall.Desired, next map[string]map[firewall.
 		}
 		all = append(all, messages...)
 	}
-	return w.commit(all, 0, nil)
+	w.known, w.anew = 0, true
+	defer func() { w.anew = false }()
+	return w.commit(all, nil)
 }
 
-// commit carries messages out as one transaction, which the kernel refuses unless
-// expected is still the generation, if it is not 0. What stands in the chains that are touched
-// is read back.
-func (w *Writer) commit(messages [][]byte, expected uint32, touched map[firewall.Family][]string) error {
-	w.known = 0
+// commit carries messages out as one transaction, and reads back what stands then in the
+// chains that are touched.
+func (w *Writer) commit(messages [][]byte, touched map[firewall.Family][]string) error {
 	before, err := w.socket.Current()
-	if err != nil {
-		return err
+	if err == nil {
+		err = w.send(messages)
 	}
-	if err := w.socket.Commit(messages, expected, func(int, netlink.Message) {}); err != nil {
+	if err != nil {
+		w.known = 0
 		w.lose()
 		return err
 	}
 	w.stands = true
 	for f, t := range w.tables {
 		if err := t.learn(w.socket, touched[f]); err != nil {
+			w.known = 0
 			return err
 		}
 	}
-	if now, err := w.socket.Current(); err == nil && now == before+1 {
-		w.known = now
+	if !w.anew || w.known != 0 {
+		return nil
+	}
+	if now, err := w.socket.Current(); err == nil && now == next(before) {
+		w.known = now // more was told than could wait
 	}
 	return nil
+}
+
+// send is commit without what comes after. Where a generation is known the kernel refuses the
+// transaction in any other, and it is tried again unless somebody else has changed the tables.
+func (w *Writer) send(messages [][]byte) error {
+	for {
+		expected := w.known
+		err := w.socket.Commit(messages, expected, func(int, netlink.Message) {})
+		if err == nil && expected != 0 {
+			w.known = next(expected)
+			return nil
+		}
+		w.catchUp() // the kernel has told of what came between by now
+		if expected == 0 || !errors.Is(err, unix.ERESTART) || w.known == 0 || w.known == expected {
+			return err
+		}
+	}
 }
 
 // lose forgets what was noted and is not in the kernel.
@@ -283,19 +314,22 @@ func (w *Writer) whole() bool {
 }
 
 // differs is how the tables differ from what this process has written, which is not looked
-// for as long as nobody else has changed anything.
+// for as long as nobody else has changed them.
 func (w *Writer) differs() (d damage, err error) {
+	if w.catchUp(); w.known != 0 {
+		return d, nil
+	}
 	now, err := w.socket.Current()
-	if err != nil || w.known != 0 && w.known == now {
+	if err != nil {
 		return d, err
 	}
+	w.log.Debug("the tables of networks are looked at: others may have changed them", "generation", now)
 	d, err = w.inspect()
 	if err != nil || d.any() {
 		return d, err
 	}
-	if after, err := w.socket.Current(); err == nil && after == now {
-		w.known = now
-	}
+	w.known = now
+	w.catchUp()
 	return d, nil
 }
 
