@@ -182,7 +182,7 @@ func (b *Bridges) Ensure(ctx context.Context, cfg Config) (ifindex int, err erro
 	if created {
 		cfg.Amend = nil
 	}
-	if err := b.converge(&l, &cfg, created); err != nil {
+	if err := converge(b, &l, &cfg, created); err != nil {
 		err = fmt.Errorf("configuring bridge %q: %w", cfg.Name, err)
 		if created {
 			err = errors.Join(err, b.removal.Delete(l.Index, removal.Bridge))
@@ -341,7 +341,7 @@ func createBridge(cfg *Config) *nl.NetlinkRequest {
 // IPv6. Addresses come after that: the kernel adds the route of an IPv6 address
 // only while the link is up. Routes come last, as their gateways must be in the
 // network of an address. A link that was just created has neither.
-func (b *Bridges) converge(l *link, cfg *Config, created bool) error {
+func converge(b *Bridges, l *link, cfg *Config, created bool) error {
 	if err := b.setAttributes(l, cfg); err != nil {
 		return err
 	}

@@ -29,7 +29,14 @@ type hostNets struct {
 	mu      sync.Mutex
 	changes netlink.Subscription
 	nets    []HostNet
+	byLink  map[int][]netip.Prefix
 	listed  time.Time
+}
+
+// valid reports whether what was listed last is so. The caller holds h.mu.
+func (h *hostNets) valid() bool {
+	nothing := func(netlink.Message) bool { return false }
+	return h.changes.Read(nothing) && time.Since(h.listed) < hostNetsAge
 }
 
 // close ends the subscription.
@@ -46,8 +53,7 @@ func (b *Bridges) HostNets() ([]HostNet, error) {
 	h := &b.hostNets
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	nothing := func(netlink.Message) bool { return false }
-	if h.changes.Read(nothing) && time.Since(h.listed) < hostNetsAge {
+	if h.valid() {
 		return h.nets, nil
 	}
 	// Links too: of the routes that go with one the kernel doesn't tell.
@@ -55,7 +61,7 @@ func (b *Bridges) HostNets() ([]HostNet, error) {
 		unix.RTNLGRP_IPV4_IFADDR, unix.RTNLGRP_IPV4_ROUTE, unix.RTNLGRP_IPV6_IFADDR, unix.RTNLGRP_IPV6_ROUTE)
 	if err == nil {
 		h.listed = time.Now()
-		h.nets, err = b.conn.listHostNets()
+		h.nets, h.byLink, err = b.conn.listHostNets()
 	}
 	if err != nil {
 		h.changes.Close()
@@ -63,15 +69,32 @@ func (b *Bridges) HostNets() ([]HostNet, error) {
 	return h.nets, err
 }
 
-func (c *conn) listHostNets() ([]HostNet, error) {
+// NetsOf is HostNets of the link with that index: where something has changed since all were
+// listed it asks about that link alone, however many others there are. The list must not be
+// changed.
+func (b *Bridges) NetsOf(index int) ([]netip.Prefix, error) {
+	h := &b.hostNets
+	h.mu.Lock()
+	valid, nets := h.valid(), h.byLink[index]
+	h.mu.Unlock()
+	if valid {
+		return nets, nil
+	}
+	all, err := netsByLink(b.conn, index)
+	return all[index], err
+}
+
+// netsByLink lists what the host reaches over each link, or over the one with that index where
+// it is not 0.
+func netsByLink(c *conn, only int) (map[int][]netip.Prefix, error) {
 	prefixes := map[int][]netip.Prefix{}
 	note := func(index int, p netip.Prefix) {
-		if p.Bits() > 0 && !slices.Contains(prefixes[index], p) {
+		if p.Bits() > 0 && (only == 0 || index == only) && !slices.Contains(prefixes[index], p) {
 			prefixes[index] = append(prefixes[index], p)
 		}
 	}
 	for _, family := range []uint8{unix.AF_INET, unix.AF_INET6} {
-		routes, err := c.routes(family, 0)
+		routes, err := mainRoutes(c, family, only)
 		if err != nil {
 			return nil, err
 		}
@@ -81,25 +104,32 @@ func (c *conn) listHostNets() ([]HostNet, error) {
 			}
 		}
 	}
-	addrs, err := c.addresses(0)
+	addrs, err := c.addresses(only)
 	if err != nil {
 		return nil, err
 	}
 	for _, a := range addrs {
 		note(a.index, a.prefix.Masked())
 	}
-	var nets []HostNet
+	return prefixes, nil
+}
+
+func (c *conn) listHostNets() (nets []HostNet, prefixes map[int][]netip.Prefix, err error) {
+	prefixes, err = netsByLink(c, 0)
+	if err != nil {
+		return nil, nil, err
+	}
 	for index, all := range prefixes {
 		name, err := c.linkName(index)
 		if errors.Is(err, ErrNotFound) {
 			continue
 		}
 		if err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 		for _, p := range all {
 			nets = append(nets, HostNet{name, p})
 		}
 	}
-	return nets, nil
+	return nets, prefixes, nil
 }

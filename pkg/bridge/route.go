@@ -32,6 +32,14 @@ type route struct {
 // routes lists the main table of a family: what leads out of one link alone, or
 // everything when index is 0.
 func (c *conn) routes(family uint8, index int) ([]route, error) {
+	all, err := mainRoutes(c, family, index)
+	// Also where the kernel didn't filter.
+	return slices.DeleteFunc(all, func(r route) bool { return index != 0 && !slices.Equal(r.indexes, []int{index}) }), err
+}
+
+// mainRoutes lists the main table of a family: where index is not 0 what leads out of that
+// link among others, too, and everything where the kernel doesn't filter.
+func mainRoutes(c *conn, family uint8, index int) ([]route, error) {
 	ask := []nl.NetlinkRequestData{&nl.RtMsg{RtMsg: unix.RtMsg{Family: family, Table: unix.RT_TABLE_MAIN}}}
 	if index != 0 {
 		ask = append(ask, nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(uint32(index))))
@@ -49,8 +57,7 @@ func (c *conn) routes(family uint8, index int) ([]route, error) {
 		if err != nil {
 			return nil, err
 		}
-		// Also where the kernel didn't filter.
-		if ok && (index == 0 || slices.Equal(r.indexes, []int{index})) {
+		if ok {
 			all = append(all, r)
 		}
 	}

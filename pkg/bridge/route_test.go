@@ -1,6 +1,8 @@
 package bridge_test
 
 import (
+	"fmt"
+	"net/netip"
 	"slices"
 	"testing"
 
@@ -33,6 +35,62 @@ func TestHostNetsFollowTheHost(t *testing.T) {
 					t.Errorf("after ip %s: %v, %v; is %s there: want %v", step.do, nets, err, step.net, step.there)
 				}
 			}
+		}
+	})
+}
+
+// TestNetsOf: what is asked of one link is what the list of all has of it, whether or not that
+// is at hand, and others cost nothing.
+func TestNetsOf(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		hostLinks(t)
+		b, listed := newBridges(t), newBridges(t)
+		eno1, err := b.Lookup("eno1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		same := func(when string) {
+			t.Helper()
+			all, err := listed.HostNets()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var want []netip.Prefix
+			for _, n := range all {
+				if n.Link == "eno1" {
+					want = append(want, n.Prefix)
+				}
+			}
+			slices.SortFunc(want, netip.Prefix.Compare)
+			for how, by := range map[string]*bridge.Bridges{"alone": b, "as listed": listed} {
+				got, err := by.NetsOf(eno1.Index)
+				got = slices.SortedFunc(slices.Values(got), netip.Prefix.Compare)
+				if err != nil || !slices.Equal(got, want) {
+					t.Errorf("%s, %s: %v, %v, want %v", when, how, got, err, want)
+				}
+			}
+		}
+		for _, args := range []string{
+			"addr add 192.0.2.5/25 dev eno1",
+			"addr add 203.0.113.9/28 dev eno1 noprefixroute",
+			"route add 198.51.100.0/24 dev eno1",
+			"route add 198.51.101.0/24 nexthop dev eno1 nexthop dev eno2",
+			"route add 198.51.102.0/24 dev eno2",
+			"route add default dev eno1",
+			"-6 route add 2001:db8::/48 dev eno1",
+			"-6 route add 2001:db8:1::/48 dev eno2",
+			"addr del 192.0.2.5/25 dev eno1",
+			"link set eno1 down",
+		} {
+			nstest.IP(t, args)
+			same("after ip " + args)
+		}
+		few := testing.AllocsPerRun(10, func() { _, _ = b.NetsOf(eno1.Index) })
+		for n := range 200 {
+			nstest.IP(t, fmt.Sprintf("addr add 10.1.%d.1/24 dev eno2", n))
+		}
+		if many := testing.AllocsPerRun(10, func() { _, _ = b.NetsOf(eno1.Index) }); many > few+10 {
+			t.Errorf("it takes %v allocations beside 200 networks of another link, and %v beside none", many, few)
 		}
 	})
 }

@@ -64,6 +64,7 @@ type Links interface {
 	RestoreAcceptRA(raised []bridge.AcceptRA) error
 	AddressOwner(p netip.Prefix, except string) (owner string, err error)
 	HostNets() ([]bridge.HostNet, error)
+	NetsOf(index int) ([]netip.Prefix, error)
 	Members(bridge int) ([]bridge.Link, error)
 	Counters() (map[string]bridge.Counters, error)
 	Watch(ctx context.Context, f func(bridge.LinkEvent)) error

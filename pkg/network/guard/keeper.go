@@ -39,7 +39,7 @@ type Kernel interface {
 type Links interface {
 	LookupIndex(index int) (bridge.Link, error)
 	Members(bridge int) ([]bridge.Link, error)
-	HostNets() ([]bridge.HostNet, error)
+	NetsOf(index int) ([]netip.Prefix, error)
 }
 
 // Networks are the active networks.
@@ -124,7 +124,7 @@ func (k *Keeper) All(live *netdef.Network, index int) {
 		return // who made the bridge says so
 	}
 	network := translate.GuardedNetwork(live, index, l.MAC)
-	network.Behind = append(network.Behind, k.routed(live.Bridge.Name)...)
+	network.Behind = append(network.Behind, k.routed(index)...)
 	_ = k.kernel.SetNetwork(network)
 	for _, p := range k.ports.On(live.Name, port.Own, port.External) {
 		k.port(live, index, p)
@@ -139,16 +139,17 @@ func (k *Keeper) All(live *netdef.Network, index int) {
 	}
 }
 
-// routed lists what the host itself reaches over a bridge: the administrator's further
-// subnets there, and routes that lead to guests. What it sends there may come back.
-func (k *Keeper) routed(bridge string) (all []netip.Prefix) {
-	nets, err := k.links.HostNets()
+// routed lists what the host itself reaches over the bridge with that ifindex: the
+// administrator's further subnets there, and routes that lead to guests. What it sends there
+// may come back.
+func (k *Keeper) routed(bridge int) (all []netip.Prefix) {
+	nets, err := k.links.NetsOf(bridge)
 	if err != nil {
 		return nil // it is asked again with the next change
 	}
-	for _, n := range nets {
-		if n.Link == bridge && !n.Prefix.Addr().IsLinkLocalUnicast() && !n.Prefix.Addr().IsMulticast() {
-			all = append(all, n.Prefix)
+	for _, p := range nets {
+		if !p.Addr().IsLinkLocalUnicast() && !p.Addr().IsMulticast() {
+			all = append(all, p)
 		}
 	}
 	slices.SortFunc(all, netip.Prefix.Compare)
