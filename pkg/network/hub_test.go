@@ -28,6 +28,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/firewall/nft"
 	"github.com/vnetd/vnetd/pkg/firewall/overlay"
 	"github.com/vnetd/vnetd/pkg/network"
+	"github.com/vnetd/vnetd/pkg/network/member"
 	"github.com/vnetd/vnetd/pkg/store"
 )
 
@@ -60,6 +61,7 @@ type hubOptions struct {
 	unguarded     bool      // ports have no guards: guests of the test pose as others
 	sysfs         string    // where virtual functions are; empty: the machine's
 	nftables      bool      // rules are written by nftables
+	clusters      *member.Clusters
 }
 
 // writerOf opens the writer of rules that is asked for.
@@ -102,7 +104,7 @@ func newHub(t *testing.T, root string, opts hubOptions) *hub {
 	must(t, err)
 	guards, neighbours := nft.NewGuards(log), new(neighbour.Table)
 	cfg := network.Config{
-		Store: h.store, Links: h.links, Uplinks: uplinks, Rules: rules, Tunnels: tunnels, Guards: guards, Neighbours: neighbours, Shaper: shaper, Logger: log,
+		Store: h.store, Links: h.links, Uplinks: uplinks, Rules: rules, Tunnels: tunnels, Guards: guards, Neighbours: neighbours, Shaper: shaper, Logger: log, Clusters: opts.clusters,
 		Ruleset: observer.Rules, ChainPrefix: observer.Prefix(),
 		StartOnDemand: opts.startOnDemand, Hook: opts.hook, ResolvConf: opts.resolvConf, Limits: opts.limits, SysFS: opts.sysfs,
 	}

@@ -113,7 +113,7 @@ func spanHosts(b *bench) (all []*spanHost) {
 func (h *spanHost) span(b *bench, peer string) {
 	peers := []netip.Addr{netip.MustParseAddr(peer)}
 	err := h.Do(func() error {
-		_, err := h.tunnel.Ensure(context.WithoutCancel(b.Context()), vxlan.Config{
+		_, _, err := h.tunnel.Ensure(context.WithoutCancel(b.Context()), vxlan.Config{
 			Name: "vx7", VNI: 7, Local: netip.MustParseAddr(h.self), Port: 4789, Peers: peers, Learning: true, Alias: "bench",
 		})
 		return errors.Join(err, h.filtered.Set(slices.Values([]*firewall.Network{{Bridge: "br0", Span: &firewall.Span{

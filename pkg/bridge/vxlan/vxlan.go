@@ -88,28 +88,28 @@ func (t *Tunnels) Close() {
 }
 
 // Ensure makes the device that cfg asks for, which is down then and on no bridge, or brings
-// the one that is there to it, and returns its ifindex; 0 where cfg.Amend leaves it away. The
-// error is ErrTaken where another program has what it needs, ErrUnsupported where the kernel
+// the one that is there to it, and returns its ifindex; 0 where cfg.Amend leaves it away.
+// plugged reports whether it is on a bridge, which is told of cfg.Cards only then. The error is ErrTaken where another program has what it needs, ErrUnsupported where the kernel
 // has no such devices.
-func (t *Tunnels) Ensure(ctx context.Context, cfg Config) (ifindex int, err error) {
+func (t *Tunnels) Ensure(ctx context.Context, cfg Config) (ifindex int, plugged bool, err error) {
 	if err := cfg.validate(); err != nil {
-		return 0, fmt.Errorf("tunnel %q: %w", cfg.Name, err)
+		return 0, false, fmt.Errorf("tunnel %q: %w", cfg.Name, err)
 	}
 	s, err := t.socket.Open()
 	if err == nil {
 		err = ctx.Err()
 	}
 	if err != nil {
-		return 0, fmt.Errorf("tunnel %q: %w", cfg.Name, err)
+		return 0, false, fmt.Errorf("tunnel %q: %w", cfg.Name, err)
 	}
 	l, err := cfg.device(s)
 	if err == nil && l.index != 0 {
 		err = cfg.settle(s, &l)
 	}
 	if err != nil {
-		return 0, fmt.Errorf("tunnel %q: %w", cfg.Name, err)
+		return 0, false, fmt.Errorf("tunnel %q: %w", cfg.Name, err)
 	}
-	return l.index, nil
+	return l.index, l.master != 0, nil
 }
 
 // validate refuses what the kernel would misunderstand or refuse late.

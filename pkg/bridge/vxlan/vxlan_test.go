@@ -49,7 +49,7 @@ func ensure(t *testing.T, tunnels *vxlan.Tunnels, cfg vxlan.Config) (index int, 
 		amended = append(amended, d.String())
 		return true
 	}
-	index, err := tunnels.Ensure(t.Context(), cfg)
+	index, _, err := tunnels.Ensure(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +174,7 @@ func TestInTheWay(t *testing.T) {
 		defer tunnels.Close()
 		refused := func(want string) {
 			t.Helper()
-			if _, err := tunnels.Ensure(t.Context(), config()); !errors.Is(err, vxlan.ErrTaken) || !strings.Contains(err.Error(), want) {
+			if _, _, err := tunnels.Ensure(t.Context(), config()); !errors.Is(err, vxlan.ErrTaken) || !strings.Contains(err.Error(), want) {
 				t.Errorf("got %v, want %q", err, want)
 			}
 		}
@@ -338,7 +338,7 @@ func TestLoose(t *testing.T) {
 		behind := func(what, want string) {
 			t.Helper()
 			for range 2 { // and it stays so
-				if _, err := tunnels.Ensure(t.Context(), cfg); err != nil {
+				if _, _, err := tunnels.Ensure(t.Context(), cfg); err != nil {
 					t.Fatal(err)
 				}
 				got := ""

@@ -93,7 +93,7 @@ type Rules interface {
 // Tunnels is what the hub asks of pkg/bridge/vxlan; *vxlan.Tunnels is the real one, whose
 // contracts hold.
 type Tunnels interface {
-	Ensure(ctx context.Context, cfg vxlan.Config) (ifindex int, err error)
+	Ensure(ctx context.Context, cfg vxlan.Config) (ifindex int, plugged bool, err error)
 	Remove(name, alias string) error
 	RouteMulticast(port int) error
 	Shares(port uint16) (bool, error)

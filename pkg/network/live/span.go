@@ -53,7 +53,7 @@ func (n tunnels) keep(ctx context.Context, live *netdef.Network, index int, s dr
 	cfg := translate.Tunnel(live, self)
 	cfg.Alias, cfg.Amend, cfg.Cards = Mark(live), amend, n.env.Clusters.Cards(live)
 	n.asFollowed(&cfg)
-	port, err := n.env.Tunnels.Ensure(ctx, cfg)
+	port, plugged, err := n.env.Tunnels.Ensure(ctx, cfg)
 	if err != nil {
 		return tunnelError(live, err)
 	}
@@ -64,6 +64,12 @@ func (n tunnels) keep(ctx context.Context, live *netdef.Network, index int, s dr
 	plug.Amend = amend
 	if err := n.env.Links.Attach(ctx, index, port, plug); err != nil {
 		return tunnelError(live, err)
+	}
+	if !plugged {
+		// Only now there is a bridge that can be told of the cards.
+		if _, _, err := n.env.Tunnels.Ensure(ctx, cfg); err != nil {
+			return tunnelError(live, err)
+		}
 	}
 	if n.tunnel.Swap(int64(port)) != int64(port) {
 		n.env.Logger.Info("the network is one with those of other hosts", env.KeyNetwork, n.name, env.KeyIfName, cfg.Name, "underlay", self.Addr.String(), "peers", len(cfg.Peers))
