@@ -32,7 +32,7 @@ type catalog struct {
 
 	mu     sync.Mutex // guards byName and sorted
 	byName map[string]*Network
-	sorted []*Network // all of them, by name; nil: they have changed
+	sorted []*Network // all of them, by name, never changed; nil: they are others by now
 
 	// claims are the documents of networks that are about to become active, or another
 	// than they are.
@@ -142,13 +142,24 @@ func (c *catalog) remove(n *Network) {
 	}
 }
 
+// all lists every network, by name. The list must not be changed.
 func (c *catalog) all() []*Network {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.sorted == nil { // each change of a link asks for them
 		c.sorted = slices.SortedFunc(maps.Values(c.byName), func(a, b *Network) int { return strings.Compare(a.Name(), b.Name()) })
 	}
-	return slices.Clone(c.sorted)
+	return c.sorted
+}
+
+// where lists the networks of which is is true, by name.
+func (c *catalog) where(is func(n *Network) bool) (some []*Network) {
+	for _, n := range c.all() {
+		if is(n) {
+			some = append(some, n)
+		}
+	}
+	return some
 }
 
 // find returns the network of that name, nil when there is none.

@@ -159,7 +159,7 @@ func (s *sharing) begin() {
 
 // networks are those of the cluster.
 func (s *sharing) networks() []*live.Network {
-	return slices.DeleteFunc(s.catalog.all(), func(n *live.Network) bool { return !s.shares(n) })
+	return s.where(s.shares)
 }
 
 // shares reports whether a network is one of the cluster's.

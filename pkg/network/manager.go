@@ -3,6 +3,7 @@ package network
 import (
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -208,7 +209,7 @@ func (m *Manager) Rename(ctx context.Context, n *Network, name string) (*Network
 }
 
 // Networks lists every network, in order of name.
-func (m *Manager) Networks() []*Network { return m.catalog.all() }
+func (m *Manager) Networks() []*Network { return slices.Clone(m.catalog.all()) }
 
 // Ports are the ports of all networks.
 func (m *Manager) Ports() *Ports { return m.catalog.ports }

@@ -3,7 +3,6 @@ package network
 import (
 	"context"
 	"net"
-	"slices"
 
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/netdef"
@@ -100,24 +99,27 @@ func (w watcher) told(n *Network, mac net.HardwareAddr) *port.Port {
 // onBridge lists the active networks on the bridge with that ifindex, or whose bridge has
 // that uplink or tunnel to other hosts.
 func (w watcher) onBridge(index int) []*Network {
-	return slices.DeleteFunc(w.all(), func(n *Network) bool {
+	return w.where(func(n *Network) bool {
+		if n.BridgeIndex() == index || live.TunnelIndex(n) == index {
+			return true
+		}
 		doc := n.Live()
-		return n.BridgeIndex() != index && live.TunnelIndex(n) != index && (doc == nil || doc.Uplink == "" || w.env.UplinkKeeper.Port(doc.Bridge.Name) != index)
+		return doc != nil && doc.Uplink != "" && w.env.UplinkKeeper.Port(doc.Bridge.Name) == index
 	})
 }
 
 // awaiting lists the active networks on a bridge of the host's that was not there, and
 // now is l, or that was l and has another name now.
 func (w watcher) awaiting(l bridge.Link) []*Network {
-	return slices.DeleteFunc(w.all(), func(n *Network) bool {
+	return w.where(func(n *Network) bool {
 		doc := n.Live()
 		if doc == nil || doc.PortPlug() != netdef.PlugBridge {
-			return true
+			return false
 		}
 		expected := 0
 		if doc.Bridge.Name != l.Name {
 			expected = l.Index
 		}
-		return n.BridgeIndex() != expected
+		return n.BridgeIndex() == expected
 	})
 }

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"sync"
+	"sync/atomic"
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
@@ -43,8 +44,8 @@ var transitions = map[api.State][]api.State{
 type state struct {
 	mu   sync.Mutex // guards what follows; held for moments
 	is   api.State
-	err  error   // why it failed
-	now  *active // nil while inactive
+	err  error                  // why it failed
+	now  atomic.Pointer[active] // nil while inactive; changed by who holds mu, read by everybody
 	def  *netdef.Network
 	last *netdef.Network // what it was last, or its definition: tells of a network that is gone; never nil
 	// unread: there is a definition, which can't be used.
@@ -65,14 +66,14 @@ func (s *state) step(to api.State, reason error) (from api.State, known bool) {
 	from = s.is
 	s.is, s.err = to, reason
 	if to == api.Inactive || to == api.Failed {
-		s.now = nil
+		s.now.Store(nil)
 	}
 	return from, slices.Contains(transitions[from], to)
 }
 
 // shown is the state as the outside sees it. The caller holds s.mu.
 func (s *state) shown() api.State {
-	if s.is == api.Active && len(s.now.faults) > 0 {
+	if s.is == api.Active && len(s.now.Load().faults) > 0 {
 		return api.Degraded
 	}
 	return s.is
@@ -85,7 +86,7 @@ func (s *state) info(name string) api.Network {
 	doc := s.documentLocked()
 	info := api.Network{
 		Name: name, State: s.shown(), Autostart: s.autostart,
-		Active: s.now != nil, Persistent: s.def != nil || s.unread, Addresses: make([]netip.Prefix, 0, len(doc.IPs)),
+		Active: s.now.Load() != nil, Persistent: s.def != nil || s.unread, Addresses: make([]netip.Prefix, 0, len(doc.IPs)),
 		UUID: doc.UUID, Mode: string(doc.Mode()), Bridge: doc.Bridge.Name, MAC: doc.MAC.String(), MTU: doc.MTU,
 	}
 	// A transient network that could not be taken down can be stopped again, by
@@ -103,16 +104,17 @@ func (s *state) info(name string) api.Network {
 
 // failure is what is wrong with the network, nil for nothing. The caller holds s.mu.
 func (s *state) failure() error {
-	if s.now == nil || len(s.now.faults) == 0 {
+	now := s.now.Load()
+	if now == nil || len(now.faults) == 0 {
 		return s.err
 	}
-	return errors.Join(slices.AppendSeq([]error{s.err}, maps.Values(s.now.faults))...)
+	return errors.Join(slices.AppendSeq([]error{s.err}, maps.Values(now.faults))...)
 }
 
 // documentLocked is Document for who holds s.mu.
 func (s *state) documentLocked() *netdef.Network {
-	if s.now != nil {
-		return s.now.doc
+	if now := s.now.Load(); now != nil {
+		return now.doc
 	}
 	return cmp.Or(s.def, s.last)
 }
@@ -120,7 +122,7 @@ func (s *state) documentLocked() *netdef.Network {
 // present is documentLocked while there is a network; nil once nothing is defined, active
 // or left of it. The caller holds s.mu.
 func (s *state) present() *netdef.Network {
-	if s.now != nil || s.def != nil || s.unread || s.leftover != nil {
+	if s.now.Load() != nil || s.def != nil || s.unread || s.leftover != nil {
 		return s.documentLocked()
 	}
 	return nil
@@ -140,12 +142,9 @@ func (s *state) exists() *netdef.Network {
 	return s.present()
 }
 
-// activated is the network while it is active, nil while it is not.
-func (s *state) activated() *active {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.now
-}
+// activated is the network while it is active, nil while it is not. Each change of a link
+// asks all networks.
+func (s *state) activated() *active { return s.now.Load() }
 
 // Live is what the network is now, nil while inactive.
 func (s *state) Live() *netdef.Network {
@@ -175,7 +174,8 @@ func (s *state) BridgeIndex() int {
 func (s *state) setActive(a active) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.now, s.last = &a, a.doc
+	s.now.Store(&a)
+	s.last = a.doc
 }
 
 // change changes what an active network is, and returns what it was; nil for one that
@@ -183,12 +183,13 @@ func (s *state) setActive(a active) {
 func (s *state) change(f func(a *active)) (was *active) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if was = s.now; was == nil {
+	if was = s.now.Load(); was == nil {
 		return nil
 	}
 	next := *was
 	f(&next)
-	s.now, s.last = &next, next.doc
+	s.now.Store(&next)
+	s.last = next.doc
 	return was
 }
 
@@ -268,8 +269,9 @@ func (s *state) Inherit(def *netdef.Network) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	had := []*netdef.Network{s.def}
-	if s.now != nil {
-		had = append(had, s.now.doc)
+	now := s.now.Load()
+	if now != nil {
+		had = append(had, now.doc)
 	}
 	for _, h := range had {
 		if h == nil {
@@ -282,7 +284,7 @@ func (s *state) Inherit(def *netdef.Network) {
 		def.InheritSubnets(h)
 		def.Bridge.Name = cmp.Or(def.Bridge.Name, h.Bridge.Name)
 		// That of one which spans hosts is theirs, unless it is to be theirs as the document says.
-		joins := def.Span != nil && def.Span.Cluster != "" && s.now != nil && s.now.doc.Span == nil
+		joins := def.Span != nil && def.Span.Cluster != "" && now != nil && now.doc.Span == nil
 		if def.MAC == nil && (def.Span == nil || joins) {
 			def.MAC = h.MAC
 		}
@@ -324,7 +326,7 @@ func (s *state) Unfinished() error {
 func (s *state) Standing() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	return s.now != nil || s.leftover != nil || s.is == api.Starting || s.is == api.Stopping
+	return s.now.Load() != nil || s.leftover != nil || s.is == api.Starting || s.is == api.Stopping
 }
 
 // Gone makes the network one that nobody finds.
@@ -361,8 +363,8 @@ type pending struct {
 func (s *state) Pending() []string {
 	s.mu.Lock()
 	p, now := s.pending, documents{def: s.def}
-	if s.now != nil {
-		now.live = s.now.doc
+	if a := s.now.Load(); a != nil {
+		now.live = a.doc
 	}
 	s.mu.Unlock()
 	if p.documents == now {

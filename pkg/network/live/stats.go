@@ -76,8 +76,8 @@ func (n *Network) Detail(leases []env.Lease) api.Detail {
 	n.mu.Lock()
 	is := n.documentLocked()
 	d := api.Detail{Pending: pending, Pools: []api.Pool{}, NotUnderstood: []string{}, Faults: map[string]string{}}
-	if n.now != nil {
-		for part, err := range n.now.faults {
+	if now := n.activated(); now != nil {
+		for part, err := range now.faults {
 			d.Faults[part] = err.Error()
 		}
 	}
