@@ -159,11 +159,7 @@ func (f *Firewall) reconsider(grown bool, end func()) {
 		}
 	}
 	end()
-	var all []Network
-	for _, e := range f.desired {
-		all = append(all, e.Network)
-	}
-	f.offload.Set(all)
+	f.offload.Set(f.desired.After(nil))
 }
 
 // end ends the connections that networks' rules and peers let through before, and would

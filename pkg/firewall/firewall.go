@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"slices"
 	"sync"
@@ -55,9 +56,10 @@ type Tally struct {
 // Offload is what a Firewall asks of whom has established connections go past the rules;
 // package offload is the real one. Its methods may be called concurrently.
 type Offload interface {
-	// Set says which networks there are. Those whose Offload says so and whose packets are
-	// forwarded have it. What could not be made true Err tells, and is tried again.
-	Set(networks []Network)
+	// Set says which networks there are, which are not to be altered. Those whose Offload says
+	// so and whose packets are forwarded have it. What could not be made true Err tells, and
+	// is tried again.
+	Set(networks iter.Seq[*Network])
 	// Suspend has all connections pass the rules again, from now on until Set.
 	Suspend() error
 	// Err is why connections are not offloaded that should be; nil if they are.

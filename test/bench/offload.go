@@ -152,8 +152,8 @@ func (l *offloadLab) measure(r offloadRules) (c offloadCost) {
 		b := &bench{TB: t, root: t, out: l.out}
 		flushRules(b)
 		r.write(b, r.networks)
-		if l.table.Set(nil); r.offload {
-			l.table.Set([]firewall.Network{l.network})
+		if l.table.Set(slices.Values([]*firewall.Network{})); r.offload {
+			l.table.Set(slices.Values([]*firewall.Network{&l.network}))
 		}
 		if err := l.table.Err(); err != nil {
 			b.Fatalf("offloading: %w", err)

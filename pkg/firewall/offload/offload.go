@@ -12,6 +12,7 @@ package offload
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"log/slog"
 	"maps"
 	"slices"
@@ -71,12 +72,12 @@ func (t *Table) Err() error {
 }
 
 // Set is firewall.Offload's.
-func (t *Table) Set(networks []firewall.Network) {
+func (t *Table) Set(networks iter.Seq[*firewall.Network]) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.asked = true
 	clear(t.networks)
-	for _, n := range networks {
+	for n := range networks {
 		if n.Mode == firewall.ModeNAT || n.Mode == firewall.ModeRoute || n.Mode == firewall.ModeOpen {
 			t.networks[n.Bridge] = n.Offload == firewall.OffloadOn || n.Offload == firewall.OffloadUnset && t.cfg.Default
 		} else {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"net"
 	"net/netip"
 	"os"
@@ -351,6 +352,17 @@ func (l *lab) held(t *testing.T) {
 }
 
 // TestDevices holds that the flowtable has the bridges of networks and the devices that
+// each are networks, one by one.
+func each(all []firewall.Network) iter.Seq[*firewall.Network] {
+	return func(yield func(*firewall.Network) bool) {
+		for i := range all {
+			if !yield(&all[i]) {
+				return
+			}
+		}
+	}
+}
+
 // lead elsewhere, as they come and go, and that the table is put back, adopted and removed.
 func TestDevices(t *testing.T) {
 	nstest.RunInGuest(t, kernel, func(t *testing.T) {
@@ -408,13 +420,13 @@ func TestDevices(t *testing.T) {
 		cancel()
 		watching.Wait()
 		next := offload.New(offload.Config{Default: true}) // as after a restart
-		next.Set(all)
+		next.Set(each(all))
 		wantDevices(t, "eno1", "eno2", "virbr0", "virbr1")
-		next.Set(all[3:4])
+		next.Set(each(all[3:4]))
 		if got := devices(t); got != nil {
 			t.Errorf("with a network whose bridge is gone the flowtable has %q", got)
 		}
-		next.Set(all)
+		next.Set(each(all))
 		wantDevices(t, "eno1", "eno2", "virbr0", "virbr1")
 		if err := errors.Join(next.Purge(), next.Err(), next.Close()); err != nil {
 			t.Error(err)
