@@ -89,8 +89,9 @@ func (t *Tunnels) Close() {
 
 // Ensure makes the device that cfg asks for, which is down then and on no bridge, or brings
 // the one that is there to it, and returns its ifindex; 0 where cfg.Amend leaves it away.
-// plugged reports whether it is on a bridge, which is told of cfg.Cards only then. The error is ErrTaken where another program has what it needs, ErrUnsupported where the kernel
-// has no such devices.
+// plugged reports whether it is on a bridge, which is told of cfg.Cards only then. The error is
+// ErrTaken where another program has what it needs, ErrUnsupported where the kernel has no such
+// devices.
 func (t *Tunnels) Ensure(ctx context.Context, cfg Config) (ifindex int, plugged bool, err error) {
 	if err := cfg.validate(); err != nil {
 		return 0, false, fmt.Errorf("tunnel %q: %w", cfg.Name, err)
