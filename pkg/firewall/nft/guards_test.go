@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -44,7 +45,7 @@ type segment struct {
 	network firewall.GuardedNetwork
 	guest   firewall.GuardedPort
 	other   firewall.GuardedPort
-	socket  map[string]int // packet sockets of the guests' ends and of the bridge
+	socket  map[string]int // packet sockets of the guests' ends, of the first one's port and of the bridge
 }
 
 func link(t *testing.T, name string) int {
@@ -73,7 +74,7 @@ func newSegment(t *testing.T) *segment {
 	}
 	s.guest = firewall.GuardedPort{Bridge: "br0", IfName: "p1", Index: link(t, "p1"), MACs: []firewall.MAC{guestMAC}, Bound: true, Addrs: []netip.Addr{guest4, guest6}}
 	s.other = firewall.GuardedPort{Bridge: "br0", IfName: "p2", Index: link(t, "p2"), MACs: []firewall.MAC{otherMAC}, Bound: true, Addrs: []netip.Addr{other4, other6}}
-	for _, name := range []string{"g1", "g2", "br0"} {
+	for _, name := range []string{"g1", "g2", "p1", "br0"} {
 		s.socket[name] = packetSocket(t, link(t, name))
 	}
 	return s
@@ -111,10 +112,14 @@ func (s *segment) set(guard firewall.Guard) {
 func (s *segment) passes(frame []byte) bool {
 	s.t.Helper()
 	before := s.total()
+	drain(s.socket["p1"])
 	if _, err := unix.Write(s.socket["g1"], frame); err != nil {
 		s.t.Fatal(err)
 	}
-	// The veth delivers at once or a softirq later.
+	// A packet socket sees it just before the guard does, on the same processor.
+	if !s.sees("p1", frame, 30*time.Second) {
+		s.t.Fatalf("a frame never came to its port: %x", frame)
+	}
 	time.Sleep(3 * time.Millisecond)
 	return s.total() == before
 }
@@ -135,13 +140,20 @@ func (s *segment) reaches(frame []byte) bool {
 	if _, err := unix.Write(s.socket["g1"], frame); err != nil {
 		s.t.Fatal(err)
 	}
+	return s.sees("g2", frame, time.Second)
+}
+
+// sees reports whether a frame between the same two cards comes to a socket.
+func (s *segment) sees(socket string, frame []byte, patience time.Duration) bool {
 	buffer := make([]byte, 4096)
-	for deadline := time.Now().Add(time.Second); time.Now().Before(deadline); {
-		n, err := unix.Read(s.socket["g2"], buffer)
-		if err == nil && bytes.Equal(buffer[:min(n, 14)], frame[:14]) {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+		n, err := unix.Read(s.socket[socket], buffer)
+		if err == nil && bytes.Equal(buffer[:min(n, 12)], frame[:12]) { // the kernel takes tags out
 			return true
 		}
-		time.Sleep(time.Millisecond)
+		if err != nil {
+			time.Sleep(time.Millisecond)
+		}
 	}
 	return false
 }
@@ -331,9 +343,17 @@ func TestManyAddresses(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
-		time.Sleep(50 * time.Millisecond)
-		if n := bytes.Count([]byte(nstest.Exec(t, "bridge", "fdb", "show", "br", "br0")), []byte("52:54:09:09")); n < 3 || n > 128 {
-			t.Errorf("the bridge learned %d addresses of one port, want some and at most 128", n)
+		learned := func() int {
+			return bytes.Count([]byte(nstest.Exec(t, "bridge", "fdb", "show", "br", "br0")), []byte("52:54:09:09"))
+		}
+		nstest.Eventually(t, 30*time.Second, "the bridge learns some addresses", func() error {
+			if n := learned(); n < 3 {
+				return fmt.Errorf("it knows %d", n)
+			}
+			return nil
+		})
+		if n := learned(); n > 128 {
+			t.Errorf("the bridge learned %d addresses of one port, want at most 128", n)
 		}
 		if !s.passes(from(firewall.MAC{0x52, 0x54, 9, 9, 0, 1})) || !s.passes(from(guestMAC)) {
 			t.Error("addresses that were there before are stopped")
@@ -356,8 +376,13 @@ func TestRates(t *testing.T) {
 					t.Fatal(err)
 				}
 			}
-			time.Sleep(50 * time.Millisecond)
-			if n := s.total() - before; n < 1000 || n >= 5000 {
+			nstest.Eventually(t, 30*time.Second, name+" are stopped", func() error {
+				if n := s.total() - before; n < 1000 {
+					return fmt.Errorf("%d of 5000 were", n)
+				}
+				return nil
+			})
+			if n := s.total() - before; n >= 5000 {
 				t.Errorf("%d of 5000 %s were stopped", n, name)
 			}
 		}
@@ -379,7 +404,7 @@ func TestTableComesBack(t *testing.T) {
 		} {
 			before := s.total()
 			nstest.Exec(t, "nft", damage...)
-			nstest.Eventually(t, 5*time.Second, "the guard to come back", func() error {
+			nstest.Eventually(t, 30*time.Second, "the guard to come back", func() error {
 				if s.reaches(spoof) || !s.reaches(from(guestMAC)) {
 					return fmt.Errorf("after %v the gateway's card passes", damage)
 				}
@@ -483,9 +508,34 @@ func watch(t *testing.T, g *nft.Guards) (stop func()) {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
+	before := listeners(t)
 	go func() { done <- g.Watch(ctx) }()
-	time.Sleep(50 * time.Millisecond) // it listens
+	nstest.Eventually(t, 30*time.Second, "the guards listen", func() error {
+		if n := listeners(t); n == before {
+			return fmt.Errorf("%d do", n)
+		}
+		return nil
+	})
 	return func() { cancel(); <-done }
+}
+
+// listeners counts the sockets of this namespace that are told of changes of nftables.
+func listeners(t *testing.T) (n int) {
+	t.Helper()
+	text, err := os.ReadFile("/proc/self/net/netlink")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(string(text)) {
+		fields := strings.Fields(line) // sk, Eth, Pid, Groups and more
+		if len(fields) < 4 || fields[1] != fmt.Sprint(unix.NETLINK_NETFILTER) {
+			continue
+		}
+		if groups, err := strconv.ParseUint(fields[3], 16, 32); err == nil && groups&(1<<(unix.NFNLGRP_NFTABLES-1)) != 0 {
+			n++
+		}
+	}
+	return n
 }
 
 // TestOwnChanges has the kernel tell of so much that guards changed themselves that a
