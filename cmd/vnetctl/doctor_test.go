@@ -109,7 +109,7 @@ func TestDoctorWithoutAnswers(t *testing.T) {
 		}
 		s.quietly("create", path)
 	}
-	s.host.limit = time.Second
+	s.host.limit = 6 * time.Second // of which vnetd has the half
 	s.host.lookup = func(ctx context.Context, _ string) []netip.Addr {
 		<-ctx.Done()
 		return nil

@@ -113,7 +113,7 @@ func TestMetrics(t *testing.T) {
 			t.Fatal(err)
 		}
 		guest := nstest.Guest(t, "one", "guest", "")
-		guest.Exec("busybox", "udhcpc", "-f", "-q", "-n", "-t", "20", "-T", "1", "-i", "eth0", "-s", "/bin/true")
+		guest.Exec("busybox", "udhcpc", "-f", "-q", "-n", "-t", "20", "-T", "5", "-i", "eth0", "-s", "/bin/true") // one answer, however slow
 		nstest.Exec(t, "dig", "+tries=1", "+time=20", "@192.0.2.1", "gateway")
 		nstest.Exec(t, "iptables", "-I", "FORWARD", "-i", "one", "-j", "DROP")
 

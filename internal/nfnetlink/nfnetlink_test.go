@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -134,6 +135,7 @@ func TestListingsWhileOthersCommit(t *testing.T) {
 		if err := s.Commit(messages, 0, none); err != nil {
 			t.Fatal(err)
 		}
+		var took atomic.Int64 // by the last listing
 		done, ended := make(chan struct{}), make(chan error)
 		go func() {
 			q := nfnetlink.Place{Family: unix.NFPROTO_IPV4, Table: "other"}
@@ -148,11 +150,14 @@ func TestListingsWhileOthersCommit(t *testing.T) {
 					ended <- err
 					return
 				}
-				time.Sleep(5 * time.Millisecond) // a listing takes much less
+				// A listing takes much less, or else is never whole.
+				time.Sleep(max(5*time.Millisecond, 3*time.Duration(took.Load())))
 			}
 		}()
 		for n := range 1000 {
+			began := time.Now()
 			got, err := s.Rules(p.Family, p.Table, "")
+			took.Store(int64(time.Since(began)))
 			if len(got) != rules || err != nil {
 				t.Fatalf("listing %d: %d rules, %v", n, len(got), err)
 			}

@@ -31,7 +31,7 @@ func TestRunInSubtest(t *testing.T) {
 func TestLANReachesItsHost(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		lan := nstest.NewLAN(t)
-		nstest.Exec(t, "ping", "-c1", "-W2", nstest.LANHost)
-		lan.Exec("ping", "-c1", "-W2", nstest.Uplink6)
+		nstest.Exec(t, "ping", "-c1", "-W20", nstest.LANHost)
+		lan.Exec("ping", "-c1", "-W20", nstest.Uplink6)
 	})
 }

@@ -45,7 +45,7 @@ func TestGuestBootsAndObeys(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		dnsmasq(t)
 		q := nstest.BootGuest(t, nstest.GuestConfig{Name: "myhost", Netdev: tap(t, "t0"), MAC: "00:00:5e:00:53:01"})
-		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 		defer cancel()
 		lease, err := q.Lease(ctx)
 		if err != nil {
@@ -64,13 +64,13 @@ func TestGuestBootsAndObeys(t *testing.T) {
 			{"echo out; echo err >&2; echo end", "out\nerr\nend\n", 0},
 			{"exit 7", "", 7},
 			{"nslookup -type=a lan-host.example | grep -c 203.0.113.1", "1\n", 0},
-			{"ping -c1 -W2 192.0.2.1 >/dev/null", "", 0},
+			{"ping -c1 -W20 192.0.2.1 >/dev/null", "", 0},
 		} {
 			if got, status, err := q.Run(ctx, c.command); got != c.want || status != c.status || err != nil {
 				t.Errorf("%q in the guest gave %q, status %d, %v; want %q, status %d", c.command, got, status, err, c.want, c.status)
 			}
 		}
-		nstest.Exec(t, "ping", "-c1", "-W2", lease.Address.Addr().String())
+		nstest.Exec(t, "ping", "-c1", "-W20", lease.Address.Addr().String())
 	})
 }
 

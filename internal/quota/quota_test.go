@@ -108,15 +108,16 @@ func TestWorkIsProcessorTime(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for began := time.Now(); time.Since(began) < 500*time.Millisecond; {
-			if !loop {
-				time.Sleep(50 * time.Millisecond)
+		if loop {
+			for began := threadTime(); threadTime()-began < 400*time.Millisecond; { // however long that takes
 			}
+		} else {
+			time.Sleep(500 * time.Millisecond)
 		}
 		before := u.work.Tokens()
 		done()
 		if charged := before - u.work.Tokens(); loop != (charged > 50) {
-			t.Errorf("half a second (busy: %v) was charged with %.0f ms", loop, charged)
+			t.Errorf("a call (busy: %v) was charged with %.0f ms", loop, charged)
 		}
 	}
 }

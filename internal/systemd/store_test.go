@@ -83,7 +83,7 @@ func (l *listener) wants(t *testing.T, m *systemd.Manager, want ...string) {
 	t.Helper()
 	// Orders are sent by a goroutine: what is too much comes late, what is missing does not.
 	var got []string
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); time.Now().Before(end); time.Sleep(5 * time.Millisecond) {
 		if err := m.Barrier(); err != nil {
 			t.Fatal(err)
 		}

@@ -352,10 +352,10 @@ func openFiles(t *testing.T, name string) (count int) {
 	return count
 }
 
-// eventually waits until ok, for ten seconds at most.
+// eventually waits until ok, for half a minute at most.
 func eventually(t *testing.T, what string, ok func() bool) {
 	t.Helper()
-	deadline := time.Now().Add(10 * time.Second)
+	deadline := time.Now().Add(30 * time.Second)
 	for !ok() {
 		if time.Now().After(deadline) {
 			t.Fatalf("waited in vain for %s", what)

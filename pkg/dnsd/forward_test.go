@@ -376,7 +376,7 @@ func TestDeadUpstream(t *testing.T) {
 		startResolver(t, upstream2, always("198.51.100.1"))
 		cfg := loConfig(t)
 		writeResolvConf(t, cfg.ResolvConf, upstream, upstream2)
-		s := open(t, cfg, patience, 100*time.Millisecond)
+		s := open(t, cfg, patience, time.Second)
 		for i := range 20 {
 			if r := ask(t, "udp", gateway, question(fmt.Sprintf("h%d.example.com.", i), dns.TypeA)); len(r.Answer) != 1 {
 				t.Errorf("query %d: %v", i, r)

@@ -30,7 +30,7 @@ const (
 	gateway6  = "2001:db8::1"
 	upstream  = "127.0.0.11"
 	upstream2 = "127.0.0.12"
-	limit     = 10 * time.Second
+	limit     = time.Minute // after which something hangs
 )
 
 func addr(s string) netip.Addr { return netip.MustParseAddr(s) }

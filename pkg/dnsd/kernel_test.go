@@ -333,7 +333,7 @@ func stopBusy(t *testing.T, byClose bool) {
 		if err != nil {
 			t.Errorf("Run: %v", err)
 		}
-	case <-time.After(limit - 2*time.Second): // sooner than an idle client is left alone
+	case <-time.After(8 * time.Second): // sooner than an idle client is left alone
 		t.Fatal("Run has not returned")
 	}
 	if st := s.Stats(); st.TCPClients != 0 || st.Forwarding != 0 {

@@ -45,6 +45,7 @@ func TestClientThatReadsNoReplies(t *testing.T) {
 			break
 		}
 	}
+	must(t, other.SetDeadline(time.Now().Add(soon)))
 	other.ok(52, nil)
 }
 
@@ -52,7 +53,7 @@ func TestClientThatReadsNoReplies(t *testing.T) {
 // the middle of a message.
 func TestStrangersAreCutOff(t *testing.T) {
 	p := defaultPatience()
-	p.auth = 200 * time.Millisecond
+	p.auth = 2 * time.Second // half a message is sent before
 	path := servePatience(t, p)
 	nobody, half := dial(t, path), dial(t, path)
 	_, err := half.Write(frame(header{program: programRemote, version: protocolVersion, proc: 66}, nil)[:20])

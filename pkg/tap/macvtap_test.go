@@ -134,7 +134,7 @@ func TestHeld(t *testing.T) {
 		}
 		held := func(want bool) {
 			t.Helper()
-			nstest.Eventually(t, 10*time.Second, fmt.Sprint("whether it is held is ", want), func() error {
+			nstest.Eventually(t, 30*time.Second, fmt.Sprint("whether it is held is ", want), func() error {
 				got, err := tap.Held(m.Lock)
 				if err == nil && got != want {
 					err = fmt.Errorf("%v", got)

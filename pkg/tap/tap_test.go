@@ -200,7 +200,7 @@ func TestFramesPassTheFiles(t *testing.T) {
 		if err := f.SetReadDeadline(time.Now().Add(time.Millisecond)); err != nil {
 			t.Fatalf("the file doesn't use the poller: %v", err)
 		}
-		if err := f.SetReadDeadline(time.Now().Add(10 * time.Second)); err != nil {
+		if err := f.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
 			t.Fatal(err)
 		}
 		frame := append([]byte("\xff\xff\xff\xff\xff\xff\x52\x54\x00\x00\x53\x01\x88\xb5hello"), make([]byte, 50)...)

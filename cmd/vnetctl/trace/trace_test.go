@@ -60,7 +60,7 @@ func newHost(t *testing.T) *host {
 		Port: port("v-"+name, macA, "192.0.2.2"), Guests: []api.Port{port("v-"+name, macA, "192.0.2.2"), port("v-b", macB, "192.0.2.3")},
 		To: netip.MustParseAddr(nstest.LANHost), Time: 3 * time.Second,
 	}
-	nstest.Eventually(t, 5*time.Second, "the guest reaches the LAN", func() error {
+	nstest.Eventually(t, time.Minute, "the guest reaches the LAN", func() error {
 		return h.a.Command(t.Context(), "ping", "-c", "1", "-W", "1", nstest.LANHost).Run()
 	})
 	return h
@@ -102,7 +102,7 @@ func (h *host) run(args ...string) (r trace.Result) {
 
 func (h *host) runOnce(args ...string) trace.Result {
 	h.t.Helper()
-	ctx, cancel := context.WithTimeout(h.t.Context(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(h.t.Context(), time.Minute)
 	defer cancel()
 	pinged := make(chan struct{})
 	h.options.Ready = func() {
@@ -112,7 +112,7 @@ func (h *host) runOnce(args ...string) trace.Result {
 			if !h.options.To.IsValid() {
 				to = nstest.LANHost
 			}
-			_ = h.a.Command(ctx, "ping", append(args, "-c", "100", "-i", "0.2", "-W", "1", to)...).Run()
+			_ = h.a.Command(ctx, "ping", append(args, "-c", "1000", "-i", "0.2", "-W", "1", to)...).Run()
 		}()
 	}
 	r, err := trace.Run(ctx, h.options)
@@ -312,7 +312,7 @@ func (h *host) second() {
 	nstest.IP(h.t, "-6 route replace default via "+nstest.LANHost6)
 	h.options.Port.Addresses = append(h.options.Port.Addresses, netip.MustParseAddr("2001:db8:1::2"))
 	h.options.To = netip.MustParseAddr(nstest.LANHost6)
-	nstest.Eventually(h.t, 10*time.Second, "the guest reaches the LAN", func() error {
+	nstest.Eventually(h.t, time.Minute, "the guest reaches the LAN", func() error {
 		return h.a.Command(h.t.Context(), "ping", "-c", "1", "-W", "1", nstest.LANHost6).Run()
 	})
 }
@@ -332,7 +332,7 @@ func (h *host) hang() {
 	nstest.IP(h.t, "neigh add 198.51.100.2 lladdr "+macC+" dev br0")
 	nstest.Exec(h.t, "bridge", "fdb", "add", macC, "dev", name, "master", "static")
 	h.options.Port = port(name, macC, "198.51.100.2")
-	cmd := exec.CommandContext(h.t.Context(), "ping", "-c", "20", "-i", "0.1", "198.51.100.2")
+	cmd := exec.CommandContext(h.t.Context(), "ping", "-c", "10000", "-i", "0.1", "198.51.100.2")
 	if err := cmd.Start(); err != nil {
 		h.t.Fatal(err)
 	}

@@ -1,7 +1,6 @@
 package translate
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +13,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -170,16 +170,27 @@ func wireDnsmasq(t *testing.T, lines []string, pool string, ask func(ended <-cha
 	if err := os.WriteFile(file, []byte(strings.Join(lines, "\n")+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	var said bytes.Buffer
+	said := new(spoken)
 	cmd := exec.CommandContext(t.Context(), "dnsmasq", "--no-daemon", "--conf-file="+file, "--user=root", "--pid-file=", "--no-resolv", "--no-hosts", "--port=0",
 		"--interface=one", "--bind-interfaces", pool, "--leasefile-ro", "--dhcp-authoritative", "--no-ping", "--dhcp-no-override")
-	cmd.Stderr = &said
+	cmd.Stderr = said
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	ended := make(chan struct{})
 	go func() { _ = cmd.Wait(); close(ended) }()
 	defer func() { _ = cmd.Process.Kill(); <-ended }()
+	nstest.Eventually(t, time.Minute, "dnsmasq runs, or refuses to", func() error {
+		select {
+		case <-ended:
+			return nil
+		default:
+		}
+		if text := said.String(); !strings.Contains(text, " started, version ") {
+			return fmt.Errorf("it says %q", text)
+		}
+		return nil
+	})
 	offer, err := ask(ended)
 	select {
 	case <-ended:
@@ -189,6 +200,24 @@ func wireDnsmasq(t *testing.T, lines []string, pool string, ask func(ended <-cha
 	default: // it runs, and may have no offer for this client
 	}
 	return offer, nil
+}
+
+// spoken is what a program has said so far.
+type spoken struct {
+	mu sync.Mutex
+	b  strings.Builder
+}
+
+func (s *spoken) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *spoken) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
 }
 
 // wireVnetd is what our server offers.
@@ -222,7 +251,7 @@ func wireVnetd(t *testing.T, conn net.PacketConn, o dnsmasq.Options, sent []dhcp
 	return offer
 }
 
-// wireTries is how often a client asks: servers need a moment to start.
+// wireTries is how often a client asks.
 const wireTries = 40
 
 // wireOffer asks until there is an offer, or the server has ended.
