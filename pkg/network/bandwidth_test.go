@@ -7,7 +7,6 @@ import (
 	"os"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/vnetd/vnetd/internal/nstest"
 	"github.com/vnetd/vnetd/pkg/api"
@@ -41,7 +40,7 @@ func classes(t *testing.T, name string) (to, from string) {
 // none are to be there for the empty word.
 func shaped(t *testing.T, name, to, from string) {
 	t.Helper()
-	nstest.Eventually(t, 10*time.Second, name, func() error {
+	nstest.Eventually(t, wait, name, func() error {
 		hasTo, hasFrom := classes(t, name)
 		if !has(hasTo, to) || !has(hasFrom, from) {
 			return fmt.Errorf("wants %q to guests, %q from them, and has\n%s\n%s", to, from, hasTo, hasFrom)

@@ -543,8 +543,12 @@ func (h *hub) watching() {
 	until(h.t, "links are watched", func() bool { return len(h.Ports().List()) == 0 })
 	until(h.t, "rules are watched", func() bool {
 		nstest.Exec(h.t, "iptables", "-F", "LIBVIRT_FWO")
-		time.Sleep(300 * time.Millisecond)
-		return strings.Contains(nstest.Exec(h.t, "iptables", "-S", "LIBVIRT_FWO"), "zero")
+		for end := time.Now().Add(3 * time.Second); time.Now().Before(end); time.Sleep(20 * time.Millisecond) {
+			if strings.Contains(nstest.Exec(h.t, "iptables", "-S", "LIBVIRT_FWO"), "zero") {
+				return true
+			}
+		}
+		return false // where nobody was told, who watches is told of the next time
 	})
 }
 

@@ -383,13 +383,13 @@ func TestNamesEnd(t *testing.T) {
 		n := h.started(peerXML("one", "nat", "192.0.2", "<vnetd:rules egress='drop'><vnetd:rule direction='egress' action='allow' to='www.allowed.test'/></vnetd:rules>"))
 		g := asker(t, "one", "guest", "192.0.2")
 		for range 2 {
+			begin := time.Now()
 			if got := asks(t, g, "192.0.2.1", "www.allowed.test"); got != "203.0.113.7" {
 				t.Fatalf("www.allowed.test is %q", got)
 			}
 			if got := rules.remotes("one"); !slices.Equal(got, []string{"203.0.113.7/32"}) {
 				t.Fatalf("after the answer there is %v", got)
 			}
-			begin := time.Now()
 			nstest.Eventually(t, 2*wait, "the address ends", func() error {
 				if left := rules.of("one").Policy.Rules; len(left) > 0 {
 					return fmt.Errorf("there is %+v", left)

@@ -37,9 +37,9 @@ func listen(t *testing.T, ns *nstest.NS, ports ...string) {
 }
 
 // canOpen reports whether ns can open a connection.
-func canOpen(ns *nstest.NS, to string) bool {
+func canOpen(ns *nstest.NS, to string, patience time.Duration) bool {
 	err := ns.Do(func() error {
-		c, err := net.DialTimeout("tcp4", to, 700*time.Millisecond)
+		c, err := net.DialTimeout("tcp4", to, patience)
 		if err == nil {
 			err = c.Close()
 		}
@@ -79,8 +79,8 @@ func TestPeersByPackets(t *testing.T) {
 		listen(t, g, "5432")
 		check := func(when string, ns *nstest.NS, to string, want bool) {
 			t.Helper()
-			nstest.Eventually(t, 5*time.Second, fmt.Sprintf("%s, %s is as it should be", when, to), func() error {
-				if got := canOpen(ns, to); got != want {
+			nstest.Eventually(t, wait, fmt.Sprintf("%s, %s is as it should be", when, to), func() error {
+				if got := canOpen(ns, to, 700*time.Millisecond); got != want {
 					return fmt.Errorf("reached: %v, want %v", got, want)
 				}
 				return nil
@@ -93,7 +93,7 @@ func TestPeersByPackets(t *testing.T) {
 		if got := asks(t, o, "198.51.100.1", "www.allowed.test"); got != "203.0.113.7" {
 			t.Errorf("www.allowed.test is %q", got)
 		}
-		if !canOpen(o, "203.0.113.7:443") {
+		if !canOpen(o, "203.0.113.7:443", wait) {
 			t.Error("what a guest was told is not open when it is told")
 		}
 		check("asked", o, "203.0.113.7:80", false)
@@ -124,7 +124,7 @@ func checkMet(t *testing.T, h *hub, web, db *nstest.NS, dbXML func(string) strin
 		"<vnetd:rule direction='egress' action='allow' proto='tcp' ports='80' to='203.0.113.7'/></vnetd:rules>"), api.DefineOptions{})
 	before, _ := met("db")
 	for range 3 {
-		if !canOpen(web, "198.51.100.50:5432") || !canOpen(db, "203.0.113.7:80") || canOpen(db, "203.0.113.7:81") {
+		if !canOpen(web, "198.51.100.50:5432", wait) || !canOpen(db, "203.0.113.7:80", wait) || canOpen(db, "203.0.113.7:81", 700*time.Millisecond) {
 			t.Fatal("what is open is closed, or the other way round")
 		}
 	}

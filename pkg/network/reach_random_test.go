@@ -520,14 +520,14 @@ func (g *reachLab) compare(pairs int) {
 		if counts[p.said.Verdict]++; p.said.Verdict == api.ReachUnknown {
 			g.Logf("UNKNOWN %+v: %s", p.question(), p.said.Reason)
 		}
-		probing.Go(p.probe)
+		probing.Go(func() { p.probe(probeLimit) })
 	}
 	probing.Wait()
 	g.Logf("DECIDED %v", decided(all))
 	g.Logf("VERDICTS %v of %d", counts, len(all))
 	for _, p := range all {
 		if g.wrong(p) {
-			p.probe() // once more, alone
+			p.probe(10 * probeLimit) // once more, alone
 		}
 		if g.wrong(p) {
 			text, _ := json.MarshalIndent(p.said, "", " ")
@@ -587,7 +587,7 @@ func (g *reachLab) wrong(p *pair) bool {
 const probeLimit = 1500 * time.Millisecond
 
 // probe sends what the pair is about.
-func (p *pair) probe() {
+func (p *pair) probe(limit time.Duration) {
 	p.answered = ""
 	if p.protocol == "icmp" {
 		args := []string{"-c", "3", "-i", "0.3", "-W", "1", "-I", p.src.String(), p.dst.String()}
@@ -604,7 +604,7 @@ func (p *pair) probe() {
 	if d.LocalAddr = net.TCPAddrFromAddrPort(netip.AddrPortFrom(p.src, 0)); p.protocol == "udp" {
 		d.LocalAddr = net.UDPAddrFromAddrPort(netip.AddrPortFrom(p.src, 0))
 	}
-	deadline := time.Now().Add(probeLimit)
+	deadline := time.Now().Add(limit)
 	d.Deadline = deadline
 	var conn net.Conn
 	if err := p.from.within(func() (err error) {
