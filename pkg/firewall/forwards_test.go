@@ -35,7 +35,7 @@ func forwardsTo(guest netip.Addr, host, sender netip.Addr, first uint16) (all []
 }
 
 // sendTo is ask to a port, from an unprivileged one.
-func sendTo(ns *nstest.NS, to string, port uint16) (string, error) {
+func sendTo(ns *nstest.NS, to string, port uint16, patience time.Duration) (string, error) {
 	var conn net.Conn
 	dial := func() (err error) {
 		conn, err = net.Dial("udp", net.JoinHostPort(to, fmt.Sprint(port)))
@@ -51,7 +51,7 @@ func sendTo(ns *nstest.NS, to string, port uint16) (string, error) {
 		return "", err
 	}
 	defer func() { _ = conn.Close() }()
-	if err := conn.SetDeadline(time.Now().Add(300 * time.Millisecond)); err != nil {
+	if err := conn.SetDeadline(time.Now().Add(patience)); err != nil {
 		return "", err
 	}
 	b := make([]byte, 64)
@@ -83,7 +83,7 @@ func (h *host) fatesOf(from place) string {
 			for i := range uint16(7) {
 				fate, err := lost, error(nil)
 				for range 3 {
-					if fate, err = sendTo(from.ns, to, first+i); err != nil || fate != lost {
+					if fate, err = sendTo(from.ns, to, first+i, 300*time.Millisecond); err != nil || fate != lost {
 						break
 					}
 				}
@@ -179,9 +179,9 @@ func TestForwardsKeepGuestsFromLoopbackWithoutRules(t *testing.T) {
 		p.ns.IP("route del table local local 127.0.0.0/8 dev lo")
 		p.ns.IP("route del table local local 127.0.0.1 dev lo")
 		p.ns.IP("route add 127.0.0.0/8 via 10.0.1.1")
-		arrives := func() bool {
-			_, _ = sendTo(p.ns, "127.0.0.1", 7777)
-			if err := secret.SetReadDeadline(time.Now().Add(50 * time.Millisecond)); err != nil {
+		arrives := func(patience time.Duration) bool {
+			_, _ = sendTo(p.ns, "127.0.0.1", 7777, 300*time.Millisecond)
+			if err := secret.SetReadDeadline(time.Now().Add(patience)); err != nil {
 				h.Fatal(err)
 			}
 			_, _, err := secret.ReadFrom(make([]byte, 10))
@@ -189,16 +189,16 @@ func TestForwardsKeepGuestsFromLoopbackWithoutRules(t *testing.T) {
 		}
 		answered := func(when string) {
 			h.Helper()
-			if fate, err := sendTo(nil, "127.0.0.1", 7000); err != nil || fate != "10.0.1.1" {
+			if fate, err := sendTo(nil, "127.0.0.1", 7000, mendLimit); err != nil || fate != "10.0.1.1" {
 				h.Errorf("%s 127.0.0.1 is answered: %s, %v", when, fate, err)
 			}
 		}
 		answered("with rules")
-		if arrives() {
+		if arrives(50 * time.Millisecond) {
 			h.Error("with rules a guest reaches 127.0.0.1 of the host")
 		}
 		nstest.Exec(h, "nft", "flush", "ruleset")
-		if arrives() {
+		if arrives(50 * time.Millisecond) {
 			h.Error("without rules a guest reaches 127.0.0.1 of the host")
 		}
 		if _, err := f.Repair(h.Context()); err != nil {
@@ -211,7 +211,7 @@ func TestForwardsKeepGuestsFromLoopbackWithoutRules(t *testing.T) {
 		n.Forwards = nil
 		h.set(f, n)
 		nstest.Exec(h, "nft", "flush", "ruleset")
-		if !arrives() {
+		if !arrives(mendLimit) {
 			h.Error("the guest has no way to 127.0.0.1 that could be closed")
 		}
 	})

@@ -381,7 +381,7 @@ func (h *host) fates(places []place, want map[[3]string]string) {
 			to = at[k[1]].v6
 		}
 		// By IPv6, TCP heeds an error of ICMP as of its second segment, after a second.
-		conn, is, err := dial(at[k[0]].ns, protocol, to, echoPort, 2500*time.Millisecond)
+		conn, is, err := dial(at[k[0]].ns, protocol, to, echoPort, mendLimit)
 		if err != nil {
 			h.Errorf("from %s to %s: %v", k[0], k[1], err)
 		}
@@ -457,9 +457,18 @@ func TestPeers(t *testing.T) {
 			if err := at[from].ns.Do(func() error { return forge(at["isolated"].v4, at["closed"].v4, 4100, 4100) }); err != nil {
 				h.Fatal(err)
 			}
+			if from == "isolated" {
+				nstest.Eventually(h, mendLimit, "what the peer sends arrives", func() error {
+					if heard.count(at["isolated"].v4) == 0 {
+						return errors.New("it does not")
+					}
+					return nil
+				})
+				continue
+			}
 			time.Sleep(100 * time.Millisecond)
-			if arrived := heard.count(at["isolated"].v4) > 0; arrived != (from == "isolated") {
-				h.Errorf("what a guest of %s sends as one of another network arrives: %v", from, arrived)
+			if heard.count(at["isolated"].v4) > 0 {
+				h.Errorf("what a guest of %s sends as one of another network arrives", from)
 			}
 		}
 		for i := range networks {
@@ -493,7 +502,11 @@ func TestRulesEndConnections(t *testing.T) {
 		goesOn := func(what string, c net.Conn, want bool) {
 			h.Helper()
 			mark++
-			_ = c.SetDeadline(time.Now().Add(500 * time.Millisecond))
+			patience := 500 * time.Millisecond
+			if want {
+				patience = mendLimit // a busy machine takes longer
+			}
+			_ = c.SetDeadline(time.Now().Add(patience))
 			_, err := c.Write([]byte{mark})
 			for b := []byte{0}; err == nil && b[0] != mark; {
 				_, err = c.Read(b)
@@ -616,8 +629,8 @@ func TestErrorsPass(t *testing.T) {
 			if is, err := fate(lan, "tcp", from, echoPort); is != lost {
 				h.Errorf("IPv%s to what no rule allows: %s, %v", family, is, err)
 			}
-			isolated.ns.Exec("ping", "-"+family, "-c", "1", "-W", "2", beyond)
-			out, _ := isolated.ns.Command(h.Context(), "ping", "-"+family, "-M", "do", "-s", "1300", "-c", "2", "-W", "1", beyond).CombinedOutput()
+			isolated.ns.Exec("ping", "-"+family, "-c", "1", "-W", "20", beyond)
+			out, _ := isolated.ns.Command(h.Context(), "ping", "-"+family, "-M", "do", "-s", "1300", "-c", "2", "-W", "5", beyond).CombinedOutput()
 			if !regexp.MustCompile(`mtu ?= ?1280`).Match(out) {
 				h.Errorf("the guest does not learn the MTU of the path:\n%s", out)
 			}

@@ -5,7 +5,6 @@ import (
 	"os/exec"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -81,7 +80,7 @@ func TestHoldComesLate(t *testing.T) {
 			h.Errorf("the other's table is listed as\n%s", got)
 		}
 		nstest.Exec(h, "nft", "delete table ip vnetd_keep")
-		nstest.Eventually(h, 10*time.Second, "the table is made", func() error {
+		nstest.Eventually(h, mendLimit, "the table is made", func() error {
 			if diff := cmp.Diff(keeperText, listedKeeper(h)); diff != "" {
 				return errors.New(diff)
 			}

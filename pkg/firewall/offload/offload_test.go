@@ -36,6 +36,9 @@ var kernel = nstest.GuestFiles{
 	},
 }
 
+// mendLimit is how long a test waits for what it asks of an emulated machine.
+const mendLimit = time.Minute
+
 const (
 	guestAddr, guestAddr6     = "192.0.2.2", "2001:db8:1::2"
 	gatewayAddr, gatewayAddr6 = "192.0.2.1", "2001:db8:1::1"
@@ -110,7 +113,7 @@ func (l *lab) serve(ns *nstest.NS, address string) (at string) {
 func (l *lab) dial(ns *nstest.NS, to string) net.Conn {
 	l.Helper()
 	var conn net.Conn
-	err := ns.Do(func() (err error) { conn, err = net.DialTimeout("tcp", to, 5*time.Second); return err })
+	err := ns.Do(func() (err error) { conn, err = net.DialTimeout("tcp", to, mendLimit); return err })
 	if err != nil {
 		l.Fatal(err)
 	}
@@ -138,7 +141,7 @@ func ask(conn net.Conn, times int, patience time.Duration) error {
 // offloaded waits until so many connections are.
 func (l *lab) offloaded(want int) {
 	l.Helper()
-	nstest.Eventually(l, 10*time.Second, fmt.Sprintf("%d offloaded connections", want), func() error {
+	nstest.Eventually(l, mendLimit, fmt.Sprintf("%d offloaded connections", want), func() error {
 		if n, err := l.firewall.Offloaded(); n != want || err != nil {
 			return fmt.Errorf("%d are, %w", n, errors.Join(err, l.table.Err()))
 		}
@@ -149,7 +152,7 @@ func (l *lab) offloaded(want int) {
 // talk has a connection be answered, and offloaded.
 func (l *lab) talk(conn net.Conn) {
 	l.Helper()
-	if err := ask(conn, 5, 5*time.Second); err != nil {
+	if err := ask(conn, 5, mendLimit); err != nil {
 		l.Fatalf("before it is offloaded: %v", err)
 	}
 }
@@ -160,7 +163,7 @@ func (l *lab) settled(conn net.Conn) {
 	l.Helper()
 	const quiet = time.Second // several times what passes until a change has been looked at
 	since := time.Now()
-	nstest.Eventually(l, 15*time.Second, "the connection to stay offloaded", func() error {
+	nstest.Eventually(l, mendLimit, "the connection to stay offloaded", func() error {
 		n, err := l.firewall.Offloaded()
 		if n == 0 || err != nil {
 			since = time.Now()
@@ -208,7 +211,7 @@ func devices(t *testing.T) []string {
 // wantDevices waits until the flowtable has these.
 func wantDevices(t *testing.T, want ...string) {
 	t.Helper()
-	nstest.Eventually(t, 10*time.Second, fmt.Sprintf("a flowtable of %q", want), func() error {
+	nstest.Eventually(t, mendLimit, fmt.Sprintf("a flowtable of %q", want), func() error {
 		if got := devices(t); !slices.Equal(got, want) {
 			return fmt.Errorf("it has %q", got)
 		}
@@ -235,7 +238,7 @@ func TestConnections(t *testing.T) {
 			hook, port := l.probe("forward priority 0"), l.probe("ingress device v-guest priority -100")
 			l.settled(conn)
 			before, seen := hook(), port()
-			if err := ask(conn, 100, 5*time.Second); err != nil {
+			if err := ask(conn, 100, mendLimit); err != nil {
 				t.Fatal(err)
 			}
 			if after := hook(); after != before {
@@ -283,7 +286,7 @@ func (l *lab) endsWithMode(t *testing.T) {
 	nstest.Exec(t, "nft", "add table inet mine; add chain inet mine forward { type filter hook forward priority 7; }; add rule inet mine forward tcp dport 1 drop")
 	l.settled(conn)
 	nstest.Exec(t, "nft", "add rule inet mine forward ip saddr "+guestAddr+" drop")
-	nstest.Eventually(t, 5*time.Second, "another program's rule to be heeded", func() error {
+	nstest.Eventually(t, mendLimit, "another program's rule to be heeded", func() error {
 		if ask(conn, 1, 500*time.Millisecond) == nil {
 			return errors.New("the connection goes on")
 		}
@@ -343,7 +346,7 @@ func (l *lab) held(t *testing.T) {
 		return n
 	}
 	before := passed()
-	if err := ask(conn, 50, 5*time.Second); err != nil {
+	if err := ask(conn, 50, mendLimit); err != nil {
 		t.Fatal(err)
 	}
 	if n := passed() - before; n < 50 {
@@ -409,7 +412,7 @@ func TestDevices(t *testing.T) {
 		wantDevices(t, "eno1", "eno2", "virbr0", "virbr1")
 		for _, damage := range []string{"delete table inet vnetd_offload", "flush ruleset", "flush chain inet vnetd_offload forward", "flush set inet vnetd_offload links"} {
 			nstest.Exec(t, "nft", damage)
-			nstest.Eventually(t, 10*time.Second, "the table after "+damage, func() error {
+			nstest.Eventually(t, mendLimit, "the table after "+damage, func() error {
 				out := nstest.Exec(t, "nft", "list ruleset")
 				if strings.Count(out, "flow add @flows") != 2 || strings.Count(out, `"eno2"`) != 1 {
 					return fmt.Errorf("the rules are\n%s", out)
