@@ -9,6 +9,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
@@ -365,7 +366,13 @@ func TestLoose(t *testing.T) {
 		behind("one that is about to come again", "vx7 master br0 static")
 		guest.IP("link set eth0 up")
 		guest.IP("addr add 10.0.0.1/24 dev eth0")
-		_ = guest.Command(t.Context(), "ping", "-c1", "-W1", "10.0.0.2").Run() // its first frame
+		nstest.Eventually(t, time.Minute, "the guest's first frame passes", func() error { // once the link has carrier
+			_ = guest.Command(t.Context(), "ping", "-c1", "-W1", "10.0.0.2").Run()
+			if out := nstest.Exec(t, "bridge", "fdb", "show", "br", "br0"); !strings.Contains(out, mac+" dev port master br0") {
+				return errors.New(out)
+			}
+			return nil
+		})
 		behind("one that has come", "port master br0 static")
 		if _, amended := ensure(t, tunnels, cfg); amended != nil {
 			t.Errorf("it has come, but amended %q", amended)
