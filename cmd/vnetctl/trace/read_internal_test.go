@@ -1,6 +1,8 @@
 package trace
 
 import (
+	"net/netip"
+	"strings"
 	"testing"
 	"time"
 
@@ -77,5 +79,19 @@ func TestCounters(t *testing.T) {
 	}
 	if more := c.since(counters{"InHdrErrors": 1, "FragFails": 4}); more["InHdrErrors"] != 2 || len(more) != 3 {
 		t.Errorf("%v", more)
+	}
+}
+
+// TestForgottenNeighbour has a neighbour that did not answer be named when the kernel has
+// forgotten it, as it does soon where there are many.
+func TestForgottenNeighbour(t *testing.T) {
+	const nobodys = -1
+	e := &evidence{Options: Options{To: netip.MustParseAddr("192.0.2.9")}, sent: 3, out: link{name: "eno1", index: nobodys}, reasons: map[string]int{"NEIGH_FAILED": 3}}
+	if text, _ := noNeighbour(e); !strings.Contains(text, "192.0.2.9 does not answer on eno1") {
+		t.Errorf("the verdict is %q", text)
+	}
+	e.reasons = nil
+	if text, _ := noNeighbour(e); text != "" {
+		t.Errorf("without a sign of it the verdict is %q", text)
 	}
 }

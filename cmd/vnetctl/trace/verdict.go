@@ -254,7 +254,9 @@ func noNeighbour(e *evidence) (string, string) {
 	if !hop.IsValid() {
 		hop = e.destination()
 	}
-	if state := neighbour(e.out.index, hop); e.left == 0 && (state == "failed" || state == "incomplete") {
+	state := neighbour(e.out.index, hop)
+	forgotten := state == "" && e.reasons["NEIGH_FAILED"] > 0 // the kernel keeps few of those who failed
+	if e.left == 0 && (state == "failed" || state == "incomplete" || forgotten) {
 		return fmt.Sprintf("%v does not answer on %s: its card is not known", hop, e.out.name), fmt.Sprintf("ip neigh show dev %s; see whether %v runs and the cable is right", e.out.name, hop)
 	}
 	return "", ""
