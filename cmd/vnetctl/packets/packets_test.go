@@ -135,7 +135,10 @@ func TestCapture(t *testing.T) {
 			if to == "" {
 				return func() { send(t, peer, frames["vlan 7, ARP who has 192.0.2.1, tell 192.0.2.5"]) }
 			}
-			return func() { _ = peer.Command(t.Context(), "ping", "-c", "1", "-W", "1", to).Run() }
+			return func() {
+				peer.IP("neigh flush dev eth0") // it asks anew, whatever became of the last time
+				_ = peer.Command(t.Context(), "ping", "-c", "1", "-W", "1", to).Run()
+			}
 		}
 		devices := []packets.Device{{Name: "lo", Description: "this host"}, {Name: "a0", Description: "guest web"}}
 		for _, tt := range []struct{ filter, to, want string }{
