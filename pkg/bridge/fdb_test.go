@@ -6,7 +6,6 @@ import (
 	"net"
 	"strings"
 	"testing"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -166,7 +165,7 @@ func TestMostLearned(t *testing.T) {
 		for _, bound := range []int{8, 12} {
 			cfg.MaxLearned = bound
 			ensure(t, b, cfg)
-			nstest.Eventually(t, 10*time.Second, "the bridge learns", func() error {
+			nstest.Eventually(t, soon, "the bridge learns", func() error {
 				for i := range 2 * bound {
 					err := guest.Do(func() error { return sendFrom("eth0", [6]byte{2, 0, 0, 0, 0x53, byte(i)}) })
 					if err != nil {

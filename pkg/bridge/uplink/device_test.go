@@ -55,7 +55,7 @@ func TestVLANOfUplink(t *testing.T) {
 		lan.IP("link add lan0.42 link lan0 type vlan id 42")
 		lan.IP("addr add 198.18.42.1/24 dev lan0.42")
 		lan.IP("link set lan0.42 up")
-		awaitDAD(t)
+		settle(t)
 		before := hostState(t)
 		u := newUplinks(t)
 		cfg := uplink.Config{Bridge: "br42", Uplink: "eno1.42", Parent: "eno1", VLAN: 42}
@@ -89,7 +89,7 @@ func TestVLANOfUplink(t *testing.T) {
 
 		nstest.IP(t, "link add eno1.42 link eno1 type vlan id 42")
 		nstest.IP(t, "link set eno1.42 up")
-		awaitDAD(t)
+		settle(t)
 		s = attach()
 		reaches("a device that was there")
 		detachUplink(t, u, s)

@@ -108,7 +108,7 @@ func TestRouteComesMeanwhile(t *testing.T) {
 func TestUplinkAway(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		nstest.NewLAN(t)
-		awaitDAD(t)
+		settle(t)
 		want := routesOf(t, "eno1")
 		u := newUplinks(t)
 		s := attachUplink(t, u, "eno1")
@@ -123,6 +123,7 @@ func TestUplinkAway(t *testing.T) {
 		nstest.IP(t, "link add eno1 type veth peer name lan7")
 		nstest.IP(t, "link set lan7 up")
 		detachUplink(t, u, s)
+		nstest.Eventually(t, soon, "the card that came has carrier", func() error { return carried(t) })
 		if diff := cmp.Diff(want, routesOf(t, "eno1")); diff != "" || exists(t, "br0") {
 			t.Errorf("routes of the card that came (-before +now), bridge there: %t\n%s", exists(t, "br0"), diff)
 		}

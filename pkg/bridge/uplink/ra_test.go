@@ -93,7 +93,7 @@ func TestUplinkOfRouterAdvertisements(t *testing.T) {
 		noForwarding(t)
 		lan := nstest.NewLAN(t)
 		nstest.IP(t, "-6 route del default")
-		awaitDAD(t)
+		settle(t)
 		nstest.Eventually(t, soon, "the router has its address", func() error {
 			if out := lan.IP("-6 addr show dev lan0 scope link"); !strings.Contains(out, "fe80") || strings.Contains(out, "tentative") {
 				return fmt.Errorf("%s", out)
@@ -102,7 +102,7 @@ func TestUplinkOfRouterAdvertisements(t *testing.T) {
 		})
 		advertise(t, lan, 1800, 86400)
 		awaitAdvertised(t, "eno1", 1800, 86400)
-		awaitDAD(t)
+		settle(t)
 		u := newUplinks(t)
 		s := attachUplink(t, u, "eno1")
 		awaitAdvertised(t, "br0", 1800, 86400)

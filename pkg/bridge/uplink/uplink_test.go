@@ -35,9 +35,9 @@ func TestUplinkMovesAndComesBack(t *testing.T) {
 		if ok, err := u.Attached(s); !ok || err != nil {
 			t.Errorf("Attached: %v, %v", ok, err)
 		}
-		lan.Exec("ping", "-c1", "-W5", nstest.Uplink)
-		lan.Exec("ping", "-c1", "-W5", nstest.Uplink6)
-		nstest.Exec(t, "ping", "-c1", "-W5", nstest.LANHost6)
+		lan.Exec("ping", "-c1", "-W20", nstest.Uplink)
+		lan.Exec("ping", "-c1", "-W20", nstest.Uplink6)
+		nstest.Exec(t, "ping", "-c1", "-W20", nstest.LANHost6)
 
 		detachUplink(t, u, s)
 		sameHost(t, "after Detach", before)
@@ -105,8 +105,8 @@ func TestUplinkCarriesGuests(t *testing.T) {
 			t.Fatal(err)
 		}
 		guest.IP("addr add 203.0.113.50/24 dev eth0")
-		guest.Exec("ping", "-c1", "-W5", nstest.LANHost)
-		guest.Exec("ping", "-c1", "-W5", nstest.Uplink)
+		guest.Exec("ping", "-c1", "-W20", nstest.LANHost)
+		guest.Exec("ping", "-c1", "-W20", nstest.Uplink)
 		detachUplink(t, u, s)
 		if got := show(t, "v-guest"); got.Master != "" {
 			t.Errorf("the guest's port has master %q", got.Master)
@@ -171,13 +171,7 @@ func TestSilentGatewayIsNotAwaited(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		nstest.NewLAN(t)
 		nstest.IP(t, "route replace default via 203.0.113.99")
-		nstest.Eventually(t, soon, "the link-local address", func() error {
-			if nstest.IP(t, "-6 addr show dev eno1 scope link") == "" {
-				return errors.New("there is none")
-			}
-			return nil
-		})
-		awaitDAD(t)
+		settle(t)
 		before := hostState(t)
 		u := newUplinks(t)
 		detachUplink(t, u, attachUplink(t, u, "eno1"))
@@ -297,7 +291,7 @@ func TestUplinkRefusals(t *testing.T) {
 		} {
 			nstest.IP(t, args)
 		}
-		awaitDAD(t)
+		settle(t)
 		before := hostState(t)
 		ended, cancel := context.WithCancel(t.Context())
 		cancel()
@@ -381,15 +375,15 @@ func TestDetachUplinkOfWhatChanged(t *testing.T) {
 func TestUplinkKeepsRenewedLifetimes(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		nstest.NewLAN(t)
-		nstest.IP(t, "addr add 203.0.113.9/24 dev eno1 valid_lft 1000 preferred_lft 900")
+		nstest.IP(t, "addr add 203.0.113.9/24 dev eno1 valid_lft 100000 preferred_lft 90000")
 		u := newUplinks(t)
 		s := attachUplink(t, u, "eno1")
 		if got := fmt.Sprint(s.Temporary()); got != "[203.0.113.9/24]" {
 			t.Errorf("temporary addresses %s", got)
 		}
-		nstest.IP(t, "addr change 203.0.113.9/24 dev br0 valid_lft 7000 preferred_lft 6000")
+		nstest.IP(t, "addr change 203.0.113.9/24 dev br0 valid_lft 700000 preferred_lft 600000")
 		detachUplink(t, u, s)
-		if out := nstest.IP(t, "addr show dev eno1"); !strings.Contains(out, "valid_lft 69") && !strings.Contains(out, "valid_lft 7000") {
+		if out := nstest.IP(t, "addr show dev eno1"); !strings.Contains(out, "valid_lft 69") && !strings.Contains(out, "valid_lft 700000") {
 			t.Errorf("the address has its old lifetime: %s", out)
 		}
 	})
@@ -412,6 +406,7 @@ func TestUplinkAmongEquals(t *testing.T) {
 			} {
 				nstest.IP(t, args)
 			}
+			settle(t)
 			before := nstest.IP(t, "route show")
 			want := map[string]string{"eno1": "dev br0", "eno2": "dev eno2"}[first]
 			u := newUplinks(t)
@@ -447,7 +442,7 @@ func TestUplinkWithManyRoutes(t *testing.T) {
 			t.Fatal(err)
 		}
 		nstest.IP(t, "-batch "+batch)
-		awaitDAD(t)
+		settle(t)
 		before := hostState(t)
 		u := newUplinks(t)
 		start := time.Now()
