@@ -34,8 +34,8 @@ func TestDay(t *testing.T) {
 		}
 		var minute atomic.Int64
 		begin := time.Now()
+		s.SetTiming(patience, patience, time.Second)
 		s.SetClock(func() time.Time { return begin.Add(time.Duration(minute.Load()) * time.Minute) })
-		s.SetTiming(patience, patience, patience)
 		run(t, s)
 		goroutines, files := runtime.NumGoroutine(), openFiles(t)
 		c, err := net.Dial("udp", net.JoinHostPort(gateway, "53"))
