@@ -43,10 +43,7 @@ func TestClusterDHCP6(t *testing.T) {
 		l.finds6(b, "a", a6)
 		l.moves6(b)
 		for i, name := range []string{"f1", "f2"} {
-			p, err := l.port(i, client.PortOptions{MAC: net.HardwareAddr{0x52, 0x54, 0, 0, 0, 0x0b}})
-			if err != nil {
-				t.Fatal(err)
-			}
+			p := l.portOfNone(i, net.HardwareAddr{0x52, 0x54, 0, 0, 0, 0x0b})
 			f := nstest.Machine(t, name, p.Info.MAC, p.Files[0])
 			nstest.Eventually(t, spanLimit, "the guest has the address that is reserved for it on each host", func() error {
 				got, err := l.ask6(f, dhcpv6.MessageTypeSolicit, netip.Addr{})
@@ -64,6 +61,17 @@ func TestClusterDHCP6(t *testing.T) {
 			_ = p.Close()
 		}
 	})
+}
+
+// portOfNone is a port of a card that no guest is said to have: there is none as long as the host
+// has heard of it on another one, where its port may just have ended.
+func (l *clusterLab) portOfNone(i int, card net.HardwareAddr) (p *client.OpenPort) {
+	l.Helper()
+	nstest.Eventually(l, spanLimit, fmt.Sprintf("h%d makes a port of %s", i+1, card), func() (err error) {
+		p, err = l.port(i, client.PortOptions{MAC: card})
+		return err
+	})
+	return p
 }
 
 // moves6 has a guest move to another host, and renew there.
@@ -185,12 +193,7 @@ func (l *clusterLab) ask6(guest *nstest.NS, typ dhcpv6.MessageType, addr netip.A
 		if _, err := conn.WriteToUDP(m.ToBytes(), &net.UDPAddr{IP: net.ParseIP("ff02::1:2"), Port: 547, Zone: link.Name}); err != nil {
 			return err
 		}
-		buf := make([]byte, 1500)
-		n, err := conn.Read(buf)
-		if err != nil {
-			return err
-		}
-		reply, err := dhcpv6.MessageFromBytes(buf[:n])
+		reply, err := answerTo(conn, m)
 		if err != nil {
 			return err
 		}
@@ -201,4 +204,17 @@ func (l *clusterLab) ask6(guest *nstest.NS, typ dhcpv6.MessageType, addr netip.A
 		return errors.New(reply.Summary())
 	})
 	return address, err
+}
+
+// answerTo reads until the answer to a message has come: that to a former one may be late.
+func answerTo(conn *net.UDPConn, m *dhcpv6.Message) (*dhcpv6.Message, error) {
+	for buf := make([]byte, 1500); ; {
+		n, err := conn.Read(buf)
+		if err != nil {
+			return nil, err
+		}
+		if reply, err := dhcpv6.MessageFromBytes(buf[:n]); err != nil || reply.TransactionID == m.TransactionID {
+			return reply, err
+		}
+	}
 }

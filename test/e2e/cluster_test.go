@@ -238,12 +238,16 @@ func (l *clusterLab) port(i int, options client.PortOptions) (*client.OpenPort, 
 	if err != nil {
 		return nil, err
 	}
-	l.Cleanup(func() { _ = c.Close() })
 	p, err := c.RequestPort(l.Context(), "apps", options)
-	if err == nil {
-		l.Cleanup(func() { _ = p.Close() })
+	if err != nil {
+		_ = c.Close()
+		return nil, err
 	}
-	return p, err
+	l.Cleanup(func() {
+		_ = p.Close()
+		_ = c.Close()
+	})
+	return p, nil
 }
 
 // away ends etcd: guests renew, new ones get addresses, and a vnetd that starts goes on.
