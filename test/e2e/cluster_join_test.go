@@ -3,8 +3,6 @@ package e2e
 import (
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
 	"strings"
 	"testing"
 
@@ -56,36 +54,6 @@ func (l *clusterLab) none(but ...string) {
 		}
 		return nil
 	})
-}
-
-// counting is a guest that pings an address without end.
-type counting struct {
-	l   *clusterLab
-	cmd *exec.Cmd
-	out strings.Builder
-}
-
-// counts begins it.
-func (l *clusterLab) counts(guest *nstest.NS, address string) *counting {
-	l.Helper()
-	c := &counting{l: l, cmd: guest.Command(l.Context(), "ping", "-q", "-i", "0.01", address)}
-	c.cmd.Stdout = &c.out
-	if err := c.cmd.Start(); err != nil {
-		l.Fatal(err)
-	}
-	return c
-}
-
-// end ends it: no packet may have been lost, but the last, which may be on its way.
-func (c *counting) end(what string) {
-	c.l.Helper()
-	_ = c.cmd.Process.Signal(os.Interrupt) // ip executes ping in its own place
-	_ = c.cmd.Wait()
-	_, counts, _ := strings.Cut(c.out.String(), "---\n")
-	var sent, got int
-	if _, err := fmt.Sscanf(counts, "%d packets transmitted, %d received", &sent, &got); err != nil || sent == 0 || sent-got > 1 {
-		c.l.Errorf("%s: packets were lost: %s", what, c.out.String())
-	}
 }
 
 // links are the devices of the network on a host as guests notice them: another one has another number.

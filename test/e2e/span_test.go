@@ -264,19 +264,10 @@ func (l *spanLab) restarts(guest *nstest.NS, address string) {
 		return h.Exec("sh", "-c", "cat /sys/class/net/vx7/ifindex; bridge fdb show dev vx7 | grep dst.*permanent; nft -s list table bridge vnetd_span; nft -s list table inet vnetd_span")
 	}
 	was := state()
-	ping := guest.Command(l.Context(), "ping", "-i", "0.02", "-w", "60", address)
-	var out strings.Builder
-	ping.Stdout = &out
-	if err := ping.Start(); err != nil {
-		l.Fatal(err)
-	}
+	ping := l.counts(guest, address)
 	h.KillVnetd()
 	h.StartVnetd()
-	_ = ping.Process.Signal(os.Interrupt) // ip executes ping in its own place
-	_ = ping.Wait()
-	if !strings.Contains(out.String(), " 0% packet loss") {
-		l.Errorf("packets were lost while vnetd was away:\n%s", out.String()[max(0, out.Len()-300):])
-	}
+	ping.end("while vnetd was away")
 	if is := state(); is != was {
 		l.Errorf("another vnetd has it otherwise; was\n%s\nis\n%s", was, is)
 	}
