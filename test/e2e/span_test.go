@@ -10,14 +10,13 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/vnetd/vnetd/internal/nstest"
 	"github.com/vnetd/vnetd/pkg/client"
 )
 
 // spanLimit only ends tests that would hang.
-const spanLimit = time.Minute
+const spanLimit = limit
 
 // spanLab is three hosts with a network that spans them, on a wire between them.
 type spanLab struct {
