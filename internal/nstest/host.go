@@ -9,7 +9,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"time"
 )
 
 // Host is a hypervisor beside others: namespaces for its network and its mounts, with /run,
@@ -147,7 +146,7 @@ func (h *Host) StartVnetd() {
 		h.t.Fatalf("starting vnetd on %s: %v", h.Name, err)
 	}
 	h.t.Cleanup(h.KillVnetd)
-	Eventually(h.t, 3*time.Minute, "vnetd answers on "+h.Name, func() error {
+	Eventually(h.t, startLimit, "vnetd answers on "+h.Name, func() error {
 		return errors.Join(h.Vnetctl(h.t.Context(), "", "list").Err())
 	})
 }

@@ -13,9 +13,9 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// startLimit is how long vnetd may take until it says that it is ready. It only
+// startLimit is how long vnetd, or what it needs, may take until it is ready. It only
 // ends tests that would hang.
-const startLimit = time.Minute
+const startLimit = 3 * time.Minute
 
 // Vnetd is a running daemon.
 type Vnetd struct {

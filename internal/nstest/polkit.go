@@ -10,7 +10,6 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -39,7 +38,7 @@ func StartPolkit(t TB) {
 		t.Fatalf("starting polkitd: %v", err)
 	}
 	t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
-	Eventually(t, 30*time.Second, "polkitd is on the bus", func() error {
+	Eventually(t, startLimit, "polkitd is on the bus", func() error {
 		err := command(t.Context(), "busctl", "--address="+busAddress, "call", "org.freedesktop.DBus", "/",
 			"org.freedesktop.DBus", "GetNameOwner", "s", "org.freedesktop.PolicyKit1")
 		if err != nil {

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
-	"time"
 )
 
 // resolvedTree is where test/deps.sh unpacks systemd-resolved, below the root of
@@ -52,7 +51,7 @@ func (r *Resolved) Start() {
 	if err := r.cmd.Start(); err != nil {
 		r.t.Fatalf("starting systemd-resolved, which test/deps.sh fetches: %v", err)
 	}
-	Eventually(r.t, 30*time.Second, "systemd-resolved is on the bus", func() error {
+	Eventually(r.t, startLimit, "systemd-resolved is on the bus", func() error {
 		_, err := r.Resolvectl("status")
 		return err
 	})

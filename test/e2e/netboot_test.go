@@ -19,7 +19,7 @@ import (
 
 // netbootLimit ends a boot that would hang: firmware, 15 MB by TFTP and a kernel,
 // all emulated.
-const netbootLimit = 4 * time.Minute
+const netbootLimit = 2 * limit
 
 const netbootNetwork = `<network>
   <name>boot</name>

@@ -67,7 +67,7 @@ func define(t *testing.T, l *nstest.Lab, access string) {
 func leased(t *testing.T, cfg nstest.GuestConfig) (*nstest.QEMU, string) {
 	t.Helper()
 	q := nstest.BootGuest(t, cfg)
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), limit)
 	defer cancel()
 	lease, err := q.Lease(ctx)
 	if err != nil {

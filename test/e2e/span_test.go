@@ -16,7 +16,7 @@ import (
 )
 
 // spanLimit only ends tests that would hang.
-const spanLimit = limit
+const spanLimit = limit / 2
 
 // spanLab is three hosts with a network that spans them, on a wire between them.
 type spanLab struct {
