@@ -58,6 +58,15 @@ func Run(t *testing.T, body func(t *testing.T)) {
 	runChild(t)
 }
 
+// Beside has a test that is nothing but subtests, each of them in Run, stand beside other tests
+// like one in Run itself. Else no other test begins until the last of its subtests has ended.
+func Beside(t *testing.T) {
+	t.Helper()
+	if os.Getenv(envTest) == "" { // in its namespaces a subtest is alone, and may change the environment
+		t.Parallel()
+	}
+}
+
 // runChild executes this test binary for t alone and reports its outcome.
 func runChild(t *testing.T) {
 	t.Helper()

@@ -27,6 +27,7 @@ func RunInGuest(t *testing.T, files GuestFiles, body func(t *testing.T)) {
 		Run(t, body)
 		return
 	}
+	t.Parallel()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)

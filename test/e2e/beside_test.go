@@ -78,6 +78,7 @@ func newContainer(t *testing.T) *nstest.NS {
 // its lease and the LAN, its download goes on as the program's rules are flushed and
 // made anew and as vnetd is started anew, and the program's own guests have what they had.
 func TestBesideOtherPrograms(t *testing.T) {
+	nstest.Beside(t)
 	for _, p := range programs {
 		t.Run(p.name, func(t *testing.T) {
 			nstest.Run(t, func(t *testing.T) {

@@ -227,6 +227,7 @@ func TestClusterSpanRefused(t *testing.T) {
 // before the host has it as one of the cluster's, or has only stored that it is: the next one goes on. A
 // network that another host made the cluster's is left alone, whatever it is called.
 func TestClusterSpanResumed(t *testing.T) {
+	nstest.Beside(t)
 	for _, tt := range []struct {
 		name   string
 		stored bool

@@ -223,6 +223,7 @@ func (f *forwarding) awaits(what string, from *nstest.NS, protocol, to, want str
 
 // byEachBackend runs body with rules by each backend of the firewall.
 func byEachBackend(t *testing.T, body func(t *testing.T, f *forwarding)) {
+	nstest.Beside(t)
 	for _, backend := range []string{"iptables", "nftables"} {
 		t.Run(backend, func(t *testing.T) {
 			nstest.Run(t, func(t *testing.T) { body(t, forwardingBy(t, backend)) })

@@ -101,6 +101,7 @@ func serveFiles(t *testing.T, root, script string) {
 // The one by TFTP comes up as a system, which gets an address. A BIOS does so in TestNetBoot;
 // here the scripts of the others tell that they run.
 func TestNetBootByArchitecture(t *testing.T) {
+	nstest.Beside(t)
 	const boots = `<bootp file='guest/nothing-for-others'/>
       <vnetd:boot arch='ipxe' file='guest/boot.ipxe'/>
       <vnetd:boot arch='x86-uefi' file='guest/ipxe.efi' http='http://198.51.100.1:8080/guest/ipxe.efi'/>`

@@ -25,6 +25,7 @@ type situation struct {
 // TestReach asks vnetctl who reaches whom in situations in which people ask, and compares what it
 // names.
 func TestReach(t *testing.T) {
+	nstest.Beside(t)
 	for _, backend := range []string{"iptables", "nftables"} {
 		t.Run(backend, func(t *testing.T) {
 			nstest.Run(t, func(t *testing.T) {

@@ -323,6 +323,7 @@ func echoes(t *testing.T, m *nstest.NS) int {
 // TestSpanMTU has TCP pass between guests with the MTU that they were told, and with that of
 // Ethernet, by underlays of IPv4 and IPv6, and with large ones.
 func TestSpanMTU(t *testing.T) {
+	nstest.Beside(t)
 	for _, tt := range []struct {
 		name      string
 		v6        bool

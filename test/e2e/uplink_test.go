@@ -407,6 +407,7 @@ func startNetworkd(t *testing.T) {
 // TestUplinkComesAndGoes has an uplink come and go in every way, at every moment: the host
 // is reachable at the end, and has what it had.
 func TestUplinkComesAndGoes(t *testing.T) {
+	nstest.Beside(t)
 	for _, manager := range []string{"static", "networkd"} {
 		for moment, run := range uplinkMoments {
 			for event, e := range uplinkEvents {
