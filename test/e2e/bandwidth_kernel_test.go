@@ -6,7 +6,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/vnetd/vnetd/internal/nstest"
 )
@@ -70,7 +69,7 @@ func TestBandwidthOnDebiansKernel(t *testing.T) {
 		if left := m.run("/bin/ip -br link; nft list ruleset"); strings.Contains(left, "ifb-") || strings.Contains(left, "chain device") {
 			t.Errorf("left behind:\n%s", left)
 		}
-		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+		ctx, cancel := context.WithTimeout(t.Context(), 3*limit)
 		defer cancel()
 		out, status, err := m.Run(ctx, "tc.test -test.v -test.parallel 1 -test.run 'Rates|Floors|Everything|Others|Sweep'")
 		if t.Log(out); err != nil || status != 0 {

@@ -99,9 +99,7 @@ func measured(t *testing.T, server, client *nstest.NS, address string, args ...s
 		t.Fatal(err)
 	}
 	defer func() { _ = serve.Wait() }()
-	nstest.Eventually(t, time.Minute, "a server", func() error {
-		return server.Command(t.Context(), "sh", "-c", "ss -ltn | grep -q :5201").Run()
-	})
+	listens(t, server)
 	args = append([]string{"-c", address, "-J", "-t", "10"}, args...)
 	var out string
 	if client != nil {
@@ -122,6 +120,14 @@ func measured(t *testing.T, server, client *nstest.NS, address string, args ...s
 	return report.End.SumReceived.BitsPerSecond / 1e6
 }
 
+// listens waits for a server in a namespace.
+func listens(t *testing.T, server *nstest.NS) {
+	t.Helper()
+	nstest.Eventually(t, time.Minute, "a server", func() error {
+		return server.Command(t.Context(), "sh", "-c", "ss -ltn | grep -q :5201").Run()
+	})
+}
+
 // What a frame of 1514 bytes carries: rates are those of frames with their header.
 const (
 	frame      = 1514
@@ -129,8 +135,9 @@ const (
 	udpPayload = frame - 14 - 20 - 8
 )
 
-// rate is at which traffic is measured, in Mbit/s: what an emulated machine carries, too.
-const rate = 8.0
+// rate is at which traffic is measured, in Mbit/s: what an emulated machine carries, too,
+// even if others leave it little of the processors.
+const rate = 2.0
 
 // tries is how often a rate is measured at most: who sends may not get a processor for
 // long enough on a busy machine, and nothing that is not sent gets through.
@@ -153,9 +160,11 @@ func near(t *testing.T, what string, want float64, measure func() float64) {
 	t.Errorf("%s: never %.0f Mbit/s within 5 %%", what, want)
 }
 
-// flood are arguments of iperf3 by which it sends twice the rate.
+// flood are arguments of iperf3 by which it sends a quarter more than the rate: enough to be
+// seen, and an emulated machine has to carry it all.
 func flood(more ...string) []string {
-	return append(more, "-b", fmt.Sprint(uint64(rate*2e6)))
+	const load = rate * 1.25e6
+	return append(more, "-b", fmt.Sprint(uint64(load)))
 }
 
 // TestRates has a port's traffic go at the rate that it shall, in both directions, with
@@ -198,16 +207,56 @@ func TestFloorsAreKept(t *testing.T) {
 			Shared: true, Egress: &tc.Rate{Average: mbit(all)}, Floors: []tc.Floor{{Class: tc.MinFloorClass, MAC: mac, Rate: mbit(floor)}},
 		})
 		near(t, "the other alone", all, func() float64 { return measured(t, other, nil, otherAddr) * frame / tcpPayload })
-		others := exec.CommandContext(t.Context(), "iperf3", flood("-u", "-c", otherAddr, "-t", "600")...)
-		serve := other.Command(t.Context(), "iperf3", "-s")
-		if err := errors.Join(serve.Start(), others.Start()); err != nil {
-			t.Fatal(err)
-		}
-		defer func() { _ = errors.Join(others.Process.Kill(), serve.Process.Kill(), others.Wait(), serve.Wait()) }()
-		if got := measured(t, guest, nil, guestAddr) * frame / tcpPayload; got < floor*0.95 || got > all*1.05 {
-			t.Errorf("the guest gets %.1f Mbit/s of the %.1f that it can count on", got, floor)
+		ended := floods(t, other)
+		for n := 1; ; n++ {
+			got := measured(t, guest, nil, guestAddr) * frame / tcpPayload
+			t.Logf("the guest gets %.3f Mbit/s of the %.1f that it can count on", got, floor)
+			select {
+			case err := <-ended:
+				t.Fatalf("the others don't take what they can: %v", err)
+			default:
+			}
+			if got > all*1.05 || got < floor*0.95 && n == tries {
+				t.Errorf("the guest gets %.3f Mbit/s, want %.1f at least and %.1f at most", got, floor, all)
+			}
+			if got >= floor*0.95 || n == tries {
+				return
+			}
 		}
 	})
+}
+
+// floods has others take all that they can until the test ends; ended says why they don't any more.
+func floods(t *testing.T, other *nstest.NS) (ended <-chan error) {
+	t.Helper()
+	serve := other.Command(t.Context(), "iperf3", "-s")
+	if err := serve.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = errors.Join(serve.Process.Kill(), serve.Wait()) })
+	listens(t, other)
+	received := func() int {
+		n, err := strconv.Atoi(strings.TrimSpace(other.Exec("cat", "/sys/class/net/eth0/statistics/rx_bytes")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	before := received()
+	flooding := exec.Command("iperf3", flood("-u", "-c", otherAddr, "-t", "600")...)
+	if err := flooding.Start(); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- flooding.Wait() }()
+	t.Cleanup(func() { _ = flooding.Process.Kill() })
+	nstest.Eventually(t, time.Minute, "others send", func() error {
+		if n := received() - before; n < int(mbit(rate)) {
+			return fmt.Errorf("%d bytes came", n)
+		}
+		return nil
+	})
+	return done
 }
 
 // state is what tc(8) and nft(8) show of all that is held.
