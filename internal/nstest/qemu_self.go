@@ -14,8 +14,8 @@ const envInGuest = "VNETD_IN_GUEST"
 
 // selfLimit is how long a test may take in a guest, with the boot.
 const (
-	selfLimit  = 8 * time.Minute
-	bootMargin = time.Minute // of that for the boot, and for saying what hangs
+	selfLimit  = 20 * time.Minute
+	bootMargin = 5 * time.Minute // of that for the boot, and for saying what hangs
 )
 
 // RunInGuest is Run in a guest of QEMU's, for what this machine's kernel has not: the

@@ -233,6 +233,6 @@ func TestNeighboursOfManyAddresses(t *testing.T) {
 		guests = append(guests, s.nested()...)
 		guests = append(guests, s.balancer(guests[2])...)
 		s.router()
-		s.stoppedNothing(guests)
+		s.stoppedNothing(guests, nil)
 	})
 }
