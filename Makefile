@@ -33,7 +33,7 @@ LINT_TOOLS := \
 NFPM := github.com/goreleaser/nfpm/v2/cmd/nfpm@v2.43.0
 
 .DEFAULT_GOAL := build
-.PHONY: help build demo demo-span check deps lint test e2e e2e-span e2e-span-new e2e-systemd fuzz chaos bench install deb rpm arch cockpit install-cockpit deb-cockpit e2e-cockpit e2e-cockpit-trixie clean
+.PHONY: help build demo demo-span check deps lint test e2e e2e-rates e2e-span e2e-span-new e2e-systemd fuzz chaos bench install deb rpm arch cockpit install-cockpit deb-cockpit e2e-cockpit e2e-cockpit-trixie clean
 
 help: ## say what there is
 	@grep -hE '^[a-z0-9-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -80,7 +80,10 @@ test: ## unit and kernel tests, each kernel test in namespaces of its own
 	@$(GO) test -count=1 -v -run Libvirt ./pkg/netdef | grep -E 'libvirt-|^ok'
 
 e2e: build ## the built binaries from outside, with a QEMU guest
-	$(GO) test -count=1 -parallel $$((3 * $$(nproc))) -timeout 40m -v ./test/e2e
+	$(GO) test -count=1 -parallel $$((3 * $$(nproc))) -timeout 40m -v -skip TestRatesOnDebiansKernel ./test/e2e
+
+e2e-rates: deps build ## what limits of bandwidth hold on Debian's kernel, on a quiet machine; not in check
+	$(GO) test -count=1 -timeout 20m -v -run TestRatesOnDebiansKernel ./test/e2e
 
 e2e-cockpit: build cockpit ## the page in a real Cockpit, pressed by a real browser
 	$(GO) test -count=1 -timeout 10m -v -run TestPage ./test/e2e-cockpit
