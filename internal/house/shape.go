@@ -43,10 +43,10 @@ type listed struct {
 }
 
 // list runs go list in dir, which also compiles: types are read from what the
-// compiler exported.
+// compiler exported. It compiles as the build does, which may have done it already.
 func list(dir string, args ...string) ([]listed, error) {
 	cmd := exec.Command("go", append([]string{"list", "-json=ImportPath,Dir,Export,Imports,GoFiles,Standard"}, args...)...)
-	cmd.Dir, cmd.Stderr = dir, os.Stderr
+	cmd.Dir, cmd.Stderr, cmd.Env = dir, os.Stderr, append(os.Environ(), "CGO_ENABLED=0")
 	out, err := cmd.Output()
 	if err != nil {
 		return nil, fmt.Errorf("listing packages: %w", err)

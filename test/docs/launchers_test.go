@@ -33,7 +33,7 @@ func TestLaunchers(t *testing.T) {
 				install(t, root)
 				launcher := filepath.Join(root, "configs", "examples", name)
 				if filepath.Ext(name) == ".go" {
-					nstest.Exec(t, "go", "build", "-o", "/run/launch", launcher)
+					nstest.Exec(t, "env", "CGO_ENABLED=0", "go", "build", "-o", "/run/launch", launcher)
 					launcher = "/run/launch"
 				}
 				lab := nstest.NewLab(t)
