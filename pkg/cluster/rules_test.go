@@ -329,23 +329,7 @@ func TestWants(t *testing.T) {
 	given := make(map[cluster.Address]bool)
 	for i := range 64 {
 		g := cluster.Guest{Network: "apps", MAC: record.MAC{2, 1, 0, 0, 0, byte(i)}}
-		for tries := 0; ; tries++ {
-			a, ok := h1.find(g)
-			if ok {
-				if given[a] {
-					t.Fatalf("%v is given twice", a)
-				}
-				given[a] = true
-				h1.promise(a, g)
-				h1.SetNeed("apps", true, 0)
-				break
-			}
-			if tries == 20 {
-				t.Fatalf("guest %d gets no address, blocks %v", i, h1.Pool("apps"))
-			}
-			h1.SetNeed("apps", true, 1)
-			settle(nodes...)
-		}
+		serve(t, h1, g, given, 20, func() { settle(nodes...) })
 	}
 	settle(nodes...)
 	if len(given) != 64 {
@@ -374,6 +358,28 @@ func TestWants(t *testing.T) {
 	}
 }
 
+// serve has a host give a guest an address that is not among given, and adds it. While the host
+// has none it says that it needs one, and waits, at most so many times.
+func serve(t *testing.T, n *node, g cluster.Guest, given map[cluster.Address]bool, most int, wait func()) {
+	t.Helper()
+	for tries := 0; ; tries++ {
+		if a, ok := n.find(g); ok {
+			if given[a] {
+				t.Fatalf("%v is given twice", a)
+			}
+			given[a] = true
+			n.promise(a, g)
+			n.SetNeed("apps", true, 0)
+			return
+		}
+		if tries == most {
+			t.Fatalf("%v on %s gets no address when %d are given, blocks %v", g.MAC, n.name, len(given), n.Pool("apps"))
+		}
+		n.SetNeed("apps", true, 1)
+		wait()
+	}
+}
+
 // TestWantsOfSeveral has guests on all hosts of a pool with as many addresses as there are guests, some
 // of which ask on one host and are gone when it has an address for them.
 func TestWantsOfSeveral(t *testing.T) {
@@ -385,27 +391,14 @@ func TestWantsOfSeveral(t *testing.T) {
 	given := make(map[cluster.Address]bool)
 	for i := range 64 {
 		n, g := nodes[rng.IntN(3)], cluster.Guest{Network: "apps", MAC: record.MAC{2, 1, 0, 0, 0, byte(i)}}
-		for tries := 0; ; tries++ {
-			if a, ok := n.find(g); ok {
-				if given[a] {
-					t.Fatalf("%v is given twice", a)
-				}
-				given[a] = true
-				n.promise(a, g)
-				n.SetNeed("apps", true, 0)
-				break
-			}
-			if tries == 3 {
-				t.Fatalf("guest %d of %s gets no address, of %d that are free", i, n.name, 64-len(given))
-			}
-			n.SetNeed("apps", true, 1)
+		serve(t, n, g, given, 3, func() {
 			for _, other := range nodes {
 				if other != n && i > 32 {
 					other.SetNeed("apps", true, 0) // who does not ask again does not count
 				}
 			}
 			settle(nodes...)
-		}
+		})
 	}
 	shareLast(t, nodes, given)
 }
