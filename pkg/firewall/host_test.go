@@ -1,7 +1,6 @@
 package firewall_test
 
 import (
-	"context"
 	"errors"
 	"log/slog"
 	"os"
@@ -96,34 +95,20 @@ func (h *host) firewall(exact bool) *firewall.Firewall {
 func (h *host) watched() *firewall.Firewall {
 	h.Helper()
 	f := h.firewall(false)
-	ctx, cancel := context.WithCancel(context.WithoutCancel(h.Context()))
-	ended := make(chan error, 1)
-	go func() { ended <- f.Watch(ctx) }()
-	h.Cleanup(func() {
-		cancel()
-		if err := <-ended; !errors.Is(err, context.Canceled) {
-			h.Errorf("Watch ended with %v", err)
-		}
-	})
+	firewalltest.Watch(h, f)
 	return f
 }
 
 // set fails the test unless Set succeeds for each network.
 func (h *host) set(f *firewall.Firewall, networks ...firewall.Network) {
 	h.Helper()
-	for _, n := range networks {
-		if err := f.Set(h.Context(), n); err != nil {
-			h.Fatalf("Set of %s: %v", n.Bridge, err)
-		}
-	}
+	firewalltest.Set(h, f, networks...)
 }
 
 // delete fails the test unless Delete succeeds.
 func (h *host) delete(f *firewall.Firewall, n firewall.Network) {
 	h.Helper()
-	if err := f.Delete(h.Context(), n); err != nil {
-		h.Fatalf("Delete of %s: %v", n.Bridge, err)
-	}
+	firewalltest.Delete(h, f, n)
 }
 
 // routing makes the host forward packets, but not those within a bridge, and

@@ -85,19 +85,13 @@ func (h *host) configured(cfg iptables.Config) *firewall.Firewall {
 // set fails the test unless Set succeeds for each network.
 func (h *host) set(f *firewall.Firewall, networks ...firewall.Network) {
 	h.Helper()
-	for _, n := range networks {
-		if err := f.Set(h.Context(), n); err != nil {
-			h.Fatalf("Set of %s: %v", n.Bridge, err)
-		}
-	}
+	firewalltest.Set(h, f, networks...)
 }
 
 // delete fails the test unless Delete succeeds.
 func (h *host) delete(f *firewall.Firewall, n firewall.Network) {
 	h.Helper()
-	if err := f.Delete(h.Context(), n); err != nil {
-		h.Fatalf("Delete of %s: %v", n.Bridge, err)
-	}
+	firewalltest.Delete(h, f, n)
 }
 
 // iptables runs one command of a family, blank-separated.

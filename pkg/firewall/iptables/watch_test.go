@@ -17,6 +17,7 @@ import (
 
 	"github.com/vnetd/vnetd/internal/nstest"
 	"github.com/vnetd/vnetd/pkg/firewall"
+	"github.com/vnetd/vnetd/pkg/firewall/firewalltest"
 	"github.com/vnetd/vnetd/pkg/firewall/iptables"
 )
 
@@ -31,15 +32,7 @@ const mendLimit = 20 * time.Second
 func (h *host) watched(cfg iptables.Config) *firewall.Firewall {
 	h.Helper()
 	f := h.configured(cfg)
-	ctx, cancel := context.WithCancel(context.WithoutCancel(h.Context()))
-	ended := make(chan error, 1)
-	go func() { ended <- f.Watch(ctx) }()
-	h.Cleanup(func() {
-		cancel()
-		if err := <-ended; !errors.Is(err, context.Canceled) {
-			h.Errorf("Watch ended with %v", err)
-		}
-	})
+	firewalltest.Watch(h, f)
 	return f
 }
 
