@@ -30,7 +30,8 @@ type Store interface {
 	Txn(ctx context.Context, txn Txn) (Result, error)
 
 	// Reach finds a server of the store that answers a question about a key, which there need not
-	// be, before ctx ends. What is asked from then on is asked of that one.
+	// be, before ctx ends. What is asked from then on is asked of that one; watches and sessions of
+	// another end, so that a store has one host only.
 	Reach(ctx context.Context, key string) error
 
 	// List returns the keys that begin with prefix as they were at a revision, 0 for now.

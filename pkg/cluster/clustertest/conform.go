@@ -22,6 +22,7 @@ const limit = 60 * time.Second
 // Target is a store that is tested. All keys of a test begin with a word of its own.
 type Target struct {
 	Store   cluster.Store
+	Open    func() cluster.Store // another client of the same store, for a host of its own
 	Compact func(revision int64) error
 	Expire  func(lease int64) // ends a session as if nobody had heard of it
 }
@@ -330,7 +331,7 @@ func members(t *testing.T, target Target, _ string) {
 	if err := cluster.Init(t.Context(), target.Store, name, "0b7c"); err != nil {
 		t.Fatal(err)
 	}
-	h1, h2 := Start(t, target.Store, name, "h1", cluster.Saved{}), Start(t, target.Store, name, "h2", cluster.Saved{})
+	h1, h2 := Start(t, target.Open(), name, "h1", cluster.Saved{}), Start(t, target.Open(), name, "h2", cluster.Saved{})
 	Eventually(t, "both know each other", func() bool {
 		p1, p2 := h1.Peers(), h2.Peers()
 		return len(p1) == 1 && !p1[0].Silent && len(p2) == 1 && !p2[0].Silent && len(h1.Pool("apps")) == 1 && len(h2.Pool("apps")) == 1

@@ -50,6 +50,7 @@ func TestConform(t *testing.T) {
 		s := open(t, Config{Endpoints: []string{plain}})
 		clustertest.Conform(t, clustertest.Target{
 			Store: s,
+			Open:  func() cluster.Store { return open(t, Config{Endpoints: []string{plain}}) },
 			Compact: func(revision int64) error {
 				_, err := s.now().Compact(t.Context(), revision)
 				return err
