@@ -419,7 +419,7 @@ func TestUnanswered(t *testing.T) {
 	h1.SetPorts("apps", []member.Card{{MAC: guest, UUID: "1", Owner: "vm", Sends: func() bool { return true }}})
 	run(t, h1)
 	run(t, h2)
-	clustertest.Eventually(t, "h2 knows the guest", func() bool { return len(cs2.Cards(doc)) == 1 })
+	clustertest.Eventually(t, "h2 has joined, and knows the guest", func() bool { return h2.Status().Connected && len(cs2.Cards(doc)) == 1 })
 	s.hangs.Store(true)
 	err := cs2.Admit(t.Context(), doc, guest, "vm")
 	if !errors.Is(err, api.Busy) || !strings.Contains(err.Error(), "cluster lab: a guest can't move here while the cluster is away: the store has not answered within 2s") {
