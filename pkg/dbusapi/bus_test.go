@@ -131,13 +131,25 @@ func must(t *testing.T, err error) {
 	}
 }
 
-// openFiles counts the file descriptors of this process, in which the API runs,
-// too.
+// openFiles counts the file descriptors of this process, in which the API runs, too.
 func openFiles(t *testing.T) int {
 	t.Helper()
 	fds, err := os.ReadDir("/proc/self/fd")
 	must(t, err)
 	return len(fds)
+}
+
+// openAs counts those of a file.
+func openAs(t *testing.T, file string) (count int) {
+	t.Helper()
+	fds, err := os.ReadDir("/proc/self/fd")
+	must(t, err)
+	for _, fd := range fds {
+		if is, err := os.Readlink("/proc/self/fd/" + fd.Name()); err == nil && is == file {
+			count++
+		}
+	}
+	return count
 }
 
 // asNobody runs busctl as a user without rights and returns all that it said.

@@ -88,21 +88,23 @@ func (h *host) nft(lines ...string) {
 	}
 }
 
-// run traces while the guest pings with more arguments, and again where the machine left the
-// guest no time to.
+// run traces while the guest pings with more arguments, and again, for longer, where the machine
+// left the guest no time to.
 func (h *host) run(args ...string) (r trace.Result) {
 	h.t.Helper()
-	for range 5 {
+	defer func(d time.Duration) { h.options.Time = d }(h.options.Time)
+	for range 6 {
 		if r = h.runOnce(args...); r.Verdict.Cause != "silent" {
 			break
 		}
+		h.options.Time *= 2
 	}
 	return r
 }
 
 func (h *host) runOnce(args ...string) trace.Result {
 	h.t.Helper()
-	ctx, cancel := context.WithTimeout(h.t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(h.t.Context(), 5*time.Minute)
 	defer cancel()
 	pinged := make(chan struct{})
 	h.options.Ready = func() {
