@@ -159,14 +159,17 @@ const (
 	Initramfs = "initramfs.gz"
 )
 
-// commandLine is the kernel's. On a busy machine the emulated timer may not tick in time for
-// the kernel's check of it, which panics.
+// CommandLine begins that of every kernel that a test boots. On a busy machine the emulated timer
+// may not tick in time for the kernel's check of it, which panics.
+const CommandLine = "console=ttyS0 quiet loglevel=1 panic=-1 no_timer_check "
+
+// commandLine is the kernel's.
 func (cfg GuestConfig) commandLine() string {
 	dhcp := "on"
 	if cfg.NoDHCP {
 		dhcp = "off"
 	}
-	return "console=ttyS0 quiet loglevel=1 panic=-1 no_timer_check vnet.name=" + cfg.Name + " vnet.dhcp=" + dhcp
+	return CommandLine + "vnet.name=" + cfg.Name + " vnet.dhcp=" + dhcp
 }
 
 // BootScript is what iPXE does to boot the guest from Kernel and Initramfs beside

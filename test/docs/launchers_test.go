@@ -62,7 +62,7 @@ func launched(t *testing.T, launcher string) (console io.Writer, end func()) {
 		t.Fatal(err)
 	}
 	cmd := exec.CommandContext(t.Context(), launcher, "web1", sshPort, "-accel", "tcg", "-m", "192", "-display", "none", "-nodefaults", "-no-reboot", "-serial", "stdio",
-		"-kernel", filepath.Join(root, ".cache", "guest", "vmlinuz"), "-initrd", initrd, "-append", "console=ttyS0 quiet panic=-1 vnet.name=web1")
+		"-kernel", filepath.Join(root, ".cache", "guest", "vmlinuz"), "-initrd", initrd, "-append", nstest.CommandLine+"vnet.name=web1")
 	cmd.Env = append(os.Environ(), "PATH=/usr/sbin:/usr/bin:/sbin:/bin")
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
 	stdin, err := cmd.StdinPipe()

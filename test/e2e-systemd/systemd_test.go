@@ -17,6 +17,8 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/vnetd/vnetd/internal/nstest"
 )
 
 // limit ends what would hang: emulated, the story takes several minutes.
@@ -104,7 +106,7 @@ func boot(ctx context.Context, dir string, visit func(line string)) (last []stri
 		"-nodefaults", "-no-user-config", "-no-reboot", "-display", "none", "-monitor", "none", "-serial", "stdio",
 		"-drive", "if=virtio,format=raw,cache=unsafe,file="+filepath.Join(dir, "disk"),
 		"-kernel", filepath.Join(dir, "vmlinuz"), "-initrd", filepath.Join(dir, "initramfs.gz"),
-		"-append", "console=ttyS0 quiet loglevel=3 panic=-1 no_timer_check systemd.show_status=no systemd.mask=serial-getty@ttyS0.service")
+		"-append", nstest.CommandLine+"loglevel=3 systemd.show_status=no systemd.mask=serial-getty@ttyS0.service")
 	console, err := qemu.StdoutPipe()
 	if err != nil {
 		return nil, err

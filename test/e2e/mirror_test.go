@@ -165,7 +165,7 @@ func TestMirrorFollows(t *testing.T) {
 }
 
 // domain is a guest of libvirtd's, with a card on a network.
-const domain = `<domain type='qemu'>
+var domain = `<domain type='qemu'>
   <name>vm1</name>
   <memory unit='MiB'>160</memory>
   <vcpu>1</vcpu>
@@ -173,7 +173,7 @@ const domain = `<domain type='qemu'>
     <type arch='x86_64' machine='pc'>hvm</type>
     <kernel>%[1]s/vmlinuz</kernel>
     <initrd>%[1]s/initramfs.gz</initrd>
-    <cmdline>console=ttyS0 quiet loglevel=1 panic=-1 no_timer_check vnet.name=web1</cmdline>
+    <cmdline>` + nstest.CommandLine + `vnet.name=web1</cmdline>
   </os>
   <features><acpi/></features>
   <devices>
