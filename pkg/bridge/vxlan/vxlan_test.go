@@ -303,6 +303,12 @@ func TestUnderlayFollows(t *testing.T) {
 			{"link set eno1 down", "2001:db8::1", "", ""},
 		} {
 			nstest.IP(t, step.do)
+			if strings.Contains(step.do, "addr add 2001:") { // of which the kernel tells after ip has ended
+				nstest.Eventually(t, time.Minute, step.do, func() error {
+					_, err := tunnels.Underlay(addrs(step.addr))
+					return err
+				})
+			}
 			for range 2 { // the second time nothing has changed
 				u, err := tunnels.Underlay(addrs(step.addr))
 				if u.Link != step.link || (step.link == "") != errors.Is(err, vxlan.ErrNoUnderlay) {
