@@ -29,13 +29,19 @@ func NewMessage(kind, flags uint16, body ...[]byte) []byte {
 	for _, part := range body {
 		size += len(part)
 	}
-	b := make([]byte, unix.NLMSG_HDRLEN, size)
-	binary.NativeEndian.PutUint32(b, uint32(size))
-	binary.NativeEndian.PutUint16(b[4:], kind)
-	binary.NativeEndian.PutUint16(b[6:], flags)
+	return AppendMessage(make([]byte, 0, size), kind, flags, body...)
+}
+
+// AppendMessage appends what NewMessage returns.
+func AppendMessage(b []byte, kind, flags uint16, body ...[]byte) []byte {
+	at := len(b)
+	b = append(b, make([]byte, unix.NLMSG_HDRLEN)...)
+	binary.NativeEndian.PutUint16(b[at+4:], kind)
+	binary.NativeEndian.PutUint16(b[at+6:], flags)
 	for _, part := range body {
 		b = append(b, part...)
 	}
+	binary.NativeEndian.PutUint32(b[at:], uint32(len(b)-at))
 	return b
 }
 

@@ -6,10 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"slices"
 	"sync"
 	"syscall"
 	"time"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -37,9 +37,20 @@ type Socket struct {
 	raw    syscall.RawConn
 	polled bool // the runtime's poller knows it
 
-	mu     sync.Mutex
-	seq    uint32 // of the last message; guarded by mu
+	mu      sync.Mutex
+	seq     uint32 // of the last message; guarded by mu
+	request []byte // memory for ExchangeOften; guarded by mu
+	inbox
+}
+
+// inbox is what was received last, and what reads it. A call allocates nothing of it.
+type inbox struct {
 	buffer []byte
+	from   unix.RawSockaddrNetlink
+	n      int
+	err    error
+	wait   bool                         // until something is there
+	read   func(fd uintptr) (done bool) // made once
 }
 
 // Open opens a socket of a netlink protocol, such as NETLINK_ROUTE, in the network
@@ -80,7 +91,8 @@ func open(protocol, flags int, groups []uint) (*Socket, error) {
 	// rather than here.
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1)
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
-	s := &Socket{file: os.NewFile(uintptr(fd), "netlink"), polled: flags&unix.SOCK_NONBLOCK != 0, buffer: make([]byte, receiveSize)}
+	s := &Socket{file: os.NewFile(uintptr(fd), "netlink"), polled: flags&unix.SOCK_NONBLOCK != 0}
+	s.buffer, s.read = make([]byte, receiveSize), s.readOne
 	if s.raw, err = s.file.SyscallConn(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -121,21 +133,27 @@ func (s *Socket) Poll() ([]byte, error) {
 }
 
 func (s *Socket) receive(wait bool) ([]byte, error) {
-	for {
-		var n int
-		var from unix.Sockaddr
-		var failed error
-		err := s.raw.Read(func(fd uintptr) bool {
-			n, from, failed = unix.Recvfrom(int(fd), s.buffer, 0)
-			return !wait || !s.polled || failed != unix.EAGAIN
-		})
-		if err = errors.Join(err, failed); err != nil && !errors.Is(err, unix.EINTR) {
+	for s.wait = wait; ; {
+		err := s.raw.Read(s.read)
+		if err = errors.Join(err, s.err); err != nil && !errors.Is(err, unix.EINTR) {
 			return nil, err
 		}
-		if kernel, ok := from.(*unix.SockaddrNetlink); ok && kernel.Pid == 0 && err == nil {
-			return s.buffer[:n], nil
+		if s.from.Family == unix.AF_NETLINK && s.from.Pid == 0 && err == nil {
+			return s.buffer[:s.n], nil
 		}
 	}
+}
+
+// readOne reads a datagram, and says whose it is.
+func (s *Socket) readOne(fd uintptr) (done bool) {
+	s.from, s.err = unix.RawSockaddrNetlink{}, nil
+	size := uint32(unix.SizeofSockaddrNetlink)
+	n, _, errno := unix.Syscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(unsafe.SliceData(s.buffer))), uintptr(len(s.buffer)), 0,
+		uintptr(unsafe.Pointer(&s.from)), uintptr(unsafe.Pointer(&size)))
+	if s.n = int(n); errno != 0 {
+		s.n, s.err = 0, errno
+	}
+	return !s.wait || !s.polled || errno != unix.EAGAIN
 }
 
 // Exchange sends messages in one datagram and calls answer with each of the
@@ -145,14 +163,28 @@ func (s *Socket) receive(wait bool) ([]byte, error) {
 // between, and the death of this process doesn't stop them half-way. Bodies are
 // answer's to keep.
 func (s *Socket) Exchange(messages [][]byte, answer func(at int, m Message) (last bool)) error {
+	return s.exchange(messages, false, answer)
+}
+
+// ExchangeOften is Exchange for who has little to ask, and often: it allocates nothing, and bodies
+// are valid until answer returns.
+func (s *Socket) ExchangeOften(messages [][]byte, answer func(at int, m Message) (last bool)) error {
+	return s.exchange(messages, true, answer)
+}
+
+func (s *Socket) exchange(messages [][]byte, often bool, answer func(at int, m Message) (last bool)) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	first := s.seq + 1
+	first, request := s.seq+1, s.request[:0]
 	for _, m := range messages {
 		s.seq++
 		binary.NativeEndian.PutUint32(m[8:], s.seq)
+		request = append(request, m...)
 	}
-	if _, err := s.file.Write(slices.Concat(messages...)); err != nil {
+	if often {
+		s.request = request
+	}
+	if _, err := s.file.Write(request); err != nil {
 		return fmt.Errorf("sending a netlink request: %w", err)
 	}
 	// From here on: the kernel may have kept the request waiting for its locks.
@@ -166,7 +198,10 @@ func (s *Socket) Exchange(messages [][]byte, answer func(at int, m Message) (las
 		if err != nil {
 			return fmt.Errorf("waiting for a netlink answer: %w", err)
 		}
-		for m := range Messages(bytes.Clone(datagram)) {
+		if !often {
+			datagram = bytes.Clone(datagram)
+		}
+		for m := range Messages(datagram) {
 			// What answers another request is a left-over.
 			if at := m.Seq - first; at < uint32(len(messages)) && answer(int(at), m) {
 				return nil
