@@ -4,6 +4,7 @@ import (
 	"net/netip"
 	"os"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/vnetd/vnetd/pkg/dhcpd/internal/iface"
@@ -102,6 +103,54 @@ func (r *Reply) ReturnTo(from Sender) {
 	if from.HW != (iface.HWAddr{}) {
 		r.Framed, r.HW = true, from.HW
 	}
+}
+
+// Outbox is replies that are sent with few calls. See GetOutbox.
+type Outbox struct {
+	iface.Outbox
+	sent   [iface.BatchSize]*Reply
+	failed func(*Reply, error)
+	tell   func(at int, err error) // failed, of the one at a place; made once
+}
+
+// outboxes keeps those that nobody uses.
+var outboxes sync.Pool
+
+// GetOutbox returns an empty one, to be given back by Put, which tells failed of replies that the
+// kernel does not take.
+func GetOutbox(failed func(*Reply, error)) *Outbox {
+	o, ok := outboxes.Get().(*Outbox)
+	if !ok {
+		o = new(Outbox)
+		o.tell = func(at int, err error) { o.failed(o.sent[at], err) }
+	}
+	o.failed = failed
+	return o
+}
+
+// Put gives it back. It must be empty.
+func (o *Outbox) Put() {
+	o.failed = nil
+	outboxes.Put(o)
+}
+
+// Admit makes room for out, whose message is to be added next. Where there is none it is made by
+// sending.
+func (o *Outbox) Admit(out *Reply, conn syscall.RawConn) {
+	if o.Len() == len(o.sent) {
+		o.Flush(conn)
+	}
+	o.sent[o.Len()] = out
+}
+
+// Flush sends them, see iface.Outbox.
+func (o *Outbox) Flush(conn syscall.RawConn) {
+	n := o.Len()
+	if n == 0 {
+		return
+	}
+	o.Outbox.Flush(conn, o.tell)
+	clear(o.sent[:n])
 }
 
 // Transport carries datagrams between the server and one link. Send may be

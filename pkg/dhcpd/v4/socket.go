@@ -108,27 +108,20 @@ func (s *sockets) Send(all []*dhcpd.Reply, failed func(*dhcpd.Reply, error)) {
 
 // sendSome sends those that are frames, or those that are not, by their socket.
 func (s *sockets) sendSome(all []*dhcpd.Reply, framed bool, by syscall.RawConn, failed func(*dhcpd.Reply, error)) {
-	box := iface.GetOutbox()
+	box := dhcpd.GetOutbox(failed)
 	defer box.Put()
-	var sent [iface.BatchSize]*dhcpd.Reply
-	flush := func() { box.Flush(by, func(at int, err error) { failed(sent[at], err) }) }
 	for _, out := range all {
 		if out.Framed != framed {
 			continue
 		}
-		if box.Len() == len(sent) {
-			flush()
-		}
-		sent[box.Len()] = out
+		box.Admit(out, by)
 		if framed {
 			box.ToCard(out.HW, s.index, func(b []byte) []byte { return appendHead(b, s.mac, out.HW, s.server, out.Dst, out.Payload) }, out.Payload)
 		} else {
 			box.To4(out.Dst, s.control, out.Payload)
 		}
 	}
-	if box.Len() > 0 {
-		flush()
-	}
+	box.Flush(by)
 }
 
 // sendFrame sends a frame, or fails at once.

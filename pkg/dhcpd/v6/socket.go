@@ -6,7 +6,6 @@ import (
 	"net"
 	"net/netip"
 	"os"
-	"slices"
 	"syscall"
 	"time"
 
@@ -82,14 +81,13 @@ func (s *socket) Receive() (all []dhcpd.Datagram, err error) {
 
 // Send implements dhcpd.Transport.
 func (s *socket) Send(all []*dhcpd.Reply, failed func(*dhcpd.Reply, error)) {
-	box := iface.GetOutbox()
+	box := dhcpd.GetOutbox(failed)
 	defer box.Put()
-	for some := range slices.Chunk(all, iface.BatchSize) {
-		for _, out := range some {
-			box.To6(out.Dst, s.index, out.Payload)
-		}
-		box.Flush(s.udp, func(at int, err error) { failed(some[at], err) })
+	for _, out := range all {
+		box.Admit(out, s.udp)
+		box.To6(out.Dst, s.index, out.Payload)
 	}
+	box.Flush(s.udp)
 }
 
 // Copy implements dhcpd.Transport.

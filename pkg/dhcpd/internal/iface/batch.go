@@ -175,32 +175,18 @@ func (b *inbox) release() {
 // maxHead is the room for headers ahead of a message.
 const maxHead = 64
 
-// Outbox is messages that are sent with few calls. See GetOutbox.
+// Outbox is messages that are sent with few calls. The zero value is empty.
 type Outbox struct {
 	n        int // to be sent
 	messages [BatchSize]message
 	vectors  [BatchSize][2]unix.Iovec
 	names    [BatchSize]unix.RawSockaddrInet6
 	heads    [BatchSize][maxHead]byte
+
+	send   func(fd uintptr) // made once, so that Flush allocates nothing
+	next   int              // to be sent by send
+	failed func(at int, err error)
 }
-
-// outboxes keeps those that nobody uses.
-var outboxes sync.Pool
-
-// GetOutbox returns an empty one, to be given back by Put.
-func GetOutbox() *Outbox {
-	if o, ok := outboxes.Get().(*Outbox); ok {
-		return o
-	}
-	o := new(Outbox)
-	for i := range o.messages {
-		o.messages[i].header.Name = (*byte)(unsafe.Pointer(&o.names[i]))
-	}
-	return o
-}
-
-// Put gives it back. It must be empty.
-func (o *Outbox) Put() { outboxes.Put(o) }
 
 // Len returns how many messages it has, at most BatchSize.
 func (o *Outbox) Len() int { return o.n }
@@ -235,6 +221,7 @@ func (o *Outbox) ToCard(hw HWAddr, ifindex int, appendHead func([]byte) []byte, 
 // add adds the message whose receiver and head stand at its place.
 func (o *Outbox) add(nameLen uint32, control []byte, head int, body []byte) {
 	h, vectors := &o.messages[o.n].header, &o.vectors[o.n]
+	h.Name = (*byte)(unsafe.Pointer(&o.names[o.n]))
 	h.Namelen = nameLen
 	h.Control = unsafe.SliceData(control)
 	h.SetControllen(len(control))
@@ -250,27 +237,33 @@ func (o *Outbox) add(nameLen uint32, control []byte, head int, body []byte) {
 // for one whose answers don't get away. It tells failed of those that the kernel did not
 // take, by their place, with an error as that of Send. The outbox is empty then.
 func (o *Outbox) Flush(conn syscall.RawConn, failed func(at int, err error)) {
-	next := 0
-	err := conn.Control(func(fd uintptr) {
-		for next < o.n {
-			n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&o.messages[next])), uintptr(o.n-next), unix.MSG_DONTWAIT, 0, 0)
-			switch errno {
-			case 0:
-				next += int(n)
-			case unix.EINTR:
-			default: // of the first
-				failed(next, sendError(errno))
-				next++
-			}
-		}
-	})
-	for ; next < o.n; next++ { // closed
-		failed(next, err)
+	if o.send == nil {
+		o.send = o.sendAll
+	}
+	o.next, o.failed = 0, failed
+	err := conn.Control(o.send)
+	for ; o.next < o.n; o.next++ { // closed
+		failed(o.next, err)
 	}
 	for i := range o.n {
 		o.messages[i].header.Control, o.vectors[i][1].Base = nil, nil
 	}
-	o.n = 0
+	o.n, o.failed = 0, nil
+}
+
+// sendAll sends them by a socket.
+func (o *Outbox) sendAll(fd uintptr) {
+	for o.next < o.n {
+		n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&o.messages[o.next])), uintptr(o.n-o.next), unix.MSG_DONTWAIT, 0, 0)
+		switch errno {
+		case 0:
+			o.next += int(n)
+		case unix.EINTR:
+		default: // of the first
+			o.failed(o.next, sendError(errno))
+			o.next++
+		}
+	}
 }
 
 // sendError is the error of sending: it wraps ErrGone where that is final.

@@ -51,6 +51,11 @@ type Frames struct {
 	seen   []frame // not asked for yet, oldest first
 	missed bool    // the last one that was asked for did not come
 	seed   maphash.Seed
+
+	read  func(fd uintptr) // made once, so that a call allocates none
+	in    *room            // what it reads into; nil otherwise
+	n     int              // what it has read
+	errno syscall.Errno    // or why it did not
 }
 
 // frame is where a message came from.
@@ -76,7 +81,9 @@ func ListenFrames(ifi *net.Interface, ip6 bool, port, first uint16) (*Frames, er
 	if err != nil {
 		return nil, err
 	}
-	return &Frames{socket: socket, ip6: ip6, seed: maphash.MakeSeed()}, nil
+	f := &Frames{socket: socket, ip6: ip6, seed: maphash.MakeSeed()}
+	f.read = f.readSome
+	return f, nil
 }
 
 // frameFilter lets the beginning of datagrams to a port pass, and nothing else. Of
@@ -147,30 +154,31 @@ func (f *Frames) receive(now time.Time) bool {
 		f.seen = f.seen[:0]
 		return false
 	}
-	in := frameRooms.get()
-	defer frameRooms.pool.Put(in)
-	n, errno := 0, syscall.Errno(0)
-	err := f.socket.raw.Control(func(fd uintptr) {
-		if n, errno = in.receive(fd); errno == unix.EAGAIN && !f.missed {
-			f.socket.await(fd, int(frameWait.Milliseconds()))
-			n, errno = in.receive(fd)
-		}
-		if errno == unix.ENETDOWN { // the bridge was down, as the kernel says once
-			n, errno = in.receive(fd)
-		}
-	})
-	if err != nil || errno != 0 {
+	f.in = frameRooms.get()
+	defer func() { frameRooms.pool.Put(f.in); f.in = nil }()
+	if err := f.socket.raw.Control(f.read); err != nil || f.errno != 0 {
 		return false
 	}
-	for i := range n {
-		got, whole := f.parse(in.body(i))
-		hw, ok := in.card(i)
+	for i := range f.n {
+		got, whole := f.parse(f.in.body(i))
+		hw, ok := f.in.card(i)
 		if got.hw, got.came = hw, now; !ok || !whole {
 			got = frame{came: now} // fits no datagram
 		}
 		f.seen = append(f.seen, got)
 	}
-	return n > 0
+	return f.n > 0
+}
+
+// readSome reads the frames that are there, as receive has it.
+func (f *Frames) readSome(fd uintptr) {
+	if f.n, f.errno = f.in.receive(fd); f.errno == unix.EAGAIN && !f.missed {
+		f.socket.await(fd, int(frameWait.Milliseconds()))
+		f.n, f.errno = f.in.receive(fd)
+	}
+	if f.errno == unix.ENETDOWN { // the bridge was down, as the kernel says once
+		f.n, f.errno = f.in.receive(fd)
+	}
 }
 
 // parse returns where a packet came from, and its message as far as it was copied. False
