@@ -77,6 +77,12 @@ func (s *Signals) String(v string) {
 	s.messages = append(append(s.messages, v...), 0)
 }
 
+// Text is String of what is a string of the bus for sure.
+func (s *Signals) Text(v []byte) {
+	s.Uint32(uint32(len(v)))
+	s.messages = append(append(s.messages, v...), 0)
+}
+
 // Uint32 adds a value of type u or i.
 func (s *Signals) Uint32(v uint32) {
 	s.align(4)

@@ -21,7 +21,7 @@ func TestSignals(t *testing.T) {
 	all := []values{{"a", -5, -1, 7}, {"", 1 << 40, 1, 1 << 31}, {"longer", 0, 0, 0}, {"bad\xff", 1, 1, 1}, {"bad\x00", 1, 1, 1}}
 	for _, v := range all {
 		s.Add(path, iface+".Happened", "s(sxiu)")
-		s.String("bound")
+		s.Text([]byte("bound"))
 		s.Struct()
 		s.String(v.Name)
 		s.Int64(v.At)

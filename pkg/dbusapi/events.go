@@ -26,7 +26,7 @@ func (t tree) learn() {
 func (t tree) onEvent(e network.Event) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	netPath := pathOf(networkPaths, e.Network.UUID)
+	netPath := t.networkPath(e.Network.UUID)
 	switch e.Kind {
 	case network.NetworkDefined, network.NetworkChanged:
 		if n, err := t.cfg.Manager.ByUUID(e.Network.UUID); err == nil {
@@ -47,7 +47,7 @@ func (t tree) onEvent(e network.Event) {
 	case network.ConditionsChanged:
 		t.update(rootPath, t.manager())
 	case network.LeaseChanged:
-		t.addLease(netPath, e.Change, busLease(*e.Lease))
+		t.addLease(netPath, e.Change, &e.Lease)
 	}
 	if !e.More || t.leases.Len() > signalsAtOnce {
 		t.flush()

@@ -1,13 +1,16 @@
 package dbusapi
 
 import (
+	"encoding/hex"
 	"log/slog"
 	"reflect"
+	"strconv"
 	"sync"
 
 	"github.com/godbus/dbus/v5"
 
 	"github.com/vnetd/vnetd/internal/sysbus"
+	"github.com/vnetd/vnetd/pkg/network"
 )
 
 // announcer tells the bus what has changed of its objects.
@@ -18,29 +21,60 @@ type announcer struct {
 	mu sync.Mutex
 	// known is what the bus has been told of each object, by path; guarded by mu.
 	known  map[dbus.ObjectPath]map[string]dbus.Variant
-	leases sysbus.Signals // to be sent; guarded by mu
+	leases sysbus.Signals  // to be sent; guarded by mu
+	uuid   string          // of the network of the last event; guarded by mu
+	path   dbus.ObjectPath // of that network; guarded by mu
 }
 
 // signalsAtOnce is how many bytes of signals wait at most for those that are to come.
 const signalsAtOnce = 64 << 10
 
-// addLease tells of a lease when no more events are there, or many. a.mu must be
-// locked.
-func (a *announcer) addLease(path dbus.ObjectPath, change string, l lease) {
+// networkPath is the path of the network with a UUID. Most events in a row are of one. a.mu must
+// be locked.
+func (a *announcer) networkPath(uuid string) dbus.ObjectPath {
+	if a.uuid != uuid {
+		a.uuid, a.path = uuid, pathOf(networkPaths, uuid)
+	}
+	return a.path
+}
+
+// addLease tells of a lease when no more events are there, or many. It adds what busLease
+// returns, without making strings of it. a.mu must be locked.
+func (a *announcer) addLease(path dbus.ObjectPath, change string, l *network.Lease) {
 	b := &a.leases
 	b.Add(path, networkInterface+".LeaseChanged", "s"+leaseSignature)
 	b.String(change)
 	b.Struct()
 	b.String(l.Interface)
-	b.Int64(l.Expiry)
-	b.Uint32(uint32(l.Type))
-	b.String(l.MAC)
-	b.String(l.IAID)
-	b.String(l.Address)
-	b.Uint32(l.Prefix)
+	b.Int64(busExpiry(l))
+	kind, id := uint32(0), l.ClientID
+	if l.Addr.Is6() {
+		kind, id = 1, l.DUID
+	}
+	var room [128]byte // for all but the longest
+	b.Uint32(kind)
+	b.Text(appendColons(room[:0], l.MAC))
+	iaid := room[:0]
+	if l.Addr.Is6() {
+		iaid = strconv.AppendUint(iaid, uint64(l.IAID), 10)
+	}
+	b.Text(iaid)
+	b.Text(l.Addr.AppendTo(room[:0]))
+	b.Uint32(uint32(l.PrefixLen))
 	b.String(l.Hostname)
-	b.String(l.ClientID)
+	b.Text(appendColons(room[:0], id))
 	b.End()
+}
+
+// appendColons appends what hexColons writes.
+func appendColons(to, b []byte) []byte {
+	for i := range b {
+		if i > 0 {
+			to = append(to, ':')
+		}
+		to = hex.AppendEncode(to, b[i:i+1])
+	}
+	return to
 }
 
 // flush sends the signals of leases that wait. a.mu must be locked.

@@ -33,15 +33,20 @@ type lease struct {
 func busLease(l network.Lease) lease {
 	b := lease{
 		Interface: l.Interface, MAC: l.MAC.String(), Address: l.Addr.String(), Prefix: uint32(l.PrefixLen),
-		Hostname: l.Hostname, ClientID: hexColons(l.ClientID),
-	}
-	if !l.Expiry.IsZero() {
-		b.Expiry = l.Expiry.Unix()
+		Hostname: l.Hostname, ClientID: hexColons(l.ClientID), Expiry: busExpiry(&l),
 	}
 	if l.Addr.Is6() {
 		b.Type, b.IAID, b.ClientID = 1, fmt.Sprint(l.IAID), hexColons(l.DUID)
 	}
 	return b
+}
+
+// busExpiry is when a lease ends, as it goes over the bus.
+func busExpiry(l *network.Lease) int64 {
+	if l.Expiry.IsZero() {
+		return 0
+	}
+	return l.Expiry.Unix()
 }
 
 // hexColons writes bytes as 01:52:54:00.

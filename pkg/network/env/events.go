@@ -30,7 +30,7 @@ type Event struct {
 	Kind    EventKind
 	Network api.Network
 	Port    *api.Port // PortAdded, PortChanged, PortRemoved
-	Lease   *Lease    // LeaseChanged
+	Lease   Lease     // LeaseChanged
 	Change  string    // LeaseChanged: bound, renewed, released, expired or declined
 	More    bool      // the next event is there already
 }
@@ -40,6 +40,18 @@ type Lease struct {
 	Interface string // the bridge
 	dhcpd.Lease
 	PrefixLen int // of the network; all bits where the address is outside of it
+}
+
+// Informer is a network that tells what it is now.
+type Informer interface{ Info() api.Network }
+
+// news is what is to be told: an event, or a change of a lease, of which there are thousands
+// a second. Its event is made for who hears of it, with what the network is then.
+type news struct {
+	event  *Event // nil for a lease
+	of     Informer
+	lease  Lease
+	change string
 }
 
 // leasesTogether is how long a change of a lease waits for others: many come with a boot
@@ -57,7 +69,7 @@ type Broker struct {
 type subscription struct {
 	mu     sync.Mutex
 	wake   *sync.Cond
-	queue  []Event
+	queue  []news
 	timer  *time.Timer // calls ripen
 	armed  bool        // it will
 	ripe   bool        // the queue is to be delivered
@@ -89,21 +101,28 @@ func (b *Broker) Subscribe(f func(Event)) (cancel func()) {
 }
 
 // Publish queues e for every subscriber. It never blocks on one.
-func (b *Broker) Publish(e Event) {
+func (b *Broker) Publish(e Event) { b.publish(news{event: &e}) }
+
+// PublishLease is Publish of LeaseChanged, of a lease of that network.
+func (b *Broker) PublishLease(of Informer, l Lease, change string) {
+	b.publish(news{of: of, lease: l, change: change})
+}
+
+func (b *Broker) publish(n news) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	for s := range b.subs {
-		s.add(e)
+		s.add(n)
 	}
 }
 
-// add queues an event.
-func (s *subscription) add(e Event) {
+// add queues news.
+func (s *subscription) add(n news) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.queue = append(s.queue, e)
+	s.queue = append(s.queue, n)
 	switch {
-	case e.Kind != LeaseChanged:
+	case n.event != nil:
 		s.ripe = true
 		s.wake.Signal()
 	case !s.armed && !s.ripe:
@@ -131,7 +150,7 @@ func (s *subscription) close() {
 
 // deliver calls f until the subscription is closed.
 func (s *subscription) deliver(f func(Event)) {
-	var spare []Event // becomes the queue
+	var spare []news // becomes the queue
 	for {
 		s.mu.Lock()
 		for !s.ripe && !s.closed {
@@ -143,11 +162,30 @@ func (s *subscription) deliver(f func(Event)) {
 		if closed {
 			return
 		}
-		for i, e := range last {
-			e.More = i+1 < len(last)
-			f(e)
-		}
+		tell(last, f)
 		clear(last)
 		spare = last
+	}
+}
+
+// tell calls f with the events of all. Of leases of one network that come one after the other
+// it is asked once what it is.
+func tell(all []news, f func(Event)) {
+	var of Informer
+	var info api.Network
+	for i := range all {
+		n := &all[i]
+		var e Event
+		if n.event != nil {
+			e = *n.event
+		} else {
+			if n.of != of {
+				info = n.of.Info()
+			}
+			e = Event{Kind: LeaseChanged, Network: info, Lease: n.lease, Change: n.change}
+		}
+		of = n.of
+		e.More = i+1 < len(all)
+		f(e)
 	}
 }

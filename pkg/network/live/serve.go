@@ -88,9 +88,8 @@ func (o owner) Fault(part string, err error) {
 func (o owner) LeaseChanged(e dhcpd.Event) {
 	n := o.n
 	n.ports.Lease(n, e.Lease.MAC, e.Lease.Addr, e.Kind == dhcpd.Bound || e.Kind == dhcpd.Renewed)
-	lease := newLease(n.Document(), e.Lease)
 	n.PortsChanged()
-	n.env.Events.Publish(env.Event{Kind: env.LeaseChanged, Network: n.Info(), Lease: &lease, Change: e.Kind.String()})
+	n.env.Events.PublishLease(n, newLease(n.Document(), e.Lease), e.Kind.String())
 }
 
 func (o owner) MostAddresses(ifindex int) int {
