@@ -5,6 +5,7 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/vnetd/vnetd/pkg/dhcpd/internal/index"
@@ -55,6 +56,18 @@ type offer struct {
 	key    ClientKey
 	until  time.Time
 	probed bool // nobody answered for the address since it is held
+}
+
+// settled and withdrawn keep the memory of records that were stored and of offers that are over,
+// for the next ones: each lease of a new client has both.
+var settled, withdrawn sync.Pool
+
+// newOf returns what of keeps, or else makes it.
+func newOf[T any](of *sync.Pool) *T {
+	if t, ok := of.Get().(*T); ok {
+		return t
+	}
+	return new(T)
 }
 
 // Lease is the record as decided, State is empty when there is none. It is made anew.
@@ -231,7 +244,10 @@ func (bs *Bindings) adopt(old *Bindings, now time.Time) []netip.Addr {
 			continue
 		}
 		b := bs.Binding(o.Addr)
-		b.unsettled, b.via = o.unsettled, o.via
+		if b.via = o.via; o.unsettled != nil {
+			u := *o.unsettled // who reads old still may have that
+			b.unsettled = &u
+		}
 		bs.setRecord(b, o.record)
 	}
 	return left
@@ -498,7 +514,8 @@ func (bs *Bindings) reidentify(r *Reservation) {
 func (bs *Bindings) stage(b *Binding, l Lease) write {
 	bs.writes++
 	if b.unsettled == nil {
-		b.unsettled = &unsettled{stored: b.record}
+		b.unsettled = newOf[unsettled](&settled)
+		b.unsettled.stored = b.record
 	}
 	b.unsettled.latest = bs.writes
 	b.unsettled.pending++
@@ -524,6 +541,10 @@ func (bs *Bindings) settle(w *write, stored bool) {
 		bs.arrange(b)
 	case u.latest == w.number:
 		bs.setRecord(b, u.stored)
+	}
+	if u.pending == 0 {
+		*u = unsettled{}
+		settled.Put(u)
 	}
 }
 
@@ -561,10 +582,12 @@ func (bs *Bindings) hold(a netip.Addr, key ClientKey, until time.Time, via stati
 	probed := before != nil && before.Addr == a && before.offer.probed
 	bs.Withdraw(key)
 	b := bs.Binding(a)
-	if b.offer != nil {
+	if b.offer == nil {
+		b.offer = newOf[offer](&withdrawn)
+	} else {
 		delete(bs.byOffer, b.offer.key)
 	}
-	b.offer = &offer{key, until, probed}
+	*b.offer = offer{key, until, probed}
 	if b.state != bound {
 		b.via = via
 	}
@@ -579,6 +602,8 @@ func (bs *Bindings) Withdraw(key ClientKey) {
 		return
 	}
 	delete(bs.byOffer, key)
+	*b.offer = offer{}
+	withdrawn.Put(b.offer)
 	b.offer = nil
 	bs.arrange(b)
 }

@@ -61,6 +61,7 @@ type Engine struct {
 	seed    maphash.Seed
 	frames  *iface.RateLimits[HWAddr] // for the reader alone
 	replies []*Reply                  // to what was received, to be sent at once; for the reader alone
+	answers []*Reply                  // to what was stored; for who answers, one at a time
 
 	committing chan struct{} // capacity 1: has one of who stores changes, who may use what follows
 	failing    bool          // the last commit failed
@@ -72,7 +73,7 @@ type Engine struct {
 	alone      bool // who set it will commit what is queued
 	Pool       *Pool
 	pending    []Change
-	spare      []Change                  // memory of a batch that is done, for the next one
+	spare      [][]Change                // memory of batches that are done, for the next ones
 	dynamic    map[HWAddr]*Reservation   // see SetDynamic
 	each       *iface.RateLimits[uint64] // by the sum of what tells the client
 	newcomers  *iface.RateLimits[seat]

@@ -1,6 +1,7 @@
 package dhcpd
 
 import (
+	"encoding/binary"
 	"fmt"
 	"net"
 
@@ -60,19 +61,19 @@ func ServerDUID(mac net.HardwareAddr) []byte {
 // DUIDAddr returns the Ethernet address that a DUID is made of (RFC 8415, sections
 // 11.2 and 11.4), all zero when it is made of none.
 func DUIDAddr(duid []byte) HWAddr {
-	id, err := dhcpv6.DUIDFromBytes(duid)
-	if err != nil {
+	const header, timeSize = 4, 4 // types of the DUID and of the hardware; the time of one that has it
+	if len(duid) < header || binary.BigEndian.Uint16(duid[2:]) != uint16(iana.HWTypeEthernet) {
 		return HWAddr{}
 	}
-	var typ iana.HWType
-	var addr net.HardwareAddr
-	switch id := id.(type) {
-	case *dhcpv6.DUIDLLT:
-		typ, addr = id.HWType, id.LinkLayerAddr
-	case *dhcpv6.DUIDLL:
-		typ, addr = id.HWType, id.LinkLayerAddr
+	addr := duid[header:]
+	switch dhcpv6.DUIDType(binary.BigEndian.Uint16(duid)) {
+	case dhcpv6.DUID_LL:
+	case dhcpv6.DUID_LLT:
+		addr = addr[min(timeSize, len(addr)):]
+	default:
+		return HWAddr{}
 	}
-	if typ != iana.HWTypeEthernet || len(addr) != HWAddrLen {
+	if len(addr) != HWAddrLen {
 		return HWAddr{}
 	}
 	return HWAddr(addr)

@@ -258,7 +258,10 @@ type commit struct {
 func (s *Engine) commitPending() commit {
 	s.Lock()
 	batch := s.pending
-	s.pending, s.spare, s.alone = s.spare, nil, false
+	s.pending, s.alone = nil, false
+	if last := len(s.spare) - 1; last >= 0 {
+		s.pending, s.spare = s.spare[last], s.spare[:last]
+	}
 	s.Unlock()
 	return commit{batch, s.store(batch)}
 }
@@ -273,9 +276,8 @@ const answeredTogether = 16
 
 // answer tells of what was stored and sends the replies. The batch is not to be used any more.
 func (s *Engine) answer(c commit) {
-	var room [answeredTogether]*Reply
 	for some := range slices.Chunk(c.batch, answeredTogether) {
-		replies := room[:0]
+		replies := s.answers[:0]
 		for i := range some {
 			ch := &some[i]
 			if c.err == nil || len(ch.writes) == 0 {
@@ -286,6 +288,8 @@ func (s *Engine) answer(c commit) {
 			}
 		}
 		s.Send(replies...)
+		clear(replies)
+		s.answers = replies
 	}
 	for i := range c.batch {
 		if done := c.batch[i].done; done != nil {
@@ -298,7 +302,7 @@ func (s *Engine) answer(c commit) {
 // recycle leaves the memory of a batch to the next ones, unless it is far more than clients
 // need.
 func (s *Engine) recycle(batch []Change) {
-	if len(batch) == 0 {
+	if cap(batch) == 0 {
 		return
 	}
 	s.Lock()
@@ -306,8 +310,12 @@ func (s *Engine) recycle(batch []Change) {
 	for i := range batch {
 		batch[i].recycle(&s.Pool.Bindings)
 	}
-	if cap(batch) <= 2*kept {
-		s.spare = batch[:0]
+	room := 2 * kept
+	for _, other := range s.spare {
+		room -= cap(other)
+	}
+	if cap(batch) <= room {
+		s.spare = append(s.spare, batch[:0])
 	}
 }
 

@@ -5,35 +5,20 @@ import (
 	"encoding/binary"
 	"net"
 	"net/netip"
-	"os"
 	"testing"
 	"time"
 
 	"github.com/insomniacslk/dhcp/dhcpv4"
 
 	"github.com/vnetd/vnetd/pkg/dhcpd"
+	"github.com/vnetd/vnetd/pkg/dhcpd/dhcpdtest"
 )
-
-// sink is a link on which the last reply is kept, and a store that keeps nothing.
-type sink struct{ last dhcpd.Reply }
-
-func (*sink) Receive() ([]dhcpd.Datagram, error) { return nil, os.ErrClosed }
-func (s *sink) Send(out []*dhcpd.Reply, _ func(*dhcpd.Reply, error)) {
-	payload := s.last.Payload
-	s.last = *out[len(out)-1]
-	s.last.Payload = append(payload[:0], s.last.Payload...)
-}
-func (*sink) Interrupt()                               {}
-func (*sink) Copy() (*os.File, error)                  { return nil, os.ErrInvalid }
-func (*sink) Close() error                             { return nil }
-func (*sink) Load() ([]dhcpd.Lease, error)             { return nil, nil }
-func (*sink) Commit([]dhcpd.Lease, []netip.Addr) error { return nil }
 
 // BenchmarkLease is what a lease of a new client behind a relay costs without the kernel and
 // the disk: DISCOVER, OFFER, REQUEST and ACK.
 func BenchmarkLease(b *testing.B) {
 	const clients = 60000
-	link := new(sink)
+	link := new(dhcpdtest.Sink)
 	server, relay := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
 	cfg := Config{Router: server, Settings: dhcpd.Settings{
 		Network: "bench", Interface: "br0", MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}, Server: server, Domain: "vm.example",
@@ -69,11 +54,11 @@ func BenchmarkLease(b *testing.B) {
 			e = srv.h.Engine
 		}
 		ask(discover, n)
-		copy(request[asked:], link.last.Payload[16:20])
+		copy(request[asked:], link.Last.Payload[16:20])
 		ask(request, n)
 		e.Commit()
-		if link.last.Type != uint8(dhcpv4.MessageTypeAck) {
-			b.Fatalf("client %d was answered %d", n, link.last.Type)
+		if link.Last.Type != uint8(dhcpv4.MessageTypeAck) {
+			b.Fatalf("client %d was answered %d", n, link.Last.Type)
 		}
 	}
 }

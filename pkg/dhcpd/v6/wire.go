@@ -162,6 +162,8 @@ type identityAssoc struct {
 	// client is whose it is, once it is known; see handler.identity.
 	client dhcpd.Client
 	known  bool
+	// value is memory for option.
+	value []byte
 }
 
 // iaAddr is an address with its lifetimes.
@@ -176,7 +178,7 @@ func (ia *identityAssoc) parse(code dhcpv6.OptionCode, b []byte) error {
 	if len(b) < 4 {
 		return errors.New("an IA is cut off")
 	}
-	*ia = identityAssoc{code: code, iaid: binary.BigEndian.Uint32(b), addrs: ia.addrs[:0]}
+	*ia = identityAssoc{code: code, iaid: binary.BigEndian.Uint32(b), addrs: ia.addrs[:0], value: ia.value[:0]}
 	if code != dhcpv6.OptionIANA {
 		return nil
 	}
@@ -205,14 +207,13 @@ func lifetime(b []byte) time.Duration {
 }
 
 // option returns the IA with what it was given: addresses, those without lifetimes
-// last, and a status unless that is a success.
+// last, and a status unless that is a success. It is valid until ia is asked again, or parsed.
 func (ia *identityAssoc) option(given []iaAddr, status iana.StatusCode) option {
 	var end options
 	if status != iana.StatusSuccess {
 		end = options{statusOption(status)}
 	}
-	value := make([]byte, 0, iaHeader+len(given)*(optionHeader+iaAddrSize)+end.size())
-	value = binary.BigEndian.AppendUint32(value, ia.iaid)
+	value := binary.BigEndian.AppendUint32(ia.value[:0], ia.iaid)
 	if ia.code != dhcpv6.OptionIATA {
 		value = appendTimes(value, given)
 	}
@@ -221,7 +222,8 @@ func (ia *identityAssoc) option(given []iaAddr, status iana.StatusCode) option {
 		value = append(appendOptionHeader(value, dhcpv6.OptionIAAddr, iaAddrSize), addr[:]...)
 		value = appendSeconds(appendSeconds(value, a.preferred), a.valid)
 	}
-	return option{ia.code, end.appendTo(value)}
+	ia.value = end.appendTo(value)
+	return option{ia.code, ia.value}
 }
 
 // appendSeconds appends a time as a message has it.

@@ -1,0 +1,43 @@
+package dhcpdtest
+
+import (
+	"net/netip"
+	"os"
+
+	"github.com/vnetd/vnetd/pkg/dhcpd"
+)
+
+// Sink is a link on which the last reply is kept, and a store that keeps nothing: for who
+// measures what is between them.
+type Sink struct{ Last dhcpd.Reply }
+
+// type checks
+var (
+	_ dhcpd.Transport  = (*Sink)(nil)
+	_ dhcpd.LeaseStore = (*Sink)(nil)
+)
+
+// Receive implements dhcpd.Transport: nothing comes.
+func (*Sink) Receive() ([]dhcpd.Datagram, error) { return nil, os.ErrClosed }
+
+// Send implements dhcpd.Transport.
+func (s *Sink) Send(out []*dhcpd.Reply, _ func(*dhcpd.Reply, error)) {
+	payload := s.Last.Payload
+	s.Last = *out[len(out)-1]
+	s.Last.Payload = append(payload[:0], s.Last.Payload...)
+}
+
+// Interrupt implements dhcpd.Transport.
+func (*Sink) Interrupt() {}
+
+// Copy implements dhcpd.Transport.
+func (*Sink) Copy() (*os.File, error) { return nil, os.ErrInvalid }
+
+// Close implements dhcpd.Transport.
+func (*Sink) Close() error { return nil }
+
+// Load implements dhcpd.LeaseStore.
+func (*Sink) Load() ([]dhcpd.Lease, error) { return nil, nil }
+
+// Commit implements dhcpd.LeaseStore.
+func (*Sink) Commit([]dhcpd.Lease, []netip.Addr) error { return nil }
