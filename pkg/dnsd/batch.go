@@ -191,6 +191,11 @@ type replies struct {
 	out      [batchSize]mmsg.Message
 	vectors  [batchSize]unix.Iovec
 	clients  [batchSize]unix.RawSockaddrInet6
+	data     [batchSize][wire.PayloadSize]byte
+
+	// Room for the answer that is just made, and for what it is made of.
+	reply    [wire.PayloadSize]byte
+	response wire.Response
 }
 
 // idleReplies keeps replies that nobody uses.
@@ -214,11 +219,41 @@ func (c *counters) replies() *replies {
 	return r
 }
 
-// sender sends an answer to a client; together, which may be nil, has those that leave
-// together with it. It must not block.
-type sender func(reply []byte, together *replies)
+// sender sends an answer to a client.
+type sender interface {
+	// send must not block, nor keep reply. together, which may be nil, has the answers that
+	// leave together with it.
+	send(reply []byte, together *replies)
+}
 
-// add has reply, which must not change, sent to a client by conn.
+// sendFunc is a sender that is a function.
+type sendFunc func(reply []byte, together *replies)
+
+func (f sendFunc) send(reply []byte, together *replies) { f(reply, together) }
+
+// datagram is where a query over UDP came from.
+type datagram struct {
+	counters *counters
+	conn     syscall.RawConn
+	client   unix.RawSockaddrInet6
+}
+
+// type check
+var _ sender = (*datagram)(nil)
+
+func (d *datagram) send(reply []byte, together *replies) {
+	if len(reply) == 0 {
+		d.counters.dropped.Add(1)
+		return
+	}
+	if together == nil {
+		together = d.counters.replies()
+		defer together.Flush()
+	}
+	together.add(d.conn, &d.client, reply)
+}
+
+// add has a copy of reply sent to a client by conn.
 func (r *replies) add(conn syscall.RawConn, to *unix.RawSockaddrInet6, reply []byte) {
 	if r.conn != conn || r.n == batchSize {
 		r.send()
@@ -226,8 +261,9 @@ func (r *replies) add(conn syscall.RawConn, to *unix.RawSockaddrInet6, reply []b
 	r.conn = conn
 	r.clients[r.n] = *to
 	r.out[r.n].Header.Namelen = sizeOf(to)
-	r.vectors[r.n].Base = &reply[0]
-	r.vectors[r.n].SetLen(len(reply))
+	data := append(r.data[r.n][:0], reply...)
+	r.vectors[r.n].Base = &data[0]
+	r.vectors[r.n].SetLen(len(data))
 	r.n++
 }
 
@@ -235,9 +271,6 @@ func (r *replies) add(conn syscall.RawConn, to *unix.RawSockaddrInet6, reply []b
 func (r *replies) send() {
 	if r.n > 0 {
 		r.counters.dropped.Add(uint64(sendAll(r.conn, r.out[:r.n])))
-	}
-	for i := range r.vectors[:r.n] {
-		r.vectors[i].Base = nil
 	}
 	r.conn, r.n = nil, 0
 }

@@ -2,6 +2,7 @@ package dnsd
 
 import (
 	"hash/maphash"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -67,13 +68,13 @@ func (c *cache) get(key wire.Question, now time.Time) (e *entry, fresh bool) {
 	return e, e.Fresh(now) || now.UnixNano() < e.retry.Load()
 }
 
-// put keeps r, which has just come, if it may be kept and the servers of generation,
+// put keeps a copy of r, which has just come, if it may be kept and the servers of generation,
 // from which it came, are still asked.
 func (c *cache) put(key wire.Question, r *wire.Response, generation uint64, now time.Time) {
 	if r.TTL() == 0 {
 		return
 	}
-	e := &entry{Response: *r}
+	e := &entry{Response: r.Clone()}
 	cost := e.cost(key)
 	if e.used.Store(now.UnixNano()); cost > cacheBytes/cacheShards {
 		return
@@ -85,6 +86,7 @@ func (c *cache) put(key wire.Question, r *wire.Response, generation uint64, now 
 		return
 	}
 	s.remove(key)
+	key.Name = strings.Clone(key.Name) // of which more is kept while its question waits
 	for len(s.entries) >= cacheEntries/cacheShards || s.bytes+cost > cacheBytes/cacheShards {
 		s.evict(now)
 	}

@@ -2,7 +2,9 @@ package dnsd_test
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -10,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/miekg/dns"
 
+	"github.com/vnetd/vnetd/internal/nstest"
 	"github.com/vnetd/vnetd/pkg/dnsd"
 )
 
@@ -190,4 +193,75 @@ func BenchmarkSetHost(b *testing.B) {
 		s.SetHost(hosts[n%len(hosts)])
 		n++
 	}
+}
+
+// barrier is a gate of the names that begin with "gate", which opens for all of them at once.
+type barrier struct{ sync.WaitGroup }
+
+func (b *barrier) Watches(name string) bool { return strings.HasPrefix(name, "gate") }
+
+func (b *barrier) Open(string, []dnsd.Lifetime) {
+	b.Done()
+	b.Wait()
+}
+
+// TestAnswersTogether has an upstream server answer many questions at the same time: each client
+// gets the answer to its own, be it sent at once, by a TCP connection, or when a gate lets it pass.
+func TestAnswersTogether(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		kinds := []string{"udp", "tcp", "gate"}
+		const each = 16 // questions; a TCP connection has room for them
+		host := func(name string) string {
+			kind, n, _ := strings.Cut(strings.TrimSuffix(strings.ToLower(name), ".example.com."), "-")
+			return fmt.Sprintf("198.18.%d.%s", slices.Index(kinds, kind), n)
+		}
+		var asked sync.WaitGroup
+		asked.Add(len(kinds) * each)
+		startResolver(t, upstream, func(_ string, q *dns.Msg) [][]byte {
+			asked.Done()
+			asked.Wait()
+			return pack(answerA(q, host(q.Question[0].Name)))
+		})
+		cfg, gate := loConfig(t), new(barrier)
+		gate.Add(each)
+		cfg.Gate = gate
+		writeResolvConf(t, cfg.ResolvConf, upstream)
+		start(t, cfg)
+		overUDP, err := net.Dial("udp", net.JoinHostPort(gateway, "53"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer overUDP.Close()
+		overTCP := dialTCP(t)
+		for _, kind := range kinds {
+			for n := range each {
+				query := mustPack(t, question(fmt.Sprintf("%s-%d.example.com.", kind, n), dns.TypeA))
+				c := overUDP
+				if kind == "tcp" {
+					c, query = overTCP, frame(query)
+				}
+				if _, err := c.Write(query); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		answered := make(map[string]bool)
+		note := func(m *dns.Msg) {
+			name := m.Question[0].Name
+			answered[name] = true
+			if want := host(name); len(m.Answer) != 1 || m.Answer[0].Header().Name != name || m.Answer[0].(*dns.A).A.String() != want {
+				t.Errorf("%s, which has %s, got %v", name, want, m.Answer)
+			}
+		}
+		for range each {
+			note(readFrame(t, overTCP))
+		}
+		buf := make([]byte, dns.MaxMsgSize)
+		for range (len(kinds) - 1) * each {
+			note(readDatagram(t, overUDP, buf))
+		}
+		if len(answered) != len(kinds)*each {
+			t.Errorf("%d of %d questions are answered", len(answered), len(kinds)*each)
+		}
+	})
 }

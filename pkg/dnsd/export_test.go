@@ -73,12 +73,12 @@ func (s *Server) AnswerFrom(raw, b []byte, fit bool) []byte {
 	if msg == nil {
 		return nil
 	}
-	r := s.forwarder.accept(q, msg)
+	r := s.forwarder.accept(q, msg, new(wire.Response))
 	if r == nil {
 		return nil
 	}
 	s.forwarder.cache.put(q.Question(), r, s.forwarder.cache.generation.Load(), s.now())
-	return s.forwarder.pack(q, r, false)
+	return s.forwarder.pack(q, r, nil, false)
 }
 
 // Slots are slots.
@@ -91,7 +91,13 @@ func NewSlots(total int) *Slots { return newSlots(total) }
 type Slot = slot
 
 // Acquire is acquire.
-func (s *Slots) Acquire(a netip.Addr, yield func()) *Slot { return s.acquire(a, yield) }
+func (s *Slots) Acquire(a netip.Addr, yield func()) *Slot {
+	p := new(slot)
+	if !s.acquire(p, a, yield) {
+		return nil
+	}
+	return p
+}
 
 // Use is use.
 func (s *Slots) Use(p *Slot) { s.use(p) }

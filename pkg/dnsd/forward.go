@@ -49,9 +49,20 @@ type forwarder struct {
 // request is a client's query that an upstream server is to answer.
 type request struct {
 	upstream.Request
-	client netip.Addr
-	send   sender
-	slot   *slot
+	sender
+
+	forwarder *forwarder
+	client    netip.Addr
+	slot      slot
+}
+
+// type check
+var _ upstream.Asker = (*request)(nil)
+
+// Deliver answers r.
+func (r *request) Deliver(answer *wire.Response, kept bool, out upstream.Replies) {
+	together, _ := out.(*replies)
+	r.forwarder.deliver(r, answer, kept, together)
 }
 
 // newForwarder returns a forwarder for cfg, which must be valid, beside z.
@@ -122,17 +133,12 @@ func (f *forwarder) settle(q *wire.Query, reply []byte) []byte {
 	return reply
 }
 
-// forward has q answered by an upstream server, which is asked when out is flushed, at
-// once where it is nil; or with SERVFAIL when client has too many queries waiting. It does
+// forward has r's query answered by an upstream server, which is asked when out is flushed, at
+// once where it is nil; or with SERVFAIL when its client has too many queries waiting. It does
 // not block.
-func (f *forwarder) forward(ctx context.Context, q *wire.Query, client netip.Addr, out *upstream.Outbox, send sender) {
-	r := &request{Request: upstream.Request{Query: q, Own: f.isOwn(q.Key, client)}, client: client, send: send}
-	r.Deliver = func(answer *wire.Response, kept bool, out upstream.Replies) {
-		together, _ := out.(*replies)
-		f.deliver(r, answer, kept, together)
-	}
-	r.slot = f.slots.acquire(client, func() { f.abandon(r) })
-	if r.slot == nil {
+func (f *forwarder) forward(ctx context.Context, r *request, out *upstream.Outbox) {
+	r.forwarder, r.Asker, r.Own = f, r, f.isOwn(r.Query.Key, r.client)
+	if !f.slots.acquire(&r.slot, r.client, func() { f.abandon(r) }) {
 		f.limited(r)
 		return
 	}
@@ -142,8 +148,8 @@ func (f *forwarder) forward(ctx context.Context, q *wire.Query, client netip.Add
 	}
 	switch {
 	case looped:
-		f.slots.release(r.slot)
-		f.reply(r, &f.counters.upstream, q.Reply(dns.RcodeNameError, true, nil), nil)
+		f.slots.release(&r.slot)
+		f.reply(r, &f.counters.upstream, r.Query.Reply(dns.RcodeNameError, true, nil), nil)
 	case stale != nil:
 		f.deliver(r, stale, true, nil)
 	}
@@ -176,8 +182,12 @@ func (f *forwarder) limited(r *request) {
 // deliver answers r with answer, nil if there is none, and gives back its slot. It
 // never leaves the client without an answer.
 func (f *forwarder) deliver(r *request, answer *wire.Response, kept bool, together *replies) {
-	f.slots.release(r.slot)
-	reply := f.pack(r.Query, answer, kept)
+	f.slots.release(&r.slot)
+	var buf []byte
+	if together != nil {
+		buf = together.reply[:0]
+	}
+	reply := f.pack(r.Query, answer, buf, kept)
 	if reply == nil {
 		f.counters.failed.Add(1)
 		reply = r.Query.Reply(dns.RcodeServerFailure, true, nil)
@@ -196,13 +206,14 @@ func (f *forwarder) reply(r *request, source *answered, reply []byte, together *
 	r.send(reply, together)
 }
 
-// pack packs answer for q, nil if there is none or it can't be packed.
-func (f *forwarder) pack(q *wire.Query, answer *wire.Response, kept bool) []byte {
+// pack packs answer for q, into buf if that is long enough; nil if there is none or it can't be
+// packed.
+func (f *forwarder) pack(q *wire.Query, answer *wire.Response, buf []byte, kept bool) []byte {
 	defer f.counters.catch(f.log)
 	if answer == nil {
 		return nil
 	}
-	return answer.Answer(q, nil, kept)
+	return answer.Answer(q, buf, kept)
 }
 
 // Servers is whom a question is asked of.
@@ -216,7 +227,7 @@ func (f *forwarder) Replies() upstream.Replies { return f.counters.replies() }
 
 // Answered brings msg to all requests that wait for it.
 func (f *forwarder) Answered(waiting *upstream.InFlight, msg []byte, out upstream.Replies) {
-	r := f.accept(waiting.Query, msg)
+	r := f.accept(waiting.Query, msg, &out.(*replies).response)
 	if r != nil {
 		f.cache.put(waiting.Question, r, waiting.Generation, f.now())
 	}
@@ -265,17 +276,20 @@ func (f *forwarder) exchange(ctx context.Context, waiting *upstream.InFlight) *w
 	if msg == nil {
 		return nil
 	}
-	return f.accept(waiting.Query, msg)
+	return f.accept(waiting.Query, msg, new(wire.Response))
 }
 
 // accept returns what clients get of msg, which is what upstream servers answer
-// to q; nil if it can't be read.
-func (f *forwarder) accept(q *wire.Query, msg []byte) *wire.Response {
+// to q, read into r; nil if it can't be read.
+func (f *forwarder) accept(q *wire.Query, msg []byte, r *wire.Response) *wire.Response {
 	defer f.counters.catch(f.log)
 	if f.rebind.Load().stops(q.Key, msg) {
 		f.counters.rebound.Add(1)
 		f.rebinds.Log(f.log, slog.LevelInfo, "an upstream's answer has a private address: it is kept from guests", "name", q.Key)
 		return wire.EmptyResponse(msg)
 	}
-	return wire.NewResponse(msg, f.now())
+	if !r.Read(msg, f.now()) {
+		return nil
+	}
+	return r
 }

@@ -86,14 +86,16 @@ func (s *Server) pass(q *wire.Query, reply []byte) ([]byte, *inquiry) {
 	if s.watched(q.Key) == "" {
 		return reply, nil
 	}
-	return nil, &inquiry{query: q.Clone(), ready: slices.Clone(reply)}
+	in := newInquiry(q)
+	in.ready = slices.Clone(reply)
+	return nil, in
 }
 
 // gate returns what sends an answer to q once the gate was told which addresses the name has.
 // It does not block. Where too many wait the client is told to ask again.
 func (s *Server) gate(name string, q *wire.Query, send sender) sender {
 	gate := s.surroundings.Load().gate
-	return func(reply []byte, together *replies) {
+	return sendFunc(func(reply []byte, together *replies) {
 		var addrs []Lifetime
 		for a, ttl := range wire.Lifetimes(reply) {
 			if addrs = append(addrs, Lifetime{a, ttl}); len(addrs) == gateAddrs {
@@ -101,20 +103,21 @@ func (s *Server) gate(name string, q *wire.Query, send sender) sender {
 			}
 		}
 		if len(addrs) == 0 {
-			send(reply, together)
+			send.send(reply, together)
 			return
 		}
 		select {
 		case s.gating.places <- struct{}{}:
 		default:
 			s.counters.limited.Add(1)
-			send(q.Reply(dns.RcodeServerFailure, true, nil), together)
+			send.send(q.Reply(dns.RcodeServerFailure, true, nil), together)
 			return
 		}
+		reply = slices.Clone(reply)
 		s.gating.opening.Go(func() {
 			defer func() { <-s.gating.places }()
 			gate.Open(name, addrs)
-			send(reply, nil)
+			send.send(reply, nil)
 		})
-	}
+	})
 }

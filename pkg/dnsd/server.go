@@ -290,7 +290,7 @@ func (s *Server) respond(q *wire.Query, raw, buf []byte, size int, now time.Time
 	if reply := s.forwarder.cached(q, buf); reply != nil {
 		return s.pass(q, reply)
 	}
-	return nil, &inquiry{query: q.Clone()}
+	return nil, newInquiry(q)
 }
 
 // refuse packs an answer that has nothing but an rcode.

@@ -22,7 +22,7 @@ type slots struct {
 	taken slot // of a ring of those: next is the one not used for longest
 }
 
-// slot is one of the slots, in use by a client.
+// slot is one of the slots, in use by a client; the zero value is in use by none.
 type slot struct {
 	client     netip.Addr
 	yield      func()
@@ -35,33 +35,33 @@ func newSlots(total int) *slots {
 	return s
 }
 
-// acquire returns a slot for client, to be released, or nil when client has its
+// acquire makes p, the zero value, a slot for client, to be released; false: client has its
 // share. yield is called when the slot is lost, once and by the goroutine of
 // another client; it must not block.
-func (s *slots) acquire(client netip.Addr, yield func()) *slot {
-	p, lost := s.take(client, yield)
+func (s *slots) acquire(p *slot, client netip.Addr, yield func()) bool {
+	p.client, p.yield = client, yield
+	ok, lost := s.take(p)
 	if lost != nil {
 		lost.yield()
 	}
-	return p
+	return ok
 }
 
 // take is acquire without the call of yield of the slot that was lost.
-func (s *slots) take(client netip.Addr, yield func()) (p, lost *slot) {
+func (s *slots) take(p *slot) (ok bool, lost *slot) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.by[client] >= max(s.total-s.n, s.few) {
-		return nil, nil
+	if s.by[p.client] >= max(s.total-s.n, s.few) {
+		return false, nil
 	}
 	if s.n == s.total {
 		lost = s.taken.next
 		s.remove(lost)
 	}
-	p = &slot{client: client, yield: yield}
 	s.append(p)
 	s.n++
-	s.by[client]++
-	return p, lost
+	s.by[p.client]++
+	return true, lost
 }
 
 // remove ends the use of p. s.mu must be held.

@@ -88,16 +88,25 @@ func receive(t *testing.T, c net.Conn, count int) {
 	t.Helper()
 	buf := make([]byte, dns.MaxMsgSize)
 	for range count {
-		if err := c.SetReadDeadline(time.Now().Add(limit)); err != nil {
-			t.Fatal(err)
-		}
-		n, err := c.Read(buf)
-		if err != nil {
-			t.Fatal(err)
-		}
-		m := new(dns.Msg)
-		if err := m.Unpack(buf[:n]); err != nil || len(m.Answer) != 1 {
-			t.Fatalf("%v (%v)", m, err)
+		if m := readDatagram(t, c, buf); len(m.Answer) != 1 {
+			t.Fatal(m)
 		}
 	}
+}
+
+// readDatagram reads one message, by way of buf.
+func readDatagram(t *testing.T, c net.Conn, buf []byte) *dns.Msg {
+	t.Helper()
+	if err := c.SetReadDeadline(time.Now().Add(limit)); err != nil {
+		t.Fatal(err)
+	}
+	n, err := c.Read(buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := new(dns.Msg)
+	if err := m.Unpack(buf[:n]); err != nil {
+		t.Fatalf("%v (%v)", m, err)
+	}
+	return m
 }

@@ -1,6 +1,7 @@
 package dnsd
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -59,8 +60,8 @@ func (s *Server) serveTCP(ctx context.Context, l *net.TCPListener) error {
 // admit returns what serves a connection: nothing, and it is closed, where its client has
 // too many.
 func (s *Server) admit(ctx context.Context, c *net.TCPConn) (serve func()) {
-	slot := s.tcpClients.acquire(remoteAddr(c), func() { _ = c.Close() })
-	if slot == nil {
+	slot := new(slot)
+	if !s.tcpClients.acquire(slot, remoteAddr(c), func() { _ = c.Close() }) {
 		_ = c.Close()
 		return func() {}
 	}
@@ -156,7 +157,7 @@ func (s *Server) readQueries(ctx context.Context, tc *conn, slot *slot) error {
 			s.counters.atOnce.Add(s.now().Sub(now), min(len(reply), 1))
 			continue
 		}
-		s.forward(ctx, forward, slot.client, nil, func(reply []byte, _ *replies) { tc.answer(reply) })
+		s.forward(ctx, forward, slot.client, nil, sendFunc(func(reply []byte, _ *replies) { tc.answer(bytes.Clone(reply)) }))
 	}
 }
 

@@ -41,16 +41,6 @@ func (s *Server) serveUDP(ctx context.Context, c *udpwait.Conn) error {
 // forwardUDP has in, which the datagram i of b is about, answered by upstream servers, once
 // out is flushed.
 func (s *Server) forwardUDP(ctx context.Context, in *inquiry, b *batch, i int, out *upstream.Outbox) {
-	conn, to := b.conn, b.clients[i]
-	s.forward(ctx, in, b.client(i).Addr(), out, func(reply []byte, together *replies) {
-		if len(reply) == 0 {
-			s.counters.dropped.Add(1)
-			return
-		}
-		if together == nil {
-			together = s.counters.replies()
-			defer together.Flush()
-		}
-		together.add(conn, &to, reply)
-	})
+	in.from = datagram{s.counters, b.conn, b.clients[i]}
+	s.forward(ctx, in, b.client(i).Addr(), out, &in.from)
 }

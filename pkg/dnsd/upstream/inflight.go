@@ -21,7 +21,7 @@ type Resolver interface {
 	Servers(f *InFlight) []*Server
 
 	// Answered takes msg, the whole answer of the first server that was asked, and
-	// calls f's Deliver once, with out. msg is valid until it returns.
+	// calls f's Deliver once, with out, which came from Replies. msg is valid until it returns.
 	Answered(f *InFlight, msg []byte, out Replies)
 
 	// Resolve is called, in a goroutine of its own, for a question that the first server
@@ -80,12 +80,19 @@ type Request struct {
 	// Own says that the query comes from this host and is for a name of ours, so
 	// that it may be one of our own that has come back.
 	Own bool
-	// Deliver takes the answer, nil if there is none. kept says that it was not
-	// fetched for the request. out, unless it is nil, takes what is sent to the client.
-	// Deliver must not block.
-	Deliver func(r *wire.Response, kept bool, out Replies)
+	// Asker takes the answer.
+	Asker Asker
 
 	inFlight *InFlight // that it waits for; guarded by Queries.mu
+	own      InFlight  // of the first who asks its question
+}
+
+// Asker is who has made a request.
+type Asker interface {
+	// Deliver takes the answer, nil if there is none. kept says that it was not
+	// fetched for the request. out, unless it is nil, takes what is sent to the client.
+	// Deliver must not block, nor keep the answer.
+	Deliver(r *wire.Response, kept bool, out Replies)
 }
 
 // NewQueries returns Queries of which none is in flight, to be asked by c.
@@ -116,7 +123,8 @@ func (q *Queries) join(ctx context.Context, r *Request) (f *InFlight, stale *wir
 	}
 	f, joined = q.inFlight[question]
 	if !joined {
-		f = &InFlight{Question: question, Query: r.Query, Started: time.Now(), queries: q, ctx: ctx}
+		f = &r.own
+		f.Question, f.Query, f.Started, f.queries, f.ctx = question, r.Query, time.Now(), q, ctx
 		f.requests = f.one[:0]
 		q.inFlight[question] = f
 		q.running.Add(1)
@@ -241,7 +249,7 @@ func (q *Queries) remove(f *InFlight) {
 }
 
 // Deliver gives r, nil if there is no answer, to all requests that wait, and ends
-// f. kept and out are as in Request.Deliver.
+// f. kept and out are as in Asker.Deliver.
 func (f *InFlight) Deliver(r *wire.Response, kept bool, out Replies) { f.deliver(nil, r, kept, out) }
 
 // DeliverStale gives r to all requests that wait and to those that join later.
@@ -261,7 +269,7 @@ func (f *InFlight) deliver(stale, r *wire.Response, kept bool, out Replies) {
 	}
 	f.queries.mu.Unlock()
 	for _, one := range requests {
-		one.Deliver(r, kept, out)
+		one.Asker.Deliver(r, kept, out)
 	}
 }
 

@@ -3,7 +3,6 @@ package wire
 import (
 	"encoding/binary"
 	"slices"
-	"strings"
 	"time"
 	"unsafe"
 
@@ -51,13 +50,13 @@ func (q *Query) Question() Question {
 	return Question{Name: q.Key, Type: q.Type, RD: q.rd, CD: q.cd, EDNS: q.edns, DO: q.do}
 }
 
-// Clone returns a copy of q that shares nothing with it.
-func (q *Query) Clone() *Query {
-	c := *q
-	c.question = slices.Clone(q.question)
-	c.Key = strings.Clone(q.Key)
-	c.keyBuf = nil
-	return &c
+// CopyTo makes c a copy of q that shares nothing with it.
+func (q *Query) CopyTo(c *Query) {
+	*c = *q
+	n := len(q.question)
+	both := append(append(make([]byte, 0, n+len(q.Key)), q.question...), q.Key...)
+	c.question, c.keyBuf = both[:n:n], nil
+	c.Key = unsafe.String(unsafe.SliceData(both[n:]), len(q.Key)) // nobody writes there
 }
 
 // For returns q for another name, packed, with room for the largest answer. It shares

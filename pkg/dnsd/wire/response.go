@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/miekg/dns"
@@ -19,7 +20,7 @@ const (
 )
 
 // Response is an upstream's answer to a question, in a form in which clients
-// get it but for id, case of letters and TTLs. It does not change.
+// get it but for id, case of letters and TTLs. It does not change but by Read.
 type Response struct {
 	Msg []byte // not to be changed; a header alone: the rcode is all that is known
 
@@ -59,27 +60,36 @@ func (s *addresses) turn(b, msg []byte) {
 	copy(b[start+len(set)-first:], set[:first])
 }
 
-// NewResponse reads msg, which came from ReadAnswer; nil if its records are not
-// all there.
-func NewResponse(msg []byte, now time.Time) *Response {
+// Clone returns a copy of r that shares nothing with it.
+func (r *Response) Clone() Response {
+	c := *r
+	c.Msg, c.offsets = bytes.Clone(r.Msg), slices.Clone(r.offsets)
+	return c
+}
+
+// Read has r be msg, which came from ReadAnswer, in memory of r's own that it had before; false
+// if its records are not all there.
+func (r *Response) Read(msg []byte, now time.Time) bool {
+	*r = Response{Msg: r.Msg[:0], offsets: r.offsets[:0]}
 	if !hasQuestion(msg) {
-		return &Response{Msg: msg}
+		r.Msg = append(r.Msg, msg...)
+		return true
 	}
-	r := &Response{stored: sinceEpoch(now)}
+	r.stored = sinceEpoch(now)
 	off, ok := skipName(msg, HeaderSize)
 	if !ok || off+4 > len(msg) {
-		return nil
+		return false
 	}
 	name := msg[HeaderSize:off]
 	off += 4
 	m := minimum{ttl: math.MaxInt32}
-	var room [2][16]uint16
-	owners, ttls := room[0][:0], room[1][:0]
+	var room [16]uint16
+	owners, ttls := r.offsets, room[:0]
 	for section := Answer; section <= Additional; section += 2 {
 		for range binary.BigEndian.Uint16(msg[section:]) {
 			rtype, end, ok := scanRecord(msg, off)
 			if !ok {
-				return nil
+				return false
 			}
 			fixed, _ := skipName(msg, off)
 			if section == Answer {
@@ -98,8 +108,8 @@ func NewResponse(msg []byte, now time.Time) *Response {
 			off = end
 		}
 	}
-	r.Msg = append([]byte(nil), msg[:off]...)
-	r.offsets = append(append(make([]uint16, 0, len(owners)+len(ttls)), owners...), ttls...)
+	r.Msg = append(r.Msg, msg[:off]...)
+	r.offsets = append(owners, ttls...)
 	r.owners = uint16(len(owners))
 	r.ttl = int32(m.lifetime(r.Msg) / time.Second)
 	// The answer was not validated here, and the way to the upstream is not
@@ -110,7 +120,7 @@ func NewResponse(msg []byte, now time.Time) *Response {
 		// it is ours.
 		binary.BigEndian.PutUint16(r.Msg[r.opt+2:], PayloadSize)
 	}
-	return r
+	return true
 }
 
 // EmptyResponse returns the response that says of msg's name that it exists, and
