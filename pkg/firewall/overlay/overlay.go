@@ -38,10 +38,9 @@ type Table struct {
 
 	mu     sync.Mutex // guards what follows
 	socket *nfnetlink.Socket
-	looked bool    // it is known what a former process left
-	stands bool    // the tables are there, with is in their sets
-	is     content //
-	own    content // what networks ask for
+	looked bool   // it is known what a former process left
+	stands bool   // the tables are there, with what content says in their sets
+	own    claims // what networks ask for
 	// former is what a former process left in the sets, until all its networks are known.
 	former content
 }
@@ -55,24 +54,24 @@ func New(log *slog.Logger) *Table {
 		log = slog.New(slog.DiscardHandler)
 	}
 	use := make(chan struct{})
-	return &Table{log: log, use: use, used: sync.OnceFunc(func() { close(use) })}
+	return &Table{log: log, own: newClaims(), use: use, used: sync.OnceFunc(func() { close(use) })}
 }
 
 // Set is firewall.Spans'.
 func (t *Table) Set(networks iter.Seq[*firewall.Network]) error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	own := wanted(networks)
-	if len(own) == 0 && !t.looked {
-		return nil // what a former process left is a network's that comes yet, or goes with Settle
+	next := t.own.to(networks)
+	// What a former process left is a network's that comes yet, or goes with Settle.
+	if t.looked || t.own.hosts+next.hosts > 0 {
+		if err := t.connect(); err != nil {
+			return err
+		}
+		if err := t.become(next); err != nil {
+			return err
+		}
 	}
-	if err := t.connect(); err != nil {
-		return err
-	}
-	if err := t.become(join(own, t.former)); err != nil {
-		return err
-	}
-	t.own = own
+	t.own.take(next)
 	return nil
 }
 
@@ -81,39 +80,68 @@ func (t *Table) Settle() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if err := t.connect(); err != nil {
-		if len(t.own) == 0 {
+		if t.own.hosts == 0 {
 			return nil // a kernel without nftables has nothing of a former process
 		}
 		return err
 	}
+	if len(t.former) == 0 {
+		return nil
+	}
+	own := func() content { return t.own.content(step{}) }
+	if err := t.make(t.own.hosts > 0, own, func() [][]byte { return change(t.content(step{}), own()) }); err != nil {
+		return err
+	}
 	t.former = nil
-	return t.become(t.own)
+	return nil
 }
 
-// become makes the tables have that in their sets; nothing: not be there. The caller holds mu
-// and is connected.
-func (t *Table) become(next content) error {
+// content is what is in the sets after a step of what networks ask for. The caller holds mu.
+func (t *Table) content(s step) content { return join(t.own.content(s), t.former) }
+
+// become has the sets be what networks ask for after a step. The caller holds mu and is
+// connected.
+func (t *Table) become(s step) error {
+	was, will := t.own.hosts > 0, t.own.hosts+s.hosts > 0
+	all := func() content { return t.content(s) }
+	return t.make(will || len(t.former) > 0, all, func() [][]byte {
+		if was != will {
+			return change(t.content(step{}), all())
+		}
+		if !will {
+			return nil // there is what a former process left
+		}
+		old, fresh := t.own.differences(s)
+		old.drop(t.former)
+		fresh.drop(t.former)
+		return change(old, fresh)
+	})
+}
+
+// make has the tables stand with all in their sets, or not be there. Where they stand, changes
+// do that. The caller holds mu and is connected.
+func (t *Table) make(stand bool, all func() content, changes func() [][]byte) error {
+	anew := func() [][]byte { return append(removal(), creation(all())...) }
 	var messages [][]byte
 	switch {
-	case len(next) == 0 && t.stands:
-		messages = removal()
-	case len(next) == 0:
+	case stand && t.stands:
+		messages = changes()
+	case stand:
+		messages = anew()
 	case t.stands:
-		messages = change(t.is, next)
-	default:
-		messages = append(removal(), creation(next)...)
+		messages = removal()
 	}
 	if len(messages) == 0 {
 		return nil
 	}
 	err := t.commit(messages)
-	if err != nil && t.stands && len(next) > 0 { // somebody else changed them
-		err = t.commit(append(removal(), creation(next)...))
+	if err != nil && t.stands && stand { // somebody else changed them
+		err = t.commit(anew())
 	}
 	if err != nil {
 		return fmt.Errorf("keeping networks that span hosts apart: %w", explain(err))
 	}
-	if t.is, t.stands = next, len(next) > 0; t.stands {
+	if t.stands = stand; stand {
 		t.used()
 	}
 	return nil
@@ -145,17 +173,17 @@ func (t *Table) connect() (err error) {
 		if len(t.former) == 0 {
 			return t.commit(removal())
 		}
-		t.is, t.stands = t.former, true
+		t.stands = true
 		return t.rewrite()
 	}
 	t.looked = true
 	return nil
 }
 
-// rewrite makes the tables anew with what is in their sets, in one transaction. The caller
+// rewrite makes the tables anew with what shall be in their sets, in one transaction. The caller
 // holds mu.
 func (t *Table) rewrite() error {
-	err := t.commit(append(removal(), creation(t.is)...))
+	err := t.commit(append(removal(), creation(t.content(step{}))...))
 	t.looked = t.looked || err == nil
 	return err
 }
@@ -189,7 +217,7 @@ func (t *Table) Purge() error {
 	if err := t.connect(); err != nil {
 		return err
 	}
-	t.former, t.own, t.is, t.stands = nil, nil, nil, false
+	t.former, t.own, t.stands = nil, newClaims(), false
 	err := t.commit(removal())
 	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT) {
 		return nil // a kernel without such tables has none
@@ -275,9 +303,9 @@ func (t *Table) repair() {
 
 // intact reports whether the tables are as they were made. The caller holds mu.
 func (t *Table) intact() bool {
-	found := t.found()
+	found, all := t.found(), t.content(step{})
 	for _, s := range sets() {
-		if !maps.Equal(found[s.Name], t.is[s.Name]) {
+		if !maps.Equal(found[s.Name], all[s.Name]) {
 			return false
 		}
 	}

@@ -56,6 +56,15 @@ func TestTables(t *testing.T) {
 			t.Fatal(err)
 		}
 		golden.Compare(t, "testdata/tables.golden", list(t))
+		// One that comes while they are not as they were brings back all.
+		if err := table.Set(slices.Values(spanning()[:1])); err != nil {
+			t.Fatal(err)
+		}
+		nstest.Exec(t, "nft", "delete table inet vnetd_span")
+		if err := table.Set(slices.Values(spanning())); err != nil {
+			t.Fatal(err)
+		}
+		golden.Compare(t, "testdata/tables.golden", list(t))
 		// A network that goes takes what is its own, and the last one all.
 		if err := table.Set(slices.Values(spanning()[1:])); err != nil {
 			t.Fatal(err)

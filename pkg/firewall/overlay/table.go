@@ -3,7 +3,6 @@ package overlay
 import (
 	"bytes"
 	"encoding/binary"
-	"iter"
 	"net/netip"
 	"slices"
 
@@ -104,45 +103,12 @@ func join(c, o content) content {
 	return both
 }
 
-// wanted is what shall be in the sets for some networks; nothing where none spans hosts.
-func wanted(networks iter.Seq[*firewall.Network]) content {
-	c := make(content)
-	last := new(firewall.Span)
-	for n := range networks {
-		if n.Span == nil {
-			continue
+// drop takes out what is in o.
+func (c content) drop(o content) {
+	for set, keys := range o {
+		for k := range keys {
+			delete(c[set], k)
 		}
-		c.tunnel(n.Span)
-		if last.Port != n.Span.Port || !slices.Equal(last.Peers, n.Span.Peers) { // networks of a cluster have the same
-			c.peers(n.Span)
-		}
-		last = n.Span
-	}
-	if len(c) == 0 {
-		return c
-	}
-	for n := range networks {
-		c.add(setBridges, name(n.Bridge))
-	}
-	return c
-}
-
-// tunnel adds what is in the sets for one tunnel, but for its peers.
-func (c content) tunnel(s *firewall.Span) {
-	device := name(s.Device)
-	c.add(setLinks, device)
-	c.add(setMACs, pad(append(slices.Clone(device), s.MAC...)))
-	for _, a := range s.Gateways {
-		c.add(byFamily(a, setAddrs4, setAddrs6), append(slices.Clone(device), a.AsSlice()...))
-	}
-}
-
-// peers adds what is in the sets for the port of a tunnel and its peers.
-func (c content) peers(s *firewall.Span) {
-	port := binary.BigEndian.AppendUint16(nil, s.Port)
-	c.add(setPorts, port)
-	for _, a := range s.Peers {
-		c.add(byFamily(a, setMembers4, setMembers6), pad(append(a.AsSlice(), port...)))
 	}
 }
 
