@@ -57,7 +57,7 @@ func (m *promises) planLeases(r *Request, now time.Time) {
 			return false, true
 		}
 		path := m.path(record.KindLease, a.Network, a.Addr.String())
-		mine, there := m.view.leases[a][m.cfg.Host]
+		mine, there := m.view.leases[a].of(m.cfg.Host)
 		local, promised := m.lease[a]
 		_, ended := m.ended[a]
 		switch {
@@ -156,7 +156,7 @@ func (m *promises) planRestoredLeases(r *Request, _ time.Time) {
 	}
 	m.pending.leases.keep(func(a Address) (done, stop bool) {
 		l, promised := m.lease[a]
-		mine, there := m.view.leases[a][m.cfg.Host]
+		mine, there := m.view.leases[a].of(m.cfg.Host)
 		if !promised {
 			return !there, false // what ended meanwhile goes once this host has joined
 		}
@@ -188,7 +188,7 @@ func (m *promises) mayLease(a Address, mac record.MAC) bool {
 	if m.before != nil && !m.before.allows(a, mac) {
 		return false
 	}
-	for host, l := range m.view.leases[a] {
+	for host, l := range m.view.leases[a].all() {
 		if host != m.cfg.Host || l.v.MAC != mac {
 			return false // of another host's only once it is taken on
 		}
@@ -449,7 +449,7 @@ func (m *rights) planRight(r *Request, a Address) {
 	switch {
 	case there && right.v.Host == m.cfg.Host && !wanted:
 		_, promised := m.lease[a]
-		if _, told := m.view.leases[a][m.cfg.Host]; !promised && !told {
+		if _, told := m.view.leases[a].of(m.cfg.Host); !promised && !told {
 			r.add(Op{Key: key})
 		}
 	case !there && wanted:
@@ -485,7 +485,7 @@ func (m *rights) cede(r *Request, network string) {
 		for _, addr := range all {
 			a := Address{network, addr}
 			_, promised := m.lease[a]
-			_, told := m.view.leases[a][m.cfg.Host]
+			_, told := m.view.leases[a].of(m.cfg.Host)
 			if !promised || told || slices.Contains(have.Without, addr) {
 				want = append(want, addr)
 			}

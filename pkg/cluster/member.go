@@ -221,7 +221,7 @@ func (m *Member) Where(g Guest) Location {
 func (m *Member) Elsewhere(g Guest, owner string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for host, p := range m.view.ports[g] {
+	for host, p := range m.view.ports[g].all() {
 		if host != m.cfg.Host && p.v.State != record.Moved && p.v.Owner == owner && owner != "" {
 			return true
 		}
@@ -438,7 +438,7 @@ func (m *Member) Uncovered(network string) (n int) {
 		}
 		_, lent := m.pool(a)
 		_, host := m.view.owner(a)
-		if _, told := m.view.leases[a][m.cfg.Host]; lent && host == "" || !told {
+		if _, told := m.view.leases[a].of(m.cfg.Host); lent && host == "" || !told {
 			n++
 		}
 	}
@@ -457,7 +457,7 @@ type Clash struct {
 func (m *Member) Clash(a Address, mac record.MAC) (Clash, bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for host, l := range m.view.leases[a] {
+	for host, l := range m.view.leases[a].all() {
 		if host != m.cfg.Host && l.v.MAC != mac {
 			return Clash{Host: host, MAC: l.v.MAC}, true
 		}

@@ -103,7 +103,7 @@ func (m *cards) planPorts(r *Request, now time.Time) {
 	m.thaw(now)
 	m.pending.ports.keep(func(g Guest) (done, stop bool) {
 		path := m.path(record.KindPort, g.Network, g.MAC.String())
-		mine, there := m.view.ports[g][m.cfg.Host]
+		mine, there := m.view.ports[g].of(m.cfg.Host)
 		p := m.ports[g]
 		if p == nil {
 			if there {
@@ -177,9 +177,9 @@ func (m *cards) wantPort(g Guest, p *localPort, mine kept[record.Port]) (record.
 
 // displaced reports whether a card that this host said to be here has moved since.
 func (m *cards) displaced(g Guest, p *localPort) bool {
-	mine := m.view.ports[g][m.cfg.Host].v
+	mine, _ := m.view.ports[g].of(m.cfg.Host)
 	host, _ := m.view.winner(g)
-	return mine.UUID == p.UUID && mine.State != record.Incoming && host != "" && host != m.cfg.Host
+	return mine.v.UUID == p.UUID && mine.v.State != record.Incoming && host != "" && host != m.cfg.Host
 }
 
 // lose makes a card of this host one that sends from elsewhere.
@@ -205,8 +205,8 @@ func (m *cards) clashes(g Guest, p *localPort) bool {
 // left reports whether a guest that was started here has moved away before the others
 // could be told of it.
 func (m *cards) left(g Guest, p *localPort) bool {
-	mine := m.view.ports[g][m.cfg.Host].v
-	moving := p.moving || mine.UUID == p.UUID && mine.State == record.Incoming
+	mine, _ := m.view.ports[g].of(m.cfg.Host)
+	moving := p.moving || mine.v.UUID == p.UUID && mine.v.State == record.Incoming
 	host, other := m.view.winner(g)
 	_, alive := m.view.alive[host]
 	return alive && host != m.cfg.Host && !moving && other.v.Seq > p.seq

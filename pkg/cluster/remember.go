@@ -80,7 +80,7 @@ func (m *state) nameOf(n FQN) (record.Name, bool) {
 func (m *state) addressesOf(g Guest) (addrs []netip.Addr) {
 	for _, v := range m.views() {
 		for a := range v.of[g] {
-			for host := range v.leases[a] {
+			for host := range v.leases[a].all() {
 				if v == m.view || m.view.awaits(host) {
 					addrs = append(addrs, a.Addr)
 				}

@@ -57,7 +57,7 @@ func (s Snapshot) Hosts() []HostState {
 		of(host)
 	}
 	for g, hosts := range s.view.ports {
-		for host := range hosts {
+		for host := range hosts.all() {
 			of(host)
 		}
 		if host, _ := s.view.winner(g); host != "" {
@@ -65,7 +65,7 @@ func (s Snapshot) Hosts() []HostState {
 		}
 	}
 	for _, hosts := range s.view.leases {
-		for host := range hosts {
+		for host := range hosts.all() {
 			of(host).Leases++
 		}
 	}
@@ -110,7 +110,7 @@ func (s Snapshot) Guests() []GuestState {
 // ports returns the ports of a card that count.
 func (s Snapshot) ports(g Guest) (all []GuestState) {
 	winner, _ := s.view.winner(g)
-	for host, p := range s.view.ports[g] {
+	for host, p := range s.view.ports[g].all() {
 		if host != winner && p.v.State != record.Incoming {
 			continue
 		}

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"cmp"
+	"iter"
 	"net/netip"
 	"slices"
 	"strings"
@@ -34,6 +35,37 @@ type kept[T any] struct {
 	create, mod int64
 }
 
+// byHost is what hosts say of one thing. It is seldom more than one that does, for which a map would
+// be many times as large.
+type byHost[T any] []said[T]
+
+// said is what one host says.
+type said[T any] struct {
+	host string
+	kept[T]
+}
+
+// of is what a host says.
+func (b byHost[T]) of(host string) (k kept[T], there bool) {
+	for h, k := range b.all() {
+		if h == host {
+			return k, true
+		}
+	}
+	return k, false
+}
+
+// all are the hosts that say something, and what.
+func (b byHost[T]) all() iter.Seq2[string, kept[T]] {
+	return func(yield func(string, kept[T]) bool) {
+		for i := range b {
+			if !yield(b[i].host, b[i].kept) {
+				return
+			}
+		}
+	}
+}
+
 // view is what the store had at a revision.
 type view struct {
 	cluster  string
@@ -45,9 +77,9 @@ type view struct {
 	networks map[string]kept[record.Network]
 	members  map[string]kept[record.Member]
 	alive    map[string]kept[record.Alive]
-	ports    map[Guest]map[string]kept[record.Port]    // by host
-	cards    map[string]map[record.MAC]struct{}        // of each network, of which there are ports
-	leases   map[Address]map[string]kept[record.Lease] // by host
+	ports    map[Guest]byHost[record.Port]
+	cards    map[string]map[record.MAC]struct{} // of each network, of which there are ports
+	leases   map[Address]byHost[record.Lease]
 	blocks   map[string]map[netip.Prefix]kept[record.Block]
 	lengths  map[string]map[int]int // how many blocks of a network have a length
 	names    map[FQN]kept[record.Name]
@@ -62,7 +94,7 @@ func newView(cluster string) *view {
 	return &view{
 		cluster: cluster, mods: make(map[string]int64), networks: make(map[string]kept[record.Network]),
 		members: make(map[string]kept[record.Member]), alive: make(map[string]kept[record.Alive]),
-		ports: make(map[Guest]map[string]kept[record.Port]), cards: make(map[string]map[record.MAC]struct{}), called: make(map[string]map[string]struct{}), leases: make(map[Address]map[string]kept[record.Lease]),
+		ports: make(map[Guest]byHost[record.Port]), cards: make(map[string]map[record.MAC]struct{}), called: make(map[string]map[string]struct{}), leases: make(map[Address]byHost[record.Lease]),
 		blocks: make(map[string]map[netip.Prefix]kept[record.Block]), lengths: make(map[string]map[int]int), names: make(map[FQN]kept[record.Name]),
 		rights: make(map[Address]kept[record.Right]), wants: make(map[string]map[string]kept[record.Want]), of: make(map[Guest]map[Address]int), strange: make(map[string]error),
 	}
@@ -71,9 +103,10 @@ func newView(cluster string) *view {
 // read reads a listing of all keys of a cluster. What can't be read counts as absent.
 func read(cluster string, l Listing) *view {
 	v := newView(cluster)
-	v.revision, v.store = l.Revision, l.Store
+	v.revision, v.store, v.mods = l.Revision, l.Store, make(map[string]int64, len(l.KVs))
 	for _, kv := range l.KVs {
-		v.put(kv)
+		k, err := record.Parse(cluster, kv.Key)
+		v.add(kv, k, err == nil)
 	}
 	return v
 }
@@ -97,14 +130,19 @@ func (v *view) written(host string) (paths []string) {
 // counts as absent.
 func (v *view) put(kv KV) (record.Key, bool) {
 	k, known := v.drop(kv.Key)
+	v.add(kv, k, known)
+	return k, known
+}
+
+// add is put for a key that was not there. known says whether it stands for something.
+func (v *view) add(kv KV, k record.Key, known bool) {
 	v.mods[kv.Key] = kv.Mod
 	if !known {
-		return k, false
+		return
 	}
 	if err := v.decode(k, kv); err != nil {
 		v.strange[kv.Key] = err
 	}
-	return k, true
 }
 
 // decode reads a value to where its kind is kept.
@@ -126,7 +164,7 @@ func (v *view) decode(k record.Key, kv KV) error {
 	case record.KindPort:
 		g := guestOf(k)
 		inner(v.cards, g.Network)[g.MAC] = struct{}{}
-		return take(inner(v.ports, g), k.Host, kv, func(w *record.Port) record.Value { return w })
+		return say(v.ports, g, k.Host, kv, func(w *record.Port) record.Value { return w })
 	case record.KindLease:
 		return v.decodeLease(k, kv)
 	case record.KindBlock:
@@ -149,9 +187,10 @@ func (v *view) decode(k record.Key, kv KV) error {
 
 func (v *view) decodeLease(k record.Key, kv KV) error {
 	a := addressOf(k)
-	err := take(inner(v.leases, a), k.Host, kv, func(w *record.Lease) record.Value { return w })
+	err := say(v.leases, a, k.Host, kv, func(w *record.Lease) record.Value { return w })
 	if err == nil {
-		inner(v.of, Guest{k.Network, v.leases[a][k.Host].v.MAC})[a]++
+		l, _ := v.leases[a].of(k.Host)
+		inner(v.of, Guest{k.Network, l.v.MAC})[a]++
 	}
 	return err
 }
@@ -192,7 +231,7 @@ func (v *view) drop(path string) (record.Key, bool) {
 }
 
 func (v *view) dropPort(g Guest, host string) {
-	remove(v.ports, g, host)
+	unsay(v.ports, g, host)
 	if _, others := v.ports[g]; !others {
 		remove(v.cards, g.Network, g.MAC)
 	}
@@ -210,11 +249,11 @@ func (v *view) dropBlock(network string, block netip.Prefix) {
 
 func (v *view) dropLease(k record.Key) {
 	a := addressOf(k)
-	old, there := v.leases[a][k.Host]
+	old, there := v.leases[a].of(k.Host)
 	if !there {
 		return
 	}
-	remove(v.leases, a, k.Host)
+	unsay(v.leases, a, k.Host)
 	g := Guest{k.Network, old.v.MAC}
 	if v.of[g][a]--; v.of[g][a] <= 0 {
 		remove(v.of, g, a)
@@ -224,7 +263,7 @@ func (v *view) dropLease(k record.Key) {
 // winner is the host from which a card sends, of those that say so: where it moved last,
 // and of two that say the same the one that said so later.
 func (v *view) winner(g Guest) (host string, port kept[record.Port]) {
-	for h, p := range v.ports[g] {
+	for h, p := range v.ports[g].all() {
 		if p.v.State != record.Here {
 			continue
 		}
@@ -241,7 +280,7 @@ func after(seq uint64) uint64 { return max(seq, seq+1) }
 
 // seq is how often a card has moved, as far as anybody says.
 func (v *view) seq(g Guest) (seq uint64) {
-	for _, p := range v.ports[g] {
+	for _, p := range v.ports[g].all() {
 		seq = max(seq, p.v.Seq)
 	}
 	return seq
@@ -249,7 +288,7 @@ func (v *view) seq(g Guest) (seq uint64) {
 
 // newest is the record of an address that its last host wrote.
 func (v *view) newest(a Address) (host string, lease kept[record.Lease]) {
-	for h, l := range v.leases[a] {
+	for h, l := range v.leases[a].all() {
 		if host == "" || cmp.Or(cmp.Compare(l.v.Seq, lease.v.Seq), cmp.Compare(l.create, lease.create)) > 0 {
 			host, lease = h, l
 		}
@@ -259,7 +298,7 @@ func (v *view) newest(a Address) (host string, lease kept[record.Lease]) {
 
 // allows reports whether no record gives an address to another card than this one.
 func (v *view) allows(a Address, mac record.MAC) bool {
-	for _, l := range v.leases[a] {
+	for _, l := range v.leases[a].all() {
 		if l.v.MAC != mac {
 			return false
 		}
@@ -341,6 +380,23 @@ func take[K comparable, T any](m map[K]kept[T], key K, kv KV, value func(*T) rec
 	}
 	m[key] = e
 	return nil
+}
+
+// say is take for what a host says of the thing at a key, of which it has said nothing.
+func say[K comparable, T any](m map[K]byHost[T], key K, host string, kv KV, value func(*T) record.Value) error {
+	e := said[T]{host: host}
+	if err := e.read(kv, value(&e.v)); err != nil {
+		return err
+	}
+	m[key] = append(m[key], e)
+	return nil
+}
+
+// unsay deletes what a host says of the thing at a key.
+func unsay[K comparable, T any](m map[K]byHost[T], key K, host string) {
+	if m[key] = slices.DeleteFunc(m[key], func(s said[T]) bool { return s.host == host }); len(m[key]) == 0 {
+		delete(m, key)
+	}
 }
 
 // inner returns the map at a key, and makes it if there is none.
