@@ -414,6 +414,35 @@ func (m *rights) wants(a Address) bool {
 	})
 }
 
+// waiting are the reserved addresses that no client of this host is given before another one that is
+// silent gives them up, and that host.
+func (m *rights) waiting() map[Address]string {
+	all := make(map[Address]string)
+	for network, r := range m.reserved {
+		for _, addr := range r.addrs {
+			a := Address{network, addr}
+			host := m.holder(a)
+			if _, alive := m.view.alive[host]; host != "" && host != m.cfg.Host && !alive {
+				all[a] = host
+			}
+		}
+	}
+	return all
+}
+
+// holder is the host that a reserved address is to come from: it has a block with the address, or
+// the right to give it, which a client of this host wants. It is "" for none.
+func (m *rights) holder(a Address) string {
+	block, host := m.view.owner(a)
+	if host != "" && !m.view.without(a.Network, block, a.Addr) {
+		return host
+	}
+	if m.wants(a) {
+		return m.view.rights[a].v.Host
+	}
+	return ""
+}
+
 // planRights has this host's blocks be without the addresses that are reserved, and claims and
 // gives up the rights to such.
 func (m *rights) planRights(r *Request, now time.Time) {

@@ -373,7 +373,8 @@ func (m *Member) Admit(g Guest, p Port) error {
 
 // Fault is something that the operator should know.
 type Fault struct {
-	Kind    string // "away", "lost", "flapping", "duplicate", "split", "name", "unreadable"
+	Kind    string // "away", "lost", "flapping", "duplicate", "split", "name", "reservation", "unreadable"
+	Network string // that it is about; empty for no single one
 	Subject string
 	Text    string
 }
@@ -383,39 +384,46 @@ func (m *Member) Faults() []Fault {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	var all []Fault
-	add := func(kind, subject, format string, args ...any) {
-		all = append(all, Fault{kind, subject, fmt.Sprintf(format, args...)})
+	add := func(kind, network, subject, format string, args ...any) {
+		all = append(all, Fault{kind, network, subject, fmt.Sprintf(format, args...)})
 	}
 	switch {
 	case m.lost != lostNothing:
-		add("lost", m.cfg.Cluster, "%v", m.why())
+		add("lost", "", m.cfg.Cluster, "%v", m.why())
 	case m.phase == Away:
-		add("away", m.cfg.Cluster, "%v", m.why())
+		add("away", "", m.cfg.Cluster, "%v", m.why())
 	}
 	for g, h := range m.moves {
 		if h.frozen {
-			add("flapping", g.MAC.String(), "the card on network %q moves too often: two guests have its address; frames go to host %s until it is quiet", g.Network, h.host)
+			add("flapping", g.Network, g.MAC.String(), "the card on network %q moves too often: two guests have its address; frames go to host %s until it is quiet", g.Network, h.host)
 		}
 	}
 	for g, p := range m.ports {
 		switch {
 		case p.clash != "":
-			add("duplicate", g.MAC.String(), "another guest has the address on network %q, on host %s", g.Network, p.clash)
+			add("duplicate", g.Network, g.MAC.String(), "another guest has the address on network %q, on host %s", g.Network, p.clash)
 		case p.lost:
-			add("split", g.MAC.String(), "the guest sends from another host, its port on network %q is here still", g.Network)
+			add("split", g.Network, g.MAC.String(), "the guest sends from another host, its port on network %q is here still", g.Network)
 		}
 	}
 	for n, guests := range m.named {
 		have, there := m.view.names[n]
 		another := slices.IndexFunc(guests, func(g Guest) bool { return g.MAC != have.v.MAC }) // not one that moves
 		if there && another >= 0 && !m.wanted(n, have.v.MAC) {
-			add("name", n.Name, "the name on network %q is that of %s on host %s, and %s of this host goes without", n.Network, have.v.MAC, have.v.Host, guests[another].MAC)
+			add("name", n.Network, n.Name, "the name on network %q is that of %s on host %s, and %s of this host goes without", n.Network, have.v.MAC, have.v.Host, guests[another].MAC)
+		}
+	}
+	for a, host := range m.waiting() {
+		if m.phase != Away { // else it is not known who is silent
+			add("reservation", a.Network, a.Addr.String(), "the <host> with the address on network %q waits for host %s, which alone may give it until it is back or \"vnetctl cluster forget %[2]s\" says that it will not be", a.Network, host)
 		}
 	}
 	for path, err := range m.view.strange {
-		add("unreadable", path, "%v", err)
+		add("unreadable", "", path, "%v", err)
 	}
-	slices.SortFunc(all, func(a, b Fault) int { return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Subject, b.Subject)) })
+	slices.SortFunc(all, func(a, b Fault) int {
+		return cmp.Or(cmp.Compare(a.Kind, b.Kind), cmp.Compare(a.Subject, b.Subject), cmp.Compare(a.Network, b.Network))
+	})
 	return all
 }
 

@@ -854,6 +854,47 @@ func TestReserved(t *testing.T) {
 	}
 }
 
+// TestReservationWaits tells of addresses that are reserved and that a host may give which is silent, as
+// long as it is.
+func TestReservationWaits(t *testing.T) {
+	s, nodes := lab(t, "10.50.0.63", 28, "h1", "h2")
+	h1, h2 := nodes[0], nodes[1]
+	waits := func(when string, want ...cluster.Address) {
+		t.Helper()
+		var got []cluster.Address
+		for _, f := range h1.Faults() {
+			if f.Kind == "reservation" && strings.Contains(f.Text, "host h2") {
+				got = append(got, cluster.Address{Network: f.Network, Addr: netip.MustParseAddr(f.Subject)})
+			}
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("%s: %v wait, want %v", when, got, want)
+		}
+	}
+	inBlock, out := h2.free(sql), at("10.50.9.9") // which is in no block
+	all := map[string]cluster.Guest{inBlock.Addr.String(): sql, out.Addr.String(): web}
+	reserve(t, map[string]cluster.Guest{out.Addr.String(): web}, h1, h2)
+	h2.SetPort(web, cluster.Port{UUID: "1", Owner: "web", Here: true})
+	settle(nodes...)
+	s.Expire(h2.session)
+	h2.session = 0
+	h2.Lost(errors.New("cut off"), *h2.now)
+	settle(h1)
+	waits("of a guest of the silent host")
+	reserve(t, all, h1)
+	settle(h1)
+	waits("in a block of a host that does not know", inBlock)
+	h1.SetPort(web, cluster.Port{UUID: "2", Owner: "web", Here: true})
+	settle(h1)
+	waits("of a guest that has come from there", inBlock, out)
+	h1.Lost(errors.New("away"), *h1.now)
+	waits("while nobody knows who is silent")
+	h2.DropPort(web)
+	reserve(t, all, h2)
+	settle(nodes...)
+	waits("once the host is back")
+}
+
 // TestReservedByWish has an address be reserved for a client whose card is not known before it
 // asks.
 func TestReservedByWish(t *testing.T) {

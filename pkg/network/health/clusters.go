@@ -21,6 +21,7 @@ type Cluster struct {
 // ClusterFault is what is not as it should be in a cluster.
 type ClusterFault struct {
 	Kind    string // as cluster.Fault has it
+	Network string // that it is about; empty for no single one
 	Subject string
 	Text    string
 }
@@ -31,14 +32,15 @@ var clusterKinds = map[string]struct {
 	kind, message, remedy string
 	severity              api.Severity
 }{
-	"away":       {"cluster-away", "cluster %q is away: guests go on, renew and get addresses of this host's blocks; nobody learns what is new", "vnetctl cluster status", api.SeverityWarning},
-	"lost":       {"cluster-lost", "cluster %q has lost data: this host goes on with what it knew, and believes nothing else", "vnetctl cluster status", api.SeverityError},
-	"flapping":   {"cluster-flapping", "a card in cluster %q moves from host to host all the time", "", api.SeverityError},
-	"duplicate":  {"cluster-duplicate", "two guests in cluster %q have one MAC address: this host's gets no frames from other hosts", "", api.SeverityError},
-	"split":      {"cluster-split", "a guest in cluster %q sends from another host, and has its port on this one still", "", api.SeverityWarning},
-	"name":       {"cluster-name", "a guest in cluster %q goes without its name, which another one has", "", api.SeverityWarning},
-	"definition": {"cluster-definition", "a network of cluster %q is not on this host what the others have", "", api.SeverityError},
-	"unreadable": {"cluster-unreadable", "cluster %q has something that this vnetd can't read", "", api.SeverityWarning},
+	"away":        {"cluster-away", "cluster %q is away: guests go on, renew and get addresses of this host's blocks; nobody learns what is new", "vnetctl cluster status", api.SeverityWarning},
+	"lost":        {"cluster-lost", "cluster %q has lost data: this host goes on with what it knew, and believes nothing else", "vnetctl cluster status", api.SeverityError},
+	"flapping":    {"cluster-flapping", "a card in cluster %q moves from host to host all the time", "", api.SeverityError},
+	"duplicate":   {"cluster-duplicate", "two guests in cluster %q have one MAC address: this host's gets no frames from other hosts", "", api.SeverityError},
+	"split":       {"cluster-split", "a guest in cluster %q sends from another host, and has its port on this one still", "", api.SeverityWarning},
+	"name":        {"cluster-name", "a guest in cluster %q goes without its name, which another one has", "", api.SeverityWarning},
+	"reservation": {"cluster-reservation", "a <host> of a network in cluster %q waits for a host that is silent: until then its guest gets another address", "vnetctl cluster hosts", api.SeverityWarning},
+	"definition":  {"cluster-definition", "a network of cluster %q is not on this host what the others have", "", api.SeverityError},
+	"unreadable":  {"cluster-unreadable", "cluster %q has something that this vnetd can't read", "", api.SeverityWarning},
 }
 
 // movesFor is how long a guest that moves may have ports on both hosts: it is nobody's fault.
@@ -82,8 +84,12 @@ func Clusters(list func() []Cluster) Source {
 					continue
 				}
 				away = away || f.Kind == "away" || f.Kind == "lost"
+				networks := slices.Clone(c.Networks)
+				if f.Network != "" {
+					networks = []string{f.Network}
+				}
 				all = append(all, api.Condition{
-					Kind: k.kind, Severity: k.severity, Networks: slices.Clone(c.Networks), Message: fmt.Sprintf(k.message, c.Name), Evidence: f.Subject + ": " + f.Text, Remedy: k.remedy,
+					Kind: k.kind, Severity: k.severity, Networks: networks, Message: fmt.Sprintf(k.message, c.Name), Evidence: f.Subject + ": " + f.Text, Remedy: k.remedy,
 				})
 			}
 			for _, host := range c.Silent {

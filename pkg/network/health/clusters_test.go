@@ -1,6 +1,7 @@
 package health_test
 
 import (
+	"slices"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -30,4 +31,21 @@ func TestSplit(t *testing.T) {
 		c.Faults = []health.ClusterFault{split}
 		finds("as it moves again", 0)
 	})
+}
+
+// TestOfOneNetwork tells of what is about one network of a cluster as that network's alone.
+func TestOfOneNetwork(t *testing.T) {
+	c := health.Cluster{Name: "lab", Networks: []string{"apps", "web"}, Faults: []health.ClusterFault{
+		{Kind: "unreadable", Subject: "/vnetd/1/lab/x"}, {Kind: "reservation", Network: "web", Subject: "10.50.0.9", Text: "it waits for host h3"},
+	}}
+	found, err := health.Clusters(func() []health.Cluster { return []health.Cluster{c} }).Find(t.Context())
+	if err != nil || len(found) != len(c.Faults) {
+		t.Fatalf("%+v, %v", found, err)
+	}
+	if all := found[0]; all.Kind != "cluster-unreadable" || !slices.Equal(all.Networks, c.Networks) {
+		t.Errorf("of the cluster: %+v", all)
+	}
+	if one := found[1]; one.Kind != "cluster-reservation" || !slices.Equal(one.Networks, []string{"web"}) || one.Evidence != "10.50.0.9: it waits for host h3" {
+		t.Errorf("of a network: %+v", one)
+	}
 }
