@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"errors"
+	"fmt"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -84,6 +85,30 @@ func TestEachMessageIsAnswered(t *testing.T) {
 		body, err := s.Get(linkRequest(unix.RTM_GETLINK, 0), unix.RTM_NEWLINK)
 		if err != nil || !bytes.Contains(body, []byte("lo\x00")) {
 			t.Errorf("the link is %q, %v", body, err)
+		}
+	})
+}
+
+// Of a closed socket no message is missed, whatever was missed before: who goes on after those
+// that were (ENOBUFS) would go on for ever.
+func TestClosedAfterOverrun(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		s, err := netlink.Open(unix.NETLINK_ROUTE, unix.RTNLGRP_LINK)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.SetBuffers(0, 1) // the kernel's least
+		for i := range 20 {
+			nstest.IP(t, fmt.Sprintf("link set lo mtu %d", 1400+i))
+		}
+		if _, err := s.Receive(); !errors.Is(err, unix.ENOBUFS) {
+			t.Fatalf("of a socket that is full: %v, want ENOBUFS", err)
+		}
+		if err := s.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Receive(); err == nil || errors.Is(err, unix.ENOBUFS) {
+			t.Errorf("of a closed socket: %v, want another error", err)
 		}
 	})
 }

@@ -134,6 +134,7 @@ func (s *Socket) Poll() ([]byte, error) {
 
 func (s *Socket) receive(wait bool) ([]byte, error) {
 	for s.wait = wait; ; {
+		s.err = nil // of a closed socket nothing is read
 		err := s.raw.Read(s.read)
 		if err = errors.Join(err, s.err); err != nil && !errors.Is(err, unix.EINTR) {
 			return nil, err
