@@ -130,6 +130,9 @@ func (c *claims) content(s step) content {
 
 // differences are what a step takes from the sets and brings to them.
 func (c *claims) differences(s step) (old, fresh content) {
+	if was, will := c.hosts > 0, c.hosts+s.hosts > 0; !was || !will {
+		return c.content(step{}), c.content(s) // one of which at least is nothing
+	}
 	old, fresh = make(content), make(content)
 	for e, n := range s.counts {
 		switch was := c.counts[e]; {

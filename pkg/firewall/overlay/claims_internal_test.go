@@ -47,17 +47,13 @@ func TestClaims(t *testing.T) {
 			}
 			next := own.to(maps.Values(networks))
 			whole := own.content(next)
-			if (own.hosts > 0) != (own.hosts+next.hosts > 0) {
-				sets = own.content(next)
-			} else if own.hosts > 0 {
-				old, fresh := own.differences(next)
-				for set, keys := range fresh {
-					for k := range keys {
-						sets.add(set, []byte(k))
-					}
+			old, fresh := own.differences(next)
+			for set, keys := range fresh {
+				for k := range keys {
+					sets.add(set, []byte(k))
 				}
-				sets.drop(old)
 			}
+			sets.drop(old)
 			own.take(next)
 			anew := newClaims()
 			scratch := anew.content(anew.to(maps.Values(networks)))

@@ -102,15 +102,8 @@ func (t *Table) content(s step) content { return join(t.own.content(s), t.former
 // become has the sets be what networks ask for after a step. The caller holds mu and is
 // connected.
 func (t *Table) become(s step) error {
-	was, will := t.own.hosts > 0, t.own.hosts+s.hosts > 0
-	all := func() content { return t.content(s) }
-	return t.make(will || len(t.former) > 0, all, func() [][]byte {
-		if was != will {
-			return change(t.content(step{}), all())
-		}
-		if !will {
-			return nil // there is what a former process left
-		}
+	stand := t.own.hosts+s.hosts > 0 || len(t.former) > 0
+	return t.make(stand, func() content { return t.content(s) }, func() [][]byte {
 		old, fresh := t.own.differences(s)
 		old.drop(t.former)
 		fresh.drop(t.former)
