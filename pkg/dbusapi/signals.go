@@ -1,10 +1,8 @@
 package dbusapi
 
 import (
-	"encoding/hex"
 	"log/slog"
 	"reflect"
-	"strconv"
 	"sync"
 
 	"github.com/godbus/dbus/v5"
@@ -47,34 +45,17 @@ func (a *announcer) addLease(path dbus.ObjectPath, change string, l *network.Lea
 	b.Struct()
 	b.String(l.Interface)
 	b.Int64(busExpiry(l))
-	kind, id := uint32(0), l.ClientID
-	if l.Addr.Is6() {
-		kind, id = 1, l.DUID
-	}
+	var number [20]byte
+	kind, iaid, id := appendIdentity(number[:0], l)
 	var room [128]byte // for all but the longest
 	b.Uint32(kind)
 	b.Text(appendColons(room[:0], l.MAC))
-	iaid := room[:0]
-	if l.Addr.Is6() {
-		iaid = strconv.AppendUint(iaid, uint64(l.IAID), 10)
-	}
 	b.Text(iaid)
 	b.Text(l.Addr.AppendTo(room[:0]))
 	b.Uint32(uint32(l.PrefixLen))
 	b.String(l.Hostname)
 	b.Text(appendColons(room[:0], id))
 	b.End()
-}
-
-// appendColons appends what hexColons writes.
-func appendColons(to, b []byte) []byte {
-	for i := range b {
-		if i > 0 {
-			to = append(to, ':')
-		}
-		to = hex.AppendEncode(to, b[i:i+1])
-	}
-	return to
 }
 
 // flush sends the signals of leases that wait. a.mu must be locked.

@@ -1,9 +1,9 @@
 package dbusapi
 
 import (
-	"fmt"
-	"net"
+	"encoding/hex"
 	"net/netip"
+	"strconv"
 
 	"github.com/godbus/dbus/v5"
 
@@ -31,14 +31,19 @@ type lease struct {
 
 // busLease is a lease as it goes over the bus.
 func busLease(l network.Lease) lease {
-	b := lease{
-		Interface: l.Interface, MAC: l.MAC.String(), Address: l.Addr.String(), Prefix: uint32(l.PrefixLen),
-		Hostname: l.Hostname, ClientID: hexColons(l.ClientID), Expiry: busExpiry(&l),
+	kind, iaid, id := appendIdentity(nil, &l)
+	return lease{
+		Interface: l.Interface, Expiry: busExpiry(&l), Type: int32(kind), MAC: l.MAC.String(), IAID: string(iaid),
+		Address: l.Addr.String(), Prefix: uint32(l.PrefixLen), Hostname: l.Hostname, ClientID: string(appendColons(nil, id)),
 	}
+}
+
+// appendIdentity returns what a lease is of, its IAID appended, and the client's identifier or DUID.
+func appendIdentity(to []byte, l *network.Lease) (kind uint32, iaid, id []byte) {
 	if l.Addr.Is6() {
-		b.Type, b.IAID, b.ClientID = 1, fmt.Sprint(l.IAID), hexColons(l.DUID)
+		return 1, strconv.AppendUint(to, uint64(l.IAID), 10), l.DUID
 	}
-	return b
+	return 0, to, l.ClientID
 }
 
 // busExpiry is when a lease ends, as it goes over the bus.
@@ -49,8 +54,16 @@ func busExpiry(l *network.Lease) int64 {
 	return l.Expiry.Unix()
 }
 
-// hexColons writes bytes as 01:52:54:00.
-func hexColons(b []byte) string { return net.HardwareAddr(b).String() }
+// appendColons appends bytes as 01:52:54:00.
+func appendColons(to, b []byte) []byte {
+	for i := range b {
+		if i > 0 {
+			to = append(to, ':')
+		}
+		to = hex.AppendEncode(to, b[i:i+1])
+	}
+	return to
+}
 
 // busConditions are conditions as they go over the bus: a dictionary each, so
 // that keys can be added.
