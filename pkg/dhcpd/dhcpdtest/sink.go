@@ -3,6 +3,7 @@ package dhcpdtest
 import (
 	"net/netip"
 	"os"
+	"testing"
 
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 )
@@ -41,3 +42,20 @@ func (*Sink) Load() ([]dhcpd.Lease, error) { return nil, nil }
 
 // Commit implements dhcpd.LeaseStore.
 func (*Sink) Commit([]dhcpd.Lease, []netip.Addr) error { return nil }
+
+// Newcomers measures what each new client costs an engine: serve has the n-th be served. The engine
+// is made anew when it has so many clients.
+func Newcomers(b *testing.B, clients int, open func() (*dhcpd.Engine, error), serve func(e *dhcpd.Engine, n int)) {
+	b.Helper()
+	var e *dhcpd.Engine
+	b.ReportAllocs()
+	for n := 0; b.Loop(); n++ {
+		if n%clients == 0 {
+			var err error
+			if e, err = open(); err != nil {
+				b.Fatal(err)
+			}
+		}
+		serve(e, n)
+	}
+}

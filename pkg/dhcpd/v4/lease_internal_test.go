@@ -17,7 +17,6 @@ import (
 // BenchmarkLease is what a lease of a new client behind a relay costs without the kernel and
 // the disk: DISCOVER, OFFER, REQUEST and ACK.
 func BenchmarkLease(b *testing.B) {
-	const clients = 60000
 	link := new(dhcpdtest.Sink)
 	server, relay := netip.MustParseAddr("10.0.0.1"), netip.MustParseAddr("10.0.0.2")
 	cfg := Config{Router: server, Settings: dhcpd.Settings{
@@ -38,27 +37,25 @@ func BenchmarkLease(b *testing.B) {
 	request := question(dhcpv4.MessageTypeRequest,
 		dhcpv4.WithOption(dhcpv4.OptServerIdentifier(server.AsSlice())), dhcpv4.WithOption(dhcpv4.OptRequestedIPAddress(net.IP{1, 2, 3, 4})))
 	asked := bytes.Index(request, []byte{1, 2, 3, 4})
-	var e *dhcpd.Engine
-	ask := func(m []byte, n int) {
+	ask := func(e *dhcpd.Engine, m []byte, n int) {
 		binary.BigEndian.PutUint32(m[4:], uint32(n))
 		binary.BigEndian.PutUint32(m[30:], uint32(n))
 		e.Serve([]dhcpd.Datagram{{Payload: m, Src: netip.AddrPortFrom(relay, serverPort), Dst: server}}, time.Now())
 	}
-	b.ReportAllocs()
-	for n := 0; b.Loop(); n++ {
-		if n%clients == 0 {
-			srv, err := open(cfg, func() (dhcpd.Transport, error) { return link, nil })
-			if err != nil {
-				b.Fatal(err)
-			}
-			e = srv.h.Engine
+	engine := func() (*dhcpd.Engine, error) {
+		srv, err := open(cfg, func() (dhcpd.Transport, error) { return link, nil })
+		if err != nil {
+			return nil, err
 		}
-		ask(discover, n)
+		return srv.h.Engine, nil
+	}
+	dhcpdtest.Newcomers(b, 60000, engine, func(e *dhcpd.Engine, n int) {
+		ask(e, discover, n)
 		copy(request[asked:], link.Last.Payload[16:20])
-		ask(request, n)
+		ask(e, request, n)
 		e.Commit()
 		if link.Last.Type != uint8(dhcpv4.MessageTypeAck) {
 			b.Fatalf("client %d was answered %d", n, link.Last.Type)
 		}
-	}
+	})
 }

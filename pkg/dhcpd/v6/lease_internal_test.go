@@ -18,7 +18,6 @@ import (
 // BenchmarkLease is what a lease of a new client costs without the kernel and the disk: Solicit,
 // Advertise, Request and Reply.
 func BenchmarkLease(b *testing.B) {
-	const clients = 60000
 	link := new(dhcpdtest.Sink)
 	server := netip.MustParseAddr("2001:db8::1")
 	cfg := Config{Settings: dhcpd.Settings{
@@ -41,26 +40,24 @@ func BenchmarkLease(b *testing.B) {
 		&dhcpv6.OptIANA{IaId: [4]byte{3: 1}, Options: dhcpv6.IdentityOptions{Options: dhcpv6.Options{&dhcpv6.OptIAAddress{IPv6Addr: server.AsSlice()}}}})
 	at, number := bytes.Index(request, server.AsSlice()), bytes.Index(request, card[2:])
 	from := netip.MustParseAddrPort("[fe80::2]:546")
-	var e *dhcpd.Engine
-	ask := func(m []byte, n int) {
+	ask := func(e *dhcpd.Engine, m []byte, n int) {
 		binary.BigEndian.PutUint32(m[number:], uint32(n))
 		e.Serve([]dhcpd.Datagram{{Payload: m, Src: from, Dst: netip.MustParseAddr(allServersAndRelays)}}, time.Now())
 	}
-	b.ReportAllocs()
-	for n := 0; b.Loop(); n++ {
-		if n%clients == 0 {
-			srv, err := open(cfg, func() (dhcpd.Transport, error) { return link, nil })
-			if err != nil {
-				b.Fatal(err)
-			}
-			e = srv.h.Engine
+	engine := func() (*dhcpd.Engine, error) {
+		srv, err := open(cfg, func() (dhcpd.Transport, error) { return link, nil })
+		if err != nil {
+			return nil, err
 		}
-		ask(solicit, n)
+		return srv.h.Engine, nil
+	}
+	dhcpdtest.Newcomers(b, 60000, engine, func(e *dhcpd.Engine, n int) {
+		ask(e, solicit, n)
 		copy(request[at:], link.Last.Payload[at:at+addrSize])
-		ask(request, n)
+		ask(e, request, n)
 		e.Commit()
 		if link.Last.Type != uint8(dhcpv6.MessageTypeReply) || !bytes.Equal(link.Last.Payload[at:at+addrSize], request[at:at+addrSize]) {
 			b.Fatalf("client %d was answered %d", n, link.Last.Type)
 		}
-	}
+	})
 }
