@@ -413,8 +413,8 @@ func (m *Member) Faults() []Fault {
 			add("name", n.Network, n.Name, "the name on network %q is that of %s on host %s, and %s of this host goes without", n.Network, have.v.MAC, have.v.Host, guests[another].MAC)
 		}
 	}
-	for a, host := range m.waiting() {
-		if m.phase != Away { // else it is not known who is silent
+	if m.phase != Away { // else it is not known who is silent
+		for a, host := range m.waiting() {
 			add("reservation", a.Network, a.Addr.String(), "the <host> with the address on network %q waits for host %s, which alone may give it until it is back or \"vnetctl cluster forget %[2]s\" says that it will not be", a.Network, host)
 		}
 	}

@@ -206,7 +206,7 @@ func (c conditions) clusters() (all []health.Cluster) {
 			if f.Kind == "away" && m.IsNew(time.Now()) {
 				continue // it has hardly been asked
 			}
-			h.Faults = append(h.Faults, health.ClusterFault{Kind: f.Kind, Network: f.Network, Subject: f.Subject, Text: f.Text})
+			h.Faults = append(h.Faults, health.ClusterFault(f))
 		}
 		for network, err := range m.Problems() {
 			h.Faults = append(h.Faults, health.ClusterFault{Kind: "definition", Subject: network, Text: err.Error()})

@@ -303,7 +303,7 @@ func TestUnderlayFollows(t *testing.T) {
 			{"link set eno1 down", "2001:db8::1", "", ""},
 		} {
 			nstest.IP(t, step.do)
-			if strings.Contains(step.do, "addr add 2001:") { // of which the kernel tells after ip has ended
+			if step.link != "" && addrs(step.addr)[0].Is6() { // of which the kernel tells after ip has ended
 				nstest.Eventually(t, time.Minute, step.do, func() error {
 					_, err := tunnels.Underlay(addrs(step.addr))
 					return err
