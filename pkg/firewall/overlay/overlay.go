@@ -302,8 +302,7 @@ func (t *Table) intact() bool {
 			return false
 		}
 	}
-	chains := append(hooks(), hook{in: frames, name: chainLocal, rules: local()})
-	for _, c := range chains {
+	for _, c := range chains() {
 		all, err := t.socket.Rules(c.in.Family, c.in.Table, c.name)
 		if err != nil || len(all) != len(c.rules) {
 			return false

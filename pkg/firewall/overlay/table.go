@@ -150,33 +150,42 @@ func change(is, shall content) (messages [][]byte) {
 	return messages
 }
 
-// hook is a chain that the kernel asks.
-type hook struct {
-	in     nfnetlink.Place
-	name   string
-	number uint32
-	rules  []rule
+// chain is one of the tables'.
+type chain struct {
+	in    nfnetlink.Place
+	name  string
+	hook  *nfnetlink.Hook // where the kernel asks it, or nil
+	rules []rule
 }
 
-// hooks are all of them. Those of bridges have the numbers that those of IP have
-// (linux/netfilter_bridge.h). What bridges say to each other by themselves passes but the two
-// in the middle.
-func hooks() []hook {
-	in, out := crossing(unix.NFT_META_IIFNAME), crossing(unix.NFT_META_OIFNAME)
-	return []hook{
-		{frames, "prerouting", unix.NF_INET_PRE_ROUTING, in},
-		{frames, "input", unix.NF_INET_LOCAL_IN, in},
-		{frames, "output", unix.NF_INET_LOCAL_OUT, out},
-		{frames, "postrouting", unix.NF_INET_POST_ROUTING, out},
-		{packets, "input", unix.NF_INET_LOCAL_IN, arriving()},
-		{packets, "forward", unix.NF_INET_FORWARD, passing()},
+// The chains of frames that come by a tunnel, and that go by one.
+const (
+	chainArriving = "arriving"
+	chainLeaving  = "leaving"
+)
+
+// chains are all of them, those to which others jump first. Hooks of bridges have the numbers
+// that those of IP have (linux/netfilter_bridge.h). What bridges say by themselves, to each
+// other or of groups, passes but the two in the middle. Of a frame that has nothing to do with
+// a tunnel no more is seen than that.
+func chains() []chain {
+	const in, out = unix.NFT_META_IIFNAME, unix.NFT_META_OIFNAME
+	return []chain{
+		{frames, chainArriving, nil, crossing(in)},
+		{frames, chainLeaving, nil, crossing(out)},
+		{frames, "prerouting", ahead(unix.NF_INET_PRE_ROUTING), tunnel(in, chainArriving)},
+		{frames, "input", ahead(unix.NF_INET_LOCAL_IN), tunnel(in, chainArriving)},
+		{frames, "output", ahead(unix.NF_INET_LOCAL_OUT), tunnel(out, chainLeaving)},
+		{frames, "postrouting", ahead(unix.NF_INET_POST_ROUTING), tunnel(out, chainLeaving)},
+		{packets, "input", ahead(unix.NF_INET_LOCAL_IN), arriving()},
+		{packets, "forward", ahead(unix.NF_INET_FORWARD), passing()},
 	}
 }
 
-// priority is ahead of what others have there.
-const priority = -350
-
-const chainLocal = "local" // what stays on each host, whoever's it is
+// ahead is a hook, ahead of what others have there.
+func ahead(number uint32) *nfnetlink.Hook {
+	return &nfnetlink.Hook{Number: number, Priority: -350, Type: "filter"}
+}
 
 // creation makes the tables, which must not be there, with that in their sets.
 func creation(shall content) [][]byte {
@@ -185,14 +194,10 @@ func creation(shall content) [][]byte {
 		messages = append(messages, s.in.NewSet(s.Set, uint32(i+1)))
 	}
 	messages = append(messages, change(nil, shall)...)
-	messages = append(messages, frames.NewChain(chainLocal, nil))
-	for _, r := range local() {
-		messages = append(messages, frames.NewRule(chainLocal, r...))
-	}
-	for _, h := range hooks() {
-		messages = append(messages, h.in.NewChain(h.name, &nfnetlink.Hook{Number: h.number, Priority: priority, Type: "filter"}))
-		for _, r := range h.rules {
-			messages = append(messages, h.in.NewRule(h.name, r...))
+	for _, c := range chains() {
+		messages = append(messages, c.in.NewChain(c.name, c.hook))
+		for _, r := range c.rules {
+			messages = append(messages, c.in.NewRule(c.name, r...))
 		}
 	}
 	return messages
@@ -227,12 +232,14 @@ var (
 	ndTarget    = field{unix.NFT_PAYLOAD_TRANSPORT_HEADER, 8, 16}
 )
 
-// crossing are the rules of frames that cross to or from other hosts by a device, of which
-// nothing concerns the gateway.
+// crossing are the rules of frames that cross to or from other hosts by a device. Each host's
+// own is what concerns the gateway, what bridges tell each other (IEEE 802.1Q section 8.6.3),
+// DHCP of both families, and router solicitations, advertisements and redirects.
 func crossing(device uint32) []rule {
 	of := func(set string, f field) rule { return rule{meta(device, first), load(f, second), lookup(set, false)} }
 	nd := slices.Concat(protocol(unix.IPPROTO_ICMPV6), between(icmpType, 135, 136)) // neighbour solicitations and advertisements
 	arp := rule{meta(unix.NFT_META_PROTOCOL, first), compare(unix.NFT_CMP_EQ, []byte{0x08, 0x06})}
+	group := rule{load(etherDest, first), mask([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xf0}), compare(unix.NFT_CMP_EQ, []byte{0x01, 0x80, 0xc2, 0, 0, 0})}
 	return []rule{
 		drop(of(setMACs, etherSource)),
 		drop(of(setMACs, etherDest)),
@@ -240,16 +247,6 @@ func crossing(device uint32) []rule {
 		drop(arp, of(setAddrs4, arpTarget)),
 		drop(nd, of(setAddrs6, ndTarget)),
 		drop(nd, of(setAddrs6, ip6Source)),
-		{meta(device, first), lookup(setLinks, false), jump(chainLocal)},
-	}
-}
-
-// local are the rules of what stays on each host: what bridges tell each other (IEEE 802.1Q
-// section 8.6.3), DHCP of both families, and router solicitations, advertisements and
-// redirects.
-func local() []rule {
-	group := rule{load(etherDest, first), mask([]byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xf0}), compare(unix.NFT_CMP_EQ, []byte{0x01, 0x80, 0xc2, 0, 0, 0})}
-	return []rule{
 		drop(group),
 		drop(protocol(unix.IPPROTO_UDP), between(destPort, 67, 68)),
 		drop(protocol(unix.IPPROTO_UDP), between(destPort, 546, 547)),
@@ -258,14 +255,19 @@ func local() []rule {
 	}
 }
 
+// tunnel is the rule by which frames of which a device is a tunnel's end go on in a chain.
+func tunnel(device uint32, chain string) []rule {
+	return []rule{{meta(device, first), lookup(setLinks, false), jump(chain)}}
+}
+
 // arriving are the rules of what comes to this host: to a tunnel from peers alone, and by no
 // network's bridge, whatever address it claims to come from.
 func arriving() []rule {
-	tunnel := append(protocol(unix.IPPROTO_UDP), load(destPort, first), lookup(setPorts, false))
+	ours := append(protocol(unix.IPPROTO_UDP), load(destPort, first), lookup(setPorts, false))
 	return []rule{
-		drop(tunnel, rule{meta(unix.NFT_META_IIFNAME, first), lookup(setBridges, false)}),
-		drop(tunnel, family(unix.NFPROTO_IPV4), rule{load(ip4Source, first), load(destPort, behindIP4), lookup(setMembers4, true)}),
-		drop(tunnel, family(unix.NFPROTO_IPV6), rule{load(ip6Source, first), load(destPort, second), lookup(setMembers6, true)}),
+		drop(ours, rule{meta(unix.NFT_META_IIFNAME, first), lookup(setBridges, false)}),
+		drop(ours, family(unix.NFPROTO_IPV4), rule{load(ip4Source, first), load(destPort, behindIP4), lookup(setMembers4, true)}),
+		drop(ours, family(unix.NFPROTO_IPV6), rule{load(ip6Source, first), load(destPort, second), lookup(setMembers6, true)}),
 	}
 }
 
