@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -198,27 +199,52 @@ func line(text, begin string) string {
 }
 
 // TestSpanDuplicate has guests find out that their address is that of a guest on another host.
-func TestSpanDuplicate(t *testing.T) {
-	nstest.Run(t, func(t *testing.T) {
-		l := newSpanLab(t, 2, false, 1500)
-		a, b := l.guest(0, "a", client.PortOptions{Name: "a"}), l.guest(1, "b", client.PortOptions{Name: "b"})
-		l.lease(b)
-		l.pings(b, l.lease(a))
-		a.IP("addr add 10.50.7.7/16 dev eth0")
-		if b.Command(t.Context(), "busybox", "arping", "-D", "-q", "-c", "2", "-w", "5", "-I", "eth0", "10.50.7.7").Run() == nil {
-			t.Error("a probe does not find the address on the other host")
+func TestSpanDuplicate(t *testing.T) { nstest.Run(t, findDuplicates) }
+
+// TestSpanOnDebian has the kernel of Debian 12 carry the network, with rules of nftables.
+func TestSpanOnDebian(t *testing.T) { nstest.RunInGuest(t, spanFiles(), findDuplicates) }
+
+// spanFiles are those of a machine of which two hosts can be made.
+func spanFiles() nstest.GuestFiles {
+	files := nstest.GuestFiles{
+		Modules: []string{
+			"llc", "stp", "bridge", "veth", "tun", "tls", "udp_tunnel", "ip6_udp_tunnel", "vxlan", "dummy",
+			"nfnetlink", "libcrc32c", "nf_defrag_ipv4", "nf_defrag_ipv6", "nf_conntrack", "nf_nat", "nf_tables", "nft_ct", "nft_chain_nat", "nft_masq", "nft_nat",
+			"nf_reject_ipv4", "nf_reject_ipv6", "nft_reject", "nft_reject_ipv4", "nft_reject_ipv6", "nft_reject_inet", "nft_redir", "nft_fib", "nft_fib_ipv4", "nft_fib_ipv6", "nft_limit", "nft_meta_bridge",
+		},
+		Texts: map[string]string{"/etc/passwd": "root:x:0:0::/:/bin/sh\n", "/bus.conf": nstest.BusConfig},
+	}
+	if root, err := nstest.Root(); err == nil { // not in the guest
+		files.Programs = []string{"dbus-daemon", filepath.Join(root, "bin", "vnetd"), filepath.Join(root, "bin", "vnetctl")}
+	}
+	return files
+}
+
+// findDuplicates has guests of two hosts reach each other and the gateway, and find out that an
+// address is the other's, by RFC 5227 and RFC 4862.
+func findDuplicates(t *testing.T) {
+	l := newSpanLab(t, 2, false, 1500)
+	a, b := l.guest(0, "a", client.PortOptions{Name: "a"}), l.guest(1, "b", client.PortOptions{Name: "b"})
+	a4, b4 := l.lease(a), l.lease(b)
+	l.pings(a, b4)
+	l.pings(b, a4)
+	for _, address := range []string{"10.50.0.1", "fd00:50::1", l.address(b, "-6", "fd00:50:")} {
+		l.pings(a, address)
+	}
+	a.IP("addr add 10.50.7.7/16 dev eth0")
+	if b.Command(t.Context(), "busybox", "arping", "-D", "-q", "-c", "2", "-w", "5", "-I", "eth0", "10.50.7.7").Run() == nil {
+		t.Error("a probe does not find the address on the other host")
+	}
+	if err := b.Command(t.Context(), "busybox", "arping", "-D", "-q", "-c", "1", "-w", "1", "-I", "eth0", "10.50.7.8").Run(); err != nil {
+		t.Errorf("a probe finds an address that is nobody's: %v", err)
+	}
+	a.IP("-6 addr add fd00:50::7/64 dev eth0 nodad")
+	b.IP("-6 addr add fd00:50::7/64 dev eth0")
+	nstest.Eventually(t, spanLimit, "IPv6 finds the address on the other host", func() error {
+		if out := b.IP("-6 -o addr show dev eth0 to fd00:50::7"); !strings.Contains(out, "dadfailed") {
+			return errors.New(out)
 		}
-		if err := b.Command(t.Context(), "busybox", "arping", "-D", "-q", "-c", "1", "-w", "1", "-I", "eth0", "10.50.7.8").Run(); err != nil {
-			t.Errorf("a probe finds an address that is nobody's: %v", err)
-		}
-		a.IP("-6 addr add fd00:50::7/64 dev eth0 nodad")
-		b.IP("-6 addr add fd00:50::7/64 dev eth0")
-		nstest.Eventually(t, spanLimit, "IPv6 finds the address on the other host", func() error {
-			if out := b.IP("-6 -o addr show dev eth0 to fd00:50::7"); !strings.Contains(out, "dadfailed") {
-				return errors.New(out)
-			}
-			return nil
-		})
+		return nil
 	})
 }
 
