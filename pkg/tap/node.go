@@ -20,9 +20,10 @@ type node struct {
 	made bool   // not the kernel's
 }
 
-// How long udev may take to give the daemon a node, and how often that is tried.
+// How long udev may take to give the daemon a node, on a host that starts many guests at once as
+// well, and how often that is tried.
 const (
-	udevPatience = 3 * time.Second
+	udevPatience = 15 * time.Second
 	udevPace     = 10 * time.Millisecond
 )
 
