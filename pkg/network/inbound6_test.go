@@ -66,13 +66,18 @@ func serve6(t *testing.T, ns *nstest.NS) {
 	}()
 }
 
-// dial6 connects to port 80.
+// dial6 connects to port 80, once links that came up a moment ago have all their addresses.
 func dial6(t *testing.T, from *nstest.NS, to string) (conn net.Conn, err error) {
 	t.Helper()
-	_ = from.Do(func() error {
-		conn, err = (&net.Dialer{Timeout: wait, KeepAlive: -1}).Dial("tcp6", net.JoinHostPort(to, "80"))
-		return nil
-	})
+	for end := time.Now().Add(wait); ; {
+		_ = from.Do(func() error {
+			conn, err = (&net.Dialer{Deadline: end, KeepAlive: -1}).Dial("tcp6", net.JoinHostPort(to, "80"))
+			return nil
+		})
+		if !errors.Is(err, syscall.EHOSTUNREACH) || time.Now().After(end) {
+			break
+		}
+	}
 	if err == nil {
 		t.Cleanup(func() { _ = conn.Close() })
 	}
