@@ -72,14 +72,14 @@ func Forget(ctx context.Context, s Store, cluster, host string, force bool) (key
 	// Its leases go last but for itself: as long as its blocks are there, nobody gives
 	// their addresses, and nobody joins as it.
 	var ops []Op
-	for _, path := range slices.Sorted(maps.Keys(v.mods)) {
+	for _, path := range slices.Sorted(maps.Keys(v.keys)) {
 		k, err := record.Parse(cluster, path)
 		if err == nil && !strings.HasPrefix(path, record.HostPrefix(cluster, host)) && v.belongs(k, host) {
 			ops = append(ops, Op{Key: path})
 		}
 	}
 	keys = len(ops)
-	for _, path := range slices.Sorted(maps.Keys(v.mods)) {
+	for _, path := range slices.Sorted(maps.Keys(v.keys)) {
 		if strings.HasPrefix(path, record.HostPrefix(cluster, host)) {
 			keys++
 		}
@@ -102,5 +102,5 @@ func (v *view) unawait(ctx context.Context, s Store, host string) error {
 	}
 	meta := *v.meta
 	meta.Await = slices.DeleteFunc(slices.Clone(meta.Await), func(h string) bool { return h == host })
-	return putMeta(ctx, s, v.cluster, meta, v.mods[record.Key{Kind: record.KindMeta}.Path(v.cluster)])
+	return putMeta(ctx, s, v.cluster, meta, v.keys[record.Key{Kind: record.KindMeta}.Path(v.cluster)].mod)
 }

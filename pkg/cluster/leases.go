@@ -499,7 +499,7 @@ func (m *rights) withoutOwner(a Address) (compares []Compare, ok bool) {
 	for bits := minPool(a.Addr); bits <= a.Addr.BitLen(); bits++ {
 		p, _ := a.Addr.Prefix(bits)
 		key := m.path(record.KindBlock, a.Network, record.BlockID(p))
-		compares = append(compares, Compare{Key: key, Mod: m.view.mods[key]})
+		compares = append(compares, Compare{Key: key, Mod: m.view.keys[key].mod})
 	}
 	return compares, true
 }

@@ -345,7 +345,7 @@ func (m *Member) Definition(network string) (n record.Network, revision int64) {
 func (m *Member) Claimed(vni int) (revision int64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.view.mods[record.Key{Kind: record.KindVNI, ID: strconv.Itoa(vni)}.Path(m.cfg.Cluster)]
+	return m.view.keys[record.Key{Kind: record.KindVNI, ID: strconv.Itoa(vni)}.Path(m.cfg.Cluster)].mod
 }
 
 // Defined returns the names of the networks that have a definition, in order.

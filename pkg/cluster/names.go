@@ -17,7 +17,7 @@ func (m *cards) planNames(r *Request, _ time.Time) {
 			return true, false
 		}
 		op.Key = key
-		r.add(op, Compare{Key: key, Mod: m.view.mods[key]})
+		r.add(op, Compare{Key: key, Mod: m.view.keys[key].mod})
 		return false, r.full
 	})
 }

@@ -133,7 +133,7 @@ func (m *cards) unmoved(g Guest, want, mine record.Port) (compares []Compare) {
 	for _, host := range slices.Sorted(maps.Keys(m.view.members)) {
 		if host != m.cfg.Host {
 			key := record.Key{Kind: record.KindPort, Host: host, Network: g.Network, ID: g.MAC.String()}.Path(m.cfg.Cluster)
-			compares = append(compares, Compare{Key: key, Mod: m.view.mods[key]})
+			compares = append(compares, Compare{Key: key, Mod: m.view.keys[key].mod})
 		}
 	}
 	return compares

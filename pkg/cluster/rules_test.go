@@ -1,11 +1,15 @@
 package cluster_test
 
 import (
+	"context"
 	"errors"
+	"log/slog"
+	"maps"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -182,6 +186,85 @@ func TestLateRequestFails(t *testing.T) {
 	}
 	if res, err := s.Txn(t.Context(), late.Txn); err != nil || res.OK {
 		t.Errorf("what was asked for long ago is done: %+v, %v", res, err)
+	}
+}
+
+// TestListedAgain holds that of a list only what is not known yet is taken in and kept.
+func TestListedAgain(t *testing.T) {
+	_, nodes := lab(t, "10.50.0.255", 28, "h1", "h2")
+	h1, h2 := nodes[0], nodes[1]
+	h2.SetPort(web, cluster.Port{UUID: "u", Here: true})
+	h2.SetPort(sql, cluster.Port{UUID: "v", Here: true})
+	settle(nodes...)
+	h1.Lost(errors.New("no answer"), *h1.now)
+	h1.Saving()
+	h2.DropPort(web)
+	h2.SetPort(sql, cluster.Port{UUID: "w", Here: true})
+	settle(h2)
+	l, err := h1.store.List(t.Context(), "/vnetd/1/lab/", 0)
+	if err != nil || !h1.Listed(l, *h1.now) {
+		t.Fatalf("the list is refused: %v, %+v", err, h1.Status())
+	}
+	saving := h1.Saving()
+	what := make(map[string]bool)
+	for _, e := range saving.Events {
+		what[e.Key] = e.Deleted
+	}
+	key := func(g cluster.Guest) string {
+		return record.Key{Kind: record.KindPort, Host: "h2", Network: "apps", ID: g.MAC.String()}.Path("lab")
+	}
+	if want := map[string]bool{key(web): true, key(sql): false}; saving.All || !maps.Equal(what, want) || saving.Revision != l.Revision {
+		t.Errorf("to be kept at %d, all that there is %v: %v; want of %d: %v", saving.Revision, saving.All, what, l.Revision, want)
+	}
+	if a, b := h1.Where(web), h1.Where(sql); a.Host != "" || b.Host != "h2" {
+		t.Errorf("the cards send from %+v and %+v", a, b)
+	}
+}
+
+// refusing is a disk that takes nothing the first time.
+type refusing struct {
+	cluster.Saved
+	tried bool
+	has   chan int // how many keys it has, each time that it has taken something
+}
+
+func (r *refusing) Save(s cluster.Saving) error {
+	if !r.tried {
+		r.tried = true
+		return errors.New("the disk is full")
+	}
+	r.Take(s)
+	r.has <- len(r.Keys)
+	return nil
+}
+
+// TestKeptLater holds that a disk that has not taken what a list has gets it later, though by then it is
+// known.
+func TestKeptLater(t *testing.T) {
+	s, _ := lab(t, "10.50.0.255", 28, "h2", "h3")
+	l, err := s.List(t.Context(), "/vnetd/1/lab/", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	disk := &refusing{has: make(chan int)}
+	r := cluster.Runner{
+		Member: cluster.New(cluster.Config{Cluster: "lab", Host: "h1", Boot: "1", Underlay: netip.MustParseAddr("10.0.0.1")}),
+		Store:  s, Disk: disk, TTL: time.Minute, Logger: slog.New(slog.DiscardHandler),
+	}
+	var running sync.WaitGroup
+	running.Go(func() { r.Run(ctx) })
+	select {
+	case n := <-disk.has:
+		if n < len(l.KVs) {
+			t.Errorf("the disk has %d keys, want all of %d", n, len(l.KVs))
+		}
+	case <-time.After(time.Minute):
+		t.Error("the disk is given nothing again")
+	}
+	cancel()
+	go func() { running.Wait(); close(disk.has) }()
+	for range disk.has { // until it has ended
 	}
 }
 

@@ -33,6 +33,8 @@ type Runner struct {
 	Disk   Disk
 	TTL    time.Duration // how long the store takes this host for alive that it has not heard of
 	Logger *slog.Logger
+
+	unkept Saving // what the disk has not kept
 }
 
 // Run keeps the member in step with the store until ctx ends. It never gives up: what
@@ -223,7 +225,7 @@ func (r *Runner) send(ctx context.Context, outcomes chan<- outcome) error {
 		return nil
 	}
 	if req.Keep {
-		if err := r.Disk.Save(r.Member.Saving()); err != nil {
+		if err := r.keep(r.Member.Saving()); err != nil {
 			return err
 		}
 	}
@@ -240,10 +242,23 @@ func (r *Runner) send(ctx context.Context, outcomes chan<- outcome) error {
 // store is away knows it.
 func (r *Runner) save() error {
 	s := r.Member.Saving()
-	if !s.All && len(s.Events) == 0 {
+	if !s.All && len(s.Events)+len(r.unkept.Events) == 0 {
 		return nil
 	}
-	return r.Disk.Save(s)
+	return r.keep(s)
+}
+
+// keep has the disk keep s, and what it has not kept before.
+func (r *Runner) keep(s Saving) error {
+	if !s.All {
+		s.All, s.Events = r.unkept.All, append(r.unkept.Events, s.Events...)
+	}
+	r.unkept = Saving{}
+	err := r.Disk.Save(s)
+	if err != nil {
+		r.unkept = s
+	}
+	return err
 }
 
 // keepSession has a session at all times. It returns when none is to be had.

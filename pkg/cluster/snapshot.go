@@ -14,7 +14,7 @@ type Snapshot struct{ view *view }
 
 // Read reads a listing of all keys of a cluster. What can't be read counts as absent.
 func Read(cluster string, l Listing) Snapshot {
-	return Snapshot{read(cluster, l)}
+	return Snapshot{read(cluster, l, true)}
 }
 
 // Meta is what the cluster is, nil if there is none.

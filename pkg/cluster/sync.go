@@ -110,14 +110,11 @@ func (m *Follower) know() {
 // Known is closed once this host has joined for the first time, or knows why it can't yet.
 func (m *Follower) Known() <-chan struct{} { return m.known }
 
-// Listed takes in all that the store has. It returns false where the store is not what
-// it was: then a list is to be asked for again later.
+// Listed takes in all that the store has: of what is known already only what has changed. It
+// returns false where the store is not what it was: then a list is to be asked for again later.
 func (m *Follower) Listed(l Listing, now time.Time) bool {
-	next := read(m.cfg.Cluster, l) // which is long, and DHCP asks meanwhile
-	events := make([]Event, 0, len(l.KVs))
-	for _, kv := range l.KVs {
-		events = append(events, Event{KV: kv})
-	}
+	first := m.view.meta == nil           // nobody else changes what view has
+	next := read(m.cfg.Cluster, l, first) // which is long the first time, and DHCP asks meanwhile
 	m.mu.Lock()
 	defer m.unlock()
 	if m.twin = m.hasTwin(next); m.twin {
@@ -131,12 +128,12 @@ func (m *Follower) Listed(l Listing, now time.Time) bool {
 		return false
 	}
 	if lost != lostNothing {
+		next = read(m.cfg.Cluster, l, true)
 		m.beginRestore(next, lost)
 	}
 	m.accept, m.lost = false, lostNothing
-	m.replace(next, now)
-	m.unsaved, m.anew = events, true
-	m.settle, m.fence, m.contest = 0, next.mods[m.key(record.KindMember)], contest{}
+	m.catchUp(l, next, first || lost != lostNothing, now)
+	m.settle, m.fence, m.contest = 0, next.keys[m.key(record.KindMember)].mod, contest{}
 	m.phase, m.reason = Joining, nil
 	m.changes.State = true
 	for g := range m.ports {
@@ -200,10 +197,10 @@ func (m *Follower) compare(next *view) (loss, error) {
 // compareKeys finds keys that went back, and such of this host that are missing.
 func (m *Follower) compareKeys(next *view) (loss, error) {
 	missing := ""
-	for path, mod := range m.view.mods {
-		now, there := next.mods[path]
-		if there && now < mod {
-			return lostBack, fmt.Errorf("the store went back in time: %s was changed at revision %d, and now at %d", path, mod, now)
+	for path, was := range m.view.keys {
+		now, there := next.keys[path]
+		if there && now.mod < was.mod {
+			return lostBack, fmt.Errorf("the store went back in time: %s was changed at revision %d, and now at %d", path, was.mod, now.mod)
 		}
 		_, deleted := m.doubt.keys[path]
 		if !there && !deleted && m.view.ours(path, m.cfg.Host) && (missing == "" || path < missing) {
@@ -263,7 +260,7 @@ func (m *Follower) beginRestore(next *view, lost loss) {
 func (m *Follower) keepNetworks(next *view) {
 	for network := range m.view.networks {
 		if _, there := next.networks[network]; !there {
-			delete(m.view.mods, record.Key{Kind: record.KindNetwork, Network: network}.Path(m.cfg.Cluster))
+			delete(m.view.keys, record.Key{Kind: record.KindNetwork, Network: network}.Path(m.cfg.Cluster))
 		}
 	}
 }
@@ -281,37 +278,45 @@ func (m *Follower) Restore() error {
 	return nil
 }
 
-// replace makes a new view the one that counts, and has all looked at that is different.
-func (m *Follower) replace(next *view, now time.Time) {
-	old := m.view
-	paths := make(map[string]struct{}, len(next.mods))
-	for path, mod := range next.mods {
-		if old.mods[path] != mod {
-			paths[path] = struct{}{}
+// catchUp has the view be what a list has, and has all looked at that is different. next is the
+// list, and takes the place of the view where it is whole.
+func (m *Follower) catchUp(l Listing, next *view, whole bool, now time.Time) {
+	missed := m.view.missed(l, next)
+	paths := make([]string, 0, len(missed))
+	winners := make(map[Guest]string)
+	for _, e := range missed {
+		paths = append(paths, e.Key)
+		if k, err := record.Parse(m.cfg.Cluster, e.Key); err == nil && k.Kind == record.KindPort {
+			winners[guestOf(k)], _ = m.view.winner(guestOf(k))
 		}
 	}
-	for path := range old.mods {
-		if _, there := next.mods[path]; !there {
-			paths[path] = struct{}{}
+	if whole {
+		m.view, m.unsaved, m.anew = next, newView(m.cfg.Cluster).missed(l, next), true
+	} else {
+		for _, e := range missed {
+			m.view.see(e)
 		}
+		m.view.revision, m.view.store = l.Revision, l.Store
+		m.unsaved = append(m.unsaved, missed...)
 	}
-	if !m.listed {
-		m.listed = true
-		for _, path := range next.written(m.cfg.Host) {
-			paths[path] = struct{}{} // by a process, perhaps, that knew other ports and leases
-		}
-	}
-	m.view = next
 	for network := range m.spans {
 		m.recount(network)
 	}
-	for network := range next.blocks { // also one that was this host's, and is none of its cluster's any more
+	for network := range m.view.blocks { // also one that was this host's, and is none of its cluster's any more
 		m.recount(network)
 	}
-	for _, path := range slices.Sorted(maps.Keys(paths)) {
+	if !m.listed {
+		m.listed = true
+		paths = append(paths, m.view.written(m.cfg.Host)...) // by a process, perhaps, that knew other ports and leases
+	}
+	slices.Sort(paths)
+	for _, path := range slices.Compact(paths) {
 		if k, err := record.Parse(m.cfg.Cluster, path); err == nil {
-			m.touch(k, old, now)
+			m.touch(k, true)
 		}
+	}
+	for _, g := range slices.SortedFunc(maps.Keys(winners), Guest.compare) {
+		m.noteMove(g, winners[g], now)
 	}
 }
 
@@ -366,17 +371,12 @@ func (m *Follower) foreign(e Event) error {
 
 // see takes in one event.
 func (m *Follower) see(e Event, now time.Time) {
-	old := m.view
 	winner := ""
 	k, err := record.Parse(m.cfg.Cluster, e.Key)
 	if err == nil && k.Kind == record.KindPort {
-		winner, _ = old.winner(guestOf(k))
+		winner, _ = m.view.winner(guestOf(k))
 	}
-	if e.Deleted {
-		m.view.drop(e.Key)
-	} else {
-		m.view.put(e.KV)
-	}
+	m.view.see(e)
 	m.unsaved = append(m.unsaved, e)
 	if err != nil {
 		return
@@ -384,7 +384,7 @@ func (m *Follower) see(e Event, now time.Time) {
 	if k.Kind == record.KindPort {
 		m.noteMove(guestOf(k), winner, now)
 	}
-	m.touch(k, nil, now)
+	m.touch(k, false)
 	if e.Key == m.key(record.KindMember) && !e.Deleted {
 		m.fence = e.Mod
 		if m.phase == Joining {
@@ -395,9 +395,9 @@ func (m *Follower) see(e Event, now time.Time) {
 	}
 }
 
-// touch has all looked at that hangs on a key that has changed. before is the view before
-// a list, nil for an event.
-func (m *Follower) touch(k record.Key, before *view, now time.Time) {
+// touch has all looked at that hangs on a key that has changed: in a list, after which what this
+// host has of blocks was counted anew, or as an event.
+func (m *Follower) touch(k record.Key, listed bool) {
 	switch k.Kind {
 	case record.KindAlive: // who is silent is a peer all the same
 	case record.KindMember, record.KindMeta:
@@ -408,10 +408,6 @@ func (m *Follower) touch(k record.Key, before *view, now time.Time) {
 		m.changes.Networks = append(m.changes.Networks, k.Network)
 	case record.KindPort:
 		g := guestOf(k)
-		if before != nil {
-			winner, _ := before.winner(g)
-			m.noteMove(g, winner, now)
-		}
 		m.changes.guest(g)
 		m.touchGuest(g)
 		m.touchReserved(g)
@@ -421,7 +417,7 @@ func (m *Follower) touch(k record.Key, before *view, now time.Time) {
 		m.touchAddress(a)
 	case record.KindBlock:
 		block, _ := record.ParseBlockID(k.ID)
-		if before != nil || m.recountBlock(k.Network, block) {
+		if listed || m.recountBlock(k.Network, block) {
 			m.changes.Pools = true
 		}
 		m.pending.nets.push(k.Network)

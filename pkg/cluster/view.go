@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"cmp"
+	"hash/maphash"
 	"iter"
 	"net/netip"
 	"slices"
@@ -34,6 +35,17 @@ type kept[T any] struct {
 	v           T
 	create, mod int64
 }
+
+// stamp says when a key came to be and was changed last, and to what: a store that was set back and has
+// gone on since may have another value of the same revision.
+type stamp struct {
+	create, mod int64
+	sum         uint64
+}
+
+var seed = maphash.MakeSeed()
+
+func stampOf(kv KV) stamp { return stamp{kv.Create, kv.Mod, maphash.Bytes(seed, kv.Value)} }
 
 // byHost is what hosts say of one thing. It is seldom more than one that does, for which a map would
 // be many times as large.
@@ -71,7 +83,7 @@ type view struct {
 	cluster  string
 	revision int64
 	store    uint64
-	mods     map[string]int64 // of every key
+	keys     map[string]stamp // all that there are
 
 	meta     *record.Meta
 	networks map[string]kept[record.Network]
@@ -92,7 +104,7 @@ type view struct {
 
 func newView(cluster string) *view {
 	return &view{
-		cluster: cluster, mods: make(map[string]int64), networks: make(map[string]kept[record.Network]),
+		cluster: cluster, keys: make(map[string]stamp), networks: make(map[string]kept[record.Network]),
 		members: make(map[string]kept[record.Member]), alive: make(map[string]kept[record.Alive]),
 		ports: make(map[Guest]byHost[record.Port]), cards: make(map[string]map[record.MAC]struct{}), called: make(map[string]map[string]struct{}), leases: make(map[Address]byHost[record.Lease]),
 		blocks: make(map[string]map[netip.Prefix]kept[record.Block]), lengths: make(map[string]map[int]int), names: make(map[FQN]kept[record.Name]),
@@ -100,20 +112,43 @@ func newView(cluster string) *view {
 	}
 }
 
-// read reads a listing of all keys of a cluster. What can't be read counts as absent.
-func read(cluster string, l Listing) *view {
+// read reads a listing of all keys of a cluster: the values of all, or of those alone that say which
+// cluster it is and which hosts are there. What can't be read counts as absent.
+func read(cluster string, l Listing, all bool) *view {
 	v := newView(cluster)
-	v.revision, v.store, v.mods = l.Revision, l.Store, make(map[string]int64, len(l.KVs))
+	v.revision, v.store, v.keys = l.Revision, l.Store, make(map[string]stamp, len(l.KVs))
 	for _, kv := range l.KVs {
+		if !all && !slices.Contains(outlines, kv.Key[strings.LastIndexByte(kv.Key, '/')+1:]) {
+			v.keys[kv.Key] = stampOf(kv)
+			continue
+		}
 		k, err := record.Parse(cluster, kv.Key)
 		v.add(kv, k, err == nil)
 	}
 	return v
 }
 
+// outlines end the keys that say which cluster it is and which hosts are there.
+var outlines = []string{string(record.KindMeta), string(record.KindMember), string(record.KindAlive)}
+
+// missed is how what a list has, next, differs from what v has.
+func (v *view) missed(l Listing, next *view) (all []Event) {
+	for _, kv := range l.KVs {
+		if v.keys[kv.Key] != next.keys[kv.Key] {
+			all = append(all, Event{KV: kv})
+		}
+	}
+	for path := range v.keys {
+		if _, there := next.keys[path]; !there {
+			all = append(all, Event{KV: KV{Key: path, Mod: l.Revision}, Deleted: true})
+		}
+	}
+	return all
+}
+
 // written are the keys that a host wrote, but for those of its blocks.
 func (v *view) written(host string) (paths []string) {
-	for path := range v.mods {
+	for path := range v.keys {
 		if strings.HasPrefix(path, record.HostPrefix(v.cluster, host)) {
 			paths = append(paths, path)
 		}
@@ -126,6 +161,15 @@ func (v *view) written(host string) (paths []string) {
 	return paths
 }
 
+// see takes in what became of a key.
+func (v *view) see(e Event) {
+	if e.Deleted {
+		v.drop(e.Key)
+	} else {
+		v.put(e.KV)
+	}
+}
+
 // put takes a key in. It returns the key even if the value can't be read, which then
 // counts as absent.
 func (v *view) put(kv KV) (record.Key, bool) {
@@ -136,7 +180,7 @@ func (v *view) put(kv KV) (record.Key, bool) {
 
 // add is put for a key that was not there. known says whether it stands for something.
 func (v *view) add(kv KV, k record.Key, known bool) {
-	v.mods[kv.Key] = kv.Mod
+	v.keys[kv.Key] = stampOf(kv)
 	if !known {
 		return
 	}
@@ -197,7 +241,7 @@ func (v *view) decodeLease(k record.Key, kv KV) error {
 
 // drop takes a key out. It returns false for one that stands for nothing.
 func (v *view) drop(path string) (record.Key, bool) {
-	delete(v.mods, path)
+	delete(v.keys, path)
 	delete(v.strange, path)
 	k, err := record.Parse(v.cluster, path)
 	if err != nil {
