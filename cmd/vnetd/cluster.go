@@ -86,7 +86,7 @@ func (h *hosts) join(c *clusterConfig, state string, tunnels *vxlan.Tunnels, log
 	if err != nil {
 		return nil, err
 	}
-	at, _ := tunnels.Underlay([]netip.Addr{c.Underlay}) // it may come later
+	at, _ := tunnels.Underlay([]netip.Addr{c.Underlay}, nil) // it may come later
 	m := cluster.New(cluster.Config{
 		Cluster: c.Name, Host: host, Boot: boot.String(), Underlay: c.Underlay, MTU: at.MTU, Version: programVersion(),
 		Rand: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())),

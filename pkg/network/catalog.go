@@ -325,7 +325,7 @@ func (c *catalog) fitMTU(def *netdef.Network, known *Network) error {
 		return nil
 	}
 	on := c.env.Clusters.Resolve(def)
-	at, err := c.env.Tunnels.Underlay(translate.Underlays(on))
+	at, err := c.env.Tunnels.Underlay(translate.Underlays(on), nil)
 	switch {
 	case err != nil && def.Span.Cluster != "":
 		at.MTU = usualMTU

@@ -190,7 +190,7 @@ func (c conditions) spans() (all []health.Span) {
 			return
 		}
 		doc = c.env.Clusters.Resolve(doc)
-		at, err := c.env.Tunnels.Underlay(translate.Underlays(doc))
+		at, err := c.env.Tunnels.Underlay(translate.Underlays(doc), nil)
 		all = append(all, health.Span{
 			Network: n.Name(), Err: err, Link: at.Link, LinkMTU: at.MTU, MTU: doc.MTU, Needed: translate.UnderlayMTU(doc),
 		})

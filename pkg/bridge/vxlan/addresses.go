@@ -3,6 +3,7 @@ package vxlan
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,17 +18,12 @@ const listedFor = time.Minute
 // addresses are those of this host. Many networks ask at once when they start, each of which
 // changes them: they are listed once, and then follow what the kernel tells.
 type addresses struct {
-	mu      sync.Mutex // guards what follows
-	changes netlink.Subscription
-	listed  time.Time
-	all     map[hostAddress]netip.Addr // with the address for all that was said
-	shown   *shown                     // of all; nil: not yet
-}
-
-// shown are addresses of a host. They are not altered.
-type shown struct {
-	own, broadcasts []netip.Addr
-	links           map[netip.Addr]int // ifindexes, of own
+	mu         sync.Mutex // guards what follows
+	changes    netlink.Subscription
+	listed     time.Time
+	all        map[hostAddress]netip.Addr // with the address for all that was said
+	links      map[netip.Addr][]int       // ifindexes of those that have an address
+	broadcasts map[netip.Addr]int         // on how many links one is for all
 }
 
 // close ends the subscription.
@@ -37,20 +33,32 @@ func (l *addresses) close() {
 	l.changes.Close()
 }
 
-// now are those that the host has when it is called, or later.
-func (l *addresses) now(s *netlink.Socket) (*shown, error) {
+// find sets what u says of addresses as it is when find is called, or later, and returns the ifindex of
+// the link with the first of addrs that the host has, 0 where it has none.
+func (l *addresses) find(s *netlink.Socket, u *Underlay, addrs, question []netip.Addr) (index int, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if !l.changes.Read(l.learn) || time.Since(l.listed) >= listedFor {
 		if err := l.list(s); err != nil {
 			l.changes.Close()
-			return nil, err
+			return 0, err
 		}
 	}
-	if l.shown == nil {
-		l.show()
+	for _, a := range question {
+		if l.links[a] != nil {
+			u.Own = append(u.Own, a)
+		}
+		if l.broadcasts[a] > 0 {
+			u.Broadcasts = append(u.Broadcasts, a)
+		}
 	}
-	return l.shown, nil
+	for _, a := range addrs {
+		if on := l.links[a]; on != nil {
+			u.Addr = a
+			return slices.Max(on), nil
+		}
+	}
+	return 0, nil
 }
 
 // list asks the kernel for all. What changes meanwhile is told and taken in next time.
@@ -63,7 +71,7 @@ func (l *addresses) list(s *netlink.Socket) error {
 	if err != nil {
 		return err
 	}
-	l.all, l.shown = make(map[hostAddress]netip.Addr, len(bodies)), nil
+	l.all, l.links, l.broadcasts = make(map[hostAddress]netip.Addr, len(bodies)), make(map[netip.Addr][]int, len(bodies)), make(map[netip.Addr]int)
 	for _, b := range bodies {
 		l.add(b)
 	}
@@ -77,29 +85,40 @@ func (l *addresses) learn(m netlink.Message) bool {
 		l.add(m.Body)
 	case unix.RTM_DELADDR:
 		a, _ := parseAddress(m.Body)
-		delete(l.all, a)
+		l.remove(a)
 	}
-	l.shown = nil
 	return true
 }
 
 // add takes in an RTM_NEWADDR.
 func (l *addresses) add(body []byte) {
-	if a, broadcast := parseAddress(body); a.local.IsValid() {
-		l.all[a] = broadcast
+	a, said := parseAddress(body)
+	if !a.local.IsValid() {
+		return
+	}
+	l.remove(a)
+	l.all[a] = said
+	l.links[a.local] = append(l.links[a.local], a.index)
+	for _, b := range a.broadcasts(said) {
+		l.broadcasts[b]++
 	}
 }
 
-// show makes what is asked for of all.
-func (l *addresses) show() {
-	l.shown = &shown{own: make([]netip.Addr, 0, len(l.all)), links: make(map[netip.Addr]int, len(l.all))}
-	for a, broadcast := range l.all {
-		index, again := l.shown.links[a.local]
-		if !again {
-			l.shown.own = append(l.shown.own, a.local)
+// remove forgets an address, if it is known.
+func (l *addresses) remove(a hostAddress) {
+	said, there := l.all[a]
+	if !there {
+		return
+	}
+	delete(l.all, a)
+	at := slices.Index(l.links[a.local], a.index)
+	if l.links[a.local] = slices.Delete(l.links[a.local], at, at+1); len(l.links[a.local]) == 0 {
+		delete(l.links, a.local)
+	}
+	for _, b := range a.broadcasts(said) {
+		if l.broadcasts[b]--; l.broadcasts[b] == 0 {
+			delete(l.broadcasts, b)
 		}
-		l.shown.links[a.local] = max(index, a.index)
-		l.shown.broadcasts = append(l.shown.broadcasts, a.broadcasts(broadcast)...)
 	}
 }
 

@@ -32,6 +32,7 @@ type device struct {
 	learning          bool
 	up                bool // so that it has its port
 	router            int  // of a bridge's port
+	fresh             bool // it was just made, and has no entries
 }
 
 // tunnel is what can't change of a device.

@@ -67,10 +67,11 @@ func parseEntry(body []byte, index int) (e entry, ok bool) {
 // ntfSticky is NTF_STICKY of linux/neighbour.h.
 const ntfSticky = 0x40
 
-// change is a difference and how it is mended.
+// change is an entry that is not there, or should not be, and the message that mends that.
 type change struct {
-	bridge.Difference
-	messages [][]byte
+	entry
+	gone    bool
+	message []byte
 }
 
 // wanted are the entries that shall be there, in order; those of the bridge only where the device
@@ -102,16 +103,16 @@ func (c *Config) changes(l *device, has []entry) (all []change) {
 	for _, e := range has {
 		known[e], there[e.place()] = true, true
 		if e.told && !wanted[e] && !replaced[e.place()] {
-			all = append(all, e.change(c.Name, l.index, true))
+			all = append(all, e.change(l.index, true))
 		}
 	}
 	for _, e := range want {
 		switch {
 		case known[e]:
 		case !e.bridge || e.sticky || there[e.place()]:
-			all = append(all, e.change(c.Name, l.index, false))
+			all = append(all, e.change(l.index, false))
 		case c.Amend == nil: // else the kernel has moved it
-			all = append(all, e.first(c.Name, l.index))
+			all = append(all, e.first(l.index))
 		}
 	}
 	return all
@@ -126,41 +127,45 @@ type place struct {
 func (e entry) place() place { return place{e.mac, e.bridge} }
 
 // first is what makes the entry be there unless the bridge knows of the card already.
-func (e entry) first(link string, index int) change {
-	c := e.change(link, index, false)
-	c.messages = [][]byte{e.message(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_EXCL, index)}
-	return c
+func (e entry) first(index int) change {
+	return change{e, false, e.request(unix.RTM_NEWNEIGH, unix.NLM_F_CREATE|unix.NLM_F_EXCL, index)}
 }
 
 // change is what makes the entry be there, or be gone. An entry of a card takes the place of
 // another: between a deletion and an addition frames would flood.
-func (e entry) change(link string, index int, gone bool) change {
-	card := Card{MAC: e.mac}
-	text := card.String() + " dst " + e.peer.String()
-	d := bridge.Difference{Link: link, Aspect: bridge.AspectPeer, Want: e.peer.String()}
-	if e.mac != flooding {
-		d.Aspect, d.Want = bridge.AspectFDB, text
-	}
-	if e.bridge {
-		d.Want = card.String() + " static"
-	}
-	if e.sticky {
-		d.Want += " sticky"
-	}
+func (e entry) change(index int, gone bool) change {
 	kind, flags := uint16(unix.RTM_NEWNEIGH), uint16(unix.NLM_F_CREATE|unix.NLM_F_REPLACE)
 	switch {
 	case gone:
-		d.Has, d.Want = d.Want, ""
 		kind, flags = unix.RTM_DELNEIGH, 0
 	case e.mac == flooding:
 		flags = unix.NLM_F_CREATE | unix.NLM_F_APPEND
 	}
-	return change{d, [][]byte{e.message(kind, flags, index)}}
+	return change{e, gone, e.request(kind, flags, index)}
 }
 
-// message is a request about the entry. Those of a device need both states, or vxlan refuses
+// difference is what differs on a link by that name.
+func (c *change) difference(link string) bridge.Difference {
+	card := Card{MAC: c.mac}
+	d := bridge.Difference{Link: link, Aspect: bridge.AspectPeer, Want: c.peer.String()}
+	if c.mac != flooding {
+		d.Aspect, d.Want = bridge.AspectFDB, card.String()+" dst "+c.peer.String()
+	}
+	if c.bridge {
+		d.Want = card.String() + " static"
+	}
+	if c.sticky {
+		d.Want += " sticky"
+	}
+	if c.gone {
+		d.Has, d.Want = d.Want, ""
+	}
+	return d
+}
+
+// request is a request about the entry. Those of a device need both states, or vxlan refuses
 // them.
-func (e entry) message(kind, flags uint16, index int) []byte {
+func (e entry) request(kind, flags uint16, index int) []byte {
 	head := make([]byte, unix.SizeofNdMsg)
 	head[0] = unix.AF_BRIDGE
 	binary.NativeEndian.PutUint32(head[4:], uint32(index))

@@ -182,6 +182,7 @@ func (c *Config) create(s *netlink.Socket) (device, error) {
 	if err != nil || l.index == 0 {
 		return l, err
 	}
+	l.fresh = true
 	return l, c.claim(s, l.index)
 }
 
@@ -211,15 +212,17 @@ func (c *Config) renamed(s *netlink.Socket) (device, bool) {
 
 // settle brings what the device forwards to what it shall be.
 func (c *Config) settle(s *netlink.Socket, l *device) error {
-	entries, err := listEntries(s, l.index)
-	if err != nil {
-		return err
+	var entries []entry
+	if !l.fresh {
+		var err error
+		if entries, err = listEntries(s, l.index); err != nil {
+			return err
+		}
 	}
-	changes := c.changes(l, entries)
 	var messages [][]byte
-	for _, one := range changes {
-		if c.Amend == nil || c.Amend(one.Difference) {
-			messages = append(messages, one.messages...)
+	for _, one := range c.changes(l, entries) {
+		if c.Amend == nil || c.Amend(one.difference(c.Name)) {
+			messages = append(messages, one.message)
 		}
 	}
 	if len(messages) == 0 {
@@ -294,37 +297,35 @@ func (t *Tunnels) Shares(port uint16) (bool, error) {
 // Underlay is where a host is reached.
 type Underlay struct {
 	Addr netip.Addr
-	Link string       // which has the address
-	MTU  int          // of the link
-	Own  []netip.Addr // all addresses of the host, Addr among them if it has that
-	// Broadcasts are the addresses by which everybody on one of the host's links is reached.
-	Broadcasts []netip.Addr
+	Link string // which has the address
+	MTU  int    // of the link
+	// Own are those of the addresses in question that are the host's, and Broadcasts those by which
+	// everybody on one of its links is reached.
+	Own, Broadcasts []netip.Addr
 }
 
 // ErrNoUnderlay says that this host has none of some addresses.
 var ErrNoUnderlay = errors.New("no link of this host has the address")
 
-// Underlay finds which of some addresses this host has, the first that it has. Where it has
-// none the error is ErrNoUnderlay, and Own and Broadcasts are set all the same; they are not
-// the caller's to change.
-func (t *Tunnels) Underlay(addrs []netip.Addr) (Underlay, error) {
+// Underlay finds which of some addresses this host has, the first that it has, and which of those in
+// question are its own. Where it has none of the former the error is ErrNoUnderlay, and Own and
+// Broadcasts are set all the same.
+func (t *Tunnels) Underlay(addrs, question []netip.Addr) (Underlay, error) {
 	s, err := t.socket.Open()
 	if err != nil {
 		return Underlay{}, err
 	}
-	has, err := t.addresses.now(s)
-	if err != nil {
+	var u Underlay
+	index, err := t.find(s, &u, addrs, question)
+	switch {
+	case err != nil:
 		return Underlay{}, fmt.Errorf("listing addresses: %w", err)
+	case index == 0:
+		return u, fmt.Errorf("%w: want one of %v", ErrNoUnderlay, addrs)
 	}
-	u := Underlay{Own: slices.Clip(has.own), Broadcasts: slices.Clip(has.broadcasts)}
-	for _, a := range addrs {
-		if index, there := has.links[a]; there {
-			link, err := byIndex(s, index)
-			u.Addr, u.Link, u.MTU = a, link.name, link.mtu
-			return u, err
-		}
-	}
-	return u, fmt.Errorf("%w: want one of %v", ErrNoUnderlay, addrs)
+	link, err := byIndex(s, index)
+	u.Link, u.MTU = link.name, link.mtu
+	return u, err
 }
 
 // String is the card's address.

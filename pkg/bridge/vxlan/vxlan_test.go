@@ -228,18 +228,20 @@ func TestUnderlayAtOnce(t *testing.T) {
 					case <-stop:
 						return
 					default:
-						_, _ = tunnels.Underlay(nil) // it lists, and finds none
+						_, _ = tunnels.Underlay(nil, nil) // it lists, and finds none
 					}
 				}
 			})
 		}
+		var all []netip.Addr
 		for n := range 100 {
 			a := fmt.Sprintf("198.51.100.%d", n+1)
+			all = append(all, netip.MustParseAddr(a))
 			nstest.IP(t, "addr add "+a+"/32 dev lo")
 			for range 4 {
 				group.Go(func() {
-					if u, err := tunnels.Underlay(addrs(a)); err != nil || u.Link != "lo" || len(u.Own) < n+1 {
-						t.Errorf("%s is on %q, among %d addresses: %v", a, u.Link, len(u.Own), err)
+					if u, err := tunnels.Underlay(addrs(a), all); err != nil || u.Link != "lo" || len(u.Own) != len(all) {
+						t.Errorf("%s is on %q, among %v: %v", a, u.Link, u.Own, err)
 					}
 				})
 			}
@@ -258,27 +260,22 @@ func TestUnderlay(t *testing.T) {
 		nstest.NewLAN(t)
 		nstest.IP(t, "link set eno1 mtu 1400")
 		for _, a := range []string{nstest.Uplink, nstest.Uplink6} {
-			u, err := tunnels.Underlay(addrs("198.51.100.1", a))
+			u, err := tunnels.Underlay(addrs("198.51.100.1", a), addrs("198.51.100.1", nstest.Uplink, nstest.Uplink6))
 			if u.Addr != netip.MustParseAddr(a) || u.Link != "eno1" || u.MTU != 1400 || err != nil {
 				t.Errorf("got %v, %v, want %s of eno1", u, err, a)
 			}
-			for _, own := range addrs(nstest.Uplink, nstest.Uplink6) {
-				if !slices.Contains(u.Own, own) {
-					t.Errorf("%v is not among this host's own %v", own, u.Own)
-				}
+			if want := addrs(nstest.Uplink, nstest.Uplink6); !slices.Equal(u.Own, want) {
+				t.Errorf("this host's own are %v, want %v", u.Own, want)
 			}
 		}
 		nstest.IP(t, "addr add 198.51.100.66/26 brd 198.51.100.99 dev eno1")
 		nstest.IP(t, "addr add 198.51.100.130 peer 198.51.100.131/31 dev eno1")
-		u, err := tunnels.Underlay(addrs(nstest.Uplink))
-		if err != nil {
-			t.Fatal(err)
+		want := addrs("127.255.255.255", "198.51.100.99", "198.51.100.127", "203.0.113.255")
+		u, err := tunnels.Underlay(addrs(nstest.Uplink), append(addrs("198.51.100.130", "198.51.100.131", "198.51.100.255"), want...))
+		if err != nil || !slices.Equal(u.Broadcasts, want) {
+			t.Errorf("addresses for all are %v, %v, want %v", u.Broadcasts, err, want)
 		}
-		slices.SortFunc(u.Broadcasts, netip.Addr.Compare)
-		if diff := cmp.Diff("[127.255.255.255 198.51.100.99 198.51.100.127 203.0.113.255]", fmt.Sprint(slices.Compact(u.Broadcasts))); diff != "" {
-			t.Errorf("addresses for all (-want +got):\n%s", diff)
-		}
-		if _, err := tunnels.Underlay(addrs("198.51.100.1")); !errors.Is(err, vxlan.ErrNoUnderlay) {
+		if _, err := tunnels.Underlay(addrs("198.51.100.1"), nil); !errors.Is(err, vxlan.ErrNoUnderlay) {
 			t.Errorf("an address that this host has not: %v", err)
 		}
 	})
@@ -305,12 +302,16 @@ func TestUnderlayFollows(t *testing.T) {
 			nstest.IP(t, step.do)
 			if step.link != "" && addrs(step.addr)[0].Is6() { // of which the kernel tells after ip has ended
 				nstest.Eventually(t, time.Minute, step.do, func() error {
-					_, err := tunnels.Underlay(addrs(step.addr))
+					_, err := tunnels.Underlay(addrs(step.addr), nil)
 					return err
 				})
 			}
 			for range 2 { // the second time nothing has changed
-				u, err := tunnels.Underlay(addrs(step.addr))
+				question := addrs(step.addr)
+				if step.broadcast != "" {
+					question = append(question, netip.MustParseAddr(step.broadcast))
+				}
+				u, err := tunnels.Underlay(addrs(step.addr), question)
 				if u.Link != step.link || (step.link == "") != errors.Is(err, vxlan.ErrNoUnderlay) {
 					t.Errorf("after ip %s: %s is on %q, %v; want %q", step.do, step.addr, u.Link, err, step.link)
 				}

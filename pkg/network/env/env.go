@@ -97,7 +97,7 @@ type Tunnels interface {
 	Remove(name, alias string) error
 	RouteMulticast(port int) error
 	Shares(port uint16) (bool, error)
-	Underlay(addrs []netip.Addr) (vxlan.Underlay, error)
+	Underlay(addrs, question []netip.Addr) (vxlan.Underlay, error)
 }
 
 // Config is what the hub works with. Store, Links, Uplinks, Rules and Logger must

@@ -51,8 +51,8 @@ func (n tunnels) keep(ctx context.Context, live *netdef.Network, index int, s dr
 		return err
 	}
 	cfg := translate.Tunnel(live, self)
-	cfg.Alias, cfg.Amend, cfg.Cards = Mark(live), amend, n.env.Clusters.Cards(live)
-	n.asFollowed(&cfg)
+	cfg.Alias, cfg.Amend = Mark(live), amend
+	n.asFollowed(&cfg, live)
 	port, plugged, err := n.env.Tunnels.Ensure(ctx, cfg)
 	if err != nil {
 		return tunnelError(live, err)
@@ -77,22 +77,22 @@ func (n tunnels) keep(ctx context.Context, live *netdef.Network, index int, s dr
 	return n.env.Tunnels.RouteMulticast(port)
 }
 
-// asFollowed has what differs from a tunnel be compared with what of its cluster the network has
-// followed: what came since is no doing of somebody else's.
-func (n tunnels) asFollowed(cfg *vxlan.Config) {
-	if cfg.Amend == nil {
-		n.followed.Store(&vxlan.Config{VNI: cfg.VNI, Peers: cfg.Peers, Cards: cfg.Cards})
+// asFollowed has the tunnel of live know of cards what its cluster says. What differs is compared with
+// what of its cluster the network has followed: what came since is no doing of somebody else's.
+func (n tunnels) asFollowed(cfg *vxlan.Config, live *netdef.Network) {
+	if was := n.followed.Load(); cfg.Amend != nil && was != nil && was.VNI == cfg.VNI {
+		cfg.Peers, cfg.Cards = was.Peers, was.Cards
 		return
 	}
-	if was := n.followed.Load(); was != nil && was.VNI == cfg.VNI {
-		cfg.Peers, cfg.Cards = was.Peers, was.Cards
+	if cfg.Cards = n.env.Clusters.Cards(live); cfg.Amend == nil {
+		n.followed.Store(&vxlan.Config{VNI: cfg.VNI, Peers: cfg.Peers, Cards: cfg.Cards})
 	}
 }
 
 // self is the address of this host for the tunnel of live; invalid where it has none. One that
 // the document names need not be there: the tunnel works once it is.
 func (n tunnels) self(live *netdef.Network) (vxlan.Underlay, error) {
-	at, err := n.env.Tunnels.Underlay(translate.Underlays(live))
+	at, err := n.env.Tunnels.Underlay(translate.Underlays(live), live.Span.Peers)
 	if errors.Is(err, vxlan.ErrNoUnderlay) {
 		at.Addr, err = live.Span.Underlay, nil
 	}
@@ -153,7 +153,7 @@ func (n tunnels) note(live *netdef.Network) {
 	}
 	err := n.env.Clusters.Absent(live)
 	if err == nil {
-		if _, err = n.env.Tunnels.Underlay(translate.Underlays(n.env.Clusters.Resolve(live))); err != nil {
+		if _, err = n.env.Tunnels.Underlay(translate.Underlays(n.env.Clusters.Resolve(live)), nil); err != nil {
 			err = fmt.Errorf("network/vnetd:span: %w", err)
 		}
 	}
@@ -180,7 +180,7 @@ func ForeseeSpan(e *env.Environment, p *api.Plan, def *netdef.Network, known *Ne
 		return nil
 	}
 	def = e.Clusters.Resolve(def)
-	at, err := e.Tunnels.Underlay(translate.Underlays(def))
+	at, err := e.Tunnels.Underlay(translate.Underlays(def), def.Span.Peers)
 	if errors.Is(err, vxlan.ErrNoUnderlay) {
 		err = api.Errorf(api.Conflict, "network/vnetd:span: %w", err)
 	}
@@ -228,7 +228,7 @@ func spanOf(n *Network, doc *netdef.Network) *api.Span {
 	if s == nil || n.env.Tunnels == nil {
 		return s
 	}
-	if self, err := n.env.Tunnels.Underlay(translate.Underlays(doc)); err == nil {
+	if self, err := n.env.Tunnels.Underlay(translate.Underlays(doc), doc.Span.Peers); err == nil {
 		s.Underlay, s.Link = self.Addr, self.Link
 		s.Peers = slices.DeleteFunc(doc.Span.Others(self.Own...), func(a netip.Addr) bool { return slices.Contains(self.Broadcasts, a) })
 	}
