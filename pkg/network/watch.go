@@ -23,12 +23,12 @@ func (w watcher) Active() (names []string) {
 }
 
 // Mend has the network of that name mended, see live.Network.
-func (w watcher) Mend(ctx context.Context, name string, s drift.Suspects, amend bridge.Amend) error {
+func (w watcher) Mend(ctx context.Context, name string, suspected func() drift.Suspects, amend bridge.Amend) error {
 	n := w.find(name)
 	if n == nil {
 		return nil
 	}
-	return n.Mend(ctx, s, amend)
+	return n.Mend(ctx, suspected, amend)
 }
 
 // onLink deals with one change of a link. It never blocks for long.

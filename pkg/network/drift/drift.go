@@ -69,9 +69,9 @@ func (s *Suspects) join(o Suspects) {
 type Owner interface {
 	// Active lists the networks that are active.
 	Active() []string
-	// Mend compares what is suspected of a network, and mends what differs as far as amend
-	// allows. It is called by one goroutine at a time for one network.
-	Mend(ctx context.Context, network string, s Suspects, amend bridge.Amend) error
+	// Mend compares what is suspected of a network once its turn has come, and mends what differs as
+	// far as amend allows. It is called by one goroutine at a time for one network.
+	Mend(ctx context.Context, network string, suspected func() Suspects, amend bridge.Amend) error
 }
 
 // Keeper keeps networks as they were made. Its methods may be called concurrently.
@@ -143,7 +143,7 @@ func (k *Keeper) Run(ctx context.Context, owner Owner) {
 		}
 		for network, s := range k.take() {
 			running.Go(func() {
-				later := k.look(ctx, owner, network, s)
+				later := k.look(ctx, owner, network, &s)
 				if later == 0 {
 					return
 				}
@@ -175,10 +175,17 @@ func (k *Keeper) take() map[string]Suspects {
 }
 
 // look mends what differs of a network, and returns how long what was held back has to
-// wait, 0 for nothing.
-func (k *Keeper) look(ctx context.Context, owner Owner, network string, s Suspects) (later time.Duration) {
+// wait, 0 for nothing. What comes to be suspected until it is the network's turn, which has to wait
+// for its start for example, is added to s.
+func (k *Keeper) look(ctx context.Context, owner Owner, network string, s *Suspects) (later time.Duration) {
 	p := k.pass(network, true)
-	err := owner.Mend(ctx, network, s, p.amend)
+	err := owner.Mend(ctx, network, func() Suspects {
+		k.mu.Lock()
+		defer k.mu.Unlock()
+		s.join(k.suspected[network])
+		delete(k.suspected, network)
+		return *s
+	}, p.amend)
 	k.report(p, s.Process, err)
 	k.mu.Lock()
 	delete(k.busy, network)
@@ -213,7 +220,8 @@ func (k *Keeper) audit(ctx context.Context, owner Owner) {
 		begin := threadTime()
 		for _, network := range owner.Active() {
 			if k.claim(network) {
-				k.look(ctx, owner, network, All())
+				s := All()
+				k.look(ctx, owner, network, &s)
 			}
 		}
 		rest = max(auditLeast, auditShare*(threadTime()-begin))

@@ -15,18 +15,19 @@ import (
 // Repair puts back at once what is missing of an active network; of an inactive one
 // nothing is.
 func (n *Network) Repair(ctx context.Context) error {
-	return n.env.Keeper.Now(n.name, func(amend bridge.Amend) error { return n.Mend(ctx, drift.Whole(), amend) })
+	return n.env.Keeper.Now(n.name, func(amend bridge.Amend) error { return n.Mend(ctx, drift.Whole, amend) })
 }
 
 // Mend puts back what is suspected of an active network and differs from what it is, as
 // far as amend allows. A bridge that had to be made anew takes new sockets with it.
-func (n *Network) Mend(ctx context.Context, s drift.Suspects, amend bridge.Amend) error {
+func (n *Network) Mend(ctx context.Context, suspected func() drift.Suspects, amend bridge.Amend) error {
 	n.op.Lock()
 	defer n.op.Unlock()
 	live := n.Live()
 	if live == nil {
 		return nil
 	}
+	s := suspected()
 	_ = turn{n}.keepCopy(documents{live, n.Definition()}) // somebody may have edited that
 	index, err := turn{n}.keep(ctx, live, s, amend)
 	if err != nil || s.Bridge {
