@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"hash/maphash"
 	"net"
 	"os"
 	"strings"
@@ -78,12 +79,53 @@ var changeGroups = []uint{
 
 // Changes is Watch for changes of all kinds.
 func (b *Bridges) Changes(ctx context.Context, f func(Change)) error {
-	return netlink.Watch(ctx, unix.NETLINK_ROUTE, changeGroups, func() { f(Change{Resync: true}) }, func(m netlink.Message) {
-		if c := parseChange(m); c.Index > 0 {
+	ports := told{maphash.MakeSeed(), make(map[int]uint64)}
+	missed := func() {
+		clear(ports.last)
+		f(Change{Resync: true})
+	}
+	return netlink.Watch(ctx, unix.NETLINK_ROUTE, changeGroups, missed, func(m netlink.Message) {
+		if c := parseChange(m); c.Index > 0 && !ports.again(m, c.Index) {
 			c.Process = process(m.Port)
 			f(c)
 		}
 	})
+}
+
+// told is what was told last of each port of a bridge.
+type told struct {
+	seed maphash.Seed
+	last map[int]uint64 // by ifindex: a sum
+}
+
+// again reports whether a message says of a port what was told of it last, but for timers: two seconds
+// after a port came to a bridge with STP the kernel tells of it though nothing has changed.
+func (t told) again(m netlink.Message, index int) bool {
+	if m.Type == unix.RTM_DELLINK {
+		delete(t.last, index)
+	}
+	if m.Type != unix.RTM_NEWLINK || len(m.Body) < unix.SizeofIfInfomsg || m.Body[0] != unix.AF_BRIDGE {
+		return false
+	}
+	var sum maphash.Hash
+	sum.SetSeed(t.seed)
+	sum.Write(m.Body[:unix.SizeofIfInfomsg])
+	for kind, value := range netlink.Attributes(m.Body[unix.SizeofIfInfomsg:]) {
+		maphash.WriteComparable(&sum, kind)
+		if kind != unix.IFLA_PROTINFO {
+			sum.Write(value)
+			continue
+		}
+		for kind, value := range netlink.Attributes(value) {
+			if kind < unix.IFLA_BRPORT_MESSAGE_AGE_TIMER || kind > unix.IFLA_BRPORT_HOLD_TIMER {
+				maphash.WriteComparable(&sum, kind)
+				sum.Write(value)
+			}
+		}
+	}
+	was, there := t.last[index]
+	t.last[index] = sum.Sum64()
+	return there && was == t.last[index]
 }
 
 // parseChange reads one message; its index is 0 for one that is about no single link.
