@@ -10,6 +10,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/drift"
 	"github.com/vnetd/vnetd/pkg/network/host"
+	"github.com/vnetd/vnetd/pkg/network/port"
 	"github.com/vnetd/vnetd/pkg/network/service"
 	"github.com/vnetd/vnetd/pkg/network/translate"
 )
@@ -91,10 +92,18 @@ func (n turn) keepOnBridge(ctx context.Context, live *netdef.Network, s drift.Su
 		}
 	}
 	if s.Bridge || s.Whole || s.AllPorts {
-		n.ports.Guards().All(live, index)
+		keepGuards(n, live, index)
 		err = n.ports.Bandwidth().KeepBridge(n.Network, live, index, s.Whole, amend)
 	}
 	return index, errors.Join(err, n.ports.Devices().Keep(ctx, n.Network, live, index, s, amend))
+}
+
+// keepGuards makes the guards of ports what they should be. Until the network is active, which has
+// all devices on its bridge looked at, it is its ports that must have guards.
+func keepGuards(n turn, live *netdef.Network, index int) {
+	if n.Live() != nil || len(n.ports.Registry().On(n.name, port.Own, port.External)) > 0 {
+		n.ports.Guards().All(live, index)
+	}
 }
 
 // keepRules makes the rules of live, and the host's forwarding, what they should be where
