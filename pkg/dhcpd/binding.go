@@ -5,7 +5,6 @@ import (
 	"maps"
 	"net/netip"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/vnetd/vnetd/pkg/dhcpd/internal/index"
@@ -16,29 +15,36 @@ import (
 // the client responds". Clients answer within seconds.
 const OfferHold = 30 * time.Second
 
-// Binding is all that is known about one address. There are many: what there is for a while
-// alone stands elsewhere.
+// Binding is all that is known about one address, or nothing: the zero value. It may be kept only
+// as long as the Server's lock is.
 type Binding struct {
-	Addr netip.Addr
+	*binding
+	all *Bindings
+}
+
+// binding is what a Binding has. There are many: they have no pointers, so that the collector need
+// not look at them, and what there is for a while alone stands elsewhere.
+type binding struct {
+	addr [16]byte
 	// record is the lease as decided, blank when there is none.
 	record
-	// Key identifies the lease's client.
-	Key ClientKey
-	// group is that of the lease's client, if it is in Bindings.groups; older and newer are the neighbours in it.
-	group        ClientKey
-	older, newer *Binding
-	// unsettled is what is on its way to the store, nil while nothing is.
-	unsettled *unsettled
+	number index.Number
+	// client is the place of what identifies the lease's client: its key, and its group if it
+	// is in Bindings.groups. older and newer are the neighbours there.
+	client       index.Place
+	older, newer index.Number
+	// unsettled is what is on its way to the store, 0 while nothing is.
+	unsettled index.Number
+	// offer is for whom the address is held, 0 for nobody.
+	offer index.Number
+	// in is the chain between whose bindings prev and next the binding stands.
+	prev, next index.Number
+	in         link
 	// via is where the client is to which the address is leased or held, as far as this
 	// process has seen it.
 	via station
-	// in is the chain between whose bindings prev and next the binding stands.
-	in         link
-	prev, next *Binding
 	// counted is where the binding is counted, see Bindings.held.
 	counted seat
-	// offer is for whom the address is held, nil for nobody.
-	offer *offer
 }
 
 // unsettled is what of a binding is on its way to the store.
@@ -58,45 +64,51 @@ type offer struct {
 	probed bool // nobody answered for the address since it is held
 }
 
-// settled and withdrawn keep the memory of records that were stored and of offers that are over,
-// for the next ones: each lease of a new client has both.
-var settled, withdrawn sync.Pool
+// None reports whether there is no binding.
+func (b Binding) None() bool { return b.binding == nil }
 
-// newOf returns what of keeps, or else makes it.
-func newOf[T any](of *sync.Pool) *T {
-	if t, ok := of.Get().(*T); ok {
-		return t
-	}
-	return new(T)
-}
+// Addr is the address.
+func (b Binding) Addr() netip.Addr { return netip.AddrFrom16(b.addr).Unmap() }
 
 // Lease is the record as decided, State is empty when there is none. It is made anew.
-func (b *Binding) Lease() Lease { return b.lease(b.Addr) }
+func (b Binding) Lease() Lease { return b.lease(&b.all.texts, b.Addr()) }
+
+// part is one of the parts of the record, empty where it has none.
+func (b Binding) part(n int) string { return index.Part(b.all.texts.At(b.text), n) }
+
+// Key identifies the lease's client.
+func (b Binding) Key() ClientKey { return ClientKey(index.Part(b.all.texts.At(b.client), 0)) }
+
+// group is that of the lease's client, if the binding is in Bindings.groups.
+func (b Binding) group() ClientKey { return ClientKey(index.Part(b.all.texts.At(b.client), 1)) }
+
+// held is the offer of the address, which somebody has.
+func (b Binding) held() *offer { return b.all.offers.At(b.offer) }
 
 // Offered is the client for whom the address is held, empty for nobody.
-func (b *Binding) Offered() ClientKey {
-	if b.offer == nil {
+func (b Binding) Offered() ClientKey {
+	if b.offer == 0 {
 		return ""
 	}
-	return b.offer.key
+	return b.held().key
 }
 
 // Probed reports whether the address is held and nobody answered for it since then.
-func (b *Binding) Probed() bool { return b.offer != nil && b.offer.probed }
+func (b Binding) Probed() bool { return b.offer != 0 && b.held().probed }
 
 // SetProbed says so, of an address that is held.
-func (b *Binding) SetProbed() { b.offer.probed = true }
+func (b Binding) SetProbed() { b.held().probed = true }
 
 // durable is the record as the store has it, blank when it has none.
-func (b *Binding) durable() *record {
-	if b.unsettled != nil {
-		return &b.unsettled.stored
+func (b Binding) durable() *record {
+	if b.unsettled != 0 {
+		return &b.all.unsettled.At(b.unsettled).stored
 	}
 	return &b.record
 }
 
 // Blank reports whether there is no record, neither as decided nor in the store.
-func (b *Binding) Blank() bool { return b.blank() && b.durable().blank() }
+func (b Binding) Blank() bool { return b.blank() && b.durable().blank() }
 
 // link is which chain a binding is in.
 type link uint8
@@ -110,34 +122,34 @@ const (
 
 // chain is bindings in an order. A binding is in one at most.
 type chain struct {
-	first, last *Binding
+	first, last index.Number
 	n           int
 }
 
 // push puts b at the end, which is in no chain.
-func (c *chain) push(b *Binding) {
-	b.prev, b.next = c.last, nil
-	if c.n++; c.last == nil {
-		c.first = b
+func (c *chain) push(b Binding) {
+	b.prev, b.next = c.last, 0
+	if c.n++; c.last == 0 {
+		c.first = b.number
 	} else {
-		c.last.next = b
+		b.all.bindings.At(c.last).next = b.number
 	}
-	c.last = b
+	c.last = b.number
 }
 
 // remove takes b out, which is in it.
-func (c *chain) remove(b *Binding) {
-	if c.n--; b.prev == nil {
+func (c *chain) remove(b Binding) {
+	if c.n--; b.prev == 0 {
 		c.first = b.next
 	} else {
-		b.prev.next = b.next
+		b.all.bindings.At(b.prev).next = b.next
 	}
-	if b.next == nil {
+	if b.next == 0 {
 		c.last = b.prev
 	} else {
-		b.next.prev = b.prev
+		b.all.bindings.At(b.next).prev = b.prev
 	}
-	b.prev, b.next = nil, nil
+	b.prev, b.next = 0, 0
 }
 
 // Bindings are what is known of all addresses of the link. The Server's lock guards
@@ -146,36 +158,37 @@ func (c *chain) remove(b *Binding) {
 // An address without a binding is free. All look-ups are O(1), but for the
 // search of a free address, which skips 64 taken ones per step.
 type Bindings struct {
-	scope    *Scope
-	byAddr   *index.Index[netip.Addr, Binding]
-	byClient byKey // the client's lease, present or former
-	away     byKey // the client's running lease on an address that no client could be given now
-	byOffer  map[ClientKey]*Binding
-	groups   byKey   // the newest binding of each group whose client tells more than that, see Recognise
-	used     *bitmap // positions that have a binding or are not dynamic
-	chains   [links]chain
-	next     time.Time // no lease ends before; zero when none ends
-	writes   uint64
-	states   [len(states)]uint64 // how many bindings have a lease of that state
-	held     map[seat]uint64     // how many addresses are taken or held by those of a seat
-	room     [][]write           // memory for writes of changes, empty
+	scope     *Scope
+	bindings  index.Slab[binding]
+	unsettled index.Slab[unsettled] // of bindings
+	offers    index.Slab[offer]     // of bindings
+	texts     index.Texts           // of records, and what identifies their clients
+	byAddr    *index.Index[[16]byte]
+	byClient  byKey // the client's lease, present or former
+	away      byKey // the client's running lease on an address that no client could be given now
+	byOffer   map[ClientKey]index.Number
+	groups    byKey   // the newest binding of each group whose client tells more than that, see Recognise
+	used      *bitmap // positions that have a binding or are not dynamic
+	chains    [links]chain
+	next      time.Time // no lease ends before; zero when none ends
+	writes    uint64
+	states    [len(states)]uint64 // how many bindings have a lease of that state
+	held      map[seat]uint64     // how many addresses are taken or held by those of a seat
+	room      [][]write           // memory for writes of changes, empty
 }
 
 // byKey finds bindings by a key of theirs.
-type byKey = *index.Index[ClientKey, Binding]
+type byKey = *index.Index[ClientKey]
 
 // newBindings returns those of sp with nothing leased.
-func newBindings(sp *Scope) Bindings {
-	bs := Bindings{
-		scope:    sp,
-		byAddr:   index.New(func(b *Binding) netip.Addr { return b.Addr }),
-		byClient: index.New(func(b *Binding) ClientKey { return b.Key }),
-		away:     index.New(func(b *Binding) ClientKey { return b.Key }),
-		byOffer:  make(map[ClientKey]*Binding),
-		groups:   index.New(func(b *Binding) ClientKey { return b.group }),
-		used:     newBitmap(sp.Size),
-		held:     make(map[seat]uint64),
+func newBindings(sp *Scope) *Bindings {
+	bs := &Bindings{
+		scope: sp, byOffer: make(map[ClientKey]index.Number), used: newBitmap(sp.Size), held: make(map[seat]uint64),
 	}
+	key := func(n index.Number) ClientKey { return bs.at(n).Key() }
+	bs.byClient, bs.away = index.New(key), index.New(key)
+	bs.groups = index.New(func(n index.Number) ClientKey { return bs.at(n).group() })
+	bs.byAddr = index.New(func(n index.Number) [16]byte { return bs.bindings.At(n).addr })
 	for a := range sp.Never {
 		bs.mark(a)
 	}
@@ -194,11 +207,31 @@ type write struct {
 	kind   EventKind // of the event that tells of it, 0 for none
 }
 
+// at returns the binding with a number, none for 0.
+func (bs *Bindings) at(n index.Number) Binding {
+	if n == 0 {
+		return Binding{}
+	}
+	return Binding{bs.bindings.At(n), bs}
+}
+
+// each yields the bindings there are when it is called, in any order. They may come and go
+// meanwhile.
+func (bs *Bindings) each() iter.Seq[Binding] {
+	return func(yield func(Binding) bool) {
+		for n := range bs.byAddr.All() {
+			if b := bs.at(n); b.number == n && !yield(b) {
+				return
+			}
+		}
+	}
+}
+
 // load takes over the records of the store, which are in it already.
 func (bs *Bindings) load(leases []Lease, now time.Time) {
 	all := make([]packed, 0, len(leases))
 	for i := range leases {
-		all = append(all, packed{leases[i].Addr, leases[i].pack()})
+		all = append(all, packed{leases[i].Addr, leases[i].pack(&bs.texts, 0)})
 	}
 	slices.SortStableFunc(all, func(a, b packed) int { return byAge(&a.record, &b.record, now) })
 	for _, l := range all {
@@ -221,7 +254,7 @@ func byAge(a, b *record, now time.Time) int {
 	case !a.BoundAt(now) && b.BoundAt(now):
 		return 1
 	default:
-		return a.expiry.Compare(b.expiry)
+		return a.expiry.due().Compare(b.expiry.due())
 	}
 }
 
@@ -230,25 +263,29 @@ func byAge(a, b *record, now time.Time) int {
 func (bs *Bindings) adopt(old *Bindings, now time.Time) []netip.Addr {
 	var left []netip.Addr
 	bs.writes = old.writes
-	for o := old.chains[offers].first; o != nil; o = o.next {
-		if bs.scope.dynamic(o.Addr) || bs.scope.byAddr[o.Addr] != nil {
-			bs.hold(o.Addr, o.offer.key, o.offer.until, o.via)
+	for o := old.at(old.chains[offers].first); !o.None(); o = old.at(o.next) {
+		if a := o.Addr(); bs.scope.dynamic(a) || bs.scope.byAddr[a] != nil {
+			bs.hold(a, o.held().key, o.held().until, o.via)
 		}
 	}
 	for _, o := range old.byAge(now) {
-		if o.Blank() && o.unsettled == nil {
+		if o.Blank() && o.unsettled == 0 {
 			continue
 		}
-		if !bs.scope.Usable(o.Addr) && !o.live(now) {
-			left = append(left, o.Addr)
+		if !bs.scope.Usable(o.Addr()) && !o.live(now) {
+			left = append(left, o.Addr())
 			continue
 		}
-		b := bs.Binding(o.Addr)
-		if b.via = o.via; o.unsettled != nil {
-			u := *o.unsettled // who reads old still may have that
-			b.unsettled = &u
+		b := bs.Binding(o.Addr())
+		if b.via = o.via; o.unsettled != 0 {
+			n, u := bs.unsettled.Add()
+			*u = *old.unsettled.At(o.unsettled)
+			u.stored.text = bs.texts.Keep([]byte(old.texts.At(u.stored.text)), 0)
+			b.unsettled = n
 		}
-		bs.setRecord(b, o.record)
+		r := o.record
+		r.text = bs.texts.Keep([]byte(old.texts.At(r.text)), 0)
+		bs.setRecord(b, r)
 	}
 	return left
 }
@@ -260,7 +297,7 @@ func (bs *Bindings) grow(came []Range) bool {
 	bs.used.n = bs.scope.Size
 	for _, r := range came {
 		for a := range bs.within(r) {
-			if b := bs.byAddr.Get(a); b != nil && (b.state == released || b.state == expired) {
+			if b := bs.Lookup(a); !b.None() && (b.state == released || b.state == expired) {
 				return false
 			}
 			bs.mark(a)
@@ -282,8 +319,8 @@ func (bs *Bindings) within(r Range) iter.Seq[netip.Addr] {
 			}
 			return
 		}
-		for b := range bs.byAddr.All() {
-			if r.Contains(b.Addr) && !yield(b.Addr) {
+		for b := range bs.each() {
+			if a := b.Addr(); r.Contains(a) && !yield(a) {
 				return
 			}
 		}
@@ -298,188 +335,202 @@ func (bs *Bindings) within(r Range) iter.Seq[netip.Addr] {
 }
 
 // byAge lists the bindings in the order of byAge of their leases.
-func (bs *Bindings) byAge(now time.Time) []*Binding {
-	return slices.SortedFunc(bs.byAddr.All(), func(a, b *Binding) int {
+func (bs *Bindings) byAge(now time.Time) []Binding {
+	return slices.SortedFunc(bs.each(), func(a, b Binding) int {
 		return byAge(&a.record, &b.record, now)
 	})
 }
 
 // Binding returns the binding of a and makes it when there is none.
-func (bs *Bindings) Binding(a netip.Addr) *Binding {
-	b := bs.byAddr.Get(a)
-	if b == nil {
-		b = &Binding{Addr: a}
-		bs.byAddr.Put(b)
-		bs.mark(a)
+func (bs *Bindings) Binding(a netip.Addr) Binding {
+	if b := bs.Lookup(a); !b.None() {
+		return b
 	}
-	return b
+	n, b := bs.bindings.Add()
+	b.addr, b.number = a.As16(), n
+	bs.byAddr.Put(n)
+	bs.mark(a)
+	return Binding{b, bs}
 }
 
-// Lookup returns the binding of a, nil when there is none.
-func (bs *Bindings) Lookup(a netip.Addr) *Binding { return bs.byAddr.Get(a) }
+// Lookup returns the binding of a, if there is one.
+func (bs *Bindings) Lookup(a netip.Addr) Binding { return bs.at(bs.byAddr.Get(a.As16())) }
 
 // mark updates whether a can be found as a free address.
 func (bs *Bindings) mark(a netip.Addr) {
-	taken := bs.byAddr.Get(a) != nil || !bs.scope.dynamic(a)
+	taken := !bs.Lookup(a).None() || !bs.scope.dynamic(a)
 	bs.scope.chosen.positions(a, func(pos uint64) { bs.used.set(pos, taken) })
 }
 
 // setRecord makes r the record of b as far as decisions go.
-func (bs *Bindings) setRecord(b *Binding, r record) {
+func (bs *Bindings) setRecord(b Binding, r record) {
 	for _, clients := range []byKey{bs.byClient, bs.away} {
-		if clients.Get(b.Key) == b {
-			clients.Delete(b.Key)
+		if clients.Get(b.Key()) == b.number {
+			clients.Delete(b.Key())
 		}
 	}
 	bs.states[b.state]--
 	bs.states[r.state]++
-	b.record, b.Key = r, ""
-	var group ClientKey
+	b.record = r
+	var key, group ClientKey
 	if r.state == bound || r.state == released || r.state == expired {
-		b.Key, group = bs.scope.keyOf(b.Addr, &r)
+		key, group = bs.scope.keyOf(b.Addr(), b.part(partMAC), b.part(partClientID), b.part(partDUID), r.iaid)
+	}
+	b.identify(key, group)
+	if key != "" {
 		clients := bs.byClient
-		if !bs.scope.Usable(b.Addr) {
+		if !bs.scope.Usable(b.Addr()) {
 			clients = bs.away
 		}
 		// A client that has two leases, after a failed commit or a new
 		// reservation, keeps the one that still runs.
-		if have := clients.Get(b.Key); have == nil || have.state != bound {
-			clients.Put(b)
+		if have := bs.at(clients.Get(key)); have.None() || have.state != bound {
+			clients.Put(b.number)
 		}
 	}
-	bs.join(b, group)
 	bs.noteExpiry(&r)
 	bs.arrange(b)
 }
 
 // noteExpiry makes sure that expire looks when r ends.
 func (bs *Bindings) noteExpiry(r *record) {
-	if (r.state == bound || r.state == declined) && !r.expiry.IsZero() &&
-		(bs.next.IsZero() || r.expiry.Before(bs.next)) {
-		bs.next = r.expiry
+	if (r.state != bound && r.state != declined) || r.expiry.IsZero() {
+		return
+	}
+	if due := r.expiry.due(); bs.next.IsZero() || due.Before(bs.next) {
+		bs.next = due
 	}
 }
 
 // arrange puts b into the list of its state, and forgets it when nothing is
 // known of it any more.
-func (bs *Bindings) arrange(b *Binding) {
+func (bs *Bindings) arrange(b Binding) {
 	over := b.state == released || b.state == expired
 	switch {
-	case b.offer != nil:
-		bs.move(b, offers)
-	case over && bs.scope.dynamic(b.Addr):
-		bs.move(b, stale)
+	case b.offer != 0:
+		b.move(offers)
+	case over && bs.scope.dynamic(b.Addr()):
+		b.move(stale)
 	default:
-		bs.move(b, unlinked)
+		b.move(unlinked)
 	}
-	bs.count(b)
-	if b.offer == nil && b.Blank() && b.unsettled == nil {
-		bs.byAddr.Delete(b.Addr)
-		bs.mark(b.Addr)
+	b.count()
+	if b.offer == 0 && b.Blank() && b.unsettled == 0 {
+		a := b.Addr()
+		bs.byAddr.Delete(b.addr)
+		bs.bindings.Free(b.number)
+		bs.mark(a)
 	}
 }
 
 // count counts b for where its client is, as long as it keeps the address from others.
-func (bs *Bindings) count(b *Binding) {
+func (b Binding) count() {
 	var at seat
-	if b.offer != nil || b.state == bound || b.state == declined {
+	if b.offer != 0 || b.state == bound || b.state == declined {
 		at = b.via.seat()
 	}
 	if b.counted == at {
 		return
 	}
 	if was := b.counted; was != 0 {
-		if bs.held[was]--; bs.held[was] == 0 {
-			delete(bs.held, was)
+		if b.all.held[was]--; b.all.held[was] == 0 {
+			delete(b.all.held, was)
 		}
 	}
 	if b.counted = at; at != 0 {
-		bs.held[at]++
+		b.all.held[at]++
 	}
 }
 
 // move puts b at the end of a chain. It stays where it is when it is in that already.
-func (bs *Bindings) move(b *Binding, to link) {
+func (b Binding) move(to link) {
 	if b.in == to {
 		return
 	}
 	if b.in != unlinked {
-		bs.chains[b.in].remove(b)
+		b.all.chains[b.in].remove(b)
 	}
 	if b.in = to; to != unlinked {
-		bs.chains[to].push(b)
+		b.all.chains[to].push(b)
 	}
 }
 
-// join puts b at the head of a group, of which it may be already, empty for none. One
-// whose client is known by nothing but the group needs no place in it.
-func (bs *Bindings) join(b *Binding, group ClientKey) {
-	if b.Key == group {
+// identify makes a client that of b, empty for none, and puts b at the head of the client's group
+// unless it is in that already. A client that is known by nothing but the group needs no place
+// in it.
+func (b Binding) identify(key, group ClientKey) {
+	if key == group {
 		group = ""
 	}
-	if b.group == group {
+	stays := b.group() == group
+	if !stays {
+		b.quit()
+	}
+	var room [128]byte
+	text := room[:0]
+	if key != "" {
+		text = index.AppendPart(index.AppendPart(text, key), group)
+	}
+	b.client = b.all.texts.Keep(text, b.client)
+	if stays || group == "" {
 		return
 	}
-	if b.group != "" {
-		bs.quit(b)
+	if b.older = b.all.groups.Get(group); b.older != 0 {
+		b.all.at(b.older).newer = b.number
 	}
-	if b.group = group; group == "" {
-		return
-	}
-	if b.older = bs.groups.Get(group); b.older != nil {
-		b.older.newer = b
-	}
-	bs.groups.Put(b)
+	b.all.groups.Put(b.number)
 }
 
-// quit takes b out of its group.
-func (bs *Bindings) quit(b *Binding) {
+// quit takes b out of its group, if it is in one.
+func (b Binding) quit() {
+	group := b.group()
 	switch {
-	case b.newer != nil:
-		b.newer.older = b.older
-	case b.older != nil:
-		bs.groups.Put(b.older)
+	case group == "":
+		return
+	case b.newer != 0:
+		b.all.at(b.newer).older = b.older
+	case b.older != 0:
+		b.all.groups.Put(b.older)
 	default:
-		bs.groups.Delete(b.group)
+		b.all.groups.Delete(group)
 	}
-	if b.older != nil {
-		b.older.newer = b.newer
+	if b.older != 0 {
+		b.all.at(b.older).newer = b.newer
 	}
-	b.older, b.newer = nil, nil
+	b.older, b.newer = 0, 0
 }
 
-// Lease is the running lease of a client on an address that clients are given,
-// nil when it has none.
-func (bs *Bindings) Lease(key ClientKey, now time.Time) *Binding {
-	return running(bs.byClient.Get(key), now)
+// Lease is the running lease of a client on an address that clients are given, if it has one.
+func (bs *Bindings) Lease(key ClientKey, now time.Time) Binding {
+	return bs.running(bs.byClient, key, now)
 }
 
-// LeaseAway is the running lease that a client has from before the subnet was moved,
-// nil when it has none. It keeps the address for the client until it ends, or the
-// client takes another one: the subnet may come back.
-func (bs *Bindings) LeaseAway(key ClientKey, now time.Time) *Binding {
-	return running(bs.away.Get(key), now)
+// LeaseAway is the running lease that a client has from before the subnet was moved, if it has
+// one. It keeps the address for the client until it ends, or the client takes another one: the
+// subnet may come back.
+func (bs *Bindings) LeaseAway(key ClientKey, now time.Time) Binding {
+	return bs.running(bs.away, key, now)
 }
 
-// running is b, which may be nil, if its lease runs.
-func running(b *Binding, now time.Time) *Binding {
-	if b == nil || !b.BoundAt(now) {
-		return nil
+// running is the running lease of a client among some, if it has one.
+func (bs *Bindings) running(clients byKey, key ClientKey, now time.Time) Binding {
+	if b := bs.at(clients.Get(key)); !b.None() && b.BoundAt(now) {
+		return b
 	}
-	return b
+	return Binding{}
 }
 
 // runs reports whether a client has a lease, wherever the subnet is.
 func (bs *Bindings) runs(key ClientKey, now time.Time) bool {
-	return bs.Lease(key, now) != nil || bs.LeaseAway(key, now) != nil
+	return !bs.Lease(key, now).None() || !bs.LeaseAway(key, now).None()
 }
 
 // leases lists what the store has of running leases, sorted by address.
 func (bs *Bindings) leases(now time.Time) []Lease {
 	all := make([]Lease, 0, bs.states[bound])
-	for b := range bs.byAddr.All() {
+	for b := range bs.each() {
 		if r := b.durable(); r.BoundAt(now) {
-			all = append(all, r.lease(b.Addr))
+			all = append(all, r.lease(&bs.texts, b.Addr()))
 		}
 	}
 	slices.SortFunc(all, func(a, b Lease) int { return a.Addr.Compare(b.Addr) })
@@ -487,9 +538,9 @@ func (bs *Bindings) leases(now time.Time) []Lease {
 }
 
 // leasesOf lists the bindings whose leases are, or were, that machine's.
-func (bs *Bindings) leasesOf(mac HWAddr) []*Binding {
-	var all []*Binding
-	for b := range bs.byAddr.All() {
+func (bs *Bindings) leasesOf(mac HWAddr) []Binding {
+	var all []Binding
+	for b := range bs.each() {
 		if b.part(partMAC) == string(mac[:]) {
 			all = append(all, b)
 		}
@@ -511,30 +562,54 @@ func (bs *Bindings) reidentify(r *Reservation) {
 
 // stage makes l the record of b in memory, to be stored. The caller hands the
 // write to the committer.
-func (bs *Bindings) stage(b *Binding, l Lease) write {
+func (bs *Bindings) stage(b Binding, l Lease) write {
+	bs.tidy()
 	bs.writes++
-	if b.unsettled == nil {
-		b.unsettled = newOf[unsettled](&settled)
-		b.unsettled.stored = b.record
+	if b.unsettled == 0 {
+		n, u := bs.unsettled.Add()
+		b.unsettled, u.stored = n, b.record
 	}
-	b.unsettled.latest = bs.writes
-	b.unsettled.pending++
-	bs.setRecord(b, l.pack())
-	return write{addr: b.Addr, lease: l, number: bs.writes}
+	u := bs.unsettled.At(b.unsettled)
+	u.latest = bs.writes
+	u.pending++
+	bs.setRecord(b, l.pack(&bs.texts, b.text))
+	return write{addr: b.Addr(), lease: l, number: bs.writes}
+}
+
+// leastTexts is how many texts that nobody needs may be kept.
+const leastTexts = 4096
+
+// tidy gives back the memory of texts that nobody needs, where they may be most: each binding has
+// two. No record may be anywhere but in its binding and on its way to the store.
+func (bs *Bindings) tidy() {
+	if bs.texts.Len() < leastTexts+4*bs.byAddr.Len() {
+		return
+	}
+	var fresh index.Texts
+	keep := func(at *index.Place) { *at = fresh.Keep([]byte(bs.texts.At(*at)), 0) }
+	for b := range bs.each() {
+		keep(&b.text)
+		keep(&b.client)
+		if b.unsettled != 0 {
+			keep(&bs.unsettled.At(b.unsettled).stored.text)
+		}
+	}
+	bs.texts = fresh
 }
 
 // settle notes that w reached the store, or undoes it: the record becomes what
 // the store has, unless a later write has changed it since.
 func (bs *Bindings) settle(w *write, stored bool) {
-	b := bs.byAddr.Get(w.addr)
-	if b == nil || b.unsettled == nil {
+	b := bs.Lookup(w.addr)
+	if b.None() || b.unsettled == 0 {
 		return // the address left the subnet by Reconfigure
 	}
-	u := b.unsettled
+	n := b.unsettled
+	u := bs.unsettled.At(n)
 	if u.pending--; u.pending == 0 {
-		b.unsettled = nil
+		b.unsettled = 0
 	} else if stored {
-		u.stored = w.lease.pack()
+		u.stored = w.lease.pack(&bs.texts, u.stored.text)
 	}
 	switch {
 	case stored:
@@ -543,32 +618,31 @@ func (bs *Bindings) settle(w *write, stored bool) {
 		bs.setRecord(b, u.stored)
 	}
 	if u.pending == 0 {
-		*u = unsettled{}
-		settled.Put(u)
+		bs.unsettled.Free(n)
 	}
 }
 
-// expire ends what ended by now. It calls ended with each binding whose lease
-// or quarantine is over, after the change.
-func (bs *Bindings) expire(now time.Time, ended func(b *Binding, was state)) {
+// expire ends what ended by now. It calls ended with each address whose lease
+// or quarantine is over, after the change: there may be no binding any more.
+func (bs *Bindings) expire(now time.Time, ended func(a netip.Addr, was state)) {
 	bs.expireOffers(now)
 	if bs.next.IsZero() || now.Before(bs.next) {
 		return
 	}
 	bs.next = time.Time{}
-	for b := range bs.byAddr.All() {
+	for b := range bs.each() {
 		was := b.state
 		if (was != bound && was != declined) || b.live(now) {
 			bs.noteExpiry(&b.record)
 			continue
 		}
-		r := b.record
+		a, r := b.Addr(), b.record
 		r.state = expired
 		if was == declined {
 			r = record{}
 		}
 		bs.setRecord(b, r)
-		ended(b, was)
+		ended(a, was)
 	}
 }
 
@@ -578,43 +652,39 @@ func (bs *Bindings) Hold(a netip.Addr, key ClientKey, until time.Time, via Sende
 }
 
 func (bs *Bindings) hold(a netip.Addr, key ClientKey, until time.Time, via station) {
-	before := bs.byOffer[key]
-	probed := before != nil && before.Addr == a && before.offer.probed
+	before := bs.at(bs.byOffer[key])
+	probed := !before.None() && before.Addr() == a && before.Probed()
 	bs.Withdraw(key)
 	b := bs.Binding(a)
-	if b.offer == nil {
-		b.offer = newOf[offer](&withdrawn)
+	if b.offer == 0 {
+		b.offer, _ = bs.offers.Add()
 	} else {
-		delete(bs.byOffer, b.offer.key)
+		delete(bs.byOffer, b.Offered())
 	}
-	*b.offer = offer{key, until, probed}
+	*b.held() = offer{key, until, probed}
 	if b.state != bound {
 		b.via = via
 	}
-	bs.byOffer[key] = b
+	bs.byOffer[key] = b.number
 	bs.arrange(b)
 }
 
 // Withdraw gives up what is held for a client, if anything.
 func (bs *Bindings) Withdraw(key ClientKey) {
-	b := bs.byOffer[key]
-	if b == nil {
+	b := bs.at(bs.byOffer[key])
+	if b.None() {
 		return
 	}
 	delete(bs.byOffer, key)
-	*b.offer = offer{}
-	withdrawn.Put(b.offer)
-	b.offer = nil
+	bs.offers.Free(b.offer)
+	b.offer = 0
 	bs.arrange(b)
 }
 
 // expireOffers gives up the offers that nobody accepted.
 func (bs *Bindings) expireOffers(now time.Time) {
-	for b := bs.chains[offers].first; b != nil; b = bs.chains[offers].first {
-		if now.Before(b.offer.until) {
-			return
-		}
-		bs.Withdraw(b.offer.key)
+	for b := bs.at(bs.chains[offers].first); !b.None() && !now.Before(b.held().until); b = bs.at(bs.chains[offers].first) {
+		bs.Withdraw(b.held().key)
 	}
 }
 
@@ -624,7 +694,7 @@ func reckon(bs *Bindings, a netip.Addr) {
 	if lender == nil {
 		return
 	}
-	if b := bs.byAddr.Get(a); b != nil && b.state == bound {
+	if b := bs.Lookup(a); !b.None() && b.state == bound {
 		l := b.Lease()
 		lender.Keep(&l)
 		return
@@ -638,7 +708,7 @@ func begin(bs *Bindings) {
 		return
 	}
 	var all []Lease
-	for b := range bs.byAddr.All() {
+	for b := range bs.each() {
 		if b.state == bound {
 			all = append(all, b.Lease())
 		}

@@ -32,7 +32,7 @@ func (ch *Change) Bind(bs *Bindings, c *Client, l Lease) string {
 		l.From = slices.Clone(hw[:])
 	}
 	kind := Bound
-	if b.BoundAt(c.Now) && b.Key == c.Key {
+	if b.BoundAt(c.Now) && b.Key() == c.Key {
 		kind = Renewed
 		was := b.Lease()
 		if !c.Named && l.Hostname == "" {
@@ -40,8 +40,8 @@ func (ch *Change) Bind(bs *Bindings, c *Client, l Lease) string {
 		}
 		l.keepIdentity(c, &was)
 	}
-	for _, old := range []*Binding{bs.Lease(c.Key, c.Now), bs.LeaseAway(c.Key, c.Now)} {
-		if old != nil && old != b {
+	for _, old := range []Binding{bs.Lease(c.Key, c.Now), bs.LeaseAway(c.Key, c.Now)} {
+		if !old.None() && old != b {
 			ch.End(bs, old, c.Now)
 		}
 	}
@@ -61,7 +61,7 @@ func (l *Lease) keepIdentity(c *Client, was *Lease) {
 }
 
 // Set makes l the record of b, with memory of its own: who is told of it keeps it.
-func (ch *Change) Set(bs *Bindings, kind EventKind, b *Binding, l Lease) {
+func (ch *Change) Set(bs *Bindings, kind EventKind, b Binding, l Lease) {
 	w := bs.stage(b, l)
 	w.kind = kind
 	ch.add(bs, w)
@@ -88,10 +88,10 @@ func (ch *Change) recycle(bs *Bindings) {
 
 // End releases the lease of b. The record stays, so that the client gets the address
 // again, unless nobody could have it now.
-func (ch *Change) End(bs *Bindings, b *Binding, now time.Time) {
+func (ch *Change) End(bs *Bindings, b Binding, now time.Time) {
 	l := b.Lease()
 	l.State, l.Expiry = StateReleased, now
-	if bs.scope.Usable(b.Addr) {
+	if bs.scope.Usable(b.Addr()) {
 		ch.Set(bs, Released, b, l)
 		return
 	}

@@ -21,8 +21,8 @@ type Contested struct {
 func (bs *Bindings) contested(now time.Time) []Contested {
 	var all []Contested
 	add := func(a netip.Addr, r *Reservation) {
-		b := bs.byAddr.Get(a)
-		if b == nil || !b.BoundAt(now) {
+		b := bs.Lookup(a)
+		if b.None() || !b.BoundAt(now) {
 			return
 		}
 		c := Contested{Lease: b.Lease()}
@@ -46,8 +46,8 @@ func (bs *Bindings) contested(now time.Time) []Contested {
 
 // outside is how many leases run on addresses outside the subnet.
 func (bs *Bindings) outside(now time.Time) (n int) {
-	for b := range bs.away.All() {
-		if b.BoundAt(now) && !bs.scope.Prefix.Contains(b.Addr) {
+	for at := range bs.away.All() {
+		if b := bs.at(at); b.BoundAt(now) && !bs.scope.Prefix.Contains(b.Addr()) {
 			n++
 		}
 	}

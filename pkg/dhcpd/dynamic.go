@@ -66,7 +66,7 @@ func (s Server) DropDynamic(guest net.HardwareAddr) {
 	var ch Change
 	for _, b := range leases {
 		if b.BoundAt(now) {
-			ch.End(&e.Pool.Bindings, b, now)
+			ch.End(e.Pool.Bindings, b, now)
 		}
 	}
 	if !ch.Empty() {

@@ -136,8 +136,8 @@ func restore(pl *Pool, store LeaseStore, now time.Time) error {
 		}
 	}
 	pl.load(keep, now)
-	pl.expire(now, func(*Binding, state) {})
-	begin(&pl.Bindings)
+	pl.expire(now, func(netip.Addr, state) {})
+	begin(pl.Bindings)
 	if all, keep = nil, nil; many {
 		debug.FreeOSMemory() // reading them took more memory than they do, of the other family as well
 	}
@@ -244,12 +244,13 @@ func (s *Engine) unsent(out *Reply, err error) {
 func (s *Engine) Expire(now time.Time) {
 	s.Lock()
 	defer s.Unlock()
-	s.Pool.expire(now, func(b *Binding, was state) {
+	s.Pool.expire(now, func(a netip.Addr, was state) {
+		b := s.Pool.Binding(a)
 		if was == bound {
 			l := b.Lease()
 			l.State = StateBound // as stored
 			s.Enqueue(Change{events: []Event{{Kind: Expired, Lease: l}}})
-			reckon(&s.Pool.Bindings, b.Addr)
+			reckon(s.Pool.Bindings, a)
 		}
 		s.forget(b)
 	})
@@ -257,8 +258,8 @@ func (s *Engine) Expire(now time.Time) {
 
 // forget removes the record of b from the store when the address can't be given
 // to its former client again. the engine must be locked.
-func (s *Engine) forget(b *Binding) {
-	if !b.blank() && s.Pool.scope.offered(b.Addr) {
+func (s *Engine) forget(b Binding) {
+	if !b.blank() && s.Pool.scope.offered(b.Addr()) {
 		return
 	}
 	s.Enqueue(Change{writes: []write{s.Pool.stage(b, Lease{})}})
@@ -286,7 +287,7 @@ func Relend(s *Engine) {
 // rebuild makes the pool anew by a scope.
 func rebuild(s *Engine, sp *Scope) {
 	pl := newPool(sp)
-	left := pl.adopt(&s.Pool.Bindings, time.Now())
+	left := pl.adopt(s.Pool.Bindings, time.Now())
 	s.Pool = pl
 	s.logKept()
 	if len(left) == 0 {

@@ -71,8 +71,8 @@ func (s *Engine) admit(ch *Change, l *Lease, now time.Time) error {
 	if text := pl.Refusal(l.Addr, c); text != "" {
 		return errors.New(text)
 	}
-	if b := pl.Lease(c.Key, now); b != nil && b.Addr != l.Addr {
-		return fmt.Errorf("its client has %v", b.Addr)
+	if b := pl.Lease(c.Key, now); !b.None() && b.Addr() != l.Addr {
+		return fmt.Errorf("its client has %v", b.Addr())
 	}
 	b := pl.Binding(l.Addr)
 	rec := l.clone()
@@ -85,12 +85,12 @@ func (s *Engine) admit(ch *Change, l *Lease, now time.Time) error {
 		ch.writes = append(ch.writes, pl.stage(b, rec))
 		return nil
 	}
-	if b.BoundAt(now) && !b.expiry.IsZero() && (rec.Expiry.IsZero() || b.expiry.After(rec.Expiry)) {
+	if b.BoundAt(now) && !b.expiry.IsZero() && (rec.Expiry.IsZero() || b.expiry.due().After(rec.Expiry)) {
 		return errors.New("its client has renewed it here")
 	}
 	if !pl.scope.Promise(&rec) {
 		return errors.New(nakInUse)
 	}
-	ch.Set(&pl.Bindings, Bound, b, rec)
+	ch.Set(pl.Bindings, Bound, b, rec)
 	return nil
 }

@@ -1,12 +1,13 @@
 package dhcpd
 
 import (
-	"encoding/binary"
 	"net"
 	"net/netip"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/vnetd/vnetd/pkg/dhcpd/internal/index"
 )
 
 // Infinite as a lease time means that leases never expire. It is 0xffffffff seconds,
@@ -79,10 +80,10 @@ func (l *Lease) live(now time.Time) bool {
 // BoundAt reports whether a client has the address at now.
 func (l *Lease) BoundAt(now time.Time) bool { return l.State == StateBound && l.live(now) }
 
-// record is a Lease as it is kept: without its address, and in little memory.
+// record is a Lease as it is kept: without its address, in little memory, and without pointers.
 type record struct {
-	text   string // the parts of the lease, each behind its length
-	expiry time.Time
+	expiry moment
+	text   index.Place // of the parts of the lease
 	iaid   uint32
 	state  state
 }
@@ -101,7 +102,7 @@ const (
 // states are the states of records.
 var states = [...]State{none: "", bound: StateBound, released: StateReleased, declined: StateDeclined, expired: stateExpired}
 
-// The parts of a lease in the text of its record, in their order.
+// The parts of the text of a record, in their order.
 const (
 	partMAC = iota
 	partClientID
@@ -110,48 +111,31 @@ const (
 	partHostname
 )
 
-// pack is l as it is kept.
-func (l *Lease) pack() record {
+// pack is l as it is kept, with its text among others. Former is the place of a text that may be the
+// same.
+func (l *Lease) pack(texts *index.Texts, former index.Place) record {
 	if l.State == "" {
 		return record{}
 	}
 	var room [128]byte
 	text := room[:0]
 	for _, part := range [...][]byte{l.MAC, l.ClientID, l.DUID, l.From} {
-		text = append(binary.AppendUvarint(text, uint64(len(part))), part...)
+		text = index.AppendPart(text, part)
 	}
-	text = append(binary.AppendUvarint(text, uint64(len(l.Hostname))), l.Hostname...)
-	return record{text: string(text), expiry: l.Expiry, iaid: l.IAID, state: state(slices.Index(states[:], l.State))}
-}
-
-// part returns one of the parts, empty where the lease has none.
-func (r *record) part(n int) string {
-	for rest := r.text; len(rest) > 0; n-- {
-		size, at := 0, 0
-		for shift := 0; ; shift += 7 { // as binary.Uvarint reads it
-			c := rest[at]
-			size |= int(c&0x7f) << shift
-			if at++; c < 0x80 {
-				break
-			}
-		}
-		if n == 0 {
-			return rest[at : at+size]
-		}
-		rest = rest[at+size:]
-	}
-	return ""
+	text = index.AppendPart(text, l.Hostname)
+	return record{text: texts.Keep(text, former), expiry: momentOf(l.Expiry), iaid: l.IAID, state: state(slices.Index(states[:], l.State))}
 }
 
 // lease is the record as a Lease of an address, which shares no memory with it.
-func (r *record) lease(a netip.Addr) Lease {
+func (r *record) lease(texts *index.Texts, a netip.Addr) Lease {
 	if r.blank() {
 		return Lease{}
 	}
-	bytesOf := func(part int) []byte { return append([]byte(nil), r.part(part)...) }
+	text := texts.At(r.text)
+	bytesOf := func(part int) []byte { return append([]byte(nil), index.Part(text, part)...) }
 	return Lease{
 		Addr: a, MAC: bytesOf(partMAC), ClientID: bytesOf(partClientID), DUID: bytesOf(partDUID), From: bytesOf(partFrom),
-		Hostname: strings.Clone(r.part(partHostname)), IAID: r.iaid, Expiry: r.expiry, State: states[r.state],
+		Hostname: strings.Clone(index.Part(text, partHostname)), IAID: r.iaid, Expiry: r.expiry.Time(), State: states[r.state],
 	}
 }
 
@@ -160,7 +144,7 @@ func (r *record) blank() bool { return r.state == none }
 
 // live and BoundAt are those of the Lease.
 func (r *record) live(now time.Time) bool {
-	return (r.state == bound || r.state == declined) && (r.expiry.IsZero() || now.Before(r.expiry))
+	return (r.state == bound || r.state == declined) && (r.expiry.IsZero() || now.Before(r.expiry.due()))
 }
 
 // BoundAt reports whether a client has the address at now.
@@ -182,6 +166,48 @@ func (l *Lease) clone() Lease {
 	c.ClientID = append([]byte(nil), l.ClientID...)
 	c.DUID = append([]byte(nil), l.DUID...)
 	return c
+}
+
+// moment is a time, by two clocks if it was made by this process: the clock of the machine may be
+// set, and leases end when their clients think so. Other than a time.Time it has no pointer. The
+// zero value is the zero Time.
+type moment struct {
+	wall  int64 // in nanoseconds since 1970
+	since int64 // in nanoseconds since the process began; 0: not known
+}
+
+// began is when the process did, by both clocks.
+var began = time.Now()
+
+// momentOf is a time.
+func momentOf(t time.Time) moment {
+	if t.IsZero() {
+		return moment{}
+	}
+	m := moment{wall: t.UnixNano()}
+	if t != t.Round(0) { // it has both clocks' readings
+		m.since = int64(t.Sub(began))
+	}
+	return m
+}
+
+// IsZero reports whether it is the zero Time.
+func (m moment) IsZero() bool { return m == moment{} }
+
+// Time is the time by the clock of the machine.
+func (m moment) Time() time.Time {
+	if m.IsZero() {
+		return time.Time{}
+	}
+	return time.Unix(0, m.wall).UTC()
+}
+
+// due is the time to be compared with those of this process.
+func (m moment) due() time.Time {
+	if m.since != 0 {
+		return began.Add(time.Duration(m.since))
+	}
+	return m.Time()
 }
 
 // LeaseStore keeps the lease records of one network. The network's servers

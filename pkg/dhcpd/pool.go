@@ -22,7 +22,7 @@ const maxGroup = 64
 
 // Pool chooses addresses: who may have which, and which is best. The Server's lock guards
 // it.
-type Pool struct{ Bindings }
+type Pool struct{ *Bindings }
 
 // newPool returns the pool of sp with nothing leased.
 func newPool(sp *Scope) *Pool { return &Pool{newBindings(sp)} }
@@ -46,21 +46,21 @@ func (pl *Pool) Recognise(c *Client, named netip.Addr) {
 		}
 		return
 	}
-	var known *Binding
-	for n, b := 0, pl.groups.Get(c.Group); b != nil && n < maxGroup; n, b = n+1, b.older {
-		if b.BoundAt(c.Now) && (known == nil || b.Addr == named) {
+	var known Binding
+	for n, b := 0, pl.at(pl.groups.Get(c.Group)); !b.None() && n < maxGroup; n, b = n+1, pl.at(b.older) {
+		if b.BoundAt(c.Now) && (known.None() || b.Addr() == named) {
 			known = b
 		}
 	}
-	if known != nil {
-		c.Key = known.Key
+	if !known.None() {
+		c.Key = known.Key()
 	}
 }
 
 // Holds reports whether what c says of the lease of b, or of what is held for it there, may be
 // its client's word: it comes from its card, and from the port at which that was seen, where
 // that is known. What ends a lease must.
-func (pl *Pool) Holds(c *Client, b *Binding) bool {
+func (pl *Pool) Holds(c *Client, b Binding) bool {
 	switch v := c.Via; {
 	case v.Hidden:
 		return false
@@ -72,7 +72,7 @@ func (pl *Pool) Holds(c *Client, b *Binding) bool {
 }
 
 // sender is the card whose frames bring the messages of the client of b.
-func (b *Binding) sender() (hw HWAddr) {
+func (b Binding) sender() (hw HWAddr) {
 	if b.via.hw != hw {
 		return b.via.hw
 	}
@@ -89,10 +89,10 @@ func (pl *Pool) Forged(c *Client) bool {
 		return false
 	}
 	b := pl.Lease(c.Key, c.Now)
-	if b == nil {
+	if b.None() {
 		b = pl.LeaseAway(c.Key, c.Now)
 	}
-	if b != nil {
+	if !b.None() {
 		return v.Hidden || v.HW != b.sender()
 	}
 	return pl.scope.byMAC[c.MAC] != nil || pl.scope.dynamics[c.MAC] != nil
@@ -105,7 +105,7 @@ func (pl *Pool) Forged(c *Client) bool {
 // else of what c says, and changes nothing. The engine of pl must be locked.
 func (pl *Pool) Again(c *Client, a netip.Addr) (Lease, bool) {
 	b := pl.Lease(c.Key, c.Now)
-	if !c.Via.Waited || b == nil || b.Addr != a || b.unsettled != nil || pl.Refusal(a, c) != "" ||
+	if !c.Via.Waited || b.None() || b.Addr() != a || b.unsettled != 0 || pl.Refusal(a, c) != "" ||
 		c.MAC != (HWAddr{}) && c.MAC != b.sender() {
 		return Lease{}, false
 	}
@@ -115,43 +115,43 @@ func (pl *Pool) Again(c *Client, a netip.Addr) (Lease, bool) {
 
 // known reports whether c has an address, or is offered one, or has one set aside.
 func (pl *Pool) known(c *Client) bool {
-	return pl.runs(c.Key, c.Now) || pl.byOffer[c.Key] != nil || c.Reserved != nil && c.Reserved.Addr.IsValid()
+	return pl.runs(c.Key, c.Now) || pl.byOffer[c.Key] != 0 || c.Reserved != nil && c.Reserved.Addr.IsValid()
 }
 
 // former returns the address that somebody of the group of c had last and has no more,
-// nil when there is none.
-func (pl *Pool) former(c *Client) *Binding {
-	if b := pl.byClient.Get(c.Group); b != nil && !b.live(c.Now) {
+// if there is one.
+func (pl *Pool) former(c *Client) Binding {
+	if b := pl.at(pl.byClient.Get(c.Group)); !b.None() && !b.live(c.Now) {
 		return b
 	}
-	for n, b := 0, pl.groups.Get(c.Group); b != nil && n < maxGroup; n, b = n+1, b.older {
+	for n, b := 0, pl.at(pl.groups.Get(c.Group)); !b.None() && n < maxGroup; n, b = n+1, pl.at(b.older) {
 		if !b.live(c.Now) {
 			return b
 		}
 	}
-	return nil
+	return Binding{}
 }
 
 // free reports whether a is neither leased to nor held for another client, nor
 // declined.
 func (pl *Pool) free(a netip.Addr, c *Client) bool {
-	b := pl.byAddr.Get(a)
+	b := pl.Lookup(a)
 	switch {
-	case b == nil:
+	case b.None():
 		return pl.byAddr.Len() < maxBindings || pl.scope.byAddr[a] != nil
-	case b.live(c.Now) && b.Key != c.Key && !pl.succeeds(c, b):
+	case b.live(c.Now) && b.Key() != c.Key && !pl.succeeds(c, b):
 		return false
 	default:
-		return b.offer == nil || b.offer.key == c.Key || !c.Now.Before(b.offer.until)
+		return b.offer == 0 || b.held().key == c.Key || !c.Now.Before(b.held().until)
 	}
 }
 
 // succeeds reports whether c is the machine that has the lease of b, which is reserved for
 // its hardware addresses, under another one of them or another DUID: it uses another card,
 // or another system booted there. With one card the key is the same in DHCPv4.
-func (pl *Pool) succeeds(c *Client, b *Binding) bool {
+func (pl *Pool) succeeds(c *Client, b Binding) bool {
 	r, mac := c.Reserved, []byte(b.part(partMAC))
-	return r != nil && pl.scope.byAddr[b.Addr] == r && b.state == bound && r.has(mac) && r.has(c.MAC[:]) &&
+	return r != nil && pl.scope.byAddr[b.Addr()] == r && b.state == bound && r.has(mac) && r.has(c.MAC[:]) &&
 		(!bytes.Equal(mac, c.MAC[:]) || b.part(partDUID) != string(c.DUID))
 }
 
@@ -180,13 +180,14 @@ func (pl *Pool) Choose(c *Client) (netip.Addr, bool) {
 	if c.Reserved != nil && c.Reserved.Addr.IsValid() {
 		candidates = append(candidates, c.Reserved.Addr)
 	}
-	if b := pl.byClient.Get(c.Key); b != nil {
-		candidates = append(candidates, b.Addr)
-	} else if b := pl.former(c); b != nil {
-		candidates = append(candidates, b.Addr)
+	had := pl.at(pl.byClient.Get(c.Key))
+	if had.None() {
+		had = pl.former(c)
 	}
-	if b := pl.byOffer[c.Key]; b != nil {
-		candidates = append(candidates, b.Addr)
+	for _, b := range []Binding{had, pl.at(pl.byOffer[c.Key])} {
+		if !b.None() {
+			candidates = append(candidates, b.Addr())
+		}
 	}
 	if c.Requested.IsValid() {
 		candidates = append(candidates, c.Requested)
@@ -218,9 +219,9 @@ func (pl *Pool) newAddress(c *Client) (netip.Addr, bool) {
 			return a, true
 		}
 	}
-	for b := pl.chains[stale].first; b != nil; b = b.next {
-		if pl.scope.lent(b.Addr, c.MAC) {
-			return b.Addr, true
+	for b := pl.at(pl.chains[stale].first); !b.None(); b = pl.at(b.next) {
+		if a := b.Addr(); pl.scope.lent(a, c.MAC) {
+			return a, true
 		}
 	}
 	return netip.Addr{}, false
@@ -264,8 +265,8 @@ func (pl *Pool) admits(r *Reservation, now time.Time) error {
 	if own := sp.byMAC[HWAddr(r.MAC)]; own != nil && own.Addr.IsValid() && own.Addr != a {
 		return fmt.Errorf("%w: the network reserves %v for %v", ErrTaken, own.Addr, r.MAC)
 	}
-	b := pl.byAddr.Get(a)
-	if b == nil || !b.live(now) || b.part(partMAC) == string(r.MAC) {
+	b := pl.Lookup(a)
+	if b.None() || !b.live(now) || b.part(partMAC) == string(r.MAC) {
 		if sp.taken(a, hwOf(r)) {
 			return fmt.Errorf("%w: %v is for another host to give, or a guest there has it", ErrTaken, a)
 		}

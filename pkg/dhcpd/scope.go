@@ -346,21 +346,20 @@ func (p *Scope) IAKey(duid []byte, iaid uint32, mac HWAddr) (key, group ClientKe
 }
 
 // keyOf identifies the client of the record of an address, and its group.
-func (p *Scope) keyOf(a netip.Addr, r *record) (key, group ClientKey) {
-	var mac HWAddr
+func (p *Scope) keyOf(a netip.Addr, mac, id, duid string, iaid uint32) (key, group ClientKey) {
+	var hw HWAddr
 	var room [max(MaxClientID, MaxDUID)]byte
-	copy(mac[:], r.part(partMAC))
+	copy(hw[:], mac)
 	if a.Is4() {
-		return p.Key(mac, append(room[:0], r.part(partClientID)...))
+		return p.Key(hw, append(room[:0], id...))
 	}
-	return p.IAKey(append(room[:0], r.part(partDUID)...), r.iaid, mac)
+	return p.IAKey(append(room[:0], duid...), iaid, hw)
 }
 
 // clientOf returns the client of a record, as it would show itself.
 func (p *Scope) clientOf(l *Lease, now time.Time) *Client {
 	c := &Client{Now: now, DUID: slices.Clone(l.DUID), ID: slices.Clone(l.ClientID), Name: Name{Label: l.Hostname}, Named: true}
-	r := l.pack()
-	c.Key, c.Group = p.keyOf(l.Addr, &r)
+	c.Key, c.Group = p.keyOf(l.Addr, string(l.MAC), string(l.ClientID), string(l.DUID), l.IAID)
 	if len(l.MAC) == HWAddrLen {
 		c.MAC = HWAddr(l.MAC)
 	}

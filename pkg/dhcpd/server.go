@@ -10,6 +10,8 @@ import (
 	"slices"
 	"sync"
 	"time"
+
+	"github.com/vnetd/vnetd/pkg/dhcpd/internal/index"
 )
 
 // tick is how often the server looks for leases that ended.
@@ -78,14 +80,19 @@ func (s Server) EachLease() iter.Seq[Lease] {
 	return func(yield func(Lease) bool) {
 		e, now := s.engine, time.Now()
 		e.Lock()
-		all := make([]*Binding, 0, e.Pool.byAddr.Len())
-		all = slices.AppendSeq(all, e.Pool.byAddr.All())
+		bs := e.Pool.Bindings
+		all := make([]index.Number, 0, bs.byAddr.Len())
+		all = slices.AppendSeq(all, bs.byAddr.All())
 		e.Unlock()
-		for _, b := range all {
+		for _, n := range all {
+			var l Lease
 			e.Lock()
-			r, a := *b.durable(), b.Addr
+			b := bs.at(n)
+			if r := b.durable(); r.BoundAt(now) {
+				l = r.lease(&bs.texts, b.Addr())
+			}
 			e.Unlock()
-			if r.BoundAt(now) && !yield(r.lease(a)) {
+			if l.State != "" && !yield(l) {
 				return
 			}
 		}
@@ -106,7 +113,7 @@ func (s Server) Revoke(a netip.Addr) {
 	e.Lock()
 	defer e.Unlock()
 	b := e.Pool.Lookup(a)
-	if b == nil || !b.BoundAt(time.Now()) {
+	if b.None() || !b.BoundAt(time.Now()) {
 		return
 	}
 	l := b.Lease()
@@ -308,7 +315,7 @@ func (s *Engine) recycle(batch []Change) {
 	s.Lock()
 	defer s.Unlock()
 	for i := range batch {
-		batch[i].recycle(&s.Pool.Bindings)
+		batch[i].recycle(s.Pool.Bindings)
 	}
 	room := 2 * kept
 	for _, other := range s.spare {
@@ -348,7 +355,7 @@ func (s *Engine) store(batch []Change) error {
 	for _, ch := range batch {
 		for i := range ch.writes {
 			s.Pool.settle(&ch.writes[i], err == nil)
-			reckon(&s.Pool.Bindings, ch.writes[i].addr)
+			reckon(s.Pool.Bindings, ch.writes[i].addr)
 		}
 	}
 	return err

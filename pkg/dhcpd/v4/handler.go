@@ -204,7 +204,7 @@ func (s *handler) handleInitReboot(c *request) *dhcpd.Reply {
 	if !p.cfg.Prefix.Contains(c.Requested) {
 		return p.nak(c, dhcpd.NakNetwork)
 	}
-	if b := s.Pool.Lease(c.Key, c.Now); b != nil && b.Addr != c.Requested {
+	if b := s.Pool.Lease(c.Key, c.Now); !b.None() && b.Addr() != c.Requested {
 		return p.nak(c, dhcpd.NakAddress)
 	}
 	if text := s.Pool.Refusal(c.Requested, &c.Client); text != "" {
@@ -222,7 +222,7 @@ func (s *handler) handleInitReboot(c *request) *dhcpd.Reply {
 // filled in, 'ciaddr' MUST be filled in with client's IP address. [...] This
 // message will be unicast". (RFC 2131, section 4.3.2)
 func (s *handler) handleRenewing(c *request) *dhcpd.Reply {
-	if b := s.Pool.Lease(c.Key, c.Now); b != nil && b.Addr != c.ciaddr {
+	if b := s.Pool.Lease(c.Key, c.Now); !b.None() && b.Addr() != c.ciaddr {
 		return s.plan.nak(c, dhcpd.NakNotLeased)
 	}
 	return s.extend(c)
@@ -235,7 +235,7 @@ func (s *handler) handleRebinding(c *request) *dhcpd.Reply {
 	// "The DHCP server SHOULD check 'ciaddr' for correctness before replying to
 	// the DHCPREQUEST." Everybody hears a broadcast; a client with another lease
 	// of ours may mean another server.
-	if b := s.Pool.Lease(c.Key, c.Now); b != nil && b.Addr != c.ciaddr {
+	if b := s.Pool.Lease(c.Key, c.Now); !b.None() && b.Addr() != c.ciaddr {
 		s.Count.Ignored.Add(1)
 		return nil
 	}
@@ -273,7 +273,7 @@ func (s *handler) grant(c *request, a netip.Addr) {
 		return // by now another host gives it; the client asks again
 	}
 	var ch dhcpd.Change
-	l.hostname = ch.Bind(&s.Pool.Bindings, &c.Client, lease)
+	l.hostname = ch.Bind(s.Pool.Bindings, &c.Client, lease)
 	ch.Reply = p.leaseReply(c, typ, l)
 	s.Enqueue(ch)
 }
@@ -286,7 +286,7 @@ func (s *handler) grant(c *request, a netip.Addr) {
 // the local system administrator of a possible configuration problem."
 func (s *handler) handleDecline(c *request) {
 	b := s.Pool.Lookup(c.Requested)
-	if b == nil || s.otherServer(c) || (b.Offered() != c.Key && (!b.BoundAt(c.Now) || b.Key != c.Key)) || !s.Pool.Holds(&c.Client, b) {
+	if b.None() || s.otherServer(c) || (b.Offered() != c.Key && (!b.BoundAt(c.Now) || b.Key() != c.Key)) || !s.Pool.Holds(&c.Client, b) {
 		s.Count.Ignored.Add(1)
 		return
 	}
@@ -294,10 +294,10 @@ func (s *handler) handleDecline(c *request) {
 		return
 	}
 	s.Count.Conflicts.Add(1)
-	s.Log.Limited("a client found its address in use", "mac", c.MAC, "ip", b.Addr)
+	s.Log.Limited("a client found its address in use", "mac", c.MAC, "ip", b.Addr())
 	var ch dhcpd.Change
-	ch.Set(&s.Pool.Bindings, dhcpd.Declined, b, dhcpd.Lease{
-		Addr: b.Addr, MAC: slices.Clone(c.MAC[:]), ClientID: slices.Clone(c.ID),
+	ch.Set(s.Pool.Bindings, dhcpd.Declined, b, dhcpd.Lease{
+		Addr: b.Addr(), MAC: slices.Clone(c.MAC[:]), ClientID: slices.Clone(c.ID),
 		Expiry: c.Now.Add(dhcpd.DeclineHold), State: dhcpd.StateDeclined,
 	})
 	s.Pool.Withdraw(c.Key)
@@ -312,7 +312,7 @@ func (s *handler) handleDecline(c *request) {
 func (s *handler) handleRelease(c *request) {
 	b := s.Pool.Lookup(c.ciaddr)
 	// The server of an address of a former subnet was us, by the address there.
-	if b == nil || s.otherServer(c) && s.plan.Usable(b.Addr) || !b.BoundAt(c.Now) || b.Key != c.Key || !s.Pool.Holds(&c.Client, b) {
+	if b.None() || s.otherServer(c) && s.plan.Usable(b.Addr()) || !b.BoundAt(c.Now) || b.Key() != c.Key || !s.Pool.Holds(&c.Client, b) {
 		s.Count.Ignored.Add(1)
 		return
 	}
@@ -320,7 +320,7 @@ func (s *handler) handleRelease(c *request) {
 		return
 	}
 	var ch dhcpd.Change
-	ch.End(&s.Pool.Bindings, b, c.Now)
+	ch.End(s.Pool.Bindings, b, c.Now)
 	s.Enqueue(ch)
 }
 

@@ -58,7 +58,7 @@ func (s *handler) unseen(a netip.Addr, c *request) bool {
 		return false
 	}
 	b := s.Pool.Lookup(a)
-	return b == nil || b.Blank() && (b.Offered() != c.Key || !b.Probed())
+	return b.None() || b.Blank() && (b.Offered() != c.Key || !b.Probed())
 }
 
 // probe asks for a, which c is offered when nobody answers. Nobody else waits for
@@ -133,7 +133,7 @@ func (s *handler) settle(now time.Time) (ask []netip.Addr, offers []*dhcpd.Reply
 
 // passed offers an address for which nobody has answered.
 func (s *handler) passed(p *probe, now time.Time) *dhcpd.Reply {
-	if b := s.Pool.Lookup(p.addr); b != nil && b.Offered() == p.c.Key {
+	if b := s.Pool.Lookup(p.addr); !b.None() && b.Offered() == p.c.Key {
 		b.SetProbed()
 	}
 	return s.reconsider(p.c, now)
@@ -177,7 +177,7 @@ func (s *handler) heard(a netip.Addr, hw dhcpd.HWAddr, now time.Time) *dhcpd.Rep
 	s.Count.Conflicts.Add(1)
 	s.Log.Limited("an address is in use by somebody else: offering another", "ip", a, "used_by", hw, "mac", p.c.MAC)
 	var ch dhcpd.Change
-	ch.Set(&s.Pool.Bindings, dhcpd.Declined, s.Pool.Binding(a), dhcpd.Lease{
+	ch.Set(s.Pool.Bindings, dhcpd.Declined, s.Pool.Binding(a), dhcpd.Lease{
 		Addr: a, MAC: append([]byte(nil), hw[:]...), Expiry: now.Add(dhcpd.DeclineHold), State: dhcpd.StateDeclined,
 	})
 	s.Pool.Withdraw(p.c.Key)

@@ -140,7 +140,7 @@ func (s *handler) assign(c *request, decide func(*handler, *request, *identityAs
 			times := s.plan.lifetimes(ia, c.Reserved, a)
 			if l := s.leaseOf(c, ia, times); s.plan.Promise(&l) {
 				given = append(given, times)
-				hostname = ch.Bind(&s.Pool.Bindings, id, l)
+				hostname = ch.Bind(s.Pool.Bindings, id, l)
 			} else {
 				status = nothingFor(ia) // by now another host gives it; the client asks again
 			}
@@ -222,8 +222,8 @@ func (s *handler) extendIA(c *request, ia *identityAssoc, id *dhcpd.Client) (net
 		return netip.Addr{}, nothingFor(ia)
 	}
 	b := cmp.Or(s.Pool.Lease(id.Key, c.Now), s.Pool.LeaseAway(id.Key, c.Now))
-	if b != nil && s.Pool.Refusal(b.Addr, id) == "" {
-		return b.Addr, iana.StatusSuccess
+	if !b.None() && s.Pool.Refusal(b.Addr(), id) == "" {
+		return b.Addr(), iana.StatusSuccess
 	}
 	for _, a := range ia.addrs {
 		if s.Pool.Refusal(a.addr, id) == "" {
@@ -231,7 +231,7 @@ func (s *handler) extendIA(c *request, ia *identityAssoc, id *dhcpd.Client) (net
 		}
 	}
 	switch {
-	case b != nil:
+	case !b.None():
 		a, _ := s.choose(c, ia, id)
 		return a, iana.StatusSuccess
 	case c.typ == dhcpv6.MessageTypeRebind && len(ia.addrs) > 0, !s.onLink(ia):
@@ -307,7 +307,7 @@ func (s *handler) again(c *request) *dhcpd.Reply {
 // server has no binding information, the server adds an IA option using the IAID
 // from the Release message and includes a Status Code option with the value
 // NoBinding in the IA option." Section 18.3.8 says so for Decline.
-func (s *handler) giveUp(c *request, take func(*dhcpd.Change, *dhcpd.Client, *identityAssoc, *dhcpd.Binding) bool) *dhcpd.Reply {
+func (s *handler) giveUp(c *request, take func(*dhcpd.Change, *dhcpd.Client, *identityAssoc, dhcpd.Binding) bool) *dhcpd.Reply {
 	if s.Overloaded() {
 		return nil
 	}
@@ -318,7 +318,7 @@ func (s *handler) giveUp(c *request, take func(*dhcpd.Change, *dhcpd.Client, *id
 		id, known := s.identity(c, ia), false
 		for _, a := range ia.addrs {
 			b := s.Pool.Lookup(a.addr)
-			if b != nil && take(&ch, id, ia, b) {
+			if !b.None() && take(&ch, id, ia, b) {
 				known = true
 			}
 		}
@@ -330,11 +330,11 @@ func (s *handler) giveUp(c *request, take func(*dhcpd.Change, *dhcpd.Client, *id
 }
 
 // releaseAddr ends a lease. It returns false when id has none of b.
-func (s *handler) releaseAddr(ch *dhcpd.Change, id *dhcpd.Client, _ *identityAssoc, b *dhcpd.Binding) bool {
-	if b.Key != id.Key || !b.BoundAt(id.Now) || !s.Pool.Holds(id, b) {
+func (s *handler) releaseAddr(ch *dhcpd.Change, id *dhcpd.Client, _ *identityAssoc, b dhcpd.Binding) bool {
+	if b.Key() != id.Key || !b.BoundAt(id.Now) || !s.Pool.Holds(id, b) {
 		return false
 	}
-	ch.End(&s.Pool.Bindings, b, id.Now)
+	ch.End(s.Pool.Bindings, b, id.Now)
 	return true
 }
 
@@ -343,14 +343,14 @@ func (s *handler) releaseAddr(ch *dhcpd.Change, id *dhcpd.Client, _ *identityAss
 //
 // RFC 8415, section 18.3.8: "The server SHOULD mark the addresses declined by the
 // client so that those addresses are not assigned to other clients".
-func (s *handler) declineAddr(ch *dhcpd.Change, id *dhcpd.Client, ia *identityAssoc, b *dhcpd.Binding) bool {
-	if b.Offered() != id.Key && (b.Key != id.Key || !b.BoundAt(id.Now)) || !s.Pool.Holds(id, b) {
+func (s *handler) declineAddr(ch *dhcpd.Change, id *dhcpd.Client, ia *identityAssoc, b dhcpd.Binding) bool {
+	if b.Offered() != id.Key && (b.Key() != id.Key || !b.BoundAt(id.Now)) || !s.Pool.Holds(id, b) {
 		return false
 	}
 	s.Count.Conflicts.Add(1)
-	s.Log.Limited("a client found its address in use", "mac", id.MAC, "ip", b.Addr)
-	ch.Set(&s.Pool.Bindings, dhcpd.Declined, b, dhcpd.Lease{
-		Addr: b.Addr, MAC: hardwareAddr(id.MAC), DUID: slices.Clone(id.DUID), IAID: ia.iaid,
+	s.Log.Limited("a client found its address in use", "mac", id.MAC, "ip", b.Addr())
+	ch.Set(s.Pool.Bindings, dhcpd.Declined, b, dhcpd.Lease{
+		Addr: b.Addr(), MAC: hardwareAddr(id.MAC), DUID: slices.Clone(id.DUID), IAID: ia.iaid,
 		Expiry: id.Now.Add(dhcpd.DeclineHold), State: dhcpd.StateDeclined,
 	})
 	if b.Offered() == id.Key {
