@@ -193,8 +193,9 @@ func routeRequest(kind, flags, index int, r Route) *nl.NetlinkRequest {
 // net/ipv6/route.c), by such a route. What comes off a wire to ::1 the kernel drops first
 // (ip6_rcv_core); what comes so to 127.0.0.0/8 are the firewall's to stop.
 
-// loopbackMetric is that of the route to ::1 by a bridge, behind that by the loopback
-// device, which is this host's own.
+// loopbackMetric is, with the link's index added to it, that of the route to ::1 by a bridge:
+// behind that by the loopback device, which is this host's own, and unlike that by any other
+// bridge, since the kernel has one route for each destination and metric.
 const loopbackMetric = 4096
 
 // loopback6 is ::1 as a destination.
@@ -210,12 +211,12 @@ func setLoopback(c *conn, index int, cfg *Config) error {
 	if err != nil || there == want {
 		return err
 	}
-	kind, flags, d := unix.RTM_DELROUTE, 0, Difference{cfg.Name, AspectRoute, "local ::1", ""}
+	kind, flags, metric, d := unix.RTM_DELROUTE, 0, 0, Difference{cfg.Name, AspectRoute, "local ::1", ""}
 	if want {
-		kind, flags, d.Has, d.Want = unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, "", "local ::1"
+		kind, flags, metric, d.Has, d.Want = unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_EXCL, loopbackMetric+index, "", "local ::1"
 	}
 	return c.carryOut([]change{{Difference: d, do: func() error {
-		err := c.do(loopbackRoute(kind, flags, index))
+		err := c.do(loopbackRoute(kind, flags, index, metric))
 		if errors.Is(err, unix.ESRCH) || errors.Is(err, unix.EEXIST) {
 			return nil // somebody was quicker
 		}
@@ -246,8 +247,9 @@ func hasLoopbackRoute(c *conn, index int) (bool, error) {
 	return false, nil
 }
 
-// loopbackRoute is the request that adds or removes the route to ::1 by a link.
-func loopbackRoute(kind, flags, index int) *nl.NetlinkRequest {
+// loopbackRoute is the request that adds or removes the route to ::1 by a link, of any metric
+// where that is 0.
+func loopbackRoute(kind, flags, index, metric int) *nl.NetlinkRequest {
 	msg := nl.NewRtMsg()
 	msg.Family, msg.Dst_len, msg.Protocol = unix.AF_INET6, 128, routeProtocol
 	msg.Table, msg.Type = unix.RT_TABLE_LOCAL, unix.RTN_LOCAL
@@ -255,6 +257,6 @@ func loopbackRoute(kind, flags, index int) *nl.NetlinkRequest {
 	req.AddData(msg)
 	req.AddData(nl.NewRtAttr(unix.RTA_DST, netip.IPv6Loopback().AsSlice()))
 	req.AddData(nl.NewRtAttr(unix.RTA_OIF, nl.Uint32Attr(uint32(index))))
-	req.AddData(nl.NewRtAttr(unix.RTA_PRIORITY, nl.Uint32Attr(loopbackMetric)))
+	req.AddData(nl.NewRtAttr(unix.RTA_PRIORITY, nl.Uint32Attr(uint32(metric))))
 	return req
 }

@@ -139,3 +139,25 @@ func TestStaticRouteErrors(t *testing.T) {
 		}
 	})
 }
+
+// TestLoopbackOfEach has several bridges answer for what this host sends from ::1.
+func TestLoopbackOfEach(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		b := newBridges(t)
+		first, second := defaultConfig(), defaultConfig()
+		second.Name, second.MAC, second.Addrs = "virbr1", parseMAC("52:54:00:00:00:77"), prefixes("2001:db8:123::1/64")
+		for _, on := range []bool{true, false, true} {
+			for _, cfg := range []*bridge.Config{&first, &second} {
+				cfg.Loopback6, cfg.FormerLoopback6 = on, !on
+				ensure(t, b, *cfg)
+			}
+			for _, cfg := range []bridge.Config{first, second} {
+				routes := nstest.IP(t, "-6 route show table local dev "+cfg.Name)
+				if strings.Contains(routes, "local ::1 ") != on {
+					t.Errorf("the bridge %s should have a route to ::1: %v; it has\n%s", cfg.Name, on, routes)
+				}
+			}
+		}
+		becomesSilent(t, b, first)
+	})
+}

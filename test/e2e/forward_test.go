@@ -275,6 +275,22 @@ func TestForwardsFromEverywhere(t *testing.T) {
 	})
 }
 
+// TestForwardsOfTwoNetworks has the host ask guests of two networks from its loopback addresses.
+func TestForwardsOfTwoNetworks(t *testing.T) {
+	byEachBackend(t, func(t *testing.T, f *forwarding) {
+		f.bridged("0")
+		f.answerAt(f.beside, 80)
+		const leads = "<vnetd:forward port='8081' proto='tcp' to='198.51.100.2' to-port='80'/><vnetd:forward port='8082' proto='tcp' to='2001:db8:8::2' to-port='80'/></network>"
+		f.define("beside", strings.Replace(strings.Replace(beside, "</network>", leads, 1), "<network>", "<network xmlns:vnetd='urn:vnetd:network:1'>", 1))
+		for to, want := range map[string]string{
+			"127.0.0.1:8080": "web1 80 192.0.2.1", "[::1]:8080": "web1 80 2001:db8:7::1",
+			"127.0.0.1:8081": "beside 80 198.51.100.1", "[::1]:8082": "beside 80 2001:db8:8::1",
+		} {
+			f.awaits("the host is led to either network", nil, "tcp", to, want)
+		}
+	})
+}
+
 // TestForwardsWhereBridgesAreFiltered has packets within bridges pass the rules of IP, as
 // Docker does: all but ::1, which is refused at once, and a guest that asks for itself.
 func TestForwardsWhereBridgesAreFiltered(t *testing.T) {
