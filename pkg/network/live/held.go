@@ -4,6 +4,7 @@ import (
 	"slices"
 	"sync"
 	"time"
+	"weak"
 
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/netdef"
@@ -26,10 +27,10 @@ func newLease(is *netdef.Network, l dhcpd.Lease) env.Lease {
 
 // unserved is the leases that run although the network does not serve DHCP for their
 // family any more. Nobody changes those while the services are the same, so that they
-// are read once.
+// are read once. Services that have ended, with their sockets' buffers, are not kept for that.
 type unserved struct {
 	mu     sync.Mutex // guards what follows
-	by     *service.Set
+	by     weak.Pointer[service.Set]
 	leases []dhcpd.Lease // of families that by does not serve
 }
 
@@ -41,7 +42,7 @@ func (u *unserved) list(st *store.Store, live *netdef.Network, by *service.Set) 
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
-	if u.by != by {
+	if by := weak.Make(by); u.by != by {
 		stored, err := st.Leases(live.UUID).Load()
 		if err != nil {
 			return nil, err
