@@ -8,6 +8,7 @@ import (
 	"os/user"
 	"slices"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -84,7 +85,7 @@ func (c *clients) enter(name string) (*clientState, *quota.User) {
 	if s == nil {
 		left, leave := context.WithCancel(context.Background())
 		s = &clientState{left: left, leave: leave, calls: c.users.Unknown()}
-		c.known[name] = s
+		c.known[strings.Clone(name)] = s // it is part of 4 KiB, in which the library has all strings of a message
 	}
 	if s.identified {
 		return s, c.users.Of(s.uid)
