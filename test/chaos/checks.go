@@ -7,14 +7,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
 	"os/exec"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
-
-	"github.com/google/go-cmp/cmp"
 
 	"github.com/vnetd/vnetd/internal/nstest"
 	"github.com/vnetd/vnetd/pkg/api"
@@ -69,8 +66,8 @@ func (w *world) asAcknowledged(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return errors.Join(w.networksHold(ctx, networks), w.portsHold(ports, networks, links), w.linksWanted(networks, ports, links),
-		w.leasesHold(ctx), w.resolverKnows(), w.doctorIsContent(ctx, slices.ContainsFunc(networks, func(n api.Network) bool { return n.State == api.Failed })))
+	return errors.Join(w.networksHold(ctx, networks), w.portsHold(ports, networks, links), w.linksWanted(networks, ports, links), treeHolds(ctx, networks, ports),
+		w.connectionsHold(ctx), w.leasesHold(ctx), w.resolverKnows(), w.doctorIsContent(ctx, slices.ContainsFunc(networks, func(n api.Network) bool { return n.State == api.Failed })))
 }
 
 // networksHold compares the books of networks. What may be either is what vnetd says.
@@ -380,106 +377,4 @@ func (w *world) kernel() (lines []string, err error) {
 	}
 	slices.Sort(lines)
 	return lines, nil
-}
-
-// usage is what of vnetd could leak.
-type usage struct{ files, goroutines int }
-
-// usage counts it.
-func (w *world) usage() (u usage, err error) {
-	files, err := os.ReadDir(fmt.Sprintf("/proc/%d/fd", w.vnetd.PID()))
-	if err != nil {
-		return u, err
-	}
-	u.files = len(files)
-	return u, eachMetric(func(name string, value float64) {
-		if name == "go_goroutines" {
-			u.goroutines = int(value)
-		}
-	})
-}
-
-// least is the least of it within some seconds: what has come to its end ends in between.
-func (w *world) least() (u usage, err error) {
-	u, err = w.usage()
-	for until := time.Now().Add(3 * time.Second); err == nil && time.Now().Before(until); time.Sleep(300 * time.Millisecond) {
-		var now usage
-		now, err = w.usage()
-		u = usage{min(u.files, now.files), min(u.goroutines, now.goroutines)}
-	}
-	return u, err
-}
-
-// slack is by how much a process that has been at work may have more than a fresh one.
-const slack = 12
-
-// drain has all ports end and all networks stop, holds that nothing is left of them, in the
-// kernel or in vnetd, and starts those of the guests again.
-func (w *world) drain() error {
-	for _, g := range w.guests {
-		g.halt()
-	}
-	ctx, cancel := context.WithTimeout(w.t.Context(), settleLimit)
-	defer cancel()
-	for uuid := range w.books.ports {
-		_ = w.watch.with(ctx, func(c *client.Client) error { return c.Port(uuid).Release(ctx) })
-		w.books.endPort(uuid, nil)
-	}
-	var errs []error
-	for _, n := range w.books.networks {
-		if n.active == yes {
-			errs = append(errs, w.watch.stop(ctx, n.name))
-		}
-		n.active = no
-	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("stopping all networks: %w", err)
-	}
-	if err := w.within(settleLimit, w.nothingLeft); err != nil {
-		return err
-	}
-	if err := w.leaksNothing(); err != nil {
-		return err
-	}
-	for k := range bases {
-		errs = append(errs, w.watch.start(ctx, baseName(k)))
-		w.books.network(baseName(k)).active = yes
-	}
-	return errors.Join(errs...)
-}
-
-// nothingLeft compares the kernel with what it had at first.
-func (w *world) nothingLeft(context.Context) error {
-	is, err := w.kernel()
-	if err != nil {
-		return err
-	}
-	if diff := cmp.Diff(w.empty, is); diff != "" {
-		return fmt.Errorf("the kernel after all networks have stopped (-at first +now):\n%s", diff)
-	}
-	return nil
-}
-
-// leaksNothing compares vnetd, which has no network and no port any more, with a fresh one.
-func (w *world) leaksNothing() error {
-	for _, a := range w.admins {
-		a.end()
-	}
-	before, err := w.least()
-	if err != nil {
-		return err
-	}
-	if err := restarted(w); err != nil {
-		return err
-	}
-	var after usage
-	return w.within(settleLimit, func(context.Context) error {
-		if after, err = w.usage(); err != nil {
-			return err
-		}
-		if before.files > after.files+slack || before.goroutines > after.goroutines+slack {
-			return fmt.Errorf("without networks and ports vnetd had %+v, a fresh one has %+v", before, after)
-		}
-		return nil
-	})
 }

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"strconv"
 	"sync"
 	"time"
 
@@ -17,6 +18,7 @@ import (
 	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
 
+	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/client"
 )
 
@@ -80,6 +82,8 @@ func (g *guest) act(ctx context.Context) {
 	case lot < 70:
 		g.release(addr)
 		g.w.books.note("release", nil)
+	case lot < 85 && g.forwards():
+		g.w.books.note("knock", g.knock())
 	default:
 		_, err := g.ask("router." + g.network + ".test.")
 		g.w.books.note("ask", err)
@@ -105,7 +109,11 @@ func (g *guest) boot(ctx context.Context) error {
 
 // requestPort asks for a port over the bus.
 func (g *guest) requestPort(ctx context.Context, c *client.Client) (*client.OpenPort, error) {
-	return c.RequestPort(ctx, g.network, client.PortOptions{Name: g.name, MAC: g.mac})
+	o := client.PortOptions{Name: g.name, MAC: g.mac}
+	if g.forwards() {
+		o.Forwards = []api.ForwardOptions{{Protocol: "udp", Ports: strconv.Itoa(g.ownPort())}}
+	}
+	return c.RequestPort(ctx, g.network, o)
 }
 
 // power has the guest read what comes from its port. Its own copy of the descriptor can be
@@ -362,6 +370,8 @@ func (g *guest) take(frame []byte, answers chan<- *dhcpv4.DHCPv4, names chan<- *
 			if m := new(dns.Msg); m.Unpack(udp[8:]) == nil {
 				offer(names, m)
 			}
+		default:
+			g.takeKnock(payload[:20], udp)
 		}
 	}
 }

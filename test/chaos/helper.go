@@ -33,7 +33,8 @@ func (g *guest) helpedPort(ctx context.Context, c *client.Client) (_ *client.Ope
 	if err != nil {
 		return nil, err
 	}
-	i := slices.IndexFunc(all, func(is api.Port) bool { return is.IfName == name })
+	// A former port of that name may be there still, if the disk has refused to forget it.
+	i := slices.IndexFunc(all, func(is api.Port) bool { return is.IfName == name && is.MAC == g.mac.String() })
 	if i < 0 {
 		err := fmt.Errorf("port %s of vnet-bridge-helper is not known", name)
 		g.w.books.fault("%w", err)

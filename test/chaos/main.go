@@ -91,11 +91,12 @@ func lotsOf(seed uint64, who string) *rand.Rand {
 func (w *world) play(until time.Time) {
 	for round := 1; round == 1 || time.Now().Before(until); round++ {
 		begin := time.Now()
-		faults := w.disturb()
+		var faults string
+		w.disturb(func(ctx context.Context) { faults = w.faults(ctx) })
 		worked := time.Since(begin)
 		err := w.settle()
 		if err == nil && (round%drainEvery == 0 || !time.Now().Before(until)) {
-			err = w.drain()
+			err = w.leaks()
 		}
 		fmt.Printf("round %d: %v of faults, %v to check; %s\n  faults: %s\n", round, worked.Round(time.Millisecond), (time.Since(begin) - worked).Round(time.Millisecond), w.books.counts(), faults)
 		if err = errors.Join(err, w.books.found()); err != nil {

@@ -55,6 +55,7 @@ type world struct {
 	guests  []*guest
 
 	empty []string // what the kernel has where no network is active
+	first size     // the heap of a fresh vnetd without networks; 0 until it is known
 }
 
 // baseName is the k-th network of guests.
@@ -81,6 +82,9 @@ func newWorld(t nstest.TB, o options) *world {
 	)
 	if err != nil {
 		t.Fatalf("making vnetd's configuration: %w", err)
+	}
+	if err := rememberConnections(); err != nil {
+		t.Fatalf("having connections be remembered: %w", err)
 	}
 	if w.bound, err = mountPens(); err != nil {
 		t.Fatalf("mounting control groups: %w", err)
@@ -141,8 +145,8 @@ func (w *world) start(left []*os.File) {
 	w.vnetd = w.lab.StartVnetdWith(left, "--config", configFile)
 }
 
-// disturb has all clients at work while faults happen, and returns which did.
-func (w *world) disturb() string {
+// disturb has all clients at work for as long as do takes.
+func (w *world) disturb(do func(ctx context.Context)) {
 	ctx, cancel := context.WithCancel(w.t.Context())
 	var clients sync.WaitGroup
 	for _, a := range w.admins {
@@ -154,6 +158,11 @@ func (w *world) disturb() string {
 	}
 	defer clients.Wait()
 	defer cancel()
+	do(ctx)
+}
+
+// faults happen one after the other; it returns which did.
+func (w *world) faults(ctx context.Context) string {
 	var happened []string
 	for until := time.Now().Add(roundTime); time.Now().Before(until) && ctx.Err() == nil; {
 		pause(ctx, w.lots, 2*time.Second)
