@@ -5,6 +5,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"runtime"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -109,6 +110,40 @@ func TestClosedAfterOverrun(t *testing.T) {
 		}
 		if _, err := s.Receive(); err == nil || errors.Is(err, unix.ENOBUFS) {
 			t.Errorf("of a closed socket: %v, want another error", err)
+		}
+	})
+}
+
+// TestIdleSocketsHaveNoBuffers has many sockets that have asked for something once.
+func TestIdleSocketsHaveNoBuffers(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		const count = 200
+		inUse := func() uint64 {
+			var m runtime.MemStats
+			runtime.GC()
+			runtime.GC() // what is in pools goes with the second one
+			runtime.ReadMemStats(&m)
+			return m.HeapAlloc
+		}
+		before := inUse()
+		sockets := make([]*netlink.Socket, count)
+		for i := range sockets {
+			s, err := netlink.OpenRequests(unix.NETLINK_ROUTE)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if errs := s.Do(linkRequest(unix.RTM_GETLINK, 0)); errs[0] != nil {
+				t.Fatal(errs)
+			}
+			sockets[i] = s
+		}
+		if each := (inUse() - before) / count; each > 8<<10 {
+			t.Errorf("an idle socket has %d bytes", each)
+		}
+		for _, s := range sockets {
+			if err := s.Close(); err != nil {
+				t.Error(err)
+			}
 		}
 	})
 }

@@ -43,9 +43,14 @@ type Socket struct {
 	inbox
 }
 
-// inbox is what was received last, and what reads it. A call allocates nothing of it.
+// buffers are those of sockets that ask for nothing at the moment, for the next one that does:
+// most sockets never do again for long.
+var buffers = sync.Pool{New: func() any { return new([receiveSize]byte) }}
+
+// inbox is what was received last, and what reads it. A call allocates nothing of it but the
+// buffer.
 type inbox struct {
-	buffer []byte
+	buffer *[receiveSize]byte // nil until something is read, and again after an exchange
 	from   unix.RawSockaddrNetlink
 	n      int
 	err    error
@@ -92,7 +97,7 @@ func open(protocol, flags int, groups []uint) (*Socket, error) {
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_EXT_ACK, 1)
 	_ = unix.SetsockoptInt(fd, unix.SOL_NETLINK, unix.NETLINK_GET_STRICT_CHK, 1)
 	s := &Socket{file: os.NewFile(uintptr(fd), "netlink"), polled: flags&unix.SOCK_NONBLOCK != 0}
-	s.buffer, s.read = make([]byte, receiveSize), s.readOne
+	s.read = s.readOne
 	if s.raw, err = s.file.SyscallConn(); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
@@ -133,6 +138,9 @@ func (s *Socket) Poll() ([]byte, error) {
 }
 
 func (s *Socket) receive(wait bool) ([]byte, error) {
+	if s.buffer == nil {
+		s.buffer = buffers.Get().(*[receiveSize]byte)
+	}
 	for s.wait = wait; ; {
 		s.err = nil // of a closed socket nothing is read
 		err := s.raw.Read(s.read)
@@ -145,11 +153,19 @@ func (s *Socket) receive(wait bool) ([]byte, error) {
 	}
 }
 
+// giveBack lets another socket have the buffer.
+func (s *Socket) giveBack() {
+	if s.buffer != nil {
+		buffers.Put(s.buffer)
+		s.buffer = nil
+	}
+}
+
 // readOne reads a datagram, and says whose it is.
 func (s *Socket) readOne(fd uintptr) (done bool) {
 	s.from, s.err = unix.RawSockaddrNetlink{}, nil
 	size := uint32(unix.SizeofSockaddrNetlink)
-	n, _, errno := unix.Syscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(unsafe.SliceData(s.buffer))), uintptr(len(s.buffer)), 0,
+	n, _, errno := unix.Syscall6(unix.SYS_RECVFROM, fd, uintptr(unsafe.Pointer(s.buffer)), receiveSize, 0,
 		uintptr(unsafe.Pointer(&s.from)), uintptr(unsafe.Pointer(&size)))
 	if s.n = int(n); errno != 0 {
 		s.n, s.err = 0, errno
@@ -194,6 +210,7 @@ func (s *Socket) exchange(messages [][]byte, often bool, answer func(at int, m M
 			return err
 		}
 	}
+	defer s.giveBack()
 	for {
 		datagram, err := s.receive(true)
 		if err != nil {
