@@ -207,11 +207,8 @@ type resources struct{ files, goroutines, objects int }
 // resourcesOf counts what vnetd has now.
 func resourcesOf(b *bench) resources {
 	h := resources{files: filesOf(b, "vnetd")}
-	metrics, err := exec.CommandContext(b.Context(), "curl", "-sSf", "http://"+metricsAddress+"/metrics").Output()
-	if err != nil {
-		b.Fatalf("reading the metrics: %w", err)
-	}
-	for line := range strings.Lines(string(metrics)) {
+	var err error
+	for line := range strings.Lines(scrape(b)) {
 		if count, ok := strings.CutPrefix(line, "go_goroutines "); ok {
 			h.goroutines, err = strconv.Atoi(strings.TrimSpace(count))
 		}
@@ -225,6 +222,15 @@ func resourcesOf(b *bench) resources {
 	}
 	h.objects = strings.Count(string(objects), "\n")
 	return h
+}
+
+// scrape reads the daemon's metrics.
+func scrape(b *bench) string {
+	metrics, err := exec.CommandContext(b.Context(), "curl", "-sSf", "http://"+metricsAddress+"/metrics").Output()
+	if err != nil {
+		b.Fatalf("reading the metrics: %w", err)
+	}
+	return string(metrics)
 }
 
 // leastResourcesOf is the least of it within some seconds: what vnetd is at just then, such as a

@@ -17,6 +17,7 @@ const clockTick = time.Second / 100
 type usage struct {
 	processes int
 	cpu       time.Duration // user and system, ended children included
+	user      time.Duration // of that, outside of the kernel
 	pss       int           // KiB
 }
 
@@ -33,7 +34,7 @@ func usageOf(comm string) (usage, error) {
 		if err != nil {
 			continue // it ended
 		}
-		name, cpu, err := parseStat(string(stat))
+		name, cpu, user, err := parseStat(string(stat))
 		if err != nil {
 			return u, fmt.Errorf("reading %s: %w", path, err)
 		}
@@ -45,7 +46,7 @@ func usageOf(comm string) (usage, error) {
 			continue
 		}
 		u.processes++
-		u.cpu += cpu
+		u.cpu, u.user = u.cpu+cpu, u.user+user
 		u.pss += parsePSS(string(rollup))
 	}
 	return u, nil
@@ -61,8 +62,8 @@ func usageAt(proc string) (usage, error) {
 	if err != nil {
 		return usage{}, err
 	}
-	_, cpu, err := parseStat(string(stat))
-	return usage{1, cpu, parsePSS(string(rollup))}, err
+	_, cpu, user, err := parseStat(string(stat))
+	return usage{1, cpu, user, parsePSS(string(rollup))}, err
 }
 
 // processesOf are the processes whose program is called comm.
@@ -83,27 +84,30 @@ func processesOf(comm string) ([]int, error) {
 	return pids, err
 }
 
-// parseStat takes the program's name and CPU time out of /proc/PID/stat, see
-// proc(5).
-func parseStat(stat string) (comm string, cpu time.Duration, err error) {
+// parseStat takes the program's name and CPU time, and what of that is the program's own,
+// out of /proc/PID/stat, see proc(5).
+func parseStat(stat string) (comm string, cpu, user time.Duration, err error) {
 	open, end := strings.IndexByte(stat, '('), strings.LastIndexByte(stat, ')')
 	if open < 0 || end < open {
-		return "", 0, fmt.Errorf("no program in %q", stat)
+		return "", 0, 0, fmt.Errorf("no program in %q", stat)
 	}
 	// The fields after the name are numbered from 3; 14 to 17 are utime, stime,
 	// cutime and cstime.
 	fields := strings.Fields(stat[end+1:])
 	if len(fields) < 15 {
-		return "", 0, fmt.Errorf("too few fields in %q", stat)
+		return "", 0, 0, fmt.Errorf("too few fields in %q", stat)
 	}
-	for _, field := range fields[14-3 : 17-3+1] {
+	for i, field := range fields[14-3 : 17-3+1] {
 		ticks, err := strconv.ParseInt(field, 10, 64)
 		if err != nil {
-			return "", 0, err
+			return "", 0, 0, err
 		}
 		cpu += time.Duration(ticks) * clockTick
+		if i%2 == 0 {
+			user += time.Duration(ticks) * clockTick
+		}
 	}
-	return stat[open+1 : end], cpu, nil
+	return stat[open+1 : end], cpu, user, nil
 }
 
 // parsePSS takes the proportional set size in KiB out of smaps_rollup.

@@ -7,12 +7,12 @@ import (
 
 func TestParseStat(t *testing.T) {
 	const stat = "42 (a (strange) one) S 1 42 42 0 -1 4194560 900 0 0 0 3 4 20 100 20 0 1 0 77 1000 200 18446744073709551615\n"
-	comm, cpu, err := parseStat(stat)
-	if comm != "a (strange) one" || cpu != 1270*time.Millisecond || err != nil {
-		t.Errorf("read as %q, %v, %v", comm, cpu, err)
+	comm, cpu, user, err := parseStat(stat)
+	if comm != "a (strange) one" || cpu != 1270*time.Millisecond || user != 230*time.Millisecond || err != nil {
+		t.Errorf("read as %q, %v, %v, %v", comm, cpu, user, err)
 	}
 	for _, broken := range []string{"", "42 vnetd S", "42 (vnetd) S 1 2 3", ")("} {
-		if _, _, err := parseStat(broken); err == nil {
+		if _, _, _, err := parseStat(broken); err == nil {
 			t.Errorf("%q was read", broken)
 		}
 	}
