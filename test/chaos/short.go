@@ -18,6 +18,10 @@ func (w *world) moment() time.Duration {
 	return time.Duration(500+w.lots.IntN(1500)) * time.Millisecond
 }
 
+// letGo is how long strace may take to let go of vnetd. Where that has just begun to execute
+// a program it never does: it waits for a child that waits for it.
+const letGo = 5 * time.Second
+
 // unsynced has fsync(2) and fdatasync(2) of vnetd fail for a while, all of them or some: strace
 // answers in the kernel's place.
 func unsynced(w *world) error {
@@ -38,7 +42,12 @@ func unsynced(w *world) error {
 	if err := cmd.Process.Signal(unix.SIGINT); err != nil { // it lets go, and ends
 		return err
 	}
-	<-ended
+	select {
+	case <-ended:
+	case <-time.After(letGo):
+		_ = cmd.Process.Kill() // the kernel lets go in its place
+		<-ended
+	}
 	return nil
 }
 
