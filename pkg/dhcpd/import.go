@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"time"
 )
 
@@ -23,6 +24,51 @@ func (s Server) Import(ctx context.Context, leases []Lease) (taken int, refused 
 	case <-ctx.Done():
 		return imported(0, nil, ctx.Err())
 	}
+}
+
+// ErrNoneFree says that there is no address to give now.
+var ErrNoneFree = errors.New("no address is free")
+
+// Lend gives a card an address for ever without its asking: the one that it has, if any, or had, or another of
+// those that clients are given. It returns when that is on disk. The error is ErrNoneFree where there is none now.
+// The server must be running, and be one of DHCPv4.
+func (s Server) Lend(ctx context.Context, mac HWAddr) (netip.Addr, error) {
+	a, done, err := lend(s.engine, mac)
+	if err != nil || done == nil {
+		return a, err
+	}
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("lending an address: %w", err)
+	}
+	return a, nil
+}
+
+// lend is Lend until the address is queued; done is nil where it is the card's already.
+func lend(s *Engine, mac HWAddr) (a netip.Addr, done <-chan error, err error) {
+	s.Lock()
+	defer s.Unlock()
+	now, l := time.Now(), Lease{Addr: s.Pool.scope.Prefix.Addr(), MAC: mac[:], State: StateBound} // the address says of which family the client is
+	c := s.Pool.scope.clientOf(&l, now)
+	if b := s.Pool.Lease(c.Key, now); !b.None() && b.expiry.IsZero() && s.Pool.Refusal(b.Addr(), c) == "" {
+		return b.Addr(), nil, nil
+	}
+	a, free := s.Pool.Choose(c)
+	if !free {
+		return netip.Addr{}, nil, ErrNoneFree
+	}
+	l.Addr = a
+	if !s.Pool.scope.Promise(&l) {
+		return netip.Addr{}, nil, fmt.Errorf("%w: %v is not this host's to give", ErrNoneFree, a)
+	}
+	ch := Change{done: make(chan error, 1)}
+	ch.Bind(s.Pool.Bindings, c, l)
+	s.Enqueue(ch)
+	return a, ch.done, nil
 }
 
 // Import does what Server.Import does, on an engine that does not run and has no

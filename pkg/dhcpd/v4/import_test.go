@@ -1,6 +1,7 @@
 package v4_test
 
 import (
+	"errors"
 	"net/netip"
 	"testing"
 	"testing/synctest"
@@ -9,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/vnetd/vnetd/pkg/dhcpd"
+	"github.com/vnetd/vnetd/pkg/dhcpd/dhcpdtest"
 	"github.com/vnetd/vnetd/pkg/dhcpd/v4"
 )
 
@@ -74,6 +76,38 @@ func TestImport(t *testing.T) {
 		taken, refused, err = e.srv.Import(t.Context(), []dhcpd.Lease{lease(3, free, "three", soon.Add(-time.Minute))})
 		if taken != 0 || len(refused) != 1 || err != nil {
 			t.Errorf("the second time: %d taken, %v refused (%v)", taken, refused, err)
+		}
+	})
+}
+
+// A card gets an address for ever without asking, and the same one again; of other hosts' blocks none.
+func TestLend(t *testing.T) {
+	l := dhcpdtest.NewLender()
+	simulated(t, lentBy(l), func(t *testing.T, e *env) {
+		if _, err := e.srv.Lend(t.Context(), dhcpd.HWAddr(mac(2))); !errors.Is(err, dhcpd.ErrNoneFree) || l.Wanted() == 0 {
+			t.Errorf("without a block: %v, and %d ask for one", err, l.Wanted())
+		}
+		l.Block("192.0.2.104/31", ip(104))
+		if err := e.srv.Reconfigure(lentBy(l)()); err != nil {
+			t.Fatal(err)
+		}
+		e.events.Take()
+		for range 2 {
+			if a, err := e.srv.Lend(t.Context(), dhcpd.HWAddr(mac(2))); err != nil || a != ip(105) {
+				t.Errorf("got %v, %v", a, err)
+			}
+		}
+		synctest.Wait()
+		if held := e.srv.Leases(); len(held) != 1 || !held[0].Expiry.IsZero() || l.Holds(ip(105)) != dhcpd.HWAddr(mac(2)) || len(e.events.Take()) != 1 {
+			t.Errorf("leases %+v, and others know %v", held, l.Holds(ip(105)))
+		}
+		if _, err := e.srv.Lend(t.Context(), dhcpd.HWAddr(mac(3))); !errors.Is(err, dhcpd.ErrNoneFree) {
+			t.Errorf("all are given, and another card gets one: %v", err)
+		}
+		e.srv.DropDynamic(mac(2))
+		synctest.Wait()
+		if a := e.lease(mac(3)); a != ip(105) {
+			t.Errorf("a client gets %v, once it is given back", a)
 		}
 	})
 }
