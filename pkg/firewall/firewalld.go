@@ -44,27 +44,29 @@ type zones struct {
 	cancel context.CancelFunc // ends bus; guarded by mu
 }
 
-// bind puts the bridge into its zone. It does nothing where firewalld does not
+// bind puts the bridge into its zone, and this host's own link beside it. It does nothing where firewalld does not
 // run, or for a network that wants no zone; what fails is an error only for a
 // zone that the network names.
 func (z *zones) bind(ctx context.Context, n Network, log *slog.Logger) error {
 	if n.Zone == "" && !n.Mode.Filtered() {
 		return nil
 	}
-	zone, err := z.enter(ctx, n)
-	switch {
-	case err != nil && n.Zone != "":
-		return fmt.Errorf("putting it into the firewalld zone %q: %w", n.Zone, err)
-	case err == nil && zone != "":
-		log.Info("bridge is in firewalld's zone", "bridge", n.Bridge, "zone", zone)
-	case err != nil && !errors.Is(err, errNoFirewalld):
-		log.Warn("no zone of firewalld for a bridge: firewalld may reject its guests' packets", "bridge", n.Bridge, "error", err)
+	for _, link := range linksOf(&n) {
+		zone, err := z.enter(ctx, n, link)
+		switch {
+		case err != nil && n.Zone != "":
+			return fmt.Errorf("putting it into the firewalld zone %q: %w", n.Zone, err)
+		case err == nil && zone != "":
+			log.Info("bridge is in firewalld's zone", "bridge", link, "zone", zone)
+		case err != nil && !errors.Is(err, errNoFirewalld):
+			log.Warn("no zone of firewalld for a bridge: firewalld may reject its guests' packets", "bridge", link, "error", err)
+		}
 	}
 	return nil
 }
 
-// enter puts the bridge into its zone, "" if it was there.
-func (z *zones) enter(ctx context.Context, n Network) (zone string, err error) {
+// enter puts a link of the network into its zone, "" if it was there.
+func (z *zones) enter(ctx context.Context, n Network, link string) (zone string, err error) {
 	ctx, cancel := context.WithTimeout(ctx, firewalldTime)
 	defer cancel()
 	firewalld, err := z.firewalld(ctx)
@@ -77,13 +79,13 @@ func (z *zones) enter(ctx context.Context, n Network) (zone string, err error) {
 		}
 	}
 	var now string
-	if err := firewalld.CallWithContext(ctx, firewalldZone+"getZoneOfInterface", 0, n.Bridge).Store(&now); err != nil {
+	if err := firewalld.CallWithContext(ctx, firewalldZone+"getZoneOfInterface", 0, link).Store(&now); err != nil {
 		return "", err
 	}
 	if now == zone {
 		return "", nil
 	}
-	return zone, firewalld.CallWithContext(ctx, firewalldZone+"changeZoneOfInterface", 0, zone, n.Bridge).Err
+	return zone, firewalld.CallWithContext(ctx, firewalldZone+"changeZoneOfInterface", 0, zone, link).Err
 }
 
 // defaultZone is the zone that libvirt's driver would choose: routed networks
@@ -116,13 +118,15 @@ func (z *zones) unbind(ctx context.Context, n Network, log *slog.Logger) {
 	if err != nil {
 		return
 	}
-	var zone string
-	err = firewalld.CallWithContext(ctx, firewalldZone+"getZoneOfInterface", 0, n.Bridge).Store(&zone)
-	if err != nil || zone == "" {
-		return
-	}
-	if err := firewalld.CallWithContext(ctx, firewalldZone+"removeInterface", 0, zone, n.Bridge).Err; err != nil {
-		log.Warn("bridge stays in firewalld's zone", "bridge", n.Bridge, "zone", zone, "error", err)
+	for _, link := range linksOf(&n) {
+		var zone string
+		err = firewalld.CallWithContext(ctx, firewalldZone+"getZoneOfInterface", 0, link).Store(&zone)
+		if err != nil || zone == "" {
+			continue
+		}
+		if err := firewalld.CallWithContext(ctx, firewalldZone+"removeInterface", 0, zone, link).Err; err != nil {
+			log.Warn("bridge stays in firewalld's zone", "bridge", link, "zone", zone, "error", err)
+		}
 	}
 }
 
@@ -133,15 +137,17 @@ func (z *zones) rebind(ctx context.Context, networks []Network, log *slog.Logger
 		if n.Zone == "" && !n.Mode.Filtered() {
 			continue
 		}
-		zone, err := z.enter(ctx, n)
-		switch {
-		case errors.Is(err, errNoFirewalld):
-			return moved
-		case err != nil:
-			log.Warn("bridge could not be put back into firewalld's zone", "bridge", n.Bridge, "error", err)
-		case zone != "":
-			log.Info("bridge put back into firewalld's zone", "bridge", n.Bridge, "zone", zone)
-			moved++
+		for _, link := range linksOf(&n) {
+			zone, err := z.enter(ctx, n, link)
+			switch {
+			case errors.Is(err, errNoFirewalld):
+				return moved
+			case err != nil:
+				log.Warn("bridge could not be put back into firewalld's zone", "bridge", link, "error", err)
+			case zone != "":
+				log.Info("bridge put back into firewalld's zone", "bridge", link, "zone", zone)
+				moved++
+			}
 		}
 	}
 	return moved

@@ -109,19 +109,29 @@ func (j *judge) leaving() []Rule {
 // (RFC 4861).
 var neighbourTypes = []uint8{133, 135, 136}
 
-// asking refuses what guests open to this host, but for what they need of it.
-func (j *judge) asking() []Rule {
+// asking refuses what guests open to this host, but for what they need of it: by the bridge, and by the link
+// by which this host itself is in the network.
+func (j *judge) asking() (rules []Rule) {
 	if !j.policy().refuses(Egress) {
 		return nil
 	}
-	r := Rule{Family: j.family, Path: Asking, In: j.network.Bridge}
+	for _, link := range linksOf(&j.network) {
+		rules = append(rules, j.askingBy(link)...)
+	}
+	return rules
+}
+
+// askingBy is asking of what comes by one link.
+func (j *judge) askingBy(link string) []Rule {
+	r := Rule{Family: j.family, Path: Asking, In: link}
 	known := r
 	known.Replies, known.Verdict = true, Pass
 	rules := []Rule{known}
 	requests, _ := j.network.services(j.family)
 	for _, s := range requests {
-		s.Path, s.Verdict = Asking, Pass
-		rules = append(rules, s)
+		if s.Path, s.Verdict = Asking, Pass; s.In == link { // it is served by the bridge alone
+			rules = append(rules, s)
+		}
 	}
 	if j.family == IPv6 {
 		for _, kind := range neighbourTypes {
@@ -395,8 +405,10 @@ func (n Network) decided(p *PolicyRule) (all []Rule) {
 				all = append(all, p.Action.decide(m)...)
 				continue
 			}
-			for _, m.Path = range []Path{Leaving, Asking} {
-				m.In = n.Bridge
+			m.Path, m.In = Leaving, n.Bridge
+			all = append(all, p.Action.decide(m)...)
+			for _, m.In = range linksOf(&n) {
+				m.Path = Asking
 				all = append(all, p.Action.decide(m)...)
 			}
 		}

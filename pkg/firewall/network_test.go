@@ -39,3 +39,30 @@ func TestCheck(t *testing.T) {
 		}
 	}
 }
+
+// TestRulesOfHostLink has what a policy refuses guests at their bridge be refused by this host's own link as well,
+// where nothing is served that they need.
+func TestRulesOfHostLink(t *testing.T) {
+	n := Network{Bridge: "virbr7", Mode: ModeNAT, Subnets: []netip.Prefix{netip.MustParsePrefix("10.50.0.1/16")}, DHCP: true, Policy: Policy{Egress: ActionDrop}}
+	asking := func() (by map[string][]Verdict, served map[string]int) {
+		by, served = make(map[string][]Verdict), make(map[string]int)
+		for _, r := range n.Rules() {
+			if r.Path != Asking {
+				continue
+			}
+			by[r.In] = append(by[r.In], r.Verdict)
+			if r.Port != 0 {
+				served[r.In]++
+			}
+		}
+		return by, served
+	}
+	if by, _ := asking(); len(by) != 1 {
+		t.Errorf("without a link of this host's there are rules of %v", by)
+	}
+	n.Span = &Span{Host: SpanHost{Link: "vh7"}}
+	by, served := asking()
+	if len(by) != 2 || by["vh7"][len(by["vh7"])-1] != Drop || by["vh7"][0] != Pass || served["virbr7"] == 0 || served["vh7"] != 0 {
+		t.Errorf("rules are %v, of which %v let through what is served", by, served)
+	}
+}

@@ -6,6 +6,7 @@ import (
 	"iter"
 	"net"
 	"net/netip"
+	"slices"
 )
 
 // SpanTable is the name of the tables of nftables, of the families bridge and inet, that keep
@@ -24,6 +25,16 @@ type Span struct {
 	// of UDP. Guests reach neither that port of this host nor that of a peer.
 	Peers []netip.Addr
 	Port  uint16
+	Host  SpanHost
+}
+
+// SpanHost is a link by which this host itself is in a network, beside its bridge: nothing is forwarded that
+// comes by it. The zero value is none.
+type SpanHost struct {
+	Link string
+	// Addrs are those of this host there, link-local ones among them: nothing reaches others of its by the link.
+	// Senders of IPv6 are in the subnets of 64 bits of these.
+	Addrs []netip.Addr
 }
 
 // Spans is what a Firewall asks of whom keeps networks that span hosts apart; package overlay
@@ -53,10 +64,21 @@ func checkSpan(n *Network) error {
 	if s.Port == 0 {
 		faults = append(faults, errors.New("port 0 of a tunnel: want 1 to 65535"))
 	}
-	for _, a := range append(append([]netip.Addr{}, s.Gateways...), s.Peers...) {
+	if s.Host.Link != "" {
+		faults = append(faults, checkDevice(s.Host.Link))
+	}
+	for _, a := range slices.Concat(s.Gateways, s.Peers, s.Host.Addrs) {
 		if !a.IsValid() || a.Is4In6() || a.Zone() != "" {
 			faults = append(faults, fmt.Errorf("address %q of a network that spans hosts can't stand in a rule", a))
 		}
 	}
 	return errors.Join(faults...)
+}
+
+// linksOf are those by which guests reach this host: the bridge, and this host's own where it has one.
+func linksOf(n *Network) []string {
+	if n.Span == nil || n.Span.Host.Link == "" {
+		return []string{n.Bridge}
+	}
+	return []string{n.Bridge, n.Span.Host.Link}
 }

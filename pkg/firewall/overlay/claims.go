@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"iter"
 	"maps"
+	"net/netip"
 	"slices"
 
 	"github.com/vnetd/vnetd/pkg/firewall"
@@ -91,6 +92,30 @@ func elements(s *firewall.Span) []element {
 	}
 	for _, a := range s.Peers {
 		all = append(all, element{byFamily(a, setMembers4, setMembers6), string(pad(append(a.AsSlice(), port...)))})
+	}
+	return append(all, own(&s.Host)...)
+}
+
+// own are what is in the sets for this host's own link; nothing where there is none.
+func own(h *firewall.SpanHost) []element {
+	if h.Link == "" {
+		return nil
+	}
+	device := name(h.Link)
+	all := []element{{setHosts, string(device)}, {setBridges, string(device)}}
+	add := func(set string, a netip.Addr) {
+		if e := (element{set, string(append(slices.Clone(device), a.AsSlice()...))}); !slices.Contains(all, e) {
+			all = append(all, e)
+		}
+	}
+	for _, a := range h.Addrs {
+		add(byFamily(a, setCards4, setCards6), a)
+		if a.Is6() {
+			const bits = 64
+			p, _ := a.Prefix(bits)
+			add(setNear6, p.Addr())
+			add(setNear6, netip.IPv6Unspecified()) // who looks for duplicates has no address yet
+		}
 	}
 	return all
 }

@@ -30,6 +30,7 @@ func spanning() []*firewall.Network {
 		{Bridge: "virbr7", Span: &firewall.Span{
 			Device: "vx7", MAC: net.HardwareAddr{2, 'v', 'n', 0, 0, 7}, Gateways: addrs("10.50.0.1", "fd00:50::1", "fe80::76:6eff:fe00:7"),
 			Peers: addrs("203.0.113.1", "203.0.113.2"), Port: 4789,
+			Host: firewall.SpanHost{Link: "vh7", Addrs: addrs("10.50.1.7", "fd00:50::407:ff:fe00:1", "fe80::407:ff:fe00:1")},
 		}},
 		{Bridge: "virbr8", Span: &firewall.Span{
 			Device: "vx8", MAC: net.HardwareAddr{2, 'v', 'n', 0, 0, 8}, Gateways: addrs("10.51.0.1"), Peers: addrs("2001:db8::1"), Port: 8472,

@@ -50,6 +50,10 @@ const (
 	setPorts    = "ports"    // of tunnels
 	setMembers4 = "members4" // hosts and the ports of tunnels between them
 	setMembers6 = "members6" //
+	setHosts    = "hosts"    // this host's own links
+	setCards4   = "cards4"   // addresses of this host on these
+	setCards6   = "cards6"   //
+	setNear6    = "near6"    // subnets of 64 bits of which senders are there
 )
 
 // sets are all of them.
@@ -73,6 +77,10 @@ func sets() []set {
 		ports,
 		two(packets, setMembers4, typeAddr4, typePort, 4, 2),
 		two(packets, setMembers6, typeAddr6, typePort, 16, 2),
+		one(packets, setHosts, typeIfname, nameSize),
+		two(packets, setCards4, typeIfname, typeAddr4, nameSize, 4),
+		two(packets, setCards6, typeIfname, typeAddr6, nameSize, 16),
+		two(packets, setNear6, typeIfname, typeAddr6, nameSize, 16),
 	}
 }
 
@@ -158,10 +166,12 @@ type chain struct {
 	rules []rule
 }
 
-// The chains of frames that come by a tunnel, and that go by one.
+// The chains to which others jump: of frames that come by a tunnel, of those that go by one, and of
+// packets that come by this host's own links.
 const (
 	chainArriving = "arriving"
 	chainLeaving  = "leaving"
+	chainCard     = "card"
 )
 
 // chains are all of them, those to which others jump first. Hooks of bridges have the numbers
@@ -173,10 +183,11 @@ func chains() []chain {
 	return []chain{
 		{frames, chainArriving, nil, crossing(in)},
 		{frames, chainLeaving, nil, crossing(out)},
-		{frames, "prerouting", ahead(unix.NF_INET_PRE_ROUTING), tunnel(in, chainArriving)},
-		{frames, "input", ahead(unix.NF_INET_LOCAL_IN), tunnel(in, chainArriving)},
-		{frames, "output", ahead(unix.NF_INET_LOCAL_OUT), tunnel(out, chainLeaving)},
-		{frames, "postrouting", ahead(unix.NF_INET_POST_ROUTING), tunnel(out, chainLeaving)},
+		{packets, chainCard, nil, card()},
+		{frames, "prerouting", ahead(unix.NF_INET_PRE_ROUTING), []rule{lead(in, setLinks, chainArriving)}},
+		{frames, "input", ahead(unix.NF_INET_LOCAL_IN), []rule{lead(in, setLinks, chainArriving)}},
+		{frames, "output", ahead(unix.NF_INET_LOCAL_OUT), []rule{lead(out, setLinks, chainLeaving)}},
+		{frames, "postrouting", ahead(unix.NF_INET_POST_ROUTING), []rule{lead(out, setLinks, chainLeaving)}},
 		{packets, "input", ahead(unix.NF_INET_LOCAL_IN), arriving()},
 		{packets, "forward", ahead(unix.NF_INET_FORWARD), passing()},
 	}
@@ -227,6 +238,7 @@ var (
 	ip4Dest     = field{unix.NFT_PAYLOAD_NETWORK_HEADER, 16, 4}
 	ip6Source   = field{unix.NFT_PAYLOAD_NETWORK_HEADER, 8, 16}
 	ip6Dest     = field{unix.NFT_PAYLOAD_NETWORK_HEADER, 24, 16}
+	ip6Kind     = field{unix.NFT_PAYLOAD_NETWORK_HEADER, 24, 1} // of the destination
 	destPort    = field{unix.NFT_PAYLOAD_TRANSPORT_HEADER, 2, 2}
 	icmpType    = field{unix.NFT_PAYLOAD_TRANSPORT_HEADER, 0, 1}
 	ndTarget    = field{unix.NFT_PAYLOAD_TRANSPORT_HEADER, 8, 16}
@@ -255,9 +267,9 @@ func crossing(device uint32) []rule {
 	}
 }
 
-// tunnel is the rule by which frames of which a device is a tunnel's end go on in a chain.
-func tunnel(device uint32, chain string) []rule {
-	return []rule{{meta(device, first), lookup(setLinks, false), jump(chain)}}
+// lead is the rule by which what has a device of a set goes on in a chain.
+func lead(device uint32, set, chain string) rule {
+	return rule{meta(device, first), lookup(set, false), jump(chain)}
 }
 
 // arriving are the rules of what comes to this host: to a tunnel from peers alone, and by no
@@ -265,17 +277,35 @@ func tunnel(device uint32, chain string) []rule {
 func arriving() []rule {
 	ours := append(protocol(unix.IPPROTO_UDP), load(destPort, first), lookup(setPorts, false))
 	return []rule{
+		lead(unix.NFT_META_IIFNAME, setHosts, chainCard),
 		drop(ours, rule{meta(unix.NFT_META_IIFNAME, first), lookup(setBridges, false)}),
 		drop(ours, family(unix.NFPROTO_IPV4), rule{load(ip4Source, first), load(destPort, behindIP4), lookup(setMembers4, true)}),
 		drop(ours, family(unix.NFPROTO_IPV6), rule{load(ip6Source, first), load(destPort, second), lookup(setMembers6, true)}),
 	}
 }
 
+// card are the rules of what comes by this host's own links: it is for the address that this host has
+// there, or for a group, and from the network itself. Of IPv4 the kernel looks at that.
+func card() []rule {
+	by := func(set string, f field, more ...[]byte) rule {
+		return slices.Concat(rule{meta(unix.NFT_META_IIFNAME, first), load(f, second)}, more, rule{lookup(set, true)})
+	}
+	const group = 0xff // RFC 4291 section 2.7
+	subnet := maskAt(second, slices.Concat(bytes.Repeat([]byte{0xff}, 8), make([]byte, 8)))
+	return []rule{
+		drop(family(unix.NFPROTO_IPV4), by(setCards4, ip4Dest)),
+		drop(family(unix.NFPROTO_IPV6), rule{load(ip6Kind, first), compare(unix.NFT_CMP_NEQ, []byte{group})}, by(setCards6, ip6Dest)),
+		drop(family(unix.NFPROTO_IPV6), by(setNear6, ip6Source, subnet)),
+	}
+}
+
 // passing are the rules of what this host forwards: nothing to tunnels of peers, where it
-// would come from this host once its address is translated.
+// would come from this host once its address is translated, and nothing by this host's own links.
 func passing() []rule {
 	udp := protocol(unix.IPPROTO_UDP)
 	return []rule{
+		drop(rule{meta(unix.NFT_META_IIFNAME, first), lookup(setHosts, false)}),
+		drop(rule{meta(unix.NFT_META_OIFNAME, first), lookup(setHosts, false)}),
 		drop(udp, family(unix.NFPROTO_IPV4), rule{load(ip4Dest, first), load(destPort, behindIP4), lookup(setMembers4, false)}),
 		drop(udp, family(unix.NFPROTO_IPV6), rule{load(ip6Dest, first), load(destPort, second), lookup(setMembers6, false)}),
 	}
@@ -333,8 +363,10 @@ func compare(operator uint32, value []byte) []byte {
 }
 
 // mask leaves some bits of what is in the first register.
-func mask(bits []byte) []byte {
-	b := numbers(first, first, uint32(len(bits)))
+func mask(bits []byte) []byte { return maskAt(first, bits) }
+
+func maskAt(register uint32, bits []byte) []byte {
+	b := numbers(register, register, uint32(len(bits)))
 	b = data(b, unix.NFTA_BITWISE_MASK, bits)
 	return nfnetlink.Expression("bitwise", data(b, unix.NFTA_BITWISE_XOR, make([]byte, len(bits))))
 }
