@@ -67,7 +67,7 @@ func linkLines(p api.Plan) []string {
 	var lines []string
 	for _, l := range p.Links {
 		kinds := map[string]string{
-			api.LinkInterface: "interface", api.LinkFunctions: "virtual functions of the card", api.LinkPCI: "PCI device", api.LinkMacvlan: "macvlan interface", api.LinkTunnel: "VXLAN device",
+			api.LinkInterface: "interface", api.LinkFunctions: "virtual functions of the card", api.LinkPCI: "PCI device", api.LinkMacvlan: "macvlan interface", api.LinkTunnel: "VXLAN device", api.LinkHost: "this host's own link",
 		}
 		line := cmp.Or(kinds[l.Kind], "bridge") + " " + l.Name
 		held := "held to " + bandwidthText(l.Bandwidth)

@@ -258,6 +258,7 @@ func networkFields(a *app, n api.NetworkStatus) []field {
 	if n.Span != nil {
 		fields = append(fields, field{"Spans", spanText(n.Span)})
 		fields = append(fields, listFields("Cluster", shareLines(n.Span.Share))...)
+		fields = append(fields, listFields("Host", hostLines(n.Span.Host))...)
 	}
 	fields = append(fields, listFields("Announced", announcedLines(n.Announced))...)
 	fields = append(fields, poolFields(n.Pools)...)
@@ -311,6 +312,17 @@ func spanText(s *api.Span) string {
 		text += fmt.Sprintf(", port %d", s.Port)
 	}
 	return text + ", not encrypted"
+}
+
+// hostLines tell how this host itself is in a network that spans hosts, nil for by the gateway alone.
+func hostLines(h *api.SpanHost) []string {
+	switch {
+	case h == nil:
+		return nil
+	case len(h.Addresses) == 0:
+		return []string{table.Printable(h.Link) + ", no address yet"}
+	}
+	return []string{fmt.Sprintf("%s on %s, %s", joined(h.Addresses), table.Printable(h.Link), table.Printable(h.MAC))}
 }
 
 // shareLines tell how a network is shared with the hosts of its cluster, nil for none.

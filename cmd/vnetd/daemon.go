@@ -15,6 +15,7 @@ import (
 
 	"github.com/vnetd/vnetd/pkg/bgp"
 	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/bridge/hostlink"
 	"github.com/vnetd/vnetd/pkg/bridge/neighbour"
 	"github.com/vnetd/vnetd/pkg/bridge/tc"
 	"github.com/vnetd/vnetd/pkg/bridge/uplink"
@@ -40,6 +41,7 @@ type daemon struct {
 	offload    *offload.Table
 	spans      *overlay.Table
 	tunnels    *vxlan.Tunnels
+	hostLinks  *hostlink.Links
 	guards     *nft.Guards
 	neighbours *neighbour.Table
 	shaper     *tc.Shaper
@@ -81,7 +83,7 @@ func build(ctx context.Context, cfg config, sockets service.Sockets, log *slog.L
 		return nil, errors.Join(err, st.Close())
 	}
 	offloaded := offload.New(offload.Config{Default: cfg.FlowOffload, Logger: log})
-	spans, tunnels := overlay.New(log), new(vxlan.Tunnels)
+	spans, tunnels, hostLinks := overlay.New(log), new(vxlan.Tunnels), new(hostlink.Links)
 	rules := firewall.New(writer, firewall.Config{Flows: flows.Table{}, Offload: offloaded, Spans: spans, Logger: log})
 	guards, neighbours := nft.NewGuards(log), new(neighbour.Table)
 	joined, err := joinClusters(cfg, tunnels, log)
@@ -99,12 +101,12 @@ func build(ctx context.Context, cfg config, sockets service.Sockets, log *slog.L
 		announcements = announce.NewKeeper(speaker)
 	}
 	m := network.New(network.Config{
-		Store: st, Clusters: joined.clusters, Announcements: announcements, Links: links, Uplinks: uplinks, Rules: rules, Tunnels: tunnels, Guards: guards, Neighbours: neighbours, Shaper: shaper, Sockets: sockets, Logger: log,
+		Store: st, Clusters: joined.clusters, Announcements: announcements, Links: links, Uplinks: uplinks, Rules: rules, Tunnels: tunnels, HostLinks: hostLinks, Guards: guards, Neighbours: neighbours, Shaper: shaper, Sockets: sockets, Logger: log,
 		Ruleset: observer.Rules, ChainPrefix: observer.Prefix(),
 		DHCPIdentity: cfg.DHCPIdentity, DHCPProbe: cfg.DHCPProbe,
 		ResolvConf: cfg.ResolvConf, StopRebind: cfg.StopRebind, Hook: cfg.Hook, StartOnDemand: cfg.StartOnDemand, Limits: cfg.PortLimits,
 	})
-	return &daemon{st, links, uplinks, rules, offloaded, spans, tunnels, guards, neighbours, shaper, m, joined, speaker}, nil
+	return &daemon{st, links, uplinks, rules, offloaded, spans, tunnels, hostLinks, guards, neighbours, shaper, m, joined, speaker}, nil
 }
 
 // close ends everything and leaves networks as they are.
@@ -112,6 +114,7 @@ func (h *daemon) close() error {
 	h.manager.Close()
 	h.shaper.Close()
 	h.tunnels.Close()
+	h.hostLinks.Close()
 	h.uplinks.Close()
 	h.neighbours.Close()
 	h.links.Close()

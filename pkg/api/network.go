@@ -74,6 +74,15 @@ type Span struct {
 	Link     string       `json:"link"`
 	Peers    []netip.Addr `json:"peers"` // the other hosts
 	Share    *Share       `json:"share"` // null where the document names the hosts
+	Host     *SpanHost    `json:"host"`  // null where this host itself is in it by the gateway alone
+}
+
+// SpanHost is how this host itself is in a network that spans hosts: its programs reach guests of all hosts.
+type SpanHost struct {
+	Link string `json:"link"` // of this host
+	MAC  string `json:"mac"`  // empty: it is not known yet by which address the others know this host
+	// Addresses are this host's own in the network; none: it has got none yet.
+	Addresses []netip.Addr `json:"addresses"`
 }
 
 // Pool is the DHCP of one address family.

@@ -44,6 +44,7 @@ const (
 	LinkFunctions = "functions" // the card whose virtual functions ports are on
 	LinkPCI       = "pci"       // a device that is passed through
 	LinkTunnel    = "tunnel"    // to other hosts
+	LinkHost      = "host"      // of this host, with an address of its own in a network that spans hosts
 )
 
 // PlannedLink is a link that would be made, or one of the host's that is used.

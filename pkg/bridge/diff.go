@@ -39,6 +39,8 @@ const (
 	AspectTunnel Aspect = "tunnel" // to other hosts; see package vxlan
 	AspectPeer   Aspect = "peer"   // of a tunnel
 
+	AspectHostLink Aspect = "host-link" // by which this host is in a network; see package hostlink
+
 	AspectBandwidth Aspect = "bandwidth" // of bridges too; see package tc
 )
 

@@ -199,11 +199,28 @@ func checkMTU(c *checker) {
 // checkSpan checks <vnetd:span>.
 func checkSpan(c *checker) {
 	n := c.n
-	at := span.Context{Mode: string(c.mode), Owns: c.mode.OwnsBridge(), VLANs: n.BridgePolicy.FilterVLANs == Yes || n.HasVLANs(), Bridge: n.Bridge.Name}
+	at := span.Context{Mode: string(c.mode), Owns: c.mode.OwnsBridge(), VLANs: n.BridgePolicy.FilterVLANs == Yes || n.HasVLANs(), Bridge: n.Bridge.Name, Isolated: n.Isolated == Yes}
 	for i := range n.IPs {
 		at.Subnets = append(at.Subnets, n.IPs[i].Prefix())
 	}
+	at.Gives = len(HostSubnets(n)) > 0 || n.Chosen != ""
 	span.Check(at, n.Span, c.Add)
+}
+
+// HostSubnets are the subnets of n in which a host can have an address of its own, where n spans hosts: of
+// IPv4 the one of which DHCP gives addresses, of IPv6 those in which cards make their own.
+func HostSubnets(n *Network) (all []netip.Prefix) {
+	four := false
+	for i := range n.IPs {
+		switch ip := &n.IPs[i]; {
+		case ip.Address.Is6() && ip.Prefix().Bits() == slaacBits:
+			all = append(all, ip.Prefix())
+		case ip.Address.Is4() && !four && ip.DHCP != nil && len(ip.DHCP.Ranges) > 0:
+			four = true
+			all = append(all, ip.Prefix())
+		}
+	}
+	return all
 }
 
 // checkAnnounce checks <vnetd:announce>.

@@ -15,9 +15,9 @@ import (
 func spanRows() []faultRow {
 	const peer = "<vnetd:peer underlay='203.0.113.2'/>"
 	return []faultRow{
-		{"span that needs a cluster", extended("<vnetd:span hosts='all' vni='auto' block='16' egress='host:a' host-address='yes' color='red'>" + peer + "</vnetd:span>"), []string{
+		{"span that needs a cluster", extended("<vnetd:span hosts='all' vni='auto' block='16' egress='host:a' host-address='maybe' color='red'>" + peer + "</vnetd:span>"), []string{
 			"network/vnetd:span/@egress: 'host:a': want local: each host lets its own guests out",
-			"network/vnetd:span/@host-address: 'yes': want no: this version gives hosts no address of their own",
+			"network/vnetd:span/@host-address: 'maybe': want yes or no",
 			"network/vnetd:span/@hosts: 'all': needs a cluster: want cluster='NAME' of a [cluster.NAME] in vnetd.toml",
 			"network/vnetd:span/@block: '16': needs a cluster: want cluster='NAME' of a [cluster.NAME] in vnetd.toml",
 			"network/vnetd:span/@vni: 'auto': needs a cluster: want a number from 1 to 16777215, the same on all hosts",
@@ -60,6 +60,19 @@ func spanRows() []faultRow {
 		}},
 		{"span of this host alone", extended("<vnetd:span vni='7' underlay='203.0.113.2'>" + peer + "</vnetd:span>"), []string{
 			"network/vnetd:span/vnetd:peer: missing, want the address of at least one other host",
+		}},
+		{"a host's own address of a network without any", extended("<vnetd:span vni='7' underlay='203.0.113.1' host-address='yes'>" + peer + "</vnetd:span>"), []string{
+			"network/vnetd:span/@host-address: 'yes': needs addresses to take one from: want an <ip> of IPv4 with a <range>, or one of IPv6 with prefix 64",
+		}},
+		{"a host's own address where DHCP gives none", extended("<ip address='192.0.2.1' prefix='24'><dhcp><host mac='52:54:00:00:00:01' ip='192.0.2.9'/></dhcp></ip>" +
+			"<ip family='ipv6' address='fd00::1' prefix='80'/><vnetd:span vni='7' underlay='203.0.113.1' host-address='yes'>" + peer + "</vnetd:span>"), []string{
+			"network/vnetd:span/@host-address: 'yes': needs addresses to take one from: want an <ip> of IPv4 with a <range>, or one of IPv6 with prefix 64",
+		}},
+		{"a host's own address among isolated ports", extended("<port isolated='yes'/><ip family='ipv6' address='fd00::1' prefix='64'/><vnetd:span vni='7' underlay='203.0.113.1' host-address='yes'>" + peer + "</vnetd:span>"), []string{
+			"network/vnetd:span/@host-address: 'yes': not possible with <port isolated='yes'/>: from other hosts nothing reaches an isolated port",
+		}},
+		{"a host's own address by a link of the bridge's name", extended("<bridge name='vhp7'/><ip family='ipv6' address='fd00::1' prefix='64'/><vnetd:span vni='7' underlay='203.0.113.1' host-address='yes'>" + peer + "</vnetd:span>"), []string{
+			"network/vnetd:span/@host-address: 'yes': the host's link would have the name of the bridge, vhp7",
 		}},
 		{"span with tags", extended("<vnetd:bridge vlan-filtering='yes'/><vnetd:span vni='7' underlay='203.0.113.1'>" + peer + "</vnetd:span>"), []string{
 			"network/vnetd:span: not possible with VLANs: tags don't go from host to host",
@@ -124,6 +137,29 @@ func TestSpanOfCluster(t *testing.T) {
 	all := parse(t, []byte(extended(natHere+"<vnetd:span cluster='lab' hosts='all' vni='7' block='auto'/>")))
 	if err := all.Validate(); err != nil || !all.Span.On("h3") || all.Span.Block != 0 || !strings.Contains(string(all.XML()), "<vnetd:span cluster='lab' vni='7'/>") {
 		t.Errorf("%v\n%s", err, all.XML())
+	}
+}
+
+// TestSpanHostAddress reads and prints that hosts have addresses of their own, and gives each another card.
+func TestSpanHostAddress(t *testing.T) {
+	for _, inside := range []string{
+		"<vnetd:span cluster='lab' vni='7' host-address='yes'/>",
+		"<vnetd:span vni='7' underlay='203.0.113.1' host-address='yes'><vnetd:peer underlay='203.0.113.2'/></vnetd:span>",
+	} {
+		n := parse(t, []byte(extended("<ip family='ipv6' address='fd00::1' prefix='64'/>"+inside)))
+		if err := n.Validate(); err != nil || !n.Span.HostAddress {
+			t.Errorf("%s: %v", inside, err)
+		}
+		if xml := strings.NewReplacer("\n", "", "  ", "").Replace(string(n.XML())); !strings.Contains(xml, inside) {
+			t.Errorf("printed:\n%s", xml)
+		}
+		if n.Span.HostDevice() != "vh7" || n.Span.HostPort() != "vhp7" || n.Span.HostMAC("h1").String() == n.Span.HostMAC("h2").String() {
+			t.Errorf("links %s and %s, cards %v and %v", n.Span.HostDevice(), n.Span.HostPort(), n.Span.HostMAC("h1"), n.Span.HostMAC("h2"))
+		}
+	}
+	most := parse(t, []byte(extended(natHere+"<vnetd:span cluster='lab' vni='16777215'/>")))
+	if name := most.Span.HostPort(); len(name) > 15 {
+		t.Errorf("%s is no name for a link", name)
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/bridge/hostlink"
 	"github.com/vnetd/vnetd/pkg/bridge/vxlan"
 	"github.com/vnetd/vnetd/pkg/network/env"
 	"github.com/vnetd/vnetd/pkg/network/live"
@@ -69,6 +70,8 @@ func (s *stock) clearMarked() error {
 			err = s.env.Links.DeleteLink(l.Index)
 		case l.Kind == vxlan.Kind && live.Marked(l) != "" && s.env.Tunnels != nil:
 			err = s.env.Tunnels.Remove(l.Name, l.Alias)
+		case l.Kind == hostlink.Kind && live.Marked(l) != "" && s.env.HostLinks != nil:
+			err = s.env.HostLinks.Remove(l.Name, l.Alias, 0)
 		case l.Kind == "bridge" && live.Marked(l) != "":
 			err = s.env.Links.Remove(l.Name, l.Index)
 		default:

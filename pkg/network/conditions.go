@@ -58,6 +58,9 @@ func (c conditions) active() (all []health.Network) {
 			h.Subnets = append(h.Subnets, live.IPs[i].Prefix().Masked())
 		}
 		h.Reachable = translate.Reachable(live)
+		if translate.HasHostLink(live) {
+			h.HostLink = live.Span.HostDevice()
+		}
 		all = append(all, h)
 	})
 	return all
@@ -74,6 +77,9 @@ func (c conditions) bridged() (all []firewall.Network) {
 	return all
 }
 
+// hostIndex is live.HostIndex.
+func hostIndex(n *Network) int { return live.HostIndex(n) }
+
 // routed are the active networks whose guests the host routes to.
 func (c conditions) routed() (all []health.Routed) {
 	c.eachLive(func(n *Network, live *netdef.Network) {
@@ -81,7 +87,7 @@ func (c conditions) routed() (all []health.Routed) {
 		if index == 0 || !live.Mode().OwnsBridge() {
 			return
 		}
-		r := health.Routed{Network: n.Name(), Bridge: live.Bridge.Name, Index: index, Gateways: translate.Bridge(live).Addrs, Dev: translate.Firewall(live).Dev}
+		r := health.Routed{Network: n.Name(), Bridge: live.Bridge.Name, Index: index, Host: hostIndex(n), Gateways: translate.Bridge(live).Addrs, Dev: translate.Firewall(live).Dev}
 		r.Forwards4, r.Forwards6 = translate.Forwards(live)
 		all = append(all, r)
 	})

@@ -17,6 +17,7 @@ import (
 	"github.com/vnetd/vnetd/internal/nstest"
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/bridge/hostlink"
 	"github.com/vnetd/vnetd/pkg/bridge/neighbour"
 	"github.com/vnetd/vnetd/pkg/bridge/tc"
 	"github.com/vnetd/vnetd/pkg/bridge/uplink"
@@ -94,7 +95,7 @@ func newHub(t *testing.T, root string, opts hubOptions) *hub {
 	observer := iptables.Observe(t.Context(), iptables.Config{Logger: log})
 	writer, err := writerOf(t, opts, observer, log)
 	must(t, err)
-	spans, tunnels := overlay.New(log), new(vxlan.Tunnels)
+	spans, tunnels, hostLinks := overlay.New(log), new(vxlan.Tunnels), new(hostlink.Links)
 	fw := firewall.New(writer, firewall.Config{Flows: flows.Table{}, Spans: spans, Logger: log})
 	rules := network.Rules(fw)
 	if opts.rules != nil {
@@ -104,7 +105,7 @@ func newHub(t *testing.T, root string, opts hubOptions) *hub {
 	must(t, err)
 	guards, neighbours := nft.NewGuards(log), new(neighbour.Table)
 	cfg := network.Config{
-		Store: h.store, Links: h.links, Uplinks: uplinks, Rules: rules, Tunnels: tunnels, Guards: guards, Neighbours: neighbours, Shaper: shaper, Logger: log, Clusters: opts.clusters,
+		Store: h.store, Links: h.links, Uplinks: uplinks, Rules: rules, Tunnels: tunnels, HostLinks: hostLinks, Guards: guards, Neighbours: neighbours, Shaper: shaper, Logger: log, Clusters: opts.clusters,
 		Ruleset: observer.Rules, ChainPrefix: observer.Prefix(),
 		StartOnDemand: opts.startOnDemand, Hook: opts.hook, ResolvConf: opts.resolvConf, Limits: opts.limits, SysFS: opts.sysfs,
 	}
@@ -130,6 +131,7 @@ func newHub(t *testing.T, root string, opts hubOptions) *hub {
 		neighbours.Close()
 		shaper.Close()
 		tunnels.Close()
+		hostLinks.Close()
 		h.links.Close()
 		must(t, errors.Join(fw.Close(), guards.Close()))
 		if err := h.store.Close(); err != nil {

@@ -97,10 +97,10 @@ func (w watcher) told(n *Network, mac net.HardwareAddr) *port.Port {
 }
 
 // onBridge lists the active networks on the bridge with that ifindex, or whose bridge has
-// that uplink or tunnel to other hosts.
+// that uplink or tunnel to other hosts, or in which this host is by that link.
 func (w watcher) onBridge(index int) []*Network {
 	return w.where(func(n *Network) bool {
-		if n.BridgeIndex() == index || live.TunnelIndex(n) == index {
+		if n.BridgeIndex() == index || live.TunnelIndex(n) == index || live.HostIndex(n) == index {
 			return true
 		}
 		doc := n.Live()

@@ -6,6 +6,7 @@ package span
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net"
@@ -46,6 +47,9 @@ type Span struct {
 	Underlay netip.Addr
 	Port     uint16       // of UDP, the same on all hosts
 	Peers    []netip.Addr // the hosts, of which this one may be one
+	// HostAddress has each host have an address of its own in the network, by which its programs reach
+	// guests of all hosts, and these it.
+	HostAddress bool
 
 	// Cluster is the name of that whose hosts the network is on, empty for none: it says
 	// Underlay, Port and Peers then, and the document does not.
@@ -72,6 +76,20 @@ func (s *Span) Others(own ...netip.Addr) []netip.Addr {
 
 // Device is the name of the device that is the tunnel's end.
 func (s *Span) Device() string { return fmt.Sprintf("vx%d", s.VNI) }
+
+// HostDevice is the name of the link by which this host itself is in the network, and HostPort that of its
+// other end, a port of the bridge.
+func (s *Span) HostDevice() string { return fmt.Sprintf("vh%d", s.VNI) }
+
+// HostPort is told at HostDevice.
+func (s *Span) HostPort() string { return fmt.Sprintf("vhp%d", s.VNI) }
+
+// HostMAC is the address of the card of a host, which the others know by that name.
+func (s *Span) HostMAC(host string) net.HardwareAddr {
+	sum := sha256.Sum256(fmt.Appendf(nil, "%d %s", s.VNI, host))
+	// Locally administered, and neither a gateway's (02) nor a guest's (52).
+	return net.HardwareAddr{0x06, sum[0], sum[1], sum[2], sum[3], sum[4]}
+}
 
 // MAC is the address of the gateway on all hosts, which is made of the VNI: what else a host
 // knows of the network may be its own. Guests that move know their gateway by it.
@@ -102,7 +120,6 @@ type only struct{ name, value, why string }
 // onlys are the attributes of which the other values need what there is not yet.
 var onlys = []only{
 	{"egress", "local", "want local: each host lets its own guests out"},
-	{"host-address", "no", "want no: this version gives hosts no address of their own"},
 }
 
 // Decode decodes the <vnetd:span> of a <network>; nil if there is none.
@@ -117,6 +134,7 @@ func Decode(e xmldoc.Element) *Span {
 		}
 	}
 	s := &Span{VNI: xmldoc.Value(e, "vni", parseVNI), Underlay: xmldoc.Value(e, "underlay", parseAddr), Port: cmp.Or(xmldoc.Value(e, "port", parsePort), DefaultPort)}
+	s.HostAddress = xmldoc.Value(e, "host-address", parseYes)
 	decodeCluster(e, s)
 	switch vni, said := e.Attr("vni"); {
 	case s.Cluster != "":
@@ -250,6 +268,13 @@ func parsePort(text string) (uint16, error) {
 	return uint16(n), nil
 }
 
+func parseYes(text string) (bool, error) {
+	if text != "yes" && text != "no" {
+		return false, errors.New("want yes or no")
+	}
+	return text == "yes", nil
+}
+
 func parseAddr(text string) (netip.Addr, error) {
 	a, err := netip.ParseAddr(text)
 	switch {
@@ -270,15 +295,19 @@ func Print(p *xmldoc.Printer, s *Span) {
 	if port == DefaultPort {
 		port = 0
 	}
+	own := ""
+	if s.HostAddress {
+		own = "yes"
+	}
 	if s.Cluster != "" {
-		p.Elem("vnetd:span", func() {}, xmldoc.Opt("cluster", s.Cluster), xmldoc.Opt("hosts", strings.Join(s.Hosts, " ")), xmldoc.Num("vni", s.VNI), xmldoc.Num("block", s.Block))
+		p.Elem("vnetd:span", func() {}, xmldoc.Opt("cluster", s.Cluster), xmldoc.Opt("hosts", strings.Join(s.Hosts, " ")), xmldoc.Num("vni", s.VNI), xmldoc.Num("block", s.Block), xmldoc.Opt("host-address", own))
 		return
 	}
 	p.Elem("vnetd:span", func() {
 		for _, a := range s.Peers {
 			p.Leaf("vnetd:peer", xmldoc.Always("underlay", a.String()))
 		}
-	}, xmldoc.Num("vni", s.VNI), xmldoc.Addr("underlay", s.Underlay), xmldoc.Num("port", port))
+	}, xmldoc.Num("vni", s.VNI), xmldoc.Addr("underlay", s.Underlay), xmldoc.Num("port", port), xmldoc.Opt("host-address", own))
 }
 
 // Context is what of a network its span must go with.
@@ -290,6 +319,10 @@ type Context struct {
 	VLANs   bool
 	Bridge  string // its name; may be empty
 	Subnets []netip.Prefix
+	// Gives says that there are addresses of which a host may have one.
+	Gives bool
+	// Isolated says that guests do not reach each other.
+	Isolated bool
 }
 
 // Check finds what can't be of s, nil for none.
@@ -307,6 +340,7 @@ func Check(c Context, s *Span, add func(path, value, problem string)) {
 	if s.VNI != 0 && c.Bridge == s.Device() {
 		add(path+"/@vni", strconv.Itoa(s.VNI), "the tunnel's device would have the name of the bridge, "+c.Bridge)
 	}
+	checkHost(c, path, s, add)
 	if s.Cluster != "" {
 		checkCluster(c, path, s, add)
 		return
@@ -315,6 +349,20 @@ func Check(c Context, s *Span, add func(path, value, problem string)) {
 		checkAddr(c, path+"/@underlay", s.Underlay, add)
 	}
 	checkPeers(c, path, s, add)
+}
+
+// checkHost checks whether hosts can have addresses of their own.
+func checkHost(c Context, path string, s *Span, add func(path, value, problem string)) {
+	const at, yes = "/@host-address", "yes"
+	switch {
+	case !s.HostAddress:
+	case !c.Gives:
+		add(path+at, yes, "needs addresses to take one from: want an <ip> of IPv4 with a <range>, or one of IPv6 with prefix 64")
+	case c.Isolated:
+		add(path+at, yes, "not possible with <port isolated='yes'/>: from other hosts nothing reaches an isolated port")
+	case s.VNI != 0 && (c.Bridge == s.HostDevice() || c.Bridge == s.HostPort()):
+		add(path+at, yes, "the host's link would have the name of the bridge, "+c.Bridge)
+	}
 }
 
 // checkCluster checks what the hosts of a cluster have to say of each other.

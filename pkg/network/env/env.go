@@ -12,6 +12,7 @@ import (
 
 	"github.com/vnetd/vnetd/internal/histogram"
 	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/bridge/hostlink"
 	"github.com/vnetd/vnetd/pkg/bridge/vlan"
 	"github.com/vnetd/vnetd/pkg/bridge/vxlan"
 	"github.com/vnetd/vnetd/pkg/dhcpd"
@@ -100,6 +101,14 @@ type Tunnels interface {
 	Underlay(addrs, question []netip.Addr) (vxlan.Underlay, error)
 }
 
+// HostLinks is what the hub asks of pkg/bridge/hostlink; *hostlink.Links is the real one, whose contracts
+// hold.
+type HostLinks interface {
+	Ensure(ctx context.Context, cfg hostlink.Config) (host, port int, err error)
+	Settle(ctx context.Context, index int, cfg hostlink.Config) error
+	Remove(name, alias string, table uint32) error
+}
+
 // Config is what the hub works with. Store, Links, Uplinks, Rules and Logger must
 // be set.
 type Config struct {
@@ -109,6 +118,8 @@ type Config struct {
 	Rules   Rules
 	Tunnels Tunnels      // nil: no network spans hosts
 	Guards  guard.Kernel // nil: ports have no guards
+	// HostLinks are those by which this host itself is in networks that span hosts.
+	HostLinks HostLinks
 	// Clusters are those that this host is in; nil: none.
 	Clusters *member.Clusters
 	// Announcements are what routers are told of networks; nil: none is told.

@@ -29,6 +29,8 @@ type Network struct {
 	Name    string
 	Bridge  string // the bridge's name
 	Subnets []netip.Prefix
+	// HostLink is the link by which the host itself is in it, empty for none.
+	HostLink string
 	// Reachable are those of IPv6 whose guests may be connected to from outside, though
 	// those of IPv4 may not and the document does not say that it is meant so.
 	Reachable []netip.Prefix

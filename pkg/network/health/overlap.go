@@ -21,7 +21,7 @@ func Overlaps(hostNets func() ([]bridge.HostNet, error), active func() []Network
 		for _, n := range active() {
 			for _, p := range n.Subnets {
 				for _, other := range nets {
-					if other.Link != n.Bridge && p.Overlaps(other.Prefix) {
+					if other.Link != n.Bridge && other.Link != n.HostLink && p.Overlaps(other.Prefix) {
 						all = append(all, overlap(n, p, other))
 					}
 				}

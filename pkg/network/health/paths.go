@@ -18,6 +18,7 @@ type Routed struct {
 	Network  string
 	Bridge   string // the bridge's name
 	Index    int    // and its ifindex
+	Host     int    // that of the link by which this host's own packets may go there, too; 0 for none
 	Gateways []netip.Prefix
 	// Forwards4 and Forwards6 say that guests reach what is beyond the host, by Dev
 	// alone where that is not empty (<forward dev>).
@@ -159,7 +160,7 @@ func last(p netip.Prefix) netip.Addr {
 // one of the host's own, and reports whether it arrives.
 func (f *finder) toGuest(p path.Packet, in string) (arrives bool, err error) {
 	way, err := f.ways.Lookup(p)
-	if err == nil && way.Out == f.Index {
+	if err == nil && (way.Out == f.Index || p.In == 0 && f.Host != 0 && way.Out == f.Host) {
 		return true, nil
 	}
 	switch {

@@ -33,6 +33,7 @@ func (n turn) activate(live *netdef.Network, index int, sv *service.Set) {
 	tunnels{n}.note(live)
 	n.ports.Guards().All(live, index) // leases are known by now
 	n.serve(sv)
+	lend(n.env.Tasks.Context(), n, live)
 	n.ports.Devices().Find(n.Network)
 	n.PortsChanged()
 	n.others.PeersChanged()
@@ -80,14 +81,7 @@ func (n turn) keepOnBridge(ctx context.Context, live *netdef.Network, s drift.Su
 		s.Whole, s.AllPorts = true, true
 	}
 	if owns {
-		// What keeps gateways apart goes after the tunnel.
-		if err := (tunnels{n}).removeFormer(live); err != nil {
-			return 0, err
-		}
-		if err := keepRules(ctx, n, live, s.Whole); err != nil {
-			return 0, err
-		}
-		if err := (tunnels{n}).keep(ctx, live, index, s, amend); err != nil {
+		if err := keepOwned(ctx, n, live, index, s, amend); err != nil {
 			return 0, err
 		}
 	}
@@ -104,6 +98,21 @@ func keepGuards(n turn, live *netdef.Network, index int) {
 	if n.Live() != nil || len(n.ports.Registry().On(n.name, port.Own, port.External)) > 0 {
 		n.ports.Guards().All(live, index)
 	}
+}
+
+// keepOwned is keepOnBridge of what goes with a bridge of vnetd's own, which has that ifindex.
+func keepOwned(ctx context.Context, n turn, live *netdef.Network, index int, s drift.Suspects, amend bridge.Amend) error {
+	// What keeps gateways apart goes after the tunnel.
+	if err := errors.Join(hosts{n}.removeFormer(live), tunnels{n}.removeFormer(live)); err != nil {
+		return err
+	}
+	if err := keepRules(ctx, n, live, s.Whole); err != nil {
+		return err
+	}
+	if err := (tunnels{n}).keep(ctx, live, index, s, amend); err != nil {
+		return err
+	}
+	return hosts{n}.keep(ctx, live, index, s, amend)
 }
 
 // keepRules makes the rules of live, and the host's forwarding, what they should be where
@@ -193,7 +202,7 @@ func (n turn) clearLeftover(ctx context.Context) error {
 func (n turn) clear(ctx context.Context, live *netdef.Network) error {
 	errs := []error{n.ports.Devices().Unplug(n.Network), n.ports.Bandwidth().Lift(live)}
 	if live.Mode().OwnsBridge() {
-		errs = append(errs, tunnels{n}.remove(live), n.removeBridges(live), n.rules.remove(ctx, live))
+		errs = append(errs, hosts{n}.remove(live), tunnels{n}.remove(live), n.removeBridges(live), n.rules.remove(ctx, live))
 	}
 	errs = append(errs, host.RemoveAccess(n.env.Links, live, Mark(live)), n.record.Restore(ctx), n.ports.Guards().End(live))
 	if !n.Persistent() {

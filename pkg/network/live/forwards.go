@@ -81,7 +81,7 @@ func guests(n turn, live *netdef.Network) (g forward.Guests) {
 func surround(n turn, live *netdef.Network) surroundings {
 	return surroundings{
 		forwards: resolve(n, live), rewrites6: bridge.Rewrites6(),
-		peers: n.others.Peers(live), ports: portRules(n.Network),
+		peers: n.others.Peers(live), ports: portRules(n.Network), host: hostRules(n.Network, live),
 	}
 }
 

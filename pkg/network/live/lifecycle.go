@@ -6,6 +6,7 @@ import (
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/attach"
 	"github.com/vnetd/vnetd/pkg/network/env"
 	"github.com/vnetd/vnetd/pkg/network/forward"
 	"github.com/vnetd/vnetd/pkg/network/host"
@@ -141,6 +142,7 @@ func (n turn) stop(ctx context.Context) error {
 	}
 	n.setState(api.Stopping, nil)
 	n.env.Announcements.Withdraw(ctx, n.name)                                   // before nobody is there any more
+	_ = attach.HostPorts{Ports: n.ports}.Release(n.Network)                     // while DHCP still takes its address back; its end is tried again
 	sv := n.change(func(a *active) { a.services, a.ifindex = nil, 0 }).services // its end is no loss
 	sv.Retire()
 	// Sockets and links go at the same time: the kernel takes its time for both.

@@ -9,6 +9,7 @@ package live
 
 import (
 	"context"
+	"net/netip"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -77,12 +78,19 @@ type Network struct {
 
 	tunnel    atomic.Int64                 // ifindex of the one to other hosts, 0 for none
 	followed  atomic.Pointer[vxlan.Config] // what of it is of the cluster's making, nil for nothing yet
+	card      card                         // by which this host is in the network
 	clustered clustered
 	following atomic.Bool // somebody is about to see what rules are by now
 	named     atomic.Pointer[[]dnsd.Peer]
 	expiring  atomic.Bool // somebody waits for addresses of names to end
 	finishing atomic.Bool // somebody tries again to take down what is left
 	repairing atomic.Bool // somebody tries again to repair
+}
+
+// card is that of this host in a network that spans hosts.
+type card struct {
+	index atomic.Int64               // ifindex of the link, 0 for none
+	given atomic.Pointer[netip.Addr] // its address of IPv4, nil while that is not known
 }
 
 // turn is a network whose op is held: it is the caller's turn.

@@ -6,10 +6,14 @@ import (
 	"time"
 
 	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/dhcpd"
+	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/attach"
 	"github.com/vnetd/vnetd/pkg/network/drift"
 	"github.com/vnetd/vnetd/pkg/network/env"
 	"github.com/vnetd/vnetd/pkg/network/forward"
 	"github.com/vnetd/vnetd/pkg/network/service"
+	"github.com/vnetd/vnetd/pkg/network/translate"
 )
 
 // Repair puts back at once what is missing of an active network; of an inactive one
@@ -48,6 +52,7 @@ func (n *Network) Mend(ctx context.Context, suspected func() drift.Suspects, ame
 		was.services.Stop()
 		turn{n}.serve(turn{n}.newServices(live, nil))
 	}
+	lend(ctx, turn{n}, live)
 	return nil
 }
 
@@ -149,6 +154,37 @@ func letGoLater(n *Network) {
 	})
 }
 
+// lend has DHCP give this host its address of IPv4, where it is to have one and has not, and the link and the rules
+// have it. As long as there is none the network is degraded.
+func lend(ctx context.Context, n turn, live *netdef.Network) {
+	p := (attach.HostPorts{Ports: n.ports}).Of(n.Network)
+	_, ranged := translate.HostRange(live)
+	if p == nil || !ranged || !translate.HasHostLink(live) {
+		n.fault(partHost, nil)
+		return
+	}
+	srv := n.Services().Servers().DHCP
+	if srv == nil {
+		return // that fails itself
+	}
+	ctx, cancel := context.WithTimeout(ctx, lendLimit)
+	defer cancel()
+	a, err := srv.Lend(ctx, dhcpd.HWAddr(p.MAC))
+	if was := n.card.given.Load(); err == nil && (was == nil || *was != a) {
+		n.card.given.Store(&a)
+		n.follow(ctx)
+		err = hosts{n}.keep(ctx, live, n.BridgeIndex(), drift.Whole(), nil)
+		n.env.Logger.Info("this host has an address in the network", env.KeyNetwork, n.name, "ip", a)
+	}
+	if err != nil {
+		err = fmt.Errorf("network/vnetd:span/@host-address: %w", err)
+	}
+	n.fault(partHost, err)
+}
+
+// lendLimit is how long is waited at most until the address is on disk.
+const lendLimit = 5 * time.Second
+
 // FollowCluster has an active network be what its cluster says now. It returns at once.
 func FollowCluster(n *Network, news News) {
 	if !n.clustered.add(news) {
@@ -186,6 +222,7 @@ func followCluster(ctx context.Context, n turn, news News) {
 	}
 	if news.Pool {
 		service.PoolChanged(n.Services())
+		lend(ctx, n, live)
 	}
 	if news.Names {
 		service.NamesChanged(n.Services())

@@ -2,12 +2,18 @@ package live
 
 import (
 	"context"
+	"errors"
+	"net"
+	"net/netip"
 	"slices"
 	"sync"
 
+	"github.com/vnetd/vnetd/pkg/bridge/hostlink"
+	"github.com/vnetd/vnetd/pkg/bridge/vxlan"
 	"github.com/vnetd/vnetd/pkg/firewall"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/admission"
+	"github.com/vnetd/vnetd/pkg/network/attach"
 	"github.com/vnetd/vnetd/pkg/network/env"
 	"github.com/vnetd/vnetd/pkg/network/member"
 	"github.com/vnetd/vnetd/pkg/network/translate"
@@ -32,11 +38,12 @@ type surroundings struct {
 	rewrites6 bool // as bridge.Rewrites6
 	peers     []firewall.Peer
 	ports     []admission.Port // with rules of their own
+	host      firewall.SpanHost
 }
 
 // equal reports whether the rules of one are those of the other.
 func (s *surroundings) equal(o *surroundings) bool {
-	return s.rewrites6 == o.rewrites6 && admission.SamePeers(s.peers, o.peers) &&
+	return s.rewrites6 == o.rewrites6 && s.host.Link == o.host.Link && slices.Equal(s.host.Addrs, o.host.Addrs) && admission.SamePeers(s.peers, o.peers) &&
 		slices.EqualFunc(s.forwards, o.forwards, func(a, b firewall.Forward) bool { return a.Equal(&b) }) &&
 		slices.EqualFunc(s.ports, o.ports, func(a, b admission.Port) bool { return a.Equal(&b) })
 }
@@ -106,6 +113,9 @@ func (r *ruleset) set(ctx context.Context, live *netdef.Network) error {
 func (r *ruleset) wanted(live *netdef.Network) firewall.Network {
 	fw := translate.Firewall(r.clusters.Resolve(live))
 	fw.Forwards, fw.NoLoopback6 = r.forwards, r.rewrites6
+	if fw.Span != nil {
+		fw.Span.Host = r.host
+	}
 	fw.Peers, fw.Policy = r.peers, admission.Policy(live, r.ports, r.names.Addrs)
 	return fw
 }
@@ -171,4 +181,49 @@ func (r *ruleset) redirect(ctx context.Context, live *netdef.Network, redirected
 		r.redirected = was
 	}
 	return err
+}
+
+// hostLink is the link by which this host is in n itself as live asks for it, and the name by which others know this host; ok is false where that asks
+// for none, or it can't be told yet who this host is.
+func hostLink(n *Network, live *netdef.Network) (cfg hostlink.Config, name string, ok bool) {
+	if !translate.HasHostLink(live) || n.env.HostLinks == nil {
+		return cfg, "", false
+	}
+	if c := n.env.Clusters.Of(live); c != nil {
+		name = c.Host
+	} else if self, err := ownUnderlay(n, live); err == nil && live.Span.Cluster == "" && self.Addr.IsValid() {
+		name = self.Addr.String()
+	}
+	var mac net.HardwareAddr
+	switch p := (attach.HostPorts{Ports: n.ports}).Of(n); {
+	case name != "":
+		mac = live.Span.HostMAC(name)
+	case p != nil:
+		mac = p.MAC // as long as nobody says otherwise
+	default:
+		return cfg, "", false
+	}
+	var given netip.Addr
+	if a := n.card.given.Load(); a != nil {
+		given = *a
+	}
+	return translate.HostLink(live, mac, given), name, true
+}
+
+// hostRules are what the rules of live are to know of the link.
+func hostRules(n *Network, live *netdef.Network) (h firewall.SpanHost) {
+	if cfg, _, ok := hostLink(n, live); ok {
+		h = translate.HostRules(&cfg)
+	}
+	return h
+}
+
+// ownUnderlay is the address of this host for the tunnel of live; invalid where it has none. One that
+// the document names need not be there: the tunnel works once it is.
+func ownUnderlay(n *Network, live *netdef.Network) (vxlan.Underlay, error) {
+	at, err := n.env.Tunnels.Underlay(translate.Underlays(live), live.Span.Peers)
+	if errors.Is(err, vxlan.ErrNoUnderlay) {
+		at.Addr, err = live.Span.Underlay, nil
+	}
+	return at, err
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/bridge/vxlan"
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/attach"
 	"github.com/vnetd/vnetd/pkg/network/drift"
 	"github.com/vnetd/vnetd/pkg/network/env"
 	"github.com/vnetd/vnetd/pkg/network/translate"
@@ -40,7 +41,7 @@ func (n tunnels) keep(ctx context.Context, live *netdef.Network, index int, s dr
 	if n.env.Tunnels == nil {
 		return api.Errorf(api.Unsupported, "network/vnetd:span: this vnetd makes no tunnels")
 	}
-	self, err := n.self(live)
+	self, err := ownUnderlay(n.Network, live)
 	if live.Span.Cluster != "" {
 		// Another host says what they are, and may be wrong: that is no reason to be without the rest.
 		live.Span.Peers = slices.DeleteFunc(live.Span.Peers, func(a netip.Addr) bool { return slices.Contains(self.Broadcasts, a) })
@@ -87,16 +88,6 @@ func (n tunnels) asFollowed(cfg *vxlan.Config, live *netdef.Network) {
 	if cfg.Cards = n.env.Clusters.Cards(live); cfg.Amend == nil {
 		n.followed.Store(&vxlan.Config{VNI: cfg.VNI, Peers: cfg.Peers, Cards: cfg.Cards})
 	}
-}
-
-// self is the address of this host for the tunnel of live; invalid where it has none. One that
-// the document names need not be there: the tunnel works once it is.
-func (n tunnels) self(live *netdef.Network) (vxlan.Underlay, error) {
-	at, err := n.env.Tunnels.Underlay(translate.Underlays(live), live.Span.Peers)
-	if errors.Is(err, vxlan.ErrNoUnderlay) {
-		at.Addr, err = live.Span.Underlay, nil
-	}
-	return at, err
 }
 
 // peersFit refuses peers of doc that are no hosts, where this host has the links that at tells of.
@@ -160,6 +151,70 @@ func (n tunnels) note(live *netdef.Network) {
 	n.fault(partTunnel, err)
 }
 
+// partHost is the part of a network by which this host itself is in it.
+const partHost = "this host's own address"
+
+// hosts is what is done about this host's own link to a network while a turn lasts.
+type hosts struct{ turn }
+
+// told is what people are told of the link that doc asks for, nil for none.
+func (n hosts) told(doc *netdef.Network) *api.SpanHost {
+	if !translate.HasHostLink(doc) {
+		return nil
+	}
+	s := &api.SpanHost{Link: doc.Span.HostDevice(), Addresses: []netip.Addr{}}
+	if cfg, _, ok := hostLink(n.Network, doc); ok {
+		s.MAC = cfg.MAC.String()
+		if HostIndex(n.Network) == 0 {
+			return s
+		}
+		for _, w := range cfg.Ways {
+			s.Addresses = append(s.Addresses, w.Addr)
+		}
+	}
+	return s
+}
+
+// keep makes the link that live asks for what it should be where it is suspected, as far as amend allows. The rules that keep
+// guests from going by it elsewhere stand by then.
+func (n hosts) keep(ctx context.Context, live *netdef.Network, index int, s drift.Suspects, amend bridge.Amend) error {
+	ports := attach.HostPorts{Ports: n.ports}
+	cfg, name, ok := hostLink(n.Network, live)
+	if !ok || !ports.Suspected(n.Network, s) {
+		return nil
+	}
+	cfg.Alias, cfg.Amend = Mark(live), amend
+	link, err := ports.Keep(ctx, n.Network, live, index, cfg, name)
+	if err != nil || link == 0 {
+		return err
+	}
+	n.card.index.Store(int64(link))
+	return n.env.HostLinks.Settle(ctx, link, cfg)
+}
+
+// removeFormer deletes the link that the network has and live has not.
+func (n hosts) removeFormer(live *netdef.Network) error {
+	was := n.Live()
+	if was == nil || !translate.HasHostLink(was) || translate.HasHostLink(live) && live.Span.VNI == was.Span.VNI {
+		return nil
+	}
+	return n.remove(was)
+}
+
+// remove deletes the link of doc, if it has one, and gives its address back.
+func (n hosts) remove(doc *netdef.Network) error {
+	if !translate.HasHostLink(doc) || n.env.HostLinks == nil {
+		return nil
+	}
+	n.card.index.Store(0)
+	n.card.given.Store(nil)
+	cfg := translate.HostLink(doc, doc.Span.HostMAC(""), netip.Addr{})
+	return errors.Join((attach.HostPorts{Ports: n.ports}).Release(n.Network), n.env.HostLinks.Remove(cfg.Name, Mark(doc), cfg.Table))
+}
+
+// HostIndex is the ifindex of the link by which this host is in n, 0 for none.
+func HostIndex(n *Network) int { return int(n.card.index.Load()) }
+
 // Expect has the bridge of n know nothing of cards whose guests are about to move here: libvirt tells it.
 // The caller has the turn.
 func Expect(ctx context.Context, n *Network) error {
@@ -202,6 +257,11 @@ func inTheWay(e *env.Environment, def *netdef.Network) error {
 	if l, missing := e.Links.Lookup(def.Span.Device()); missing == nil && Marked(l) == "" {
 		err = errors.Join(err, api.Errorf(api.Conflict, "network/vnetd:span/@vni: a device %q (%s) already exists and is not vnetd's: delete it, or choose another VNI", l.Name, l.Kind))
 	}
+	for _, name := range []string{def.Span.HostDevice(), def.Span.HostPort()} {
+		if l, missing := e.Links.Lookup(name); missing == nil && Marked(l) == "" && translate.HasHostLink(def) {
+			err = errors.Join(err, api.Errorf(api.Conflict, "network/vnetd:span/@host-address: a device %q (%s) already exists and is not vnetd's: delete it, or choose another VNI", l.Name, l.Kind))
+		}
+	}
 	return err
 }
 
@@ -223,7 +283,7 @@ func spanOf(n *Network, doc *netdef.Network) *api.Span {
 	doc = n.env.Clusters.Resolve(doc)
 	s := translate.Span(doc)
 	if s != nil {
-		s.Share = n.env.Clusters.Share(doc)
+		s.Share, s.Host = n.env.Clusters.Share(doc), hosts{turn{n}}.told(doc)
 	}
 	if s == nil || n.env.Tunnels == nil {
 		return s

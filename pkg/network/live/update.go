@@ -301,7 +301,9 @@ func (e *edit) ensureServed(ctx context.Context, next *netdef.Network) error {
 	defer e.PortsChanged()
 	defer e.others.PeersChanged()
 	// Sockets on a bridge that was gone, and is made anew, hear nothing any more.
-	return reserve(ctx, e.turn, next, was.services, was.ifindex == index)
+	err = reserve(ctx, e.turn, next, was.services, was.ifindex == index)
+	lend(ctx, e.turn, next)
+	return err
 }
 
 // reserve has the network serve next in the place of what sv serves, by the sockets of that where

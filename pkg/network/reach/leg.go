@@ -279,6 +279,12 @@ func (l *leg) behind(way path.Way, a netip.Addr) (place, *fault) {
 	if err != nil {
 		return place{}, cannotTell("the link that leads to %v can't be looked at: %v", a, err)
 	}
+	if home := l.w.home(a); home != nil && home.Rules.Span != nil && home.Rules.Span.Host.Link == link.Name {
+		// What this host itself sends there goes to the bridge by the other end of its link.
+		if link, err = l.w.Links.LookupIndex(home.Index); err != nil {
+			return place{}, cannotTell("the bridge that leads to %v can't be looked at: %v", a, err)
+		}
+	}
 	n := l.w.onBridge(link.Index)
 	if home := l.w.home(a); home != nil && home != n && home.Index != 0 {
 		return place{}, &fault{

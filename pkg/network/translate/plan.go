@@ -79,12 +79,16 @@ func plannedBridge(def *netdef.Network) api.PlannedLink {
 	}
 }
 
-// plannedTunnel is the tunnel of def to other hosts, if it has one.
+// plannedTunnel is the tunnel of def to other hosts, if it has one, with the link by which this host itself is in it.
 func plannedTunnel(def *netdef.Network) []api.PlannedLink {
 	if def.Span == nil {
 		return nil
 	}
-	return []api.PlannedLink{{Kind: api.LinkTunnel, Name: def.Span.Device(), Made: true, MTU: TunnelMTU(def), Span: Span(def)}}
+	links := []api.PlannedLink{{Kind: api.LinkTunnel, Name: def.Span.Device(), Made: true, MTU: TunnelMTU(def), Span: Span(def)}}
+	if HasHostLink(def) {
+		links = append(links, api.PlannedLink{Kind: api.LinkHost, Name: def.Span.HostDevice(), Made: true, MTU: DeviceMTU(def)})
+	}
+	return links
 }
 
 // planServices adds what def serves.

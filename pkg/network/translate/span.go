@@ -2,11 +2,13 @@ package translate
 
 import (
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/bridge/hostlink"
 	"github.com/vnetd/vnetd/pkg/bridge/vxlan"
 	"github.com/vnetd/vnetd/pkg/firewall"
 	"github.com/vnetd/vnetd/pkg/netdef"
@@ -84,6 +86,53 @@ func TunnelPort(n *netdef.Network) bridge.PortConfig {
 	return bridge.PortConfig{MTU: TunnelMTU(n), Isolated: n.Isolated == netdef.Yes, NoLearning: n.Span.Cluster != "" && ManagesMACs(n)}
 }
 
+// hostTables is what the number of a network is added to for that of the table of routes by which this host reaches it.
+const hostTables = 1_000_000_000
+
+// HasHostLink reports whether this host is in n by a link of its own.
+func HasHostLink(n *netdef.Network) bool { return n.Span != nil && n.Span.HostAddress }
+
+// HostRange is the subnet of n of which DHCP gives this host's address of IPv4; ok is false where there is none.
+func HostRange(n *netdef.Network) (p netip.Prefix, ok bool) {
+	for _, p := range netdef.HostSubnets(n) {
+		if p.Addr().Is4() {
+			return p, true
+		}
+	}
+	return p, false
+}
+
+// HostLink is what n, which has this host in it by a link of its own, asks of pkg/bridge/hostlink; the caller
+// adds the alias. mac is that of this host's card, and given its address of IPv4, invalid while it is not known.
+func HostLink(n *netdef.Network, mac net.HardwareAddr, given netip.Addr) hostlink.Config {
+	c := hostlink.Config{
+		Name: n.Span.HostDevice(), Port: n.Span.HostPort(), MAC: mac, PortMAC: slices.Concat([]byte{0xfe}, mac[1:]), MTU: DeviceMTU(n),
+		Bridge: n.Bridge.Name, Table: hostTables + uint32(n.Span.VNI),
+	}
+	for _, p := range netdef.HostSubnets(n) {
+		a := given
+		if p.Addr().Is6() {
+			a = autoOf([6]byte(mac), p)
+		} else if c.Unsettled4 = !p.Contains(given); c.Unsettled4 {
+			continue
+		}
+		c.Ways = append(c.Ways, hostlink.Way{Subnet: p, Addr: a, MTU: n.MTU})
+	}
+	return c
+}
+
+// HostRules are what the rules of a network are to know of this host's link.
+func HostRules(c *hostlink.Config) firewall.SpanHost {
+	h := firewall.SpanHost{Link: c.Name}
+	for _, w := range c.Ways {
+		h.Addrs = append(h.Addrs, w.Addr)
+		if own := linkLocalOf([6]byte(c.MAC)); w.Addr.Is6() && !slices.Contains(h.Addrs, own) {
+			h.Addrs = append(h.Addrs, own)
+		}
+	}
+	return h
+}
+
 // firewallSpan is what the span of n, which has those addresses, asks of pkg/firewall; nil where
 // it has none.
 func firewallSpan(n *netdef.Network, gateways []netip.Addr) *firewall.Span {
@@ -97,9 +146,17 @@ func firewallSpan(n *netdef.Network, gateways []netip.Addr) *firewall.Span {
 	return s
 }
 
-// linkLocalOf is the address that a card makes for itself (RFC 4291 appendix A).
+// linkLocalOf is the address that a card makes for itself.
 func linkLocalOf(mac [6]byte) netip.Addr {
-	return netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 8: mac[0] ^ 2, 9: mac[1], 10: mac[2], 11: 0xff, 12: 0xfe, 13: mac[3], 14: mac[4], 15: mac[5]})
+	const linkLocal = "fe80::/64"
+	return autoOf(mac, netip.MustParsePrefix(linkLocal))
+}
+
+// autoOf is the address that a card makes for itself in a subnet of 64 bits (RFC 4291 appendix A).
+func autoOf(mac [6]byte, p netip.Prefix) netip.Addr {
+	a := p.Masked().Addr().As16()
+	copy(a[8:], []byte{mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5]})
+	return netip.AddrFrom16(a)
 }
 
 // SpanRules are the rules of n, which may span hosts, in words, a line each.
@@ -107,10 +164,14 @@ func SpanRules(n *netdef.Network) []string {
 	if n.Span == nil {
 		return nil
 	}
-	return []string{
+	lines := []string{
 		fmt.Sprintf("between hosts, by %s: no ARP and no neighbour discovery of the gateway, no DHCP, no router advertisements, nothing that bridges tell each other", n.Span.Device()),
 		fmt.Sprintf("to port %d of UDP of this host: from its peers alone; to that of its peers: nothing of guests", n.Span.Port),
 	}
+	if HasHostLink(n) {
+		lines = append(lines, fmt.Sprintf("by %s, this host's own link: nothing is forwarded, and nothing reaches but its address there", n.Span.HostDevice()))
+	}
+	return lines
 }
 
 // Span is what of n, which spans hosts, people are told beside where the tunnel goes.
