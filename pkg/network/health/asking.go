@@ -62,7 +62,7 @@ func (a *asking) ask(ctx context.Context) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	now := time.Now()
-	took := now.Sub(a.since)
+	took := min(now.Sub(a.since), giveUp) // longer it takes only where this process itself stood still
 	a.rested = now.Add(max(mostShare*took, min(rareShare*took, rareMost)))
 	a.since, a.silent = time.Time{}, errors.Is(limited.Err(), context.DeadlineExceeded)
 	if ctx.Err() != nil {
