@@ -28,7 +28,12 @@ func TestLeasesAndOthersInOrder(t *testing.T) {
 		var b env.Broker
 		var heard []string
 		more := 0
+		published := make(chan struct{})
 		cancel := b.Subscribe(func(e env.Event) {
+			if e.Kind == env.NetworkDefined {
+				<-published // so that all that follows is told together
+				return
+			}
 			heard = append(heard, fmt.Sprint(e.Kind, " ", e.Network.Name, " ", e.Change, " ", e.Lease.Hostname))
 			if e.More {
 				more++
@@ -41,11 +46,14 @@ func TestLeasesAndOthersInOrder(t *testing.T) {
 			l.Hostname = name
 			b.PublishLease(n, l, "bound")
 		}
+		b.Publish(env.Event{Kind: env.NetworkDefined})
+		synctest.Wait()
 		lease(one, "a")
 		lease(one, "b")
 		lease(two, "c")
 		b.Publish(env.Event{Kind: env.NetworkChanged, Network: api.Network{Name: "two"}})
 		lease(two, "d")
+		close(published)
 		synctest.Wait()
 		want := []string{
 			"lease-changed one bound a", "lease-changed one bound b", "lease-changed two bound c", "network-changed two  ", "lease-changed two bound d",
