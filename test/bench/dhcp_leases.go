@@ -68,7 +68,7 @@ func dhcpLeases(b *bench) {
 		b.draw(curvesOf(t, "leases-"+family, "CPU time of one more lease of "+family+", us, beside so many", "present", "CPU/lease", of))
 		b.draw(curvesOf(t, "memory-"+family, "memory with so many leases of "+family+", MiB", "present", "PSS", of))
 	}
-	b.printf("  D-O: DISCOVER to OFFER, or Solicit to Advertise; R-A: REQUEST to ACK, or Request to Reply\n")
+	b.printf("  D-O: DISCOVER to OFFER, or Solicit to Advertise; R-A: REQUEST to ACK, or Request to Reply; lost: who was refused, too\n")
 	b.printf("  %d clients ask at a time, all of them new, for %v; PSS: after the first %d leases\n", loadWindow, loadPeriod, loadFirst)
 }
 
