@@ -1,7 +1,7 @@
 // Package netlink speaks netlink(7): messages and their attributes, and a socket
 // that sends several messages at once and hears the answer to each. Of the
-// families of netlink it knows the ways out of a route alone; whoever uses it writes
-// and reads the bodies.
+// families of netlink it knows how links are named and the ways out of a route alone;
+// whoever uses it writes and reads the bodies.
 package netlink
 
 import (

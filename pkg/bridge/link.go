@@ -18,10 +18,6 @@ import (
 // ErrNotFound says that no link has the name or the index.
 var ErrNotFound = errors.New("no such link")
 
-// rtextFilterSkipStats leaves the counters, half the message, out of an answer
-// (RTEXT_FILTER_SKIP_STATS of linux/rtnetlink.h).
-const rtextFilterSkipStats = 1 << 3
-
 // Link is a network device as the kernel described it at one moment.
 type Link struct {
 	Name  string
@@ -118,7 +114,7 @@ func (c *conn) getLink(index int, attrs ...*nl.RtAttr) (link, error) {
 	for _, a := range attrs {
 		req.AddData(a)
 	}
-	req.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(rtextFilterSkipStats)))
+	req.AddData(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(netlink.SkipStats)))
 	m, err := c.get(req, unix.RTM_NEWLINK)
 	switch {
 	case errors.Is(err, unix.ENODEV):

@@ -10,6 +10,8 @@ import (
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/internal/netlink"
 )
 
 // alias is the attribute that has a link say something of itself.
@@ -30,7 +32,7 @@ func (b *Bridges) SetAlias(index int, text string) error {
 
 // Aliased lists the links whose alias begins with prefix, of the whole namespace.
 func (b *Bridges) Aliased(prefix string) ([]Link, error) {
-	links, err := b.conn.links(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(rtextFilterSkipStats)))
+	links, err := b.conn.links(nl.NewRtAttr(unix.IFLA_EXT_MASK, nl.Uint32Attr(netlink.SkipStats)))
 	if err != nil {
 		return nil, fmt.Errorf("listing the links that say %q of themselves: %w", prefix, err)
 	}

@@ -3,7 +3,6 @@ package hostlink
 import (
 	"bytes"
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net"
 	"net/netip"
@@ -25,48 +24,22 @@ type device struct {
 	up                bool
 }
 
-// linkHead is a struct ifinfomsg of a link.
-func linkHead(index int) []byte {
-	head := make([]byte, unix.SizeofIfInfomsg)
-	binary.NativeEndian.PutUint32(head[4:], uint32(index))
-	return head
-}
-
-// upHead is linkHead of one that is to be up.
+// upHead is netlink.LinkHeader of one that is to be up.
 func upHead(index int) []byte {
-	head := linkHead(index)
+	head := netlink.LinkHeader(index)
 	binary.NativeEndian.PutUint32(head[8:], unix.IFF_UP)
 	binary.NativeEndian.PutUint32(head[12:], unix.IFF_UP)
 	return head
 }
 
 func byName(s *netlink.Socket, name string) (device, error) {
-	return get(s, linkHead(0), netlink.AppendAttribute(nil, unix.IFLA_IFNAME, []byte(name+"\x00")))
+	body, err := s.LinkByName(name)
+	return parseDevice(body), err
 }
 
-func byIndex(s *netlink.Socket, index int) (device, error) { return get(s, linkHead(index), nil) }
-
-func get(s *netlink.Socket, head, name []byte) (device, error) {
-	body, err := s.Get(request(unix.RTM_GETLINK, 0, head, name), unix.RTM_NEWLINK)
-	if errors.Is(err, unix.ENODEV) {
-		return device{}, nil
-	}
-	if err != nil {
-		return device{}, fmt.Errorf("looking up a link: %w", err)
-	}
-	return parseDevice(body), nil
-}
-
-// remove deletes a link; one that is gone, and index 0, are success.
-func remove(s *netlink.Socket, index int) error {
-	if index == 0 {
-		return nil
-	}
-	err := errors.Join(s.Do(request(unix.RTM_DELLINK, 0, linkHead(index)))...)
-	if errors.Is(err, unix.ENODEV) {
-		return nil
-	}
-	return err
+func byIndex(s *netlink.Socket, index int) (device, error) {
+	body, err := s.LinkByIndex(index)
+	return parseDevice(body), err
 }
 
 // parseDevice reads the body of an RTM_NEWLINK; what is too short is left out.
@@ -125,8 +98,8 @@ func (c *Config) creation() []byte {
 		return b
 	}
 	info := attribute(nil, unix.IFLA_INFO_KIND, []byte(Kind))
-	info = attribute(info, unix.IFLA_INFO_DATA, attribute(nil, vethInfoPeer, end(linkHead(0), c.Port, c.PortMAC)))
-	return request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, linkHead(0), end(nil, c.Name, c.MAC), attribute(nil, unix.IFLA_LINKINFO, info))
+	info = attribute(info, unix.IFLA_INFO_DATA, attribute(nil, vethInfoPeer, end(netlink.LinkHeader(0), c.Port, c.PortMAC)))
+	return request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, netlink.LinkHeader(0), end(nil, c.Name, c.MAC), attribute(nil, unix.IFLA_LINKINFO, info))
 }
 
 // linkChanges bring both ends to what they shall be, but for what package bridge does of a port.
@@ -138,7 +111,7 @@ func (c *Config) linkChanges(own, end *device) (changes []change) {
 		set := func(what bridge.Aspect, has, want string, kind uint16, value []byte) {
 			changes = append(changes, change{
 				Difference: bridge.Difference{Link: one.d.name, Aspect: what, Has: has, Want: want},
-				messages:   [][]byte{request(unix.RTM_NEWLINK, 0, linkHead(one.d.index), netlink.AppendAttribute(nil, kind, value))},
+				messages:   [][]byte{request(unix.RTM_NEWLINK, 0, netlink.LinkHeader(one.d.index), netlink.AppendAttribute(nil, kind, value))},
 			})
 		}
 		if one.d.alias != c.Alias {

@@ -11,7 +11,7 @@ import (
 
 // FuzzParse reads what the kernel says of links, addresses, routes and rules.
 func FuzzParse(f *testing.F) {
-	f.Add(netlink.AppendAttribute(linkHead(7), unix.IFLA_LINKINFO, []byte("\x09\x00\x01\x00veth\x00")))
+	f.Add(netlink.AppendAttribute(netlink.LinkHeader(7), unix.IFLA_LINKINFO, []byte("\x09\x00\x01\x00veth\x00")))
 	f.Add(netlink.AppendAttribute(make([]byte, unix.SizeofIfAddrmsg), unix.IFA_LOCAL, []byte{203, 0, 113, 1}))
 	r := rule{priority: lastPriority, from: host(netip.IPv4Unspecified()), to: netip.MustParsePrefix("10.50.0.0/16"), table: 1000, icmp: errors4[0]}
 	f.Add(r.message(unix.RTM_NEWRULE, 0)[unix.SizeofNlMsghdr:])

@@ -138,7 +138,7 @@ func (c *Config) find(s *netlink.Socket) (own, end device, err error) {
 	if err != nil || end.index != 0 && own.peer == end.index || own.index == 0 && end.index == 0 {
 		return own, end, err
 	}
-	return device{}, device{}, errors.Join(remove(s, own.index), remove(s, end.index))
+	return device{}, device{}, errors.Join(s.RemoveLink(own.index), s.RemoveLink(end.index))
 }
 
 // mustBeOurs gives ErrTaken for a device that another program has made.
@@ -189,7 +189,7 @@ func (l *Links) Remove(name, alias string, table uint32) error {
 	}
 	d, looked := byName(s, name)
 	if looked == nil && d.kind == Kind && d.alias == alias {
-		looked = remove(s, d.index)
+		looked = s.RemoveLink(d.index)
 	}
 	if err = errors.Join(err, looked); err != nil {
 		return fmt.Errorf("removing link %q: %w", name, err)

@@ -120,9 +120,9 @@ func (q *Queue) together(batch []*request) (left []*request) {
 	group := netlink.AppendAttribute(nil, unix.IFLA_GROUP, netlink.Uint32(newGroup()))
 	var messages [][]byte
 	for _, r := range batch {
-		messages = append(messages, netlink.NewMessage(unix.RTM_NEWLINK, unix.NLM_F_REQUEST, header(r.index), group))
+		messages = append(messages, netlink.NewMessage(unix.RTM_NEWLINK, unix.NLM_F_REQUEST, netlink.LinkHeader(r.index), group))
 	}
-	messages = append(messages, netlink.NewMessage(unix.RTM_DELLINK, unix.NLM_F_REQUEST, header(0), group))
+	messages = append(messages, netlink.NewMessage(unix.RTM_DELLINK, unix.NLM_F_REQUEST, netlink.LinkHeader(0), group))
 	errs := q.socket.Do(messages...)
 	if errors.Join(errs[len(batch):]...) != nil { // nothing is deleted of a group if one of it can't be
 		return batch
@@ -141,14 +141,7 @@ func newGroup() uint32 { return 1<<30 | rand.Uint32N(1<<30) }
 
 // deletion is the request that deletes one link.
 func deletion(index int) []byte {
-	return netlink.NewMessage(unix.RTM_DELLINK, unix.NLM_F_REQUEST, header(index))
-}
-
-// header is a struct ifinfomsg for the link with that index, 0 for none.
-func header(index int) []byte {
-	b := make([]byte, unix.SizeofIfInfomsg)
-	copy(b[4:], netlink.Uint32(uint32(index)))
-	return b
+	return netlink.NewMessage(unix.RTM_DELLINK, unix.NLM_F_REQUEST, netlink.LinkHeader(index))
 }
 
 // gone is err, but nil for that of a link that is not there.

@@ -18,10 +18,6 @@ import (
 // found yet.
 var ErrAway = errors.New("the uplink is away")
 
-// skipStats leaves the counters out of an answer (RTEXT_FILTER_SKIP_STATS of
-// linux/rtnetlink.h).
-const skipStats = 1 << 3
-
 // Device is what an uplink is known by when it comes back under another name.
 type Device struct {
 	Kind string           `json:"kind"` // the kernel's name of the device type, empty for hardware
@@ -56,7 +52,7 @@ func (l *nic) called(name string) bool {
 
 // nics lists the links.
 func (k kernel) nics() ([]nic, error) {
-	ask := message{head: head(unix.AF_UNSPEC, unix.SizeofIfInfomsg), attrs: []attr{{unix.IFLA_EXT_MASK, netlink.Uint32(skipStats)}}}
+	ask := message{head: head(unix.AF_UNSPEC, unix.SizeofIfInfomsg), attrs: []attr{{unix.IFLA_EXT_MASK, netlink.Uint32(netlink.SkipStats)}}}
 	bodies, err := k.Dump(ask.request(unix.RTM_GETLINK, 0), unix.RTM_NEWLINK)
 	if err != nil {
 		return nil, fmt.Errorf("listing links: %w", err)

@@ -2,7 +2,6 @@ package vxlan
 
 import (
 	"encoding/binary"
-	"errors"
 	"fmt"
 	"net/netip"
 
@@ -17,9 +16,6 @@ const (
 	routerAlways  = 2
 	routerUnknown = -1
 )
-
-// rtextFilterSkipStats leaves the counters out of an answer (linux/rtnetlink.h).
-const rtextFilterSkipStats = 1 << 3
 
 // device is a link as the kernel described it; its index is 0 where there is none.
 type device struct {
@@ -54,40 +50,16 @@ func (d *device) String() string {
 	return fmt.Sprintf("vxlan id %d local %v dstport %d %s", d.vni, d.local, d.port, learning)
 }
 
-// linkHead is a struct ifinfomsg of a link.
-func linkHead(index int) []byte {
-	head := make([]byte, unix.SizeofIfInfomsg)
-	binary.NativeEndian.PutUint32(head[4:], uint32(index))
-	return head
-}
-
 // byName finds a link, which may be of any kind.
 func byName(s *netlink.Socket, name string) (device, error) {
-	return get(s, linkHead(0), netlink.AppendAttribute(nil, unix.IFLA_IFNAME, []byte(name+"\x00")))
+	body, err := s.LinkByName(name)
+	return parseDevice(body), err
 }
 
 // byIndex is byName by the ifindex.
-func byIndex(s *netlink.Socket, index int) (device, error) { return get(s, linkHead(index), nil) }
-
-func get(s *netlink.Socket, head, name []byte) (device, error) {
-	mask := netlink.AppendAttribute(nil, unix.IFLA_EXT_MASK, netlink.Uint32(rtextFilterSkipStats))
-	body, err := s.Get(request(unix.RTM_GETLINK, 0, head, name, mask), unix.RTM_NEWLINK)
-	if errors.Is(err, unix.ENODEV) {
-		return device{}, nil
-	}
-	if err != nil {
-		return device{}, fmt.Errorf("looking up a link: %w", err)
-	}
-	return parseDevice(body), nil
-}
-
-// remove deletes a link; one that is gone is success.
-func remove(s *netlink.Socket, index int) error {
-	err := errors.Join(s.Do(request(unix.RTM_DELLINK, 0, linkHead(index)))...)
-	if errors.Is(err, unix.ENODEV) {
-		return nil
-	}
-	return err
+func byIndex(s *netlink.Socket, index int) (device, error) {
+	body, err := s.LinkByIndex(index)
+	return parseDevice(body), err
 }
 
 // parseDevice reads the body of an RTM_NEWLINK; what is too short is left out.
@@ -184,13 +156,13 @@ func (c *Config) creation() []byte {
 	info = attribute(info, unix.IFLA_INFO_DATA, data)
 	attributes := attribute(nil, unix.IFLA_IFNAME, []byte(c.Name+"\x00"))
 	attributes = attribute(attributes, unix.IFLA_LINKINFO, info)
-	return request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, linkHead(0), attributes)
+	return request(unix.RTM_NEWLINK, unix.NLM_F_CREATE|unix.NLM_F_EXCL, netlink.LinkHeader(0), attributes)
 }
 
 // setAlias is the message that has the device say of itself whose it is: the kernel takes that
 // of one that is there alone.
 func setAlias(index int, alias string) []byte {
-	return request(unix.RTM_NEWLINK, 0, linkHead(index), netlink.AppendAttribute(nil, unix.IFLA_IFALIAS, []byte(alias)))
+	return request(unix.RTM_NEWLINK, 0, netlink.LinkHeader(index), netlink.AppendAttribute(nil, unix.IFLA_IFALIAS, []byte(alias)))
 }
 
 // setRouter is the message that has a bridge's port get all that is for groups.
@@ -198,7 +170,7 @@ func setRouter(port int) []byte {
 	data := netlink.AppendAttribute(nil, unix.IFLA_BRPORT_MULTICAST_ROUTER, []byte{routerAlways})
 	info := netlink.AppendAttribute(nil, unix.IFLA_INFO_SLAVE_KIND, []byte("bridge"))
 	info = netlink.AppendAttribute(info, unix.IFLA_INFO_SLAVE_DATA, data)
-	return request(unix.RTM_NEWLINK, 0, linkHead(port), netlink.AppendAttribute(nil, unix.IFLA_LINKINFO, info))
+	return request(unix.RTM_NEWLINK, 0, netlink.LinkHeader(port), netlink.AppendAttribute(nil, unix.IFLA_LINKINFO, info))
 }
 
 // request is a message that asks for something.

@@ -155,7 +155,7 @@ func (c *Config) device(s *netlink.Socket) (device, error) {
 	if c.Amend != nil && !c.Amend(bridge.Difference{Link: c.Name, Aspect: bridge.AspectTunnel, Has: l.String(), Want: want.String()}) {
 		return l, nil
 	}
-	if err := remove(s, l.index); err != nil {
+	if err := s.RemoveLink(l.index); err != nil {
 		return device{}, err
 	}
 	return c.create(s)
@@ -167,7 +167,7 @@ func (c *Config) create(s *netlink.Socket) (device, error) {
 	err := errors.Join(s.Do(c.creation())...)
 	if errors.Is(err, unix.EEXIST) {
 		if renamed, found := c.renamed(s); found {
-			err = errors.Join(append([]error{remove(s, renamed.index)}, s.Do(c.creation())...)...)
+			err = errors.Join(append([]error{s.RemoveLink(renamed.index)}, s.Do(c.creation())...)...)
 		}
 	}
 	switch {
@@ -198,7 +198,7 @@ func (c *Config) claim(s *netlink.Socket, index int) error {
 
 // renamed is the device of ours under another name.
 func (c *Config) renamed(s *netlink.Socket) (device, bool) {
-	bodies, err := s.Dump(request(unix.RTM_GETLINK, unix.NLM_F_DUMP, linkHead(0)), unix.RTM_NEWLINK)
+	bodies, err := s.Dump(request(unix.RTM_GETLINK, unix.NLM_F_DUMP, netlink.LinkHeader(0)), unix.RTM_NEWLINK)
 	if err != nil {
 		return device{}, false
 	}
@@ -252,7 +252,7 @@ func (t *Tunnels) Remove(name, alias string) error {
 	if err != nil || l.index == 0 || l.kind != Kind || l.alias != alias {
 		return err
 	}
-	if err := remove(s, l.index); err != nil {
+	if err := s.RemoveLink(l.index); err != nil {
 		return fmt.Errorf("removing tunnel %q: %w", name, err)
 	}
 	return nil
@@ -283,8 +283,8 @@ func (t *Tunnels) Shares(port uint16) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	mask := netlink.AppendAttribute(nil, unix.IFLA_EXT_MASK, netlink.Uint32(rtextFilterSkipStats))
-	bodies, err := s.Dump(request(unix.RTM_GETLINK, unix.NLM_F_DUMP, linkHead(0), mask), unix.RTM_NEWLINK)
+	mask := netlink.AppendAttribute(nil, unix.IFLA_EXT_MASK, netlink.Uint32(netlink.SkipStats))
+	bodies, err := s.Dump(request(unix.RTM_GETLINK, unix.NLM_F_DUMP, netlink.LinkHeader(0), mask), unix.RTM_NEWLINK)
 	if err != nil {
 		return false, fmt.Errorf("listing links: %w", err)
 	}
