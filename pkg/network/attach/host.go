@@ -3,11 +3,10 @@ package attach
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
 	"errors"
-	"fmt"
 	"net"
 
+	"github.com/vnetd/vnetd/internal/ether"
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/bridge/hostlink"
@@ -33,9 +32,8 @@ func (h HostPorts) Of(n Network) *port.Port {
 
 // hostUUID is the UUID of the port of n by which this host is in it: always the same one.
 func hostUUID(n Network) string {
-	sum := sha256.Sum256([]byte("host-address " + n.Document().UUID))
-	sum[6], sum[8] = sum[6]&0x0f|0x80, sum[8]&0x3f|0x80 // RFC 9562 section 5.8
-	return fmt.Sprintf("%x-%x-%x-%x-%x", sum[:4], sum[4:6], sum[6:8], sum[8:10], sum[10:16])
+	space, _ := ether.ParseUUID(n.Document().UUID) // a network's is one
+	return ether.NamedUUID(space, "host-address").String()
 }
 
 // Suspected reports whether the port of n, or that it is not there, is among what is suspected.
