@@ -39,7 +39,7 @@ type Socket struct {
 
 	mu      sync.Mutex
 	seq     uint32 // of the last message; guarded by mu
-	request []byte // memory for requests; guarded by mu
+	request []byte // memory for ExchangeOften; guarded by mu
 	inbox
 }
 
@@ -198,7 +198,7 @@ func (s *Socket) exchange(messages [][]byte, often bool, answer func(at int, m M
 		binary.NativeEndian.PutUint32(m[8:], s.seq)
 		request = append(request, m...)
 	}
-	if cap(request) <= receiveSize {
+	if often {
 		s.request = request
 	}
 	if _, err := s.file.Write(request); err != nil {
