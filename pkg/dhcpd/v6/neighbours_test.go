@@ -99,34 +99,43 @@ func TestAddressesOfOnePort6(t *testing.T) {
 }
 
 // A relay agent stands for many clients, and has as many addresses as they want, unless it is
-// a guest behind a port that is known to be one's.
+// a guest behind a port that is known to be one's. One that names itself as who sent their
+// messages says nothing of their cards.
 func TestAddressesOfRelay6(t *testing.T) {
-	for _, known := range []int{-1, 8} {
+	for _, c := range []struct {
+		known int
+		peer  bool // it tells the clients' addresses
+	}{{-1, true}, {-1, false}, {8, true}, {8, false}} {
 		cfg := testConfig6()
 		cfg.PerPort = 4
-		cfg.OfPort = func(int) int { return known }
+		cfg.OfPort = func(int) int { return c.known }
 		cfg.Ranges = []dhcpd.Range{{Start: ip6(0x100), End: ip6(0xfff)}}
 		simulated6(t, cfg, func(t *testing.T, e *env6) {
 			card := net.HardwareAddr{2, 0, 0, 0, 0, 1}
+			relay := linkLocal(card)
 			e.link.Plug(card, 5)
 			const clients = 600 // more than a card may send messages at once
 			for n := range clients {
 				client := net.HardwareAddr{2, 0, 0, 1, byte(n >> 8), byte(n)}
 				m := e.message(solicit6, 1, iana6(1))
 				m.UpdateOption(dhcpv6.OptClientID(&dhcpv6.DUIDLL{HWType: 1, LinkLayerAddr: client}))
-				relayed, err := dhcpv6.EncapsulateRelay(m, dhcpv6.MessageTypeRelayForward, prefix6.Addr().AsSlice(), linkLocal(client).AsSlice())
+				peer := relay
+				if c.peer {
+					peer = linkLocal(client)
+				}
+				relayed, err := dhcpv6.EncapsulateRelay(m, dhcpv6.MessageTypeRelayForward, prefix6.Addr().AsSlice(), peer.AsSlice())
 				if err != nil {
 					t.Fatal(err)
 				}
-				e.link.DeliverFrom(card, relayed.ToBytes(), netip.MustParseAddrPort("[fe80::3]:547"), groupAddr)
+				e.link.DeliverFrom(card, relayed.ToBytes(), netip.AddrPortFrom(relay, 547), groupAddr)
 			}
 			e.drain()
 			want := uint64(clients)
-			if known > 0 {
-				want = uint64(known)
+			if c.known > 0 {
+				want = uint64(c.known)
 			}
 			if got := e.srv.Stats().Pool.Offered; got != want {
-				t.Errorf("OfPort is %d: %d addresses are offered, want %d", known, got, want)
+				t.Errorf("%+v: %d addresses are offered, want %d", c, got, want)
 			}
 		})
 	}

@@ -189,14 +189,22 @@ func (c *request) parseIAs() error {
 
 // hardware returns the client's hardware address as far as it was seen on the link: the
 // frame's source, or the relay's word (RFC 6939), or what the client's link-local address
-// is made of (RFC 4291, appendix A). All zero when it was not.
+// is made of (RFC 4291, appendix A). All zero when it was not: a relay that has the client's
+// message from itself speaks for others, and its own address is none of theirs.
 func (c *request) hardware() dhcpd.HWAddr {
 	peer := c.src.Addr()
 	if n := len(c.relays); n > 0 {
+		relay := peer
+		if n > 1 {
+			relay = c.relays[n-2].peer
+		}
 		peer = c.relays[n-1].peer
 		lla, _ := c.relays[n-1].options.get(dhcpv6.OptionClientLinkLayerAddr)
 		if len(lla) == 2+dhcpd.HWAddrLen && binary.BigEndian.Uint16(lla) == uint16(iana.HWTypeEthernet) {
 			return dhcpd.HWAddr(lla[2:])
+		}
+		if peer == relay {
+			return dhcpd.HWAddr{}
 		}
 	} else if c.Via.HW != (dhcpd.HWAddr{}) {
 		return c.Via.HW
