@@ -74,19 +74,7 @@ func dhcpLeases(b *bench) {
 
 // measureLoad is a row of the table.
 func measureLoad(b *bench, s lessor, ipv6 bool, leases int) []string {
-	dir, err := os.MkdirTemp(b.dir, "state-")
-	if err != nil {
-		b.Fatalf("making a folder: %w", err)
-	}
-	srv := s.start(b, dir, ipv6, leases)
-	guest := nstest.Guest(b, bridge, "guest", "")
-	guest.IP("addr add " + guestAddr + prefix + " dev " + guestLink)
-	nstest.Eventually(b, startLimit, "the guest has a link-local address", func() error {
-		if got := guest.IP("-6 addr show dev " + guestLink); strings.Contains(got, "tentative") || !strings.Contains(got, "fe80::") {
-			return errors.New(got)
-		}
-		return nil
-	})
+	srv, guest := b.beside(s, ipv6, leases)
 	l := newLoad(b, guest, ipv6, leases+1)
 	b.await(l, s.name)
 	if _, err := l.run(startLimit, loadFirst); err != nil {
@@ -104,11 +92,33 @@ func measureLoad(b *bench, s lessor, ipv6 bool, leases int) []string {
 	}
 	after := srv.usage(b)
 	after.pss = before.pss
-	family := "IPv4"
-	if ipv6 {
-		family = "IPv6"
+	return append([]string{s.name, familyName(ipv6), strconv.Itoa(leases)}, got.cells(before, after)...)
+}
+
+// beside starts a server with leases that others have, and a guest on its bridge.
+func (b *bench) beside(s lessor, ipv6 bool, leases int) (server, *nstest.NS) {
+	dir, err := os.MkdirTemp(b.dir, "state-")
+	if err != nil {
+		b.Fatalf("making a folder: %w", err)
 	}
-	return append([]string{s.name, family, strconv.Itoa(leases)}, got.cells(before, after)...)
+	srv := s.start(b, dir, ipv6, leases)
+	guest := nstest.Guest(b, bridge, "guest", "")
+	guest.IP("addr add " + guestAddr + prefix + " dev " + guestLink)
+	nstest.Eventually(b, startLimit, "the guest has a link-local address", func() error {
+		if got := guest.IP("-6 addr show dev " + guestLink); strings.Contains(got, "tentative") || !strings.Contains(got, "fe80::") {
+			return errors.New(got)
+		}
+		return nil
+	})
+	return srv, guest
+}
+
+// familyName is the name of a family in tables.
+func familyName(ipv6 bool) string {
+	if ipv6 {
+		return "IPv6"
+	}
+	return "IPv4"
 }
 
 // await has clients ask until some have a lease, and forgets that.

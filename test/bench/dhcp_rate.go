@@ -61,7 +61,7 @@ func dhcpRate(b *bench) {
 	}
 	b.printf("%s", t)
 	b.printf("  D-O: DISCOVER to OFFER, R-A: REQUEST to ACK; unread: lost by perfdhcp itself\n")
-	b.printf("  command: nice %s %s\n", strings.Join(perfdhcpNice(), " "), strings.Join(perfdhcpArgs(rates()[0], longRun), " "))
+	b.printf("  command: nice %s %s\n", strings.Join(perfdhcpNice(), " "), strings.Join(perfdhcpArgs(false, rates()[0], maxClients, longRun), " "))
 	b.printf("  dnsmasq: --leasefile-ro [--dhcp-script=leaseshelper], with\n")
 	for line := range strings.Lines(fmt.Sprintf(dnsmasqSettings, "DIR", maxClients)) {
 		b.printf("    %s", line)
@@ -109,7 +109,7 @@ func measureRate(b *bench, s subject, rate int, period time.Duration) rateRun {
 	srv, guest := b.begin(s)
 	r := rateRun{rate: rate, period: period, stored: -1}
 	before := srv.usage(b)
-	r.got = perfdhcp(b, guest, rate, period)
+	r.got = perfdhcp(b, guest, perfdhcpArgs(false, rate, maxClients, period))
 	r.after = srv.usage(b)
 	r.cpu = r.after.cpu - before.cpu
 	var err error

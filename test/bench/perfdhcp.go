@@ -16,14 +16,19 @@ import (
 const lateness = time.Second
 
 // perfdhcpArgs is the command line of one run: 4-way exchanges, begun at a steady
-// rate for the period, each by a client that was not seen before.
-func perfdhcpArgs(rate int, period time.Duration) []string {
-	return []string{
-		"-4", "-l", guestLink,
-		"-r", strconv.Itoa(rate), "-R", strconv.Itoa(maxClients),
-		"-p", strconv.Itoa(int(period.Seconds())), "-W", strconv.Itoa(int(lateness.Microseconds())),
-		"-u", serverAddr,
+// rate for the period by so many clients in turn, through a relay agent.
+func perfdhcpArgs(ipv6 bool, rate, clients int, period time.Duration) []string {
+	family := []string{"-4"}
+	server := serverAddr
+	if ipv6 {
+		family, server = []string{"-6", "-A", "1"}, "all"
 	}
+	return append(family,
+		"-l", guestLink,
+		"-r", strconv.Itoa(rate), "-R", strconv.Itoa(clients),
+		"-p", strconv.Itoa(int(period.Seconds())), "-W", strconv.Itoa(int(lateness.Microseconds())),
+		"-u", server,
+	)
 }
 
 // perfdhcpNice lets perfdhcp go before the servers, see unread.
@@ -38,15 +43,21 @@ type stage struct {
 // failed reports whether some question was not answered as it should be.
 func (s stage) failed() bool { return s.drops+s.rejected+s.notUnique > 0 }
 
-// exchanges is what perfdhcp counted in one run.
+// exchanges is what perfdhcp counted in one run, of DHCPv6 Solicits and Requests.
 type exchanges struct{ discover, request stage }
 
 // lost is the number of messages without an answer.
 func (x exchanges) lost() int { return x.discover.drops + x.request.drops }
 
+// failed is the share of the exchanges at whose end was no lease of its own.
+func (x exchanges) failed() float64 {
+	leases := x.request.received - x.request.rejected - x.request.notUnique
+	return 1 - float64(leases)/float64(max(x.discover.sent, 1))
+}
+
 // perfdhcp runs perfdhcp in the guest to its end.
-func perfdhcp(b *bench, guest *nstest.NS, rate int, period time.Duration) exchanges {
-	out, err := guest.Command(b.Context(), "nice", append(perfdhcpNice(), perfdhcpArgs(rate, period)...)...).CombinedOutput()
+func perfdhcp(b *bench, guest *nstest.NS, args []string) exchanges {
+	out, err := guest.Command(b.Context(), "nice", append(perfdhcpNice(), args...)...).CombinedOutput()
 	// 3: "one or more exchanges are not successfully completed".
 	if exit := new(exec.ExitError); err != nil && (!errors.As(err, &exit) || exit.ExitCode() != 3) {
 		b.Fatalf("perfdhcp: %w\n%s", err, out)
@@ -61,25 +72,28 @@ func perfdhcp(b *bench, guest *nstest.NS, rate int, period time.Duration) exchan
 // parsePerfdhcp reads perfdhcp's report at its end.
 func parsePerfdhcp(report string) (exchanges, error) {
 	var x exchanges
-	sections := map[string]*stage{"DISCOVER-OFFER": &x.discover, "REQUEST-ACK": &x.request}
+	sections := map[string]*stage{
+		"DISCOVER-OFFER": &x.discover, "REQUEST-ACK": &x.request,
+		"SOLICIT-ADVERTISE": &x.discover, "REQUEST-REPLY": &x.request,
+	}
+	found := map[*stage]bool{}
 	var at *stage
 	for line := range strings.Lines(report) {
 		line = strings.TrimSpace(line)
-		if title, found := strings.CutPrefix(line, "***"); found {
-			name := strings.TrimSuffix(strings.TrimPrefix(title, "Statistics for: "), "***")
-			at = sections[name]
-			delete(sections, name)
+		if title, isTitle := strings.CutPrefix(line, "***"); isTitle {
+			at = sections[strings.TrimSuffix(strings.TrimPrefix(title, "Statistics for: "), "***")]
+			found[at] = true
 			continue
 		}
-		key, value, found := strings.Cut(line, ": ")
-		if at == nil || !found {
+		key, value, isValue := strings.Cut(line, ": ")
+		if at == nil || !isValue {
 			continue
 		}
 		if err := at.set(key, value); err != nil {
 			return x, fmt.Errorf("reading %q: %w", line, err)
 		}
 	}
-	if len(sections) > 0 {
+	if !found[&x.discover] || !found[&x.request] {
 		return x, errors.New("its report lacks statistics")
 	}
 	return x, nil

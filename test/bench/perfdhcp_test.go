@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math"
 	"os"
 	"path/filepath"
 	"testing"
@@ -22,6 +23,10 @@ func TestParsePerfdhcp(t *testing.T) {
 		{"perfdhcp-unanswered", exchanges{
 			discover: stage{sent: 2999, received: 1, drops: 2998, average: 3018228 * time.Microsecond, worst: 3018228 * time.Microsecond},
 			request:  stage{sent: 1, drops: 1},
+		}},
+		{"perfdhcp-ipv6", exchanges{
+			discover: stage{sent: 11999, received: 10362, drops: 1637, average: 33354 * time.Microsecond, worst: 160490 * time.Microsecond},
+			request:  stage{sent: 10362, received: 9588, drops: 774, average: 25511 * time.Microsecond, worst: 289317 * time.Microsecond},
 		}},
 	} {
 		t.Run(c.file, func(t *testing.T) {
@@ -101,6 +106,25 @@ func TestParseReceiveErrors(t *testing.T) {
 	for _, broken := range []string{"", "Udp: 1 2\n", "Udp: RcvbufErrors\nUdp:\n", "Udp: RcvbufErrors\nUdp: x\n"} {
 		if n, err := parseReceiveErrors(broken); err == nil {
 			t.Errorf("%q was read as %d", broken, n)
+		}
+	}
+}
+
+func TestFailedShare(t *testing.T) {
+	for _, c := range []struct {
+		name string
+		got  exchanges
+		want float64
+	}{
+		{"all served", exchanges{stage{sent: 1000, received: 1000}, stage{sent: 1000, received: 1000}}, 0},
+		{"a lost OFFER, a lost ACK, a NAK, an address twice", exchanges{
+			discover: stage{sent: 1000, received: 999, drops: 1},
+			request:  stage{sent: 999, received: 998, drops: 1, rejected: 1, notUnique: 1},
+		}, 0.004},
+		{"no exchange began", exchanges{}, 1},
+	} {
+		if got := c.got.failed(); math.Abs(got-c.want) > 1e-9 {
+			t.Errorf("%s: %v, want %v", c.name, got, c.want)
 		}
 	}
 }

@@ -71,3 +71,6 @@ func quantile(d []time.Duration, q float64) time.Duration {
 	sorted := slices.Sorted(slices.Values(d))
 	return sorted[min(int(q*float64(len(sorted))), len(sorted)-1)]
 }
+
+// percent prints a share of one.
+func percent(share float64) string { return fmt.Sprintf("%.2f %%", 100*share) }
