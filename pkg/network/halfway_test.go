@@ -45,6 +45,7 @@ func TestHalfWay(t *testing.T) {
 		"rules that can't be made when it is adopted": failedAdoption,
 		"a network undefined while its port stays":    failedUndefine,
 		"a network undefined, not for sure":           unsureUndefine,
+		"a life on a disk that fails":                 unsyncedLife,
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) { nstest.Run(t, body) })
 	}
@@ -279,6 +280,27 @@ func unsureUndefine(t *testing.T) {
 	}
 	if _, err := h.ByName("one"); network.KindOf(err) != api.NotFound {
 		t.Errorf("its definition is gone, and looked up it is: %v, want %v", err, api.NotFound)
+	}
+}
+
+// unsyncedLife has the kernel refuse to make anything durable while a network starts, has a port,
+// stops and is undefined: run-state, which ends with the host's boot, is not of the disk, and the
+// last of it goes with the network.
+func unsyncedLife(t *testing.T) {
+	h := newHub(t, t.TempDir(), hubOptions{})
+	n := h.define(halfXML())
+	refuseSync(t)
+	must(t, n.Start(t.Context()))
+	port := h.persistentPort(n)
+	must(t, n.Stop(t.Context()))
+	must(t, n.Start(t.Context()))
+	must(t, h.Ports().Release(t.Context(), port.UUID))
+	must(t, n.Stop(t.Context()))
+	if err := n.Undefine(t.Context()); !errors.Is(err, unix.EIO) {
+		t.Errorf("undefined: %v, want %v", err, unix.EIO)
+	}
+	if networks, ports, err := h.store.Recorded(); len(networks)+len(ports) != 0 || err != nil {
+		t.Errorf("a network that is gone has left run-state: %v, %v, %v", networks, ports, err)
 	}
 }
 

@@ -13,6 +13,9 @@ import (
 // what of the changes a crash may leave, puts itself between.
 type disk struct {
 	between func(path string, dir folder) folder // nil: nothing is
+	// passing says that what is there ends with the host's boot: nothing waits for it to be
+	// on disk, so that who is told of an error knows that nothing was changed.
+	passing bool
 }
 
 // folder is an open directory that is changed. Its methods are those of os.Root.
@@ -42,11 +45,15 @@ type file interface {
 }
 
 // folder is the open directory of that path.
-func (d disk) folder(path string, dir *os.Root) folder {
-	if d.between == nil {
-		return kernelFolder{dir}
+func (d disk) folder(path string, dir *os.Root) (f folder) {
+	f = kernelFolder{dir}
+	if d.between != nil {
+		f = d.between(path, f)
 	}
-	return d.between(path, kernelFolder{dir})
+	if d.passing {
+		f = passingFolder{f}
+	}
+	return f
 }
 
 // makeAll is os.MkdirAll, for good.
@@ -92,3 +99,26 @@ type kernelFile struct{ *os.File }
 
 // Datasync implements file.
 func (f kernelFile) Datasync() error { return unix.Fdatasync(int(f.Fd())) }
+
+// passingFolder is a folder of which nothing need survive the host's boot.
+type passingFolder struct{ folder }
+
+// OpenFile implements folder.
+func (f passingFolder) OpenFile(name string, flag int, perm os.FileMode) (file, error) {
+	opened, err := f.folder.OpenFile(name, flag, perm)
+	if err != nil {
+		return nil, err
+	}
+	return passingFile{opened}, nil
+}
+
+// Sync implements folder.
+func (passingFolder) Sync() error { return nil }
+
+type passingFile struct{ file }
+
+// Sync implements file.
+func (passingFile) Sync() error { return nil }
+
+// Datasync implements file.
+func (passingFile) Datasync() error { return nil }

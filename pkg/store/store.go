@@ -130,12 +130,19 @@ func (s *Store) LeaseDamage() error { return s.damage }
 
 func (d Dirs) place(base, sub string) place { return place{base, sub, d.disk} }
 
+// passing is a directory of run-state.
+func (d Dirs) passing(sub string) place {
+	p := d.place(d.Run, sub)
+	p.disk.passing = true
+	return p
+}
+
 func (d Dirs) networks() place  { return d.place(d.Networks, "") }
 func (d Dirs) autostart() place { return d.place(d.Networks, "autostart") }
 func (d Dirs) state() place     { return d.place(d.State, "") }
-func (d Dirs) runs() place      { return d.place(d.Run, "networks") }
-func (d Dirs) ports() place     { return d.place(d.Run, "ports") }
-func (d Dirs) stopped() place   { return d.place(d.Run, "stopped") }
+func (d Dirs) runs() place      { return d.passing("networks") }
+func (d Dirs) ports() place     { return d.passing("ports") }
+func (d Dirs) stopped() place   { return d.passing("stopped") }
 func (d Dirs) lives() place     { return d.place(d.State, "live") }
 func (d Dirs) leases() place    { return d.place(d.State, "leases") }
 

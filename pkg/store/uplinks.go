@@ -14,8 +14,8 @@ type Uplinks struct{ place place }
 // Uplinks returns what is to be given back to uplinks.
 func (s *Store) Uplinks() Uplinks { return Uplinks{s.dirs.uplinks()} }
 
-// Save writes what is owed to the uplink of a bridge, replacing what stood there. It is on
-// disk when Save returns.
+// Save writes what is owed to the uplink of a bridge, replacing what stood there. The
+// next vnetd finds it when Save has returned.
 func (u Uplinks) Save(bridge string, data json.RawMessage) error {
 	if err := u.place.write(bridge+".json", data, 0o600); err != nil {
 		return fmt.Errorf("saving what the uplink of %q is owed: %w", bridge, err)
@@ -48,4 +48,4 @@ func (u Uplinks) All() (owed map[string]json.RawMessage, faults []*Fault, err er
 // Recorded lists the bridges of which something is on disk, readable or not.
 func (u Uplinks) Recorded() (map[string]bool, error) { return stems(u.place) }
 
-func (d Dirs) uplinks() place { return d.place(d.Run, "uplinks") }
+func (d Dirs) uplinks() place { return d.passing("uplinks") }
