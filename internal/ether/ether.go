@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"net/netip"
 	"strings"
 )
 
@@ -28,6 +29,19 @@ func ValidName(name string) bool {
 // IsCard reports whether a MAC address is one of a single Ethernet device.
 func IsCard(mac []byte) bool {
 	return len(mac) == 6 && mac[0]&1 == 0 && !bytes.Equal(mac, make([]byte, 6))
+}
+
+// AutoAddr is the address that a card makes for itself in a subnet of 64 bits (RFC 4291
+// appendix A).
+func AutoAddr(mac net.HardwareAddr, subnet netip.Prefix) netip.Addr {
+	a := subnet.Masked().Addr().As16()
+	copy(a[8:], []byte{mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5]})
+	return netip.AddrFrom16(a)
+}
+
+// LinkLocal is the address that a card makes for itself on its link (RFC 4862 section 5.3).
+func LinkLocal(mac net.HardwareAddr) netip.Addr {
+	return AutoAddr(mac, netip.PrefixFrom(netip.AddrFrom16([16]byte{0xfe, 0x80}), 64))
 }
 
 // NewMAC returns a MAC address of the range of guests, with three bytes of random.

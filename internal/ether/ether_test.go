@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"net"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -57,5 +59,21 @@ func TestNewFromRandom(t *testing.T) {
 	}
 	if u, err := ether.ParseUUID(want[1:]); err == nil {
 		t.Errorf("35 characters are %v", u)
+	}
+}
+
+// TestAutoAddr has the example of RFC 4291, appendix A.
+func TestAutoAddr(t *testing.T) {
+	mac := net.HardwareAddr{0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde}
+	for _, c := range []struct {
+		got  netip.Addr
+		want string
+	}{
+		{ether.LinkLocal(mac), "fe80::3656:78ff:fe9a:bcde"},
+		{ether.AutoAddr(mac, netip.MustParsePrefix("2001:db8:1:2:9::1/64")), "2001:db8:1:2:3656:78ff:fe9a:bcde"},
+	} {
+		if c.got != netip.MustParseAddr(c.want) {
+			t.Errorf("%v, want %v", c.got, c.want)
+		}
 	}
 }

@@ -4,13 +4,13 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 
+	"github.com/vnetd/vnetd/internal/ether"
 	"github.com/vnetd/vnetd/internal/netlink"
 )
 
@@ -74,7 +74,7 @@ func (c *conn) linkLocal(l *link, cfg *Config, have []address) []change {
 	if !lost {
 		return nil
 	}
-	p := eui64(cfg.MAC)
+	p := netip.PrefixFrom(ether.LinkLocal(cfg.MAC), 64)
 	return []change{{
 		Difference: Difference{cfg.Name, AspectAddress, "", p.String()},
 		do: func() error {
@@ -85,12 +85,6 @@ func (c *conn) linkLocal(l *link, cfg *Config, have []address) []change {
 			return err
 		},
 	}}
-}
-
-// eui64 is the link-local address of a card (RFC 4291 appendix A, RFC 4862 section 5.3).
-func eui64(mac net.HardwareAddr) netip.Prefix {
-	a := [16]byte{0: 0xfe, 1: 0x80, 8: mac[0] ^ 2, 9: mac[1], 10: mac[2], 11: 0xff, 12: 0xfe, 13: mac[3], 14: mac[4], 15: mac[5]}
-	return netip.PrefixFrom(netip.AddrFrom16(a), 64)
 }
 
 func (c *conn) addAddresses(index int, missing []netip.Prefix) error {

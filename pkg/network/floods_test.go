@@ -24,6 +24,7 @@ import (
 	"golang.org/x/net/ipv6"
 	"golang.org/x/sys/unix"
 
+	"github.com/vnetd/vnetd/internal/ether"
 	"github.com/vnetd/vnetd/internal/nstest"
 )
 
@@ -154,7 +155,7 @@ func floods() []kind {
 		{"Solicit of many cards", func(n int) []byte { hw := many(); return solicit6(hw, some(n), hw) }},
 		{"router solicitations", func(n int) []byte {
 			hw := some(n)
-			return frame6(hw, linkLocalOf(hw), netip.IPv6LinkLocalAllRouters(), unix.IPPROTO_ICMPV6, append([]byte{133, 0, 0, 0, 0, 0, 0, 0, 1, 1}, hw...))
+			return frame6(hw, ether.LinkLocal(hw), netip.IPv6LinkLocalAllRouters(), unix.IPPROTO_ICMPV6, append([]byte{133, 0, 0, 0, 0, 0, 0, 0, 1, 1}, hw...))
 		}},
 		{"TFTP from absent addresses", func(n int) []byte {
 			return frame4(card, all, absent(n), gateway, uint16(2000+n%50000), 69, []byte("\x00\x01boot\x00octet\x00"))
@@ -169,12 +170,7 @@ func floods() []kind {
 // solicit6 is a Solicit of a client in a frame from a card, sent by the address of another.
 func solicit6(card, sender, client net.HardwareAddr) []byte {
 	m, _ := dhcpv6.NewSolicit(client)
-	return frame6(card, linkLocalOf(sender), netip.MustParseAddr("ff02::1:2"), unix.IPPROTO_UDP, udp(546, 547, m.ToBytes()))
-}
-
-// linkLocalOf is the address that is made of a card's (RFC 4291, appendix A).
-func linkLocalOf(hw net.HardwareAddr) netip.Addr {
-	return netip.AddrFrom16([16]byte{0xfe, 0x80, 8: hw[0] ^ 2, 9: hw[1], 10: hw[2], 11: 0xff, 12: 0xfe, 13: hw[3], 14: hw[4], 15: hw[5]})
+	return frame6(card, ether.LinkLocal(sender), netip.MustParseAddr("ff02::1:2"), unix.IPPROTO_UDP, udp(546, 547, m.ToBytes()))
 }
 
 // udp is a datagram without a checksum.

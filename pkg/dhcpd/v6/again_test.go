@@ -9,6 +9,7 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
 
+	"github.com/vnetd/vnetd/internal/ether"
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/dhcpd/dhcpdtest"
 	"github.com/vnetd/vnetd/pkg/dhcpd/v6"
@@ -16,7 +17,7 @@ import (
 
 // waited sends a message that came while nobody served.
 func (e *env6) waited(m *dhcpv6.Message) {
-	e.link.DeliverWaited(m.ToBytes(), netip.AddrPortFrom(linkLocal(mac(7)), 546), groupAddr)
+	e.link.DeliverWaited(m.ToBytes(), netip.AddrPortFrom(ether.LinkLocal(mac(7)), 546), groupAddr)
 }
 
 // again opens another server on what is stored.
@@ -34,9 +35,9 @@ func (e *env6) again() {
 func TestRequestThatWaited6(t *testing.T) {
 	simulated6(t, testConfig6(), func(t *testing.T, e *env6) {
 		lease := func(n byte) netip.Addr {
-			e.link.DeliverFrom(mac(n), e.message(solicit6, n, iana6(1)).ToBytes(), netip.AddrPortFrom(linkLocal(mac(n)), 546), groupAddr)
+			e.link.DeliverFrom(mac(n), e.message(solicit6, n, iana6(1)).ToBytes(), netip.AddrPortFrom(ether.LinkLocal(mac(n)), 546), groupAddr)
 			a := address(t, e.receive())
-			e.link.DeliverFrom(mac(n), e.message(request6, n, ours, iana6(1, a), fqdn6("mine")).ToBytes(), netip.AddrPortFrom(linkLocal(mac(n)), 546), groupAddr)
+			e.link.DeliverFrom(mac(n), e.message(request6, n, ours, iana6(1, a), fqdn6("mine")).ToBytes(), netip.AddrPortFrom(ether.LinkLocal(mac(n)), 546), groupAddr)
 			e.want(brief(e.receive()), "REPLY 1:"+a.String())
 			return a
 		}

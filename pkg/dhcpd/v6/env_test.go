@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net"
 	"net/netip"
 	"strings"
 	"sync"
@@ -37,11 +36,6 @@ func duid(n byte) dhcpv6.DUID {
 
 // netip6 is an address.
 func netip6(s string) netip.Addr { return netip.MustParseAddr(s) }
-
-// linkLocal is the address that a client makes of its hardware address.
-func linkLocal(hw net.HardwareAddr) netip.Addr {
-	return netip.AddrFrom16([16]byte{0xfe, 0x80, 8: hw[0] ^ 2, 9: hw[1], 10: hw[2], 11: 0xff, 12: 0xfe, 13: hw[3], 14: hw[4], 15: hw[5]})
-}
 
 // testConfig6 is a pool of ten addresses, ::100 to ::109.
 func testConfig6() v6.Config {

@@ -8,12 +8,13 @@ import (
 
 	"github.com/insomniacslk/dhcp/dhcpv6"
 
+	"github.com/vnetd/vnetd/internal/ether"
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 )
 
 // frame sends a message in a frame from a card, nil for one whose frame nobody sees.
 func (e *env6) frame(card net.HardwareAddr, m *dhcpv6.Message) {
-	src := netip.AddrPortFrom(linkLocal(mac(7)), 546)
+	src := netip.AddrPortFrom(ether.LinkLocal(mac(7)), 546)
 	if card == nil {
 		e.link.DeliverHidden(m.ToBytes(), src, groupAddr)
 		return
@@ -112,7 +113,7 @@ func TestAddressesOfRelay6(t *testing.T) {
 		cfg.Ranges = []dhcpd.Range{{Start: ip6(0x100), End: ip6(0xfff)}}
 		simulated6(t, cfg, func(t *testing.T, e *env6) {
 			card := net.HardwareAddr{2, 0, 0, 0, 0, 1}
-			relay := linkLocal(card)
+			relay := ether.LinkLocal(card)
 			e.link.Plug(card, 5)
 			const clients = 600 // more than a card may send messages at once
 			for n := range clients {
@@ -121,7 +122,7 @@ func TestAddressesOfRelay6(t *testing.T) {
 				m.UpdateOption(dhcpv6.OptClientID(&dhcpv6.DUIDLL{HWType: 1, LinkLayerAddr: client}))
 				peer := relay
 				if c.peer {
-					peer = linkLocal(client)
+					peer = ether.LinkLocal(client)
 				}
 				relayed, err := dhcpv6.EncapsulateRelay(m, dhcpv6.MessageTypeRelayForward, prefix6.Addr().AsSlice(), peer.AsSlice())
 				if err != nil {

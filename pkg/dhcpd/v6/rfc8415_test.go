@@ -12,6 +12,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/insomniacslk/dhcp/dhcpv6"
 
+	"github.com/vnetd/vnetd/internal/ether"
 	"github.com/vnetd/vnetd/pkg/dhcpd"
 	"github.com/vnetd/vnetd/pkg/dhcpd/dhcpdtest"
 	"github.com/vnetd/vnetd/pkg/dhcpd/v4"
@@ -311,13 +312,13 @@ func TestRFC8415Section216Lifetimes(t *testing.T) {
 func TestRFC8415Section19Relay(t *testing.T) {
 	simulated6(t, testConfig6(), func(t *testing.T, e *env6) {
 		inner := e.message(solicit6, 2, iana6(1))
-		relay, err := dhcpv6.EncapsulateRelay(inner, dhcpv6.MessageTypeRelayForward, net.IPv6unspecified, linkLocal(mac(2)).AsSlice())
+		relay, err := dhcpv6.EncapsulateRelay(inner, dhcpv6.MessageTypeRelayForward, net.IPv6unspecified, ether.LinkLocal(mac(2)).AsSlice())
 		if err != nil {
 			t.Fatal(err)
 		}
 		relay.AddOption(dhcpv6.OptInterfaceID([]byte("port7")))
 		relay.AddOption(&dhcpv6.OptionGeneric{OptionCode: dhcpv6.OptionClientLinkLayerAddr, OptionData: append([]byte{0, 1}, mac(0x77)...)})
-		outer, err := dhcpv6.EncapsulateRelay(relay, dhcpv6.MessageTypeRelayForward, prefix6.Addr().AsSlice(), linkLocal(mac(3)).AsSlice())
+		outer, err := dhcpv6.EncapsulateRelay(relay, dhcpv6.MessageTypeRelayForward, prefix6.Addr().AsSlice(), ether.LinkLocal(mac(3)).AsSlice())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -373,7 +374,7 @@ func TestReservations6(t *testing.T) {
 			}
 		}
 		m := e.message(solicit6, 2, as(append([]byte{0, 2}, "vendor"...)), iana6(1))
-		e.link.Deliver(m.ToBytes(), netip.AddrPortFrom(linkLocal(mac(3)), 546), groupAddr)
+		e.link.Deliver(m.ToBytes(), netip.AddrPortFrom(ether.LinkLocal(mac(3)), 546), groupAddr)
 		if got := address(t, e.receive()); got != ip6(0x30) {
 			t.Errorf("MAC in the source address: got %v", got)
 		}
@@ -489,7 +490,7 @@ func FuzzPacket6(f *testing.F) {
 	} {
 		f.Add(m.ToBytes(), false)
 		f.Add(m.ToBytes(), true)
-		relay, err := dhcpv6.EncapsulateRelay(m, dhcpv6.MessageTypeRelayForward, net.IPv6unspecified, linkLocal(mac(2)).AsSlice())
+		relay, err := dhcpv6.EncapsulateRelay(m, dhcpv6.MessageTypeRelayForward, net.IPv6unspecified, ether.LinkLocal(mac(2)).AsSlice())
 		if err != nil {
 			f.Fatal(err)
 		}

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/vnetd/vnetd/internal/dnsname"
+	"github.com/vnetd/vnetd/internal/ether"
 	"github.com/vnetd/vnetd/pkg/dnsd"
 	"github.com/vnetd/vnetd/pkg/dnsd/resolved"
 	"github.com/vnetd/vnetd/pkg/netdef"
@@ -111,12 +112,10 @@ func DNS(n *netdef.Network) dnsd.Config {
 	return c
 }
 
-// linkLocal is the address that the kernel gives the bridge: of its MAC address
-// (RFC 4291 appendix A). Guests learn it as their resolver.
+// linkLocal is the address that the kernel gives the bridge. Guests learn it as their
+// resolver.
 func linkLocal(n *netdef.Network) netip.Addr {
-	m := n.MAC
-	a := [16]byte{0xfe, 0x80, 8: m[0] ^ 2, m[1], m[2], 0xff, 0xfe, m[3], m[4], m[5]}
-	return netip.AddrFrom16(a).WithZone(n.Bridge.Name)
+	return ether.LinkLocal(n.MAC).WithZone(n.Bridge.Name)
 }
 
 // addRecords adds what <dns> says of records and forwarders.

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"slices"
 
+	"github.com/vnetd/vnetd/internal/ether"
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/bridge/hostlink"
@@ -112,7 +113,7 @@ func HostLink(n *netdef.Network, mac net.HardwareAddr, given netip.Addr) hostlin
 	for _, p := range netdef.HostSubnets(n) {
 		a := given
 		if p.Addr().Is6() {
-			a = autoOf([6]byte(mac), p)
+			a = ether.AutoAddr(mac, p)
 		} else if c.Unsettled4 = !p.Contains(given); c.Unsettled4 {
 			continue
 		}
@@ -126,7 +127,7 @@ func HostRules(c *hostlink.Config) firewall.SpanHost {
 	h := firewall.SpanHost{Link: c.Name}
 	for _, w := range c.Ways {
 		h.Addrs = append(h.Addrs, w.Addr)
-		if own := linkLocalOf([6]byte(c.MAC)); w.Addr.Is6() && !slices.Contains(h.Addrs, own) {
+		if own := ether.LinkLocal(c.MAC); w.Addr.Is6() && !slices.Contains(h.Addrs, own) {
 			h.Addrs = append(h.Addrs, own)
 		}
 	}
@@ -141,22 +142,9 @@ func firewallSpan(n *netdef.Network, gateways []netip.Addr) *firewall.Span {
 	}
 	s := &firewall.Span{Device: n.Span.Device(), MAC: n.MAC, Gateways: gateways, Peers: n.Span.Peers, Port: n.Span.Port}
 	if len(n.MAC) == 6 && slices.ContainsFunc(gateways, netip.Addr.Is6) {
-		s.Gateways = append(s.Gateways, linkLocalOf([6]byte(n.MAC)))
+		s.Gateways = append(s.Gateways, ether.LinkLocal(n.MAC))
 	}
 	return s
-}
-
-// linkLocalOf is the address that a card makes for itself.
-func linkLocalOf(mac [6]byte) netip.Addr {
-	const linkLocal = "fe80::/64"
-	return autoOf(mac, netip.MustParsePrefix(linkLocal))
-}
-
-// autoOf is the address that a card makes for itself in a subnet of 64 bits (RFC 4291 appendix A).
-func autoOf(mac [6]byte, p netip.Prefix) netip.Addr {
-	a := p.Masked().Addr().As16()
-	copy(a[8:], []byte{mac[0] ^ 2, mac[1], mac[2], 0xff, 0xfe, mac[3], mac[4], mac[5]})
-	return netip.AddrFrom16(a)
 }
 
 // SpanRules are the rules of n, which may span hosts, in words, a line each.
