@@ -77,18 +77,15 @@ func (c conditions) bridged() (all []firewall.Network) {
 	return all
 }
 
-// hostIndex is live.HostIndex.
-func hostIndex(n *Network) int { return live.HostIndex(n) }
-
 // routed are the active networks whose guests the host routes to.
 func (c conditions) routed() (all []health.Routed) {
-	c.eachLive(func(n *Network, live *netdef.Network) {
+	c.eachLive(func(n *Network, doc *netdef.Network) {
 		index := n.BridgeIndex()
-		if index == 0 || !live.Mode().OwnsBridge() {
+		if index == 0 || !doc.Mode().OwnsBridge() {
 			return
 		}
-		r := health.Routed{Network: n.Name(), Bridge: live.Bridge.Name, Index: index, Host: hostIndex(n), Gateways: translate.Bridge(live).Addrs, Dev: translate.Firewall(live).Dev}
-		r.Forwards4, r.Forwards6 = translate.Forwards(live)
+		r := health.Routed{Network: n.Name(), Bridge: doc.Bridge.Name, Index: index, Host: live.HostIndex(n), Gateways: translate.Bridge(doc).Addrs, Dev: translate.Firewall(doc).Dev}
+		r.Forwards4, r.Forwards6 = translate.Forwards(doc)
 		all = append(all, r)
 	})
 	return all
