@@ -70,7 +70,8 @@ func (n *NS) Do(fn func() error) error {
 
 // Guest is a namespace whose eth0 is plugged into bridge, a device of the
 // test's own namespace, by a veth pair. eth0 is up and has the given MAC
-// address, empty for a random one, and no IP address.
+// address, empty for a random one, and no IP address. The pair is gone when the test's
+// cleanups have run.
 func Guest(t TB, bridge, name, mac string) *NS {
 	t.Helper()
 	n := NewNS(t, name)
@@ -79,6 +80,8 @@ func Guest(t TB, bridge, name, mac string) *NS {
 		address = " address " + mac
 	}
 	IP(t, "link add v-"+name+" type veth peer name eth0"+address+" netns "+name)
+	// The kernel ends the namespace some time later, and nothing while somebody is in it.
+	t.Cleanup(func() { _ = command(context.Background(), "ip", "link", "del", "v-"+name) })
 	IP(t, "link set v-"+name+" master "+bridge+" up")
 	n.IP("link set eth0 up")
 	return n

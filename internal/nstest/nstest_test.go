@@ -1,6 +1,7 @@
 package nstest_test
 
 import (
+	"net"
 	"os"
 	"strings"
 	"testing"
@@ -33,5 +34,30 @@ func TestLANReachesItsHost(t *testing.T) {
 		lan := nstest.NewLAN(t)
 		nstest.Exec(t, "ping", "-c1", "-W20", nstest.LANHost)
 		lan.Exec("ping", "-c1", "-W20", nstest.Uplink6)
+	})
+}
+
+// TestGuestGoes has the next guest of a name come while a socket keeps the namespace of
+// the former.
+func TestGuestGoes(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		nstest.IP(t, "link add b0 type bridge")
+		var held net.PacketConn
+		for range 2 {
+			err := nstest.Play(t.Context(), os.Stderr, func(t nstest.TB) {
+				g := nstest.Guest(t, "b0", "g", "")
+				err := g.Do(func() (err error) {
+					held, err = net.ListenPacket("udp4", "127.0.0.1:0")
+					return err
+				})
+				if err != nil {
+					t.Fatalf("%w", err)
+				}
+			})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer func(held net.PacketConn) { _ = held.Close() }(held)
+		}
 	})
 }
