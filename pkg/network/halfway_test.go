@@ -34,6 +34,7 @@ func TestHalfWay(t *testing.T) {
 		"a definition broken while vnetd runs":        brokenAtReload,
 		"a kill while a transient network stops":      killedStopping,
 		"a stop that fails":                           failedStop,
+		"a stop that can't be recorded":               unrecordedStop,
 		"a port that can't be deleted":                failedRelease,
 		"run-state removed while vnetd runs":          removedRunning,
 		"run-state removed while vnetd is away":       removedAway,
@@ -218,6 +219,28 @@ func failedStop(t *testing.T) {
 	until(t, "it is taken down without anybody's help", func() bool { return len(h.Networks()) == 0 })
 	if diff := cmp.Diff(before, kernel(t)); diff != "" {
 		t.Errorf("in the end (-before +after):\n%s", diff)
+	}
+}
+
+// unrecordedStop has a network stop while that can't be written down, which matters where the next
+// vnetd would start it.
+func unrecordedStop(t *testing.T) {
+	h := newHub(t, t.TempDir(), hubOptions{})
+	n := h.started(halfXML())
+	record := filepath.Join(h.dirs.Run, "stopped", halfUUID)
+	must(t, os.MkdirAll(filepath.Join(record, "not empty"), 0o755))
+	must(t, n.SetAutostart(true))
+	if err := n.Stop(t.Context()); err == nil || n.Info().State != api.Active {
+		t.Errorf("stopped: %v, and then it is %v", err, n.Info().State)
+	}
+	must(t, n.SetAutostart(false))
+	must(t, n.Stop(t.Context()))
+	must(t, os.RemoveAll(record))
+	must(t, n.SetAutostart(true))
+	must(t, n.Start(t.Context()))
+	must(t, n.Stop(t.Context()))
+	if stopped, err := h.store.Stops().All(); len(stopped) != 1 || err != nil {
+		t.Errorf("stopped are %v, %v", stopped, err)
 	}
 }
 

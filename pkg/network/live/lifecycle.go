@@ -63,7 +63,7 @@ func (n turn) start(ctx context.Context, def *netdef.Network) error {
 		return err
 	}
 	_ = n.keepCopy(documents{live, n.Definition()})
-	n.keepStopped(live.UUID, false)
+	_ = n.keepStopped(live.UUID, false)
 	n.env.Logger.Info("network started", env.KeyNetwork, n.name, env.KeyBridge, live.Bridge.Name)
 	return nil
 }
@@ -114,7 +114,8 @@ func (n turn) bringUp(ctx context.Context, live *netdef.Network) (err error) {
 
 // Stop takes the network down: its services end, its ports lose their bridge
 // (and find it again at the next start), its rules and its bridge go. Every
-// step is tried; failures are joined. A transient network is gone afterwards, with its
+// step is tried; failures are joined. One marked for autostart stays active where it can't
+// be recorded that it was stopped. A transient network is gone afterwards, with its
 // ports, unless something of it could not be taken down: then Stop can be called
 // again, and is tried again by and by.
 func (n *Network) Stop(ctx context.Context) error {
@@ -136,6 +137,11 @@ func (n turn) stop(ctx context.Context) error {
 		return api.Errorf(api.InvalidState, "network %q is not active", n.name)
 	}
 	persistent := n.Persistent()
+	if persistent {
+		if err := n.keepStopped(live.UUID, true); err != nil && n.Info().Autostart {
+			return err // the next vnetd would start it again
+		}
+	}
 	run := store.Run{Phase: store.Stopping, Network: live, Persistent: persistent}
 	if err := n.record.Save(run); err != nil {
 		n.env.Logger.Warn("stopping a network without a record of it", env.KeyNetwork, n.name, env.KeyError, err)
@@ -149,9 +155,6 @@ func (n turn) stop(ctx context.Context) error {
 	closed := sv.End()
 	err := n.clear(ctx, live)
 	closed()
-	if persistent {
-		n.keepStopped(live.UUID, true)
-	}
 	if err != nil {
 		n.setState(api.Failed, err)
 		n.finishLater()
@@ -172,10 +175,12 @@ func (n turn) stop(ctx context.Context) error {
 
 // keepStopped records whether the network was stopped since the host booted: if
 // so, the next vnetd leaves it inactive although it is marked for autostart.
-func (n turn) keepStopped(uuid string, stopped bool) {
-	if err := n.env.Store.Stops().Set(uuid, stopped); err != nil {
+func (n turn) keepStopped(uuid string, stopped bool) error {
+	err := n.env.Store.Stops().Set(uuid, stopped)
+	if err != nil {
 		n.env.Logger.Warn("the next vnetd may start or leave a network wrongly", env.KeyNetwork, n.name, "stopped", stopped, env.KeyError, err)
 	}
+	return err
 }
 
 // resume takes over live, which a former vnetd left active. What fails leaves
