@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"os"
@@ -76,9 +77,28 @@ func (d Dirs) autostarts(name string) bool {
 // DefinitionPath is the file of the definition of that name.
 func (s *Store) DefinitionPath(name string) string { return s.dirs.definition(name) }
 
-// SaveDefinition writes n's definition, replacing the one of that name.
+// SaveDefinition writes n's definition, replacing the one of that name. What can't be made
+// durable is taken back, as far as the disk lets.
 func (s *Store) SaveDefinition(n *netdef.Network) error {
-	return s.unsettled.before(func() error { return s.dirs.saveDefinition(n) })
+	return s.unsettled.before(func() error {
+		former, readErr := s.dirs.networks().read(n.Name + ".xml")
+		err := s.dirs.saveDefinition(n)
+		if err == nil || readErr != nil && !errors.Is(readErr, os.ErrNotExist) {
+			return err
+		}
+		return errors.Join(err, s.dirs.restoreDefinition(n.Name, former))
+	})
+}
+
+// restoreDefinition has the definition of that name be its former text, nil for none.
+func (d Dirs) restoreDefinition(name string, former []byte) error {
+	switch now, err := d.networks().read(name + ".xml"); {
+	case err == nil && former == nil:
+		return d.networks().remove(name + ".xml")
+	case err == nil && !bytes.Equal(now, former):
+		return d.networks().write(name+".xml", former, 0o600)
+	}
+	return nil
 }
 
 func (d Dirs) saveDefinition(n *netdef.Network) error {

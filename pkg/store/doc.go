@@ -11,9 +11,9 @@
 //
 // Every write is complete before the call returns: a crash leaves the old file or the
 // new one, never a part. But for what is there until reboot it is on disk as well, and
-// where that fails the new file may be there although the call says so. Of run-state,
-// for which nobody waits, an error says that nothing was changed. What a process that was killed has
-// changed without coming to make it durable is durable once the next one has the
-// store open. Only one process may have a store
-// open; a second Open fails and names the first.
+// where that fails the new file may be there although the call says so; a definition is
+// put back then. Of run-state an error says that nothing was changed. What a process that
+// was killed has changed without coming to make it durable is durable once the next one
+// has the store open. Only one process may have a store open; a second Open fails and
+// names the first.
 package store
