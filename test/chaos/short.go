@@ -110,14 +110,10 @@ func outOfMemory(w *world) error {
 	select {
 	case <-w.vnetd.Done():
 	case <-time.After(w.moment()):
-		err = enter(own)
+		_ = enter(own) // it may have been killed
 	}
-	if err != nil || killedIn(pen) {
-		select {
-		case <-w.vnetd.Done():
-			w.start(nil)
-		case <-time.After(time.Second): // it was a program that vnetd has executed
-		}
+	if !lives(w.vnetd.Done(), func() error { _, err := fetch(metricsAddress); return err }) {
+		w.start(nil)
 	}
 	for deadline := time.Now().Add(actLimit); ; time.Sleep(20 * time.Millisecond) { // what it has executed may be in there
 		if err = os.Remove(pen); err == nil || time.Now().After(deadline) {
@@ -126,9 +122,29 @@ func outOfMemory(w *world) error {
 	}
 }
 
-// killedIn reports whether the kernel has killed somebody in a control group for want of memory.
-func killedIn(pen string) bool {
-	old, _ := os.ReadFile(filepath.Join(pen, "memory.oom_control"))
-	text, _ := os.ReadFile(filepath.Join(pen, "memory.events")) // either is there
-	return !strings.Contains(string(old)+string(text), "oom_kill 0\n")
+// lives waits until one who may have been killed answers or is done, and reports whether it lives:
+// it may take a killed one long to go. One that does neither is left to the checks.
+func lives(done <-chan struct{}, ask func() error) bool {
+	deadline := time.After(actLimit)
+	for {
+		answer := make(chan error, 1)
+		go func() { answer <- ask() }()
+		select {
+		case <-done:
+			return false
+		case <-deadline:
+			return true
+		case err := <-answer:
+			if err != nil {
+				time.Sleep(20 * time.Millisecond)
+				continue
+			}
+		}
+		select {
+		case <-done:
+			return false
+		default:
+			return true
+		}
+	}
 }
