@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vnetd/vnetd/pkg/dnsd/mmsg"
+	"github.com/vnetd/vnetd/pkg/dnsd/upstream"
 	"github.com/vnetd/vnetd/pkg/dnsd/wire"
 )
 
@@ -42,6 +43,8 @@ type datagrams struct {
 	clients [batchSize]unix.RawSockaddrInet6 // large enough for one of IPv4
 	queries [batchSize][wire.PayloadSize]byte
 	replies [batchSize][wire.PayloadSize]byte
+
+	questions upstream.Outbox // to be asked on behalf of clients
 }
 
 // spare keeps datagrams that no socket uses, for the next one that reads.

@@ -4,7 +4,6 @@ import (
 	"context"
 
 	"github.com/vnetd/vnetd/internal/udpwait"
-	"github.com/vnetd/vnetd/pkg/dnsd/upstream"
 	"github.com/vnetd/vnetd/pkg/dnsd/wire"
 )
 
@@ -12,7 +11,7 @@ import (
 // when c is closed. It returns that error.
 func (s *Server) serveUDP(ctx context.Context, c *udpwait.Conn) error {
 	b := newBatch(c)
-	q, out := new(wire.Query), new(upstream.Outbox)
+	q := new(wire.Query)
 	for {
 		n, err := b.next()
 		if err != nil {
@@ -26,7 +25,7 @@ func (s *Server) serveUDP(ctx context.Context, c *udpwait.Conn) error {
 			reply, forward := s.respond(q, b.query(i), b.replies[i][:0], wire.PayloadSize, now)
 			switch {
 			case forward != nil:
-				s.forwardUDP(ctx, forward, b, i, out)
+				s.forwardUDP(ctx, forward, b, i)
 			case len(reply) > 0:
 				b.answer(i, reply)
 			}
@@ -34,13 +33,13 @@ func (s *Server) serveUDP(ctx context.Context, c *udpwait.Conn) error {
 		answers := b.answers
 		s.counters.dropped.Add(uint64(b.flush()))
 		s.counters.atOnce.Add(s.now().Sub(now), answers)
-		out.Flush()
+		b.questions.Flush()
 	}
 }
 
 // forwardUDP has in, which the datagram i of b is about, answered by upstream servers, once
-// out is flushed.
-func (s *Server) forwardUDP(ctx context.Context, in *inquiry, b *batch, i int, out *upstream.Outbox) {
+// b's questions are flushed.
+func (s *Server) forwardUDP(ctx context.Context, in *inquiry, b *batch, i int) {
 	in.from = datagram{s.counters, b.conn, b.clients[i]}
-	s.forward(ctx, in, b.client(i).Addr(), out, &in.from)
+	s.forward(ctx, in, b.client(i).Addr(), &b.questions, &in.from)
 }

@@ -19,6 +19,24 @@ type Message struct {
 	Length uint32
 }
 
+// Segments is room for the control message of Cut.
+type Segments struct {
+	header unix.Cmsghdr
+	size   uint16
+	_      [6]byte // as far as CmsgSpace
+}
+
+// Cut has m sent as datagrams of size octets, of which the last may be shorter; the kernel
+// carries them as one as far as it can (UDP_SEGMENT, see udp(7)). room must stay as it is until
+// m was sent.
+func (m *Message) Cut(room *Segments, size int) {
+	room.header.Level, room.header.Type = unix.SOL_UDP, unix.UDP_SEGMENT
+	room.header.SetLen(unix.CmsgLen(2))
+	room.size = uint16(size)
+	m.Header.Control = (*byte)(unsafe.Pointer(room))
+	m.Header.SetControllen(unix.CmsgSpace(2))
+}
+
 // Receive reads as many datagrams as wait at the socket fd and returns how many those
 // are. EAGAIN: there is none. all must not be empty.
 func Receive(fd uintptr, all []Message) (int, syscall.Errno) {
