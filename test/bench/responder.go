@@ -37,17 +37,16 @@ func respond(args []string) int {
 }
 
 // responderBatch is the number of messages that one call reads or writes, and
-// responderQueue of those that wait for their time.
+// responderQueue of such batches that wait for their time.
 const (
 	responderBatch = 32
 	responderQueue = 1 << 14
 )
 
-// late is an answer that waits for its time.
+// late is answers that wait for their time.
 type late struct {
-	due   time.Time
-	reply []byte
-	to    net.Addr
+	due     time.Time
+	replies []ipv4.Message
 }
 
 // serveResponses answers until reading fails.
@@ -66,7 +65,7 @@ func serveResponses(address string, wait time.Duration) error {
 	}
 	queue := make(chan late, responderQueue)
 	if wait > 0 {
-		go sendLate(conn, queue)
+		go sendLate(batch, queue)
 	}
 	for {
 		n, err := batch.ReadBatch(in, 0)
@@ -76,22 +75,32 @@ func serveResponses(address string, wait time.Duration) error {
 		var out []ipv4.Message
 		for i := range in[:n] {
 			reply := addressReply(in[i].Buffers[0][:in[i].N])
-			switch {
-			case reply == nil:
-			case wait > 0:
-				queue <- late{time.Now().Add(wait), bytes.Clone(reply), in[i].Addr}
-			default:
-				out = append(out, ipv4.Message{Buffers: [][]byte{reply}, Addr: in[i].Addr})
+			if reply == nil {
+				continue
 			}
+			if wait > 0 {
+				reply = bytes.Clone(reply)
+			}
+			out = append(out, ipv4.Message{Buffers: [][]byte{reply}, Addr: in[i].Addr})
 		}
-		for len(out) > 0 {
-			n, err := batch.WriteBatch(out, 0)
-			if err != nil {
-				return err
-			}
-			out = out[n:]
+		if wait > 0 {
+			queue <- late{time.Now().Add(wait), out}
+		} else if err := sendAll(batch, out); err != nil {
+			return err
 		}
 	}
+}
+
+// sendAll sends answers, many with one call.
+func sendAll(conn *ipv4.PacketConn, out []ipv4.Message) error {
+	for len(out) > 0 {
+		n, err := conn.WriteBatch(out, 0)
+		if err != nil {
+			return err
+		}
+		out = out[n:]
+	}
+	return nil
 }
 
 // enlarge gives the socket a buffer in which nothing is lost while the machine is
@@ -109,10 +118,10 @@ func enlarge(c *net.UDPConn) error {
 }
 
 // sendLate sends answers when their time has come.
-func sendLate(conn net.PacketConn, queue <-chan late) {
+func sendLate(conn *ipv4.PacketConn, queue <-chan late) {
 	for l := range queue {
 		time.Sleep(time.Until(l.due))
-		_, _ = conn.WriteTo(l.reply, l.to)
+		_ = sendAll(conn, l.replies)
 	}
 }
 
