@@ -21,8 +21,8 @@ type Listing struct {
 	IPSet string // ipset save
 	// Saved are what the programs of iptables print, by -save without counters.
 	Saved []Saved
-	// Guards says that the table of guards, which is vnetd's own, counts as well.
-	Guards bool
+	// Own says that vnetd's own tables of guards and of networks' rules count as well.
+	Own bool
 }
 
 // Saved is the output of a -save.
@@ -68,7 +68,7 @@ func (l *Listing) Rules() (*ruleset.Ruleset, error) {
 		faults = append(faults, err)
 	}
 	rules.Tables = slices.DeleteFunc(rules.Tables, func(t *ruleset.Table) bool {
-		return !l.Guards && t.Family == "netdev" && t.Name == firewall.GuardTable || t.Family == "inet" && t.Name == firewall.OffloadTable || t.Name == firewall.SpanTable
+		return !l.Own && Own(t) || t.Family == "inet" && t.Name == firewall.OffloadTable || t.Name == firewall.SpanTable
 	})
 	tables := ParseTables(l.Text)
 	known := texts(tables)
@@ -83,6 +83,11 @@ func (l *Listing) Rules() (*ruleset.Ruleset, error) {
 		return cmp.Or(known[place{family, table, chain, handle}], "a rule")
 	})
 	return rules, errors.Join(faults...)
+}
+
+// Own reports whether a table is vnetd's own, of guards or of networks' rules: what it drops is meant.
+func Own(t *ruleset.Table) bool {
+	return t.Family == "netdev" && t.Name == firewall.GuardTable || (t.Family == "ip" || t.Family == "ip6") && t.Name == firewall.NetworksTable
 }
 
 // FamilyName is a family's name in nftables.

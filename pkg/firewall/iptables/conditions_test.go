@@ -12,6 +12,8 @@ import (
 
 	"github.com/vnetd/vnetd/internal/nstest"
 	"github.com/vnetd/vnetd/pkg/firewall"
+	"github.com/vnetd/vnetd/pkg/firewall/iptables"
+	"github.com/vnetd/vnetd/pkg/firewall/nft"
 )
 
 // conditions are those of the host, in words that a test can compare.
@@ -36,6 +38,12 @@ func (h *host) routing() {
 			h.Fatal(err)
 		}
 	}
+}
+
+// uplink makes a way out by eno1.
+func (h *host) uplink() {
+	h.Helper()
+	h.shell()("ip link add eno1 type veth peer name eno1p; ip link set eno1p up; ip addr add 203.0.113.2/24 dev eno1; ip link set eno1 up; ip route add default via 203.0.113.1")
 }
 
 // What cuts guests off is named with its evidence, and is gone when the remedy
@@ -110,13 +118,44 @@ func TestConditionsOfPolicies(t *testing.T) {
 		}))
 		h.routing()
 		sh := h.shell()
-		sh("ip link add eno1 type veth peer name eno1p; ip link set eno1p up; ip addr add 203.0.113.2/24 dev eno1; ip link set eno1 up; ip route add default via 203.0.113.1")
+		h.uplink()
 		if got := h.conditions(f); len(got) != 0 {
 			h.Errorf("beside a policy: %+v", got)
 		}
 		sh("iptables -A VNETD_USER_INP -i virbr0 -j DROP")
 		if got := h.conditions(f); len(got) != 1 || got[0].Kind != firewall.KindDrop || !strings.Contains(got[0].Summary, "VNETD_USER_INP") {
 			h.Errorf("beside a drop of the administrator's: %+v", got)
+		}
+	})
+}
+
+// What networks' own tables of nftables refuse is meant, and says nothing of a network that has a bridge of
+// another's name since: only what others change has the rules listed anew.
+func TestConditionsBesideOwnTables(t *testing.T) {
+	onKernel(t, func(h *host) {
+		observer := iptables.Observe(h.Context(), iptables.Config{IPTables: h.program(firewall.IPv4), IP6Tables: h.program(firewall.IPv6)})
+		f := firewall.New(nft.New(nft.Config{}), firewall.Config{})
+		h.Cleanup(func() {
+			if err := f.Close(); err != nil {
+				h.Errorf("Close: %v", err)
+			}
+		})
+		h.routing()
+		h.uplink()
+		networks := []firewall.Network{
+			natNetwork(),
+			with(natNetwork(), func(n *firewall.Network) { n.Subnets = subnets("198.51.100.1/24") }),
+			with(natNetwork(), func(n *firewall.Network) {
+				n.Policy.Egress, n.Policy.Ingress = firewall.ActionReject, firewall.ActionDrop
+			}),
+		}
+		for _, foreign := range []uint32{1, 0} { // listed once, and each time
+			for i, n := range networks {
+				h.set(f, n)
+				if got, err := observer.Conditions(h.Context(), foreign, []firewall.Network{n}); err != nil || len(got) != 0 {
+					h.Errorf("foreign %d, network %d: %v, %+v", foreign, i, err, got)
+				}
+			}
 		}
 	})
 }

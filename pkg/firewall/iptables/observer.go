@@ -87,7 +87,7 @@ func (o *Observer) Rules(ctx context.Context) (*ruleset.Ruleset, error) {
 		}
 	}
 	var s snapshot
-	err := s.take(ctx, tools, &diagnose.Listing{Guards: true})
+	err := s.take(ctx, tools, &diagnose.Listing{Own: true})
 	if err == nil {
 		err = hiddenRules(tools)
 	}

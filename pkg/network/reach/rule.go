@@ -9,6 +9,7 @@ import (
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/firewall"
+	"github.com/vnetd/vnetd/pkg/firewall/diagnose"
 	"github.com/vnetd/vnetd/pkg/firewall/diagnose/eval"
 	"github.com/vnetd/vnetd/pkg/firewall/diagnose/ruleset"
 )
@@ -150,16 +151,11 @@ func (c *connection) rule(f found, action string) api.ReachRule {
 	if f.rule != nil {
 		r.Text, r.Handle = f.rule.Text, f.rule.Handle
 	}
-	if f.element != nil && own(t) {
+	if f.element != nil && diagnose.Own(t) {
 		r.Element = f.element.String()
 	}
 	r.Owner = c.owner(f)
 	return r
-}
-
-// own reports whether a table is vnetd's own.
-func own(t *ruleset.Table) bool {
-	return t.Family == "netdev" && t.Name == firewall.GuardTable || (t.Family == "ip" || t.Family == "ip6") && t.Name == firewall.NetworksTable
 }
 
 // others are the programs that tables and chains are known by.
@@ -186,13 +182,13 @@ func (c *connection) owner(f found) string {
 	if _, n := c.w.policyOf(f); n != nil {
 		return c.networkOf(f)
 	}
-	if f.element != nil && own(t) {
+	if f.element != nil && diagnose.Own(t) {
 		return "network " + f.element.Comment
 	}
-	if f.rule != nil && f.rule.Comment != "" && own(t) {
+	if f.rule != nil && f.rule.Comment != "" && diagnose.Own(t) {
 		return f.rule.Comment
 	}
-	if strings.HasPrefix(f.chain.Name, c.w.Prefix) || strings.HasPrefix(f.chain.Name, "VNETD_") || own(t) {
+	if strings.HasPrefix(f.chain.Name, c.w.Prefix) || strings.HasPrefix(f.chain.Name, "VNETD_") || diagnose.Own(t) {
 		return c.networkOf(f)
 	}
 	for _, o := range others {
@@ -297,7 +293,7 @@ func (w *World) policyOf(f found) (asks, *Network) {
 	name := f.chain.Name
 	if name == w.Prefix+"FWO" {
 		name = "outbound"
-	} else if own(f.chain.Table) {
+	} else if diagnose.Own(f.chain.Table) {
 		name, _, _ = strings.Cut(name, "_")
 	}
 	a, known := policyChains[name]
@@ -346,7 +342,7 @@ func (c *connection) networkOf(f found) string {
 	names := c.w.namesOf(func(n *Network) bool {
 		return n.Bridge != "" && slices.Contains(words, n.Bridge) || slices.ContainsFunc(n.Gateways, func(p netip.Prefix) bool { return slices.Contains(words, p.Masked().String()) })
 	})
-	if len(names) == 0 && own(f.chain.Table) {
+	if len(names) == 0 && diagnose.Own(f.chain.Table) {
 		names = c.w.namesOf(func(n *Network) bool { return n.Bridge != "" && (n.Bridge == f.hook.In || n.Bridge == f.hook.Out) })
 	}
 	switch len(names) {
@@ -371,7 +367,7 @@ func (w *World) namesOf(are func(*Network) bool) (names []string) {
 // remedy adds what would have a packet pass that a rule stops.
 func (c *connection) remedy(f *fault, l *leg, rule *api.ReachRule, answer bool) {
 	t := l.result.Chain.Table
-	networks := c.w.isNetworks(rule) || own(t)
+	networks := c.w.isNetworks(rule) || diagnose.Own(t)
 	switch {
 	case t.Family == "netdev" && t.Name == firewall.GuardTable:
 		f.remedies = append(f.remedies, "vnetctl port show "+l.result.Hook.In)
