@@ -64,7 +64,8 @@ func (d *Document) Copy(name string) (left []string) {
 	if n.DNS != nil {
 		n.DNS.Hosts = slices.DeleteFunc(n.DNS.Hosts, func(h netdef.DNSHost) bool { return d.has(h.IP) })
 	}
-	n.IPs, n.Routes, n.PortForwards, n.Span = nil, nil, nil, nil
+	_ = d.Unspan() // there may be none
+	n.IPs, n.Routes, n.PortForwards = nil, nil, nil
 	return left
 }
 

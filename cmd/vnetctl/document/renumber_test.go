@@ -62,14 +62,15 @@ func TestRenumber(t *testing.T) {
 	}
 }
 
-// TestCopyLeavesSpan copies a network that spans hosts: its number there stays its own.
+// TestCopyLeavesSpan copies a network that spans hosts: its number there stays its own, and so does what the tunnel
+// takes of the MTU.
 func TestCopyLeavesSpan(t *testing.T) {
-	d, err := document.Read("<network xmlns:vnetd='urn:vnetd:network:1'><name>apps</name><forward mode='nat'/><ip address='192.0.2.1' netmask='255.255.255.0'/>" +
+	d, err := document.Read("<network xmlns:vnetd='urn:vnetd:network:1'><name>apps</name><forward mode='nat'/><mtu size='1450'/><ip address='192.0.2.1' netmask='255.255.255.0'/>" +
 		"<vnetd:span vni='7'><vnetd:peer underlay='203.0.113.2'/><vnetd:peer underlay='203.0.113.3'/></vnetd:span></network>")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if left := d.Copy("more"); !slices.Equal(left, []string{"the span to other hosts with VNI 7"}) || strings.Contains(d.XML(), "span") {
+	if left := d.Copy("more"); !slices.Equal(left, []string{"the span to other hosts with VNI 7"}) || strings.Contains(d.XML(), "span") || strings.Contains(d.XML(), "mtu") {
 		t.Errorf("left out are %q, and the copy is\n%s", left, d.XML())
 	}
 }
