@@ -185,10 +185,10 @@ func TestReachableByIPv6(t *testing.T) {
 		if c.Severity != api.SeverityInfo {
 			t.Errorf("severity %s", c.Severity)
 		}
-		for _, said := range []string{"no", "yes"} {
-			h.defineWith(routedTo6("nat", ""), api.DefineOptions{})
+		for _, said := range []string{"<vnetd:ipv6 inbound='no'/>", "<vnetd:ipv6 inbound='yes'/>", "<vnetd:rules ingress='reject'/>", "<vnetd:rules ingress='allow'/>"} {
+			h.defineWith(routedTo6("nat", "<vnetd:rules egress='reject'/>"), api.DefineOptions{})
 			await(t, n, "ipv6-reachable", true)
-			h.defineWith(routedTo6("nat", "<vnetd:ipv6 inbound='"+said+"'/>"), api.DefineOptions{})
+			h.defineWith(routedTo6("nat", said), api.DefineOptions{})
 			await(t, n, "ipv6-reachable", false)
 		}
 	})

@@ -127,10 +127,10 @@ func Firewall(n *netdef.Network) firewall.Network {
 }
 
 // Reachable are the subnets of IPv6 of n, of mode nat, whose guests may be connected to
-// from outside, unless the document says so.
+// from outside, unless the document says so, or what becomes of what is opened to guests.
 func Reachable(n *netdef.Network) (all []netip.Prefix) {
 	f := Firewall(n)
-	if f.Mode != firewall.ModeNAT || f.Closed(firewall.IPv6) || n.Inbound6 != netdef.Unset {
+	if f.Mode != firewall.ModeNAT || f.Closed(firewall.IPv6) || n.Inbound6 != netdef.Unset || n.Rules.Ingress != "" {
 		return nil
 	}
 	return slices.DeleteFunc(f.SubnetsOf(firewall.IPv6), func(p netip.Prefix) bool { return p.Addr().IsLinkLocalUnicast() })
