@@ -3,6 +3,7 @@ package network_test
 import (
 	"fmt"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -164,4 +165,58 @@ func (h *hub) hostRefused(n *network.Network, want string) {
 		t.Errorf("the network is %s: %s", info.State, info.LastError)
 	}
 	must(t, n.Stop(t.Context()))
+}
+
+// TestReachByHostAddress holds what is told of connections by this host's own link to what packets do, where the way
+// back is strict: in both directions, and beside rules that are about that link or about the bridge.
+func TestReachByHostAddress(t *testing.T) {
+	for _, bridged := range []string{"0", "1"} {
+		t.Run("bridge-nf-call-iptables "+bridged, func(t *testing.T) {
+			nstest.Run(t, func(t *testing.T) {
+				nstest.NewLAN(t)
+				h := newHub(t, t.TempDir(), hubOptions{nftables: true})
+				n := h.started(hostXML(7, 10))
+				own := n.Detail(nil).Span.Host.Addresses[0].String()
+				guest := asker(t, "one", "guest", "192.0.2")
+				nstest.Exec(t, "sysctl", "-qw", "net.bridge.bridge-nf-call-iptables="+bridged, "net.ipv4.conf.all.rp_filter=1", "net.ipv4.conf.one.rp_filter=1", "net.ipv4.conf.vh7.rp_filter=1")
+				nstest.IP(t, fmt.Sprint("netns attach here ", os.Getpid()))
+				host := &nstest.NS{Name: "here"}
+				listen(t, guest, "80")
+				listen(t, host, "80")
+				nstest.Exec(t, "nft", "add table ip mine; add chain ip mine in { type filter hook input priority 5; }; add chain ip mine out { type filter hook postrouting priority 5; }")
+				for rule, want := range map[string]struct{ into, out bool }{
+					"":                              {true, true},
+					"in iifname one tcp dport 80":   {true, true},
+					"in iifname vh7 tcp dport 80":   {false, true},
+					"out oifname vh7 tcp dport 80":  {true, false},
+					"in iifname vh7 tcp sport 80":   {true, false},
+					"out oifname vh7 tcp sport 80":  {false, true},
+					"in iifname vh7 ct state new":   {false, true},
+					"in iifname one ct state new":   {true, true},
+					"out oifname one tcp dport 443": {true, true},
+				} {
+					nstest.Exec(t, "nft", "flush table ip mine")
+					if rule != "" {
+						nstest.Exec(t, "nft", "add rule ip mine "+rule+" drop")
+					}
+					for _, c := range []struct {
+						from, to string
+						by       *nstest.NS
+						want     bool
+					}{{"192.0.2.50", own, guest, want.into}, {"host", "192.0.2.50", host, want.out}} {
+						r, err := h.Reach(t.Context(), api.ReachQuestion{From: c.from, To: c.to, Protocol: "tcp", Port: 80})
+						must(t, err)
+						patience := wait
+						if !c.want {
+							patience = 700 * time.Millisecond
+						}
+						told, open := r.Ways[0].Verdict == api.ReachYes, canOpen(c.by, c.to+":80", patience)
+						if told != c.want || open != c.want {
+							t.Errorf("beside %q %s opens to %s: %v, want %v, and is told %+v", rule, c.from, c.to, open, c.want, r.Ways[0])
+						}
+					}
+				}
+			})
+		})
+	}
 }

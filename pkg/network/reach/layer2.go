@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"fmt"
 	"net/netip"
+	"slices"
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
@@ -30,11 +31,8 @@ func (l *leg) across(to place) {
 			return
 		}
 	}
-	hooks := eval.Bridged(in.Name, out.Name, br.Name)
-	if l.w.byIP(l.packet.Dst.Is6()) {
-		hooks, l.passes = eval.BridgedByIP(in.Name, out.Name, br.Name), true
-	}
-	hooks[0].Frame = &eval.Frame{Src: l.from.mac, Dst: to.mac, Cast: eval.ToOther}
+	hooks, known := l.bridged(&l.from, &to)
+	l.passes = l.passes || known
 	l.result = l.query(hooks).Ask()
 	if l.result.Verdict == eval.Translated {
 		l.fault = cannotTell("a rule translates packets within the bridge %s", br.Name)
@@ -75,6 +73,47 @@ func (l *leg) within(to *place, dst netip.Addr) ([]eval.Hook, bool) {
 	rest := eval.BridgedByIP(in.Name, out.Name, br.Name)[3:]
 	rest[0].Frame = &eval.Frame{Src: mac(br), Dst: to.mac, Cast: eval.ToOther}
 	return rest, true
+}
+
+// intoOwn follows a packet for an address that this host has by its own link in the network, if it has one: it is
+// bridged to that.
+func (l *leg) intoOwn() (is bool) {
+	own, ok := l.w.own(l.from.network)
+	if !ok || !slices.Contains(l.from.network.Rules.Span.Host.Addrs, l.sent) {
+		return false
+	}
+	if l.fault = (resolver{l}).findsOwn(own); l.fault != nil {
+		return true
+	}
+	l.in = own.link
+	hooks, known := l.bridged(&l.from, &own.end)
+	frame := eval.Frame{Src: l.from.mac, Dst: own.end.mac, Cast: eval.ToThisHost}
+	q := l.query(append(hooks,
+		eval.Hook{Layer: eval.Device, Name: "ingress", In: own.link.Name, Frame: &frame},
+		eval.Hook{Layer: eval.IP, Name: "prerouting", In: own.link.Name, Looped: known}))
+	q.Route = l.route
+	l.result = q.Ask()
+	return true
+}
+
+// outOfOwn is the way of a packet that this host sends by its own link, from postrouting on.
+func (l *leg) outOfOwn(own ownLink, to *place) []eval.Hook {
+	hooks, known := l.bridged(&own.end, to)
+	if known {
+		hooks[2].Looped = true // conntrack has seen it where it was sent
+	}
+	return append([]eval.Hook{{Layer: eval.IP, Name: "postrouting", Out: own.link.Name}, {Layer: eval.Device, Name: "egress", Out: own.link.Name}}, hooks...)
+}
+
+// bridged is the way of a packet from one port of a bridge to another; known says that conntrack sees it there, at
+// the third hook.
+func (l *leg) bridged(from, to *place) (hooks []eval.Hook, known bool) {
+	hooks = eval.Bridged(from.device(), to.device(), from.link.Name)
+	if known = l.w.byIP(l.packet.Dst.Is6()); known {
+		hooks = eval.BridgedByIP(from.device(), to.device(), from.link.Name)
+	}
+	hooks[0].Frame = &eval.Frame{Src: from.mac, Dst: to.mac, Cast: eval.ToOther}
+	return hooks, known
 }
 
 // samePort is about two that are behind one port.

@@ -18,7 +18,8 @@ type leg struct {
 	w      *World
 	from   place
 	packet eval.Packet
-	sent   netip.Addr // the destination that it has when it starts
+	sent   netip.Addr  // the destination that it has when it starts
+	in     bridge.Link // by which this host receives it, none where it sends it
 
 	// What is found.
 	steps  []api.ReachStep
@@ -63,7 +64,7 @@ func (l *leg) stepPort(p *place, leaving bool) {
 
 // go follows the packet to its end.
 func (l *leg) follow() {
-	l.sent = l.packet.Dst
+	l.sent, l.in = l.packet.Dst, l.from.link
 	if r := l.packet.Connection.Restored; r.IsValid() {
 		l.sent = r.Addr()
 	}
@@ -134,6 +135,9 @@ func (l *leg) query(path []eval.Hook) *eval.Query {
 // intoHost follows a packet that this host receives by a link.
 func (l *leg) intoHost() {
 	l.passes = true
+	if l.intoOwn() {
+		return
+	}
 	at := &l.from
 	if f := l.vlans(at, bridge.Link{}); f != nil {
 		l.fault = f
@@ -194,7 +198,7 @@ func (l *leg) name(index int) string {
 func (l *leg) lookup(p eval.Packet, to, from netip.Addr) path.Packet {
 	q := path.Packet{From: from, To: to, Mark: p.Mark, Protocol: p.Protocol, SrcPort: p.SrcPort, DstPort: p.DstPort}
 	if l.from.kind != api.ReachHost {
-		q.In = l.from.link.Index
+		q.In = l.in.Index
 	}
 	return q
 }
@@ -234,20 +238,31 @@ func (l *leg) route(p eval.Packet) ([]eval.Hook, bool) {
 	if way.Via.IsValid() {
 		via = fmt.Sprintf(" via %v", way.Via)
 	}
-	l.step("route", path.TableName(way.Table), "to %v%s dev %s", p.Dst, via, to.link.Name)
+	out := to.link.Name
+	own, byOwn := l.w.own(to.network)
+	if byOwn = byOwn && way.Out == own.link.Index; byOwn {
+		out = own.link.Name
+	}
+	l.step("route", path.TableName(way.Table), "to %v%s dev %s", p.Dst, via, out)
 	l.stepPort(&to, true)
-	if f := cmp.Or(l.leaving(&to), (resolver{l}).findsNext(&to, p.Dst, way.Via)); f != nil {
+	finds := (resolver{l}).findsNext
+	if byOwn {
+		finds = func(to *place, a, _ netip.Addr) *fault { return (resolver{l}).ownFinds(own, to, a) }
+	}
+	if f := cmp.Or(l.leaving(&to), finds(&to, p.Dst, way.Via)); f != nil {
 		l.fault = f
 		return nil, false
 	}
-	out := to.link.Name
+	if byOwn {
+		return l.outOfOwn(own, &to), true
+	}
 	var hooks []eval.Hook
 	if l.from.kind == api.ReachHost {
 		hooks = []eval.Hook{{Layer: eval.IP, Name: "postrouting", Out: out}}
 	} else {
 		hooks = []eval.Hook{
-			{Layer: eval.IP, Name: "forward", In: l.from.link.Name, Out: out},
-			{Layer: eval.IP, Name: "postrouting", In: l.from.link.Name, Out: out},
+			{Layer: eval.IP, Name: "forward", In: l.in.Name, Out: out},
+			{Layer: eval.IP, Name: "postrouting", In: l.in.Name, Out: out},
 		}
 	}
 	rest := eval.Leaving(out, inBridge(to.link), to.device())
@@ -264,7 +279,7 @@ func (l *leg) local(p eval.Packet) ([]eval.Hook, bool) {
 			{Layer: eval.IP, Name: "postrouting", Out: "lo"}, {Layer: eval.IP, Name: "prerouting", In: "lo", Looped: true}, {Layer: eval.IP, Name: "input", In: "lo"},
 		}, true
 	}
-	return []eval.Hook{{Layer: eval.IP, Name: "input", In: l.from.link.Name}}, true
+	return []eval.Hook{{Layer: eval.IP, Name: "input", In: l.in.Name}}, true
 }
 
 // arrive notes where the packet arrives.
@@ -329,7 +344,7 @@ func forwardingOff(family, setting string) *fault {
 
 // unroutable says why the routes have no way for a packet.
 func (l *leg) unroutable(p eval.Packet, err error) *fault {
-	in := l.from.link.Name
+	in := l.in.Name
 	text := "ip route get " + p.Dst.String()
 	if in != "" {
 		text += fmt.Sprintf(" from %v iif %s", p.Src, in)
@@ -366,11 +381,11 @@ func (l *leg) isReverse(p eval.Packet, err error) bool {
 	if errors.Is(err, path.ErrReverse) {
 		return true
 	}
-	if !errors.Is(err, path.ErrBlackhole) || p.Src.Is6() || !bridge.StrictReverse4(l.from.link.Name) {
+	if !errors.Is(err, path.ErrBlackhole) || p.Src.Is6() || !bridge.StrictReverse4(l.in.Name) {
 		return false
 	}
 	back, err := l.w.Ways.Lookup(path.Packet{To: p.Src})
-	return err == nil && back.Out != l.from.link.Index
+	return err == nil && back.Out != l.in.Index
 }
 
 // masquerade is eval.Query.Source.

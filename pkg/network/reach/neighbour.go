@@ -95,6 +95,22 @@ func (l resolver) finds(to place, a netip.Addr) *fault {
 	return l.resolve(l.from, to, l.packet.Src, a)
 }
 
+// findsOwn is about how a guest finds the card of this host's own link.
+func (l resolver) findsOwn(own ownLink) *fault {
+	if c := &l.packet.Connection; c.State != eval.StateNew && !c.Reply {
+		return nil
+	}
+	return l.resolve(l.from, own.end, l.packet.Src, l.sent)
+}
+
+// ownFinds is about how this host finds the card of a guest by its own link.
+func (l resolver) ownFinds(own ownLink, to *place, a netip.Addr) *fault {
+	if l.packet.Connection.State != eval.StateNew {
+		return nil
+	}
+	return l.resolve(own.end, *to, l.packet.Src, a)
+}
+
 // resolve says why who is at one place of a link does not find the card of an address at
 // another, by ARP or neighbour discovery: the question or its answer is stopped.
 func (l resolver) resolve(from, to place, src, target netip.Addr) *fault {

@@ -99,6 +99,29 @@ func (w *World) portOf(br bridge.Link, g *Guest) bridge.Link {
 	return bridge.Link{Name: eval.Unnamed}
 }
 
+// ownLink is the link by which this host itself is in a network, as a guest is, beside its bridge.
+type ownLink struct {
+	link bridge.Link
+	end  place // the other end of it, in the bridge
+}
+
+// own is this host's own link in a network, which may be nil; ok is false where there is none.
+func (w *World) own(n *Network) (own ownLink, ok bool) {
+	if n == nil || n.Rules.Span == nil || n.Rules.Span.Host.Link == "" {
+		return ownLink{}, false
+	}
+	link, err := w.Links.Lookup(n.Rules.Span.Host.Link)
+	if err != nil {
+		return ownLink{}, false
+	}
+	br, err1 := w.Links.LookupIndex(n.Index)
+	port, err2 := w.Links.LookupIndex(link.Parent)
+	if err1 != nil || err2 != nil {
+		return ownLink{}, false
+	}
+	return ownLink{link, place{kind: api.ReachGuest, link: br, port: port, network: n, mac: mac(link)}}, true
+}
+
 // outsidePlace is where what is beyond this host comes from: by the link that leads there.
 func (w *World) outsidePlace(a netip.Addr) (place, *fault) {
 	way, err := w.Ways.Lookup(path.Packet{To: a})
