@@ -23,6 +23,7 @@ const tableName = "vnetd_trace"
 // comes there is told. They have no other effect.
 const (
 	stagePort          = "port"
+	stageHost          = "host" // this host's own link in the network
 	stageBridge        = "bridge-prerouting"
 	stageBridgeForward = "bridge-forward"
 	stageBridgeInput   = "bridge-input"
@@ -51,7 +52,7 @@ type stage struct {
 	priority int32
 }
 
-// bridgeStages and inetStages are the chains of the families; netdev has one, on the port.
+// bridgeStages and inetStages are the chains of the families; netdev has one on each device.
 var (
 	bridgeStages = []stage{
 		{stageBridge, unix.NF_INET_PRE_ROUTING, first},
@@ -74,8 +75,9 @@ var (
 type marker struct{ socket *nfnetlink.Socket }
 
 // mark has the kernel tell of the packets that a port sends and gets, and what it could
-// not have it tell of.
-func mark(o Options) (m marker, unseen []string, err error) {
+// not have it tell of. What comes in by host, unless that is empty, is marked there again:
+// between the ends of a veth the kernel takes marks away.
+func mark(o Options, host string) (m marker, unseen []string, err error) {
 	m.socket, err = nfnetlink.Open()
 	if err != nil {
 		return m, nil, err
@@ -85,7 +87,7 @@ func mark(o Options) (m marker, unseen []string, err error) {
 			_ = m.socket.Close()
 		}
 	}()
-	err = m.socket.Commit(o.portTable(), 0, func(int, netlink.Message) {})
+	err = m.socket.Commit(o.deviceTable(host), 0, func(int, netlink.Message) {})
 	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.EACCES) {
 		return m, nil, api.Errorf(api.Denied, "tracing packets takes the capabilities CAP_NET_ADMIN and CAP_NET_RAW: run it as root")
 	}
@@ -103,15 +105,18 @@ func mark(o Options) (m marker, unseen []string, err error) {
 	return m, unseen, nil
 }
 
-// portTable marks what the port sends.
-func (o Options) portTable() [][]byte {
+// deviceTable marks what the port sends, where it comes in by that and by host.
+func (o Options) deviceTable(host string) [][]byte {
 	p := nfnetlink.Place{Family: unix.NFPROTO_NETDEV, Table: tableName}
-	messages := [][]byte{
-		p.NewTable(nfnetlink.TableOwner, ""),
-		p.NewChain(stagePort, &nfnetlink.Hook{Number: unix.NF_NETDEV_INGRESS, Priority: first, Type: "filter", Device: o.Port.IfName}),
-	}
-	for _, r := range o.sent() {
-		messages = append(messages, p.NewRule(stagePort, r...))
+	messages := [][]byte{p.NewTable(nfnetlink.TableOwner, "")}
+	for _, at := range []struct{ stage, device string }{{stagePort, o.Port.IfName}, {stageHost, host}} {
+		if at.device == "" {
+			continue
+		}
+		messages = append(messages, p.NewChain(at.stage, &nfnetlink.Hook{Number: unix.NF_NETDEV_INGRESS, Priority: first, Type: "filter", Device: at.device}))
+		for _, r := range o.sent() {
+			messages = append(messages, p.NewRule(at.stage, r...))
+		}
 	}
 	return messages
 }

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -50,6 +51,29 @@ func readLink(name string) link {
 	}
 	l.isolated = sysfs(name, "brport/isolated") == "1"
 	return l
+}
+
+// otherEnd is the other end of a veth, if that is on this host.
+func (l link) otherEnd() link {
+	index, _ := strconv.Atoi(sysfs(l.name, "iflink"))
+	found, err := net.InterfaceByIndex(index)
+	if err != nil || index == l.index || sysfs(found.Name, "iflink") != strconv.Itoa(l.index) {
+		return link{}
+	}
+	return readLink(found.Name)
+}
+
+// has reports whether an address of this host's is on the link.
+func (l link) has(a netip.Addr) bool {
+	found, err := net.InterfaceByIndex(l.index)
+	if err != nil {
+		return false
+	}
+	all, _ := found.Addrs()
+	return slices.ContainsFunc(all, func(of net.Addr) bool {
+		p, err := netip.ParsePrefix(of.String())
+		return err == nil && p.Addr() == a
+	})
 }
 
 const sysClassNet = "/sys/class/net"

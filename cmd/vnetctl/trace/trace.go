@@ -88,6 +88,7 @@ type evidence struct {
 	port     link
 	bridge   link
 	peer     link // behind which the destination is on the same bridge
+	host     link // the other end of peer, where this host itself is behind it
 	out      link
 	way      path.Way
 	wayErr   error
@@ -174,11 +175,11 @@ func (e *evidence) watch(ctx context.Context, links []string, sockets *packets.S
 	listening, stop := context.WithCancel(context.WithoutCancel(ctx))
 	defer stop()
 	all := &hops{socket: told}
-	marking, unseen, err := mark(e.Options)
+	marking, unseen, err := mark(e.Options, e.host.name)
 	if err != nil {
 		return nil, err
 	}
-	why, err := openReasons(e.port.name, e.bridge.name)
+	why, err := openReasons(e.port.name, e.in().name)
 	if err != nil {
 		unseen = append(unseen, fmt.Sprintf("the kernel's own reasons are not seen: %v", err))
 	} else {
@@ -377,16 +378,27 @@ func (e *evidence) findWay() {
 	if !to.IsValid() || to.IsMulticast() || !e.bridge.there {
 		return
 	}
+	if e.host = e.peer.otherEnd(); !e.host.has(to) {
+		e.host = link{}
+	}
 	var asker path.Asker
 	defer asker.Close()
 	if i < 0 { // nothing is known of the guest yet: as the host's own go
 		e.way, _ = asker.Lookup(path.Packet{To: to})
 	} else {
-		e.way, e.wayErr = asker.Lookup(path.Packet{From: e.own[i], To: to, In: e.bridge.index})
+		e.way, e.wayErr = asker.Lookup(path.Packet{From: e.own[i], To: to, In: e.in().index})
 	}
 	if found, err := net.InterfaceByIndex(e.way.Out); err == nil {
 		e.out = readLink(found.Name)
 	}
+}
+
+// in is the link by which this host receives the guest's packets.
+func (e *evidence) in() link {
+	if e.host.there {
+		return e.host
+	}
+	return e.bridge
 }
 
 // legacy says that rules of iptables-legacy are not traced.
@@ -413,7 +425,7 @@ func (e *evidence) result(unseen []string) Result {
 
 // order is that of the stages on a packet's way.
 var order = []string{
-	stagePort, stageBridge, stageBridgeForward, stageBridgeOut, stageBridgeInput, stagePrerouting, stageTracked, stageForward, stageInput, stagePostrouting,
+	stagePort, stageBridge, stageBridgeForward, stageBridgeOut, stageHost, stageBridgeInput, stagePrerouting, stageTracked, stageForward, stageInput, stagePostrouting,
 }
 
 // steps tells of the way in its order.

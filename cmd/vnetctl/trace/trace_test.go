@@ -129,6 +129,24 @@ func (h *host) runOnce(args ...string) trace.Result {
 	return r
 }
 
+// ownLink has this host be on the bridge by a link of its own as well, as in a network that spans hosts, where the
+// way back is strict, and the guest send there.
+func (h *host) ownLink() {
+	h.t.Helper()
+	for _, args := range []string{
+		"link add vh0 address " + macC + " type veth peer name vhp0", "link set vhp0 master br0 up", "link set vh0 up", "addr add 192.0.2.4/32 dev vh0",
+		"route add 192.0.2.0/24 dev vh0 table 9", "rule add from 192.0.2.4 lookup 9",
+	} {
+		nstest.IP(h.t, args)
+	}
+	h.sysctl("net/ipv4/conf/br0/arp_ignore", "1")
+	for _, name := range []string{"br0", "vh0"} {
+		h.sysctl("net/ipv4/conf/"+name+"/rp_filter", "1")
+	}
+	h.options.To = netip.MustParseAddr("192.0.2.4")
+	h.options.Guests = append(h.options.Guests, port("vhp0", macC, "192.0.2.4"))
+}
+
 // TestStagedDrops stages a drop, and has the trace find it.
 func TestStagedDrops(t *testing.T) {
 	for _, tt := range []struct {
@@ -219,6 +237,11 @@ func TestStagedDrops(t *testing.T) {
 			h.options.To = netip.MustParseAddr("192.0.2.3")
 			h.nft("add table bridge theirs", "add chain bridge theirs across { type filter hook forward priority 0; }", "add rule bridge theirs across ip daddr 192.0.2.3 drop")
 		}, nil, "rule-of-others", "table bridge theirs, chain across: ip daddr 192.0.2.3 drop", "NETFILTER_DROP"},
+		{"to the host's own link", func(h *host) {
+			h.ownLink()
+			h.nft("add table inet theirs", "add chain inet theirs here { type filter hook input priority 10; }", "add rule inet theirs here iifname vh0 ip protocol icmp drop")
+		}, nil, "rule-of-others", `chain here: iifname "vh0" ip protocol icmp drop`, "NETFILTER_DROP"},
+		{"the host's own link answers", func(h *host) { h.ownLink() }, nil, "answered", "both ways", ""},
 		{"another guest answers", func(h *host) {
 			h.options.To = netip.MustParseAddr("192.0.2.3")
 		}, nil, "answered", "both ways", ""},

@@ -211,15 +211,15 @@ func reversePath(e *evidence) (string, string) {
 	if e.passedOn() || !e.routed() || !errors.Is(e.wayErr, path.ErrReverse) && e.reasons["IP_RPFILTER"] == 0 && (e.wayErr != nil || e.counters[countReverse] == 0) {
 		return "", ""
 	}
-	return fmt.Sprintf("rp_filter drops them: the way back to the guest does not lead by %s", e.bridge.name),
-		fmt.Sprintf("ip route get %v; or sysctl -w net.ipv4.conf.all.rp_filter=2 net.ipv4.conf.%s.rp_filter=2", e.last.From, e.bridge.name)
+	return fmt.Sprintf("rp_filter drops them: the way back to the guest does not lead by %s", e.in().name),
+		fmt.Sprintf("ip route get %v; or sysctl -w net.ipv4.conf.all.rp_filter=2 net.ipv4.conf.%s.rp_filter=2", e.last.From, e.in().name)
 }
 
 func noRoute(e *evidence) (string, string) {
 	if e.passedOn() || !e.routed() || e.wayErr == nil {
 		return "", ""
 	}
-	return fmt.Sprintf("no way leads to %s: %v", e.goal(), e.wayErr), fmt.Sprintf("ip route get %s from %v iif %s", e.goal(), e.last.From, e.bridge.name)
+	return fmt.Sprintf("no way leads to %s: %v", e.goal(), e.wayErr), fmt.Sprintf("ip route get %s from %v iif %s", e.goal(), e.last.From, e.in().name)
 }
 
 func ttl(e *evidence) (string, string) {
