@@ -39,10 +39,10 @@ type op struct {
 }
 
 // commitDirectly carries out edits in one transaction, if all of it is of kinds
-// that it can do. The kernel refuses it unless before is still the generation.
-// After an error that is not errUnsuited the edits may be carried out or not.
-func (k *cache) commitDirectly(edits []*edit, before uint32) error {
-	if err := k.learnChains(edits, before); err != nil {
+// that it can do. The kernel refuses it once somebody else has changed more than guards of
+// ports. After an error that is not errUnsuited the edits may be carried out or not.
+func (k *cache) commitDirectly(edits []*edit) error {
+	if err := k.learnChains(edits); err != nil {
 		return err
 	}
 	var ops []op
@@ -53,11 +53,18 @@ func (k *cache) commitDirectly(edits []*edit, before uint32) error {
 		}
 		ops = append(ops, more...)
 	}
-	if err := perform(k.socket, ops, before); err != nil {
-		return err
+	for {
+		expected := k.id
+		err := perform(k.socket, ops, expected)
+		if err == nil {
+			k.done(ops)
+			return nil
+		}
+		// Guards are changed meanwhile, for each port and each lease.
+		if !errors.Is(err, unix.ERESTART) || !k.holds() || k.id == expected {
+			return err
+		}
 	}
-	k.done(ops)
-	return nil
 }
 
 // simple reports whether the edit only inserts and deletes rules.
@@ -71,9 +78,8 @@ func (e *edit) simple() bool {
 }
 
 // learnChains lists the chains whose handles or templates are needed and not
-// known. What it learns holds only if the generation is still the one of the
-// listings.
-func (k *cache) learnChains(edits []*edit, before uint32) error {
+// known. What it learns is true only if the listings still are.
+func (k *cache) learnChains(edits []*edit) error {
 	found := map[chainKey][]nfnetlink.Rule{}
 	for _, e := range edits {
 		for key := range k.unknown(e) {
@@ -90,8 +96,8 @@ func (k *cache) learnChains(edits []*edit, before uint32) error {
 	if len(found) == 0 {
 		return nil
 	}
-	if now, err := k.socket.Current(); err != nil || now != before {
-		return errors.Join(errors.New("the rules changed while they were listed"), err)
+	if !k.holds() {
+		return errors.New("the rules changed while they were listed")
 	}
 	for _, e := range edits {
 		for key, rules := range found {

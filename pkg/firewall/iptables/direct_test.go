@@ -8,10 +8,14 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
+	"github.com/vnetd/vnetd/internal/netlink"
+	"github.com/vnetd/vnetd/internal/nfnetlink"
 	"github.com/vnetd/vnetd/internal/nstest"
 	"github.com/vnetd/vnetd/pkg/firewall"
 	"github.com/vnetd/vnetd/pkg/firewall/iptables"
@@ -234,4 +238,44 @@ func forwardsOfAllForms(i uint16) firewall.Network {
 		}
 	}
 	return n
+}
+
+// Guards of ports change all the while that networks come and go: neither is anything listed
+// or planned anew, nor written by a program.
+func TestDirectBesideGuards(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := &host{T: t, variant: "nft", log: new(logBuffer)}
+		w := h.wrap()
+		f := w.firewall()
+		h.set(f, numbered(0), numbered(1)) // the rules' forms are known now
+		h.delete(f, numbered(1))
+		other, err := nfnetlink.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = other.Close() }()
+		guards := nfnetlink.Place{Family: unix.NFPROTO_NETDEV, Table: firewall.GuardTable}
+		touch := func() {
+			for _, m := range [][]byte{guards.NewTable(0, ""), guards.DeleteTable()} {
+				if err := other.Commit([][]byte{m}, 0, func(int, netlink.Message) {}); err != nil {
+					t.Error(err)
+				}
+			}
+		}
+		w.calls()
+		for i := range 50 {
+			touch()
+			h.set(f, numbered(1+i))
+		}
+		for i := range 50 {
+			var beside sync.WaitGroup
+			beside.Go(func() { touch(); touch(); touch() })
+			h.delete(f, numbered(1+i))
+			beside.Wait()
+		}
+		if diff := cmp.Diff(map[string]int{}, w.calls()); diff != "" {
+			t.Errorf("beside commits to guards there is executed (-want +got):\n%s", diff)
+		}
+		h.expect("in the end", libvirt(numbered(0)))
+	})
 }

@@ -22,13 +22,6 @@ func Taken(w *Writer) any {
 	return w.snapshots.last
 }
 
-// Heard is how many changes of guards w heard of and did not need to know yet.
-func Heard(w *Writer) int {
-	w.cache.mu.Lock()
-	defer w.cache.mu.Unlock()
-	return len(w.cache.guards)
-}
-
 // JumpsTo are Jumps, and those to the chains in which lines stand.
 func JumpsTo(prefix string, lines ...firewall.Line) []firewall.Line {
 	return options{prefix: prefix}.jumps(nowhere, lines)

@@ -132,7 +132,7 @@ func (k *kernel) commitDirectly(parts []*part, before uint32) error {
 	if before == 0 || first == nil {
 		return errUnsuited
 	}
-	if err := k.cache.commitDirectly(edits, before); err != nil {
+	if err := k.cache.commitDirectly(edits); err != nil {
 		return err
 	}
 	first.commits = 1

@@ -30,7 +30,7 @@ func (w *Writer) Watch(ctx context.Context, changed func()) error {
 			return
 		}
 		if now.guards && !now.others {
-			w.cache.heardGuards(g.ID)
+			w.pass()
 		} else {
 			w.heard(g)
 			changed()
@@ -51,6 +51,15 @@ func (c *commit) note(m netlink.Message) {
 		c.guards = true
 	default:
 		c.others = true
+	}
+}
+
+// pass has what is known of the rules outlive a commit to guards now, unless somebody is at work
+// who will do so: what waits to be read has an end.
+func (w *Writer) pass() {
+	if w.mu.TryLock() {
+		defer w.mu.Unlock()
+		w.cache.catchUp(0)
 	}
 }
 

@@ -216,12 +216,12 @@ func (w *Writer) hold(networks iter.Seq[*firewall.Network]) {
 		if w.keeper.Holds(family, networks) {
 			continue
 		}
-		before := w.cache.generation()
+		before := w.cache.refresh()
 		done, err := w.keeper.Hold(family, networks)
 		if err != nil {
 			w.log.Warn("connections of guests may be lost when rules are flushed", "family", family, "table", keep.Table, "error", err)
 		}
-		if done && w.cache.id == before {
+		if done {
 			w.cache.settle(before, 1)
 		}
 	}
