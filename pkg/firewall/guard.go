@@ -2,6 +2,7 @@ package firewall
 
 import (
 	"fmt"
+	"hash/crc32"
 	"net"
 	"net/netip"
 	"slices"
@@ -9,9 +10,21 @@ import (
 	"strings"
 )
 
-// GuardTable is the table of nftables, family netdev, that has all guards. It is
-// vnetd's own: what it drops is no fault of others' rules.
-const GuardTable = "vnetd_guard"
+// guardTables is how the names of the tables of nftables, family netdev, begin that have
+// guards, and the whole name where a former vnetd had all of them in one. They are vnetd's
+// own: what they drop is no fault of others' rules.
+const guardTables = "vnetd_guard"
+
+// GuardTable is the table that has the guards of the ports on a bridge, one of 64 however
+// many bridges there are: a port costs what there is in its table.
+func GuardTable(bridge string) string {
+	return fmt.Sprintf("%s_%d", guardTables, crc32.ChecksumIEEE([]byte(bridge))%64)
+}
+
+// IsGuardTable reports whether a table of the family netdev has guards.
+func IsGuardTable(name string) bool {
+	return name == guardTables || strings.HasPrefix(name, guardTables+"_")
+}
 
 // NetworksTable is the table of nftables, families ip and ip6, that has networks' rules
 // where they are written by nftables. It is vnetd's own.

@@ -18,6 +18,7 @@ import (
 	"github.com/vnetd/vnetd/internal/nstest"
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/dhcpd/dhcpdtest"
+	"github.com/vnetd/vnetd/pkg/firewall"
 	"github.com/vnetd/vnetd/pkg/network"
 	"github.com/vnetd/vnetd/pkg/tap"
 )
@@ -252,7 +253,7 @@ func TestForeignGuests(t *testing.T) {
 		nstest.IP(t, "link set vnet7 master one up")
 		guest := nstest.Guest(t, "one", "evil", "52:54:00:00:00:66")
 		until(t, "the guards of both devices", func() bool {
-			out, err := exec.CommandContext(t.Context(), "nft", "list", "table", "netdev", "vnetd_guard").Output()
+			out, err := exec.CommandContext(t.Context(), "nft", "list", "table", "netdev", firewall.GuardTable("one")).Output()
 			return err == nil && strings.Contains(string(out), `device "vnet7"`) && strings.Contains(string(out), `device "v-evil"`)
 		})
 		dev, err := tap.Reopen(tap.Config{Name: "vnet7"}, index(t, h, "vnet7"))
@@ -283,7 +284,7 @@ func TestGuardEndsWithTheNetwork(t *testing.T) {
 		n := h.started(guardedXML(""))
 		nstest.IP(t, "link add theirs type bridge")
 		guarded := func(device string) bool {
-			out, err := exec.CommandContext(t.Context(), "nft", "list", "table", "netdev", "vnetd_guard").Output()
+			out, err := exec.CommandContext(t.Context(), "nft", "list", "table", "netdev", firewall.GuardTable("one")).Output()
 			return err == nil && strings.Contains(string(out), `device "`+device+`"`)
 		}
 		for i, deletedFirst := range []bool{true, false} {
@@ -317,7 +318,7 @@ func TestUplinkIsNoGuest(t *testing.T) {
 		nstest.IP(t, "link set vnet7 master lan up")
 		var guards string
 		until(t, "the guard of the guest's device", func() bool {
-			out, err := exec.CommandContext(t.Context(), "nft", "list", "table", "netdev", "vnetd_guard").Output()
+			out, err := exec.CommandContext(t.Context(), "nft", "list", "table", "netdev", firewall.GuardTable("lan")).Output()
 			guards = string(out)
 			return err == nil && strings.Contains(guards, `device "vnet7"`)
 		})

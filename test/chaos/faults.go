@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/pkg/firewall"
 )
 
 // roundTime is how long faults happen before all is left in peace.
@@ -116,7 +118,9 @@ func flushed(w *world) error {
 }
 
 func deletedTable(w *world) error {
-	return lenient("nft", "delete", "table", []string{"ip", "ip6", "bridge"}[w.lots.IntN(3)], []string{"vnetd", "vnetd_keep", "vnetd_guard"}[w.lots.IntN(3)])
+	guards := firewall.GuardTable(w.books.network(baseName(w.lots.IntN(bases))).bridge)
+	table := [][2]string{{"ip", "vnetd"}, {"ip6", "vnetd"}, {"ip", "vnetd_keep"}, {"netdev", guards}}[w.lots.IntN(4)]
+	return lenient("nft", "delete", "table", table[0], table[1])
 }
 
 // onBridge is a command of ip(8) for a bridge of vnetd's, that of guests as likely as others.

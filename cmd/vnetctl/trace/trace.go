@@ -136,7 +136,7 @@ func Run(ctx context.Context, o Options) (Result, error) {
 const guardAge = 1100 * time.Millisecond
 
 // byGuard reports whether a port's guard dropped.
-func (d drop) byGuard() bool { return d.table == guardTable }
+func (d drop) byGuard() bool { return strings.HasPrefix(d.table, guardTables) }
 
 // stopped asks for the guard's counts.
 func (o Options) stopped(ctx context.Context) map[string]uint64 {

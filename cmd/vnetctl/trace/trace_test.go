@@ -162,7 +162,7 @@ func TestStagedDrops(t *testing.T) {
 			h.nft("add table ip vnetd", "add chain ip vnetd filter { type filter hook forward priority 0; }", "add rule ip vnetd filter iifname br0 counter drop")
 		}, nil, "rule-of-vnetd", `table ip vnetd, chain filter: iifname "br0" counter`, "NETFILTER_DROP"},
 		{"guard", func(h *host) {
-			h.nft("add table netdev vnetd_guard", "add chain netdev vnetd_guard ports { type filter hook ingress device "+h.port()+" priority -100; }", "add rule netdev vnetd_guard ports ip saddr 192.0.2.2 drop")
+			h.nft("add table netdev vnetd_guard_7", "add chain netdev vnetd_guard_7 ports { type filter hook ingress device "+h.port()+" priority -100; }", "add rule netdev vnetd_guard_7 ports ip saddr 192.0.2.2 drop")
 		}, nil, "port-guard", "ip saddr 192.0.2.2 drop", "NETFILTER_DROP"},
 		{"foreign", func(h *host) {
 			h.nft("add table inet theirs", "add chain inet theirs deep", "add chain inet theirs onward { type filter hook forward priority 10; }",

@@ -92,8 +92,8 @@ func silent(e *evidence) (string, string) {
 	return fmt.Sprintf("the guest sent nothing in %v", e.Time), "have it send while the trace runs, and look at its card inside the guest"
 }
 
-// guardTable is the table of ports' guards.
-const guardTable = "vnetd_guard"
+// guardTables is how the names of tables of ports' guards begin.
+const guardTables = "vnetd_guard"
 
 func byGuard(e *evidence) (string, string) {
 	for _, d := range e.drops {

@@ -87,7 +87,7 @@ func (l *Listing) Rules() (*ruleset.Ruleset, error) {
 
 // Own reports whether a table is vnetd's own, of guards or of networks' rules: what it drops is meant.
 func Own(t *ruleset.Table) bool {
-	return t.Family == "netdev" && t.Name == firewall.GuardTable || (t.Family == "ip" || t.Family == "ip6") && t.Name == firewall.NetworksTable
+	return t.Family == "netdev" && firewall.IsGuardTable(t.Name) || (t.Family == "ip" || t.Family == "ip6") && t.Name == firewall.NetworksTable
 }
 
 // FamilyName is a family's name in nftables.

@@ -254,7 +254,7 @@ func TestDirectBesideGuards(t *testing.T) {
 			t.Fatal(err)
 		}
 		defer func() { _ = other.Close() }()
-		guards := nfnetlink.Place{Family: unix.NFPROTO_NETDEV, Table: firewall.GuardTable}
+		guards := nfnetlink.Place{Family: unix.NFPROTO_NETDEV, Table: firewall.GuardTable("br0")}
 		touch := func() {
 			for _, m := range [][]byte{guards.NewTable(0, ""), guards.DeleteTable()} {
 				if err := other.Commit([][]byte{m}, 0, func(int, netlink.Message) {}); err != nil {

@@ -45,9 +45,9 @@ type commit struct{ guards, others bool }
 
 // note takes in one notification.
 func (c *commit) note(m netlink.Message) {
-	switch nfnetlink.Table(m) {
-	case "":
-	case firewall.GuardTable, firewall.OffloadTable, firewall.SpanTable:
+	switch table := nfnetlink.Table(m); {
+	case table == "":
+	case firewall.IsGuardTable(table) || table == firewall.OffloadTable || table == firewall.SpanTable:
 		c.guards = true
 	default:
 		c.others = true

@@ -329,9 +329,9 @@ func TestWatchIgnoresGuards(t *testing.T) {
 			return iptables.Taken(w)
 		}
 		before := look()
-		nstest.Exec(t, "nft", "add", "table", "netdev", firewall.GuardTable)
+		nstest.Exec(t, "nft", "add", "table", "netdev", firewall.GuardTable("br0"))
 		for i := range changes + 10 {
-			nstest.Exec(t, "nft", "add", "chain", "netdev", firewall.GuardTable, fmt.Sprintf("port%d", i))
+			nstest.Exec(t, "nft", "add", "chain", "netdev", firewall.GuardTable("br0"), fmt.Sprintf("port%d", i))
 		}
 		if look() != before {
 			t.Error("all rules were listed for the guards")

@@ -63,7 +63,7 @@ func TestCommitsToOtherTables(t *testing.T) {
 		}
 		defer func() { _ = other.Close() }()
 		touch := func() {
-			for _, name := range []string{firewall.GuardTable, firewall.OffloadTable, firewall.SpanTable, keep.Table, "others"} {
+			for _, name := range []string{firewall.GuardTable("br0"), firewall.OffloadTable, firewall.SpanTable, keep.Table, "others"} {
 				p := nfnetlink.Place{Family: unix.NFPROTO_NETDEV, Table: name}
 				for _, m := range [][]byte{p.NewTable(0, ""), p.DeleteTable()} {
 					if err := other.Commit([][]byte{m}, 0, func(int, netlink.Message) {}); err != nil {

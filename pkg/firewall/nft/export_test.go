@@ -6,7 +6,9 @@ import "time"
 func Recount(g *Guards) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.tally.read = time.Time{}
+	for _, t := range g.tables {
+		t.tally.read = time.Time{}
+	}
 }
 
 // Tend does what Watch does every few seconds.

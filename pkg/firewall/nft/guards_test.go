@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -17,6 +18,8 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"golang.org/x/sys/unix"
 
+	"github.com/vnetd/vnetd/internal/netlink"
+	"github.com/vnetd/vnetd/internal/nfnetlink"
 	"github.com/vnetd/vnetd/internal/nstest"
 	"github.com/vnetd/vnetd/pkg/firewall"
 	"github.com/vnetd/vnetd/pkg/firewall/guardtest"
@@ -398,9 +401,9 @@ func TestTableComesBack(t *testing.T) {
 		spoof := from(gatewayMAC)
 		for _, damage := range [][]string{
 			{"flush", "ruleset"},
-			{"delete", "table", "netdev", "vnetd_guard"},
-			{"flush", "set", "netdev", "vnetd_guard", "macs"},
-			{"flush", "chain", "netdev", "vnetd_guard", fmt.Sprintf("port%d", s.guest.Index)},
+			{"delete", "table", "netdev", firewall.GuardTable("br0")},
+			{"flush", "set", "netdev", firewall.GuardTable("br0"), "macs"},
+			{"flush", "chain", "netdev", firewall.GuardTable("br0"), fmt.Sprintf("port%d", s.guest.Index)},
 		} {
 			before := s.total()
 			nstest.Exec(t, "nft", damage...)
@@ -446,7 +449,7 @@ func TestPortsComeAndGo(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		s := newSegment(t)
 		s.set(firewall.GuardAt(firewall.GuardGateway))
-		empty := func() string { return nstest.Exec(t, "nft", "list", "table", "netdev", "vnetd_guard") }
+		empty := func() string { return nstest.Exec(t, "nft", "list", "table", "netdev", firewall.GuardTable("br0")) }
 		s.guest.Guard = firewall.Guard{}
 		s.set(firewall.Guard{})
 		base := empty()
@@ -497,7 +500,7 @@ func TestCountersEnd(t *testing.T) {
 			}
 		}
 		nft.Tend(s.guards)
-		if left := nstest.Exec(t, "nft", "list", "set", "netdev", "vnetd_guard", "stopped_mac"); strings.Contains(left, "packets 1") {
+		if left := nstest.Exec(t, "nft", "list", "set", "netdev", firewall.GuardTable("br0"), "stopped_mac"); strings.Contains(left, "packets 1") {
 			t.Errorf("left in the kernel: %s", left)
 		}
 	})
@@ -568,26 +571,27 @@ func TestOwnChanges(t *testing.T) {
 	})
 }
 
-// TestNetworksComeAndGo takes a network away beside another: nothing of it is left, and
-// nothing of the other is touched, as the handles of its chains show.
+// TestNetworksComeAndGo takes a network away beside another in the same table: nothing of it is
+// left, and nothing of the other is touched, as the handles of its chains show.
 func TestNetworksComeAndGo(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		s := newSegment(t)
 		s.set(firewall.GuardAt(firewall.GuardGateway))
+		beside := inTableOf("br0", true)
 		list := func() string {
-			return nstest.Exec(t, "nft", "--handle", "--terse", "list", "table", "netdev", "vnetd_guard")
+			return nstest.Exec(t, "nft", "--handle", "--terse", "list", "table", "netdev", firewall.GuardTable("br0"))
 		}
 		base := list()
 		for _, deleted := range []bool{false, true} {
-			nstest.IP(t, "link add br9 type bridge")
+			nstest.IP(t, "link add "+beside+" type bridge")
 			nstest.IP(t, "link add p9 type veth peer name g9")
-			nstest.IP(t, "link set p9 master br9 up")
-			nstest.IP(t, "link set g9 master br9 up")
-			n := firewall.GuardedNetwork{Bridge: "br9", Index: link(t, "br9"), MAC: nestedMAC, Gateway: []netip.Addr{further4}, DHCP: true}
+			nstest.IP(t, "link set p9 master "+beside+" up")
+			nstest.IP(t, "link set g9 master "+beside+" up")
+			n := firewall.GuardedNetwork{Bridge: beside, Index: link(t, beside), MAC: nestedMAC, Gateway: []netip.Addr{further4}, DHCP: true}
 			if err := s.guards.SetNetwork(n); err != nil {
 				t.Fatal(err)
 			}
-			p := firewall.GuardedPort{Bridge: "br9", IfName: "p9", Index: link(t, "p9"), Guard: firewall.GuardAt(firewall.GuardStrict), MACs: []firewall.MAC{otherMAC}, Addrs: []netip.Addr{other4}}
+			p := firewall.GuardedPort{Bridge: beside, IfName: "p9", Index: link(t, "p9"), Guard: firewall.GuardAt(firewall.GuardStrict), MACs: []firewall.MAC{otherMAC}, Addrs: []netip.Addr{other4}}
 			q := p
 			q.IfName, q.Index, q.MACs, q.Addrs = "g9", link(t, "g9"), nil, nil
 			for _, p := range []firewall.GuardedPort{p, q} {
@@ -598,16 +602,119 @@ func TestNetworksComeAndGo(t *testing.T) {
 			if deleted {
 				nstest.IP(t, "link del p9")
 			}
-			if err := s.guards.RemoveNetwork("br9"); err != nil {
+			if err := s.guards.RemoveNetwork(beside); err != nil {
 				t.Fatalf("removing a network, device gone %v: %v", deleted, err)
 			}
 			if now := list(); now != base {
 				t.Fatalf("after a network, device gone %v: %s", deleted, cmp.Diff(base, now))
 			}
-			nstest.IP(t, "link del br9")
+			nstest.IP(t, "link del "+beside)
 			if !deleted {
 				nstest.IP(t, "link del p9")
 			}
+		}
+	})
+}
+
+// inTableOf is the name of another bridge whose guards are in the same table as those of bridge,
+// or in another one.
+func inTableOf(bridge string, same bool) string {
+	for i := 0; ; i++ {
+		if name := fmt.Sprintf("more%d", i); (firewall.GuardTable(name) == firewall.GuardTable(bridge)) == same {
+			return name
+		}
+	}
+}
+
+// told has the kernel tell which tables of guards are changed, one after the other, until what
+// it returns is called, which lists them.
+func told(t *testing.T) (stop func() []string) {
+	t.Helper()
+	var commits netlink.Subscription
+	if err := commits.Subscribe(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES); err != nil {
+		t.Fatal(err)
+	}
+	return func() (tables []string) {
+		t.Helper()
+		defer commits.Close()
+		if !commits.Read(func(m netlink.Message) bool {
+			if name := nfnetlink.Table(m); firewall.IsGuardTable(name) {
+				tables = append(tables, name)
+			}
+			return true
+		}) {
+			t.Fatal("more was told than could wait")
+		}
+		return slices.Compact(tables)
+	}
+}
+
+// TestTablesOfGuards changes ports and networks beside others in another table, which is not
+// touched: the kernel checks all of a table that is.
+func TestTablesOfGuards(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		s := newSegment(t)
+		s.set(firewall.GuardAt(firewall.GuardGateway))
+		elsewhere := inTableOf("br0", false)
+		nstest.IP(t, "link add "+elsewhere+" type bridge")
+		n := firewall.GuardedNetwork{Bridge: elsewhere, Index: link(t, elsewhere), MAC: nestedMAC, Gateway: []netip.Addr{further4}, DHCP: true}
+		moved := s.guest
+		moved.Bridge = elsewhere
+		mine, other := firewall.GuardTable("br0"), firewall.GuardTable(elsewhere)
+		for _, c := range []struct {
+			what string
+			do   func() error
+			want []string
+		}{
+			{"a network", func() error { return s.guards.SetNetwork(n) }, []string{other}},
+			{"an address", func() error { s.guest.Addrs = append(s.guest.Addrs, further4); return s.guards.SetPort(s.guest) }, []string{mine}},
+			{"a port's end", func() error { return s.guards.RemovePort(s.other.Index) }, []string{mine}},
+			{"a port", func() error { return s.guards.SetPort(s.other) }, []string{mine}},
+			{"a port on another bridge", func() error { return s.guards.SetPort(moved) }, []string{other, mine}},
+			{"the same port", func() error { return s.guards.SetPort(moved) }, nil},
+			{"a network's end", func() error { return s.guards.RemoveNetwork(elsewhere) }, []string{other}},
+		} {
+			stop := told(t)
+			if err := c.do(); err != nil {
+				t.Fatalf("%s: %v", c.what, err)
+			}
+			if diff := cmp.Diff(c.want, stop()); diff != "" {
+				t.Errorf("%s changes tables (-want +got):\n%s", c.what, diff)
+			}
+		}
+		if _, there := s.guards.Port(moved.Index); there {
+			t.Error("a port outlives its network")
+		}
+	})
+}
+
+// TestFormerTables has guards of a former process, such as had all of them in one table, be
+// there until what takes their place is.
+func TestFormerTables(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		s := newSegment(t)
+		const former = "vnetd_guard"
+		unused := firewall.GuardTable(inTableOf("br0", false))
+		for _, name := range []string{former, unused} {
+			nstest.Exec(t, "nft", "add table netdev "+name)
+			nstest.Exec(t, "nft", "add chain netdev "+name+" port { type filter hook ingress device p1 priority -100; }")
+			nstest.Exec(t, "nft", "add rule netdev "+name+" port ether saddr 52:54:00:00:00:01 drop")
+		}
+		spoof := from(gatewayMAC)
+		if s.reaches(spoof) {
+			t.Fatal("the former guard stops nothing")
+		}
+		stop := told(t)
+		s.set(firewall.GuardAt(firewall.GuardGateway))
+		tables := stop()
+		if len(tables) != 3 || tables[0] != firewall.GuardTable("br0") {
+			t.Errorf("tables are changed in this order: %q", tables)
+		}
+		if s.reaches(spoof) || !s.reaches(from(guestMAC)) {
+			t.Error("the guard that took the place does not do what it should")
+		}
+		if left := nstest.Exec(t, "nft", "list", "tables"); left != "table netdev "+firewall.GuardTable("br0")+"\n" {
+			t.Errorf("there are %s", left)
 		}
 	})
 }

@@ -50,7 +50,7 @@ func (c *commit) note(m netlink.Message, port uint32) {
 	switch table := nfnetlink.Table(m); {
 	case m.Port == port && table != "":
 		c.own = true
-	case table == "" || table == firewall.GuardTable || table == firewall.OffloadTable || table == firewall.SpanTable || table == keep.Table:
+	case table == "" || firewall.IsGuardTable(table) || table == firewall.OffloadTable || table == firewall.SpanTable || table == keep.Table:
 	case table == networksTable:
 		c.others, c.tables = true, true
 	default:

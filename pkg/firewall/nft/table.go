@@ -3,7 +3,7 @@ package nft
 import (
 	"errors"
 	"fmt"
-	"slices"
+	"sync/atomic"
 
 	"github.com/google/nftables"
 	"github.com/mdlayher/netlink"
@@ -11,9 +11,6 @@ import (
 
 	"github.com/vnetd/vnetd/pkg/firewall"
 )
-
-// tableName is the table that has all guards.
-const tableName = firewall.GuardTable
 
 // guardPriority is that of the ports' chains at ingress. What others do there at the
 // usual priority comes after.
@@ -42,24 +39,25 @@ type batch struct {
 	dels  map[string][]nftables.SetElement
 }
 
-// kernel is the connection to nftables.
+// kernel is the connection to nftables, which there is not until connect.
 type kernel struct {
-	conn  *nftables.Conn
-	table *nftables.Table
-	port  uint32 // the socket's address
-	sets  map[string]*nftables.Set
+	conn *nftables.Conn
+	port atomic.Uint32 // the socket's address, 0 before there is one
 }
 
-func connect() (*kernel, error) {
-	k := &kernel{sets: make(map[string]*nftables.Set), table: &nftables.Table{Name: tableName, Family: nftables.TableFamilyNetdev}}
+// connect makes the connection, if there is none.
+func (k *kernel) connect() error {
+	if k.conn != nil {
+		return nil
+	}
 	conn, err := nftables.New(nftables.AsLasting(), nftables.WithSockOptions(func(c *netlink.Conn) error {
 		return errors.Join(k.learnPort(c), c.SetReadBuffer(socketBuffer), c.SetWriteBuffer(socketBuffer))
 	}))
 	if err != nil {
-		return nil, fmt.Errorf("connecting to nftables: %w", err)
+		return fmt.Errorf("connecting to nftables: %w", err)
 	}
 	k.conn = conn
-	return k, nil
+	return nil
 }
 
 // learnPort finds out which address the socket has.
@@ -73,23 +71,53 @@ func (k *kernel) learnPort(c *netlink.Conn) error {
 		var addr unix.Sockaddr
 		addr, failed = unix.Getsockname(int(fd))
 		if at, ok := addr.(*unix.SockaddrNetlink); ok {
-			k.port = at.Pid
+			k.port.Store(at.Pid)
 		}
 	})
 	return errors.Join(err, failed)
 }
 
-func (k *kernel) close() error { return k.conn.CloseLasting() }
+func (k *kernel) close() error {
+	if k.conn == nil {
+		return nil
+	}
+	err := k.conn.CloseLasting()
+	k.conn = nil
+	return err
+}
 
-// stands reports whether there is a table, by whomever.
-func (k *kernel) stands() bool {
+// names are those of the tables of guards that there are, by whomever.
+func (k *kernel) names() (names []string, err error) {
 	tables, err := k.conn.ListTablesOfFamily(nftables.TableFamilyNetdev)
-	return err == nil && slices.ContainsFunc(tables, func(t *nftables.Table) bool { return t.Name == tableName })
+	for _, t := range tables {
+		if firewall.IsGuardTable(t.Name) {
+			names = append(names, t.Name)
+		}
+	}
+	return names, err
+}
+
+// drop deletes tables.
+func (k *kernel) drop(names []string) error {
+	if len(names) == 0 {
+		return nil
+	}
+	for _, name := range names {
+		k.conn.DelTable(&nftables.Table{Name: name, Family: nftables.TableFamilyNetdev})
+	}
+	return k.conn.Flush()
+}
+
+// place is a table of the kernel, and its sets as far as they were made here.
+type place struct {
+	kernel *kernel
+	table  *nftables.Table
+	sets   map[string]*nftables.Set
 }
 
 // begin begins a transaction.
-func (k *kernel) begin() *batch {
-	return &batch{conn: k.conn, table: k.table, sets: k.sets, adds: make(map[string][]nftables.SetElement), dels: make(map[string][]nftables.SetElement)}
+func (t *place) begin() *batch {
+	return &batch{conn: t.kernel.conn, table: t.table, sets: t.sets, adds: make(map[string][]nftables.SetElement), dels: make(map[string][]nftables.SetElement)}
 }
 
 // anew has the table be there and empty.

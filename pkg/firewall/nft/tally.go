@@ -23,17 +23,17 @@ func newTally() tally {
 }
 
 // update reads the counters, unless they are fresh. What can't be read stays.
-func (t *tally) update(k *kernel) {
+func (t *tally) update(of *place) {
 	if time.Since(t.read) < freshFor {
 		return
 	}
 	table := make(map[int]firewall.Stopped)
 	for _, kind := range firewall.GuardKinds() {
-		set := k.sets[stoppedSet(kind)]
+		set := of.sets[stoppedSet(kind)]
 		if set == nil {
 			return
 		}
-		elements, err := k.conn.GetSetElements(set)
+		elements, err := of.kernel.conn.GetSetElements(set)
 		if err != nil {
 			return
 		}
@@ -47,9 +47,9 @@ func (t *tally) update(k *kernel) {
 }
 
 // keep sets aside what was counted, before the table is made anew.
-func (t *tally) keep(k *kernel) {
+func (t *tally) keep(of *place) {
 	t.read = time.Time{}
-	t.update(k)
+	t.update(of)
 	for index, stopped := range t.table {
 		if !t.gone[index] {
 			add(t.former, index, stopped)
@@ -75,12 +75,12 @@ func (t *tally) forget(index int) {
 }
 
 // sweep returns what the table counts of ports that are no more, and forgets it.
-func (t *tally) sweep(k *kernel) (counted []element) {
+func (t *tally) sweep(of *place) (counted []element) {
 	if len(t.gone) == 0 {
 		return nil
 	}
 	t.read = time.Time{}
-	t.update(k)
+	t.update(of)
 	for index := range t.gone {
 		for kind := range t.table[index] {
 			counted = append(counted, element{set: stoppedSet(kind), from: string(ifindex(index))})

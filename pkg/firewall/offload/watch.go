@@ -99,8 +99,8 @@ func (t *Table) look(table, rules bool) {
 	t.settle()
 }
 
-// silent are vnetd's own tables that refuse no packet which is forwarded.
-var silent = []string{firewall.GuardTable, firewall.SpanTable, "vnetd_keep", "vnetd_bandwidth"}
+// silent are vnetd's own tables that refuse no packet which is forwarded, beside those of guards.
+var silent = []string{firewall.SpanTable, "vnetd_keep", "vnetd_bandwidth"}
 
 // listen tells of changes of nftables, iptables' among them, until ctx ends.
 func (t *Table) listen(ctx context.Context, heard *news) {
@@ -111,7 +111,7 @@ func (t *Table) listen(ctx context.Context, heard *news) {
 	}
 	_ = socket.Listen(ctx, func() { heard.tell(true, true) }, func(m netlink.Message) {
 		switch table := nfnetlink.Table(m); {
-		case table == "" || slices.Contains(silent, table):
+		case table == "" || firewall.IsGuardTable(table) || slices.Contains(silent, table):
 		case table != firewall.OffloadTable:
 			heard.tell(false, true)
 		case m.Port != 0 && m.Port != t.port.Load():

@@ -176,7 +176,7 @@ var others = []struct{ prefix, owner string }{
 // owner is whose a rule is, empty where nothing tells.
 func (c *connection) owner(f found) string {
 	t := f.chain.Table
-	if t.Family == "netdev" && t.Name == firewall.GuardTable {
+	if t.Family == "netdev" && firewall.IsGuardTable(t.Name) {
 		return "the guard of port " + f.hook.In + kindOfGuard(f.chain.Name)
 	}
 	if _, n := c.w.policyOf(f); n != nil {
@@ -369,7 +369,7 @@ func (c *connection) remedy(f *fault, l *leg, rule *api.ReachRule, answer bool) 
 	t := l.result.Chain.Table
 	networks := c.w.isNetworks(rule) || diagnose.Own(t)
 	switch {
-	case t.Family == "netdev" && t.Name == firewall.GuardTable:
+	case t.Family == "netdev" && firewall.IsGuardTable(t.Name):
 		f.remedies = append(f.remedies, "vnetctl port show "+l.result.Hook.In)
 	case networks && !answer:
 		f.remedies = append(f.remedies, c.opened(l)...)
