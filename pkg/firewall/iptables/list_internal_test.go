@@ -14,16 +14,18 @@ import (
 // takes the name of a flag that it does not know from wherever, and ends there.
 const nft106 = `#!/bin/sh
 case $* in
-"--json --stateless list ruleset") printf '{"nftables": [{"table": {"family": "ip", "name": "vnetd_keep", "flags": ' ;;
-"list tables") printf 'table ip vnetd_keep # progname vnetd\ntable ip first\ntable ip gone\ntable inet second\n' ;;
+"--json --stateless list ruleset ip") printf '{"nftables": [{"table": {"family": "ip", "name": "vnetd_keep", "flags": ' ;;
+"list tables") printf 'table ip vnetd_keep # progname vnetd\ntable ip first\ntable ip gone\ntable inet second\ntable netdev vnetd_guard_5\ntable netdev third\n' ;;
 "--json --stateless list table ip first") echo '{"nftables": [{"metainfo": {}}, {"table": {"family": "ip", "name": "first"}}]}' ;;
-"--json --stateless list table inet second") echo '{"nftables": [{"metainfo": {}}, {"table": {"family": "inet", "name": "second"}}]}' ;;
+"--json --stateless list ruleset inet") echo '{"nftables": [{"metainfo": {}}, {"table": {"family": "inet", "name": "second"}}]}' ;;
+"--json --stateless list table netdev third") echo '{"nftables": [{"table": {"family": "netdev", "name": "third"}}]}' ;;
+*vnetd_guard_5) echo 'this is not asked for' >&2; exit 1 ;;
 "--json --stateless list table ip gone") echo 'Error: No such file or directory' >&2; exit 1 ;;
 esac
 `
 
-// TestListBesideOwned lists what is in nftables while a table belongs to this process, as it
-// does while rules are mended.
+// TestListBesideOwned lists what is in nftables, but for guards, while a table belongs to this
+// process, as it does while rules are mended.
 func TestListBesideOwned(t *testing.T) {
 	dir := t.TempDir()
 	if err := os.WriteFile(filepath.Join(dir, "nft"), []byte(nft106), 0o755); err != nil {
@@ -42,7 +44,7 @@ func TestListBesideOwned(t *testing.T) {
 	for _, table := range rules.Tables {
 		names = append(names, table.Name)
 	}
-	if want := []string{"first", "second"}; !slices.Equal(names, want) {
+	if want := []string{"first", "second", "third"}; !slices.Equal(slices.Sorted(slices.Values(names)), want) {
 		t.Errorf("listed %v, want %v", names, want)
 	}
 }

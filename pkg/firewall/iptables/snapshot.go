@@ -182,56 +182,111 @@ func (s *snapshot) take(ctx context.Context, tools []tool, l *diagnose.Listing) 
 	return nil
 }
 
-// listNFT lists all of nftables, nothing without the program nft.
+// listNFT lists all of nftables, nothing without the program nft. Tables of guards, which may be
+// most of it, are left out where they don't count.
 func listNFT(ctx context.Context, l *diagnose.Listing) error {
 	path, err := exec.LookPath("nft")
 	if err != nil {
 		return nil
 	}
-	if l.NFT, err = run(ctx, "", path, "--json", "--stateless", "list", "ruleset"); err != nil {
+	tables, err := listTables(ctx, path)
+	if err != nil {
 		return err
 	}
-	if !json.Valid([]byte(l.NFT)) {
-		if l.NFT, err = listTables(ctx, path); err != nil {
+	parts := partsOf(tables, l.Guards)
+	if l.NFT, err = listJSON(ctx, path, parts, tables); err != nil {
+		return err
+	}
+	var text strings.Builder
+	for _, part := range parts {
+		one, err := listOne(ctx, path, append([]string{"--handle", "--stateless", "--terse", "list"}, part...))
+		if err != nil {
 			return err
 		}
+		text.WriteString(one)
 	}
-	l.Text, err = run(ctx, "", path, "--handle", "--stateless", "--terse", "list", "ruleset")
-	return err
+	l.Text = text.String()
+	return nil
 }
 
-// listTables lists the tables of nftables one by one, but for that of package keep: version
-// 1.0.6 of nft may end its list, without an error, at a table that belongs to a process
-// (NFT_TABLE_F_OWNER, which its JSON has no name for). A table that goes meanwhile is left out.
-func listTables(ctx context.Context, path string) (string, error) {
+// nftTable is a table by family and name.
+type nftTable struct{ family, name string }
+
+// listTables lists the tables of nftables.
+func listTables(ctx context.Context, path string) (all []nftTable, err error) {
 	names, err := run(ctx, "", path, "list", "tables")
 	if err != nil {
-		return "", err
+		return nil, err
 	}
-	type list struct {
-		Nftables []json.RawMessage `json:"nftables"`
-	}
-	var all list
 	for line := range strings.Lines(names) {
 		words := strings.Fields(line) // table FAMILY NAME
 		if len(words) < 3 || words[0] != "table" {
-			return "", fmt.Errorf("the program nft can't list tables: it prints %q", strings.TrimSpace(line))
+			return nil, fmt.Errorf("the program nft can't list tables: it prints %q", strings.TrimSpace(line))
 		}
-		if words[2] == keep.Table {
-			continue
-		}
-		text, err := run(ctx, "", path, "--json", "--stateless", "list", "table", words[1], words[2])
-		if err != nil {
-			if strings.Contains(err.Error(), "No such file or directory") {
-				continue
+		all = append(all, nftTable{words[1], words[2]})
+	}
+	return all, nil
+}
+
+// partsOf are what nft is asked to list of tables: a family as a whole, but of netdev, where
+// guards are left out, each table that has none.
+func partsOf(tables []nftTable, guards bool) (parts [][]string) {
+	var families []string
+	for _, t := range tables {
+		switch {
+		case t.family == "netdev" && !guards:
+			if !firewall.IsGuardTable(t.name) {
+				parts = append(parts, t.part())
 			}
+		case !slices.Contains(families, t.family):
+			families = append(families, t.family)
+			parts = append(parts, []string{"ruleset", t.family})
+		}
+	}
+	return parts
+}
+
+// part has nft list the table alone.
+func (t nftTable) part() []string { return []string{"table", t.family, t.name} }
+
+// listOne runs nft, which prints nothing of a table that has gone meanwhile.
+func listOne(ctx context.Context, path string, args []string) (string, error) {
+	text, err := run(ctx, "", path, args...)
+	if err != nil && strings.Contains(err.Error(), "No such file or directory") {
+		return "", nil
+	}
+	return text, err
+}
+
+// listJSON lists parts of nftables as one. Of a family whose list is none its tables are listed one
+// by one, but for that of package keep: version 1.0.6 of nft may end its list, without an error, at
+// a table that belongs to a process (NFT_TABLE_F_OWNER, which its JSON has no name for).
+func listJSON(ctx context.Context, path string, parts [][]string, tables []nftTable) (string, error) {
+	type list struct {
+		Nftables []json.RawMessage `json:"nftables"`
+	}
+	all := list{Nftables: []json.RawMessage{}}
+	for len(parts) > 0 {
+		part := parts[0]
+		parts = parts[1:]
+		text, err := listOne(ctx, path, append([]string{"--json", "--stateless", "list"}, part...))
+		if err != nil {
 			return "", err
 		}
 		var one list
-		if err := json.Unmarshal([]byte(text), &one); err != nil {
-			return "", fmt.Errorf("the program nft can't list table %s %s: %w", words[1], words[2], err)
+		switch err := json.Unmarshal([]byte(text), &one); {
+		case text == "":
+		case err == nil:
+			all.Nftables = append(all.Nftables, one.Nftables...)
+		case part[0] == "table":
+			return "", fmt.Errorf("the program nft can't list table %s %s: %w", part[1], part[2], err)
+		default:
+			for _, t := range tables {
+				if t.family == part[1] && t.name != keep.Table {
+					parts = append(parts, t.part())
+				}
+			}
 		}
-		all.Nftables = append(all.Nftables, one.Nftables...)
 	}
 	text, err := json.Marshal(all)
 	return string(text), err
