@@ -30,9 +30,10 @@ type catalog struct {
 
 	defining sync.Mutex // one definition at a time: conflicts are checked against all others
 
-	mu     sync.Mutex // guards byName and sorted
-	byName map[string]*Network
-	sorted []*Network // all of them, by name, never changed; nil: they are others by now
+	mu      sync.Mutex // guards byName, sorted and bridges
+	byName  map[string]*Network
+	sorted  []*Network // all of them, by name, never changed; nil: they are others by now
+	bridges *onBridges // of sorted; nil: there are none yet
 
 	// claims are the documents of networks that are about to become active, or another
 	// than they are.
@@ -100,6 +101,13 @@ func (s surroundings) Named(name string) attach.Network {
 	return nil
 }
 
+func (s surroundings) OnBridge(index int) attach.Network {
+	if on := s.c.onBridges().at[index]; len(on) > 0 {
+		return on[len(on)-1]
+	}
+	return nil
+}
+
 func (s surroundings) Each(f func(n attach.Network)) {
 	for _, n := range s.c.all() {
 		f(n)
@@ -146,8 +154,14 @@ func (c *catalog) remove(n *Network) {
 func (c *catalog) all() []*Network {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.sorted == nil { // each change of a link asks for them
+	return sortedOf(c)
+}
+
+// sortedOf is all of c for who holds c.mu.
+func sortedOf(c *catalog) []*Network {
+	if c.sorted == nil {
 		c.sorted = slices.SortedFunc(maps.Values(c.byName), func(a, b *Network) int { return strings.Compare(a.Name(), b.Name()) })
+		c.bridges = nil
 	}
 	return c.sorted
 }

@@ -3,6 +3,7 @@ package network
 import (
 	"context"
 	"net"
+	"slices"
 
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/netdef"
@@ -39,7 +40,7 @@ func (w watcher) onLink(e bridge.LinkEvent) {
 	}
 	ofPort := w.ports.Devices().OnLink(e)
 	w.ports.Guards().OnLink(e)
-	for _, n := range w.all() {
+	for _, n := range w.onBridges().others {
 		if live.Awaits(n.Live(), e.Link.Name) {
 			w.env.Keeper.Suspect(n.Name(), drift.All())
 		}
@@ -96,30 +97,70 @@ func (w watcher) told(n *Network, mac net.HardwareAddr) *port.Port {
 	return p
 }
 
+// onBridges are the active networks by what changes of links are of: each change asks.
+type onBridges struct {
+	activity uint64             // when it was so, as env.Activity has it
+	at       map[int][]*Network // by the ifindex of their bridges, in order of name
+	// others are those that also other links are of: uplinks, tunnels, interfaces of ports, a
+	// bridge of the host's that may come.
+	others []*Network
+}
+
+// onBridges are those as they are now.
+func (c *catalog) onBridges() *onBridges {
+	activity := c.env.Activity.Load()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	all := sortedOf(c)
+	if c.bridges != nil && c.bridges.activity == activity {
+		return c.bridges
+	}
+	b := &onBridges{activity: activity, at: make(map[int][]*Network)}
+	for _, n := range all {
+		doc := n.Live()
+		if doc == nil {
+			continue
+		}
+		if index := n.BridgeIndex(); index != 0 {
+			b.at[index] = append(b.at[index], n)
+		}
+		if doc.Span != nil || doc.PortPlug() != netdef.PlugNetwork {
+			b.others = append(b.others, n)
+		}
+	}
+	c.bridges = b
+	return b
+}
+
 // onBridge lists the active networks on the bridge with that ifindex, or whose bridge has
 // that uplink or tunnel to other hosts, or in which this host is by that link.
 func (w watcher) onBridge(index int) []*Network {
-	return w.where(func(n *Network) bool {
-		if n.BridgeIndex() == index || live.TunnelIndex(n) == index || live.HostIndex(n) == index {
-			return true
-		}
+	b := w.onBridges()
+	all := slices.Clone(b.at[index])
+	for _, n := range b.others {
 		doc := n.Live()
-		return doc != nil && doc.Uplink != "" && w.env.UplinkKeeper.Port(doc.Bridge.Name) == index
-	})
+		if live.TunnelIndex(n) == index || live.HostIndex(n) == index || doc != nil && doc.Uplink != "" && w.env.UplinkKeeper.Port(doc.Bridge.Name) == index {
+			all = append(all, n)
+		}
+	}
+	return all
 }
 
 // awaiting lists the active networks on a bridge of the host's that was not there, and
 // now is l, or that was l and has another name now.
-func (w watcher) awaiting(l bridge.Link) []*Network {
-	return w.where(func(n *Network) bool {
+func (w watcher) awaiting(l bridge.Link) (all []*Network) {
+	for _, n := range w.onBridges().others {
 		doc := n.Live()
 		if doc == nil || doc.PortPlug() != netdef.PlugBridge {
-			return false
+			continue
 		}
 		expected := 0
 		if doc.Bridge.Name != l.Name {
 			expected = l.Index
 		}
-		return n.BridgeIndex() == expected
-	})
+		if n.BridgeIndex() == expected {
+			all = append(all, n)
+		}
+	}
+	return all
 }

@@ -18,13 +18,11 @@ func (a actives) Live(name string) *netdef.Network {
 	return nil
 }
 
-func (a actives) OnBridge(index int) (on *netdef.Network) {
-	a.Each(func(n Network) {
-		if index != 0 && n.BridgeIndex() == index {
-			on = n.Live()
-		}
-	})
-	return on
+func (a actives) OnBridge(index int) *netdef.Network {
+	if n := a.Networks.OnBridge(index); n != nil {
+		return n.Live()
+	}
+	return nil
 }
 
 func (a actives) Index(name string) int {

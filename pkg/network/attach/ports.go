@@ -55,6 +55,8 @@ type Network interface {
 type Networks interface {
 	// Named finds a network by its name; nil for none.
 	Named(name string) Network
+	// OnBridge finds the active network on the bridge with that ifindex; nil for none.
+	OnBridge(index int) Network
 	// Each calls f with every network.
 	Each(f func(n Network))
 	// Expect has the bridge of n know nothing of cards whose guests are about to move here.

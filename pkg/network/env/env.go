@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/vnetd/vnetd/internal/histogram"
@@ -162,6 +163,9 @@ type Environment struct {
 	Bandwidth *limit.Keeper
 
 	UplinkKeeper *host.Keeper
+
+	// Activity counts whenever a network becomes active, another than it was, or inactive.
+	Activity atomic.Uint64
 
 	PortRequests *histogram.Histogram // how long they took that got a port
 }

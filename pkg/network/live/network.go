@@ -101,7 +101,7 @@ func New(e *env.Environment, ports *attach.Ports, others Others, doc *netdef.Net
 	return &Network{
 		env: e, ports: ports, others: others, name: doc.Name,
 		record: host.NewRecord(doc.Name, e.Store, e.Links, e.UplinkKeeper, e.Logger),
-		rules:  ruleset{firewall: e.Rules, names: new(admission.Names), clusters: e.Clusters}, state: state{is: api.Inactive, last: doc},
+		rules:  ruleset{firewall: e.Rules, names: new(admission.Names), clusters: e.Clusters}, state: state{is: api.Inactive, last: doc, activity: &e.Activity},
 	}
 }
 

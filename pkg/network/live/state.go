@@ -45,7 +45,7 @@ type state struct {
 	mu   sync.Mutex // guards what follows; held for moments
 	is   api.State
 	err  error                  // why it failed
-	now  atomic.Pointer[active] // nil while inactive; changed by who holds mu, read by everybody
+	now  atomic.Pointer[active] // nil while inactive; changed by set for who holds mu, read by everybody
 	def  *netdef.Network
 	last *netdef.Network // what it was last, or its definition: tells of a network that is gone; never nil
 	// unread: there is a definition, which can't be used.
@@ -54,8 +54,15 @@ type state struct {
 	leftover  *netdef.Network
 	gone      bool // neither defined nor active any more: nobody finds it
 	autostart bool
-	failures  uint64  // of parts, while active
-	pending   pending // what the next start changes, as last asked for
+	failures  uint64         // of parts, while active
+	pending   pending        // what the next start changes, as last asked for
+	activity  *atomic.Uint64 // of the environment
+}
+
+// set has now be a. The caller holds s.mu.
+func (s *state) set(a *active) {
+	s.now.Store(a)
+	s.activity.Add(1)
 }
 
 // step moves the network to another state for a reason, nil for none. It returns the
@@ -66,7 +73,7 @@ func (s *state) step(to api.State, reason error) (from api.State, known bool) {
 	from = s.is
 	s.is, s.err = to, reason
 	if to == api.Inactive || to == api.Failed {
-		s.now.Store(nil)
+		s.set(nil)
 	}
 	return from, slices.Contains(transitions[from], to)
 }
@@ -174,7 +181,7 @@ func (s *state) BridgeIndex() int {
 func (s *state) setActive(a active) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.now.Store(&a)
+	s.set(&a)
 	s.last = a.doc
 }
 
@@ -188,7 +195,7 @@ func (s *state) change(f func(a *active)) (was *active) {
 	}
 	next := *was
 	f(&next)
-	s.now.Store(&next)
+	s.set(&next)
 	s.last = next.doc
 	return was
 }
