@@ -23,7 +23,7 @@ import (
 func (r *Registry) Make(network, uuid string, o Spec, mtu int) (*Port, *tap.Device, error) {
 	record := store.Port{UUID: ether.RandomUUID(), Network: uuid, Created: time.Now().Truncate(time.Second), Holder: o.Holder}
 	o.record(&record)
-	dev, err := tap.Create(tap.Config{
+	dev, err := create(r, tap.Config{
 		Name: o.IfName, MAC: tap.HostMAC(o.MAC), MTU: mtu, Alias: Mark(record),
 		Queues: o.Queues, VnetHdr: o.VnetHdr, Owner: o.Owner,
 	})
@@ -35,6 +35,34 @@ func (r *Registry) Make(network, uuid string, o Spec, mtu int) (*Port, *tap.Devi
 	}
 	record.IfName, record.Index, record.Queues = dev.Name, dev.Index, max(o.Queues, 1)
 	return newPort(r, Own, network, record), dev, nil
+}
+
+// othersDevices is how many names in a row may be those of others' devices before the kernel is
+// asked for one, which looks at all devices for it.
+const othersDevices = 20
+
+// create makes a device for a port that is to be in r, with a name that is free where cfg has none.
+func create(r *Registry, cfg tap.Config) (*tap.Device, error) {
+	if cfg.Name != "" {
+		return tap.Create(cfg)
+	}
+	for range othersDevices {
+		r.mu.Lock()
+		cfg.Name = r.index.claimName()
+		r.mu.Unlock()
+		dev, err := tap.Create(cfg)
+		if err == nil {
+			return dev, nil
+		}
+		if !errors.Is(err, tap.ErrExists) {
+			r.mu.Lock()
+			r.index.freeName(cfg.Name)
+			r.mu.Unlock()
+			return nil, err
+		}
+	}
+	cfg.Name = ""
+	return tap.Create(cfg)
 }
 
 // ErrGone says that a port's device is not there any more.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"net"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -20,6 +21,7 @@ type index struct {
 	byNetwork map[networkKey]map[*Port]struct{}
 	byHolder  map[string]map[*Port]struct{}
 	ruled     map[string]map[*Port]struct{} // of vnetd's own with rules of their own, by network
+	free      int                           // all lower numbers of names of devices are given away
 }
 
 // nameKey is a guest's name on one network, in lower case.
@@ -113,8 +115,31 @@ func (x *index) forgetDevice(p *Port) {
 	}
 }
 
+// namePrefix is how names of devices begin that nobody chose, before a number: as with libvirt.
+const namePrefix = "vnet"
+
+// claimName is the name with the lowest number that no port has, and that was not claimed before.
+func (x *index) claimName() string {
+	for {
+		name := namePrefix + strconv.Itoa(x.free)
+		x.free++
+		if x.byIfName[name] == nil {
+			return name
+		}
+	}
+}
+
+// freeName has a name be claimed again that no device has any more.
+func (x *index) freeName(name string) {
+	number, ok := strings.CutPrefix(name, namePrefix)
+	if n, err := strconv.Atoi(number); ok && err == nil && name == namePrefix+strconv.Itoa(n) {
+		x.free = min(x.free, n)
+	}
+}
+
 // remove takes back what insert did.
 func (x *index) remove(p *Port) {
+	x.freeName(p.status.IfName)
 	delete(x.byUUID, strings.ToLower(p.UUID))
 	drop(x.byNetwork, networkKey{p.Network, p.Kind}, p)
 	drop(x.ruled, p.Network, p)
