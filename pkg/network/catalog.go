@@ -133,7 +133,7 @@ func (c *catalog) make(doc *netdef.Network) *Network {
 // uuid finds a network by its UUID, in any case; nil for none.
 func (c *catalog) uuid(uuid string) *Network {
 	for _, n := range c.all() {
-		if strings.EqualFold(n.Info().UUID, uuid) {
+		if strings.EqualFold(n.Document().UUID, uuid) {
 			return n
 		}
 	}

@@ -3,6 +3,7 @@ package network
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/vnetd/vnetd/pkg/api"
@@ -240,6 +241,9 @@ func (c conditions) orphans(context.Context) ([]api.Condition, error) {
 		})
 	}
 	for _, l := range c.stock.lastMarks() {
+		if c.isItsBridge(l) {
+			continue
+		}
 		now, err := c.env.Links.LookupIndex(l.Index)
 		uuid := live.Marked(now)
 		if err != nil || now.Kind != "bridge" || uuid == "" {
@@ -256,6 +260,20 @@ func (c conditions) orphans(context.Context) ([]api.Condition, error) {
 		})
 	}
 	return all, nil
+}
+
+// isItsBridge reports whether a link is the bridge of an active network of which it bears the mark,
+// as most are, or no bridge: nothing is to be asked about it.
+func (c conditions) isItsBridge(l bridge.Link) bool {
+	if l.Kind != "bridge" {
+		return true
+	}
+	for _, n := range c.onBridges().at[l.Index] {
+		if strings.EqualFold(n.Document().UUID, live.Marked(l)) {
+			return true
+		}
+	}
+	return false
 }
 
 // stray is the condition of a bridge that bears the mark of a network which has another

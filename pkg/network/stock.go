@@ -117,14 +117,16 @@ func (s *stock) known(f *store.Fault) bool {
 // to the host, is not known any more.
 func (s *stock) recognise(runs []store.Run, faults []*store.Fault, unread error, links []bridge.Link) []live.Found {
 	all := make([]live.Found, 0, len(runs))
+	recorded, owned := make(map[string]bool), standing(s.all())
 	for _, r := range runs {
-		if !s.owns(r.Network.UUID) {
+		recorded[r.Network.UUID] = true
+		if !owned[strings.ToLower(r.Network.UUID)] {
 			all = append(all, live.Found{Run: r, Renamed: s.renamed(r.Network, links)})
 		}
 	}
 	for _, n := range s.all() {
 		def := n.Definition()
-		if def == nil || n.Standing() || slices.ContainsFunc(runs, func(r store.Run) bool { return r.Network.UUID == def.UUID }) {
+		if def == nil || n.Standing() || recorded[def.UUID] {
 			continue
 		}
 		lost := unread != nil || slices.ContainsFunc(faults, func(f *store.Fault) bool { return f.Stem == def.UUID })
@@ -135,6 +137,17 @@ func (s *stock) recognise(runs []store.Run, faults []*store.Fault, unread error,
 				all = append(all, live.Found{Run: run, Marked: true, Renamed: s.renamed(doc, links)})
 				break
 			}
+		}
+	}
+	return all
+}
+
+// standing are those of networks that are active, or being started or stopped, by UUID in lower case.
+func standing(networks []*Network) map[string]bool {
+	all := make(map[string]bool)
+	for _, n := range networks {
+		if n.Standing() {
+			all[strings.ToLower(n.Document().UUID)] = true
 		}
 	}
 	return all
