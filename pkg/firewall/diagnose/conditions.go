@@ -28,9 +28,10 @@ type hit struct {
 // that name has rules of networks.
 func Conditions(rules *ruleset.Ruleset, facts *Facts, ours func(chain string) bool, networks []firewall.Network) []firewall.Condition {
 	var found []*finding
+	index := eval.NewIndex()
 	for _, n := range networks {
 		for _, p := range Probes(n, facts) {
-			r := p.Ask(rules, facts)
+			r := p.Ask(rules, index, facts)
 			if matters(&p, &r, ours) {
 				found = note(found, p, r)
 			}

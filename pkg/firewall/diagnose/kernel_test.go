@@ -416,7 +416,7 @@ func (l *lab) compare(unknown func(name string) bool, skip ...string) map[string
 			delete(probes, name)
 			continue
 		}
-		said[name] = p.Ask(rules, &facts)
+		said[name] = p.Ask(rules, eval.NewIndex(), &facts)
 	}
 	verdicts := map[string]eval.Verdict{}
 	for _, family := range []string{"/0800", "/0806", "/86dd", "/0800/second", "/0806/second", "/86dd/second"} {

@@ -300,8 +300,8 @@ func (p *prober) between(from, to string) []eval.Hook {
 }
 
 // Ask has the rules carried out on a probe.
-func (p *Probe) Ask(rules *ruleset.Ruleset, facts *Facts) eval.Result {
-	q := eval.Query{Rules: rules, Host: &facts.Host, Packet: p.Packet, Path: p.Path}
+func (p *Probe) Ask(rules *ruleset.Ruleset, index *eval.Index, facts *Facts) eval.Result {
+	q := eval.Query{Rules: rules, Index: index, Host: &facts.Host, Packet: p.Packet, Path: p.Path}
 	r := q.Ask()
 	if t := r.Translation; r.Verdict == eval.Accepted && p.port != 0 && r.Packet.DstPort != p.port && t != nil {
 		r.Verdict, r.Rule, r.Chain, r.Base, r.Hook = eval.Translated, t.Rule, t.Rule.Chain, t.Base, t.Hook

@@ -351,10 +351,9 @@ func (m *machine) chain(c *ruleset.Chain, fates []fate) (accepted, through, retu
 		fates = nil
 	}
 	defer func() { m.depth-- }()
-	for _, r := range c.Rules {
-		if len(fates) == 0 {
-			break
-		}
+	w := walk{machine: m, chain: c}
+	w.narrow(fates)
+	for r := w.next(); r != nil && len(fates) > 0; r = w.next() {
 		if m.rules += len(fates); m.rules > maxRules {
 			m.finish(fates[0], Unknown, c, r)
 			return accepted, nil, returned
@@ -379,6 +378,7 @@ func (m *machine) chain(c *ruleset.Chain, fates []fate) (accepted, through, retu
 			}
 		}
 		fates = merge(next, m)
+		w.narrow(fates) // the rule may have changed them
 	}
 	return merge(accepted, m), fates, merge(returned, m)
 }

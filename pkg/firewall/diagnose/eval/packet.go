@@ -147,6 +147,7 @@ type Route struct {
 // Query asks what becomes of a packet on its way through hooks.
 type Query struct {
 	Rules  *ruleset.Ruleset
+	Index  *Index // of Rules; nil: all of them are looked at
 	Host   *Host
 	Packet Packet
 	Path   []Hook

@@ -31,8 +31,9 @@ func (r *Ruleset) With(own []Own) *Ruleset {
 			}
 		}
 	}
+	known := make(map[*Chain]map[string]bool)
 	for _, o := range own {
-		out.ensure(o)
+		out.ensure(o, known)
 	}
 	return out
 }
@@ -64,20 +65,30 @@ func (r *Ruleset) ensureChain(o Own) *Chain {
 	return t.Chain(o.Chain)
 }
 
-// ensure puts the rules into their chain unless all are there.
-func (r *Ruleset) ensure(o Own) {
+// ensure puts the rules into their chain unless all are there. known are the texts of chains' rules,
+// as far as these were asked for.
+func (r *Ruleset) ensure(o Own, known map[*Chain]map[string]bool) {
 	c := r.ensureChain(o)
-	missing := slices.ContainsFunc(o.Args, func(args string) bool {
-		return !slices.ContainsFunc(c.Rules, func(r *Rule) bool { return r.Text == args })
-	})
-	if !missing {
+	texts := known[c]
+	if texts == nil {
+		texts = make(map[string]bool, len(c.Rules))
+		for _, r := range c.Rules {
+			texts[r.Text] = true
+		}
+		known[c] = texts
+	}
+	there := func(args string) bool { return texts[args] }
+	if !slices.ContainsFunc(o.Args, func(args string) bool { return !there(args) }) {
 		return
 	}
-	c.Rules = slices.DeleteFunc(c.Rules, func(r *Rule) bool { return slices.Contains(o.Args, r.Text) })
+	if slices.ContainsFunc(o.Args, there) {
+		c.Rules = slices.DeleteFunc(c.Rules, func(r *Rule) bool { return slices.Contains(o.Args, r.Text) })
+	}
 	var rules []*Rule
 	for _, args := range o.Args {
 		p := xtablesParser{table: c.Table, words: splitWords(args)}
 		rules = append(rules, &Rule{Chain: c, Text: args, Statements: p.rule()})
+		texts[args] = true
 	}
 	if o.Head {
 		c.Rules = append(rules, c.Rules...)

@@ -90,6 +90,25 @@ func (n Number) shift(by int) Number {
 // Shift is n with a further bit behind its last.
 func (n Number) Shift(bit byte) Number { return n.shift(1).Or(Number{Lo: uint64(bit)}) }
 
+// Behind is v without its last bits; a text stays.
+func (v Value) Behind(host int) Value {
+	v.Number = v.And(Number{^uint64(0), ^uint64(0)}.shift(host))
+	return v
+}
+
+// Prefix is how many last bits numbers of the range may have as they like, where it is that:
+// all that have its other bits.
+func (r Range) Prefix() (host int, ok bool) {
+	differ := r.Low.Xor(r.High.Number)
+	host = bits.Len64(differ.Lo)
+	if differ.Hi != 0 {
+		host = 64 + bits.Len64(differ.Hi)
+	}
+	all := Number{^uint64(0), ^uint64(0)}.shift(host)
+	ok = r.Low.Text == "" && r.High.Text == "" && differ.Or(all) == Number{^uint64(0), ^uint64(0)} && r.Low.And(all) == r.Low.Number
+	return host, ok
+}
+
 // add is n + o, modulo 2^128.
 func (n Number) add(o Number) Number {
 	lo, carry := bits.Add64(n.Lo, o.Lo, 0)
