@@ -82,7 +82,7 @@ func (l listing) declare(table, name string) *chain {
 		l[table] = map[string]*chain{}
 	}
 	if l[table][name] == nil {
-		l[table][name] = &chain{copies: map[string]int{}}
+		l[table][name] = &chain{texts: map[string]spot{}}
 	}
 	return l[table][name]
 }
@@ -144,8 +144,11 @@ type chain struct {
 	// backwards are the rules, the last one first, so that those that come to the
 	// head are appended. The elements are never altered.
 	backwards []string
-	copies    map[string]int // by text; no entry for none
+	texts     map[string]spot // no entry for none
 }
+
+// spot is where a rule is in backwards, if it is there once, and how many copies there are.
+type spot struct{ at, copies int }
 
 // all yields the rules in their order.
 func (c *chain) all() iter.Seq[string] {
@@ -165,14 +168,14 @@ func (c *chain) all() iter.Seq[string] {
 func (c *chain) rules() []string { return slices.Collect(c.all()) }
 
 // has reports whether the chain holds the rule.
-func (c *chain) has(args string) bool { return c != nil && c.copies[args] > 0 }
+func (c *chain) has(args string) bool { return c != nil && c.texts[args].copies > 0 }
 
 // count is the number of copies of any of the rules, which are distinct.
 func (c *chain) count(rules []string) int {
 	n := 0
 	if c != nil {
 		for _, args := range rules {
-			n += c.copies[args]
+			n += c.texts[args].copies
 		}
 	}
 	return n
@@ -184,7 +187,26 @@ func (c *chain) held(rules []string) []string {
 	if left == 0 {
 		return nil
 	}
-	var out []string
+	places := make([]int, 0, left)
+	for _, args := range rules {
+		switch spot := c.texts[args]; spot.copies {
+		case 0:
+		case 1:
+			places = append(places, spot.at)
+		default:
+			return c.search(rules, left)
+		}
+	}
+	slices.Sort(places)
+	out := make([]string, 0, left)
+	for _, at := range slices.Backward(slices.Compact(places)) {
+		out = append(out, c.backwards[at])
+	}
+	return out
+}
+
+// search is held of rules of which some stand more than once; left is how many copies there are.
+func (c *chain) search(rules []string, left int) (out []string) {
 	wanted := setOf(rules)
 	for args := range c.all() {
 		if wanted[args] {
@@ -200,8 +222,8 @@ func (c *chain) held(rules []string) []string {
 // insert puts rules at the head.
 func (c *chain) insert(rules []string) {
 	for _, args := range slices.Backward(rules) {
+		c.texts[args] = spot{len(c.backwards), c.texts[args].copies + 1}
 		c.backwards = append(c.backwards, args)
-		c.copies[args]++
 	}
 }
 
@@ -222,8 +244,11 @@ func (c *chain) remove(rules []string) []string {
 	}
 	slices.Reverse(ahead)
 	c.backwards = slices.Concat(c.backwards[:at], ahead)
+	for i, args := range ahead {
+		c.texts[args] = spot{at + i, c.texts[args].copies}
+	}
 	for _, args := range rules {
-		delete(c.copies, args)
+		delete(c.texts, args)
 	}
 	return removed
 }
