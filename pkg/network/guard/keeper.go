@@ -119,6 +119,21 @@ func (k *Keeper) All(live *netdef.Network, index int) {
 	if k == nil || index == 0 {
 		return
 	}
+	k.Registered(live, index)
+	links, err := k.links.Members(index)
+	if err != nil {
+		return
+	}
+	for _, l := range links {
+		k.other(live, l)
+	}
+}
+
+// Registered is All of ports of vnetd's own and registered ones alone.
+func (k *Keeper) Registered(live *netdef.Network, index int) {
+	if k == nil || index == 0 {
+		return
+	}
 	l, err := k.links.LookupIndex(index)
 	if err != nil {
 		return // who made the bridge says so
@@ -130,13 +145,6 @@ func (k *Keeper) All(live *netdef.Network, index int) {
 		k.port(live, index, p)
 	}
 	k.table.settle(live.Bridge.Name, index)
-	links, err := k.links.Members(index)
-	if err != nil {
-		return
-	}
-	for _, l := range links {
-		k.other(live, l)
-	}
 }
 
 // routed lists what the host itself reaches over the bridge with that ifindex: the

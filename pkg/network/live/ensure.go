@@ -95,8 +95,11 @@ func (n turn) keepOnBridge(ctx context.Context, live *netdef.Network, s drift.Su
 // keepGuards makes the guards of ports what they should be. Until the network is active, which has
 // all devices on its bridge looked at, it is its ports that must have guards.
 func keepGuards(n turn, live *netdef.Network, index int) {
-	if n.Live() != nil || len(n.ports.Registry().On(n.name, port.Own, port.External)) > 0 {
+	switch {
+	case n.Live() != nil:
 		n.ports.Guards().All(live, index)
+	case len(n.ports.Registry().On(n.name, port.Own, port.External)) > 0:
+		n.ports.Guards().Registered(live, index)
 	}
 }
 
