@@ -24,17 +24,38 @@ type hit struct {
 	result eval.Result
 }
 
-// Conditions are what rules do to the guests of networks; ours reports whether a chain of
-// that name has rules of networks.
-func Conditions(rules *ruleset.Ruleset, facts *Facts, ours func(chain string) bool, networks []firewall.Network) []firewall.Condition {
+// Asking asks again and again what rules do to the guests of networks. It is for one goroutine
+// at a time.
+type Asking struct {
+	rules    *ruleset.Ruleset
+	index    *eval.Index
+	ours     func(chain string) bool
+	networks []firewall.Network
+
+	facts *Facts  // of the last time; nil: it was not asked yet
+	hits  [][]hit // of each network then
+}
+
+// NewAsking returns one of rules and networks that are not altered any more; ours reports whether a
+// chain of that name has rules of networks.
+func NewAsking(rules *ruleset.Ruleset, ours func(chain string) bool, networks []firewall.Network) *Asking {
+	return &Asking{rules: rules, index: eval.NewIndex(), ours: ours, networks: networks, hits: make([][]hit, len(networks))}
+}
+
+// Conditions are what the rules do to the guests. Of a network nothing is asked anew as long as
+// facts are the same of the host and of its bridge.
+func (a *Asking) Conditions(facts *Facts) []firewall.Condition {
+	same := a.facts != nil && facts.sameHost(a.facts)
+	for i := range a.networks {
+		if !same || !facts.sameBridge(a.facts, a.networks[i].Bridge) {
+			a.hits[i] = a.ask(a.networks[i], facts)
+		}
+	}
+	a.facts = facts
 	var found []*finding
-	index := eval.NewIndex()
-	for _, n := range networks {
-		for _, p := range Probes(n, facts) {
-			r := p.Ask(rules, index, facts)
-			if matters(&p, &r, ours) {
-				found = note(found, p, r)
-			}
+	for _, hits := range a.hits {
+		for _, h := range hits {
+			found = note(found, h)
 		}
 	}
 	var all []firewall.Condition
@@ -43,6 +64,17 @@ func Conditions(rules *ruleset.Ruleset, facts *Facts, ours func(chain string) bo
 	}
 	slices.SortStableFunc(all, func(a, b firewall.Condition) int { return strings.Compare(a.Evidence, b.Evidence) })
 	return all
+}
+
+// ask is what becomes of a network's probes, as far as that matters.
+func (a *Asking) ask(n firewall.Network, facts *Facts) (hits []hit) {
+	for _, p := range Probes(n, facts) {
+		r := p.Ask(a.rules, a.index, facts)
+		if matters(&p, &r, a.ours) {
+			hits = append(hits, hit{p, r})
+		}
+	}
+	return hits
 }
 
 // matters reports whether what becomes of a probe is worth saying: what our own rules
@@ -65,7 +97,8 @@ func matters(p *Probe, r *eval.Result, ours func(chain string) bool) bool {
 }
 
 // note adds a hit to the finding that it belongs to.
-func note(found []*finding, p Probe, r eval.Result) []*finding {
+func note(found []*finding, h hit) []*finding {
+	r := &h.result
 	verdict := r.Verdict
 	if r.Stopped() {
 		verdict = eval.Dropped
@@ -74,7 +107,7 @@ func note(found []*finding, p Probe, r eval.Result) []*finding {
 	if i < 0 {
 		i, found = len(found), append(found, &finding{chain: r.Chain, rule: r.Rule, verdict: verdict})
 	}
-	found[i].hits = append(found[i].hits, hit{p, r})
+	found[i].hits = append(found[i].hits, h)
 	return found
 }
 

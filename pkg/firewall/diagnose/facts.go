@@ -54,14 +54,14 @@ func ReadFacts(bridges []string) Facts {
 	return f
 }
 
-// Equal reports whether nothing differs.
-func (f *Facts) Equal(o *Facts) bool {
-	same := slices.Equal(f.Addresses, o.Addresses) && slices.Equal(f.Routes, o.Routes) && len(f.Ports) == len(o.Ports)
-	same = same && f.BridgeNF4 == o.BridgeNF4 && f.BridgeNF6 == o.BridgeNF6
-	for b, ports := range f.Ports {
-		same = same && slices.Equal(ports, o.Ports[b]) && f.MACs[b] == o.MACs[b]
-	}
-	return same
+// sameHost reports whether nothing differs but bridges.
+func (f *Facts) sameHost(o *Facts) bool {
+	return slices.Equal(f.Addresses, o.Addresses) && slices.Equal(f.Routes, o.Routes) && f.BridgeNF4 == o.BridgeNF4 && f.BridgeNF6 == o.BridgeNF6
+}
+
+// sameBridge reports whether nothing differs of a bridge.
+func (f *Facts) sameBridge(o *Facts, bridge string) bool {
+	return slices.Equal(f.Ports[bridge], o.Ports[bridge]) && f.MACs[bridge] == o.MACs[bridge]
 }
 
 // portsSeen is how many ports of a bridge are looked at for one that leads to the LAN.

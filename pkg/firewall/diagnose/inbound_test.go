@@ -19,7 +19,7 @@ func TestInboundIsNoAlarm(t *testing.T) {
 	}
 	for mode, want := range map[firewall.Mode]int{firewall.ModeRoute: 1, firewall.ModeOpen: 1, firewall.ModeNAT: 0} {
 		n := firewall.Network{Bridge: "virbr0", Mode: mode, Dev: "eno1", Subnets: []netip.Prefix{netip.MustParsePrefix("192.168.122.1/24")}}
-		got := diagnose.Conditions(rules, &diagnose.Facts{}, func(string) bool { return false }, []firewall.Network{n})
+		got := diagnose.NewAsking(rules, func(string) bool { return false }, []firewall.Network{n}).Conditions(&diagnose.Facts{})
 		if len(got) != want || want > 0 && (!got[0].Harmless || !strings.Contains(got[0].Summary, "not reached from outside")) {
 			t.Errorf("%s: %+v", mode, got)
 		}

@@ -24,10 +24,8 @@ type snapshot struct {
 	rules  *ruleset.Ruleset
 	hidden error // of tables that iptables can't show
 
-	// The conditions of the networks and the facts that were asked for last.
-	networks []firewall.Network
-	facts    diagnose.Facts
-	found    []firewall.Condition
+	networks []firewall.Network // that were asked about last
+	asking   *diagnose.Asking   // about them; nil: nobody has asked
 }
 
 // snapshots keep the one that was taken last.
@@ -106,15 +104,14 @@ func (s *snapshots) conditions(ctx context.Context, foreign uint32, tools []tool
 	return s.last.conditions(diagnose.ReadFacts(bridges), tools, o, networks), errors.Join(err, s.last.hidden)
 }
 
-// conditions are those of the networks, as they were if nothing has changed since the
+// conditions are those of the networks, as they were where nothing has changed since the
 // last time. Our own rules count as standing: what is missing is being repaired, and
 // those of a network that came later are not in the snapshot.
 func (s *snapshot) conditions(facts diagnose.Facts, tools []tool, o options, networks []firewall.Network) []firewall.Condition {
-	if s.networks == nil || !facts.Equal(&s.facts) || !reflect.DeepEqual(networks, s.networks) {
-		s.networks, s.facts = networks, facts
-		s.found = diagnose.Conditions(s.rules.With(owned(tools, o, networks)), &facts, o.owns, networks)
+	if s.asking == nil || !reflect.DeepEqual(networks, s.networks) {
+		s.networks, s.asking = networks, diagnose.NewAsking(s.rules.With(owned(tools, o, networks)), o.owns, networks)
 	}
-	return slices.Clone(s.found)
+	return s.asking.Conditions(&facts)
 }
 
 // owned are the rules of networks, and the jumps that lead to them.
