@@ -68,7 +68,7 @@ func (l *Listing) Rules() (*ruleset.Ruleset, error) {
 		faults = append(faults, err)
 	}
 	rules.Tables = slices.DeleteFunc(rules.Tables, func(t *ruleset.Table) bool {
-		return !l.Own && Own(t) || t.Family == "inet" && t.Name == firewall.OffloadTable || t.Name == firewall.SpanTable
+		return !l.Own && Own(t.Family, t.Name) || t.Family == "inet" && t.Name == firewall.OffloadTable || t.Name == firewall.SpanTable
 	})
 	tables := ParseTables(l.Text)
 	known := texts(tables)
@@ -85,9 +85,9 @@ func (l *Listing) Rules() (*ruleset.Ruleset, error) {
 	return rules, errors.Join(faults...)
 }
 
-// Own reports whether a table is vnetd's own, of guards or of networks' rules: what it drops is meant.
-func Own(t *ruleset.Table) bool {
-	return t.Family == "netdev" && firewall.IsGuardTable(t.Name) || (t.Family == "ip" || t.Family == "ip6") && t.Name == firewall.NetworksTable
+// Own reports whether a table of that family and name is vnetd's own, of guards or of networks' rules: what it drops is meant.
+func Own(family, name string) bool {
+	return family == "netdev" && firewall.IsGuardTable(name) || (family == "ip" || family == "ip6") && name == firewall.NetworksTable
 }
 
 // FamilyName is a family's name in nftables.

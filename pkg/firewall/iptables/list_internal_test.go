@@ -15,16 +15,17 @@ import (
 const nft106 = `#!/bin/sh
 case $* in
 "--json --stateless list ruleset ip") printf '{"nftables": [{"table": {"family": "ip", "name": "vnetd_keep", "flags": ' ;;
-"list tables") printf 'table ip vnetd_keep # progname vnetd\ntable ip first\ntable ip gone\ntable inet second\ntable netdev vnetd_guard_5\ntable netdev third\n' ;;
+"list tables") printf 'table ip vnetd_keep # progname vnetd\ntable ip first\ntable ip gone\ntable inet second\ntable netdev vnetd_guard_5\ntable netdev third\ntable ip6 vnetd\ntable ip6 fourth\n' ;;
 "--json --stateless list table ip first") echo '{"nftables": [{"metainfo": {}}, {"table": {"family": "ip", "name": "first"}}]}' ;;
 "--json --stateless list ruleset inet") echo '{"nftables": [{"metainfo": {}}, {"table": {"family": "inet", "name": "second"}}]}' ;;
 "--json --stateless list table netdev third") echo '{"nftables": [{"table": {"family": "netdev", "name": "third"}}]}' ;;
-*vnetd_guard_5) echo 'this is not asked for' >&2; exit 1 ;;
+"--json --stateless list table ip6 fourth") echo '{"nftables": [{"table": {"family": "ip6", "name": "fourth"}}]}' ;;
+*vnetd_guard_5|*"ip6 vnetd"|*"ruleset ip6") echo 'this is not asked for' >&2; exit 1 ;;
 "--json --stateless list table ip gone") echo 'Error: No such file or directory' >&2; exit 1 ;;
 esac
 `
 
-// TestListBesideOwned lists what is in nftables, but for guards, while a table belongs to this
+// TestListBesideOwned lists what is in nftables, but for guards and networks' rules, while a table belongs to this
 // process, as it does while rules are mended.
 func TestListBesideOwned(t *testing.T) {
 	dir := t.TempDir()
@@ -44,7 +45,7 @@ func TestListBesideOwned(t *testing.T) {
 	for _, table := range rules.Tables {
 		names = append(names, table.Name)
 	}
-	if want := []string{"first", "second", "third"}; !slices.Equal(slices.Sorted(slices.Values(names)), want) {
+	if want := []string{"first", "fourth", "second", "third"}; !slices.Equal(slices.Sorted(slices.Values(names)), want) {
 		t.Errorf("listed %v, want %v", names, want)
 	}
 }

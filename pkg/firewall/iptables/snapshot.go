@@ -179,8 +179,8 @@ func (s *snapshot) take(ctx context.Context, tools []tool, l *diagnose.Listing) 
 	return nil
 }
 
-// listNFT lists all of nftables, nothing without the program nft. Tables of guards, which may be
-// most of it, are left out where they don't count.
+// listNFT lists all of nftables, nothing without the program nft. Tables of vnetd's own, which are
+// most of it on a host with many networks, are left out where they don't count.
 func listNFT(ctx context.Context, l *diagnose.Listing) error {
 	path, err := exec.LookPath("nft")
 	if err != nil {
@@ -190,7 +190,7 @@ func listNFT(ctx context.Context, l *diagnose.Listing) error {
 	if err != nil {
 		return err
 	}
-	parts := partsOf(tables, l.Guards)
+	parts := partsOf(tables, l.Own)
 	if l.NFT, err = listJSON(ctx, path, parts, tables); err != nil {
 		return err
 	}
@@ -225,18 +225,18 @@ func listTables(ctx context.Context, path string) (all []nftTable, err error) {
 	return all, nil
 }
 
-// partsOf are what nft is asked to list of tables: a family as a whole, but of netdev, where
-// guards are left out, each table that has none.
-func partsOf(tables []nftTable, guards bool) (parts [][]string) {
-	var families []string
+// partsOf are what nft is asked to list of tables: a family as a whole, or where it has some of
+// vnetd's own, which don't count, each of the others.
+func partsOf(tables []nftTable, own bool) (parts [][]string) {
+	counts := func(t nftTable) bool { return own || !diagnose.Own(t.family, t.name) }
+	var whole []string // families
 	for _, t := range tables {
+		divided := slices.ContainsFunc(tables, func(other nftTable) bool { return other.family == t.family && !counts(other) })
 		switch {
-		case t.family == "netdev" && !guards:
-			if !firewall.IsGuardTable(t.name) {
-				parts = append(parts, t.part())
-			}
-		case !slices.Contains(families, t.family):
-			families = append(families, t.family)
+		case divided && counts(t) && t.name != keep.Table:
+			parts = append(parts, t.part())
+		case !divided && !slices.Contains(whole, t.family):
+			whole = append(whole, t.family)
 			parts = append(parts, []string{"ruleset", t.family})
 		}
 	}

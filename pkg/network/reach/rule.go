@@ -151,7 +151,7 @@ func (c *connection) rule(f found, action string) api.ReachRule {
 	if f.rule != nil {
 		r.Text, r.Handle = f.rule.Text, f.rule.Handle
 	}
-	if f.element != nil && diagnose.Own(t) {
+	if f.element != nil && diagnose.Own(t.Family, t.Name) {
 		r.Element = f.element.String()
 	}
 	r.Owner = c.owner(f)
@@ -182,13 +182,13 @@ func (c *connection) owner(f found) string {
 	if _, n := c.w.policyOf(f); n != nil {
 		return c.networkOf(f)
 	}
-	if f.element != nil && diagnose.Own(t) {
+	if f.element != nil && diagnose.Own(t.Family, t.Name) {
 		return "network " + f.element.Comment
 	}
-	if f.rule != nil && f.rule.Comment != "" && diagnose.Own(t) {
+	if f.rule != nil && f.rule.Comment != "" && diagnose.Own(t.Family, t.Name) {
 		return f.rule.Comment
 	}
-	if strings.HasPrefix(f.chain.Name, c.w.Prefix) || strings.HasPrefix(f.chain.Name, "VNETD_") || diagnose.Own(t) {
+	if strings.HasPrefix(f.chain.Name, c.w.Prefix) || strings.HasPrefix(f.chain.Name, "VNETD_") || diagnose.Own(t.Family, t.Name) {
 		return c.networkOf(f)
 	}
 	for _, o := range others {
@@ -293,7 +293,7 @@ func (w *World) policyOf(f found) (asks, *Network) {
 	name := f.chain.Name
 	if name == w.Prefix+"FWO" {
 		name = "outbound"
-	} else if diagnose.Own(f.chain.Table) {
+	} else if diagnose.Own(f.chain.Table.Family, f.chain.Table.Name) {
 		name, _, _ = strings.Cut(name, "_")
 	}
 	a, known := policyChains[name]
@@ -342,7 +342,7 @@ func (c *connection) networkOf(f found) string {
 	names := c.w.namesOf(func(n *Network) bool {
 		return n.Bridge != "" && slices.Contains(words, n.Bridge) || slices.ContainsFunc(n.Gateways, func(p netip.Prefix) bool { return slices.Contains(words, p.Masked().String()) })
 	})
-	if len(names) == 0 && diagnose.Own(f.chain.Table) {
+	if len(names) == 0 && diagnose.Own(f.chain.Table.Family, f.chain.Table.Name) {
 		names = c.w.namesOf(func(n *Network) bool { return n.Bridge != "" && (n.Bridge == f.hook.In || n.Bridge == f.hook.Out) })
 	}
 	switch len(names) {
@@ -367,7 +367,7 @@ func (w *World) namesOf(are func(*Network) bool) (names []string) {
 // remedy adds what would have a packet pass that a rule stops.
 func (c *connection) remedy(f *fault, l *leg, rule *api.ReachRule, answer bool) {
 	t := l.result.Chain.Table
-	networks := c.w.isNetworks(rule) || diagnose.Own(t)
+	networks := c.w.isNetworks(rule) || diagnose.Own(t.Family, t.Name)
 	switch {
 	case t.Family == "netdev" && firewall.IsGuardTable(t.Name):
 		f.remedies = append(f.remedies, "vnetctl port show "+l.result.Hook.In)
