@@ -123,6 +123,9 @@ func (s *Store) Keep(name string, files []*os.File) (drop func()) {
 	closeAll(known)
 	if !s.fits(name, len(fresh)) {
 		closeAll(fresh)
+		if was != nil {
+			s.remove(name, nil)
+		}
 		return func() {}
 	}
 	now := &entry{ids}

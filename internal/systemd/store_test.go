@@ -186,6 +186,9 @@ func TestStoreFull(t *testing.T) {
 	drop()
 	s.Keep("b", a.copies(t, 1))
 	l.wants(t, m, "REMOVE a", "STORE b 1")
+	// What a service has beside it has no room: of all of it nothing stays, which nobody would drop.
+	s.Keep("b", slices.Concat(a.copies(t, 1), b.copies(t, 1), bind(t).copies(t, 1), bind(t).copies(t, 1)))()
+	l.wants(t, m, "REMOVE b")
 	s.Close()
 	s.Keep("d", a.copies(t, 1))()
 	l.wants(t, m)

@@ -2,7 +2,9 @@ package service
 
 import (
 	"context"
+	"maps"
 	"os"
+	"slices"
 	"sync"
 )
 
@@ -34,7 +36,6 @@ type leaver interface {
 type held struct {
 	mu   sync.Mutex
 	drop map[string]func() // by service
-	left bool              // the end of a service is none of its sockets
 }
 
 // keep has drop end what is kept of a service.
@@ -50,31 +51,20 @@ func (h *held) keep(service string, drop func()) {
 // end drops what is kept of a service that ended, unless it was left.
 func (h *held) end(service string) {
 	h.mu.Lock()
-	drop, left := h.drop[service], h.left
-	if !left {
-		delete(h.drop, service)
-	}
+	drop := h.drop[service]
+	delete(h.drop, service)
 	h.mu.Unlock()
-	if drop != nil && !left {
+	if drop != nil {
 		drop()
 	}
 }
 
-// leave has the end of services drop nothing.
-func (h *held) leave() {
+// leave returns what drops all that is kept by now, which the end of a service does no longer.
+func (h *held) leave() []func() {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.left = true
-}
-
-// all returns what drops all.
-func (h *held) all() []func() {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	var drops []func()
-	for _, drop := range h.drop {
-		drops = append(drops, drop)
-	}
+	drops := slices.Collect(maps.Values(h.drop))
+	clear(h.drop)
 	return drops
 }
 
@@ -156,8 +146,7 @@ func (s *Set) Leave(ctx context.Context) *Left {
 	if s == nil {
 		return nil
 	}
-	s.held.leave()
-	l := &Left{files: make(map[string][]*os.File), drops: s.held.all()}
+	l := &Left{files: make(map[string][]*os.File), drops: s.held.leave()}
 	var all sync.WaitGroup
 	for service, srv := range s.open() {
 		all.Go(func() {
