@@ -83,6 +83,21 @@ func (s Segment) Frames() []Frame {
 		{"router solicitation", s.ND(133, local, none6), never, 0},
 		{"router advertisement", s.ND(134, local, none6), gateway, firewall.GuardRA},
 		{"redirect", s.ND(137, local, s.Other.V6), gateway, firewall.GuardRA},
+		{"router advertisement behind a long header, in parts", s.parts(unix.IPPROTO_ICMPV6), gateway, firewall.GuardRA},
+		{"router advertisement in parts", s.fragment(0, unix.IPPROTO_ICMPV6, s.ND(134, local, none6)[54:]), gateway, firewall.GuardRA},
+		{"ND in parts", s.fragment(0, unix.IPPROTO_ICMPV6, s.ND(136, local, s.Guest.V6)[54:62]), gateway, firewall.GuardND},
+		{"DHCPv6 answer behind a long header, in parts", s.parts(unix.IPPROTO_UDP), gateway, firewall.GuardRA},
+		{"the first part of a datagram", s.fragment(0, unix.IPPROTO_UDP, UDP(1, 9)), never, 0},
+		{"the first part of one behind a header", s.fragment(0, unix.IPPROTO_DSTOPTS, append([]byte{unix.IPPROTO_UDP, 0, 1, 4, 0, 0, 0, 0}, UDP(1, 9)...)), never, 0},
+		{"the next part of a datagram", s.fragment(8, unix.IPPROTO_UDP, make([]byte, 16)), never, 0},
+		{"the next part of one behind a header", s.fragment(8, unix.IPPROTO_DSTOPTS, make([]byte, 16)), never, 0},
+		{"ARP of the gateway behind LLC", SNAP(s.ARP(2, s.Guest.MAC, s.Gateway.V4), 0), gateway, firewall.GuardARP},
+		{"ARP of the gateway behind LLC of a bridge", SNAP(s.ARP(2, s.Guest.MAC, s.Gateway.V4), 0xf8), gateway, firewall.GuardARP},
+		{"router advertisement behind LLC", SNAP(s.ND(134, local, none6), 0), gateway, firewall.GuardIP},
+		{"router advertisement behind a priority and LLC", Tagged(SNAP(s.ND(134, local, none6), 0), 0), gateway, firewall.GuardIP},
+		{"DHCP answer behind LLC", SNAP(s.IP(Everybody, s.Guest.V4, all4, unix.IPPROTO_UDP, UDP(67, 68)), 0), gateway, firewall.GuardIP},
+		{"AppleTalk behind LLC", SNAP(Ether(s.Other.MAC, s.Guest.MAC, unix.ETH_P_ATALK, nil), 0), never, 0},
+		{"NetBEUI", Ether(s.Other.MAC, s.Guest.MAC, 46, []byte{0xf0, 0xf0, 3}), never, 0},
 		{"DHCP request", s.IP(Everybody, none4, all4, unix.IPPROTO_UDP, UDP(68, 67)), never, 0},
 		{"DHCP answer", s.IP(Everybody, s.Guest.V4, all4, unix.IPPROTO_UDP, UDP(67, 68)), gateway, firewall.GuardDHCP},
 		{"DHCPv6 request", s.IP(Everybody, local, netip.MustParseAddr("ff02::1:2"), unix.IPPROTO_UDP, UDP(546, 547)), never, 0},
@@ -154,6 +169,25 @@ func (s Segment) IP(to firewall.MAC, src, dst netip.Addr, protocol byte, payload
 func (s Segment) ND(kind byte, src, target netip.Addr) []byte {
 	body := append([]byte{kind, 0, 0, 0, 0x20, 0, 0, 0}, target.AsSlice()...)
 	return s.IP(firewall.MAC{0x33, 0x33, 0, 0, 0, 1}, src, netip.MustParseAddr("ff02::1"), unix.IPPROTO_ICMPV6, body)
+}
+
+// fragment is a part of a packet of IPv6 to the other guest, which another one follows; offset is in
+// octets.
+func (s Segment) fragment(offset uint16, next byte, payload []byte) []byte {
+	header := append([]byte{next, 0}, binary.BigEndian.AppendUint16(nil, offset|1)...)
+	return s.IP(s.Other.MAC, s.Guest.V6, s.Other.V6, unix.IPPROTO_FRAGMENT, append(append(header, 0, 0, 0, 1), payload...))
+}
+
+// parts is the first part of a packet, which ends within a header of options: the header of next is in
+// the following one.
+func (s Segment) parts(next byte) []byte {
+	return s.fragment(0, unix.IPPROTO_DSTOPTS, append([]byte{next, 3, 1, 28}, make([]byte, 28)...)[:24])
+}
+
+// SNAP has the type of a frame behind headers of LLC and SNAP (RFC 1042), with the last octet of the
+// OUI.
+func SNAP(frame []byte, oui byte) []byte {
+	return Ether(firewall.MAC(frame[:6]), firewall.MAC(frame[6:12]), uint16(8+len(frame)-14), append([]byte{0xaa, 0xaa, 3, 0, 0, oui}, frame[12:]...))
 }
 
 // From is a frame to the other guest from a card, of an experimental protocol.

@@ -29,6 +29,12 @@ func field(base expr.PayloadBase, offset, size int) key {
 	}}
 }
 
+func fragment(offset, size int, flags uint32) key {
+	return key{size, func(r uint32) expr.Any {
+		return &expr.Exthdr{DestRegister: r, Type: unix.IPPROTO_FRAGMENT, Offset: uint32(offset), Len: uint32(size), Flags: flags, Op: expr.ExthdrOpIpv6}
+	}}
+}
+
 func meta(k expr.MetaKey, size int) key {
 	return key{size, func(r uint32) expr.Any { return &expr.Meta{Key: k, Register: r} }}
 }
@@ -58,6 +64,15 @@ var (
 	ip6Source    = field(expr.PayloadBaseNetworkHeader, 8, 16)
 	ip6Dest      = field(expr.PayloadBaseNetworkHeader, 24, 16)
 
+	snap     = field(expr.PayloadBaseNetworkHeader, 0, 6) // IEEE 802: LLC and OUI, where there is no type of Ethernet
+	snapType = field(expr.PayloadBaseNetworkHeader, 6, 2)
+
+	// Of a fragment of IPv6 (RFC 8200, section 4.5): whether it is one, and its offset with three
+	// flags, which another packet has not, so that no rule with it matches.
+	isFragment     = fragment(0, 1, unix.NFT_EXTHDR_F_PRESENT)
+	fragmentOffset = fragment(2, 2, 0)
+
+	l4Header   = field(expr.PayloadBaseTransportHeader, 0, 4)
 	destPort   = field(expr.PayloadBaseTransportHeader, 2, 2)
 	icmpType   = field(expr.PayloadBaseTransportHeader, 0, 1)
 	ndTarget   = field(expr.PayloadBaseTransportHeader, 8, 16) // RFC 4861, sections 4.3 and 4.4
@@ -96,6 +111,9 @@ func masked(k key, op expr.CmpOp, mask, value []byte) rule {
 func between(k key, from, to byte) rule {
 	return append(keys(k), &expr.Range{Op: expr.CmpOpEq, Register: reg, FromData: []byte{from}, ToData: []byte{to}})
 }
+
+// there matches a field that the packet has, whatever its value.
+func there(k key) rule { return compare(k, expr.CmpOpGte, make([]byte, k.size)) }
 
 // within matches an address in a prefix.
 func within(k key, p netip.Prefix) rule {

@@ -83,6 +83,15 @@ func (p profile) stops(k firewall.GuardKind) string {
 func (p profile) on(k firewall.GuardKind) bool     { return p.guard[k] >= firewall.GuardGateway }
 func (p profile) strict(k firewall.GuardKind) bool { return p.guard[k] == firewall.GuardStrict }
 
+// hidden sends packets of which guards of some kinds can't see what they are to where those of
+// the first that is on end.
+func (p profile) hidden(r rule, kinds ...firewall.GuardKind) (rules []rule) {
+	if i := slices.IndexFunc(kinds, p.on); i >= 0 {
+		rules = append(rules, r.to(p.stops(kinds[i])))
+	}
+	return rules
+}
+
 // chains are the profile's, a pure function of it. The first is the one with its
 // name.
 func (p profile) chains() []chain {
@@ -94,7 +103,8 @@ func (p profile) chains() []chain {
 		{name: p.sub("group"), rules: p.groups()},
 		{name: p.sub("packets"), rules: p.packets()},
 		{name: p.sub("ip4"), rules: slices.Concat(p.toHost(v4), p.spoofed(v4), p.servers4(), p.sources(v4))},
-		{name: p.sub("ip6"), rules: slices.Concat(p.toHost(v6), p.spoofed(v6), p.icmp6(), p.sources(v6))},
+		{name: p.sub("ip6"), rules: slices.Concat(p.toHost(v6), p.spoofed(v6), p.icmp6(), []rule{rule{}.via(p.sub("part6"))}, p.sources(v6))},
+		{name: p.sub("part6"), rules: p.parts()},
 		{name: p.sub("host4"), rules: p.upward(v4)},
 		{name: p.sub("host6"), rules: p.upward(v6)},
 		{name: p.sub("from4"), rules: p.origins(v4)},
@@ -127,7 +137,7 @@ func (p profile) known(f family) (rules []rule) {
 	if f.is4 {
 		return append(rules, p.servers4()...)
 	}
-	return append(rules, p.icmp6()...)
+	return slices.Concat(rules, p.icmp6(), p.parts())
 }
 
 // tags look at group addresses and VLANs.
@@ -189,12 +199,26 @@ func (p profile) cards() (rules []rule) {
 }
 
 // packets tell protocols apart. What hides behind two tags of which the outer has
-// no VLAN is read by hosts as if it had none.
+// no VLAN is read by hosts as if it had none, and what has its type behind headers of LLC and
+// SNAP (RFC 1042, IEEE 802.1H) is by some as if it had it in its place.
 func (p profile) packets() (rules []rule) {
 	rules = []rule{
 		is(protocol, uint16be(unix.ETH_P_IP)...).to(p.sub("ip4")),
 		is(protocol, uint16be(unix.ETH_P_IPV6)...).to(p.sub("ip6")),
 		is(protocol, uint16be(unix.ETH_P_ARP)...).to(p.sub("arp")),
+	}
+	for _, of := range []struct {
+		protocol uint16
+		kinds    []firewall.GuardKind
+	}{
+		{unix.ETH_P_IP, []firewall.GuardKind{firewall.GuardIP, firewall.GuardDHCP}},
+		{unix.ETH_P_IPV6, []firewall.GuardKind{firewall.GuardIP, firewall.GuardRA, firewall.GuardND, firewall.GuardDHCP}},
+		{unix.ETH_P_ARP, []firewall.GuardKind{firewall.GuardARP}},
+	} {
+		// Not of ETH_P_802_2: nft 1.0.6 aborts where it lists that beside raw fields.
+		encapsulated := and(compare(protocol, expr.CmpOpLt, uint16be(unix.ETH_P_802_3_MIN)),
+			masked(snap, expr.CmpOpEq, []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0x07}, []byte{0xaa, 0xaa, 0x03, 0, 0, 0}), is(snapType, uint16be(of.protocol)...))
+		rules = append(rules, p.hidden(encapsulated, of.kinds...)...)
 	}
 	if !p.on(firewall.GuardVLAN) {
 		return rules
@@ -241,6 +265,17 @@ func (p profile) icmp6() (rules []rule) {
 	return append(rules, is(l4, unix.IPPROTO_ICMPV6).via(p.sub("nd")))
 }
 
+// parts drop the first fragment of a packet whose headers go on in the next: nobody can tell
+// what it is before it is whole (RFC 7112).
+func (p profile) parts() []rule {
+	first := masked(fragmentOffset, expr.CmpOpEq, []byte{0xff, 0xf8}, []byte{0, 0})
+	drop := p.hidden(first, firewall.GuardRA, firewall.GuardDHCP, firewall.GuardND, firewall.GuardIP)
+	if drop == nil {
+		return nil
+	}
+	return append([]rule{there(l4Header).back()}, drop...)
+}
+
 // Types of ICMPv6 messages (RFC 4861, section 4).
 const (
 	routerSolicitation    = 133
@@ -266,6 +301,9 @@ func (p profile) nd() (rules []rule) {
 		return rules
 	}
 	return append(rules,
+		// "Nodes MUST NOT employ IPv6 fragmentation for sending" these (RFC 6980, section 5): an
+		// address may be in another part.
+		and(between(icmpType, routerSolicitation, redirect), is(isFragment, 1)).to(p.stops(firewall.GuardND)),
 		is(icmpType, neighborAdvertisement).to(p.sub("claim6")),
 		and(is(icmpType, neighborSolicitation), is(ip6Source, make([]byte, 16)...)).to(p.sub("claim6")),
 		is(icmpType, neighborSolicitation).to(p.sub("ask6")),

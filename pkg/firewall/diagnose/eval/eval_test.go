@@ -65,6 +65,9 @@ func TestExpressions(t *testing.T) {
 		"a limit before a drop":            {"", `{"limit": {"rate": 5, "per": "second"}}, ` + drop, eval.Unknown},
 		"a map to all others":              {"", `{"vmap": {"key": {"meta": {"key": "iifname"}}, "data": {"set": [["lo", {"accept": null}], ["*", {"drop": null}]]}}}`, eval.Dropped},
 		"an elements' own condition":       {"", `{"set": {"op": "update", "elem": {"payload": {"protocol": "ip", "field": "saddr"}}, "set": "@s", "stmt": [{"limit": {}}]}}, ` + drop, eval.Unknown},
+		"a field that is there":            {"", `{"match": {"op": ">=", "left": {"payload": {"base": "th", "offset": 128, "len": 32}}, "right": 0}}, ` + drop, eval.Dropped},
+		"a fragment's offset":              {"", `{"match": {"op": "==", "left": {"exthdr": {"name": "frag", "field": "frag-off"}}, "right": 0}}, ` + drop, eval.Accepted},
+		"a fragment":                       {"", `{"match": {"op": "==", "left": {"exthdr": {"name": "frag"}}, "right": true}}, ` + drop, eval.Accepted},
 		"a jump to a chain that is absent": {"", `{"jump": {"target": "none"}}`, eval.Unknown},
 		"a chain that jumps to itself":     {"", `{"jump": {"target": "in"}}`, eval.Unknown},
 	} {

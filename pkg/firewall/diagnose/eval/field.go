@@ -38,6 +38,11 @@ func (m *reader) field(p *Packet, name string) (ruleset.Value, known) {
 		return m.fib(p, rest)
 	case "raw":
 		return raw(p, rest)
+	case "exthdr":
+		if rest == "" { // whether it is there: packets have no such headers
+			return ruleset.Uint(0), certain
+		}
+		return ruleset.Value{}, absent
 	case "vlan":
 		return ruleset.Value{}, absent
 	}

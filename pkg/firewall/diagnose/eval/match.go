@@ -170,10 +170,10 @@ func (m *reader) matches(p *Packet, s *ruleset.Statement) truth {
 	case "!=":
 		return not(m.member(values, all, s.Set))
 	}
-	if len(values) != 1 || all[0] != certain {
+	if len(values) != 1 {
 		return maybe
 	}
-	return compare(values[0], s)
+	return compare(values[0], all[0], s)
 }
 
 // member reports whether values are in a set. An element of yes and others of maybe
@@ -195,12 +195,19 @@ func (m *reader) member(values []ruleset.Value, all []known, s *ruleset.Set) tru
 	return result
 }
 
-// compare compares a value with the one constant of the set.
-func compare(v ruleset.Value, s *ruleset.Statement) truth {
+// compare compares a value with the one constant of the set. All there are are 0 at least, which
+// is how rules ask whether a packet goes on as far as a field.
+func compare(v ruleset.Value, k known, s *ruleset.Statement) truth {
 	if len(s.Set.Elements) != 1 || len(s.Set.Elements[0].Key) != 1 {
 		return maybe
 	}
 	with := s.Set.Elements[0].Key[0].Low.Number
+	switch {
+	case s.Op == ">=" && with == ruleset.Number{}:
+		return yes
+	case k != certain:
+		return maybe
+	}
 	switch s.Op {
 	case "<":
 		return truthOf(v.Cmp(with) < 0)

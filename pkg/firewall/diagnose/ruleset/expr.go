@@ -38,6 +38,9 @@ func (p *ruleParser) expr(v any) Expr {
 		return field(name)
 	case "payload":
 		return payload(value)
+	case "exthdr":
+		// The name of the header is not told: of none packets have any.
+		return field(strings.TrimSpace("exthdr " + text(value, "field")))
 	case "fib":
 		return field("fib " + strings.Join(texts(get(value, "flags")), " . ") + " " + text(value, "result"))
 	case "concat":
