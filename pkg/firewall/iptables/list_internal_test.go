@@ -10,17 +10,16 @@ import (
 	"github.com/vnetd/vnetd/pkg/firewall/diagnose/ruleset"
 )
 
-// nft106 is an nft that prints of a table which belongs to a process what version 1.0.6 may: it
-// takes the name of a flag that it does not know from wherever, and ends there.
+// nft106 is an nft that must not be asked for a table which belongs to a process, nor for a family
+// that has one: version 1.0.6 takes the name of a flag that it does not know from wherever.
 const nft106 = `#!/bin/sh
 case $* in
-"--json --stateless list ruleset ip") printf '{"nftables": [{"table": {"family": "ip", "name": "vnetd_keep", "flags": ' ;;
 "list tables") printf 'table ip vnetd_keep # progname vnetd\ntable ip first\ntable ip gone\ntable inet second\ntable netdev vnetd_guard_5\ntable netdev third\ntable ip6 vnetd\ntable ip6 fourth\n' ;;
 "--json --stateless list table ip first") echo '{"nftables": [{"metainfo": {}}, {"table": {"family": "ip", "name": "first"}}]}' ;;
 "--json --stateless list ruleset inet") echo '{"nftables": [{"metainfo": {}}, {"table": {"family": "inet", "name": "second"}}]}' ;;
 "--json --stateless list table netdev third") echo '{"nftables": [{"table": {"family": "netdev", "name": "third"}}]}' ;;
 "--json --stateless list table ip6 fourth") echo '{"nftables": [{"table": {"family": "ip6", "name": "fourth"}}]}' ;;
-*vnetd_guard_5|*"ip6 vnetd"|*"ruleset ip6") echo 'this is not asked for' >&2; exit 1 ;;
+*vnetd_keep|*"ruleset ip"|*vnetd_guard_5|*"ip6 vnetd"|*"ruleset ip6") echo 'this is not asked for' >&2; exit 1 ;;
 "--json --stateless list table ip gone") echo 'Error: No such file or directory' >&2; exit 1 ;;
 esac
 `

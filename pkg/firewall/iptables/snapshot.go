@@ -191,7 +191,7 @@ func listNFT(ctx context.Context, l *diagnose.Listing) error {
 		return err
 	}
 	parts := partsOf(tables, l.Own)
-	if l.NFT, err = listJSON(ctx, path, parts, tables); err != nil {
+	if l.NFT, err = listJSON(ctx, path, parts); err != nil {
 		return err
 	}
 	var text strings.Builder
@@ -225,16 +225,19 @@ func listTables(ctx context.Context, path string) (all []nftTable, err error) {
 	return all, nil
 }
 
-// partsOf are what nft is asked to list of tables: a family as a whole, or where it has some of
-// vnetd's own, which don't count, each of the others.
+// partsOf are what nft is asked to list of tables: a family as a whole, or where it has some that
+// are not asked for, each of the others. Those are vnetd's own where they don't count, and that of
+// package keep: in JSON version 1.0.6 of nft prints memory that it has freed, crashes or ends its list,
+// without an error, where a table belongs to a process (NFT_TABLE_F_OWNER, which its JSON has no name
+// for).
 func partsOf(tables []nftTable, own bool) (parts [][]string) {
-	counts := func(t nftTable) bool { return own || !diagnose.Own(t.family, t.name) }
+	asked := func(t nftTable) bool { return t.name != keep.Table && (own || !diagnose.Own(t.family, t.name)) }
 	var whole []string // families
 	for _, t := range tables {
-		divided := slices.ContainsFunc(tables, func(other nftTable) bool { return other.family == t.family && !counts(other) })
+		divided := slices.ContainsFunc(tables, func(other nftTable) bool { return other.family == t.family && !asked(other) })
 		switch {
-		case divided && counts(t) && t.name != keep.Table:
-			parts = append(parts, t.part())
+		case divided && asked(t):
+			parts = append(parts, []string{"table", t.family, t.name})
 		case !divided && !slices.Contains(whole, t.family):
 			whole = append(whole, t.family)
 			parts = append(parts, []string{"ruleset", t.family})
@@ -242,9 +245,6 @@ func partsOf(tables []nftTable, own bool) (parts [][]string) {
 	}
 	return parts
 }
-
-// part has nft list the table alone.
-func (t nftTable) part() []string { return []string{"table", t.family, t.name} }
 
 // listOne runs nft, which prints nothing of a table that has gone meanwhile.
 func listOne(ctx context.Context, path string, args []string) (string, error) {
@@ -255,35 +255,22 @@ func listOne(ctx context.Context, path string, args []string) (string, error) {
 	return text, err
 }
 
-// listJSON lists parts of nftables as one. Of a family whose list is none its tables are listed one
-// by one, but for that of package keep: version 1.0.6 of nft may end its list, without an error, at
-// a table that belongs to a process (NFT_TABLE_F_OWNER, which its JSON has no name for).
-func listJSON(ctx context.Context, path string, parts [][]string, tables []nftTable) (string, error) {
+// listJSON lists parts of nftables as one.
+func listJSON(ctx context.Context, path string, parts [][]string) (string, error) {
 	type list struct {
 		Nftables []json.RawMessage `json:"nftables"`
 	}
 	all := list{Nftables: []json.RawMessage{}}
-	for len(parts) > 0 {
-		part := parts[0]
-		parts = parts[1:]
+	for _, part := range parts {
 		text, err := listOne(ctx, path, append([]string{"--json", "--stateless", "list"}, part...))
 		if err != nil {
 			return "", err
 		}
 		var one list
-		switch err := json.Unmarshal([]byte(text), &one); {
-		case text == "":
-		case err == nil:
-			all.Nftables = append(all.Nftables, one.Nftables...)
-		case part[0] == "table":
-			return "", fmt.Errorf("the program nft can't list table %s %s: %w", part[1], part[2], err)
-		default:
-			for _, t := range tables {
-				if t.family == part[1] && t.name != keep.Table {
-					parts = append(parts, t.part())
-				}
-			}
+		if err := json.Unmarshal([]byte(cmp.Or(text, "{}")), &one); err != nil {
+			return "", fmt.Errorf("the program nft can't list %s: %w", strings.Join(part, " "), err)
 		}
+		all.Nftables = append(all.Nftables, one.Nftables...)
 	}
 	text, err := json.Marshal(all)
 	return string(text), err
