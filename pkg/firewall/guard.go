@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/vnetd/vnetd/internal/ether"
 )
 
 // guardTables is how the names of the tables of nftables, family netdev, begin that have
@@ -174,9 +176,7 @@ func (m MAC) String() string { return net.HardwareAddr(m[:]).String() }
 
 // LinkLocal is the IPv6 address that a link makes of the MAC address (RFC 4291,
 // appendix A).
-func (m MAC) LinkLocal() netip.Addr {
-	return netip.AddrFrom16([16]byte{0xfe, 0x80, 8: m[0] ^ 2, m[1], m[2], 0xff, 0xfe, m[3], m[4], m[5]})
-}
+func (m MAC) LinkLocal() netip.Addr { return ether.LinkLocal(m[:]) }
 
 // GuardedNetwork is what guards of a bridge's ports need to know of its network.
 type GuardedNetwork struct {

@@ -54,22 +54,22 @@ func highest(b *bench, s lessor, ipv6 bool, leases int) []string {
 		got exchanges
 		cpu time.Duration
 	}
-	long := map[int]run{}
+	rates, long := highestRates(), map[int]run{}
 	try := func(rung int) run {
 		var r run
 		b.play(func(b *bench) {
 			srv, guest := b.beside(s, ipv6, leases)
 			before := srv.usage(b)
-			r.got = perfdhcp(b, guest, relayed(ipv6, highestRates()[rung]))
+			r.got = perfdhcp(b, guest, relayed(ipv6, rates[rung]))
 			r.cpu = srv.usage(b).cpu - before.cpu
 		})
-		b.Logf("%s, %s, %d present, %d/s: lost %s", s.name, familyName(ipv6), leases, highestRates()[rung], percent(r.got.failed()))
+		b.Logf("%s, %s, %d present, %d/s: lost %s", s.name, familyName(ipv6), leases, rates[rung], percent(r.got.failed()))
 		return r
 	}
 	holds := func(r run, rung int) bool {
-		return r.got.failed() < few && float64(r.got.discover.sent) >= enough*float64(highestRates()[rung])*highestRun.Seconds()
+		return r.got.failed() < few && float64(r.got.discover.sent) >= enough*float64(rates[rung])*highestRun.Seconds()
 	}
-	below, above := search(len(highestRates()),
+	below, above := search(len(rates),
 		func(rung int) bool {
 			held := holds(try(rung), rung)
 			return held || holds(try(rung), rung) // other work may have disturbed it
@@ -82,14 +82,14 @@ func highest(b *bench, s lessor, ipv6 bool, leases int) []string {
 	if r, found := long[below]; found {
 		acks := max(r.got.request.received, 1)
 		copy(cells[3:], []string{
-			strconv.Itoa(highestRates()[below]),
+			strconv.Itoa(rates[below]),
 			fmt.Sprintf("%.0f", float64(r.got.request.received)/highestRun.Seconds()),
 			percent(r.got.failed()), millis(r.got.discover.average), millis(r.got.request.average),
 			micros(r.cpu / time.Duration(acks)),
 		})
 	}
 	if r, found := long[above]; found {
-		copy(cells[9:], []string{strconv.Itoa(highestRates()[above]), percent(r.got.failed())})
+		copy(cells[9:], []string{strconv.Itoa(rates[above]), percent(r.got.failed())})
 	}
 	return cells
 }
