@@ -13,6 +13,7 @@ import (
 // udata.h, by which nft(8) keeps what the kernel does not know.
 const (
 	tableUserdata    = 6    // NFTA_TABLE_USERDATA
+	chainDevices     = 4    // NFTA_HOOK_DEVS
 	setConcatenation = 0x80 // NFT_SET_CONCAT
 	setFields        = 2    // NFTA_SET_DESC_CONCAT
 	setSize          = 1    // NFTA_SET_DESC_SIZE
@@ -71,8 +72,10 @@ func (p Place) DeleteTable() []byte { return p.message(unix.NFT_MSG_DELTABLE, 0)
 type Hook struct {
 	Number   uint32 // NF_INET_…
 	Priority int32
-	Type     string // filter or nat
-	Device   string // of the family netdev alone, whose hooks are a device's
+	Type     string   // filter or nat
+	Device   string   // of the family netdev alone, whose hooks are a device's
+	Devices  []string // in place of Device: up to 255 (NFT_NETDEVICE_MAX of linux/netfilter/nf_tables.h)
+	Drop     bool     // what no rule decides
 }
 
 // NewChain makes a chain; a nil hook has only other chains lead to it.
@@ -84,10 +87,24 @@ func (p Place) NewChain(name string, hook *Hook) []byte {
 		if hook.Device != "" {
 			at = append(at, text(unix.NFTA_HOOK_DEV, hook.Device)...)
 		}
+		if len(hook.Devices) > 0 {
+			at = append(at, nest(chainDevices, devices(hook.Devices))...)
+		}
 		attributes = append(attributes, nest(unix.NFTA_CHAIN_HOOK, at)...)
 		attributes = append(attributes, text(unix.NFTA_CHAIN_TYPE, hook.Type)...)
+		if hook.Drop {
+			attributes = AppendNumber(attributes, unix.NFTA_CHAIN_POLICY, 0) // NF_DROP
+		}
 	}
 	return p.message(unix.NFT_MSG_NEWCHAIN, unix.NLM_F_CREATE, attributes)
+}
+
+// devices are the names of devices, one behind the other.
+func devices(names []string) (all []byte) {
+	for _, name := range names {
+		all = append(all, text(deviceName, name)...)
+	}
+	return all
 }
 
 // FlushChain deletes all rules of a chain.

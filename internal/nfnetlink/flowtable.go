@@ -38,11 +38,7 @@ func (p Place) NewFlowtable(f Flowtable) []byte {
 	}
 	const ingress = 0 // NF_NETDEV_INGRESS
 	hook := AppendNumber(AppendNumber(nil, hookNumber, ingress), hookPriority, uint32(f.Priority))
-	var devices []byte
-	for _, name := range f.Devices {
-		devices = append(devices, text(deviceName, name)...)
-	}
-	hook = append(hook, nest(hookDevices, devices)...)
+	hook = append(hook, nest(hookDevices, devices(f.Devices))...)
 	return p.message(unix.NFT_MSG_NEWFLOWTABLE, unix.NLM_F_CREATE, text(flowtableName, f.Name), nest(flowtableHook, hook), AppendNumber(nil, flowtableFlags, flags))
 }
 

@@ -160,6 +160,27 @@ func (s *Socket) HasTable(family uint8, table string) (bool, error) {
 	return err == nil, err
 }
 
+// Tables are those of all families. Where that takes the kernel one buffer it is one state of
+// them, however often other programs commit: nft(8) begins its list again at each commit.
+func (s *Socket) Tables() ([]Place, error) {
+	bodies, err := s.Dump(Message(Type(unix.NFT_MSG_GETTABLE), unix.NLM_F_DUMP, unix.NFPROTO_UNSPEC, 0), Type(unix.NFT_MSG_NEWTABLE))
+	if err != nil {
+		return nil, fmt.Errorf("listing the tables of nftables: %w", err)
+	}
+	all := make([]Place, len(bodies))
+	for i, body := range bodies {
+		if len(body) > 0 {
+			all[i].Family = body[0] // struct nfgenmsg
+		}
+		for kind, value := range Attributes(body) {
+			if kind == unix.NFTA_TABLE_NAME {
+				all[i].Table = strings.TrimRight(string(value), "\x00")
+			}
+		}
+	}
+	return all, nil
+}
+
 // Rules are those of a chain of a family (NFPROTO_…), in their order; an empty chain
 // stands for all of the table.
 func (s *Socket) Rules(family uint8, table, chain string) ([]Rule, error) {
@@ -346,6 +367,31 @@ func (s *Socket) TableFlags(p Place) (flags uint32, err error) {
 		}
 	}
 	return flags, nil
+}
+
+// Devices are those to which chains of a family, which has some, are bound, one each, by table.
+func (s *Socket) Devices(family uint8) (map[string][]string, error) {
+	bodies, err := s.Dump(Message(Type(unix.NFT_MSG_GETCHAIN), unix.NLM_F_DUMP, family, 0, nil), Type(unix.NFT_MSG_NEWCHAIN))
+	if err != nil {
+		return nil, fmt.Errorf("listing the devices of chains: %w", err)
+	}
+	all := map[string][]string{}
+	for _, body := range bodies {
+		var table string
+		for kind, value := range Attributes(body) {
+			switch kind {
+			case unix.NFTA_CHAIN_TABLE:
+				table = strings.TrimRight(string(value), "\x00")
+			case unix.NFTA_CHAIN_HOOK:
+				for kind, value := range netlink.Attributes(value) {
+					if kind == unix.NFTA_HOOK_DEV {
+						all[table] = append(all[table], strings.TrimRight(string(value), "\x00"))
+					}
+				}
+			}
+		}
+	}
+	return all, nil
 }
 
 // Chain is a chain as nftables lists it.

@@ -1,9 +1,13 @@
 package nfnetlink_test
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
+	"fmt"
+	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -28,6 +32,66 @@ func TestGenerationIsRead(t *testing.T) {
 		return
 	}
 	t.Error("no message")
+}
+
+// Tables are listed of all families, a thousand of them, while another program commits all the time.
+func TestTables(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		s, err := nfnetlink.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = s.Close() }()
+		var want []nfnetlink.Place
+		var messages [][]byte
+		for _, family := range []uint8{unix.NFPROTO_IPV4, unix.NFPROTO_NETDEV} {
+			for n := range 500 {
+				p := nfnetlink.Place{Family: family, Table: fmt.Sprintf("t%d", n)}
+				want, messages = append(want, p), append(messages, p.NewTable(0, ""))
+			}
+		}
+		if err := s.Commit(messages, 0, nil); err != nil {
+			t.Fatal(err)
+		}
+		other, err := nfnetlink.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = other.Close() }()
+		ctx, end := context.WithCancel(t.Context())
+		var committing sync.WaitGroup
+		defer committing.Wait()
+		defer end()
+		committing.Go(func() {
+			p := nfnetlink.Place{Family: unix.NFPROTO_INET, Table: "other"}
+			for ctx.Err() == nil {
+				for _, message := range [][]byte{p.NewTable(0, ""), p.DeleteTable()} {
+					if err := other.Commit([][]byte{message}, 0, nil); err != nil {
+						t.Errorf("committing: %v", err)
+						return
+					}
+				}
+				time.Sleep(time.Millisecond)
+			}
+		})
+		before, err := s.Current()
+		if err != nil {
+			t.Fatal(err)
+		}
+		for now := before; now < before+100; {
+			got, err := s.Tables()
+			if err != nil {
+				t.Fatal(err)
+			}
+			got = slices.DeleteFunc(got, func(p nfnetlink.Place) bool { return p.Family == unix.NFPROTO_INET })
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Fatalf("tables (-want +got):\n%s", diff)
+			}
+			if now, err = s.Current(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
 }
 
 // A transaction on rules that have changed since is refused at once.

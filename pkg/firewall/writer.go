@@ -2,9 +2,14 @@ package firewall
 
 import (
 	"context"
+	"errors"
 	"iter"
 	"slices"
 )
+
+// ErrChanging says that rules are changed too fast just now to be listed: what was found last is more
+// than what is found now, and better ask again.
+var ErrChanging = errors.New("rules are being changed all the time")
 
 // Writer keeps rules in the kernel of one network namespace, in the form of one
 // of its firewalls. It is safe for concurrent use; Apply, Complete and Purge
@@ -28,7 +33,7 @@ type Writer interface {
 	// not see.
 	RemoveLeftovers(ctx context.Context, n Network) error
 	// Conditions are what others' rules and the kernel's settings do to the guests
-	// of networks; see Firewall.Conditions.
+	// of networks; see Firewall.Conditions, also of ErrChanging.
 	Conditions(ctx context.Context, networks []Network) ([]Condition, error)
 	// Lines show n's rules as the writer writes them.
 	Lines(n Network) []Line

@@ -28,6 +28,7 @@ type conditions struct {
 func (c conditions) sources() []health.Source {
 	return []health.Source{
 		health.Firewall(c.env.Rules, c.active, c.bridged),
+		health.Repairs(c.env.Rules),
 		health.Services(c.served()),
 		health.Clock(),
 		health.Disks(c.env.Store.Troubles),

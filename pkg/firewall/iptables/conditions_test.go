@@ -3,13 +3,18 @@ package iptables_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
+	"golang.org/x/sys/unix"
 
+	"github.com/vnetd/vnetd/internal/nfnetlink"
 	"github.com/vnetd/vnetd/internal/nstest"
 	"github.com/vnetd/vnetd/pkg/firewall"
 	"github.com/vnetd/vnetd/pkg/firewall/iptables"
@@ -305,4 +310,57 @@ func TestConditionsRemembered(t *testing.T) {
 			t.Errorf("after the mending: %+v", got)
 		}
 	})
+}
+
+// While rules change faster than they can be listed nothing is found, and no program started that
+// would come to no end; what was found is, as soon as they are left alone.
+func TestConditionsWhileRulesChange(t *testing.T) {
+	onKernel(t, func(h *host) {
+		observer := iptables.Observe(h.Context(), iptables.Config{IPTables: h.program(firewall.IPv4), IP6Tables: h.program(firewall.IPv6)})
+		h.routing()
+		networks := []firewall.Network{natNetwork()}
+		stop := commitAllTheTime(h.T)
+		defer stop()
+		for _, foreign := range []uint32{0, 1} {
+			nstest.Eventually(h.T, 30*time.Second, "a refusal", func() error {
+				if _, err := observer.Conditions(h.Context(), foreign, networks); !errors.Is(err, firewall.ErrChanging) {
+					return fmt.Errorf("foreign %d, while rules change: %w, want %w", foreign, err, firewall.ErrChanging)
+				}
+				return nil
+			})
+		}
+		stop()
+		if _, err := observer.Conditions(h.Context(), 1, networks); err != nil {
+			h.Errorf("when they are left alone: %v", err)
+		}
+		stop = commitAllTheTime(h.T)
+		defer stop()
+		if _, err := observer.Conditions(h.Context(), 1, networks); err != nil {
+			h.Errorf("nobody but vnetd has changed any: %v", err)
+		}
+	})
+}
+
+// commitAllTheTime has a table come and go until the caller calls what it returns.
+func commitAllTheTime(t *testing.T) (stop func()) {
+	t.Helper()
+	socket, err := nfnetlink.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	place := nfnetlink.Place{Family: unix.NFPROTO_INET, Table: "busy"}
+	ctx, end := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			for _, message := range [][]byte{place.NewTable(0, ""), place.DeleteTable()} {
+				if err := socket.Commit([][]byte{message}, 0, nil); err != nil {
+					t.Errorf("committing: %v", err)
+				}
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	return sync.OnceFunc(func() { end(); <-done; _ = socket.Close() })
 }

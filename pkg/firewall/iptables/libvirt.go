@@ -18,13 +18,13 @@ func removeLibvirtsTables(ctx context.Context, n firewall.Network) (removed int,
 	if err != nil {
 		return 0, nil // libvirt's backend runs this program
 	}
-	tables, err := run(ctx, "", nft, "list", "tables")
+	tables, err := listTables()
 	if err != nil {
 		return 0, fmt.Errorf("looking for libvirt's tables: %w", err)
 	}
 	var commands []string
 	for _, family := range []string{"ip", "ip6"} {
-		if !slices.Contains(strings.Split(tables, "\n"), "table "+family+" "+diagnose.LibvirtTable) {
+		if !slices.Contains(tables, nftTable{family, diagnose.LibvirtTable}) {
 			continue
 		}
 		listing, err := run(ctx, "", nft, "-a", "-n", "list", "table", family, diagnose.LibvirtTable)

@@ -14,7 +14,6 @@ import (
 // that has one: version 1.0.6 takes the name of a flag that it does not know from wherever.
 const nft106 = `#!/bin/sh
 case $* in
-"list tables") printf 'table ip vnetd_keep # progname vnetd\ntable ip first\ntable ip gone\ntable inet second\ntable netdev vnetd_guard_5\ntable netdev third\ntable ip6 vnetd\ntable ip6 fourth\n' ;;
 "--json --stateless list table ip first") echo '{"nftables": [{"metainfo": {}}, {"table": {"family": "ip", "name": "first"}}]}' ;;
 "--json --stateless list ruleset inet") echo '{"nftables": [{"metainfo": {}}, {"table": {"family": "inet", "name": "second"}}]}' ;;
 "--json --stateless list table netdev third") echo '{"nftables": [{"table": {"family": "netdev", "name": "third"}}]}' ;;
@@ -28,12 +27,22 @@ esac
 // process, as it does while rules are mended.
 func TestListBesideOwned(t *testing.T) {
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "nft"), []byte(nft106), 0o755); err != nil {
+	program := filepath.Join(dir, "nft")
+	if err := os.WriteFile(program, []byte(nft106), 0o755); err != nil {
 		t.Fatal(err)
 	}
-	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	tables := []nftTable{
+		{"ip", "vnetd_keep"},
+		{"ip", "first"},
+		{"ip", "gone"},
+		{"inet", "second"},
+		{"netdev", "vnetd_guard_5"},
+		{"netdev", "third"},
+		{"ip6", "vnetd"},
+		{"ip6", "fourth"},
+	}
 	var l diagnose.Listing
-	if err := listNFT(t.Context(), &l); err != nil {
+	if err := listParts(t.Context(), program, tables, &l); err != nil {
 		t.Fatal(err)
 	}
 	rules, err := ruleset.ParseNFT([]byte(l.NFT))

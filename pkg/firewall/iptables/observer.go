@@ -60,16 +60,26 @@ func (o *Observer) Works(ctx context.Context) error { return o.present(ctx)[0].m
 // Conditions are firewall.Writer's. foreign is the generation of nftables up to which
 // somebody else may have changed rules; 0: not known.
 func (o *Observer) Conditions(ctx context.Context, foreign uint32, networks []firewall.Network) ([]firewall.Condition, error) {
-	var found []firewall.Condition
-	var needed []tool
-	for _, t := range o.present(ctx) {
-		if diagnose.Concerned(t.family, networks) {
-			found = append(found, diagnose.Settings(t.family, networks)...)
-			needed = append(needed, t)
-		}
-	}
+	needed := o.concerned(ctx, networks)
 	if legacyFilters() {
 		foreign = 0
+	}
+	if err := o.snapshots.due(ctx, foreign, needed); err != nil {
+		return nil, err
+	}
+	return o.conditions(ctx, foreign, needed, networks)
+}
+
+// concerned are the programs of the families that networks use.
+func (o *Observer) concerned(ctx context.Context, networks []firewall.Network) []tool {
+	return slices.DeleteFunc(o.present(ctx), func(t tool) bool { return !diagnose.Concerned(t.family, networks) })
+}
+
+// conditions are Conditions as found by those programs, however rules change meanwhile.
+func (o *Observer) conditions(ctx context.Context, foreign uint32, needed []tool, networks []firewall.Network) ([]firewall.Condition, error) {
+	var found []firewall.Condition
+	for _, t := range needed {
+		found = append(found, diagnose.Settings(t.family, networks)...)
 	}
 	found = append(found, diagnose.Legacy(networks)...)
 	others, err := o.snapshots.conditions(ctx, foreign, needed, o.options, networks)
@@ -145,7 +155,7 @@ func (o *Observer) Obstacle(ctx context.Context, networks []firewall.Network) (s
 	if len(networks) == 0 {
 		networks = []firewall.Network{anyNetwork()}
 	}
-	found, err := o.Conditions(ctx, 0, networks)
+	found, err := o.conditions(ctx, 0, o.concerned(ctx, networks), networks)
 	if err != nil {
 		return "", fmt.Errorf("looking for rules of iptables that cut guests off: %w", err)
 	}

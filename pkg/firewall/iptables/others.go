@@ -30,6 +30,9 @@ func (w *Writer) Conditions(ctx context.Context, networks []firewall.Network) ([
 		}
 	}
 	found = append(found, diagnose.Legacy(networks)...)
+	if err := w.snapshots.due(ctx, foreign, needed); err != nil {
+		return nil, err
+	}
 	others, err := w.snapshots.conditions(ctx, foreign, needed, w.options, networks)
 	return append(found, others...), err
 }

@@ -12,7 +12,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/internal/nfnetlink"
 	"github.com/vnetd/vnetd/pkg/firewall"
 	"github.com/vnetd/vnetd/pkg/firewall/diagnose"
 	"github.com/vnetd/vnetd/pkg/firewall/diagnose/ruleset"
@@ -34,6 +38,81 @@ type snapshots struct {
 	foreign uint32 // see cache; 0: nothing is remembered
 	tools   []string
 	last    *snapshot
+
+	waiting sync.Mutex
+	delayed time.Time // since when a snapshot is delayed; zero: it is not; guarded by waiting
+	asked   time.Time // when that was last; guarded by waiting
+}
+
+// The programs that list rules begin anew at each commit to nftables, whoever makes it: as long as
+// commits follow each other within calm they come to no end. longestDelay is how long the end of
+// that is waited for.
+const (
+	calm         = 100 * time.Millisecond
+	longestDelay = 10 * time.Second
+)
+
+// due is firewall.ErrChanging where a snapshot is to be taken and better is not yet.
+func (s *snapshots) due(ctx context.Context, foreign uint32, tools []tool) error {
+	calm := s.isFresh(foreign, tools) || restful(ctx)
+	s.waiting.Lock()
+	defer s.waiting.Unlock()
+	if calm {
+		s.asked = time.Time{}
+		return nil
+	}
+	now := time.Now()
+	if now.Sub(s.asked) > longestDelay {
+		s.delayed = now // what was before was another storm
+	}
+	s.asked = now
+	if now.Sub(s.delayed) > longestDelay {
+		s.asked = time.Time{}
+		return nil
+	}
+	return firewall.ErrChanging
+}
+
+// restful reports whether nobody commits to nftables for a moment, as far as that can be told.
+func restful(ctx context.Context) bool {
+	before := generation()
+	select {
+	case <-ctx.Done():
+	case <-time.After(calm):
+	}
+	after := generation()
+	return before == after || before == 0 || after == 0
+}
+
+// isFresh is fresh for who does not hold mu.
+func (s *snapshots) isFresh(foreign uint32, tools []tool) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.fresh(foreign, paths(tools))
+}
+
+// fresh reports whether the last snapshot is of the rules as they are. The caller holds mu.
+func (s *snapshots) fresh(foreign uint32, paths []string) bool {
+	return foreign != 0 && foreign == s.foreign && slices.Equal(paths, s.tools)
+}
+
+// generation is that of nftables, 0 where it is not known.
+func generation() uint32 {
+	socket, err := nfnetlink.Open()
+	if err != nil {
+		return 0
+	}
+	defer func() { _ = socket.Close() }()
+	now, _ := socket.Current()
+	return now
+}
+
+// paths are those of programs.
+func paths(tools []tool) (all []string) {
+	for i := range tools {
+		all = append(all, tools[i].path)
+	}
+	return all
 }
 
 // absence is the condition of a family that can't be used. A kernel without IPv6
@@ -84,19 +163,16 @@ func (t *tool) program() string {
 // conditions are those of networks, by the last snapshot or by one that is taken with
 // tools: one at a foreign of 0 is not remembered, nor is one that is not whole.
 func (s *snapshots) conditions(ctx context.Context, foreign uint32, tools []tool, o options, networks []firewall.Network) ([]firewall.Condition, error) {
-	var names, bridges []string
-	for i := range tools {
-		names = append(names, tools[i].path)
-	}
+	var bridges []string
 	for i := range networks {
 		bridges = append(bridges, networks[i].Bridge)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var err error
-	if foreign == 0 || foreign != s.foreign || !slices.Equal(names, s.tools) {
+	if now := paths(tools); !s.fresh(foreign, now) {
 		s.last, err = takeSnapshot(ctx, tools)
-		s.foreign, s.tools = foreign, names
+		s.foreign, s.tools = foreign, now
 	}
 	if err != nil {
 		s.foreign = 0
@@ -186,10 +262,15 @@ func listNFT(ctx context.Context, l *diagnose.Listing) error {
 	if err != nil {
 		return nil
 	}
-	tables, err := listTables(ctx, path)
+	tables, err := listTables()
 	if err != nil {
 		return err
 	}
+	return listParts(ctx, path, tables, l)
+}
+
+// listParts lists what counts of those tables, by the program at path.
+func listParts(ctx context.Context, path string, tables []nftTable, l *diagnose.Listing) (err error) {
 	parts := partsOf(tables, l.Own)
 	if l.NFT, err = listJSON(ctx, path, parts); err != nil {
 		return err
@@ -209,20 +290,27 @@ func listNFT(ctx context.Context, l *diagnose.Listing) error {
 // nftTable is a table by family and name.
 type nftTable struct{ family, name string }
 
-// listTables lists the tables of nftables.
-func listTables(ctx context.Context, path string) (all []nftTable, err error) {
-	names, err := run(ctx, "", path, "list", "tables")
+// families are nft's names of the kernel's families (NFPROTO_…).
+var families = map[uint8]string{
+	unix.NFPROTO_IPV4: "ip", unix.NFPROTO_IPV6: "ip6", unix.NFPROTO_INET: "inet",
+	unix.NFPROTO_ARP: "arp", unix.NFPROTO_BRIDGE: "bridge", unix.NFPROTO_NETDEV: "netdev",
+}
+
+// listTables lists the tables of nftables, by the kernel itself: the program nft does not come to
+// an end of it while networks are started one after the other.
+func listTables() (all []nftTable, err error) {
+	socket, err := nfnetlink.Open()
 	if err != nil {
 		return nil, err
 	}
-	for line := range strings.Lines(names) {
-		words := strings.Fields(line) // table FAMILY NAME
-		if len(words) < 3 || words[0] != "table" {
-			return nil, fmt.Errorf("the program nft can't list tables: it prints %q", strings.TrimSpace(line))
+	defer func() { _ = socket.Close() }()
+	places, err := socket.Tables()
+	for _, p := range places {
+		if name, known := families[p.Family]; known {
+			all = append(all, nftTable{name, p.Table})
 		}
-		all = append(all, nftTable{words[1], words[2]})
 	}
-	return all, nil
+	return all, err
 }
 
 // partsOf are what nft is asked to list of tables: a family as a whole, or where it has some that

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vnetd/vnetd/pkg/api"
+	"github.com/vnetd/vnetd/pkg/firewall"
 )
 
 // What takes long is looked at less often, each source for one part in rareShare of the
@@ -63,10 +64,14 @@ func (a *asking) ask(ctx context.Context) {
 	defer a.mu.Unlock()
 	now := time.Now()
 	took := min(now.Sub(a.since), giveUp) // longer it takes only where this process itself stood still
-	a.rested = now.Add(max(mostShare*took, min(rareShare*took, rareMost)))
-	a.since, a.silent = time.Time{}, errors.Is(limited.Err(), context.DeadlineExceeded)
-	if ctx.Err() != nil {
+	a.since = time.Time{}
+	if ctx.Err() != nil || errors.Is(err, firewall.ErrChanging) {
 		return
+	}
+	if a.silent = errors.Is(limited.Err(), context.DeadlineExceeded); a.silent {
+		a.rested = now.Add(giveUp) // sooner than others: what was found is old by now
+	} else {
+		a.rested = now.Add(max(mostShare*took, min(rareShare*took, rareMost)))
 	}
 	if !a.silent {
 		a.found = found
