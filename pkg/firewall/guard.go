@@ -23,7 +23,11 @@ func GuardTable(bridge string) string {
 	return fmt.Sprintf("%s_%d", guardTables, crc32.ChecksumIEEE([]byte(bridge))%64)
 }
 
-// IsGuardTable reports whether a table of the family netdev has guards.
+// SilenceTable is the table of nftables, family netdev, that is in place of guards while their
+// ports are deleted.
+const SilenceTable = guardTables + "_silence"
+
+// IsGuardTable reports whether a table of the family netdev has guards, or is in their place.
 func IsGuardTable(name string) bool {
 	return name == guardTables || strings.HasPrefix(name, guardTables+"_")
 }

@@ -26,6 +26,9 @@ func (s *stock) clear(ctx context.Context) error {
 	errs = append(errs, err)
 	links := s.marked()
 	all := s.recognise(runs, runFaults, err, links)
+	if err := s.ports.Guards().Silence(); err != nil { // they are guarded until they are gone, which takes the kernel longer
+		s.env.Logger.Warn("ports keep their guards until they are deleted", env.KeyError, err)
+	}
 	errs = append(errs, atOnce(ports, s.ports.Clear))
 	errs = append(errs, atOnce(all, func(r live.Found) error {
 		return live.Former{Network: s.make(r.Network)}.Clear(ctx, r)

@@ -9,6 +9,9 @@ import (
 	"slices"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/internal/nfnetlink"
 	"github.com/vnetd/vnetd/pkg/firewall"
 )
 
@@ -49,14 +52,17 @@ func (g *Guards) Release() error {
 // sweep deletes tables of a former process that have no networks any more, or of a vnetd
 // that had all guards in one: once all others stand, which guard what these did.
 func (g *Guards) sweep() {
-	if !g.stale || g.held || g.err() != nil || g.kernel.connect() != nil {
+	if !g.stale || g.held || g.kernel.connect() != nil {
 		return
 	}
 	names, err := g.kernel.names()
+	if g.err() != nil { // nobody is kept silent by a guard that the kernel refuses
+		names = slices.DeleteFunc(names, func(name string) bool { return name != firewall.SilenceTable })
+	}
 	if err == nil {
 		err = g.kernel.drop(slices.DeleteFunc(names, func(name string) bool { return g.tables[name] != nil }))
 	}
-	g.stale = err != nil && !missing(err)
+	g.stale = g.err() != nil || err != nil && !missing(err)
 }
 
 // all are the tables, by name.
@@ -105,6 +111,62 @@ func (g *Guards) Purge() error {
 		return fmt.Errorf("removing port guards: %w", err)
 	}
 	return nil
+}
+
+// silenced are how many devices one chain has: as many as the kernel takes, one less than
+// NFT_NETDEVICE_MAX of linux/netfilter/nf_tables.h (nf_tables_parse_netdev_hooks).
+const silenced = 255
+
+// Silence has nothing come out of the ports that have guards any more, in place of these, in one
+// transaction, and nothing else changes. It is for ports that are to be deleted: with each device the
+// kernel looks through all chains there are (nf_tables_netdev_event), of which many guards have many.
+// Purge ends it, and so does Release of the next process. Where it fails the guards stand.
+func (g *Guards) Silence() error {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	socket, err := nfnetlink.Open()
+	if err != nil {
+		return nil // a kernel without nftables has no guards
+	}
+	defer func() { _ = socket.Close() }()
+	for range 5 {
+		if err = silence(socket); !errors.Is(err, unix.ENOENT) { // a device has gone meanwhile
+			break
+		}
+	}
+	if err != nil && !missing(err) {
+		return fmt.Errorf("silencing ports: %w", err)
+	}
+	clear(g.tables)
+	clear(g.places)
+	return nil
+}
+
+// silence is one attempt at Silence.
+func silence(s *nfnetlink.Socket) error {
+	there, err := s.Devices(unix.NFPROTO_NETDEV)
+	if err != nil {
+		return err
+	}
+	var messages [][]byte
+	var devices []string
+	for table, of := range there {
+		if firewall.IsGuardTable(table) && table != firewall.SilenceTable {
+			messages = append(messages, nfnetlink.Place{Family: unix.NFPROTO_NETDEV, Table: table}.DeleteTable())
+			devices = append(devices, of...)
+		}
+	}
+	if len(messages) == 0 {
+		return nil
+	}
+	at := nfnetlink.Place{Family: unix.NFPROTO_NETDEV, Table: firewall.SilenceTable}
+	messages = append(messages, at.NewTable(0, ""), at.DeleteTable(), at.NewTable(0, "ports that are about to be deleted"))
+	for part := range slices.Chunk(devices, silenced) {
+		messages = append(messages, at.NewChain(fmt.Sprintf("silence%d", len(messages)), &nfnetlink.Hook{
+			Number: unix.NF_NETDEV_INGRESS, Priority: guardPriority, Type: "filter", Devices: part, Drop: true,
+		}))
+	}
+	return s.Commit(messages, 0, nil)
 }
 
 // SetNetwork says what ports' guards on the network's bridge need to know. Those

@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -440,6 +441,80 @@ func TestTableComesBack(t *testing.T) {
 		}
 		if rules := nstest.Exec(t, "nft", "list", "ruleset"); rules != "" {
 			t.Errorf("left by a purge: %s", rules)
+		}
+	})
+}
+
+// TestSilence lets nothing out of guarded ports, neither what guards stop nor what they let through,
+// until a purge, or until the next process where the one that silenced did not come so far.
+func TestSilence(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		s := newSegment(t)
+		next := nft.NewGuards(slog.New(slog.DiscardHandler))
+		defer func() { _ = next.Close() }()
+		for _, c := range []struct {
+			name string
+			end  func() error
+		}{{"until a purge", s.guards.Purge}, {"until the next process", next.Release}} {
+			s.set(firewall.GuardAt(firewall.GuardGateway))
+			if !s.reaches(from(guestMAC)) || s.reaches(from(gatewayMAC)) {
+				t.Fatalf("%s: the guard is not as it should be before", c.name)
+			}
+			if err := s.guards.Silence(); err != nil {
+				t.Fatal(err)
+			}
+			if s.reaches(from(guestMAC)) || s.reaches(from(gatewayMAC)) {
+				t.Errorf("%s: a frame passes", c.name)
+			}
+			rules := nstest.Exec(t, "nft", "list", "ruleset")
+			if strings.Contains(rules, firewall.GuardTable("br0")) || !names(rules, "p1") || names(rules, "br0") {
+				t.Errorf("%s: beside what silences the guarded port there is %s", c.name, rules)
+			}
+			if err := c.end(); err != nil {
+				t.Fatal(err)
+			}
+			if rules := nstest.Exec(t, "nft", "list", "ruleset"); rules != "" || !s.reaches(from(guestMAC)) {
+				t.Errorf("%s: left when it has ended: %s", c.name, rules)
+			}
+		}
+		if err := s.guards.Silence(); err != nil {
+			t.Errorf("without guards: %v", err)
+		}
+		if rules := nstest.Exec(t, "nft", "list", "ruleset"); rules != "" {
+			t.Errorf("without guards there is %s", rules)
+		}
+	})
+}
+
+// names reports whether rules as nft(8) lists them name a device, with quotes or without.
+func names(rules, device string) bool {
+	return regexp.MustCompile(`[ "]` + device + `[ ",]`).MatchString(rules)
+}
+
+// TestManyAreSilenced has more ports than one chain has devices, of which some go meanwhile.
+func TestManyAreSilenced(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		s := newSegment(t)
+		s.set(firewall.GuardAt(firewall.GuardGateway))
+		for n := range 300 {
+			name := fmt.Sprintf("many%d", n)
+			nstest.IP(t, "link add "+name+" type veth")
+			if err := s.guards.SetPort(firewall.GuardedPort{Bridge: "br0", IfName: name, Index: link(t, name), Guard: firewall.GuardAt(firewall.GuardGateway), MACs: []firewall.MAC{nestedMAC}}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		nstest.IP(t, "link del many7")
+		if err := s.guards.Silence(); err != nil {
+			t.Fatal(err)
+		}
+		rules := nstest.Exec(t, "nft", "list", "table", "netdev", firewall.SilenceTable)
+		for _, name := range []string{"p1", "many0", "many255", "many299"} {
+			if !names(rules, name) {
+				t.Errorf("%s is not silent: %s", name, rules)
+			}
+		}
+		if err := s.guards.Purge(); err != nil {
+			t.Fatal(err)
 		}
 	})
 }

@@ -30,6 +30,7 @@ type Kernel interface {
 	Stopped() map[int]firewall.Stopped
 	StoppedBy(index int) firewall.Stopped
 	Release() error
+	Silence() error
 	Purge() error
 	Err() error
 	Watch(ctx context.Context) error
@@ -86,6 +87,14 @@ func (k *Keeper) Release() {
 	if k != nil {
 		_ = k.kernel.Release()
 	}
+}
+
+// Silence has nothing come out of guarded ports any more, in place of guards; see nft.Guards.
+func (k *Keeper) Silence() error {
+	if k == nil {
+		return nil
+	}
+	return k.kernel.Silence()
 }
 
 // Purge removes all guards.
