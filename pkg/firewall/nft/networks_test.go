@@ -216,6 +216,37 @@ func TestNetworksAreAdopted(t *testing.T) {
 	})
 }
 
+// What a former process may have had as well stands after the next one's first change if it stood
+// before, and only then: queries are not led to a port where nobody listens.
+func TestRedirectionIsAdopted(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		all := firewalltest.Intents()
+		plain, redirected := all["nat66"], all["nat66"]
+		for _, s := range plain.Subnets {
+			redirected.DNS = append(redirected.DNS, netip.AddrPortFrom(s.Addr(), 10053))
+		}
+		for _, former := range []firewall.Network{plain, redirected} {
+			first := newNetworks(t, nft.Config{})
+			set(t, first, former)
+			want := strings.Contains(tables(t), "10053")
+			second := newNetworks(t, nft.Config{})
+			second.Adopt(plain)
+			second.Adopt(redirected)
+			set(t, second, numbered(7))
+			if got := tables(t); strings.Contains(got, "10053") != want || want != (len(former.DNS) > 0) {
+				t.Errorf("queries were redirected: %v, and then there is\n%s", want, got)
+			}
+			set(t, second, plain)
+			if got := tables(t); strings.Contains(got, "10053") {
+				t.Errorf("queries are redirected still:\n%s", got)
+			}
+			if err := second.Purge(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+}
+
 // Subnets of a network that lie in each other, and a name that is too long for a comment,
 // are no fault.
 func TestNetworksInEachOther(t *testing.T) {

@@ -209,11 +209,11 @@ func (w *Writer) note(bridge string, shares map[firewall.Family]*share) {
 }
 
 // rewrite makes the tables anew, in one transaction, of desired as next changes it.
-// Of networks that a former process may have had in several ways, all of them stand.
+// What a former process may have had of a network as well stands then if all of it stood.
 func (w *Writer) rewrite(desired firewall.Desired, next map[string]map[firewall.Family]*share) error {
 	w.stands = false
 	w.offerUsers()
-	before := w.shares
+	before, stood := w.shares, formerElements{socket: w.socket}
 	w.shares = map[string]map[firewall.Family]*share{}
 	for _, e := range desired {
 		if _, changed := next[e.Network.Bridge]; changed {
@@ -222,7 +222,7 @@ func (w *Writer) rewrite(desired firewall.Desired, next map[string]map[firewall.
 		shares := before[e.Network.Bridge]
 		if shares == nil {
 			var err error
-			if shares, err = w.render(e.Network, e.All()); err != nil {
+			if shares, err = w.adopted(e, &stood); err != nil {
 				return err
 			}
 		}
@@ -252,6 +252,61 @@ func (w *Writer) rewrite(desired firewall.Desired, next map[string]map[firewall.
 	w.known, w.anew = 0, true
 	defer func() { w.anew = false }()
 	return w.commit(all, nil)
+}
+
+// adopted renders what a former process has left of a network: all that it may have had if that
+// stands, and otherwise what it had for sure, lest guests be led to where nobody listens.
+func (w *Writer) adopted(e firewall.Entry, stood *formerElements) (map[firewall.Family]*share, error) {
+	sure, err := w.render(e.Network, e.Rules)
+	if len(e.Former) == 0 || err != nil {
+		return sure, err
+	}
+	all, err := w.render(e.Network, e.All())
+	if err != nil {
+		return nil, err
+	}
+	for f, s := range all {
+		for _, one := range s.elements {
+			if (sure[f] == nil || !slices.Contains(sure[f].elements, one)) && !stood.has(f, one) {
+				return sure, nil
+			}
+		}
+	}
+	return all, nil
+}
+
+// formerElements are those that stand in the tables of a former process, by family and set, as far
+// as they were asked for.
+type formerElements struct {
+	socket *nfnetlink.Socket
+	found  map[familySet]map[element]bool
+}
+
+// familySet is a set of a family's table.
+type familySet struct {
+	family firewall.Family
+	set    string
+}
+
+// has reports whether an element stands. What can't be listed does not.
+func (s *formerElements) has(f firewall.Family, e element) bool {
+	key := familySet{f, e.set}
+	if s.found[key] == nil {
+		there, _ := s.socket.Elements(families[f].number, networksTable, e.set)
+		if s.found == nil {
+			s.found = map[familySet]map[element]bool{}
+		}
+		s.found[key] = map[element]bool{}
+		for _, one := range there {
+			s.found[key][readElement(e.set, one)] = true
+		}
+	}
+	for _, m := range e.messages() {
+		if !s.found[key][readElement(e.set, m)] {
+			return false
+		}
+	}
+	return true
 }
 
 // commit carries messages out as one transaction, and reads back what stands then in the
