@@ -116,6 +116,9 @@ func (f *Firewall) carryOut(ctx context.Context, requests []*request) error {
 				ended = append(ended, over)
 			}
 		}
+		if over := strays(former, next); over != nil {
+			ended = append(ended, over)
+		}
 		grown = grown && (former.Bridge == "" || reflect.DeepEqual(former, next))
 		gone, stay = append(gone, Without(former.Forwards, next.Forwards)...), append(stay, next.Forwards...)
 		if r.set {
@@ -163,7 +166,7 @@ func (f *Firewall) reconsider(grown bool, end func()) {
 }
 
 // end ends the connections that networks' rules and peers let through before, and would
-// not any more.
+// not any more, or would lead elsewhere.
 func (f *Firewall) end(ended []func(*Flow) bool) {
 	if len(ended) == 0 || f.flows == nil {
 		return
@@ -172,7 +175,7 @@ func (f *Firewall) end(ended []func(*Flow) bool) {
 		return slices.ContainsFunc(ended, func(over func(*Flow) bool) bool { return over(flow) })
 	})
 	if err != nil {
-		f.log.Warn("connections go on that rules refuse by now", "error", err)
+		f.log.Warn("connections go on that rules refuse by now, or lead elsewhere", "error", err)
 	}
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"iter"
 	"log/slog"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -84,6 +85,10 @@ type Firewall struct {
 
 	mu      sync.Mutex // held while the writer works, which may take long
 	desired Desired    // guarded by mu
+	// redirecting is where a former process may have led queries; until it is settled, by Settle.
+	// Guarded by mu.
+	redirecting []netip.AddrPort
+	settled     bool
 
 	counting sync.Mutex // held for moments
 	stats    Stats      // guarded by counting
@@ -117,10 +122,24 @@ func (f *Firewall) Close() error {
 	return errors.Join(errs...)
 }
 
-// Settle says that Adopt was called for all networks that a former process left.
+// Settle says that all networks that a former process left were given to Adopt, and then to Set or
+// Delete.
 func (f *Firewall) Settle() error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	former := make(map[netip.AddrPort]bool)
+	for _, at := range f.redirecting {
+		former[at] = true
+	}
+	for n := range f.desired.After(nil) {
+		for _, at := range n.DNS {
+			delete(former, at)
+		}
+	}
+	f.redirecting, f.settled = nil, true
+	if len(former) > 0 {
+		f.end([]func(*Flow) bool{func(flow *Flow) bool { return flow.Led && former[netip.AddrPortFrom(flow.Destination, flow.Port)] }})
+	}
 	if f.spans == nil {
 		return nil
 	}
@@ -163,6 +182,9 @@ func (f *Firewall) Adopt(n Network) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.desired.adopt(n)
+	if !f.settled {
+		f.redirecting = append(f.redirecting, n.DNS...)
+	}
 }
 
 // Delete removes every copy of n's rules, and of those that Set or Adopt knows

@@ -538,3 +538,21 @@ func ends(former, next Network) func(*Flow) bool {
 		return false
 	}
 }
+
+// strays tells which of guests' questions to the gateway go on to where its name server does not
+// listen any more: a resolver that always asks from one port has one connection, in which the kernel
+// decides no more. It is nil where the server is where it was.
+func strays(former, next Network) func(*Flow) bool {
+	if slices.Equal(former.DNS, next.DNS) {
+		return nil
+	}
+	return func(f *Flow) bool {
+		if f.Led {
+			at := netip.AddrPortFrom(f.Destination, f.Port)
+			return slices.Contains(former.DNS, at) && !slices.Contains(next.DNS, at)
+		}
+		asks := func(at netip.AddrPort) bool { return at.Addr() == f.Destination && at.Addr() != f.Source }
+		return f.Port == portDNS && slices.ContainsFunc(next.DNS, asks) &&
+			slices.ContainsFunc(next.Subnets, func(s netip.Prefix) bool { return s.Contains(f.Source) })
+	}
+}

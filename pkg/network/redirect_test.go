@@ -1,6 +1,7 @@
 package network_test
 
 import (
+	"fmt"
 	"net"
 	"strings"
 	"testing"
@@ -78,6 +79,68 @@ func TestNameServerOfTheHost(t *testing.T) {
 		must(t, err)
 		must(t, n.Stop(t.Context()))
 	})
+}
+
+// TestAskerWithOnePort has a guest's resolver ask from the same port again and again, of which the
+// kernel keeps where it led: it is answered wherever the name server listens by then, over restarts
+// too.
+func TestAskerWithOnePort(t *testing.T) {
+	for _, backend := range []string{"iptables", "nftables"} {
+		t.Run(backend, func(t *testing.T) { nstest.Run(t, func(t *testing.T) { askWithOnePort(t, backend == "nftables") }) })
+	}
+}
+
+func askWithOnePort(t *testing.T, nftables bool) {
+	const right = "192.0.2.10\n"
+	root := t.TempDir()
+	h := newHub(t, root, hubOptions{nftables: nftables})
+	h.started(dual("one"))
+	g := nstest.Guest(t, "one", "guest", "")
+	g.IP("addr add 192.0.2.50/24 dev eth0")
+	g.IP("-6 addr add 2001:db8:1::50/64 dev eth0 nodad")
+	ask := func(source, server string) string {
+		out, _ := g.Command(t.Context(), "dig", "+short", "+tries=1", "+time=5", "-b", source, "@"+server, "myhost").Output()
+		return string(out)
+	}
+	answers := func(when string) {
+		t.Helper()
+		for source, server := range map[string]string{"192.0.2.50#4000": "192.0.2.1", "2001:db8:1::50#4000": "2001:db8:1::1"} {
+			if got := ask(source, server); got != right {
+				t.Errorf("%s: %s says %q", when, server, got)
+			}
+		}
+	}
+	next := func() { h.end(); h = newHub(t, root, hubOptions{nftables: nftables}) }
+	served := func() bool {
+		return ask("192.0.2.50", "192.0.2.1") == right && ask("2001:db8:1::50", "2001:db8:1::1") == right
+	}
+	until(t, "the guest is there", served)
+	answers("at first")
+	next()
+	answers("after a restart")
+	h.end()
+	free := take(t, "53")
+	h = newHub(t, root, hubOptions{nftables: nftables})
+	answers("when another program has taken port 53")
+	next()
+	answers("after a restart beside that")
+	h.end()
+	free()
+	h = newHub(t, root, hubOptions{nftables: nftables})
+	answers("when port 53 is free again")
+	n, err := h.ByName("one")
+	must(t, err)
+	for _, beside := range []bool{true, false} {
+		must(t, n.Stop(t.Context()))
+		free()
+		if beside {
+			free = take(t, "53")
+		}
+		must(t, n.Start(t.Context()))
+		nstest.IP(t, "link set v-guest master one")
+		until(t, "the guest is there again", served)
+		answers(fmt.Sprintf("as the network starts anew, beside another program %v", beside))
+	}
 }
 
 // TestRedirectGoes stops a network whose queries are redirected.
