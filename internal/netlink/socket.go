@@ -118,7 +118,8 @@ func (s *Socket) SetBuffers(send, receive int) {
 // Control calls f with the file descriptor, which is open until f returns.
 func (s *Socket) Control(f func(fd int) error) error {
 	var err error
-	return errors.Join(s.raw.Control(func(fd uintptr) { err = f(int(fd)) }), err)
+	closed := s.raw.Control(func(fd uintptr) { err = f(int(fd)) })
+	return errors.Join(closed, err)
 }
 
 // Close closes the socket, which ends a pending Receive.

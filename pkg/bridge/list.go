@@ -1,12 +1,15 @@
 package bridge
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
+	"unsafe"
 
 	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
@@ -39,15 +42,81 @@ func (b *Bridges) Aliased(prefix string) ([]Link, error) {
 	return slices.DeleteFunc(links, func(l Link) bool { return !strings.HasPrefix(l.Alias, prefix) }), nil
 }
 
-// Members lists the ports of the bridge with that index.
+// Members lists the ports of the bridge with that index, by index.
 func (b *Bridges) Members(bridge int) ([]Link, error) {
-	// The kernel leaves out what has another master (rtnl_dump_ifinfo), however
-	// many links the host has.
-	links, err := b.conn.links(nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(bridge))))
+	links, err := membersOf(b.conn, bridge)
 	if err != nil {
 		return nil, fmt.Errorf("listing the ports of bridge %d: %w", bridge, err)
 	}
-	return slices.DeleteFunc(links, func(l Link) bool { return l.Master != bridge }), nil
+	links = slices.DeleteFunc(links, func(l Link) bool { return l.Master != bridge })
+	slices.SortFunc(links, func(a, b Link) int { return cmp.Compare(a.Index, b.Index) })
+	return links, nil
+}
+
+// membersOf lists the ports of a bridge, maybe among others.
+func membersOf(c *conn, bridge int) (all []Link, err error) {
+	l, err := c.byIndex(bridge)
+	if errors.Is(err, ErrNotFound) || err == nil && l.Kind != "bridge" {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	ports, err := portsOf(c, l.Name)
+	if err != nil { // the bridge has another name now, or an old kernel does not take the question from a 32-bit program
+		// The kernel leaves out what has another master (rtnl_dump_ifinfo), but looks at all links
+		// of the host for it.
+		return c.links(nl.NewRtAttr(unix.IFLA_MASTER, nl.Uint32Attr(uint32(bridge))))
+	}
+	for _, index := range ports {
+		l, err := c.byIndex(index)
+		if errors.Is(err, ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, l.Link)
+	}
+	return all, nil
+}
+
+// What asks a bridge for its ports (linux/if_bridge.h).
+const (
+	getPortList = 7    // BRCTL_GET_PORT_LIST
+	mostPorts   = 1024 // BR_MAX_PORTS
+)
+
+// portsOf are the ifindexes of the ports of the bridge of that name, by a question that does not have
+// the kernel look at every link of the host. To links of other kinds it is another question, of which
+// some write what they know to where it points: hence the room there.
+func portsOf(c *conn, name string) (ports []int, err error) {
+	indexes := make([]int32, mostPorts) // by the number of the port
+	args := make([]uintptr, 64)
+	var pinned runtime.Pinner
+	defer pinned.Unpin()
+	pinned.Pin(&indexes[0])
+	pinned.Pin(&args[0])
+	args[0], args[1], args[2] = getPortList, uintptr(unsafe.Pointer(&indexes[0])), mostPorts
+	var request struct { // struct ifreq
+		name [unix.IFNAMSIZ]byte
+		data unsafe.Pointer
+		_    [16]byte
+	}
+	copy(request.name[:len(request.name)-1], name)
+	request.data = unsafe.Pointer(&args[0])
+	err = c.Control(func(fd int) error {
+		if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.SIOCDEVPRIVATE, uintptr(unsafe.Pointer(&request))); errno != 0 {
+			return errno
+		}
+		return nil
+	})
+	for _, index := range indexes {
+		if index != 0 {
+			ports = append(ports, int(index))
+		}
+	}
+	return ports, err
 }
 
 // links lists the links that the attribute of the request leaves.

@@ -13,6 +13,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
+
 	"github.com/vnetd/vnetd/internal/nstest"
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"golang.org/x/sys/unix"
@@ -459,6 +461,40 @@ func TestDeleteLink(t *testing.T) {
 		}
 		if err := b.DeleteLink(index); err == nil || !exists(t, name) {
 			t.Errorf("DeleteLink of a bridge: %v", err)
+		}
+	})
+}
+
+// TestMembers lists the ports of one bridge as the kernel has them, with what is known of each.
+func TestMembers(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		b := newBridges(t)
+		index := ensure(t, b, defaultConfig())
+		nstest.IP(t, "link add br9 type bridge")
+		var want []string
+		for n := range 60 {
+			port := fmt.Sprintf("p%d", n)
+			nstest.IP(t, fmt.Sprintf("link add %s type veth peer name q%d", port, n))
+			nstest.IP(t, fmt.Sprintf("link set %s alias mark-%d master %s", port, n, []string{name, "br9"}[n%3/2]))
+			if n%3 < 2 {
+				want = append(want, fmt.Sprintf("%s mark-%d", port, n))
+			}
+		}
+		nstest.IP(t, "link set p3 nomaster")
+		nstest.IP(t, "link del p4")
+		want = slices.DeleteFunc(want, func(s string) bool { return s == "p3 mark-3" || s == "p4 mark-4" })
+		all, err := b.Members(index)
+		var got []string
+		for _, l := range all {
+			got = append(got, l.Name+" "+l.Alias)
+		}
+		if diff := cmp.Diff(want, got); diff != "" || err != nil {
+			t.Errorf("%v, ports (-want +got):\n%s", err, diff)
+		}
+		for _, other := range []int{1, 4711, all[0].Index} {
+			if none, err := b.Members(other); len(none) > 0 || err != nil {
+				t.Errorf("ports of link %d, which is no bridge: %+v, %v", other, none, err)
+			}
 		}
 	})
 }
