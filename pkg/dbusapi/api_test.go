@@ -1,12 +1,16 @@
 package dbusapi_test
 
 import (
+	"context"
 	"encoding/json"
+	"fmt"
+	"maps"
 	"os"
 	"os/user"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -16,6 +20,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/dbusapi"
 )
 
 // listed is an entry of ListNetworks and ListPorts.
@@ -336,6 +341,48 @@ func TestSignals(t *testing.T) {
 		invoke(t, conn, root, objects+"GetManagedObjects", nil, &left)
 		if len(left) != 0 {
 			t.Errorf("objects left: %v", left)
+		}
+	})
+}
+
+// TestComesWhileTheNameIsClaimed has networks come, by another way than the bus, while vnetd comes to
+// the bus: who lists the objects then is told of the end of each.
+func TestComesWhileTheNameIsClaimed(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		ctx, end := context.WithCancel(t.Context())
+		var defining sync.WaitGroup
+		conn := serveWith(t, func(cfg *dbusapi.Config) {
+			define := func(n int) {
+				if _, err := cfg.Manager.Define(t.Context(), fmt.Appendf(nil, "<network><name>n%d</name><bridge name='n%[1]d'/></network>", n)); err != nil {
+					t.Errorf("defining a network: %v", err)
+				}
+			}
+			for n := range 60 { // so that it takes a while to list them
+				define(n)
+			}
+			defining.Go(func() {
+				for n := 60; ctx.Err() == nil; n++ {
+					define(n)
+				}
+			})
+		})
+		end()
+		defining.Wait()
+		signals := make(chan *dbus.Signal, 1000)
+		conn.Signal(signals)
+		must(t, conn.AddMatchSignal(dbus.WithMatchSender(name), dbus.WithMatchMember("InterfacesRemoved")))
+		var left map[dbus.ObjectPath]map[string]map[string]dbus.Variant
+		invoke(t, conn, root, "org.freedesktop.DBus.ObjectManager.GetManagedObjects", nil, &left)
+		for path := range left {
+			invoke(t, conn, path, name+".Network.Undefine", nil)
+		}
+		for limit := time.After(wait); len(left) > 0; {
+			select {
+			case s := <-signals:
+				delete(left, s.Body[0].(dbus.ObjectPath))
+			case <-limit:
+				t.Fatalf("%d networks are gone and nobody is told, as %v", len(left), slices.Sorted(maps.Keys(left))[0])
+			}
 		}
 	})
 }

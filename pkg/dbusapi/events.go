@@ -8,11 +8,13 @@ import (
 	"github.com/vnetd/vnetd/pkg/network"
 )
 
-// learn notes what there is, so that subscribers are told only what changes
-// from now on.
-func (t tree) learn() {
+// learn notes what there is, so that subscribers are told only what changes from now on, until
+// cancel is called. Clients by other ways than the bus may be at work meanwhile: what they
+// change is told once all is noted.
+func (t tree) learn() (cancel func()) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
+	cancel = t.cfg.Manager.Subscribe(t.onEvent)
 	for path, ifaces := range t.managedObjects() {
 		for _, values := range ifaces {
 			t.known[path] = values
@@ -20,6 +22,7 @@ func (t tree) learn() {
 	}
 	m := t.manager()
 	t.known[rootPath] = m.values()
+	return cancel
 }
 
 // onEvent tells the bus what happened. It runs in one goroutine, in order.
@@ -36,6 +39,10 @@ func (t tree) onEvent(e network.Event) {
 	case network.NetworkUndefined:
 		t.remove(netPath, networkInterface)
 		t.dropForwards(e.Network.Name, nil)
+		if n, err := t.cfg.Manager.ByUUID(e.Network.UUID); err == nil { // renamed, or defined again before this was told
+			t.update(netPath, t.network(n))
+			t.tellForwards(n)
+		}
 	case network.PortAdded:
 		t.update(pathOf(portPaths, e.Port.UUID), t.port(*e.Port))
 	case network.PortChanged:

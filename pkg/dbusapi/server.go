@@ -97,8 +97,7 @@ func (s *Server) claim() error {
 	if err := s.tree.holders.follow(s.conn.Context(), &s.running); err != nil {
 		return err
 	}
-	s.tree.learn()
-	s.cancel = s.tree.cfg.Manager.Subscribe(s.tree.onEvent)
+	s.cancel = s.tree.learn()
 	reply, err := s.conn.RequestName(busName, dbus.NameFlagDoNotQueue)
 	if err == nil && reply != dbus.RequestNameReplyPrimaryOwner {
 		err = ErrNameTaken

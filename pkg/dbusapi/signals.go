@@ -72,7 +72,7 @@ func (a *announcer) update(path dbus.ObjectPath, i iface) {
 	before, known := a.known[path]
 	a.known[path] = now
 	if !known {
-		a.emit(rootPath, objectsInterface+".InterfacesAdded", path, map[string]map[string]dbus.Variant{i.name: now})
+		a.introduce(path, map[string]map[string]dbus.Variant{i.name: now})
 		return
 	}
 	changed := make(map[string]dbus.Variant)
@@ -84,6 +84,14 @@ func (a *announcer) update(path dbus.ObjectPath, i iface) {
 	if len(changed) > 0 {
 		a.emit(path, propertiesInterface+".PropertiesChanged", i.name, changed, []string{})
 	}
+}
+
+// introduce tells that an object is there, with the values of its interface. a.mu must be locked.
+func (a *announcer) introduce(path dbus.ObjectPath, ifaces map[string]map[string]dbus.Variant) {
+	for _, values := range ifaces {
+		a.known[path] = values
+	}
+	a.emit(rootPath, objectsInterface+".InterfacesAdded", path, ifaces)
 }
 
 // remove tells that an object is gone, to those who knew it.

@@ -3,6 +3,7 @@ package dbusapi
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -98,13 +99,32 @@ func (t tree) objectManager() iface {
 	return iface{
 		name: objectsInterface,
 		methods: []method{{"GetManagedObjects", nil, []arg{{"objects", "a{oa{sa{sv}}}"}}, read, func(context.Context, *call) ([]any, error) {
-			return []any{t.managedObjects()}, nil
+			return []any{t.listed()}, nil
 		}}},
 		signals: []signal{
 			{"InterfacesAdded", []arg{{"object", "o"}, {"interfaces", "a{sa{sv}}"}}},
 			{"InterfacesRemoved", []arg{{"object", "o"}, {"interfaces", "as"}}},
 		},
 	}
+}
+
+// listed is managedObjects for a client: what it is told of now, it is told the end of, too. So all
+// subscribers are told first of what nobody was told of yet.
+func (t tree) listed() map[dbus.ObjectPath]map[string]map[string]dbus.Variant {
+	all := t.managedObjects()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	told := func(path dbus.ObjectPath) bool { return t.known[path] != nil }
+	if !slices.ContainsFunc(slices.Collect(maps.Keys(all)), func(path dbus.ObjectPath) bool { return !told(path) }) {
+		return all
+	}
+	all = t.managedObjects() // some may have gone, and that was told
+	for path, ifaces := range all {
+		if !told(path) {
+			t.introduce(path, ifaces)
+		}
+	}
+	return all
 }
 
 // managedObjects reads every object below the root.
