@@ -17,7 +17,7 @@ const (
 // highestRates are the rungs, exchanges per second: each is a twelfth above the one below.
 func highestRates() []int {
 	var rates []int
-	for rate := 4000; rate <= 23000; rate += rate / 12 {
+	for rate := 1000; rate <= 23000; rate += rate / 12 {
 		rates = append(rates, rate)
 	}
 	return rates
