@@ -30,10 +30,11 @@ func (p place) readLinked(dir *os.Root, name string) ([]byte, error) {
 	if err := unix.Fstat(link, &is); err != nil {
 		return nil, &os.PathError{Op: "stat", Path: name, Err: err}
 	}
-	if kind := is.Mode & unix.S_IFMT; kind != unix.S_IFLNK && kind != unix.S_IFREG {
+	kind := is.Mode & unix.S_IFMT
+	if kind != unix.S_IFLNK && kind != unix.S_IFREG {
 		return nil, fmt.Errorf("%s is no file to read, want a regular one or a link to one", name) // a pipe would be waited for
 	}
-	if is.Mode&unix.S_IFMT != unix.S_IFLNK || is.Uid != 0 && os.Geteuid() == 0 {
+	if kind != unix.S_IFLNK || is.Uid != 0 && os.Geteuid() == 0 {
 		return dir.ReadFile(name)
 	}
 	to := make([]byte, unix.PathMax)

@@ -72,8 +72,6 @@ func (a *asking) ask(ctx context.Context) {
 		a.rested = now.Add(giveUp) // sooner than others: what was found is old by now
 	} else {
 		a.rested = now.Add(max(mostShare*took, min(rareShare*took, rareMost)))
-	}
-	if !a.silent {
 		a.found = found
 	}
 	// Once, not every second.
