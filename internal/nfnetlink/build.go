@@ -19,7 +19,9 @@ const (
 	setSize          = 1    // NFTA_SET_DESC_SIZE
 	fieldSize        = 1    // NFTA_SET_FIELD_LEN
 	tableComment     = 0    // NFTNL_UDATA_TABLE_COMMENT
+	setExpression    = 17   // NFTA_SET_EXPR
 	setByteOrder     = 0    // NFTNL_UDATA_SET_KEYBYTEORDER
+	setComment       = 7    // NFTNL_UDATA_SET_COMMENT
 	elementComment   = 0    // NFTNL_UDATA_SET_ELEM_COMMENT
 	hostOrder        = 1    // BYTEORDER_HOST_ENDIAN of nft
 	networkOrder     = 2    // BYTEORDER_BIG_ENDIAN of nft
@@ -148,14 +150,18 @@ type Set struct {
 	Map          bool
 	Verdicts     bool     // of a map: its values are verdicts, else of the type Value
 	Value        DataType //
-	// Learned has rules add elements, at most Size of them, which are gone after so many
-	// milliseconds; 0: they don't.
-	Learned uint64
+	// Dynamic has rules add elements, at most Size of them, which are gone after so many
+	// milliseconds of Timeout; 0: they stay.
+	Dynamic bool
+	Timeout uint64
 	Size    uint32
+	Counter bool   // each element has one
+	Comment string // for nft(8)
 }
 
 // NewSet makes a set. id is its number in the transaction, not 0.
 func (p Place) NewSet(s Set, id uint32) []byte {
+	attributes := text(unix.NFTA_SET_NAME, s.Name)
 	flags, order := uint32(0), uint32(hostOrder)
 	if s.BigEndian {
 		order = networkOrder
@@ -172,10 +178,13 @@ func (p Place) NewSet(s Set, id uint32) []byte {
 	if len(s.Fields) > 0 {
 		flags |= setConcatenation
 	}
-	if s.Learned > 0 {
-		flags |= unix.NFT_SET_TIMEOUT | unix.NFT_SET_EVAL
+	if s.Dynamic {
+		flags |= unix.NFT_SET_EVAL
 	}
-	attributes := text(unix.NFTA_SET_NAME, s.Name)
+	if s.Timeout > 0 {
+		flags |= unix.NFT_SET_TIMEOUT
+		attributes = netlink.AppendAttribute(attributes, unix.NFTA_SET_TIMEOUT, binary.BigEndian.AppendUint64(nil, s.Timeout))
+	}
 	for _, n := range []struct {
 		kind   uint16
 		number uint32
@@ -189,27 +198,38 @@ func (p Place) NewSet(s Set, id uint32) []byte {
 		}
 		attributes = AppendNumber(AppendNumber(attributes, unix.NFTA_SET_DATA_TYPE, value.Number), unix.NFTA_SET_DATA_LEN, value.Size)
 	}
-	if len(s.Fields) > 0 {
-		attributes = append(attributes, s.fields()...)
+	if d := s.description(); d != nil {
+		attributes = append(attributes, nest(unix.NFTA_SET_DESC, d)...)
 	}
-	if s.Learned > 0 {
-		attributes = netlink.AppendAttribute(attributes, unix.NFTA_SET_TIMEOUT, binary.BigEndian.AppendUint64(nil, s.Learned))
-		attributes = append(attributes, nest(unix.NFTA_SET_DESC, AppendNumber(nil, setSize, s.Size))...)
-	}
+	var userdata []byte
 	if len(s.Fields) == 0 || s.Intervals {
-		userdata := binary.NativeEndian.AppendUint32([]byte{setByteOrder, 4}, order)
+		userdata = binary.NativeEndian.AppendUint32([]byte{setByteOrder, 4}, order)
+	}
+	if s.Comment != "" {
+		userdata = append(userdata, note(setComment, s.Comment)...)
+	}
+	if userdata != nil {
 		attributes = netlink.AppendAttribute(attributes, unix.NFTA_SET_USERDATA, userdata)
+	}
+	if s.Counter {
+		attributes = append(attributes, nest(setExpression, Expression("counter", nil))...)
 	}
 	return p.message(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, attributes)
 }
 
-// fields describes what keys are made of.
-func (s Set) fields() []byte {
+// description says what keys are made of, and how many elements there may be.
+func (s Set) description() (d []byte) {
+	if s.Size > 0 {
+		d = AppendNumber(d, setSize, s.Size)
+	}
+	if len(s.Fields) == 0 {
+		return d
+	}
 	var list []byte
 	for _, size := range s.Fields {
 		list = append(list, nest(unix.NFTA_LIST_ELEM, AppendNumber(nil, fieldSize, size))...)
 	}
-	return nest(unix.NFTA_SET_DESC, nest(setFields, list))
+	return append(d, nest(setFields, list)...)
 }
 
 // DeleteSet deletes a set, which no rule may look into, with its elements.

@@ -1,6 +1,6 @@
-// Package nfnetlink speaks to nftables by netlink as far as package
-// github.com/google/nftables does not: generations of the rule set, transactions that
-// are bound to one, notifications, and rules in the kernel's own form.
+// Package nfnetlink speaks to nftables by netlink: transactions, which may be bound to a
+// generation of the rule set, lists, notifications, and rules in the kernel's own form. What a
+// rule does is written by the expressions of package github.com/google/nftables.
 package nfnetlink
 
 import (
@@ -160,6 +160,15 @@ func (s *Socket) HasTable(family uint8, table string) (bool, error) {
 	return err == nil, err
 }
 
+// HasChain reports whether a table, which may not be there, has a chain.
+func (s *Socket) HasChain(p Place, chain string) (bool, error) {
+	_, err := s.Get(p.message(unix.NFT_MSG_GETCHAIN, 0, text(unix.NFTA_CHAIN_NAME, chain)), Type(unix.NFT_MSG_NEWCHAIN))
+	if errors.Is(err, unix.ENOENT) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
 // Tables are those of all families. Where that takes the kernel one buffer it is one state of
 // them, however often other programs commit: nft(8) begins its list again at each commit.
 func (s *Socket) Tables() ([]Place, error) {
@@ -269,6 +278,7 @@ type Element struct {
 	Ends           bool   // the key is the first one behind an interval, in a set of one field
 	Value          []byte // of a map of values
 	Verdict, Chain []byte // of a map of verdicts: its code as a number of 4 bytes, and where it leads
+	Expression     []byte // what it has beside, such as a counter; is not written
 	Comment        string // is not read
 }
 
@@ -310,6 +320,8 @@ func ReadElement(attributes []byte) (e Element) {
 		case unix.NFTA_SET_ELEM_DATA:
 			e.Value = readData(value)
 			e.Verdict, e.Chain = readVerdict(value)
+		case unix.NFTA_SET_ELEM_EXPR:
+			e.Expression = value
 		}
 	}
 	return e

@@ -107,7 +107,15 @@ func create(cfg *Config) (_ *Device, err error) {
 	if d.Index, err = indexOf(d.Name); err != nil {
 		return nil, err
 	}
+	d.withoutIPv6()
 	return d, d.setAttributes(cfg)
+}
+
+// withoutIPv6 keeps the host's own IPv6 off the device: as a port of a bridge it has no use for
+// addresses, and routes of thousands of ports have the kernel look through them all whenever a link
+// comes or goes (fib6_clean_all of net/ipv6/ip6_fib.c). Where it can't be set, things work all the same.
+func (d *Device) withoutIPv6() {
+	_ = os.WriteFile("/proc/sys/net/ipv6/conf/"+d.Name+"/disable_ipv6", []byte("1"), 0)
 }
 
 // Persist has the device stay when nobody has it open (TUNSETPERSIST), until it

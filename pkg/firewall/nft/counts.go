@@ -46,17 +46,25 @@ func (w *Writer) Counts(_ context.Context, n firewall.Network) (map[firewall.Rul
 // countOf is what the counter among a rule's expressions says.
 func countOf(expressions []byte) (c firewall.Count) {
 	for _, e := range netlink.Attributes(expressions) {
-		for kind, data := range netlink.Attributes(e) {
-			if kind != unix.NFTA_EXPR_DATA || !counts(e) {
-				continue
-			}
-			for kind, value := range netlink.Attributes(data) {
-				switch {
-				case kind == unix.NFTA_COUNTER_PACKETS && len(value) == 8:
-					c.Packets = binary.BigEndian.Uint64(value)
-				case kind == unix.NFTA_COUNTER_BYTES && len(value) == 8:
-					c.Bytes = binary.BigEndian.Uint64(value)
-				}
+		if counts(e) {
+			c = countIn(e)
+		}
+	}
+	return c
+}
+
+// countIn is what a counter says.
+func countIn(expression []byte) (c firewall.Count) {
+	for kind, data := range netlink.Attributes(expression) {
+		if kind != unix.NFTA_EXPR_DATA {
+			continue
+		}
+		for kind, value := range netlink.Attributes(data) {
+			switch {
+			case kind == unix.NFTA_COUNTER_PACKETS && len(value) == 8:
+				c.Packets = binary.BigEndian.Uint64(value)
+			case kind == unix.NFTA_COUNTER_BYTES && len(value) == 8:
+				c.Bytes = binary.BigEndian.Uint64(value)
 			}
 		}
 	}

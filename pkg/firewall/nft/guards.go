@@ -67,7 +67,7 @@ func (g *Guards) sweep() {
 
 // all are the tables, by name.
 func (g *Guards) all() []*guardTable {
-	return slices.SortedFunc(maps.Values(g.tables), func(a, b *guardTable) int { return cmp.Compare(a.table.Name, b.table.Name) })
+	return slices.SortedFunc(maps.Values(g.tables), func(a, b *guardTable) int { return cmp.Compare(a.Table, b.Table) })
 }
 
 // Err is why guards are not as they should be; nil if they are.
@@ -124,13 +124,12 @@ const silenced = 255
 func (g *Guards) Silence() error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	socket, err := nfnetlink.Open()
-	if err != nil {
+	if err := g.kernel.connect(); err != nil {
 		return nil // a kernel without nftables has no guards
 	}
-	defer func() { _ = socket.Close() }()
+	var err error
 	for range 5 {
-		if err = silence(socket); !errors.Is(err, unix.ENOENT) { // a device has gone meanwhile
+		if err = g.kernel.silence(); !errors.Is(err, unix.ENOENT) { // a device has gone meanwhile
 			break
 		}
 	}
@@ -143,30 +142,30 @@ func (g *Guards) Silence() error {
 }
 
 // silence is one attempt at Silence.
-func silence(s *nfnetlink.Socket) error {
-	there, err := s.Devices(unix.NFPROTO_NETDEV)
+func (k *kernel) silence() error {
+	there, err := k.socket.Devices(unix.NFPROTO_NETDEV)
 	if err != nil {
 		return err
 	}
-	var messages [][]byte
+	b := place{guardPlace(firewall.SilenceTable), k}.begin()
 	var devices []string
 	for table, of := range there {
 		if firewall.IsGuardTable(table) && table != firewall.SilenceTable {
-			messages = append(messages, nfnetlink.Place{Family: unix.NFPROTO_NETDEV, Table: table}.DeleteTable())
+			b.say(guardPlace(table).DeleteTable())
 			devices = append(devices, of...)
 		}
 	}
-	if len(messages) == 0 {
+	if len(b.messages) == 0 {
 		return nil
 	}
-	at := nfnetlink.Place{Family: unix.NFPROTO_NETDEV, Table: firewall.SilenceTable}
-	messages = append(messages, at.NewTable(0, ""), at.DeleteTable(), at.NewTable(0, "ports that are about to be deleted"))
+	b.gone()
+	b.say(b.NewTable(0, "ports that are about to be deleted"))
 	for part := range slices.Chunk(devices, silenced) {
-		messages = append(messages, at.NewChain(fmt.Sprintf("silence%d", len(messages)), &nfnetlink.Hook{
+		b.say(b.NewChain(fmt.Sprintf("silence%d", len(b.messages)), &nfnetlink.Hook{
 			Number: unix.NF_NETDEV_INGRESS, Priority: guardPriority, Type: "filter", Devices: part, Drop: true,
 		}))
 	}
-	return s.Commit(messages, 0, nil)
+	return b.commit()
 }
 
 // SetNetwork says what ports' guards on the network's bridge need to know. Those
@@ -218,7 +217,7 @@ func (g *Guards) RemoveNetwork(bridge string) error {
 // end forgets a table that has no networks and is gone.
 func (g *Guards) end(t *guardTable) {
 	if len(t.networks) == 0 && t.err == nil {
-		delete(g.tables, t.table.Name)
+		delete(g.tables, t.Table)
 	}
 }
 

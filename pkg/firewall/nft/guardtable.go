@@ -7,7 +7,6 @@ import (
 	"net"
 	"slices"
 
-	"github.com/google/nftables"
 	"golang.org/x/sys/unix"
 
 	"github.com/vnetd/vnetd/pkg/firewall"
@@ -31,7 +30,7 @@ type guardTable struct {
 
 func newGuardTable(k *kernel, name string) *guardTable {
 	return &guardTable{
-		place:    place{k, &nftables.Table{Name: name, Family: nftables.TableFamilyNetdev}, make(map[string]*nftables.Set)},
+		place:    place{guardPlace(name), k},
 		networks: make(map[string]*firewall.GuardedNetwork), ports: make(map[int]*port),
 		elements: make(map[element]int), profiles: make(map[string]profile), tally: newTally(),
 	}
@@ -83,7 +82,7 @@ func (t *guardTable) forgetNetwork(bridge string) (n *firewall.GuardedNetwork, g
 
 // count reads what the table has counted, where it is there.
 func (t *guardTable) count() {
-	if t.stands && t.kernel.conn != nil {
+	if t.stands && t.kernel.socket != nil {
 		t.tally.update(&t.place)
 	}
 }
@@ -216,11 +215,13 @@ func (t *guardTable) need(b *batch, p *port) {
 // forget takes away the chain of a port, which the kernel may have done, and what
 // was counted.
 func (t *guardTable) forget(b *batch, p *port) error {
-	c := portChain(p)
-	if _, err := t.kernel.conn.ListChain(t.table, c.name); err == nil {
-		b.deleteChains(c.name)
-	} else if !errors.Is(err, unix.ENOENT) {
+	name := portChain(p).name
+	there, err := t.kernel.socket.HasChain(t.Place, name)
+	if err != nil {
 		return err
+	}
+	if there {
+		b.deleteChains(name)
 	}
 	t.tally.forget(p.Index)
 	return nil
@@ -290,11 +291,11 @@ func (t *guardTable) write() error {
 	clear(t.elements)
 	clear(t.profiles)
 	b := t.begin()
-	b.anew()
 	if len(t.networks) == 0 {
-		b.conn.DelTable(b.table)
+		b.gone()
 		return b.commit()
 	}
+	b.anew()
 	b.addSets(commonSets())
 	b.addChains(common())
 	for _, bridge := range slices.Sorted(maps.Keys(t.networks)) {

@@ -8,9 +8,9 @@ import (
 	"time"
 
 	"github.com/google/nftables"
-	"github.com/google/nftables/binaryutil"
 	"golang.org/x/sys/unix"
 
+	"github.com/vnetd/vnetd/internal/nfnetlink"
 	"github.com/vnetd/vnetd/pkg/firewall"
 )
 
@@ -42,18 +42,13 @@ func taken4Set(index int) string { return fmt.Sprintf("taken4_net%d", index) }
 func taken6Set(index int) string { return fmt.Sprintf("taken6_net%d", index) }
 
 // byPort is a set by ifindex and what follows.
-func byPort(name string, more ...nftables.SetDatatype) nftables.Set {
-	s := nftables.Set{Name: name, KeyType: nftables.MustConcatSetType(append([]nftables.SetDatatype{nftables.TypeIFIndex}, more...)...)}
-	s.Concatenation = len(more) > 0
-	if !s.Concatenation {
-		s.KeyByteOrder = binaryutil.NativeEndian
-	}
-	return s
+func byPort(name string, more ...nftables.SetDatatype) nfnetlink.Set {
+	return named(name, append([]nftables.SetDatatype{nftables.TypeIFIndex}, more...)...)
 }
 
-// passing has elements of a set end by themselves.
-func passing(s nftables.Set, after time.Duration, size int) nftables.Set {
-	s.Dynamic, s.HasTimeout, s.Timeout, s.Size = true, true, after, uint32(size)
+// passing has elements of a set, which rules add, end by themselves.
+func passing(s nfnetlink.Set, after time.Duration, size uint32) nfnetlink.Set {
+	s.Dynamic, s.Timeout, s.Size = true, uint64(after.Milliseconds()), size
 	return s
 }
 
@@ -64,14 +59,13 @@ const (
 )
 
 // commonSets are the sets of all networks.
-func commonSets() []nftables.Set {
-	ranges4, ranges6 := byPort(setRanges4, nftables.TypeIPAddr), byPort(setRanges6, nftables.TypeIP6Addr)
-	ranges4.Interval, ranges6.Interval = true, true
-	all := []nftables.Set{
+func commonSets() []nfnetlink.Set {
+	all := []nfnetlink.Set{
 		byPort(setMACs, nftables.TypeEtherAddr), byPort(setBound),
 		byPort(setKnown4, nftables.TypeEtherAddr, nftables.TypeIPAddr), byPort(setKnown6, nftables.TypeEtherAddr, nftables.TypeIP6Addr),
 		byPort(setVLANs, nftables.TypeInetService),
-		byPort(setAddrs4, nftables.TypeIPAddr), byPort(setAddrs6, nftables.TypeIP6Addr), ranges4, ranges6,
+		byPort(setAddrs4, nftables.TypeIPAddr), byPort(setAddrs6, nftables.TypeIP6Addr),
+		ranges(byPort(setRanges4, nftables.TypeIPAddr)), ranges(byPort(setRanges6, nftables.TypeIP6Addr)),
 		passing(byPort(setSeen, nftables.TypeEtherAddr), seenFor, maxSeen),
 	}
 	for _, name := range []string{setFresh, setBroadcasts, setMulticasts, setResolutions} {
@@ -86,12 +80,14 @@ func commonSets() []nftables.Set {
 }
 
 // networkSets are the sets of one network.
-func networkSets(n *firewall.GuardedNetwork) []nftables.Set {
-	return []nftables.Set{
-		{Name: ownedSet(n.Index), KeyType: nftables.TypeEtherAddr, Comment: n.Bridge},
-		{Name: taken4Set(n.Index), KeyType: nftables.TypeIPAddr, Comment: n.Bridge},
-		{Name: taken6Set(n.Index), KeyType: nftables.TypeIP6Addr, Comment: n.Bridge},
+func networkSets(n *firewall.GuardedNetwork) (all []nfnetlink.Set) {
+	for _, s := range []nfnetlink.Set{
+		named(ownedSet(n.Index), nftables.TypeEtherAddr), named(taken4Set(n.Index), nftables.TypeIPAddr), named(taken6Set(n.Index), nftables.TypeIP6Addr),
+	} {
+		s.NetworkOrder, s.Comment = true, n.Bridge
+		all = append(all, s)
 	}
+	return all
 }
 
 // takenBy is what a network's sets have of an address that somebody has.

@@ -29,17 +29,13 @@ func (t *tally) update(of *place) {
 	}
 	table := make(map[int]firewall.Stopped)
 	for _, kind := range firewall.GuardKinds() {
-		set := of.sets[stoppedSet(kind)]
-		if set == nil {
-			return
-		}
-		elements, err := of.kernel.conn.GetSetElements(set)
+		elements, err := of.kernel.socket.Elements(of.Family, of.Table, stoppedSet(kind))
 		if err != nil {
 			return
 		}
 		for _, e := range elements {
-			if len(e.Key) == 4 && e.Counter != nil {
-				add(table, indexOf(e.Key), firewall.Stopped{kind: e.Counter.Packets})
+			if len(e.Key) == 4 && counts(e.Expression) {
+				add(table, indexOf(e.Key), firewall.Stopped{kind: countIn(e.Expression).Packets})
 			}
 		}
 	}

@@ -56,7 +56,7 @@ func (g *Guards) repair(changed map[string]bool) {
 	}
 	told := false
 	for _, t := range g.all() {
-		if changed != nil && !changed[t.table.Name] {
+		if changed != nil && !changed[t.Table] {
 			continue
 		}
 		if !told {
@@ -138,6 +138,9 @@ func (n *news) take() (tables map[string]bool) {
 	return tables
 }
 
+// noticeBuffer holds what is told of a transaction of some ten thousand messages.
+const noticeBuffer = 32 << 20
+
 // listen calls changed with a table that somebody else has changed, or "" where it may be any,
 // until ctx ends.
 func (g *Guards) listen(ctx context.Context, changed func(table string)) error {
@@ -146,7 +149,7 @@ func (g *Guards) listen(ctx context.Context, changed func(table string)) error {
 		g.log.Info("no notifications of changes of port guards", "error", err)
 		return nil
 	}
-	socket.SetBuffers(0, socketBuffer) // all that one transaction of ours changes is told at once
+	socket.SetBuffers(0, noticeBuffer) // all that one transaction of ours changes is told at once
 	stop := context.AfterFunc(ctx, func() { _ = socket.Close() })
 	defer func() {
 		if stop() {

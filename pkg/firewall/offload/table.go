@@ -56,7 +56,7 @@ func creation(bridges, devices []string, hardware bool) [][]byte {
 		place.NewTable(0, comment),
 		place.NewSet(nfnetlink.Set{Name: setBridges, Key: name}, 1),
 		place.NewSet(nfnetlink.Set{Name: setLinks, Key: name}, 2),
-		place.NewSet(nfnetlink.Set{Name: setAnswered, Key: nfnetlink.DataType{Number: idType, Size: 4}, Learned: answeredTime, Size: maxAnswered}, 3),
+		place.NewSet(nfnetlink.Set{Name: setAnswered, Key: nfnetlink.DataType{Number: idType, Size: 4}, Dynamic: true, Timeout: answeredTime, Size: maxAnswered}, 3),
 	}
 	messages = append(messages, place.NewElements(setBridges, elements(bridges))...)
 	messages = append(messages, place.NewElements(setLinks, elements(devices))...)
