@@ -193,7 +193,6 @@ func TestFramesPassTheFiles(t *testing.T) {
 		nstest.IP(t, "link add b0 type bridge")
 		nstest.IP(t, "link set b0 up")
 		for _, d := range []*tap.Device{a, b} {
-			setSysctl(t, "ipv6/conf/"+d.Name+"/disable_ipv6")
 			nstest.IP(t, "link set "+d.Name+" master b0 up")
 		}
 		f := b.Files[0]
@@ -220,12 +219,15 @@ func TestFramesPassTheFiles(t *testing.T) {
 	})
 }
 
-// setSysctl sets a switch under /proc/sys/net.
-func setSysctl(t *testing.T, key string) {
-	t.Helper()
-	if err := os.WriteFile("/proc/sys/net/"+key, []byte("1"), 0); err != nil {
-		t.Fatal(err)
-	}
+// The host has no IPv6 address of its own on a device, also where it comes up: it has a use for none.
+func TestNoIPv6(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		d := create(t, tap.Config{})
+		nstest.IP(t, "link set "+d.Name+" up")
+		if got := nstest.IP(t, "-6 addr show dev "+d.Name) + nstest.IP(t, "-6 route show table all dev "+d.Name); got != "" {
+			t.Errorf("the device has IPv6:\n%s", got)
+		}
+	})
 }
 
 func TestCreateErrors(t *testing.T) {

@@ -49,7 +49,7 @@ type snapshots struct {
 // that is waited for.
 const (
 	calm         = 100 * time.Millisecond
-	longestDelay = 10 * time.Second
+	longestDelay = time.Minute
 )
 
 // due is firewall.ErrChanging where a snapshot is to be taken and better is not yet.
