@@ -129,7 +129,6 @@ var mayUse = map[string][]string{
 	"github.com/vishvananda/netlink":         {"pkg/bridge", "pkg/bridge/tc", "pkg/tap"},
 	"github.com/coreos/go-iptables":          {"pkg/firewall/iptables"},
 	"github.com/google/nftables":             {"pkg/firewall/nft"},
-	"github.com/mdlayher/netlink":            {"pkg/firewall/nft"}, // its socket, under google/nftables
 	"github.com/insomniacslk/dhcp":           {"pkg/dhcpd", "pkg/dhcpd/v4", "pkg/dhcpd/v6"},
 	"github.com/mdlayher/packet":             {"pkg/dhcpd/v4", "pkg/dhcpd/internal/iface"},
 	"github.com/mdlayher/ndp":                {"pkg/dhcpd/ra"},
