@@ -2,9 +2,7 @@ package nft
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -51,32 +49,4 @@ func countOf(expressions []byte) (c firewall.Count) {
 		}
 	}
 	return c
-}
-
-// countIn is what a counter says.
-func countIn(expression []byte) (c firewall.Count) {
-	for kind, data := range netlink.Attributes(expression) {
-		if kind != unix.NFTA_EXPR_DATA {
-			continue
-		}
-		for kind, value := range netlink.Attributes(data) {
-			switch {
-			case kind == unix.NFTA_COUNTER_PACKETS && len(value) == 8:
-				c.Packets = binary.BigEndian.Uint64(value)
-			case kind == unix.NFTA_COUNTER_BYTES && len(value) == 8:
-				c.Bytes = binary.BigEndian.Uint64(value)
-			}
-		}
-	}
-	return c
-}
-
-// counts reports whether an expression is a counter.
-func counts(expression []byte) bool {
-	for kind, value := range netlink.Attributes(expression) {
-		if kind == unix.NFTA_EXPR_NAME && strings.TrimRight(string(value), "\x00") == "counter" {
-			return true
-		}
-	}
-	return false
 }

@@ -3,11 +3,16 @@ package nft
 import (
 	"encoding/binary"
 	"net/netip"
+	"strings"
 	"time"
 
 	"github.com/google/nftables/binaryutil"
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
+
+	"github.com/vnetd/vnetd/internal/netlink"
+	"github.com/vnetd/vnetd/internal/nfnetlink"
+	"github.com/vnetd/vnetd/pkg/firewall"
 )
 
 // rule is what one rule does, in the order in which the kernel does it.
@@ -187,3 +192,55 @@ func uint16be(n uint16) []byte { return binary.BigEndian.AppendUint16(nil, n) }
 
 // ifindex is an ifindex as the register has it.
 func ifindex(n int) []byte { return binaryutil.NativeEndian.PutUint32(uint32(n)) }
+
+// expressions are the rule in the kernel's form. The library has masquerading take a
+// range of ports without the flag by which the kernel heeds it.
+func (r rule) expressions(family uint8) (all [][]byte, err error) {
+	all = make([][]byte, 0, len(r))
+	for _, e := range r {
+		if m, ok := e.(*expr.Masq); ok && m.ToPorts {
+			const specified = 2 // NF_NAT_RANGE_PROTO_SPECIFIED of linux/netfilter/nf_nat.h
+			data := nfnetlink.AppendNumber(nil, unix.NFTA_MASQ_FLAGS, specified)
+			data = nfnetlink.AppendNumber(data, unix.NFTA_MASQ_REG_PROTO_MIN, m.RegProtoMin)
+			if m.RegProtoMax != 0 {
+				data = nfnetlink.AppendNumber(data, unix.NFTA_MASQ_REG_PROTO_MAX, m.RegProtoMax)
+			}
+			all = append(all, nfnetlink.Expression("masq", data))
+			continue
+		}
+		b, err := expr.Marshal(family, e)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, b)
+	}
+	return all, nil
+}
+
+// countIn is what a counter says.
+func countIn(expression []byte) (c firewall.Count) {
+	for kind, data := range netlink.Attributes(expression) {
+		if kind != unix.NFTA_EXPR_DATA {
+			continue
+		}
+		for kind, value := range netlink.Attributes(data) {
+			switch {
+			case kind == unix.NFTA_COUNTER_PACKETS && len(value) == 8:
+				c.Packets = binary.BigEndian.Uint64(value)
+			case kind == unix.NFTA_COUNTER_BYTES && len(value) == 8:
+				c.Bytes = binary.BigEndian.Uint64(value)
+			}
+		}
+	}
+	return c
+}
+
+// counts reports whether an expression is a counter.
+func counts(expression []byte) bool {
+	for kind, value := range netlink.Attributes(expression) {
+		if kind == unix.NFTA_EXPR_NAME && strings.TrimRight(string(value), "\x00") == "counter" {
+			return true
+		}
+	}
+	return false
+}

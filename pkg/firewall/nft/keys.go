@@ -2,6 +2,7 @@ package nft
 
 import (
 	"encoding/binary"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -274,4 +275,16 @@ func rewrite(f ipFamily, addrs firewall.AddrRange, ports firewall.PortRange) cla
 		c.rule = append(c.rule, &expr.Masq{ToPorts: nat.Specified, RegProtoMin: nat.RegProtoMin, RegProtoMax: nat.RegProtoMax})
 	}
 	return c
+}
+
+// bySet are messages about elements, a set's together.
+func bySet(all []element, about func(set string, all []nfnetlink.Element) [][]byte) (messages [][]byte) {
+	sets := map[string][]nfnetlink.Element{}
+	for i := range all {
+		sets[all[i].set] = append(sets[all[i].set], all[i].messages()...)
+	}
+	for _, set := range slices.Sorted(maps.Keys(sets)) {
+		messages = append(messages, about(set, sets[set])...)
+	}
+	return messages
 }

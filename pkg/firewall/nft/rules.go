@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"net/netip"
 	"slices"
-	"time"
 
 	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
@@ -21,9 +20,6 @@ var (
 	multicasts   = pace{1000, 2000}
 	resolutions  = pace{200, 400} // ARP and neighbour discovery
 )
-
-// seenFor is how long an address is not counted again: the bridge's ageing time.
-const seenFor = 5 * time.Minute
 
 // dropping is the chain that counts and drops frames of one kind.
 func dropping(k firewall.GuardKind) string { return "drop_" + k.String() }

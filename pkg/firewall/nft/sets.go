@@ -52,6 +52,9 @@ func passing(s nfnetlink.Set, after time.Duration, size uint32) nfnetlink.Set {
 	return s
 }
 
+// seenFor is how long an address is not counted again: the bridge's ageing time.
+const seenFor = 5 * time.Minute
+
 // Bounds of what frames add to sets.
 const (
 	maxPorts = 1 << 16

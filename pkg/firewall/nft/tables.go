@@ -7,7 +7,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/google/nftables/expr"
 	"golang.org/x/sys/unix"
 
 	"github.com/vnetd/vnetd/internal/netlink"
@@ -243,45 +242,9 @@ func (t *table) fill(c stage) (rules [][]byte, err error) {
 	return rules, nil
 }
 
-// bySet are messages about elements, a set's together.
-func bySet(all []element, about func(set string, all []nfnetlink.Element) [][]byte) (messages [][]byte) {
-	sets := map[string][]nfnetlink.Element{}
-	for i := range all {
-		sets[all[i].set] = append(sets[all[i].set], all[i].messages()...)
-	}
-	for _, set := range slices.Sorted(maps.Keys(sets)) {
-		messages = append(messages, about(set, sets[set])...)
-	}
-	return messages
-}
-
 // drop has the table be gone, whether or not it is there.
 func (t *table) drop() [][]byte {
 	return [][]byte{t.place.NewTable(0, ""), t.place.DeleteTable()}
-}
-
-// expressions are the rule in the kernel's form. The library has masquerading take a
-// range of ports without the flag by which the kernel heeds it.
-func (r rule) expressions(family uint8) (all [][]byte, err error) {
-	all = make([][]byte, 0, len(r))
-	for _, e := range r {
-		if m, ok := e.(*expr.Masq); ok && m.ToPorts {
-			const specified = 2 // NF_NAT_RANGE_PROTO_SPECIFIED of linux/netfilter/nf_nat.h
-			data := nfnetlink.AppendNumber(nil, unix.NFTA_MASQ_FLAGS, specified)
-			data = nfnetlink.AppendNumber(data, unix.NFTA_MASQ_REG_PROTO_MIN, m.RegProtoMin)
-			if m.RegProtoMax != 0 {
-				data = nfnetlink.AppendNumber(data, unix.NFTA_MASQ_REG_PROTO_MAX, m.RegProtoMax)
-			}
-			all = append(all, nfnetlink.Expression("masq", data))
-			continue
-		}
-		b, err := expr.Marshal(family, e)
-		if err != nil {
-			return nil, err
-		}
-		all = append(all, b)
-	}
-	return all, nil
 }
 
 func chainNames(all []stage) (names []string) {
