@@ -7,6 +7,9 @@ import (
 	"github.com/vnetd/vnetd/pkg/firewall"
 )
 
+// tellPace is how often the log tells of one kind of one port.
+const tellPace = time.Minute
+
 // teller tells the log what was stopped, each kind of each port once in a while. It
 // is for one goroutine.
 type teller struct {

@@ -15,14 +15,9 @@ import (
 	"github.com/vnetd/vnetd/pkg/firewall"
 )
 
-const (
-	// lookPace is how often counters are read for the log, and what could not be
-	// written is tried again.
-	lookPace = 5 * time.Second
-
-	// tellPace is how often the log tells of one kind of one port.
-	tellPace = time.Minute
-)
+// lookPace is how often counters are read for the log, and what could not be
+// written is tried again.
+const lookPace = 5 * time.Second
 
 // Watch puts guards back that others take away, tries again what failed, and tells
 // the log what is stopped, until ctx ends.
