@@ -76,7 +76,7 @@ $(TOOLS)/.installed: Makefile
 # go vet finds, lint tells.
 test: ## unit and kernel tests, each kernel test in namespaces of its own
 	CGO_ENABLED=1 $(GO) test -race -vet=off -shuffle=on -p $$(($$(nproc) + 1)) -parallel 4 -timeout 30m $$($(GO) list ./... | grep -v '/test/e2e')
-	$(GO) test -count=1 -run TestSimulation ./pkg/cluster
+	$(GO) test -count=1 -run 'TestSimulation|CrashPoints|TestRefused' ./pkg/cluster ./pkg/store
 	@$(GO) test -count=1 -v -run Libvirt ./pkg/netdef | grep -E 'libvirt-|^ok'
 
 e2e: build ## the built binaries from outside, with a QEMU guest
