@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -337,6 +338,33 @@ func TestConditionsWhileRulesChange(t *testing.T) {
 		defer stop()
 		if _, err := observer.Conditions(h.Context(), 1, networks); err != nil {
 			h.Errorf("nobody but vnetd has changed any: %v", err)
+		}
+	})
+}
+
+// A program that lists rules when they begin to change all the time is ended: it would come to no end.
+func TestListWhenRulesBeginToChange(t *testing.T) {
+	onKernel(t, func(h *host) {
+		observer := iptables.Observe(h.Context(), iptables.Config{IPTables: h.program(firewall.IPv4), IP6Tables: h.program(firewall.IPv6)})
+		h.routing()
+		nstest.Exec(h.T, "nft", "add", "table", "inet", "other")
+		dir := h.TempDir()
+		begun := filepath.Join(dir, "begun")
+		slow := "#!/bin/sh\ntouch " + begun + "\nexec sleep 20\n"
+		if err := os.WriteFile(filepath.Join(dir, "nft"), []byte(slow), 0o755); err != nil {
+			h.Fatal(err)
+		}
+		h.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+		var found []firewall.Condition
+		var err error
+		var asking sync.WaitGroup
+		asking.Go(func() { found, err = observer.Conditions(h.Context(), 1, []firewall.Network{natNetwork()}) })
+		nstest.Eventually(h.T, 10*time.Second, "the program runs", func() error { _, err := os.Stat(begun); return err })
+		stop := commitAllTheTime(h.T)
+		asking.Wait()
+		stop()
+		if !errors.Is(err, firewall.ErrChanging) || found != nil {
+			h.Errorf("%+v, %v, want %v", found, err, firewall.ErrChanging)
 		}
 	})
 }

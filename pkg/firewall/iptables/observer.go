@@ -64,10 +64,11 @@ func (o *Observer) Conditions(ctx context.Context, foreign uint32, networks []fi
 	if legacyFilters() {
 		foreign = 0
 	}
-	if err := o.snapshots.due(ctx, foreign, needed); err != nil {
+	others, err := o.snapshots.patiently(ctx, foreign, needed, o.options, networks)
+	if errors.Is(err, firewall.ErrChanging) {
 		return nil, err
 	}
-	return o.conditions(ctx, foreign, needed, networks)
+	return append(ofSettings(needed, networks), others...), err
 }
 
 // concerned are the programs of the families that networks use.
@@ -75,15 +76,12 @@ func (o *Observer) concerned(ctx context.Context, networks []firewall.Network) [
 	return slices.DeleteFunc(o.present(ctx), func(t tool) bool { return !diagnose.Concerned(t.family, networks) })
 }
 
-// conditions are Conditions as found by those programs, however rules change meanwhile.
-func (o *Observer) conditions(ctx context.Context, foreign uint32, needed []tool, networks []firewall.Network) ([]firewall.Condition, error) {
-	var found []firewall.Condition
+// ofSettings are the conditions that are no rules', of the families of programs.
+func ofSettings(needed []tool, networks []firewall.Network) (found []firewall.Condition) {
 	for _, t := range needed {
 		found = append(found, diagnose.Settings(t.family, networks)...)
 	}
-	found = append(found, diagnose.Legacy(networks)...)
-	others, err := o.snapshots.conditions(ctx, foreign, needed, o.options, networks)
-	return append(found, others...), err
+	return append(found, diagnose.Legacy(networks)...)
 }
 
 // Rules are all rules of the host, as its programs list them now: those of nftables, ours
@@ -155,10 +153,12 @@ func (o *Observer) Obstacle(ctx context.Context, networks []firewall.Network) (s
 	if len(networks) == 0 {
 		networks = []firewall.Network{anyNetwork()}
 	}
-	found, err := o.conditions(ctx, 0, o.concerned(ctx, networks), networks)
+	needed := o.concerned(ctx, networks)
+	others, err := o.snapshots.conditions(ctx, 0, needed, o.options, networks)
 	if err != nil {
 		return "", fmt.Errorf("looking for rules of iptables that cut guests off: %w", err)
 	}
+	found := append(ofSettings(needed, networks), others...)
 	i := slices.IndexFunc(found, func(c firewall.Condition) bool {
 		cuts := c.Kind == firewall.KindPolicy || c.Kind == firewall.KindDrop
 		return cuts && !c.Harmless && (strings.HasPrefix(c.Evidence, "iptables") || strings.HasPrefix(c.Evidence, "ip6tables"))

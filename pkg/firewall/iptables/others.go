@@ -2,6 +2,8 @@ package iptables
 
 import (
 	"context"
+	"errors"
+	"slices"
 
 	"github.com/vnetd/vnetd/pkg/firewall"
 	"github.com/vnetd/vnetd/pkg/firewall/diagnose"
@@ -25,16 +27,14 @@ func (w *Writer) Conditions(ctx context.Context, networks []firewall.Network) ([
 		case t.missing != nil:
 			found = append(found, t.absence(w.options, networks)...)
 		case diagnose.Concerned(t.family, networks):
-			found = append(found, diagnose.Settings(t.family, networks)...)
 			needed = append(needed, t)
 		}
 	}
-	found = append(found, diagnose.Legacy(networks)...)
-	if err := w.snapshots.due(ctx, foreign, needed); err != nil {
+	others, err := w.snapshots.patiently(ctx, foreign, needed, w.options, networks)
+	if errors.Is(err, firewall.ErrChanging) {
 		return nil, err
 	}
-	others, err := w.snapshots.conditions(ctx, foreign, needed, w.options, networks)
-	return append(found, others...), err
+	return slices.Concat(found, ofSettings(needed, networks), others), err
 }
 
 // present are the families' programs as they are now; those that were not

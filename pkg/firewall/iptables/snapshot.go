@@ -39,38 +39,74 @@ type snapshots struct {
 	tools   []string
 	last    *snapshot
 
-	waiting sync.Mutex
-	delayed time.Time // since when a snapshot is delayed; zero: it is not; guarded by waiting
-	asked   time.Time // when that was last; guarded by waiting
+	waiting sync.Mutex // guards what follows
+	delayed time.Time  // since when a snapshot is delayed; zero: it is not
+	asked   time.Time  // when that was last
+	insists bool       // the next one is taken whatever comes meanwhile
 }
 
 // The programs that list rules begin anew at each commit to nftables, whoever makes it: as long as
-// commits follow each other within calm they come to no end. longestDelay is how long the end of
-// that is waited for.
+// commits follow each other within calm they come to no end, and are ended after storm.
+// longestDelay is how long the end of that is waited for.
 const (
 	calm         = 100 * time.Millisecond
+	storm        = time.Second
 	longestDelay = time.Minute
 )
 
-// due is firewall.ErrChanging where a snapshot is to be taken and better is not yet.
+// due is firewall.ErrChanging where a snapshot is better not taken yet.
 func (s *snapshots) due(ctx context.Context, foreign uint32, tools []tool) error {
 	calm := s.isFresh(foreign, tools) || restful(ctx)
 	s.waiting.Lock()
 	defer s.waiting.Unlock()
-	if calm {
-		s.asked = time.Time{}
-		return nil
-	}
 	now := time.Now()
 	if now.Sub(s.asked) > longestDelay {
 		s.delayed = now // what was before was another storm
 	}
-	s.asked = now
-	if now.Sub(s.delayed) > longestDelay {
+	s.asked, s.insists = now, now.Sub(s.delayed) > longestDelay
+	if calm || s.insists {
 		s.asked = time.Time{}
 		return nil
 	}
 	return firewall.ErrChanging
+}
+
+// patiently is conditions, or firewall.ErrChanging where a snapshot is to be taken and better is
+// not yet, or comes to no end since commits follow each other.
+func (s *snapshots) patiently(ctx context.Context, foreign uint32, tools []tool, o options, networks []firewall.Network) ([]firewall.Condition, error) {
+	if err := s.due(ctx, foreign, tools); err != nil {
+		return nil, err
+	}
+	ctx, end := context.WithCancelCause(ctx)
+	var watching sync.WaitGroup
+	watching.Go(func() { s.watch(ctx, end) })
+	defer watching.Wait()
+	defer end(nil)
+	found, err := s.conditions(ctx, foreign, tools, o, networks)
+	if err != nil && errors.Is(context.Cause(ctx), firewall.ErrChanging) {
+		return nil, firewall.ErrChanging
+	}
+	return found, err
+}
+
+// watch ends a snapshot that is being taken, by end, in a storm that has not been waited for long
+// enough.
+func (s *snapshots) watch(ctx context.Context, end context.CancelCauseFunc) {
+	s.waiting.Lock()
+	insists := s.insists
+	s.waiting.Unlock()
+	begin := time.Now()
+	for !insists && ctx.Err() == nil {
+		switch {
+		case restful(ctx):
+			begin = time.Now()
+		case time.Since(begin) > storm && ctx.Err() == nil:
+			s.waiting.Lock()
+			s.delayed, s.asked = begin, time.Now()
+			s.waiting.Unlock()
+			end(firewall.ErrChanging)
+		}
+	}
 }
 
 // restful reports whether nobody commits to nftables for a moment, as far as that can be told.
