@@ -140,8 +140,6 @@ type Set struct {
 	Name   string
 	Key    DataType
 	Fields []uint32 // sizes of those that a key is made of, in bytes; none: it is one
-	// BigEndian has nft(8) read keys of one field as numbers in the network's byte order.
-	BigEndian bool
 	// Intervals has elements be ranges of keys.
 	Intervals bool
 	// NetworkOrder says that keys, of one field, have their highest byte first, for nft(8)
@@ -162,33 +160,10 @@ type Set struct {
 // NewSet makes a set. id is its number in the transaction, not 0.
 func (p Place) NewSet(s Set, id uint32) []byte {
 	attributes := text(unix.NFTA_SET_NAME, s.Name)
-	flags, order := uint32(0), uint32(hostOrder)
-	if s.BigEndian {
-		order = networkOrder
-	}
-	if s.Intervals {
-		flags |= unix.NFT_SET_INTERVAL
-	}
-	if s.Intervals || s.NetworkOrder {
-		order = networkOrder
-	}
-	if s.Map {
-		flags |= unix.NFT_SET_MAP
-	}
-	if len(s.Fields) > 0 {
-		flags |= setConcatenation
-	}
-	if s.Dynamic {
-		flags |= unix.NFT_SET_EVAL
-	}
-	if s.Timeout > 0 {
-		flags |= unix.NFT_SET_TIMEOUT
-		attributes = netlink.AppendAttribute(attributes, unix.NFTA_SET_TIMEOUT, binary.BigEndian.AppendUint64(nil, s.Timeout))
-	}
 	for _, n := range []struct {
 		kind   uint16
 		number uint32
-	}{{unix.NFTA_SET_FLAGS, flags}, {unix.NFTA_SET_KEY_TYPE, s.Key.Number}, {unix.NFTA_SET_KEY_LEN, s.Key.Size}, {unix.NFTA_SET_ID, id}} {
+	}{{unix.NFTA_SET_FLAGS, s.flags()}, {unix.NFTA_SET_KEY_TYPE, s.Key.Number}, {unix.NFTA_SET_KEY_LEN, s.Key.Size}, {unix.NFTA_SET_ID, id}} {
 		attributes = AppendNumber(attributes, n.kind, n.number)
 	}
 	if s.Map {
@@ -198,23 +173,53 @@ func (p Place) NewSet(s Set, id uint32) []byte {
 		}
 		attributes = AppendNumber(AppendNumber(attributes, unix.NFTA_SET_DATA_TYPE, value.Number), unix.NFTA_SET_DATA_LEN, value.Size)
 	}
+	if s.Timeout > 0 {
+		attributes = netlink.AppendAttribute(attributes, unix.NFTA_SET_TIMEOUT, binary.BigEndian.AppendUint64(nil, s.Timeout))
+	}
 	if d := s.description(); d != nil {
 		attributes = append(attributes, nest(unix.NFTA_SET_DESC, d)...)
 	}
-	var userdata []byte
-	if len(s.Fields) == 0 || s.Intervals {
-		userdata = binary.NativeEndian.AppendUint32([]byte{setByteOrder, 4}, order)
-	}
-	if s.Comment != "" {
-		userdata = append(userdata, note(setComment, s.Comment)...)
-	}
-	if userdata != nil {
-		attributes = netlink.AppendAttribute(attributes, unix.NFTA_SET_USERDATA, userdata)
+	if d := s.userdata(); d != nil {
+		attributes = netlink.AppendAttribute(attributes, unix.NFTA_SET_USERDATA, d)
 	}
 	if s.Counter {
 		attributes = append(attributes, nest(setExpression, Expression("counter", nil))...)
 	}
 	return p.message(unix.NFT_MSG_NEWSET, unix.NLM_F_CREATE, attributes)
+}
+
+// flags are the set's (NFT_SET_…).
+func (s Set) flags() (flags uint32) {
+	for _, f := range []struct {
+		is   bool
+		flag uint32
+	}{
+		{s.Intervals, unix.NFT_SET_INTERVAL},
+		{s.Map, unix.NFT_SET_MAP},
+		{len(s.Fields) > 0, setConcatenation},
+		{s.Dynamic, unix.NFT_SET_EVAL},
+		{s.Timeout > 0, unix.NFT_SET_TIMEOUT},
+	} {
+		if f.is {
+			flags |= f.flag
+		}
+	}
+	return flags
+}
+
+// userdata is what nft(8) keeps with the set.
+func (s Set) userdata() (d []byte) {
+	order := uint32(hostOrder)
+	if s.Intervals || s.NetworkOrder {
+		order = networkOrder
+	}
+	if len(s.Fields) == 0 || s.Intervals {
+		d = binary.NativeEndian.AppendUint32([]byte{setByteOrder, 4}, order)
+	}
+	if s.Comment != "" {
+		d = append(d, note(setComment, s.Comment)...)
+	}
+	return d
 }
 
 // description says what keys are made of, and how many elements there may be.

@@ -67,7 +67,7 @@ func sets() []set {
 		return s
 	}
 	ports := one(packets, setPorts, typePort, 2)
-	ports.BigEndian = true
+	ports.NetworkOrder = true
 	return []set{
 		one(frames, setLinks, typeIfname, nameSize),
 		two(frames, setMACs, typeIfname, typeEther, nameSize, 6),
