@@ -617,7 +617,7 @@ func TestWithoutXML(t *testing.T) {
 		"set web domain= dns= mtu= isolated= guard= inbound-ipv6= dhcp=off", "cat web", "set six ipv6=none subnet=198.51.100.0/24 --json", "set six domain=7.example --now",
 		"define testdata/bound.xml", "copy bound free", "cat free",
 		"rename lab lab2", "list", "rename six seven", "rename lab2 web", "rename none some", "rename lab2",
-		"new a --mode natt", "new a --subnet fd00::/64", "new a --subnet 192.168.1.9/24", "new a --subnet 192.168.1.0/31", "new a --ipv6 x", "new a --mode open --dev eno1", "new a --from none", "new",
+		"new a --mode natt", "new a --subnet fd00::/64", "new a --subnet 192.168.1.9/24", "new a --subnet 192.168.1.0/31", "new a --subnet 0.0.0.0/24", "new a --ipv6 fe80::/64", "new a --ipv6 x", "new a --mode open --dev eno1", "new a --from none", "new",
 		"set web", "set web colour=red", "set web mtu", "set web mtu=1 mtu=2", "set web mtu=big", "set web dhcp=x", "set web dhcp=10.0.0.1-10.0.0.9", "set web dns=x", "set web guard=high",
 		"renumber default --subnet 10.7.0.0/24 --plan", "renumber default --subnet 10.7.0.0/24", "cat default --inactive", "renumber default --subnet fd00:7::/64 --now", "renumber default --subnet 10.8.0.0/30",
 		"renumber lan", "renumber default --subnet x", "renumber public --subnet 10.9.0.0/24", "renumber default --now --plan", "renumber none", "renumber",

@@ -175,10 +175,20 @@ func parseSubnet(family netdef.Families, value string) (netip.Prefix, error) {
 		return p, fmt.Errorf("%q is no subnet of %s: want auto, none, or one as %s", value, family, example)
 	case p.Bits() == 0 || p.Bits() > most:
 		return p, fmt.Errorf("%s has no room for guests: want a prefix of 1 to %d bits, as %s", value, most, example)
+	case !unicast(p.Masked()):
+		return p, fmt.Errorf("%s has no addresses that guests can use everywhere: want a subnet as %s", value, example)
 	case p.Addr() != p.Masked().Addr() && p.Addr() != p.Masked().Addr().Next():
 		return p, fmt.Errorf("%s is an address in %v, where the host has the first one: want the subnet", value, p.Masked())
 	}
 	return p.Masked(), nil
+}
+
+// unicast reports whether a subnet's addresses are of use beyond a link and a host: not so are those
+// of RFC 6890 for "this network", loopback, the link and what is reserved, and groups.
+func unicast(subnet netip.Prefix) bool {
+	first, reserved := subnet.Addr(), netip.MustParsePrefix("240.0.0.0/4")
+	thisNetwork := netip.MustParsePrefix("0.0.0.0/8")
+	return first.Next().IsGlobalUnicast() && !thisNetwork.Overlaps(subnet) && !reserved.Overlaps(subnet)
 }
 
 // setDHCP sets the range of the <ip> that it is in.
