@@ -76,14 +76,6 @@ func (o *Observer) concerned(ctx context.Context, networks []firewall.Network) [
 	return slices.DeleteFunc(o.present(ctx), func(t tool) bool { return !diagnose.Concerned(t.family, networks) })
 }
 
-// ofSettings are the conditions that are no rules', of the families of programs.
-func ofSettings(needed []tool, networks []firewall.Network) (found []firewall.Condition) {
-	for _, t := range needed {
-		found = append(found, diagnose.Settings(t.family, networks)...)
-	}
-	return append(found, diagnose.Legacy(networks)...)
-}
-
 // Rules are all rules of the host, as its programs list them now: those of nftables, ours
 // among them, and of both variants of iptables. The error tells what could not be listed, and
 // is ErrHidden where nobody here can list what there is.

@@ -196,6 +196,14 @@ func (t *tool) program() string {
 	return "iptables"
 }
 
+// ofSettings are the conditions that are no rules', of the families of programs.
+func ofSettings(needed []tool, networks []firewall.Network) (found []firewall.Condition) {
+	for _, t := range needed {
+		found = append(found, diagnose.Settings(t.family, networks)...)
+	}
+	return append(found, diagnose.Legacy(networks)...)
+}
+
 // conditions are those of networks, by the last snapshot or by one that is taken with
 // tools: one at a foreign of 0 is not remembered, nor is one that is not whole.
 func (s *snapshots) conditions(ctx context.Context, foreign uint32, tools []tool, o options, networks []firewall.Network) ([]firewall.Condition, error) {
