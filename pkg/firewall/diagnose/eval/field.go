@@ -124,7 +124,7 @@ func (m *reader) connection(p *Packet, name string) (ruleset.Value, known) {
 	switch {
 	case m.hook.Layer == Bridge:
 		return ruleset.Value{}, unclear // tracked there if any rule asks for it
-	case c.State == StateUntracked && name == "state":
+	case c.State == StateUntracked && name == "state" && (m.tracked || c.NoTrack):
 		return ruleset.Uint(c.State), certain
 	case !m.tracked || c.State == 0 || c.State == StateUntracked:
 		if name == "state" {

@@ -68,9 +68,11 @@ type MAC [6]byte
 
 // Connection is what conntrack knows of the packet's connection.
 type Connection struct {
-	State  uint8 // one of the states; of a packet that is not tracked yet, what it will be
-	Reply  bool  // the packet goes the other way than the first one
-	Status uint8 // StatusSNAT and StatusDNAT
+	State uint8 // one of the states; of a packet that is not tracked yet, what it will be
+	// NoTrack has it be untracked before conntrack, too: a rule has said so.
+	NoTrack bool
+	Reply   bool  // the packet goes the other way than the first one
+	Status  uint8 // StatusSNAT and StatusDNAT
 	// Restored is the destination that a packet of a connection that goes on has before
 	// conntrack gives it that of Dst and DstPort, in prerouting or output: of a reply whose
 	// connection's source was translated, or of one that follows a first packet whose

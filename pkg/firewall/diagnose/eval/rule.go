@@ -69,7 +69,7 @@ func (m *machine) carryOut(r *ruleset.Rule, s *ruleset.Statement, f *fate) []out
 			return []outcome{{fate: *f}}
 		}
 	case ruleset.Untrack:
-		f.packet.Connection.State = StateUntracked
+		f.packet.Connection.State, f.packet.Connection.NoTrack = StateUntracked, true
 	case ruleset.Translate:
 		m.touched = nil
 		if !m.translate(r, f, s) {
