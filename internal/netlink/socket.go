@@ -138,6 +138,21 @@ func (s *Socket) Poll() ([]byte, error) {
 	return datagram, err
 }
 
+// Drain forgets what a socket of Open holds of answers that nobody has waited for. Once some were
+// lost, as they were more than it holds, the kernel sends no others while any are left
+// (netlink_rcv_wake of net/netlink/af_netlink.c).
+func (s *Socket) Drain() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	defer s.giveBack()
+	_ = s.file.SetReadDeadline(time.Time{}) // that of the last answer may have passed
+	for {
+		if datagram, err := s.Poll(); datagram == nil && !errors.Is(err, unix.ENOBUFS) {
+			return
+		}
+	}
+}
+
 func (s *Socket) receive(wait bool) ([]byte, error) {
 	if s.buffer == nil {
 		s.buffer = buffers.Get().(*[receiveSize]byte)

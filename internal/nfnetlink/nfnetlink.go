@@ -29,14 +29,11 @@ type Generation struct {
 // Socket is a netlink socket to nftables.
 type Socket struct{ *netlink.Socket }
 
-// The sizes of a socket's buffers in bytes: for the rules of some thousand
+// buffer is the size of a socket's buffers in bytes: for the rules of some thousand
 // networks, since a transaction goes in one write, and for the answer to the largest
-// transaction that has its rules echoed. Without the privilege to have them large
-// transactions are refused, and go by iptables.
-const (
-	sendBuffer    = 32 << 20
-	receiveBuffer = 4 << 20
-)
+// transaction that has its rules echoed, or of which each message is refused. Without the
+// privilege to have it large transactions are refused, and go by iptables.
+const buffer = 32 << 20
 
 // Open opens a socket that is a member of multicast groups.
 func Open(groups ...uint) (*Socket, error) {
@@ -44,7 +41,7 @@ func Open(groups ...uint) (*Socket, error) {
 	if err != nil {
 		return nil, fmt.Errorf("speaking to nftables: %w", err)
 	}
-	s.SetBuffers(sendBuffer, receiveBuffer)
+	s.SetBuffers(buffer, buffer)
 	return &Socket{s}, nil
 }
 
@@ -265,6 +262,9 @@ func (s *Socket) Commit(messages [][]byte, expected uint32, echoed func(at int, 
 		}
 		return false
 	})
+	if err != nil || refused != nil {
+		s.Drain() // of what else was refused
+	}
 	if err != nil {
 		return fmt.Errorf("waiting for nftables to commit: %w", err)
 	}

@@ -242,3 +242,28 @@ func open(t *testing.T) *nfnetlink.Socket {
 	t.Cleanup(func() { _ = s.Close() })
 	return s
 }
+
+// However much of a transaction is refused, its first fault is told, and the next transaction is
+// carried out at once.
+func TestManyRefused(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		s, err := nfnetlink.Open()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = s.Close() }()
+		place := nfnetlink.Place{Family: unix.NFPROTO_NETDEV, Table: "t"}
+		for _, count := range []int{20_000, 200_000} {
+			messages := [][]byte{place.NewTable(0, "")}
+			for range count {
+				messages = append(messages, place.NewRule("missing", nfnetlink.Expression("counter", nil)))
+			}
+			if err := s.Commit(messages, 0, nil); count == 20_000 && !errors.Is(err, unix.ENOENT) || err == nil {
+				t.Errorf("%d rules of a chain that is not there: %v, want %v", count, err, unix.ENOENT)
+			}
+			if err := s.Commit([][]byte{place.NewTable(0, "")}, 0, nil); err != nil {
+				t.Errorf("after %d rules were refused: %v", count, err)
+			}
+		}
+	})
+}
