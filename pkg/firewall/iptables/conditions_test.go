@@ -342,19 +342,26 @@ func TestConditionsWhileRulesChange(t *testing.T) {
 	})
 }
 
+// listSlowly has the program that lists rules take so long, and list nothing. It makes begun first.
+func (h *host) listSlowly(long time.Duration) (begun string) {
+	h.Helper()
+	nstest.Exec(h.T, "nft", "add", "table", "inet", "other")
+	dir := h.TempDir()
+	begun = filepath.Join(dir, "begun")
+	slow := fmt.Sprintf("#!/bin/sh\ntouch %s\nexec sleep %v\n", begun, long.Seconds())
+	if err := os.WriteFile(filepath.Join(dir, "nft"), []byte(slow), 0o755); err != nil {
+		h.Fatal(err)
+	}
+	h.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	return begun
+}
+
 // A program that lists rules when they begin to change all the time is ended: it would come to no end.
 func TestListWhenRulesBeginToChange(t *testing.T) {
 	onKernel(t, func(h *host) {
 		observer := iptables.Observe(h.Context(), iptables.Config{IPTables: h.program(firewall.IPv4), IP6Tables: h.program(firewall.IPv6)})
 		h.routing()
-		nstest.Exec(h.T, "nft", "add", "table", "inet", "other")
-		dir := h.TempDir()
-		begun := filepath.Join(dir, "begun")
-		slow := "#!/bin/sh\ntouch " + begun + "\nexec sleep 20\n"
-		if err := os.WriteFile(filepath.Join(dir, "nft"), []byte(slow), 0o755); err != nil {
-			h.Fatal(err)
-		}
-		h.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+		begun := h.listSlowly(20 * time.Second)
 		var found []firewall.Condition
 		var err error
 		var asking sync.WaitGroup
@@ -365,6 +372,40 @@ func TestListWhenRulesBeginToChange(t *testing.T) {
 		stop()
 		if !errors.Is(err, firewall.ErrChanging) || found != nil {
 			h.Errorf("%+v, %v, want %v", found, err, firewall.ErrChanging)
+		}
+	})
+}
+
+// Rules that change in bursts, between which nobody could list them, are listed all the same after a while.
+func TestListBetweenBursts(t *testing.T) {
+	onKernel(t, func(h *host) {
+		observer := iptables.Observe(h.Context(), iptables.Config{IPTables: h.program(firewall.IPv4), IP6Tables: h.program(firewall.IPv6)})
+		observer.SetPatience(4 * time.Second)
+		h.routing()
+		h.listSlowly(2 * time.Second)
+		ctx, end := context.WithCancel(h.Context())
+		var bursts sync.WaitGroup
+		defer bursts.Wait()
+		defer end()
+		bursts.Go(func() {
+			for ctx.Err() == nil {
+				stop := commitAllTheTime(h.T)
+				time.Sleep(1600 * time.Millisecond)
+				stop()
+				time.Sleep(300 * time.Millisecond)
+			}
+		})
+		refused := 0
+		nstest.Eventually(h.T, time.Minute, "an answer", func() error {
+			_, err := observer.Conditions(h.Context(), 1, []firewall.Network{natNetwork()})
+			if errors.Is(err, firewall.ErrChanging) {
+				refused++
+				return err
+			}
+			return nil
+		})
+		if refused == 0 {
+			h.Error("the first burst did not put it off")
 		}
 	})
 }

@@ -1,6 +1,10 @@
 package iptables
 
-import "github.com/vnetd/vnetd/pkg/firewall"
+import (
+	"time"
+
+	"github.com/vnetd/vnetd/pkg/firewall"
+)
 
 // Guards are the lines by which vnetd differs from libvirt: a guard stands at the
 // head of the network's part of LIBVIRT_FWI and asks LIBVIRT_FWO first. See
@@ -26,3 +30,6 @@ func Taken(w *Writer) any {
 func JumpsTo(prefix string, lines ...firewall.Line) []firewall.Line {
 	return options{prefix: prefix}.jumps(nowhere, lines)
 }
+
+// SetPatience sets how long the end of a storm of changes is waited for.
+func (o *Observer) SetPatience(d time.Duration) { o.snapshots.patience = d }

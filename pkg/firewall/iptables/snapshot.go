@@ -40,70 +40,70 @@ type snapshots struct {
 	last    *snapshot
 
 	waiting sync.Mutex // guards what follows
-	delayed time.Time  // since when a snapshot is delayed; zero: it is not
+	since   time.Time  // when one was asked for that is not taken yet; zero: there is none
 	asked   time.Time  // when that was last
-	insists bool       // the next one is taken whatever comes meanwhile
+
+	patience time.Duration // how long the end of changes is waited for; 0: longestDelay
 }
 
 // The programs that list rules begin anew at each commit to nftables, whoever makes it: as long as
 // commits follow each other within calm they come to no end, and are ended after storm.
-// longestDelay is how long the end of that is waited for.
+// longestDelay is how long they are put off, and ended, so.
 const (
 	calm         = 100 * time.Millisecond
 	storm        = time.Second
 	longestDelay = time.Minute
 )
 
-// due is firewall.ErrChanging where a snapshot is better not taken yet.
-func (s *snapshots) due(ctx context.Context, foreign uint32, tools []tool) error {
-	calm := s.isFresh(foreign, tools) || restful(ctx)
-	s.waiting.Lock()
-	defer s.waiting.Unlock()
-	now := time.Now()
-	if now.Sub(s.asked) > longestDelay {
-		s.delayed = now // what was before was another storm
-	}
-	s.asked, s.insists = now, now.Sub(s.delayed) > longestDelay
-	if calm || s.insists {
-		s.asked = time.Time{}
-		return nil
-	}
-	return firewall.ErrChanging
-}
-
 // patiently is conditions, or firewall.ErrChanging where a snapshot is to be taken and better is
 // not yet, or comes to no end since commits follow each other.
 func (s *snapshots) patiently(ctx context.Context, foreign uint32, tools []tool, o options, networks []firewall.Network) ([]firewall.Condition, error) {
-	if err := s.due(ctx, foreign, tools); err != nil {
-		return nil, err
+	if s.isFresh(foreign, tools) || s.insists() {
+		return s.conditions(ctx, foreign, tools, o, networks)
+	}
+	if !restful(ctx) {
+		return nil, firewall.ErrChanging
 	}
 	ctx, end := context.WithCancelCause(ctx)
 	var watching sync.WaitGroup
-	watching.Go(func() { s.watch(ctx, end) })
+	watching.Go(func() { endInStorm(ctx, end) })
 	defer watching.Wait()
 	defer end(nil)
 	found, err := s.conditions(ctx, foreign, tools, o, networks)
 	if err != nil && errors.Is(context.Cause(ctx), firewall.ErrChanging) {
 		return nil, firewall.ErrChanging
 	}
+	s.waiting.Lock()
+	defer s.waiting.Unlock()
+	s.since = time.Time{}
 	return found, err
 }
 
-// watch ends a snapshot that is being taken, by end, in a storm that has not been waited for long
-// enough.
-func (s *snapshots) watch(ctx context.Context, end context.CancelCauseFunc) {
+// insists reports whether a snapshot that is asked for now is taken whatever comes meanwhile: it
+// was for long enough, again and again.
+func (s *snapshots) insists() bool {
 	s.waiting.Lock()
-	insists := s.insists
-	s.waiting.Unlock()
+	defer s.waiting.Unlock()
+	now, patience := time.Now(), cmp.Or(s.patience, longestDelay)
+	if s.since.IsZero() || now.Sub(s.asked) > patience {
+		s.since = now
+	}
+	s.asked = now
+	if now.Sub(s.since) <= patience {
+		return false
+	}
+	s.since = time.Time{}
+	return true
+}
+
+// endInStorm calls end once commits have followed each other for a while, until ctx ends.
+func endInStorm(ctx context.Context, end context.CancelCauseFunc) {
 	begin := time.Now()
-	for !insists && ctx.Err() == nil {
+	for ctx.Err() == nil {
 		switch {
 		case restful(ctx):
 			begin = time.Now()
-		case time.Since(begin) > storm && ctx.Err() == nil:
-			s.waiting.Lock()
-			s.delayed, s.asked = begin, time.Now()
-			s.waiting.Unlock()
+		case time.Since(begin) > storm:
 			end(firewall.ErrChanging)
 		}
 	}
