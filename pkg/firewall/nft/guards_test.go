@@ -581,6 +581,57 @@ func TestCountersEnd(t *testing.T) {
 	})
 }
 
+// Frames count once, in the process in which they were stopped: not again where the kernel refuses to
+// have the table made anew, nor for the next process.
+func TestCountersOfAProcess(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		s := newSegment(t)
+		s.set(firewall.GuardAt(firewall.GuardGateway))
+		if s.passes(from(otherMAC)) || s.total() != 1 {
+			t.Fatalf("of one frame from another port %d were stopped", s.total())
+		}
+		fillIngress(t, s.other.IfName)
+		s.other.Guard = firewall.GuardAt(firewall.GuardGateway)
+		if err := s.guards.SetPort(s.other); err == nil {
+			t.Fatal("the kernel took one chain more at a device than it can")
+		}
+		for range 3 {
+			nft.Tend(s.guards)
+		}
+		if s.total() != 1 {
+			t.Errorf("where the table can't be made anew one frame is told of as %d", s.total())
+		}
+		if err := s.guards.Close(); err != nil {
+			t.Fatal(err)
+		}
+		s.other.Guard = firewall.Guard{}
+		s.guards = nft.NewGuards(slog.New(slog.DiscardHandler))
+		s.set(firewall.GuardAt(firewall.GuardGateway))
+		if s.total() != 0 {
+			t.Errorf("%d frames that a former process has stopped are told of as this one's", s.total())
+		}
+	})
+}
+
+// fillIngress has as many chains at the ingress of a device as it can have (MAX_HOOK_COUNT of
+// net/netfilter/core.c).
+func fillIngress(t *testing.T, device string) {
+	t.Helper()
+	socket, err := nfnetlink.Open()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = socket.Close() }()
+	place := nfnetlink.Place{Family: unix.NFPROTO_NETDEV, Table: "full"}
+	messages := [][]byte{place.NewTable(0, "")}
+	for i := range 1024 {
+		messages = append(messages, place.NewChain(fmt.Sprint("c", i), &nfnetlink.Hook{Number: unix.NF_NETDEV_INGRESS, Type: "filter", Device: device}))
+	}
+	if err := socket.Commit(messages, 0, nil); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // watch has guards repaired until what it returns is called.
 func watch(t *testing.T, g *nft.Guards) (stop func()) {
 	t.Helper()

@@ -19,6 +19,7 @@ import (
 type guardTable struct {
 	place
 	stands bool // it is as it should be
+	ours   bool // this process has written it
 	err    error
 
 	networks map[string]*firewall.GuardedNetwork // by bridge
@@ -267,13 +268,19 @@ func (t *guardTable) takeNetwork(n *firewall.GuardedNetwork, ports []*port) erro
 }
 
 // rewrite makes the whole table anew, in one transaction. Ports without a device
-// are left out.
+// are left out, where the kernel refuses them.
 func (t *guardTable) rewrite() error {
-	t.tally.keep(&t.place)
+	if t.ours {
+		t.tally.refresh(&t.place)
+	}
 	err := t.write()
 	if errors.Is(err, unix.ENOENT) {
 		t.dropGone()
 		err = t.write()
+	}
+	if err == nil {
+		t.ours = true
+		t.tally.keep()
 	}
 	return err
 }

@@ -42,10 +42,14 @@ func (t *tally) update(of *place) {
 	t.table, t.read = table, time.Now()
 }
 
-// keep sets aside what was counted, before the table is made anew.
-func (t *tally) keep(of *place) {
+// refresh reads the counters.
+func (t *tally) refresh(of *place) {
 	t.read = time.Time{}
 	t.update(of)
+}
+
+// keep sets aside what was counted, once the table is made anew.
+func (t *tally) keep() {
 	for index, stopped := range t.table {
 		if !t.gone[index] {
 			add(t.former, index, stopped)
@@ -75,8 +79,7 @@ func (t *tally) sweep(of *place) (counted []element) {
 	if len(t.gone) == 0 {
 		return nil
 	}
-	t.read = time.Time{}
-	t.update(of)
+	t.refresh(of)
 	for index := range t.gone {
 		for kind := range t.table[index] {
 			counted = append(counted, element{set: stoppedSet(kind), from: string(ifindex(index))})
