@@ -117,24 +117,32 @@ func bridgeOf(name string) (ruleset.Value, known) {
 	return link(name)
 }
 
+// follows reports whether conntrack has a packet be of a connection by now.
+func (m *reader) follows(c *Connection) bool {
+	return m.tracked && c.State != 0 && c.State != StateUntracked
+}
+
+// state is that of a packet by now. Before conntrack, and where it is not, it is invalid.
+func (m *reader) state(c *Connection) uint8 {
+	if m.follows(c) || c.State == StateUntracked && (m.tracked || c.NoTrack) {
+		return c.State
+	}
+	return StateInvalid
+}
+
 // connection are the fields of nft_ct. Before conntrack, and where it is not, a packet
-// has only the state invalid.
+// has only a state.
 func (m *reader) connection(p *Packet, name string) (ruleset.Value, known) {
-	c := p.Connection
+	c := &p.Connection
 	switch {
 	case m.hook.Layer == Bridge:
 		return ruleset.Value{}, unclear // tracked there if any rule asks for it
-	case c.State == StateUntracked && name == "state" && (m.tracked || c.NoTrack):
-		return ruleset.Uint(c.State), certain
-	case !m.tracked || c.State == 0 || c.State == StateUntracked:
-		if name == "state" {
-			return ruleset.Uint(uint8(StateInvalid)), certain
-		}
+	case name == "state":
+		return ruleset.Uint(m.state(c)), certain
+	case !m.follows(c):
 		return ruleset.Value{}, absent
 	}
 	switch name {
-	case "state":
-		return ruleset.Uint(c.State), certain
 	case "direction":
 		if c.Reply {
 			return ruleset.Uint(1), certain

@@ -232,7 +232,7 @@ func (m *reader) status(p *Packet, s *ruleset.Statement) truth {
 	switch {
 	case m.hook.Layer == Bridge:
 		return maybe
-	case !m.tracked || c.State == 0 || c.State == StateUntracked:
+	case !m.follows(&c):
 		return no
 	case s.Op != "in" && s.Op != "!", len(s.Set.Elements) != 1:
 		return maybe
