@@ -30,9 +30,10 @@ type Generation struct {
 type Socket struct{ *netlink.Socket }
 
 // buffer is the size of a socket's buffers in bytes: for the rules of some thousand
-// networks, since a transaction goes in one write, and for the answer to the largest
-// transaction that has its rules echoed, or of which each message is refused. Without the
-// privilege to have it large transactions are refused, and go by iptables.
+// networks, since a transaction goes in one write, for the answer to the largest
+// transaction that has its rules echoed, or of which each message is refused, and for
+// what is told of one. Without the privilege to have it large transactions are refused,
+// and go by iptables.
 const buffer = 32 << 20
 
 // Open opens a socket that is a member of multicast groups.
@@ -150,16 +151,17 @@ func RuleAttributes(table, chain string) []byte {
 // HasTable reports whether a family (NFPROTO_…) has a table.
 func (s *Socket) HasTable(family uint8, table string) (bool, error) {
 	name := netlink.AppendAttribute(nil, unix.NFTA_TABLE_NAME, []byte(table+"\x00"))
-	_, err := s.Get(Message(Type(unix.NFT_MSG_GETTABLE), 0, family, 0, name), Type(unix.NFT_MSG_NEWTABLE))
-	if errors.Is(err, unix.ENOENT) {
-		return false, nil
-	}
-	return err == nil, err
+	return s.has(Message(Type(unix.NFT_MSG_GETTABLE), 0, family, 0, name), unix.NFT_MSG_NEWTABLE)
 }
 
 // HasChain reports whether a table, which may not be there, has a chain.
 func (s *Socket) HasChain(p Place, chain string) (bool, error) {
-	_, err := s.Get(p.message(unix.NFT_MSG_GETCHAIN, 0, text(unix.NFTA_CHAIN_NAME, chain)), Type(unix.NFT_MSG_NEWCHAIN))
+	return s.has(p.message(unix.NFT_MSG_GETCHAIN, 0, text(unix.NFTA_CHAIN_NAME, chain)), unix.NFT_MSG_NEWCHAIN)
+}
+
+// has reports whether what a request asks for is there, which is told by a message of that kind.
+func (s *Socket) has(request []byte, kind uint16) (bool, error) {
+	_, err := s.Get(request, Type(kind))
 	if errors.Is(err, unix.ENOENT) {
 		return false, nil
 	}

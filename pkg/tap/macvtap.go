@@ -164,8 +164,8 @@ func SetUp(index int) error {
 	if err != nil {
 		return err
 	}
-	if err := os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6", []byte("1"), 0); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("keeping the host's IPv6 off %q: %w", name, err)
+	if err := withoutIPv6(name); err != nil {
+		return err
 	}
 	switch err := changeLink(index, unix.IFF_UP); {
 	case errors.Is(err, unix.ENODEV):

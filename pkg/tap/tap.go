@@ -107,15 +107,20 @@ func create(cfg *Config) (_ *Device, err error) {
 	if d.Index, err = indexOf(d.Name); err != nil {
 		return nil, err
 	}
-	d.withoutIPv6()
+	// As a port of a bridge it has no use for addresses, and routes of thousands of ports have the
+	// kernel look through them all whenever a link comes or goes (fib6_clean_all of
+	// net/ipv6/ip6_fib.c). Where it can't be set, things work all the same.
+	_ = withoutIPv6(d.Name)
 	return d, d.setAttributes(cfg)
 }
 
-// withoutIPv6 keeps the host's own IPv6 off the device: as a port of a bridge it has no use for
-// addresses, and routes of thousands of ports have the kernel look through them all whenever a link
-// comes or goes (fib6_clean_all of net/ipv6/ip6_fib.c). Where it can't be set, things work all the same.
-func (d *Device) withoutIPv6() {
-	_ = os.WriteFile("/proc/sys/net/ipv6/conf/"+d.Name+"/disable_ipv6", []byte("1"), 0)
+// withoutIPv6 keeps the host's own IPv6 off a device, which may be one without any.
+func withoutIPv6(name string) error {
+	err := os.WriteFile("/proc/sys/net/ipv6/conf/"+name+"/disable_ipv6", []byte("1"), 0)
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("keeping the host's IPv6 off %q: %w", name, err)
+	}
+	return nil
 }
 
 // Persist has the device stay when nobody has it open (TUNSETPERSIST), until it

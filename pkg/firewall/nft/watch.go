@@ -2,8 +2,6 @@ package nft
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"slices"
 	"sync"
 	"time"
@@ -133,41 +131,19 @@ func (n *news) take() (tables map[string]bool) {
 	return tables
 }
 
-// noticeBuffer holds what is told of a transaction of some ten thousand messages.
-const noticeBuffer = 32 << 20
-
 // listen calls changed with a table that somebody else has changed, or "" where it may be any,
 // until ctx ends.
 func (g *Guards) listen(ctx context.Context, changed func(table string)) error {
-	socket, err := netlink.Open(unix.NETLINK_NETFILTER, unix.NFNLGRP_NFTABLES)
+	socket, err := nfnetlink.Open(unix.NFNLGRP_NFTABLES)
 	if err != nil {
 		g.log.Info("no notifications of changes of port guards", "error", err)
 		return nil
 	}
-	socket.SetBuffers(0, noticeBuffer) // all that one transaction of ours changes is told at once
-	stop := context.AfterFunc(ctx, func() { _ = socket.Close() })
-	defer func() {
-		if stop() {
-			_ = socket.Close()
+	return socket.Listen(ctx, func() { changed("") }, func(m netlink.Message) {
+		if m.Port != 0 && m.Port != g.kernel.port.Load() && concerns(m) {
+			changed(nfnetlink.Table(m))
 		}
-	}()
-	for {
-		datagram, err := socket.Receive()
-		switch {
-		case ctx.Err() != nil:
-			return ctx.Err()
-		case errors.Is(err, unix.ENOBUFS):
-			changed("") // more happened than the socket holds
-			continue
-		case err != nil:
-			return fmt.Errorf("listening to nftables: %w", err)
-		}
-		for m := range netlink.Messages(datagram) {
-			if m.Port != 0 && m.Port != g.kernel.port.Load() && concerns(m) {
-				changed(nfnetlink.Table(m))
-			}
-		}
-	}
+	})
 }
 
 // concerns reports whether a notification is about a table of guards.
