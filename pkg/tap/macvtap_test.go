@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -231,8 +232,10 @@ func TestSource(t *testing.T) {
 		}
 		card := parseMAC(t, "52:54:00:12:34:56")
 		frames := make(chan struct{})
+		var sending sync.WaitGroup
+		defer sending.Wait() // before the files are closed
 		defer close(frames)
-		go func() {
+		sending.Go(func() {
 			for {
 				select {
 				case <-frames:
@@ -244,7 +247,7 @@ func TestSource(t *testing.T) {
 				_, _ = a.Files[0].Write(frameOf(broadcast, parseMACs("01:00:5e:00:00:01")))
 				_, _ = a.Files[0].Write(frameOf(broadcast, card))
 			}
-		}()
+		})
 		got, err := tap.Source(t.Context(), a.Index, func(mac net.HardwareAddr) bool { return true })
 		if err != nil || got.String() != card.String() {
 			t.Errorf("%v, %v, want %v", got, err, card)
