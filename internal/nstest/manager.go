@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -23,9 +24,13 @@ type serviceManager struct {
 	ready  chan struct{} // closed with READY=1
 	heard  chan struct{} // closed when nothing more is heard
 
-	mu    sync.Mutex
-	store []*os.File
+	mu     sync.Mutex
+	store  []*os.File
+	stored map[socketID]bool // what is in store
 }
+
+// socketID tells open sockets apart.
+type socketID struct{ dev, ino uint64 }
 
 // newServiceManager opens the socket of sd_notify(3).
 func newServiceManager() (*serviceManager, error) {
@@ -46,7 +51,10 @@ func newServiceManager() (*serviceManager, error) {
 // shell tells it its PID. They stay in the store until cmd says otherwise.
 func (m *serviceManager) prepare(cmd *exec.Cmd, left []*os.File) {
 	m.mu.Lock()
-	m.store = left
+	m.store, m.stored = nil, make(map[socketID]bool)
+	for _, f := range left {
+		m.add(f)
+	}
 	m.mu.Unlock()
 	cmd.Env = append(os.Environ(), "NOTIFY_SOCKET="+m.notify.LocalAddr().String())
 	if len(left) == 0 {
@@ -93,16 +101,13 @@ func (m *serviceManager) keep(said map[string]string, files []*os.File) {
 	switch {
 	case said["FDSTORE"] == "1":
 		for _, f := range files {
-			if slices.ContainsFunc(m.store, func(is *os.File) bool { return sameFile(is, f) }) {
-				_ = f.Close() // systemd.service(5): stored once, however often it comes
-			} else {
-				m.store = append(m.store, f)
-			}
+			m.add(f)
 		}
 	case said["FDSTOREREMOVE"] == "1":
 		m.store = slices.DeleteFunc(m.store, func(f *os.File) bool {
 			gone := f.Name() == said["FDNAME"]
 			if gone {
+				delete(m.stored, idOf(f))
 				files = append(files, f)
 			}
 			return gone
@@ -113,11 +118,25 @@ func (m *serviceManager) keep(said map[string]string, files []*os.File) {
 	}
 }
 
-// sameFile reports whether two descriptors are of one open socket or file.
-func sameFile(a, b *os.File) bool {
-	x, errX := a.Stat()
-	y, errY := b.Stat()
-	return errX == nil && errY == nil && os.SameFile(x, y)
+// add stores f once, however often it comes (systemd.service(5)). The caller holds m.mu.
+func (m *serviceManager) add(f *os.File) {
+	id := idOf(f)
+	if m.stored[id] {
+		_ = f.Close()
+		return
+	}
+	m.stored[id] = true
+	m.store = append(m.store, f)
+}
+
+// idOf asks the kernel which socket f is. File.Fd would have it block, for vnetd as well.
+func idOf(f *os.File) socketID {
+	info, err := f.Stat()
+	if err != nil {
+		return socketID{}
+	}
+	is := info.Sys().(*syscall.Stat_t)
+	return socketID{is.Dev, is.Ino}
 }
 
 // received are the file descriptors that came with a message.
@@ -145,7 +164,7 @@ func (m *serviceManager) take() []*os.File {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	files := m.store
-	m.store = nil
+	m.store, m.stored = nil, make(map[socketID]bool)
 	return files
 }
 

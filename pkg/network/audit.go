@@ -9,6 +9,7 @@ import (
 
 	"github.com/vnetd/vnetd/pkg/network/env"
 	"github.com/vnetd/vnetd/pkg/network/port"
+	"github.com/vnetd/vnetd/pkg/store"
 )
 
 // auditPace is how often it is looked whether run-state still is on disk.
@@ -39,18 +40,24 @@ func (a *audit) run(ctx context.Context) {
 func (a *audit) keep() error {
 	a.keeping.Lock()
 	defer a.keeping.Unlock()
-	networks, ports, err := a.env.Store.Recorded()
+	onDisk, err := a.env.Store.Recorded()
 	errs := []error{err, a.env.Store.KeepLock(), a.env.Store.KeepLeases()}
 	if err != nil {
 		return errors.Join(errs...)
 	}
 	for _, n := range a.all() {
-		errs = append(errs, n.KeepRecord(networks))
+		errs = append(errs, n.KeepRecord(onDisk))
 	}
 	for _, p := range a.ports.Registry().All(port.Own, port.External) {
-		if !ports[p.UUID] {
-			errs = append(errs, p.Keep(a.ports.Keep))
+		if onDisk.Ports[p.UUID] {
+			continue
 		}
+		errs = append(errs, p.Keep(func(record store.Port) error {
+			if onDisk.HasPort(record.UUID) {
+				return nil
+			}
+			return a.ports.Keep(record)
+		}))
 	}
 	return errors.Join(errs...)
 }

@@ -269,8 +269,8 @@ func failedRelease(t *testing.T) {
 	if linkExists(port.IfName) {
 		t.Error("the port is gone, its device is not")
 	}
-	if _, ports, _ := h.store.Recorded(); len(ports) != 0 {
-		t.Errorf("records of ports that are gone: %v", ports)
+	if onDisk, _ := h.store.Recorded(); len(onDisk.Ports) != 0 {
+		t.Errorf("records of ports that are gone: %v", onDisk.Ports)
 	}
 }
 
@@ -322,8 +322,8 @@ func unsyncedLife(t *testing.T) {
 	if err := n.Undefine(t.Context()); !errors.Is(err, unix.EIO) {
 		t.Errorf("undefined: %v, want %v", err, unix.EIO)
 	}
-	if networks, ports, err := h.store.Recorded(); len(networks)+len(ports) != 0 || err != nil {
-		t.Errorf("a network that is gone has left run-state: %v, %v, %v", networks, ports, err)
+	if onDisk, err := h.store.Recorded(); len(onDisk.Networks)+len(onDisk.Ports) != 0 || err != nil {
+		t.Errorf("a network that is gone has left run-state: %+v, %v", onDisk, err)
 	}
 }
 
@@ -356,8 +356,8 @@ func removedRunning(t *testing.T) {
 	h := newHub(t, t.TempDir(), hubOptions{})
 	port := h.persistentPort(h.started(halfXML()))
 	recorded := func() bool {
-		networks, ports, err := h.store.Recorded()
-		return err == nil && networks[halfUUID] && ports[port.UUID]
+		onDisk, err := h.store.Recorded()
+		return err == nil && onDisk.Networks[halfUUID] && onDisk.Ports[port.UUID]
 	}
 	h.removeRunState()
 	until(t, "run-state is written anew", recorded)
@@ -402,9 +402,9 @@ func removedAway(t *testing.T) {
 	if diff := cmp.Diff(before, h.Ports().List(), addrs, sameTime); diff != "" {
 		t.Errorf("its ports (-before +after):\n%s", diff)
 	}
-	networks, ports, err := h.store.Recorded()
-	if !networks[halfUUID] || !ports[before[0].UUID] || err != nil {
-		t.Errorf("run-state was not written anew: %v, %v, %v", networks, ports, err)
+	onDisk, err := h.store.Recorded()
+	if !onDisk.Networks[halfUUID] || !onDisk.Ports[before[0].UUID] || err != nil {
+		t.Errorf("run-state was not written anew: %+v, %v", onDisk, err)
 	}
 }
 

@@ -87,14 +87,31 @@ func (s *Store) Run(uuid string) (Run, error) {
 	return parseRun(uuid, data)
 }
 
-// Recorded lists the UUIDs of the networks and ports that have run-state on disk,
-// readable or not.
-func (s *Store) Recorded() (networks, ports map[string]bool, err error) {
-	if networks, err = stems(s.dirs.runs()); err != nil {
-		return nil, nil, err
+// Recorded lists the run-state on disk, readable or not.
+func (s *Store) Recorded() (Recorded, error) {
+	networks, err := stems(s.dirs.runs())
+	if err != nil {
+		return Recorded{}, err
 	}
-	ports, err = stems(s.dirs.ports())
-	return networks, ports, err
+	ports, err := stems(s.dirs.ports())
+	return Recorded{s.dirs, networks, ports}, err
+}
+
+// Recorded are the UUIDs of the networks and ports that have run-state on disk.
+type Recorded struct {
+	dirs            Dirs
+	Networks, Ports map[string]bool
+}
+
+// HasNetwork reports whether a network has run-state now: what was written since the list
+// was made counts.
+func (r Recorded) HasNetwork(uuid string) bool {
+	return r.Networks[uuid] || r.dirs.runs().has(uuid+".json")
+}
+
+// HasPort is HasNetwork of a port.
+func (r Recorded) HasPort(uuid string) bool {
+	return r.Ports[uuid] || r.dirs.ports().has(uuid+".json")
 }
 
 // stems are the names of the files of run-state in dir, without what they end in. A

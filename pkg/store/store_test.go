@@ -178,6 +178,28 @@ func TestRunStateSurvives(t *testing.T) {
 	}
 }
 
+// TestRecorded saves after run-state was listed: who works by the list does not take for
+// gone what came meanwhile.
+func TestRecorded(t *testing.T) {
+	s := open(t, dirsIn(t.TempDir()))
+	defer closed(t, s)
+	onDisk, err := s.Recorded()
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := parse(t, "<network><name>n</name><uuid>"+uuid+"</uuid><bridge name='b1'/></network>")
+	has := func() [2]bool { return [2]bool{onDisk.HasNetwork(uuid), onDisk.HasPort(uuid)} }
+	if has() != [2]bool{} {
+		t.Errorf("network, port are there before they are saved: %v", has())
+	}
+	if err := errors.Join(s.SaveRun(store.Run{Phase: store.Active, Network: n}), s.SavePort(store.Port{UUID: uuid, Network: uuid})); err != nil {
+		t.Fatal(err)
+	}
+	if has() != [2]bool{true, true} {
+		t.Errorf("network, port are there: %v, want both", has())
+	}
+}
+
 // A copy of what a network is outlives run-state, and one that is damaged, or another
 // network's, is none.
 func TestLiveCopy(t *testing.T) {

@@ -113,10 +113,10 @@ func (n Former) Clear(ctx context.Context, r Found) error {
 	return errors.Join(err, turn(n).clear(ctx, r.Network))
 }
 
-// KeepRecord writes the network's run-state where it is not among those on disk, by
-// UUID, and a copy of what the network is where its definition says otherwise, unless
-// somebody is about to change them.
-func (n *Network) KeepRecord(onDisk map[string]bool) error {
+// KeepRecord writes the network's run-state where it is not on disk, and a copy of what
+// the network is where its definition says otherwise, unless somebody is about to change
+// them.
+func (n *Network) KeepRecord(onDisk store.Recorded) error {
 	if !n.op.TryLock() {
 		return nil
 	}
@@ -125,7 +125,7 @@ func (n *Network) KeepRecord(onDisk map[string]bool) error {
 	if live == nil {
 		return nil
 	}
-	return errors.Join(n.record.Keep(onDisk[live.UUID]), turn{n}.keepCopy(documents{live, n.Definition()}))
+	return errors.Join(n.record.Keep(onDisk.HasNetwork(live.UUID)), turn{n}.keepCopy(documents{live, n.Definition()}))
 }
 
 // TakeOver makes vnetd's what another program left active as live, with those ports.
