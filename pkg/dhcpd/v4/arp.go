@@ -8,7 +8,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/vnetd/vnetd/pkg/dhcpd"
+	"github.com/vnetd/vnetd/pkg/dhcpd/internal/iface"
 )
+
+// etherHeader is how long the header of an Ethernet frame is.
+const etherHeader = 14
 
 // arpSize is an ARP packet for IPv4 over Ethernet, without the frame's header
 // (RFC 826).
@@ -51,7 +55,14 @@ var _ arpLink = (*sockets)(nil)
 
 // Ask implements arpLink.
 func (s *sockets) Ask(a netip.Addr) error {
-	return s.sendFrame(arpProbe(s.mac, a))
+	conn, err := s.arp.SyscallConn()
+	if err != nil {
+		return err
+	}
+	frame := arpProbe(s.mac, a)
+	to := &unix.SockaddrLinklayer{Ifindex: s.index, Halen: dhcpd.HWAddrLen}
+	copy(to.Addr[:], frame[:dhcpd.HWAddrLen])
+	return iface.Send(conn, frame, nil, to)
 }
 
 // Heard implements arpLink.

@@ -20,11 +20,6 @@ func (s *Server) Handle(link *dhcpdtest.SimLink, payload []byte, src netip.AddrP
 	return dhcpdtest.Handle(s.h.Engine, link, payload, src, dst, now)
 }
 
-// Frame is the frame that carries payload to dst.
-func Frame(from, to net.HardwareAddr, src netip.Addr, dst netip.AddrPort, payload []byte) []byte {
-	return append(appendHead(nil, dhcpd.HWAddr(from), dhcpd.HWAddr(to), src, dst, payload), payload...)
-}
-
 // ProbeWait is how long the server listens before it offers an address.
 const ProbeWait = probeWait
 

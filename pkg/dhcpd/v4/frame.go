@@ -3,8 +3,6 @@ package v4
 import (
 	"encoding/binary"
 	"net/netip"
-
-	"github.com/vnetd/vnetd/pkg/dhcpd"
 )
 
 // UDP ports (RFC 2131, section 4.1).
@@ -13,23 +11,19 @@ const (
 	clientPort = 68
 )
 
-// Parts of an Ethernet frame that carries UDP.
+// Parts of an IPv4 packet that carries UDP.
 const (
-	etherHeader   = 14
-	etherTypeIPv4 = 0x0800
-	ipHeader      = 20
-	udpHeader     = 8
-	ipTTL         = 64
-	protoUDP      = 17
+	ipHeader  = 20
+	udpHeader = 8
+	ipTTL     = 64
+	protoUDP  = 17
 )
 
-// appendHead appends what is ahead of payload in the Ethernet frame that carries it from the
-// server's port of src to dst. All checksums are in it, so that no offload need fill them in.
-func appendHead(f []byte, from, to dhcpd.HWAddr, src netip.Addr, dst netip.AddrPort, payload []byte) []byte {
+// appendHead appends what is ahead of payload in the packet that carries it from the server's
+// port of src to dst. All checksums are in it, so that no offload need fill them in.
+func appendHead(f []byte, src netip.Addr, dst netip.AddrPort, payload []byte) []byte {
 	udpLen := udpHeader + len(payload)
-	f = append(append(f, to[:]...), from[:]...)
 	be := binary.BigEndian
-	f = be.AppendUint16(f, etherTypeIPv4)
 
 	// RFC 791, section 3.1.
 	at := len(f)

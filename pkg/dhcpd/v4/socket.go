@@ -20,14 +20,13 @@ import (
 
 // sockets are the server's end of one bridge.
 //
-// The UDP socket receives, and sends to those whose card is not known. The
-// packet socket sends frames to the others, for most of whom ARP can't
-// ask; it receives nothing. It stays open, since closing a packet socket takes
-// the kernel milliseconds. So does the one for ARP, where there is one.
+// The UDP socket receives, and sends to those whose card is not known. To the others, for most of
+// whom ARP can't ask, the packet socket of the intake sends. It stays open, since closing a packet
+// socket takes the kernel milliseconds. So does the one for ARP, where there is one. There are no
+// more: the kernel goes through all packet sockets with each change of a link.
 type sockets struct {
 	udp     *udpwait.Conn
-	frames  *iface.Cards
-	arp     *packet.Conn // receives ARP; nil unless addresses are probed
+	arp     *packet.Conn // nil unless addresses are probed
 	intake  *iface.Intake
 	all     []dhcpd.Datagram // what Receive returned last
 	index   int              // of the bridge
@@ -71,9 +70,6 @@ func listen(cfg *Config) (*sockets, error) {
 
 // open opens what there is besides the UDP socket. On an error the rest is to be closed.
 func (s *sockets) open(ifi *net.Interface, probe bool) (err error) {
-	if s.frames, err = iface.OpenCards(ifi.Index); err != nil {
-		return err
-	}
 	if probe {
 		if s.arp, err = packet.Listen(ifi, packet.Raw, unix.ETH_P_ARP, nil); err != nil {
 			return fmt.Errorf("opening the socket for ARP: %w", err)
@@ -103,7 +99,7 @@ func (s *sockets) Receive() (all []dhcpd.Datagram, err error) {
 // Send implements dhcpd.Transport.
 func (s *sockets) Send(all []*dhcpd.Reply, failed func(*dhcpd.Reply, error)) {
 	s.sendSome(all, false, s.udp, failed)
-	s.sendSome(all, true, s.frames.Conn(), failed)
+	s.sendSome(all, true, s.intake.Cards(), failed)
 }
 
 // sendSome sends those that are frames, or those that are not, by their socket.
@@ -116,19 +112,12 @@ func (s *sockets) sendSome(all []*dhcpd.Reply, framed bool, by syscall.RawConn, 
 		}
 		box.Admit(out, by)
 		if framed {
-			box.ToCard(out.HW, s.index, func(b []byte) []byte { return appendHead(b, s.mac, out.HW, s.server, out.Dst, out.Payload) }, out.Payload)
+			box.ToCard(out.HW, s.index, func(b []byte) []byte { return appendHead(b, s.server, out.Dst, out.Payload) }, out.Payload)
 		} else {
 			box.To4(out.Dst, s.control, out.Payload)
 		}
 	}
 	box.Flush(by)
-}
-
-// sendFrame sends a frame, or fails at once.
-func (s *sockets) sendFrame(frame []byte) error {
-	to := &unix.SockaddrLinklayer{Ifindex: s.index, Halen: dhcpd.HWAddrLen}
-	copy(to.Addr[:], frame[:dhcpd.HWAddrLen])
-	return iface.Send(s.frames.Conn(), frame, nil, to)
 }
 
 // Copy implements dhcpd.Transport.
@@ -145,9 +134,6 @@ func (s *sockets) Interrupt() {
 // Close implements dhcpd.Transport.
 func (s *sockets) Close() error {
 	errs := []error{s.udp.Close()}
-	if s.frames != nil {
-		errs = append(errs, s.frames.Close())
-	}
 	if s.arp != nil {
 		errs = append(errs, s.arp.Close())
 	}

@@ -209,11 +209,11 @@ func (o *Outbox) To6(to netip.AddrPort, ifindex int, body []byte) {
 	o.add(unix.SizeofSockaddrInet6, nil, 0, body)
 }
 
-// ToCard adds a frame to a hardware address of the link with an ifindex. It is what appendHead
-// appends, at most 64 bytes, and body, which must stay as it is until Flush.
+// ToCard adds an IPv4 packet to a hardware address of the link with an ifindex. It is what
+// appendHead appends, at most 64 bytes, and body, which must stay as it is until Flush.
 func (o *Outbox) ToCard(hw HWAddr, ifindex int, appendHead func([]byte) []byte, body []byte) {
 	sa := (*unix.RawSockaddrLinklayer)(unsafe.Pointer(&o.names[o.n]))
-	*sa = unix.RawSockaddrLinklayer{Family: unix.AF_PACKET, Ifindex: int32(ifindex), Halen: uint8(len(hw))}
+	*sa = unix.RawSockaddrLinklayer{Family: unix.AF_PACKET, Protocol: onWire(unix.ETH_P_IP), Ifindex: int32(ifindex), Halen: uint8(len(hw))}
 	copy(sa.Addr[:], hw[:])
 	o.add(unix.SizeofSockaddrLinklayer, nil, len(appendHead(o.heads[o.n][:0])), body)
 }
@@ -253,12 +253,15 @@ func (o *Outbox) Flush(conn syscall.RawConn, failed func(at int, err error)) {
 
 // sendAll sends them by a socket.
 func (o *Outbox) sendAll(fd uintptr) {
+	wasDown := false
 	for o.next < o.n {
 		n, _, errno := unix.RawSyscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&o.messages[o.next])), uintptr(o.n-o.next), unix.MSG_DONTWAIT, 0, 0)
-		switch errno {
-		case 0:
+		switch {
+		case errno == 0:
 			o.next += int(n)
-		case unix.EINTR:
+		case errno == unix.EINTR:
+		case errno == unix.ENETDOWN && !wasDown: // as a packet socket says once, who sends or receives
+			wasDown = true
 		default: // of the first
 			o.failed(o.next, sendError(errno))
 			o.next++

@@ -77,7 +77,7 @@ func ListenFrames(ifi *net.Interface, ip6 bool, port, first uint16) (*Frames, er
 	if ip6 {
 		etherType = unix.ETH_P_IPV6
 	}
-	socket, err := openPacket(ifi.Index, unix.SOCK_DGRAM, etherType, filter)
+	socket, err := openPacket(ifi.Index, etherType, filter)
 	if err != nil {
 		return nil, err
 	}

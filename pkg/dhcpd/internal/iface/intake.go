@@ -60,5 +60,9 @@ func (in *Intake) Receive() ([]Received, error) {
 	return in.all, nil
 }
 
+// Cards is the way to send packets to cards of the bridge, by Outbox.ToCard. It may be used
+// beside Receive.
+func (in *Intake) Cards() syscall.RawConn { return in.frames.socket.raw }
+
 // Close closes what Intake has opened itself.
 func (in *Intake) Close() error { return errors.Join(in.frames.Close(), in.ports.Close()) }
