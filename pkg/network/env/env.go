@@ -164,7 +164,8 @@ type Environment struct {
 
 	UplinkKeeper *host.Keeper
 
-	// Activity counts whenever a network becomes active, another than it was, or inactive.
+	// Activity counts whenever a network becomes active, another than it was, on another
+	// bridge, or inactive.
 	Activity atomic.Uint64
 
 	PortRequests *histogram.Histogram // how long they took that got a port

@@ -61,8 +61,10 @@ type state struct {
 
 // set has now be a. The caller holds s.mu.
 func (s *state) set(a *active) {
-	s.now.Store(a)
-	s.activity.Add(1)
+	was := s.now.Swap(a)
+	if was == nil || a == nil || was.doc != a.doc || was.ifindex != a.ifindex {
+		s.activity.Add(1)
+	}
 }
 
 // step moves the network to another state for a reason, nil for none. It returns the
