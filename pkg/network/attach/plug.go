@@ -261,7 +261,7 @@ func (d Devices) forward(e bridge.LinkEvent) {
 func (d Devices) noteForeign(index int) {
 	// The event may tell of a bridge that is gone meanwhile.
 	l, err := d.env.Links.LookupIndex(index)
-	if err != nil && !errors.Is(err, bridge.ErrNotFound) {
+	if err != nil && !errors.Is(err, bridge.ErrNotFound) || err == nil && !port.PluggedByOthers(l) {
 		return
 	}
 	gone, master := err != nil, ""

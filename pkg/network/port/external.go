@@ -94,9 +94,10 @@ func (p *Port) SetDevice(l bridge.Link) {
 }
 
 // PluggedByOthers reports whether a link is what a launcher plugged into a bridge by
-// itself: QEMU's bridge helper and libvirt give their devices such addresses.
+// itself: QEMU's bridge helper and libvirt give their devices such addresses. Those of
+// vnetd's own ports, which are made before they are in the registry, have a mark.
 func PluggedByOthers(l bridge.Link) bool {
-	return l.Kind == "tun" && len(l.MAC) == 6 && l.MAC[0] == 0xfe
+	return l.Kind == "tun" && len(l.MAC) == 6 && l.MAC[0] == 0xfe && !strings.HasPrefix(l.Alias, mark)
 }
 
 // AddForeign has the device with that ifindex be a foreign port of the network.
