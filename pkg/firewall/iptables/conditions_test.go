@@ -320,7 +320,7 @@ func TestConditionsWhileRulesChange(t *testing.T) {
 		observer := iptables.Observe(h.Context(), iptables.Config{IPTables: h.program(firewall.IPv4), IP6Tables: h.program(firewall.IPv6)})
 		h.routing()
 		networks := []firewall.Network{natNetwork()}
-		stop := commitAllTheTime(h.T)
+		stop := commitAgainAndAgain(h.T, time.Millisecond)
 		defer stop()
 		for _, foreign := range []uint32{0, 1} {
 			nstest.Eventually(h.T, 30*time.Second, "a refusal", func() error {
@@ -334,7 +334,7 @@ func TestConditionsWhileRulesChange(t *testing.T) {
 		if _, err := observer.Conditions(h.Context(), 1, networks); err != nil {
 			h.Errorf("when they are left alone: %v", err)
 		}
-		stop = commitAllTheTime(h.T)
+		stop = commitAgainAndAgain(h.T, time.Millisecond)
 		defer stop()
 		if _, err := observer.Conditions(h.Context(), 1, networks); err != nil {
 			h.Errorf("nobody but vnetd has changed any: %v", err)
@@ -356,8 +356,15 @@ func (h *host) listSlowly(long time.Duration) (begun string) {
 	return begun
 }
 
-// A program that lists rules when they begin to change all the time is ended: it would come to no end.
+// A program that lists rules when they begin to change all the time, or every now and then, is ended: it
+// would come to no end.
 func TestListWhenRulesBeginToChange(t *testing.T) {
+	for name, pause := range map[string]time.Duration{"all the time": time.Millisecond, "every now and then": 400 * time.Millisecond} {
+		t.Run(name, func(t *testing.T) { listWhenRulesBeginToChange(t, pause) })
+	}
+}
+
+func listWhenRulesBeginToChange(t *testing.T, pause time.Duration) {
 	onKernel(t, func(h *host) {
 		observer := iptables.Observe(h.Context(), iptables.Config{IPTables: h.program(firewall.IPv4), IP6Tables: h.program(firewall.IPv6)})
 		h.routing()
@@ -367,7 +374,7 @@ func TestListWhenRulesBeginToChange(t *testing.T) {
 		var asking sync.WaitGroup
 		asking.Go(func() { found, err = observer.Conditions(h.Context(), 1, []firewall.Network{natNetwork()}) })
 		nstest.Eventually(h.T, 10*time.Second, "the program runs", func() error { _, err := os.Stat(begun); return err })
-		stop := commitAllTheTime(h.T)
+		stop := commitAgainAndAgain(h.T, pause)
 		asking.Wait()
 		stop()
 		if !errors.Is(err, firewall.ErrChanging) || found != nil {
@@ -389,7 +396,7 @@ func TestListBetweenBursts(t *testing.T) {
 		defer end()
 		bursts.Go(func() {
 			for ctx.Err() == nil {
-				stop := commitAllTheTime(h.T)
+				stop := commitAgainAndAgain(h.T, time.Millisecond)
 				time.Sleep(1600 * time.Millisecond)
 				stop()
 				time.Sleep(300 * time.Millisecond)
@@ -410,8 +417,9 @@ func TestListBetweenBursts(t *testing.T) {
 	})
 }
 
-// commitAllTheTime has a table come and go until the caller calls what it returns.
-func commitAllTheTime(t *testing.T) (stop func()) {
+// commitAgainAndAgain has a table come and go, with such a pause between, until the caller calls what it
+// returns.
+func commitAgainAndAgain(t *testing.T, pause time.Duration) (stop func()) {
 	t.Helper()
 	socket, err := nfnetlink.Open()
 	if err != nil {
@@ -428,7 +436,7 @@ func commitAllTheTime(t *testing.T) (stop func()) {
 					t.Errorf("committing: %v", err)
 				}
 			}
-			time.Sleep(time.Millisecond)
+			time.Sleep(pause)
 		}
 	}()
 	return sync.OnceFunc(func() { end(); <-done; _ = socket.Close() })

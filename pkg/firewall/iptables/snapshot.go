@@ -43,14 +43,18 @@ type snapshots struct {
 	since   time.Time  // when one was asked for that is not taken yet; zero: there is none
 	asked   time.Time  // when that was last
 
+	ended    int       // how many were, one after the other, as changes came
+
 	patience time.Duration // how long the end of changes is waited for; 0: longestDelay
 }
 
-// The programs that list rules begin anew at each commit to nftables, whoever makes it: as long as
-// commits follow each other within calm they come to no end, and are ended after storm.
+// The programs that list rules begin anew at each commit to nftables, whoever makes it: where commits
+// go on for storm, in stormy times calm at least, they come to no end, and are ended. The next is begun
+// when nobody has committed for calm, and twice as long after each that was ended, up to storm.
 // longestDelay is how long they are put off, and ended, so.
 const (
 	calm         = 100 * time.Millisecond
+	stormy       = 3
 	storm        = time.Second
 	longestDelay = time.Minute
 )
@@ -61,7 +65,7 @@ func (s *snapshots) patiently(ctx context.Context, foreign uint32, tools []tool,
 	if s.isFresh(foreign, tools) || s.insists() {
 		return s.conditions(ctx, foreign, tools, o, networks)
 	}
-	if !restful(ctx) {
+	if !restful(ctx, s.rest()) {
 		return nil, firewall.ErrChanging
 	}
 	ctx, end := context.WithCancelCause(ctx)
@@ -70,13 +74,21 @@ func (s *snapshots) patiently(ctx context.Context, foreign uint32, tools []tool,
 	defer watching.Wait()
 	defer end(nil)
 	found, err := s.conditions(ctx, foreign, tools, o, networks)
-	if err != nil && errors.Is(context.Cause(ctx), firewall.ErrChanging) {
-		return nil, firewall.ErrChanging
-	}
 	s.waiting.Lock()
 	defer s.waiting.Unlock()
-	s.since = time.Time{}
+	if err != nil && errors.Is(context.Cause(ctx), firewall.ErrChanging) {
+		s.ended++
+		return nil, firewall.ErrChanging
+	}
+	s.since, s.ended = time.Time{}, 0
 	return found, err
+}
+
+// rest is for how long nobody may have committed when a snapshot is begun.
+func (s *snapshots) rest() time.Duration {
+	s.waiting.Lock()
+	defer s.waiting.Unlock()
+	return min(calm<<min(s.ended, 4), storm)
 }
 
 // insists reports whether a snapshot that is asked for now is taken whatever comes meanwhile: it
@@ -92,29 +104,32 @@ func (s *snapshots) insists() bool {
 	if now.Sub(s.since) <= patience {
 		return false
 	}
-	s.since = time.Time{}
+	s.since, s.ended = time.Time{}, 0
 	return true
 }
 
-// endInStorm calls end once commits have followed each other for a while, until ctx ends.
+// endInStorm calls end once commits have gone on for a while, until ctx ends.
 func endInStorm(ctx context.Context, end context.CancelCauseFunc) {
-	begin := time.Now()
-	for ctx.Err() == nil {
-		switch {
-		case restful(ctx):
-			begin = time.Now()
-		case time.Since(begin) > storm:
+	var first time.Time
+	for times := 0; ctx.Err() == nil; {
+		if restful(ctx, calm) {
+			continue
+		}
+		if times++; times == 1 {
+			first = time.Now()
+		}
+		if times >= stormy && time.Since(first) > storm {
 			end(firewall.ErrChanging)
 		}
 	}
 }
 
-// restful reports whether nobody commits to nftables for a moment, as far as that can be told.
-func restful(ctx context.Context) bool {
+// restful reports whether nobody commits to nftables for so long, as far as that can be told.
+func restful(ctx context.Context, long time.Duration) bool {
 	before := generation()
 	select {
 	case <-ctx.Done():
-	case <-time.After(calm):
+	case <-time.After(long):
 	}
 	after := generation()
 	return before == after || before == 0 || after == 0
