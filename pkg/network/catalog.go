@@ -30,10 +30,11 @@ type catalog struct {
 
 	defining sync.Mutex // one definition at a time: conflicts are checked against all others
 
-	mu      sync.Mutex // guards byName, sorted and bridges
+	mu      sync.Mutex // guards what follows
 	byName  map[string]*Network
-	sorted  []*Network // all of them, by name, never changed; nil: they are others by now
-	bridges *onBridges // of sorted; nil: there are none yet
+	byUUID  map[string]*Network // in lower case: those that were asked for, if they still are theirs
+	sorted  []*Network          // all of them, by name, never changed; nil: they are others by now
+	bridges *onBridges          // of sorted; nil: there are none yet
 
 	// claims are the documents of networks that are about to become active, or another
 	// than they are.
@@ -46,7 +47,7 @@ const startLimit = 16
 
 // newCatalog is that of no network yet.
 func newCatalog(e *env.Environment) *catalog {
-	c := &catalog{env: e, byName: make(map[string]*Network), claims: make(map[*Network]*netdef.Network)}
+	c := &catalog{env: e, byName: make(map[string]*Network), byUUID: make(map[string]*Network), claims: make(map[*Network]*netdef.Network)}
 	c.ports = attach.New(e, surroundings{c})
 	c.health = health.NewBoard(e.Logger, c.conditionsChanged)
 	return c
@@ -132,10 +133,18 @@ func (c *catalog) make(doc *netdef.Network) *Network {
 
 // uuid finds a network by its UUID, in any case; nil for none.
 func (c *catalog) uuid(uuid string) *Network {
-	for _, n := range c.all() {
-		if strings.EqualFold(n.Document().UUID, uuid) {
-			return n
-		}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	key := strings.ToLower(uuid)
+	is := func(n *Network) bool { return strings.EqualFold(n.Document().UUID, uuid) }
+	if n := c.byUUID[key]; n != nil && c.byName[n.Name()] == n && is(n) {
+		return n
+	}
+	delete(c.byUUID, key)
+	all := sortedOf(c)
+	if i := slices.IndexFunc(all, is); i >= 0 {
+		c.byUUID[key] = all[i]
+		return all[i]
 	}
 	return nil
 }
@@ -146,6 +155,7 @@ func (c *catalog) remove(n *Network) {
 	defer c.mu.Unlock()
 	if c.byName[n.Name()] == n {
 		delete(c.byName, n.Name())
+		delete(c.byUUID, strings.ToLower(n.Document().UUID))
 		c.sorted = nil
 	}
 }

@@ -43,7 +43,7 @@ type snapshots struct {
 	since   time.Time  // when one was asked for that is not taken yet; zero: there is none
 	asked   time.Time  // when that was last
 
-	ended    int       // how many were, one after the other, as changes came
+	ended int // how many were, one after the other, as changes came
 
 	patience time.Duration // how long the end of changes is waited for; 0: longestDelay
 }
