@@ -55,14 +55,14 @@ var _ arpLink = (*sockets)(nil)
 
 // Ask implements arpLink.
 func (s *sockets) Ask(a netip.Addr) error {
-	conn, err := s.arp.SyscallConn()
-	if err != nil {
-		return err
-	}
 	frame := arpProbe(s.mac, a)
 	to := &unix.SockaddrLinklayer{Ifindex: s.index, Halen: dhcpd.HWAddrLen}
 	copy(to.Addr[:], frame[:dhcpd.HWAddrLen])
-	return iface.Send(conn, frame, nil, to)
+	err := iface.Send(s.asks, frame, nil, to)
+	if errors.Is(err, unix.ENETDOWN) { // as the kernel says once, though the bridge is up again
+		err = iface.Send(s.asks, frame, nil, to)
+	}
+	return err
 }
 
 // Heard implements arpLink.

@@ -27,6 +27,7 @@ import (
 type sockets struct {
 	udp     *udpwait.Conn
 	arp     *packet.Conn // nil unless addresses are probed
+	asks    syscall.RawConn
 	intake  *iface.Intake
 	all     []dhcpd.Datagram // what Receive returned last
 	index   int              // of the bridge
@@ -73,6 +74,12 @@ func (s *sockets) open(ifi *net.Interface, probe bool) (err error) {
 	if probe {
 		if s.arp, err = packet.Listen(ifi, packet.Raw, unix.ETH_P_ARP, nil); err != nil {
 			return fmt.Errorf("opening the socket for ARP: %w", err)
+		}
+		if s.asks, err = s.arp.SyscallConn(); err != nil {
+			return err
+		}
+		if err = s.asks.Control(func(fd uintptr) { iface.GrowBuffers(int(fd)) }); err != nil { // many may be asked for at once
+			return err
 		}
 	}
 	s.intake, err = iface.NewIntake(s.udp, ifi, false, serverPort)
