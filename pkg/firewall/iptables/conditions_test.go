@@ -383,6 +383,29 @@ func listWhenRulesBeginToChange(t *testing.T, pause time.Duration) {
 	})
 }
 
+// Programs that come to their ends between changes are let, however many there are, and however long all of
+// them take.
+func TestListBetweenChanges(t *testing.T) {
+	onKernel(t, func(h *host) {
+		observer := iptables.Observe(h.Context(), iptables.Config{IPTables: h.program(firewall.IPv4), IP6Tables: h.program(firewall.IPv6)})
+		h.routing()
+		for _, family := range []string{"ip", "ip6", "inet", "arp", "bridge"} {
+			nstest.Exec(h.T, "nft", "add", "table", family, "other")
+		}
+		dir := h.TempDir()
+		slow := "#!/bin/sh\nsleep 0.35\ncase \" $* \" in *json*) echo '{\"nftables\":[]}';; esac\n"
+		if err := os.WriteFile(filepath.Join(dir, "nft"), []byte(slow), 0o755); err != nil {
+			h.Fatal(err)
+		}
+		h.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+		defer commitAgainAndAgain(h.T, time.Second)()
+		nstest.Eventually(h.T, 40*time.Second, "an answer before patience is at its end", func() error {
+			_, err := observer.Conditions(h.Context(), 0, []firewall.Network{natNetwork()})
+			return err
+		})
+	})
+}
+
 // Rules that change in bursts, between which nobody could list them, are listed all the same after a while.
 func TestListBetweenBursts(t *testing.T) {
 	onKernel(t, func(h *host) {

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -48,12 +49,13 @@ type snapshots struct {
 	patience time.Duration // how long the end of changes is waited for; 0: longestDelay
 }
 
-// The programs that list rules begin anew at each commit to nftables, whoever makes it: where commits
-// go on for storm, in stormy times calm at least, they come to no end, and are ended. The next is begun
-// when nobody has committed for calm, and twice as long after each that was ended, up to storm.
-// longestDelay is how long they are put off, and ended, so.
+// The programs that list rules begin anew at each commit to nftables, whoever makes it: one that has
+// not come to its end after storm, in which there were commits in at least stormy spans of calm, is
+// ended. The next list is begun when nobody has committed for calm, and twice as long after each that
+// was ended, up to longestCalm. longestDelay is how long they are put off, and ended, so.
 const (
 	calm         = 100 * time.Millisecond
+	longestCalm  = 500 * time.Millisecond
 	stormy       = 3
 	storm        = time.Second
 	longestDelay = time.Minute
@@ -69,8 +71,10 @@ func (s *snapshots) patiently(ctx context.Context, foreign uint32, tools []tool,
 		return nil, firewall.ErrChanging
 	}
 	ctx, end := context.WithCancelCause(ctx)
+	ended := new(atomic.Uint64)
+	ctx = context.WithValue(ctx, endedKey{}, ended)
 	var watching sync.WaitGroup
-	watching.Go(func() { endInStorm(ctx, end) })
+	watching.Go(func() { endInStorm(ctx, end, ended) })
 	defer watching.Wait()
 	defer end(nil)
 	found, err := s.conditions(ctx, foreign, tools, o, networks)
@@ -88,7 +92,7 @@ func (s *snapshots) patiently(ctx context.Context, foreign uint32, tools []tool,
 func (s *snapshots) rest() time.Duration {
 	s.waiting.Lock()
 	defer s.waiting.Unlock()
-	return min(calm<<min(s.ended, 4), storm)
+	return min(calm<<min(s.ended, 4), longestCalm)
 }
 
 // insists reports whether a snapshot that is asked for now is taken whatever comes meanwhile: it
@@ -98,7 +102,7 @@ func (s *snapshots) insists() bool {
 	defer s.waiting.Unlock()
 	now, patience := time.Now(), cmp.Or(s.patience, longestDelay)
 	if s.since.IsZero() || now.Sub(s.asked) > patience {
-		s.since = now
+		s.since, s.ended = now, 0
 	}
 	s.asked = now
 	if now.Sub(s.since) <= patience {
@@ -108,10 +112,15 @@ func (s *snapshots) insists() bool {
 	return true
 }
 
-// endInStorm calls end once commits have gone on for a while, until ctx ends.
-func endInStorm(ctx context.Context, end context.CancelCauseFunc) {
+// endInStorm calls end once commits have gone on for a while in which no program has come to its end,
+// until ctx ends.
+func endInStorm(ctx context.Context, end context.CancelCauseFunc, ended *atomic.Uint64) {
 	var first time.Time
+	var before uint64
 	for times := 0; ctx.Err() == nil; {
+		if now := ended.Load(); now != before {
+			before, times = now, 0
+		}
 		if restful(ctx, calm) {
 			continue
 		}
