@@ -16,6 +16,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network"
+	"github.com/vnetd/vnetd/pkg/network/port"
 )
 
 const halfUUID = "77777777-0000-4000-8000-000000000001"
@@ -29,24 +30,27 @@ func halfXML() string {
 // or can't be read, stays known and harms no guest.
 func TestHalfWay(t *testing.T) {
 	for name, body := range map[string]func(t *testing.T){
-		"a definition with a typo":                    brokenDefinition,
-		"a definition of an inactive network":         brokenInactive,
-		"a definition broken while vnetd runs":        brokenAtReload,
-		"a kill while a transient network stops":      killedStopping,
-		"a stop that fails":                           failedStop,
-		"a stop that can't be recorded":               unrecordedStop,
-		"a port that can't be deleted":                failedRelease,
-		"run-state removed while vnetd runs":          removedRunning,
-		"run-state removed while vnetd is away":       removedAway,
-		"run-state of a transient network removed":    removedTransient,
-		"run-state removed while a change is pending": removedPending,
-		"a pending change and a host that boots":      bootedPending,
-		"cleanup without run-state":                   cleanupByMarks,
-		"too few descriptors at start":                fewDescriptors,
-		"rules that can't be made when it is adopted": failedAdoption,
-		"a network undefined while its port stays":    failedUndefine,
-		"a network undefined, not for sure":           unsureUndefine,
-		"a life on a disk that fails":                 unsyncedLife,
+		"a definition with a typo":                     brokenDefinition,
+		"a definition of an inactive network":          brokenInactive,
+		"a definition broken while vnetd runs":         brokenAtReload,
+		"a kill while a transient network stops":       killedStopping,
+		"a stop that fails":                            failedStop,
+		"a stop that can't be recorded":                unrecordedStop,
+		"a port that can't be deleted":                 failedRelease,
+		"run-state removed while vnetd runs":           removedRunning,
+		"ports that are made while they are looked at": watchedMaking,
+		"a device that was renamed meanwhile":          renamedAway,
+		"a port that has lost its network":             orphanedAgain,
+		"run-state removed while vnetd is away":        removedAway,
+		"run-state of a transient network removed":     removedTransient,
+		"run-state removed while a change is pending":  removedPending,
+		"a pending change and a host that boots":       bootedPending,
+		"cleanup without run-state":                    cleanupByMarks,
+		"too few descriptors at start":                 fewDescriptors,
+		"rules that can't be made when it is adopted":  failedAdoption,
+		"a network undefined while its port stays":     failedUndefine,
+		"a network undefined, not for sure":            unsureUndefine,
+		"a life on a disk that fails":                  unsyncedLife,
 	} {
 		t.Run(strings.ReplaceAll(name, " ", "_"), func(t *testing.T) { nstest.Run(t, body) })
 	}
@@ -376,6 +380,57 @@ func removedRunning(t *testing.T) {
 }
 
 // persistentPortNamed is another persistent port of one.
+// watchedMaking has ports made, whose devices are seen before they are in the books: none stays
+// there as another program's.
+func watchedMaking(t *testing.T) {
+	h := newHub(t, t.TempDir(), hubOptions{})
+	n := h.started(halfXML())
+	for range 60 {
+		_, file := h.port(n, network.PortOptions{})
+		defer func() { must(t, file.Close()) }()
+	}
+	if others := h.Ports().Registry().On("one", port.Foreign); len(others) > 0 {
+		t.Errorf("%d of 60 ports are another program's", len(others))
+	}
+}
+
+// renamedAway has the device of a port renamed while vnetd is away: it is nobody's then, and is
+// put back on its bridge as others are.
+func renamedAway(t *testing.T) {
+	root := t.TempDir()
+	h := newHub(t, root, hubOptions{})
+	was := h.persistentPort(h.started(halfXML()))
+	h.end()
+	nstest.IP(t, "link set "+was.IfName+" down")
+	nstest.IP(t, "link set "+was.IfName+" name web0 up")
+	h = newHub(t, root, hubOptions{})
+	nstest.IP(t, "link del one")
+	until(t, "it is on the new bridge", func() bool { return h.master("web0") == "one" })
+}
+
+// orphanedAgain has a port lose its network, and then the bridge of the host's on which it is.
+func orphanedAgain(t *testing.T) {
+	root := t.TempDir()
+	lan := func() {
+		nstest.IP(t, "link add lan type bridge")
+		nstest.IP(t, "link set lan up")
+	}
+	lan()
+	xml := "<network><name>one</name><uuid>" + halfUUID + "</uuid><forward mode='bridge'/><bridge name='lan'/></network>"
+	h := newHub(t, root, hubOptions{})
+	port := h.persistentPort(h.started(xml))
+	h.end()
+	h.removeRunState()
+	must(t, os.Remove(h.definitionFile()))
+	h = newHub(t, root, hubOptions{})
+	h.condition("port-orphaned")
+	h.started(strings.Replace(xml, halfUUID, strings.Replace(halfUUID, "7", "8", 1), 1))
+	nstest.IP(t, "link del lan")
+	until(t, "it is on no bridge", func() bool { return h.master(port.IfName) == "" })
+	lan()
+	until(t, "it is on the new bridge", func() bool { return h.master(port.IfName) == "lan" })
+}
+
 func (h *hub) persistentPortNamed(t *testing.T, name string) api.Port {
 	n, err := h.ByName("one")
 	must(t, err)

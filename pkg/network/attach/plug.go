@@ -217,7 +217,7 @@ func (d Devices) onOtherLink(p *port.Port, e bridge.LinkEvent) bool {
 		d.followRegistered(e)
 		return true
 	}
-	if !port.PluggedByOthers(e.Link) {
+	if !port.PluggedByOthers(e.Link) || port.Owns(d.reg, e.Link) {
 		return false
 	}
 	d.noteForeign(e.Link.Index)
@@ -261,7 +261,7 @@ func (d Devices) forward(e bridge.LinkEvent) {
 func (d Devices) noteForeign(index int) {
 	// The event may tell of a bridge that is gone meanwhile.
 	l, err := d.env.Links.LookupIndex(index)
-	if err != nil && !errors.Is(err, bridge.ErrNotFound) || err == nil && !port.PluggedByOthers(l) {
+	if err != nil && !errors.Is(err, bridge.ErrNotFound) || err == nil && port.Owns(d.reg, l) {
 		return
 	}
 	gone, master := err != nil, ""

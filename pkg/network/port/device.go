@@ -18,15 +18,21 @@ import (
 )
 
 // Make makes a TAP device with that MTU for a port of the network with that name and
-// UUID. The port is not in the registry yet. The error is Exists where the name of
-// the device is taken.
+// UUID. The port is not in the registry yet: Add or Abandon follows. The error is Exists
+// where the name of the device is taken.
 func (r *Registry) Make(network, uuid string, o Spec, mtu int) (*Port, *tap.Device, error) {
 	record := store.Port{UUID: ether.RandomUUID(), Network: uuid, Created: time.Now().Truncate(time.Second), Holder: o.Holder}
 	o.record(&record)
+	r.mu.Lock()
+	r.making[record.UUID] = true
+	r.mu.Unlock()
 	dev, err := create(r, tap.Config{
 		Name: o.IfName, MAC: tap.HostMAC(o.MAC), MTU: mtu, Alias: Mark(record),
 		Queues: o.Queues, VnetHdr: o.VnetHdr, Owner: o.Owner,
 	})
+	if err != nil {
+		abandon(r, record.UUID)
+	}
 	if errors.Is(err, tap.ErrExists) {
 		return nil, nil, api.Errorf(api.Exists, "option ifname: an interface %q already exists", o.IfName)
 	}
@@ -35,6 +41,25 @@ func (r *Registry) Make(network, uuid string, o Spec, mtu int) (*Port, *tap.Devi
 	}
 	record.IfName, record.Index, record.Queues = dev.Name, dev.Index, max(o.Queues, 1)
 	return newPort(r, Own, network, record), dev, nil
+}
+
+// Abandon forgets a port that was made, and is not put into r.
+func Abandon(r *Registry, p *Port) { abandon(r, p.UUID) }
+
+func abandon(r *Registry, uuid string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.making, uuid)
+}
+
+// Owns reports whether a link is the device of a port of vnetd's own, by its mark of one that is
+// being made. Others that have a mark are nobody's any more.
+func Owns(r *Registry, l bridge.Link) bool {
+	marked, ok := Marked(l)
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	p := r.index.byIndex[l.Index]
+	return ok && r.making[marked.UUID] || p != nil && p.Kind == Own
 }
 
 // othersDevices is how many names in a row may be those of others' devices before the kernel is

@@ -94,10 +94,9 @@ func (p *Port) SetDevice(l bridge.Link) {
 }
 
 // PluggedByOthers reports whether a link is what a launcher plugged into a bridge by
-// itself: QEMU's bridge helper and libvirt give their devices such addresses. Those of
-// vnetd's own ports, which are made before they are in the registry, have a mark.
+// itself: QEMU's bridge helper and libvirt give their devices such addresses.
 func PluggedByOthers(l bridge.Link) bool {
-	return l.Kind == "tun" && len(l.MAC) == 6 && l.MAC[0] == 0xfe && !strings.HasPrefix(l.Alias, mark)
+	return l.Kind == "tun" && len(l.MAC) == 6 && l.MAC[0] == 0xfe
 }
 
 // AddForeign has the device with that ifindex be a foreign port of the network.

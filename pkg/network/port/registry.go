@@ -18,11 +18,12 @@ type Registry struct {
 	mu       sync.Mutex // guards what follows
 	index    index
 	accounts accounts
+	making   map[string]bool // UUIDs of ports that have a device and are not in index yet
 }
 
 // NewRegistry returns a registry without a port.
 func NewRegistry() *Registry {
-	return &Registry{index: newIndex(), accounts: make(accounts)}
+	return &Registry{index: newIndex(), accounts: make(accounts), making: make(map[string]bool)}
 }
 
 // Limits bound what one user may have, root excepted. Zero means no limit.
@@ -97,6 +98,7 @@ func (r *Registry) Add(p *Port) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.index.insert(p)
+	delete(r.making, p.UUID)
 }
 
 // load puts a port that nobody admitted into the registry. The error is Exists where
