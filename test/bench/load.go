@@ -205,9 +205,11 @@ func (l *load) forget() {
 func (l *load) answer(b []byte) error {
 	number, addr, granted, err := l.parse(b)
 	v := l.waiting[number]
-	if errors.Is(err, errRefused) && v != nil { // dnsmasq, which does not probe, may offer two clients one address
-		delete(l.waiting, number)
-		l.result.lost++
+	if errors.Is(err, errRefused) { // dnsmasq, which does not probe, may offer two clients one address
+		if v != nil { // and has not waited for too long
+			delete(l.waiting, number)
+			l.result.lost++
+		}
 		return nil
 	}
 	if err != nil || v == nil || granted != v.offered {
