@@ -58,11 +58,7 @@ func (s *sockets) Ask(a netip.Addr) error {
 	frame := arpProbe(s.mac, a)
 	to := &unix.SockaddrLinklayer{Ifindex: s.index, Halen: dhcpd.HWAddrLen}
 	copy(to.Addr[:], frame[:dhcpd.HWAddrLen])
-	err := iface.Send(s.asks, frame, nil, to)
-	if errors.Is(err, unix.ENETDOWN) { // as the kernel says once, though the bridge is up again
-		err = iface.Send(s.asks, frame, nil, to)
-	}
-	return err
+	return iface.Send(s.asks, frame, nil, to)
 }
 
 // Heard implements arpLink.

@@ -76,14 +76,14 @@ func run(ctx context.Context, stdin, path string, args ...string) (string, error
 		}
 		return "", &execError{filepath.Base(path), stderr.String(), err}
 	}
-	if ended, ok := ctx.Value(endedKey{}).(*atomic.Uint64); ok {
-		ended.Add(1)
+	if finished, ok := ctx.Value(finishedKey{}).(*atomic.Uint64); ok {
+		finished.Add(1)
 	}
 	return stdout.String(), nil
 }
 
-// endedKey has a context know how many programs have come to their end, in an *atomic.Uint64.
-type endedKey struct{}
+// finishedKey has a context know how many programs have come to their end, in an *atomic.Uint64.
+type finishedKey struct{}
 
 // RestoreError is a transaction that iptables-restore refused. The rules of the
 // table it names are as they were before.

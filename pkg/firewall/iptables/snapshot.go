@@ -71,10 +71,10 @@ func (s *snapshots) patiently(ctx context.Context, foreign uint32, tools []tool,
 		return nil, firewall.ErrChanging
 	}
 	ctx, end := context.WithCancelCause(ctx)
-	ended := new(atomic.Uint64)
-	ctx = context.WithValue(ctx, endedKey{}, ended)
+	finished := new(atomic.Uint64)
+	ctx = context.WithValue(ctx, finishedKey{}, finished)
 	var watching sync.WaitGroup
-	watching.Go(func() { endInStorm(ctx, end, ended) })
+	watching.Go(func() { endInStorm(ctx, end, finished) })
 	defer watching.Wait()
 	defer end(nil)
 	found, err := s.conditions(ctx, foreign, tools, o, networks)
@@ -114,11 +114,11 @@ func (s *snapshots) insists() bool {
 
 // endInStorm calls end once commits have gone on for a while in which no program has come to its end,
 // until ctx ends.
-func endInStorm(ctx context.Context, end context.CancelCauseFunc, ended *atomic.Uint64) {
+func endInStorm(ctx context.Context, end context.CancelCauseFunc, finished *atomic.Uint64) {
 	var first time.Time
 	var before uint64
 	for times := 0; ctx.Err() == nil; {
-		if now := ended.Load(); now != before {
+		if now := finished.Load(); now != before {
 			before, times = now, 0
 		}
 		if restful(ctx, calm) {

@@ -204,7 +204,7 @@ func (r *request) plugIn(ctx context.Context) (_ *port.Port, _ *tap.Device, err 
 	}
 	defer func() {
 		if err != nil {
-			port.Abandon(r.reg, p)
+			port.Abandon(r.reg, p.UUID)
 			err = errors.Join(err, dev.Close(), r.env.Bandwidth.End(dev.Index))
 			if p.Status().ClassID != 0 {
 				r.Bandwidth().floorGone(r.n)

@@ -31,7 +31,7 @@ func (r *Registry) Make(network, uuid string, o Spec, mtu int) (*Port, *tap.Devi
 		Queues: o.Queues, VnetHdr: o.VnetHdr, Owner: o.Owner,
 	})
 	if err != nil {
-		abandon(r, record.UUID)
+		Abandon(r, record.UUID)
 	}
 	if errors.Is(err, tap.ErrExists) {
 		return nil, nil, api.Errorf(api.Exists, "option ifname: an interface %q already exists", o.IfName)
@@ -43,10 +43,8 @@ func (r *Registry) Make(network, uuid string, o Spec, mtu int) (*Port, *tap.Devi
 	return newPort(r, Own, network, record), dev, nil
 }
 
-// Abandon forgets a port that was made, and is not put into r.
-func Abandon(r *Registry, p *Port) { abandon(r, p.UUID) }
-
-func abandon(r *Registry, uuid string) {
+// Abandon forgets the port with that UUID, which was being made and is not put into r.
+func Abandon(r *Registry, uuid string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.making, uuid)

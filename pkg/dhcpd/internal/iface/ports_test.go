@@ -1,7 +1,6 @@
 package iface_test
 
 import (
-	"net"
 	"slices"
 	"testing"
 
@@ -14,13 +13,7 @@ import (
 func TestPortsOfCards(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		nstest.IP(t, "link add br0 type bridge")
-		index := func(name string) int {
-			ifi, err := net.InterfaceByName(name)
-			if err != nil {
-				t.Fatal(err)
-			}
-			return ifi.Index
-		}
+		index := func(name string) int { return link(t, name).Index }
 		cards := []iface.HWAddr{{2, 1}, {2, 2}, {}, {2, 1}, {2, 3}}
 		for i, port := range []string{"p1", "p2"} {
 			nstest.IP(t, "link add "+port+" type veth peer name "+port+"-guest")

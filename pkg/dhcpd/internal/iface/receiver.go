@@ -124,6 +124,9 @@ func Send(c syscall.RawConn, b, oob []byte, to unix.Sockaddr) error {
 	var err error
 	writeErr := c.Write(func(fd uintptr) bool {
 		_, err = unix.SendmsgN(int(fd), b, oob, to, unix.MSG_DONTWAIT)
+		if errors.Is(err, unix.ENETDOWN) { // as in Outbox.sendAll
+			_, err = unix.SendmsgN(int(fd), b, oob, to, unix.MSG_DONTWAIT)
+		}
 		return true
 	})
 	if err == nil {
