@@ -342,13 +342,14 @@ func TestConditionsWhileRulesChange(t *testing.T) {
 	})
 }
 
-// listSlowly has the program that lists rules take so long, and list nothing. It makes begun first.
+// listSlowly has the program that lists rules take so long, and list nothing. Each writes a line to begun
+// first.
 func (h *host) listSlowly(long time.Duration) (begun string) {
 	h.Helper()
 	nstest.Exec(h.T, "nft", "add", "table", "inet", "other")
 	dir := h.TempDir()
 	begun = filepath.Join(dir, "begun")
-	slow := fmt.Sprintf("#!/bin/sh\ntouch %s\nexec sleep %v\n", begun, long.Seconds())
+	slow := fmt.Sprintf("#!/bin/sh\necho >>%s\nexec sleep %v\n", begun, long.Seconds())
 	if err := os.WriteFile(filepath.Join(dir, "nft"), []byte(slow), 0o755); err != nil {
 		h.Fatal(err)
 	}
@@ -379,6 +380,25 @@ func listWhenRulesBeginToChange(t *testing.T, pause time.Duration) {
 		stop()
 		if !errors.Is(err, firewall.ErrChanging) || found != nil {
 			h.Errorf("%+v, %v, want %v", found, err, firewall.ErrChanging)
+		}
+	})
+}
+
+// The more programs were ended in vain, the later the next is begun.
+func TestListAgainLaterAndLater(t *testing.T) {
+	onKernel(t, func(h *host) {
+		observer := iptables.Observe(h.Context(), iptables.Config{IPTables: h.program(firewall.IPv4), IP6Tables: h.program(firewall.IPv6)})
+		h.routing()
+		begun := h.listSlowly(20 * time.Second)
+		defer commitAgainAndAgain(h.T, 700*time.Millisecond)()
+		for end := time.Now().Add(15 * time.Second); time.Now().Before(end); time.Sleep(100 * time.Millisecond) {
+			if _, err := observer.Conditions(h.Context(), 1, []firewall.Network{natNetwork()}); !errors.Is(err, firewall.ErrChanging) {
+				h.Fatalf("while rules change: %v, want %v", err, firewall.ErrChanging)
+			}
+		}
+		text, err := os.ReadFile(begun)
+		if n := strings.Count(string(text), "\n"); err != nil || n > 4 {
+			h.Errorf("in 15 seconds %d programs were begun, %v; want 4 at most", n, err)
 		}
 	})
 }

@@ -44,21 +44,24 @@ type snapshots struct {
 	since   time.Time  // when one was asked for that is not taken yet; zero: there is none
 	asked   time.Time  // when that was last
 
-	ended int // how many were, one after the other, as changes came
+	ended int       // how many were, one after the other, as changes came
+	next  time.Time // none is begun before, since others were ended
 
 	patience time.Duration // how long the end of changes is waited for; 0: longestDelay
 }
 
 // The programs that list rules begin anew at each commit to nftables, whoever makes it: one that has
 // not come to its end after storm, in which there were commits in at least stormy spans of calm, is
-// ended. The next list is begun when nobody has committed for calm, and twice as long after each that
-// was ended, up to longestCalm. longestDelay is how long they are put off, and ended, so.
+// ended. A list is begun when nobody has committed for calm; the one after a list that was ended, when
+// shortestPause is over as well, and twice that after each further one, up to longestPause. longestDelay
+// is how long they are put off, and ended, so.
 const (
-	calm         = 100 * time.Millisecond
-	longestCalm  = 500 * time.Millisecond
-	stormy       = 3
-	storm        = time.Second
-	longestDelay = time.Minute
+	calm          = 100 * time.Millisecond
+	shortestPause = 2 * time.Second
+	longestPause  = 16 * time.Second
+	stormy        = 3
+	storm         = time.Second
+	longestDelay  = time.Minute
 )
 
 // patiently is conditions, or firewall.ErrChanging where a snapshot is to be taken and better is
@@ -67,7 +70,7 @@ func (s *snapshots) patiently(ctx context.Context, foreign uint32, tools []tool,
 	if s.isFresh(foreign, tools) || s.insists() {
 		return s.conditions(ctx, foreign, tools, o, networks)
 	}
-	if !restful(ctx, s.rest()) {
+	if s.pauses() || !restful(ctx, calm) {
 		return nil, firewall.ErrChanging
 	}
 	ctx, end := context.WithCancelCause(ctx)
@@ -81,18 +84,19 @@ func (s *snapshots) patiently(ctx context.Context, foreign uint32, tools []tool,
 	s.waiting.Lock()
 	defer s.waiting.Unlock()
 	if err != nil && errors.Is(context.Cause(ctx), firewall.ErrChanging) {
+		s.next = time.Now().Add(min(shortestPause<<s.ended, longestPause))
 		s.ended++
 		return nil, firewall.ErrChanging
 	}
-	s.since, s.ended = time.Time{}, 0
+	s.putOff(time.Time{})
 	return found, err
 }
 
-// rest is for how long nobody may have committed when a snapshot is begun.
-func (s *snapshots) rest() time.Duration {
+// pauses reports whether a list was ended a moment ago.
+func (s *snapshots) pauses() bool {
 	s.waiting.Lock()
 	defer s.waiting.Unlock()
-	return min(calm<<min(s.ended, 4), longestCalm)
+	return time.Now().Before(s.next)
 }
 
 // insists reports whether a snapshot that is asked for now is taken whatever comes meanwhile: it
@@ -102,14 +106,19 @@ func (s *snapshots) insists() bool {
 	defer s.waiting.Unlock()
 	now, patience := time.Now(), cmp.Or(s.patience, longestDelay)
 	if s.since.IsZero() || now.Sub(s.asked) > patience {
-		s.since, s.ended = now, 0
+		s.putOff(now)
 	}
 	s.asked = now
 	if now.Sub(s.since) <= patience {
 		return false
 	}
-	s.since, s.ended = time.Time{}, 0
+	s.putOff(time.Time{})
 	return true
+}
+
+// putOff says since when a snapshot is waited for; zero: it is not. The caller holds waiting.
+func (s *snapshots) putOff(since time.Time) {
+	s.since, s.ended, s.next = since, 0, time.Time{}
 }
 
 // endInStorm calls end once commits have gone on for a while in which no program has come to its end,
