@@ -3,6 +3,7 @@ package nft
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
@@ -120,21 +121,29 @@ func between(k key, from, to byte) rule {
 // there matches a field that the packet has, whatever its value.
 func there(k key) rule { return compare(k, expr.CmpOpGte, make([]byte, k.size)) }
 
-// within matches an address in a prefix.
-func within(k key, p netip.Prefix) rule {
+// within matches an address in a prefix, outside one that is not.
+func within(k key, p netip.Prefix) rule  { return comparePrefix(k, expr.CmpOpEq, p) }
+func outside(k key, p netip.Prefix) rule { return comparePrefix(k, expr.CmpOpNeq, p) }
+
+// comparePrefix compares an address with a prefix.
+func comparePrefix(k key, op expr.CmpOp, p netip.Prefix) rule {
 	if p.IsSingleIP() {
-		return is(k, p.Addr().AsSlice()...)
+		return compare(k, op, p.Addr().AsSlice())
 	}
 	mask := make([]byte, k.size)
 	for i := range p.Bits() {
 		mask[i/8] |= 0x80 >> (i % 8)
 	}
-	return masked(k, expr.CmpOpEq, mask, p.Masked().Addr().AsSlice())
+	return masked(k, op, mask, p.Masked().Addr().AsSlice())
 }
 
-// in matches fields that are a key of a set.
+// in matches fields that are a key of a set, notIn such that are none.
 func in(set string, all ...key) rule {
 	return append(keys(all...), &expr.Lookup{SourceRegister: reg, SetName: set})
+}
+
+func notIn(set string, all ...key) rule {
+	return append(keys(all...), &expr.Lookup{SourceRegister: reg, SetName: set, Invert: true})
 }
 
 // group matches an address of a group, which broadcast is, by its first byte.
@@ -170,22 +179,25 @@ func and(all ...rule) rule {
 
 // to goes to another chain and does not come back.
 func (r rule) to(chain string) rule {
-	return append(r, &expr.Verdict{Kind: expr.VerdictGoto, Chain: chain})
+	return r.then(&expr.Verdict{Kind: expr.VerdictGoto, Chain: chain})
 }
 
 // via goes to another chain and comes back.
 func (r rule) via(chain string) rule {
-	return append(r, &expr.Verdict{Kind: expr.VerdictJump, Chain: chain})
+	return r.then(&expr.Verdict{Kind: expr.VerdictJump, Chain: chain})
 }
 
 // back returns to the chain that led here.
-func (r rule) back() rule { return append(r, &expr.Verdict{Kind: expr.VerdictReturn}) }
+func (r rule) back() rule { return r.then(&expr.Verdict{Kind: expr.VerdictReturn}) }
 
 // pass lets the frame through.
-func (r rule) pass() rule { return append(r, &expr.Verdict{Kind: expr.VerdictAccept}) }
+func (r rule) pass() rule { return r.then(&expr.Verdict{Kind: expr.VerdictAccept}) }
 
 // drop ends the frame.
-func (r rule) drop() rule { return append(r, &expr.Verdict{Kind: expr.VerdictDrop}) }
+func (r rule) drop() rule { return r.then(&expr.Verdict{Kind: expr.VerdictDrop}) }
+
+// then is r with what is done with what it matches. r may be a part of several rules.
+func (r rule) then(v *expr.Verdict) rule { return append(slices.Clip(r), v) }
 
 // uint16be is a number as frames have it.
 func uint16be(n uint16) []byte { return binary.BigEndian.AppendUint16(nil, n) }

@@ -189,6 +189,7 @@ func TestFrames(t *testing.T) {
 		for level := firewall.GuardOff; level <= firewall.GuardStrict; level++ {
 			s.set(firewall.GuardAt(level))
 			s.judges(level)
+			s.lists()
 		}
 		// So many addresses that a packet's is looked up.
 		for i := range byte(10) {
@@ -196,10 +197,19 @@ func TestFrames(t *testing.T) {
 		}
 		s.set(firewall.GuardAt(firewall.GuardStrict))
 		s.judges(firewall.GuardStrict)
+		s.lists()
 		if !s.reaches(from(guestMAC)) || s.reaches(from(gatewayMAC)) {
 			t.Error("what is counted is not what the other guest gets")
 		}
 	})
+}
+
+// lists has nft(8), which aborts at some rules that the kernel takes, list the guards.
+func (s *segment) lists() {
+	s.t.Helper()
+	for _, args := range [][]string{{"list", "ruleset"}, {"--json", "list", "ruleset"}} {
+		nstest.Exec(s.t, "nft", args...)
+	}
 }
 
 // judges sends one frame of each kind past the guest's port at a level.
@@ -308,29 +318,32 @@ func TestIsolated(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		s := newSegment(t)
 		s.guest.Isolated = true
-		s.set(firewall.GuardAt(firewall.GuardOff))
 		device, err := net.InterfaceByName("p1")
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, c := range []struct {
-			name string
-			to   firewall.MAC
-			src  netip.Addr
-			dst  netip.Addr
-			want bool
-		}{
-			{"IPv4 to the gateway", gatewayMAC, guest4, gateway4, true},
-			{"IPv6 to the gateway", gatewayMAC, guest6, gateway6, true},
-			{"IPv4 to the LAN", gatewayMAC, guest4, lan4, true},
-			{"IPv6 to the LAN", gatewayMAC, guest6, lan6, true},
-			{"IPv4 to a guest by the gateway", gatewayMAC, guest4, other4, false},
-			{"IPv6 to a guest by the gateway", gatewayMAC, guest6, other6, false},
-			{"IPv4 to a guest by the gateway, as the gateway", gatewayMAC, gateway4, other4, false},
-			{"IPv4 to a guest by the port's own device", firewall.MAC(device.HardwareAddr), guest4, other4, false},
-		} {
-			if got := s.passes(ip(c.to, c.src, c.dst, unix.IPPROTO_UDP, udp(1, 9))); got != c.want {
-				t.Errorf("%s passes: %v", c.name, got)
+		for level := firewall.GuardOff; level <= firewall.GuardStrict; level++ {
+			s.set(firewall.GuardAt(level))
+			s.lists()
+			for _, c := range []struct {
+				name string
+				to   firewall.MAC
+				src  netip.Addr
+				dst  netip.Addr
+				want bool
+			}{
+				{"IPv4 to the gateway", gatewayMAC, guest4, gateway4, true},
+				{"IPv6 to the gateway", gatewayMAC, guest6, gateway6, true},
+				{"IPv4 to the LAN", gatewayMAC, guest4, lan4, true},
+				{"IPv6 to the LAN", gatewayMAC, guest6, lan6, true},
+				{"IPv4 to a guest by the gateway", gatewayMAC, guest4, other4, false},
+				{"IPv6 to a guest by the gateway", gatewayMAC, guest6, other6, false},
+				{"IPv4 to a guest by the gateway, as the gateway", gatewayMAC, gateway4, other4, false},
+				{"IPv4 to a guest by the port's own device", firewall.MAC(device.HardwareAddr), guest4, other4, false},
+			} {
+				if got := s.passes(ip(c.to, c.src, c.dst, unix.IPPROTO_UDP, udp(1, 9))); got != c.want {
+					t.Errorf("%s: %s passes: %v", level, c.name, got)
+				}
 			}
 		}
 	})

@@ -43,13 +43,14 @@ type port struct {
 	elements []element
 	profile  string // to which its chain leads; "" for none
 	pairs    []pair // by which its own chain lets packets through
+	looks    bool   // it looks for others
 }
 
 // stand sets what stands for p on its network.
 func (p *port) stand(n *firewall.GuardedNetwork) {
 	pairs := known(n, &p.GuardedPort)
-	p.elements, p.pairs = portElements(n, &p.GuardedPort), nil
-	if len(pairs) <= maxOwn {
+	p.elements, p.pairs, p.looks = portElements(n, &p.GuardedPort), nil, len(pairs) > maxOwn
+	if !p.looks {
 		p.pairs = pairs
 		return
 	}
@@ -124,25 +125,51 @@ func (t *guardTable) changeNetwork(was, n *firewall.GuardedNetwork) error {
 	return b.commit()
 }
 
-// portChain is the chain at a port's ingress. A few pairs of a card and an address are
-// compared there, which costs less than to look them up, and most of what a guest sends
-// has one.
+// portChain is the chain at a port's ingress. It lets most frames through: those to one card that
+// is not the port's device, of IPv4 or IPv6, without a tag, from a card of the port with an address
+// of its own. No guard of a source is against them. A few pairs of a card and an address are compared,
+// which costs less than to look them up, and most of what a guest sends has one.
 func portChain(p *port) chain {
-	c := chain{fmt.Sprintf("port%d", p.Index), p.IfName, []rule{rule{}.to(p.profile)}}
-	if len(p.pairs) == 0 {
-		return c
+	c := chain{name: fmt.Sprintf("port%d", p.Index), device: p.IfName}
+	if p.looks || len(p.pairs) > 0 {
+		c.rules = append(c.rules, isNot(pktType, unix.PACKET_OTHERHOST).to(p.profile))
 	}
-	c.rules = []rule{isNot(pktType, unix.PACKET_OTHERHOST).to(subChain(p.profile, "slow"))}
-	for _, k := range p.pairs {
-		c.rules = append(c.rules, k.rule().to(subChain(p.profile, k.chain())))
+	for _, f := range []family{v4, v6} {
+		own := p.known(f)
+		if len(own) == 0 {
+			continue
+		}
+		for _, r := range f.special {
+			c.rules = append(c.rules, r.to(p.profile))
+		}
+		for _, r := range own {
+			if p.Isolated {
+				c.rules = append(c.rules, r.to(subChain(p.profile, f.known)))
+			} else {
+				c.rules = append(c.rules, r.pass())
+			}
+		}
 	}
-	c.rules = append(c.rules, rule{}.to(subChain(p.profile, "slow")))
+	c.rules = append(c.rules, rule{}.to(p.profile))
 	return c
+}
+
+// known match frames from a card of the port with an address of the family that is its own.
+func (p *port) known(f family) (all []rule) {
+	if p.looks {
+		return []rule{and(is(protocol, uint16be(f.etherType)...), in(f.known, iif, etherSourceType, f.source), f.whole)}
+	}
+	for _, k := range p.pairs {
+		if k.ip.Is4() == f.is4 {
+			all = append(all, and(k.rule(), f.whole))
+		}
+	}
+	return all
 }
 
 // sameChain reports whether the chains of two ports with one ifindex are the same.
 func (p *port) sameChain(q *port) bool {
-	return p.profile == q.profile && slices.Equal(p.pairs, q.pairs)
+	return p.profile == q.profile && p.looks == q.looks && slices.Equal(p.pairs, q.pairs)
 }
 
 // changePort brings what stands for a port from was to next, nil for nothing.

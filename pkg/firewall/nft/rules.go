@@ -28,6 +28,12 @@ func dropping(k firewall.GuardKind) string { return "drop_" + k.String() }
 // in one, guests have servers and gateways of their own.
 func untagged(k firewall.GuardKind) string { return "untagged_" + k.String() }
 
+// The chains that look at frames to groups.
+const (
+	groupControl = "group_control" // reserved for bridges and switches
+	groupRate    = "group_rate"    // how fast they come
+)
+
 // common are the chains of all networks.
 func common() (all []chain) {
 	for _, k := range firewall.GuardKinds() {
@@ -40,7 +46,17 @@ func common() (all []chain) {
 			rule{}.to(dropping(k)),
 		}})
 	}
-	return all
+	control, rate := dropping(firewall.GuardControl), dropping(firewall.GuardRate)
+	return append(all,
+		chain{name: groupControl, rules: []rule{
+			masked(etherDest, expr.CmpOpEq, []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xf0}, []byte{0x01, 0x80, 0xc2, 0, 0, 0}).to(control),
+			is(etherDest, 0x01, 0, 0x0c, 0xcc, 0xcc, 0xcc).to(control),
+			is(etherDest, 0x01, 0, 0x0c, 0xcc, 0xcc, 0xcd).to(control),
+		}},
+		chain{name: groupRate, rules: []rule{
+			and(is(etherDest, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff), over(setBroadcasts, broadcasts)).to(rate),
+			and(isNot(etherDest, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff), over(setMulticasts, multicasts)).to(rate),
+		}})
 }
 
 func isTagged(as uint16) rule { return is(etherType, uint16be(as)...) }
@@ -88,58 +104,40 @@ func (p profile) hidden(r rule, kinds ...firewall.GuardKind) (rules []rule) {
 	return rules
 }
 
-// chains are the profile's, a pure function of it. The first is the one with its
-// name.
+// chains are the profile's: which they are is of its guard alone. The first is the one with its
+// name. They are few, since each commit to nftables goes through all chains there are.
 func (p profile) chains() []chain {
-	return []chain{
-		{name: p.name(), rules: p.shortcuts()},
-		{name: p.sub("slow"), rules: slices.Concat(p.tags(), p.cards(), []rule{rule{}.to(p.sub("packets"))})},
-		{name: p.sub("known4"), rules: p.known(v4)},
-		{name: p.sub("known6"), rules: p.known(v6)},
-		{name: p.sub("group"), rules: p.groups()},
+	all := []chain{
+		{name: p.name(), rules: slices.Concat(p.tags(), p.cards(), []rule{rule{}.to(p.sub("packets"))})},
 		{name: p.sub("packets"), rules: p.packets()},
 		{name: p.sub("ip4"), rules: slices.Concat(p.toHost(v4), p.spoofed(v4), p.servers4(), p.sources(v4))},
-		{name: p.sub("ip6"), rules: slices.Concat(p.toHost(v6), p.spoofed(v6), p.icmp6(), []rule{rule{}.via(p.sub("part6"))}, p.sources(v6))},
-		{name: p.sub("part6"), rules: p.parts()},
-		{name: p.sub("host4"), rules: p.upward(v4)},
-		{name: p.sub("host6"), rules: p.upward(v6)},
-		{name: p.sub("from4"), rules: p.origins(v4)},
-		{name: p.sub("from6"), rules: p.origins(v6)},
+		{name: p.sub("ip6"), rules: slices.Concat(p.toHost(v6), p.spoofed(v6), p.icmp6(), p.parts(), p.sources(v6))},
 		{name: p.sub("arp"), rules: p.arp()},
-		{name: p.sub("claim4"), rules: p.claims(v4, firewall.GuardARP, arpSenderIP)},
 		{name: p.sub("nd"), rules: p.nd()},
-		{name: p.sub("claim6"), rules: p.claims(v6, firewall.GuardND, ndTarget)},
-		{name: p.sub("ask6"), rules: p.claims(v6, firewall.GuardND, ip6Source)},
 	}
-}
-
-// shortcuts tell most frames from all others: those to one card that is not the port's
-// device, of IPv4 or IPv6, without a tag, from a card of the port with an address of its
-// own. No guard of a source is against them.
-func (p profile) shortcuts() []rule {
-	return []rule{
-		isNot(pktType, unix.PACKET_OTHERHOST).to(p.sub("slow")),
-		and(is(protocol, uint16be(unix.ETH_P_IP)...), in(setKnown4, iif, etherSourceType, ip4Source)).to(p.sub("known4")),
-		and(is(protocol, uint16be(unix.ETH_P_IPV6)...), in(setKnown6, iif, etherSourceType, ip6Source)).to(p.sub("known6")),
-		rule{}.to(p.sub("slow")),
+	if p.strict(firewall.GuardIP) {
+		all = append(all, chain{name: p.sub("part6"), rules: p.unseen()})
 	}
-}
-
-// known looks at what is left to be seen of frames that took a shortcut.
-func (p profile) known(f family) (rules []rule) {
+	if p.strict(firewall.GuardND) {
+		all = append(all,
+			chain{name: p.sub("claim6"), rules: p.claims(v6, firewall.GuardND, ndTarget)},
+			chain{name: p.sub("ask6"), rules: p.claims(v6, firewall.GuardND, ip6Source)})
+	}
 	if p.isolated {
-		rules = p.toHost(f)
+		for _, f := range []family{v4, v6} {
+			all = append(all, chain{name: p.sub(f.known), rules: p.toHost(f)}, chain{name: p.sub(f.host), rules: p.upward(f)})
+		}
 	}
-	if f.is4 {
-		return append(rules, p.servers4()...)
-	}
-	return slices.Concat(rules, p.icmp6(), p.parts())
+	return all
 }
 
 // tags look at group addresses and VLANs.
 func (p profile) tags() (rules []rule) {
-	if p.on(firewall.GuardControl) || p.strict(firewall.GuardRate) {
-		rules = append(rules, group(destFirst).via(p.sub("group")))
+	if p.on(firewall.GuardControl) {
+		rules = append(rules, group(destFirst).via(groupControl))
+	}
+	if p.strict(firewall.GuardRate) {
+		rules = append(rules, group(destFirst).via(groupRate))
 	}
 	if !p.strict(firewall.GuardVLAN) {
 		return rules
@@ -149,23 +147,6 @@ func (p profile) tags() (rules []rule) {
 			&expr.Bitwise{SourceRegister: reg + 1, DestRegister: reg + 1, Len: 2, Mask: []byte{0x0f, 0xff}, Xor: []byte{0, 0}},
 			&expr.Lookup{SourceRegister: reg, SetName: setVLANs, Invert: true})
 		rules = append(rules, and(isTagged(as), masked(vlanTag, expr.CmpOpNeq, []byte{0x0f, 0xff}, []byte{0, 0}), vlan).to(dropping(firewall.GuardVLAN)))
-	}
-	return rules
-}
-
-// groups look at frames to groups.
-func (p profile) groups() (rules []rule) {
-	if p.on(firewall.GuardControl) {
-		drop := dropping(firewall.GuardControl)
-		rules = append(rules,
-			masked(etherDest, expr.CmpOpEq, []byte{0xff, 0xff, 0xff, 0xff, 0xff, 0xf0}, []byte{0x01, 0x80, 0xc2, 0, 0, 0}).to(drop),
-			is(etherDest, 0x01, 0, 0x0c, 0xcc, 0xcc, 0xcc).to(drop), is(etherDest, 0x01, 0, 0x0c, 0xcc, 0xcc, 0xcd).to(drop))
-	}
-	if p.strict(firewall.GuardRate) {
-		drop := dropping(firewall.GuardRate)
-		rules = append(rules,
-			and(is(etherDest, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff), over(setBroadcasts, broadcasts)).to(drop),
-			and(isNot(etherDest, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff), over(setMulticasts, multicasts)).to(drop))
 	}
 	return rules
 }
@@ -237,33 +218,41 @@ func (p profile) arp() (rules []rule) {
 	if !p.on(firewall.GuardARP) {
 		return rules
 	}
-	drop, claim := p.stops(firewall.GuardARP), p.sub("claim4")
-	rules = append(rules, in(setMACs, iif, arpSenderMAC).to(claim))
+	drop, unknown := p.stops(firewall.GuardARP), notIn(setMACs, iif, arpSenderMAC)
 	if p.strict(firewall.GuardARP) {
-		rules = append(rules, in(setBound, iif).to(drop))
+		rules = append(rules, and(unknown, in(setBound, iif)).to(drop))
 	}
-	return append(rules, in(ownedSet(p.network.Index), arpSenderMAC).to(drop), rule{}.to(claim))
+	rules = append(rules, and(unknown, in(ownedSet(p.network.Index), arpSenderMAC)).to(drop))
+	return append(rules, p.claims(v4, firewall.GuardARP, arpSenderIP)...)
 }
 
-// servers4 look for answers of DHCP servers (RFC 2131, section 4.1).
+// servers4 look for answers of DHCP servers.
 func (p profile) servers4() []rule {
 	if !p.on(firewall.GuardDHCP) || !p.network.DHCP && !p.strict(firewall.GuardDHCP) {
 		return nil
 	}
-	return []rule{and(is(l4, unix.IPPROTO_UDP), is(destPort, uint16be(68)...)).to(p.stops(firewall.GuardDHCP))}
+	return []rule{answers4.to(p.stops(firewall.GuardDHCP))}
 }
 
-// icmp6 looks for answers of DHCPv6 servers (RFC 8415, section 7.2) and at ICMPv6.
+// icmp6 looks for answers of DHCPv6 servers and at ICMPv6.
 func (p profile) icmp6() (rules []rule) {
 	if p.on(firewall.GuardDHCP) && (p.network.DHCP6 || p.strict(firewall.GuardDHCP)) {
-		rules = append(rules, and(is(l4, unix.IPPROTO_UDP), is(destPort, uint16be(546)...)).to(p.stops(firewall.GuardDHCP)))
+		rules = append(rules, answers6.to(p.stops(firewall.GuardDHCP)))
 	}
 	return append(rules, is(l4, unix.IPPROTO_ICMPV6).via(p.sub("nd")))
 }
 
-// parts drop the first fragment of a packet whose headers go on in the next: nobody can tell
-// what it is before it is whole (RFC 7112).
+// parts look for what unseen drops, in a chain of its own where others follow.
 func (p profile) parts() []rule {
+	if p.strict(firewall.GuardIP) {
+		return []rule{rule{}.via(p.sub("part6"))}
+	}
+	return p.unseen()
+}
+
+// unseen drops the first fragment of a packet whose headers go on in the next: nobody can tell
+// what it is before it is whole (RFC 7112). Of all others it is the end.
+func (p profile) unseen() []rule {
 	first := masked(fragmentOffset, expr.CmpOpEq, []byte{0xff, 0xf8}, []byte{0, 0})
 	drop := p.hidden(first, firewall.GuardRA, firewall.GuardDHCP, firewall.GuardND, firewall.GuardIP)
 	if drop == nil {
@@ -286,7 +275,7 @@ const (
 // advertises claims the target.
 func (p profile) nd() (rules []rule) {
 	if p.strict(firewall.GuardRate) {
-		rules = append(rules, and(between(icmpType, routerSolicitation, redirect), over(setResolutions, resolutions)).to(dropping(firewall.GuardRate)))
+		rules = append(rules, and(discovery, over(setResolutions, resolutions)).to(dropping(firewall.GuardRate)))
 	}
 	if p.on(firewall.GuardRA) && (p.network.RA || p.strict(firewall.GuardRA)) {
 		rules = append(rules,
@@ -296,14 +285,26 @@ func (p profile) nd() (rules []rule) {
 	if !p.on(firewall.GuardND) {
 		return rules
 	}
-	return append(rules,
-		// "Nodes MUST NOT employ IPv6 fragmentation for sending" these (RFC 6980, section 5): an
-		// address may be in another part.
-		and(between(icmpType, routerSolicitation, redirect), is(isFragment, 1)).to(p.stops(firewall.GuardND)),
-		is(icmpType, neighborAdvertisement).to(p.sub("claim6")),
-		and(is(icmpType, neighborSolicitation), is(ip6Source, make([]byte, 16)...)).to(p.sub("claim6")),
-		is(icmpType, neighborSolicitation).to(p.sub("ask6")),
-		is(icmpType, routerSolicitation).to(p.sub("ask6")))
+	// "Nodes MUST NOT employ IPv6 fragmentation for sending" these (RFC 6980, section 5): an
+	// address may be in another part.
+	rules = append(rules, and(discovery, is(isFragment, 1)).to(p.stops(firewall.GuardND)))
+	for _, c := range []struct {
+		message rule
+		address key // that is claimed
+		chain   string
+	}{
+		{is(icmpType, neighborAdvertisement), ndTarget, "claim6"},
+		{and(is(icmpType, neighborSolicitation), is(ip6Source, make([]byte, 16)...)), ndTarget, "claim6"},
+		{is(icmpType, neighborSolicitation), ip6Source, "ask6"},
+		{is(icmpType, routerSolicitation), ip6Source, "ask6"},
+	} {
+		if p.strict(firewall.GuardND) {
+			rules = append(rules, c.message.to(p.sub(c.chain)))
+		} else {
+			rules = append(rules, and(c.message, p.stolen(v6, c.address)).to(p.stops(firewall.GuardND)))
+		}
+	}
+	return rules
 }
 
 // family is what differs between IPv4 and IPv6.
@@ -314,17 +315,37 @@ type family struct {
 	unspecified    netip.Addr
 	linkLocal      netip.Prefix
 	addrs, ranges  string // sets of the port
+	known          string // a set of it, and a chain
 	taken          func(ifindex int) string
-	host, from     string // chains
+	host           string // a chain
 	unspecifiedFor rule   // when a packet may have no source
+	etherType      uint16
+	whole          rule   // the packet has its headers in one piece
+	special        []rule // what is looked at though it comes from a port's own card and address
 }
 
 var (
 	v4 = family{
-		"4", true, ip4Source, ip4Dest, noIPSource, netip.MustParsePrefix("169.254.0.0/16"), setAddrs4, setRanges4, taken4Set, "host4", "from4",
-		and(is(l4, unix.IPPROTO_UDP), is(destPort, uint16be(67)...)), // a client without an address
+		name: "4", is4: true, source: ip4Source, dest: ip4Dest, unspecified: noIPSource, linkLocal: netip.MustParsePrefix("169.254.0.0/16"),
+		addrs: setAddrs4, ranges: setRanges4, known: setKnown4, taken: taken4Set, host: "host4",
+		unspecifiedFor: and(is(l4, unix.IPPROTO_UDP), is(destPort, uint16be(67)...)), // a client without an address
+		etherType:      unix.ETH_P_IP,
+		special:        []rule{answers4},
 	}
-	v6 = family{"6", false, ip6Source, ip6Dest, netip.IPv6Unspecified(), netip.MustParsePrefix("fe80::/10"), setAddrs6, setRanges6, taken6Set, "host6", "from6", nil}
+	v6 = family{
+		name: "6", source: ip6Source, dest: ip6Dest, unspecified: netip.IPv6Unspecified(), linkLocal: netip.MustParsePrefix("fe80::/10"),
+		addrs: setAddrs6, ranges: setRanges6, known: setKnown6, taken: taken6Set, host: "host6",
+		etherType: unix.ETH_P_IPV6,
+		whole:     there(l4Header),
+		special:   []rule{answers6, and(is(l4, unix.IPPROTO_ICMPV6), discovery)},
+	}
+)
+
+// What guards look at though it comes from a card with an address of its own.
+var (
+	answers4  = and(is(l4, unix.IPPROTO_UDP), is(destPort, uint16be(68)...))  // of DHCP servers (RFC 2131, section 4.1)
+	answers6  = and(is(l4, unix.IPPROTO_UDP), is(destPort, uint16be(546)...)) // of DHCPv6 servers (RFC 8415, section 7.2)
+	discovery = between(icmpType, routerSolicitation, redirect)               // RFC 4861
 )
 
 // gateway are the network's own addresses of the family.
@@ -346,23 +367,27 @@ func (p profile) of(f family, all []netip.Prefix) (out []netip.Prefix) {
 	return out
 }
 
-// toHost has what this host receives looked at. It receives what is for the bridge,
-// and by the address of the port's device what is for that.
+// toHost has what this host receives looked at: one from elsewhere is not answered. It receives
+// what is for the bridge, and by the address of the port's device what is for that.
 func (p profile) toHost(f family) (rules []rule) {
-	if !p.isolated && (!p.on(firewall.GuardIP) || p.network.Foreign) || p.network.MAC == (firewall.MAC{}) {
+	if !p.isolated && !p.judgesOrigins() || p.network.MAC == (firewall.MAC{}) {
 		return nil
 	}
-	return []rule{is(etherDest, p.network.MAC[:]...).via(p.sub(f.host)), is(pktType, unix.PACKET_HOST).via(p.sub(f.host))}
+	for _, received := range []rule{is(etherDest, p.network.MAC[:]...), is(pktType, unix.PACKET_HOST)} {
+		if p.isolated {
+			rules = append(rules, received.via(p.sub(f.host)))
+		} else {
+			rules = append(rules, and(received, p.foreign(f)).to(p.stops(firewall.GuardIP)))
+		}
+	}
+	return rules
 }
 
-// upward looks at packets that this host receives: one from elsewhere is not
-// answered, and one from an isolated port not routed back to the bridge.
+// upward looks at packets that this host receives from an isolated port: none is routed back to the
+// bridge.
 func (p profile) upward(f family) (rules []rule) {
-	if p.on(firewall.GuardIP) && !p.network.Foreign {
-		rules = append(rules, rule{}.via(p.sub(f.from)))
-	}
-	if !p.isolated {
-		return rules
+	if p.judgesOrigins() {
+		rules = append(rules, p.foreign(f).to(p.stops(firewall.GuardIP)))
 	}
 	for _, a := range p.gateway(f) {
 		rules = append(rules, is(f.dest, a.AsSlice()...).back())
@@ -373,12 +398,15 @@ func (p profile) upward(f family) (rules []rule) {
 	return rules
 }
 
-// origins drop what comes from outside of the network.
-func (p profile) origins(f family) (rules []rule) {
+// judgesOrigins reports whether the host gets nothing from outside of the network.
+func (p profile) judgesOrigins() bool { return p.on(firewall.GuardIP) && !p.network.Foreign }
+
+// foreign matches what comes from outside of the network.
+func (p profile) foreign(f family) (r rule) {
 	for _, s := range append(p.of(f, slices.Concat(p.network.Subnets, p.network.Behind)), f.linkLocal, netip.PrefixFrom(f.unspecified, f.unspecified.BitLen())) {
-		rules = append(rules, within(f.source, s).back())
+		r = append(r, outside(f.source, s)...)
 	}
-	return append(rules, rule{}.to(p.stops(firewall.GuardIP)))
+	return r
 }
 
 // spoofed drop packets from the gateway's addresses.
@@ -402,15 +430,17 @@ func (p profile) sources(f family) []rule {
 		rule{}.to(dropping(firewall.GuardIP)))
 }
 
-// claims look at an address that a guest says is its own.
+// claims look at an address that a guest says is its own, as the end of what is looked at.
 func (p profile) claims(f family, k firewall.GuardKind, at key) []rule {
 	if !p.strict(k) {
-		return []rule{
-			in(f.addrs, iif, at).pass(),
-			in(f.taken(p.network.Index), at).to(p.stops(k)),
-		}
+		return []rule{p.stolen(f, at).to(p.stops(k))}
 	}
 	return append(p.own(f, at, k), is(at, f.unspecified.AsSlice()...).pass(), rule{}.to(dropping(k)))
+}
+
+// stolen matches an address that is somebody else's.
+func (p profile) stolen(f family, at key) rule {
+	return and(notIn(f.addrs, iif, at), in(f.taken(p.network.Index), at))
 }
 
 // own lets the port's own addresses pass, and those that it may make up if nobody
