@@ -218,6 +218,9 @@ type GuardedPort struct {
 	// Prefixes, VLANs: what else it may use. VLAN 0 is none.
 	Prefixes []netip.Prefix
 	VLANs    []uint16
+	// Natives are the VLANs of which the bridge takes its frames without a tag to be, if it tells
+	// VLANs apart: it takes the tag off others.
+	Natives []uint16
 }
 
 // Guarded reports whether anything of the port is stopped.

@@ -47,6 +47,7 @@ func (s Segment) Frames() []Frame {
 	const gateway, strict, never = firewall.GuardGateway, firewall.GuardStrict, firewall.GuardStrict + 1
 	none4, none6 := netip.IPv4Unspecified(), netip.IPv6Unspecified()
 	all4, local := netip.MustParseAddr("255.255.255.255"), s.Guest.MAC.LinkLocal()
+	answer := s.IP(Everybody, s.Guest.V4, all4, unix.IPPROTO_UDP, UDP(67, 68))
 	return []Frame{
 		{"own", s.From(s.Guest.MAC), never, 0},
 		{"from the bridge", s.From(s.Gateway.MAC), gateway, firewall.GuardMAC},
@@ -95,11 +96,16 @@ func (s Segment) Frames() []Frame {
 		{"ARP of the gateway behind LLC of a bridge", SNAP(s.ARP(2, s.Guest.MAC, s.Gateway.V4), 0xf8), gateway, firewall.GuardARP},
 		{"router advertisement behind LLC", SNAP(s.ND(134, local, none6), 0), gateway, firewall.GuardIP},
 		{"router advertisement behind a priority and LLC", Tagged(SNAP(s.ND(134, local, none6), 0), 0), gateway, firewall.GuardIP},
-		{"DHCP answer behind LLC", SNAP(s.IP(Everybody, s.Guest.V4, all4, unix.IPPROTO_UDP, UDP(67, 68)), 0), gateway, firewall.GuardIP},
+		{"DHCP answer behind LLC", SNAP(answer, 0), gateway, firewall.GuardIP},
 		{"AppleTalk behind LLC", SNAP(Ether(s.Other.MAC, s.Guest.MAC, unix.ETH_P_ATALK, nil), 0), never, 0},
 		{"NetBEUI", Ether(s.Other.MAC, s.Guest.MAC, 46, []byte{0xf0, 0xf0, 3}), never, 0},
 		{"DHCP request", s.IP(Everybody, none4, all4, unix.IPPROTO_UDP, UDP(68, 67)), never, 0},
-		{"DHCP answer", s.IP(Everybody, s.Guest.V4, all4, unix.IPPROTO_UDP, UDP(67, 68)), gateway, firewall.GuardDHCP},
+		{"DHCP answer", answer, gateway, firewall.GuardDHCP},
+		{"DHCP answer of no length", long(answer, 0), gateway, firewall.GuardDHCP},
+		{"DHCP answer shorter than its header", long(answer, 19), gateway, firewall.GuardDHCP},
+		{"DHCP answer longer than its frame", long(answer, 1400), gateway, firewall.GuardDHCP},
+		{"DHCP answer to one card of no length", long(s.IP(s.Other.MAC, s.Guest.V4, s.Other.V4, unix.IPPROTO_UDP, UDP(67, 68)), 0), gateway, firewall.GuardDHCP},
+		{"IPv6 longer than its frame", long(s.ND(134, local, none6), 1400), gateway, firewall.GuardRA},
 		{"DHCPv6 request", s.IP(Everybody, local, netip.MustParseAddr("ff02::1:2"), unix.IPPROTO_UDP, UDP(546, 547)), never, 0},
 		{"DHCPv6 answer", s.IP(Everybody, local, s.Other.V6, unix.IPPROTO_UDP, UDP(547, 546)), gateway, firewall.GuardDHCP},
 		{"DHCP answer to one card", s.IP(s.Other.MAC, s.Guest.V4, s.Other.V4, unix.IPPROTO_UDP, UDP(67, 68)), gateway, firewall.GuardDHCP},
@@ -114,6 +120,12 @@ func (s Segment) Frames() []Frame {
 		{"IPv6 as the gateway", s.IP(s.Other.MAC, s.Gateway.V6, s.Other.V6, unix.IPPROTO_UDP, UDP(1, 9)), gateway, firewall.GuardIP},
 		{"IPv4 from elsewhere to the gateway", s.IP(s.Gateway.MAC, LAN4, s.Gateway.V4, unix.IPPROTO_UDP, UDP(1, 9)), gateway, firewall.GuardIP},
 		{"IPv6 from elsewhere to the gateway", s.IP(s.Gateway.MAC, LAN6, s.Gateway.V6, unix.IPPROTO_UDP, UDP(1, 9)), gateway, firewall.GuardIP},
+		{"IPv4 from elsewhere to the gateway, by broadcast", s.IP(Everybody, LAN4, s.Gateway.V4, unix.IPPROTO_UDP, UDP(1, 9)), gateway, firewall.GuardIP},
+		{"IPv4 from elsewhere to the gateway, by a group", s.IP(firewall.MAC{1, 0, 0x5e, 0, 0, 1}, LAN4, s.Gateway.V4, unix.IPPROTO_UDP, UDP(1, 9)), gateway, firewall.GuardIP},
+		{"IPv6 from elsewhere to the gateway, by a group", s.IP(firewall.MAC{0x33, 0x33, 0, 0, 0, 1}, LAN6, s.Gateway.V6, unix.IPPROTO_UDP, UDP(1, 9)), gateway, firewall.GuardIP},
+		{"IPv4 to everybody", s.IP(Everybody, s.Guest.V4, all4, unix.IPPROTO_UDP, UDP(1, 9)), never, 0},
+		{"IPv4 to a group", s.IP(firewall.MAC{1, 0, 0x5e, 0, 0, 0xfb}, s.Guest.V4, netip.MustParseAddr("224.0.0.251"), unix.IPPROTO_UDP, UDP(5353, 5353)), never, 0},
+		{"IPv4 from elsewhere to a group", s.IP(firewall.MAC{1, 0, 0x5e, 0, 0, 0xfb}, LAN4, netip.MustParseAddr("224.0.0.251"), unix.IPPROTO_UDP, UDP(5353, 5353)), strict, firewall.GuardIP},
 		{"IPv4 from elsewhere to a guest", s.IP(s.Other.MAC, LAN4, s.Other.V4, unix.IPPROTO_UDP, UDP(1, 9)), strict, firewall.GuardIP},
 		{"IPv6 from elsewhere to a guest", s.IP(s.Other.MAC, LAN6, s.Other.V6, unix.IPPROTO_UDP, UDP(1, 9)), strict, firewall.GuardIP},
 		{"IPv4 from another guest", s.IP(s.Gateway.MAC, s.Other.V4, LAN4, unix.IPPROTO_UDP, UDP(1, 9)), strict, firewall.GuardIP},
@@ -163,6 +175,19 @@ func (s Segment) IP(to firewall.MAC, src, dst netip.Addr, protocol byte, payload
 	b = append(append(b, src.AsSlice()...), dst.AsSlice()...)
 	binary.BigEndian.PutUint16(b[10:], nstest.Checksum(b))
 	return Ether(to, s.Guest.MAC, unix.ETH_P_IP, append(b, payload...))
+}
+
+// long has a packet say that it is so long: of IPv6, what is behind its header.
+func long(frame []byte, octets uint16) []byte {
+	b := append([]byte{}, frame...)
+	if b[12] == 0x86 { // ETH_P_IPV6
+		binary.BigEndian.PutUint16(b[18:], octets)
+		return b
+	}
+	binary.BigEndian.PutUint16(b[16:], octets)
+	b[24], b[25] = 0, 0
+	binary.BigEndian.PutUint16(b[24:], nstest.Checksum(b[14:34]))
+	return b
 }
 
 // ND is a message of neighbour discovery of the guest.

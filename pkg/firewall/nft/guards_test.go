@@ -269,8 +269,35 @@ func TestWhereNobodyServes(t *testing.T) {
 		if s.passes(answer) || !s.passes(advertisement) {
 			t.Error("gateway: what vnetd has begun to serve is not guarded, or what it does not serve is")
 		}
-		if !s.passes(tagged(answer, 42)) {
-			t.Error("gateway: a DHCP server in a VLAN is stopped")
+	})
+}
+
+// TestVLANs has guests be servers and gateways in VLANs of their own, and in none in which the bridge
+// or a client takes what they send for what has no tag.
+func TestVLANs(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		s := newSegment(t)
+		s.guest.VLANs, s.guest.Natives = []uint16{42}, []uint16{1}
+		answer := ip(everybody, guest4, netip.MustParseAddr("255.255.255.255"), unix.IPPROTO_UDP, udp(67, 68))
+		claim, advertisement := arp(2, guestMAC, gateway4), nd(134, guestMAC.LinkLocal(), netip.IPv6Unspecified())
+		s.set(firewall.GuardAt(firewall.GuardGateway))
+		for _, c := range []struct {
+			name  string
+			frame []byte
+			want  bool
+		}{
+			{"DHCP answer in a VLAN of the port", tagged(answer, 42), true},
+			{"DHCP answer in another VLAN", tagged(answer, 43), false},
+			{"DHCP answer in that of frames without a tag", tagged(answer, 1), false},
+			{"ARP of the gateway in another VLAN", tagged(claim, 43), true},
+			{"ARP of the gateway in that of frames without a tag", tagged(claim, 1), false},
+			{"the same with a priority", tagged(claim, 0x6001), false},
+			{"router advertisement in that of frames without a tag", tagged(advertisement, 1), false},
+			{"a frame in that of frames without a tag", tagged(from(guestMAC), 1), true},
+		} {
+			if got := s.passes(c.frame); got != c.want {
+				t.Errorf("%s passes: %v, want %v", c.name, got, c.want)
+			}
 		}
 	})
 }

@@ -40,11 +40,7 @@ func common() (all []chain) {
 		all = append(all, chain{name: dropping(k), rules: []rule{count(stoppedSet(k)).drop()}})
 	}
 	for _, k := range firewall.GuardKinds() {
-		all = append(all, chain{name: untagged(k), rules: []rule{
-			and(isTagged(unix.ETH_P_8021Q), masked(vlanTag, expr.CmpOpNeq, []byte{0x0f, 0xff}, []byte{0, 0})).pass(),
-			and(isTagged(unix.ETH_P_8021AD), masked(vlanTag, expr.CmpOpNeq, []byte{0x0f, 0xff}, []byte{0, 0})).pass(),
-			rule{}.to(dropping(k)),
-		}})
+		all = append(all, chain{name: untagged(k), rules: tagged(k)})
 	}
 	control, rate := dropping(firewall.GuardControl), dropping(firewall.GuardRate)
 	return append(all,
@@ -59,7 +55,29 @@ func common() (all []chain) {
 		}})
 }
 
+// tagged lets frames of a kind pass in VLANs, and drops others. In the VLAN of a port's frames
+// without a tag the bridge takes the tag off. Answers of DHCP servers pass in VLANs alone that are
+// known to be the port's: clients that read a packet socket get them without the tag where their
+// host has no such VLAN.
+func tagged(k firewall.GuardKind) (rules []rule) {
+	for _, as := range []uint16{unix.ETH_P_8021Q, unix.ETH_P_8021AD} {
+		other := masked(vlanTag, expr.CmpOpNeq, []byte{0x0f, 0xff}, []byte{0, 0})
+		if k == firewall.GuardDHCP {
+			other = inVLAN(setVLANs, false)
+		}
+		rules = append(rules, and(isTagged(as), inVLAN(setNatives, false)).to(dropping(k)), and(isTagged(as), other).pass())
+	}
+	return append(rules, rule{}.to(dropping(k)))
+}
+
 func isTagged(as uint16) rule { return is(etherType, uint16be(as)...) }
+
+// inVLAN matches a tag whose VLAN a set has of the port, or with inverted has not.
+func inVLAN(set string, inverted bool) rule {
+	return append(keys(iif), vlanTag.load(reg+1),
+		&expr.Bitwise{SourceRegister: reg + 1, DestRegister: reg + 1, Len: 2, Mask: []byte{0x0f, 0xff}, Xor: []byte{0, 0}},
+		&expr.Lookup{SourceRegister: reg, SetName: set, Invert: inverted})
+}
 
 // profile is the rules that ports of one network with one guard have in common.
 type profile struct {
@@ -110,13 +128,13 @@ func (p profile) chains() []chain {
 	all := []chain{
 		{name: p.name(), rules: slices.Concat(p.tags(), p.cards(), []rule{rule{}.to(p.sub("packets"))})},
 		{name: p.sub("packets"), rules: p.packets()},
-		{name: p.sub("ip4"), rules: slices.Concat(p.toHost(v4), p.spoofed(v4), p.servers4(), p.sources(v4))},
-		{name: p.sub("ip6"), rules: slices.Concat(p.toHost(v6), p.spoofed(v6), p.icmp6(), p.parts(), p.sources(v6))},
+		{name: p.sub("ip4"), rules: slices.Concat(p.toHost(v4), p.spoofed(v4), p.servers4(), p.parts(v4), p.sources(v4))},
+		{name: p.sub("ip6"), rules: slices.Concat(p.toHost(v6), p.spoofed(v6), p.icmp6(), p.parts(v6), p.sources(v6))},
 		{name: p.sub("arp"), rules: p.arp()},
 		{name: p.sub("nd"), rules: p.nd()},
 	}
 	if p.strict(firewall.GuardIP) {
-		all = append(all, chain{name: p.sub("part6"), rules: p.unseen()})
+		all = append(all, chain{name: p.sub(v4.unseen), rules: p.unseen(v4)}, chain{name: p.sub(v6.unseen), rules: p.unseen(v6)})
 	}
 	if p.strict(firewall.GuardND) {
 		all = append(all,
@@ -143,10 +161,7 @@ func (p profile) tags() (rules []rule) {
 		return rules
 	}
 	for _, as := range []uint16{unix.ETH_P_8021Q, unix.ETH_P_8021AD} {
-		vlan := append(keys(iif), vlanTag.load(reg+1),
-			&expr.Bitwise{SourceRegister: reg + 1, DestRegister: reg + 1, Len: 2, Mask: []byte{0x0f, 0xff}, Xor: []byte{0, 0}},
-			&expr.Lookup{SourceRegister: reg, SetName: setVLANs, Invert: true})
-		rules = append(rules, and(isTagged(as), masked(vlanTag, expr.CmpOpNeq, []byte{0x0f, 0xff}, []byte{0, 0}), vlan).to(dropping(firewall.GuardVLAN)))
+		rules = append(rules, and(isTagged(as), masked(vlanTag, expr.CmpOpNeq, []byte{0x0f, 0xff}, []byte{0, 0}), inVLAN(setVLANs, true)).to(dropping(firewall.GuardVLAN)))
 	}
 	return rules
 }
@@ -243,22 +258,26 @@ func (p profile) icmp6() (rules []rule) {
 }
 
 // parts look for what unseen drops, in a chain of its own where others follow.
-func (p profile) parts() []rule {
+func (p profile) parts(f family) []rule {
 	if p.strict(firewall.GuardIP) {
-		return []rule{rule{}.via(p.sub("part6"))}
+		return []rule{rule{}.via(p.sub(f.unseen))}
 	}
-	return p.unseen()
+	return p.unseen(f)
 }
 
-// unseen drops the first fragment of a packet whose headers go on in the next: nobody can tell
-// what it is before it is whole (RFC 7112). Of all others it is the end.
-func (p profile) unseen() []rule {
-	first := masked(fragmentOffset, expr.CmpOpEq, []byte{0xff, 0xf8}, []byte{0, 0})
-	drop := p.hidden(first, firewall.GuardRA, firewall.GuardDHCP, firewall.GuardND, firewall.GuardIP)
+// unseen drops packets of which nobody can tell here what they are, and is the end of all others:
+// such whose length can't be true, which clients of DHCP read from a packet socket all the same, and
+// of IPv6 first fragments whose headers go on in the next (RFC 7112).
+func (p profile) unseen(f family) (rules []rule) {
+	drop := p.hidden(rule{}, f.hides...)
 	if drop == nil {
 		return nil
 	}
-	return append([]rule{there(l4Header).back()}, drop...)
+	if !f.is4 {
+		part := func(op expr.CmpOp) rule { return masked(fragmentOffset, op, []byte{0xff, 0xf8}, []byte{0, 0}) }
+		rules = slices.Concat([]rule{there(l4Header).back()}, p.hidden(part(expr.CmpOpEq), f.hides...), []rule{part(expr.CmpOpNeq).back()})
+	}
+	return slices.Concat(rules, []rule{there(l4).back()}, drop)
 }
 
 // Types of ICMPv6 messages (RFC 4861, section 4).
@@ -320,8 +339,11 @@ type family struct {
 	host           string // a chain
 	unspecifiedFor rule   // when a packet may have no source
 	etherType      uint16
-	whole          rule   // the packet has its headers in one piece
-	special        []rule // what is looked at though it comes from a port's own card and address
+	whole          rule                 // it can be told what the packet is
+	unseen         string               // a chain
+	hides          []firewall.GuardKind // what a packet may be of which that can't be told
+	groups         []netip.Prefix       // of addresses that are no single host's
+	special        []rule               // what is looked at though it comes from a port's own card and address
 }
 
 var (
@@ -330,6 +352,10 @@ var (
 		addrs: setAddrs4, ranges: setRanges4, known: setKnown4, taken: taken4Set, host: "host4",
 		unspecifiedFor: and(is(l4, unix.IPPROTO_UDP), is(destPort, uint16be(67)...)), // a client without an address
 		etherType:      unix.ETH_P_IP,
+		whole:          isNot(l4, unix.IPPROTO_RAW), // quicker than there(l4), and next to nobody's
+		unseen:         "part4",
+		hides:          []firewall.GuardKind{firewall.GuardDHCP, firewall.GuardIP},
+		groups:         []netip.Prefix{netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("255.255.255.255/32")},
 		special:        []rule{answers4},
 	}
 	v6 = family{
@@ -337,6 +363,9 @@ var (
 		addrs: setAddrs6, ranges: setRanges6, known: setKnown6, taken: taken6Set, host: "host6",
 		etherType: unix.ETH_P_IPV6,
 		whole:     there(l4Header),
+		unseen:    "part6",
+		hides:     []firewall.GuardKind{firewall.GuardRA, firewall.GuardDHCP, firewall.GuardND, firewall.GuardIP},
+		groups:    []netip.Prefix{netip.MustParsePrefix("ff00::/8")},
 		special:   []rule{answers6, and(is(l4, unix.IPPROTO_ICMPV6), discovery)},
 	}
 )
@@ -368,12 +397,13 @@ func (p profile) of(f family, all []netip.Prefix) (out []netip.Prefix) {
 }
 
 // toHost has what this host receives looked at: one from elsewhere is not answered. It receives
-// what is for the bridge, and by the address of the port's device what is for that.
+// what is for the bridge, by the address of the port's device what is for that, and by that of a
+// group what is for one of its addresses.
 func (p profile) toHost(f family) (rules []rule) {
 	if !p.isolated && !p.judgesOrigins() || p.network.MAC == (firewall.MAC{}) {
 		return nil
 	}
-	for _, received := range []rule{is(etherDest, p.network.MAC[:]...), is(pktType, unix.PACKET_HOST)} {
+	for _, received := range []rule{is(etherDest, p.network.MAC[:]...), is(pktType, unix.PACKET_HOST), and(group(destFirst), p.toOne(f))} {
 		if p.isolated {
 			rules = append(rules, received.via(p.sub(f.host)))
 		} else {
@@ -381,6 +411,20 @@ func (p profile) toHost(f family) (rules []rule) {
 		}
 	}
 	return rules
+}
+
+// toOne matches packets to the address of a single host.
+func (p profile) toOne(f family) (r rule) {
+	groups := slices.Clone(f.groups)
+	for _, s := range p.of(f, p.network.Subnets) {
+		if f.is4 && s.Bits() < 31 { // RFC 3021
+			groups = append(groups, netip.PrefixFrom(last(s), 32))
+		}
+	}
+	for _, g := range groups {
+		r = append(r, outside(f.dest, g)...)
+	}
+	return r
 }
 
 // upward looks at packets that this host receives from an isolated port: none is routed back to the

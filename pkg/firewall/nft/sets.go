@@ -19,6 +19,7 @@ const (
 	setMACs        = "macs"      // a port's own addresses
 	setBound       = "bound"     // ports of which these are all that they have
 	setVLANs       = "vlans"     // that a port may use
+	setNatives     = "natives"   // of a port's frames without a tag
 	setKnown4      = "known4"    // a card with an address of its own, both the port's
 	setKnown6      = "known6"    //
 	setAddrs4      = "addrs4"    // a port's own addresses
@@ -66,7 +67,7 @@ func commonSets() []nfnetlink.Set {
 	all := []nfnetlink.Set{
 		byPort(setMACs, nftables.TypeEtherAddr), byPort(setBound),
 		byPort(setKnown4, nftables.TypeEtherAddr, nftables.TypeIPAddr), byPort(setKnown6, nftables.TypeEtherAddr, nftables.TypeIP6Addr),
-		byPort(setVLANs, nftables.TypeInetService),
+		byPort(setVLANs, nftables.TypeInetService), byPort(setNatives, nftables.TypeInetService),
 		byPort(setAddrs4, nftables.TypeIPAddr), byPort(setAddrs6, nftables.TypeIP6Addr),
 		ranges(byPort(setRanges4, nftables.TypeIPAddr)), ranges(byPort(setRanges6, nftables.TypeIP6Addr)),
 		passing(byPort(setSeen, nftables.TypeEtherAddr), seenFor, maxSeen),
@@ -151,6 +152,9 @@ func portElements(n *firewall.GuardedNetwork, p *firewall.GuardedPort) (all []el
 	}
 	for _, v := range p.VLANs {
 		all = append(all, element{set: setVLANs, from: port + padded(uint16be(v))})
+	}
+	for _, v := range p.Natives {
+		all = append(all, element{set: setNatives, from: port + padded(uint16be(v))})
 	}
 	slices.SortFunc(all, compareElements)
 	return slices.Compact(all)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/bridge/vlan"
 	"github.com/vnetd/vnetd/pkg/firewall"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network/port"
@@ -189,6 +190,8 @@ func (k *Keeper) port(live *netdef.Network, bridge int, p *port.Port) {
 	g := guarded(live, p)
 	if bridge != 0 {
 		k.known(live, bridge, p, &g)
+		s := p.Status()
+		g.Natives = k.natives(live, bridge, translate.PortVLANs(live, s.PortGroup, s.OwnVLAN()))
 	}
 	for _, other := range k.siblings(p) {
 		its := guarded(live, other)
@@ -201,6 +204,23 @@ func (k *Keeper) port(live *netdef.Network, bridge int, p *port.Port) {
 	}
 	k.mu.Unlock()
 	_ = k.kernel.SetPort(g)
+}
+
+// natives are the VLANs in which the bridge with that ifindex has frames without a tag be of a port
+// with such VLANs: where it has none of its own, the one that the kernel gives all ports.
+func (k *Keeper) natives(live *netdef.Network, bridge int, t vlan.Table) (all []uint16) {
+	if live.Mode().OwnsBridge() {
+		return nil // tells no VLANs apart
+	}
+	for _, e := range t {
+		if e.PVID {
+			all = append(all, e.ID)
+		}
+	}
+	if l, err := k.links.LookupIndex(bridge); t == nil && err == nil && l.DefaultVLAN != 0 {
+		all = append(all, l.DefaultVLAN)
+	}
+	return all
 }
 
 // known has this host know what the guest behind p has. A machine that answers by several
@@ -323,7 +343,10 @@ func (k *Keeper) other(live *netdef.Network, l bridge.Link) {
 	for kind := range guard {
 		guard[kind] = min(guard[kind], firewall.GuardGateway)
 	}
-	_ = k.kernel.SetPort(firewall.GuardedPort{Bridge: live.Bridge.Name, IfName: l.Name, Index: l.Index, Guard: guard, Isolated: live.Isolated == netdef.Yes})
+	_ = k.kernel.SetPort(firewall.GuardedPort{
+		Bridge: live.Bridge.Name, IfName: l.Name, Index: l.Index, Guard: guard, Isolated: live.Isolated == netdef.Yes,
+		Natives: k.natives(live, l.Master, nil),
+	})
 }
 
 // left forgets the guard of a device that is not vnetd's own and left its bridge: one of
