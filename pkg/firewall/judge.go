@@ -234,7 +234,10 @@ func (p *PolicyRule) guests(f Family) (all []end) {
 	case p.Guest == nil:
 		return []end{{}}
 	case p.Direction == Egress:
-		return []end{{sender: MAC(p.Guest.MAC)}}
+		for _, mac := range p.Guest.MACs {
+			all = append(all, end{sender: mac})
+		}
+		return all
 	}
 	for _, a := range p.Guest.Addrs {
 		if a.Is4() == (f == IPv4) {

@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"net"
 	"net/netip"
 	"slices"
 	"strings"
@@ -351,11 +350,11 @@ type PolicyRule struct {
 	Label string
 }
 
-// Guest is who is behind a port: its MAC address, which the port's guard pins, and the addresses
-// that it is known to have. What it sends is known by its MAC address, what is sent to it by
-// those.
+// Guest is who is behind a port: the MAC addresses to which the port's guard holds it, and the
+// addresses that it is known to have. What it sends is known by the former, what is sent to it by
+// the latter.
 type Guest struct {
-	MAC   net.HardwareAddr
+	MACs  []MAC
 	Addrs []netip.Addr
 }
 
@@ -415,8 +414,8 @@ func (r PolicyRule) check() (faults []error) {
 		faults = append(faults, fmt.Errorf("action %q: want allow, reject or drop", r.Action))
 	}
 	if r.Guest != nil {
-		if len(r.Guest.MAC) != 6 {
-			faults = append(faults, fmt.Errorf("MAC address %q: want 6 bytes", r.Guest.MAC))
+		if len(r.Guest.MACs) == 0 {
+			faults = append(faults, errors.New("a guest without a MAC address: want one at least"))
 		}
 		for _, a := range r.Guest.Addrs {
 			if !a.IsValid() || a.Is4In6() || a.Zone() != "" {

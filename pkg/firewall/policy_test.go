@@ -200,7 +200,7 @@ func (h *host) randomPolicy(r *rand.Rand, own place, places []place) firewall.Po
 			Services: randomServices(r), Remote: randomPrefixes(r, places), Log: r.IntN(3) == 0, Label: fmt.Sprint("rule ", i+1),
 		}
 		if r.IntN(4) == 0 {
-			rule.Guest = &firewall.Guest{MAC: h.macOf(own), Addrs: []netip.Addr{netip.MustParseAddr(own.v4), netip.MustParseAddr(own.v6)}}
+			rule.Guest = &firewall.Guest{MACs: []firewall.MAC{firewall.MAC(h.macOf(own))}, Addrs: []netip.Addr{netip.MustParseAddr(own.v4), netip.MustParseAddr(own.v6)}}
 		}
 		p.Rules = append(p.Rules, rule)
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/dhcpd/dhcpdtest"
 	"github.com/vnetd/vnetd/pkg/firewall"
 	"github.com/vnetd/vnetd/pkg/network"
+	"github.com/vnetd/vnetd/pkg/network/port"
 	"github.com/vnetd/vnetd/pkg/tap"
 )
 
@@ -419,5 +420,56 @@ func TestNeighbourTable(t *testing.T) {
 		until(t, "nobody has what was released", func() bool { return !strings.Contains(entry(held[0]), "PERMANENT") })
 		must(t, h.Ports().Release(t.Context(), info.UUID))
 		until(t, "nobody has what is left of the port", func() bool { return !strings.Contains(entry(held[1]), "PERMANENT") })
+	})
+}
+
+// TestRulesOfPortsHold has a guest try to get past the rules of its port by another card, and somebody
+// on the LAN by the address of IPv6 that the guest has made for itself.
+func TestRulesOfPortsHold(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := newHub(t, t.TempDir(), hubOptions{})
+		n := h.started(strings.Replace(routedTo6("nat", ""), "prefix='24'/>", "prefix='24'><dhcp><range start='192.168.66.10' end='192.168.66.20'/></dhcp></ip>", 1))
+		lan := nstest.NewLAN(t)
+		lan.IP("-6 route add 2001:db8:1::/64 via " + nstest.Uplink6)
+		info, f := h.opened(n, network.PortOptions{Settings: port.Settings{Rules: []string{"ingress drop", "egress reject tcp/80"}}})
+		guest := nstest.Machine(t, "guest", info.MAC, f)
+		guest.Exec("sysctl", "-qw", "net.ipv6.conf.eth0.accept_ra=2")
+		lease(t, guest)
+		serve6(t, guest)
+		listen(t, lan, "80")
+		own := ""
+		nstest.Eventually(t, wait, "an address of IPv6", func() error {
+			for _, w := range strings.Fields(guest.IP("-6 -o addr show dev eth0 scope global -tentative")) {
+				if a, _, err := net.ParseCIDR(w); err == nil {
+					own = a.String()
+					return nil
+				}
+			}
+			return errors.New("there is none")
+		})
+		connects := func(ns *nstest.NS, to string) error {
+			return ns.Do(func() error {
+				c, err := net.DialTimeout("tcp", to, 2*time.Second)
+				if err == nil {
+					err = c.Close()
+				}
+				return err
+			})
+		}
+		if connects(lan, net.JoinHostPort(own, "80")) == nil {
+			t.Error("a rule at ingress does not hold for an address that the guest has made for itself")
+		}
+		if connects(guest, net.JoinHostPort(nstest.LANHost, "80")) == nil {
+			t.Error("a rule at egress does not hold")
+		}
+		// The guest's own card takes answers, another one sends.
+		guest.IP("link set eth0 address 52:54:00:de:ad:01")
+		guest.IP("link add card link eth0 address " + info.MAC + " type macvlan mode bridge")
+		guest.Exec("sysctl", "-qw", "net.ipv4.conf.all.rp_filter=0", "net.ipv4.conf.card.rp_filter=0", "net.ipv4.conf.eth0.rp_filter=0")
+		guest.IP("link set card up")
+		guest.IP("route replace default via 192.168.66.1 dev eth0")
+		if connects(guest, net.JoinHostPort(nstest.LANHost, "80")) == nil {
+			t.Error("a rule at egress does not hold for another card")
+		}
 	})
 }

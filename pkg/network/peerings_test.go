@@ -320,7 +320,7 @@ func TestPortRules(t *testing.T) {
 		p, file := h.port(n, opts)
 		must(t, file.Close())
 		got := rules.of("one").Policy.Rules
-		if len(got) != 2 || got[0].Guest == nil || got[0].Guest.MAC.String() != p.MAC || got[0].Label != p.IfName+" rule 1" ||
+		if len(got) != 2 || got[0].Guest == nil || fmt.Sprint(got[0].Guest.MACs) != "["+p.MAC+"]" || got[0].Label != p.IfName+" rule 1" ||
 			!slices.Equal(got[1].Guest.Addrs, opts.Addrs) || !got[1].Log || got[1].Remote[0].String() != "198.51.100.0/24" {
 			t.Fatalf("when the port is there, its rules are %+v", got)
 		}

@@ -3,7 +3,6 @@
 package firewalltest
 
 import (
-	"net"
 	"net/netip"
 
 	"github.com/vnetd/vnetd/pkg/firewall"
@@ -135,7 +134,7 @@ func Policies() map[string]firewall.Network {
 		n.Name, n.Subnets = "web", Subnets("192.168.122.1/24", "2001:db8:0:1::1/64")
 	})
 	guest := &firewall.Guest{
-		MAC:   net.HardwareAddr{0x52, 0x54, 0, 0xaa, 0xbb, 0xcc},
+		MACs:  []firewall.MAC{{0x52, 0x54, 0, 0xaa, 0xbb, 0xcc}},
 		Addrs: []netip.Addr{netip.MustParseAddr("192.168.122.5"), netip.MustParseAddr("2001:db8:0:1::5")},
 	}
 	rules := []firewall.PolicyRule{

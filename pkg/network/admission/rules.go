@@ -1,7 +1,6 @@
 package admission
 
 import (
-	"bytes"
 	"fmt"
 	"net/netip"
 	"slices"
@@ -20,7 +19,7 @@ type Port struct {
 
 // Equal reports whether both are the same.
 func (p *Port) Equal(o *Port) bool {
-	return p.Label == o.Label && bytes.Equal(p.Guest.MAC, o.Guest.MAC) && slices.Equal(p.Guest.Addrs, o.Guest.Addrs) &&
+	return p.Label == o.Label && slices.Equal(p.Guest.MACs, o.Guest.MACs) && slices.Equal(p.Guest.Addrs, o.Guest.Addrs) &&
 		slices.EqualFunc(p.Rules, o.Rules, func(a, b policy.Rule) bool { return a.String() == b.String() })
 }
 

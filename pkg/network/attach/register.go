@@ -142,6 +142,7 @@ func (b Bandwidth) Set(ctx context.Context, n Network, uuid string, change func(
 	p.Set(func(s *port.Settings, class *uint32) { *s, *class = former.Settings, former.ClassID })
 	if live := n.Live(); live != nil {
 		ctx := context.WithoutCancel(ctx)
+		b.guards.Port(live, p)
 		err = errors.Join(err, b.apply(n, live, p), vlans(b).follow(ctx, n, live, p, next), n.Admit(ctx))
 	}
 	return err
@@ -172,6 +173,7 @@ func (b Bandwidth) become(ctx context.Context, n Network, p *port.Port, next por
 		if err := b.plan(n, live, p, doc); err != nil {
 			return err
 		}
+		b.guards.Port(live, p)
 		if err := errors.Join(b.apply(n, live, p), vlans(b).follow(ctx, n, live, p, former), n.Admit(ctx)); err != nil {
 			return err
 		}

@@ -6,7 +6,6 @@ package guard
 
 import (
 	"context"
-	"net"
 	"net/netip"
 	"slices"
 	"sync"
@@ -274,22 +273,15 @@ func (k *Keeper) Changed(p *port.Port) {
 
 // guarded is p with its guard on a network that is live.
 func guarded(live *netdef.Network, p *port.Port) firewall.GuardedPort {
-	s := p.Status()
-	g := firewall.GuardedPort{
-		Bridge: live.Bridge.Name, IfName: s.IfName, Index: s.Index,
-		Guard: of(live, p), Isolated: p.Isolated || live.Isolated == netdef.Yes,
-		// A launcher need not use the address that was made up: the guest's lease tells.
-		Bound: !p.MadeUp || s.Card != nil || len(s.Held) > 0,
-		Addrs: slices.Concat(s.Held, p.Addrs, translate.ReservedFor(live, p.CardAddr())),
+	s, g := p.Status(), p.Guarded()
+	g.Bridge, g.Guard, g.Isolated = live.Bridge.Name, of(live, p), p.Isolated || live.Isolated == netdef.Yes
+	// A launcher need not use the address that was made up: the guest's lease tells. Rules of the port
+	// know its guest by its cards.
+	g.Bound = !p.MadeUp || s.Card != nil || len(s.Held) > 0 || len(s.Rules) > 0
+	if len(s.Rules) > 0 {
+		g.Guard[firewall.GuardMAC] = firewall.GuardStrict
 	}
-	for _, mac := range []net.HardwareAddr{p.MAC, s.Card} {
-		if len(mac) == 6 {
-			g.MACs = append(g.MACs, firewall.MAC(mac))
-		}
-	}
-	for _, text := range p.Allow {
-		_ = g.Allow(text) // the same
-	}
+	g.Addrs = append(g.Addrs, translate.ReservedFor(live, p.CardAddr())...)
 	for _, e := range translate.PortVLANs(live, s.PortGroup, s.OwnVLAN()) {
 		if !e.Untagged {
 			g.VLANs = append(g.VLANs, e.ID) // the bridge carries them with their tag

@@ -14,6 +14,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/network/admission"
 	"github.com/vnetd/vnetd/pkg/network/forward"
 	"github.com/vnetd/vnetd/pkg/network/port"
+	"github.com/vnetd/vnetd/pkg/network/translate"
 )
 
 // Where forwards lead follows the guests: what leases and ports tell pokes PortsChanged,
@@ -81,18 +82,31 @@ func guests(n turn, live *netdef.Network) (g forward.Guests) {
 func surround(n turn, live *netdef.Network) surroundings {
 	return surroundings{
 		forwards: resolve(n, live), rewrites6: bridge.Rewrites6(),
-		peers: n.others.Peers(live), ports: portRules(n.Network), host: hostRules(n.Network, live),
+		peers: n.others.Peers(live), ports: portRules(n.Network, live), host: hostRules(n.Network, live),
 	}
 }
 
-// portRules are the ports with rules of their own, in order of their creation.
-func portRules(n *Network) (all []admission.Port) {
-	for _, p := range port.Ruled(n.ports.Registry(), n.name) {
+// portRules are the ports with rules of their own, in order of their creation. Their guests have
+// the addresses that they were given, and of those that they make for themselves (RFC 4862) the one
+// that is made of the card's and all that this host has heard of.
+func portRules(n *Network, live *netdef.Network) (all []admission.Port) {
+	ruled := port.Ruled(n.ports.Registry(), n.name)
+	if len(ruled) == 0 {
+		return nil // asked with each lease
+	}
+	learned, _ := n.heard.learned()
+	for _, p := range ruled {
 		s := p.Status()
 		if len(s.Rules) == 0 {
 			continue // by now
 		}
-		one := admission.Port{Label: s.IfName, Guest: firewall.Guest{MAC: p.CardAddr(), Addrs: append(slices.Clone(s.Held), p.Addrs...)}}
+		g := p.Guarded()
+		one := admission.Port{Label: s.IfName, Guest: firewall.Guest{MACs: g.MACs, Addrs: append(g.Addrs, translate.Autoconf(live, g.MACs)...)}}
+		for _, e := range learned {
+			if slices.Contains(g.MACs, firewall.MAC(e.MAC)) {
+				one.Guest.Addrs = append(one.Guest.Addrs, e.Addr)
+			}
+		}
 		slices.SortFunc(one.Guest.Addrs, netip.Addr.Compare)
 		one.Guest.Addrs = slices.Compact(one.Guest.Addrs)
 		for _, text := range s.Rules {

@@ -12,6 +12,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/network/drift"
 	"github.com/vnetd/vnetd/pkg/network/env"
 	"github.com/vnetd/vnetd/pkg/network/forward"
+	"github.com/vnetd/vnetd/pkg/network/port"
 	"github.com/vnetd/vnetd/pkg/network/service"
 	"github.com/vnetd/vnetd/pkg/network/translate"
 )
@@ -74,7 +75,7 @@ func (n turn) repairLater() {
 // addresses, or leases do. It returns at once.
 func (n *Network) PortsChanged() {
 	live := n.Live()
-	if live == nil || len(live.PortForwards) == 0 && len(n.rules.now().ports) == 0 && len(portRules(n)) == 0 {
+	if live == nil || len(live.PortForwards) == 0 && len(n.rules.now().ports) == 0 && len(port.Ruled(n.ports.Registry(), n.name)) == 0 {
 		return
 	}
 	Follow(n)
@@ -116,10 +117,10 @@ func (n turn) follow(ctx context.Context) {
 }
 
 // Listen asks the kernel which addresses of IPv6 it has heard guests of n say that they
-// have, as far as forwards depend on that, and has those follow.
+// have, as far as forwards and rules of ports depend on that, and has those follow.
 func Listen(n *Network) {
 	live, index := n.Live(), n.BridgeIndex()
-	if live == nil || index == 0 || n.env.Neighbours == nil || !forward.Makes(live) {
+	if live == nil || index == 0 || n.env.Neighbours == nil || !forward.Makes(live) && len(port.Ruled(n.ports.Registry(), n.name)) == 0 {
 		return
 	}
 	all, err := n.env.Neighbours.Learned(index)

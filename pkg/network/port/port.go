@@ -14,6 +14,7 @@ import (
 
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
+	"github.com/vnetd/vnetd/pkg/firewall"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/store"
 )
@@ -101,6 +102,21 @@ func (p *Port) CardAddr() net.HardwareAddr {
 		return card
 	}
 	return p.MAC
+}
+
+// Guarded is the device of p with what its guest may use, as far as p itself says.
+func (p *Port) Guarded() firewall.GuardedPort {
+	s := p.Status()
+	g := firewall.GuardedPort{IfName: s.IfName, Index: s.Index, Addrs: slices.Concat(s.Held, p.Addrs)}
+	for _, mac := range []net.HardwareAddr{p.MAC, s.Card} {
+		if len(mac) == 6 {
+			g.MACs = append(g.MACs, firewall.MAC(mac))
+		}
+	}
+	for _, text := range p.Allow {
+		_ = g.Allow(text) // it was checked
+	}
+	return g
 }
 
 // Turn takes in how p stands to its guest: that is about to move to this host, or has gone to

@@ -32,6 +32,23 @@ func GuardedNetwork(live *netdef.Network, index int, mac net.HardwareAddr) firew
 	return g
 }
 
+// Autoconf are the addresses that guests of live with such cards make for themselves of these
+// (RFC 4862, RFC 4291 appendix A).
+func Autoconf(live *netdef.Network, cards []firewall.MAC) (all []netip.Addr) {
+	for i := range live.IPs {
+		ip := &live.IPs[i]
+		if !ip.Address.Is6() || !ip.Autonomous() || ip.Prefix().Bits() != 64 {
+			continue
+		}
+		for _, mac := range cards {
+			a, local := ip.Prefix().Masked().Addr().As16(), mac.LinkLocal().As16()
+			copy(a[8:], local[8:])
+			all = append(all, netip.AddrFrom16(a))
+		}
+	}
+	return all
+}
+
 // Guard is how a port of live is guarded that asks for nothing, whose owner may not choose
 // addresses if untrusted: strictly where vnetd gives the addresses and so knows
 // them, and by nothing but the gateway elsewhere.
