@@ -14,8 +14,12 @@ import (
 	"github.com/vnetd/vnetd/pkg/dhcpd/internal/index"
 )
 
-// tick is how often the server looks for leases that ended.
-const tick = time.Second
+// tick is how often the server looks for leases that ended, and quickTick while the link's own
+// memory fills so quickly that it must be looked after.
+const (
+	tick      = time.Second
+	quickTick = tick / 20
+)
 
 // Close gives up a server that does not run. After Run, or a second time, it does
 // nothing.
@@ -179,7 +183,7 @@ func (s committer) serve(all []Datagram, now time.Time) {
 	s.answer(s.commitPending())
 }
 
-// expireLoop ends leases by time until ctx ends.
+// expireLoop ends leases by time, and looks after the link, until ctx ends.
 func (s *Engine) expireLoop(ctx context.Context) {
 	t := time.NewTicker(tick)
 	defer t.Stop()
@@ -190,6 +194,11 @@ func (s *Engine) expireLoop(ctx context.Context) {
 		case <-t.C:
 			s.Expire(time.Now())
 			committer{s}.retry()
+			next := tick
+			if s.link.Collect() {
+				next = quickTick
+			}
+			t.Reset(next)
 		}
 	}
 }

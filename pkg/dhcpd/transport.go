@@ -25,8 +25,8 @@ type Sender struct {
 	// Port is the ifindex of the bridge's port where HW was last seen, the bridge's own
 	// where it was at none, 0 when that is not known.
 	Port int
-	// Hidden: the link shows frames, but not this one's: it came in fragments, or to a
-	// former process.
+	// Hidden: the link shows frames, but not whose this one's is: it came in fragments, or to a
+	// former process, or several cards sent the same.
 	Hidden bool
 	// Waited: it may have come to a former process, or to none: nobody has found the socket empty
 	// since this one has it.
@@ -154,11 +154,15 @@ func (o *Outbox) Flush(conn syscall.RawConn) {
 }
 
 // Transport carries datagrams between the server and one link. Send may be
-// called at any time, the others by one goroutine.
+// called at any time, and what says so; the others by one goroutine.
 type Transport interface {
 	// Receive waits for datagrams and returns those that are there, in their order. Their
 	// payloads are valid until the next call.
 	Receive() ([]Datagram, error)
+	// Collect takes in what tells where datagrams come from. It is called at each tick, so that
+	// there is room for more of it, and soon again where it says that it was much. It may be
+	// called at any time.
+	Collect() (many bool)
 	// Send sends replies, each at once or not at all: it waits for nobody, and keeps nothing of
 	// them. It tells failed of those that the kernel did not take. An error that wraps
 	// iface.ErrGone is final.

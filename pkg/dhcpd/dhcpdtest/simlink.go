@@ -124,6 +124,9 @@ func (l *SimLink) arrive(d dhcpd.Datagram) dhcpd.Datagram {
 	return d
 }
 
+// Collect implements dhcpd.Transport.
+func (l *SimLink) Collect() (many bool) { return false }
+
 // Send implements dhcpd.Transport.
 func (l *SimLink) Send(out []*dhcpd.Reply, _ func(*dhcpd.Reply, error)) {
 	for _, r := range out {

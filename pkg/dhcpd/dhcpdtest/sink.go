@@ -21,6 +21,9 @@ var (
 // Receive implements dhcpd.Transport: nothing comes.
 func (*Sink) Receive() ([]dhcpd.Datagram, error) { return nil, os.ErrClosed }
 
+// Collect implements dhcpd.Transport.
+func (*Sink) Collect() (many bool) { return false }
+
 // Send implements dhcpd.Transport.
 func (s *Sink) Send(out []*dhcpd.Reply, _ func(*dhcpd.Reply, error)) {
 	payload := s.Last.Payload

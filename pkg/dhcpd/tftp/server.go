@@ -57,7 +57,7 @@ type Server struct {
 	conn  *net.UDPConn
 	raw   syscall.RawConn // of conn
 	ifi   *net.Interface
-	seen  *iface.Frames // of requests; for the reader alone
+	seen  *iface.Frames // of requests
 	ports *iface.Ports
 	root  *os.Root
 	cfg   Config
@@ -248,6 +248,7 @@ func (s *Server) Run(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() { _ = s.conn.SetReadDeadline(time.Unix(1, 0)) })
 	defer stop()
 	s.resume(ctx)
+	s.transfers.Go(func() { s.collectLoop(ctx) })
 	err := s.readLoop(ctx)
 	cancel()
 	s.transfers.Wait()
@@ -275,6 +276,21 @@ func (s *Server) readLoop(ctx context.Context) error {
 	}
 }
 
+// collectLoop takes in the frames of requests until ctx ends, also those to others, so that the
+// kernel has room for the next ones.
+func (s *Server) collectLoop(ctx context.Context) {
+	t := time.NewTicker(time.Second)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+			s.seen.Collect()
+		}
+	}
+}
+
 // handle acts on a packet, whose header is complete.
 func (s *Server) handle(ctx context.Context, b []byte, peer netip.AddrPort) {
 	s.mu.Lock()
@@ -292,7 +308,8 @@ func (s *Server) handle(ctx context.Context, b []byte, peer netip.AddrPort) {
 
 // place returns where a request came from.
 func (s *Server) place(b []byte, src netip.AddrPort) place {
-	hw := s.seen.Source(src, b)
+	s.seen.Collect()
+	hw := s.seen.Source(src, s.cfg.Addr, b, iface.HWAddr{})
 	if hw == (iface.HWAddr{}) {
 		return place{}
 	}

@@ -242,6 +242,85 @@ func TestNeighboursOnBridge(t *testing.T) {
 	})
 }
 
+// elsewhere is an address that no server has.
+var elsewhere = netip.MustParseAddr("203.0.113.9")
+
+// damaged is a frame with another UDP checksum than its own, which the kernel drops.
+func damaged(frame []byte) []byte {
+	frame[40] ^= 1 // RFC 768: clientFrame has none
+	return frame
+}
+
+// TestFramesOfOthers has a guest send more packets to the server's port than there is room for,
+// of which the server gets none, and another one reboot with its address.
+func TestFramesOfOthers(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		dhcpdtest.MakeBridge(t)
+		w, other := newVethWire(t), newVethWireOf(t, "g2")
+		e := start(t, testConfig(), w, v4.Open)
+		victim := mac(7)
+		a := e.lease(victim)
+		for _, f := range [][]byte{
+			clientFrame(evil, mac(1), ip(66), elsewhere, make([]byte, 16)),
+			damaged(clientFrame(evil, mac(1), ip(66), broadcast, make([]byte, 16))),
+		} {
+			for range 30000 {
+				if _, err := other.conn.WriteTo(f, &packet.Addr{HardwareAddr: f[:6]}); err != nil {
+					t.Fatal(err)
+				}
+			}
+			time.Sleep(1100 * time.Millisecond) // a tick
+			e.want(e.initReboot(victim, a), fmt.Sprint("ACK ", a))
+			e.want(e.renew(victim, a), fmt.Sprint("ACK ", a))
+		}
+		if s := e.srv.Stats(); s.Ignored != 0 {
+			t.Errorf("%d messages were ignored", s.Ignored)
+		}
+	})
+}
+
+// TestSameFrameAhead has a guest send what another one is about to say, as a packet that the server
+// does not get: the lease that is made is none of its own, so it can't end it.
+func TestSameFrameAhead(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		dhcpdtest.MakeBridge(t)
+		w, other := newVethWire(t), newVethWireOf(t, "g2")
+		e := start(t, testConfig(), w, v4.Open)
+		for n, frame := range []func(payload []byte) []byte{
+			func(b []byte) []byte { return clientFrame(evil, mac(1), netip.IPv4Unspecified(), elsewhere, b) },
+			func(b []byte) []byte {
+				return damaged(clientFrame(evil, mac(1), netip.IPv4Unspecified(), broadcast, b))
+			},
+		} {
+			victim := mac(byte(7 + n))
+			a := e.discover(victim)
+			m := e.message(dhcpv4.MessageTypeRequest, victim, requested(a), serverID(serverAddr)).ToBytes()
+			if _, err := other.conn.WriteTo(frame(m), &packet.Addr{HardwareAddr: mac(1)}); err != nil {
+				t.Fatal(err)
+			}
+			time.Sleep(50 * time.Millisecond) // it has come
+			w.send(t, m, victim, netip.Addr{}, broadcast)
+			e.want(e.receive(), fmt.Sprint("ACK ", a))
+			want := e.held()
+			other.send(t, e.message(dhcpv4.MessageTypeRelease, victim, ciaddr(a), serverID(serverAddr)).ToBytes(), evil, a, serverAddr)
+			nstest.Eventually(t, dhcpdtest.ReplyLimit, "the release has come", func() error {
+				if s := e.srv.Stats(); s.Ignored != uint64(n+1) && s.Release != uint64(n+1) {
+					return fmt.Errorf("%+v", s)
+				}
+				return nil
+			})
+			e.quiet()
+			if got := e.held(); got != want {
+				t.Errorf("after the release of another card: %s, want %s", got, want)
+			}
+			e.release(victim, a)
+			if got := e.held(); got != "" {
+				t.Errorf("the client's own release left %s", got)
+			}
+		}
+	})
+}
+
 // fragments are frames that carry the packet of a frame, with so many bytes in each.
 func fragments(frame []byte, most int) (all [][]byte) {
 	const head = 34

@@ -82,7 +82,7 @@ func (s *sockets) open(ifi *net.Interface, probe bool) (err error) {
 			return err
 		}
 	}
-	s.intake, err = iface.NewIntake(s.udp, ifi, false, serverPort)
+	s.intake, err = iface.NewIntake(s.udp, ifi, false, serverPort, cardOf)
 	return err
 }
 
@@ -102,6 +102,17 @@ func (s *sockets) Receive() (all []dhcpd.Datagram, err error) {
 	s.all, err = dhcpd.Receive(s.intake, s.all[:0])
 	return s.all, err
 }
+
+// cardOf is the hardware address in a message, which need not be one.
+func cardOf(b []byte) (hw dhcpd.HWAddr) {
+	if len(b) >= chaddrAt+len(hw) {
+		hw = dhcpd.HWAddr(b[chaddrAt:])
+	}
+	return hw
+}
+
+// Collect implements dhcpd.Transport.
+func (s *sockets) Collect() (many bool) { return s.intake.Collect() }
 
 // Send implements dhcpd.Transport.
 func (s *sockets) Send(all []*dhcpd.Reply, failed func(*dhcpd.Reply, error)) {

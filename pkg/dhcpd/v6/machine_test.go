@@ -84,6 +84,31 @@ func (c *card) lease(t *testing.T, e *env6) netip.Addr {
 	return a
 }
 
+// A guest sends more packets to the server's port than there is room for, of which the server gets
+// none; another one renews its lease.
+func TestFramesOfOthers6(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		dhcpdtest.MakeBridge6(t)
+		nstest.IP(t, "link set br0 up")
+		cfg := testConfig6()
+		e := &env6{t: t, cfg: cfg, events: new(dhcpdtest.EventLog)}
+		e.store = cfg.Store.(*dhcpdtest.Store)
+		e.start(cfg, v6.Open)
+		one, other := newCard(t, "g1", 2), newCard(t, "g2", 3)
+		a := one.lease(t, e)
+		for range 30000 {
+			_, _ = other.conn.WriteTo([]byte("x"), &net.UDPAddr{IP: net.ParseIP("ff02::1:ff00:7777"), Port: 547, Zone: "eth0"})
+		}
+		time.Sleep(1100 * time.Millisecond) // a tick
+		for range 3 {
+			e.want(brief(one.ask(t, e, dhcpv6.MessageTypeRenew, ours, iana6(1, a))), fmt.Sprintf("REPLY 1:%v", a))
+		}
+		if s := e.srv.Stats(); s.Renew != 3 || s.Ignored != 0 {
+			t.Errorf("%d messages to renew, %d ignored", s.Renew, s.Ignored)
+		}
+	})
+}
+
 // A guest is known by the hardware address of its frames, whatever it says: copies of
 // a disk have two addresses, and each what is reserved for it.
 func TestFrameTellsTheMachine(t *testing.T) {

@@ -62,7 +62,7 @@ func listen(ifname string, left []*os.File) (*socket, error) {
 		return nil, err
 	}
 	s := &socket{udp: udp, index: ifi.Index}
-	if s.intake, err = iface.NewIntake(udp, ifi, true, serverPort); err != nil {
+	if s.intake, err = iface.NewIntake(udp, ifi, true, serverPort, func([]byte) (none dhcpd.HWAddr) { return none }); err != nil {
 		return nil, errors.Join(err, udp.Close())
 	}
 	return s, nil
@@ -78,6 +78,9 @@ func (s *socket) Receive() (all []dhcpd.Datagram, err error) {
 	s.all, err = dhcpd.Receive(s.intake, s.all[:0])
 	return s.all, err
 }
+
+// Collect implements dhcpd.Transport.
+func (s *socket) Collect() (many bool) { return s.intake.Collect() }
 
 // Send implements dhcpd.Transport.
 func (s *socket) Send(all []*dhcpd.Reply, failed func(*dhcpd.Reply, error)) {

@@ -6,6 +6,8 @@ import (
 	"hash/maphash"
 	"net"
 	"net/netip"
+	"slices"
+	"sync"
 	"syscall"
 	"time"
 
@@ -25,33 +27,40 @@ const (
 	sourceAt4     = 12
 	nextHeaderAt6 = 6
 	sourceAt6     = 8
+	ipHeader4     = 20
 	ipHeader6     = 40
 	udpHeader     = 8
 	maxIPHeader   = 60
 )
 
-// frameWait is how long the kernel may take to show the frame of a datagram. It comes
-// first to the UDP socket, and to the other within the same interrupt.
-const frameWait = 10 * time.Millisecond
-
-// How many frames may wait for their datagrams, for how long, and how much of a message is
-// compared.
+// How many frames may wait for their datagrams, more than a socket holds of either, for how
+// long, and how much of a message is compared.
 const (
-	maxFrames   = 1024
-	frameAge    = 2 * time.Second
+	maxFrames   = 16384
+	frameAge    = 10 * time.Second
 	frameCopied = 512
+)
+
+// More frames than manyFrames at a time are a flood, or a host full of guests that boot. A
+// list of more than roomFrames is not kept once it is empty.
+const (
+	manyFrames = 2 * BatchSize
+	roomFrames = 1024
 )
 
 // Frames tells from which hardware address a datagram came: what a message says of its
 // sender, the sender has written. It sees the frames of the datagrams that a UDP socket
-// gets, in the same order. For one goroutine.
+// gets, each before its datagram is there, and others that the UDP socket does not get:
+// those to somebody else's address, and those whose checksum is wrong. It may be used
+// concurrently.
 type Frames struct {
 	socket packetSocket
 	ip6    bool
-	seen   []frame // not asked for yet, oldest first
-	missed bool    // the last one that was asked for did not come
 	seed   maphash.Seed
+	began  time.Time
 
+	mu    sync.Mutex       // guards what follows
+	seen  []frame          // not asked for yet, oldest first, besides those that were taken
 	read  func(fd uintptr) // made once, so that a call allocates none
 	in    *room            // what it reads into; nil otherwise
 	n     int              // what it has read
@@ -60,10 +69,9 @@ type Frames struct {
 
 // frame is where a message came from.
 type frame struct {
-	src  netip.AddrPort
-	sum  uint64 // of the message's beginning; nobody outside knows the seed
+	sum  uint64        // see Frames.sum; 0 once it was taken
+	came time.Duration // since Frames.began
 	hw   HWAddr
-	came time.Time
 }
 
 // ListenFrames opens the socket on an interface, for datagrams to a UDP port of one family;
@@ -73,23 +81,21 @@ func ListenFrames(ifi *net.Interface, ip6 bool, port, first uint16) (*Frames, er
 	if err != nil {
 		return nil, fmt.Errorf("making the filter of frames: %w", err)
 	}
-	etherType := uint16(unix.ETH_P_IP)
-	if ip6 {
-		etherType = unix.ETH_P_IPV6
-	}
-	socket, err := openPacket(ifi.Index, etherType, filter)
+	socket, err := openPacket(ifi.Index, filter)
 	if err != nil {
 		return nil, err
 	}
-	f := &Frames{socket: socket, ip6: ip6, seed: maphash.MakeSeed()}
+	f := &Frames{socket: socket, ip6: ip6, seed: maphash.MakeSeed(), began: time.Now()}
 	f.read = f.readSome
 	return f, nil
 }
 
-// frameFilter lets the beginning of datagrams to a port pass, and nothing else. Of
-// fragments the first has the port; it is less than the datagram and fits none.
+// frameFilter lets the beginning of datagrams to a port pass, and nothing else: nothing of
+// frames to other cards, which a promiscuous bridge shows, of those that the host sends, and
+// of other VLANs. Of fragments the first has the port; it is less than the datagram and fits none.
 func frameFilter(ip6 bool, port, first uint16) []bpf.Instruction {
-	filter := []bpf.Instruction{
+	const vlanID = 0x0fff // IEEE 802.1Q, section 9.6
+	etherType, header := uint32(unix.ETH_P_IP), []bpf.Instruction{
 		bpf.LoadAbsolute{Off: protocolAt4, Size: 1},
 		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.IPPROTO_UDP},
 		bpf.LoadAbsolute{Off: fragmentAt4, Size: 2},
@@ -97,12 +103,20 @@ func frameFilter(ip6 bool, port, first uint16) []bpf.Instruction {
 		bpf.LoadMemShift{Off: 0},
 	}
 	if ip6 {
-		filter = []bpf.Instruction{
+		etherType, header = unix.ETH_P_IPV6, []bpf.Instruction{
 			bpf.LoadAbsolute{Off: nextHeaderAt6, Size: 1},
 			bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.IPPROTO_UDP},
 			bpf.LoadConstant{Dst: bpf.RegX, Val: ipHeader6},
 		}
 	}
+	filter := append([]bpf.Instruction{
+		bpf.LoadExtension{Num: bpf.ExtProto},
+		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: etherType},
+		bpf.LoadExtension{Num: bpf.ExtType},
+		bpf.JumpIf{Cond: bpf.JumpGreaterOrEqual, Val: unix.PACKET_OTHERHOST},
+		bpf.LoadExtension{Num: bpf.ExtVLANTag},
+		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: vlanID},
+	}, header...)
 	filter = append(filter, bpf.LoadIndirect{Off: 2, Size: 2}, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(port)})
 	if first != 0 {
 		filter = append(filter, bpf.LoadIndirect{Off: udpHeader, Size: 2}, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(first)})
@@ -117,96 +131,136 @@ func frameFilter(ip6 bool, port, first uint16) []bpf.Instruction {
 	return filter
 }
 
-// Source returns the hardware address that sent a message, all zero when its frame was
-// not seen: it came in fragments, or to a former process.
-func (f *Frames) Source(src netip.AddrPort, message []byte) HWAddr {
-	src = netip.AddrPortFrom(src.Addr().WithZone("").Unmap(), src.Port())
-	sum := maphash.Bytes(f.seed, message[:min(len(message), frameCopied)])
-	now := time.Now()
-	f.forget(now.Add(-frameAge))
-	for n := 0; ; n++ {
-		if n == len(f.seen) && !f.receive(now) {
-			f.missed = true
-			return HWAddr{}
+// Source returns the hardware address that sent a message from src to dst, which is to be
+// called after Collect. It is all zero when its frame was not seen, because it came in fragments or
+// to a former process, and when nobody can tell whose of several cards it is: anybody may send
+// the same bytes as somebody else. Of these it is the one that the message says is its
+// sender's, which is zero where it does not say.
+func (f *Frames) Source(src netip.AddrPort, dst netip.Addr, message []byte, says HWAddr) (hw HWAddr) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	sum := f.sum(src, dst, message)
+	var only *frame
+	several := false
+	for i := range f.seen {
+		got := &f.seen[i]
+		switch {
+		case got.sum != sum:
+		case got.hw == says:
+			got.sum = 0
+			return says
+		case only == nil:
+			only = got
+		case got.hw != only.hw:
+			several = true
 		}
-		if got := &f.seen[n]; got.src == src && got.sum == sum {
-			hw := got.hw
-			f.seen = append(f.seen[:n], f.seen[n+1:]...)
-			f.missed = false
-			return hw
+	}
+	switch {
+	case only == nil:
+	case several:
+		f.drop(sum)
+	default:
+		only.sum, hw = 0, only.hw
+	}
+	return hw
+}
+
+// drop takes all frames of a message.
+func (f *Frames) drop(sum uint64) {
+	for i := range f.seen {
+		if f.seen[i].sum == sum {
+			f.seen[i].sum = 0
 		}
 	}
 }
 
-// forget gives up frames that came before a time: their datagrams were lost.
-func (f *Frames) forget(before time.Time) {
-	n := 0
-	for n < len(f.seen) && f.seen[n].came.Before(before) {
-		n++
-	}
-	f.seen = append(f.seen[:0], f.seen[n:]...)
+// sum is that of a message's beginning and of its ends. Nobody outside knows the seed.
+func (f *Frames) sum(src netip.AddrPort, dst netip.Addr, message []byte) uint64 {
+	from, to := src.Addr().As16(), dst.As16()
+	var ends [2*16 + 2]byte
+	copy(ends[:], from[:])
+	copy(ends[16:], to[:])
+	binary.BigEndian.PutUint16(ends[2*16:], src.Port())
+	return maphash.Bytes(f.seed, ends[:]) + maphash.Bytes(f.seed, message[:min(len(message), frameCopied)])
 }
 
-// receive adds the frames that are there to those seen. It waits a moment for one where there
-// is none, unless the last one did not come: there may be many such. False: there is none.
-func (f *Frames) receive(now time.Time) bool {
-	if len(f.seen) >= maxFrames {
-		f.seen = f.seen[:0]
-		return false
-	}
+// Collect takes in the frames that are there: those of all datagrams that the UDP socket has
+// are among them. It is to be called now and then also where no datagram comes, since the
+// kernel has no room for the next ones otherwise, and soon again where many came.
+func (f *Frames) Collect() (many bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	now := time.Since(f.began)
+	f.forget(now - frameAge)
 	f.in = frameRooms.get()
 	defer func() { frameRooms.pool.Put(f.in); f.in = nil }()
-	if err := f.socket.raw.Control(f.read); err != nil || f.errno != 0 {
-		return false
-	}
-	for i := range f.n {
-		got, whole := f.parse(f.in.body(i))
-		hw, ok := f.in.card(i)
-		if got.hw, got.came = hw, now; !ok || !whole {
-			got = frame{came: now} // fits no datagram
+	total := 0
+	for full := true; full && total < maxFrames; total += f.n {
+		if err := f.socket.raw.Control(f.read); err != nil || f.errno != 0 {
+			break
 		}
-		f.seen = append(f.seen, got)
+		full = f.n == BatchSize
+		f.take(now)
 	}
-	return f.n > 0
+	return total > manyFrames
 }
 
-// readSome reads the frames that are there, as receive has it.
-func (f *Frames) readSome(fd uintptr) {
-	if f.n, f.errno = f.in.receive(fd); f.errno == unix.EAGAIN && !f.missed {
-		f.socket.await(fd, int(frameWait.Milliseconds()))
-		f.n, f.errno = f.in.receive(fd)
+// take adds what was read to the frames seen. Where there are too many the oldest go: it is the
+// newest that are asked for.
+func (f *Frames) take(now time.Duration) {
+	if len(f.seen)+f.n > maxFrames {
+		f.seen = append(f.seen[:0], f.seen[maxFrames/2:]...)
 	}
+	for i := range f.n {
+		sum, whole := f.parse(f.in.body(i))
+		if hw, ok := f.in.card(i); ok && whole {
+			f.seen = append(f.seen, frame{sum: sum, came: now, hw: hw})
+		}
+	}
+}
+
+// forget gives up frames that were taken, and those that came before a time: their datagrams
+// were lost.
+func (f *Frames) forget(before time.Duration) {
+	f.seen = slices.DeleteFunc(f.seen, func(got frame) bool { return got.sum == 0 || got.came < before })
+	if len(f.seen) == 0 && cap(f.seen) > roomFrames {
+		f.seen = nil
+	}
+}
+
+// readSome reads the frames that are there, as Collect has it.
+func (f *Frames) readSome(fd uintptr) {
+	f.n, f.errno = f.in.receive(fd)
 	if f.errno == unix.ENETDOWN { // the bridge was down, as the kernel says once
 		f.n, f.errno = f.in.receive(fd)
 	}
+	if f.errno != 0 {
+		f.n = 0
+	}
 }
 
-// parse returns where a packet came from, and its message as far as it was copied. False
-// when it is cut off.
-func (f *Frames) parse(b []byte) (frame, bool) {
-	var got frame
-	var src netip.Addr
+// parse returns the sum of a packet, as far as it was copied. False when it is cut off.
+func (f *Frames) parse(b []byte) (sum uint64, whole bool) {
+	var src, dst netip.Addr
 	head := ipHeader6
 	switch {
 	case f.ip6 && len(b) >= ipHeader6:
-		src = netip.AddrFrom16([16]byte(b[sourceAt6:]))
-	case !f.ip6 && len(b) >= sourceAt4+4:
+		src, dst = netip.AddrFrom16([16]byte(b[sourceAt6:])), netip.AddrFrom16([16]byte(b[sourceAt6+16:]))
+	case !f.ip6 && len(b) >= ipHeader4:
 		head = int(b[0]&15) * 4
-		src = netip.AddrFrom4([4]byte(b[sourceAt4:]))
+		src, dst = netip.AddrFrom4([4]byte(b[sourceAt4:])), netip.AddrFrom4([4]byte(b[sourceAt4+4:]))
 	default:
-		return frame{}, false
+		return 0, false
 	}
 	if len(b) < head+udpHeader {
-		return frame{}, false
+		return 0, false
 	}
 	udp := b[head:]
-	got.src = netip.AddrPortFrom(src, binary.BigEndian.Uint16(udp))
 	size := int(binary.BigEndian.Uint16(udp[4:])) - udpHeader
 	if size < 0 || min(size, frameCopied) > len(udp)-udpHeader {
-		return frame{}, false
+		return 0, false
 	}
-	got.sum = maphash.Bytes(f.seed, udp[udpHeader:udpHeader+min(size, frameCopied)])
-	return got, true
+	return f.sum(netip.AddrPortFrom(src, binary.BigEndian.Uint16(udp)), dst, udp[udpHeader:udpHeader+min(size, frameCopied)]), true
 }
 
 // Close closes the socket.

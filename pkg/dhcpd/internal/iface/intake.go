@@ -19,19 +19,21 @@ type Received struct {
 }
 
 // Intake receives what clients send to a UDP socket, many at a time, with where it came from.
-// It is for one goroutine.
+// It is for one goroutine, but where it says otherwise.
 type Intake struct {
 	inbox  *inbox
 	frames *Frames
+	says   func(message []byte) HWAddr
 	ports  *Ports
 	all    []Received
 	cards  []HWAddr
 	places []int
 }
 
-// NewIntake returns that of a socket which receives at a port of a bridge. ifi is the bridge.
-func NewIntake(conn syscall.RawConn, ifi *net.Interface, ip6 bool, port uint16) (_ *Intake, err error) {
-	in := &Intake{inbox: newInbox(conn)}
+// NewIntake returns that of a socket which receives at a port of a bridge and tells destinations.
+// ifi is the bridge; says is whose card a message says that it is from, see Frames.Source.
+func NewIntake(conn syscall.RawConn, ifi *net.Interface, ip6 bool, port uint16, says func(message []byte) HWAddr) (_ *Intake, err error) {
+	in := &Intake{inbox: newInbox(conn), says: says}
 	if in.frames, err = ListenFrames(ifi, ip6, port, 0); err != nil {
 		return nil, err
 	}
@@ -47,10 +49,11 @@ func (in *Intake) Receive() ([]Received, error) {
 	if err != nil {
 		return nil, err
 	}
+	in.frames.Collect()
 	in.all, in.cards = in.all[:0], in.cards[:0]
 	for i := range n {
 		r := Received{Payload: in.inbox.body(i), Src: in.inbox.source(i), Dst: in.inbox.destination(i), Waited: in.inbox.waited}
-		r.HW = in.frames.Source(r.Src, r.Payload)
+		r.HW = in.frames.Source(r.Src, r.Dst, r.Payload, in.says(r.Payload))
 		in.all, in.cards = append(in.all, r), append(in.cards, r.HW)
 	}
 	in.places = in.ports.At(in.cards, in.places[:0])
@@ -59,6 +62,9 @@ func (in *Intake) Receive() ([]Received, error) {
 	}
 	return in.all, nil
 }
+
+// Collect is that of Frames. It may be called at any time.
+func (in *Intake) Collect() (many bool) { return in.frames.Collect() }
 
 // Cards is the way to send packets to cards of the bridge, by Outbox.ToCard. It may be used
 // beside Receive.

@@ -33,7 +33,7 @@ func TestCardsAfterDown(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		in, err := iface.NewIntake(conn, bridge, false, 67)
+		in, err := iface.NewIntake(conn, bridge, false, 67, func([]byte) (none iface.HWAddr) { return none })
 		if err != nil {
 			t.Fatal(err)
 		}
