@@ -76,3 +76,14 @@ func BenchmarkReply(b *testing.B) {
 		})
 	}
 }
+
+// TestTimersOfLongLeases has T1 and T2 of leases for decades be parts of them.
+func TestTimersOfLongLeases(t *testing.T) {
+	const year = 365 * 24 * time.Hour
+	for _, lease := range []time.Duration{year, 41 * year, 42 * year, dhcpd.Infinite - time.Second} {
+		t1, t2 := new(linkInfo).timers(lease)
+		if want := lease / 8 * 7; t1 != lease/2 || t2 < want || t2 > want+time.Second {
+			t.Errorf("of %v T1 is %v, T2 %v", lease, t1, t2)
+		}
+	}
+}

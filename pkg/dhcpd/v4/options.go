@@ -70,7 +70,7 @@ type linkInfo struct {
 // defaults to (0.875 * duration_of_lease)."
 func (li *linkInfo) timers(lease time.Duration) (t1, t2 time.Duration) {
 	within := func(t time.Duration) bool { return t > 2*time.Second && t < lease }
-	t1, t2 = lease/2, lease*7/8
+	t1, t2 = lease/2, lease-lease/8
 	if within(li.t1) {
 		t1 = li.t1
 	}

@@ -1,6 +1,7 @@
 package v6
 
 import (
+	"bytes"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -86,5 +87,16 @@ func BenchmarkReply(b *testing.B) {
 				reply()
 			}
 		})
+	}
+}
+
+// TestTimesOfLongLeases has T1 and T2 of leases for decades be parts of them.
+func TestTimesOfLongLeases(t *testing.T) {
+	const year = 365 * 24 * time.Hour
+	for _, lease := range []time.Duration{year, 41 * year, 42 * year, dhcpd.Infinite - time.Second} {
+		got := appendTimes(nil, []iaAddr{{preferred: lease}})
+		if want := appendSeconds(appendSeconds(nil, lease/2), lease/8*7); !bytes.Equal(got, want) {
+			t.Errorf("of %v T1 and T2 are %x, want %x", lease, got, want)
+		}
 	}
 }

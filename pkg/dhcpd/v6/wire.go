@@ -242,7 +242,7 @@ func appendTimes(b []byte, given []iaAddr) []byte {
 	if t >= dhcpd.Infinite {
 		return appendSeconds(appendSeconds(b, t), t)
 	}
-	return appendSeconds(appendSeconds(b, t/2), t*7/8)
+	return appendSeconds(appendSeconds(b, t/2), t-t/8)
 }
 
 // statusOption returns the Status Code option (RFC 8415, section 21.13).
