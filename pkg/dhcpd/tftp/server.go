@@ -2,6 +2,7 @@
 package tftp
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -96,6 +97,18 @@ type session struct {
 	number uint64 // in order of their beginning
 	record int    // of the book
 	stop   context.CancelFunc
+	after  *session      // sends until it is done
+	done   chan struct{} // closed when it sends no more
+
+	request []byte
+	begun   bool // something is acknowledged; Server.mu guards it
+}
+
+// replacedBy reports whether a packet of its guest asks for another transfer in its place: who
+// was reset may ask for the next one from the same port. A request may come twice. s.mu must be
+// locked.
+func (x *session) replacedBy(b []byte) bool {
+	return b[1] == opRead && (x.begun || !bytes.Equal(b, x.request))
 }
 
 // Stats are counters since Open.
@@ -295,9 +308,10 @@ func (s *Server) collectLoop(ctx context.Context) {
 func (s *Server) handle(ctx context.Context, b []byte, peer netip.AddrPort) {
 	s.mu.Lock()
 	running := s.running[peer]
+	replaced := running != nil && running.replacedBy(b)
 	s.mu.Unlock()
 	switch {
-	case running != nil:
+	case running != nil && !replaced:
 		running.handle(b)
 	case b[1] == opRead:
 		s.begin(ctx, b, peer, guest{peer.Addr(), s.place(b, peer)})
@@ -319,10 +333,14 @@ func (s *Server) place(b []byte, src netip.AddrPort) place {
 	return place{hw: hw}
 }
 
-// begin starts the transfer that a guest asks for.
+// begin starts the transfer that a guest asks for, in the place of one that it has at that port.
 func (s *Server) begin(ctx context.Context, b []byte, peer netip.AddrPort, who guest) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	former := s.running[peer]
+	if former != nil {
+		s.end(former)
+	}
 	if s.each[who] >= maxTransfersEach || len(s.running) >= maxTransfers && !s.yield(who.at) {
 		s.count.limited.Add(1)
 		return
@@ -334,7 +352,7 @@ func (s *Server) begin(ctx context.Context, b []byte, peer netip.AddrPort, who g
 	}
 	s.count.started.Add(1)
 	record := s.book.enter(record{peer: peer, at: who.at, block: t.block, version: versionOf(t.file), request: b})
-	s.run(ctx, &session{transfer: t, peer: peer, who: who, record: record})
+	s.run(ctx, &session{transfer: t, peer: peer, who: who, record: record, request: bytes.Clone(b), after: former})
 }
 
 // prepare makes the transfer that a request asks for.
@@ -367,7 +385,7 @@ func (s *Server) run(ctx context.Context, x *session) {
 	s.each[x.who]++
 	s.at[x.who.at]++
 	own, stop := context.WithCancel(ctx)
-	x.stop = stop
+	x.stop, x.done = stop, make(chan struct{})
 	s.transfers.Go(func() { s.transfer(own, x, ctx) })
 }
 
@@ -375,7 +393,7 @@ func (s *Server) run(ctx context.Context, x *session) {
 func (s *Server) acked(x *session, first uint64) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.running[x.peer] == x {
+	if x.begun = true; s.running[x.peer] == x {
 		s.book.acknowledged(x.record, first)
 	}
 }
@@ -404,7 +422,7 @@ func (s *Server) resume(ctx context.Context) {
 			s.refuse(peer, err)
 			continue
 		}
-		s.run(ctx, &session{transfer: t, peer: peer, who: guest{peer.Addr(), r.at}, record: r.number})
+		s.run(ctx, &session{transfer: t, peer: peer, who: guest{peer.Addr(), r.at}, record: r.number, request: r.request, begun: r.first > 0})
 	}
 }
 
@@ -421,9 +439,14 @@ func (s *Server) yield(to place) bool {
 		return false
 	}
 	s.count.limited.Add(1)
-	oldest.stop()
-	s.remove(oldest)
+	s.end(oldest)
 	return true
+}
+
+// end gives up x. s.mu must be locked.
+func (s *Server) end(x *session) {
+	x.stop()
+	s.remove(x)
 }
 
 // send sends a packet. One that the kernel can't take now is lost, as it may be on the way.
@@ -442,7 +465,12 @@ func (s *Server) send(b []byte, peer netip.AddrPort) error {
 // on with it.
 func (s *Server) transfer(ctx context.Context, x *session, all context.Context) {
 	defer x.stop()
+	if x.after != nil {
+		<-x.after.done // or the guest might take the former file's block for one of this
+		x.after = nil
+	}
 	err := x.run(ctx)
+	close(x.done)
 	if err == nil {
 		s.count.done.Add(1)
 	}

@@ -160,7 +160,8 @@ func TestTFTPHostileGuest(t *testing.T) {
 		guest, _, srv := tftpEnv(t)
 		err := guest.Do(func() error {
 			for i := range 400 {
-				conn, err := net.Dial("udp", "192.0.2.1:69")
+				// No port comes twice: it would have another transfer in the place of its own.
+				conn, err := net.DialUDP("udp", &net.UDPAddr{Port: 10000 + i}, &net.UDPAddr{IP: net.IPv4(192, 0, 2, 1), Port: 69})
 				if err != nil {
 					return err
 				}
@@ -286,6 +287,48 @@ func TestRFC7440Window(t *testing.T) {
 		conn = dialTFTP(t, guest)
 		_, _ = conn.Write(read("nosuch", "octet"))
 		expect("\x00\x05\x00\x01file not found\x00")
+	})
+}
+
+// TestTFTPFromSamePort has a guest that was reset ask for a file from the port from which it had
+// asked for another one.
+func TestTFTPFromSamePort(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		guest, root, srv := tftpEnv(t)
+		if err := os.WriteFile(filepath.Join(root, "other"), []byte("other"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		conn := dialTFTP(t, guest)
+		first, other := "\x00\x03\x00\x010123", "\x00\x03\x00\x01other"
+		ack := func(n byte) []byte { return []byte{0, 4, 0, n} }
+		for i, c := range []struct {
+			packet  []byte
+			answer  string // its beginning
+			started uint64 // transfers by then
+		}{
+			{read("sub/boot.0", "octet"), first, 1},
+			{read("sub/boot.0", "octet"), first, 1}, // after a second
+			{read("other", "octet"), other, 2},
+			{read("sub/boot.0", "octet", "timeout", "2"), "\x00\x06timeout", 3},
+			{read("sub/boot.0", "octet"), first, 4},
+			{ack(1), "\x00\x03\x00\x020123", 4},
+			{read("sub/boot.0", "octet"), first, 5},
+			{read("nosuch", "octet"), "\x00\x05\x00\x01", 5},
+			{read("other", "octet"), other, 6},
+		} {
+			_, _ = conn.Write(c.packet)
+			_ = conn.SetReadDeadline(time.Now().Add(dhcpdtest.ReplyLimit))
+			buf := make([]byte, 2048)
+			n, err := conn.Read(buf)
+			if err != nil {
+				t.Fatalf("packet %d: %v", i, err)
+			}
+			if got := srv.Stats().Started; !strings.HasPrefix(string(buf[:n]), c.answer) || got != c.started {
+				t.Errorf("packet %d is answered %.20q, by transfer %d; want %q by %d", i, buf[:n], got, c.answer, c.started)
+			}
+		}
+		_, _ = conn.Write(ack(1))
+		counted(t, srv, "one transfer is done", func(s tftp.Stats) bool { return s.Done == 1 })
 	})
 }
 
