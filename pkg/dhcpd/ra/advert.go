@@ -100,9 +100,9 @@ func (c *Config) Validate() error {
 }
 
 // advert returns the Router Advertisement (RFC 4861, section 4.2) that c asks for,
-// sent from the link-local address src. last is the one that takes the router
-// and the resolver back.
-func (c *Config) advert(src netip.Addr, last bool) ([]byte, error) {
+// sent from the link-local address src. was is what guests may know of former settings; last is
+// the one that takes the router and the resolver back.
+func (c *Config) advert(src netip.Addr, was past, last bool) ([]byte, error) {
 	managed := slices.ContainsFunc(c.Prefixes, func(p Prefix) bool { return p.Managed })
 	ra := &ndp.RouterAdvertisement{
 		CurrentHopLimit:      advertHopLimit,
@@ -114,7 +114,7 @@ func (c *Config) advert(src netip.Addr, last bool) ([]byte, error) {
 	if c.Router && !last {
 		ra.RouterLifetime = routerLifetime
 	}
-	ra.Options = append(c.prefixOptions(last), c.resolverOptions(src, last)...)
+	ra.Options = append(c.prefixOptions(last), c.resolverOptions(src, was, last)...)
 	if c.MTU != 0 {
 		ra.Options = append(ra.Options, ndp.NewMTU(uint32(c.MTU)))
 	}
@@ -153,20 +153,54 @@ func (c *Config) prefixOptions(last bool) []ndp.Option {
 	return opts
 }
 
-// resolverOptions returns RDNSS and DNSSL.
-func (c *Config) resolverOptions(src netip.Addr, last bool) []ndp.Option {
-	var opts []ndp.Option
-	lifetime := time.Duration(ndp.Infinity)
-	if last {
-		// RFC 8106, section 5.1: "a value of zero means that the RDNSS addresses MUST
-		// no longer be used."
-		lifetime = 0
-	}
-	if c.DNS {
-		opts = append(opts, &ndp.RecursiveDNSServer{Lifetime: lifetime, Servers: []netip.Addr{src}})
-	}
+// maxFormer is of how many former domains guests are told that they are no more: with the
+// longest of names an advertisement fits into the least MTU.
+const maxFormer = 3
+
+// past is what guests were told of names by former settings of a running server. They have it for
+// ever, unless they are told that it is no more.
+type past struct {
+	dns     bool     // that they may ask us
+	domains []string // latest last; none is the present one
+}
+
+// after is the past once the settings were was and are is.
+func (p past) after(was, is *Config) past {
+	now := is.searchList()
+	all := slices.DeleteFunc(append(slices.Clone(p.domains), was.searchList()), func(d string) bool {
+		return d == "" || strings.EqualFold(d, now)
+	})
+	return past{p.dns || was.DNS, all[max(0, len(all)-maxFormer):]}
+}
+
+// searchList is the domain as DNSSL has it, empty where there is none.
+func (c *Config) searchList() string {
 	if domain := strings.Trim(c.Domain, "."); dhcpd.ValidDomain(domain) {
-		opts = append(opts, &ndp.DNSSearchList{Lifetime: lifetime, DomainNames: []string{domain}})
+		return domain
+	}
+	return ""
+}
+
+// resolverOptions returns RDNSS and DNSSL. What is no more has no lifetime.
+//
+// RFC 8106, section 5.1: "a value of zero means that the RDNSS addresses MUST no
+// longer be used." Section 5.2 says the same of DNSSL.
+func (c *Config) resolverOptions(src netip.Addr, was past, last bool) []ndp.Option {
+	var opts []ndp.Option
+	lifetime := func(is bool) time.Duration {
+		if is && !last {
+			return ndp.Infinity
+		}
+		return 0
+	}
+	if c.DNS || was.dns {
+		opts = append(opts, &ndp.RecursiveDNSServer{Lifetime: lifetime(c.DNS), Servers: []netip.Addr{src}})
+	}
+	if len(was.domains) > 0 {
+		opts = append(opts, &ndp.DNSSearchList{Lifetime: lifetime(false), DomainNames: was.domains})
+	}
+	if domain := c.searchList(); domain != "" {
+		opts = append(opts, &ndp.DNSSearchList{Lifetime: lifetime(true), DomainNames: []string{domain}})
 	}
 	return opts
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"path/filepath"
@@ -276,6 +277,62 @@ func TestReconfigureRA(t *testing.T) {
 		cfg.Prefixes = nil
 		if srv.Reconfigure(cfg) == nil {
 			t.Error("took settings without a prefix")
+		}
+	})
+}
+
+// TestFormerResolver changes what guests are told of names: what they know is taken back.
+func TestFormerResolver(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		link := ra.NewLink()
+		link.Up()
+		srv, err := ra.OpenOn(raConfig(), link)
+		startRA(t, srv, err)
+		told := func() (s string) {
+			for _, o := range advert(t, <-link.Adverts()).Options {
+				switch o := o.(type) {
+				case *ndp.RecursiveDNSServer:
+					s += fmt.Sprint("resolver ", o.Lifetime > 0, "; ")
+				case *ndp.DNSSearchList:
+					s += fmt.Sprint(o.DomainNames, " ", o.Lifetime > 0, "; ")
+				}
+			}
+			return s
+		}
+		want := "resolver true; [vm.example] true; "
+		if got := told(); got != want {
+			t.Errorf("at first %q, want %q", got, want)
+		}
+		for _, c := range []struct {
+			dns    bool
+			domain string
+			want   string
+		}{
+			{true, "new.example", "resolver true; [vm.example] false; [new.example] true; "},
+			{false, "", "resolver false; [vm.example new.example] false; "},
+			{false, "odd..domain", "resolver false; [vm.example new.example] false; "},
+			{true, "VM.example.", "resolver true; [new.example] false; [VM.example] true; "},
+			{true, "a.example", "resolver true; [new.example VM.example] false; [a.example] true; "},
+			{true, "b.example", "resolver true; [new.example VM.example a.example] false; [b.example] true; "},
+			{true, "c.example", "resolver true; [VM.example a.example b.example] false; [c.example] true; "},
+		} {
+			cfg := raConfig()
+			cfg.DNS, cfg.Domain = c.dns, c.domain
+			if err := srv.Reconfigure(cfg); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				if got := told(); got != c.want {
+					t.Errorf("domain %q: got %q, want %q", c.domain, got, c.want)
+				}
+			}
+		}
+		if err := srv.Retire(); err != nil {
+			t.Fatal(err)
+		}
+		want = "resolver false; [VM.example a.example b.example] false; [c.example] false; "
+		if got := told(); got != want {
+			t.Errorf("at last %q, want %q", got, want)
 		}
 	})
 }

@@ -83,6 +83,7 @@ type Server struct {
 
 	mu      sync.Mutex // guards all below
 	cfg     Config
+	was     past
 	initial int // advertisements of the first kind that are left
 	retired bool
 }
@@ -169,6 +170,7 @@ func (s *Server) Reconfigure(cfg Config) error {
 	if cfg.Interface != s.cfg.Interface {
 		return fmt.Errorf("changing the interface of running router advertisements from %q to %q", s.cfg.Interface, cfg.Interface)
 	}
+	s.was = s.was.after(&s.cfg, &cfg)
 	s.cfg, s.initial = cfg, initialAdverts
 	s.kick()
 	return nil
@@ -294,14 +296,14 @@ func (s *Server) interval() time.Duration {
 // alone.
 func (s *Server) advertise(dst netip.Addr, last bool) error {
 	s.mu.Lock()
-	cfg, retired := s.cfg, s.retired
+	cfg, was, retired := s.cfg, s.was, s.retired
 	s.mu.Unlock()
 	if retired && !last {
 		return nil
 	}
-	err := s.send(&cfg, dst, last)
+	err := s.send(&cfg, was, dst, last)
 	if errors.Is(err, errSourceGone) {
-		err = s.send(&cfg, dst, last) // from what it has by now
+		err = s.send(&cfg, was, dst, last) // from what it has by now
 	}
 	if err != nil {
 		return err
@@ -315,12 +317,12 @@ func (s *Server) advertise(dst netip.Addr, last bool) error {
 }
 
 // send sends one advertisement from the address that the link has.
-func (s *Server) send(cfg *Config, dst netip.Addr, last bool) error {
+func (s *Server) send(cfg *Config, was past, dst netip.Addr, last bool) error {
 	src, err := s.link.source()
 	if err != nil {
 		return err
 	}
-	payload, err := cfg.advert(src, last)
+	payload, err := cfg.advert(src, was, last)
 	if err != nil {
 		return err
 	}
