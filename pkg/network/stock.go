@@ -216,41 +216,59 @@ func (s *stock) loadDefinitions() []*store.Fault {
 		return strings.Compare(string(a.Network.Chosen), string(b.Network.Chosen))
 	})
 	for _, d := range defs {
-		if err := s.loadDefinition(d); err != nil {
+		switch n, err := s.loadDefinition(d); {
+		case err != nil:
 			name := d.Network.Name
 			faults = append(faults, &store.Fault{Stem: name, Path: s.env.Store.DefinitionPath(name), UUID: d.Network.UUID, Err: err})
+		case n != nil:
+			s.ports.Orphans().Adopt(n, n.Document().UUID)
 		}
 	}
 	s.env.Unusable.SetDefinitions(faults)
 	return append(faults, directoryFault(err)...)
 }
 
-func (s *stock) loadDefinition(d store.Definition) error {
+// loadDefinition takes over a definition, and returns its network, nil where the file is gone
+// by now. Whoever changes a known network writes its file in its turn: it is read again in that.
+func (s *stock) loadDefinition(d store.Definition) (*Network, error) {
+	if known := s.find(d.Network.Name); known != nil && known.Begin() == nil {
+		defer known.End()
+		now, err := store.DefinitionNow(s.env.Store, d.Network.Name)
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil, nil
+		}
+		if err != nil {
+			return nil, err
+		}
+		d = now
+	}
 	asWritten := string(d.Network.XML())
 	known, err := s.identify(d.Network, false)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	def, err := s.completed(d.Network, known)
 	if err == nil {
 		err = netdef.Conflicts(def, s.definitions(known))
 	}
 	if err != nil {
-		return fmt.Errorf("network %q: %w", d.Network.Name, err)
+		return nil, fmt.Errorf("network %q: %w", d.Network.Name, err)
 	}
 	if string(def.XML()) != asWritten {
 		if err := s.env.Store.SaveDefinition(def); err != nil {
 			s.env.Logger.Warn("a definition is completed for this time only", env.KeyNetwork, def.Name, env.KeyError, err)
 		}
 	}
+	n := known
 	if known == nil {
-		known = s.make(def)
-		s.add(known)
+		n = s.make(def)
 	}
-	known.Load(def, d.Autostart)
-	known.Changed()
-	s.ports.Orphans().Adopt(known, def.UUID)
-	return nil
+	n.Load(def, d.Autostart)
+	if known == nil {
+		s.add(n) // nobody changes it before it is as it is on disk
+	}
+	n.Changed()
+	return n, nil
 }
 
 // setMarks takes note of the links that bear a mark.

@@ -35,15 +35,11 @@ func (s *Store) Definitions() ([]Definition, []*Fault, error) { return ReadDefin
 func ReadDefinitions(dirs Dirs) (defs []Definition, faults []*Fault, err error) {
 	renamed, unread := dirs.renamed()
 	read := func(stem string, data []byte) error {
-		n, err := netdef.Parse(data)
-		if err != nil {
-			return err
+		d, err := dirs.parseDefinition(stem, data)
+		if err == nil {
+			defs = append(defs, d)
 		}
-		if n.Name != stem {
-			return fmt.Errorf("the network in it is called %q: rename one to match the other", n.Name)
-		}
-		defs = append(defs, Definition{Network: n, Autostart: dirs.autostarts(n.Name)})
-		return nil
+		return err
 	}
 	faults, err = dirs.networks().readAll(".xml", func(stem string, data []byte) error {
 		if renamed != nil && (stem == renamed.From || stem == renamed.To) {
@@ -61,6 +57,32 @@ func ReadDefinitions(dirs Dirs) (defs []Definition, faults []*Fault, err error) 
 		faults = append(faults, fault)
 	}
 	return defs, faults, err
+}
+
+// parseDefinition is the definition in a file of that stem, which says data.
+func (d Dirs) parseDefinition(stem string, data []byte) (Definition, error) {
+	n, err := netdef.Parse(data)
+	if err != nil {
+		return Definition{}, err
+	}
+	if n.Name != stem {
+		return Definition{}, fmt.Errorf("the network in it is called %q: rename one to match the other", n.Name)
+	}
+	return Definition{Network: n, Autostart: d.autostarts(n.Name)}, nil
+}
+
+// DefinitionNow reads the definition of that name again, for one who keeps others from
+// changing it. The error is os.ErrNotExist where there is none any more.
+func DefinitionNow(s *Store, name string) (Definition, error) {
+	r, err := s.dirs.renamed() // Definitions tells of one that can't be read
+	if err == nil && r != nil && name == r.To {
+		return s.dirs.parseDefinition(name, []byte(r.Definition))
+	}
+	data, err := s.dirs.networks().read(name + ".xml")
+	if err != nil {
+		return Definition{}, err
+	}
+	return s.dirs.parseDefinition(name, data)
 }
 
 // Autostarts reports whether the network of that name is marked for autostart,

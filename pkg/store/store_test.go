@@ -98,6 +98,28 @@ func TestDefinitionsSurvive(t *testing.T) {
 	}
 }
 
+// TestDefinitionNow reads single definitions again: one as it was saved, one whose rename is not
+// finished, and one that is not there.
+func TestDefinitionNow(t *testing.T) {
+	dirs := dirsIn(t.TempDir())
+	s := open(t, dirs)
+	defer closed(t, s)
+	saved := parse(t, `<network><name>one</name><uuid>`+uuid+`</uuid></network>`)
+	if err := errors.Join(s.SaveDefinition(saved), s.SetAutostart("one", true)); err != nil {
+		t.Fatal(err)
+	}
+	rename := `{"from":"two","to":"three","autostart":true,"definition":"<network><name>three</name></network>"}`
+	if err := os.WriteFile(filepath.Join(dirs.Networks, ".rename.json"), []byte(rename), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string]error{"one": nil, "two": os.ErrNotExist, "three": nil} {
+		d, err := store.DefinitionNow(s, name)
+		if !errors.Is(err, want) || err == nil && (d.Network.Name != name || !d.Autostart) {
+			t.Errorf("%s is %+v, %v, want %v", name, d, err, want)
+		}
+	}
+}
+
 // TestDefinitionsAsCopiedFromLibvirt reads what an admin copied there: links to
 // another place, files that are broken or bear another name.
 func TestDefinitionsAsCopiedFromLibvirt(t *testing.T) {

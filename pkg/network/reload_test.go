@@ -1,0 +1,75 @@
+package network_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/vnetd/vnetd/internal/nstest"
+	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network"
+)
+
+// reloading reloads h again and again until the function that it returns is called.
+func reloading(t *testing.T, h *hub) (end func()) {
+	t.Helper()
+	stop, ended := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(ended)
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				_ = h.Reload(t.Context())
+			}
+		}
+	}()
+	return func() {
+		close(stop)
+		<-ended
+	}
+}
+
+// TestReloadBesideChanges changes a definition and its mark for autostart while definitions are
+// read again and again, and finds each change that was acknowledged.
+func TestReloadBesideChanges(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		root := t.TempDir()
+		must(t, os.MkdirAll(filepath.Join(root, "networks"), 0o755))
+		for i := range 60 { // to read takes its time
+			xml := fmt.Sprintf("<network><name>z%d</name><forward mode='bridge'/><bridge name='br%[1]d'/></network>", i)
+			must(t, os.WriteFile(filepath.Join(root, "networks", fmt.Sprintf("z%d.xml", i)), []byte(xml), 0o600))
+		}
+		h := newHub(t, root, hubOptions{})
+		n, err := h.Define(t.Context(), []byte(natXML("one", "192.0.2")))
+		must(t, err)
+		end := reloading(t, h)
+		const changes = 150
+		var wrong int
+		for i := range changes {
+			on := i%2 == 0
+			must(t, n.SetAutostart(on))
+			must(t, n.Edit(t.Context(), network.TargetConfig, func(doc *netdef.Network) error {
+				doc.Description += "x"
+				return nil
+			}))
+			if n.Info().Autostart != on {
+				wrong++
+			}
+		}
+		end()
+		if wrong > 0 {
+			t.Errorf("%d of %d times the mark for autostart is not as it was set", wrong, changes)
+		}
+		if got := n.Definition().Description; got != strings.Repeat("x", changes) {
+			t.Errorf("%d of %d changes are in the definition", len(got), changes)
+		}
+		must(t, h.Reload(t.Context()))
+		if got := n.Definition().Description; got != strings.Repeat("x", changes) {
+			t.Errorf("%d of %d changes are on disk", len(got), changes)
+		}
+	})
+}
