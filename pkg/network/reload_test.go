@@ -6,6 +6,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/vnetd/vnetd/internal/nstest"
 	"github.com/vnetd/vnetd/pkg/netdef"
@@ -70,6 +71,37 @@ func TestReloadBesideChanges(t *testing.T) {
 		must(t, h.Reload(t.Context()))
 		if got := n.Definition().Description; got != strings.Repeat("x", changes) {
 			t.Errorf("%d of %d changes are on disk", len(got), changes)
+		}
+	})
+}
+
+// TestReloadBesideRename renames a network with many ports, and undefines it at last, while ports
+// are looked for again and again: there is no other network in between, and none is left.
+func TestReloadBesideRename(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := newHub(t, t.TempDir(), hubOptions{})
+		n := h.started(natXML("one", "192.0.2"))
+		for i := range byte(200) {
+			_, err := h.Ports().Register(t.Context(), n, libvirts(i), false, 0)
+			must(t, err)
+		}
+		must(t, n.Stop(t.Context()))
+		end := reloading(t, h)
+		for i := range 60 {
+			time.Sleep(time.Duration(i%20) * 500 * time.Microsecond) // at any point of a reload
+			by, err := h.Rename(t.Context(), n, []string{"two", "one"}[i%2])
+			if err != nil {
+				t.Errorf("rename %d: %v", i, err)
+				break
+			}
+			n = by
+		}
+		if err := n.Undefine(t.Context()); err != nil {
+			t.Error(err)
+		}
+		end()
+		for _, n := range h.Networks() {
+			t.Errorf("there is %+v", n.Info())
 		}
 	})
 }

@@ -70,26 +70,30 @@ func (s *stock) take(ctx context.Context) error {
 }
 
 // loadPorts takes over the ports that a former vnetd made. The networks that were found
-// are known by their documents.
+// by their run-state alone are known by their documents.
 func (s *stock) loadPorts(ports []store.Port, links []bridge.Link, all []live.Found) {
 	docs := make(map[string]*netdef.Network) // by UUID
 	for _, r := range all {
 		docs[r.Network.UUID] = r.Network
 	}
-	for _, d := range s.definitions(nil) {
-		docs[d.UUID] = d
+	find := func(uuid string) *Network {
+		n := s.uuid(uuid) // by the name that it has by now
+		if n == nil && docs[uuid] != nil {
+			n = s.network(docs[uuid])
+		}
+		return n
 	}
 	of := func(uuid string) attach.Network {
-		if docs[uuid] == nil {
-			return nil
+		if n := find(uuid); n != nil {
+			return n
 		}
-		return s.network(docs[uuid])
+		return nil
 	}
 	var ended func(store.Port)
 	if !s.taken {
 		ended = func(p store.Port) {
-			if doc := docs[p.Network]; doc != nil {
-				live.Former{Network: s.network(doc)}.Departed(p)
+			if n := find(p.Network); n != nil {
+				live.Former{Network: n}.Departed(p)
 			}
 		}
 	}

@@ -86,8 +86,8 @@ func (n Former) stillThere(r Found, still func() bool) bool {
 	if r.Marked {
 		return still()
 	}
-	_, err := n.env.Store.Run(r.Network.UUID)
-	if errors.Is(err, fs.ErrNotExist) {
+	now, err := n.env.Store.Run(r.Network.UUID)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && now.Network.Name != n.name { // renamed and started
 		if !n.Persistent() {
 			n.others.Drop(n.Network)
 		}
