@@ -1,6 +1,7 @@
 package network_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -11,6 +12,7 @@ import (
 	"github.com/vnetd/vnetd/internal/nstest"
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/network"
+	"github.com/vnetd/vnetd/pkg/network/attach"
 )
 
 // reloading reloads h again and again until the function that it returns is called.
@@ -102,6 +104,67 @@ func TestReloadBesideRename(t *testing.T) {
 		end()
 		for _, n := range h.Networks() {
 			t.Errorf("there is %+v", n.Info())
+		}
+	})
+}
+
+// TestEndedBesideReload ends ports of libvirt's once their records were read, and finds that they
+// stay so.
+func TestEndedBesideReload(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := newHub(t, t.TempDir(), hubOptions{})
+		n := h.started(natXML("one", "192.0.2"))
+		for i := range byte(2) {
+			_, err := h.Ports().Register(t.Context(), n, libvirts(i), false, 0)
+			must(t, err)
+		}
+		read, _, err := h.store.Ports()
+		must(t, err)
+		must(t, h.Ports().Release(t.Context(), libvirts(0).UUID))
+		h.Ports().Orphans().Load(read, nil, func(string) attach.Network { return n }, nil)
+		if ports := h.Ports().List(); len(ports) != 1 || ports[0].UUID != libvirts(1).UUID {
+			t.Errorf("ports are %+v, want the one that has not ended", ports)
+		}
+	})
+}
+
+// TestReloadBesideEnds ends ports of libvirt's while ports are looked for again and again: no
+// reload fails for it, and none comes back.
+func TestReloadBesideEnds(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := newHub(t, t.TempDir(), hubOptions{})
+		n := h.started(natXML("one", "192.0.2"))
+		for i := range byte(200) {
+			_, err := h.Ports().Register(t.Context(), n, libvirts(i), false, 0)
+			must(t, err)
+		}
+		ended := make(chan error, 1)
+		go func() {
+			var errs []error
+			for i := range byte(200) {
+				time.Sleep(time.Millisecond)
+				errs = append(errs, h.Ports().Release(t.Context(), libvirts(i).UUID))
+			}
+			ended <- errors.Join(errs...)
+		}()
+		for again := true; again; {
+			if err := h.Reload(t.Context()); err != nil {
+				t.Errorf("reloading: %v", err)
+			}
+			select {
+			case err := <-ended:
+				must(t, err)
+				again = false
+			default:
+			}
+		}
+		if ports := h.Ports().List(); len(ports) > 0 {
+			t.Errorf("%d ports are left", len(ports))
+		}
+		left, _, err := h.store.Ports()
+		must(t, err)
+		if len(left) > 0 {
+			t.Errorf("run-state of %d is left", len(left))
 		}
 	})
 }

@@ -225,8 +225,8 @@ func (p place) lstat(name string) error {
 	})
 }
 
-// readAll calls read with every file whose name ends in suffix, in order of name.
-// Faults of single files don't end the walk; the error is that of the directory.
+// readAll calls read with every file whose name ends in suffix, in order of name, but for
+// what is removed meanwhile. Faults of single files don't end the walk; the error is that of the directory.
 func (p place) readAll(suffix string, read func(stem string, data []byte) error) (faults []*Fault, err error) {
 	entries, err := p.list()
 	if err != nil {
@@ -240,6 +240,9 @@ func (p place) readAll(suffix string, read func(stem string, data []byte) error)
 		data, err := p.read(e.Name())
 		if err == nil {
 			err = read(stem, data)
+		}
+		if errors.Is(err, os.ErrNotExist) && p.lacks(e.Name()) { // it is not a link to nothing
+			continue
 		}
 		if err != nil {
 			faults = append(faults, &Fault{Stem: stem, Path: filepath.Join(p.path(), e.Name()), UUID: uuidIn(data), Err: err})

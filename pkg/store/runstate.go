@@ -226,6 +226,9 @@ func (s *Store) DeletePort(uuid string) error {
 	return nil
 }
 
+// LacksPort reports whether the port with that UUID has no run-state now, for sure.
+func LacksPort(s *Store, uuid string) bool { return s.dirs.ports().lacks(uuid + ".json") }
+
 // Ports reads every port, and tells of the files that can't be used. The error is
 // that of the directory.
 func (s *Store) Ports() (ports []Port, faults []*Fault, err error) {

@@ -92,7 +92,7 @@ func (o Orphans) take(n Network, p store.Port, ended func(store.Port)) {
 			n = nil // it has just come to its end
 		}
 	}
-	if o.reg.UUID(p.UUID) != nil {
+	if o.settled(p) {
 		return
 	}
 	there := p.Lifetime == api.LifetimeExternal || port.There(o.env.Links, p)
@@ -115,6 +115,12 @@ func (o Orphans) take(n Network, p store.Port, ended func(store.Port)) {
 		ended(p)
 		o.away(p)
 	}
+}
+
+// settled reports whether nothing is to be found out about a port any more: it is in the registry,
+// or is known by its record alone and has ended since that was read.
+func (o Orphans) settled(p store.Port) bool {
+	return o.reg.UUID(p.UUID) != nil || p.Lifetime == api.LifetimeExternal && store.LacksPort(o.env.Store, p.UUID)
 }
 
 // away clears away what is left of a port that ended while no vnetd was running.
