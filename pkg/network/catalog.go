@@ -18,6 +18,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/network/env"
 	"github.com/vnetd/vnetd/pkg/network/health"
 	"github.com/vnetd/vnetd/pkg/network/live"
+	"github.com/vnetd/vnetd/pkg/network/port"
 	"github.com/vnetd/vnetd/pkg/network/translate"
 )
 
@@ -472,6 +473,7 @@ func (c *catalog) replace(n, by *Network) {
 	c.byName[by.Name()] = by
 	c.sorted = nil
 	c.mu.Unlock()
+	port.MoveForeign(c.ports.Registry(), n.Name(), by.Name())
 	c.drop(n)
 	c.env.Events.Publish(env.Event{Kind: env.NetworkDefined, Network: by.Info()})
 	attach.Move(c.ports, n, by)

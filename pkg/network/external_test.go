@@ -124,3 +124,50 @@ func TestAddressOfLibvirtsPort(t *testing.T) {
 		}
 	})
 }
+
+// TestOthersFindTheirBridge stops networks under devices of other programs, and finds those on the
+// bridge again once it starts, under another name, and those that were registered by another vnetd;
+// not so a device that is another one by now.
+func TestOthersFindTheirBridge(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		root := t.TempDir()
+		h := newHub(t, root, hubOptions{})
+		n := h.started(natXML("one", "192.0.2"))
+		_, err := h.Ports().Register(t.Context(), n, libvirts(0x77), false, 0)
+		must(t, err)
+		nstest.IP(t, "tuntap add vnet78 mode tap")
+		nstest.IP(t, "link set vnet78 address fe:54:00:00:00:78 master one up")
+		tap, _ := libvirtsDevice(t, "vnet77", "one")
+		defer tap.Close()
+		until(t, "the device of the port is known", func() bool {
+			p, err := h.Ports().Find(libvirts(0x77).UUID)
+			return err == nil && p.IfName == "vnet77"
+		})
+		plugged := func(when, device, want string) {
+			t.Helper()
+			if got := h.master(device); got != want {
+				t.Errorf("%s: %s is on %q, want %q", when, device, got, want)
+			}
+		}
+		must(t, n.Stop(t.Context()))
+		n, err = h.Rename(t.Context(), n, "two")
+		must(t, err)
+		must(t, n.Start(t.Context()))
+		plugged("after a rename", "vnet77", "one")
+		plugged("after a rename", "vnet78", "one")
+		again := func() {
+			must(t, n.Stop(t.Context()))
+			h.end()
+			h = newHub(t, root, hubOptions{})
+			n, err = h.ByName("two")
+			must(t, err)
+			must(t, n.Start(t.Context()))
+		}
+		again()
+		plugged("after a restart", "vnet77", "one")
+		nstest.IP(t, "link set vnet77 down")
+		nstest.IP(t, "link set vnet77 name vnet79")
+		again()
+		plugged("of another name", "vnet79", "")
+	})
+}

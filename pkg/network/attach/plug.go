@@ -107,16 +107,20 @@ func (d Devices) Follow(ctx context.Context, n Network, live *netdef.Network, br
 }
 
 // replugForeign puts what others had plugged into the network's bridge on it
-// again, where it is on none now: the bridge was gone for a while.
+// again, where it is on none now: the bridge was gone for a while. What they registered is
+// known by its record as well, of which another device may have the ifindex by now.
 func (d Devices) replugForeign(ctx context.Context, n Network, live *netdef.Network, bridgeIndex int) error {
 	var errs []error
-	for _, p := range d.reg.On(n.Name(), port.Foreign) {
-		index := p.Status().Index
-		l, err := d.env.Links.LookupIndex(index)
+	for _, p := range d.reg.On(n.Name(), port.External, port.Foreign) {
+		s := p.Status()
+		l, err := d.env.Links.LookupIndex(s.Index)
 		if err != nil || l.Master != 0 || !port.PluggedByOthers(l) {
 			continue
 		}
-		if x := d.reg.Index(index); x != nil && x.Kind == port.External {
+		if p.Kind == port.External && (l.Name != s.IfName || !bytes.Equal(l.MAC, tap.HostMAC(p.MAC))) {
+			continue
+		}
+		if x := d.reg.Index(s.Index); x != nil && x.Kind == port.External {
 			p = x // what was registered says how it is plugged in
 		}
 		d.env.Logger.Info("plugging a device in again that had lost its bridge", env.KeyNetwork, n.Name(), env.KeyIfName, l.Name)

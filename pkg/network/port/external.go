@@ -126,3 +126,11 @@ func (r *Registry) DropForeign(network string, index int) {
 		drop(r.index.byNetwork, key, p)
 	}
 }
+
+// MoveForeign has the foreign ports of a network be those of the one that takes its place.
+func MoveForeign(r *Registry, network, to string) {
+	for _, p := range r.On(network, Foreign) {
+		r.AddForeign(to, p.Status().Index)
+	}
+	r.DropForeign(network, 0)
+}
