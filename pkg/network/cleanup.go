@@ -41,7 +41,7 @@ func (s *stock) clear(ctx context.Context) error {
 	stopped, err := s.env.Store.Stops().All()
 	errs = append(errs, err)
 	for _, uuid := range stopped {
-		errs = append(errs, s.env.Store.Stops().Set(uuid, false))
+		errs = append(errs, s.env.Store.Stops().Set(uuid, nil))
 	}
 	return errors.Join(append(errs, s.ports.Guards().Purge(), s.env.Rules.Purge(ctx))...)
 }

@@ -98,11 +98,11 @@ func life(t *testing.T) []step {
 		return step{"ended", func(s *store.Store) error { return s.DeleteRun(n.UUID) }, facts{"run " + n.UUID: ""}, nil}
 	}
 	stopped := func(is bool) step {
-		fact := facts{"run stopped " + uuid: ""}
+		fact, was := facts{"run stopped " + uuid: ""}, (*netdef.Network)(nil)
 		if is {
-			fact = facts{"run stopped " + uuid: "yes"}
+			fact, was = facts{"run stopped " + uuid: "yes"}, one
 		}
-		return step{fmt.Sprintf("stopped %v", is), func(s *store.Store) error { return s.Stops().Set(uuid, is) }, fact, nil}
+		return step{fmt.Sprintf("stopped %v", is), func(s *store.Store) error { return s.Stops().Set(uuid, was) }, fact, nil}
 	}
 	port := func(id, dev string) step {
 		p := store.Port{UUID: id, Network: uuid, IfName: dev, MAC: net.HardwareAddr{2, 0, 0, 0, 0, 1}}

@@ -136,7 +136,8 @@ func useAll(t *testing.T, dirs store.Dirs) {
 	_ = s.SetAutostart("one", true)
 	_ = s.SaveRun(store.Run{Phase: store.Active, Network: n})
 	_ = s.SavePort(store.Port{UUID: uuid, Network: uuid, MAC: []byte{2, 0, 0, 0, 0, 1}})
-	_ = s.Stops().Set(uuid, true)
+	_ = s.Stops().Set(uuid, n)
+	_, _ = s.Stops().Was(uuid)
 	_ = s.SetImported()
 	_ = s.Copies().Save(n)
 	if _, err := s.Copies().Read(uuid); err == nil {
@@ -149,7 +150,7 @@ func useAll(t *testing.T, dirs store.Dirs) {
 	_, _, _ = s.Runs()
 	_, _, _ = s.Ports()
 	_, _ = s.Stops().All()
-	_ = s.Stops().Set(uuid, false)
+	_ = s.Stops().Set(uuid, nil)
 	_ = s.DeletePort(uuid)
 	_ = s.DeleteRun(uuid)
 	_ = s.SetAutostart("one", false)
@@ -174,7 +175,7 @@ func TestRootLeavesNothingOfItsOwn(t *testing.T) {
 	}
 	s, err := store.Open(dirs, slog.New(slog.DiscardHandler))
 	must(t, err)
-	must(t, s.Stops().Set("6f0f6d4c-6a38-4a0c-8a8e-0d6a3f2b6f11", true))
+	must(t, s.Stops().Set("6f0f6d4c-6a38-4a0c-8a8e-0d6a3f2b6f11", new(netdef.Network)))
 	must(t, s.Close())
 	files := 0
 	must(t, filepath.WalkDir(dir, func(path string, _ os.DirEntry, err error) error {

@@ -1,6 +1,12 @@
 package store
 
-import "fmt"
+import (
+	"errors"
+	"fmt"
+	"os"
+
+	"github.com/vnetd/vnetd/pkg/netdef"
+)
 
 // Stops are the networks that were stopped since the host booted, and not started
 // again.
@@ -9,11 +15,11 @@ type Stops struct{ place place }
 // Stops returns the networks that were stopped.
 func (s *Store) Stops() Stops { return Stops{s.dirs.stopped()} }
 
-// Set says whether the network with that UUID was stopped.
-func (s Stops) Set(uuid string, stopped bool) error {
+// Set says what the network with that UUID was when it was stopped, nil for one that was not.
+func (s Stops) Set(uuid string, was *netdef.Network) error {
 	var err error
-	if stopped {
-		err = s.place.write(uuid, nil, 0o600)
+	if was != nil {
+		err = s.place.write(uuid, was.XML(), 0o600)
 	} else {
 		err = s.place.remove(uuid)
 	}
@@ -23,7 +29,24 @@ func (s Stops) Set(uuid string, stopped bool) error {
 	return nil
 }
 
-// All lists the networks for which Set said so, by UUID.
+// Was is what the network with that UUID was when it was stopped; nil where it was not, or by
+// an older version, which did not say.
+func (s Stops) Was(uuid string) (*netdef.Network, error) {
+	data, err := s.place.read(uuid)
+	if errors.Is(err, os.ErrNotExist) || err == nil && len(data) == 0 {
+		return nil, nil
+	}
+	var was *netdef.Network
+	if err == nil {
+		was, err = netdef.Parse(data)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reading what network %s was when it was stopped: %w", uuid, err)
+	}
+	return was, nil
+}
+
+// All lists the networks that were stopped, by UUID.
 func (s Stops) All() (uuids []string, err error) {
 	faults, err := s.place.readAll("", func(uuid string, _ []byte) error {
 		uuids = append(uuids, uuid)

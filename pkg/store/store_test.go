@@ -467,7 +467,7 @@ func TestRemovedRunDirectories(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := parse(t, `<network><name>one</name><uuid>`+uuid+`</uuid></network>`)
-	if err := errors.Join(s.DeleteRun(uuid), s.SaveRun(store.Run{Phase: store.Active, Network: n}), s.Stops().Set(uuid, true), s.KeepLock()); err != nil {
+	if err := errors.Join(s.DeleteRun(uuid), s.SaveRun(store.Run{Phase: store.Active, Network: n}), s.Stops().Set(uuid, n), s.KeepLock()); err != nil {
 		t.Error(err)
 	}
 	if r, err := s.Run(uuid); err != nil || r.Network.Name != "one" {

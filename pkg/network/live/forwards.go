@@ -2,6 +2,7 @@ package live
 
 import (
 	"context"
+	"errors"
 	"net"
 	"net/netip"
 	"slices"
@@ -12,6 +13,8 @@ import (
 	"github.com/vnetd/vnetd/pkg/netdef"
 	"github.com/vnetd/vnetd/pkg/netdef/policy"
 	"github.com/vnetd/vnetd/pkg/network/admission"
+	"github.com/vnetd/vnetd/pkg/network/change"
+	"github.com/vnetd/vnetd/pkg/network/env"
 	"github.com/vnetd/vnetd/pkg/network/forward"
 	"github.com/vnetd/vnetd/pkg/network/port"
 	"github.com/vnetd/vnetd/pkg/network/translate"
@@ -46,6 +49,49 @@ func resolve(n turn, live *netdef.Network) []firewall.Forward {
 		return nil
 	}
 	return forward.Resolve(live, guests(n, live), n.rules.leads())
+}
+
+// withHeld is what the network becomes, which starts as def: with the forwards of ports that it had
+// when it was stopped, of ports that are there, but for those that something is in the way of by now.
+func withHeld(n turn, def *netdef.Network) *netdef.Network {
+	live := def.Clone()
+	was, err := n.env.Store.Stops().Was(def.UUID)
+	if err != nil {
+		n.env.Logger.Warn("forwards of ports are lost", env.KeyNetwork, n.name, env.KeyError, err)
+	}
+	if was == nil {
+		return live
+	}
+	add := func(held ...netdef.PortForward) error {
+		next := change.WithHeld(live, &netdef.Network{PortForwards: held})
+		if err := errors.Join(next.Runnable(), forward.Clash(next, live), n.others.SubnetsTaken(n.Network, next, live)); err != nil {
+			return err
+		}
+		live = next
+		return nil
+	}
+	held := slices.DeleteFunc(was.PortForwards, func(f netdef.PortForward) bool {
+		uuid, held := forward.HeldByPort(&f)
+		return !held || n.ports.Registry().UUID(uuid) == nil
+	})
+	if add(held...) == nil {
+		return live
+	}
+	for _, f := range held {
+		if err := add(f); err != nil {
+			n.env.Logger.Warn("a forward of a port ends", env.KeyNetwork, n.name, "forward", f.Key(), env.KeyError, err)
+		}
+	}
+	return live
+}
+
+// endHeld ends the forwards of ports that ended while the network, which is live now, was started.
+func endHeld(n turn, live *netdef.Network) {
+	for i := range live.PortForwards {
+		if uuid, held := forward.HeldByPort(&live.PortForwards[i]); held && n.ports.Registry().UUID(uuid) == nil {
+			n.others.PortEnded(n.Network, uuid)
+		}
+	}
 }
 
 // guests are what is known of the guests of the network, which is live.

@@ -44,7 +44,7 @@ func (n turn) start(ctx context.Context, def *netdef.Network) error {
 		return err
 	}
 	n.setState(api.Starting, nil)
-	live := def.Clone()
+	live := withHeld(n, def)
 	err := n.clearLeftover(ctx)
 	switch {
 	case err != nil:
@@ -63,7 +63,8 @@ func (n turn) start(ctx context.Context, def *netdef.Network) error {
 		return err
 	}
 	_ = n.keepCopy(documents{live, n.Definition()})
-	_ = n.keepStopped(live.UUID, false)
+	_ = n.keepStopped(live.UUID, nil)
+	endHeld(n, live)
 	n.env.Logger.Info("network started", env.KeyNetwork, n.name, env.KeyBridge, live.Bridge.Name)
 	return nil
 }
@@ -138,7 +139,7 @@ func (n turn) stop(ctx context.Context) error {
 	}
 	persistent := n.Persistent()
 	if persistent {
-		if err := n.keepStopped(live.UUID, true); err != nil && n.Info().Autostart {
+		if err := n.keepStopped(live.UUID, live); err != nil && n.Info().Autostart {
 			return err // the next vnetd would start it again
 		}
 	}
@@ -173,12 +174,12 @@ func (n turn) stop(ctx context.Context) error {
 	return err
 }
 
-// keepStopped records whether the network was stopped since the host booted: if
-// so, the next vnetd leaves it inactive although it is marked for autostart.
-func (n turn) keepStopped(uuid string, stopped bool) error {
-	err := n.env.Store.Stops().Set(uuid, stopped)
+// keepStopped records what the network was when it was stopped since the host booted, nil where
+// it was not: if so, the next vnetd leaves it inactive although it is marked for autostart.
+func (n turn) keepStopped(uuid string, was *netdef.Network) error {
+	err := n.env.Store.Stops().Set(uuid, was)
 	if err != nil {
-		n.env.Logger.Warn("the next vnetd may start or leave a network wrongly", env.KeyNetwork, n.name, "stopped", stopped, env.KeyError, err)
+		n.env.Logger.Warn("the next vnetd may start or leave a network wrongly", env.KeyNetwork, n.name, "stopped", was != nil, env.KeyError, err)
 	}
 	return err
 }

@@ -50,6 +50,8 @@ type Others interface {
 	// PeersChanged has all networks look at their peers again: one is another than it was, or
 	// nothing any more. It returns at once.
 	PeersChanged()
+	// PortEnded has what ends with the port of that UUID, which n had, end. It returns at once.
+	PortEnded(n attach.Network, uuid string)
 	// Conditions lists what is amiss.
 	Conditions() []api.Condition
 }

@@ -149,6 +149,6 @@ func (n Former) TakeOver(ctx context.Context, live *netdef.Network, ports []*net
 	if err := errors.Join(n.ports.Bandwidth().TakeOver(live), turn(n).adopt(ctx, live), n.env.Rules.RemoveLeftovers(ctx, translate.Firewall(live))); err != nil {
 		refused = append(refused, err)
 	}
-	_ = turn(n).keepStopped(live.UUID, false)
+	_ = turn(n).keepStopped(live.UUID, nil)
 	return refused, nil
 }

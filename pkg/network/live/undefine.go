@@ -50,7 +50,7 @@ func undefine(ctx context.Context, n *Network) error {
 	n.setAutostart(false)
 	_ = n.env.Store.Copies().Drop(info.UUID) // without a definition it is of no use
 	n.copied = documents{live: live}
-	_ = turn{n}.keepStopped(info.UUID, false)
+	_ = turn{n}.keepStopped(info.UUID, nil)
 	n.env.Logger.Info("network undefined", env.KeyNetwork, n.name)
 	if info.Active {
 		setDefinition(n, nil)
