@@ -273,7 +273,7 @@ func (k *Keeper) Changed(p *port.Port) {
 
 // guarded is p with its guard on a network that is live.
 func guarded(live *netdef.Network, p *port.Port) firewall.GuardedPort {
-	s, g := p.Status(), p.Guarded()
+	s, g := p.Status(), port.Guarded(p)
 	g.Bridge, g.Guard, g.Isolated = live.Bridge.Name, of(live, p), p.Isolated || live.Isolated == netdef.Yes
 	// A launcher need not use the address that was made up: the guest's lease tells. Rules of the port
 	// know its guest by its cards.

@@ -146,7 +146,7 @@ func portRules(n *Network, live *netdef.Network) (all []admission.Port) {
 		if len(s.Rules) == 0 {
 			continue // by now
 		}
-		g := p.Guarded()
+		g := port.Guarded(p)
 		one := admission.Port{Label: s.IfName, Guest: firewall.Guest{MACs: g.MACs, Addrs: append(g.Addrs, translate.Autoconf(live, g.MACs)...)}}
 		for _, e := range learned {
 			if slices.Contains(g.MACs, firewall.MAC(e.MAC)) {

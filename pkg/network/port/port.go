@@ -105,7 +105,7 @@ func (p *Port) CardAddr() net.HardwareAddr {
 }
 
 // Guarded is the device of p with what its guest may use, as far as p itself says.
-func (p *Port) Guarded() firewall.GuardedPort {
+func Guarded(p *Port) firewall.GuardedPort {
 	s := p.Status()
 	g := firewall.GuardedPort{IfName: s.IfName, Index: s.Index, Addrs: slices.Concat(s.Held, p.Addrs)}
 	for _, mac := range []net.HardwareAddr{p.MAC, s.Card} {
