@@ -46,6 +46,7 @@ func (c conditions) sources() []health.Source {
 		health.Parents(c.parentsAway),
 		health.Peers(Peerings{c.catalog}.waiting),
 		health.UnguardedPorts(c.unguarded),
+		health.Misfits(c.misfits),
 		health.Spans(c.spans),
 		health.Clusters(c.clusters),
 		health.BGP(Announcements{c.catalog}.wanted, Announcements{c.catalog}.Status),

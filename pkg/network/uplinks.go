@@ -1,10 +1,12 @@
 package network
 
 import (
+	"cmp"
 	"fmt"
 	"time"
 
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/attach"
 	"github.com/vnetd/vnetd/pkg/network/drift"
 	"github.com/vnetd/vnetd/pkg/network/health"
 	"github.com/vnetd/vnetd/pkg/network/host"
@@ -61,6 +63,18 @@ func (c conditions) unguarded() (all []health.Unguarded) {
 		}
 		if ports > 0 {
 			all = append(all, health.Unguarded{Network: n.Name(), Ports: ports})
+		}
+	})
+	return all
+}
+
+// misfits are ports that do not fit what their networks have become.
+func (c conditions) misfits() (all []health.Misfit) {
+	c.eachLive(func(n *Network, live *netdef.Network) {
+		for _, p := range c.ports.Registry().On(n.Name(), port.Own, port.External) {
+			if err := attach.Misfit(live, p); err != nil {
+				all = append(all, health.Misfit{Network: n.Name(), Port: cmp.Or(p.Status().IfName, p.UUID), Err: err})
+			}
 		}
 	})
 	return all

@@ -106,7 +106,7 @@ func (d Devices) learned(p *port.Port, mac net.HardwareAddr) {
 func (d Devices) keepMacvtaps(n Network, live *netdef.Network, s drift.Suspects, amend bridge.Amend) error {
 	var errs []error
 	for _, p := range d.reg.On(n.Name(), port.Own) {
-		if !s.Has(p.Status().Index) {
+		if !s.Has(p.Status().Index) || !port.Fits(p, live.PortPlug()) {
 			continue
 		}
 		err := p.KeepMacvtap(d.env.Links, amend)

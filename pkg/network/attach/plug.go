@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/vnetd/vnetd/pkg/bridge"
@@ -24,8 +25,8 @@ type Devices struct{ *Ports }
 
 // Keep has every port of n that is suspected be on the bridge with that ifindex, as live
 // has its ports, wherever they are now, as far as amend allows. What others had plugged
-// in is theirs: it is plugged in again after its bridge was gone, and nothing else. The
-// caller has the turn of n.
+// in is theirs: it is plugged in again after its bridge was gone, and nothing else. What does not
+// fit live stays unplugged, see Misfit. The caller has the turn of n.
 func (d Devices) Keep(ctx context.Context, n Network, live *netdef.Network, bridgeIndex int, s drift.Suspects, amend bridge.Amend) error {
 	if s.Whole {
 		d.Orphans().adopt(n, live.UUID)
@@ -36,7 +37,7 @@ func (d Devices) Keep(ctx context.Context, n Network, live *netdef.Network, brid
 	var errs []error
 	for _, p := range d.reg.On(n.Name(), port.Own) {
 		index := p.Status().Index
-		if !s.Has(index) {
+		if !s.Has(index) || !port.Fits(p, live.PortPlug()) {
 			continue
 		}
 		cfg := plugged(d.env, live, p)
@@ -55,6 +56,23 @@ func (d Devices) Keep(ctx context.Context, n Network, live *netdef.Network, brid
 	errs = append(errs, vlans(d).keep(n, live, s, amend), d.pin(n, live, bridgeIndex, s, amend))
 	if s.Whole {
 		errs = append(errs, d.replugForeign(ctx, n, live, bridgeIndex))
+	}
+	return errors.Join(errs...)
+}
+
+// Misfit is why p, of a network that is live, is not there as it was asked for: the network was
+// another one then. It is nil for nothing.
+func Misfit(live *netdef.Network, p *port.Port) error {
+	s := p.Status()
+	var errs []error
+	if p.Kind == port.Own && !port.Fits(p, live.PortPlug()) {
+		errs = append(errs, fmt.Errorf("%s stays unplugged: ports of mode %s with plug type %q are other devices", s.IfName, live.Mode(), live.PortPlug()))
+	}
+	if p.Kind == port.Own || live.Mode().OwnsBridge() { // VLANs of other devices are who made them's
+		errs = append(errs, translate.CheckPortVLANs(live, s.OwnVLAN()))
+	}
+	if len(s.Rules) > 0 {
+		errs = append(errs, translate.CheckPortRules(live, s.Rules))
 	}
 	return errors.Join(errs...)
 }
@@ -89,7 +107,8 @@ func (d Devices) Follow(ctx context.Context, n Network, live *netdef.Network, br
 		coming, gone := d.env.Clusters.Stands(live, p.CardAddr())
 		// What libvirt tells the bridge of a guest that is coming it may have told since.
 		again := port.Turn(p, coming, gone) || coming && p.Kind == port.External
-		if index == 0 || !again || gone { // the tunnel takes the card over
+		fits := p.Kind == port.External || port.Fits(p, live.PortPlug())
+		if index == 0 || !again || gone || !fits { // the tunnel takes the card over
 			continue
 		}
 		var err error

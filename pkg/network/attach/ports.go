@@ -274,7 +274,7 @@ func (s *Ports) info(p *port.Port) api.Port {
 		info.VLAN = translate.PortVLAN(n.Document(), s.PortGroup, s.OwnVLAN()).String()
 	}
 	switch {
-	case p.Kind == port.Own && n != nil:
+	case p.Kind == port.Own && n != nil && port.Fits(p, n.Document().PortPlug()):
 		info.Bridge = n.Document().Bridge.Name
 	case p.Kind == port.Orphan && err == nil:
 		if b, err := s.env.Links.LookupIndex(l.Master); err == nil {

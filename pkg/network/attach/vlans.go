@@ -157,6 +157,7 @@ func (v vlans) moved(ctx context.Context, n Network, live *netdef.Network, p *po
 	t := vlansOf(live, p)
 	var err error
 	switch {
+	case p.Kind == port.Own && !port.Fits(p, live.PortPlug()):
 	case p.Kind == port.Own:
 		err = p.Attach(ctx, v.env.Links, n.BridgeIndex(), plugged(v.env, live, p))
 	case t != nil:

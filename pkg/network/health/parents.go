@@ -29,6 +29,27 @@ func Parents(away func() []Parentless) Source {
 	}}
 }
 
+// Misfit is a port of an active network that is not there as it was asked for.
+type Misfit struct {
+	Network, Port string
+	Err           error // why that can't be
+}
+
+// Misfits is the source of ports that do not fit what their networks have become.
+func Misfits(list func() []Misfit) Source {
+	return Source{"misfits", func(context.Context) ([]api.Condition, error) {
+		var all []api.Condition
+		for _, m := range list() {
+			all = append(all, api.Condition{
+				Kind: "port-misfit", Severity: api.SeverityError, Networks: []string{m.Network},
+				Message:  fmt.Sprintf("port %q was made for what network %q has been, and can't be all that it was asked to be", m.Port, m.Network),
+				Evidence: m.Err.Error(), Remedy: "vnetctl port list " + m.Network,
+			})
+		}
+		return all, nil
+	}}
+}
+
 // Unguarded are ports on a network whose owners may not choose addresses, and which have no
 // guard that holds them to that.
 type Unguarded struct {

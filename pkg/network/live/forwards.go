@@ -132,13 +132,14 @@ func surround(n turn, live *netdef.Network) surroundings {
 	}
 }
 
-// portRules are the ports with rules of their own, in order of their creation. Their guests have
+// portRules are the ports with rules of their own, in order of their creation; none in a mode
+// without rules, which live may have got after its ports. Their guests have
 // the addresses that they were given, and of those that they make for themselves (RFC 4862) the one
 // that is made of the card's and all that this host has heard of.
 func portRules(n *Network, live *netdef.Network) (all []admission.Port) {
 	ruled := port.Ruled(n.ports.Registry(), n.name)
-	if len(ruled) == 0 {
-		return nil // asked with each lease
+	if len(ruled) == 0 || !netdef.PolicyContext(live).Routed { // the former is asked with each lease
+		return nil
 	}
 	learned, _ := n.heard.learned()
 	for _, p := range ruled {

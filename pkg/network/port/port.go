@@ -72,6 +72,12 @@ type Macvtap struct {
 // OnMacvtap reports whether p, of vnetd's own, is a macvtap device.
 func (p *Port) OnMacvtap() bool { return p.Macvtap.Mode != "" }
 
+// Fits reports whether p, of vnetd's own, can be plugged in where ports are plugged into that: its
+// network may have been another one when it was made.
+func Fits(p *Port, plug netdef.PlugType) bool {
+	return plug != netdef.PlugHostdevPCI && p.OnMacvtap() == (plug == netdef.PlugDirect)
+}
+
 // IsMacvtap reports whether the device of p, whoever made it, is a macvtap device.
 func (p *Port) IsMacvtap() bool {
 	doc := p.Document()

@@ -21,8 +21,8 @@ func hasBridge(n *netdef.Network) bool {
 	return n.Mode().OwnsBridge() || n.Mode() == netdef.ModeBridge && n.Bridge.Name != "" && n.VirtualPort == nil
 }
 
-// PortVLANs are the VLANs of a port of live in that group, which asks for own itself; nil
-// for none.
+// PortVLANs are the VLANs of a port of live in that group, which asks for own itself, as ports can
+// in mode bridge; nil for none.
 func PortVLANs(live *netdef.Network, group string, own *netdef.VLAN) vlan.Table {
 	return table(PortVLAN(live, group, own))
 }
@@ -31,6 +31,9 @@ func PortVLANs(live *netdef.Network, group string, own *netdef.VLAN) vlan.Table 
 func PortVLAN(live *netdef.Network, group string, own *netdef.VLAN) *netdef.VLAN {
 	if !hasBridge(live) {
 		return nil
+	}
+	if CheckPortVLANs(live, own) != nil {
+		own = nil // it was another network when the port was made
 	}
 	return cmp.Or(own, portGroup(live, group).VLAN, live.VLAN)
 }
