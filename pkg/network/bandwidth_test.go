@@ -208,6 +208,11 @@ func TestFloors(t *testing.T) {
 		if network.KindOf(err) != api.InvalidState || errors.Is(err, network.ErrFloor) {
 			t.Errorf("a network that can't keep its promises: %v", err)
 		}
+		d := h.defineWith(strings.Replace(less, "<dns", "<title>less</title><dns", 1), api.DefineOptions{})
+		if len(d.Pending) != 1 || !strings.Contains(d.Pending[0], "network/bandwidth") || !strings.Contains(string(n.XML(false)), "<title>less</title>") {
+			t.Errorf("what can't be at once is not pending alone: %q", d.Pending)
+		}
+		h.define(limitedXML(1000, 2000))
 		must(t, h.Ports().Release(t.Context(), doc.UUID))
 		until(t, "the class of a port that has ended is gone", func() bool {
 			to, _ := classes(t, "one")

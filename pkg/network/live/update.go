@@ -80,8 +80,10 @@ func (e *edit) atOnce(how api.Apply) *netdef.Network {
 		meant = []string{change.PathSpan}
 	}
 	if how != api.ApplyAll {
+		ports := e.ports.Documents(e.Network)
 		next = change.Harmless(e.live, e.nextDef, func(doc *netdef.Network) bool {
-			return doc.Runnable() == nil && change.Check(e.live, doc) == nil && e.newSubnets(doc) == nil
+			return doc.Runnable() == nil && change.Check(e.live, doc) == nil && e.newSubnets(doc) == nil &&
+				translate.CheckPortFloors(doc, ports) == nil
 		}, meant...)
 	}
 	if bytes.Equal(next.XML(), e.live.XML()) {
