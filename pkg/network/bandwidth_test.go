@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"testing"
 
@@ -254,5 +255,43 @@ func TestGuardOfALimitedPort(t *testing.T) {
 		if got := stoppedOf(h, info); got["arp"]+got["ip"] == 0 {
 			t.Errorf("what was stopped is not shown: %v", got)
 		}
+	})
+}
+
+// TestBandwidthOfASharedBridge has one of several networks on a bridge of the host's hold it: those
+// without a bandwidth leave it as it is, and the next one comes into its own when the first has stopped.
+func TestBandwidthOfASharedBridge(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		nstest.IP(t, "link add br0 type bridge")
+		log := new(sealed)
+		h := newHub(t, t.TempDir(), hubOptions{log: log})
+		shared := func(name string, average int) *network.Network {
+			t.Helper()
+			limit := ""
+			if average > 0 {
+				limit = fmt.Sprintf("<bandwidth><inbound average='%d'/></bandwidth>", average)
+			}
+			return h.started("<network><name>" + name + "</name><forward mode='bridge'/><bridge name='br0'/>" + limit + "</network>")
+		}
+		one := shared("one", 1000)
+		shaped(t, "br0", "8Mbit", "")
+		plain := shared("plain", 0)
+		shaped(t, "br0", "8Mbit", "")
+		must(t, plain.Stop(t.Context()))
+		two := shared("two", 2000)
+		shaped(t, "br0", "8Mbit", "")
+		until(t, "a condition says whose is not kept", func() bool {
+			return slices.ContainsFunc(h.Conditions(), func(c api.Condition) bool {
+				return c.Kind == "bandwidth-shadowed" && c.Networks[0] == "two" && strings.Contains(c.Message, `"one"`)
+			})
+		})
+		must(t, h.Reload(t.Context()))
+		if strings.Contains(log.String(), "repaired") {
+			t.Errorf("the two fight:\n%s", log.String())
+		}
+		must(t, one.Stop(t.Context()))
+		shaped(t, "br0", "16Mbit", "")
+		must(t, two.Stop(t.Context()))
+		shaped(t, "br0", "", "")
 	})
 }

@@ -110,6 +110,13 @@ func (s surroundings) OnBridge(index int) attach.Network {
 	return nil
 }
 
+func (s surroundings) AllOnBridge(index int) (all []attach.Network) {
+	for _, n := range s.c.onBridges().at[index] {
+		all = append(all, n)
+	}
+	return all
+}
+
 func (s surroundings) Each(f func(n attach.Network)) {
 	for _, n := range s.c.all() {
 		f(n)

@@ -47,6 +47,7 @@ func (c conditions) sources() []health.Source {
 		health.Peers(Peerings{c.catalog}.waiting),
 		health.UnguardedPorts(c.unguarded),
 		health.Misfits(c.misfits),
+		health.Bandwidths(c.outheld),
 		health.Spans(c.spans),
 		health.Clusters(c.clusters),
 		health.BGP(Announcements{c.catalog}.wanted, Announcements{c.catalog}.Status),

@@ -80,6 +80,19 @@ func (c conditions) misfits() (all []health.Misfit) {
 	return all
 }
 
+// outheld are the active networks with a bandwidth whose bridge is held to another one's.
+func (c conditions) outheld() (all []health.Outheld) {
+	c.eachLive(func(n *Network, live *netdef.Network) {
+		if live.Bandwidth == nil {
+			return
+		}
+		if by := c.ports.Bandwidth().HeldBy(n, live, n.BridgeIndex()); by != nil {
+			all = append(all, health.Outheld{Network: n.Name(), Bridge: live.Bridge.Name, By: by.Name()})
+		}
+	})
+	return all
+}
+
 // bridgesAway are the host's bridges that active networks are on, and that are not there.
 func (c conditions) bridgesAway() (all []health.Missing) {
 	c.eachLive(func(n *Network, live *netdef.Network) {

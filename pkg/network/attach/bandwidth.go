@@ -6,6 +6,7 @@ import (
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/netdef"
+	"github.com/vnetd/vnetd/pkg/network/drift"
 	"github.com/vnetd/vnetd/pkg/network/env"
 	"github.com/vnetd/vnetd/pkg/network/port"
 	"github.com/vnetd/vnetd/pkg/network/translate"
@@ -18,17 +19,40 @@ type Bandwidth struct{ *Ports }
 func (s *Ports) Bandwidth() Bandwidth { return Bandwidth{s} }
 
 // KeepBridge has the bridge of n, which is live there, be held to its bandwidth, with the
-// floors of n's ports. One without is looked at where that is thorough: it may have had
-// one. The caller has the turn of n.
+// floors of n's ports, unless it is to another's, see HeldBy. One without is looked at where that is
+// thorough: it may have had one. The caller has the turn of n.
 func (b Bandwidth) KeepBridge(n Network, live *netdef.Network, index int, thorough bool, amend bridge.Amend) error {
 	if live.Bandwidth == nil && !thorough {
+		return nil
+	}
+	if other := b.HeldBy(n, live, index); other != nil {
+		if live.Bandwidth == nil { // n's may have been in force until now
+			b.env.Keeper.Suspect(other.Name(), drift.Whole())
+		}
 		return nil
 	}
 	return b.env.Bandwidth.Keep(index, live.Bridge.Name, translate.BridgeBandwidth(live, b.Documents(n)), amend)
 }
 
-// Lift ends the limits of the bridge of a network that was live, and goes down.
-func (b Bandwidth) Lift(live *netdef.Network) error {
+// HeldBy is another network to whose bandwidth the bridge of n is held, which is live there: a
+// bridge of the host's may be that of several. Of those with a bandwidth the one that made the bridge
+// comes first, and then the first by name. It is nil where there is none before n.
+func (b Bandwidth) HeldBy(n Network, live *netdef.Network, index int) Network {
+	for _, other := range b.networks.AllOnBridge(index) {
+		is := other.Live()
+		if is == nil || is.Bandwidth == nil || other.Name() == n.Name() {
+			continue
+		}
+		if live.Bandwidth == nil || is.OwnsBridge() || !live.OwnsBridge() && other.Name() < n.Name() {
+			return other
+		}
+	}
+	return nil
+}
+
+// Lift ends the limits of the bridge of n, which was live and goes down: it is held to those of
+// the next network on it.
+func (b Bandwidth) Lift(n Network, live *netdef.Network) error {
 	if live.Bandwidth == nil {
 		return nil
 	}
@@ -36,8 +60,12 @@ func (b Bandwidth) Lift(live *netdef.Network) error {
 	if errors.Is(err, bridge.ErrNotFound) {
 		return nil // the next Sweep finds the rest
 	}
-	if err == nil {
-		err = b.env.Bandwidth.Keep(on.Index, on.Name, translate.Bandwidth(nil), nil)
+	if err != nil || b.HeldBy(n, live, on.Index) != nil {
+		return err
+	}
+	err = b.env.Bandwidth.Keep(on.Index, on.Name, translate.Bandwidth(nil), nil)
+	for _, next := range b.networks.AllOnBridge(on.Index) {
+		b.env.Keeper.Suspect(next.Name(), drift.Whole())
 	}
 	return err
 }

@@ -57,6 +57,8 @@ type Networks interface {
 	Named(name string) Network
 	// OnBridge finds the active network on the bridge with that ifindex; nil for none.
 	OnBridge(index int) Network
+	// AllOnBridge lists all of those, in order of name.
+	AllOnBridge(index int) []Network
 	// Each calls f with every network.
 	Each(f func(n Network))
 	// Expect has the bridge of n know nothing of cards whose guests are about to move here.

@@ -71,3 +71,22 @@ func UnguardedPorts(list func() []Unguarded) Source {
 		return all, nil
 	}}
 }
+
+// Outheld is an active network with a bandwidth whose bridge is held to that of another one.
+type Outheld struct{ Network, Bridge, By string }
+
+// Bandwidths is the source of networks whose bandwidth is not kept as another one's is.
+func Bandwidths(list func() []Outheld) Source {
+	return Source{"bandwidths", func(context.Context) ([]api.Condition, error) {
+		var all []api.Condition
+		for _, o := range list() {
+			all = append(all, api.Condition{
+				Kind: "bandwidth-shadowed", Severity: api.SeverityWarning, Networks: []string{o.Network},
+				Message:  fmt.Sprintf("the bandwidth of network %q is not kept: its bridge %q is held to that of network %q", o.Network, o.Bridge, o.By),
+				Evidence: fmt.Sprintf("%q and %q both have a <bandwidth>, and the same bridge", o.By, o.Network),
+				Remedy:   "vnetctl edit " + o.Network,
+			})
+		}
+		return all, nil
+	}}
+}

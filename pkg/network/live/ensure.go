@@ -203,7 +203,7 @@ func (n turn) clearLeftover(ctx context.Context) error {
 // then its run-state. The rules go after the bridge: nothing passes unfiltered. What
 // fails makes live the network's leftover.
 func (n turn) clear(ctx context.Context, live *netdef.Network) error {
-	errs := []error{n.ports.Devices().Unplug(n.Network), n.ports.Bandwidth().Lift(live)}
+	errs := []error{n.ports.Devices().Unplug(n.Network), n.ports.Bandwidth().Lift(n.Network, live)}
 	if live.Mode().OwnsBridge() {
 		errs = append(errs, hosts{n}.remove(live), tunnels{n}.remove(live), n.removeBridges(live), n.rules.remove(ctx, live))
 	}
