@@ -27,8 +27,8 @@ func editCommand(a *app) *cobra.Command {
 		func(ctx context.Context, d *client.Client, args []string) error { return edit(ctx, a, d, args[0]) })
 }
 
-// edit has the user change a definition until vnetd takes it or the user gives up.
-// A text that is given up is kept in a file.
+// edit has the user change a definition until vnetd takes it or the user gives up, or
+// somebody else has changed it meanwhile. A text that is not taken is kept in a file.
 func edit(ctx context.Context, a *app, d *client.Client, network string) (err error) {
 	before, err := d.Network(network).XML(ctx, true)
 	if err != nil {
@@ -62,7 +62,15 @@ func edit(ctx context.Context, a *app, d *client.Client, network string) (err er
 			_, err := fmt.Fprintf(a.stderr, "vnetctl: network %s is left as it is\n", network)
 			return err
 		}
-		done, err := d.DefineNetwork(ctx, string(after), api.DefineOptions{})
+		now, err := d.Network(network).XML(ctx, true)
+		if err == nil && now != before {
+			keep = true
+			return fmt.Errorf("network %s was changed by somebody else meanwhile: the text is kept in %s, and \"vnetctl define %[2]s\" replaces what there is by it", table.Printable(network), file)
+		}
+		var done api.Defined
+		if err == nil {
+			done, err = d.DefineNetwork(ctx, string(after), api.DefineOptions{})
+		}
 		if err == nil {
 			return edited(a, done)
 		}

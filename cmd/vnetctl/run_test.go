@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -487,6 +488,32 @@ func TestEdit(t *testing.T) {
 	// The second time the same editor puts right what it did the first time.
 	edit("sh -c 'grep -q /network $1 && sed -i s,/network,/notwork, $1 || sed -i s,/notwork,/network, $1' x", "y\n", exitOK, "left as it is")
 	edit("sed -i 's|</name>|</name><domain name=\"lab.example\"/>|'", "", exitOK, "is changed")
+
+	dir := t.TempDir()
+	editing, changed := filepath.Join(dir, "editing"), filepath.Join(dir, "changed")
+	go func() {
+		for !exists(editing) {
+			time.Sleep(time.Millisecond)
+		}
+		s.execute(t.Context(), "", []string{"set", "lab", "domain=theirs.example"})
+		_ = os.WriteFile(changed, nil, 0o600)
+	}()
+	edit("sh -c 'touch "+editing+"; until test -e "+changed+"; do sleep 0.01; done; sed -i s/lab.example/mine.example/ $1' x",
+		"", exitFailed, "was changed by somebody else meanwhile: the text is kept in ")
+	if _, xml, _ := s.execute(t.Context(), "", []string{"cat", "lab", "--inactive"}); !strings.Contains(xml, "theirs.example") {
+		t.Errorf("what somebody else changed meanwhile is lost:\n%s", xml)
+	}
+	if kept, _ := filepath.Glob(filepath.Join(os.Getenv("TMPDIR"), "*", "network.xml")); !slices.ContainsFunc(kept, func(file string) bool {
+		return strings.Contains(readFile(t, file), "mine.example")
+	}) {
+		t.Errorf("the edited text is in none of %q", kept)
+	}
+}
+
+// exists reports whether there is such a file.
+func exists(file string) bool {
+	_, err := os.Stat(file)
+	return err == nil
 }
 
 // TestCompletion asks for what the shells ask for.
