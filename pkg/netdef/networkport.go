@@ -16,7 +16,7 @@ type Port struct {
 	MAC   net.HardwareAddr
 
 	VirtualPort *VirtualPort
-	Bandwidth   *Bandwidth // seen from the guest's device; may have an inbound floor
+	Bandwidth   *Bandwidth // seen from the guest's device; may have an inbound floor; nil: its group's
 	// ClassID is the traffic class that keeps the floor, 0: none. It only
 	// stands with Bandwidth.
 	ClassID             uint32
@@ -77,9 +77,8 @@ func decodePort(e xmldoc.Element) *Port {
 		p.MAC = xmldoc.Value(mac, "address", parseMAC)
 	}
 	if limits, ok := e.First("bandwidth"); ok {
-		if p.Bandwidth = decodeRates(limits); p.Bandwidth != nil {
-			p.ClassID = xmldoc.Value(limits, "classID", parseUint[uint32](0, 1<<32-1))
-		}
+		p.Bandwidth = decodeRates(limits) // one without limits is not its group's
+		p.ClassID = xmldoc.Value(limits, "classID", parseUint[uint32](0, 1<<32-1))
 	}
 	if port, ok := e.First("port"); ok {
 		p.Isolated = xmldoc.Value(port, "isolated", parseTristate)

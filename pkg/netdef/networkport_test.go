@@ -72,7 +72,9 @@ func TestPortXML(t *testing.T) {
   </plug>
 </networkport>
 `},
-		{"says nothing", port("<plug type='none'/><plug/><bandwidth classID='3'/><bandwidth/><virtualport/><group/><port/><rxfilters/>"), head +
+		{"no limits", port("<bandwidth classID='3'/>"), head +
+			"  <mac address='52:54:00:00:53:01'/>\n  <bandwidth classID='3'>\n  </bandwidth>\n</networkport>\n"},
+		{"says nothing", port("<plug type='none'/><plug/><virtualport/><group/><port/><rxfilters/>"), head +
 			"  <mac address='52:54:00:00:53:01'/>\n</networkport>\n"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

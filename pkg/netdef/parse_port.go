@@ -102,16 +102,15 @@ func decodeBandwidth(e xmldoc.Element) *Bandwidth {
 	if id, ok := e.Attr("classID"); ok {
 		e.Fault("@classID", id, "not allowed here: it belongs to a port")
 	}
-	return decodeRates(e)
+	if b := decodeRates(e); *b != (Bandwidth{}) {
+		return b
+	}
+	return nil
 }
 
-// decodeRates decodes what is inside <bandwidth>; nil if it sets no limit.
+// decodeRates decodes what is inside <bandwidth>, which may be nothing.
 func decodeRates(e xmldoc.Element) *Bandwidth {
-	b := &Bandwidth{Inbound: decodeRate(e, "inbound"), Outbound: decodeRate(e, "outbound")}
-	if *b == (Bandwidth{}) {
-		return nil
-	}
-	return b
+	return &Bandwidth{Inbound: decodeRate(e, "inbound"), Outbound: decodeRate(e, "outbound")}
 }
 
 // decodeRate decodes one direction; nil if there is none. libvirt takes an average
