@@ -238,3 +238,30 @@ func TestDefineWhileATransientNetworkStops(t *testing.T) {
 		}
 	})
 }
+
+// TestLookupByBridge has the name of a bridge stand for the network that makes it, or else for one
+// that is active on it.
+func TestLookupByBridge(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := newHub(t, t.TempDir(), hubOptions{})
+		nstest.IP(t, "link add br0 type bridge")
+		on := func(name, bridge string) *network.Network {
+			return h.define("<network><name>" + name + "</name><forward mode='bridge'/><bridge name='" + bridge + "'/></network>")
+		}
+		finds := func(bridge, want string) {
+			t.Helper()
+			if n, err := h.Lookup(bridge); err != nil || n.Name() != want {
+				t.Errorf("the network on %s is %v, %v, want %s", bridge, n, err, want)
+			}
+		}
+		on("a", "br0")
+		b := on("b", "br0")
+		finds("br0", "a")
+		must(t, b.Start(t.Context()))
+		finds("br0", "b")
+		own := h.started(strings.Replace(natXML("own", "192.0.2"), "bridge name='own'", "bridge name='br1'", 1))
+		must(t, on("c", "br1").Start(t.Context()))
+		finds("br1", "own")
+		finds(strings.ToUpper(own.Info().UUID), "own")
+	})
+}

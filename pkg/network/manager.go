@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
@@ -168,15 +167,24 @@ func (m *Manager) Reload(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// Lookup finds a network by name, by bridge name or by UUID, in this order.
+// Lookup finds a network by name, by bridge name or by UUID, in this order. Of several on one
+// bridge it is the one that makes the bridge, or else the first one that is active.
 func (m *Manager) Lookup(key string) (*Network, error) {
 	if n := m.catalog.find(key); n != nil {
 		return n, nil
 	}
-	for _, n := range m.catalog.all() {
-		if info := n.Info(); info.Bridge == key || strings.EqualFold(info.UUID, key) {
-			return n, nil
+	on := m.catalog.where(func(n *Network) bool { return n.Info().Bridge == key })
+	for _, first := range []func(n *Network) bool{
+		func(n *Network) bool { return n.Document().OwnsBridge() },
+		func(n *Network) bool { return n.Live() != nil },
+		func(*Network) bool { return true },
+	} {
+		if i := slices.IndexFunc(on, first); i >= 0 {
+			return on[i], nil
 		}
+	}
+	if n := m.catalog.uuid(key); n != nil {
+		return n, nil
 	}
 	return nil, api.Errorf(api.NotFound, "no network, bridge or UUID %q is known here", key)
 }
