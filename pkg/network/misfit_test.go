@@ -74,3 +74,17 @@ func TestVLANOfAPortOutsideModeBridge(t *testing.T) {
 		}
 	}
 }
+
+// TestVLANThatIsItsGroups holds that a port may ask for the VLAN that it is in anyway, in any mode.
+func TestVLANThatIsItsGroups(t *testing.T) {
+	live, err := netdef.Parse([]byte(strings.Replace(natXML("one", "192.0.2"), "</network>", "<portgroup name='a'><vlan><tag id='42'/></vlan></portgroup></network>", 1)))
+	must(t, err)
+	for group, want := range map[string]api.Kind{"a": "", "": api.Unsupported} {
+		doc := libvirts(1)
+		doc.Group, doc.VLAN = group, &netdef.VLAN{Tags: []netdef.VLANTag{{ID: 42}}}
+		full, err := translate.NetworkPort(live, doc, false, nil)
+		if kind, _ := api.KindOf(err); kind != want || err == nil && full.VLAN != nil {
+			t.Errorf("in group %q: %v, %+v", group, err, full)
+		}
+	}
+}

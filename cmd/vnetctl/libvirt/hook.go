@@ -30,8 +30,10 @@ type hookPort struct {
 	XMLName   xml.Name    `xml:"networkport"`
 	UUID      string      `xml:"uuid"`
 	Owner     *rawElement `xml:"owner"`
+	Group     *rawElement `xml:"group"`
 	MAC       *rawElement `xml:"mac"`
 	Bandwidth *rawElement `xml:"bandwidth"`
+	VLAN      *rawElement `xml:"vlan"`
 	Isolated  *rawElement `xml:"port"`
 }
 

@@ -1,6 +1,7 @@
 package libvirt
 
 import (
+	"encoding/xml"
 	"strings"
 	"testing"
 
@@ -65,5 +66,19 @@ func TestMirrorDocument(t *testing.T) {
 	read, err := readNetworks(m.document + "\n\n" + text)
 	if err != nil || len(read) != 2 || read[0].digest() != m.digest || read[1].digest() != "" {
 		t.Errorf("reading them back: %v, %+v", err, read)
+	}
+}
+
+// TestHookPort holds what vnetd is told of a port: all that is the guest's, and not the plug.
+func TestHookPort(t *testing.T) {
+	const own = `<uuid>26b2d49e-d533-499b-b933-d8c05135a3a7</uuid><owner><name>vm1</name></owner><group>staff</group>` +
+		`<mac address="52:54:00:00:00:11"></mac><bandwidth><inbound average='1'/></bandwidth><vlan><tag id='42'/></vlan><port isolated="yes"></port>`
+	var in hookInput
+	if err := xml.Unmarshal([]byte("<hookData><networkport>"+own+"<plug type='bridge' bridge='virbr0'/></networkport></hookData>"), &in); err != nil {
+		t.Fatal(err)
+	}
+	got, err := xml.Marshal(in.Port)
+	if want := "<networkport>" + own + "</networkport>"; err != nil || string(got) != want {
+		t.Errorf("vnetd is told, %v,\n%s\nwant\n%s", err, got, want)
 	}
 }

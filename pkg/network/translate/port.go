@@ -70,6 +70,9 @@ func tagged(live *netdef.Network, p *netdef.Port, group netdef.PortGroup) error 
 	if !bridged {
 		p.VLAN = cmp.Or(p.VLAN, group.VLAN, live.VLAN)
 	}
+	if live.Mode() != netdef.ModeBridge && bridged && p.VLAN.String() == PortVLAN(live, p.Group, nil).String() {
+		p.VLAN = nil // libvirtd says what its mirror of the network says
+	}
 	if p.VLAN != nil && !hasVLANs(live, p.VirtualPort) && (!bridged || live.Mode() != netdef.ModeBridge) {
 		return api.Errorf(api.Unsupported, "an interface connecting to network '%s' is requesting a vlan tag, but that is not supported for this type of network", live.Name)
 	}
