@@ -231,3 +231,11 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestLastBootp has the last of several <bootp> count, as in libvirt.
+func TestLastBootp(t *testing.T) {
+	n := parse(t, []byte(subnet("<dhcp><range start='192.0.2.2' end='192.0.2.9'/><bootp file='first'/><bootp file='last'/></dhcp>")))
+	if got := n.IPs[0].DHCP.Bootp.File; got != "last" {
+		t.Errorf("clients boot %q", got)
+	}
+}

@@ -292,7 +292,7 @@ func decodeDHCP(e xmldoc.Element) *DHCP {
 	if len(d.Ranges) == 0 && len(d.Hosts) == 0 {
 		return nil
 	}
-	if b, ok := e.First("bootp"); ok {
+	for _, b := range e.All("bootp") { // the last one counts: virNetworkDHCPDefParseXML
 		d.Bootp = &Bootp{File: b.Str("file"), Server: xmldoc.Value(b, "server", parseAddr)}
 	}
 	return d
