@@ -239,3 +239,20 @@ func TestLastBootp(t *testing.T) {
 		t.Errorf("clients boot %q", got)
 	}
 }
+
+// TestPortsOfNAT has the ports of NAT be told of an active network where anything is translated.
+func TestPortsOfNAT(t *testing.T) {
+	const ip4, ip6 = "<ip address='192.0.2.1' prefix='24'/>", "<ip family='ipv6' address='2001:db8::1' prefix='64'/>"
+	for inside, want := range map[string]bool{
+		"<forward mode='nat'/>" + ip4:                           true,
+		"<forward mode='nat'/>" + ip6:                           false,
+		"<forward mode='nat'><nat ipv6='yes'/></forward>" + ip6: true,
+		"<forward mode='route'/>" + ip4:                         false,
+		"<forward mode='nat'/>" + ip4 + ip6:                     true,
+	} {
+		got := string(parse(t, []byte(network(inside))).LiveXML(netdef.Connections{}))
+		if strings.Contains(got, "<port start='1024' end='65535'/>") != want {
+			t.Errorf("%s: ports are told: %v, want %v:\n%s", inside, !want, want, got)
+		}
+	}
+}

@@ -3,6 +3,7 @@ package netdef
 import (
 	"cmp"
 	"fmt"
+	"slices"
 	"strconv"
 
 	"github.com/vnetd/vnetd/pkg/netdef/schema"
@@ -28,7 +29,7 @@ type Connections struct {
 // the ports of NAT as they are in effect.
 func (n *Network) LiveXML(c Connections) []byte {
 	switch {
-	case n.Mode() == ModeNAT:
+	case n.Mode() == ModeNAT && masquerades(n):
 		n = n.Clone()
 		n.livePorts()
 	case n.Forward != nil && n.Forward.PF != "":
@@ -36,6 +37,13 @@ func (n *Network) LiveXML(c Connections) []byte {
 		n.Forward.Interfaces, n.Forward.Addresses = c.Interfaces, c.Addresses
 	}
 	return n.print(c)
+}
+
+// masquerades reports whether anything of a NAT network is translated: networkAddFirewallRules of
+// libvirt. IPv6 is where that is asked for.
+func masquerades(n *Network) bool {
+	nat6 := n.Forward.NAT != nil && n.Forward.NAT.IPv6 == Yes
+	return slices.ContainsFunc(n.IPs, func(ip IP) bool { return nat6 || ip.Address.Is4() })
 }
 
 // livePorts makes the default port range of a NAT network explicit.
