@@ -1,6 +1,7 @@
 package translate
 
 import (
+	"errors"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -32,6 +33,9 @@ func TestMergeVirtualPorts(t *testing.T) {
 		got, err := mergeVirtualPorts(tt.profiles...)
 		if diff := cmp.Diff(tt.want, got); diff != "" || (err != nil) != tt.fails {
 			t.Errorf("%s: %v (-want +got):\n%s", tt.what, err, diff)
+		}
+		if _, xml := errors.AsType[netdef.Faults](err); tt.fails && !xml {
+			t.Errorf("%s: %v is no fault of XML, as libvirt has it", tt.what, err)
 		}
 	}
 	if *ovs != (netdef.VirtualPort{Type: "openvswitch", ProfileID: "net"}) {

@@ -2,6 +2,7 @@ package translate
 
 import (
 	"cmp"
+	"fmt"
 	"slices"
 
 	"github.com/vnetd/vnetd/internal/ether"
@@ -30,8 +31,8 @@ func checkVirtualPort(live *netdef.Network, p *netdef.Port) error {
 }
 
 // mergeVirtualPorts is one profile of those of a port, its network and its group, of which
-// each may be nil: virNetDevVPortProfileMerge3 of libvirt. The error is Invalid where two
-// say something else.
+// each may be nil: virNetDevVPortProfileMerge3 of libvirt. The error is of type netdef.Faults where
+// two say something else.
 func mergeVirtualPorts(profiles ...*netdef.VirtualPort) (*netdef.VirtualPort, error) {
 	var merged *netdef.VirtualPort
 	for _, p := range profiles {
@@ -51,7 +52,7 @@ func mergeVirtualPorts(profiles ...*netdef.VirtualPort) (*netdef.VirtualPort, er
 // mergeVirtualPort adds to v what p says, as far as v's type has it.
 func mergeVirtualPort(v, p *netdef.VirtualPort) error {
 	if v.Type != "" && p.Type != "" && v.Type != p.Type {
-		return api.Errorf(api.Invalid, "attempt to merge virtualports with mismatched types (%s and %s)", v.Type, p.Type)
+		return mismatched("types (%s and %s)", v.Type, p.Type)
 	}
 	v.Type = cmp.Or(v.Type, p.Type)
 	is := func(types ...string) bool { return v.Type == "" || slices.Contains(types, v.Type) }
@@ -63,7 +64,7 @@ func mergeVirtualPort(v, p *netdef.VirtualPort) error {
 		switch {
 		case n.from == nil || !is("802.1Qbg"):
 		case *n.into != nil && **n.into != *n.from:
-			return api.Errorf(api.Invalid, "attempt to merge virtualports with mismatched %s (%d and %d)", n.what, **n.into, *n.from)
+			return mismatched("%s (%d and %d)", n.what, **n.into, *n.from)
 		default:
 			*n.into = n.from
 		}
@@ -87,13 +88,18 @@ func mergeVirtualPort(v, p *netdef.VirtualPort) error {
 	return nil
 }
 
+// mismatched is the error of profiles of which two say something else.
+func mismatched(format string, args ...any) error {
+	return netdef.Faults{{Path: "networkport/virtualport", Problem: "attempt to merge virtualports with mismatched " + fmt.Sprintf(format, args...)}}
+}
+
 // mergeWord has into say what from does, unless it says something else.
 func mergeWord(what string, into *string, from string) error {
 	if from == "" {
 		return nil
 	}
 	if *into != "" && *into != from {
-		return api.Errorf(api.Invalid, "attempt to merge virtualports with mismatched %s ('%s' and '%s')", what, *into, from)
+		return mismatched("%s ('%s' and '%s')", what, *into, from)
 	}
 	*into = from
 	return nil
