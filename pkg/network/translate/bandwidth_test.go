@@ -31,5 +31,9 @@ func TestBandwidthWithoutLimits(t *testing.T) {
 		if err != nil || len(full.Bandwidth.Limits()) != want {
 			t.Errorf("%q: %v, limits %v, want %d", limits, err, full.Bandwidth.Limits(), want)
 		}
+		doc.Plug = full.Plug
+		if full, err = translate.NetworkPort(live, doc, true, nil); err != nil || len(full.Bandwidth.Limits()) != 0 {
+			t.Errorf("%q, reclaimed: %v, limits %v, want those of its document", limits, err, full.Bandwidth.Limits())
+		}
 	}
 }

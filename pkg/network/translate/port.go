@@ -30,34 +30,35 @@ func NetworkPort(live *netdef.Network, doc *netdef.Port, reclaim bool, pool *Poo
 	case !reclaim && full.Plug != nil:
 		return nil, api.Errorf(api.Invalid, "port '%s' has a plug, which the network is to say", full.UUID)
 	}
+	var err error
+	if reclaim { // the document says what the port is, whatever the network gives others by now
+		if full.Plug, err = pool.reclaim(live, &full); err != nil {
+			return nil, err
+		}
+		return &full, CheckFloor(live, &full)
+	}
 	group := portGroup(live, full.Group)
 	full.Bandwidth = PortBandwidth(live, full.Group, full.Bandwidth)
 	full.Isolated = cmp.Or(full.Isolated, live.Isolated)
 	full.TrustGuestRxFilters = cmp.Or(full.TrustGuestRxFilters, group.TrustGuestRxFilters, live.TrustGuestRxFilters)
-	if err := profiled(live, &full, group, reclaim); err != nil {
+	if err := profiled(live, &full, group); err != nil {
 		return nil, err
 	}
 	if err := tagged(live, &full, group); err != nil {
 		return nil, err
 	}
-	var err error
-	if reclaim {
-		full.Plug, err = pool.reclaim(live, &full)
-	} else {
-		full.Plug, err = pool.plugInto(live, &full)
-	}
-	if err != nil {
+	if full.Plug, err = pool.plugInto(live, &full); err != nil {
 		return nil, err
 	}
 	return &full, CheckFloor(live, &full)
 }
 
 // profiled gives p the virtual port that the network, its group and p itself say.
-func profiled(live *netdef.Network, p *netdef.Port, group netdef.PortGroup, reclaim bool) (err error) {
+func profiled(live *netdef.Network, p *netdef.Port, group netdef.PortGroup) (err error) {
 	if p.VirtualPort, err = mergeVirtualPorts(p.VirtualPort, live.VirtualPort, group.VirtualPort); err != nil {
 		return err
 	}
-	if err := checkVirtualPort(live, p); err != nil && !reclaim {
+	if err := checkVirtualPort(live, p); err != nil {
 		return err
 	}
 	return completeVirtualPort(p.VirtualPort)
