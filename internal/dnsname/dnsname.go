@@ -28,18 +28,19 @@ const (
 // any visible character but the comma. The error says what would be right.
 func Record(name string) (string, error) { return check(name, isVisible) }
 
-// Host is Record for names that leave DNS for the configuration of guests and of
 // IsReserved reports whether a label is one by which others look for a service rather than for
 // a host, so that no guest may have it: localhost (RFC 6761 section 6.3), wpad (whoever has it
-// is everyone's web proxy) and isatap (RFC 5214: everyone's IPv6 router).
+// is everyone's web proxy), isatap (RFC 5214: everyone's IPv6 router) and local (RFC 6762
+// section 3: the names below it are asked of the link).
 func IsReserved(label string) bool {
 	switch strings.ToLower(label) {
-	case "localhost", "wpad", "isatap":
+	case "localhost", "wpad", "isatap", "local":
 		return true
 	}
 	return false
 }
 
+// Host is Record for names that leave DNS for the configuration of guests and of
 // the host, as domains do: letters, digits, hyphens and underscores only.
 func Host(name string) (string, error) { return check(name, isHost) }
 

@@ -1,6 +1,7 @@
 package dnsd_test
 
 import (
+	"net/netip"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -69,4 +70,42 @@ func TestNXDOMAINOfAnAlias(t *testing.T) {
 			t.Error(r)
 		}
 	})
+}
+
+// TestGuestNamedAsZone: a guest that is called as a zone of the root is has that name's addresses.
+// What the zone says of itself, and of how it is signed, comes from those who know.
+func TestGuestNamedAsZone(t *testing.T) {
+	cfg := dnsd.Config{Network: "n", Addrs: []netip.Addr{addr(gateway)}, Domain: "vm.example", CNAMEs: []dnsd.CNAME{{Name: "www.vm.example", Target: "com"}}}
+	s, alone := dnsd.NewUnbound(cfg), dnsd.NewUnbound(dnsd.Config{Network: "n", Addrs: cfg.Addrs, NoForward: true})
+	for _, one := range []*dnsd.Server{s, alone} {
+		one.SetHost(dnsd.Host{Name: "com", Addr: addr("192.0.2.66")})
+	}
+	for _, c := range []struct {
+		name      string
+		qtype     uint16
+		forwarded bool
+	}{
+		{"com.", dns.TypeDS, true},
+		{"com.", dns.TypeDNSKEY, true},
+		{"com.", dns.TypeNS, true},
+		{"com.", dns.TypeSOA, true},
+		{"com.", dns.TypeNSEC3PARAM, true},
+		{"www.vm.example.", dns.TypeSOA, true},
+		{"com.", dns.TypeA, false},
+		{"com.", dns.TypeAAAA, false},
+		{"com.", dns.TypeANY, false},
+		{"com.vm.example.", dns.TypeSOA, false},
+		{"com.vm.example.", dns.TypeNS, false},
+	} {
+		raw, err := question(c.name, c.qtype).Pack()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, forwarded := s.RespondUDP(raw, nil); forwarded != c.forwarded {
+			t.Errorf("%s %s: forwarded: %t", c.name, dns.TypeToString[c.qtype], forwarded)
+		}
+		if _, forwarded := alone.RespondUDP(raw, nil); forwarded {
+			t.Errorf("%s %s: forwarded by an isolated network", c.name, dns.TypeToString[c.qtype])
+		}
+	}
 }

@@ -208,7 +208,7 @@ func (s *Server) Zone() *Zone {
 // of one family that claim a name the last has it, and the others have none
 // until it is gone; claiming again what one claims already changes nothing but
 // the TTL. The name of a static host, the name of a static host's address and
-// names that no guest may have (localhost, wpad, isatap, invalid host names) are
+// names that no guest may have (localhost, wpad, isatap, local, invalid host names) are
 // not given out. An empty name only forgets what the address had.
 func (s *Server) SetHost(h Host) {
 	if h.Addr = h.Addr.Unmap(); h.Addr.IsValid() {

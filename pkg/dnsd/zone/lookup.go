@@ -70,7 +70,7 @@ func (a Answer) Target() []byte { return a.aliases[len(a.aliases)-1].data }
 // which the zone above has some. A zone is what an SOA record of ours stands for.
 func (v *View) atCut(q *wire.Query, a Answer, ok bool) (Answer, bool) {
 	switch {
-	case a.soa != q.Key || a.Rcode != dns.RcodeSuccess:
+	case a.Parents || a.soa != q.Key || a.Rcode != dns.RcodeSuccess:
 	case q.Type == dns.TypeNS:
 		return Answer{rtype: dns.TypeNS, records: v.nameServer(q.Key)}, true
 	default:
@@ -117,6 +117,7 @@ func (v *View) lookup(q *wire.Query) (a Answer, ok bool) {
 func (v *View) ask(n *node, qtype uint16, key string) (a Answer, ok bool) {
 	if n != nil {
 		if a, ok := n.answer(qtype, v.zoneOf(key)); ok {
+			a.Parents = isOfZone(qtype) && isPlain(key) && a.soa == key
 			return a, true
 		}
 	}
@@ -130,6 +131,18 @@ func (v *View) ask(n *node, qtype uint16, key string) (a Answer, ok bool) {
 		return negative(n == nil && !v.between[key], ""), true
 	}
 	return Answer{}, false
+}
+
+// isOfZone reports whether records of that type say of a zone where it is, or how it is signed
+// (RFC 1035 section 3.3, RFC 4034, RFC 5155, RFC 7344). A host's plain name may be that of a
+// zone of the root, com for one, in which others know names, and whose signatures guests check.
+func isOfZone(qtype uint16) bool {
+	switch qtype {
+	case dns.TypeNS, dns.TypeSOA, dns.TypeDS, dns.TypeDNSKEY, dns.TypeRRSIG, dns.TypeNSEC,
+		dns.TypeNSEC3, dns.TypeNSEC3PARAM, dns.TypeCDS, dns.TypeCDNSKEY:
+		return true
+	}
+	return false
 }
 
 // Exists reports whether the zone has a record of the name key, of whatever type, or of
@@ -231,7 +244,7 @@ func (v *View) follow(n *node, qtype uint16) (a Answer) {
 		n = v.node(key)
 	}
 	a, ok := v.ask(n, qtype, key)
-	a.aliases, a.Outside = aliases, !ok
+	a.aliases, a.Outside = aliases, !ok || a.Parents
 	return a
 }
 
