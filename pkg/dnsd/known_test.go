@@ -109,3 +109,41 @@ func TestGuestNamedAsZone(t *testing.T) {
 		}
 	}
 }
+
+// TestNegativeOfEscaped: the SOA record of a negative answer has the name of its zone, whatever
+// octets are in that.
+func TestNegativeOfEscaped(t *testing.T) {
+	s := dnsd.NewUnbound(dnsd.Config{
+		Network: "n", Addrs: []netip.Addr{addr(gateway)}, NoForward: true,
+		Static: []dnsd.Host{{Name: "a/b.example.com", Addr: addr("192.0.2.7")}, {Name: "a*c@d.+e!.example.com", Addr: addr("192.0.2.8")}},
+		CNAMEs: []dnsd.CNAME{{Name: "www.example.net", Target: "a/b.example.com"}},
+	})
+	for name, want := range map[string]string{
+		"a/b.example.com.":         "a/b.example.com.",
+		`a*c\@d.+e!.example.com.`: `a*c\@d.+e!.example.com.`,
+		"www.example.net.":         "a/b.example.com.",
+	} {
+		for _, qtype := range []uint16{dns.TypeAAAA, dns.TypeNS} {
+			raw, err := question(name, qtype).SetEdns0(1232, false).Pack()
+			if err != nil {
+				t.Fatal(err)
+			}
+			reply, _ := s.RespondUDP(raw, nil)
+			r := new(dns.Msg)
+			if err := r.Unpack(reply); err != nil {
+				t.Errorf("%s %s: %v", name, dns.TypeToString[qtype], err)
+				continue
+			}
+			for _, one := range r.Ns {
+				if soa := one.(*dns.SOA); soa.Hdr.Name != want || soa.Ns != want || soa.Mbox != "hostmaster."+want {
+					t.Errorf("%s: %v", name, soa)
+				}
+			}
+			if ns := len(r.Answer) - 1; qtype == dns.TypeNS && ns >= 0 {
+				if ns, ok := r.Answer[ns].(*dns.NS); ok && ns.Ns != want {
+					t.Errorf("%s: %v", name, ns)
+				}
+			}
+		}
+	}
+}

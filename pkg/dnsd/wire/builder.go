@@ -2,6 +2,7 @@ package wire
 
 import (
 	"encoding/binary"
+	"strings"
 
 	"github.com/miekg/dns"
 )
@@ -68,7 +69,7 @@ func (w *Builder) Add(section int, owner []byte, rtype uint16, ttl uint32, rdata
 	return true
 }
 
-// AddSOA adds the SOA record of zone, a key without escapes, which a negative answer has
+// AddSOA adds the SOA record of zone, a key, which a negative answer has
 // in its authority section (RFC 2308 section 2). Nothing of it is to be kept (section
 // 5: for the lesser of its TTL and its last field): the name may be there a moment later.
 func (w *Builder) AddSOA(section int, zone string) {
@@ -90,10 +91,12 @@ func (w *Builder) zoneName(zone string) []byte {
 		return []byte{0}
 	}
 	if _, ok := InDomain(w.q.Key, zone); ok {
-		p := PointerTo(QuestionName + len(w.q.name()) - len(zone) - 1)
+		// A key has a dot for each octet of length, and \DDD for some others.
+		size := len(zone) + 1 - 3*strings.Count(zone, `\`)
+		p := PointerTo(QuestionName + len(w.q.name()) - size)
 		return p[:]
 	}
-	return AppendName(nil, zone)
+	return AppendKeyed(nil, zone)
 }
 
 // Finish returns the whole message.

@@ -124,6 +124,28 @@ func AppendName(dst []byte, name string) []byte {
 	return dst
 }
 
+// AppendKeyed appends the name that has that key, as it is packed: it undoes AppendKey.
+func AppendKeyed(dst []byte, key string) []byte {
+	if key == "." {
+		return append(dst, 0)
+	}
+	length := len(dst) // where that of the label goes
+	dst = append(dst, 0)
+	for i := 0; i < len(key); i++ {
+		switch c := key[i]; c {
+		case '.':
+			dst[length], length = byte(len(dst)-length-1), len(dst)
+			dst = append(dst, 0)
+		case '\\':
+			dst = append(dst, (key[i+1]-'0')*100+(key[i+2]-'0')*10+key[i+3]-'0')
+			i += 3
+		default:
+			dst = append(dst, c)
+		}
+	}
+	return dst
+}
+
 // KeyOf returns the key of a name without escapes, with or without the trailing dot.
 func KeyOf(name string) string {
 	if isKey(name) {

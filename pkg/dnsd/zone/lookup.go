@@ -87,7 +87,7 @@ func (v *View) nameServer(zone string) []record {
 	if n := v.staticAddrs[v.own]; n != nil {
 		return []record{{data: n.records(dns.TypePTR)[0].data}}
 	}
-	return []record{{data: wire.AppendName(nil, zone)}}
+	return []record{{data: wire.AppendKeyed(nil, zone)}}
 }
 
 // Lookup answers q; ok is false when it is not for this zone to answer.
