@@ -147,3 +147,24 @@ func TestNegativeOfEscaped(t *testing.T) {
 		}
 	}
 }
+
+// TestStaticAlias: a guest can't take the name of a static alias.
+func TestStaticAlias(t *testing.T) {
+	s := dnsd.NewUnbound(dnsd.Config{
+		Network: "n", Addrs: []netip.Addr{addr(gateway)}, NoForward: true, Domain: "vm.example",
+		Prefixes: []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")},
+		Static:   []dnsd.Host{{Name: "db", Addr: addr("192.0.2.7")}},
+		CNAMEs:   []dnsd.CNAME{{Name: "www.vm.example", Target: "db.vm.example"}},
+		TXT:      []dnsd.TXT{{Name: "note.vm.example", Value: "x"}},
+	})
+	s.SetHost(dnsd.Host{Name: "www", Addr: addr("192.0.2.50")})
+	s.SetHost(dnsd.Host{Name: "note", Addr: addr("192.0.2.51")})
+	for name, want := range map[string]string{"192.0.2.50": "-", "192.0.2.51": "note.vm.example."} {
+		if got := respond(t, s, question(reverseName(t, name), dns.TypePTR)); got != want {
+			t.Errorf("%s is called %s, want %s", name, got, want)
+		}
+	}
+	if got := respond(t, s, question("www.vm.example.", dns.TypeANY)); got != "db.vm.example." {
+		t.Errorf("the alias is %s", got)
+	}
+}

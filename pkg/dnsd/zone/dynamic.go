@@ -111,7 +111,8 @@ func (z *Zone) publish(v *View, key string) {
 // winner returns the last address of a family to claim key among those that may have
 // it, the zero Addr if there is none. z.mu must be held.
 func (z *Zone) winner(v *View, key string, is4 bool) netip.Addr {
-	if n := v.staticNames[key]; n != nil && n.complete || n == nil && z.alias[key] != "" {
+	n := v.staticNames[key]
+	if n != nil && (n.complete || n.records(dns.TypeCNAME) != nil) || n == nil && z.alias[key] != "" {
 		return netip.Addr{}
 	}
 	for _, a := range slices.Backward(z.byName[key]) {
