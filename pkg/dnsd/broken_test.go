@@ -294,3 +294,33 @@ func TestForgedByGuest(t *testing.T) {
 		}
 	})
 }
+
+// TestOutageIsNotEDNS: a server that was not heard for a while, or takes long to find a name, is
+// not taken for one that does not know EDNS because it answers what is asked without.
+func TestOutageIsNotEDNS(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		var names sync.Map // *atomic.Int32: how often each was asked
+		startResolver(t, upstream, func(_ string, q *dns.Msg) [][]byte {
+			name := strings.ToLower(q.Question[0].Name)
+			times, _ := names.LoadOrStore(name, new(atomic.Int32))
+			if n := times.(*atomic.Int32).Add(1); n < 3 && strings.HasPrefix(name, "slow") {
+				return nil
+			}
+			return pack(answerA(q, "198.51.100.1"))
+		})
+		cfg := loConfig(t)
+		writeResolvConf(t, cfg.ResolvConf, upstream)
+		s, err := dnsd.Open(cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.SetTiming(patience, 50*time.Millisecond, 50*time.Millisecond)
+		run(t, s)
+		for _, name := range []string{"slow1.example.com.", "slow2.example.com.", "slow3.example.com.", "www.example.com."} {
+			r := ask(t, "udp", gateway, question(name, dns.TypeA).SetEdns0(1232, true))
+			if got := learnt(t, s); lastOctet(r) != "1" || got != "case kept, edns works, tcp unknown" {
+				t.Errorf("%s: %s, %v", name, got, r)
+			}
+		}
+	})
+}

@@ -162,7 +162,7 @@ type attempt struct {
 	query  []byte // that is sent
 	begun  time.Time
 
-	dropped bool // query had EDNS at first, and no answer
+	dropped bool // the query with EDNS is why there was no answer
 
 	pending
 	answer // zero: nothing yet
@@ -245,6 +245,7 @@ func (t *attempt) wait(ctx context.Context, d time.Duration) {
 func (c *Client) ask(ctx context.Context, t *attempt) ([]byte, error) {
 	c.retransmit(ctx, t)
 	t = c.withoutEDNS(ctx, t)
+	t = c.confirm(ctx, t)
 	c.noteEDNS(t)
 	if t.err != nil || !t.doubtful && !wire.IsTruncated(t.msg) {
 		return t.msg, t.err
@@ -265,6 +266,24 @@ func (c *Client) withoutEDNS(ctx context.Context, t *attempt) *attempt {
 	}
 	plain.dropped = true
 	return plain
+}
+
+// confirm sees to it that EDNS is blamed for nothing else, an outage or a name that took long to
+// find: where the question was answered without only, it is asked once more with. It returns what
+// is answered. Of a server that is known to have EDNS that is merely doubted.
+func (c *Client) confirm(ctx context.Context, t *attempt) *attempt {
+	asked := t.pending.query // at first
+	if t.msg == nil || !t.dropped || !wire.HasEDNS(asked) {
+		return t
+	}
+	again := c.begin(t.server, asked)
+	again.wait(ctx, c.Timing.Retransmit)
+	again.end()
+	if again.msg != nil && !wire.IsFailure(again.msg) {
+		return again
+	}
+	t.dropped = !again.isOver() && ctx.Err() == nil && !t.server.edns.doubt(time.Now())
+	return t
 }
 
 // noteEDNS notes what the answer to t says of the server's EDNS. Where it has none, those who

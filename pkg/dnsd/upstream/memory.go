@@ -10,6 +10,7 @@ import (
 // then, or have another firewall before it; and sooner where it no longer answers.
 const (
 	memory     = time.Hour
+	memoryLeft = time.Minute      // of what is in doubt
 	memoryTCP  = 10 * time.Minute // that TCP fails, doubled with each time
 	memoryMost = 12 * time.Hour
 	againTCP   = 30 * time.Second // before it is tried again in the background
@@ -83,6 +84,19 @@ func (t *trait) confirm(v Verdict, now time.Time) {
 	if l := t.learnt.Load(); l == nil || l.verdict != v || l.until.Sub(now) < memory/2 {
 		t.learn(v, now, memory)
 	}
+}
+
+// doubt has it be forgotten soon that something works, unless that is seen again; false if that is
+// not known.
+func (t *trait) doubt(now time.Time) bool {
+	l := t.learnt.Load()
+	if l == nil || l.verdict != Works || now.After(l.until) {
+		return false
+	}
+	if l.until.Sub(now) > memoryLeft {
+		t.learn(Works, now, memoryLeft)
+	}
+	return true
 }
 
 // forget has nothing be known.

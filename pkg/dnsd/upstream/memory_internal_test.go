@@ -33,6 +33,14 @@ func TestMemory(t *testing.T) {
 			t.Errorf("after %v: case %s, edns %s, tcp %s", c.after, l, e, tcp)
 		}
 	}
+	if s.edns.doubt(now.Add(memory + 1)) {
+		t.Error("what is forgotten is doubted")
+	}
+	for _, at := range []time.Time{now, now.Add(memoryLeft / 2)} {
+		if !s.edns.doubt(at) || s.edns.verdict(now.Add(memoryLeft)) != Works || s.edns.verdict(now.Add(memoryLeft+1)) != Unknown {
+			t.Error("what is doubted is not forgotten in its time")
+		}
+	}
 	s.succeeded(now, now.Add(-time.Second))
 	if _, rtt := s.health(now.Add(memory)); rtt != time.Second {
 		t.Error(rtt)
