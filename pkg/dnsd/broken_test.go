@@ -324,3 +324,46 @@ func TestOutageIsNotEDNS(t *testing.T) {
 		}
 	})
 }
+
+// TestCaseOfOneDomain: of a server that keeps the case of letters, but not in a domain that it asks
+// another one for, the answers for that come over TCP, and nothing else is known of it.
+func TestCaseOfOneDomain(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		var overTCP, failing atomic.Int32
+		startResolver(t, upstream, func(proto string, q *dns.Msg) [][]byte {
+			m := answerA(q, "198.51.100.1")
+			if proto == "tcp" {
+				if overTCP.Add(1); failing.Load() > 0 {
+					return nil
+				}
+				m = answerA(q, "198.51.100.2")
+			}
+			if lower := strings.ToLower(q.Question[0].Name); strings.HasSuffix(lower, "corp.test.") {
+				m.Question[0].Name, m.Answer[0].Header().Name = lower, lower
+			}
+			return pack(m)
+		})
+		cfg := loConfig(t)
+		writeResolvConf(t, cfg.ResolvConf, upstream)
+		s := open(t, cfg, 2*time.Second, patience)
+		for name, want := range map[string]string{
+			"www.abcdefghijklmnopqrstuvwxyz.example.com.": "1",
+			"one.abcdefghijklmnopqrstuvwxyz.corp.test.":   "2",
+			"two.abcdefghijklmnopqrstuvwxyz.corp.test.":   "2",
+		} {
+			if name != "www.abcdefghijklmnopqrstuvwxyz.example.com." {
+				ask(t, "udp", gateway, question("known.abcdefghijklmnopqrstuvwxyz.example.com.", dns.TypeA))
+			}
+			if r := ask(t, "udp", gateway, question(name, dns.TypeA)); lastOctet(r) != want {
+				t.Errorf("%s: %v", name, r)
+			}
+		}
+		if got := learnt(t, s); got != "case kept, edns unknown, tcp works" || overTCP.Load() != 2 {
+			t.Errorf("%s, asked %d times over TCP", got, overTCP.Load())
+		}
+		failing.Store(1) // what nobody confirms is not believed
+		if r := ask(t, "udp", gateway, question("three.abcdefghijklmnopqrstuvwxyz.corp.test.", dns.TypeA)); r.Rcode != dns.RcodeServerFailure {
+			t.Error(r)
+		}
+	})
+}

@@ -250,7 +250,7 @@ func (c *Client) ask(ctx context.Context, t *attempt) ([]byte, error) {
 	if t.err != nil || !t.doubtful && !wire.IsTruncated(t.msg) {
 		return t.msg, t.err
 	}
-	return c.overTCP(ctx, t), nil
+	return c.overTCP(ctx, t)
 }
 
 // withoutEDNS asks again without EDNS if the answer to t says that the server does not know

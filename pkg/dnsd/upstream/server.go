@@ -44,7 +44,9 @@ type Server struct {
 
 // check0x20 checks the case of msg, an answer to query that came over UDP. It
 // returns whether the message can be the server's. A doubtful one is to be asked
-// for again over TCP, where nobody can guess an answer, unless that is known to fail.
+// for again over TCP, where nobody can guess an answer, unless that is known to fail: then it
+// is believed of a server of which nothing is known. One that keeps the case may not do so where
+// it asks another for a domain.
 func (s *Server) check0x20(msg, query []byte, now time.Time) (possible, doubtful bool) {
 	known := s.letters.verdict(now)
 	if wire.RepeatsCase(msg, query) {
@@ -53,22 +55,25 @@ func (s *Server) check0x20(msg, query []byte, now time.Time) (possible, doubtful
 		}
 		return true, false
 	}
-	if known == Unknown && s.tcp.verdict(now) == Fails {
+	fails := s.tcp.verdict(now) == Fails
+	if known == Unknown && fails {
 		s.letters.learn(Lost, now, memory)
 		return true, false
 	}
-	return known != Kept, known == Unknown
+	return known != Kept || !fails, known != Lost
 }
 
 // learn0x20 notes what the server does with the case of letters by msg, an answer
 // to query that came over TCP, nil if none did: then what was doubtful is taken, so that
-// it costs one wait and not one per name.
+// it costs one wait and not one per name. Of a server that is known to keep it one name says
+// nothing.
 func (s *Server) learn0x20(msg, query []byte, now time.Time) {
-	if msg != nil && wire.RepeatsCase(msg, query) {
+	switch {
+	case msg != nil && wire.RepeatsCase(msg, query):
 		s.letters.learn(Kept, now, memory)
-		return
+	case s.letters.verdict(now) != Kept:
+		s.letters.learn(Lost, now, memory)
 	}
-	s.letters.learn(Lost, now, memory)
 }
 
 // noteEDNS notes that msg, which may be nil, came as the answer to query.

@@ -14,10 +14,10 @@ import (
 // overTCP asks again over TCP for what t answers, as that is cut or its 0x20 check in doubt.
 // Where TCP is known to fail, t's answer is given at once: a client learns that it is cut. Of
 // the questions that come while that is not known one finds out for all.
-func (c *Client) overTCP(ctx context.Context, t *attempt) []byte {
+func (c *Client) overTCP(ctx context.Context, t *attempt) ([]byte, error) {
 	for {
 		if t.doubtful && !wire.IsTruncated(t.msg) && t.server.letters.verdict(time.Now()) == Lost {
-			return t.msg // somebody has found out meanwhile
+			return t.msg, nil // somebody has found out meanwhile
 		}
 		try, news := t.server.tryTCP(time.Now())
 		switch {
@@ -25,32 +25,44 @@ func (c *Client) overTCP(ctx context.Context, t *attempt) []byte {
 			return c.whole(ctx, t)
 		case news == nil:
 			c.probeTCP(t.server, t.query)
-			return t.msg
+			return t.overUDP()
 		}
 		select {
 		case <-news:
 		case <-ctx.Done():
-			return t.msg
+			return t.overUDP()
 		}
 	}
 }
 
 // whole returns the whole answer to t, or t's if the server can't be asked over TCP, and
 // notes what that says of the server.
-func (c *Client) whole(ctx context.Context, t *attempt) []byte {
+func (c *Client) whole(ctx context.Context, t *attempt) ([]byte, error) {
 	msg, err := c.askTCP(ctx, t.server, t.query)
 	if errors.Is(ctx.Err(), context.Canceled) {
 		t.server.leaveTCP()
-		return t.msg // we were stopped, and know nothing
+		return t.overUDP() // we were stopped, and know nothing
 	}
 	if t.doubtful {
 		t.server.learn0x20(msg, t.query, time.Now())
 	}
 	t.server.noteTCP(err == nil, time.Now())
 	if err != nil {
-		return t.msg
+		return t.overUDP()
 	}
-	return msg
+	return msg, nil
+}
+
+// errCase says why an answer is not believed.
+var errCase = errors.New("the answer does not repeat the case of letters, and can't be had over TCP")
+
+// overUDP returns the answer to t that came over UDP, unless that may be somebody else's: the
+// server is known to keep the case of letters.
+func (t *attempt) overUDP() ([]byte, error) {
+	if t.doubtful && t.server.letters.verdict(time.Now()) == Kept {
+		return nil, errCase
+	}
+	return t.msg, nil
 }
 
 // probeTCP finds out whether s, which could not be asked over TCP, can be by now, if that was
