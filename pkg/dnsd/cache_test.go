@@ -418,3 +418,46 @@ func TestUpstreamLoop(t *testing.T) {
 		}
 	})
 }
+
+// TestHostAsksAgain: what the host asks again, as clients do whose answer is late, has not come
+// back to us, nor has what is for no name of ours, or is asked of a server that is not on the host.
+func TestHostAsksAgain(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		const late = 300 * time.Millisecond
+		cfg := bridgeConfig(t)
+		cfg.Domain = "vm.example"
+		lan := nstest.NewLAN(t)
+		answerOn(t, lan, nstest.LANHost, "198.51.100.1", func(*dns.Msg, net.Addr) { time.Sleep(late) })
+		startResolver(t, upstream, func(_ string, q *dns.Msg) [][]byte {
+			time.Sleep(late)
+			return pack(answerA(q, "198.51.100.1"))
+		})
+		cfg.Forwarders = []dnsd.Forwarder{{Addr: addr(upstream)}, {Addr: addr(nstest.LANHost), Domain: "lan.vm.example"}}
+		start(t, cfg)
+		for _, c := range []struct {
+			name    string
+			another bool // id the second time
+		}{
+			{"www.vm.example.", false},
+			{"8.8.8.8.in-addr.arpa.", true},
+			{"www.lan.vm.example.", true},
+		} {
+			q := question(c.name, dns.TypeA)
+			first := make(chan *dns.Msg)
+			go func() {
+				r, _ := tryAsk("udp", "192.168.122.1", q.Copy())
+				first <- r
+			}()
+			time.Sleep(late / 3)
+			again := q.Copy()
+			if c.another {
+				again.Id++
+			}
+			for i, r := range []*dns.Msg{ask(t, "udp", "192.168.122.1", again), <-first} {
+				if r == nil || lastOctet(r) != "1" {
+					t.Errorf("%s, %d: %v", c.name, i, r)
+				}
+			}
+		}
+	})
+}

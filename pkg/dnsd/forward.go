@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"slices"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -137,7 +136,7 @@ func (f *forwarder) settle(q *wire.Query, reply []byte) []byte {
 // once where it is nil; or with SERVFAIL when its client has too many queries waiting. It does
 // not block.
 func (f *forwarder) forward(ctx context.Context, r *request, out *upstream.Outbox) {
-	r.forwarder, r.Asker, r.Own = f, r, f.isOwn(r.Query.Key, r.client)
+	r.forwarder, r.Asker, r.Own = f, r, f.isOwn(r.Query, r.client)
 	if !f.slots.acquire(&r.slot, r.client, func() { f.abandon(r) }) {
 		f.limited(r)
 		return
@@ -158,11 +157,15 @@ func (f *forwarder) forward(ctx context.Context, r *request, out *upstream.Outbo
 // isOwn reports whether a query may be one of ours that has come back: the host's
 // resolver was told to ask us for our domain and our reverse zones, and it asks
 // us what we have just asked it.
-func (f *forwarder) isOwn(key string, client netip.Addr) bool {
+func (f *forwarder) isOwn(q *wire.Query, client netip.Addr) bool {
 	f.mu.Lock()
-	defer f.mu.Unlock()
-	_, ours := wire.InDomain(key, f.domain)
-	return (ours || strings.HasSuffix(key, ".arpa.")) && slices.Contains(f.cfg.Addrs, client)
+	addrs, domain := f.cfg.Addrs, f.domain
+	f.mu.Unlock()
+	if !slices.Contains(addrs, client) {
+		return false
+	}
+	_, ours := wire.InDomain(q.Key, domain)
+	return (ours || zone.IsReverse(f.zone.View(), q.Key)) && f.selector.IsLocal(q.Key, q.Received)
 }
 
 // abandon answers r, whose slot another client needs, with SERVFAIL, unless its

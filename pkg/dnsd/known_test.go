@@ -119,9 +119,9 @@ func TestNegativeOfEscaped(t *testing.T) {
 		CNAMEs: []dnsd.CNAME{{Name: "www.example.net", Target: "a/b.example.com"}},
 	})
 	for name, want := range map[string]string{
-		"a/b.example.com.":         "a/b.example.com.",
+		"a/b.example.com.":        "a/b.example.com.",
 		`a*c\@d.+e!.example.com.`: `a*c\@d.+e!.example.com.`,
-		"www.example.net.":         "a/b.example.com.",
+		"www.example.net.":        "a/b.example.com.",
 	} {
 		for _, qtype := range []uint16{dns.TypeAAAA, dns.TypeNS} {
 			raw, err := question(name, qtype).SetEdns0(1232, false).Pack()

@@ -118,7 +118,7 @@ func (q *Queries) join(ctx context.Context, r *Request) (f *InFlight, stale *wir
 	question := r.Query.Question()
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	if r.Own && q.asks(question) {
+	if r.Own && q.returns(r.Query) {
 		return nil, nil, false, true
 	}
 	f, joined = q.inFlight[question]
@@ -137,12 +137,13 @@ func (q *Queries) join(ctx context.Context, r *Request) (f *InFlight, stale *wir
 	return f, f.stale, joined, false
 }
 
-// asks reports whether a question for the same records is in flight, whatever
-// its flags. q.mu must be held.
-func (q *Queries) asks(question wire.Question) bool {
+// returns reports whether a question for the same records is in flight, whatever its flags,
+// that is not query's client's own, who asks again. q.mu must be held.
+func (q *Queries) returns(query *wire.Query) bool {
+	question := query.Question()
 	for flags := range 16 {
 		question.RD, question.CD, question.EDNS, question.DO = flags&1 > 0, flags&2 > 0, flags&4 > 0, flags&8 > 0
-		if q.inFlight[question] != nil {
+		if f := q.inFlight[question]; f != nil && !f.Query.Repeats(query) {
 			return true
 		}
 	}

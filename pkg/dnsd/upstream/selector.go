@@ -77,6 +77,11 @@ func (s *Selector) Servers(key string, now time.Time) []*Server {
 	return servers
 }
 
+// IsLocal reports whether a server that the name with that key is asked of is on this host.
+func (s *Selector) IsLocal(key string, now time.Time) bool {
+	return slices.ContainsFunc(s.Servers(key, now), (*Server).isLocal)
+}
+
 // hostChanged notes that the host has other servers.
 func (s *Selector) hostChanged(servers []*Server) {
 	addrs := make([]netip.Addr, len(servers))

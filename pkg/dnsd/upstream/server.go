@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -81,6 +82,20 @@ func (s *Server) noteEDNS(query, msg []byte, now time.Time) {
 	if msg != nil && wire.HasEDNS(query) && wire.HasEDNS(msg) {
 		s.edns.confirm(Works, now)
 	}
+}
+
+// isLocal reports whether the server's address is one of this host, from which the kernel
+// speaks to it then.
+func (s *Server) isLocal() bool {
+	if s.addr.Addr().IsLoopback() {
+		return true
+	}
+	conn, err := net.DialUDP("udp", nil, net.UDPAddrFromAddrPort(s.addr))
+	if err != nil {
+		return false
+	}
+	defer func() { _ = conn.Close() }()
+	return conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap() == s.addr.Addr()
 }
 
 // succeeded notes at now that the server answered what it was asked at asked.

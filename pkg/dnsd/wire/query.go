@@ -36,6 +36,10 @@ type Query struct {
 	size    int // octets of the largest answer
 }
 
+// Repeats reports whether other is q sent again, as by a client whose answer is late: a resolver
+// that asks for another has a random id of its own.
+func (q *Query) Repeats(other *Query) bool { return q.id == other.id }
+
 // Question is what an upstream server is asked. Two queries with the same
 // Question have answers that Response.Answer makes into one another.
 type Question struct {

@@ -379,6 +379,15 @@ func (v *View) isPartly(r wire.Reverse, qtype uint16) bool {
 	})
 }
 
+// IsReverse reports whether key is in the zone that has the reverse names of one of v's subnets:
+// the host's resolver asks us for no other.
+func IsReverse(v *View, key string) bool {
+	return slices.ContainsFunc(v.subnets, func(s subnet) bool {
+		_, ok := wire.InDomain(key, wire.ReverseZone(s.Prefix))
+		return ok
+	})
+}
+
 // reverseZone returns the zone of key, the reverse name of p, in the subnet that has all of p;
 // "" if none has.
 func (v *View) reverseZone(p netip.Prefix, key string) string {
