@@ -4,7 +4,9 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/vnetd/vnetd/internal/nstest"
 	"github.com/vnetd/vnetd/pkg/bridge/path"
@@ -82,6 +84,12 @@ func TestWhatIsLookedAt(t *testing.T) {
 			nstest.IP(t, args)
 		}
 		nstest.Exec(t, "sysctl", "-qw", "net.ipv4.ip_forward=1", "net.ipv6.conf.all.forwarding=1")
+		nstest.Eventually(t, 30*time.Second, "the host has its addresses", func() error { // which is not before the kernel's worker has run
+			if local := nstest.IP(t, "-6 route show table local"); !strings.Contains(local, "2001:db8:1::1") || !strings.Contains(local, "2001:db8:f::2") {
+				return errors.New(local)
+			}
+			return nil
+		})
 		br0, err := net.InterfaceByName("br0")
 		if err != nil {
 			t.Fatal(err)
