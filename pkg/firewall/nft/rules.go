@@ -277,7 +277,7 @@ func (p profile) unseen(f family) (rules []rule) {
 		part := func(op expr.CmpOp) rule { return masked(fragmentOffset, op, []byte{0xff, 0xf8}, []byte{0, 0}) }
 		rules = slices.Concat([]rule{there(l4Header).back()}, p.hidden(part(expr.CmpOpEq), f.hides...), []rule{part(expr.CmpOpNeq).back()})
 	}
-	return slices.Concat(rules, []rule{there(l4).back()}, drop)
+	return slices.Concat(rules, []rule{told.back()}, drop)
 }
 
 // Types of ICMPv6 messages (RFC 4861, section 4).
@@ -352,7 +352,7 @@ var (
 		addrs: setAddrs4, ranges: setRanges4, known: setKnown4, taken: taken4Set, host: "host4",
 		unspecifiedFor: and(is(l4, unix.IPPROTO_UDP), is(destPort, uint16be(67)...)), // a client without an address
 		etherType:      unix.ETH_P_IP,
-		whole:          isNot(l4, unix.IPPROTO_RAW), // quicker than there(l4), and next to nobody's
+		whole:          told,
 		unseen:         "part4",
 		hides:          []firewall.GuardKind{firewall.GuardDHCP, firewall.GuardIP},
 		groups:         []netip.Prefix{netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("255.255.255.255/32")},
@@ -369,6 +369,10 @@ var (
 		special:   []rule{answers6, and(is(l4, unix.IPPROTO_ICMPV6), discovery)},
 	}
 )
+
+// told matches packets of which the kernel tells a protocol, but for one that is reserved (IANA, protocol
+// numbers).
+var told = isNot(l4, 255)
 
 // What guards look at though it comes from a card with an address of its own.
 var (
