@@ -124,6 +124,8 @@ func (s Segment) Frames() []Frame {
 		{"IPv4 from elsewhere to the gateway, by a group", s.IP(firewall.MAC{1, 0, 0x5e, 0, 0, 1}, LAN4, s.Gateway.V4, unix.IPPROTO_UDP, UDP(1, 9)), gateway, firewall.GuardIP},
 		{"IPv6 from elsewhere to the gateway, by a group", s.IP(firewall.MAC{0x33, 0x33, 0, 0, 0, 1}, LAN6, s.Gateway.V6, unix.IPPROTO_UDP, UDP(1, 9)), gateway, firewall.GuardIP},
 		{"IPv4 to everybody", s.IP(Everybody, s.Guest.V4, all4, unix.IPPROTO_UDP, UDP(1, 9)), never, 0},
+		{"IPv4 to all of another subnet", s.IP(Everybody, s.Guest.V4, netip.MustParseAddr("10.9.0.255"), unix.IPPROTO_UDP, UDP(1, 9)), never, 0},
+		{"IPv4 of another subnet to all of that", s.IP(Everybody, netip.MustParseAddr("10.9.0.5"), netip.MustParseAddr("10.9.0.255"), unix.IPPROTO_UDP, UDP(1, 9)), strict, firewall.GuardIP},
 		{"IPv4 to a group", s.IP(firewall.MAC{1, 0, 0x5e, 0, 0, 0xfb}, s.Guest.V4, netip.MustParseAddr("224.0.0.251"), unix.IPPROTO_UDP, UDP(5353, 5353)), never, 0},
 		{"IPv4 from elsewhere to a group", s.IP(firewall.MAC{1, 0, 0x5e, 0, 0, 0xfb}, LAN4, netip.MustParseAddr("224.0.0.251"), unix.IPPROTO_UDP, UDP(5353, 5353)), strict, firewall.GuardIP},
 		{"IPv4 from elsewhere to a guest", s.IP(s.Other.MAC, LAN4, s.Other.V4, unix.IPPROTO_UDP, UDP(1, 9)), strict, firewall.GuardIP},

@@ -342,7 +342,6 @@ type family struct {
 	whole          rule                 // it can be told what the packet is
 	unseen         string               // a chain
 	hides          []firewall.GuardKind // what a packet may be of which that can't be told
-	groups         []netip.Prefix       // of addresses that are no single host's
 	special        []rule               // what is looked at though it comes from a port's own card and address
 }
 
@@ -355,7 +354,6 @@ var (
 		whole:          told,
 		unseen:         "part4",
 		hides:          []firewall.GuardKind{firewall.GuardDHCP, firewall.GuardIP},
-		groups:         []netip.Prefix{netip.MustParsePrefix("224.0.0.0/4"), netip.MustParsePrefix("255.255.255.255/32")},
 		special:        []rule{answers4},
 	}
 	v6 = family{
@@ -365,7 +363,6 @@ var (
 		whole:     there(l4Header),
 		unseen:    "part6",
 		hides:     []firewall.GuardKind{firewall.GuardRA, firewall.GuardDHCP, firewall.GuardND, firewall.GuardIP},
-		groups:    []netip.Prefix{netip.MustParsePrefix("ff00::/8")},
 		special:   []rule{answers6, and(is(l4, unix.IPPROTO_ICMPV6), discovery)},
 	}
 )
@@ -402,12 +399,16 @@ func (p profile) of(f family, all []netip.Prefix) (out []netip.Prefix) {
 
 // toHost has what this host receives looked at: one from elsewhere is not answered. It receives
 // what is for the bridge, by the address of the port's device what is for that, and by that of a
-// group what is for one of its addresses.
+// group what is for one of the network's own addresses.
 func (p profile) toHost(f family) (rules []rule) {
 	if !p.isolated && !p.judgesOrigins() || p.network.MAC == (firewall.MAC{}) {
 		return nil
 	}
-	for _, received := range []rule{is(etherDest, p.network.MAC[:]...), is(pktType, unix.PACKET_HOST), and(group(destFirst), p.toOne(f))} {
+	all := []rule{is(etherDest, p.network.MAC[:]...), is(pktType, unix.PACKET_HOST)}
+	for _, a := range p.gateway(f) {
+		all = append(all, and(group(destFirst), is(f.dest, a.AsSlice()...)))
+	}
+	for _, received := range all {
 		if p.isolated {
 			rules = append(rules, received.via(p.sub(f.host)))
 		} else {
@@ -415,20 +416,6 @@ func (p profile) toHost(f family) (rules []rule) {
 		}
 	}
 	return rules
-}
-
-// toOne matches packets to the address of a single host.
-func (p profile) toOne(f family) (r rule) {
-	groups := slices.Clone(f.groups)
-	for _, s := range p.of(f, p.network.Subnets) {
-		if f.is4 && s.Bits() < 31 { // RFC 3021
-			groups = append(groups, netip.PrefixFrom(last(s), 32))
-		}
-	}
-	for _, g := range groups {
-		r = append(r, outside(f.dest, g)...)
-	}
-	return r
 }
 
 // upward looks at packets that this host receives from an isolated port: none is routed back to the

@@ -208,15 +208,16 @@ func (k *Keeper) port(live *netdef.Network, bridge int, p *port.Port) {
 // natives are the VLANs in which the bridge with that ifindex has frames without a tag be of a port
 // with such VLANs: where it has none of its own, the one that the kernel gives all ports.
 func (k *Keeper) natives(live *netdef.Network, bridge int, t vlan.Table) (all []uint16) {
-	if live.Mode().OwnsBridge() {
-		return nil // tells no VLANs apart
+	l, err := k.links.LookupIndex(bridge)
+	if err != nil || !l.FiltersVLANs {
+		return nil // it tells no VLANs apart
 	}
 	for _, e := range t {
 		if e.PVID {
 			all = append(all, e.ID)
 		}
 	}
-	if l, err := k.links.LookupIndex(bridge); t == nil && err == nil && l.DefaultVLAN != 0 {
+	if t == nil && l.DefaultVLAN != 0 {
 		all = append(all, l.DefaultVLAN)
 	}
 	return all

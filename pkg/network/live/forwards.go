@@ -132,10 +132,14 @@ func surround(n turn, live *netdef.Network) surroundings {
 	}
 }
 
+// maxHeard is how many addresses of a guest that nobody gave it the rules of its port hold for: each
+// is a rule for each of those.
+const maxHeard = 64
+
 // portRules are the ports with rules of their own, in order of their creation; none in a mode
 // without rules, which live may have got after its ports. Their guests have
 // the addresses that they were given, and of those that they make for themselves (RFC 4862) the one
-// that is made of the card's and all that this host has heard of.
+// that is made of the card's and up to maxHeard that this host has heard of.
 func portRules(n *Network, live *netdef.Network) (all []admission.Port) {
 	ruled := port.Ruled(n.ports.Registry(), n.name)
 	if len(ruled) == 0 || !netdef.PolicyContext(live).Routed { // the former is asked with each lease
@@ -149,8 +153,10 @@ func portRules(n *Network, live *netdef.Network) (all []admission.Port) {
 		}
 		g := port.Guarded(p)
 		one := admission.Port{Label: s.IfName, Guest: firewall.Guest{MACs: g.MACs, Addrs: append(g.Addrs, translate.Autoconf(live, g.MACs)...)}}
+		heard := 0
 		for _, e := range learned {
-			if slices.Contains(g.MACs, firewall.MAC(e.MAC)) {
+			if heard < maxHeard && slices.Contains(g.MACs, firewall.MAC(e.MAC)) {
+				heard++
 				one.Guest.Addrs = append(one.Guest.Addrs, e.Addr)
 			}
 		}

@@ -91,10 +91,9 @@ func ListenFrames(ifi *net.Interface, ip6 bool, port, first uint16) (*Frames, er
 }
 
 // frameFilter lets the beginning of datagrams to a port pass, and nothing else: nothing of
-// frames to other cards, which a promiscuous bridge shows, of those that the host sends, and
-// of other VLANs. Of fragments the first has the port; it is less than the datagram and fits none.
+// frames to other cards, which a promiscuous bridge shows, and of those that the host sends. Of fragments the first has the port; it is less than the datagram and fits none.
 func frameFilter(ip6 bool, port, first uint16) []bpf.Instruction {
-	const vlanID = 0x0fff // IEEE 802.1Q, section 9.6
+	// Not of a VLAN's tag: before Linux 6.2 one is shown that a bridge has taken off.
 	etherType, header := uint32(unix.ETH_P_IP), []bpf.Instruction{
 		bpf.LoadAbsolute{Off: protocolAt4, Size: 1},
 		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: unix.IPPROTO_UDP},
@@ -114,8 +113,6 @@ func frameFilter(ip6 bool, port, first uint16) []bpf.Instruction {
 		bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: etherType},
 		bpf.LoadExtension{Num: bpf.ExtType},
 		bpf.JumpIf{Cond: bpf.JumpGreaterOrEqual, Val: unix.PACKET_OTHERHOST},
-		bpf.LoadExtension{Num: bpf.ExtVLANTag},
-		bpf.JumpIf{Cond: bpf.JumpBitsSet, Val: vlanID},
 	}, header...)
 	filter = append(filter, bpf.LoadIndirect{Off: 2, Size: 2}, bpf.JumpIf{Cond: bpf.JumpNotEqual, Val: uint32(port)})
 	if first != 0 {
