@@ -167,8 +167,11 @@ func asError(err error) *Error {
 
 // faultsError is the error of a document that can't be read or can't work.
 func faultsError(faults netdef.Faults) *Error {
-	if first := faults[0]; first.Path == "" {
+	switch first := faults[0]; first.Path {
+	case "":
 		return &Error{codeXMLDetail, domainNetwork, faults.Error()}
+	case "networkport/virtualport": // in libvirt's words
+		return &Error{codeXML, domainNetwork, first.Problem}
 	}
 	return &Error{codeXML, domainNetwork, faults.Error()}
 }

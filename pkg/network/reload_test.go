@@ -77,6 +77,31 @@ func TestReloadBesideChanges(t *testing.T) {
 	})
 }
 
+// TestReloadBesideStart defines a network while a reload may wait for another one, which is busy.
+func TestReloadBesideStart(t *testing.T) {
+	nstest.Run(t, func(t *testing.T) {
+		h := newHub(t, t.TempDir(), hubOptions{})
+		n, err := h.Define(t.Context(), []byte(natXML("one", "192.0.2")))
+		must(t, err)
+		must(t, n.Begin()) // as its start has it until its hook ends
+		reloaded, defined := make(chan error, 1), make(chan error, 1)
+		go func() { reloaded <- h.Reload(t.Context()) }()
+		time.Sleep(300 * time.Millisecond)
+		go func() {
+			_, err := h.Define(t.Context(), []byte(natXML("two", "198.51.100")))
+			defined <- err
+		}()
+		select {
+		case err := <-defined:
+			must(t, err)
+		case <-time.After(wait):
+			t.Error("nothing can be defined while a network that nobody has changed is busy")
+		}
+		n.End()
+		must(t, <-reloaded)
+	})
+}
+
 // TestReloadBesideRename renames a network with many ports, and undefines it at last, while ports
 // are looked for again and again: there is no other network in between, and none is left.
 func TestReloadBesideRename(t *testing.T) {

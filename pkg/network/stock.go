@@ -235,7 +235,11 @@ func (s *stock) loadDefinitions() []*store.Fault {
 // loadDefinition takes over a definition, and returns its network, nil where the file is gone
 // by now. Whoever changes a known network writes its file in its turn: it is read again in that.
 func (s *stock) loadDefinition(d store.Definition) (*Network, error) {
-	if known := s.find(d.Network.Name); known != nil && known.Begin() == nil {
+	known := s.find(d.Network.Name)
+	if known != nil && isAs(known, &d) {
+		return known, nil // who is about to change it writes the file himself
+	}
+	if known != nil && known.Begin() == nil {
 		defer known.End()
 		now, err := store.DefinitionNow(s.env.Store, d.Network.Name)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -273,6 +277,12 @@ func (s *stock) loadDefinition(d store.Definition) (*Network, error) {
 	}
 	n.Changed()
 	return n, nil
+}
+
+// isAs reports whether a network that is known has a definition already.
+func isAs(n *Network, d *store.Definition) bool {
+	def := n.Definition()
+	return def != nil && n.Info().Autostart == d.Autostart && bytes.Equal(def.XML(), d.Network.XML())
 }
 
 // setMarks takes note of the links that bear a mark.
