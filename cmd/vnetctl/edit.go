@@ -20,7 +20,6 @@ import (
 	"github.com/vnetd/vnetd/cmd/vnetctl/table"
 	"github.com/vnetd/vnetd/pkg/api"
 	"github.com/vnetd/vnetd/pkg/client"
-	"github.com/vnetd/vnetd/pkg/netdef"
 )
 
 func editCommand(a *app) *cobra.Command {
@@ -64,7 +63,7 @@ func edit(ctx context.Context, a *app, d *client.Client, network string) (err er
 			return err
 		}
 		now, err := d.Network(network).XML(ctx, true)
-		if err == nil && definitionOf(now) != definitionOf(before) {
+		if err == nil && document.Definition(now) != document.Definition(before) {
 			keep = true
 			return fmt.Errorf("network %s was changed by somebody else meanwhile: the text is kept in %s, and \"vnetctl define %[2]s\" replaces what there is by it", table.Printable(network), file)
 		}
@@ -81,17 +80,6 @@ func edit(ctx context.Context, a *app, d *client.Client, network string) (err er
 			return errors.Join(err, asked, fmt.Errorf("the text is kept in %s", file))
 		}
 	}
-}
-
-// definitionOf is a document without what a network has while it is active: where it has no definition
-// its document tells how many ports it has, and forwards of those.
-func definitionOf(xml string) string {
-	n, err := netdef.Parse([]byte(xml))
-	if err != nil {
-		return xml
-	}
-	n.DropHeld()
-	return string(n.XML())
 }
 
 // edited tells the user what became of a network.

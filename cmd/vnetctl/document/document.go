@@ -213,3 +213,14 @@ func Modes() []string { return []string{"nat", "route", "isolated", "open", "bri
 func oneOf(value string, wanted ...string) error {
 	return fmt.Errorf("%q is none, want one of %s", value, strings.Join(wanted, ", "))
 }
+
+// Definition is a document without what a network has while it is active: where it has no definition its
+// document tells how many ports it has, and forwards of those. What is no document is as it was.
+func Definition(xml string) string {
+	n, err := netdef.Parse([]byte(xml))
+	if err != nil {
+		return xml
+	}
+	n.DropHeld()
+	return string(n.XML())
+}

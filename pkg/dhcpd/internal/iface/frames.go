@@ -38,6 +38,7 @@ const (
 const (
 	maxFrames   = 16384
 	frameAge    = 10 * time.Second
+	frameSlack  = 256 // how far they may be out of order, where several processors receive
 	frameCopied = 512
 )
 
@@ -61,6 +62,7 @@ type Frames struct {
 
 	mu    sync.Mutex       // guards what follows
 	seen  []frame          // not asked for yet, oldest first, besides those that were taken
+	taken int              // the newest of seen that was
 	read  func(fd uintptr) // made once, so that a call allocates none
 	in    *room            // what it reads into; nil otherwise
 	n     int              // what it has read
@@ -138,16 +140,16 @@ func (f *Frames) Source(src netip.AddrPort, dst netip.Addr, message []byte, says
 	defer f.mu.Unlock()
 	sum := f.sum(src, dst, message)
 	var only *frame
-	several := false
+	at, several := 0, false
 	for i := range f.seen {
 		got := &f.seen[i]
 		switch {
 		case got.sum != sum:
 		case got.hw == says:
-			got.sum = 0
+			got.sum, f.taken = 0, max(f.taken, i)
 			return says
 		case only == nil:
-			only = got
+			only, at = got, i
 		case got.hw != only.hw:
 			several = true
 		}
@@ -157,7 +159,7 @@ func (f *Frames) Source(src netip.AddrPort, dst netip.Addr, message []byte, says
 	case several:
 		f.drop(sum)
 	default:
-		only.sum, hw = 0, only.hw
+		only.sum, hw, f.taken = 0, only.hw, max(f.taken, at)
 	}
 	return hw
 }
@@ -216,9 +218,10 @@ func (f *Frames) take(now time.Duration) {
 	}
 }
 
-// forget gives up frames that were taken, and those that came before a time: their datagrams
-// were lost.
+// forget gives up frames that were taken, and those whose datagrams were lost: that came before a time,
+// or well ahead of one that was taken.
 func (f *Frames) forget(before time.Duration) {
+	f.seen, f.taken = slices.Delete(f.seen, 0, max(0, f.taken-frameSlack)), 0
 	f.seen = slices.DeleteFunc(f.seen, func(got frame) bool { return got.sum == 0 || got.came < before })
 	if len(f.seen) == 0 && cap(f.seen) > roomFrames {
 		f.seen = nil
