@@ -102,16 +102,22 @@ func TestReloadBesideStart(t *testing.T) {
 	})
 }
 
+// registerLibvirts registers the first ports of libvirt's on n.
+func registerLibvirts(t *testing.T, h *hub, n *network.Network, count byte) {
+	t.Helper()
+	for i := range count {
+		_, err := h.Ports().Register(t.Context(), n, libvirts(i), false, 0)
+		must(t, err)
+	}
+}
+
 // TestReloadBesideRename renames a network with many ports, and undefines it at last, while ports
 // are looked for again and again: there is no other network in between, and none is left.
 func TestReloadBesideRename(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		h := newHub(t, t.TempDir(), hubOptions{})
 		n := h.started(natXML("one", "192.0.2"))
-		for i := range byte(200) {
-			_, err := h.Ports().Register(t.Context(), n, libvirts(i), false, 0)
-			must(t, err)
-		}
+		registerLibvirts(t, h, n, 200)
 		must(t, n.Stop(t.Context()))
 		end := reloading(t, h)
 		for i := range 60 {
@@ -139,10 +145,7 @@ func TestEndedBesideReload(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		h := newHub(t, t.TempDir(), hubOptions{})
 		n := h.started(natXML("one", "192.0.2"))
-		for i := range byte(2) {
-			_, err := h.Ports().Register(t.Context(), n, libvirts(i), false, 0)
-			must(t, err)
-		}
+		registerLibvirts(t, h, n, 2)
 		read, _, err := h.store.Ports()
 		must(t, err)
 		must(t, h.Ports().Release(t.Context(), libvirts(0).UUID))
@@ -159,10 +162,7 @@ func TestReloadBesideEnds(t *testing.T) {
 	nstest.Run(t, func(t *testing.T) {
 		h := newHub(t, t.TempDir(), hubOptions{})
 		n := h.started(natXML("one", "192.0.2"))
-		for i := range byte(200) {
-			_, err := h.Ports().Register(t.Context(), n, libvirts(i), false, 0)
-			must(t, err)
-		}
+		registerLibvirts(t, h, n, 200)
 		ended := make(chan error, 1)
 		go func() {
 			var errs []error

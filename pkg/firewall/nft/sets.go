@@ -181,8 +181,8 @@ func (k pair) source() []byte {
 	return append(k.mac[:], uint16be(unix.ETH_P_IPV6)...)
 }
 
-// chain is what looks at the rest of its packets, and set where it is looked up.
-func (k pair) chain() string {
+// set is where it is looked up.
+func (k pair) set() string {
 	if k.ip.Is4() {
 		return setKnown4
 	}
@@ -191,7 +191,7 @@ func (k pair) chain() string {
 
 // element is the pair in a set, of the port with that ifindex.
 func (k pair) element(index int) element {
-	return element{set: k.chain(), from: string(ifindex(index)) + string(k.source()) + string(k.ip.AsSlice())}
+	return element{set: k.set(), from: string(ifindex(index)) + string(k.source()) + string(k.ip.AsSlice())}
 }
 
 // rule matches its packets.

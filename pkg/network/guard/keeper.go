@@ -190,7 +190,7 @@ func (k *Keeper) port(live *netdef.Network, bridge int, p *port.Port) {
 	if bridge != 0 {
 		k.known(live, bridge, p, &g)
 		s := p.Status()
-		g.Natives = k.natives(live, bridge, translate.PortVLANs(live, s.PortGroup, s.OwnVLAN()))
+		g.Natives = k.natives(bridge, translate.PortVLANs(live, s.PortGroup, s.OwnVLAN()))
 	}
 	for _, other := range k.siblings(p) {
 		its := guarded(live, other)
@@ -207,7 +207,7 @@ func (k *Keeper) port(live *netdef.Network, bridge int, p *port.Port) {
 
 // natives are the VLANs in which the bridge with that ifindex has frames without a tag be of a port
 // with such VLANs: where it has none of its own, the one that the kernel gives all ports.
-func (k *Keeper) natives(live *netdef.Network, bridge int, t vlan.Table) (all []uint16) {
+func (k *Keeper) natives(bridge int, t vlan.Table) (all []uint16) {
 	l, err := k.links.LookupIndex(bridge)
 	if err != nil || !l.FiltersVLANs {
 		return nil // it tells no VLANs apart
@@ -338,7 +338,7 @@ func (k *Keeper) other(live *netdef.Network, l bridge.Link) {
 	}
 	_ = k.kernel.SetPort(firewall.GuardedPort{
 		Bridge: live.Bridge.Name, IfName: l.Name, Index: l.Index, Guard: guard, Isolated: live.Isolated == netdef.Yes,
-		Natives: k.natives(live, l.Master, nil),
+		Natives: k.natives(l.Master, nil),
 	})
 }
 

@@ -7,7 +7,6 @@ import (
 
 	"github.com/vnetd/vnetd/pkg/bridge"
 	"github.com/vnetd/vnetd/pkg/bridge/vlan"
-	"github.com/vnetd/vnetd/pkg/netdef"
 )
 
 // oneBridge are the links of a host with that bridge alone.
@@ -37,7 +36,7 @@ func TestNatives(t *testing.T) {
 		{"a trunk without one", filtering(true, 1), vlan.Table{}.With(vlan.Entry{ID: 8}), nil},
 	} {
 		k := &Keeper{links: oneBridge{c.bridge}}
-		if got := k.natives(&netdef.Network{}, 1, c.ports); !slices.Equal(got, c.want) {
+		if got := k.natives(1, c.ports); !slices.Equal(got, c.want) {
 			t.Errorf("%s: %v, want %v", c.name, got, c.want)
 		}
 	}

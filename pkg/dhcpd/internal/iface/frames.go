@@ -139,8 +139,7 @@ func (f *Frames) Source(src netip.AddrPort, dst netip.Addr, message []byte, says
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	sum := f.sum(src, dst, message)
-	var only *frame
-	at, several := 0, false
+	only, several := -1, false
 	for i := range f.seen {
 		got := &f.seen[i]
 		switch {
@@ -148,18 +147,18 @@ func (f *Frames) Source(src netip.AddrPort, dst netip.Addr, message []byte, says
 		case got.hw == says:
 			got.sum, f.taken = 0, max(f.taken, i)
 			return says
-		case only == nil:
-			only, at = got, i
-		case got.hw != only.hw:
+		case only < 0:
+			only = i
+		case got.hw != f.seen[only].hw:
 			several = true
 		}
 	}
 	switch {
-	case only == nil:
+	case only < 0:
 	case several:
 		f.drop(sum)
 	default:
-		only.sum, hw, f.taken = 0, only.hw, max(f.taken, at)
+		hw, f.seen[only].sum, f.taken = f.seen[only].hw, 0, max(f.taken, only)
 	}
 	return hw
 }
